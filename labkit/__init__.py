@@ -1,0 +1,1 @@
+"""labkit: what the notebooks of the IRSA lab stand on."""

@@ -1,0 +1,123 @@
+"""The lab's certificate authorities and what they issue (RFC 5280)."""
+
+import datetime
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+# The lab's clock is moved; its certificates stay valid wherever it goes.
+VALIDITY = datetime.timedelta(days=3650)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate and its private key, both PEM."""
+
+    certificate_pem: bytes
+    key_pem: bytes
+
+
+class Authority:
+    """A certificate authority with an EC P-256 key."""
+
+    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey):
+        self._certificate = certificate
+        self._key = key
+        self.certificate_pem = certificate.public_bytes(serialization.Encoding.PEM)
+        self.key_pem = _private_pem(key)
+
+    @classmethod
+    def create(cls, common_name: str) -> "Authority":
+        """A new authority, self-signed."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        certificate = (
+            _builder(name, name, key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(certificate, key)
+
+    @classmethod
+    def load(cls, certificate_pem: bytes, key_pem: bytes) -> "Authority":
+        """An authority that was kept in files."""
+        key = serialization.load_pem_private_key(key_pem, password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise TypeError("the key of a lab's authority is an EC key")
+        return cls(x509.load_pem_x509_certificate(certificate_pem), key)
+
+    def issue(
+        self,
+        common_name: str,
+        *,
+        dns: Iterable[str] = (),
+        ips: Iterable[str] = (),
+        organizations: Iterable[str] = (),
+        client: bool = False,
+    ) -> Certificate:
+        """A server certificate for the names and addresses, or with ``client`` a client certificate.
+
+        For Kubernetes the common name is the user and the organizations are the groups:
+        https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in organizations]
+        subject.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
+        purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
+        builder = (
+            _builder(x509.Name(subject), self._certificate.subject, key)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(digital_signature=True), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+        )
+        names = [x509.DNSName(name) for name in dns]
+        names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ips]
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        return Certificate(certificate.public_bytes(serialization.Encoding.PEM), _private_pem(key))
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - VALIDITY)
+        .not_valid_after(now + VALIDITY)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _usage(**on: bool) -> x509.KeyUsage:
+    flags = (
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+        "encipher_only",
+        "decipher_only",
+    )
+    return x509.KeyUsage(**{flag: on.get(flag, False) for flag in flags})
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

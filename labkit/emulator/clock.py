@@ -1,0 +1,50 @@
+"""The lab's time: the machine's time and an offset that a learner moves."""
+
+import time
+from datetime import timedelta
+from pathlib import Path
+
+
+class Clock:
+    """Lab time, read from a file that pods (through libfaketime), the server and the learner share.
+
+    The file holds libfaketime's relative form, seconds with a sign: ``+7200.0``. It is read again whenever it changed,
+    so a clock moved in one process is moved in all.
+    """
+
+    def __init__(self, file: Path):
+        self.file = Path(file)
+        self._stamp: tuple[int, int] | None = None
+        self._offset = 0.0
+
+    def now(self) -> float:
+        """Lab time in seconds since the epoch."""
+        return time.time() + self.offset
+
+    @property
+    def offset(self) -> float:
+        """How many seconds lab time is ahead of the machine's time."""
+        try:
+            status = self.file.stat()
+        except FileNotFoundError:
+            return 0.0
+        if (stamp := (status.st_mtime_ns, status.st_ino)) != self._stamp:
+            self._offset = float(self.file.read_text() or 0)
+            self._stamp = stamp
+        return self._offset
+
+    def advance(self, **duration: float) -> float:
+        """Moves lab time by ``timedelta(**duration)``, e.g. ``advance(hours=2)``; returns the new offset in seconds."""
+        return self._write(self.offset + timedelta(**duration).total_seconds())
+
+    def reset(self) -> float:
+        """Sets lab time back to the machine's; returns the offset, 0."""
+        return self._write(0.0)
+
+    def _write(self, offset: float) -> float:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        # libfaketime reads the file in flight: it must never see a half-written one.
+        draft = self.file.with_name(self.file.name + ".new")
+        draft.write_text(f"{offset:+.1f}\n")
+        draft.replace(self.file)
+        return offset

@@ -1,0 +1,121 @@
+"""The lab's folder: the one place where a lab keeps what outlives its server."""
+
+import fcntl
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from labkit.emulator.certificates import Authority
+from labkit.emulator.clock import Clock
+
+
+class Folder:
+    """Seed, ports, CA, keys, clock, trail and log of one lab. Files with secrets in them are 0600, the folder 0700.
+
+    Who holds the lock on ``server.lock`` is the lab's server: the lock ends with the process, however it ends, so a
+    stale process id never counts.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.clock = Clock(self.path / "clock")
+        self.trail_file = self.path / "trail.jsonl"
+        self.log_file = self.path / "server.log"
+        self.kubeconfig = self.path / "kubeconfig"
+        self.ca_file = self.path / "ca.pem"
+        self.aws_config = self.path / "aws" / "config"
+        self.aws_credentials = self.path / "aws" / "credentials"
+        self.pods = self.path / "pods"
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> "Folder":
+        """The folder of the lab that a command run in ``start`` means; it need not exist yet.
+
+        ``LABKIT_HOME``; else the nearest ``.lab/`` here or above; else ``.lab/`` beside the project's pyproject.toml;
+        else ``.lab/`` here.
+        """
+        if home := os.environ.get("LABKIT_HOME"):
+            return cls(Path(home).expanduser().absolute())
+        here = (start or Path.cwd()).absolute()
+        above = [here, *here.parents]
+        for folder in above:
+            if (folder / ".lab").is_dir():
+                return cls(folder / ".lab")
+        for folder in above:
+            if (folder / "pyproject.toml").is_file() and (folder / "labkit").is_dir():
+                return cls(folder / ".lab")
+        return cls(here / ".lab")
+
+    def create(self) -> None:
+        """Makes the folder where it is missing."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def seed(self) -> str:
+        """What the lab's ids are made from; the same for every lab, so that notebooks print the same ids."""
+        return "irsa"
+
+    @property
+    def secret(self) -> bytes:
+        """What this lab's own secrets are made from; made once."""
+        file = self.path / "secret"
+        if not file.exists():
+            self.write_private(file, secrets.token_bytes(32))
+        return file.read_bytes()
+
+    @property
+    def authority(self) -> Authority:
+        """The lab's CA, which stands for the public roots; made once."""
+        return self.named_authority("ca", "labkit public root")
+
+    def named_authority(self, name: str, common_name: str) -> Authority:
+        """The CA that is kept as ``NAME.pem`` and ``NAME.key``; made once."""
+        certificate, key = self.path / f"{name}.pem", self.path / f"{name}.key"
+        if not (certificate.exists() and key.exists()):
+            authority = Authority.create(common_name)
+            self.write_private(key, authority.key_pem)
+            self.write_private(certificate, authority.certificate_pem)
+        return Authority.load(certificate.read_bytes(), key.read_bytes())
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The object in the file ``name``; empty where there is no such file, or none that can be read."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Keeps ``content`` in the file ``name``."""
+        self.write_private(self.path / name, json.dumps(content, indent=2).encode() + b"\n")
+
+    def write_private(self, file: Path, content: bytes) -> None:
+        """Writes a file that only its owner can read, whole or not at all."""
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        Path(draft).replace(file)
+
+    @contextmanager
+    def lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Holds the lock ``name``; yields whether it was had, which without ``wait`` may be no."""
+        self.create()
+        with (self.path / name).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def is_running(self) -> bool:
+        """Whether a server holds this folder."""
+        if not self.path.is_dir():
+            return False
+        with self.lock("server.lock", wait=False) as free:
+            return not free
