@@ -1,0 +1,10 @@
+"""The pod identity webhook: step 5 of IRSA, as EKS runs it in the control plane.
+
+https://github.com/aws/amazon-eks-pod-identity-webhook
+"""
+
+from labkit.webhook.accounts import Account, Accounts
+from labkit.webhook.review import review
+from labkit.webhook.server import WebhookServer, mutating_webhook_configuration
+
+__all__ = ["Account", "Accounts", "WebhookServer", "mutating_webhook_configuration", "review"]

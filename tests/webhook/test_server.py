@@ -1,0 +1,230 @@
+"""The webhook in front of an API server: it follows the accounts, and answers over HTTP."""
+
+import asyncio
+import base64
+import json
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+
+from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
+
+ROLE = "arn:aws:iam::123456789012:role/my-role"
+
+
+class Api:
+    """As much of the Kubernetes API as a watch on service accounts needs, with the events in the test's hands."""
+
+    def __init__(self):
+        self.accounts = {}
+        self.version = 1
+        self.lists = 0
+        self.watched_from = []
+        self.events: asyncio.Queue = asyncio.Queue()
+        self.app = Starlette(
+            routes=[
+                Route("/api/v1/serviceaccounts", self.accounts_of_all),
+                Route("/api/v1/namespaces/{namespace}/serviceaccounts/{name}", self.account),
+            ]
+        )
+
+    async def accounts_of_all(self, request):
+        if "watch" not in request.query_params:
+            self.lists += 1
+            items = list(self.accounts.values())
+            return JSONResponse({"metadata": {"resourceVersion": str(self.version)}, "items": items})
+        self.watched_from.append(request.query_params["resourceVersion"])
+
+        async def lines():
+            while event := await self.events.get():
+                yield json.dumps(event) + "\n"
+
+        return StreamingResponse(lines(), media_type="application/json")
+
+    async def account(self, request):
+        found = self.accounts.get((request.path_params["namespace"], request.path_params["name"]))
+        return JSONResponse(found or {"kind": "Status", "code": 404}, 200 if found else 404)
+
+    def put(self, name, namespace="default", tell=True, kind="ADDED", **annotations):
+        self.version += 1
+        found = {f"eks.amazonaws.com/{key.replace('_', '-')}": value for key, value in annotations.items()}
+        metadata = {"name": name, "namespace": namespace, "annotations": found, "resourceVersion": str(self.version)}
+        self.accounts[(namespace, name)] = {"metadata": metadata}
+        if tell:
+            self.events.put_nowait({"type": kind, "object": {"metadata": metadata}})
+
+
+class Streaming(httpx.AsyncBaseTransport):
+    """httpx's ASGI transport keeps an answer until it is whole; a watch never is."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def handle_async_request(self, request):
+        parts: asyncio.Queue = asyncio.Queue()
+        scope = {
+            "type": "http",
+            "method": request.method,
+            "path": request.url.path,
+            "query_string": request.url.query,
+            "headers": [],
+        }
+
+        async def receive():
+            await asyncio.Event().wait()
+
+        serving = asyncio.create_task(self.app(scope, receive, parts.put))
+        start = await parts.get()
+
+        class Body(httpx.AsyncByteStream):
+            async def __aiter__(self):
+                more = True
+                while more:
+                    part = await parts.get()
+                    more = part.get("more_body", False)
+                    yield part.get("body", b"")
+
+            async def aclose(self):
+                serving.cancel()
+
+        return httpx.Response(start["status"], headers=start["headers"], stream=Body())
+
+
+async def until(condition):
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+def run(test):
+    """Run `test(api, accounts, client of the webhook)` with the accounts being followed."""
+
+    async def with_both():
+        api = Api()
+        async with httpx.AsyncClient(transport=Streaming(api.app), base_url="http://api") as client:
+            accounts = Accounts(client)
+            await accounts.start()
+            server = WebhookServer(accounts, region="us-east-1", grace=5)
+            transport = httpx.ASGITransport(server)
+            async with httpx.AsyncClient(transport=transport, base_url="http://webhook") as webhook:
+                try:
+                    await test(api, accounts, webhook)
+                finally:
+                    await accounts.stop()
+
+    asyncio.run(with_both())
+
+
+def asking(name, namespace="default"):
+    spec = {"serviceAccountName": name, "containers": [{"name": "app"}]}
+    request = {"uid": "7", "namespace": namespace, "object": {"metadata": {"name": "my-pod"}, "spec": spec}}
+    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+
+
+def test_accounts_are_followed_as_they_come_change_and_go():
+    async def test(api, accounts, _webhook):
+        assert accounts.get("default", "a") is None
+        api.put("a", role_arn=ROLE, audience="vault")
+        await until(lambda: accounts.get("default", "a"))
+        assert accounts.get("default", "a").audience == "vault"
+        api.put("a", role_arn=ROLE + "2", kind="MODIFIED")
+        await until(lambda: accounts.get("default", "a").role_arn == ROLE + "2")
+        api.put("a", kind="DELETED")
+        await until(lambda: accounts.get("default", "a") is None)
+
+    run(test)
+
+
+def test_a_watch_that_ends_goes_on_where_it_was():
+    async def test(api, accounts, _webhook):
+        api.put("a", role_arn=ROLE)
+        await until(lambda: accounts.get("default", "a"))
+        api.events.put_nowait(None)
+        api.put("b", role_arn=ROLE)
+        await until(lambda: accounts.get("default", "b"))
+        assert (api.watched_from, api.lists) == (["1", "2"], 1)
+
+    run(test)
+
+
+def test_a_watch_that_is_too_old_starts_with_a_new_list():
+    async def test(api, accounts, _webhook):
+        api.put("missed", tell=False, role_arn=ROLE)
+        gone = {"kind": "Status", "code": 410, "reason": "Expired"}
+        api.events.put_nowait({"type": "ERROR", "object": gone})
+        await until(lambda: accounts.get("default", "missed"))
+        assert api.lists == 2
+
+    run(test)
+
+
+def test_a_pod_that_comes_just_after_its_account_gets_the_role():
+    async def test(api, _accounts, webhook):
+        api.put("a", tell=False, role_arn=ROLE)  # made, but the watch has not brought it yet
+        answer = (await webhook.post("/mutate", json=asking("a"))).json()
+        assert answer["response"]["uid"] == "7"
+        assert ROLE in base64.b64decode(answer["response"]["patch"]).decode()
+
+    run(test)
+
+
+def test_an_account_that_the_watch_brings_within_the_grace_period_is_waited_for():
+    async def test(api, _accounts, webhook):
+        asked = asyncio.create_task(webhook.post("/mutate", json=asking("a")))
+        await asyncio.sleep(0)
+        api.put("a", role_arn=ROLE)
+        assert ROLE in base64.b64decode((await asked).json()["response"]["patch"]).decode()
+
+    run(test)
+
+
+def test_a_pod_of_an_unknown_account_is_let_through_after_the_grace_period():
+    async def test(_api, accounts, _webhook):
+        transport = httpx.ASGITransport(WebhookServer(accounts, grace=0.01))
+        async with httpx.AsyncClient(transport=transport, base_url="http://webhook") as webhook:
+            answer = await webhook.post("/mutate", json=asking("nobody"))
+        assert answer.json()["response"] == {"uid": "7", "allowed": True}
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "says"),
+    [
+        (b"{}", {"content-type": "text/plain"}, 415, "Invalid Content-Type, expected `application/json`"),
+        (b"{", {"content-type": "application/json"}, 200, "couldn't decode the body"),
+        (b"[]", {"content-type": "application/json"}, 200, "bad content"),
+        (b"{}", {"content-type": "application/json"}, 200, "bad content"),
+    ],
+)
+def test_what_is_no_admission_review_is_refused(content, headers, status, says):
+    async def test(_api, _accounts, webhook):
+        answer = await webhook.post("/mutate", content=content, headers=headers)
+        assert answer.status_code == status
+        assert says in answer.text
+
+    run(test)
+
+
+def test_it_says_that_it_is_well():
+    async def test(_api, _accounts, webhook):
+        answer = await webhook.get("/healthz")
+        assert (answer.status_code, answer.text) == (200, "ok")
+
+    run(test)
+
+
+def test_how_a_cluster_is_told():
+    manifest = mutating_webhook_configuration("https://127.0.0.1:9443/mutate", b"PEM")
+
+    assert manifest["metadata"]["name"] == "pod-identity-webhook"
+    [webhook] = manifest["webhooks"]
+    assert webhook["clientConfig"] == {"url": "https://127.0.0.1:9443/mutate", "caBundle": "UEVN"}
+    assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Ignore", "None")
+    assert webhook["objectSelector"] == {
+        "matchExpressions": [{"key": "eks.amazonaws.com/skip-pod-identity-webhook", "operator": "DoesNotExist"}]
+    }
+    assert webhook["rules"][0]["operations"] == ["CREATE"]
