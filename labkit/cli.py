@@ -1,0 +1,208 @@
+"""The `labkit` command: a thin layer over the lab."""
+
+import json
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from labkit.emulator import environment, process
+from labkit.emulator.folder import Folder
+from labkit.errors import LabError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="A lab for IAM Roles for Service Accounts (IRSA): real tokens, a verifying STS, no AWS account.",
+)
+
+ClusterOption = Annotated[str, typer.Option(help="The EKS cluster; it is made where it is missing.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """The entry point: an error that a user can cause is one sentence and the next command, exit code 1."""
+    try:
+        app()
+    except LabError as error:
+        typer.secho(f"labkit: {error}", fg="red" if sys.stderr.isatty() else None, err=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+@app.command()
+def up(cluster: ClusterOption = "blue", as_json: JsonOption = False) -> None:
+    """Start the lab and a cluster. What is there already stays as it is."""
+    from labkit.parameters import Parameters
+    from labkit.targets import moto
+
+    parameters = Parameters.checked(cluster=cluster)
+    folder = Folder.find()
+    state = process.start(folder)
+    moto.ensure_cluster(state, parameters.cluster)
+    state = process.State.read(folder) or state
+    if as_json:
+        typer.echo(json.dumps(_connection(state, cluster), indent=2))
+        return
+    if state.note:
+        typer.echo(state.note)
+    for note in state.notes:
+        typer.echo(note)
+    typer.echo(
+        f"The lab is up: cluster {cluster}, account {state.account_id}, {state.region}.\n"
+        f"  issuer   {state.clusters[cluster]['issuer']}\n"
+        f"  AWS      {state.endpoint_url}\n"
+        f"  mounts   {state.mounts}\n"
+        "Pods are processes of your user, not sandboxes: run in them what you would run yourself.\n"
+        'Next:  eval "$(labkit env)"'
+    )
+
+
+@app.command()
+def env() -> None:
+    """Lines for eval: aws and kubectl in this terminal talk to the lab, and to nothing else."""
+    folder, state = _running()
+    variables = environment.variables(folder, state.endpoint_url, state.region)
+    variables["PATH"] = environment.with_programs(os.environ.get("PATH", ""), Path(sys.executable).parent)
+    for name in sorted(os.environ):
+        if environment.is_open(name) and name not in variables:
+            typer.echo(f"unset {name}")
+    for name, value in variables.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def status(
+    report: Annotated[bool, typer.Option(help="A report without secrets, to paste into a question.")] = False,
+) -> None:
+    """What runs, where it listens, and what was said at its start."""
+    from labkit import status as status_of
+
+    folder = Folder.find()
+    typer.echo(status_of.report(folder) if report else status_of.summary(folder))
+
+
+@app.command()
+def trail(
+    as_json: JsonOption = False,
+    last: Annotated[int, typer.Option(help="How many records, the newest last; 0 for all.")] = 20,
+) -> None:
+    """Who called what, what was decided, and the reason that AWS would not tell."""
+    folder = Folder.find()
+    lines = folder.trail_file.read_text().splitlines() if folder.trail_file.exists() else []
+    records = [json.loads(line) for line in lines[-last or None :]]
+    if as_json:
+        for record in records:
+            typer.echo(json.dumps(record))
+        return
+    if not records:
+        typer.echo("The trail is empty: nothing has called AWS yet.")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("time", "event", "who", "decision", "reason", box=None, header_style="bold")
+    for record in records:
+        table.add_row(*_trail_row(record))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@app.command()
+def clock(
+    move: Annotated[str, typer.Argument(help="+2h, -30m, +1d, +90s; 0 sets it back to the machine's time.")] = "",
+) -> None:
+    """Show the lab's clock, or move it: tokens and credentials age by it."""
+    import datetime
+
+    lab_clock = Folder.find().clock
+    if move == "0":
+        lab_clock.reset()
+    elif move:
+        lab_clock.advance(seconds=_seconds(move))
+    now = datetime.datetime.fromtimestamp(lab_clock.now(), datetime.UTC)
+    ahead = datetime.timedelta(seconds=abs(lab_clock.offset))
+    relation = "the machine's time" if not ahead else f"{ahead} {'ahead' if lab_clock.offset > 0 else 'behind'}"
+    typer.echo(f"{now:%Y-%m-%d %H:%M:%S} UTC ({relation})")
+
+
+@app.command()
+def fetch(url: Annotated[str, typer.Argument(help="A URL of a cluster's public issuer.")]) -> None:
+    """GET a URL of the lab's issuer by its real name, as STS does."""
+    from labkit.targets import moto
+
+    _, state = _running()
+    typer.echo(json.dumps(moto.fetch(state, url), indent=2))
+
+
+@app.command()
+def reset() -> None:
+    """End the lab and forget all it had; the next start is a new lab. Ports stay."""
+    folder = Folder.find()
+    process.stop(folder)
+    process.forget(folder)
+    typer.echo(f"The lab in {folder.path} is empty. Next:  labkit up")
+
+
+@app.command()
+def down() -> None:
+    """End the lab and every process it started. The clock, ports, keys and trail are kept."""
+    folder = Folder.find()
+    ended = process.stop(folder)
+    typer.echo("The lab has ended." if ended else f"No lab runs in {folder.path}.")
+
+
+def _running() -> tuple[Folder, process.State]:
+    folder = Folder.find()
+    state = process.State.read(folder)
+    if state is None or not folder.is_running():
+        raise LabError(f"no lab runs in {folder.path}", next_command="labkit up")
+    return folder, state
+
+
+def _connection(state: process.State, cluster: str) -> dict[str, Any]:
+    """What another program needs to use the lab; keys are only ever added."""
+    return {
+        "target": "moto",
+        "cluster": cluster,
+        "region": state.region,
+        "account_id": state.account_id,
+        "aws": {
+            "endpoint_url": state.endpoint_url,
+            "access_key_id": state.access_key_id,
+            "secret_access_key": state.secret_access_key,
+        },
+        "kubeconfig": str(state.kubeconfig),
+        "issuer": state.clusters[cluster]["issuer"],
+        "ca_file": str(state.ca_file),
+    }
+
+
+def _trail_row(record: dict[str, Any]) -> tuple[str, ...]:
+    identity = record.get("userIdentity", {})
+    who = identity.get("arn") or identity.get("userName") or identity.get("type", "")
+    lab = record.get("lab", {})
+    return (
+        record.get("eventTime", ""),
+        record.get("eventName", ""),
+        who,
+        record.get("errorCode") or lab.get("decision", ""),
+        lab.get("reason", ""),
+    )
+
+
+def _seconds(move: str) -> float:
+    match = re.fullmatch(r"([+-])(\d+(?:\.\d+)?)([smhd])", move)
+    if not match:
+        raise LabError(
+            f"{move!r} is no move of the clock: a sign, a number and one of s, m, h, d, or 0",
+            next_command="labkit clock +2h",
+        )
+    sign, number, unit = match.groups()
+    return float(sign + number) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit]

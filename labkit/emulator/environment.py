@@ -1,0 +1,53 @@
+"""The closed environment: what the lab starts sees the lab's AWS and Kubernetes and no other."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from labkit.emulator.folder import Folder
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy")
+
+
+def closed(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` without any variable that leads to an AWS account, a cluster or a proxy of this machine."""
+    return {name: value for name, value in environment.items() if not is_open(name)}
+
+
+def is_open(name: str) -> bool:
+    """Whether the variable could lead a client away from the lab.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/environment-variables.html
+    """
+    return name.startswith(("AWS_", "BOTO_")) or name == "KUBECONFIG" or name.lower() in PROXIES
+
+
+def variables(folder: Folder, endpoint_url: str, region: str) -> dict[str, str]:
+    """What leads ``aws``, ``kubectl`` and every SDK in a terminal or a notebook to the lab."""
+    loopback = "127.0.0.1,localhost"
+    return {
+        "LABKIT_HOME": str(folder.path),
+        "AWS_CONFIG_FILE": str(folder.aws_config),
+        "AWS_SHARED_CREDENTIALS_FILE": str(folder.aws_credentials),
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_PAGER": "",
+        "KUBECONFIG": str(folder.kubeconfig),
+        "NO_PROXY": loopback,
+        "no_proxy": loopback,
+    }
+
+
+def write_aws_files(folder: Folder, region: str, access_key_id: str, secret_access_key: str) -> None:
+    """The config and credentials files that stand for the learner's own ``~/.aws``."""
+    folder.write_private(folder.aws_config, f"[default]\nregion = {region}\noutput = json\n".encode())
+    keys = f"[default]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret_access_key}\n"
+    folder.write_private(folder.aws_credentials, keys.encode())
+
+
+def with_programs(path: str, programs: Path) -> str:
+    """``path`` with the folder of this environment's ``aws`` and ``labkit`` first, once."""
+    others = [folder for folder in path.split(os.pathsep) if folder and folder != str(programs)]
+    return os.pathsep.join([str(programs), *others])

@@ -1,0 +1,157 @@
+"""The lab's server as seen from outside it: started once a folder, found again, ended."""
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labkit.emulator.environment import closed
+from labkit.emulator.folder import Folder
+from labkit.errors import LabError
+
+READY_WITHIN = 60  # seconds; a laptop that is busy still makes it
+
+
+@dataclass(frozen=True)
+class State:
+    """What a client has to know of a running lab. The server keeps it in ``server.json``."""
+
+    pid: int
+    account_id: str
+    region: str
+    endpoint_url: str
+    access_key_id: str
+    secret_access_key: str
+    metadata_url: str
+    issuer_address: tuple[str, int]
+    ca_file: Path
+    kubeconfig: Path
+    mounts: str = ""
+    pod_clock: bool = False
+    clusters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    ended: str = ""
+    note: str | None = None
+
+    @classmethod
+    def read(cls, folder: Folder) -> "State | None":
+        """The state of the lab's last server, running or not; None where there was none or its file is not ours."""
+        content = folder.read_json("server.json")
+        try:
+            state = cls(**content)
+        except TypeError:
+            return None
+        return cls(
+            **{
+                **content,
+                "issuer_address": tuple(state.issuer_address),
+                "ca_file": Path(state.ca_file),
+                "kubeconfig": Path(state.kubeconfig),
+            }
+        )
+
+    def write(self, folder: Folder) -> None:
+        """Keeps the state for the clients."""
+        folder.write_json(
+            "server.json", asdict(self) | {"ca_file": str(self.ca_file), "kubeconfig": str(self.kubeconfig)}
+        )
+
+    def noting(self, note: str | None) -> "State":
+        """The same state with what there is to say to the one who asked for the lab."""
+        return State(**{**asdict(self), "note": note})
+
+
+def start(folder: Folder) -> State:
+    """The state of the folder's running server, which is started where there is none.
+
+    Two that call this at once get the same server. ``note`` says what there is to say: that an earlier server ended,
+    why, and what is gone with it. Raises :class:`LabError` where the server does not come up.
+    """
+    folder.create()
+    with folder.lock("start.lock"):
+        state = State.read(folder)
+        if folder.is_running():
+            if state and not state.ended:
+                return state.noting(None)
+            # It is on its way out: its lock is free when it has ended.
+            with folder.lock("server.lock"):
+                pass
+        note = _gone(state)
+        _spawn(folder)
+        state = State.read(folder)
+        if state is None:
+            raise _not_up(folder, "it left no state")
+        return state.noting(" ".join([*filter(None, [note]), *state.notes]) or None)
+
+
+def stop(folder: Folder) -> bool:
+    """Ends the folder's server and all that it started; returns whether there was one. Returns when it has ended."""
+    state = State.read(folder)
+    running = folder.is_running()
+    if running and state:
+        os.kill(state.pid, signal.SIGTERM)
+    if folder.path.is_dir():
+        with folder.lock("server.lock"):
+            (folder.path / "server.json").unlink(missing_ok=True)
+    return running
+
+
+def forget(folder: Folder) -> None:
+    """Takes away all that the lab keeps but its ports. The server has to have ended."""
+    for entry in [*folder.path.iterdir()] if folder.path.is_dir() else []:
+        if entry.name == "ports.json" or entry.name.endswith(".lock"):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _spawn(folder: Folder) -> None:
+    """Starts the server and returns when it answers."""
+    reading, writing = os.pipe()
+    with folder.log_file.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "labkit.emulator.server", str(folder.path), str(writing)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=closed(os.environ),
+            cwd=folder.path,
+            pass_fds=[writing],
+            start_new_session=True,
+        )
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answered, _, _ = select.select([pipe], [], [], READY_WITHIN)
+        if not answered:
+            process.kill()
+            raise _not_up(folder, f"it was not ready within {READY_WITHIN} s")
+        if pipe.readline() != b"ready\n":
+            raise _not_up(folder, f"it ended with exit code {process.wait()}")
+
+
+def _gone(state: State | None) -> str | None:
+    """What to say of a server that is not there any more."""
+    if state is None:
+        return None
+    clusters = ", ".join(sorted(state.clusters)) or "no cluster"
+    why = state.ended or "was killed"
+    return (
+        f"The lab's server {why} and was started again. Gone with it: {clusters}, and what was in IAM, S3 and "
+        "Kubernetes. `lab.ready(through=…)` builds it again; the clock, the ports and the trail are kept."
+    )
+
+
+def _not_up(folder: Folder, what: str) -> LabError:
+    last = folder.log_file.read_text(errors="replace").strip().splitlines()[-12:] if folder.log_file.exists() else []
+    log = "\n".join(f"    {line}" for line in last)
+    return LabError(
+        f"the lab's server did not come up: {what}. The end of {folder.log_file}:\n{log}",
+        next_command="labkit reset",
+    )

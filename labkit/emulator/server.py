@@ -1,0 +1,187 @@
+"""The one background process of a lab: the gate, the metadata service, the public issuer and the clusters."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from labkit.emulator import certificates, environment
+from labkit.emulator.aws.gate import Gate, Keys
+from labkit.emulator.aws.metadata import Metadata
+from labkit.emulator.aws.trail import Trail
+from labkit.emulator.cluster import Clusters
+from labkit.emulator.folder import Folder
+from labkit.emulator.identifiers import Identifiers
+from labkit.emulator.kubernetes.issuer import Issuer
+from labkit.emulator.listener import Listener, Scope, bind
+from labkit.emulator.process import State
+
+ACCOUNT_ID = "123456789012"
+REGION = "us-east-1"
+LOOPBACK = {"127.0.0.1", "localhost"}
+IDLE_SECONDS = 8 * 3600
+
+
+def main() -> None:
+    """``python -m labkit.emulator.server FOLDER READY_FD``: serves until it is ended; says ready on the descriptor."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    folder, ready = Folder(Path(sys.argv[1])), int(sys.argv[2])
+    with folder.lock("server.lock", wait=False) as ours:
+        if not ours:
+            sys.exit("another server has this folder")
+        asyncio.run(Server(folder).serve(ready))
+
+
+class Server:
+    """Everything of a lab that listens, in one event loop."""
+
+    def __init__(self, folder: Folder):
+        self.folder = folder
+        self.ports = Ports(folder)
+        self.identifiers = Identifiers(folder.seed)
+        self.last_call = time.monotonic()
+        self.ended = asyncio.Event()
+        self.why = "was ended"
+        self.listeners: list[Listener] = []
+
+    async def serve(self, ready: int) -> None:
+        """Comes up, writes one line on the descriptor ``ready``, and serves until it is ended or nobody calls."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.ended.set)
+        await self._come_up()
+        os.write(ready, b"ready\n")
+        os.close(ready)
+        await self._until_ended()
+        self.state = replace(self.state, ended=self.why)
+        self.state.write(self.folder)
+        await self.clusters.stop()
+        await asyncio.gather(*(listener.stop() for listener in self.listeners))
+
+    async def _come_up(self) -> None:
+        folder, authority = self.folder, self.folder.authority
+        keys = Keys(
+            "AKIA" + self.identifiers.base32("access-key", "administrator", 16), _secret_access_key(folder.secret)
+        )
+        self.clusters = Clusters(server=self)
+        self.gate = Gate(
+            account_id=ACCOUNT_ID,
+            region=REGION,
+            clock=folder.clock,
+            identifiers=self.identifiers,
+            trail=Trail(folder.trail_file),
+            clusters=self.clusters,
+            administrator=keys,
+        )
+        self.metadata = Metadata(self.gate, folder.clock)
+        self.issuer = Issuer()
+        issuer_host = f"oidc.eks.{REGION}.amazonaws.com"
+        gate = await self.listen("gate", self.gate, on_call=self.called)
+        metadata = await self.listen("metadata", self.metadata)
+        issuer = await self.listen(
+            "issuer",
+            self.issuer,
+            hosts={issuer_host},
+            certificate=authority.issue(issuer_host, dns=[issuer_host]),
+        )
+        self.gate.map_host(issuer_host, ("127.0.0.1", issuer.port), authority.certificate_pem)
+        environment.write_aws_files(folder, REGION, keys.access_key_id, keys.secret_access_key)
+        self.state = State(
+            pid=os.getpid(),
+            account_id=ACCOUNT_ID,
+            region=REGION,
+            endpoint_url=f"http://127.0.0.1:{gate.port}",
+            access_key_id=keys.access_key_id,
+            secret_access_key=keys.secret_access_key,
+            metadata_url=f"http://127.0.0.1:{metadata.port}",
+            issuer_address=("127.0.0.1", issuer.port),
+            ca_file=folder.ca_file,
+            kubeconfig=folder.kubeconfig,
+            notes=self.ports.notes,
+        )
+        self.clusters.write_kubeconfig()
+        self.state.write(folder)
+
+    async def listen(
+        self,
+        name: str,
+        app: Callable,
+        *,
+        hosts: set[str] | None = None,
+        certificate: certificates.Certificate | None = None,
+        client_authority: certificates.Authority | None = None,
+        on_call: Callable[[Scope], None] | None = None,
+    ) -> Listener:
+        """A started listener on the port that ``name`` has in this lab."""
+        listener = Listener(
+            app,
+            port_socket=self.ports.bind(name),
+            hosts=hosts or LOOPBACK,
+            certificate=certificate,
+            client_authority=client_authority,
+            on_call=on_call,
+        )
+        await listener.start()
+        self.listeners.append(listener)
+        return listener
+
+    async def close(self, listener: Listener) -> None:
+        """Ends one listener; its port stays its own."""
+        self.listeners.remove(listener)
+        await listener.stop()
+
+    def called(self, scope: Scope) -> None:
+        """Notes that a client called; what the lab's own parts ask of each other does not count."""
+        peer = scope["state"]["peer"]
+        if peer is None or not peer.common_name.startswith("system:"):
+            self.last_call = time.monotonic()
+
+    async def _until_ended(self) -> None:
+        while True:
+            idle = time.monotonic() - self.last_call
+            if idle >= IDLE_SECONDS:
+                self.why = "ended after 8 hours without a call"
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.ended.wait(), IDLE_SECONDS - idle)
+                return
+
+
+class Ports:
+    """The lab's ports: chosen once and kept; one that is taken is replaced, and that is noted."""
+
+    def __init__(self, folder: Folder):
+        self.folder = folder
+        self.ports: dict[str, int] = folder.read_json("ports.json")
+        self.notes: list[str] = []
+
+    def bind(self, name: str) -> socket.socket:
+        """A socket on the port of ``name``."""
+        wanted = self.ports.get(name, 0)
+        try:
+            bound = bind(wanted)
+        except OSError:
+            bound = bind(0)
+            self.notes.append(f"Port {wanted} was in use: the lab's {name} listens on {bound.getsockname()[1]} now.")
+        if (port := bound.getsockname()[1]) != wanted:
+            self.ports[name] = port
+            self.folder.write_json("ports.json", self.ports)
+        return bound
+
+
+def _secret_access_key(secret: bytes) -> str:
+    import base64
+    import hashlib
+
+    return base64.b64encode(hashlib.sha256(secret + b"administrator").digest()).decode()[:40].replace("=", "x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What runs and what does not: for `labkit status`, and as a report for a question."""
+
+import platform
+import sys
+from importlib import metadata
+
+from labkit.emulator.folder import Folder
+from labkit.emulator.process import State
+
+PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill", "nbval")
+
+
+def summary(folder: Folder) -> str:
+    """A few lines for a person in a terminal."""
+    state = State.read(folder)
+    if state is None or not folder.is_running():
+        ended = f" The last server {state.ended or 'was killed'}." if state else ""
+        return f"No lab runs in {folder.path}.{ended} Next:  labkit up"
+    ahead = folder.clock.offset
+    lines = [
+        f"The lab in {folder.path} runs (process {state.pid}).",
+        f"  account   {state.account_id}, {state.region}",
+        f"  AWS       {state.endpoint_url}",
+        f"  metadata  {state.metadata_url}",
+        f"  clock     {f'{ahead:+.0f} s from' if ahead else 'at'} the machine's time; "
+        f"pods {'follow' if state.pod_clock else 'do not follow'} it",
+        f"  mounts: {state.mounts or 'no cluster yet'}",
+    ]
+    lines += [f"  cluster   {name}  {facts['endpoint']}  {facts['issuer']}" for name, facts in state.clusters.items()]
+    lines += [f"  note      {note}" for note in state.notes]
+    return "\n".join(lines)
+
+
+def report(folder: Folder) -> str:
+    """Versions, platform and state as Markdown, without key, token, or path of this machine."""
+    state = State.read(folder)
+    running = folder.is_running()
+    lines = [
+        "### labkit report",
+        f"- labkit {metadata.version('labkit')}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}, {platform.release()}",
+        "- " + ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
+        f"- virtual environment: {'yes' if sys.prefix != sys.base_prefix else 'no'}",
+        f"- lab: {'runs' if running else 'does not run'}",
+    ]
+    if state and running:
+        lines += [
+            f"- mounts: {state.mounts or 'no cluster yet'}; pods follow the clock: {'yes' if state.pod_clock else 'no'}",
+            f"- clock offset: {folder.clock.offset:.0f} s",
+            f"- clusters: {', '.join(state.clusters) or 'none'}",
+        ]
+        lines += [f"- note: {note}" for note in state.notes]
+    if folder.log_file.exists():
+        lines += ["- end of the server's log:", "", "```"]
+        lines += [
+            _without_paths(line, folder) for line in folder.log_file.read_text(errors="replace").splitlines()[-15:]
+        ]
+        lines += ["```"]
+    return "\n".join(lines)
+
+
+def _without_paths(line: str, folder: Folder) -> str:
+    for path, name in ((folder.path, "<lab folder>"), (sys.prefix, "<venv>"), (folder.path.home(), "~")):
+        line = line.replace(str(path), name)
+    return line

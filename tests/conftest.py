@@ -1,0 +1,50 @@
+"""What the tests share: a lab folder a worker, and an honest account of what could not run here."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+# What a test may need beside Python, who brings it, and how to install it.
+PROGRAMS = {
+    "kubectl": ("kubectl", "apt-get install kubectl   (or: brew install kubernetes-cli)"),
+    "browser": ("chromium", "apt-get install chromium   (or: brew install --cask chromium)"),
+    "node": ("node", "apt-get install nodejs npm   (or: brew install node)"),
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing of this machine's AWS or Kubernetes configuration reaches a test."""
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name in ("KUBECONFIG", "LABKIT_HOME"):
+            del os.environ[name]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker, (program, install) in PROGRAMS.items():
+        if item.get_closest_marker(marker) and not shutil.which(program):
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"{program} is not installed, and in CI nothing is skipped:  {install}")
+            pytest.skip(f"needs {program}:  {install}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = {report.longrepr[2].removeprefix("Skipped: ") for report in skipped if isinstance(report.longrepr, tuple)}
+    if reasons:
+        terminalreporter.section(f"{len(skipped)} skipped")
+        for reason in sorted(reasons):
+            terminalreporter.line(f"  {reason}")
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of this worker's lab, ended with the session."""
+    from labkit.emulator import process
+    from labkit.emulator.folder import Folder
+
+    path = tmp_path_factory.mktemp("lab") / ".lab"
+    os.environ["LABKIT_HOME"] = str(path)
+    yield path
+    process.stop(Folder(path))
