@@ -1,0 +1,41 @@
+"""What the lab says when something is wrong: what, where, and what to do next."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class LabError(Exception):
+    """Something the reader can put right; its text says what was wrong, where, and the next command.
+
+    A notebook shows the text alone, without a traceback: the lines of labkit would tell a learner nothing.
+    """
+
+    def __init__(self, what: str, *, where: str = "", next: str = ""):
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.next = next
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"where: {self.where}")
+        if self.next:
+            lines.append(f"next:  {self.next}")
+        return "\n".join(lines)
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython asks an exception for this before it makes a traceback of its own.
+        return [f"{type(self).__name__}: {self}"]
+
+
+class UnknownName(LabError):
+    """A name that is none of those that are known; the nearest of them is proposed."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "", next: str = ""):
+        known = list(known)
+        near = get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"{name!r} is no {kind}.{hint} There are: {', '.join(known)}.", where=where, next=next)
+        self.name = name
+        self.nearest = near[0] if near else None

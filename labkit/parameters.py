@@ -1,0 +1,275 @@
+"""What a run of the lab is parameterized by, and the rule each parameter keeps."""
+
+import ast
+import json
+import re
+import sys
+import types
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from labkit.errors import LabError, UnknownName
+
+# What papermill writes at the top of the cell that it injects.
+INJECTED = "# Parameters"
+
+
+class InvalidParameter(LabError):
+    """A parameter breaks its rule; the text names the parameter, its value and the rule."""
+
+
+def parameters() -> dict[str, Any]:
+    """The parameters that the calling notebook or script has set, by name; those it does not set are left out.
+
+    In a notebook they are what its cells so far have assigned, papermill's injected cell among them, the last
+    assignment counting; in a script they are the caller's global variables.
+
+    Raises:
+        UnknownName: a cell of parameters assigns a name that the lab does not know (papermill itself lets it pass).
+
+    https://papermill.readthedocs.io/en/latest/usage-parameterize.html
+    """
+    caller = sys._getframe(1)
+    while caller.f_back and caller.f_globals.get("__name__") == __name__:
+        caller = caller.f_back
+    namespace = caller.f_globals
+    cells = namespace.get("In")
+    if not isinstance(cells, list) or "get_ipython" not in namespace:
+        return {name: namespace[name] for name in Parameters.names() if isinstance(namespace.get(name), str)}
+    return read_cells(cells, namespace)
+
+
+def read_cells(cells: Iterable[str], namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that these cells, which have been run in this order, assign; see `parameters`."""
+    known = Parameters.names()
+    found: dict[str, Any] = {}
+    for cell in cells:
+        assigned = _assignments(cell)
+        injected = cell.lstrip().startswith(INJECTED)
+        names = [name for name, _ in assigned]
+        # A tag is not visible from the kernel: the tagged cell is the one that does little but assign parameters.
+        is_parameters_cell = injected or (
+            len(names) == _statements(cell) and 2 * sum(name in known for name in names) > len(names)
+        )
+        for name, value in assigned:
+            literal = _literal(value)
+            if name in known and literal is not _NOT_LITERAL:
+                found[name] = literal
+            elif name in known and is_parameters_cell and name in namespace:
+                found[name] = namespace[name]
+            elif is_parameters_cell and name not in known and literal is not _NOT_LITERAL:
+                where = "what papermill was given" if injected else "the notebook's cell of parameters"
+                raise UnknownName("parameter of the lab", name, known, where=where, next="rename it, and run again")
+    return found
+
+
+def _text(value: Any) -> Any:
+    # papermill makes a number of whatever looks like one: `-p namespace 42`.
+    return str(value) if type(value) is int else value
+
+
+def _matches(pattern: str, rule: str):
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ValueError(rule)
+        return value
+
+    return AfterValidator(check)
+
+
+def _region(value: str) -> str:
+    known = _regions()
+    if value not in known:
+        raise ValueError(f"a region that botocore knows, such as us-east-1 or eu-central-1 ({len(known)} of them)")
+    return value
+
+
+def _regions() -> set[str]:
+    partitions = json.loads((resources.files("botocore") / "data" / "partitions.json").read_text())["partitions"]
+    return {name for partition in partitions for name in partition["regions"] if not name.endswith("-global")}
+
+
+def _bucket(value: str) -> str:
+    rule = (
+        "3 to 63 lower-case letters, digits, dots and hyphens, a letter or digit at both ends, no two dots in a row, "
+        "not an IP address, and none of S3's reserved prefixes and suffixes"
+    )
+    good = re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value) and ".." not in value
+    reserved = value.startswith(("xn--", "sthree-", "amzn-s3-demo-")) or value.endswith(
+        ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
+    )
+    if not good or reserved or _is_address(value):
+        raise ValueError(rule)
+    return value
+
+
+def _is_address(value: str) -> bool:
+    try:
+        IPv4Address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _subdomain(value: str) -> str:
+    label = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+    if len(value) > 253 or not re.fullmatch(rf"{label}(\.{label})*", value):
+        raise ValueError(
+            "a DNS-1123 subdomain: at most 253 lower-case letters, digits, hyphens and dots, a letter or digit at both "
+            "ends of each part"
+        )
+    return value
+
+
+def _file(value: str) -> str:
+    if value and not Path(value).expanduser().is_file():
+        raise ValueError("empty, or a kubeconfig file that exists")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+
+
+class Parameters(BaseModel):
+    """What a run is parameterized by. The defaults are those of the notebooks; a run never changes them.
+
+    Raises `InvalidParameter` or `UnknownName`, before anything is made.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+    target: Literal["moto", "kind", "eks"] = Field("moto", description="where the lab runs: moto, kind or eks")
+    cluster: Annotated[
+        Text,
+        _matches(
+            r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}",
+            "1 to 100 letters, digits, hyphens and underscores, a letter or digit first",
+        ),
+    ] = Field("blue", description="the EKS cluster's name")
+    region: Annotated[str, AfterValidator(_region)] = Field("us-east-1", description="the AWS region")
+    namespace: Annotated[
+        Text,
+        _matches(
+            r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+            "a DNS-1123 label: 1 to 63 lower-case letters, digits and hyphens, a letter or digit at both ends",
+        ),
+    ] = Field("default", description="the Kubernetes namespace")
+    service_account: Annotated[Text, AfterValidator(_subdomain)] = Field(
+        "my-service-account", description="the service account that may take the role"
+    )
+    role_name: Annotated[
+        Text, _matches(r"[\w+=,.@-]{1,64}", "1 to 64 letters, digits and any of + = , . @ - _ (a name, not an ARN)")
+    ] = Field("my-role", description="the IAM role's name")
+    policy_arn: Annotated[
+        str,
+        _matches(
+            r"arn:aws[a-z-]*:iam::(aws|\d{12}):policy/[\x21-\x7e]+", "the ARN of a policy, arn:aws:iam::…:policy/NAME"
+        ),
+    ] = Field("arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess", description="the policy that says what the role may do")
+    bucket: Annotated[Text, AfterValidator(_bucket)] = Field("irsa-lab", description="the bucket that the pod lists")
+    account_id: Annotated[
+        Text, _matches(r"(\d{12})?", "empty, or 12 digits (papermill keeps a leading zero with -r account_id …)")
+    ] = Field("", description="the AWS account; has to be named on eks")
+    kubeconfig: Annotated[str, AfterValidator(_file)] = Field(
+        "", description="the kubeconfig of a cluster that exists (kind, eks)"
+    )
+    context: Annotated[Text, _matches(r"\S*", "empty, or a context's name, without white space")] = Field(
+        "", description="the context in that kubeconfig"
+    )
+    image: Annotated[Text, _matches(r"\S*", "empty, or an image's name, without white space")] = Field(
+        "", description="the pod's image; empty: amazon/aws-cli"
+    )
+    confirm: Annotated[Text, _matches("(yes)?", "empty, or yes")] = Field(
+        "", description="yes, once you have read the plan (eks)"
+    )
+
+    def __init__(self, **values: Any):
+        known = type(self).names()
+        for name in values:
+            if name not in known:
+                raise UnknownName("parameter of the lab", name, known, next="rename it, and run again")
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InvalidParameter(
+                "\n".join(_explain(fault) for fault in error.errors()),
+                where="the lab's parameters; nothing was made",
+                next="change it, and run again",
+            ) from None
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The parameters' names, in the order in which notebooks list them."""
+        return list(cls.model_fields)
+
+    @property
+    def run(self) -> str:
+        """What tells one run of the lab from another: cluster/namespace/service account/role."""
+        return f"{self.cluster}/{self.namespace}/{self.service_account}/{self.role_name}"
+
+    @property
+    def subject(self) -> str:
+        """The subject (`sub`) of the service account's tokens.
+
+        https://kubernetes.io/docs/reference/access-authn-authz/authentication/#service-account-tokens
+        """
+        return f"system:serviceaccount:{self.namespace}:{self.service_account}"
+
+
+def _explain(fault: Any) -> str:
+    name, value = fault["loc"][0], fault["input"]
+    if fault["type"] == "value_error":
+        rule = str(fault["ctx"]["error"])
+    elif fault["type"] == "literal_error":
+        rule = f"one of {fault['ctx']['expected']}"
+    else:
+        rule = f"text, not {type(value).__name__}"
+    shown = repr(value) if len(repr(value)) <= 80 else f"{value!r:.70}… ({len(str(value))} characters)"
+    return f"parameter {name} = {shown} breaks its rule: {rule}."
+
+
+_NOT_LITERAL = object()
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return _NOT_LITERAL
+
+
+def _parse(cell: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(cell).body
+    except SyntaxError:
+        return []
+
+
+def _statements(cell: str) -> int:
+    return len(_parse(cell))
+
+
+def _assignments(cell: str) -> list[tuple[str, ast.expr]]:
+    found = []
+    for statement in _parse(cell):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                found.append((name, value))
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                found.append((name, value))
+    return found
+
+
+class _CallableModule(types.ModuleType):
+    # `labkit.parameters()` is what a notebook calls, and `labkit.parameters` is also this module's name: the import
+    # system puts the module there, so the module answers the call.
+    def __call__(self) -> dict[str, Any]:
+        return parameters()
+
+
+sys.modules[__name__].__class__ = _CallableModule
