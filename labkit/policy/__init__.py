@@ -1,0 +1,21 @@
+"""IAM policy documents and their evaluation. Pure: no network, no emulator."""
+
+from labkit.policy.conditions import ConditionResult
+from labkit.policy.document import Kind, MalformedPolicy, Policy, Statement, decode_document
+from labkit.policy.evaluation import Decision, Request, evaluate
+from labkit.policy.principals import Principal
+from labkit.policy.trust import evaluate_trust
+
+__all__ = [
+    "ConditionResult",
+    "Decision",
+    "Kind",
+    "MalformedPolicy",
+    "Policy",
+    "Principal",
+    "Request",
+    "Statement",
+    "decode_document",
+    "evaluate",
+    "evaluate_trust",
+]

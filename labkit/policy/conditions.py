@@ -1,0 +1,303 @@
+"""The Condition element of a statement.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html
+
+A condition holds (True), does not (False), or cannot be evaluated (None): a None never allows, and always denies.
+"""
+
+import base64
+import binascii
+import ipaddress
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
+
+from labkit.policy.variables import Unreadable, Values, has_variables, read
+from labkit.policy.wildcards import Wild, matcher, split
+
+Compare = Callable[[str, Values], bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionResult:
+    """One condition beside what the request had. `found` is empty where the request does not have the key."""
+
+    operator: str
+    key: str
+    wanted: tuple[str, ...]
+    found: tuple[str, ...]
+    matched: bool
+    problem: str | None = None  # why it could not be evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    operator: str
+    key: str
+    wanted: tuple[str, ...]
+    test: Callable[[Values], bool | None]
+    problem: str | None = None
+
+    def result(self, values: Values) -> ConditionResult:
+        found, holds = values.get(self.key.lower(), ()), self.test(values)
+        problem = (self.problem or self._problem(found)) if holds is None else None
+        return ConditionResult(self.operator, self.key, self.wanted, found, holds is True, problem)
+
+    def _problem(self, found: tuple[str, ...]) -> str:
+        if len(found) > 1 and ":" not in self.operator:
+            return f"{self.key} has {len(found)} values, and {self.operator} without ForAnyValue: or ForAllValues: one"
+        return f"{self.operator} cannot compare {quoted(found)} with {quoted(self.wanted)}"
+
+
+def compile_condition(name: str, key: str, wanted: tuple[str, ...], *, variables: bool) -> Condition:
+    """Returns the condition prepared for evaluation; an unknown operator gives one that cannot be evaluated."""
+    if not known_operator(name):
+        problem = f"the condition operator {name} is unknown"
+        return Condition(name, key, wanted, lambda values: None, problem)
+    quantifier, base, if_exists = _parse_operator(name)
+    lower = key.lower()
+    if base == "Null":
+        return Condition(name, key, wanted, partial(_null, lower, tuple(value.lower() for value in wanted)))
+    kind = _OPERATORS[base]
+    try:
+        compares = kind.prepare(wanted, variables)
+    except Unreadable as unreadable:
+        return Condition(name, key, wanted, lambda values: None, str(unreadable))
+    test = partial(_TESTS[quantifier], lower, compares, kind.negated, if_exists)
+    return Condition(name, key, wanted, test)
+
+
+def known_operator(name: str) -> bool:
+    return _parse_operator(name)[1] in _NAMES and not (name.endswith("IfExists") and _parse_operator(name)[1] == "Null")
+
+
+def quoted(values: tuple[str, ...]) -> str:
+    """Returns values for a sentence: "a" or "b"."""
+    return " or ".join(f'"{value}"' for value in values) if values else "nothing"
+
+
+def _parse_operator(name: str) -> tuple[str, str, bool]:
+    quantifier, colon, base = name.rpartition(":")
+    if colon and quantifier not in ("ForAnyValue", "ForAllValues"):
+        return "", "", False
+    return quantifier, base.removesuffix("IfExists"), base.endswith("IfExists")
+
+
+# How the values of a key are taken together.
+
+
+def _one(key: str, compares: tuple[Compare, ...], negated: bool, if_exists: bool, values: Values) -> bool | None:
+    found = values.get(key)
+    if not found:
+        return negated or if_exists
+    if len(found) > 1:
+        return None
+    return _holds(compares, negated, found[0], values)
+
+
+def _for_any(key: str, compares: tuple[Compare, ...], negated: bool, if_exists: bool, values: Values) -> bool | None:
+    found = values.get(key)
+    if not found:
+        return if_exists
+    results = [_holds(compares, negated, value, values) for value in found]
+    return True if True in results else None if None in results else False
+
+
+def _for_all(key: str, compares: tuple[Compare, ...], negated: bool, if_exists: bool, values: Values) -> bool | None:
+    found = values.get(key)
+    if not found or not any(found):
+        return True
+    results = [_holds(compares, negated, value, values) for value in found]
+    return False if False in results else None if None in results else True
+
+
+_TESTS = {"": _one, "ForAnyValue": _for_any, "ForAllValues": _for_all}
+
+
+def _holds(compares: tuple[Compare, ...], negated: bool, found: str, values: Values) -> bool | None:
+    """The wanted values are alternatives; a negated operator wants none of them."""
+    unknown = not compares
+    for compare in compares:
+        result = compare(found, values)
+        if result:
+            return not negated
+        if result is None:
+            unknown = True
+    return None if unknown else negated
+
+
+def _null(key: str, wanted: tuple[str, ...], values: Values) -> bool | None:
+    if not wanted or any(value not in ("true", "false") for value in wanted):
+        return None
+    return ("false" if values.get(key) else "true") in wanted
+
+
+# How one value is compared with one wanted value.
+
+
+def _string_equals(wanted: tuple[str, ...], variables: bool, *, fold: bool = False) -> tuple[Compare, ...]:
+    literals, compares = set(), []
+    for text in wanted:
+        template = read(text, variables=variables, wildcards=False)
+        if has_variables(template):
+            compares.append(partial(_equals_template, template, fold))
+        else:
+            literal = "".join(template.parts)
+            literals.add(literal.lower() if fold else literal)
+    if literals:
+        compares.insert(0, _among(frozenset(literals), fold))
+    return tuple(compares)
+
+
+def _among(literals: frozenset[str], fold: bool) -> Compare:
+    return (lambda found, values: found.lower() in literals) if fold else (lambda found, values: found in literals)
+
+
+def _equals_template(template, fold: bool, found: str, values: Values) -> bool:
+    filled = template.fill(values)
+    if filled is None:
+        return False
+    text = "".join(filled)
+    return text.lower() == found.lower() if fold else text == found
+
+
+def _string_like(wanted: tuple[str, ...], variables: bool) -> tuple[Compare, ...]:
+    return tuple(_like(text, variables) for text in wanted)
+
+
+def _like(text: str, variables: bool) -> Compare:
+    template = read(text, variables=variables, wildcards=True)
+    if not has_variables(template):
+        match = matcher(template.parts)
+        return lambda found, values: match(found)
+
+    def compare(found: str, values: Values) -> bool:
+        filled = template.fill(values)
+        return filled is not None and matcher(filled)(found)
+
+    return compare
+
+
+def _arn_like(wanted: tuple[str, ...], variables: bool) -> tuple[Compare, ...]:
+    return tuple(_arn(text, variables) for text in wanted)
+
+
+def _arn(text: str, variables: bool) -> Compare:
+    template = read(text, variables=variables, wildcards=True)
+    prepared = None if has_variables(template) else _arn_matchers(template.parts)
+
+    def compare(found: str, values: Values) -> bool | None:
+        matchers = prepared
+        if matchers is None:
+            filled = template.fill(values)
+            if filled is None:
+                return False
+            matchers = _arn_matchers(filled)
+        parts = found.split(":", 5)
+        if len(parts) < 6 or parts[0] != "arn":
+            return None
+        return all(match(part) for match, part in zip(matchers, parts, strict=True))
+
+    return compare
+
+
+def _arn_matchers(pattern) -> list:
+    """Each of the six parts of an ARN is compared by itself; parts that are left out match anything."""
+    parts = split(pattern, ":", 5)
+    return [matcher(part) for part in parts + [[Wild.ANY]] * (6 - len(parts))]
+
+
+def _parsed(parse: Callable, test: Callable, wanted: tuple[str, ...], variables: bool) -> tuple[Compare, ...]:
+    """Comparison of numbers, dates, addresses…: no variables; what cannot be parsed cannot be compared."""
+    return tuple(_compare_parsed(parse, test, parse(text)) for text in wanted)
+
+
+def _compare_parsed(parse: Callable, test: Callable, right) -> Compare:
+    def compare(found: str, values: Values) -> bool | None:
+        left = parse(found)
+        return None if left is None or right is None else test(left, right)
+
+    return compare
+
+
+def _number(text: str) -> Decimal | None:
+    return Decimal(text) if len(text) < 64 and re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", text) else None
+
+
+def _date(text: str) -> float | None:
+    """Epoch seconds of an ISO 8601 date or of a number of epoch seconds; a date without a zone is in UTC."""
+    if len(text) < 20 and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        return float(text)
+    try:
+        date = datetime.fromisoformat(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _boolean(text: str) -> bool | None:
+    return {"true": True, "false": False}.get(text.lower())
+
+
+def _binary(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _network(text: str):
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _inside(address, network) -> bool:
+    return address.version == network.version and address.subnet_of(network)
+
+
+@dataclass(frozen=True, slots=True)
+class _Operator:
+    prepare: Callable[[tuple[str, ...], bool], tuple[Compare, ...]]
+    negated: bool = False
+
+
+_NUMBER, _DATE = partial(_parsed, _number), partial(_parsed, _date)
+_FOLDED = partial(_string_equals, fold=True)
+
+_OPERATORS: dict[str, _Operator] = {
+    "StringEquals": _Operator(_string_equals),
+    "StringNotEquals": _Operator(_string_equals, negated=True),
+    "StringEqualsIgnoreCase": _Operator(_FOLDED),
+    "StringNotEqualsIgnoreCase": _Operator(_FOLDED, negated=True),
+    "StringLike": _Operator(_string_like),
+    "StringNotLike": _Operator(_string_like, negated=True),
+    "NumericEquals": _Operator(partial(_NUMBER, operator.eq)),
+    "NumericNotEquals": _Operator(partial(_NUMBER, operator.eq), negated=True),
+    "NumericLessThan": _Operator(partial(_NUMBER, operator.lt)),
+    "NumericLessThanEquals": _Operator(partial(_NUMBER, operator.le)),
+    "NumericGreaterThan": _Operator(partial(_NUMBER, operator.gt)),
+    "NumericGreaterThanEquals": _Operator(partial(_NUMBER, operator.ge)),
+    "DateEquals": _Operator(partial(_DATE, operator.eq)),
+    "DateNotEquals": _Operator(partial(_DATE, operator.eq), negated=True),
+    "DateLessThan": _Operator(partial(_DATE, operator.lt)),
+    "DateLessThanEquals": _Operator(partial(_DATE, operator.le)),
+    "DateGreaterThan": _Operator(partial(_DATE, operator.gt)),
+    "DateGreaterThanEquals": _Operator(partial(_DATE, operator.ge)),
+    "Bool": _Operator(partial(_parsed, _boolean, operator.eq)),
+    "BinaryEquals": _Operator(partial(_parsed, _binary, operator.eq)),
+    "IpAddress": _Operator(partial(_parsed, _network, _inside)),
+    "NotIpAddress": _Operator(partial(_parsed, _network, _inside), negated=True),
+    # ArnEquals and ArnLike are the same: both expand wildcards.
+    "ArnEquals": _Operator(_arn_like),
+    "ArnLike": _Operator(_arn_like),
+    "ArnNotEquals": _Operator(_arn_like, negated=True),
+    "ArnNotLike": _Operator(_arn_like, negated=True),
+}
+_NAMES = {*_OPERATORS, "Null"}

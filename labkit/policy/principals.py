@@ -1,0 +1,146 @@
+"""Who makes a request, and the Principal and NotPrincipal elements that name them.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_notprincipal.html
+"""
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Literal
+
+_ACCOUNT = re.compile(r"[0-9]{12}|arn:[a-z0-9-]+:iam::([0-9]{12}):root")
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who makes the request. Build one with `Principal.aws`, `.role_session`, `.federated` or `.service`."""
+
+    kind: Literal["root", "user", "role-session", "federated", "service"]
+    arn: str  # of the user, the session or the provider; a service's name
+    account: str | None = None
+    role_arn: str | None = None  # a session's role, with its path
+
+    @classmethod
+    def aws(cls, arn: str) -> "Principal":
+        """The principal of a user's or an account root's ARN. Raises ValueError for any other."""
+        found = re.fullmatch(r"arn:[a-z0-9-]+:iam::([0-9]{12}):(root|user/.+)", arn)
+        if not found:
+            raise ValueError(f"{arn!r} is no ARN of a user or of an account's root")
+        return cls("root" if found[2] == "root" else "user", arn, found[1])
+
+    @classmethod
+    def role_session(cls, arn: str, role_arn: str | None = None) -> "Principal":
+        """The principal of a session's ARN, `arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION`.
+
+        `role_arn` is needed where the role has a path, which a session's ARN does not show. Raises ValueError.
+        """
+        found = re.fullmatch(r"arn:([a-z0-9-]+):sts::([0-9]{12}):assumed-role/([^/]+)/.+", arn)
+        if not found:
+            raise ValueError(f"{arn!r} is no ARN of a role session")
+        return cls("role-session", arn, found[2], role_arn or f"arn:{found[1]}:iam::{found[2]}:role/{found[3]}")
+
+    @classmethod
+    def federated(cls, provider_arn: str) -> "Principal":
+        return cls("federated", provider_arn)
+
+    @classmethod
+    def service(cls, name: str) -> "Principal":
+        return cls("service", name)
+
+    @cached_property
+    def context(self) -> dict[str, tuple[str, ...]]:
+        """What the principal itself puts into a request's context.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+        """
+        if self.kind == "service":
+            return {"aws:principalisawsservice": ("true",), "aws:principalservicename": (self.arn,)}
+        if self.account is None:
+            return {}
+        types = {"root": "Account", "user": "User", "role-session": "AssumedRole"}
+        context = {
+            "aws:principalarn": (self.role_arn or self.arn,),
+            "aws:principalaccount": (self.account,),
+            "aws:principaltype": (types[self.kind],),
+            "aws:principalisawsservice": ("false",),
+        }
+        if self.kind == "user":
+            context["aws:username"] = (self.arn.rpartition("/")[2],)
+        return context
+
+
+class Match(IntEnum):
+    """How closely a Principal element names a principal: the closer, the less else is needed (see evaluation)."""
+
+    NONE = 0
+    ACCOUNT = 1  # its account, which delegates to the account's own policies
+    ROLE = 2  # its role, or everybody
+    DIRECT = 3  # exactly it
+
+
+@dataclass(frozen=True, slots=True)
+class Principals:
+    """A Principal or NotPrincipal element, prepared."""
+
+    everybody: bool
+    aws: frozenset[str]
+    accounts: frozenset[str]
+    federated: frozenset[str]
+    services: frozenset[str]
+
+    def match(self, principal: Principal, *, allow: bool = True) -> Match:
+        if principal.kind == "federated":
+            # {"AWS": "*"} names nobody federated; a Deny takes it at its widest.
+            named = principal.arn in self.federated or self.everybody or (not allow and "*" in self.aws)
+            return Match.DIRECT if named else Match.NONE
+        if principal.kind == "service":
+            return Match.DIRECT if self.everybody or principal.arn in self.services else Match.NONE
+        if principal.arn in self.aws or (principal.kind == "root" and principal.account in self.accounts):
+            return Match.DIRECT
+        if self.everybody or "*" in self.aws or principal.role_arn in self.aws:
+            return Match.ROLE
+        return Match.ACCOUNT if principal.account in self.accounts else Match.NONE
+
+    def exempts(self, principal: Principal) -> bool:
+        """Whether a Deny with this NotPrincipal leaves the principal alone: its account has to be named too."""
+        if principal.kind in ("federated", "service"):
+            return self.match(principal) > Match.NONE
+        if self.everybody or "*" in self.aws:
+            return True
+        if principal.account not in self.accounts:
+            return False
+        others = any(f":{principal.account}:" in arn for arn in self.aws)
+        return not others or self.match(principal) >= Match.ROLE
+
+    def __str__(self) -> str:
+        names = ["everybody (*)"] if self.everybody else []
+        names += [f"account {account}" for account in sorted(self.accounts)]
+        names += sorted({*self.aws, *self.federated, *self.services})
+        return ", ".join(names) or "nobody"
+
+
+def compile_principals(element: str | dict) -> Principals:
+    """Returns the element prepared. Raises ValueError where it is not one of IAM's forms."""
+    if element == "*":
+        element = {"AWS": []}
+        everybody = True
+    else:
+        everybody = False
+    if not isinstance(element, dict) or not (everybody or element):
+        raise ValueError("the principal is neither * nor a map")
+    named: dict[str, list[str]] = {"AWS": [], "Federated": [], "Service": [], "CanonicalUser": []}
+    for kind, value in element.items():
+        names = [value] if isinstance(value, str) else value
+        if kind not in named or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"the principal has an unreadable {kind}")
+        named[kind] = names
+    accounts = [found for name in named["AWS"] if (found := _ACCOUNT.fullmatch(name))]
+    return Principals(
+        everybody,
+        frozenset(named["AWS"]).difference(found[0] for found in accounts),
+        frozenset(found[1] or found[0] for found in accounts),
+        frozenset(named["Federated"]),
+        frozenset(named["Service"]),
+    )

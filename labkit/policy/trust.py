@@ -1,0 +1,111 @@
+"""Whether a role's trust policy admits a web identity.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-idp_oidc.html
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
+"""
+
+from collections.abc import Mapping
+
+from labkit.policy.conditions import ConditionResult, quoted
+from labkit.policy.document import Policy, Statement
+from labkit.policy.evaluation import Decision, Request, applies, covers, failures, names, unevaluable
+from labkit.policy.principals import Match, Principal
+
+WEB_IDENTITY = "sts:AssumeRoleWithWebIdentity"
+
+
+def evaluate_trust(
+    trust: Policy, *, provider_arn: str, action: str = WEB_IDENTITY, context: Mapping[str, object]
+) -> Decision:
+    """Returns whether the trust policy lets a token of this provider call `action`.
+
+    The keys of `context` carry the provider's URL without its scheme (`oidc.eks…/id/X:sub`, `:aud`). `reason` says
+    which condition, action or principal keeps the token out; AWS keeps that from the caller.
+    """
+    request = Request(Principal.federated(provider_arn), action, "*", context)
+    allowing = None
+    for statement in trust.statements:
+        verdict = applies(statement, request)
+        if not statement.allow and verdict is not False:
+            return _denied(_deny_reason(statement, request, verdict), trust, statement)
+        if statement.allow and verdict and allowing is None:
+            allowing = statement
+    if allowing:
+        return Decision(True, f"{allowing} of the trust policy allows {action}", None, trust, allowing)
+    return _nearest(trust, request)
+
+
+def _nearest(trust: Policy, request: Request) -> Decision:
+    """Tells of the Allow that came nearest: one condition away, an action away, a principal away."""
+    allows = [statement for statement in trust.statements if statement.allow]
+    if not allows:
+        return _denied("the trust policy has no Allow statement", trust)
+    faulty = [statement for statement in allows if statement.fault]
+    trusting = [statement for statement in allows if not statement.fault and names(statement, request) > Match.NONE]
+    covering = [statement for statement in trusting if covers(statement, request)]
+    if covering:
+        statement, failed = min(
+            ((statement, failures(statement, request)) for statement in covering), key=lambda pair: len(pair[1])
+        )
+        provider = _provider(request.principal.arn)
+        reason = " and ".join(_tell(result, provider) for result in failed)
+        return _denied(reason, trust, statement, failed)
+    if trusting:
+        reason = f"the trust policy lets the provider do {_actions(trusting[0], trust)}, and not {request.action}"
+        return _denied(reason, trust, trusting[0])
+    if faulty:
+        problem = unevaluable(faulty[0], request)
+        return _denied(f"{faulty[0]} of the trust policy cannot be evaluated: {problem}", trust, faulty[0])
+    federated = [statement for statement in allows if statement.principals and statement.principals.federated]
+    if not federated:
+        trusted = "; ".join(str(statement.principals) for statement in allows)
+        return _denied(f"the trust policy names no federated principal; it trusts {trusted}", trust, allows[0])
+    trusted = ", ".join(sorted(arn for statement in federated for arn in statement.principals.federated))
+    reason = f"the trust policy trusts {trusted}, and the token's provider is {request.principal.arn}"
+    return _denied(reason, trust, federated[0])
+
+
+def _tell(result: ConditionResult, provider: str) -> str:
+    if result.problem:
+        return f"the trust policy cannot be evaluated: {result.problem}"
+    issuer, _, claim = result.key.rpartition(":")
+    wants = f"the trust policy wants {result.key} {result.operator} {quoted(result.wanted)}"
+    if not result.found and "/" in issuer and issuer.lower() != provider.lower():
+        return f"{wants}, a key of another issuer: the token's provider is {provider}"
+    who = "the token" if issuer.lower() == provider.lower() else "the request"
+    found = quoted(result.found).replace(" or ", ", ") if result.found else f"no {claim}"
+    literal = ""
+    if "StringEquals" in result.operator and any("*" in value or "?" in value for value in result.wanted):
+        literal = " (StringEquals takes * and ? as they are; StringLike expands them)"
+    return f"{wants} and {who} has {found}{literal}"
+
+
+def _provider(arn: str) -> str:
+    """The provider's URL without its scheme, which is how condition keys begin."""
+    return arn.partition(":oidc-provider/")[2] or arn
+
+
+def _actions(statement: Statement, trust: Policy) -> str:
+    statements = trust.document["Statement"]
+    raw = statements[statement.position - 1] if isinstance(statements, list) else statements
+    actions = raw.get("Action", raw.get("NotAction"))
+    return ", ".join(actions) if isinstance(actions, list) else actions
+
+
+def _deny_reason(statement: Statement, request: Request, verdict: bool | None) -> str:
+    if verdict is None:
+        problem = unevaluable(statement, request)
+        return f"{statement} of the trust policy cannot be evaluated, so it counts as an explicit Deny: {problem}"
+    return f"an explicit Deny, {statement} of the trust policy, refuses {request.action}"
+
+
+def _denied(
+    reason: str, trust: Policy, statement: Statement | None = None, failed: tuple[ConditionResult, ...] = ()
+) -> Decision:
+    explicit = statement is not None and not statement.allow
+    denial = (
+        "with an explicit deny in the role trust policy"
+        if explicit
+        else f"because no role trust policy allows the {WEB_IDENTITY} action"
+    )
+    return Decision(False, reason, denial, trust, statement, failed)

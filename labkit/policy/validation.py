@@ -1,0 +1,300 @@
+"""What IAM refuses when a policy document is written, and in which words.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+"""
+
+import json
+import re
+from typing import Literal
+
+from labkit.policy.conditions import known_operator
+
+Kind = Literal["identity", "trust", "resource", "session", "boundary"]
+
+
+class MalformedPolicy(Exception):
+    """A document that IAM would refuse: `code` is the API error's code, `message` its words."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def validate(document: str | dict, kind: Kind) -> tuple[dict, int]:
+    """Returns the parsed document and its size in characters without white space.
+
+    Raises `MalformedPolicy`.
+    """
+    parsed, size = load(document, kind)
+    _check_top(parsed, kind)
+    for statement in listed(parsed["Statement"]):
+        check_shape(statement, kind)
+        _check_words(statement, kind)
+    _check_sids(listed(parsed["Statement"]), kind)
+    _check_size(size, kind)
+    return parsed, size
+
+
+def load(document: str | dict, kind: Kind) -> tuple[dict, int]:
+    """Returns the JSON object and its size. Raises `MalformedPolicy` where it is none."""
+    try:
+        text = document if isinstance(document, str) else json.dumps(document, separators=(",", ":"))
+        parsed = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+    except (ValueError, TypeError, RecursionError):
+        raise _malformed(kind, _INVALID_JSON[kind]) from None
+    if not isinstance(parsed, dict):
+        raise _malformed(kind, _INVALID_JSON[kind])
+    size = len("".join(text.split())) if isinstance(document, str) else len(text)
+    return parsed, size
+
+
+def check_version(version: object, kind: Kind) -> None:
+    """Raises `MalformedPolicy` for a version of the policy language that there is not."""
+    if version not in ("2008-10-17", "2012-10-17"):
+        raise _malformed(kind, "Policy document must be version 2012-10-17 or greater.")
+
+
+def check_shape(statement: object, kind: Kind) -> None:
+    """Raises `MalformedPolicy` where a statement lacks a field, has one that it must not, or one of a wrong type."""
+    if not isinstance(statement, dict):
+        raise _syntax(kind, "Statement must be a JSON object.")
+    for field in statement:
+        if field not in _FIELDS:
+            raise _syntax(kind, f"Unknown field {field}")
+    for field in ("Action", "Resource", "Principal"):
+        if field in statement and f"Not{field}" in statement:
+            raise _syntax(kind, f"{field} and Not{field} are mutually exclusive.")
+    if "Effect" not in statement:
+        raise _syntax(kind, "Missing required field Effect")
+    if statement["Effect"] not in ("Allow", "Deny"):
+        raise _syntax(kind, f"Invalid effect: {statement['Effect']}")
+    _check_principal_shape(statement, kind)
+    _check_action_shape(statement, kind)
+    _check_resource_shape(statement, kind)
+    if not isinstance(statement.get("Sid", ""), str):
+        raise _syntax(kind, "Sid must be a string.")
+    _check_condition_shape(statement.get("Condition", {}), kind)
+
+
+def listed(value: object) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def texts(value: object) -> list[str]:
+    """Returns a condition's values as IAM reads them: quotation marks are optional for numbers and Booleans."""
+    return [str(item).lower() if isinstance(item, bool) else str(item) for item in listed(value)]
+
+
+_FIELDS = {
+    "Sid",
+    "Effect",
+    "Principal",
+    "NotPrincipal",
+    "Action",
+    "NotAction",
+    "Resource",
+    "NotResource",
+    "Condition",
+}
+_INVALID_JSON = {
+    "trust": "This policy contains invalid Json",
+    "resource": "Policies must be valid JSON and the first byte must be '{'",
+    "identity": "Syntax errors in policy.",
+    "boundary": "Syntax errors in policy.",
+    "session": "The policy is not in the valid JSON format.",
+}
+
+
+def _malformed(kind: Kind, message: str) -> MalformedPolicy:
+    return MalformedPolicy("MalformedPolicy" if kind == "resource" else "MalformedPolicyDocument", message)
+
+
+def _syntax(kind: Kind, message: str) -> MalformedPolicy:
+    """Of an identity-based policy IAM says no more than that there are errors."""
+    return _malformed(kind, message if kind in ("trust", "resource") else "Syntax errors in policy.")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        # Which of the two would count is not defined, so neither does.
+        raise ValueError("a key appears twice")
+    return result
+
+
+def _no_constant(name: str):
+    raise ValueError(f"{name} is no JSON")
+
+
+def _check_top(document: dict, kind: Kind) -> None:
+    for field in document:
+        if field not in ("Version", "Id", "Statement"):
+            raise _syntax(kind, f"Unknown field {field}")
+    check_version(document.get("Version", "2008-10-17"), kind)
+    if not document.get("Statement"):
+        raise _syntax(kind, "Missing required field Statement")
+
+
+def _check_sids(statements: list[dict], kind: Kind) -> None:
+    sids = [statement["Sid"] for statement in statements if statement.get("Sid")]
+    if kind != "resource" and not all(re.fullmatch(r"[0-9A-Za-z]*", sid) for sid in sids):
+        raise _malformed(
+            kind,
+            "Statement IDs (SID) must be alpha-numeric. "
+            "Check that your input satisfies the regular expression [0-9A-Za-z]*",
+        )
+    if len(set(sids)) != len(sids):
+        raise _malformed(kind, "Statement IDs (SID) in a single policy must be unique.")
+
+
+def _check_size(size: int, kind: Kind) -> None:
+    """The limits on documents; a role's inline policies are counted together, which one document cannot tell."""
+    refusals = {
+        "trust": (2048, "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 2048"),
+        "boundary": (6144, "LimitExceeded", "Cannot exceed quota for PolicySize: 6144"),
+        "identity": (10240, "LimitExceeded", "Maximum policy size of 10240 bytes exceeded."),
+        "session": (
+            2048,
+            "ValidationError",
+            "1 validation error detected: Value at 'policy' failed to satisfy constraint: "
+            "Member must have length less than or equal to 2048",
+        ),
+        "resource": (20480, "PolicyTooLarge", "Policy exceeds the maximum allowed document size."),
+    }
+    limit, code, message = refusals[kind]
+    if size > limit:
+        raise MalformedPolicy(code, message)
+
+
+def _check_principal_shape(statement: dict, kind: Kind) -> None:
+    if kind not in ("trust", "resource"):
+        if "Principal" in statement or "NotPrincipal" in statement:
+            raise _malformed(kind, "Policy document should not specify a principal.")
+        return
+    if kind == "trust" and "NotPrincipal" in statement:
+        raise _malformed(kind, "Has prohibited field NotPrincipal")
+    if "NotPrincipal" in statement and statement["Effect"] == "Allow":
+        raise _malformed(kind, "Allow with NotPrincipal is not allowed.")
+    principal = statement.get("Principal", statement.get("NotPrincipal"))
+    if not principal:
+        raise _malformed(kind, "Missing required field Principal")
+    if principal == "*":
+        return
+    if not isinstance(principal, dict):
+        raise _malformed(kind, f'Invalid principal in policy: "AWS":{json.dumps(principal)[:200]}')
+    for name, values in principal.items():
+        if name not in ("AWS", "Federated", "Service", "CanonicalUser") or not _strings(values):
+            raise _malformed(kind, f"Invalid principal in policy: {json.dumps({name: values})[1:-1][:200]}")
+
+
+def _check_action_shape(statement: dict, kind: Kind) -> None:
+    if kind == "trust" and "Action" not in statement:
+        raise _malformed(kind, "Missing required field Action")
+    actions = statement.get("Action", statement.get("NotAction"))
+    if actions is None or actions == []:
+        missing = "Missing required field Action" if kind == "resource" else "Policy statement must contain actions."
+        raise _malformed(kind, missing)
+    if not _strings(actions):
+        raise _syntax(kind, "Action must be a string or a list of strings.")
+
+
+def _check_resource_shape(statement: dict, kind: Kind) -> None:
+    if kind == "trust":
+        for field in ("Resource", "NotResource"):
+            if field in statement:
+                raise _malformed(kind, f"Has prohibited field {field}")
+        return
+    resources = statement.get("Resource", statement.get("NotResource"))
+    if resources is None or resources == []:
+        missing = (
+            "Missing required field Resource" if kind == "resource" else "Policy statement must contain resources."
+        )
+        raise _malformed(kind, missing)
+    if not _strings(resources):
+        raise _syntax(kind, "Resource must be a string or a list of strings.")
+
+
+def _check_condition_shape(condition: object, kind: Kind) -> None:
+    if not isinstance(condition, dict):
+        raise _syntax(kind, "Condition must be a JSON object.")
+    for name, block in condition.items():
+        if not isinstance(block, dict):
+            raise _syntax(kind, f"Condition {name} must be a JSON object.")
+        for key, values in block.items():
+            if not all(isinstance(value, str | int | float) for value in listed(values)):
+                raise _syntax(kind, f"The values of condition {key} must be strings.")
+
+
+def _check_words(statement: dict, kind: Kind) -> None:
+    for action in listed(statement.get("Action", statement.get("NotAction"))):
+        _check_action(action, kind)
+    if kind in ("trust", "resource"):
+        _check_principal(statement.get("Principal", statement.get("NotPrincipal")), kind)
+    if kind in ("identity", "boundary", "session"):
+        for resource in listed(statement.get("Resource", statement.get("NotResource"))):
+            if resource != "*" and not re.match(r"arn:|\*", resource):
+                raise _malformed(kind, f'Resource {resource} must be in ARN format or "*".')
+    for name, block in statement.get("Condition", {}).items():
+        if block and not known_operator(name):
+            raise _malformed(kind, f"Invalid Condition type : {name}" if kind == "resource" else _unknown(name, kind))
+        for key in block:
+            _check_condition_key(key, kind)
+
+
+def _unknown(name: str, kind: Kind) -> str:
+    return f"Unknown condition operator {name}" if kind == "trust" else "Syntax errors in policy."
+
+
+def _check_action(action: str, kind: Kind) -> None:
+    if kind == "trust":
+        if not action.lower().startswith("sts:"):
+            raise _malformed(kind, "AssumeRole policy may only specify STS AssumeRole actions.")
+        return
+    if action == "*":
+        return
+    vendor, *names = action.split(":")
+    if not names:
+        raise _malformed(kind, "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.")
+    if len(names) > 1:
+        raise _malformed(kind, "Actions/Condition can contain only one colon.")
+    if not re.fullmatch(r"[a-zA-Z0-9-.]+", vendor):
+        raise _malformed(kind, f"Vendor {vendor} is not valid")
+
+
+def _check_condition_key(key: str, kind: Kind) -> None:
+    colons = key.count(":")
+    if not colons:
+        raise _malformed(kind, "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.")
+    # A tag's own key may hold colons (aws:RequestTag/labkit:run), and an issuer's URL a port.
+    if colons > 1 and not re.match(r"[^:/]+:[^:/]+/", key):
+        raise _malformed(kind, "Condition can contain only one colon.")
+
+
+def _check_principal(principal: str | dict, kind: Kind) -> None:
+    if principal == "*":
+        return
+    for name in listed(principal.get("Federated", [])):
+        if not (_PROVIDER.fullmatch(name) or _DOMAIN.fullmatch(name)):
+            raise _malformed(kind, "Federated principals must be valid domain names or SAML metadata ARNs")
+    for name in listed(principal.get("AWS", [])):
+        if not _AWS.fullmatch(name):
+            raise _malformed(kind, f'Invalid principal in policy: "AWS":"{name}"')
+    for name in listed(principal.get("Service", [])):
+        if not _DOMAIN.fullmatch(name):
+            raise _malformed(kind, f'Invalid principal in policy: "SERVICE":"{name}"')
+
+
+_PROVIDER = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:(oidc|saml)-provider/\S+")
+_DOMAIN = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+_AWS = re.compile(
+    r"\*|[0-9]{12}|A[A-Z0-9]{15,127}"
+    r"|arn:aws[a-z-]*:iam::[0-9]{12}:(root|(user|role)/[\w+=,.@/-]+)"
+    r"|arn:aws[a-z-]*:sts::[0-9]{12}:(assumed-role/[\w+=,.@-]+/[\w+=,.@-]+|federated-user/[\w+=,.@-]+)"
+    r"|arn:aws[a-z-]*:iam::cloudfront:user/[\w .-]+"
+)
+
+
+def _strings(value: object) -> bool:
+    return all(isinstance(item, str) for item in listed(value))

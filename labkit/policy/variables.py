@@ -1,0 +1,85 @@
+"""Policy variables: `${aws:username}`, with a default `${aws:PrincipalTag/team, 'none'}`, and `${*}`, `${?}`, `${$}`.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from labkit.policy.wildcards import Token, tokens
+
+Values = Mapping[str, tuple[str, ...]]
+"""A request's context: lower-case key to its values."""
+
+
+class Unreadable(Exception):
+    """A variable that breaks the syntax: what holds it cannot be evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    key: str
+    default: str | None
+
+    def value(self, values: Values) -> str | None:
+        """Returns the key's value; a key with several values has none, as a missing one."""
+        found = values.get(self.key)
+        return found[0] if found is not None and len(found) == 1 else self.default
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A text of a policy with variables in it."""
+
+    parts: tuple[Token | Variable, ...]
+
+    def fill(self, values: Values) -> list[Token] | None:
+        """Returns the tokens with each variable replaced by its value, literally; None where one has no value."""
+        filled: list[Token] = []
+        for part in self.parts:
+            token = part.value(values) if isinstance(part, Variable) else part
+            if token is None:
+                return None
+            filled.append(token)
+        return filled
+
+
+def read(text: str, *, variables: bool, wildcards: bool) -> Template:
+    """Returns `text` taken apart. Policies older than version 2012-10-17 have no variables.
+
+    Raises `Unreadable` for a variable that breaks the syntax.
+    """
+    literal = tokens if wildcards else lambda piece: [piece]
+    parts: list[Token | Variable] = []
+    position = 0
+    while variables and (start := text.find("${", position)) >= 0:
+        end = _end(text, start)
+        parts += literal(text[position:start])
+        content = text[start + 2 : end]
+        parts.append(content if content in ("*", "?", "$") else _variable(content))
+        position = end + 1
+    return Template((*parts, *literal(text[position:])))
+
+
+def has_variables(template: Template) -> bool:
+    return any(isinstance(part, Variable) for part in template.parts)
+
+
+def _end(text: str, start: int) -> int:
+    end = text.find("}", start)
+    quote = text.find("'", start)
+    if 0 <= quote < end:
+        # A default may hold a closing brace.
+        end = text.find("}", text.find("'", quote + 1) + 1)
+    if end < 0:
+        raise Unreadable(f"the variable {text[start : start + 40]!r} has no closing brace")
+    return end
+
+
+def _variable(content: str) -> Variable:
+    key, comma, default = content.partition(",")
+    key, default = key.strip().lower(), default.strip()
+    quoted = len(default) >= 2 and default[0] == default[-1] == "'"
+    if not key or "{" in key or "$" in key or (comma and not quoted):
+        raise Unreadable(f"${{{content}}} is no policy variable")
+    return Variable(key, default[1:-1] if comma else None)

@@ -1,0 +1,119 @@
+"""Wildcard patterns, matched in time linear in the text whatever the pattern is.
+
+`*` stands for any characters or none, `?` for exactly one.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_resource.html
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from enum import Enum
+
+Matcher = Callable[[str], bool]
+
+
+class Wild(Enum):
+    ANY = "*"
+    ONE = "?"
+
+
+Token = str | Wild
+
+
+def wildcard(pattern: str) -> Matcher:
+    """Returns a function that tells whether a whole text matches `pattern`."""
+    return matcher(tokens(pattern))
+
+
+def tokens(pattern: str) -> list[Token]:
+    """Returns `pattern` as literal texts and wildcards."""
+    return [Wild(part) if part in ("*", "?") else part for part in re.split(r"([*?])", pattern) if part]
+
+
+def matcher(pattern: Iterable[Token]) -> Matcher:
+    """Returns a function that tells whether a whole text matches the tokens; literal texts are never expanded."""
+    pattern = _joined(pattern)
+    if Wild.ONE in pattern:
+        return _automaton(pattern)
+    literals = [token for token in pattern if token is not Wild.ANY]
+    if Wild.ANY not in pattern:
+        return (literals[0] if literals else "").__eq__
+    if not literals:
+        return lambda text: True
+    head = literals.pop(0) if pattern[0] is not Wild.ANY else ""
+    tail = literals.pop() if literals and pattern[-1] is not Wild.ANY else ""
+    if not literals and not tail:
+        return lambda text: text.startswith(head)
+    return _pieces(head, literals, tail)
+
+
+def split(pattern: Iterable[Token], separator: str, maxsplit: int) -> list[list[Token]]:
+    """Splits a pattern at a separator in its literal texts, as `str.split` does."""
+    parts: list[list[Token]] = [[]]
+    for token in pattern:
+        if isinstance(token, Wild):
+            parts[-1].append(token)
+            continue
+        first, *others = token.split(separator, maxsplit - len(parts) + 1) if len(parts) <= maxsplit else [token]
+        parts[-1].append(first)
+        parts.extend([other] for other in others)
+    return parts
+
+
+def _joined(pattern: Iterable[Token]) -> list[Token]:
+    result: list[Token] = []
+    for token in pattern:
+        if token == "":
+            continue
+        if result and isinstance(token, str) and isinstance(result[-1], str):
+            result[-1] += token
+        elif not (token is Wild.ANY and result and result[-1] is Wild.ANY):
+            result.append(token)
+    return result
+
+
+def _pieces(head: str, middle: list[str], tail: str) -> Matcher:
+    """Between stars, the leftmost place of each piece is as good as any other, so nothing is tried twice."""
+    least = len(head) + len(tail)
+
+    def matches(text: str) -> bool:
+        end = len(text) - len(tail)
+        if len(text) < least or not text.startswith(head) or not text.endswith(tail):
+            return False
+        position = len(head)
+        for piece in middle:
+            position = text.find(piece, position, end)
+            if position < 0:
+                return False
+            position += len(piece)
+        return True
+
+    return matches
+
+
+def _automaton(pattern: list[Token]) -> Matcher:
+    """All the places in the pattern where a match may stand, as the bits of one number (the shift-and algorithm)."""
+    symbols: list[str | None] = []
+    loops = 0
+    for token in pattern:
+        if token is Wild.ANY:
+            loops |= 1 << len(symbols)
+        elif token is Wild.ONE:
+            symbols.append(None)
+        else:
+            symbols.extend(token)
+    anything = sum(1 << place for place, symbol in enumerate(symbols) if symbol is None)
+    accepts: dict[str, int] = {}
+    for place, symbol in enumerate(symbols):
+        if symbol is not None:
+            accepts[symbol] = accepts.get(symbol, anything) | 1 << place
+    final = 1 << len(symbols)
+
+    def matches(text: str) -> bool:
+        places = 1
+        for character in text:
+            places = (places & accepts.get(character, anything)) << 1 | places & loops
+            if not places:
+                return False
+        return bool(places & final)
+
+    return matches

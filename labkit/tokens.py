@@ -1,0 +1,174 @@
+"""A web identity token's claims, beside what they are compared with. Nothing is verified here.
+
+https://datatracker.ietf.org/doc/html/rfc7519
+https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
+"""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from labkit.policy import Policy, Principal, Request
+from labkit.policy.conditions import quoted
+
+
+class NotAToken(ValueError):
+    """The text is no JSON web token; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The claims of a token, as they stand in it; None or empty where it lacks one. Times are epoch seconds."""
+
+    issuer: str | None
+    subject: str | None
+    audiences: tuple[str, ...]
+    authorized_party: str | None  # azp: STS compares it in place of the audiences where a token has it
+    expires: float | None
+    issued_at: float | None
+    not_before: float | None
+    key_id: str | None
+    algorithm: str | None
+    kubernetes: dict[str, Any]  # the claim kubernetes.io: namespace, service account, pod, node
+    raw: dict[str, Any]
+
+    @classmethod
+    def parse(cls, token: str) -> "Claims":
+        """Returns the claims, unverified. Raises `NotAToken`."""
+        parts = token.split(".") if isinstance(token, str) else []
+        if len(parts) != 3:
+            raise NotAToken(f"a token has three parts with dots between them, and this has {len(parts)}")
+        header, payload = _decode(parts[0], "header"), _decode(parts[1], "claims")
+        audiences = payload.get("aud")
+        audiences = audiences if isinstance(audiences, list) else [audiences]
+        kubernetes = payload.get("kubernetes.io")
+        return cls(
+            _text(payload.get("iss")),
+            _text(payload.get("sub")),
+            tuple(audience for audience in audiences if isinstance(audience, str)),
+            _text(payload.get("azp")),
+            _number(payload.get("exp")),
+            _number(payload.get("iat")),
+            _number(payload.get("nbf")),
+            _text(header.get("kid")),
+            _text(header.get("alg")),
+            kubernetes if isinstance(kubernetes, dict) else {},
+            payload,
+        )
+
+    @property
+    def provider(self) -> str:
+        """The issuer without its scheme: what a provider's ARN ends with, and condition keys begin with."""
+        return (self.issuer or "").removeprefix("https://")
+
+    def context(self) -> dict[str, list[str]]:
+        """Returns the condition keys that the token puts into a request (`oidc.eks…/id/X:sub`, `:aud`).
+
+        With `azp`, `:aud` means that, and `:oaud` the audiences.
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
+        """
+        values = {
+            "sub": [self.subject] if self.subject is not None else [],
+            "aud": [self.authorized_party] if self.authorized_party is not None else list(self.audiences),
+            "oaud": list(self.audiences) if self.authorized_party is not None else [],
+            "amr": [value for value in self.raw.get("amr", []) if isinstance(value, str)]
+            if isinstance(self.raw.get("amr"), list)
+            else [],
+        }
+        return {f"{self.provider}:{claim}": found for claim, found in values.items() if found}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A claim beside what it has to be. `where` names the place that wants it."""
+
+    field: str
+    wanted: str
+    found: str
+    matches: bool
+    where: str
+
+
+def compare(
+    claims: Claims,
+    provider_url: str | None,
+    client_ids: list[str],
+    trust: Policy | None,
+    provider_arn: str,
+    *,
+    now: float | None = None,
+) -> list[Comparison]:
+    """Returns the rows of the token view, in the order in which STS looks.
+
+    `provider_url` is None where the role's account has no provider for the token's issuer; `now` is the lab's time in
+    epoch seconds, without which expiry is not compared.
+    """
+    url = f"https://{provider_url.removeprefix('https://')}" if provider_url else ""
+    rows = [Comparison("iss", url or "an OIDC provider", claims.issuer or "", bool(url) and url == claims.issuer, _URL)]
+    audiences = (claims.authorized_party,) if claims.authorized_party is not None else claims.audiences
+    field = "azp" if claims.authorized_party is not None else "aud"
+    known = any(audience in client_ids for audience in audiences)
+    rows.append(Comparison(field, _alternatives(client_ids), ", ".join(audiences), known, _CLIENT_IDS))
+    if now is not None:
+        expires = claims.expires
+        found = "" if expires is None else _utc(expires)
+        rows.append(Comparison("exp", f"after {_utc(now)}", found, expires is not None and now < expires, _CLOCK))
+    return rows + (_trust_rows(claims, trust, provider_arn) if trust else [])
+
+
+_URL = "OIDC provider: URL"
+_CLIENT_IDS = "OIDC provider: client ids"
+_CLOCK = "STS: the time"
+
+
+def _trust_rows(claims: Claims, trust: Policy, provider_arn: str) -> list[Comparison]:
+    request = Request(Principal.federated(provider_arn), "sts:AssumeRoleWithWebIdentity", "*", {**claims.context()})
+    rows = []
+    for statement in trust.statements:
+        where = "trust policy" if len(trust.statements) == 1 else f"trust policy, {statement}"
+        where += "" if statement.allow else " (Deny)"
+        if statement.fault:
+            rows.append(Comparison("statement", "a readable statement", statement.fault, False, where))
+            continue
+        principals = statement.principals
+        trusted = principals.match(request.principal, allow=statement.allow) if principals else 0
+        rows.append(Comparison("provider", str(principals), provider_arn, trusted > 0, f"{where}: Principal"))
+        for condition in statement.conditions:
+            result = condition.result(request.values)
+            claim = result.key.rpartition(":")[2]
+            wanted = f"{result.operator} {quoted(result.wanted)}"
+            found = ", ".join(result.found)
+            rows.append(Comparison(claim, wanted, found, result.matched, f"{where}: {result.key}"))
+    return rows
+
+
+def _alternatives(values: list[str]) -> str:
+    return " or ".join(values)
+
+
+def _utc(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
+
+
+def _decode(part: str, name: str) -> dict[str, Any]:
+    try:
+        decoded = json.loads(base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        raise NotAToken(f"the token's {name} are no base64url-encoded JSON") from None
+    if not isinstance(decoded, dict):
+        raise NotAToken(f"the token's {name} are no JSON object")
+    return decoded
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
