@@ -1,6 +1,7 @@
 """What a run of the lab is parameterized by, and the rule each parameter keeps."""
 
 import ast
+import hashlib
 import json
 import re
 import sys
@@ -17,6 +18,11 @@ from labkit.errors import LabError, UnknownName
 
 # What papermill writes at the top of the cell that it injects.
 INJECTED = "# Parameters"
+
+
+# What tells the lab's things from all others: tags in AWS, labels (which may hold no colon) in Kubernetes.
+LAB, LAB_TAG, RUN_TAG = "irsa", "labkit:lab", "labkit:run"
+LAB_LABEL, RUN_LABEL = "labkit/lab", "labkit/run"
 
 
 class InvalidParameter(LabError):
@@ -64,7 +70,7 @@ def read_cells(cells: Iterable[str], namespace: Mapping[str, Any]) -> dict[str, 
                 found[name] = namespace[name]
             elif is_parameters_cell and name not in known and literal is not _NOT_LITERAL:
                 where = "what papermill was given" if injected else "the notebook's cell of parameters"
-                raise UnknownName("parameter of the lab", name, known, where=where, next="rename it, and run again")
+                raise _unknown(name, where)
     return found
 
 
@@ -136,10 +142,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 
 
 class Parameters(BaseModel):
-    """What a run is parameterized by. The defaults are those of the notebooks; a run never changes them.
-
-    Raises `InvalidParameter` or `UnknownName`, before anything is made.
-    """
+    """What a run is parameterized by. The defaults are those of the notebooks; a run never changes them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
@@ -188,18 +191,24 @@ class Parameters(BaseModel):
         "", description="yes, once you have read the plan (eks)"
     )
 
-    def __init__(self, **values: Any):
-        known = type(self).names()
+    @classmethod
+    def checked(cls, **values: Any) -> "Parameters":
+        """The parameters with these values and the defaults of the others.
+
+        Raises:
+            UnknownName: there is no such parameter; the nearest one is named.
+            InvalidParameter: a value breaks its rule.
+        """
         for name in values:
-            if name not in known:
-                raise UnknownName("parameter of the lab", name, known, next="rename it, and run again")
+            if name not in cls.names():
+                raise _unknown(name)
         try:
-            super().__init__(**values)
+            return cls(**values)
         except ValidationError as error:
             raise InvalidParameter(
                 "\n".join(_explain(fault) for fault in error.errors()),
                 where="the lab's parameters; nothing was made",
-                next="change it, and run again",
+                next_command="change it, and run again",
             ) from None
 
     @classmethod
@@ -219,6 +228,34 @@ class Parameters(BaseModel):
         https://kubernetes.io/docs/reference/access-authn-authz/authentication/#service-account-tokens
         """
         return f"system:serviceaccount:{self.namespace}:{self.service_account}"
+
+    @property
+    def tags(self) -> list[dict[str, str]]:
+        """The tags that everything of this run bears in AWS."""
+        return [{"Key": LAB_TAG, "Value": LAB}, {"Key": RUN_TAG, "Value": self.run}]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The same as labels of Kubernetes objects, in whose values there are no slashes.
+
+        https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+        """
+        return {LAB_LABEL: LAB, RUN_LABEL: label_value(self.run)}
+
+
+def _unknown(name: str, where: str = "") -> UnknownName:
+    return UnknownName(
+        "parameter of the lab", name, Parameters.names(), where=where, next_command="rename it, and run again"
+    )
+
+
+def label_value(run: str) -> str:
+    """A run as a label's value: dots for slashes; shortened, with a hash of the whole, where it does not fit."""
+    value = run.replace("/", ".")
+    if len(value) <= 63 and re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", value):
+        return value
+    kept = re.sub(r"[^A-Za-z0-9._-]", "_", value)[:52].rstrip("._-")
+    return f"{kept}-{hashlib.sha256(run.encode()).hexdigest()[:10]}"
 
 
 def _explain(fault: Any) -> str:

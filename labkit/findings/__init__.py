@@ -1,0 +1,40 @@
+"""What can be wrong: one pure function a cause, from the evidence to a finding or nothing.
+
+A module a family: `provider`, `role`, `trust_policy`, `service_account`, `pod`, `webhook`, `token`, `caller`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from labkit.evidence import Evidence
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, what shows it, and what repairs it."""
+
+    id: str
+    """A stable name, such as `trust-policy-sub-mismatch`."""
+    summary: str
+    """One sentence of what is wrong."""
+    expected: str
+    found: str
+    source: str
+    """The API call that shows it."""
+    repair: str
+    """Shell lines that put it right, after `eval "$(labkit env)"`."""
+    learn: str
+    """The notebook that teaches it."""
+    severity: Severity = "error"
+
+
+Cause = Callable[["Evidence"], Finding | None]
+
+
+def found(causes: Iterable[Cause], evidence: "Evidence") -> list[Finding]:
+    """What these causes find, in their order."""
+    return [finding for cause in causes if (finding := cause(evidence))]

@@ -1,0 +1,62 @@
+"""Where a lab runs. A target is a module with `plan(parameters)`, `up(parameters) -> Connection` and `down()`."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import LabError, UnknownName
+
+if TYPE_CHECKING:
+    import boto3
+    from kubernetes.client import ApiClient
+
+NAMES = ("moto", "kind", "eks")
+BUILT = ("moto",)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What a lab is reached by. What a target does not have is None."""
+
+    aws: "boto3.Session"
+    kubernetes: "ApiClient"
+    issuer: str
+    account_id: str
+    partition: str = "aws"
+    image: str = "amazon/aws-cli"
+    kubectl: str = "kubectl"
+    """How kubectl is called in a terminal so that it talks to this cluster."""
+    webhook_restored_by: str = "# see the documentation of your cluster"
+    takes_untagged: bool = False
+    """Whether objects of exactly the parameters' names count as the run's although they bear no tag."""
+    note: str | None = None
+    """What there is to say to the one who opens the lab."""
+    fetch: Callable[[str], Any] | None = None
+    clock: Any = None
+    trail: Callable[[], list[dict[str, Any]]] | None = None
+    node_identity: str | None = None
+
+    @property
+    def provider_arn(self) -> str:
+        """The ARN of the OIDC provider of the cluster's issuer, registered or not."""
+        name = self.issuer.removeprefix("https://")
+        return f"arn:{self.partition}:iam::{self.account_id}:oidc-provider/{name}"
+
+    def role_arn(self, role_name: str) -> str:
+        """The ARN of a role of this name, made or not."""
+        return f"arn:{self.partition}:iam::{self.account_id}:role/{role_name}"
+
+
+def target(name: str) -> ModuleType:
+    """The module of a target. Raises `LabError` where it is unknown, or not part of this version."""
+    if name not in NAMES:
+        raise UnknownName("target", name, NAMES)
+    if name not in BUILT:
+        raise LabError(
+            f"The target {name} is not part of this version of the lab.",
+            where="parameter target",
+            next_command='set target = "moto", and run again',
+        )
+    return importlib.import_module(f"labkit.targets.{name}")

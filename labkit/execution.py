@@ -1,0 +1,44 @@
+"""A command in a pod: what it printed, and how it ended."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+WITHIN = 60  # seconds
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a command in a pod printed, and its exit code."""
+
+    output: str
+    error: str
+    exit_code: int
+
+
+def execute(api: "ApiClient", pod: str, namespace: str, command: list[str]) -> Executed:
+    """Runs `command` in the pod's first container, and returns when it has ended.
+
+    https://kubernetes.io/docs/tasks/debug/debug-application/get-shell-running-container/
+    """
+    from kubernetes.client import CoreV1Api
+    from kubernetes.stream import stream
+
+    connection = stream(
+        CoreV1Api(api).connect_get_namespaced_pod_exec,
+        pod,
+        namespace,
+        command=command,
+        stdout=True,
+        stderr=True,
+        stdin=False,
+        tty=False,
+        _preload_content=False,
+    )
+    connection.run_forever(timeout=WITHIN)
+    output, error = connection.read_stdout(timeout=0), connection.read_stderr(timeout=0)
+    code = connection.returncode
+    connection.close()
+    return Executed(output or "", error or "", 1 if code is None else code)

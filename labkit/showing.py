@@ -1,0 +1,139 @@
+"""Shows what AWS and Kubernetes answer, with a name in the place of what differs from run to run."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from html import escape
+from pathlib import Path
+from typing import Any
+
+MIME = "application/vnd.labkit.answer+json"
+
+# Fields whose values are secret, or never the same twice.
+FIELDS = {
+    "AccessKeyId": "<access key>",
+    "SecretAccessKey": "<secret access key>",
+    "SessionToken": "<session token>",
+    "Token": "<token>",
+    "WebIdentityToken": "<token>",
+    "token": "<token>",
+    "Expiration": "<expiration>",
+    "CreateDate": "<date>",
+    "CreationDate": "<date>",
+    "LastModified": "<date>",
+    "createdAt": "<date>",
+    "creationTimestamp": "<date>",
+    "startTime": "<date>",
+    "startedAt": "<date>",
+    "lastTransitionTime": "<date>",
+    "RoleId": "<role id>",
+    "RequestId": "<request id>",
+    "HostId": "<request id>",
+    "x5t": "<key's fingerprint>",
+    "uid": "<uid>",
+    "resourceVersion": "<version>",
+    "containerID": "<container id>",
+    "exp": "<expiration>",
+    "iat": "<date>",
+    "nbf": "<date>",
+    "jti": "<token id>",
+    "warnafter": "<date>",
+}
+# What is of the transport, or of the API's own bookkeeping.
+LEFT_OUT = {"ResponseMetadata", "managedFields"}
+
+_PATTERNS = [
+    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "<token>"),
+    (re.compile(r"\b(AKIA|ASIA)[A-Z2-7]{16}\b"), "<access key>"),
+    (re.compile(r"\bAROA[A-Z2-7]{12,17}\b"), "<role id>"),
+    (re.compile(r"(:assumed-role/[\w+=,.@-]+/)[\w+=,.@-]+"), r"\1<session name>"),
+    (re.compile(r"\bbotocore-session-\d+"), "<session name>"),
+    (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.I), "<id>"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|UTC|[+-]\d\d:?\d\d))?"), "<date>"),
+    (re.compile(r"\bcurrent date/time \d+"), "current date/time <now>"),
+    (re.compile(r"\bexpiration date/time \d+"), "expiration date/time <expiration>"),
+    (re.compile(r"(Request ?Id|RequestID|HostId|Host ID): ?[\w/+=-]+", re.I), r"\1: <request id>"),
+    (re.compile(r"\b(127\.0\.0\.1|localhost):\d+"), "<address>"),
+]
+
+
+@dataclass(frozen=True, repr=False)
+class Shown:
+    """Something as it is shown; `command` is the one whose answer it is."""
+
+    text: str
+    command: str = ""
+
+    def __repr__(self) -> str:
+        return f"$ {self.command}\n{self.text}" if self.command else self.text
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        bundle = {"text/plain": repr(self), "text/html": f"<pre>{escape(repr(self))}</pre>"}
+        if self.command:
+            bundle[MIME] = {"command": self.command, "answer": self.text}
+        return bundle
+
+
+def show(thing: Any, command: str = "") -> None:
+    """Shows a text, a document, an answer of boto3 or an object of Kubernetes, the same in every run.
+
+    Ports, dates, keys, tokens, session names, paths and request ids are replaced by their names, such as
+    `<access key>`. With `command`, it is shown as that command's answer, and `labkit run` prints it too.
+    """
+    shown = Shown(as_text(thing), command)
+    if command and _in_ipython():
+        from IPython.display import display
+
+        display(shown)
+    else:
+        print(shown)
+
+
+def as_text(thing: Any) -> str:
+    """The text that `show` shows."""
+    if isinstance(thing, bytes):
+        thing = thing.decode(errors="replace")
+    if isinstance(thing, str):
+        return stable(thing.rstrip("\n"))
+    return json.dumps(_document(thing), indent=2, ensure_ascii=False)
+
+
+def stable(text: str) -> str:
+    """The text with a name in the place of what differs from run to run."""
+    for pattern, name in _PATTERNS:
+        text = pattern.sub(name, text)
+    for folder, name in ((Path.cwd(), "<here>"), (Path.home(), "~")):
+        if len(folder.parts) > 1:
+            text = text.replace(f"{folder}/", f"{name}/")
+    return text
+
+
+def _document(thing: Any, field: str = "") -> Any:
+    if field in FIELDS and thing is not None and not isinstance(thing, Mapping | list):
+        return FIELDS[field]
+    if hasattr(thing, "to_dict") and hasattr(thing, "attribute_map"):
+        from kubernetes.client import ApiClient, Configuration
+
+        # Only its serialization is used: no configuration, and no connection.
+        thing = ApiClient(Configuration(host="http://unused.invalid")).sanitize_for_serialization(thing)
+    if isinstance(thing, Mapping):
+        return {str(key): _document(value, str(key)) for key, value in thing.items() if key not in LEFT_OUT}
+    if isinstance(thing, list | tuple):
+        return [_document(item) for item in thing]
+    if isinstance(thing, datetime | date):
+        return "<date>"
+    if isinstance(thing, str):
+        return stable(thing)
+    if thing is None or isinstance(thing, bool | int | float):
+        return thing
+    return stable(str(thing))
+
+
+def _in_ipython() -> bool:
+    try:
+        get_ipython  # noqa: B018
+    except NameError:
+        return False
+    return True

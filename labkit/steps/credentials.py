@@ -1,0 +1,28 @@
+"""Steps 5 to 11 happen by themselves: the pod's token becomes the role's temporary credentials. They can be checked."""
+
+from typing import TYPE_CHECKING
+
+from labkit import findings
+from labkit.checks import Row
+from labkit.findings import Finding, credentials
+
+if TYPE_CHECKING:
+    from labkit.evidence import Evidence
+
+TITLE = "the credentials in the pod"
+CAUSES = (credentials.token_audience_mismatch, credentials.refused, credentials.of_another_identity)
+
+
+def check(evidence: "Evidence") -> list[Finding]:
+    """Is the token made for STS, and does AWS know the pod as the role?"""
+    return findings.found(CAUSES, evidence)
+
+
+def rows(evidence: "Evidence") -> list[Row]:
+    """What the check compared."""
+    caller = evidence.caller
+    found = "the pod does not run" if caller is None else caller.identity
+    return [
+        Row("the token is for", evidence.audience, evidence.token_audience or "no token volume"),
+        Row("AWS knows the pod as", f"assumed-role/{evidence.parameters.role_name}", found),
+    ]

@@ -1,0 +1,153 @@
+"""Step 2: a role is made whose trust policy admits one service account."""
+
+from typing import TYPE_CHECKING, Any
+
+from labkit import findings
+from labkit.checks import Row
+from labkit.errors import LabError
+from labkit.findings import Finding, role, trust_policy
+from labkit.parameters import RUN_TAG
+from labkit.steps.ownership import Owner, of_tags
+
+if TYPE_CHECKING:
+    from labkit.evidence import Evidence
+    from labkit.lab import Lab
+    from labkit.parameters import Parameters
+
+TITLE = "the IAM role"
+CAUSES = (role.missing, role.of_another_run, *trust_policy.CAUSES, role.policy_not_attached)
+
+
+class RoleOfAnotherRun(LabError):
+    """A role of this name is there, and it is not this run's; the lab never takes one over."""
+
+
+def build(parameters: "Parameters", provider_arn: str) -> dict[str, Any]:
+    """The trust policy: the provider's tokens, for this service account exactly, and for STS.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
+    """
+    issuer = provider_arn.partition(":oidc-provider/")[2]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Federated": provider_arn},
+                "Action": "sts:AssumeRoleWithWebIdentity",
+                "Condition": {
+                    "StringEquals": {
+                        f"{issuer}:sub": parameters.subject,
+                        f"{issuer}:aud": "sts.amazonaws.com",
+                    }
+                },
+            }
+        ],
+    }
+
+
+def ensure(lab: "Lab") -> None:
+    """Makes the role, or brings this run's role back to what it should be. Raises `RoleOfAnotherRun`."""
+    import json
+
+    iam = lab.aws.client("iam")
+    name, wanted = lab.parameters.role_name, build(lab.parameters, lab.provider_arn)
+    try:
+        present = iam.get_role(RoleName=name)["Role"]
+    except iam.exceptions.NoSuchEntityException:
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(wanted), Tags=lab.tags)
+        iam.attach_role_policy(RoleName=name, PolicyArn=lab.parameters.policy_arn)
+        return
+    owner = of_tags(lab, present.get("Tags", []), same_name=True)
+    if owner in (Owner.ANOTHER_RUN, Owner.UNTAGGED):
+        raise _not_ours(lab, present, owner)
+    if present["AssumeRolePolicyDocument"] != wanted:
+        iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(wanted))
+    if owner is Owner.NOBODY:
+        iam.tag_role(RoleName=name, Tags=lab.tags)
+    if "PermissionsBoundary" in present:
+        iam.delete_role_permissions_boundary(RoleName=name)
+    _set_policies(iam, name, [lab.parameters.policy_arn])
+
+
+def check(evidence: "Evidence") -> list[Finding]:
+    """Is the role there, does it admit this service account and only this one, and has it its permissions?"""
+    return findings.found(CAUSES, evidence)
+
+
+def rows(evidence: "Evidence") -> list[Row]:
+    """What the check compared."""
+    if evidence.role is None:
+        return [Row("role", evidence.role_arn, "no such role")]
+    decision = trust_policy.decide(evidence, evidence.trust_policy)
+    admitted = decision is not None and decision.allowed
+    issuer, subject = evidence.provider_name, trust_policy.subject_found(evidence)
+    wanted_subject = f"StringEquals {issuer}:sub = {evidence.subject}"
+    # A policy that is written otherwise, and admits this service account and no stranger, is right too.
+    good = admitted and not trust_policy.sub_missing(evidence)
+    return [
+        Row("role", evidence.role_arn, evidence.role["Arn"]),
+        Row("trusted provider", evidence.provider_arn, trust_policy.principal_found(evidence), good or None),
+        Row("action", trust_policy.ACTION, trust_policy.actions_found(evidence), good or None),
+        Row("subject", wanted_subject, subject, good or None),
+        Row(
+            "audience",
+            f"StringEquals {issuer}:aud = {evidence.audience}",
+            trust_policy.audience_found(evidence),
+            good or None,
+        ),
+        Row("evaluated", "admits the service account", "admits it" if admitted else "does not admit it", admitted),
+        Row(
+            "permissions",
+            evidence.parameters.policy_arn,
+            ", ".join(evidence.attached_policies) or "no policy attached",
+            evidence.parameters.policy_arn in evidence.attached_policies,
+        ),
+    ]
+
+
+def remove(lab: "Lab") -> list[str]:
+    """Takes away the roles and policies that bear this run's tag; returns a line for each, and for what was left."""
+    iam = lab.aws.client("iam")
+    lines = []
+    for page in iam.get_paginator("list_roles").paginate():
+        for listed in page["Roles"]:
+            name = listed["RoleName"]
+            tags = iam.list_role_tags(RoleName=name)["Tags"]
+            owner = of_tags(lab, tags, same_name=name == lab.parameters.role_name)
+            if owner in (Owner.THIS_RUN, Owner.NOBODY):
+                _set_policies(iam, name, [])
+                iam.delete_role(RoleName=name)
+            if line := owner.line(f"role {name}"):
+                lines.append(line)
+    for page in iam.get_paginator("list_policies").paginate(Scope="Local"):
+        for listed in page["Policies"]:
+            tags = iam.list_policy_tags(PolicyArn=listed["Arn"])["Tags"]
+            if of_tags(lab, tags, same_name=False) is Owner.THIS_RUN:
+                iam.delete_policy(PolicyArn=listed["Arn"])
+                lines.append(Owner.THIS_RUN.line(f"policy {listed['PolicyName']}"))
+    return lines
+
+
+def _set_policies(iam: Any, role_name: str, wanted: list[str]) -> None:
+    """Leaves exactly these managed policies on the role, and none that is written into it."""
+    attached = iam.list_attached_role_policies(RoleName=role_name)["AttachedPolicies"]
+    present = [policy["PolicyArn"] for policy in attached]
+    for name in iam.list_role_policies(RoleName=role_name)["PolicyNames"]:
+        iam.delete_role_policy(RoleName=role_name, PolicyName=name)
+    for arn in present:
+        if arn not in wanted:
+            iam.detach_role_policy(RoleName=role_name, PolicyArn=arn)
+    for arn in wanted:
+        if arn not in present:
+            iam.attach_role_policy(RoleName=role_name, PolicyArn=arn)
+
+
+def _not_ours(lab: "Lab", present: dict[str, Any], owner: Owner) -> RoleOfAnotherRun:
+    runs = [tag["Value"] for tag in present.get("Tags", []) if tag["Key"] == RUN_TAG]
+    whose = f"belongs to another run, {runs[0]}" if owner is Owner.ANOTHER_RUN else "bears no tag of the lab"
+    return RoleOfAnotherRun(
+        f"role-belongs-to-another-run: the role {lab.parameters.role_name} {whose}; it was left as it is.",
+        where=lab.role_arn,
+        next_command="choose another role_name, and run again",
+    )

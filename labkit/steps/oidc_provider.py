@@ -1,0 +1,70 @@
+"""Step 1: an OIDC provider for the cluster's issuer is registered in IAM."""
+
+from typing import TYPE_CHECKING, Any
+
+from labkit import findings
+from labkit.checks import Row
+from labkit.findings import Finding, provider
+from labkit.steps.ownership import Owner, of_tags
+
+if TYPE_CHECKING:
+    from labkit.evidence import Evidence
+    from labkit.lab import Lab
+    from labkit.parameters import Parameters
+
+TITLE = "the OIDC provider"
+AUDIENCE = "sts.amazonaws.com"
+CAUSES = (provider.missing, provider.audience_missing)
+
+
+def build(parameters: "Parameters", issuer: str) -> dict[str, Any]:
+    """What is registered: the issuer, and the audience of the tokens that it signs for AWS.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
+    """
+    return {"Url": issuer, "ClientIDList": [AUDIENCE]}
+
+
+def ensure(lab: "Lab") -> None:
+    """Registers the issuer, and adds the audience where it lacks. Other runs of the cluster share the provider."""
+    iam = lab.aws.client("iam")
+    wanted = build(lab.parameters, lab.issuer)
+    try:
+        audiences = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn)["ClientIDList"]
+    except iam.exceptions.NoSuchEntityException:
+        iam.create_open_id_connect_provider(**wanted, Tags=lab.tags)
+        return
+    if AUDIENCE not in audiences:
+        iam.add_client_id_to_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn, ClientID=AUDIENCE)
+
+
+def check(evidence: "Evidence") -> list[Finding]:
+    """Is the issuer registered, for the audience of its tokens?"""
+    return findings.found(CAUSES, evidence)
+
+
+def rows(evidence: "Evidence") -> list[Row]:
+    """What the check compared."""
+    registered = evidence.provider
+    url = "https://" + registered["Url"].removeprefix("https://") if registered else "no OIDC provider"
+    audiences = ", ".join(registered["ClientIDList"]) if registered else "no OIDC provider"
+    wanted = evidence.audience
+    return [
+        Row("issuer", evidence.issuer, url),
+        Row("audience", wanted, audiences, bool(registered) and wanted in registered["ClientIDList"]),
+    ]
+
+
+def remove(lab: "Lab") -> list[str]:
+    """Takes away the providers that bear this run's tag; returns a line for each, and for what was left alone."""
+    iam = lab.aws.client("iam")
+    lines = []
+    for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
+        arn = listed["Arn"]
+        tags = iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=arn)["Tags"]
+        owner = of_tags(lab, tags, same_name=arn == lab.provider_arn)
+        if owner in (Owner.THIS_RUN, Owner.NOBODY):
+            iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+        if line := owner.line(f"OIDC provider {arn.partition('oidc-provider/')[2]}"):
+            lines.append(line)
+    return lines

@@ -1,0 +1,46 @@
+"""Whose a thing is: this run's by its tag, another run's, or nobody's, who is not of the lab at all."""
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from labkit.parameters import RUN_LABEL, RUN_TAG
+
+if TYPE_CHECKING:
+    from labkit.lab import Lab
+
+
+class Owner(Enum):
+    """What becomes of a thing when a run is removed."""
+
+    THIS_RUN = "removed {}"
+    NOBODY = "removed {}: it bears no tag, and exactly this run's name"
+    ANOTHER_RUN = "left alone {}: it bears the tag of another run"
+    UNTAGGED = "left alone {}: it bears no tag of the lab"
+    STRANGER = ""
+
+    def line(self, thing: str) -> str:
+        """What to say of the thing; nothing of what is none of this run's business."""
+        return self.value.format(thing)
+
+
+def of_tags(lab: "Lab", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:
+    """Whose an AWS object with these tags is; `same_name` says that it has exactly the name of the parameters."""
+    run = next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
+    return _owner(lab, run, lab.parameters.run, same_name)
+
+
+def of_labels(lab: "Lab", labels: Mapping[str, str] | None, *, same_name: bool) -> Owner:
+    """Whose a Kubernetes object with these labels is."""
+    return _owner(lab, (labels or {}).get(RUN_LABEL), lab.labels[RUN_LABEL], same_name)
+
+
+def _owner(lab: "Lab", run: str | None, this_run: str, same_name: bool) -> Owner:
+    if run == this_run:
+        return Owner.THIS_RUN
+    if not same_name:
+        return Owner.STRANGER
+    if run is not None:
+        return Owner.ANOTHER_RUN
+    # The article's own commands set no tags; where nothing is lost with them, they count as this run's.
+    return Owner.NOBODY if lab.takes_untagged else Owner.UNTAGGED

@@ -1,0 +1,205 @@
+"""Step 4: a pod names the service account, and the webhook gives it the role."""
+
+from typing import TYPE_CHECKING, Any
+
+from labkit import findings
+from labkit.checks import Row
+from labkit.errors import LabError
+from labkit.findings import Finding, pod, webhook
+from labkit.steps.ownership import Owner, of_labels
+from labkit.steps.service_account import ensure_namespace, refuse_another_runs
+
+if TYPE_CHECKING:
+    from labkit.evidence import Evidence
+    from labkit.lab import Lab
+    from labkit.parameters import Parameters
+
+TITLE = "the pod"
+NAME = "my-pod"
+CONTAINER = "aws"
+IMAGE = "amazon/aws-cli"
+RUNNING_WITHIN = 90  # seconds; an image that has to be pulled takes most of it
+CAUSES = (
+    pod.missing,
+    pod.uses_another_service_account,
+    webhook.missing,
+    pod.older_than_annotation,
+    pod.not_running,
+)
+# A container that waits for one of these will not run by waiting.
+HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CrashLoopBackOff", "CreateContainerConfigError")
+
+
+class PodDoesNotRun(LabError):
+    """The pod did not come to run; the text has the container's own words."""
+
+
+def build(parameters: "Parameters", image: str = "") -> dict[str, Any]:
+    """The manifest: an `aws` that sleeps, so that commands can be run in it, under the service account.
+
+    https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": NAME, "namespace": parameters.namespace, "labels": parameters.labels},
+        "spec": {
+            "serviceAccountName": parameters.service_account,
+            "containers": [
+                {
+                    "name": CONTAINER,
+                    "image": parameters.image or image or IMAGE,
+                    "command": ["sleep", "infinity"],
+                }
+            ],
+        },
+    }
+
+
+def ensure(lab: "Lab") -> None:
+    """Makes the pod, or makes it again where it is not as it should be; returns when it runs.
+
+    Raises `PodDoesNotRun`.
+    """
+    from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+
+    core = CoreV1Api(lab.kubernetes)
+    ensure_namespace(lab)
+    wanted = build(lab.parameters, lab.image)
+    try:
+        present = core.read_namespaced_pod(NAME, lab.parameters.namespace)
+    except ApiException as error:
+        if error.status != 404:
+            raise
+    else:
+        refuse_another_runs(lab, present.metadata, f"pod {NAME}")
+        if _is_as_wanted(lab, present, wanted):
+            wait_until_running(lab)
+            return
+        delete(lab, NAME, lab.parameters.namespace)
+    core.create_namespaced_pod(lab.parameters.namespace, wanted)
+    wait_until_running(lab)
+
+
+def check(evidence: "Evidence") -> list[Finding]:
+    """Does the pod run as the service account, and was it given the role?"""
+    return findings.found(CAUSES, evidence)
+
+
+def rows(evidence: "Evidence") -> list[Row]:
+    """What the check compared."""
+    if evidence.pod is None:
+        return [Row("pod", f"{evidence.parameters.namespace}/{NAME}", "no such pod")]
+    return [
+        Row("pod", "Running", evidence.pod_phase),
+        Row(
+            "service account",
+            evidence.parameters.service_account,
+            evidence.pod["spec"].get("serviceAccountName", "default"),
+        ),
+        Row("webhook", "registered", "registered" if evidence.webhook else "not registered"),
+        Row("AWS_ROLE_ARN", evidence.role_arn, evidence.pod_role_arn or "not set"),
+        Row("token for", evidence.audience, evidence.token_audience or "no token volume"),
+    ]
+
+
+def remove(lab: "Lab") -> list[str]:
+    """Takes away the pods that bear this run's label, and waits until they are gone; a line for each."""
+    from kubernetes.client import CoreV1Api
+
+    lines = []
+    for present in CoreV1Api(lab.kubernetes).list_pod_for_all_namespaces().items:
+        name, namespace = present.metadata.name, present.metadata.namespace
+        owner = of_labels(lab, present.metadata.labels, same_name=(name, namespace) == (NAME, lab.parameters.namespace))
+        if owner in (Owner.THIS_RUN, Owner.NOBODY):
+            delete(lab, name, namespace)
+        if line := owner.line(f"pod {namespace}/{name}"):
+            lines.append(line)
+    return lines
+
+
+def delete(lab: "Lab", name: str, namespace: str) -> None:
+    """Deletes a pod and returns when it is gone."""
+    from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+
+    core = CoreV1Api(lab.kubernetes)
+    try:
+        # `sleep` as process 1 does not hear SIGTERM: the usual 30 s would pass for nothing.
+        core.delete_namespaced_pod(name, namespace, grace_period_seconds=1)
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        return
+    for kind, present in _watch(core, name, namespace):
+        if kind == "DELETED" or present is None:
+            return
+    raise PodDoesNotRun(
+        f"The pod {name} was deleted and is still there after {RUNNING_WITHIN} s.",
+        where=f"namespace {namespace}",
+        next_command=f"{lab.kubectl} delete pod {name} -n {namespace} --force",
+    )
+
+
+def wait_until_running(lab: "Lab", name: str = NAME, namespace: str = "") -> None:
+    """Returns when the pod's containers run. Raises `PodDoesNotRun`, with the container's own words.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
+    """
+    from kubernetes.client import CoreV1Api
+
+    core = CoreV1Api(lab.kubernetes)
+    namespace = namespace or lab.parameters.namespace
+    words = "the node did not take it"
+    for kind, present in _watch(core, name, namespace):
+        if kind == "DELETED" or present is None:
+            words = "it was deleted"
+            break
+        if present.status.phase == "Running" and all(s.ready for s in present.status.container_statuses or [None]):
+            return
+        waiting = [s.state.waiting for s in present.status.container_statuses or [] if s.state and s.state.waiting]
+        if waiting:
+            words = f"{waiting[0].reason}: {waiting[0].message or ''}".rstrip(": ")
+        if present.status.phase in ("Failed", "Succeeded") or any(w.reason in HOPELESS for w in waiting):
+            words = words if waiting else f"it ended ({present.status.phase})"
+            break
+    raise PodDoesNotRun(
+        f"The pod {name} does not run: {words}.",
+        where=f"namespace {namespace}",
+        next_command=f"{lab.kubectl} describe pod {name} -n {namespace}",
+    )
+
+
+def _watch(core: Any, name: str, namespace: str):
+    """What happens to one pod, its present state first, for `RUNNING_WITHIN` seconds; None for a pod that is not there."""
+    from kubernetes.watch import Watch
+
+    selector = f"metadata.name={name}"
+    listed = core.list_namespaced_pod(namespace, field_selector=selector)
+    if not listed.items:
+        yield "", None
+        return
+    yield "ADDED", listed.items[0]
+    watch = Watch()
+    for event in watch.stream(
+        core.list_namespaced_pod,
+        namespace,
+        field_selector=selector,
+        resource_version=listed.metadata.resource_version,
+        timeout_seconds=RUNNING_WITHIN,
+    ):
+        yield event["type"], event["object"]
+
+
+def _is_as_wanted(lab: "Lab", present: Any, wanted: dict[str, Any]) -> bool:
+    container = present.spec.containers[0]
+    variables = {variable.name: variable.value for variable in container.env or []}
+    return (
+        present.metadata.deletion_timestamp is None
+        and present.status.phase in ("Pending", "Running")
+        and present.spec.service_account_name == lab.parameters.service_account
+        and container.image == wanted["spec"]["containers"][0]["image"]
+        and variables.get("AWS_ROLE_ARN") == lab.role_arn
+        and (present.metadata.labels or {}).items() >= lab.labels.items()
+    )

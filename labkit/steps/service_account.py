@@ -1,0 +1,139 @@
+"""Step 3: a service account is made and annotated with the role's ARN."""
+
+from typing import TYPE_CHECKING, Any
+
+from labkit import findings
+from labkit.checks import Row
+from labkit.errors import LabError
+from labkit.findings import Finding, service_account
+from labkit.parameters import RUN_LABEL
+from labkit.steps.ownership import Owner, of_labels
+
+if TYPE_CHECKING:
+    from labkit.evidence import Evidence
+    from labkit.lab import Lab
+    from labkit.parameters import Parameters
+
+TITLE = "the service account"
+KEY = service_account.KEY
+CAUSES = service_account.CAUSES
+
+
+class NotThisRuns(LabError):
+    """A Kubernetes object of this name is there, and it is not this run's."""
+
+
+def build(parameters: "Parameters", role_arn: str) -> dict[str, Any]:
+    """The manifest: the annotation is what ties the service account to the role.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {
+            "name": parameters.service_account,
+            "namespace": parameters.namespace,
+            "labels": parameters.labels,
+            "annotations": {KEY: role_arn},
+        },
+    }
+
+
+def ensure(lab: "Lab") -> None:
+    """Makes the namespace and the service account, or brings its annotations back to what they should be."""
+    from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+
+    core = CoreV1Api(lab.kubernetes)
+    ensure_namespace(lab)
+    wanted = build(lab.parameters, lab.role_arn)
+    name, namespace = lab.parameters.service_account, lab.parameters.namespace
+    try:
+        core.create_namespaced_service_account(namespace, wanted)
+        return
+    except ApiException as error:
+        if error.status != 409:
+            raise
+    present = core.read_namespaced_service_account(name, namespace)
+    refuse_another_runs(lab, present.metadata, f"service account {name}")
+    annotations = {
+        key: value
+        for key, value in (present.metadata.annotations or {}).items()
+        if not key.startswith("eks.amazonaws.com/") and not key.endswith(("/role-arn", "/role"))
+    }
+    labels = {**(present.metadata.labels or {}), **lab.labels}
+    if (present.metadata.annotations, present.metadata.labels) == ({**annotations, KEY: lab.role_arn}, labels):
+        return
+    present.metadata.annotations = {**annotations, KEY: lab.role_arn}
+    present.metadata.labels = labels
+    core.replace_namespaced_service_account(name, namespace, present)
+
+
+def ensure_namespace(lab: "Lab") -> None:
+    """Makes the run's namespace where it is missing."""
+    from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+
+    core, name = CoreV1Api(lab.kubernetes), lab.parameters.namespace
+    try:
+        core.read_namespace(name)
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        core.create_namespace({"metadata": {"name": name, "labels": lab.labels}})
+
+
+def check(evidence: "Evidence") -> list[Finding]:
+    """Is the service account there, and does it name the role?"""
+    return findings.found(CAUSES, evidence)
+
+
+def rows(evidence: "Evidence") -> list[Row]:
+    """What the check compared."""
+    if evidence.service_account is None:
+        return [Row("service account", evidence.subject, "no such service account")]
+    return [
+        Row("service account", evidence.subject, evidence.subject),
+        Row(f"annotation {KEY}", evidence.role_arn, evidence.annotation or "no such annotation"),
+    ]
+
+
+def remove(lab: "Lab") -> list[str]:
+    """Takes away the service accounts and the namespace that bear this run's label; a line for each."""
+    from kubernetes.client import CoreV1Api
+
+    core = CoreV1Api(lab.kubernetes)
+    lines = []
+    for account in core.list_service_account_for_all_namespaces().items:
+        name, namespace = account.metadata.name, account.metadata.namespace
+        same_name = (name, namespace) == (lab.parameters.service_account, lab.parameters.namespace)
+        if name == "default":
+            continue
+        owner = of_labels(lab, account.metadata.labels, same_name=same_name)
+        if owner in (Owner.THIS_RUN, Owner.NOBODY):
+            core.delete_namespaced_service_account(name, namespace)
+        if line := owner.line(f"service account {namespace}/{name}"):
+            lines.append(line)
+    selector = f"{RUN_LABEL}={lab.labels[RUN_LABEL]}"
+    for namespace in core.list_namespace(label_selector=selector).items:
+        name = namespace.metadata.name
+        others = [account.metadata.name for account in core.list_namespaced_service_account(name).items]
+        if others in ([], ["default"]) and not core.list_namespaced_pod(name).items:
+            core.delete_namespace(name)
+            lines.append(Owner.THIS_RUN.line(f"namespace {name}"))
+        else:
+            lines.append(f"left alone namespace {name}: others are in it")
+    return lines
+
+
+def refuse_another_runs(lab: "Lab", metadata: Any, thing: str) -> None:
+    """Raises `NotThisRuns` where taking over what another made could cost somebody their work."""
+    owner = of_labels(lab, metadata.labels, same_name=True)
+    # On a cluster of the lab's own, one name is one thing: the last run has it.
+    if owner is Owner.UNTAGGED or (owner is Owner.ANOTHER_RUN and not lab.takes_untagged):
+        raise NotThisRuns(
+            f"The {thing} was not made by this run of the lab; it was left as it is.",
+            where=f"namespace {lab.parameters.namespace}",
+            next_command="choose another namespace or service_account, and run again",
+        )

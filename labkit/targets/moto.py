@@ -1,0 +1,163 @@
+"""The embedded target: AWS and Kubernetes emulated by one background process a lab folder, on loopback only."""
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from labkit.emulator import process
+from labkit.emulator.folder import Folder
+from labkit.emulator.process import State
+from labkit.errors import LabError
+from labkit.targets import Connection
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+    from labkit.parameters import Parameters
+    from labkit.targets.sessions import BoundSession
+
+CLUSTER_ROLE = "eks-cluster-role"
+
+
+def plan(parameters: "Parameters") -> str:
+    """What `up` makes, in a sentence."""
+    return f"starts the lab in {Folder.find().path}, and the cluster {parameters.cluster} in it, on this machine"
+
+
+def up(parameters: "Parameters") -> Connection:
+    """Starts the lab and the cluster where they do not run yet. Raises `LabError`."""
+    folder = Folder.find()
+    state = process.start(folder)
+    _refuse_what_is_elsewhere(parameters, state)
+    aws = session(state)
+    cluster = ensure_cluster(state, parameters.cluster)
+    return Connection(
+        aws=aws,
+        kubernetes=kubernetes(state, parameters.cluster),
+        issuer=cluster["identity"]["oidc"]["issuer"],
+        account_id=state.account_id,
+        kubectl="kubectl"
+        if parameters.cluster == _current_context(state)
+        else f"kubectl --context {parameters.cluster}",
+        webhook_restored_by="labkit reset && labkit up",
+        takes_untagged=True,
+        note=state.note,
+        fetch=lambda url: fetch(state, url),
+        clock=folder.clock,
+        trail=lambda: _read_trail(folder),
+        node_identity="the node's role, from the instance metadata service",
+    )
+
+
+def down() -> None:
+    """Ends the lab and what it started."""
+    process.stop(Folder.find())
+
+
+def session(state: State) -> "BoundSession":
+    """The administrator's AWS session in this lab."""
+    from labkit.targets.sessions import BoundSession
+
+    return BoundSession(
+        endpoint_url=state.endpoint_url,
+        access_key_id=state.access_key_id,
+        secret_access_key=state.secret_access_key,
+        region=state.region,
+    )
+
+
+def ensure_cluster(state: State, name: str) -> dict[str, Any]:
+    """The cluster as eks:DescribeCluster gives it, made where it is missing.
+
+    https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
+    """
+    eks = session(state).client("eks")
+    try:
+        return eks.describe_cluster(name=name)["cluster"]
+    except eks.exceptions.ResourceNotFoundException:
+        pass
+    role_arn = f"arn:aws:iam::{state.account_id}:role/{CLUSTER_ROLE}"
+    try:
+        eks.create_cluster(name=name, roleArn=role_arn, resourcesVpcConfig={})
+    except eks.exceptions.ResourceInUseException:
+        pass  # Another notebook or terminal was a moment earlier.
+    return eks.describe_cluster(name=name)["cluster"]
+
+
+def kubernetes(state: State, cluster: str) -> "ApiClient":
+    """A client of the cluster's API, by no proxy."""
+    from kubernetes.client import ApiClient, Configuration
+    from kubernetes.config import load_kube_config
+
+    configuration = Configuration()
+    load_kube_config(config_file=str(state.kubeconfig), context=cluster, client_configuration=configuration)
+    configuration.proxy = None
+    configuration.no_proxy = "*"
+    # The client for exec looks at no_proxy only where there is a proxy or a header for one; without, it would take the
+    # machine's proxy.
+    configuration.proxy_headers = {"x-labkit": "no proxy"}
+    return ApiClient(configuration)
+
+
+def fetch(state: State, url: str) -> Any:
+    """GETs a URL of a cluster's public issuer by its real name, as STS does; the JSON it answers.
+
+    Raises `LabError` where the host is none of the lab's, or the answer is no JSON.
+    https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
+    """
+    import ssl
+
+    import httpx
+
+    parts = urlsplit(url)
+    host, port = state.issuer_address
+    issuer_host = f"oidc.eks.{state.region}.amazonaws.com"
+    if parts.scheme != "https" or parts.hostname != issuer_host:
+        raise LabError(
+            f"The lab leads to its own issuers alone, and {url!r} is none of them.",
+            where="fetch",
+            next_command=f"fetch a URL that begins with https://{issuer_host}/id/",
+        )
+    there = parts._replace(netloc=f"{host}:{port}").geturl()
+    # The name stays the issuer's, in the handshake and in the request: only the address is the lab's.
+    with httpx.Client(verify=ssl.create_default_context(cafile=state.ca_file), trust_env=False) as client:
+        try:
+            answer = client.get(there, headers={"Host": issuer_host}, extensions={"sni_hostname": issuer_host})
+        except httpx.HTTPError as error:
+            raise LabError(f"{url} does not answer: {error}", where="fetch", next_command="labkit status") from None
+    try:
+        document = answer.json()
+    except json.JSONDecodeError:
+        document = None
+    if answer.status_code != 200 or document is None:
+        raise LabError(
+            f"{url} answers {answer.status_code}, {answer.text[:200].strip() or 'and nothing else'}",
+            where="fetch",
+            next_command="compare the URL with lab.issuer, or with `aws eks describe-cluster`",
+        )
+    return document
+
+
+def _refuse_what_is_elsewhere(parameters: "Parameters", state: State) -> None:
+    for name, wanted, here in (
+        ("region", parameters.region, state.region),
+        ("account_id", parameters.account_id or state.account_id, state.account_id),
+    ):
+        if wanted != here:
+            raise LabError(
+                f"parameter {name} = {wanted!r}: the moto target is in {here}.",
+                where="nothing was made",
+                next_command=f'set {name} = "{here}", and run again',
+            )
+
+
+def _current_context(state: State) -> str:
+    import yaml
+
+    return yaml.safe_load(state.kubeconfig.read_text()).get("current-context", "")
+
+
+def _read_trail(folder: Folder) -> list[dict[str, Any]]:
+    from labkit.emulator.aws.trail import Trail
+
+    return Trail.read(folder.trail_file)

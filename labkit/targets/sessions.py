@@ -1,0 +1,60 @@
+"""An AWS session that talks to one endpoint and to nothing else, whatever the machine's own AWS setup says."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES, ConfigValueStore
+
+from labkit.errors import LabError
+
+# A refusal that botocore takes for a hiccup must not keep a learner waiting; nothing on loopback needs many tries.
+QUICK = Config(
+    proxies={},
+    retries={"mode": "standard", "total_max_attempts": 2},
+    connect_timeout=5,
+    read_timeout=120,
+    # A bucket's name is no host name on loopback.
+    s3={"addressing_style": "path"},
+)
+
+
+class BoundSession(boto3.Session):
+    """A `boto3.Session` whose every client and resource talks to the lab's endpoint.
+
+    No variable, profile, config file or proxy of the machine has a say: botocore is given none of them.
+    https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html
+    """
+
+    def __init__(self, *, endpoint_url: str, access_key_id: str, secret_access_key: str, region: str):
+        self.endpoint_url = endpoint_url
+        super().__init__(
+            aws_access_key_id=access_key_id,
+            aws_secret_access_key=secret_access_key,
+            region_name=region,
+            botocore_session=_without_environment(),
+        )
+
+    def client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:
+        """As `boto3.Session.client`; raises `LabError` where another endpoint is asked for."""
+        wanted = kwargs.get("endpoint_url") or self.endpoint_url
+        if urlsplit(wanted).netloc != urlsplit(self.endpoint_url).netloc:
+            raise LabError(
+                f"lab.aws talks to the lab alone, and not to {wanted}.",
+                where=f"lab.aws.client({service_name!r}, endpoint_url=…)",
+                next_command="leave endpoint_url out",
+            )
+        config = kwargs.get("config")
+        kwargs["endpoint_url"] = self.endpoint_url
+        kwargs["config"] = (QUICK.merge(config) if config else QUICK).merge(Config(proxies={}))
+        return super().client(service_name, *args, **kwargs)
+
+
+def _without_environment() -> botocore.session.Session:
+    session = botocore.session.Session()
+    # Each setting keeps its default, and loses its variable and its line in a config file.
+    for name, (_, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items():
+        session.session_var_map[name] = (None, None, default, convert)
+    return session

@@ -1,0 +1,61 @@
+"""The trail as a notebook shows it: who called what, what was decided, and the reason that AWS keeps to itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from labkit.showing import stable
+
+COLUMNS = ("event", "who", "decision", "reason")
+
+
+@dataclass(frozen=True, repr=False)
+class Calls:
+    """Records of the trail, CloudTrail's form with the lab's reason; shown as a table without ids and dates.
+
+    https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
+    """
+
+    records: Sequence[dict[str, Any]]
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """What the table shows: event, who, decision, reason."""
+        return [
+            (
+                record.get("eventName", ""),
+                stable(who(record)),
+                record.get("errorCode") or (record.get("lab") or {}).get("decision", ""),
+                stable((record.get("lab") or {}).get("reason", "")),
+            )
+            for record in self.records
+        ]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        if not self.records:
+            return "no call"
+        table = [COLUMNS, *self.rows]
+        widths = [max(len(row[i]) for row in table) for i in range(len(COLUMNS))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+        )
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{column}</th>" for column in COLUMNS)
+        rows = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
+        return f"<table><tr>{head}</tr>{rows}</table>" if self.records else "<p>no call</p>"
+
+
+def who(record: dict[str, Any]) -> str:
+    """Who called, without account and session: the role, the service account, or the administrator."""
+    identity = record.get("userIdentity") or {}
+    arn = identity.get("arn") or ""
+    if ":assumed-role/" in arn:
+        return arn.partition(":assumed-role/")[2].partition("/")[0]
+    if name := identity.get("userName"):
+        return name
+    return arn.rpartition(":")[2].rpartition("/")[2] or identity.get("type", "")
