@@ -1,0 +1,365 @@
+"""The API server of one cluster: an ASGI application that answers as a kube-apiserver 1.36 does.
+
+https://kubernetes.io/docs/concepts/overview/kubernetes-api/
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from labkit.emulator.certificates import Authority, Certificate
+from labkit.emulator.clock import Clock
+from labkit.emulator.identifiers import Identifiers
+from labkit.emulator.kubernetes import discovery, roles, writes
+from labkit.emulator.kubernetes.admission import Admission
+from labkit.emulator.kubernetes.authentication import Authentication, User
+from labkit.emulator.kubernetes.authorization import Authorization, denied, impersonated
+from labkit.emulator.kubernetes.controllers import NAMESPACES, Controllers
+from labkit.emulator.kubernetes.kinds import (
+    BY_NAME,
+    BY_RESOURCE,
+    NAMESPACE,
+    POD,
+    SERVICE_ACCOUNT,
+    SUBRESOURCE,
+    Kind,
+    Subresource,
+)
+from labkit.emulator.kubernetes.requests import LIMIT, Request, Response, respond
+from labkit.emulator.kubernetes.resources import Resources
+from labkit.emulator.kubernetes.reviews import Reviews
+from labkit.emulator.kubernetes.status import (
+    ApiError,
+    bad_request,
+    conflict,
+    method_not_allowed,
+    not_acceptable,
+    too_large,
+    unknown_path,
+)
+from labkit.emulator.kubernetes.storage import Storage, dump
+from labkit.emulator.kubernetes.streams import Kubelets
+from labkit.emulator.kubernetes.tokens import Tokens
+
+Scope = MutableMapping[str, Any]
+log = logging.getLogger(__name__)
+HEALTH = ("/healthz", "/readyz", "/livez")
+TEXT = "text/plain;charset=utf-8"
+
+
+class ApiServer:
+    """An ASGI application (http and websocket) for one cluster.
+
+    ``authority`` signed the certificates of clients, of this server and of kubelets; ``signing_key_pem`` (RSA, PEM) signs
+    service account tokens; ``issuer`` is their `iss` and the API's own audience; ``kubelet_certificate`` is what this
+    server shows to kubelets; ``address`` is `HOST:PORT` as clients reach it. A verified client certificate is read from
+    ``scope["state"]["peer"]`` (``common_name`` is the user, ``organizations`` are the groups).
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        authority: Authority,
+        signing_key_pem: bytes,
+        issuer: str,
+        clock: Clock,
+        identifiers: Identifiers,
+        kubelet_certificate: Certificate,
+        address: str = "127.0.0.1:443",
+    ):
+        self.name, self.issuer, self.address = name, issuer, address
+        self.storage = Storage(clock, identifiers)
+        self.tokens = Tokens(signing_key_pem, issuer, clock, identifiers, self.storage)
+        self.authentication = Authentication(self.tokens)
+        self.authorization = Authorization(self.storage)
+        self.admission = Admission(self.storage)
+        self.kubelets = Kubelets(self.storage, authority, kubelet_certificate)
+        self.resources = Resources(self.storage, self.admission)
+        self.reviews = Reviews(self.tokens, self.authorization)
+        Controllers(self.storage, authority.certificate_pem, _soon)
+        for namespace in NAMESPACES:
+            labels = {"kubernetes.io/metadata.name": namespace}
+            self.storage.create(
+                NAMESPACE,
+                {
+                    "metadata": {"name": namespace, "labels": labels},
+                    "spec": {"finalizers": ["kubernetes"]},
+                    "status": {"phase": "Active"},
+                },
+            )
+        for role in roles.CLUSTER_ROLES:
+            self.storage.create(BY_NAME["ClusterRole"], roles.cluster_role(role))
+        for role in roles.CLUSTER_BINDINGS:
+            self.storage.create(BY_NAME["ClusterRoleBinding"], roles.cluster_binding(role))
+
+    def discovery_document(self) -> dict:
+        """What this server gives at `/.well-known/openid-configuration`."""
+        return self._discovery(f"https://{self.address}/openid/v1/jwks")
+
+    def public_discovery_document(self) -> dict:
+        """The same with the keys where the public issuer has them: `ISSUER/keys`."""
+        return self._discovery(f"{self.issuer}/keys")
+
+    def jwks(self) -> dict:
+        """The signing key's public half (RFC 7517)."""
+        return self.tokens.jwks()
+
+    async def close(self) -> None:
+        """Ends the connections to webhooks and kubelets."""
+        await self.admission.close()
+        await self.kubelets.close()
+
+    async def __call__(self, scope: Scope, receive: Callable, send: Callable) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Callable, send: Callable) -> None:
+        request = Request.read(scope)
+        try:
+            request.body = await _body(receive)
+            user = await self._caller(scope, request)
+            response = await self._answer(request, user)
+        except ApiError as error:
+            response = respond(error.status(), error.code)
+        except Exception as error:
+            log.exception("%s %s", request.method, request.path)
+            message = f"{type(error).__name__} while answering {request.method} {request.path}"
+            response = respond(ApiError(500, "InternalError", message).status(), 500)
+        response.headers += [
+            (b"warning", f"299 - {dump(text).decode()}".encode()) for text in dict.fromkeys(request.warnings)
+        ]
+        await _send(response, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Callable, send: Callable) -> None:
+        request = Request.read({**scope, "method": "GET"})
+        await receive()  # websocket.connect
+
+        async def refuse(error: ApiError) -> None:
+            if "websocket.http.response" not in (scope.get("extensions") or {}):
+                await send({"type": "websocket.close", "code": 1008, "reason": error.message[:120]})
+                return
+            headers = [(b"content-type", b"application/json")]
+            await send({"type": "websocket.http.response.start", "status": error.code, "headers": headers})
+            await send({"type": "websocket.http.response.body", "body": dump(error.status())})
+
+        try:
+            user = await self._caller(scope, request)
+            if (request.group, request.resource, request.subresource) != ("", "pods", "exec"):
+                raise bad_request("this resource has no WebSocket")
+            url = self.kubelets.target(request)
+        except ApiError as error:
+            await refuse(error)
+            return
+        log.debug("exec for %s", user.name)
+        await self.kubelets.exec(url, scope, receive, send, refuse)
+
+    async def _caller(self, scope: Scope, request: Request) -> User:
+        """Who calls and may do what the request asks. Raises Unauthorized or Forbidden."""
+        user = await self.authentication.user(scope, request.headers)
+        user = impersonated(scope["headers"], user, self.authorization)
+        if not self.authorization.authorize(user, request.attributes).allowed:
+            raise denied(user, request.attributes)
+        return user
+
+    async def _answer(self, request: Request, user: User) -> Response:
+        if not request.resource:
+            return self._path(request)
+        kind = BY_RESOURCE.get((request.group, request.version, request.resource))
+        below = f"{request.resource}/{request.subresource}" if request.subresource else request.resource
+        sub = SUBRESOURCE.get((request.group, below)) if request.version == "v1" else None
+        if sub and not (kind and not request.subresource):
+            return await self._below(kind, sub, request, user)
+        if kind is None or request.subresource or (kind.namespaced and request.name and not request.namespace):
+            raise unknown_path()
+        if request.namespace and not kind.namespaced and kind is not NAMESPACE:
+            raise unknown_path()
+        return await self._verb(kind, request, user)
+
+    async def _verb(self, kind: Kind, request: Request, user: User) -> Response:
+        if request.method == "GET":
+            request.media_type()
+        match request.verb:
+            case "get" if request.method in ("GET", "HEAD"):
+                return self.resources.get(kind, request)
+            case "list" if request.method in ("GET", "HEAD"):
+                return self.resources.list(kind, request)
+            case "watch":
+                return self.resources.watch(kind, request)
+            case "create" if not request.name and (request.namespace or not kind.namespaced):
+                return await self.resources.create(kind, request, user)
+            case "update" if request.name:
+                return await self.resources.update(kind, request, user)
+            case "patch" if request.name:
+                return await self.resources.patch(kind, request, user)
+            case "delete":
+                return await self.resources.delete(kind, request, user)
+            case "deletecollection" if "deletecollection" in kind.verbs:
+                return await self.resources.delete_collection(kind, request, user)
+        raise method_not_allowed()
+
+    async def _below(self, kind: Kind | None, sub: Subresource, request: Request, user: User) -> Response:
+        if request.verb not in sub.verbs:
+            raise method_not_allowed()
+        match sub.name:
+            case "pods/log":
+                return await self.kubelets.log(request)
+            case "pods/exec":
+                self.kubelets.target(request)
+                raise bad_request("Upgrade request required")
+            case "pods/binding":
+                return self._bind(request)
+            case "serviceaccounts/token":
+                account = self.storage.get(SERVICE_ACCOUNT, request.namespace, request.name)
+                body = request.document(sub.type, sub.kind, "authentication.k8s.io/v1")
+                return respond(self.tokens.request(account, body.get("spec") or {}), 201)
+        if kind is None:
+            return self.reviews.answer(sub, request, user)
+        match request.verb:
+            case "get":
+                return self.resources.get(kind, request)
+            case "update":
+                return await self.resources.update(kind, request, user)
+        return await self.resources.patch(kind, request, user)
+
+    def _bind(self, request: Request) -> Response:
+        target = request.document("core.Binding", "Binding", "v1").get("target") or {}
+        pod = self.storage.get(POD, request.namespace, request.name)
+        if node := pod.object["spec"].get("nodeName"):
+            error = conflict(
+                POD, pod.name, f'pod {pod.name} is already assigned to node "{node}"', called="pods/binding"
+            )
+            raise error
+        writes.bind(self.storage, pod, target.get("name", ""))
+        return respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
+
+    def _path(self, request: Request) -> Response:
+        path = request.path.rstrip("/") or "/"
+        if request.method not in ("GET", "HEAD"):
+            raise method_not_allowed()
+        if path in HEALTH:
+            return Response(200, b"ok", TEXT)
+        if path == "/openid/v1/jwks":
+            accept = request.headers.get(b"accept", b"*/*")
+            if b"*/*" not in accept and b"jwk-set+json" not in accept:
+                raise not_acceptable("application/jwk-set+json")
+            return Response(200, dump(self.jwks()), "application/jwk-set+json")
+        if path in ("/openapi/v3", "/api", "/apis") and path != "/openapi/v3" and self._aggregates(request):
+            return Response(200, dump(discovery.aggregated(core=path == "/api")), discovery.AGGREGATED)
+        document = self._document(path)
+        if document is None:
+            if path.startswith(("/api/", "/apis/")):
+                raise unknown_path()
+            return Response(404, b"404 page not found\n", TEXT)
+        return Response(200, document, TEXT) if path == "/openapi/v3" else respond(document)
+
+    def _document(self, path: str) -> bytes | None:
+        parts = path.strip("/").split("/")
+        match parts:
+            case [".well-known", "openid-configuration"]:
+                return dump(self.discovery_document())
+            case ["version"]:
+                return dump(discovery.version())
+            case ["api"]:
+                return dump(discovery.versions(self.address))
+            case ["apis"]:
+                return dump(discovery.groups())
+            case ["api", "v1"]:
+                return dump(discovery.resources(""))
+            case ["apis", group]:
+                return _dumped(discovery.group(group))
+            case ["apis", group, "v1"] if group:
+                return _dumped(discovery.resources(group))
+            case ["openapi", "v3"]:
+                return dump(discovery.openapi_index())
+            case ["openapi", "v3", "api", "v1"]:
+                return discovery.openapi("")
+            case ["openapi", "v3", "apis", group, "v1"] if group in discovery.GROUPS:
+                return discovery.openapi(group)
+            case [""]:
+                return dump({"paths": ["/api", "/api/v1", "/apis", *HEALTH, "/openapi/v3", "/version"]})
+        return None
+
+    @staticmethod
+    def _aggregates(request: Request) -> bool:
+        accept = request.headers.get(b"accept", b"").decode("latin-1").partition(",")[0]
+        return "as=APIGroupDiscoveryList" in accept and "v=v2;" in accept + ";"
+
+    def _discovery(self, keys: str) -> dict:
+        return {
+            "issuer": self.issuer,
+            "jwks_uri": keys,
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        }
+
+
+def _soon(task: Callable[[], None]) -> None:
+    def run() -> None:
+        try:
+            task()
+        except ApiError as error:
+            # Somebody else was faster: the change that this was about is followed by another one.
+            log.debug("%s", error)
+
+    try:
+        asyncio.get_running_loop().call_soon(run)
+    except RuntimeError:
+        run()
+
+
+def _dumped(document: dict | None) -> bytes | None:
+    return None if document is None else dump(document)
+
+
+async def _body(receive: Callable) -> bytes:
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b""
+        part = message.get("body", b"")
+        size += len(part)
+        if size > LIMIT:
+            raise too_large(LIMIT)
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def _send(response: Response, receive: Callable, send: Callable) -> None:
+    headers = [(b"content-type", response.content_type.encode()), *response.headers]
+    if response.stream is None:
+        headers.append((b"content-length", str(len(response.body)).encode()))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
+        return
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    # The client has to see at once that the stream has begun.
+    await send({"type": "http.response.body", "body": b"", "more_body": True})
+    sending = asyncio.create_task(_stream(response, send))
+    leaving = asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+            await send({"type": "http.response.body", "body": b""})
+    finally:
+        for task in (sending, leaving):
+            task.cancel()
+        await asyncio.gather(sending, leaving, return_exceptions=True)
+        await response.stream.aclose()
+
+
+async def _stream(response: Response, send: Callable) -> None:
+    async for part in response.stream:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+
+
+async def _gone(receive: Callable) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,78 @@
+"""Who is calling: a client certificate, a service account's token, or nobody.
+
+https://kubernetes.io/docs/reference/access-authn-authz/authentication/
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from labkit.emulator.kubernetes.status import unauthorized
+from labkit.emulator.kubernetes.tokens import InvalidToken, Tokens, Verified
+
+AUTHENTICATED = "system:authenticated"
+
+
+@dataclass(frozen=True)
+class User:
+    """A caller, as RBAC and reviews see it."""
+
+    name: str
+    groups: tuple[str, ...]
+    uid: str = ""
+    extra: dict[str, list[str]] = field(default_factory=dict)
+
+    def info(self) -> dict:
+        """The caller as a ``UserInfo``."""
+        info: dict = {"username": self.name}
+        if self.uid:
+            info["uid"] = self.uid
+        info["groups"] = list(self.groups)
+        return info | ({"extra": self.extra} if self.extra else {})
+
+
+ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
+
+# Asked about a bearer token that no service account has; answers with the caller, or None if it does not know it.
+TokenAuthenticator = Callable[[str], Awaitable[User | None]]
+
+
+class Authentication:
+    """``others`` are further authenticators of bearer tokens, e.g. of an AWS identity."""
+
+    def __init__(self, tokens: Tokens):
+        self.tokens = tokens
+        self.others: list[TokenAuthenticator] = []
+
+    async def user(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> User:
+        """Raises Unauthorized for credentials that are no good; without any the caller is anonymous."""
+        peer = scope.get("state", {}).get("peer")
+        if peer is not None:
+            return User(peer.common_name, (*peer.organizations, AUTHENTICATED))
+        kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if kind.lower() != "bearer" or not token.strip():
+            if headers.get(b"authorization"):
+                raise unauthorized()
+            return ANONYMOUS
+        token = token.strip()
+        try:
+            return service_account(self.tokens.verify(token))
+        except InvalidToken:
+            for authenticate in self.others:
+                if user := await authenticate(token):
+                    return user
+            raise unauthorized() from None
+
+
+def service_account(verified: Verified) -> User:
+    """The service account that a verified token speaks for."""
+    claims = verified.claims
+    inner = claims["kubernetes.io"]
+    extra = {"authentication.kubernetes.io/credential-id": [f"JTI={claims['jti']}"]}
+    for key in ("node", "pod"):
+        if key in inner:
+            extra[f"authentication.kubernetes.io/{key}-name"] = [inner[key]["name"]]
+            if uid := inner[key].get("uid"):
+                extra[f"authentication.kubernetes.io/{key}-uid"] = [uid]
+    groups = ("system:serviceaccounts", f"system:serviceaccounts:{inner['namespace']}", AUTHENTICATED)
+    return User(claims["sub"], groups, inner["serviceaccount"]["uid"], extra)

@@ -1,0 +1,17 @@
+"""Names that the API server makes up, the same in every lab with the same seed."""
+
+from labkit.emulator.identifiers import Identifiers
+
+# The server's own alphabet: no vowels and nothing that is easily mistaken, so that no words come out.
+ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+
+
+def suffix(identifiers: Identifiers, kind: str, name: str) -> str:
+    """Five characters, other ones for each time that ``name`` asks."""
+    serial = identifiers.serial(f"suffix/{kind}", name)
+    number = int(identifiers.hex(f"suffix/{kind}", f"{name}/{serial}", 16), 16)
+    text = ""
+    for _ in range(5):
+        number, digit = divmod(number, len(ALPHABET))
+        text += ALPHABET[digit]
+    return text

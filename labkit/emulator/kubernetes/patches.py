@@ -1,0 +1,113 @@
+"""The four ways to patch (https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply)."""
+
+import jsonpatch
+import jsonpointer
+
+from labkit.emulator.kubernetes.schema import Field, struct
+from labkit.emulator.kubernetes.status import ApiError, bad_request
+
+STRATEGIC, MERGE = "application/strategic-merge-patch+json", "application/merge-patch+json"
+JSON_PATCH, APPLY = "application/json-patch+json", "application/apply-patch+yaml"
+DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder/", "$deleteFromPrimitiveList/")
+OPERATIONS = ("add", "remove", "replace", "move", "copy", "test")
+
+
+def json_patch(document: dict, operations: object) -> dict:
+    """RFC 6902. Raises what the server answers: 400 for what is no patch, 422 for one that cannot be applied."""
+    if not isinstance(operations, list):
+        kind = "object" if isinstance(operations, dict) else type(operations).__name__
+        raise bad_request(
+            f"error decoding patch: json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
+        )
+    try:
+        return jsonpatch.apply_patch(document, operations)
+    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, KeyError) as error:
+        message = "the server rejected our request due to an error in our request"
+        raise ApiError(422, "Invalid", message, {}) from error
+
+
+def merge_patch(document: object, patch: object) -> object:
+    """RFC 7386."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(document) if isinstance(document, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge_patch(result.get(key), value)
+    return result
+
+
+def strategic_merge_patch(type_name: str, document: dict, patch: dict) -> dict:
+    """Merges lists by the key that their type names, e.g. containers by their name.
+
+    https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md
+    """
+    if patch.get("$patch") == "replace":
+        return {key: value for key, value in patch.items() if key != "$patch"}
+    if patch.get("$patch") == "delete":
+        return {}
+    fields = struct(type_name).fields if type_name else {}
+    result = dict(document)
+    if "$retainKeys" in patch:
+        result = {key: value for key, value in result.items() if key in patch["$retainKeys"]}
+    for key, value in patch.items():
+        if key.startswith("$deleteFromPrimitiveList/"):
+            name = key.split("/", 1)[1]
+            result[name] = [item for item in result.get(name) or [] if item not in value]
+        elif key.startswith(DIRECTIVES):
+            continue
+        elif value is None:
+            result.pop(key, None)
+        else:
+            result[key] = _merged(fields.get(key), result.get(key), value)
+    for key, order in patch.items():
+        if key.startswith("$setElementOrder/"):
+            name = key.split("/", 1)[1]
+            if isinstance(result.get(name), list):
+                result[name] = _ordered(fields.get(name), result[name], order)
+    return result
+
+
+def _merged(found: Field | None, old: object, new: object) -> object:
+    if isinstance(new, dict) and (found is None or found.shape != "[]"):
+        if found is not None and found.shape == "{}" or found is None:
+            return merge_patch(old, {key: value for key, value in new.items() if not key.startswith("$")})
+        name = found.element if "." in found.element else ""
+        return strategic_merge_patch(name, old if isinstance(old, dict) else {}, new)
+    if not isinstance(new, list) or found is None or "merge" not in found.patch:
+        return new
+    old = old if isinstance(old, list) else []
+    if not found.merge_key:
+        return [*old, *(item for item in new if item not in old)]
+    return _merged_list(found, old, new)
+
+
+def _merged_list(found: Field, old: list, new: list) -> list:
+    key = found.merge_key
+    if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in new):
+        return [item for item in new if item.get("$patch") != "replace"]
+    result = list(old)
+    for item in new:
+        if not isinstance(item, dict) or key not in item:
+            raise bad_request(f"map: {item} does not contain declared merge key: {key}")
+        at = next((i for i, there in enumerate(result) if there.get(key) == item[key]), None)
+        if item.get("$patch") == "delete":
+            result = [there for there in result if there.get(key) != item[key]]
+        elif at is None:
+            result.append(strategic_merge_patch(found.element, {}, item))
+        else:
+            result[at] = strategic_merge_patch(found.element, result[at], item)
+    return result
+
+
+def _ordered(found: Field | None, items: list, order: list) -> list:
+    key = found.merge_key if found else ""
+
+    def place(item: object) -> int:
+        wanted = [entry.get(key) if isinstance(entry, dict) else entry for entry in order]
+        value = item.get(key) if isinstance(item, dict) else item
+        return wanted.index(value) if value in wanted else len(wanted)
+
+    return sorted(items, key=place)

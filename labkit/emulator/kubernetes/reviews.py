@@ -1,0 +1,79 @@
+"""What is asked and answered at once: whose token is this, who am I, may I.
+
+https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/
+https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/
+"""
+
+from labkit.emulator.kubernetes.authentication import User, service_account
+from labkit.emulator.kubernetes.authorization import Attributes, Authorization, Authorized
+from labkit.emulator.kubernetes.kinds import Subresource
+from labkit.emulator.kubernetes.requests import Request, Response, respond
+from labkit.emulator.kubernetes.status import bad_request, invalid, invalid_value
+from labkit.emulator.kubernetes.tokens import InvalidToken, Tokens
+
+
+class Reviews:
+    def __init__(self, tokens: Tokens, authorization: Authorization):
+        self.tokens, self.authorization = tokens, authorization
+
+    def answer(self, sub: Subresource, request: Request, user: User) -> Response:
+        api_version = f"{sub.group}/v1"
+        body = request.document(sub.type, sub.kind, api_version)
+        spec = body.get("spec") or {}
+        match sub.kind:
+            case "TokenReview":
+                status = self._token(spec)
+            case "SelfSubjectReview":
+                status = {"userInfo": user.info()}
+            case "SelfSubjectRulesReview":
+                status = self._rules(user, spec)
+            case "SelfSubjectAccessReview":
+                status = self._access(user, spec, request, sub.kind)
+            case _:
+                groups = tuple(spec.get("groups") or ())
+                subject = User(spec.get("user", ""), groups, spec.get("uid", ""), spec.get("extra") or {})
+                status = self._access(subject, spec, request, sub.kind)
+        answer = {"kind": sub.kind, "apiVersion": api_version, "metadata": body.get("metadata") or {}}
+        if "spec" in body:
+            answer["spec"] = spec
+        return respond(answer | {"status": status}, 201)
+
+    def _token(self, spec: dict) -> dict:
+        if not spec.get("token"):
+            raise bad_request("token is required for TokenReview in authentication")
+        try:
+            verified = self.tokens.verify(spec["token"], spec.get("audiences"))
+        except InvalidToken as error:
+            return {"user": {}, "error": str(error)}
+        info = service_account(verified).info()
+        return {"authenticated": True, "user": info, "audiences": verified.audiences}
+
+    def _access(self, user: User, spec: dict, request: Request, kind: str) -> dict:
+        resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+        if bool(resource) == bool(path):
+            why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+            cause = invalid_value("spec.resourceAttributes", resource, why)
+            raise invalid(kind, "authorization.k8s.io", "", [cause])
+        if path:
+            wanted = Attributes(path.get("verb", ""), path=path.get("path", ""))
+        else:
+            wanted = Attributes(
+                resource.get("verb", ""),
+                group=resource.get("group", ""),
+                resource=resource.get("resource", ""),
+                subresource=resource.get("subresource", ""),
+                namespace=resource.get("namespace", request.namespace),
+                name=resource.get("name", ""),
+            )
+        found: Authorized = self.authorization.authorize(user, wanted)
+        return {"allowed": found.allowed} | ({"reason": found.reason} if found.reason else {})
+
+    def _rules(self, user: User, spec: dict) -> dict:
+        if not spec.get("namespace"):
+            raise bad_request("no namespace on request")
+        rules = self.authorization.rules(user, spec["namespace"])
+        return {
+            "resourceRules": [rule for rule in rules if "resources" in rule],
+            "nonResourceRules": [rule for rule in rules if "nonResourceURLs" in rule],
+            "incomplete": False,
+        }

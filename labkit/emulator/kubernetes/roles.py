@@ -1,0 +1,100 @@
+"""The roles and bindings that every cluster has from the start.
+
+https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings
+"""
+
+from labkit.emulator.kubernetes.kinds import ADMISSION, AUTHENTICATION, AUTHORIZATION, RBAC
+
+READ = ["get", "list", "watch"]
+WRITE = ["create", "delete", "deletecollection", "patch", "update"]
+LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
+
+
+def _rule(verbs: list[str], resources: list[str], group: str = "") -> dict:
+    return {"verbs": verbs, "apiGroups": [group], "resources": resources}
+
+
+def _paths(*paths: str) -> dict:
+    return {"verbs": ["get"], "nonResourceURLs": list(paths)}
+
+
+DISCOVERY = _paths("/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz")
+VERSION = ["/version", "/version/"]
+VIEWED = ["configmaps", "pods", "pods/log", "pods/status", "serviceaccounts", "events", "namespaces"]
+
+CLUSTER_ROLES: dict[str, list[dict]] = {
+    "cluster-admin": [
+        {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
+        {"verbs": ["*"], "nonResourceURLs": ["*"]},
+    ],
+    "admin": [
+        _rule(READ, [*VIEWED, "secrets", "pods/exec"]),
+        _rule(WRITE, ["configmaps", "pods", "pods/exec", "secrets", "serviceaccounts", "events"]),
+        _rule(["create"], ["serviceaccounts/token"]),
+        _rule(["impersonate"], ["serviceaccounts"]),
+        _rule(READ + WRITE, ["roles", "rolebindings"], RBAC),
+        _rule(READ + WRITE, ["leases"], "coordination.k8s.io"),
+        _rule(READ + WRITE, ["deployments", "deployments/scale", "replicasets"], "apps"),
+        _rule(["create"], ["localsubjectaccessreviews"], AUTHORIZATION),
+    ],
+    "edit": [
+        _rule(READ, [*VIEWED, "secrets", "pods/exec"]),
+        _rule(WRITE, ["configmaps", "pods", "pods/exec", "secrets", "serviceaccounts", "events"]),
+        _rule(["create"], ["serviceaccounts/token"]),
+        _rule(["impersonate"], ["serviceaccounts"]),
+        _rule(READ + WRITE, ["leases"], "coordination.k8s.io"),
+        _rule(READ + WRITE, ["deployments", "deployments/scale", "replicasets"], "apps"),
+    ],
+    "view": [_rule(READ, VIEWED), _rule(READ, ["deployments", "replicasets"], "apps")],
+    "system:basic-user": [
+        _rule(["create"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], AUTHORIZATION),
+        _rule(["create"], ["selfsubjectreviews"], AUTHENTICATION),
+    ],
+    "system:discovery": [DISCOVERY | {"nonResourceURLs": [*DISCOVERY["nonResourceURLs"], *VERSION]}],
+    "system:public-info-viewer": [_paths("/healthz", "/livez", "/readyz", *VERSION)],
+    "system:service-account-issuer-discovery": [
+        _paths("/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks")
+    ],
+    "system:auth-delegator": [
+        _rule(["create"], ["tokenreviews"], AUTHENTICATION),
+        _rule(["create"], ["subjectaccessreviews"], AUTHORIZATION),
+    ],
+    "system:node": [
+        _rule(READ, ["pods", "nodes", "configmaps", "secrets", "serviceaccounts", "namespaces"]),
+        _rule(["create", "delete"], ["pods"]),
+        _rule(["create", "patch", "update"], ["nodes", "nodes/status", "events"]),
+        _rule(["patch", "update"], ["pods/status"]),
+        _rule(["create"], ["serviceaccounts/token"]),
+        _rule(["create", "get", "patch", "update", "delete"], ["leases"], "coordination.k8s.io"),
+        _rule(["create"], ["tokenreviews"], AUTHENTICATION),
+        _rule(["create"], ["subjectaccessreviews", "localsubjectaccessreviews"], AUTHORIZATION),
+    ],
+    "system:pod-identity-webhook": [
+        _rule(READ, ["serviceaccounts", "pods"]),
+        _rule(["get", "update", "patch"], ["mutatingwebhookconfigurations"], ADMISSION),
+    ],
+}
+
+# role: the groups and users that have it in the whole cluster. The groups of nodes stand for the Node authorizer.
+CLUSTER_BINDINGS: dict[str, list[tuple[str, str]]] = {
+    "cluster-admin": [("Group", "system:masters")],
+    "system:basic-user": [("Group", "system:authenticated")],
+    "system:discovery": [("Group", "system:authenticated")],
+    "system:public-info-viewer": [("Group", "system:authenticated"), ("Group", "system:unauthenticated")],
+    "system:service-account-issuer-discovery": [("Group", "system:serviceaccounts")],
+    "system:node": [("Group", "system:nodes")],
+    "system:pod-identity-webhook": [("User", "system:pod-identity-webhook")],
+}
+
+
+def cluster_role(name: str) -> dict:
+    return {"metadata": {"name": name, "labels": LABELS}, "rules": CLUSTER_ROLES[name]}
+
+
+def cluster_binding(name: str) -> dict:
+    subjects = [{"kind": kind, "apiGroup": RBAC, "name": subject} for kind, subject in CLUSTER_BINDINGS[name]]
+    return {
+        "metadata": {"name": name, "labels": LABELS},
+        "subjects": subjects,
+        "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name},
+    }

@@ -1,0 +1,182 @@
+"""The types of the Kubernetes API: their fields, how lists are merged, and how they travel.
+
+`schema.json` is written by `tests/emulator/kubernetes/write_schema.py`. Sources of the rules: what a server does with
+unknown fields (https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation) and what the protobuf
+encoding looks like (https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding).
+"""
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+INTEGERS = {"int32", "int64"}
+TEXTS = {"string", "bytes", "time", "microtime"}
+
+
+class WrongType(Exception):
+    """A value is of another JSON type than its field; the text is that of Go's decoder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field. ``shape`` is "", "[]" or "{}", ``element`` the type in it, e.g. "string" or "core.Container"."""
+
+    name: str
+    shape: str
+    element: str
+    number: int
+    pointer: bool = False
+    wrapped: bool = False
+    inline: bool = False
+    always: bool = False
+    patch: str = ""
+    merge_key: str = ""
+    list_type: str = ""
+    keys: tuple[str, ...] = ()
+    atomic: bool = False
+
+    @property
+    def go_type(self) -> str:
+        element = self.element.split(".")[-1]
+        element = f"v1.{element}" if "." in self.element else element
+        return {"": "", "[]": "[]", "{}": "map[string]"}[self.shape] + element
+
+
+@dataclass(frozen=True, slots=True)
+class Struct:
+    """A type: its fields by JSON name (inlined ones included) and by protobuf number."""
+
+    name: str
+    fields: dict[str, Field] = field(repr=False)
+    numbers: dict[int, Field] = field(repr=False)
+
+
+@cache
+def _document() -> dict:
+    return json.loads(Path(__file__).with_name("schema.json").read_text())
+
+
+@cache
+def struct(name: str) -> Struct:
+    """The type of that name, e.g. ``struct("core.Pod")``; raises ``KeyError`` for one that is not there."""
+    fields, numbers = {}, {}
+    for label, go, number, *extra in _document()[name]:
+        found = _field(label, go, number, extra[0] if extra else {})
+        numbers[number] = found
+        if found.inline:
+            fields |= struct(found.element).fields
+        else:
+            fields[label] = found
+    return Struct(name, fields, numbers)
+
+
+def _field(label: str, go: str, number: int, extra: dict) -> Field:
+    shape = ""
+    if pointer := go.startswith("*"):
+        go = go[1:]
+    if go.startswith(("[]", "{}")):
+        shape, go = go[:2], go[2:]
+    if wrapped := go.startswith("!"):
+        # A named list ("ExtraValue"): in JSON the list itself, in protobuf a message around it.
+        go = go[1:]
+        if not shape:
+            shape, go = "[]", go[2:]
+    return Field(
+        name=label,
+        shape=shape,
+        element=go.lstrip("*"),
+        number=number,
+        pointer=pointer,
+        wrapped=wrapped,
+        inline="inline" in extra,
+        always="always" in extra,
+        patch=extra.get("patch", ""),
+        merge_key=extra.get("key", ""),
+        list_type=extra.get("list", ""),
+        keys=tuple(extra.get("keys", ())),
+        atomic="atomic" in extra,
+    )
+
+
+def decode(type_name: str, value: dict) -> tuple[dict, list[str]]:
+    """The object as the server keeps it, and the paths of the fields that its type does not have.
+
+    Nulls, empty lists and empty maps are dropped, as Go's encoder drops them. Raises ``WrongType``.
+    """
+    unknown: list[str] = []
+    root = type_name.split(".")[-1]
+    if not isinstance(value, dict):
+        raise WrongType(f"json: cannot unmarshal {_json_type(value)} into Go value of type v1.{root}")
+    kept = _struct(struct(type_name), value, root, "", unknown, ("kind", "apiVersion"))
+    return kept, unknown
+
+
+def _struct(kind: Struct, value: dict, owner: str, path: str, unknown: list[str], also: tuple[str, ...] = ()) -> dict:
+    kept = {}
+    for key, inner in value.items():
+        found = kind.fields.get(key)
+        where = f"{path}.{key}" if path else key
+        if found is None:
+            if key in also:
+                kept[key] = inner
+            else:
+                unknown.append(where)
+        elif inner is not None:
+            new = _value(found, inner, owner, where, unknown)
+            if not (found.shape and not new):
+                kept[key] = new
+    return kept
+
+
+def _value(found: Field, value: object, owner: str, path: str, unknown: list[str]) -> object:
+    if found.shape == "[]":
+        if not isinstance(value, list):
+            _refuse(value, owner, path, found.go_type)
+        return [_element(found, item, owner, f"{path}[{i}]", unknown) for i, item in enumerate(value)]
+    if found.shape == "{}":
+        if not isinstance(value, dict):
+            _refuse(value, owner, path, found.go_type)
+        return {key: _element(found, item, owner, path, unknown) for key, item in value.items()}
+    return _element(found, value, owner, path, unknown)
+
+
+def _element(found: Field, value: object, owner: str, path: str, unknown: list[str]) -> object:
+    element = found.element
+    if "." in element:
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            _refuse(value, owner, path, f"v1.{element.split('.')[-1]}")
+        return _struct(struct(element), value, element.split(".")[-1], path, unknown)
+    if element in TEXTS:
+        good = isinstance(value, str) or (value is None and element != "string")
+    elif element == "bool":
+        good = isinstance(value, bool)
+    elif element in INTEGERS:
+        good = isinstance(value, int) and not isinstance(value, bool)
+    elif element == "quantity":
+        good = isinstance(value, (str, int, float))
+        value = str(value)
+    elif element == "intstr":
+        good = isinstance(value, (str, int)) and not isinstance(value, bool)
+    else:
+        good = True
+    if not good:
+        _refuse(value, owner, path, element)
+    return value
+
+
+def _refuse(value: object, owner: str, path: str, go_type: str) -> None:
+    plain = "".join(part.split("]")[-1] for part in path.split("["))
+    raise WrongType(
+        f"json: cannot unmarshal {_json_type(value)} into Go struct field {owner}.{plain} of type {go_type}"
+    )
+
+
+def _json_type(value: object) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, (int, float)):
+        return "number"
+    return {str: "string", list: "array", dict: "object"}.get(type(value), "null")
