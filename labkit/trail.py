@@ -32,6 +32,16 @@ class Calls:
             for record in self.records
         ]
 
+    def only(self, *, event: str = "", who: str = "", decision: str = "", last: int = 0) -> "Calls":
+        """Those of this name, of this caller, that ended so; of them the last so many."""
+        wanted = (event, who, decision)
+        kept = [
+            record
+            for record, row in zip(self.records, self.rows, strict=True)
+            if all(want in ("", value) for want, value in zip(wanted, row[:3], strict=True))
+        ]
+        return Calls(kept[-last:])
+
     def __len__(self) -> int:
         return len(self.records)
 

@@ -172,7 +172,7 @@ def wait_until_running(lab: "Lab", name: str = NAME, namespace: str = "") -> Non
 
 
 def _watch(core: Any, name: str, namespace: str):
-    """What happens to one pod, its present state first, for `RUNNING_WITHIN` seconds; None for a pod that is not there."""
+    """What happens to a pod, its present state first, for `RUNNING_WITHIN` seconds; None for one that is not there."""
     from kubernetes.watch import Watch
 
     selector = f"metadata.name={name}"

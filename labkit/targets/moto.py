@@ -1,5 +1,6 @@
 """The embedded target: AWS and Kubernetes emulated by one background process a lab folder, on loopback only."""
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -77,10 +78,9 @@ def ensure_cluster(state: State, name: str) -> dict[str, Any]:
     except eks.exceptions.ResourceNotFoundException:
         pass
     role_arn = f"arn:aws:iam::{state.account_id}:role/{CLUSTER_ROLE}"
-    try:
+    # Another notebook or terminal may have been a moment earlier.
+    with contextlib.suppress(eks.exceptions.ResourceInUseException):
         eks.create_cluster(name=name, roleArn=role_arn, resourcesVpcConfig={})
-    except eks.exceptions.ResourceInUseException:
-        pass  # Another notebook or terminal was a moment earlier.
     return eks.describe_cluster(name=name)["cluster"]
 
 

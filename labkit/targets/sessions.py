@@ -1,12 +1,13 @@
 """An AWS session that talks to one endpoint and to nothing else, whatever the machine's own AWS setup says."""
 
+import os
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
 from botocore.config import Config
-from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES, ConfigValueStore
+from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 
 from labkit.errors import LabError
 
@@ -56,5 +57,9 @@ def _without_environment() -> botocore.session.Session:
     session = botocore.session.Session()
     # Each setting keeps its default, and loses its variable and its line in a config file.
     for name, (_, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items():
-        session.session_var_map[name] = (None, None, default, convert)
+        no_file = name in ("config_file", "credentials_file")
+        session.session_var_map[name] = (None, None, os.devnull if no_file else default, convert)
+    store = session.get_component("config_store")
+    for section in ("s3", "proxies_config"):
+        store.set_config_variable(section, {})
     return session

@@ -1,0 +1,60 @@
+"""What the pod looks at: a bucket with one object in it."""
+
+from typing import TYPE_CHECKING
+
+from labkit.steps.ownership import Owner, of_tags
+
+if TYPE_CHECKING:
+    from labkit.lab import Lab
+
+KEY, BODY = "hello.txt", b"hello from the lab\n"
+
+
+def ensure(lab: "Lab") -> None:
+    """Makes the bucket and the object where they are missing.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
+    """
+    from botocore.exceptions import ClientError
+
+    s3, name = lab.aws.client("s3"), lab.parameters.bucket
+    region = lab.parameters.region
+    elsewhere = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    try:
+        s3.head_bucket(Bucket=name)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            raise
+        s3.create_bucket(Bucket=name, **elsewhere)
+        s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": lab.tags})
+    try:
+        s3.head_object(Bucket=name, Key=KEY)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            raise
+        s3.put_object(Bucket=name, Key=KEY, Body=BODY)
+
+
+def remove(lab: "Lab") -> list[str]:
+    """Takes away the buckets that bear this run's tag, and what is in them; a line for each."""
+    from botocore.exceptions import ClientError
+
+    s3 = lab.aws.client("s3")
+    lines = []
+    for bucket in s3.list_buckets()["Buckets"]:
+        name = bucket["Name"]
+        try:
+            tags = s3.get_bucket_tagging(Bucket=name)["TagSet"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "NoSuchTagSet":
+                raise
+            tags = []
+        owner = of_tags(lab, tags, same_name=name == lab.parameters.bucket)
+        if owner in (Owner.THIS_RUN, Owner.NOBODY):
+            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
+                for item in page.get("Contents", []):
+                    s3.delete_object(Bucket=name, Key=item["Key"])
+            s3.delete_bucket(Bucket=name)
+        if line := owner.line(f"bucket {name}"):
+            lines.append(line)
+    return lines

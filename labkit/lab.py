@@ -1,0 +1,236 @@
+"""The lab: the one object that a notebook opens."""
+
+from typing import TYPE_CHECKING, Any
+
+from labkit import bucket, steps, targets
+from labkit.checks import Check
+from labkit.errors import LabError, UnknownName
+from labkit.evidence import Evidence
+from labkit.parameters import Parameters
+from labkit.showing import show
+
+if TYPE_CHECKING:
+    import boto3
+    from kubernetes.client import ApiClient
+
+    from labkit.doctor import Diagnosis
+    from labkit.trail import Calls
+
+CAPABILITIES = {
+    "clock": "a clock of its own that can be moved",
+    "trail": "a trail that holds the reason of each decision",
+    "node_identity": "a node role whose credentials a pod can reach",
+}
+
+
+class Lab:
+    """AWS and a Kubernetes cluster, for one run: `Lab.open(**labkit.parameters())`.
+
+    It prepares, checks, shows and cleans up; the steps themselves are calls of boto3 and of the Kubernetes client.
+    """
+
+    def __init__(self, parameters: Parameters, connection: targets.Connection):
+        self.parameters = parameters
+        self.connection = connection
+        self._seen = len(connection.trail()) if connection.trail else 0
+
+    @classmethod
+    def open(cls, **values: Any) -> "Lab":
+        """Opens the lab that these parameters name, and starts it where it does not run.
+
+        Raises:
+            LabError: a parameter breaks its rule (nothing is made then), or the lab does not come up.
+        """
+        parameters = Parameters.checked(**values)
+        connection = targets.target(parameters.target).up(parameters)
+        if connection.note:
+            print(connection.note)
+        return cls(parameters, connection)
+
+    def __enter__(self) -> "Lab":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"the lab: {self.parameters.target}, {self.run}"
+
+    # What a step needs.
+
+    @property
+    def aws(self) -> "boto3.Session":
+        """AWS, as the account's administrator."""
+        return self.connection.aws
+
+    @property
+    def kubernetes(self) -> "ApiClient":
+        """The cluster's API, as its administrator: `kubernetes.client.CoreV1Api(lab.kubernetes)`."""
+        return self.connection.kubernetes
+
+    @property
+    def issuer(self) -> str:
+        """The cluster's OIDC issuer, a URL."""
+        return self.connection.issuer
+
+    @property
+    def account_id(self) -> str:
+        """The AWS account, 12 digits."""
+        return self.connection.account_id
+
+    @property
+    def provider_arn(self) -> str:
+        """The ARN of the issuer's OIDC provider, whether it is registered or not."""
+        return self.connection.provider_arn
+
+    @property
+    def role_arn(self) -> str:
+        """The ARN of this run's role, whether it is made or not."""
+        return self.connection.role_arn(self.parameters.role_name)
+
+    @property
+    def image(self) -> str:
+        """The image of the pod."""
+        return self.parameters.image or self.connection.image
+
+    @property
+    def run(self) -> str:
+        """What tells this run from others: cluster/namespace/service account/role."""
+        return self.parameters.run
+
+    @property
+    def tags(self) -> list[dict[str, str]]:
+        """The tags of everything that this run makes in AWS."""
+        return self.parameters.tags
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of everything that this run makes in Kubernetes."""
+        return self.parameters.labels
+
+    @property
+    def kubectl(self) -> str:
+        """How kubectl is called in a terminal, after `eval "$(labkit env)"`."""
+        return self.connection.kubectl
+
+    @property
+    def takes_untagged(self) -> bool:
+        """Whether what has exactly the parameters' names counts as this run's, although it bears no tag."""
+        return self.connection.takes_untagged
+
+    # Prepare and clean up.
+
+    def ready(self, *, before: str = "", through: str = "") -> None:
+        """Prepares for a step, and prints a line that says so.
+
+        Args:
+            before: the earlier steps are made, and this one and the later ones are taken away: the step is yours.
+            through: the steps up to this one are made, and the later ones stay as they are.
+
+        Raises:
+            UnknownName: there is no such step.
+            LabError: a step could not be made.
+        """
+        if bool(before) == bool(through):
+            raise LabError(
+                "ready takes before=… or through=…, and one of them.",
+                where="lab.ready",
+                next_command='lab.ready(before="iam_role")',
+            )
+        made = steps.before(before) if before else steps.through(through)
+        bucket.ensure(self)
+        left: list[str] = []
+        if before:
+            left = [line for line in self._remove(steps.ORDER[len(made) :]) if line.startswith("left alone")]
+        for name in made:
+            if name in steps.MADE:
+                steps.step(name).ensure(self)
+        titles = [steps.step(name).TITLE for name in made if name in steps.MADE]
+        done = f"{_listed(titles)} {'is' if len(titles) == 1 else 'are'} there" if titles else "nothing is made yet"
+        print(f"Ready: {done}." if through else f"Ready for {steps.step(before).TITLE}: {done}.")
+        for line in left:
+            print(line)
+
+    def remove(self) -> None:
+        """Takes away what bears this run's tag, the last step first, and prints what was removed and what was left."""
+        lines = [*self._remove(steps.ORDER), *bucket.remove(self)]
+        print("\n".join(lines) or "nothing to remove")
+
+    def _remove(self, names: tuple[str, ...]) -> list[str]:
+        lines = []
+        for name in reversed(names):
+            if name in steps.MADE:
+                lines += steps.step(name).remove(self)
+        return lines
+
+    # Look.
+
+    def evidence(self) -> Evidence:
+        """What can be read of this run, as it is from now on."""
+        return Evidence(self.parameters, self.connection)
+
+    def check(self, step: str) -> Check:
+        """The report of a step: what was checked, expected beside found. Raises `UnknownName`."""
+        module, evidence = steps.step(step), self.evidence()
+        return Check(step, module.TITLE, module.rows(evidence), module.check(evidence))
+
+    def diagnose(self) -> "Diagnosis":
+        """What is wrong between the pod and its role, and the commands that repair it."""
+        from labkit.doctor import diagnose
+
+        return diagnose(self.evidence())
+
+    def fetch(self, url: str) -> Any:
+        """The JSON at a URL of the cluster's public issuer, fetched as STS does. Raises `LabError`."""
+        if self.connection.fetch is None:
+            raise LabError("This target fetches nothing.", where="lab.fetch", next_command=f"curl {url}")
+        return self.connection.fetch(url)
+
+    def show(self, thing: Any, command: str = "") -> None:
+        """Shows a text, a document, an answer of boto3 or an object of Kubernetes without what differs between runs.
+
+        With `command`, it is shown as that command's answer.
+        """
+        show(thing, command)
+
+    def trail(self, *, event: str = "", who: str = "", decision: str = "", last: int = 0) -> "Calls":
+        """The calls to AWS since this lab was opened, oldest first.
+
+        Args:
+            event: only calls of this name, such as `AssumeRoleWithWebIdentity`.
+            who: only calls of this role, service account or user.
+            decision: only calls that ended so: `allowed`, or the error's code.
+            last: the last so many of them.
+
+        Raises `LabError` where the target keeps no trail.
+        """
+        from labkit.trail import Calls
+
+        self.needs("trail")
+        calls = Calls(self.connection.trail()[self._seen :])
+        return calls.only(event=event, who=who, decision=decision, last=last)
+
+    @property
+    def clock(self) -> Any:
+        """The lab's clock: `lab.clock.advance(hours=2)`, `lab.clock.reset()`. Raises `LabError` without one."""
+        self.needs("clock")
+        return self.connection.clock
+
+    def needs(self, capability: str) -> None:
+        """Returns where the target has this, and raises `LabError` with the reason where it has not."""
+        if capability not in CAPABILITIES:
+            raise UnknownName("capability of a target", capability, CAPABILITIES)
+        if getattr(self.connection, capability) is None:
+            raise LabError(
+                f"The target {self.parameters.target} lacks {CAPABILITIES[capability]}.",
+                where="this cell, and those that build on it",
+                next_command='skip them, or set target = "moto", and run the notebook again',
+            )
+
+    def close(self) -> None:
+        """Closes the connections. The lab goes on; `labkit down` ends it."""
+        self.connection.kubernetes.close()
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
