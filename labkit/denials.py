@@ -30,11 +30,11 @@ def expect_denied(code: str = "AccessDenied") -> Iterator[None]:
         if refusal.get("Code") != code:
             raise NotDenied(
                 f"expected {code}, and AWS said {said}",
-                next_command="lab.diagnose() says what is not as it should be",
+                next="lab.diagnose() says what is not as it should be",
             ) from None
         print(said)
     else:
         raise NotDenied(
             f"expected {code}, and AWS allowed it",
-            next_command="lab.trail(last=3) shows what was decided, and why",
+            next="lab.trail(last=3) shows what was decided, and why",
         )

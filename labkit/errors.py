@@ -10,18 +10,18 @@ class LabError(Exception):
     A notebook shows the text alone, without a traceback: the lines of labkit would tell a learner nothing.
     """
 
-    def __init__(self, what: str, *, where: str = "", next_command: str = ""):
+    def __init__(self, what: str, *, where: str = "", next: str = ""):
         super().__init__(what)
         self.what = what
         self.where = where
-        self.next_command = next_command
+        self.next = next
 
     def __str__(self) -> str:
         lines = [self.what]
         if self.where:
             lines.append(f"where: {self.where}")
-        if self.next_command:
-            lines.append(f"next:  {self.next_command}")
+        if self.next:
+            lines.append(f"next:  {self.next}")
         return "\n".join(lines)
 
     def _render_traceback_(self) -> list[str]:
@@ -32,11 +32,11 @@ class LabError(Exception):
 class UnknownName(LabError):
     """A name that is none of those that are known; the nearest of them is proposed."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "", next_command: str = ""):
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "", next: str = ""):
         known = list(known)
         near = get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         what = f"{name!r} is no {kind}.{hint} There are: {', '.join(known)}."
-        super().__init__(what, where=where, next_command=next_command)
+        super().__init__(what, where=where, next=next)
         self.name = name
         self.nearest = near[0] if near else None

@@ -135,7 +135,7 @@ class Lab:
             raise LabError(
                 "ready takes before=… or through=…, and one of them.",
                 where="lab.ready",
-                next_command='lab.ready(before="iam_role")',
+                next='lab.ready(before="iam_role")',
             )
         made = steps.before(before) if before else steps.through(through)
         bucket.ensure(self)
@@ -183,7 +183,7 @@ class Lab:
     def fetch(self, url: str) -> Any:
         """The JSON at a URL of the cluster's public issuer, fetched as STS does. Raises `LabError`."""
         if self.connection.fetch is None:
-            raise LabError("This target fetches nothing.", where="lab.fetch", next_command=f"curl {url}")
+            raise LabError("This target fetches nothing.", where="lab.fetch", next=f"curl {url}")
         return self.connection.fetch(url)
 
     def show(self, thing: Any, command: str = "") -> None:
@@ -224,7 +224,7 @@ class Lab:
             raise LabError(
                 f"The target {self.parameters.target} lacks {CAPABILITIES[capability]}.",
                 where="this cell, and those that build on it",
-                next_command='skip them, or set target = "moto", and run the notebook again',
+                next='skip them, or set target = "moto", and run the notebook again',
             )
 
     def close(self) -> None:

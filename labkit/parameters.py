@@ -208,7 +208,7 @@ class Parameters(BaseModel):
             raise InvalidParameter(
                 "\n".join(_explain(fault) for fault in error.errors()),
                 where="the lab's parameters; nothing was made",
-                next_command="change it, and run again",
+                next="change it, and run again",
             ) from None
 
     @classmethod
@@ -244,9 +244,7 @@ class Parameters(BaseModel):
 
 
 def _unknown(name: str, where: str = "") -> UnknownName:
-    return UnknownName(
-        "parameter of the lab", name, Parameters.names(), where=where, next_command="rename it, and run again"
-    )
+    return UnknownName("parameter of the lab", name, Parameters.names(), where=where, next="rename it, and run again")
 
 
 def label_value(run: str) -> str:

@@ -149,5 +149,5 @@ def _not_ours(lab: "Lab", present: dict[str, Any], owner: Owner) -> RoleOfAnothe
     return RoleOfAnotherRun(
         f"role-belongs-to-another-run: the role {lab.parameters.role_name} {whose}; it was left as it is.",
         where=lab.role_arn,
-        next_command="choose another role_name, and run again",
+        next="choose another role_name, and run again",
     )

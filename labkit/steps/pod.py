@@ -138,7 +138,7 @@ def delete(lab: "Lab", name: str, namespace: str) -> None:
     raise PodDoesNotRun(
         f"The pod {name} was deleted and is still there after {RUNNING_WITHIN} s.",
         where=f"namespace {namespace}",
-        next_command=f"{lab.kubectl} delete pod {name} -n {namespace} --force",
+        next=f"{lab.kubectl} delete pod {name} -n {namespace} --force",
     )
 
 
@@ -167,7 +167,7 @@ def wait_until_running(lab: "Lab", name: str = NAME, namespace: str = "") -> Non
     raise PodDoesNotRun(
         f"The pod {name} does not run: {words}.",
         where=f"namespace {namespace}",
-        next_command=f"{lab.kubectl} describe pod {name} -n {namespace}",
+        next=f"{lab.kubectl} describe pod {name} -n {namespace}",
     )
 
 

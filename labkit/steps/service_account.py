@@ -135,5 +135,5 @@ def refuse_another_runs(lab: "Lab", metadata: Any, thing: str) -> None:
         raise NotThisRuns(
             f"The {thing} was not made by this run of the lab; it was left as it is.",
             where=f"namespace {lab.parameters.namespace}",
-            next_command="choose another namespace or service_account, and run again",
+            next="choose another namespace or service_account, and run again",
         )

@@ -57,6 +57,6 @@ def target(name: str) -> ModuleType:
         raise LabError(
             f"The target {name} is not part of this version of the lab.",
             where="parameter target",
-            next_command='set target = "moto", and run again',
+            next='set target = "moto", and run again',
         )
     return importlib.import_module(f"labkit.targets.{name}")

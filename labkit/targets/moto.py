@@ -116,7 +116,7 @@ def fetch(state: State, url: str) -> Any:
         raise LabError(
             f"The lab leads to its own issuers alone, and {url!r} is none of them.",
             where="fetch",
-            next_command=f"fetch a URL that begins with https://{issuer_host}/id/",
+            next=f"fetch a URL that begins with https://{issuer_host}/id/",
         )
     there = parts._replace(netloc=f"{host}:{port}").geturl()
     # The name stays the issuer's, in the handshake and in the request: only the address is the lab's.
@@ -124,7 +124,7 @@ def fetch(state: State, url: str) -> Any:
         try:
             answer = client.get(there, headers={"Host": issuer_host}, extensions={"sni_hostname": issuer_host})
         except httpx.HTTPError as error:
-            raise LabError(f"{url} does not answer: {error}", where="fetch", next_command="labkit status") from None
+            raise LabError(f"{url} does not answer: {error}", where="fetch", next="labkit status") from None
     try:
         document = answer.json()
     except json.JSONDecodeError:
@@ -133,7 +133,7 @@ def fetch(state: State, url: str) -> Any:
         raise LabError(
             f"{url} answers {answer.status_code}, {answer.text[:200].strip() or 'and nothing else'}",
             where="fetch",
-            next_command="compare the URL with lab.issuer, or with `aws eks describe-cluster`",
+            next="compare the URL with lab.issuer, or with `aws eks describe-cluster`",
         )
     return document
 
@@ -147,7 +147,7 @@ def _refuse_what_is_elsewhere(parameters: "Parameters", state: State) -> None:
             raise LabError(
                 f"parameter {name} = {wanted!r}: the moto target is in {here}.",
                 where="nothing was made",
-                next_command=f'set {name} = "{here}", and run again',
+                next=f'set {name} = "{here}", and run again',
             )
 
 

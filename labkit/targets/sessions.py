@@ -45,7 +45,7 @@ class BoundSession(boto3.Session):
             raise LabError(
                 f"lab.aws talks to the lab alone, and not to {wanted}.",
                 where=f"lab.aws.client({service_name!r}, endpoint_url=…)",
-                next_command="leave endpoint_url out",
+                next="leave endpoint_url out",
             )
         config = kwargs.get("config")
         kwargs["endpoint_url"] = self.endpoint_url
