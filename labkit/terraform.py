@@ -1,0 +1,152 @@
+"""The role of a run as a Terraform configuration, and what the module in it makes of that.
+
+The module is `iam-role-for-service-accounts` of terraform-aws-modules/iam, which has this name since version 6.
+
+https://registry.terraform.io/modules/terraform-aws-modules/iam/aws/latest/submodules/iam-role-for-service-accounts
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from labkit.parameters import Parameters
+
+SOURCE = "terraform-aws-modules/iam/aws//modules/iam-role-for-service-accounts"
+VERSION = "~> 6.0"
+AUDIENCE = "sts.amazonaws.com"  # the module knows no other
+
+Variables = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What the module makes, of all that this lab compares."""
+
+    name: str
+    """The role's name; a name that ends in `-` is a prefix, to which the AWS provider adds a timestamp."""
+    trust_policy: dict[str, Any]
+    attachments: tuple[str, ...]
+    """The ARNs of the attached policies, sorted."""
+
+
+def variables(parameters: Parameters, provider_arn: str) -> dict[str, Any]:
+    """The module's variables for the role of these parameters; a dict, so that a reader can change one.
+
+    `use_name_prefix` is true in the module itself: the role would be named `my-role-` and a timestamp.
+    """
+    subject = f"{parameters.namespace}:{parameters.service_account}"
+    return {
+        "name": parameters.role_name,
+        "use_name_prefix": False,
+        "oidc_providers": {
+            "this": {"provider_arn": provider_arn, "namespace_service_accounts": [subject]},
+        },
+        "policies": {parameters.policy_arn.rpartition("/")[2]: parameters.policy_arn},
+        "tags": {tag["Key"]: tag["Value"] for tag in parameters.tags},
+    }
+
+
+def configuration(parameters: Parameters, provider_arn: str) -> str:
+    """The run's role as the text of a `main.tf`."""
+    return hcl(variables(parameters, provider_arn))
+
+
+def hcl(module_variables: Variables) -> str:
+    """The text of a `main.tf` that calls the module with these variables, formatted as `terraform fmt` does.
+
+    https://developer.hashicorp.com/terraform/language/modules/syntax
+    """
+    source = _attributes({"source": SOURCE, "version": VERSION}, 1)
+    groups = [source, *_groups(module_variables)]
+    return (
+        'module "irsa" {\n' + "\n\n".join(groups) + "\n}\n\n"
+        'output "role_arn" {\n'
+        '  description = "for the annotation eks.amazonaws.com/role-arn of the service account"\n'
+        "  value       = module.irsa.arn\n"
+        "}\n"
+    )
+
+
+def rendered(module_variables: Variables) -> Rendered:
+    """What the module's templates make of these variables.
+
+    The trust policy is that of the module's `data "aws_iam_policy_document" "assume"`, a statement a provider in the
+    order of their keys, in the shape in which the AWS provider writes it (no empty `Sid`, a list of one as a string).
+
+    https://registry.terraform.io/providers/hashicorp/aws/latest/docs/data-sources/iam_policy_document
+    """
+    operator = module_variables.get("trust_condition_test", "StringEquals")
+    providers = module_variables.get("oidc_providers", {})
+    statements = [_statement(providers[key], operator) for key in sorted(providers)]
+    name = module_variables.get("name", "")
+    return Rendered(
+        name=f"{name}-" if module_variables.get("use_name_prefix", True) else name,
+        trust_policy={"Version": "2012-10-17", "Statement": statements},
+        attachments=tuple(sorted(module_variables.get("policies", {}).values())),
+    )
+
+
+def _statement(provider: Mapping[str, Any], operator: str) -> dict[str, Any]:
+    arn = provider["provider_arn"]
+    # The module takes away all up to the last "provider/"; what is left begins the condition keys.
+    issuer = re.sub(r"^.*provider/", "", arn)
+    subjects = [f"system:serviceaccount:{account}" for account in provider["namespace_service_accounts"]]
+    return {
+        "Effect": "Allow",
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Principal": {"Federated": arn},
+        "Condition": {
+            operator: {
+                f"{issuer}:aud": AUDIENCE,
+                f"{issuer}:sub": subjects[0] if len(subjects) == 1 else subjects,
+            }
+        },
+    }
+
+
+def _groups(values: Variables) -> list[str]:
+    """Attributes in groups with an empty line between them: the simple ones together, each map for itself."""
+    simple = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
+    maps = [{name: value} for name, value in values.items() if isinstance(value, Mapping)]
+    return [_attributes(group, 1) for group in [simple, *maps] if group]
+
+
+def _attributes(values: Variables, depth: int) -> str:
+    """`name = value` lines; the equals signs of neighbours that fit on one line each are aligned."""
+    keys = {name: _key(name) for name in values}
+    width = max((len(key) for name, key in keys.items() if not isinstance(values[name], Mapping)), default=0)
+    lines = []
+    for name, value in values.items():
+        key = keys[name] if isinstance(value, Mapping) else keys[name].ljust(width)
+        lines.append(f"{'  ' * depth}{key} = {_value(value, depth)}")
+    return "\n".join(lines)
+
+
+def _value(value: Any, depth: int) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value)
+        case str():
+            return _quoted(value)
+        case Mapping():
+            return "{\n" + _attributes(value, depth + 1) + "\n" + "  " * depth + "}" if value else "{}"
+        case _:
+            return "[" + ", ".join(_value(item, depth) for item in value) + "]"
+
+
+def _key(name: str) -> str:
+    # A `for` at the start of a map would begin an expression.
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name) and name != "for"
+    return name if plain else _quoted(name)
+
+
+def _quoted(text: str) -> str:
+    """A string of HCL: JSON's escapes, and templates (`${`, `%{`) taken as they are.
+
+    https://developer.hashicorp.com/terraform/language/expressions/strings#escape-sequences
+    """
+    return re.sub(r"([$%])\{", r"\1\1{", json.dumps(text, ensure_ascii=False))
