@@ -147,10 +147,7 @@ class Admission:
             raise _denied(name, response.get("status") or {})
         if patch := response.get("patch"):
             document = {"kind": review.kind.kind, "apiVersion": review.kind.api_version, **(review.obj or {})}
-            try:
-                patched = jsonpatch.apply_patch(document, json.loads(base64.b64decode(patch)))
-            except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, ValueError, TypeError) as error:
-                raise internal(str(error)) from error
+            patched = _patched(document, patch)
             review.obj = {key: value for key, value in patched.items() if key not in ("kind", "apiVersion")}
 
     async def _post(self, webhook: dict, request: dict) -> dict:
@@ -207,9 +204,11 @@ def _mount_token(spec: dict, random: str) -> None:
         containers = []
         for container in spec.get(lists) or ():
             mounts = container.get("volumeMounts") or []
-            if all(there.get("mountPath") != TOKEN_PATH for there in mounts):
-                container, added = {**container, "volumeMounts": [*mounts, mount]}, True
-            containers.append(container)
+            if any(there.get("mountPath") == TOKEN_PATH for there in mounts):
+                containers.append(container)
+            else:
+                containers.append({**container, "volumeMounts": [*mounts, mount]})
+                added = True
         if containers:
             spec[lists] = containers
     if added and not name:
@@ -259,6 +258,30 @@ def _sent(kind: Kind, obj: dict | None) -> dict | None:
     return {"kind": kind.kind, "apiVersion": kind.api_version, **obj, **status}
 
 
+def _patched(document: dict, patch: str) -> dict:
+    """Raises InternalError, in the words of the server's own JSON patch library."""
+    try:
+        operations = json.loads(base64.b64decode(patch))
+    except ValueError as error:
+        raise internal(f"unable to decode JSON patch: {error}") from error
+    for operation in operations:
+        try:
+            document = jsonpatch.apply_patch(document, [operation])
+        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, KeyError) as error:
+            name, path = operation.get("op"), operation.get("path", "")
+            what = "path" if name == "add" or _missing_parent(document, path) else "key"
+            raise internal(f"{name} operation does not apply: doc is missing {what}: {path}: missing value") from error
+    return document
+
+
+def _missing_parent(document: dict, path: str) -> bool:
+    try:
+        jsonpointer.resolve_pointer(document, path.rpartition("/")[0])
+    except jsonpointer.JsonPointerException:
+        return True
+    return False
+
+
 def _denied(name: str, status: dict) -> ApiError:
     message = f'admission webhook "{name}" denied the request'
     if status.get("message"):
@@ -272,7 +295,8 @@ def _denied(name: str, status: dict) -> ApiError:
 
 def _server_error(answer: httpx.Response) -> str:
     if answer.status_code >= 500:
-        text = answer.text.strip() or "unknown"
+        plain = answer.headers.get("content-type", "").startswith("text/")
+        text = (answer.text.strip() if plain else "") or "unknown"
         return f'an error on the server ("{_escaped(text)}") has prevented the request from succeeding'
     return f"the server rejected our request: {answer.status_code} {answer.reason_phrase}"
 

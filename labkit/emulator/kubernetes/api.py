@@ -51,7 +51,7 @@ TEXT = "text/plain;charset=utf-8"
 class ApiServer:
     """An ASGI application (http and websocket) for one cluster.
 
-    ``authority`` signed the certificates of clients, of this server and of kubelets; ``signing_key_pem`` (RSA, PEM) signs
+    ``authority`` signed the certificates of clients, of this server and of kubelets; ``signing_key_pem`` (RSA) signs
     service account tokens; ``issuer`` is their `iss` and the API's own audience; ``kubelet_certificate`` is what this
     server shows to kubelets; ``address`` is `HOST:PORT` as clients reach it. A verified client certificate is read from
     ``scope["state"]["peer"]`` (``common_name`` is the user, ``organizations`` are the groups).
@@ -121,8 +121,8 @@ class ApiServer:
         request = Request.read(scope)
         try:
             request.body = await _body(receive)
-            user = await self._caller(scope, request)
-            response = await self._answer(request, user)
+            request.user = await self._caller(scope, request)
+            response = await self._answer(request)
         except ApiError as error:
             response = respond(error.status(), error.code)
         except Exception as error:
@@ -147,14 +147,13 @@ class ApiServer:
             await send({"type": "websocket.http.response.body", "body": dump(error.status())})
 
         try:
-            user = await self._caller(scope, request)
+            request.user = await self._caller(scope, request)
             if (request.group, request.resource, request.subresource) != ("", "pods", "exec"):
                 raise bad_request("this resource has no WebSocket")
             url = self.kubelets.target(request)
         except ApiError as error:
             await refuse(error)
             return
-        log.debug("exec for %s", user.name)
         await self.kubelets.exec(url, scope, receive, send, refuse)
 
     async def _caller(self, scope: Scope, request: Request) -> User:
@@ -165,21 +164,21 @@ class ApiServer:
             raise denied(user, request.attributes)
         return user
 
-    async def _answer(self, request: Request, user: User) -> Response:
+    async def _answer(self, request: Request) -> Response:
         if not request.resource:
             return self._path(request)
         kind = BY_RESOURCE.get((request.group, request.version, request.resource))
         below = f"{request.resource}/{request.subresource}" if request.subresource else request.resource
         sub = SUBRESOURCE.get((request.group, below)) if request.version == "v1" else None
         if sub and not (kind and not request.subresource):
-            return await self._below(kind, sub, request, user)
+            return await self._below(kind, sub, request)
         if kind is None or request.subresource or (kind.namespaced and request.name and not request.namespace):
             raise unknown_path()
         if request.namespace and not kind.namespaced and kind is not NAMESPACE:
             raise unknown_path()
-        return await self._verb(kind, request, user)
+        return await self._verb(kind, request)
 
-    async def _verb(self, kind: Kind, request: Request, user: User) -> Response:
+    async def _verb(self, kind: Kind, request: Request) -> Response:
         if request.method == "GET":
             request.media_type()
         match request.verb:
@@ -190,18 +189,18 @@ class ApiServer:
             case "watch":
                 return self.resources.watch(kind, request)
             case "create" if not request.name and (request.namespace or not kind.namespaced):
-                return await self.resources.create(kind, request, user)
+                return await self.resources.create(kind, request)
             case "update" if request.name:
-                return await self.resources.update(kind, request, user)
+                return await self.resources.update(kind, request)
             case "patch" if request.name:
-                return await self.resources.patch(kind, request, user)
+                return await self.resources.patch(kind, request)
             case "delete":
-                return await self.resources.delete(kind, request, user)
+                return await self.resources.delete(kind, request)
             case "deletecollection" if "deletecollection" in kind.verbs:
-                return await self.resources.delete_collection(kind, request, user)
+                return await self.resources.delete_collection(kind, request)
         raise method_not_allowed()
 
-    async def _below(self, kind: Kind | None, sub: Subresource, request: Request, user: User) -> Response:
+    async def _below(self, kind: Kind | None, sub: Subresource, request: Request) -> Response:
         if request.verb not in sub.verbs:
             raise method_not_allowed()
         match sub.name:
@@ -217,13 +216,13 @@ class ApiServer:
                 body = request.document(sub.type, sub.kind, "authentication.k8s.io/v1")
                 return respond(self.tokens.request(account, body.get("spec") or {}), 201)
         if kind is None:
-            return self.reviews.answer(sub, request, user)
+            return self.reviews.answer(sub, request)
         match request.verb:
             case "get":
                 return self.resources.get(kind, request)
             case "update":
-                return await self.resources.update(kind, request, user)
-        return await self.resources.patch(kind, request, user)
+                return await self.resources.update(kind, request)
+        return await self.resources.patch(kind, request)
 
     def _bind(self, request: Request) -> Response:
         target = request.document("core.Binding", "Binding", "v1").get("target") or {}
@@ -249,6 +248,9 @@ class ApiServer:
             return Response(200, dump(self.jwks()), "application/jwk-set+json")
         if path in ("/openapi/v3", "/api", "/apis") and path != "/openapi/v3" and self._aggregates(request):
             return Response(200, dump(discovery.aggregated(core=path == "/api")), discovery.AGGREGATED)
+        if path == "/openapi/v2" and b"protobuf" in request.headers.get(b"accept", b""):
+            # kubectl asks for it about a kind that version 3 does not have: `swagger: "2.0"` and no more.
+            return Response(200, b"\x0a\x032.0", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
         document = self._document(path)
         if document is None:
             if path.startswith(("/api/", "/apis/")):
@@ -273,6 +275,10 @@ class ApiServer:
                 return _dumped(discovery.group(group))
             case ["apis", group, "v1"] if group:
                 return _dumped(discovery.resources(group))
+            case ["openapi", "v2"]:
+                return dump(
+                    {"swagger": "2.0", "info": {"title": "Kubernetes", "version": discovery.VERSION}, "paths": {}}
+                )
             case ["openapi", "v3"]:
                 return dump(discovery.openapi_index())
             case ["openapi", "v3", "api", "v1"]:

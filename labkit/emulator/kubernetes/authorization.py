@@ -81,10 +81,8 @@ class Authorization:
                     continue
                 name = f"{binding.name}/{namespace}" if namespace else binding.name
                 who = subject["name"] + (f"/{subject['namespace']}" if subject.get("namespace") else "")
-                yield (
-                    role.object.get("rules") or [],
-                    f'RBAC: allowed by {kind.kind} "{name}" of {role_kind.kind} "{role.name}" to {subject["kind"]} "{who}"',
-                )
+                of = f'{role_kind.kind} "{role.name}" to {subject["kind"]} "{who}"'
+                yield role.object.get("rules") or [], f'RBAC: allowed by {kind.kind} "{name}" of {of}'
 
 
 def denied(user: User, wanted: Attributes) -> ApiError:

@@ -8,6 +8,7 @@ import json
 import platform
 from functools import cache
 
+from labkit.emulator.kubernetes import schema
 from labkit.emulator.kubernetes.kinds import GROUPS, KINDS, SUBRESOURCES, Kind, Subresource
 
 VERSION = "1.36"
@@ -94,7 +95,7 @@ def openapi(name: str) -> bytes:
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": VERSION},
         "paths": paths,
-        "components": {"schemas": {}},
+        "components": {"schemas": _schemas(name)},
     }
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -145,7 +146,15 @@ def _aggregated_resources(name: str) -> list[dict]:
     rows: dict[str, dict] = {}
     for kind in KINDS:
         if kind.group == name:
-            row = _aggregated(kind.plural, kind.kind, kind.group, "v1", kind.namespaced, kind.singular, kind.verbs)
+            row = _aggregated(
+                kind.plural,
+                kind.kind,
+                group=kind.group,
+                version=kind.version,
+                namespaced=kind.namespaced,
+                singular=kind.singular,
+                verbs=kind.verbs,
+            )
             if kind.short_names:
                 row["shortNames"] = list(kind.short_names)
             if kind.categories:
@@ -158,7 +167,13 @@ def _aggregated_resources(name: str) -> list[dict]:
         group, version = (sub.kind_group, sub.kind_version) if sub.kind_group else (sub.group, "v1")
         if not slash:
             rows[sub.name] = _aggregated(
-                sub.name, sub.kind, group, version, sub.namespaced, sub.kind.lower(), sub.verbs
+                sub.name,
+                sub.kind,
+                group=group,
+                version=version,
+                namespaced=sub.namespaced,
+                singular=sub.kind.lower(),
+                verbs=sub.verbs,
             )
         else:
             kind = {"group": group, "version": version, "kind": sub.kind}
@@ -169,7 +184,7 @@ def _aggregated_resources(name: str) -> list[dict]:
 
 
 def _aggregated(
-    plural: str, kind: str, group: str, version: str, namespaced: bool, singular: str, verbs: tuple[str, ...]
+    plural: str, kind: str, *, group: str, version: str, namespaced: bool, singular: str, verbs: tuple[str, ...]
 ) -> dict:
     return {
         "resource": plural,
@@ -178,6 +193,61 @@ def _aggregated(
         "singularResource": singular,
         "verbs": list(verbs),
     }
+
+
+def _schemas(name: str) -> dict:
+    """The types of a group's kinds and all that they are made of."""
+    kinds = {kind.type: kind for kind in KINDS if kind.group == name}
+    kinds |= {sub.type: sub for sub in SUBRESOURCES if sub.group == name and sub.type and sub.type not in kinds}
+    schemas, todo = {}, list(kinds)
+    while todo:
+        type_name = todo.pop()
+        if _reference(type_name) in schemas:
+            continue
+        properties = {}
+        for label, found in schema.struct(type_name).fields.items():
+            properties[label] = _property(found)
+            if "." in found.element:
+                todo.append(found.element)
+        body: dict = {"type": "object", "properties": properties}
+        if kind := kinds.get(type_name):
+            properties |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
+            body["x-kubernetes-group-version-kind"] = [{"group": kind.group, "version": "v1", "kind": kind.kind}]
+        schemas[_reference(type_name)] = body
+    return schemas
+
+
+def _reference(type_name: str) -> str:
+    package, _, name = type_name.partition(".")
+    return f"io.k8s.apimachinery.pkg.apis.meta.v1.{name}" if package == "meta" else f"io.k8s.api.{package}.v1.{name}"
+
+
+def _property(found: schema.Field) -> dict:
+    if "." in found.element:
+        inner = {"allOf": [{"$ref": f"#/components/schemas/{_reference(found.element)}"}]}
+    else:
+        inner = dict(_SIMPLE.get(found.element, {"type": "string"}))
+    if found.wrapped and found.shape == "{}":
+        inner = {"type": "array", "items": inner}
+    match found.shape:
+        case "[]":
+            return {"type": "array", "items": inner}
+        case "{}":
+            return {"type": "object", "additionalProperties": inner}
+    return inner
+
+
+_SIMPLE = {
+    "int32": {"type": "integer", "format": "int32"},
+    "int64": {"type": "integer", "format": "int64"},
+    "bool": {"type": "boolean"},
+    "float64": {"type": "number"},
+    "raw": {"type": "object"},
+    "fields": {"type": "object"},
+    "bytes": {"type": "string", "format": "byte"},
+    "time": {"type": "string", "format": "date-time"},
+    "microtime": {"type": "string", "format": "date-time"},
+}
 
 
 def _paths(kind: Kind) -> dict:

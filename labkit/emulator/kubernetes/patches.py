@@ -66,13 +66,15 @@ def strategic_merge_patch(type_name: str, document: dict, patch: dict) -> dict:
         if key.startswith("$setElementOrder/"):
             name = key.split("/", 1)[1]
             if isinstance(result.get(name), list):
-                result[name] = _ordered(fields.get(name), result[name], order)
+                found = fields.get(name)
+                merge_key = found.merge_key if found else ""
+                result[name] = _in_order(result[name], order, document.get(name) or [], merge_key)
     return result
 
 
 def _merged(found: Field | None, old: object, new: object) -> object:
     if isinstance(new, dict) and (found is None or found.shape != "[]"):
-        if found is not None and found.shape == "{}" or found is None:
+        if found is None or found.shape == "{}":
             return merge_patch(old, {key: value for key, value in new.items() if not key.startswith("$")})
         name = found.element if "." in found.element else ""
         return strategic_merge_patch(name, old if isinstance(old, dict) else {}, new)
@@ -80,7 +82,7 @@ def _merged(found: Field | None, old: object, new: object) -> object:
         return new
     old = old if isinstance(old, list) else []
     if not found.merge_key:
-        return [*old, *(item for item in new if item not in old)]
+        return _in_order([*old, *(item for item in new if item not in old)], new, old, "")
     return _merged_list(found, old, new)
 
 
@@ -99,15 +101,51 @@ def _merged_list(found: Field, old: list, new: list) -> list:
             result.append(strategic_merge_patch(found.element, {}, item))
         else:
             result[at] = strategic_merge_patch(found.element, result[at], item)
+    return _in_order(result, new, old, key)
+
+
+def _in_order(items: list, order: list, old: list, key: str) -> list:
+    """The items of the patch in its order, among them the server's own where they were; new ones come first."""
+
+    def name(item: object) -> object:
+        return item.get(key) if isinstance(item, dict) and key else item
+
+    wanted, there = [name(item) for item in order], [name(item) for item in old]
+    patched = sorted((item for item in items if name(item) in wanted), key=lambda item: wanted.index(name(item)))
+    own = [item for item in items if name(item) not in wanted]
+    result = []
+    while own and patched:
+        left, right = name(own[0]), name(patched[0])
+        own_first = left in there and right in there and there.index(left) < there.index(right)
+        result.append((own if own_first else patched).pop(0))
+    return [*result, *own, *patched]
+
+
+def merged(type_name: str, old: dict, new: dict) -> dict:
+    """What server-side apply makes of an object: maps and lists by key are joined, the rest is replaced."""
+    fields = struct(type_name).fields
+    result = dict(old)
+    for key, value in new.items():
+        found, there = fields.get(key), old.get(key)
+        if found is None or there is None or found.atomic:
+            result[key] = value
+        elif found.shape == "{}":
+            result[key] = {**there, **value}
+        elif found.shape == "[]" and found.list_type == "set":
+            result[key] = [*there, *(item for item in value if item not in there)]
+        elif found.shape == "[]" and found.list_type == "map":
+            result[key] = _joined(found, there, value)
+        elif found.shape == "" and "." in found.element:
+            result[key] = merged(found.element, there, value)
+        else:
+            result[key] = value
     return result
 
 
-def _ordered(found: Field | None, items: list, order: list) -> list:
-    key = found.merge_key if found else ""
+def _joined(found: Field, old: list, new: list) -> list:
+    def name(item: dict) -> tuple:
+        return tuple(item.get(key, "TCP" if key == "protocol" else None) for key in found.keys)
 
-    def place(item: object) -> int:
-        wanted = [entry.get(key) if isinstance(entry, dict) else entry for entry in order]
-        value = item.get(key) if isinstance(item, dict) else item
-        return wanted.index(value) if value in wanted else len(wanted)
-
-    return sorted(items, key=place)
+    wanted = {name(item): item for item in new}
+    result = [merged(found.element, item, wanted.pop(name(item), {})) for item in old]
+    return [*result, *wanted.values()]

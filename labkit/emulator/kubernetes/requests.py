@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 import yaml
 
 from labkit.emulator.kubernetes import protobuf, schema
+from labkit.emulator.kubernetes.authentication import ANONYMOUS, User
 from labkit.emulator.kubernetes.authorization import Attributes
 from labkit.emulator.kubernetes.kinds import BY_NAME, SUBRESOURCES
 from labkit.emulator.kubernetes.status import ApiError, bad_request, invalid, not_acceptable, unsupported
@@ -57,6 +58,8 @@ class Request:
     namespace: str = ""
     name: str = ""
     warnings: list[str] = field(default_factory=list)
+    user: User = ANONYMOUS
+    applies: bool = False
 
     @classmethod
     def read(cls, scope: dict[str, Any]) -> "Request":
@@ -214,15 +217,12 @@ class Request:
     def _check_kind(self, given_version: str, given: str, kind: str, api_version: str) -> None:
         version = api_version.rpartition("/")[2]
         if given and given != kind:
-            group = given_version.rpartition("/")[0]
             if given not in KNOWN_KINDS:
                 text = f'no kind "{given}" is registered for version "{given_version}" in scheme {SCHEME}'
                 raise bad_request(f'{given} in version "{version}" cannot be handled as a {kind}: {text}')
             package = api_version.rpartition("/")[0].split(".")[0] or "core"
             text = f"converting (v1.{given}) to ({package}.{kind}): unknown conversion"
-            raise bad_request(
-                f'{given} in version "{given_version.rpartition("/")[2] or group}" cannot be handled as a {kind}: {text}'
-            )
+            raise bad_request(f'{given} in version "{version}" cannot be handled as a {kind}: {text}')
         if given_version and given_version != api_version:
             text = f'no kind "{kind}" is registered for version "{given_version}" in scheme {SCHEME}'
             raise _unhandled(kind, api_version, text)

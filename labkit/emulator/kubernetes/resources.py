@@ -9,8 +9,8 @@ import random
 
 from labkit.emulator.kubernetes import defaults, patches, schema, writes
 from labkit.emulator.kubernetes.admission import Admission, Review
-from labkit.emulator.kubernetes.authentication import User
 from labkit.emulator.kubernetes.kinds import NAMESPACE, POD, Kind
+from labkit.emulator.kubernetes.managers import Writer, applied, created, updated
 from labkit.emulator.kubernetes.names import suffix
 from labkit.emulator.kubernetes.requests import YAML, Request, Response, parse, respond
 from labkit.emulator.kubernetes.selectors import field_selector, label_selector
@@ -21,6 +21,7 @@ from labkit.emulator.kubernetes.status import (
     conflict,
     expired,
     forbidden,
+    forbidden_field,
     invalid,
     modified,
     required,
@@ -120,13 +121,18 @@ class Resources:
 
     # Writing
 
-    async def create(self, kind: Kind, request: Request, user: User) -> Response:
+    async def create(self, kind: Kind, request: Request) -> Response:
         dry_run = request.dry_run("CreateOptions")
         obj = request.document(kind.type, kind.kind, kind.api_version)
-        return await self._create(kind, request, user, obj, dry_run)
+        return await self._create(kind, request, obj, dry_run=dry_run)
 
     async def _create(
-        self, kind: Kind, request: Request, user: User, obj: dict, dry_run: bool, managers: bytes = b""
+        self,
+        kind: Kind,
+        request: Request,
+        obj: dict,
+        *,
+        dry_run: bool,
     ) -> Response:
         obj = self._prepared(kind, request, obj)
         metadata = obj["metadata"]
@@ -134,12 +140,13 @@ class Resources:
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
         if kind.namespaced:
             self._require_namespace(kind, metadata)
+        sent = obj
         review = Review(
             kind,
             "CREATE",
             metadata.get("name", ""),
             metadata.get("namespace", ""),
-            user,
+            request.user,
             defaults.with_defaults(kind, obj),
             dry_run=dry_run,
             warnings=request.warnings,
@@ -149,23 +156,24 @@ class Resources:
         if kind is POD:
             quality = defaults.quality_of_service(obj["spec"])
             obj = {**obj, "status": {"phase": "Pending", "qosClass": quality}}
-        stored = self.storage.create(kind, obj, managers, dry_run=dry_run)
+        owned = created(kind.type, sent, self._writer(kind, request), self.storage.now())
+        stored = self.storage.create(kind, obj, owned, dry_run=dry_run)
         return self._answer(kind, stored, request, 201)
 
-    async def update(self, kind: Kind, request: Request, user: User) -> Response:
+    async def update(self, kind: Kind, request: Request) -> Response:
         dry_run = request.dry_run("UpdateOptions")
         obj = request.document(kind.type, kind.kind, kind.api_version)
         obj = self._prepared(kind, request, obj)
         before = self.storage.get(kind, self._namespace(kind, request), request.name)
-        stored = await self._update(kind, request, user, before, obj, dry_run)
+        stored = await self._update(kind, request, before, obj, dry_run=dry_run)
         return self._answer(kind, stored, request)
 
-    async def patch(self, kind: Kind, request: Request, user: User) -> Response:
+    async def patch(self, kind: Kind, request: Request) -> Response:
         dry_run = request.dry_run("PatchOptions")
         if request.content_type not in PATCHES:
             raise unsupported_media_type()
         if request.content_type == patches.APPLY:
-            return await self._apply(kind, request, user, dry_run)
+            return await self._apply(kind, request, dry_run)
         try:
             patch, _ = parse(request.body)
         except ValueError as error:
@@ -176,7 +184,7 @@ class Resources:
             request.warnings.clear()
             obj = self._patched(kind, request, before, patch)
             try:
-                stored = await self._update(kind, request, user, before, obj, dry_run)
+                stored = await self._update(kind, request, before, obj, dry_run=dry_run)
             except ApiError as error:
                 # Somebody wrote in between: a patch that names no version is tried again on the new one.
                 given = isinstance(patch, dict) and (patch.get("metadata") or {}).get("resourceVersion")
@@ -198,32 +206,50 @@ class Resources:
             changed = patches.merge_patch(document, patch)
         else:
             changed = patches.strategic_merge_patch(kind.type, document, patch)
+
+        def refusal(text: str) -> ApiError:
+            strategic = request.content_type == patches.STRATEGIC
+            shown = f'"{_go_map(patch)}"' if strategic else dump(dump(changed).decode()).decode()
+            return invalid("", "", "", [Cause("patch", f"Invalid value: {shown}: {text}")])
+
         try:
             obj, unknown = schema.decode(kind.type, changed)
         except schema.WrongType as error:
-            raise invalid("", "", "", [Cause("patch", f'Invalid value: "{_go_map(patch)}": {error}')]) from error
-
-        def refusal(text: str) -> ApiError:
-            return invalid("", "", "", [Cause("patch", f'Invalid value: "{_go_map(patch)}": {text}')])
+            raise refusal(str(error)) from error
 
         request.field_validation(unknown, [], refusal)
         return self._prepared(kind, request, {k: v for k, v in obj.items() if k not in ("kind", "apiVersion")})
 
-    async def _apply(self, kind: Kind, request: Request, user: User, dry_run: bool) -> Response:
+    async def _apply(self, kind: Kind, request: Request, dry_run: bool) -> Response:
         if not request.query.get("fieldManager"):
             cause = required("fieldManager", "is required for apply patch")
             raise invalid("PatchOptions", "meta.k8s.io", "", [cause])
+        request.applies = True
         request.headers[b"content-type"] = YAML.encode()
         obj = self._prepared(kind, request, request.document(kind.type, kind.kind, kind.api_version))
         before = self.storage.find(kind, self._namespace(kind, request), request.name)
         if before is None:
-            return await self._create(kind, request, user, obj, dry_run)
-        merged = patches.strategic_merge_patch(kind.type, before.object, obj)
-        stored = await self._update(kind, request, user, before, merged, dry_run)
+            return await self._create(kind, request, obj, dry_run=dry_run)
+        force = request.query.get("force", "").lower() in ("true", "1")
+        writer, now = self._writer(kind, request), self.storage.now()
+        result, owned = applied(before.managers, kind.type, before.object, obj, writer, now=now, force=force)
+        stored = await self._update(kind, request, before, result, dry_run=dry_run, owned=owned)
         return self._answer(kind, stored, request)
 
+    @staticmethod
+    def _writer(kind: Kind, request: Request) -> Writer:
+        operation = "Apply" if request.method == "PATCH" and request.applies else "Update"
+        return Writer(request.manager, operation, kind.api_version, request.subresource)
+
     async def _update(
-        self, kind: Kind, request: Request, user: User, before: Stored, obj: dict, dry_run: bool
+        self,
+        kind: Kind,
+        request: Request,
+        before: Stored,
+        obj: dict,
+        *,
+        dry_run: bool,
+        owned: bytes | None = None,
     ) -> Stored:
         metadata = dict(obj["metadata"])
         version = metadata.pop("resourceVersion", "")
@@ -244,8 +270,10 @@ class Resources:
         if "deletionTimestamp" in before.metadata:
             new = set(metadata.get("finalizers") or ()) - set(before.metadata.get("finalizers") or ())
             if new:
-                message = f"Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {sorted(new)}"
-                cause = Cause("metadata.finalizers", message, "FieldValueForbidden")
+                why = (
+                    f"no new finalizers can be added if the object is being deleted, found new finalizers {sorted(new)}"
+                )
+                cause = forbidden_field("metadata.finalizers", why)
                 raise invalid(kind.kind, kind.group, before.name, [cause])
         obj = self._parts(kind, request.subresource, {**obj, "metadata": metadata}, before)
         review = Review(
@@ -253,7 +281,7 @@ class Resources:
             "UPDATE",
             before.name,
             before.namespace,
-            user,
+            request.user,
             defaults.with_defaults(kind, obj),
             before.object,
             request.subresource,
@@ -266,7 +294,10 @@ class Resources:
             "metadata": _ordered(obj["metadata"], before.metadata),
             **{k: v for k, v in obj.items() if k != "metadata"},
         }
-        return writes.store(self.storage, kind, before, obj, before.managers, dry_run=dry_run)
+        if owned is None:
+            writer = self._writer(kind, request)
+            owned = updated(before.managers, kind.type, before.object, obj, writer, now=self.storage.now())
+        return writes.store(self.storage, kind, before, obj, owned, dry_run=dry_run)
 
     @staticmethod
     def _parts(kind: Kind, subresource: str, obj: dict, before: Stored) -> dict:
@@ -284,10 +315,10 @@ class Resources:
 
     # Deleting
 
-    async def delete(self, kind: Kind, request: Request, user: User) -> Response:
+    async def delete(self, kind: Kind, request: Request) -> Response:
         options = self._options(request)
         stored = self.storage.get(kind, self._namespace(kind, request), request.name)
-        stored, gone = await self._delete(kind, stored, options, user)
+        stored, gone = await self._delete(kind, stored, options, request)
         if kind.echo or not gone:
             return self._answer(kind, stored, request)
         details = {"name": stored.name} | ({"group": kind.group} if kind.group else {})
@@ -295,14 +326,14 @@ class Resources:
         status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
         return respond(status)
 
-    async def delete_collection(self, kind: Kind, request: Request, user: User) -> Response:
+    async def delete_collection(self, kind: Kind, request: Request) -> Response:
         options = self._options(request)
         selection = self._selection(kind, request)
         found = [s for s in self.storage.list(kind, selection.namespace) if selection.matches(s)]
         gone = []
         for stored in found:
             try:
-                gone.append((await self._delete(kind, stored, options, user))[0])
+                gone.append((await self._delete(kind, stored, options, request))[0])
             except ApiError as error:
                 if error.code != 404:
                     raise
@@ -310,9 +341,11 @@ class Resources:
         metadata = dump({"resourceVersion": str(self.storage.version)})
         return respond(head + metadata + b',"items":[' + b",".join(stored.text for stored in gone) + b"]}")
 
-    async def _delete(self, kind: Kind, stored: Stored, options: dict, user: User) -> tuple[Stored, bool]:
+    async def _delete(self, kind: Kind, stored: Stored, options: dict, request: Request) -> tuple[Stored, bool]:
         dry_run = bool(options.get("dryRun"))
-        review = Review(kind, "DELETE", stored.name, stored.namespace, user, None, stored.object, dry_run=dry_run)
+        review = Review(
+            kind, "DELETE", stored.name, stored.namespace, request.user, None, stored.object, dry_run=dry_run
+        )
         await self.admission.admit(review)
         current = self.storage.get(kind, stored.namespace, stored.name)
         return writes.delete(self.storage, kind, current, options, dry_run=dry_run)
@@ -429,9 +462,8 @@ def _ordered(new: dict, old: dict) -> dict:
 
 
 def _status(kind: Kind, status: dict) -> dict:
-    if kind is POD:
-        if status.get("podIP") and not status.get("podIPs"):
-            status = {**status, "podIPs": [{"ip": status["podIP"]}]}
+    if kind is POD and status.get("podIP") and not status.get("podIPs"):
+        return {**status, "podIPs": [{"ip": status["podIP"]}]}
     return status
 
 

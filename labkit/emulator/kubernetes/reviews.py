@@ -16,7 +16,7 @@ class Reviews:
     def __init__(self, tokens: Tokens, authorization: Authorization):
         self.tokens, self.authorization = tokens, authorization
 
-    def answer(self, sub: Subresource, request: Request, user: User) -> Response:
+    def answer(self, sub: Subresource, request: Request) -> Response:
         api_version = f"{sub.group}/v1"
         body = request.document(sub.type, sub.kind, api_version)
         spec = body.get("spec") or {}
@@ -24,11 +24,11 @@ class Reviews:
             case "TokenReview":
                 status = self._token(spec)
             case "SelfSubjectReview":
-                status = {"userInfo": user.info()}
+                status = {"userInfo": request.user.info()}
             case "SelfSubjectRulesReview":
-                status = self._rules(user, spec)
+                status = self._rules(request.user, spec)
             case "SelfSubjectAccessReview":
-                status = self._access(user, spec, request, sub.kind)
+                status = self._access(request.user, spec, request, sub.kind)
             case _:
                 groups = tuple(spec.get("groups") or ())
                 subject = User(spec.get("user", ""), groups, spec.get("uid", ""), spec.get("extra") or {})

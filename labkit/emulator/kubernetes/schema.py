@@ -38,7 +38,7 @@ class Field:
 
     @property
     def go_type(self) -> str:
-        element = self.element.split(".")[-1]
+        element = self.element.rpartition(".")[2]
         element = f"v1.{element}" if "." in self.element else element
         return {"": "", "[]": "[]", "{}": "map[string]"}[self.shape] + element
 
@@ -105,14 +105,16 @@ def decode(type_name: str, value: dict) -> tuple[dict, list[str]]:
     Nulls, empty lists and empty maps are dropped, as Go's encoder drops them. Raises ``WrongType``.
     """
     unknown: list[str] = []
-    root = type_name.split(".")[-1]
+    root = type_name.rpartition(".")[2]
     if not isinstance(value, dict):
         raise WrongType(f"json: cannot unmarshal {_json_type(value)} into Go value of type v1.{root}")
-    kept = _struct(struct(type_name), value, root, "", unknown, ("kind", "apiVersion"))
+    kept = _struct(struct(type_name), value, root, "", unknown, also=("kind", "apiVersion"))
     return kept, unknown
 
 
-def _struct(kind: Struct, value: dict, owner: str, path: str, unknown: list[str], also: tuple[str, ...] = ()) -> dict:
+def _struct(
+    kind: Struct, value: dict, owner: str, path: str, unknown: list[str], *, also: tuple[str, ...] = ()
+) -> dict:
     kept = {}
     for key, inner in value.items():
         found = kind.fields.get(key)
@@ -147,8 +149,8 @@ def _element(found: Field, value: object, owner: str, path: str, unknown: list[s
         if value is None:
             return {}
         if not isinstance(value, dict):
-            _refuse(value, owner, path, f"v1.{element.split('.')[-1]}")
-        return _struct(struct(element), value, element.split(".")[-1], path, unknown)
+            _refuse(value, owner, path, f"v1.{element.rpartition('.')[2]}")
+        return _struct(struct(element), value, element.rpartition(".")[2], path, unknown)
     if element in TEXTS:
         good = isinstance(value, str) or (value is None and element != "string")
     elif element == "bool":

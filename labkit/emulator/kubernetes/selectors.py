@@ -64,8 +64,8 @@ def _values(tokens: list[str], at: int) -> tuple[set[str], int]:
     while end < len(tokens) and tokens[end] != ")":
         end += 1
     if end == len(tokens):
-        raise _unparsable("", "',' or ')'")
-    return {token for token in tokens[at + 1 : end] if token != ","}, end + 1
+        raise bad_request("found '', expected: ',' or ')'")
+    return set(tokens[at + 1 : end]) - {","}, end + 1
 
 
 def _unparsable(found: str, expected: str) -> Exception:

@@ -154,7 +154,7 @@ def _kubelet_error(code: int, text: str) -> ApiError:
         return bad_request(text)
     if code == 404:
         return ApiError(404, "NotFound", text or "the server could not find the requested resource", {})
-    if code == 401 or code == 403:
+    if code in (401, 403):
         return ApiError(code, "Forbidden" if code == 403 else "Unauthorized", text)
     return internal(text or f"the kubelet answered {code}")
 

@@ -72,12 +72,6 @@ class Tokens:
         bound, bound_kind, reference = None, None, spec.get("boundObjectRef")
         if reference:
             bound, bound_kind = self._bound(account, reference)
-            reference = {
-                "kind": bound_kind.kind,
-                "apiVersion": bound_kind.api_version,
-                "name": bound.name,
-                "uid": bound.uid,
-            }
         now = int(self.clock.now())
         extend = seconds == EXTENDED and bound_kind is POD and audiences == [self.issuer]
         lifetime = YEAR if extend else seconds
@@ -166,9 +160,8 @@ class Tokens:
             )
             raise conflict(kind, name, why, called=kind.kind)
         if kind is POD and bound.object["spec"].get("serviceAccountName") != account.name:
-            raise bad_request(
-                f'cannot bind token for serviceaccount "{account.name}" to pod running with different serviceaccount name.'
-            )
+            why = "to pod running with different serviceaccount name."
+            raise bad_request(f'cannot bind token for serviceaccount "{account.name}" {why}')
         return bound, kind
 
     def _kubernetes_claim(self, account: Stored, kind: Kind | None, bound: Stored | None) -> dict:

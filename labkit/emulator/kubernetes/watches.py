@@ -6,7 +6,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from labkit.emulator.kubernetes.kinds import Kind
 from labkit.emulator.kubernetes.selectors import Matcher
@@ -45,6 +45,7 @@ class Watch:
     initial_end: bool
     bookmarks: bool
     seconds: float
+    _marked: int = field(default=0, init=False)
 
     async def events(self) -> AsyncIterator[bytes]:
         """Lines of JSON until the time is over."""
@@ -74,7 +75,8 @@ class Watch:
                 except TimeoutError:
                     if time.monotonic() >= deadline - 0.01:
                         return
-                    yield self._bookmark(final=False)
+                    if self.storage.version != self._marked:
+                        yield self._bookmark(final=False)
                     bookmark_at = self._next_bookmark(deadline)
                     continue
                 lines = [self._event(change)]
@@ -87,7 +89,7 @@ class Watch:
 
     def _first(self) -> tuple[list[bytes], bool]:
         if self.start is None:
-            found = [stored for stored in self.storage.list(self.kind, self.selection.namespace)]
+            found = self.storage.list(self.kind, self.selection.namespace)
             lines = [self._line("ADDED", stored) for stored in found if self.selection.matches(stored)]
             if self.initial_end:
                 lines.append(self._bookmark(final=True))
@@ -110,13 +112,16 @@ class Watch:
             return self._line("MODIFIED", change.stored)
         if now:
             return self._line("ADDED", change.stored)
-        return self._line("DELETED", change.stored) if before else b""
+        if not before:
+            return b""
+        return self._line("DELETED", change.stored if change.type == "DELETED" else _left(change))
 
     def _line(self, type_: str, stored: Stored) -> bytes:
         return b'{"type":"' + type_.encode() + b'","object":' + self.render(stored) + b"}\n"
 
     def _bookmark(self, *, final: bool) -> bytes:
-        metadata: dict = {"resourceVersion": str(self.storage.version)}
+        self._marked = self.storage.version
+        metadata: dict = {"resourceVersion": str(self._marked)}
         if final:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
         body = {"kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": metadata}
@@ -129,6 +134,12 @@ class Watch:
         now = time.monotonic()
         last = deadline - 2
         return min(now + BOOKMARK_SECONDS, last) if now < last else deadline
+
+
+def _left(change: Change) -> Stored:
+    """An object that was changed so that it is selected no longer: what it was, at the version of the change."""
+    metadata = {**change.before.metadata, "resourceVersion": str(change.version)}
+    return Stored({**change.before.object, "metadata": metadata}, change.before.managers)
 
 
 def error_line(error: ApiError) -> bytes:

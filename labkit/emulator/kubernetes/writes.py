@@ -57,9 +57,9 @@ def delete(
         # The last version of a pod says that it was deleted and with which grace: watchers read that.
         last = _deleted(storage, stored, [], 0)
         return storage.remove(kind, storage.replace(kind, stored, last, stored.managers)), True
-    if "deletionTimestamp" in stored.metadata and finalizers == list(stored.metadata.get("finalizers") or ()):
-        if grace >= stored.metadata.get("deletionGracePeriodSeconds", 0):
-            return stored, False
+    already = "deletionTimestamp" in stored.metadata and finalizers == list(stored.metadata.get("finalizers") or ())
+    if already and grace >= stored.metadata.get("deletionGracePeriodSeconds", 0):
+        return stored, False
     return storage.replace(kind, stored, _deleted(storage, stored, finalizers, grace), stored.managers), False
 
 
