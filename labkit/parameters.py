@@ -66,7 +66,7 @@ def read_cells(cells: Iterable[str], namespace: Mapping[str, Any]) -> dict[str, 
             literal = _literal(value)
             if name in known and literal is not _NOT_LITERAL:
                 found[name] = literal
-            elif name in known and is_parameters_cell and name in namespace:
+            elif name in known and is_parameters_cell and isinstance(namespace.get(name), str):
                 found[name] = namespace[name]
             elif is_parameters_cell and name not in known and literal is not _NOT_LITERAL:
                 where = "what papermill was given" if injected else "the notebook's cell of parameters"

@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from labkit.emulator import process
+from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
 from labkit.errors import LabError
@@ -53,6 +55,11 @@ def up(parameters: "Parameters") -> Connection:
 def down() -> None:
     """Ends the lab and what it started."""
     process.stop(Folder.find())
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """What a kernel of this target may see of these variables: nothing that leads to another AWS, cluster or proxy."""
+    return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
 
 
 def session(state: State) -> "BoundSession":

@@ -1,0 +1,155 @@
+"""One run of a notebook through papermill: the steps' results, what the pod answered, and the executed notebook."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from labkit import checks, showing, targets
+from labkit.errors import LabError
+from labkit.parameters import Parameters
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an executed notebook says of itself."""
+
+    output: Path
+    """The executed notebook."""
+    parameters: Parameters
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    """The reports of the steps' checks, in order; see `labkit.checks.Check.as_json`."""
+    answers: list[dict[str, str]] = field(default_factory=list)
+    """What was answered to commands: `{"command": …, "answer": …}`."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check found everything as it should be."""
+        return all(check["ok"] for check in self.checks)
+
+
+class RunFailed(LabError):
+    """A cell failed. The executed notebook is written up to it, with a banner at that cell."""
+
+    def __init__(self, what: str, run: Run, *, where: str = "", next: str = ""):
+        super().__init__(what, where=where, next=next)
+        self.run = run
+
+
+def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] | None = None) -> Run:
+    """Executes a notebook with these parameters and writes it to `output`.
+
+    The kernel sees the environment of the parameters' target: on moto, no AWS or proxy variable of this machine.
+
+    Raises:
+        UnknownName, InvalidParameter: before anything is made.
+        RunFailed: a cell failed; `output` is written.
+
+    https://papermill.readthedocs.io/en/latest/usage-execute.html
+    """
+    notebook, output, given = Path(notebook), Path(output), dict(parameters or {})
+    validated = Parameters.checked(**given)
+    if not notebook.is_file():
+        raise LabError(f"There is no notebook {notebook}.", where="labkit.run", next="ls notebooks/")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    # papermill warns of parameters that the notebook does not list; those were validated above.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    failure = None
+    with _environment(targets.target(validated.target).environment(os.environ)):
+        try:
+            papermill.execute_notebook(str(notebook), str(output), parameters=given, progress_bar=False)
+        except PapermillExecutionError as error:
+            failure = error
+    executed = normalize(nbformat.read(output, as_version=4))
+    nbformat.write(executed, output)
+    done = read(executed, output, validated)
+    if failure is not None:
+        raise RunFailed(
+            _without_colour(f"{failure.ename}: {failure.evalue}"),
+            done,
+            where=f"{output}, In [{failure.exec_count}]: {_first_line(failure.source)}",
+            next=f"jupyter lab {output}",
+        )
+    return done
+
+
+def read(executed: NotebookNode, output: Path, parameters: Parameters) -> Run:
+    """What the outputs of an executed notebook hold: the steps' checks and the commands' answers."""
+    data = [part["data"] for cell in executed.cells for part in cell.get("outputs", []) if "data" in part]
+    return Run(
+        output=output,
+        parameters=parameters,
+        checks=[bundle[checks.MIME] for bundle in data if checks.MIME in bundle],
+        answers=[bundle[showing.MIME] for bundle in data if showing.MIME in bundle],
+    )
+
+
+def normalize(notebook: NotebookNode) -> NotebookNode:
+    """The notebook without what differs between two executions: papermill's and the widgets' metadata, times, ids.
+
+    It is changed in place and returned.
+    """
+    for name in ("papermill", "widgets"):
+        notebook.metadata.pop(name, None)
+    # The notebook is the same with the next patch release of Python.
+    notebook.metadata.get("language_info", {}).pop("version", None)
+    taken: set[str] = set()
+    for number, cell in enumerate(notebook.cells):
+        for name in ("papermill", "execution"):
+            cell.metadata.pop(name, None)
+        if "injected-parameters" in cell.metadata.get("tags", []) or _is_banner(cell) or cell.get("id", "") in taken:
+            cell["id"] = f"papermill-{number}"
+        taken.add(cell.get("id", ""))
+        if "outputs" in cell:
+            cell["outputs"] = _joined(cell["outputs"])
+    return notebook
+
+
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """One output for each stretch of a stream, however many messages it came in; no views of widgets that are gone."""
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if last is not None and output.output_type == "stream" == last.output_type and output.name == last.name:
+            last["text"] += output.text
+            continue
+        output.get("data", {}).pop(WIDGET_VIEW, None)
+        joined.append(output)
+    return joined
+
+
+def _is_banner(cell: NotebookNode) -> bool:
+    return any(tag.startswith("papermill-error-cell") for tag in cell.metadata.get("tags", []))
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    # papermill starts the kernel with the environment of its own process.
+    kept = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(variables)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+def _first_line(source: str) -> str:
+    return next((line for line in source.splitlines() if line.strip() and not line.startswith("#")), "")
+
+
+def _without_colour(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)

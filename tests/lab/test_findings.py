@@ -1,0 +1,235 @@
+"""Each cause is found where it is, with the command that repairs it, and nothing is found where all is well."""
+
+import copy
+import json
+import shlex
+
+import pytest
+
+from labkit import doctor, steps
+from labkit.evidence import Caller, Evidence
+from labkit.parameters import Parameters
+from labkit.steps import iam_role, pod, service_account
+from labkit.targets import Connection
+
+ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
+NAME = ISSUER.removeprefix("https://")
+OTHER = NAME.replace("0123", "FFFF")
+PARAMETERS = Parameters.checked()
+CONNECTION = Connection(
+    aws=None, kubernetes=None, issuer=ISSUER, account_id="123456789012", webhook_restored_by="labkit reset"
+)
+ROLE_ARN = "arn:aws:iam::123456789012:role/my-role"
+
+
+def a_pod():
+    made = pod.build(PARAMETERS)
+    made["spec"]["containers"][0]["env"] = [{"name": "AWS_ROLE_ARN", "value": ROLE_ARN}]
+    token = {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}
+    made["spec"]["volumes"] = [{"name": "aws-iam-token", "projected": {"sources": [{"serviceAccountToken": token}]}}]
+    made["status"] = {"phase": "Running"}
+    return made
+
+
+def everything_right():
+    return {
+        "provider_arns": [CONNECTION.provider_arn],
+        "provider": {"Url": NAME, "ClientIDList": ["sts.amazonaws.com"], "ThumbprintList": []},
+        "role": {
+            "Arn": ROLE_ARN,
+            "AssumeRolePolicyDocument": iam_role.build(PARAMETERS, CONNECTION.provider_arn),
+            "Tags": PARAMETERS.tags,
+        },
+        "attached_policies": [PARAMETERS.policy_arn],
+        "service_account": service_account.build(PARAMETERS, ROLE_ARN),
+        "service_accounts": ["default", "my-service-account"],
+        "pod": a_pod(),
+        "webhook": {"metadata": {"name": "pod-identity-webhook"}},
+        "caller": Caller("arn:aws:sts::123456789012:assumed-role/my-role/botocore-session-1"),
+    }
+
+
+def evidence(**facts):
+    found = Evidence(PARAMETERS, CONNECTION)
+    # What is set is not read: no connection is used.
+    found.__dict__.update(everything_right() | facts)
+    return found
+
+
+def check(step, **facts):
+    return [finding.id for finding in steps.step(step).check(evidence(**facts))]
+
+
+def trusting(change):
+    role = copy.deepcopy(everything_right()["role"])
+    change(role["AssumeRolePolicyDocument"]["Statement"][0])
+    return {"role": role}
+
+
+@pytest.mark.parametrize("step", steps.ORDER)
+def test_nothing_is_found_where_all_is_well(step):
+    assert check(step) == []
+    assert all(row.right for row in steps.step(step).rows(evidence()))
+
+
+def conditions(operator="StringEquals", sub=PARAMETERS.subject, aud="sts.amazonaws.com", issuer=NAME):
+    block = {f"{issuer}:sub": sub, f"{issuer}:aud": aud}
+    return lambda statement: statement.update(Condition={operator: {k: v for k, v in block.items() if v is not None}})
+
+
+@pytest.mark.parametrize(
+    ("id", "change"),
+    [
+        ("trust-policy-action-wrong", lambda s: s.update(Action="sts:AssumeRole")),
+        ("trust-policy-provider-mismatch", lambda s: s.update(Principal={"Service": "ec2.amazonaws.com"})),
+        (
+            "trust-policy-provider-mismatch",
+            lambda s: s.update(Principal={"Federated": f"arn:aws:iam::123456789012:oidc-provider/{OTHER}"}),
+        ),
+        ("trust-policy-condition-key-of-another-issuer", conditions(issuer=OTHER)),
+        ("trust-policy-sub-mismatch", conditions(sub="system:serviceaccount:kube-system:my-service-account")),
+        ("trust-policy-sub-mismatch", conditions("StringLike", sub="system:serviceaccount:other:*")),
+        (
+            "trust-policy-sub-wildcard-under-string-equals",
+            conditions(sub="system:serviceaccount:default:*"),
+        ),
+        ("trust-policy-aud-mismatch", conditions(aud="sts.eu-west-1.amazonaws.com")),
+        ("trust-policy-refuses", lambda s: s.update(Effect="Deny")),
+        ("trust-policy-sub-missing", conditions(sub=None)),
+        ("trust-policy-sub-missing", conditions("StringLike", sub="system:serviceaccount:*")),
+    ],
+)
+def test_a_trust_policy_s_fault_is_found_and_it_alone(id, change):
+    facts = trusting(change)
+    assert check("iam_role", **facts) == [id]
+    (finding,) = iam_role.check(evidence(**facts))
+    assert finding.severity == ("warning" if id == "trust-policy-sub-missing" else "error")
+    command = shlex.split(finding.repair)
+    assert command[:5] == ["aws", "iam", "update-assume-role-policy", "--role-name", "my-role"]
+    repaired = {"role": everything_right()["role"] | {"AssumeRolePolicyDocument": json.loads(command[-1])}}
+    assert check("iam_role", **repaired) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        conditions("StringLike", sub="system:serviceaccount:default:my-*"),
+        conditions(sub=["system:serviceaccount:a:b", PARAMETERS.subject]),
+        conditions(aud=None),
+        lambda s: s.update(Action=["sts:TagSession", "sts:AssumeRoleWithWebIdentity"]),
+    ],
+)
+def test_a_trust_policy_that_is_written_otherwise_and_admits_the_account_is_right(change):
+    assert check("iam_role", **trusting(change)) == []
+    assert all(row.right for row in iam_role.rows(evidence(**trusting(change))))
+
+
+def test_a_statement_that_refuses_does_not_count_where_another_admits():
+    role = copy.deepcopy(everything_right()["role"])
+    statements = role["AssumeRolePolicyDocument"]["Statement"]
+    statements.insert(0, copy.deepcopy(statements[0]) | {"Action": "sts:AssumeRole"})
+    assert check("iam_role", role=role) == []
+
+
+def account_with(annotations):
+    account = service_account.build(PARAMETERS, ROLE_ARN)
+    account["metadata"]["annotations"] = annotations
+    return {"service_account": account}
+
+
+KEY = "eks.amazonaws.com/role-arn"
+
+
+@pytest.mark.parametrize(
+    ("step", "id", "facts"),
+    [
+        ("oidc_provider", "oidc-provider-missing", {"provider": None, "provider_arns": []}),
+        (
+            "oidc_provider",
+            "oidc-provider-audience-missing",
+            {"provider": {"Url": NAME, "ClientIDList": ["sts.amazonaws.com "]}},
+        ),
+        ("iam_role", "role-missing", {"role": None}),
+        ("iam_role", "role-policy-not-attached", {"attached_policies": []}),
+        ("service_account", "service-account-missing", {"service_account": None}),
+        ("service_account", "service-account-annotation-missing", account_with(None)),
+        ("service_account", "service-account-annotation-missing", account_with({KEY: "", "team": "a"})),
+        (
+            "service_account",
+            "service-account-annotation-key-typo",
+            account_with({"eks.amazon.com/role-arn": ROLE_ARN}),
+        ),
+        ("service_account", "service-account-annotation-key-typo", account_with({"iam.amazonaws.com/role": "my-role"})),
+        (
+            "service_account",
+            "service-account-annotation-arn-malformed",
+            account_with({KEY: "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"}),
+        ),
+        ("service_account", "service-account-annotation-arn-malformed", account_with({KEY: ROLE_ARN + " "})),
+        (
+            "service_account",
+            "service-account-annotation-role-mismatch",
+            account_with({KEY: ROLE_ARN.replace("my-role", "other")}),
+        ),
+        ("pod", "pod-missing", {"pod": None}),
+        ("pod", "webhook-missing", {"webhook": None}),
+        ("credentials", "credentials-refused", {"caller": Caller("", "An error occurred (AccessDenied) …")}),
+        (
+            "credentials",
+            "credentials-of-another-identity",
+            {"caller": Caller("arn:aws:sts::123456789012:assumed-role/blue-node/i-0123")},
+        ),
+    ],
+)
+def test_a_fault_is_found_and_it_alone(step, id, facts):
+    assert check(step, **facts) == [id]
+    (finding,) = steps.step(step).check(evidence(**facts))
+    assert finding.expected != finding.found
+    assert finding.repair
+    assert all(shlex.split(line, comments=True) for line in finding.repair.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("id", "change"),
+    [
+        ("pod-uses-another-service-account", lambda p: p["spec"].update(serviceAccountName="default")),
+        ("pod-older-than-annotation", lambda p: p["spec"]["containers"][0].pop("env")),
+        ("pod-not-running", lambda p: p.update(status={"phase": "Pending"})),
+    ],
+)
+def test_a_pod_s_fault_is_found_and_it_alone(id, change):
+    broken = a_pod()
+    change(broken)
+    assert check("pod", pod=broken) == [id]
+    (finding,) = pod.check(evidence(pod=broken))
+    first, second = finding.repair.splitlines()
+    assert first == "kubectl delete pod my-pod -n default --grace-period=1"
+    assert json.loads(shlex.split(second)[1]) == pod.build(PARAMETERS)
+
+
+def test_a_token_for_somebody_else_is_found():
+    broken = a_pod()
+    broken["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = "vault"
+    assert check("credentials", pod=broken) == ["token-audience-mismatch"]
+
+
+def test_a_role_of_another_run_is_named_and_its_repair_touches_nothing():
+    role = everything_right()["role"] | {"Tags": [{"Key": "labkit:run", "Value": "green/default/a/my-role"}]}
+    (finding,) = iam_role.check(evidence(role=role))
+    assert (finding.id, finding.found) == ("role-belongs-to-another-run", "labkit:run = green/default/a/my-role")
+    assert "list-role-tags" in finding.repair
+
+
+def test_a_misspelt_key_is_taken_away_by_its_repair():
+    (finding,) = service_account.check(evidence(**account_with({"eks.amazon.com/role-arn": ROLE_ARN})))
+    assert "eks.amazon.com/role-arn- eks.amazonaws.com/role-arn=" in finding.repair
+
+
+def test_the_doctor_says_nothing_twice_and_gives_a_report():
+    diagnosis = doctor.diagnose(evidence(role=None, caller=Caller("", "An error occurred (AccessDenied)")))
+    assert [finding.id for finding in diagnosis.findings] == ["role-missing"]
+    assert not diagnosis
+    assert "aws iam create-role --role-name my-role" in repr(diagnosis)
+    assert repr(doctor.diagnose(evidence())) == (
+        "✓ right: system:serviceaccount:default:my-service-account: nothing is wrong"
+    )

@@ -1,0 +1,96 @@
+"""A notebook executed through papermill: what it says of itself, the same bytes twice, and a cell that fails."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from labkit import runs
+from labkit.errors import LabError, UnknownName
+from labkit.parameters import InvalidParameter
+
+CHECK = """
+from labkit.checks import Check, Row
+Check("pod", "the pod", [Row("pod", "Running", "Running")], [])
+"""
+SHOW = """
+from labkit.showing import show
+import os
+show(os.environ.get("AWS_PROFILE", "no profile") + " " + str(labkit.parameters()["cluster"]), command="aws s3 ls")
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    def write(*sources: str) -> Path:
+        parameters = new_code_cell('target = "moto"\ncluster = "blue"', metadata={"tags": ["parameters"]})
+        cells = [parameters, *(new_code_cell(source) for source in sources)]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        for number, cell in enumerate(cells):
+            cell["id"] = f"cell-{number}"
+        nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "in.ipynb")
+        return tmp_path / "in.ipynb"
+
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ".lab"))
+    return write
+
+
+def test_a_run_holds_what_was_checked_and_answered_and_is_the_same_twice(notebook, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "of-this-machine")
+    source = notebook("import labkit", CHECK, SHOW, "import ipywidgets; ipywidgets.HTML('<b>x</b>')")
+    first, second = (
+        runs.run(source, tmp_path / folder / "out.ipynb", {"cluster": "green"}) for folder in ("first", "second")
+    )
+    assert first.ok
+    assert [check["step"] for check in first.checks] == ["pod"]
+    assert first.answers == [{"command": "aws s3 ls", "answer": "no profile green"}]
+    assert first.output.read_bytes() == second.output.read_bytes()
+    assert os.environ["AWS_PROFILE"] == "of-this-machine"
+
+
+def test_a_cell_that_fails_is_named_and_the_notebook_is_written(notebook, tmp_path):
+    source = notebook(CHECK, "from labkit.errors import LabError\nraise LabError('no role', next='lab.diagnose()')")
+    with pytest.raises(runs.RunFailed) as failure:
+        runs.run(source, tmp_path / "out.ipynb")
+    assert "LabError: no role\nnext:  lab.diagnose()" in str(failure.value)
+    assert "In [3]: from labkit.errors import LabError" in str(failure.value)
+    assert len(failure.value.run.checks) == 1
+    (error,) = [
+        output
+        for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "error"
+    ]
+    assert error.traceback == ["LabError: no role\nnext:  lab.diagnose()"]
+
+
+def test_parameters_are_refused_before_anything_is_written(notebook, tmp_path):
+    source = notebook()
+    with pytest.raises(UnknownName, match="Did you mean 'cluster'"):
+        runs.run(source, tmp_path / "out.ipynb", {"clutser": "green"})
+    with pytest.raises(InvalidParameter, match="parameter namespace = 'A_B'"):
+        runs.run(source, tmp_path / "out.ipynb", {"namespace": "A_B"})
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_target_of_a_later_version_is_refused_with_a_sentence(notebook, tmp_path):
+    with pytest.raises(LabError, match="The target kind is not part of this version"):
+        runs.run(notebook(), tmp_path / "out.ipynb", {"target": "kind"})
+
+
+def test_a_notebook_that_is_not_there(tmp_path):
+    with pytest.raises(LabError, match="There is no notebook"):
+        runs.run(tmp_path / "none.ipynb", tmp_path / "out.ipynb")
+
+
+def test_papermill_s_misspelt_parameter_is_refused_in_the_notebook(notebook, tmp_path):
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    source = notebook("import labkit\nlabkit.parameters()")
+    with pytest.raises(PapermillExecutionError, match="Did you mean 'role_name'"):
+        papermill.execute_notebook(
+            source, tmp_path / "out.ipynb", parameters={"rolename": "reader"}, progress_bar=False
+        )

@@ -1,0 +1,149 @@
+"""What is shown is the same in every run, and holds no secret."""
+
+import datetime
+import json
+from pathlib import Path
+
+import pytest
+
+from labkit import expect_denied
+from labkit.checks import Check, Row
+from labkit.denials import NotDenied
+from labkit.errors import LabError
+from labkit.showing import as_text, show, stable
+from labkit.trail import Calls
+
+
+def test_an_answer_of_boto3_is_shown_without_secrets_and_dates():
+    answer = {
+        "Credentials": {
+            "AccessKeyId": "ASIAQWERTYUIOPASDFGH",
+            "SecretAccessKey": "wJalrXUtnFEMI/K7MDENG",
+            "SessionToken": "FwoGZXIvYXdzEBY",
+            "Expiration": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+        },
+        "AssumedRoleUser": {"Arn": "arn:aws:sts::123456789012:assumed-role/my-role/botocore-session-17"},
+        "ResponseMetadata": {"RequestId": "x"},
+    }
+    assert json.loads(as_text(answer)) == {
+        "Credentials": {
+            "AccessKeyId": "<access key>",
+            "SecretAccessKey": "<secret access key>",
+            "SessionToken": "<session token>",
+            "Expiration": "<expiration>",
+        },
+        "AssumedRoleUser": {"Arn": "arn:aws:sts::123456789012:assumed-role/my-role/<session name>"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("token eyJhbGciOiJSUzI1NiJ9.eyJhIjoxfQ.c2ln end", "token <token> end"),
+        ("AKIAABCDEFGHIJKLMNOP", "<access key>"),
+        ("2026-11-24 23:48:01 irsa-lab", "<date> irsa-lab"),
+        ("2026-11-24T23:48:01.123Z", "<date>"),
+        ("https://127.0.0.1:40123/api", "https://<address>/api"),
+        ("6f1c2a34-0000-4000-8000-123456789abc", "<id>"),
+        (
+            "current date/time 1764028081 must be before the expiration date/time 1764024481",
+            "current date/time <now> must be before the expiration date/time <expiration>",
+        ),
+        (f"{Path.home()}/x", "~/x"),
+        ("arn:aws:iam::123456789012:role/my-role", "arn:aws:iam::123456789012:role/my-role"),
+    ],
+)
+def test_what_differs_between_runs_has_a_name(text, shown):
+    assert stable(text) == shown
+
+
+def test_an_object_of_kubernetes_is_shown_as_its_manifest():
+    from kubernetes.client import V1ObjectMeta, V1ServiceAccount
+
+    account = V1ServiceAccount(metadata=V1ObjectMeta(name="a", uid="1", annotations={"k": "v"}))
+    assert json.loads(as_text(account)) == {"metadata": {"name": "a", "uid": "<uid>", "annotations": {"k": "v"}}}
+
+
+def test_an_answer_is_shown_with_its_command(capsys):
+    show("2026-11-24 23:48:01 irsa-lab\n", command="aws s3 ls")
+    assert capsys.readouterr().out == "$ aws s3 ls\n<date> irsa-lab\n"
+
+
+def refusal(code, message="User: arn:aws:sts::1:assumed-role/my-role/s1 is not authorized"):
+    from botocore.exceptions import ClientError
+
+    return ClientError({"Error": {"Code": code, "Message": message}}, "PutObject")
+
+
+def test_an_expected_denial_passes_and_prints_what_aws_said(capsys):
+    with expect_denied("AccessDenied"):
+        raise refusal("AccessDenied")
+    assert capsys.readouterr().out == (
+        "AccessDenied: User: arn:aws:sts::1:assumed-role/my-role/<session name> is not authorized\n"
+    )
+
+
+def test_an_expected_denial_fails_where_nothing_was_denied():
+    with pytest.raises(NotDenied, match="expected AccessDenied, and AWS allowed it"), expect_denied("AccessDenied"):
+        pass
+
+
+def test_an_expected_denial_fails_on_another_code():
+    with pytest.raises(NotDenied, match="expected AccessDenied, and AWS said ExpiredToken"), expect_denied():
+        raise refusal("ExpiredToken")
+
+
+def test_an_expected_denial_lets_other_errors_through():
+    with pytest.raises(KeyError), expect_denied("AccessDenied"):
+        raise KeyError("not a refusal")
+
+
+def test_a_check_shows_expected_beside_found():
+    check = Check("pod", "the pod", [Row("pod", "Running", "Pending"), Row("token for", "sts", "sts")], [])
+    assert not check
+    assert repr(check) == (
+        "✗ wrong: the pod\n"
+        "  ✗ wrong  pod        expected  Running\n"
+        "                      found     Pending\n"
+        "  ✓ right  token for  sts"
+    )
+    assert "<td><code>Running</code></td><td><code>Pending</code></td>" in check._repr_html_()
+
+
+def test_html_in_what_was_found_is_text():
+    check = Check("pod", "the pod", [Row("pod", "Running", "<script>")], [])
+    assert "<script>" not in check._repr_html_()
+
+
+RECORDS = [
+    {
+        "eventName": "AssumeRoleWithWebIdentity",
+        "userIdentity": {"type": "WebIdentityUser", "userName": "system:serviceaccount:default:my-service-account"},
+        "lab": {"decision": "allowed", "reason": "statement 1 allows it"},
+    },
+    {
+        "eventName": "PutObject",
+        "userIdentity": {"arn": "arn:aws:sts::123456789012:assumed-role/my-role/botocore-session-1"},
+        "errorCode": "AccessDenied",
+        "lab": {"decision": "denied", "reason": "no policy allows s3:PutObject"},
+    },
+]
+
+
+def test_the_trail_is_a_table_without_ids():
+    assert repr(Calls(RECORDS)).splitlines()[1:] == [
+        "AssumeRoleWithWebIdentity  system:serviceaccount:default:my-service-account  allowed       "
+        "statement 1 allows it",
+        "PutObject                  my-role                                           AccessDenied  "
+        "no policy allows s3:PutObject",
+    ]
+    assert len(Calls(RECORDS).only(who="my-role")) == 1
+    assert Calls(RECORDS).only(last=1).rows[0][0] == "PutObject"
+    assert repr(Calls([])) == "no call"
+
+
+def test_ipython_shows_an_error_of_the_lab_without_a_traceback():
+    error = LabError("the role is missing", where="iam:GetRole", next='lab.ready(through="iam_role")')
+    assert error._render_traceback_() == [
+        'LabError: the role is missing\nwhere: iam:GetRole\nnext:  lab.ready(through="iam_role")'
+    ]
