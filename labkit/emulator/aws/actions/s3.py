@@ -1,0 +1,285 @@
+"""S3: which actions on which resources a request needs.
+
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
+"""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote
+
+from labkit.emulator.aws.actions.permission import CannotDerive, Permission
+from labkit.emulator.aws.call import Call
+
+# Sub-resource of a bucket: the part of the operation's name, and the action's where it is another.
+BUCKET_READS = {
+    "accelerate": ("BucketAccelerateConfiguration", "AccelerateConfiguration"),
+    "acl": ("BucketAcl", ""),
+    "analytics": ("BucketAnalyticsConfiguration", "AnalyticsConfiguration"),
+    "cors": ("BucketCors", "BucketCORS"),
+    "encryption": ("BucketEncryption", "EncryptionConfiguration"),
+    "intelligent-tiering": ("BucketIntelligentTieringConfiguration", "IntelligentTieringConfiguration"),
+    "inventory": ("BucketInventoryConfiguration", "InventoryConfiguration"),
+    "lifecycle": ("BucketLifecycleConfiguration", "LifecycleConfiguration"),
+    "location": ("BucketLocation", ""),
+    "logging": ("BucketLogging", ""),
+    "metrics": ("BucketMetricsConfiguration", "MetricsConfiguration"),
+    "notification": ("BucketNotificationConfiguration", "BucketNotification"),
+    "object-lock": ("ObjectLockConfiguration", "BucketObjectLockConfiguration"),
+    "ownershipControls": ("BucketOwnershipControls", ""),
+    "policy": ("BucketPolicy", ""),
+    "policyStatus": ("BucketPolicyStatus", ""),
+    "publicAccessBlock": ("PublicAccessBlock", "BucketPublicAccessBlock"),
+    "replication": ("BucketReplication", "ReplicationConfiguration"),
+    "requestPayment": ("BucketRequestPayment", ""),
+    "tagging": ("BucketTagging", ""),
+    "versioning": ("BucketVersioning", ""),
+    "website": ("BucketWebsite", ""),
+}
+NOT_WRITTEN = {"location", "policyStatus"}
+# A bucket's policy and website have delete actions of their own; to delete any other configuration is to put it.
+DELETED = {"policy": "DeleteBucketPolicy", "website": "DeleteBucketWebsite"}
+NOT_DELETED = {"accelerate", "acl", "logging", "notification", "object-lock", "requestPayment", "versioning"}
+
+OBJECT_SUBRESOURCES = {"acl", "attributes", "legal-hold", "restore", "retention", "select", "tagging", "uploads"}
+BUCKET_SUBRESOURCES = {*BUCKET_READS, "delete", "uploads", "versions"}
+OPTIONS = {
+    "bucket-region",
+    "continuation-token",
+    "delimiter",
+    "encoding-type",
+    "fetch-owner",
+    "id",
+    "key-marker",
+    "list-type",
+    "marker",
+    "max-buckets",
+    "max-keys",
+    "max-parts",
+    "max-uploads",
+    "part-number-marker",
+    "partNumber",
+    "prefix",
+    "response-cache-control",
+    "response-content-disposition",
+    "response-content-encoding",
+    "response-content-language",
+    "response-content-type",
+    "response-expires",
+    "select-type",
+    "start-after",
+    "upload-id-marker",
+    "uploadId",
+    "version-id-marker",
+    "versionId",
+    "x-id",
+}
+CONDITION_HEADERS = (
+    "x-amz-acl",
+    "x-amz-content-sha256",
+    "x-amz-copy-source",
+    "x-amz-grant-full-control",
+    "x-amz-grant-read",
+    "x-amz-grant-write",
+    "x-amz-metadata-directive",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id",
+    "x-amz-storage-class",
+    "x-amz-website-redirect-location",
+)
+
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An S3 operation. For DeleteObjects the permissions are the keys', which are decided one by one."""
+
+    name: str
+    bucket: str
+    key: str
+    permissions: tuple[Permission, ...]
+
+
+def derive(call: Call, deleted_keys: list[tuple[str, str | None]] | None = None) -> Operation:
+    """The operation that ``call`` asks for. Raises :class:`CannotDerive` for one that this module does not know.
+
+    ``deleted_keys`` are the keys and version ids in the body of a DeleteObjects call.
+    """
+    bucket, key = split(call.path)
+    if not _BUCKET.fullmatch(bucket) and (bucket or key):
+        raise CannotDerive("S3 call on a bucket whose name is none")
+    if call.method in ("POST", "PUT") and call.headers.get("content-type", "").lower().startswith(_FORMS):
+        raise CannotDerive("S3 call with a form as its body")
+    subresources = _subresources(call, BUCKET_SUBRESOURCES if not key else OBJECT_SUBRESOURCES)
+    if not bucket:
+        if call.method != "GET" or subresources:
+            raise CannotDerive(f"S3 call {call.method} /")
+        return Operation("ListBuckets", "", "", (Permission("s3:ListAllMyBuckets", "*", _context(call)),))
+    if not key:
+        return _bucket(call, bucket, subresources, deleted_keys or [])
+    return _object(call, bucket, key, subresources)
+
+
+def copy_source(header: str) -> tuple[str, str, str | None] | None:
+    """Bucket, key and version id in an ``x-amz-copy-source``; None where it is of another form."""
+    path, _, query = header.partition("?")
+    bucket, key = split(unquote(path))
+    if not _BUCKET.fullmatch(bucket) or not key:
+        return None
+    return bucket, key, dict(parse_qsl(query)).get("versionId")
+
+
+def split(path: str) -> tuple[str, str]:
+    """The bucket and the key in a decoded path-style path."""
+    bucket, _, key = path.removeprefix("/").partition("/")
+    return bucket, key
+
+
+def _bucket(call: Call, bucket: str, subresource: str, deleted: list[tuple[str, str | None]]) -> Operation:
+    arn, method, context = f"arn:aws:s3:::{bucket}", call.method, _context(call)
+
+    def operation(name: str, action: str) -> Operation:
+        return Operation(name, bucket, "", (Permission(f"s3:{action}", arn, context),))
+
+    match method, subresource:
+        case "GET", "":
+            return operation("ListObjectsV2" if call.query.get("list-type") == "2" else "ListObjects", "ListBucket")
+        case "HEAD", "":
+            return operation("HeadBucket", "ListBucket")
+        case "PUT", "":
+            return operation("CreateBucket", "CreateBucket")
+        case "DELETE", "":
+            return operation("DeleteBucket", "DeleteBucket")
+        case "GET", "versions":
+            return operation("ListObjectVersions", "ListBucketVersions")
+        case "GET", "uploads":
+            return operation("ListMultipartUploads", "ListBucketMultipartUploads")
+        case "POST", "delete":
+            needed = [
+                Permission(f"s3:DeleteObject{'Version' if version else ''}", f"{arn}/{key}", context)
+                for key, version in deleted
+            ]
+            return Operation("DeleteObjects", bucket, "", tuple(needed))
+    if subresource in BUCKET_READS:
+        name, action = BUCKET_READS[subresource]
+        action = action or name
+        if method == "GET":
+            return operation(f"Get{name}", f"Get{action}")
+        if method == "PUT" and subresource not in NOT_WRITTEN:
+            return operation(f"Put{name}", f"Put{action}")
+        if method == "DELETE" and subresource not in NOT_WRITTEN | NOT_DELETED:
+            return operation(f"Delete{name}", DELETED.get(subresource, f"Put{action}"))
+    raise CannotDerive(f"S3 call {method} /BUCKET?{subresource}")
+
+
+def _object(call: Call, bucket: str, key: str, subresource: str) -> Operation:
+    arn, method, context = f"arn:aws:s3:::{bucket}/{key}", call.method, _context(call)
+    version = "Version" if "versionId" in call.query else ""
+    upload = "uploadId" in call.query
+
+    def operation(name: str, *actions: str) -> Operation:
+        return Operation(name, bucket, key, tuple(Permission(f"s3:{action}", arn, context) for action in actions))
+
+    match method, subresource, upload:
+        case "GET", "", False:
+            return operation("GetObject", f"GetObject{version}")
+        case "HEAD", "", False:
+            return operation("HeadObject", f"GetObject{version}")
+        case "GET", "", True:
+            return operation("ListParts", "ListMultipartUploadParts")
+        case "GET", "acl", False:
+            return operation("GetObjectAcl", f"GetObject{version}Acl")
+        case "GET", "tagging", False:
+            return operation("GetObjectTagging", f"GetObject{version}Tagging")
+        case "GET", "attributes", False:
+            action = f"GetObject{version}"
+            return operation("GetObjectAttributes", action, f"{action}Attributes")
+        case "GET", "retention", False:
+            return operation("GetObjectRetention", "GetObjectRetention")
+        case "GET", "legal-hold", False:
+            return operation("GetObjectLegalHold", "GetObjectLegalHold")
+        case "PUT", "", _:
+            return _put(call, bucket, key, upload=upload)
+        case "PUT", "acl", False:
+            return operation("PutObjectAcl", f"PutObject{version}Acl")
+        case "PUT", "tagging", False:
+            return operation("PutObjectTagging", f"PutObject{version}Tagging")
+        case "PUT", "retention", False:
+            return operation("PutObjectRetention", "PutObjectRetention")
+        case "PUT", "legal-hold", False:
+            return operation("PutObjectLegalHold", "PutObjectLegalHold")
+        case "POST", "uploads", False:
+            return operation("CreateMultipartUpload", *_write_actions(call))
+        case "POST", "", True:
+            return operation("CompleteMultipartUpload", "PutObject")
+        case "POST", "select", False:
+            return operation("SelectObjectContent", "GetObject")
+        case "POST", "restore", False:
+            return operation("RestoreObject", "RestoreObject")
+        case "DELETE", "", False:
+            return operation("DeleteObject", f"DeleteObject{version}")
+        case "DELETE", "", True:
+            return operation("AbortMultipartUpload", "AbortMultipartUpload")
+        case "DELETE", "tagging", False:
+            return operation("DeleteObjectTagging", f"DeleteObject{version}Tagging")
+    raise CannotDerive(f"S3 call {method} /BUCKET/KEY?{subresource}")
+
+
+def _put(call: Call, bucket: str, key: str, *, upload: bool) -> Operation:
+    if upload != ("partNumber" in call.query):
+        raise CannotDerive("S3 call PUT /BUCKET/KEY with only one of uploadId and partNumber")
+    arn, context = f"arn:aws:s3:::{bucket}/{key}", _context(call)
+    actions = ("PutObject",) if upload else _write_actions(call)
+    needed = [Permission(f"s3:{action}", arn, context) for action in actions]
+    name = "UploadPart" if upload else "PutObject"
+    if source := call.headers.get("x-amz-copy-source"):
+        name = "UploadPartCopy" if upload else "CopyObject"
+        # Access points have another form, and an ARN in it would not be the object that is read.
+        if (found := copy_source(source)) is None:
+            raise CannotDerive("S3 call CopyObject from something that is no BUCKET/KEY")
+        source_bucket, source_key, version = found
+        read = "s3:GetObjectVersion" if version else "s3:GetObject"
+        needed.append(Permission(read, f"arn:aws:s3:::{source_bucket}/{source_key}", context))
+    return Operation(name, bucket, key, tuple(needed))
+
+
+def _write_actions(call: Call) -> tuple[str, ...]:
+    actions = ["PutObject"]
+    if any(name == "x-amz-acl" or name.startswith("x-amz-grant-") for name in call.headers):
+        actions.append("PutObjectAcl")
+    if "x-amz-tagging" in call.headers:
+        actions.append("PutObjectTagging")
+    if any(name.startswith("x-amz-object-lock-") for name in call.headers):
+        raise CannotDerive("S3 call PutObject with an object lock")
+    return tuple(actions)
+
+
+def _subresources(call: Call, known: set[str]) -> str:
+    """The one sub-resource in the query; two, or a name that nobody here knows, could mean another action."""
+    names = [name for name, _ in call.query_pairs if name not in OPTIONS and not name.lower().startswith("x-amz-")]
+    if len(names) > 1 or any(name not in known for name in names):
+        raise CannotDerive(f"S3 call {call.method} with the query {'&'.join(sorted(names))}")
+    return names[0] if names else ""
+
+
+def _context(call: Call) -> dict[str, str | list[str]]:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/amazon-s3-policy-keys.html"""
+    context: dict[str, str | list[str]] = {
+        "s3:signatureversion": "AWS4-HMAC-SHA256",
+        "s3:authType": "REST-QUERY-STRING" if "X-Amz-Signature" in call.query else "REST-HEADER",
+    }
+    for name in ("prefix", "delimiter", "max-keys"):
+        if name in call.query:
+            context[f"s3:{name}"] = call.query[name]
+    if "versionId" in call.query:
+        context["s3:VersionId"] = call.query["versionId"]
+    for name in CONDITION_HEADERS:
+        if name in call.headers:
+            context[f"s3:{name}"] = call.headers[name]
+    if tagging := call.headers.get("x-amz-tagging"):
+        tags = parse_qsl(tagging, keep_blank_values=True)
+        context |= {f"s3:RequestObjectTag/{name}": value for name, value in tags}
+        context["s3:RequestObjectTagKeys"] = [name for name, _ in tags]
+    return context

@@ -1,0 +1,130 @@
+"""May this session do this? The policies of its role, its own, and the resource's, evaluated together.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+"""
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from labkit.emulator.aws.actions.permission import Permission
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import Call
+from labkit.emulator.aws.errors import Refusal, fault
+from labkit.emulator.aws.sessions import Administrator, Caller, Session
+from labkit.emulator.clock import Clock
+from labkit.policy import Decision, Policy, Principal, Request, evaluate
+
+Context = dict[str, str | list[str]]
+
+
+class Authorization:
+    """Decides for role sessions, and for whom a role's trust policy admits. What cannot be evaluated is not allowed."""
+
+    def __init__(self, backend: Backend, clock: Clock):
+        self._backend = backend
+        self._clock = clock
+
+    def decide(
+        self, caller: Caller, call: Call, permission: Permission, *, resource_policy: Policy | None = None
+    ) -> Decision:
+        """The decision on one permission; ``resource_policy`` is that of the resource, which is in the same account."""
+        resource = [resource_policy] if resource_policy else []
+        if isinstance(caller, Administrator):
+            request = Request(
+                Principal.aws(caller.arn),
+                permission.action,
+                permission.resource,
+                self.context(call) | {"aws:userid": caller.principal_id} | permission.context,
+            )
+            return evaluate(request, identity=[_EVERYTHING], resource=resource)
+        role = self._backend.role_by_id(caller.account_id, caller.role_id)
+        identity = [stored_policy(document, "identity", name) for name, document in list(role.policies.items())]
+        identity += [self._managed(arn, "identity") for arn in list(role.managed_policies)]
+        boundary = self._managed(role.permissions_boundary_arn, "boundary") if role.permissions_boundary_arn else None
+        request = Request(
+            Principal.role_session(caller.arn, caller.role_arn),
+            permission.action,
+            permission.resource,
+            self.context(call) | _tags(role.tags) | caller.context | _about(caller) | permission.context,
+        )
+        return evaluate(
+            request,
+            identity=identity,
+            boundary=boundary,
+            session=[stored_policy(document, "session", "session policy") for document in caller.policies],
+            resource=resource,
+        )
+
+    def _managed(self, arn: str, kind: str) -> Policy:
+        # A policy that is no longer there must not be taken for one without a Deny.
+        return stored_policy(self._backend.managed_policy(arn) or "", kind, arn)
+
+    def require(
+        self, session: Session, call: Call, permission: Permission, *, resource_policy: Policy | None = None
+    ) -> Decision:
+        """Raises the denial as AWS words it; returns the decision that allowed."""
+        decision = self.decide(session, call, permission, resource_policy=resource_policy)
+        if not decision.allowed:
+            raise denial(session, call, permission, decision)
+        return decision
+
+    def context(self, call: Call) -> Context:
+        """The condition keys that every request has.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+        """
+        now = self._clock.now()
+        return {
+            "aws:CurrentTime": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "aws:EpochTime": str(int(now)),
+            "aws:RequestedRegion": call.region,
+            # The listener stands for AWS's, which speaks TLS.
+            "aws:SecureTransport": "true",
+            "aws:SourceIp": call.source_ip,
+            "aws:UserAgent": call.headers.get("user-agent", ""),
+        }
+
+
+def denial(session: Session, call: Call, permission: Permission, decision: Decision) -> Refusal:
+    """AWS's text of a denial, which names the kind of policy that decided and nothing of what is in it.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+    """
+    resource = f'"{permission.resource}"' if call.service == "s3" else permission.resource
+    # S3 names no resource where there is no bucket.
+    on = "" if permission.action == "s3:ListAllMyBuckets" else f" on resource: {resource}"
+    tail = decision.denial or f"because no identity-based policy allows the {permission.action} action"
+    message = f"User: {session.arn} is not authorized to perform: {permission.action}{on} {tail}"
+    return fault(call, "denied", decision.reason, message=message)
+
+
+def underivable(session: Session, call: Call, what: str) -> Refusal:
+    """A call whose actions and resources the lab does not know: refused, and it says so."""
+    message = f"User: {session.arn} is not authorized to perform this call: the lab cannot authorize {what} yet"
+    return fault(call, "denied", f"the lab cannot derive the actions and resources of {what}", message=message)
+
+
+@lru_cache(maxsize=2048)
+def stored_policy(document: str, kind: Any, name: str) -> Policy:
+    """A policy that IAM or a bucket keeps, parsed once for each text; one that cannot be read allows nothing."""
+    return Policy.read(document, kind=kind, name=name)
+
+
+_EVERYTHING = Policy.parse(
+    {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]},
+    kind="identity",
+    name="AdministratorAccess",
+)
+
+
+def _about(session: Session) -> Context:
+    return {
+        "aws:userid": session.principal_id,
+        "aws:TokenIssueTime": datetime.fromtimestamp(session.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "aws:ResourceAccount": session.account_id,
+    }
+
+
+def _tags(tags: list[dict[str, str]]) -> Context:
+    return {f"aws:PrincipalTag/{tag['Key']}": tag["Value"] for tag in tags or []}

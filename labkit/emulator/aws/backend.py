@@ -1,0 +1,204 @@
+"""moto, behind the gate: what keeps IAM, S3 and the rest of AWS, in this process and without a port of its own."""
+
+import asyncio
+import io
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+from xml.parsers.expat import ExpatError
+
+from moto.core.base_backend import BackendDict
+from moto.core.request import (
+    PRESERVED_HEADER_NAMES_ENVIRON_KEY,
+    environ_key_for_header,
+    should_preserve_original_header_name,
+)
+from moto.iam.access_control import PermissionResult
+from moto.iam.models import IAMBackend, OpenIDConnectProvider, Role, iam_backends
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import FakeBucket, s3_backends
+
+from labkit.emulator.aws import managed_policies
+from labkit.emulator.aws.actions.s3 import copy_source
+from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.errors import Refusal
+
+_log = logging.getLogger(__name__)
+
+# The bucket policy was evaluated by the gate; moto's own look at it ignores principals and conditions.
+FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]
+
+# Between one hop and the next, or meant for the gate alone.
+_KEPT_BACK = {
+    "authorization",
+    "connection",
+    "content-length",
+    "expect",
+    "keep-alive",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "x-amz-content-sha256",
+    "x-amz-decoded-content-length",
+    "x-amz-security-token",
+    "x-amz-trailer",
+}
+
+
+class Backend:
+    """moto's state and its answers, for one account."""
+
+    def __init__(self, account_id: str):
+        self.account_id = account_id
+        self._dispatcher = DomainDispatcherApplication(create_backend_app)
+        self._apps: dict[str, Any] = {}
+        # moto is not made for threads: one call at a time, and beside the event loop.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="moto")
+
+    async def answer(self, call: Call) -> Response:
+        """moto's answer to a call that was authenticated and authorized."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, call)
+
+    async def run(self, function: Any, *arguments: Any) -> Any:
+        """Runs what changes or reads much of moto's state where moto's own calls run."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    def iam(self, account_id: str) -> IAMBackend | None:
+        """The IAM of an account of the lab; there is one."""
+        return iam_backends[account_id]["aws"] if account_id == self.account_id else None
+
+    def role(self, arn: str) -> Role | None:
+        """The role with this ARN."""
+        iam = self.iam(arn.split(":")[4]) if arn.count(":") >= 5 else None
+        return next((role for role in list(iam.roles.values()) if role.arn == arn), None) if iam else None
+
+    def role_by_id(self, account_id: str, role_id: str) -> Role | None:
+        """The role with this unique id, which a role of the same name that was made again does not have."""
+        iam = self.iam(account_id)
+        return iam.roles.get(role_id) if iam else None
+
+    def provider(self, account_id: str, issuer: str) -> OpenIDConnectProvider | None:
+        """The OIDC provider of an issuer (``https://…``) in an account."""
+        iam = self.iam(account_id)
+        if iam is None or not issuer.startswith("https://"):
+            return None
+        return iam.open_id_providers.get(f"arn:aws:iam::{account_id}:oidc-provider/{issuer.removeprefix('https://')}")
+
+    def managed_policy(self, arn: str) -> str | None:
+        """The document of a managed policy's default version; AWS's own are loaded when they are asked for."""
+        iam = iam_backends[self.account_id]["aws"]
+        managed_policies.load(iam, arn)
+        policy = iam.managed_policies.get(arn)
+        return next((v.document for v in policy.versions if v.is_default), None) if policy else None
+
+    def bucket(self, name: str) -> FakeBucket | None:
+        """The bucket with this name."""
+        return s3_backends[self.account_id]["aws"].buckets.get(name)
+
+    def object_tags(self, bucket: str, key: str) -> dict[str, str]:
+        """The tags of an object; none where there is no such object."""
+        found = self.bucket(bucket)
+        stored = found.keys.get(key) if found else None
+        return s3_backends[self.account_id]["aws"].tagger.get_tag_dict_for_resource(stored.arn) if stored else {}
+
+    def forget_everything(self) -> None:
+        """Empties every service of every account in this process."""
+        BackendDict.reset()
+
+    def close(self) -> None:
+        """Ends the thread that moto's calls run in."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _answer(self, call: Call) -> Response:
+        environ = self._environ(call)
+        started: list[Any] = []
+        try:
+            app = self._app(call, environ)
+            chunks = app(environ, lambda status, headers, _=None: started.extend((status, headers)))
+            try:
+                body = b"".join(chunks)
+            finally:
+                if hasattr(chunks, "close"):
+                    chunks.close()
+        except (ExpatError, UnicodeDecodeError) as error:
+            raise Refusal(400, "MalformedXML", "The XML you provided was not well-formed.", str(error)) from error
+        except Exception as error:
+            # What moto trips over is a call it does not know, or one whose parameters it did not expect. 501 is the
+            # one server error that no SDK tries again.
+            _log.info("moto failed on %s %s", call.service, call.operation, exc_info=error)
+            told = (
+                f"The lab's emulation of {call.service} cannot answer {call.operation}: {error or type(error).__name__}"
+            )
+            raise Refusal(501, "NotImplemented", told) from error
+        headers = [
+            (name, value)
+            for name, value in started[1]
+            if not name.lower().startswith("access-control-") and name.lower() not in ("connection", "date", "server")
+        ]
+        return Response(int(started[0].split()[0]), headers, body)
+
+    def _app(self, call: Call, environ: dict[str, Any]) -> Any:
+        # Chosen by the signed scope alone: the dispatcher would lead some paths to moto's own API.
+        name = "s3" if call.service == "s3" and not call.path.startswith("/v20180820/") else None
+        if name is None:
+            host = self._dispatcher.infer_service_region_host(environ, call.path)
+            name = self._dispatcher.get_backend_for_host(host) if host else None
+        if name is None or name in ("moto_api", "instance_metadata"):
+            raise Refusal(501, "NotImplemented", f"The lab has no emulation of {call.service}")
+        if name not in self._apps:
+            self._apps[name] = app = create_backend_app(name)
+            app.url_map.merge_slashes = False
+        return self._apps[name]
+
+    def _environ(self, call: Call) -> dict[str, Any]:
+        """The WSGI environment (PEP 3333) of the call, signed for moto only in so far as moto reads a scope."""
+        pairs = [(name, value) for name, value in call.query_pairs if not name.startswith("X-Amz-")]
+        query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
+        # Encoded anew, so that moto reads in it what the gate read: `;` and `#` mean something to its parser.
+        path = quote(call.path, safe="/-_.~") if call.service == "s3" else call.raw_path
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": call.method,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+            "RAW_URI": f"{path}?{query}" if query else path,
+            "QUERY_STRING": query,
+            "CONTENT_LENGTH": str(len(call.body)),
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": call.source_ip,
+            "HTTP_X_MOTO_ACCOUNT_ID": self.account_id,
+            "HTTP_AUTHORIZATION": (
+                f"AWS4-HMAC-SHA256 Credential=LAB/19700101/{call.region}/{call.service}/aws4_request, "
+                "SignedHeaders=host, Signature=0"
+            ),
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(call.body),
+            "wsgi.errors": io.StringIO(),
+            "wsgi.multithread": False,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+        }
+        names: dict[str, str] = {}
+        for name, value in (call.headers | call.notes.get("trailers", {})).items():
+            if name in _KEPT_BACK or name.startswith("x-moto-"):
+                continue
+            key = environ_key_for_header(name)
+            if should_preserve_original_header_name(name):
+                names[key] = name
+            if passed := _passed_on(call, name, value):
+                environ[key] = passed
+        environ[PRESERVED_HEADER_NAMES_ENVIRON_KEY] = names
+        return environ
+
+
+def _passed_on(call: Call, name: str, value: str) -> str:
+    if name == "content-encoding":
+        return ",".join(part for part in value.split(",") if part.strip() != "aws-chunked")
+    if name == "x-amz-copy-source" and call.service == "s3" and (source := copy_source(value)):
+        bucket, key, version = source
+        return quote(f"/{bucket}/{key}", safe="/-_.~") + (f"?versionId={version}" if version else "")
+    return value

@@ -1,0 +1,35 @@
+"""What EKS's answers are filled with: the facts of the lab's clusters, which live in the other half of the lab."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """What ``eks:DescribeCluster`` says about a cluster of the lab; ``created_at`` in seconds since the epoch."""
+
+    name: str
+    arn: str
+    endpoint: str
+    certificate_authority_pem: bytes
+    issuer: str
+    version: str
+    created_at: float
+    role_arn: str
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+class Clusters(Protocol):
+    """The clusters of the lab, by name."""
+
+    async def create(self, name: str, request: dict[str, Any]) -> ClusterFacts:
+        """Runs a new cluster; ``request`` is what ``eks:CreateCluster`` was sent. Returns when it answers."""
+
+    async def delete(self, name: str) -> None:
+        """Ends the cluster and all that runs in it."""
+
+    def get(self, name: str) -> ClusterFacts | None:
+        """The cluster's facts; None where there is no such cluster."""
+
+    def names(self) -> list[str]:
+        """The names of all clusters that run."""

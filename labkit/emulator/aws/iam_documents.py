@@ -1,0 +1,127 @@
+"""What IAM refuses when it is written, which moto would let pass.
+
+https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html
+https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
+"""
+
+import re
+from urllib.parse import urlsplit
+
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.issuers import Issuers, IssuerUnreachable
+from labkit.policy import MalformedPolicy, Policy
+
+# The parameter that holds a document, and the document's kind.
+DOCUMENTS = {
+    "CreateRole": ("AssumeRolePolicyDocument", "trust"),
+    "UpdateAssumeRolePolicy": ("PolicyDocument", "trust"),
+    "PutRolePolicy": ("PolicyDocument", "identity"),
+    "PutUserPolicy": ("PolicyDocument", "identity"),
+    "PutGroupPolicy": ("PolicyDocument", "identity"),
+    "CreatePolicy": ("PolicyDocument", "identity"),
+    "CreatePolicyVersion": ("PolicyDocument", "identity"),
+}
+# moto's words, and AWS's.
+WORDS = (
+    (re.compile(r"Role ([\w+=,.@-]+) not found"), r"The role with name \1 cannot be found."),
+    (re.compile(r"Policy (arn:[^<\s]+) not found"), r"Policy \1 was not found."),
+)
+
+
+async def check(call: Call, backend: Backend, issuers: Issuers) -> None:
+    """Raises the refusal of an IAM call that writes a faulty document; fills in a thumbprint that was left out."""
+    if call.operation in DOCUMENTS:
+        parameter, kind = DOCUMENTS[call.operation]
+        if parameter in call.form:
+            _document(call.form[parameter], kind, backend)
+    elif call.operation == "CreateOpenIDConnectProvider":
+        await _provider(call, backend, issuers)
+
+
+def reworded(response: Response) -> Response:
+    """moto's answer, with the sentences in which IAM says the same."""
+    if response.status >= 400:
+        text = response.body.decode("utf-8", "replace")
+        for pattern, words in WORDS:
+            text = pattern.sub(words, text)
+        response.body = text.encode()
+    return response
+
+
+def _document(document: str, kind: str, backend: Backend) -> None:
+    try:
+        policy = Policy.parse(document, kind=kind, name="policy")
+    except MalformedPolicy as malformed:
+        status = 409 if malformed.code == "LimitExceeded" else 400
+        raise Refusal(status, malformed.code, malformed.message) from malformed
+    if kind == "trust":
+        for name in _named(policy.document):
+            if not _exists(name, backend):
+                raise Refusal(400, "MalformedPolicyDocument", f'Invalid principal in policy: "AWS":"{name}"')
+
+
+def _named(document: dict) -> list[str]:
+    """The users and roles that a trust policy names."""
+    statements = document.get("Statement", [])
+    names: list[str] = []
+    for statement in statements if isinstance(statements, list) else [statements]:
+        for element in ("Principal", "NotPrincipal"):
+            principal = statement.get(element)
+            named = principal.get("AWS", []) if isinstance(principal, dict) else []
+            names += [named] if isinstance(named, str) else named
+    return names
+
+
+def _exists(name: str, backend: Backend) -> bool:
+    found = re.fullmatch(r"arn:aws:iam::(\d{12}):(user|role)/(?:.*/)?([^/]+)", name)
+    # Other accounts are not the lab's: it cannot know who is in them.
+    if not found or (iam := backend.iam(found[1])) is None:
+        return True
+    if found[2] == "role":
+        return backend.role(name) is not None
+    return any(user.arn == name for user in list(iam.users.values()))
+
+
+async def _provider(call: Call, backend: Backend, issuers: Issuers) -> None:
+    url = call.form.get("Url", "")
+    parts = urlsplit(url)
+    if (
+        not url.startswith("https://")
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or "?" in url
+        or "#" in url
+    ):
+        raise Refusal(400, "ValidationError", "Invalid Open ID Connect Provider URL")
+    if len(url) > 255:
+        raise Refusal(
+            400,
+            "ValidationError",
+            f"1 validation error detected: Value '{url}' at 'url' failed to satisfy constraint: "
+            "Member must have length less than or equal to 255",
+        )
+    if backend.provider(backend.account_id, url):
+        raise Refusal(409, "EntityAlreadyExists", f"Provider with url {url} already exists.")
+    issuers.forget(url)
+    given = [value for name, value in call.form.items() if name.startswith("ThumbprintList.member.")]
+    for value in given:
+        if len(value) != 40:
+            raise Refusal(
+                400,
+                "ValidationError",
+                f"1 validation error detected: Value '[{value}]' at 'thumbprintList' failed to satisfy constraint: "
+                "Member must satisfy constraint: [Member must have length less than or equal to 40, "
+                "Member must have length greater than or equal to 40]",
+            )
+    if given:
+        return
+    try:
+        call.form["ThumbprintList.member.1"] = await issuers.thumbprint(url)
+    except IssuerUnreachable as error:
+        raise Refusal(
+            400, "OpenIdIdpCommunicationError", f"Could not retrieve the thumbprint of {url}", str(error)
+        ) from error
+    call.notes["form changed"] = True

@@ -1,0 +1,130 @@
+"""S3: the permissions that a request needs, and then moto.
+
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-policy-language-overview.html
+"""
+
+from dataclasses import replace
+from typing import Any
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from labkit.emulator.aws.actions.permission import CannotDerive, Permission
+from labkit.emulator.aws.actions.s3 import Operation, derive, split
+from labkit.emulator.aws.authorization import Authorization, denial, stored_policy, underivable
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.sessions import Caller, Session
+from labkit.policy import Policy
+
+BUCKET = "arn:aws:s3:::"
+PROLOG = '<?xml version="1.0" encoding="UTF-8"?>\n'
+XML = "http://s3.amazonaws.com/doc/2006-03-01/"
+
+
+class S3:
+    """S3's operations."""
+
+    def __init__(self, backend: Backend, authorization: Authorization):
+        self._backend = backend
+        self._authorization = authorization
+
+    def bucket_region(self, call: Call) -> str | None:
+        """The region of the bucket that is asked for; None where there is no bucket."""
+        bucket = self._backend.bucket(split(call.path)[0])
+        return bucket.region_name if bucket else None
+
+    async def answer(self, call: Call, caller: Caller) -> Response:
+        """moto's answer to an S3 request, if the caller may do all that it takes."""
+        try:
+            deleted = _keys_to_delete(call)
+            operation = derive(call, [(key, version) for key, version, _ in deleted])
+        except CannotDerive as unknown:
+            if isinstance(caller, Session):
+                raise underivable(caller, call, str(unknown)) from unknown
+            return await self._backend.answer(call)
+        call.notes["operation"] = operation.name
+        if not isinstance(caller, Session):
+            return await self._backend.answer(call)
+        if operation.name == "DeleteObjects":
+            return await self._delete_objects(call, caller, operation, deleted)
+        for permission in operation.permissions:
+            call.notes["reason"] = self._require(call, caller, permission)
+        response = await self._backend.answer(call)
+        if response.status == 404 and operation.name in ("GetObject", "HeadObject"):
+            # Whoever may not list a bucket is not told what is not in it.
+            self._require(call, caller, Permission("s3:ListBucket", BUCKET + operation.bucket))
+        return response
+
+    def _require(self, call: Call, session: Session, permission: Permission) -> str:
+        bucket_policy = self._bucket_policy(permission)
+        permission = self._with_tags(permission)
+        return self._authorization.require(session, call, permission, resource_policy=bucket_policy).reason
+
+    async def _delete_objects(
+        self, call: Call, session: Session, operation: Operation, deleted: list[tuple[str, str | None, Any]]
+    ) -> Response:
+        """Each key is decided by itself; those that are refused are answered as errors among the results."""
+        errors, allowed, reason = [], [], ""
+        for permission, (key, _, element) in zip(operation.permissions, deleted, strict=True):
+            asked = self._with_tags(permission)
+            decision = self._authorization.decide(session, call, asked, resource_policy=self._bucket_policy(permission))
+            reason = decision.reason
+            if decision.allowed:
+                allowed.append(element)
+            else:
+                refusal = denial(session, call, permission, decision)
+                call.notes["lab"] = {"refusedKeys": [*call.notes.get("lab", {}).get("refusedKeys", []), key]}
+                errors.append(
+                    f"<Error><Key>{escape(key)}</Key><Code>AccessDenied</Code>"
+                    f"<Message>{escape(refusal.message)}</Message></Error>"
+                )
+        call.notes["reason"] = reason
+        if not allowed:
+            body = (
+                f'<?xml version="1.0" encoding="UTF-8"?>\n<DeleteResult xmlns="{XML}">{"".join(errors)}</DeleteResult>'
+            )
+            return Response(200, [("content-type", "application/xml")], body.encode())
+        kept = ElementTree.Element("Delete")
+        kept.extend(allowed)
+        passed_on = replace(call, body=ElementTree.tostring(kept))
+        response = await self._backend.answer(passed_on)
+        if response.status == 200 and errors:
+            response.body = response.body.replace(b"</DeleteResult>", "".join(errors).encode() + b"</DeleteResult>")
+            response.headers = [(name, value) for name, value in response.headers if name.lower() != "content-length"]
+        return response
+
+    def _bucket_policy(self, permission: Permission) -> Policy | None:
+        name = permission.resource.removeprefix(BUCKET).partition("/")[0]
+        bucket = self._backend.bucket(name)
+        document = bucket.policy if bucket else None
+        if not document:
+            return None
+        text = document.decode() if isinstance(document, bytes) else document
+        return stored_policy(text, "resource", f"bucket policy of {name}")
+
+    def _with_tags(self, permission: Permission) -> Permission:
+        bucket, key = split("/" + permission.resource.removeprefix(BUCKET))
+        tags = self._backend.object_tags(bucket, key) if key else {}
+        if not tags:
+            return permission
+        existing = {f"s3:ExistingObjectTag/{name}": value for name, value in tags.items()}
+        return replace(permission, context={**permission.context, **existing})
+
+
+def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:
+    """Key, version id and element of each object in a DeleteObjects call; none for any other call."""
+    if call.method != "POST" or "delete" not in call.query:
+        return []
+    try:
+        root = ElementTree.fromstring(call.body)  # noqa: S314 - expat 2.4 and newer bound the expansion of entities
+    except ElementTree.ParseError as error:
+        told = "The XML you provided was not well-formed or did not validate against our published schema"
+        raise Refusal(400, "MalformedXML", told) from error
+    found = []
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    for element in root.iter("Object"):
+        version = element.findtext("VersionId")
+        found.append((element.findtext("Key") or "", version or None, element))
+    return found

@@ -1,0 +1,150 @@
+"""Role sessions: temporary credentials, whom they stand for and when they end."""
+
+import base64
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from labkit.emulator.clock import Clock
+from labkit.emulator.identifiers import Identifiers
+
+# Beyond this many the oldest are forgotten, and answered as unknown keys.
+KEPT = 50_000
+
+
+class Role(Protocol):
+    """What a session needs of a role."""
+
+    id: str
+    arn: str
+    name: str
+    account_id: str
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A long-term access key."""
+
+    access_key_id: str
+    secret_access_key: str
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Temporary credentials; ``expiration`` in seconds since the epoch, lab time."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str
+    expiration: float
+    assumed_role_arn: str
+
+
+@dataclass(frozen=True)
+class Session:
+    """One role session."""
+
+    credentials: Credentials
+    role_arn: str
+    role_id: str
+    role_name: str
+    account_id: str
+    name: str
+    issued_at: float
+    policies: tuple[str, ...] = ()
+    """The session policies' documents."""
+    context: dict[str, str | list[str]] = field(default_factory=dict)
+    """Condition keys that the session carries, such as the web identity's."""
+    federation: dict[str, str] = field(default_factory=dict)
+    """For the trail: the provider and the subject behind a web identity session."""
+
+    @property
+    def arn(self) -> str:
+        return self.credentials.assumed_role_arn
+
+    @property
+    def principal_id(self) -> str:
+        """``AROA…:NAME``, which AWS calls AssumedRoleId, UserId and aws:userid."""
+        return f"{self.role_id}:{self.name}"
+
+
+@dataclass(frozen=True)
+class Administrator:
+    """The account's administrator, who may do everything."""
+
+    keys: Keys
+    account_id: str
+    arn: str
+    principal_id: str
+
+
+Caller = Administrator | Session
+
+
+class Sessions:
+    """The sessions of the lab, by access key id."""
+
+    def __init__(self, clock: Clock, identifiers: Identifiers, find_role: Callable[[str], Role | None]):
+        self._clock = clock
+        self._find_role = find_role
+        self._identifiers = identifiers
+        self._by_key: OrderedDict[str, Session] = OrderedDict()
+        self._key_of_token: dict[str, str] = {}
+
+    def issue(self, role_arn: str, session_name: str, duration: int) -> Credentials:
+        """Credentials of a new session, for the lab's own parts. Raises LookupError where there is no such role."""
+        role = self._find_role(role_arn)
+        if role is None:
+            raise LookupError(f"there is no role {role_arn}")
+        return self.open(role, session_name, duration).credentials
+
+    def open(
+        self,
+        role: Role,
+        name: str,
+        duration: int,
+        *,
+        policies: tuple[str, ...] = (),
+        context: dict[str, str | list[str]] | None = None,
+        federation: dict[str, str] | None = None,
+    ) -> Session:
+        """A new session of ``role`` that ends after ``duration`` seconds of lab time."""
+        now = self._clock.now()
+        arn = f"arn:aws:sts::{role.account_id}:assumed-role/{role.name}/{name}"
+        serial = self._identifiers.serial("session", arn)
+        credentials = Credentials(
+            access_key_id="ASIA" + self._identifiers.base32("session", f"{arn}#{serial}", 16),
+            # The seed is known to anybody: what must not be guessed comes from the system's generator.
+            secret_access_key=base64.b64encode(secrets.token_bytes(30)).decode(),
+            session_token="IQoJb3JpZ2luX2Vj" + base64.b64encode(secrets.token_bytes(192)).decode(),
+            expiration=float(int(now) + duration),
+            assumed_role_arn=arn,
+        )
+        session = Session(
+            credentials,
+            role_arn=role.arn,
+            role_id=role.id,
+            role_name=role.name,
+            account_id=role.account_id,
+            name=name,
+            issued_at=now,
+            policies=policies,
+            context=context or {},
+            federation=federation or {},
+        )
+        self._by_key[credentials.access_key_id] = session
+        self._key_of_token[credentials.session_token] = credentials.access_key_id
+        while len(self._by_key) > KEPT:
+            _, oldest = self._by_key.popitem(last=False)
+            self._key_of_token.pop(oldest.credentials.session_token, None)
+        return session
+
+    def find(self, access_key_id: str) -> Session | None:
+        """The session with this key, expired or not."""
+        return self._by_key.get(access_key_id)
+
+    def is_token(self, session_token: str) -> bool:
+        """Whether this is the session token of any session of the lab."""
+        return session_token in self._key_of_token

@@ -1,0 +1,257 @@
+"""Signature Version 4: who signed a request, when, and whether the signature is right.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+"""
+
+import hashlib
+import hmac
+import posixpath
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from urllib.parse import quote
+
+from labkit.emulator.aws.call import Call
+
+ALGORITHM = "AWS4-HMAC-SHA256"
+EMPTY = hashlib.sha256(b"").hexdigest()
+UNSIGNED = "UNSIGNED-PAYLOAD"
+LONGEST_PRESIGNED = 604800
+_HEADER = re.compile(r"\s*([A-Za-z]+)=([^,\s]*)\s*")
+
+
+class Malformed(Exception):
+    """The request carries something that means to be a signature and is none."""
+
+
+class Mismatch(Exception):
+    """The signature, or what it covers, is not right."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a request says about its signature."""
+
+    access_key_id: str
+    date: str
+    region: str
+    service: str
+    terminator: str
+    signed_headers: tuple[str, ...]
+    signature: str
+    timestamp: str
+    session_token: str | None
+    expires_in: int | None
+    """Seconds for which a presigned URL is good; None for a signature in the header."""
+
+    @property
+    def scope(self) -> str:
+        return f"{self.date}/{self.region}/{self.service}/{self.terminator}"
+
+    @property
+    def signed_at(self) -> float:
+        """Seconds since the epoch."""
+        return datetime.strptime(self.timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def read(call: Call) -> Signature | None:
+    """The signature in the header or the query of ``call``; None where there is none. Raises :class:`Malformed`."""
+    if authorization := call.headers.get("authorization"):
+        return _from_header(call, authorization)
+    if "X-Amz-Signature" in call.query or "X-Amz-Algorithm" in call.query:
+        return _from_query(call)
+    if "AWSAccessKeyId" in call.query and "Signature" in call.query:
+        raise Malformed(f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.")
+    return None
+
+
+def verify(call: Call, signature: Signature, secret: str) -> bytes:
+    """The body that was signed, freed of ``aws-chunked`` framing. Raises :class:`Mismatch`."""
+    if "host" not in signature.signed_headers:
+        raise Mismatch("the Host header is not signed")
+    key = signing_key(secret, signature.date, signature.region, signature.service)
+    payload = _payload_hash(call, signature)
+    wanted = _sign(key, _string_to_sign(signature, canonical_request(call, signature, payload)))
+    if not hmac.compare_digest(wanted.encode(), signature.signature.encode("utf-8", "replace")):
+        raise Mismatch("the signature is not the one that this secret makes over this request")
+    if payload.startswith("STREAMING-"):
+        return _unchunk(call, signature, key, payload)
+    return call.body
+
+
+def canonical_request(call: Call, signature: Signature, payload: str) -> str:
+    """The canonical request: S3's path is encoded once, every other service's normalized and encoded twice."""
+    if signature.service == "s3":
+        path = quote(call.path, safe="/-_.~") or "/"
+    else:
+        normal = posixpath.normpath(call.raw_path or "/").replace("//", "/")
+        if call.raw_path.endswith("/") and normal != "/":
+            normal += "/"
+        path = quote(normal, safe="/-_.~")
+    encoded = sorted(
+        (quote(name, safe="-_.~"), quote(value, safe="-_.~"))
+        for name, value in call.query_pairs
+        if name != "X-Amz-Signature"
+    )
+    headers = "".join(f"{name}:{' '.join(call.headers.get(name, '').split())}\n" for name in signature.signed_headers)
+    query = "&".join(f"{name}={value}" for name, value in encoded)
+    return "\n".join((call.method, path, query, headers, ";".join(signature.signed_headers), payload))
+
+
+@lru_cache(maxsize=1024)
+def signing_key(secret: str, date: str, region: str, service: str) -> bytes:
+    """The key that ``secret`` signs with on ``date`` (YYYYMMDD)."""
+    key = f"AWS4{secret}".encode()
+    for part in (date, region, service, "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+def _from_header(call: Call, authorization: str) -> Signature:
+    algorithm, _, rest = authorization.partition(" ")
+    if algorithm != ALGORITHM:
+        raise Malformed(f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.")
+    parts = {found[1]: found[2] for piece in rest.split(",") if (found := _HEADER.fullmatch(piece))}
+    if missing := [name for name in ("Credential", "SignedHeaders", "Signature") if not parts.get(name)]:
+        raise Malformed(f"Authorization header requires {' and '.join(repr(name) for name in missing)} parameter.")
+    return _signature(
+        parts["Credential"],
+        parts["SignedHeaders"],
+        parts["Signature"],
+        timestamp=call.headers.get("x-amz-date") or _http_date(call.headers.get("date", "")),
+        session_token=call.headers.get("x-amz-security-token"),
+        expires_in=None,
+    )
+
+
+def _from_query(call: Call) -> Signature:
+    query = call.query
+    if query.get("X-Amz-Algorithm") != ALGORITHM:
+        raise Malformed(f'X-Amz-Algorithm only supports "{ALGORITHM}"')
+    names = ("X-Amz-Credential", "X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Date")
+    if not all(query.get(name) for name in names):
+        raise Malformed(
+            "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, X-Amz-Signature, "
+            "X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters."
+        )
+    expires = query.get("X-Amz-Expires", "900")
+    if not expires.isdecimal() or not 0 < int(expires) <= LONGEST_PRESIGNED:
+        raise Malformed("X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires "
+                        f"must be less than {LONGEST_PRESIGNED} seconds")  # fmt: skip
+    return _signature(
+        query["X-Amz-Credential"],
+        query["X-Amz-SignedHeaders"],
+        query["X-Amz-Signature"],
+        timestamp=query["X-Amz-Date"],
+        session_token=query.get("X-Amz-Security-Token") or call.headers.get("x-amz-security-token"),
+        expires_in=int(expires),
+    )
+
+
+def _signature(
+    credential: str,
+    signed_headers: str,
+    signature: str,
+    *,
+    timestamp: str,
+    session_token: str | None,
+    expires_in: int | None,
+) -> Signature:
+    scope = credential.split("/")
+    if len(scope) != 5 or not all(scope):
+        raise Malformed('the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".')
+    if not re.fullmatch(r"\d{8}T\d{6}Z", timestamp):
+        raise Malformed("AWS authentication requires a valid Date or x-amz-date header")
+    made = Signature(
+        *scope,
+        signed_headers=tuple(signed_headers.lower().split(";")),
+        signature=signature,
+        timestamp=timestamp,
+        session_token=session_token,
+        expires_in=expires_in,
+    )
+    try:
+        _ = made.signed_at
+    except ValueError:
+        raise Malformed("AWS authentication requires a valid Date or x-amz-date header") from None
+    return made
+
+
+def _http_date(text: str) -> str:
+    try:
+        return datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").strftime("%Y%m%dT%H%M%SZ")
+    except ValueError:
+        return text
+
+
+def _payload_hash(call: Call, signature: Signature) -> str:
+    if signature.service != "s3":
+        return hashlib.sha256(call.body).hexdigest()
+    declared = call.headers.get("x-amz-content-sha256") or call.query.get("X-Amz-Content-Sha256")
+    if signature.expires_in is not None and not declared:
+        return UNSIGNED
+    if declared == UNSIGNED or (declared or "").startswith("STREAMING-"):
+        return declared
+    # A header that no longer says what the body is must not help: the hash is always that of the body that came.
+    return hashlib.sha256(call.body).hexdigest()
+
+
+def _string_to_sign(signature: Signature, canonical: str) -> str:
+    hashed = hashlib.sha256(canonical.encode()).hexdigest()
+    return "\n".join((ALGORITHM, signature.timestamp, signature.scope, hashed))
+
+
+def _sign(key: bytes, text: str) -> str:
+    return hmac.digest(key, text.encode(), "sha256").hex()
+
+
+def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> bytes:
+    """The body of an ``aws-chunked`` upload; each chunk's own signature is verified where chunks are signed.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
+    """
+    signed = payload.startswith("STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
+    if not signed and payload != "STREAMING-UNSIGNED-PAYLOAD-TRAILER":
+        raise Mismatch(f"the lab cannot verify the payload {payload}")
+    rest, chunks, previous = call.body, [], signature.signature
+    while True:
+        line, found, rest = rest.partition(b"\r\n")
+        size, _, extension = line.partition(b";")
+        if not found or not re.fullmatch(rb"[0-9a-fA-F]{1,8}", size):
+            raise Mismatch("the aws-chunked body is not framed as it should be")
+        data, rest = rest[: int(size, 16)], rest[int(size, 16) :]
+        if len(data) != int(size, 16):
+            raise Mismatch("the aws-chunked body ends early")
+        if signed:
+            hashed = hashlib.sha256(data).hexdigest()
+            text = "\n".join((f"{ALGORITHM}-PAYLOAD", signature.timestamp, signature.scope, previous, EMPTY, hashed))
+            previous = _sign(key, text)
+            if not hmac.compare_digest(f"chunk-signature={previous}".encode(), extension.strip()):
+                raise Mismatch("the signature of a chunk does not match")
+        if not data:
+            break
+        if not rest.startswith(b"\r\n"):
+            raise Mismatch("the aws-chunked body is not framed as it should be")
+        rest = rest[2:]
+        chunks.append(data)
+    trailers = _trailers(rest)
+    if signed and payload.endswith("-TRAILER"):
+        given = trailers.pop("x-amz-trailer-signature", "")
+        lines = "".join(f"{name}:{value}\n" for name, value in trailers.items())
+        hashed = hashlib.sha256(lines.encode()).hexdigest()
+        text = "\n".join((f"{ALGORITHM}-TRAILER", signature.timestamp, signature.scope, previous, hashed))
+        if not hmac.compare_digest(_sign(key, text).encode(), given.encode()):
+            raise Mismatch("the signature of the trailer does not match")
+    body = b"".join(chunks)
+    length = call.headers.get("x-amz-decoded-content-length", "")
+    if length.isdecimal() and int(length) != len(body):
+        raise Mismatch("the aws-chunked body is not as long as it says")
+    call.notes["trailers"] = trailers
+    return body
+
+
+def _trailers(rest: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in rest.decode("utf-8", "replace").splitlines() if ":" in line)
+    return {name.strip().lower(): value.strip() for name, _, value in lines}

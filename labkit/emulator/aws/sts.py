@@ -1,0 +1,277 @@
+"""STS, answered by the gate itself: it decides who gets a role session.
+
+https://docs.aws.amazon.com/STS/latest/APIReference/welcome.html
+"""
+
+import math
+import re
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+from xml.sax.saxutils import escape
+
+from labkit.emulator.aws.actions.permission import Permission
+from labkit.emulator.aws.authorization import Authorization, stored_policy
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.errors import NAMESPACES, Refusal, fault
+from labkit.emulator.aws.issuers import Issuers
+from labkit.emulator.aws.sessions import Caller, Session, Sessions
+from labkit.emulator.aws.web_identity import WebIdentity, read, verify
+from labkit.emulator.clock import Clock
+from labkit.policy import MalformedPolicy, Policy, evaluate_trust
+
+WEB_IDENTITY = "AssumeRoleWithWebIdentity"
+ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
+SESSION_NAME = r"[\w+=,.@-]*"
+LONGEST_CHAINED = 3600
+TAGS_CLAIM = "https://aws.amazon.com/tags"
+SHORTEST, USUAL, LONGEST = 900, 3600, 43200
+LONGEST_POLICY = 2048
+LENGTHS = {
+    "RoleArn": (20, 2048),
+    "RoleSessionName": (2, 64),
+    "WebIdentityToken": (4, 20000),
+    "Policy": (1, LONGEST_POLICY),
+}
+
+
+class Sts:
+    """The operations of STS."""
+
+    def __init__(
+        self, *, backend: Backend, sessions: Sessions, issuers: Issuers, clock: Clock, authorization: Authorization
+    ):
+        self._backend = backend
+        self._sessions = sessions
+        self._issuers = issuers
+        self._clock = clock
+        self._authorization = authorization
+
+    def answer(self, call: Call, caller: Caller) -> Response:
+        """The answer to a signed call."""
+        match call.operation:
+            case "GetCallerIdentity":
+                call.notes["reason"] = "sts:GetCallerIdentity is allowed to everybody who is somebody"
+                return _result(call, {"UserId": caller.principal_id, "Account": caller.account_id, "Arn": caller.arn})
+            case "AssumeRole":
+                return self._assume_role(call, caller)
+            case "GetSessionToken" | "GetFederationToken" if isinstance(caller, Session):
+                raise fault(
+                    call,
+                    "denied",
+                    "a role session cannot make another session by this call",
+                    message=f"Cannot call {call.operation} with session credentials",
+                )
+            case "GetSessionToken" | "DecodeAuthorizationMessage" | "AssumeRoleWithSAML" | "GetFederationToken":
+                raise Refusal(501, "NotImplemented", f"The lab has no sts:{call.operation}")
+        raise Refusal(
+            400, "InvalidAction", f"Could not find operation {call.operation} for version {call.form.get('Version')}"
+        )
+
+    async def assume_role_with_web_identity(self, call: Call) -> Response:
+        """Credentials for a role, for a token of an OIDC provider in the role's account.
+
+        https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
+        """
+        form = call.form
+        _validate(form, ("RoleArn", "RoleSessionName", "WebIdentityToken"))
+        role_arn, name, token = form["RoleArn"], form["RoleSessionName"], form["WebIdentityToken"]
+        account_id = role_arn.split(":")[4]
+        claimed = read(token)
+        call.notes["lab"] = {"roleSessionName": name, "token": _told(claimed.claims)}
+        if "ProviderId" in form:
+            raise Refusal(400, "InvalidIdentityToken", "Provided Token is not a Login With Amazon token")
+        identity = await verify(
+            token,
+            find_provider=lambda issuer: self._backend.provider(account_id, issuer),
+            issuers=self._issuers,
+            now=self._clock.now(),
+        )
+        call.notes["web identity"] = identity
+        role = self._admitting_role(call, role_arn, name, identity)
+        duration = _duration(form, role.max_session_duration)
+        policies = self._session_policies(form)
+        call.notes["reason"] += f"; the session ends after {duration} s"
+        session = self._sessions.open(
+            role,
+            name,
+            duration,
+            policies=policies,
+            context={"aws:FederatedProvider": identity.provider_arn, **identity.context()},
+            federation={"provider": identity.provider_arn, "subject": identity.subject},
+        )
+        call.notes["session"] = session
+        result: dict[str, Any] = {
+            "SubjectFromWebIdentityToken": identity.subject,
+            "Audience": identity.audience,
+            "Provider": identity.provider_arn,
+        }
+        return _result(call, result | _assumed(session, policies))
+
+    def _admitting_role(self, call: Call, role_arn: str, name: str, identity: WebIdentity) -> Any:
+        role = self._backend.role(role_arn)
+        if role is None:
+            raise _not_authorized(f"the role {role_arn} does not exist")
+        trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
+        context = {
+            **self._authorization.context(call),
+            "aws:FederatedProvider": identity.provider_arn,
+            "sts:RoleSessionName": name,
+            **identity.context(),
+        }
+        decision = evaluate_trust(trust, provider_arn=identity.provider_arn, context=context)
+        if not decision.allowed:
+            raise _not_authorized(decision.reason)
+        if TAGS_CLAIM in identity.claims:
+            raise _not_authorized(f"the token has session tags ({TAGS_CLAIM}), which the lab cannot evaluate yet")
+        call.notes["reason"] = decision.reason
+        return role
+
+    def _assume_role(self, call: Call, caller: Caller) -> Response:
+        form = call.form
+        _validate(form, ("RoleArn", "RoleSessionName"))
+        role_arn, name = form["RoleArn"], form["RoleSessionName"]
+        if any(parameter.startswith(("Tags.member.", "TransitiveTagKeys.")) for parameter in form):
+            told = "The lab cannot evaluate session tags yet"
+            raise fault(call, "denied", told, message=told)
+        denied = fault(
+            call,
+            "denied",
+            f"the role {role_arn} does not exist",
+            message=f"User: {caller.arn} is not authorized to perform: sts:AssumeRole on resource: {role_arn}",
+        )
+        role = self._backend.role(role_arn)
+        if role is None:
+            raise denied
+        decision = self._authorization.decide(
+            caller,
+            call,
+            Permission("sts:AssumeRole", role_arn, _condition_keys(form)),
+            resource_policy=stored_policy(role.assume_role_policy_document, "trust", role.name),
+        )
+        if not decision.allowed:
+            denied.reason = decision.reason
+            raise denied
+        chained = isinstance(caller, Session)
+        if chained and "DurationSeconds" in form and int(form["DurationSeconds"]) > LONGEST_CHAINED:
+            raise Refusal(
+                400,
+                "ValidationError",
+                "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.",
+            )
+        duration = _duration(form, role.max_session_duration)
+        policies = self._session_policies(form)
+        session = self._sessions.open(role, name, duration, policies=policies)
+        call.notes |= {"reason": decision.reason, "session": session}
+        return _result(call, _assumed(session, policies))
+
+    def _session_policies(self, form: dict[str, str]) -> tuple[str, ...]:
+        documents = [form["Policy"]] if "Policy" in form else []
+        arns = [value for name, value in form.items() if re.fullmatch(r"PolicyArns\.member\.\d+\.arn", name)]
+        for arn in arns:
+            if (document := self._backend.managed_policy(arn)) is None:
+                raise Refusal(400, "MalformedPolicyDocument", f"The session policy {arn} does not exist")
+            documents.append(document)
+        try:
+            for document in documents:
+                Policy.parse(document, kind="session", name="session policy")
+        except MalformedPolicy as malformed:
+            raise Refusal(400, "MalformedPolicyDocument", malformed.message) from malformed
+        return tuple(documents)
+
+
+def _validate(form: dict[str, str], required: tuple[str, ...]) -> None:
+    """Raises STS's ValidationError, which names every constraint that is not met."""
+    faults = [
+        f"Value null at '{_member(name)}' failed to satisfy constraint: Member must not be null"
+        for name in required
+        if name not in form
+    ]
+    for name, (shortest, longest) in LENGTHS.items():
+        if name not in form:
+            continue
+        shown = "***" if name == "WebIdentityToken" else form[name]
+        said = f"Value '{shown}' at '{_member(name)}' failed to satisfy constraint: Member must"
+        if name == "RoleSessionName" and not re.fullmatch(SESSION_NAME, form[name], re.ASCII):
+            faults.append(f"{said} satisfy regular expression pattern: {SESSION_NAME}")
+        if len(form[name]) < shortest:
+            faults.append(f"{said} have length greater than or equal to {shortest}")
+        if len(form[name]) > longest:
+            faults.append(f"{said} have length less than or equal to {longest}")
+    if duration := form.get("DurationSeconds"):
+        said = f"Value '{duration}' at 'durationSeconds' failed to satisfy constraint: Member must"
+        if not re.fullmatch(r"-?\d{1,9}", duration, re.ASCII):
+            faults.append(f"{said} be a number")
+        elif int(duration) < SHORTEST:
+            faults.append(f"{said} have value greater than or equal to {SHORTEST}")
+        elif int(duration) > LONGEST:
+            faults.append(f"{said} have value less than or equal to {LONGEST}")
+    if faults:
+        count = f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: "
+        raise Refusal(400, "ValidationError", count + "; ".join(faults))
+    if not ROLE_ARN.fullmatch(form["RoleArn"]):
+        raise Refusal(400, "ValidationError", "Request ARN is invalid")
+
+
+def _member(name: str) -> str:
+    return name[0].lower() + name[1:]
+
+
+def _duration(form: dict[str, str], longest: str | int | None) -> int:
+    duration = int(form.get("DurationSeconds") or USUAL)
+    if duration > int(longest or USUAL):
+        raise Refusal(
+            400, "ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
+        )
+    return duration
+
+
+def _not_authorized(reason: str) -> Refusal:
+    # STS does not say whether there is such a role.
+    return Refusal(403, "AccessDenied", f"Not authorized to perform sts:{WEB_IDENTITY}", reason)
+
+
+def _condition_keys(form: dict[str, str]) -> dict[str, str | list[str]]:
+    keys: dict[str, str | list[str]] = {"sts:RoleSessionName": form["RoleSessionName"]}
+    if "ExternalId" in form:
+        keys["sts:ExternalId"] = form["ExternalId"]
+    return keys
+
+
+def _told(claims: dict[str, Any]) -> dict[str, Any]:
+    """What the trail keeps of a token: whom it names and how fresh it is."""
+    names = {"issuer": "iss", "subject": "sub", "audience": "aud", "issuedAt": "iat", "expires": "exp"}
+    return {name: claims[claim] for name, claim in names.items() if claim in claims}
+
+
+def _assumed(session: Session, policies: tuple[str, ...]) -> dict[str, Any]:
+    credentials = session.credentials
+    result: dict[str, Any] = {
+        "AssumedRoleUser": {"AssumedRoleId": session.principal_id, "Arn": session.arn},
+        "Credentials": {
+            "AccessKeyId": credentials.access_key_id,
+            "SecretAccessKey": credentials.secret_access_key,
+            "SessionToken": credentials.session_token,
+            "Expiration": datetime.fromtimestamp(credentials.expiration, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        },
+    }
+    if policies:
+        result["PackedPolicySize"] = min(100, math.ceil(sum(map(len, policies)) / LONGEST_POLICY * 100))
+    return result
+
+
+def _result(call: Call, content: dict[str, Any]) -> Response:
+    name, request_id = call.operation, str(uuid.uuid4())
+    body = (
+        f'<{name}Response xmlns="{NAMESPACES["sts"]}"><{name}Result>{_xml(content)}</{name}Result>'
+        f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{name}Response>"
+    )
+    return Response(200, [("content-type", "text/xml"), ("x-amzn-requestid", request_id)], body.encode())
+
+
+def _xml(content: dict[str, Any]) -> str:
+    return "".join(
+        f"<{name}>{_xml(value) if isinstance(value, dict) else escape(str(value))}</{name}>"
+        for name, value in content.items()
+    )

@@ -1,0 +1,193 @@
+"""Verifies a web identity token against the OIDC provider in the role's account, in the order of STS's own answers.
+
+https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
+"""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jwt
+
+from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.issuers import Issuers, IssuerUnreachable, ThumbprintMismatch
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512")
+REQUIRED = ("iss", "sub", "aud", "exp", "iat")
+# Seconds by which an issuer's clock may be ahead.
+AHEAD = 5
+GENERIC = (
+    "The web identity token provided could not be validated. "
+    "See the AssumeRoleWithWebIdentity documentation for requirements."
+)
+NO_JWT = "The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)"
+# Two blanks, as STS writes it.
+NO_KEY = (
+    "Couldn't retrieve verification key from your identity provider,  "
+    "please reference AssumeRoleWithWebIdentity documentation for requirements"
+)
+NO_THUMBPRINT = "OpenIDConnect provider's HTTPS certificate doesn't match configured thumbprint"
+
+_jws = jwt.PyJWS(algorithms=list(ALGORITHMS))
+
+
+class Provider(Protocol):
+    """An OIDC provider as IAM stores it; ``url`` without the scheme."""
+
+    arn: str
+    url: str
+    client_id_list: list[str]
+    thumbprint_list: list[str]
+
+
+@dataclass(frozen=True)
+class WebIdentity:
+    """A token that was verified."""
+
+    issuer: str
+    subject: str
+    audience: str
+    """The one that the provider's client ids admit."""
+    audiences: tuple[str, ...]
+    authorized_party: str | None
+    issued_at: float
+    expires: float
+    provider_arn: str
+    claims: dict[str, Any]
+
+    @property
+    def provider_name(self) -> str:
+        """The issuer without its scheme: the prefix of its condition keys."""
+        return self.issuer.removeprefix("https://")
+
+    def context(self) -> dict[str, str | list[str]]:
+        """The condition keys of the token.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
+        """
+        audience = list(self.audiences) if len(self.audiences) > 1 else self.audiences[0]
+        name = self.provider_name
+        context = {f"{name}:sub": self.subject, f"{name}:aud": self.authorized_party or audience}
+        if self.authorized_party:
+            context |= {f"{name}:oaud": audience, f"{name}:azp": self.authorized_party}
+        for claim in ("amr", "email"):
+            if isinstance(value := self.claims.get(claim), str | list):
+                context[f"{name}:{claim}"] = value
+        return context
+
+
+@dataclass(frozen=True)
+class Unverified:
+    """A token's header and claims as they say of themselves."""
+
+    header: dict[str, Any]
+    claims: dict[str, Any]
+
+
+def read(token: str) -> Unverified:
+    """The token's parts, not verified. Raises :class:`Refusal` where it is no JWT (RFC 7519)."""
+    parts = token.split(".")
+    try:
+        header, claims = (_object(part) for part in parts[:2])
+        if len(parts) != 3 or not isinstance(header.get("alg"), str):
+            raise ValueError("not three parts with an algorithm")
+        _decode(parts[2])
+    except (ValueError, binascii.Error, RecursionError):
+        raise refusal(NO_JWT) from None
+    return Unverified(header, claims)
+
+
+async def verify(
+    token: str, *, find_provider: Callable[[str], Provider | None], issuers: Issuers, now: float
+) -> WebIdentity:
+    """What the token says, when its issuer, audience, lifetime and signature are right; else raises :class:`Refusal`.
+
+    ``find_provider`` is given the issuer and looks in the role's account; ``now`` is lab time in seconds.
+    """
+    unverified = read(token)
+    claims = unverified.claims
+    for name in REQUIRED:
+        if claims.get(name) in (None, "", []):
+            raise Refusal(400, "InvalidIdentityToken", f"Missing a required claim: {name}")
+    issuer, subject, audiences = _names(claims)
+    expires, issued_at, not_before = (_seconds(claims, name) for name in ("exp", "iat", "nbf"))
+    if (algorithm := unverified.header["alg"]) not in ALGORITHMS:
+        raise refusal(f"The token is signed with {algorithm}; STS accepts {', '.join(ALGORITHMS)} only")
+    provider = find_provider(issuer)
+    if provider is None:
+        raise refusal(f"No OpenIDConnect provider found in your account for {issuer}")
+    authorized_party = claims.get("azp") if isinstance(claims.get("azp"), str) else None
+    compared = [authorized_party] if authorized_party else list(audiences)
+    admitted = [audience for audience in compared if audience in provider.client_id_list]
+    if not admitted:
+        raise refusal(
+            "Incorrect token audience",
+            f"the token is for {', '.join(compared)}; the provider's client ids are "
+            f"{', '.join(provider.client_id_list) or 'none'}",
+        )
+    if expires <= now:
+        raise Refusal(
+            400,
+            "ExpiredTokenException",
+            f"Token expired: current date/time {int(now)} must be before the expiration date/time {int(expires)}",
+        )
+    if max(not_before, issued_at) > now + AHEAD:
+        raise refusal(f"The token is not valid before {int(max(not_before, issued_at))}; it is {int(now)} now")
+    key_id = unverified.header.get("kid")
+    try:
+        key = await issuers.key(issuer, key_id if isinstance(key_id, str) else None, provider.thumbprint_list)
+    except IssuerUnreachable as error:
+        raise refusal(NO_KEY, str(error)) from error
+    except ThumbprintMismatch as error:
+        raise refusal(NO_THUMBPRINT, str(error)) from error
+    try:
+        _jws.decode(token, key.key, algorithms=[algorithm])
+    except (jwt.PyJWTError, ValueError, TypeError) as error:
+        raise refusal("The token's signature is not the issuer's", str(error)) from error
+    return WebIdentity(
+        issuer,
+        subject,
+        audience=admitted[0],
+        audiences=audiences,
+        authorized_party=authorized_party,
+        issued_at=issued_at,
+        expires=expires,
+        provider_arn=provider.arn,
+        claims=claims,
+    )
+
+
+def refusal(telling: str, detail: str = "") -> Refusal:
+    """STS's one sentence for the caller, and for the trail the telling one that it gave until 2026."""
+    reason = f"{telling}: {detail}" if detail else telling
+    return Refusal(400, "InvalidIdentityToken", GENERIC, reason)
+
+
+def _names(claims: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    audience = claims["aud"]
+    audiences = tuple(audience) if isinstance(audience, list) else (audience,)
+    if not all(isinstance(value, str) for value in (claims["iss"], claims["sub"], *audiences)):
+        raise refusal(NO_JWT, "iss, sub and aud are not strings")
+    return claims["iss"], claims["sub"], audiences
+
+
+def _seconds(claims: dict[str, Any], name: str) -> float:
+    value = claims.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise refusal(NO_JWT, f"{name} is not a number of seconds")
+    return float(value)
+
+
+def _object(part: str) -> dict[str, Any]:
+    content = json.loads(_decode(part))
+    if not isinstance(content, dict):
+        raise ValueError("not an object")
+    return content
+
+
+def _decode(part: str) -> bytes:
+    return base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)

@@ -1,0 +1,259 @@
+"""A gate that really listens, an issuer that really serves its keys over HTTPS, and clients of both."""
+
+import asyncio
+import base64
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import jwt
+import pytest
+from botocore.config import Config
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from labkit.emulator.aws.clusters import ClusterFacts
+from labkit.emulator.aws.gate import Gate, Keys
+from labkit.emulator.aws.metadata import Metadata
+from labkit.emulator.aws.trail import Trail
+from labkit.emulator.certificates import Authority
+from labkit.emulator.clock import Clock
+from labkit.emulator.identifiers import Identifiers
+from labkit.emulator.listener import Listener, bind
+
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
+ISSUER_HOST = "oidc.eks.us-east-1.amazonaws.com"
+ISSUER_ID = "EXAMPLED539D4633E53DE1B71EXAMPLE"
+ISSUER = f"https://{ISSUER_HOST}/id/{ISSUER_ID}"
+SUBJECT = "system:serviceaccount:default:my-service-account"
+AUDIENCE = "sts.amazonaws.com"
+ADMINISTRATOR = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+
+
+def key_pair() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+class Issuer:
+    """An OIDC issuer: discovery and keys by path, and tokens signed with its key."""
+
+    def __init__(self, url: str = ISSUER, key_id: str = "1"):
+        self.url = url
+        self.key_id = key_id
+        self.key = key_pair()
+        self.fetched: list[str] = []
+        self.documents: dict[str, Any] = {}
+        self.publish()
+
+    def publish(self, *, key_id: str | None = None, issuer: str | None = None) -> None:
+        """Serves discovery and the current key, as they should be or with what is given in their place."""
+        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key()))
+        path = "/" + self.url.split("/", 3)[3]
+        self.documents = {
+            f"{path}/.well-known/openid-configuration": {
+                "issuer": issuer or self.url,
+                "jwks_uri": f"{self.url}/keys",
+            },
+            f"{path}/keys": {"keys": [public | {"kid": key_id or self.key_id, "use": "sig", "alg": "RS256"}]},
+        }
+
+    def token(self, *, key: Any = None, algorithm: str = "RS256", headers: dict | None = None, **claims: Any) -> str:
+        """A good token, but for what is given; a claim that is None is left out."""
+        now = int(time.time())
+        content = {"iss": self.url, "sub": SUBJECT, "aud": [AUDIENCE], "iat": now, "nbf": now, "exp": now + 3600}
+        content |= claims
+        content = {name: value for name, value in content.items() if value is not None}
+        return jwt.encode(content, key or self.key, algorithm=algorithm, headers={"kid": self.key_id} | (headers or {}))
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        self.fetched.append(scope["path"])
+        document = self.documents.get(scope["path"])
+        if callable(document):
+            await document(send)
+            return
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
+        await send({"type": "http.response.start", "status": 200 if document is not None else 404, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+
+class Clusters:
+    """Clusters that are facts and nothing more."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, ClusterFacts] = {}
+
+    async def create(self, name: str, request: dict[str, Any]) -> ClusterFacts:
+        self.known[name] = ClusterFacts(
+            name=name,
+            arn=f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{name}",
+            endpoint="https://127.0.0.1:6443",
+            certificate_authority_pem=b"-----BEGIN CERTIFICATE-----\n",
+            issuer=ISSUER,
+            version=request.get("version") or "1.33",
+            created_at=1_750_000_000.0,
+            role_arn=request["roleArn"],
+        )
+        return self.known[name]
+
+    async def delete(self, name: str) -> None:
+        del self.known[name]
+
+    def get(self, name: str) -> ClusterFacts | None:
+        return self.known.get(name)
+
+    def names(self) -> list[str]:
+        return list(self.known)
+
+
+class Aws:
+    """The lab's AWS as a test meets it."""
+
+    def __init__(self, folder: Path):
+        self.clock = Clock(folder / "clock")
+        self.trail_file = folder / "trail.jsonl"
+        self.clusters = Clusters()
+        self.identifiers = Identifiers("test")
+        self.gate = Gate(
+            account_id=ACCOUNT,
+            region=REGION,
+            clock=self.clock,
+            identifiers=self.identifiers,
+            trail=Trail(self.trail_file),
+            clusters=self.clusters,
+            administrator=ADMINISTRATOR,
+        )
+        self.gate.backend.forget_everything()
+        self.metadata = Metadata(self.gate, self.clock)
+        self.authority = Authority.create("public root of the test")
+        self.issuer = Issuer()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.listeners: list[Listener] = []
+        self.endpoint = f"http://127.0.0.1:{self.listen(self.gate)}"
+        self.metadata_endpoint = f"http://127.0.0.1:{self.listen(self.metadata)}"
+        certificate = self.authority.issue(ISSUER_HOST, dns=[ISSUER_HOST])
+        port = self.listen(self.issuer, hosts={ISSUER_HOST}, certificate=certificate)
+        self.issuer_port = port
+        self.gate.map_host(ISSUER_HOST, ("127.0.0.1", port), self.authority.certificate_pem)
+
+    def listen(self, app: Any, *, hosts: set[str] | None = None, certificate: Any = None) -> int:
+        listener = Listener(
+            app, port_socket=bind(0), hosts=hosts or {"127.0.0.1", "localhost"}, certificate=certificate
+        )
+        self.listeners.append(listener)
+        asyncio.run_coroutine_threadsafe(listener.start(), self.loop).result(10)
+        return listener.port
+
+    def close(self) -> None:
+        for listener in self.listeners:
+            asyncio.run_coroutine_threadsafe(listener.stop(), self.loop).result(10)
+        self.gate.backend.close()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.loop.close()
+
+    def client(self, service: str, credentials: Any = None, **config: Any) -> Any:
+        """A client of the administrator, of a session (an STS ``Credentials``), or of nobody (``unsigned``)."""
+        keys = {
+            "aws_access_key_id": ADMINISTRATOR.access_key_id,
+            "aws_secret_access_key": ADMINISTRATOR.secret_access_key,
+        }
+        if credentials:
+            keys = {
+                "aws_access_key_id": credentials["AccessKeyId"],
+                "aws_secret_access_key": credentials["SecretAccessKey"],
+                "aws_session_token": credentials["SessionToken"],
+            }
+        settings = Config(retries={"total_max_attempts": 1}, parameter_validation=False, **config)
+        return boto3.Session(region_name=REGION, **keys).client(service, endpoint_url=self.endpoint, config=settings)
+
+    def trail(self) -> list[dict[str, Any]]:
+        return Trail.read(self.trail_file)
+
+    def last(self) -> dict[str, Any]:
+        """The newest record of the trail."""
+        return self.trail()[-1]
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    aws = Aws(tmp_path_factory.mktemp("aws"))
+    yield aws
+    aws.close()
+
+
+@pytest.fixture
+def aws(running: Aws) -> Iterator[Aws]:
+    """The running gate with nothing in it, its clock at the machine's time and its issuer as it should be."""
+    running.gate.backend.forget_everything()
+    running.clock.reset()
+    running.clusters.known.clear()
+    running.issuer.publish()
+    running.gate.forget_keys(ISSUER)
+    yield running
+    running.clock.reset()
+
+
+def trust_policy(**changes: Any) -> dict[str, Any]:
+    """The trust policy of the lab's second step; ``changes`` are to its statement."""
+    name = ISSUER.removeprefix("https://")
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Federated": f"arn:aws:iam::{ACCOUNT}:oidc-provider/{name}"},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": {f"{name}:sub": SUBJECT, f"{name}:aud": AUDIENCE}},
+    }
+    statement |= changes
+    statement = {key: value for key, value in statement.items() if value is not None}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+class Irsa:
+    """A provider, a role that trusts one service account and may read S3, and a bucket."""
+
+    role_name = "my-role"
+    role_arn = f"arn:aws:iam::{ACCOUNT}:role/my-role"
+    provider_arn = f"arn:aws:iam::{ACCOUNT}:oidc-provider/{ISSUER.removeprefix('https://')}"
+    policy_arn = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
+    bucket = "irsa-lab"
+
+    def __init__(self, aws: Aws):
+        self.aws = aws
+        self.iam = aws.client("iam")
+        self.iam.create_open_id_connect_provider(Url=ISSUER, ClientIDList=[AUDIENCE], ThumbprintList=["a" * 40])
+        self.iam.create_role(RoleName=self.role_name, AssumeRolePolicyDocument=json.dumps(trust_policy()))
+        self.iam.attach_role_policy(RoleName=self.role_name, PolicyArn=self.policy_arn)
+        s3 = aws.client("s3")
+        s3.create_bucket(Bucket=self.bucket)
+        s3.put_object(Bucket=self.bucket, Key="hello.txt", Body=b"hello")
+
+    def assume(self, **changes: Any) -> dict[str, Any]:
+        """AssumeRoleWithWebIdentity with a good token, but for what is given."""
+        request = {"RoleArn": self.role_arn, "RoleSessionName": "my-pod", "WebIdentityToken": None} | changes
+        if "WebIdentityToken" not in changes:
+            request["WebIdentityToken"] = self.aws.issuer.token()
+        request = {name: value for name, value in request.items() if value is not None}
+        return self.aws.client("sts").assume_role_with_web_identity(**request)
+
+    def trust(self, document: dict[str, Any]) -> None:
+        """Writes the trust policy, whatever is in it."""
+        self.iam.update_assume_role_policy(RoleName=self.role_name, PolicyDocument=json.dumps(document))
+
+    def permit(self, *statements: dict[str, Any]) -> None:
+        """Replaces the role's permissions."""
+        attached = self.iam.list_attached_role_policies(RoleName=self.role_name)["AttachedPolicies"]
+        for policy in attached:
+            self.iam.detach_role_policy(RoleName=self.role_name, PolicyArn=policy["PolicyArn"])
+        document = {"Version": "2012-10-17", "Statement": list(statements)}
+        self.iam.put_role_policy(RoleName=self.role_name, PolicyName="inline", PolicyDocument=json.dumps(document))
+
+
+@pytest.fixture
+def irsa(aws: Aws) -> Irsa:
+    return Irsa(aws)
