@@ -194,7 +194,7 @@ class Lab:
         show(thing, command)
 
     def trail(self, *, event: str = "", who: str = "", decision: str = "", last: int = 0) -> "Calls":
-        """The calls to AWS since this lab was opened, oldest first.
+        """The calls to AWS since this lab was opened, oldest first, without those of other clusters' pods.
 
         Args:
             event: only calls of this name, such as `AssumeRoleWithWebIdentity`.
@@ -207,7 +207,7 @@ class Lab:
         from labkit.trail import Calls
 
         self.needs("trail")
-        calls = Calls(self.connection.trail()[self._seen :])
+        calls = Calls(self.connection.trail()[self._seen :]).of_issuer(self.provider_arn)
         return calls.only(event=event, who=who, decision=decision, last=last)
 
     @property

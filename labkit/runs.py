@@ -3,9 +3,11 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,31 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
     return done
 
 
+def refresh(notebook: Path | str) -> Run:
+    """Executes a notebook with its own parameters and keeps the outputs in it; where a cell fails it stays as it was.
+
+    Raises `RunFailed`.
+    """
+    notebook = Path(notebook)
+    with tempfile.TemporaryDirectory() as folder:
+        done = run(notebook, Path(folder) / notebook.name)
+        notebook.write_bytes(done.output.read_bytes())
+    return replace(done, output=notebook)
+
+
+def main(notebooks: Sequence[str]) -> int:
+    """`python -m labkit.runs NOTEBOOK…`: refreshes the outputs of each; returns the exit code."""
+    for notebook in notebooks:
+        print(f"{notebook} …", end=" ", flush=True)
+        try:
+            done = refresh(notebook)
+        except LabError as error:
+            print(f"failed\n{error}")
+            return 1
+        print(f"{len(done.checks)} checks, {len(done.answers)} answers")
+    return 0
+
+
 def read(executed: NotebookNode, output: Path, parameters: Parameters) -> Run:
     """What the outputs of an executed notebook hold: the steps' checks and the commands' answers."""
     data = [part["data"] for cell in executed.cells for part in cell.get("outputs", []) if "data" in part]
@@ -109,6 +136,8 @@ def normalize(notebook: NotebookNode) -> NotebookNode:
     for number, cell in enumerate(notebook.cells):
         for name in ("papermill", "execution"):
             cell.metadata.pop(name, None)
+        if cell.metadata.get("tags") == []:  # papermill gives every cell a list of tags
+            del cell.metadata["tags"]
         if "injected-parameters" in cell.metadata.get("tags", []) or _is_banner(cell) or cell.get("id", "") in taken:
             cell["id"] = f"papermill-{number}"
         taken.add(cell.get("id", ""))
@@ -153,3 +182,7 @@ def _first_line(source: str) -> str:
 
 def _without_colour(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -32,6 +32,10 @@ class Calls:
             for record in self.records
         ]
 
+    def of_issuer(self, provider_arn: str) -> "Calls":
+        """Without the calls of pods of other clusters, which have other issuers."""
+        return Calls([record for record in self.records if _provider(record) in (None, provider_arn)])
+
     def only(self, *, event: str = "", who: str = "", decision: str = "", last: int = 0) -> "Calls":
         """Those of this name, of this caller, that ended so; of them the last so many."""
         wanted = (event, who, decision)
@@ -58,6 +62,12 @@ class Calls:
         head = "".join(f"<th>{column}</th>" for column in COLUMNS)
         rows = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
         return f"<table><tr>{head}</tr>{rows}</table>" if self.records else "<p>no call</p>"
+
+
+def _provider(record: dict[str, Any]) -> str | None:
+    identity = record.get("userIdentity") or {}
+    federation = (identity.get("sessionContext") or {}).get("webIdFederationData") or {}
+    return identity.get("identityProvider") or federation.get("federatedProvider")
 
 
 def who(record: dict[str, Any]) -> str:

@@ -94,3 +94,17 @@ def test_papermill_s_misspelt_parameter_is_refused_in_the_notebook(notebook, tmp
         papermill.execute_notebook(
             source, tmp_path / "out.ipynb", parameters={"rolename": "reader"}, progress_bar=False
         )
+
+
+def test_refreshing_keeps_the_outputs_in_the_notebook_and_a_failed_one_as_it_was(notebook, capsys):
+    source = notebook("1 + 1")
+    assert runs.main([str(source)]) == 0
+    kept = source.read_bytes()
+    assert b'"2"' in kept
+    assert runs.main([str(source)]) == 0
+    assert source.read_bytes() == kept
+    source = notebook("1 / 0")
+    before = source.read_bytes()
+    assert runs.main([str(source)]) == 1
+    assert "ZeroDivisionError: division by zero" in capsys.readouterr().out
+    assert source.read_bytes() == before
