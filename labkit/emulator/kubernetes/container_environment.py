@@ -1,0 +1,103 @@
+"""A container's variables and arguments, as its pod's spec gives them.
+
+https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
+"""
+
+import base64
+import re
+from collections.abc import Awaitable, Callable
+
+_REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
+
+
+class ConfigError(Exception):
+    """Something that the spec refers to is not there."""
+
+
+def expanded(text: str, variables: dict[str, str]) -> str:
+    """Replace each `$(NAME)` that is known; `$$(NAME)` becomes `$(NAME)`."""
+
+    def replacement(found: re.Match) -> str:
+        return "$" if found[0] == "$$" else variables.get(found[1], found[0])
+
+    return _REFERENCE.sub(replacement, text)
+
+
+async def variables_of(
+    container: dict, pod: dict, given: dict[str, str], fetch: Callable[[str, str], Awaitable[dict | None]]
+) -> dict[str, str]:
+    """The variables that `envFrom` and `env` make. `given` are those of the node, which references may name.
+
+    `fetch(kind, name)` returns a ConfigMap or Secret of the pod's namespace, or None. Raises ConfigError.
+    """
+    made: dict[str, str] = {}
+    for source in container.get("envFrom") or ():
+        kind, field = ("configmap", "configMapRef") if "configMapRef" in source else ("secret", "secretRef")
+        reference = source[field]
+        for key, value in (await _entries(kind, reference, fetch)).items():
+            made[source.get("prefix", "") + key] = value
+    for variable in container.get("env") or ():
+        source = variable.get("valueFrom")
+        if not source:
+            made[variable["name"]] = expanded(variable.get("value") or "", given | made)
+            continue
+        value = await _value(source, pod, fetch)
+        if value is not None:
+            made[variable["name"]] = value
+    return made
+
+
+def field_value(pod: dict, path: str) -> str:
+    """What the downward API gives for a field path. Raises ConfigError for one that it does not know.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/downward-api/
+    """
+    metadata, spec = pod["metadata"], pod["spec"]
+    known = {
+        "metadata.name": metadata["name"],
+        "metadata.namespace": metadata["namespace"],
+        "metadata.uid": metadata["uid"],
+        "metadata.labels": _listed(metadata.get("labels")),
+        "metadata.annotations": _listed(metadata.get("annotations")),
+        "spec.nodeName": spec.get("nodeName", ""),
+        "spec.serviceAccountName": spec.get("serviceAccountName", ""),
+        "status.hostIP": "127.0.0.1",
+        "status.hostIPs": "127.0.0.1",
+        "status.podIP": "127.0.0.1",
+        "status.podIPs": "127.0.0.1",
+    }
+    if path in known:
+        return known[path]
+    if entry := re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path):
+        return (metadata.get(entry[1]) or {}).get(entry[2], "")
+    raise ConfigError(f"unsupported fieldPath: {path}")
+
+
+async def _value(source: dict, pod: dict, fetch: Callable) -> str | None:
+    if "fieldRef" in source:
+        return field_value(pod, source["fieldRef"]["fieldPath"])
+    for kind, field in (("configmap", "configMapKeyRef"), ("secret", "secretKeyRef")):
+        if field in source:
+            reference = source[field]
+            entries = await _entries(kind, reference, fetch)
+            if reference["key"] not in entries and not reference.get("optional"):
+                named = f"{kind} {pod['metadata']['namespace']}/{reference['name']}"
+                raise ConfigError(f"couldn't find key {reference['key']} in {named}")
+            return entries.get(reference["key"])
+    raise ConfigError(f"the moto target does not know valueFrom.{next(iter(source))}")
+
+
+async def _entries(kind: str, reference: dict, fetch: Callable) -> dict[str, str]:
+    found = await fetch(kind, reference.get("name", ""))
+    if found is None:
+        if reference.get("optional"):
+            return {}
+        raise ConfigError(f'{kind} "{reference.get("name", "")}" not found')
+    data = found.get("data") or {}
+    if kind == "secret":
+        return {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
+    return data
+
+
+def _listed(entries: dict | None) -> str:
+    return "\n".join(f'{key}="{value}"' for key, value in sorted((entries or {}).items()))

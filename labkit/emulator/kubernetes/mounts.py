@@ -1,0 +1,148 @@
+"""Where a container's volumes are: in a root of its own, or by rewriting paths where that is not permitted."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+
+class MountRefused(Exception):
+    """A volume cannot be where the container wants it; the message names the path."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One volume mount: `source` on this machine appears at `path` in the container."""
+
+    path: str
+    source: Path
+    read_only: bool = False
+
+
+class Mounts:
+    """The mounts of one container."""
+
+    def __init__(self, mounts: Iterable[Mount] = ()) -> None:
+        self._mounts = sorted(mounts, key=lambda mount: len(mount.path), reverse=True)
+        self._pattern = None
+        if self._mounts:
+            paths = "|".join(re.escape(mount.path.rstrip("/")) for mount in self._mounts)
+            self._pattern = re.compile(rf"(?<![\w.-])(?:{paths})(?![\w.-])")
+        self._sources = {mount.path.rstrip("/"): str(mount.source) for mount in self._mounts}
+
+    def on_host(self, path: str) -> Path:
+        """Where a path of the container is on this machine."""
+        wanted = PurePosixPath(path)
+        for mount in self._mounts:
+            if wanted.is_relative_to(mount.path):
+                return mount.source / wanted.relative_to(mount.path)
+        return Path(path)
+
+    def rewritten(self, text: str) -> str:
+        """The text with each mount path in it replaced by where the volume really is."""
+        return self._pattern.sub(lambda found: self._sources[found[0]], text) if self._pattern else text
+
+    def table(self, root: Path, *, visible: Iterable[Path] = (), new_proc: bool) -> str:
+        """Lay out `root` as a container's root and return the mounts that complete it, in fstab(5) form.
+
+        The root is this machine's, with an empty /run and the volumes at their paths; `visible` paths stay visible
+        if they are under /run. Nothing is made outside `root` and the volumes. Raises MountRefused.
+        """
+        layout = _Root(root)
+        layout.mirror_machine(new_proc)
+        hidden = [Mount(str(path), path) for path in visible if path.resolve().is_relative_to("/run")]
+        for mount in sorted([*hidden, *self._mounts], key=lambda mount: len(PurePosixPath(mount.path).parts)):
+            layout.add(mount)
+        return "".join(layout.lines)
+
+
+class _Root:
+    """A folder that becomes a root: mount points and links in the folder, and what is mounted there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.lines: list[str] = []
+        self._own: dict[str, Path] = {}  # folders of the container that are folders of ours, not the machine's
+        self._volumes: dict[str, Path] = {}
+
+    def mirror_machine(self, new_proc: bool) -> None:
+        self.root.mkdir(parents=True)
+        self._bind(self.root, self.root)
+        self._own["/"] = self.root
+        entries = [entry for entry in os.scandir("/") if entry.name not in ("run", "proc")]
+        # First what holds this very folder: it is copied with all that is mounted below it.
+        entries.sort(key=lambda entry: not self.root.is_relative_to(entry.path))
+        self._mirror(entries, self.root)
+        (self.root / "run").mkdir()
+        self._own["/run"] = self.root / "run"
+        (self.root / "proc").mkdir()
+        if new_proc:
+            self.lines.append(_line("proc", self.root / "proc", "proc", "nosuid,nodev,noexec"))
+        else:
+            self._bind(Path("/proc"), self.root / "proc")
+
+    def add(self, mount: Mount) -> None:
+        path = os.path.realpath(mount.path)
+        if path in ("/", "/run", "/proc"):
+            raise MountRefused(f'nothing can be mounted at "{mount.path}"')
+        try:
+            self._make_point(path, mount)
+        except OSError as error:
+            raise MountRefused(f'nothing can be mounted at "{mount.path}": {error.strerror}') from error
+        self._bind(mount.source, self.root / path.lstrip("/"), read_only=mount.read_only)
+        self._volumes[path] = mount.source
+
+    def _make_point(self, path: str, mount: Mount) -> None:
+        """Make sure that there is something to mount on."""
+        parents = [str(parent) for parent in PurePosixPath(path).parents]
+        for parent in parents:
+            if parent in self._volumes:
+                _empty(self._volumes[parent] / os.path.relpath(path, parent), mount.source.is_dir())
+                return
+            if parent in self._own:
+                target = self._own[parent] / os.path.relpath(path, parent)
+                if parent != "/" or not os.path.lexists("/" + PurePosixPath(path).parts[1]):
+                    _empty(target, mount.source.is_dir())
+                    return
+        if Path(path).exists():
+            return
+        existing = next(parent for parent in parents if Path(parent).is_dir())
+        ours = self.root.with_name(self.root.name + existing.replace("/", "+"))
+        ours.mkdir()
+        _empty(ours / os.path.relpath(path, existing), mount.source.is_dir())
+        self._own[existing] = ours
+        target = self.root / existing.lstrip("/")
+        self._bind(ours, target)
+        self._mirror(os.scandir(existing), ours, target)
+
+    def _mirror(self, entries: Iterable[os.DirEntry], ours: Path, target: Path | None = None) -> None:
+        """Let a folder of ours, mounted at `target`, show what a folder of the machine shows."""
+        for entry in entries:
+            if entry.is_symlink():
+                (ours / entry.name).symlink_to(Path(entry.path).readlink())
+            elif entry.is_dir() or entry.is_file():
+                _empty(ours / entry.name, entry.is_dir())
+                self._bind(Path(entry.path), (target or ours) / entry.name)
+
+    def _bind(self, source: Path, target: Path, *, read_only: bool = False) -> None:
+        options = ["rbind"]
+        if read_only:
+            # A user namespace may only take rights away: the flags that the source has already are named, too.
+            flags = os.statvfs(source).f_flag
+            locked = {"nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC}
+            options = ["bind", "ro", *(name for name, flag in locked.items() if flags & flag)]
+        self.lines.append(_line(source, target, "none", ",".join(options)))
+
+
+def _empty(path: Path, folder: bool) -> None:
+    if folder:
+        path.mkdir(parents=True, exist_ok=True)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def _line(source: Path | str, target: Path, kind: str, options: str) -> str:
+    source, target = ("".join(f"\\{ord(c):03o}" if c in " \t\n\\#" else c for c in str(p)) for p in (source, target))
+    return f"{source} {target} {kind} {options} 0 0\n"

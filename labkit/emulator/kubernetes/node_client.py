@@ -1,0 +1,216 @@
+"""What a node asks of the Kubernetes API: requests, a watch that goes on, and events."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import ssl
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+
+from labkit.emulator.certificates import Certificate
+
+log = logging.getLogger(__name__)
+
+RETRY = 0.2  # seconds
+PATHS = {"configmap": "configmaps", "secret": "secrets"}
+
+
+class NodeClient:
+    """An HTTPS client with the node's certificate; all failures are `httpx.HTTPError`."""
+
+    def __init__(self, api_url: str, ca_pem: bytes, certificate: Certificate) -> None:
+        context = ssl.create_default_context(cadata=ca_pem.decode())
+        with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+            Path(file.name).write_bytes(certificate.certificate_pem + certificate.key_pem)
+            context.load_cert_chain(file.name)
+        self._http = httpx.AsyncClient(base_url=api_url, verify=context, timeout=10, trust_env=False)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def get(self, path: str, **query: str) -> dict | None:
+        """The object, or None where there is none."""
+        response = await self._http.get(path, params=query)
+        return None if response.status_code == 404 else response.raise_for_status().json()
+
+    async def post(self, path: str, body: dict) -> dict:
+        return (await self._http.post(path, json=body)).raise_for_status().json()
+
+    async def patch(self, path: str, body: dict) -> dict | None:
+        headers = {"Content-Type": "application/merge-patch+json"}
+        response = await self._http.patch(path, content=json.dumps(body), headers=headers)
+        return None if response.status_code == 404 else response.raise_for_status().json()
+
+    async def delete_pod(self, pod: dict) -> None:
+        """Delete a pod for good, if it is still this one."""
+        metadata = pod["metadata"]
+        body = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "gracePeriodSeconds": 0,
+            "preconditions": {"uid": metadata["uid"]},
+        }
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        response = await self._http.request("DELETE", path, json=body)
+        if response.status_code not in (404, 409):
+            response.raise_for_status()
+
+    async def fetch(self, namespace: str, kind: str, name: str) -> dict | None:
+        """A ConfigMap or Secret."""
+        return await self.get(f"/api/v1/namespaces/{namespace}/{PATHS[kind]}/{name}")
+
+    async def token(self, pod: dict, audience: str, seconds: int) -> tuple[str, float]:
+        """A token of the pod's service account, bound to the pod, and when it expires (epoch seconds).
+
+        https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/
+        """
+        metadata = pod["metadata"]
+        bound = {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
+        spec = {
+            "audiences": [audience] if audience else [],
+            "expirationSeconds": seconds,
+            "boundObjectRef": bound,
+        }
+        account = pod["spec"].get("serviceAccountName") or "default"
+        path = f"/api/v1/namespaces/{metadata['namespace']}/serviceaccounts/{account}/token"
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        status = (await self.post(path, body))["status"]
+        expires = datetime.fromisoformat(status["expirationTimestamp"].replace("Z", "+00:00"))
+        return status["token"], expires.timestamp()
+
+    async def follow(self, path: str, selector: str, changed: Callable[[str, dict], None]) -> None:
+        """Call `changed(type, object)` for each object that there is, then for each change, for ever.
+
+        Types are those of a watch; after a gap, what has vanished is told as DELETED.
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+        """
+        known: dict[str, dict] = {}
+        version = ""
+
+        def tell(kind: str, found: dict) -> None:
+            if kind == "DELETED":
+                known.pop(found["metadata"]["uid"], None)
+            else:
+                known[found["metadata"]["uid"]] = found
+            changed(kind, found)
+
+        while True:
+            try:
+                if not version:
+                    listed = await self.get(path, fieldSelector=selector)
+                    version = listed["metadata"]["resourceVersion"]
+                    items = {item["metadata"]["uid"]: item for item in listed["items"]}
+                    for uid in known.keys() - items.keys():
+                        tell("DELETED", known[uid])
+                    for uid, item in items.items():
+                        tell("MODIFIED" if uid in known else "ADDED", item)
+                version = await self._watch(path, selector, version, tell)
+            except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("the watch on %s is tried again: %s", path, error or type(error).__name__)
+                await asyncio.sleep(RETRY)
+
+    async def _watch(self, path: str, selector: str, version: str, tell: Callable[[str, dict], None]) -> str:
+        """Follow one watch to its end. Returns where to go on, or "" when all has to be read again."""
+        query = {
+            "watch": "true",
+            "fieldSelector": selector,
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+        }
+        timeout = httpx.Timeout(10, read=None)
+        async with self._http.stream("GET", path, params=query, timeout=timeout) as response:
+            if response.status_code == 410:
+                return ""
+            response.raise_for_status()
+            async for line in response.aiter_lines():
+                if not line.strip():
+                    continue
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    return ""
+                version = event["object"]["metadata"]["resourceVersion"]
+                if event["type"] != "BOOKMARK":
+                    tell(event["type"], event["object"])
+        return version
+
+
+class Events:
+    """Events about pods, sent in order beside everything else: no container waits for one.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
+    """
+
+    def __init__(self, client: NodeClient, node: str, now: Callable[[], float]) -> None:
+        self._client = client
+        self._node = node
+        self._now = now
+        self._queue: deque[tuple[str, dict]] = deque()
+        self._there_is_one = asyncio.Event()
+        self._sent: dict[tuple, tuple[str, int]] = {}
+        self._serial = 0
+
+    def add(self, pod: dict, reason: str, message: str, *, container: str = "", warning: bool = False) -> None:
+        metadata = pod["metadata"]
+        about = {
+            "kind": "Pod",
+            "apiVersion": "v1",
+            "namespace": metadata["namespace"],
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+        }
+        if container:
+            about["fieldPath"] = f"spec.containers{{{container}}}"
+        now = rfc3339(self._now())
+        path = f"/api/v1/namespaces/{metadata['namespace']}/events"
+        key = (metadata["uid"], container, reason, message)
+        if key in self._sent:
+            name, count = self._sent[key]
+            self._put(f"{path}/{name}", {"count": count + 1, "lastTimestamp": now})
+        else:
+            self._serial += 1
+            count, name = 0, f"{metadata['name']}.{int(self._now() * 1e6):x}{self._serial:x}"
+            event = {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": name, "namespace": metadata["namespace"]},
+                "involvedObject": about,
+                "reason": reason,
+                "message": message,
+                "type": "Warning" if warning else "Normal",
+                "source": {"component": "kubelet", "host": self._node},
+                "reportingComponent": "kubelet",
+                "reportingInstance": self._node,
+                "firstTimestamp": now,
+                "lastTimestamp": now,
+                "count": 1,
+            }
+            self._put(path, event)
+        self._sent[key] = (name, count + 1)
+
+    def forget(self, pod: dict) -> None:
+        self._sent = {key: sent for key, sent in self._sent.items() if key[0] != pod["metadata"]["uid"]}
+
+    async def send(self) -> None:
+        """Send what comes, for ever."""
+        while True:
+            await self._there_is_one.wait()
+            self._there_is_one.clear()
+            while self._queue:
+                path, body = self._queue.popleft()
+                with contextlib.suppress(httpx.HTTPError):
+                    await (self._client.patch(path, body) if "kind" not in body else self._client.post(path, body))
+
+    def _put(self, path: str, body: dict) -> None:
+        self._queue.append((path, body))
+        self._there_is_one.set()
+
+
+def rfc3339(seconds: float) -> str:
+    """Lab time as Kubernetes writes it, in whole seconds."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

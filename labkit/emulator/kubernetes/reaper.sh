@@ -1,0 +1,21 @@
+# Outlives the lab's server for as long as it takes to end the processes that the server started.
+# Standard input: lines "add GROUP" and "drop GROUP"; it ends with the server, however that ends.
+# $1: the node's folder; a process of a pod has its HOME in there.
+trap '' HUP INT TERM
+groups=' '
+while read -r verb group; do
+    case $verb in
+        add) groups="$groups$group " ;;
+        drop) groups="${groups%% "$group" *} ${groups#* "$group" }" ;;
+    esac
+done
+for group in $groups; do
+    kill -KILL -- "-$group" 2>/dev/null
+done
+# What left its group (a daemon) still has the environment that it was started with.
+for round in 1 2; do
+    for file in $(grep -lzsF "HOME=$1/" /proc/[0-9]*/environ); do
+        process=${file#/proc/}
+        kill -KILL "${process%/environ}" 2>/dev/null
+    done
+done
