@@ -24,6 +24,10 @@ class LabError(Exception):
             lines.append(f"next:  {self.next}")
         return "\n".join(lines)
 
+    def __reduce__(self) -> tuple:
+        # Made again from its attributes: the constructors of the errors below take other arguments.
+        return _restored, (type(self), self.args, self.__dict__)
+
     def _render_traceback_(self) -> list[str]:
         # IPython asks an exception for this before it makes a traceback of its own.
         return [f"{type(self).__name__}: {self}"]
@@ -40,3 +44,10 @@ class UnknownName(LabError):
         super().__init__(what, where=where, next=next)
         self.name = name
         self.nearest = near[0] if near else None
+
+
+def _restored(kind: type[LabError], args: tuple, attributes: dict) -> LabError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error

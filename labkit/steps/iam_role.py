@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from labkit.parameters import Parameters
 
 TITLE = "the IAM role"
-CAUSES = (role.missing, role.of_another_run, *trust_policy.CAUSES, role.policy_not_attached)
+CAUSES = (role.missing, *trust_policy.CAUSES, role.policy_not_attached)
 
 
 class RoleOfAnotherRun(LabError):
@@ -72,6 +72,9 @@ def ensure(lab: "Lab") -> None:
 
 def check(evidence: "Evidence") -> list[Finding]:
     """Is the role there, does it admit this service account and only this one, and has it its permissions?"""
+    # What else is to be said of another run's role is that run's business, and so is its repair.
+    if foreign := role.of_another_run(evidence):
+        return [foreign]
     return findings.found(CAUSES, evidence)
 
 

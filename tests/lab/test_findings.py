@@ -214,7 +214,8 @@ def test_a_token_for_somebody_else_is_found():
 
 
 def test_a_role_of_another_run_is_named_and_its_repair_touches_nothing():
-    role = everything_right()["role"] | {"Tags": [{"Key": "labkit:run", "Value": "green/default/a/my-role"}]}
+    role = trusting(conditions(sub="system:serviceaccount:default:a"))["role"]
+    role["Tags"] = [{"Key": "labkit:run", "Value": "green/default/a/my-role"}]
     (finding,) = iam_role.check(evidence(role=role))
     assert (finding.id, finding.found) == ("role-belongs-to-another-run", "labkit:run = green/default/a/my-role")
     assert "list-role-tags" in finding.repair

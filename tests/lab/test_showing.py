@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from labkit import expect_denied
 from labkit.checks import Check, Row
 from labkit.denials import NotDenied
-from labkit.errors import LabError
+from labkit.errors import LabError, UnknownName
 from labkit.showing import as_text, show, stable
 from labkit.trail import Calls
 
@@ -147,3 +148,9 @@ def test_ipython_shows_an_error_of_the_lab_without_a_traceback():
     assert error._render_traceback_() == [
         'LabError: the role is missing\nwhere: iam:GetRole\nnext:  lab.ready(through="iam_role")'
     ]
+
+
+def test_an_error_of_the_lab_passes_from_one_process_to_another():
+    error = UnknownName("step", "pood", ["pod", "iam_role"], where="lab.ready")
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.nearest, type(again)) == (str(error), "pod", UnknownName)
