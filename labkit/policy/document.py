@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote
@@ -12,7 +13,7 @@ from labkit.policy.conditions import Condition, compile_condition
 from labkit.policy.principals import Principals, compile_principals
 from labkit.policy.validation import Kind, MalformedPolicy
 from labkit.policy.variables import Template, Unreadable, Values, has_variables, read
-from labkit.policy.wildcards import Matcher, matcher, wildcard
+from labkit.policy.wildcards import Matcher, Token, Wild, matcher, prefix, tokens
 
 __all__ = ["Kind", "MalformedPolicy", "Policy", "Statement", "decode_document"]
 
@@ -23,18 +24,31 @@ def decode_document(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Actions:
-    """Action or NotAction. Actions are case-insensitive."""
+class Names:
+    """Actions in lower case, or ARNs: most are written out or end with the only wildcard, which is fast to tell."""
 
-    names: frozenset[str]
+    exact: frozenset[str]
+    prefixes: tuple[str, ...]
     matchers: tuple[Matcher, ...]
 
-    def match(self, action: str) -> bool:
-        """Whether the lower-case action is among them."""
-        if action in self.names:
+    @classmethod
+    def of(cls, patterns: Iterable[Iterable[Token]]) -> "Names":
+        exact, prefixes, matchers = [], [], []
+        for pattern in patterns:
+            start = prefix(pattern)
+            if start is not None:
+                prefixes.append(start)
+            elif any(isinstance(token, Wild) for token in pattern):
+                matchers.append(matcher(pattern))
+            else:
+                exact.append("".join(pattern))
+        return cls(frozenset(exact), tuple(prefixes), tuple(matchers))
+
+    def match(self, name: str) -> bool:
+        if name in self.exact or name.startswith(self.prefixes):
             return True
         for match in self.matchers:  # noqa: SIM110 - half the time of any()
-            if match(action):
+            if match(name):
                 return True
         return False
 
@@ -43,17 +57,13 @@ class Actions:
 class Resources:
     """Resource or NotResource. ARNs are case-sensitive."""
 
-    names: frozenset[str]
-    matchers: tuple[Matcher, ...]
+    names: Names
     templates: tuple[Template, ...]
 
     def match(self, resource: str, values: Values) -> bool | None:
         """Whether the resource is among them; None where it is not, and a variable has no value."""
-        if resource in self.names:
+        if self.names.match(resource):
             return True
-        for match in self.matchers:
-            if match(resource):
-                return True
         unresolved = False
         for template in self.templates:
             filled = template.fill(values)
@@ -69,7 +79,7 @@ class Statement:
     sid: str
     position: int  # from 1
     allow: bool
-    actions: Actions = field(repr=False)
+    actions: Names = field(repr=False)
     not_action: bool
     resources: Resources | None = field(repr=False)  # None: any, as in a trust policy
     not_resource: bool
@@ -136,7 +146,7 @@ def _statement(raw: object, position: int, kind: Kind, version: str) -> Statemen
             raw.get("Sid", ""),
             position,
             raw["Effect"] == "Allow",
-            _actions(validation.listed(raw[action])),
+            Names.of(tokens(name.lower()) for name in validation.listed(raw[action])),
             action == "NotAction",
             _resources(validation.listed(raw[resource]), variables) if resource in raw else None,
             resource == "NotResource",
@@ -150,26 +160,13 @@ def _statement(raw: object, position: int, kind: Kind, version: str) -> Statemen
 
 def _faulty(raw: object, position: int, fault: str) -> Statement:
     allow = isinstance(raw, dict) and raw.get("Effect") == "Allow"
-    return Statement("", position, allow, _actions([]), False, None, False, None, False, (), fault)
-
-
-def _actions(names: list[str]) -> Actions:
-    names = [name.lower() for name in names]
-    plain = frozenset(name for name in names if "*" not in name and "?" not in name)
-    return Actions(plain, tuple(wildcard(name) for name in names if name not in plain))
+    return Statement("", position, allow, Names.of([]), False, None, False, None, False, (), fault)
 
 
 def _resources(names: list[str], variables: bool) -> Resources:
-    plain, matchers, templates = set(), [], []
-    for name in names:
-        template = read(_complete(name), variables=variables, wildcards=True)
-        if has_variables(template):
-            templates.append(template)
-        elif all(isinstance(part, str) for part in template.parts):
-            plain.add("".join(template.parts))
-        else:
-            matchers.append(matcher(template.parts))
-    return Resources(frozenset(plain), tuple(matchers), tuple(templates))
+    read_names = [read(_complete(name), variables=variables, wildcards=True) for name in names]
+    templates = tuple(template for template in read_names if has_variables(template))
+    return Resources(Names.of(template.parts for template in read_names if template not in templates), templates)
 
 
 def _complete(arn: str) -> str:

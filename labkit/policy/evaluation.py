@@ -101,13 +101,7 @@ def applies(statement: Statement, request: Request, *, bounded: bool = False) ->
     scope = covers(statement, request)
     if scope is False or names(statement, request, bounded=bounded) is Match.NONE:
         return False
-    for condition in statement.conditions:
-        holds = condition.test(request.values)
-        if holds is False:
-            return False
-        if holds is None:
-            scope = None
-    return scope
+    return _conditions(statement, request, scope)
 
 
 def covers(statement: Statement, request: Request) -> bool | None:
@@ -150,22 +144,37 @@ def _survey(kind: str, policies: Iterable[Policy], request: Request, bounded: bo
         if policy.kind == "trust":
             survey.kind = "trust"
         for statement in policy.statements:
-            verdict = applies(statement, request, bounded=bounded)
+            verdict, level = None, Match.NONE
+            if not statement.fault:
+                # What `applies` does, keeping what it learns on the way.
+                scope = covers(statement, request)
+                if scope is False:
+                    continue
+                level = names(statement, request, bounded=bounded)
+                if level is Match.NONE:
+                    continue
+                verdict = _conditions(statement, request, scope)
             if not statement.allow:
                 if verdict is not False:
                     survey.denied = (policy, statement)
                     return survey
-            elif verdict:
-                level = names(statement, request)
-                if level > survey.level:
-                    survey.level, survey.allowed = level, (policy, statement)
-            elif survey.near is None and (verdict is None or _nearly(statement, request)):
-                survey.near = (policy, statement)
+            elif not verdict:
+                survey.near = survey.near or (policy, statement)
+            elif level > survey.level:
+                survey.level, survey.allowed = level, (policy, statement)
     return survey
 
 
-def _nearly(statement: Statement, request: Request) -> bool:
-    return bool(statement.conditions and covers(statement, request) and names(statement, request))
+def _conditions(statement: Statement, request: Request, verdict: bool | None) -> bool | None:
+    """The verdict, where the conditions hold."""
+    values = request.values
+    for condition in statement.conditions:
+        holds = condition.test(values)
+        if holds is False:
+            return False
+        if holds is None:
+            verdict = None
+    return verdict
 
 
 def _explicit_deny(survey: _Survey, request: Request) -> Decision:

@@ -267,8 +267,8 @@ def _check_condition_key(key: str, kind: Kind) -> None:
     colons = key.count(":")
     if not colons:
         raise _malformed(kind, "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.")
-    # A tag's own key may hold colons (aws:RequestTag/labkit:run), and an issuer's URL a port.
-    if colons > 1 and not re.match(r"[^:/]+:[^:/]+/", key):
+    # A tag's own key may hold colons (aws:RequestTag/labkit:run), KMS's keys do, and an issuer's URL may have a port.
+    if colons > 1 and not re.match(r"[^:/]+:[^:/]+/|[^:/]+:[0-9]+:|kms:EncryptionContext:", key):
         raise _malformed(kind, "Condition can contain only one colon.")
 
 

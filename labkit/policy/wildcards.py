@@ -29,6 +29,14 @@ def tokens(pattern: str) -> list[Token]:
     return [Wild(part) if part in ("*", "?") else part for part in re.split(r"([*?])", pattern) if part]
 
 
+def prefix(pattern: Iterable[Token]) -> str | None:
+    """Returns what the texts begin with, where that is all the pattern asks: `s3:Get*`, `*`. Else None."""
+    pattern = _joined(pattern)
+    if pattern == [Wild.ANY]:
+        return ""
+    return pattern[0] if len(pattern) == 2 and isinstance(pattern[0], str) and pattern[1] is Wild.ANY else None
+
+
 def matcher(pattern: Iterable[Token]) -> Matcher:
     """Returns a function that tells whether a whole text matches the tokens; literal texts are never expanded."""
     pattern = _joined(pattern)
@@ -37,12 +45,11 @@ def matcher(pattern: Iterable[Token]) -> Matcher:
     literals = [token for token in pattern if token is not Wild.ANY]
     if Wild.ANY not in pattern:
         return (literals[0] if literals else "").__eq__
-    if not literals:
-        return lambda text: True
     head = literals.pop(0) if pattern[0] is not Wild.ANY else ""
     tail = literals.pop() if literals and pattern[-1] is not Wild.ANY else ""
-    if not literals and not tail:
-        return lambda text: text.startswith(head)
+    start = prefix(pattern)
+    if start is not None:
+        return lambda text: text.startswith(start)
     return _pieces(head, literals, tail)
 
 
