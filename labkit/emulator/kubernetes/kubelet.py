@@ -126,6 +126,7 @@ class _Session:
         finally:
             receiving.cancel()
             process.kill()
+            process.close()
 
     async def on_terminal(self, _stdin: bool) -> dict:
         """The same, with the program on a terminal of its own."""

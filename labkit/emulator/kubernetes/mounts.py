@@ -76,6 +76,10 @@ class _Root:
         self._mirror(entries, self.root)
         (self.root / "run").mkdir()
         self._own["/run"] = self.root / "run"
+        if Path("/dev/shm").is_dir():
+            shared = self.root.with_name("shm")
+            shared.mkdir()
+            self._bind(shared, self.root / "dev/shm")
         (self.root / "proc").mkdir()
         if new_proc:
             self.lines.append(_line("proc", self.root / "proc", "proc", "nosuid,nodev,noexec"))

@@ -233,7 +233,8 @@ class PodLife:
         code = await process.wait()
         await sandbox.close()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(copying, 5)
+            await asyncio.wait_for(copying, 2)
+        process.close()
         status.ends(ground.clock.now(), code)
         return code
 

@@ -13,8 +13,9 @@ HERE = Path(__file__).parent
 TOOLS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TOOLS = {"PATH": TOOLS_PATH, "LANG": "C.UTF-8"}
 SHELL = "/bin/sh"
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where libfaketime of a killed program leaves its own
 ON_TERMINAL = 'exec <>"$1" >&0 2>&1; shift; exec "$@"'
-IN_FOLDER = 'cd -- "$1" && shift && exec "$@"'
+IN_SANDBOX = 'cd -- "$1" || exit; [ -z "$2" ] || export LD_PRELOAD="$2"; shift 2; exec "$@"'
 
 _NAMESPACES = ("--user", "--map-root-user", "--mount")
 _WITH_PROCESSES = ("--pid", "--fork", "--kill-child")
@@ -65,18 +66,25 @@ class Reaper:
 class Process:
     """One running program of a container, with its standard streams."""
 
-    def __init__(self, started: asyncio.subprocess.Process, reaper: Reaper, *, wrapped: bool) -> None:
+    def __init__(self, started: asyncio.subprocess.Process, streams: "_Streams", reaper: Reaper, *, wrapped: bool):
         self._started = started
+        self._streams = streams
         self._reaper = reaper
         self._wrapped = wrapped
-        self.stdin, self.stdout, self.stderr = started.stdin, started.stdout, started.stderr
+        self.stdin, self.stdout, self.stderr = streams.stdin, streams.stdout, streams.stderr
         reaper.add(started.pid)
+
+    def close(self) -> None:
+        """Let go of the streams, whoever still holds their other ends."""
+        self._streams.close()
 
     async def wait(self) -> int:
         """Return the exit code as a container runtime counts it: 128 and the number of the signal that ended it."""
         code = await self._started.wait()
         self.kill()
         self._reaper.drop(self._started.pid)
+        for left in SHARED_MEMORY.glob(f"*faketime_s*_{self._started.pid}"):
+            left.unlink(missing_ok=True)
         return 128 - code if code < 0 else code
 
     def signal(self, number: signal.Signals) -> None:
@@ -142,7 +150,9 @@ class Sandbox:
     ) -> Process:
         """Start a program; its output comes through pipes, or goes to the terminal (a device's path)."""
         if self._private:
-            command = [*self._enter, SHELL, "-c", IN_FOLDER, "sh", cwd, *argv]
+            # What is preloaded (the clock) belongs to the program, not to those that bring it here.
+            env = dict(env)
+            command = [*self._enter, SHELL, "-c", IN_SANDBOX, "sh", cwd, env.pop("LD_PRELOAD", ""), *argv]
         else:
             command = [self.mounts.rewritten(argument) for argument in argv]
             env = {name: self.mounts.rewritten(value) for name, value in env.items()}
@@ -150,17 +160,24 @@ class Sandbox:
         if terminal:
             # The first terminal that the leader of a session opens becomes its controlling terminal.
             command = [SHELL, "-c", ON_TERMINAL, "sh", terminal, *command]
-        out = asyncio.subprocess.DEVNULL if terminal else asyncio.subprocess.PIPE
-        started = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE if stdin and not terminal else asyncio.subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            env=env,
-            cwd="/" if self._private else cwd,
-            start_new_session=True,
-        )
-        return Process(started, self._reaper, wrapped=self._private and self._own_processes)
+        streams = _Streams()
+        try:
+            await streams.open(stdin=stdin and not terminal, output=not terminal)
+            started = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=streams.far[0],
+                stdout=streams.far[1],
+                stderr=streams.far[2],
+                env=env,
+                cwd="/" if self._private else cwd,
+                start_new_session=True,
+            )
+        except BaseException:
+            streams.close()
+            raise
+        finally:
+            streams.close_far()
+        return Process(started, streams, self._reaper, wrapped=self._private and self._own_processes)
 
     def program(self, name: str, path: str) -> str:
         """The full path of a program as the container sees it. Raises FileNotFoundError, PermissionError."""
@@ -185,6 +202,48 @@ class Sandbox:
                 self._holder.kill()
             await self._holder.wait()
             self._holder = None
+
+
+class _Streams:
+    """Pipes to a program. asyncio's own would make its wait() wait for everybody who has inherited them."""
+
+    def __init__(self) -> None:
+        self.stdin: asyncio.StreamWriter | None = None
+        self.stdout: asyncio.StreamReader | None = None
+        self.stderr: asyncio.StreamReader | None = None
+        self.far = [asyncio.subprocess.DEVNULL] * 3
+        self._near: list[asyncio.BaseTransport] = []
+
+    async def open(self, *, stdin: bool, output: bool) -> None:
+        loop = asyncio.get_running_loop()
+        if stdin:
+            self.far[0], near = os.pipe()
+            transport, protocol = await loop.connect_write_pipe(
+                lambda: asyncio.streams.FlowControlMixin(loop=loop), os.fdopen(near, "wb", 0)
+            )
+            self._near.append(transport)
+            self.stdin = asyncio.StreamWriter(transport, protocol, None, loop)
+        if output:
+            self.stdout, self.stderr = [await self._reader(number) for number in (1, 2)]
+
+    async def _reader(self, number: int) -> asyncio.StreamReader:
+        near, self.far[number] = os.pipe()
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(near, "rb", 0)
+        )
+        self._near.append(transport)
+        return reader
+
+    def close_far(self) -> None:
+        for number in self.far:
+            if number >= 0:
+                os.close(number)
+        self.far = [asyncio.subprocess.DEVNULL] * 3
+
+    def close(self) -> None:
+        for transport in self._near:
+            transport.close()
 
 
 async def permitted(folder: Path) -> tuple[bool, bool]:

@@ -11,6 +11,7 @@ while read -r verb group; do
 done
 for group in $groups; do
     kill -KILL -- "-$group" 2>/dev/null
+    rm -f /dev/shm/*faketime_s*_"$group"
 done
 # What left its group (a daemon) still has the environment that it was started with.
 for round in 1 2; do
