@@ -1,0 +1,275 @@
+import json
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.policy import MalformedPolicy, Policy, Principal, Request, decode_document, evaluate
+
+ALLOW = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
+
+
+def refusal(document, kind):
+    with pytest.raises(MalformedPolicy) as refused:
+        Policy.parse(document, kind=kind, name="under-test")
+    assert str(refused.value) == refused.value.message
+    return refused.value.code, refused.value.message
+
+
+def wrapped(*statements, **fields):
+    return {"Version": "2012-10-17", "Statement": list(statements)} | fields
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"Condition": {"StringEquals": {"https://oidc.eks.us-east-1.amazonaws.com/id/A:sub": "x"}}},
+            "Condition can contain only one colon.",
+        ),
+        *[
+            (
+                {"Principal": {"Federated": federated}},
+                "Federated principals must be valid domain names or SAML metadata ARNs",
+            )
+            for federated in (
+                "https://oidc.eks.us-east-1.amazonaws.com/id/A",
+                "oidc.eks.us-east-1.amazonaws.com/id/A",
+                "arn:aws:iam::123456789012:role/cluster-role",
+                "arn:aws:iam::12345:oidc-provider/oidc.eks.us-east-1.amazonaws.com/id/A",
+                "",
+                "*",
+            )
+        ],
+        ({"Action": "s3:GetObject"}, "AssumeRole policy may only specify STS AssumeRole actions."),
+        ({"Action": ["sts:AssumeRole", "*"]}, "AssumeRole policy may only specify STS AssumeRole actions."),
+        ({"Resource": "*"}, "Has prohibited field Resource"),
+        ({"Principal": None}, "Missing required field Principal"),
+        ({"Principal": None, "NotPrincipal": {"AWS": "*"}}, "Has prohibited field NotPrincipal"),
+        ({"Action": None}, "Missing required field Action"),
+        ({"Effect": None}, "Missing required field Effect"),
+        ({"Effect": "allow"}, "Invalid effect: allow"),
+        ({"Efect": "Allow"}, "Unknown field Efect"),
+        ({"Principal": {"AWS": "my-user"}}, 'Invalid principal in policy: "AWS":"my-user"'),
+        (
+            {"Principal": {"AWS": "arn:aws:iam::123456789012:role/*"}},
+            'Invalid principal in policy: "AWS":"arn:aws:iam::123456789012:role/*"',
+        ),
+        ({"Principal": {"Service": "ec2"}}, 'Invalid principal in policy: "SERVICE":"ec2"'),
+        ({"Condition": {"StringMatches": {"aws:x": "y"}}}, "Unknown condition operator StringMatches"),
+        (
+            {"Condition": {"StringEquals": {"sub": "x"}}},
+            "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.",
+        ),
+        ({"Condition": {"StringEquals": {"aws:x": {"deep": "er"}}}}, "The values of condition aws:x must be strings."),
+        (
+            {"Sid": "with spaces"},
+            "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the "
+            "regular expression [0-9A-Za-z]*",
+        ),
+    ],
+)
+def test_a_trust_policy_that_iam_refuses(web_identity, changes, message):
+    assert refusal(web_identity(**changes), "trust") == ("MalformedPolicyDocument", message)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"Principal": {"Federated": "cognito-identity.amazonaws.com"}},
+        {
+            "Principal": {
+                "Federated": "arn:aws-cn:iam::123456789012:oidc-provider/oidc.eks.cn-north-1.amazonaws.com.cn/id/A"
+            }
+        },
+        {
+            "Principal": {"Federated": "arn:aws:iam::123456789012:saml-provider/corp"},
+            "Action": "sts:AssumeRoleWithSAML",
+        },
+        {
+            "Principal": {"Service": ["ec2.amazonaws.com", "pods.eks.amazonaws.com"]},
+            "Action": ["sts:AssumeRole", "sts:TagSession"],
+        },
+        {
+            "Principal": {
+                "AWS": ["123456789012", "arn:aws:iam::123456789012:root", "arn:aws:iam::123456789012:role/a/b"]
+            }
+        },
+        {"Principal": "*", "Action": "STS:assumerole"},
+        {"Condition": {"StringEquals": {"aws:RequestTag/labkit:run": "x"}}},
+        {"Condition": {"StringEquals": {"localhost:6443/id/A:sub": "x", "localhost:6443:aud": "y"}}},
+        {
+            "Condition": {
+                "Bool": {"aws:MultiFactorAuthPresent": True},
+                "NumericLessThan": {"aws:MultiFactorAuthAge": 3600},
+            }
+        },
+        {"Condition": {}},
+        {"Sid": ""},
+    ],
+)
+def test_a_trust_policy_that_iam_takes(web_identity, changes):
+    assert Policy.parse(web_identity(**changes), kind="trust", name="trust").statements[0].fault is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ({"Effect": "Allow", "Resource": "*"}, "Policy statement must contain actions."),
+        ({"Effect": "Allow", "Action": [], "Resource": "*"}, "Policy statement must contain actions."),
+        ({"Effect": "Allow", "Action": "s3:*"}, "Policy statement must contain resources."),
+        (ALLOW | {"Principal": "*"}, "Policy document should not specify a principal."),
+        (ALLOW | {"Action": "GetObject"}, "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."),
+        (ALLOW | {"Action": "s3:Get:Object"}, "Actions/Condition can contain only one colon."),
+        (ALLOW | {"Action": "s 3:Get"}, "Vendor s 3 is not valid"),
+        (ALLOW | {"Resource": "my-bucket"}, 'Resource my-bucket must be in ARN format or "*".'),
+        (ALLOW | {"NotAction": "s3:Put*"}, "Syntax errors in policy."),
+        (ALLOW | {"NotResource": "*"}, "Syntax errors in policy."),
+        (ALLOW | {"Effect": "Maybe"}, "Syntax errors in policy."),
+        (ALLOW | {"Condition": {"StringMatches": {"aws:x": "y"}}}, "Syntax errors in policy."),
+        (ALLOW | {"Condition": ["aws:x"]}, "Syntax errors in policy."),
+        (ALLOW | {"Action": {"s3": "Get"}}, "Syntax errors in policy."),
+        ("Allow", "Syntax errors in policy."),
+    ],
+)
+@pytest.mark.parametrize("kind", ["identity", "boundary", "session"])
+def test_an_identity_policy_that_iam_refuses(statement, message, kind):
+    assert refusal(wrapped(statement), kind) == ("MalformedPolicyDocument", message)
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        (ALLOW, "Missing required field Principal"),
+        ({"Effect": "Allow", "Principal": "*", "Action": "s3:*"}, "Missing required field Resource"),
+        (ALLOW | {"NotPrincipal": {"AWS": "123456789012"}}, "Allow with NotPrincipal is not allowed."),
+        (ALLOW | {"Principal": {"AWS": "nobody"}}, 'Invalid principal in policy: "AWS":"nobody"'),
+    ],
+)
+def test_a_bucket_policy_that_s3_refuses(statement, message):
+    assert refusal(wrapped(statement), "resource") == ("MalformedPolicy", message)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("trust", "This policy contains invalid Json"),
+        ("identity", "Syntax errors in policy."),
+        ("session", "The policy is not in the valid JSON format."),
+    ],
+)
+@pytest.mark.parametrize(
+    "document",
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        "{'Version': '2012-10-17'}",
+        '{"Statement": NaN}',
+        '{"Statement": [], "Statement": []}',
+        "[" * 100_000,
+        '{"Statement":' * 1000,
+        '{"Statement":' * 1000 + "{}" + "}" * 1000,
+        "1" * 5000,
+    ],
+)
+def test_what_is_no_json_or_no_policy(document, kind, message):
+    code, told = refusal(document, kind)
+    assert code == "MalformedPolicyDocument"
+    # An object nested ever deeper is JSON up to some depth: then it is refused as a statement.
+    assert told == message or "}" in document
+
+
+def test_a_document_given_as_a_dict_may_be_nested_too_deep():
+    deep = {}
+    for _ in range(100_000):
+        deep = {"Statement": deep}
+    assert refusal(deep, "identity")[0] == "MalformedPolicyDocument"
+
+
+def test_statement_ids_are_unique_and_versions_known():
+    assert refusal(wrapped(ALLOW | {"Sid": "A"}, ALLOW | {"Sid": "A"}), "identity") == (
+        "MalformedPolicyDocument",
+        "Statement IDs (SID) in a single policy must be unique.",
+    )
+    assert refusal(wrapped(ALLOW, Version="2013-01-01"), "identity") == (
+        "MalformedPolicyDocument",
+        "Policy document must be version 2012-10-17 or greater.",
+    )
+
+
+def test_a_trust_policy_may_have_2048_characters_without_white_space(web_identity):
+    def sized(length):
+        document = web_identity(Sid="")
+        document["Statement"][0]["Sid"] = "x" * (length - len(json.dumps(document, separators=(",", ":"))))
+        return json.dumps(document, indent=4)
+
+    assert Policy.parse(sized(2048), kind="trust", name="trust").size == 2048
+    assert refusal(sized(2049), "trust") == ("LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 2048")
+
+
+def test_one_statement_needs_no_list_and_text_is_as_good_as_a_dict(web_identity):
+    document = web_identity()
+    document["Statement"] = document["Statement"][0]
+    for form in (document, json.dumps(document), json.dumps(document, indent=2)):
+        policy = Policy.parse(form, kind="trust", name="trust")
+        assert len(policy.statements) == 1
+        assert policy.size == len(json.dumps(document, separators=(",", ":")))
+
+
+def test_a_url_encoded_document_is_decoded_when_asked_to_be(web_identity):
+    text = json.dumps(web_identity())
+    assert decode_document(quote(text, safe="")) == text
+    assert refusal(quote(text, safe=""), "trust")[1] == "This policy contains invalid Json"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "no JSON",
+        {"Version": "2012-10-17"},
+        {"Version": "2013-01-01", "Statement": [ALLOW | {"Action": "*"}]},
+        wrapped("Allow"),
+        wrapped(ALLOW | {"Action": 7}),
+        wrapped(ALLOW | {"Principal": "*"}),
+        wrapped(ALLOW | {"Unknown": "field"}),
+        wrapped(ALLOW | {"Condition": {"StringMatches": {"aws:x": "y"}}}),
+        wrapped(ALLOW | {"Resource": "arn:aws:s3:::${aws:username"}),
+    ],
+)
+def test_a_stored_policy_that_is_broken_never_allows_and_says_why(broken):
+    policy = Policy.read(broken, kind="identity", name="broken")
+    who = Principal.aws("arn:aws:iam::123456789012:user/ann")
+    decision = evaluate(Request(who, "s3:GetObject", "arn:aws:s3:::b/k"), identity=[policy])
+    assert not decision.allowed
+    assert "cannot be evaluated" in decision.reason
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.sampled_from(["Allow", "Deny", "*", "s3:*", "2012-10-17"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["Version", "Statement", "Effect", "Action", "Resource", "Principal", "Condition", "AWS"]
+                ),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_no_document_is_met_with_anything_but_a_policy_or_a_refusal(document):
+    who = Principal.aws("arn:aws:iam::123456789012:user/ann")
+    for kind in ("identity", "trust", "resource", "session", "boundary"):
+        try:
+            Policy.parse(document, kind=kind, name="any")
+        except MalformedPolicy as refused:
+            assert refused.code and refused.message
+        stored = Policy.read(document, kind=kind, name="any")
+        evaluate(Request(who, "s3:GetObject", "arn:aws:s3:::b/k"), identity=[stored])

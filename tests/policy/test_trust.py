@@ -1,0 +1,146 @@
+import pytest
+
+from labkit.policy import Policy, evaluate_trust
+
+ACTION = "sts:AssumeRoleWithWebIdentity"
+
+
+@pytest.fixture
+def admit(issuer, provider):
+    """What the trust policy says to a token of the lab's issuer, for the service account given."""
+
+    def decide(document, subject="my-service-account", audience="sts.amazonaws.com", provider_arn=provider):
+        trust = document if isinstance(document, Policy) else Policy.parse(document, kind="trust", name="my-role")
+        context = {f"{issuer}:sub": f"system:serviceaccount:default:{subject}", f"{issuer}:aud": audience}
+        return evaluate_trust(trust, provider_arn=provider_arn, context=context)
+
+    return decide
+
+
+def test_the_right_token_is_admitted(admit, web_identity):
+    decision = admit(web_identity(), audience=["sts.amazonaws.com"])
+    assert decision.allowed
+    assert decision.reason == f"statement 1 of the trust policy allows {ACTION}"
+    assert decision.denial is None and decision.failed == ()
+
+
+def test_another_service_account(admit, web_identity, issuer):
+    decision = admit(web_identity(), subject="b")
+    assert not decision.allowed
+    assert decision.reason == (
+        f'the trust policy wants {issuer}:sub StringEquals "system:serviceaccount:default:my-service-account" '
+        'and the token has "system:serviceaccount:default:b"'
+    )
+    (failed,) = decision.failed
+    assert (failed.operator, failed.key, failed.matched) == ("StringEquals", f"{issuer}:sub", False)
+    assert failed.wanted == ("system:serviceaccount:default:my-service-account",)
+    assert failed.found == ("system:serviceaccount:default:b",)
+
+
+def test_another_audience(admit, web_identity, issuer):
+    decision = admit(web_identity(), audience="sts.us-east-1.amazonaws.com")
+    assert decision.reason == (
+        f'the trust policy wants {issuer}:aud StringEquals "sts.amazonaws.com" '
+        'and the token has "sts.us-east-1.amazonaws.com"'
+    )
+
+
+def test_a_wildcard_is_expanded_by_string_like_alone(admit, web_identity, issuer):
+    wildcard = {f"{issuer}:sub": "system:serviceaccount:default:*"}
+    assert admit(web_identity(Condition={"StringLike": wildcard})).allowed
+    refused = admit(web_identity(Condition={"StringEquals": wildcard}))
+    assert not refused.allowed
+    assert refused.reason.endswith("(StringEquals takes * and ? as they are; StringLike expands them)")
+
+
+def test_a_condition_key_of_another_issuer(admit, web_identity, issuer):
+    other = issuer.replace("0123", "FFFF")
+    decision = admit(web_identity(Condition={"StringEquals": {f"{other}:aud": "sts.amazonaws.com"}}))
+    assert not decision.allowed
+    assert decision.reason == (
+        f'the trust policy wants {other}:aud StringEquals "sts.amazonaws.com", '
+        f"a key of another issuer: the token's provider is {issuer}"
+    )
+
+
+def test_another_provider(admit, web_identity, provider):
+    decision = admit(web_identity(), provider_arn=provider + "0")
+    assert not decision.allowed
+    assert decision.reason == f"the trust policy trusts {provider}, and the token's provider is {provider}0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"Action": "sts:AssumeRole"}, f"the trust policy lets the provider do sts:AssumeRole, and not {ACTION}"),
+        (
+            {"Principal": {"Service": "ec2.amazonaws.com"}},
+            "the trust policy names no federated principal; it trusts ec2.amazonaws.com",
+        ),
+        (
+            {"Principal": {"AWS": "arn:aws:iam::123456789012:root"}},
+            "the trust policy names no federated principal; it trusts account 123456789012",
+        ),
+        ({"Principal": {"AWS": "*"}}, "the trust policy names no federated principal; it trusts *"),
+        ({"Effect": "Deny"}, "the trust policy has no Allow statement"),
+    ],
+)
+def test_a_trust_policy_that_is_not_for_this_token(admit, web_identity, changes, reason):
+    decision = admit(web_identity(**changes), subject="b")
+    assert not decision.allowed
+    assert decision.reason == reason
+    assert decision.denial == f"because no role trust policy allows the {ACTION} action"
+
+
+@pytest.mark.parametrize("principal", ["*", {"AWS": "*"}, {"Federated": "PROVIDER"}])
+def test_an_explicit_deny_wins_wherever_it_stands(admit, web_identity, provider, principal):
+    principal = {"Federated": provider} if principal == {"Federated": "PROVIDER"} else principal
+    deny = {"Sid": "Never", "Effect": "Deny", "Principal": principal, "Action": "sts:*"}
+    for order in (1, -1):
+        document = web_identity()
+        document["Statement"] = [*document["Statement"], deny][::order]
+        decision = admit(document)
+        assert not decision.allowed
+        assert decision.reason == f'an explicit Deny, statement "Never" of the trust policy, refuses {ACTION}'
+        assert decision.denial == "with an explicit deny in the role trust policy"
+
+
+def test_the_statement_that_came_nearest_is_told_of(admit, web_identity, issuer):
+    document = web_identity()
+    far, near = dict(document["Statement"][0]), dict(document["Statement"][0])
+    far["Condition"] = {"StringEquals": {f"{issuer}:sub": "x", f"{issuer}:aud": "y"}}
+    near["Condition"] = {"StringEquals": {f"{issuer}:sub": "z"}}
+    document["Statement"] = [far, near]
+    decision = admit(document)
+    assert decision.statement.position == 2
+    assert [failed.wanted for failed in decision.failed] == [("z",)]
+
+
+def test_a_provider_that_anybody_may_use_without_conditions(admit, web_identity):
+    assert admit(web_identity(Condition=None), subject="any").allowed
+
+
+def test_keys_are_case_insensitive_and_values_are_not(admit, web_identity, issuer):
+    subject = "system:serviceaccount:default:my-service-account"
+    assert admit(web_identity(Condition={"StringEquals": {f"{issuer.lower()}:SUB": subject}})).allowed
+    assert not admit(web_identity(Condition={"StringEquals": {f"{issuer}:sub": subject.upper()}})).allowed
+
+
+def test_a_token_for_two_audiences_needs_a_set_operator(admit, web_identity, issuer):
+    audiences = ["sts.amazonaws.com", "vault"]
+    decision = admit(web_identity(), audience=audiences)
+    assert not decision.allowed
+    assert "has 2 values, and StringEquals without ForAnyValue: or ForAllValues: one" in decision.reason
+    any_value = {"ForAnyValue:StringEquals": {f"{issuer}:aud": "sts.amazonaws.com"}}
+    assert admit(web_identity(Condition=any_value), audience=audiences).allowed
+
+
+@pytest.mark.parametrize("effect", ["Allow", "Deny"])
+def test_an_unknown_operator_is_never_an_allow(admit, web_identity, issuer, effect):
+    document = web_identity(Effect=effect, Condition={"StringMatches": {f"{issuer}:sub": "x"}})
+    if effect == "Deny":
+        document["Statement"] += web_identity()["Statement"]
+    decision = admit(Policy.read(document, kind="trust", name="my-role"))
+    assert not decision.allowed
+    assert "cannot be evaluated" in decision.reason
+    assert "the condition operator StringMatches is unknown" in decision.reason

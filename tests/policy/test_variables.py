@@ -1,0 +1,48 @@
+import pytest
+
+from labkit.policy.variables import Unreadable, read
+
+VALUES = {"aws:username": ("ann",), "aws:principaltag/team": ("blue*",), "aws:tagkeys": ("a", "b"), "empty": ("",)}
+
+
+def filled(text, **options):
+    tokens = read(text, **{"variables": True, "wildcards": False} | options).fill(VALUES)
+    return None if tokens is None else "".join(tokens)
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("plain", "plain"),
+        ("home/${aws:username}/x", "home/ann/x"),
+        ("${AWS:UserName}", "ann"),
+        ("${ aws:username }", "ann"),
+        ("${aws:PrincipalTag/team, 'none'}", "blue*"),
+        ("${aws:PrincipalTag/none, 'no-team'}", "no-team"),
+        ("${aws:PrincipalTag/none,'a } brace'}!", "a } brace!"),
+        ("${aws:PrincipalTag/none, ''}", ""),
+        ("${aws:PrincipalTag/none}", None),
+        ("${aws:TagKeys}", None),  # several values
+        ("${aws:TagKeys, 'default'}", "default"),
+        ("${empty}", ""),
+        ("a${*}b${?}c${$}{d}", "a*b?c${d}"),
+        ("$aws:username", "$aws:username"),
+    ],
+)
+def test_a_variable_stands_for_the_value_of_its_key(text, meaning):
+    assert filled(text) == meaning
+
+
+def test_the_old_version_of_the_language_has_no_variables():
+    assert filled("${aws:username}", variables=False) == "${aws:username}"
+
+
+@pytest.mark.parametrize("text", ["${aws:username", "${}", "${a, b}", "${a, 'b}", "${a${b}}", "${*", "${a, 'b"])
+def test_a_variable_that_breaks_the_syntax_is_told(text):
+    with pytest.raises(Unreadable):
+        read(text, variables=True, wildcards=True)
+
+
+def test_a_long_run_of_variables_that_do_not_close_ends():
+    with pytest.raises(Unreadable):
+        read("${" * 10_000, variables=True, wildcards=True)

@@ -1,0 +1,63 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.policy.wildcards import Wild, matcher, split, tokens, wildcard
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "matches"),
+    [
+        ("", "", True),
+        ("", "a", False),
+        ("*", "", True),
+        ("*", "anything at all", True),
+        ("**", "anything", True),
+        ("?", "", False),
+        ("?", "a", True),
+        ("?", "ab", False),
+        ("s3:Get*", "s3:GetObject", True),
+        ("s3:Get*", "s3:PutObject", False),
+        ("*Object", "s3:GetObject", True),
+        ("*Object", "s3:GetObjects", False),
+        ("a*b*c", "abbbc", True),
+        ("a*b*c", "ac", False),
+        ("ab*ba", "aba", False),  # the head and the tail do not overlap
+        ("a*a", "a", False),
+        ("a?c*", "abcdef", True),
+        ("*a?c", "xxabxabc", True),
+        ("arn:aws:s3:::bucket/*/x", "arn:aws:s3:::bucket/a/b/x", True),
+        ("[a-z]+", "abc", False),
+        (r"a\*", r"a\whatever", True),
+    ],
+)
+def test_a_pattern_matches_a_whole_text(pattern, text, matches):
+    assert wildcard(pattern)(text) is matches
+
+
+@given(st.text(alphabet="ab*?", max_size=8), st.text(alphabet="ab\n", max_size=10))
+def test_it_agrees_with_the_regular_expression_of_the_same_meaning(pattern, text):
+    expression = "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern)
+    assert wildcard(pattern)(text) is bool(re.fullmatch(expression, text, re.DOTALL))
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 1000 + "*b", "*a?" * 600 + "b", "a*" * 1000 + "?b", "?*" * 1000 + "b"])
+def test_a_pattern_that_would_never_end_in_a_regular_expression_ends(pattern):
+    assert not wildcard(pattern)("a" * 20_000)
+
+
+def test_a_literal_star_is_not_expanded():
+    match = matcher(["team-", "*", Wild.ANY])
+    assert match("team-*-x")
+    assert not match("team-a-x")
+
+
+@given(st.text(alphabet="a:*", max_size=12))
+def test_a_pattern_is_split_as_its_text_is(pattern):
+    def written(token):
+        return token.value if isinstance(token, Wild) else token
+
+    parts = ["".join(map(written, part)) for part in split(tokens(pattern), ":", 5)]
+    assert parts == pattern.split(":", 5)
