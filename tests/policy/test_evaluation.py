@@ -1,0 +1,316 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.policy import Policy, Principal, Request, evaluate
+from labkit.policy.conditions import known_operator
+
+ACCOUNT = "123456789012"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/my-role"
+SESSION = f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-session"
+ME = Principal.role_session(SESSION)
+ANN = Principal.aws(f"arn:aws:iam::{ACCOUNT}:user/team/ann")
+OBJECT = "arn:aws:s3:::irsa-lab/key"
+
+
+def allow(action="s3:GetObject", resource="*", **fields):
+    return {"Effect": "Allow", "Action": action, "Resource": resource} | fields
+
+
+def deny(action="s3:GetObject", resource="*", **fields):
+    return allow(action, resource, **fields) | {"Effect": "Deny"}
+
+
+def read(*statements, kind="identity", version="2012-10-17"):
+    return Policy.read({"Version": version, "Statement": list(statements)}, kind=kind, name=f"my-{kind}")
+
+
+def bucket(principal, *, effect="Allow", field="Principal", **fields):
+    return read(allow(**{field: principal, "Effect": effect}, **fields), kind="resource")
+
+
+def get(principal=ME, action="s3:GetObject", resource=OBJECT, **context):
+    return Request(principal, action, resource, {key.replace("_", ":"): value for key, value in context.items()})
+
+
+@pytest.mark.parametrize(
+    ("statement", "allowed"),
+    [
+        (allow(), True),
+        (allow("S3:getOBJECT"), True),  # actions are case-insensitive
+        (allow("s3:Get*"), True),
+        (allow("*"), True),
+        (allow(["s3:Put*", "s3:*Object"]), True),
+        (allow("s3:PutObject"), False),
+        (allow("s3:GetObjec?"), True),
+        (allow(resource="arn:aws:s3:::irsa-lab/*"), True),
+        (allow(resource="arn:aws:s3:::irsa-lab"), False),
+        (allow(resource="arn:aws:s3:::IRSA-lab/*"), False),  # ARNs are not
+        (allow(resource=["arn:aws:s3:::other", OBJECT]), True),
+        (allow(resource="arn:aws:s3"), True),  # completed: arn:aws:s3:*:*:*
+        (allow(resource="arn:aws:sqs"), False),
+        ({"Effect": "Allow", "NotAction": "s3:Put*", "Resource": "*"}, True),
+        ({"Effect": "Allow", "NotAction": "s3:Get*", "Resource": "*"}, False),
+        ({"Effect": "Allow", "Action": "s3:*", "NotResource": "arn:aws:s3:::other/*"}, True),
+        ({"Effect": "Allow", "Action": "s3:*", "NotResource": "arn:aws:s3:::irsa-lab/*"}, False),
+        (allow(resource="arn:aws:s3:::irsa-lab/${aws:PrincipalTag/key}"), False),
+        (allow(resource="arn:aws:s3:::irsa-lab/${aws:PrincipalTag/key, 'key'}"), True),
+        ({"Effect": "Allow", "Action": "s3:*", "NotResource": "arn:aws:s3:::${aws:PrincipalTag/key}"}, False),
+    ],
+)
+def test_what_a_statement_covers(statement, allowed):
+    assert evaluate(get(), identity=[read(statement)]).allowed is allowed
+
+
+def test_nothing_is_allowed_where_nothing_says_so():
+    decision = evaluate(get(action="s3:PutObject"), identity=[read(allow())])
+    assert not decision.allowed
+    assert decision.denial == "because no identity-based policy allows the s3:PutObject action"
+    assert decision.reason == f"no identity-based policy allows s3:PutObject on {OBJECT}"
+    assert not evaluate(get(), identity=[]).allowed
+
+
+def test_an_allow_tells_which_statement_it_was():
+    policy = read(allow("s3:Put*"), allow(Sid="Reading"))
+    decision = evaluate(get(), identity=[policy])
+    assert decision.reason == f'statement "Reading" of "my-identity" allows s3:GetObject on {OBJECT}'
+    assert (decision.policy, decision.statement, decision.denial) == (policy, policy.statements[1], None)
+
+
+def test_a_condition_that_does_not_hold_is_told_with_what_was_found():
+    policy = read(
+        allow(Condition={"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}, "Bool": {"aws:SecureTransport": "true"}})
+    )
+    assert evaluate(get(aws_SourceIp="10.1.2.3", aws_SecureTransport="true"), identity=[policy]).allowed
+    decision = evaluate(get(aws_sourceip="192.0.2.1", aws_SecureTransport="true"), identity=[policy])
+    assert decision.denial == "because no identity-based policy allows the s3:GetObject action"
+    assert decision.reason == (
+        f'no identity-based policy allows s3:GetObject on {OBJECT}; statement 1 of "my-identity" would, '
+        'but it wants aws:SourceIp IpAddress "10.0.0.0/8" and the request has "192.0.2.1"'
+    )
+    (failed,) = decision.failed
+    assert (failed.operator, failed.key, failed.found) == ("IpAddress", "aws:SourceIp", ("192.0.2.1",))
+
+
+GRANT, REFUSE, SILENT = allow("s3:*"), deny("s3:*"), allow("sqs:*")
+
+
+@pytest.mark.parametrize(
+    ("boundary", "session", "denial"),
+    [
+        (None, None, None),
+        (GRANT, None, None),
+        (None, GRANT, None),
+        (GRANT, GRANT, None),
+        (SILENT, None, "because no permissions boundary allows the s3:GetObject action"),
+        (None, SILENT, "because no session policy allows the s3:GetObject action"),
+        (GRANT, SILENT, "because no session policy allows the s3:GetObject action"),
+        (REFUSE, None, "with an explicit deny in a permissions boundary"),
+        (None, REFUSE, "with an explicit deny in a session policy"),
+    ],
+)
+def test_boundary_and_session_policies_narrow(boundary, session, denial):
+    decision = evaluate(
+        get(),
+        identity=[read(GRANT)],
+        boundary=boundary and read(boundary, kind="boundary"),
+        session=[read(session, kind="session")] if session else (),
+    )
+    assert (decision.allowed, decision.denial) == (denial is None, denial)
+
+
+def test_boundary_and_session_policies_grant_nothing():
+    decision = evaluate(
+        get(), identity=[], boundary=read(GRANT, kind="boundary"), session=[read(GRANT, kind="session")]
+    )
+    assert decision.denial == "because no identity-based policy allows the s3:GetObject action"
+
+
+def test_several_session_policies_allow_together():
+    sessions = [read(SILENT, kind="session"), read(GRANT, kind="session")]
+    assert evaluate(get(), identity=[read(GRANT)], session=sessions).allowed
+
+
+@pytest.mark.parametrize(
+    ("principal", "who", "limited", "unlimited"),
+    [
+        # Who is named in the bucket's policy, and whether that is enough with and without a boundary that is silent.
+        ({"AWS": SESSION}, ME, True, True),
+        ({"AWS": ROLE}, ME, False, True),
+        ("*", ME, False, True),
+        ({"AWS": "*"}, ME, False, True),
+        ({"AWS": ACCOUNT}, ME, False, False),  # delegates to the account's own policies
+        ({"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, ME, False, False),
+        ({"AWS": ROLE}, ANN, False, False),
+        ({"AWS": ANN.arn}, ANN, True, True),
+        ({"AWS": ACCOUNT}, Principal.aws(f"arn:aws:iam::{ACCOUNT}:root"), True, True),
+        ({"Service": "ec2.amazonaws.com"}, Principal.service("ec2.amazonaws.com"), True, True),
+        ({"Service": "ec2.amazonaws.com"}, ME, False, False),
+        ({"Federated": ROLE}, ME, False, False),
+        ({"AWS": "arn:aws:iam::999999999999:role/my-role"}, ME, False, False),
+    ],
+)
+def test_a_resource_policy_alone_in_one_account(principal, who, limited, unlimited):
+    silent = read(SILENT, kind="boundary")
+    assert evaluate(get(who), identity=[], resource=[bucket(principal)]).allowed is unlimited
+    assert evaluate(get(who), identity=[], boundary=silent, resource=[bucket(principal)]).allowed is limited
+
+
+@pytest.mark.parametrize(
+    ("identity", "resource", "denial"),
+    [
+        ([GRANT], ROLE, None),
+        ([GRANT], ACCOUNT, None),
+        ([], ROLE, "because no identity-based policy allows the s3:GetObject action"),
+        ([GRANT], "999999999999", "because no resource-based policy allows the s3:GetObject action"),
+        ([GRANT], None, "because no resource-based policy allows the s3:GetObject action"),
+    ],
+)
+def test_across_accounts_both_have_to_allow(identity, resource, denial):
+    decision = evaluate(
+        get(),
+        identity=[read(*identity)],
+        resource=[bucket({"AWS": resource})] if resource else [],
+        same_account=False,
+    )
+    assert (decision.allowed, decision.denial) == (denial is None, denial)
+
+
+def test_across_accounts_a_boundary_counts_whoever_is_named():
+    decision = evaluate(
+        get(),
+        identity=[read(GRANT)],
+        boundary=read(SILENT, kind="boundary"),
+        resource=[bucket({"AWS": SESSION})],
+        same_account=False,
+    )
+    assert decision.denial == "because no permissions boundary allows the s3:GetObject action"
+
+
+@pytest.mark.parametrize(
+    ("exempt", "denied"),
+    [
+        ([ACCOUNT, ROLE], False),
+        ([ACCOUNT, SESSION], False),
+        ([ACCOUNT], False),
+        ([ROLE], True),  # without its account
+        ([ACCOUNT, ANN.arn], True),
+        (["999999999999"], True),
+    ],
+)
+def test_a_deny_of_everybody_but(exempt, denied):
+    policy = bucket({"AWS": exempt}, effect="Deny", field="NotPrincipal")
+    decision = evaluate(get(), identity=[read(GRANT)], resource=[policy])
+    assert decision.allowed is not denied
+    assert decision.denial == ("with an explicit deny in a resource-based policy" if denied else None)
+
+
+def test_not_principal_always_denies_a_principal_with_a_boundary():
+    policy = bucket({"AWS": [ACCOUNT, ROLE]}, effect="Deny", field="NotPrincipal")
+    boundary = read(GRANT, kind="boundary")
+    assert not evaluate(get(), identity=[read(GRANT)], boundary=boundary, resource=[policy]).allowed
+
+
+@pytest.mark.parametrize(
+    ("trusted", "identity", "denial"),
+    [
+        (ACCOUNT, [allow("sts:AssumeRole")], None),
+        (ROLE, [], None),
+        (ACCOUNT, [], "because no identity-based policy allows the sts:AssumeRole action"),
+        ("999999999999", [allow("sts:*")], "because no role trust policy allows the sts:AssumeRole action"),
+    ],
+)
+def test_a_trust_policy_has_to_allow_within_one_account_too(trusted, identity, denial):
+    statement = {"Effect": "Allow", "Principal": {"AWS": trusted}, "Action": "sts:AssumeRole"}
+    request = get(action="sts:AssumeRole", resource=f"arn:aws:iam::{ACCOUNT}:role/other")
+    decision = evaluate(request, identity=[read(*identity)], resource=[read(statement, kind="trust")])
+    assert decision.denial == denial
+
+
+@pytest.mark.parametrize(
+    ("who", "key", "value"),
+    [
+        (ME, "aws:PrincipalArn", ROLE),  # the role's, not the session's
+        (ME, "aws:PrincipalAccount", ACCOUNT),
+        (ME, "aws:PrincipalType", "AssumedRole"),
+        (ANN, "aws:PrincipalArn", ANN.arn),
+        (ANN, "aws:username", "ann"),
+        (Principal.role_session(SESSION, f"arn:aws:iam::{ACCOUNT}:role/a/my-role"), "aws:PrincipalArn",
+         f"arn:aws:iam::{ACCOUNT}:role/a/my-role"),
+    ],
+)  # fmt: skip
+def test_the_principal_is_in_the_context(who, key, value):
+    policy = read(allow(Condition={"StringEquals": {key: value}}))
+    assert evaluate(get(who), identity=[policy]).allowed
+
+
+def test_a_session_has_no_user_name():
+    policy = read(allow(resource="arn:aws:s3:::irsa-lab/${aws:username}"))
+    assert not evaluate(get(resource="arn:aws:s3:::irsa-lab/"), identity=[policy]).allowed
+    ann = get(ANN, resource="arn:aws:s3:::irsa-lab/ann")
+    assert evaluate(ann, identity=[policy]).allowed
+
+
+def test_the_old_version_of_the_language_takes_variables_literally():
+    policy = read(allow(resource="arn:aws:s3:::irsa-lab/${aws:username}"), version="2008-10-17")
+    assert not evaluate(get(ANN, resource="arn:aws:s3:::irsa-lab/ann"), identity=[policy]).allowed
+
+
+@pytest.mark.parametrize("arn", ["", "arn:aws:iam::1:user/x", ROLE, SESSION])
+def test_an_arn_that_is_no_users(arn):
+    with pytest.raises(ValueError, match="is no ARN of a user"):
+        Principal.aws(arn)
+
+
+def test_an_arn_that_is_no_sessions():
+    with pytest.raises(ValueError, match="is no ARN of a role session"):
+        Principal.role_session(ROLE)
+
+
+statements = st.builds(
+    lambda effect, action, resource, condition: {
+        "Effect": effect,
+        "Action": action,
+        "Resource": resource,
+        "Condition": condition,
+    },
+    st.sampled_from(["Allow", "Deny"]),
+    st.sampled_from(["*", "s3:*", "s3:GetObject", "s3:PutObject"]),
+    st.sampled_from(["*", OBJECT, "arn:aws:s3:::other"]),
+    st.sampled_from([{}, {"Bool": {"aws:SecureTransport": "true"}}, {"Null": {"aws:SourceIp": "true"}}]),
+)
+documents = st.lists(statements, max_size=4)
+
+
+@given(documents, documents, documents, st.integers(0, 2), st.integers(0, 4))
+def test_an_explicit_deny_always_wins(identity, session, resource, place, position):
+    layers = [identity, session, [statement | {"Principal": "*"} for statement in resource]]
+    layers[place].insert(position, deny("s3:*", **({"Principal": "*"} if place == 2 else {})))
+    decision = evaluate(
+        get(aws_SecureTransport="true"),
+        identity=[read(*layers[0])],
+        session=[read(*layers[1], kind="session")],
+        resource=[read(*layers[2], kind="resource")],
+    )
+    assert not decision.allowed
+    assert decision.denial.startswith("with an explicit deny in a")
+
+
+@given(st.text().filter(lambda name: not known_operator(name)), st.text(), st.sampled_from(["Allow", "Deny"]))
+def test_an_unknown_operator_never_allows(operator, value, effect):
+    unknown = allow(Effect=effect, Condition={operator: {"aws:Key": value}})
+    policies = [read(unknown)] if effect == "Allow" else [read(unknown), read(allow())]
+    decision = evaluate(get(aws_Key=value), identity=policies)
+    assert not decision.allowed
+    assert "cannot be evaluated" in decision.reason
+
+
+@given(documents, documents)
+def test_one_more_allow_never_takes_anything_away(identity, session):
+    def decide(*more):
+        return evaluate(
+            get(), identity=[read(*identity, *more)], session=[read(*session, kind="session")] if session else ()
+        )
+
+    if decide().allowed:
+        assert decide(allow("*")).allowed

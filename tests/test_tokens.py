@@ -1,0 +1,174 @@
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.policy import Policy
+from labkit.tokens import Claims, NotAToken, compare
+
+PROVIDER = "oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
+ARN = f"arn:aws:iam::123456789012:oidc-provider/{PROVIDER}"
+SUBJECT = "system:serviceaccount:default:my-service-account"
+NOW = 1_767_225_600  # 2026-01-01T00:00:00Z
+
+
+def part(value):
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+def token(**changes):
+    claims = {
+        "iss": f"https://{PROVIDER}",
+        "sub": SUBJECT,
+        "aud": ["sts.amazonaws.com"],
+        "exp": NOW + 3600,
+        "iat": NOW - 60,
+        "nbf": NOW - 60,
+        "kubernetes.io": {"namespace": "default", "serviceaccount": {"name": "my-service-account", "uid": "1"}},
+    } | changes
+    kept = {name: value for name, value in claims.items() if value is not None}
+    return f"{part({'alg': 'RS256', 'kid': 'key-1'})}.{part(kept)}.c2lnbmF0dXJl"
+
+
+def trust(sub=SUBJECT, operator="StringEquals", issuer=PROVIDER):
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Federated": ARN},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {operator: {f"{issuer}:sub": sub, f"{issuer}:aud": "sts.amazonaws.com"}},
+    }
+    return Policy.parse({"Version": "2012-10-17", "Statement": [statement]}, kind="trust", name="my-role")
+
+
+def rows(claims=None, url=PROVIDER, client_ids=("sts.amazonaws.com",), policy=None, now=NOW):
+    claims = claims or Claims.parse(token())
+    return compare(claims, url, list(client_ids), policy or trust(), ARN, now=now)
+
+
+def row(field, found):
+    (result,) = [comparison for comparison in found if comparison.field == field]
+    return result
+
+
+def test_the_claims_of_a_token():
+    claims = Claims.parse(token())
+    assert claims.issuer == f"https://{PROVIDER}"
+    assert claims.provider == PROVIDER
+    assert claims.subject == SUBJECT
+    assert claims.audiences == ("sts.amazonaws.com",)
+    assert (claims.expires, claims.issued_at, claims.not_before) == (NOW + 3600, NOW - 60, NOW - 60)
+    assert (claims.key_id, claims.algorithm) == ("key-1", "RS256")
+    assert claims.kubernetes["serviceaccount"]["name"] == "my-service-account"
+
+
+def test_an_audience_may_be_a_string_or_a_list():
+    assert Claims.parse(token(aud="one")).audiences == ("one",)
+    assert Claims.parse(token(aud=["one", "two"])).audiences == ("one", "two")
+
+
+def test_claims_of_a_wrong_type_are_missing():
+    claims = Claims.parse(token(iss=7, sub=None, aud={"a": 1}, exp="soon", iat=True, **{"kubernetes.io": "x"}))
+    assert (claims.issuer, claims.subject, claims.audiences) == (None, None, ())
+    assert (claims.expires, claims.issued_at, claims.kubernetes) == (None, None, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has three parts with dots between them, and this has 1"),
+        ("a.b", "this has 2"),
+        ("a.b.c.d", "this has 4"),
+        ("!!.e30.x", "the token's header"),
+        ("e30.e30=e30.x", "the token's claims"),
+        ("e30.bm90IGpzb24.x", "the token's claims are no base64url-encoded JSON"),
+        ("e30.W10.x", "the token's claims are no JSON object"),
+        ("é.e30.x", "the token's header"),
+        (f"e30.{base64.urlsafe_b64encode(b'[' * 100_000).decode().rstrip('=')}.x", "the token's claims"),
+    ],
+)
+def test_what_is_no_token(text, message):
+    with pytest.raises(NotAToken, match=message):
+        Claims.parse(text)
+
+
+@given(st.text() | st.binary() | st.lists(st.text(alphabet="eyJh0_-=W1"), max_size=4).map(".".join))
+def test_no_text_is_met_with_anything_but_claims_or_a_refusal(text):
+    try:
+        Claims.parse(text)
+    except NotAToken as refused:
+        assert str(refused)
+
+
+def test_the_condition_keys_of_a_token():
+    assert Claims.parse(token()).context() == {f"{PROVIDER}:sub": [SUBJECT], f"{PROVIDER}:aud": ["sts.amazonaws.com"]}
+    with_party = Claims.parse(token(azp="app", aud=["a", "b"])).context()
+    assert with_party[f"{PROVIDER}:aud"] == ["app"]
+    assert with_party[f"{PROVIDER}:oaud"] == ["a", "b"]
+
+
+def test_every_claim_matches():
+    found = rows()
+    assert [comparison.field for comparison in found] == ["iss", "aud", "exp", "provider", "sub", "aud"]
+    assert all(comparison.matches for comparison in found)
+
+
+def test_what_a_row_shows():
+    found = row("sub", rows(policy=trust(sub="system:serviceaccount:default:other")))
+    assert found.wanted == 'StringEquals "system:serviceaccount:default:other"'
+    assert found.found == SUBJECT
+    assert not found.matches
+    assert found.where == f"trust policy: {PROVIDER}:sub"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "wanted", "found"),
+    [
+        ({"url": None}, "iss", "an OIDC provider", f"https://{PROVIDER}"),
+        ({"url": f"https://{PROVIDER}/"}, "iss", f"https://{PROVIDER}/", f"https://{PROVIDER}"),
+        ({"now": NOW + 3600}, "exp", "after 2026-01-01T01:00:00Z", "2026-01-01T01:00:00Z"),
+        ({"policy": trust(issuer=PROVIDER + "0")}, "sub", f'StringEquals "{SUBJECT}"', ""),
+        ({"policy": trust("system:serviceaccount:*:*")}, "sub", 'StringEquals "system:serviceaccount:*:*"', SUBJECT),
+    ],
+)
+def test_a_row_that_does_not_match(changes, field, wanted, found):
+    result = row(field, rows(**changes))
+    assert (result.wanted, result.found, result.matches) == (wanted, found, False)
+
+
+def test_the_audience_is_compared_with_the_client_ids_and_with_the_trust_policy():
+    by_provider, by_policy = [found for found in rows(client_ids=["a", "b"]) if found.field == "aud"]
+    assert (by_provider.wanted, by_provider.found, by_provider.matches) == ("a or b", "sts.amazonaws.com", False)
+    assert by_provider.where == "OIDC provider: client ids"
+    assert by_policy.matches
+
+
+def test_the_authorized_party_is_compared_in_place_of_the_audience():
+    found = row("azp", rows(Claims.parse(token(azp="app"))))
+    assert (found.found, found.matches) == ("app", False)
+
+
+def test_a_wildcard_in_string_like_matches():
+    assert row("sub", rows(policy=trust("system:serviceaccount:*:*", "StringLike"))).matches
+
+
+def test_a_missing_expiry_and_a_time_out_of_range():
+    assert not row("exp", rows(Claims.parse(token(exp=None)))).matches
+    assert row("exp", rows(Claims.parse(token(exp=10**18)))).found == str(10**18)
+
+
+def test_without_a_trust_policy_or_a_time_there_are_no_rows_for_them():
+    found = compare(Claims.parse(token()), PROVIDER, ["sts.amazonaws.com"], None, ARN)
+    assert [comparison.field for comparison in found] == ["iss", "aud"]
+
+
+def test_another_provider_in_the_trust_policy():
+    found = compare(Claims.parse(token()), PROVIDER, ["sts.amazonaws.com"], trust(), ARN + "0")
+    assert not row("provider", found).matches
+
+
+def test_a_statement_that_cannot_be_read_is_a_row():
+    broken = Policy.read({"Statement": [{"Effect": "Allow"}]}, kind="trust", name="my-role")
+    found = row("statement", rows(policy=broken))
+    assert (found.found, found.matches) == ("Missing required field Principal", False)
