@@ -162,7 +162,7 @@ def _running() -> tuple[Folder, process.State]:
     folder = Folder.find()
     state = process.State.read(folder)
     if state is None or not folder.is_running():
-        raise LabError(f"no lab runs in {folder.path}", next_command="labkit up")
+        raise LabError(f"no lab runs in {folder.path}", next="labkit up")
     return folder, state
 
 
@@ -202,7 +202,7 @@ def _seconds(move: str) -> float:
     if not match:
         raise LabError(
             f"{move!r} is no move of the clock: a sign, a number and one of s, m, h, d, or 0",
-            next_command="labkit clock +2h",
+            next="labkit clock +2h",
         )
     sign, number, unit = match.groups()
     return float(sign + number) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit]

@@ -45,7 +45,7 @@ def report(folder: Folder) -> str:
     ]
     if state and running:
         lines += [
-            f"- mounts: {state.mounts or 'no cluster yet'}; pods follow the clock: {'yes' if state.pod_clock else 'no'}",
+            f"- mounts: {state.mounts or 'no cluster yet'}; pods follow: {'yes' if state.pod_clock else 'no'}",
             f"- clock offset: {folder.clock.offset:.0f} s",
             f"- clusters: {', '.join(state.clusters) or 'none'}",
         ]

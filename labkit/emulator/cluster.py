@@ -2,33 +2,35 @@
 
 import asyncio
 import base64
-import json
-import os
-import shutil
-import sys
-from dataclasses import dataclass, replace
+import ssl
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from labkit.emulator import environment
 from labkit.emulator.aws.clusters import ClusterFacts
-from labkit.emulator.certificates import Authority
-from labkit.emulator.folder import Folder
+from labkit.emulator.certificates import Certificate
+from labkit.emulator.kubernetes import images
 from labkit.emulator.kubernetes.api import ApiServer
 from labkit.emulator.kubernetes.node import Node
-from labkit.emulator.listener import Listener
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
 
 if TYPE_CHECKING:
     from labkit.emulator.server import Server
 
 KUBERNETES_VERSION = "1.36"
-# What EKS's documentation attaches to a node role: https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html
+# https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryReadOnly")
+NODE_TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+}
 
 
 class Clusters:
@@ -106,23 +108,22 @@ class Cluster:
     def __init__(self, name: str, server: "Server"):
         self.name = name
         self.server = server
-        self.keys = Path("clusters") / name
+        self.keys = f"clusters/{name}"
         self.node_name = f"{name}-node-1"
-        self.listeners: list[Listener] = []
-        self.parts: list[Any] = []
+        self.endings: list[Callable[[], Awaitable[None]]] = []
 
     async def start(self, request: dict[str, Any]) -> None:
-        """Returns when a pod could be created."""
-        server, folder = self.server, self.server.folder
+        """Returns when a pod can be created."""
+        gate, folder = self.server.gate, self.server.folder
         self.authority = folder.named_authority(f"{self.keys}/ca", "kubernetes")
-        self.administrator = self.authority.issue("kubernetes-admin", organizations=["system:masters"], client=True)
-        self.issuer_path = "/id/" + self._issuer_id()
-        issuer = f"https://oidc.eks.{server.gate.region}.amazonaws.com{self.issuer_path}"
-        await self._start_api_server(issuer)
-        server.issuer.publish(self.issuer_path, self.api_server.discovery_document(), self.api_server.jwks())
+        self.administrator = self._client("kubernetes-admin", "system:masters")
+        serial = self.server.identifiers.serial("issuer", self.name)
+        issuer_path = "/id/" + self.server.identifiers.hex("issuer", f"{self.name}/{serial}")
+        issuer = f"https://oidc.eks.{gate.region}.amazonaws.com{issuer_path}"
+        await self._start_api_server(issuer, issuer_path)
         self.facts = ClusterFacts(
             name=self.name,
-            arn=f"arn:aws:eks:{server.gate.region}:{server.gate.account_id}:cluster/{self.name}",
+            arn=f"arn:aws:eks:{gate.region}:{gate.account_id}:cluster/{self.name}",
             endpoint=self.api_url,
             certificate_authority_pem=self.authority.certificate_pem,
             issuer=issuer,
@@ -131,13 +132,121 @@ class Cluster:
             role_arn=request.get("roleArn", ""),
             tags=request.get("tags") or {},
         )
-        await self._start_webhook()
-        await self._start_node()
+        await asyncio.gather(self._start_webhook(), self._start_node())
 
     async def stop(self) -> None:
-        """Ends what was started, the newest first; the issuer's keys are gone with the cluster."""
-        for part in reversed(self.parts):
-            await part.stop()
-        await asyncio.gather(*(self.server.close(listener) for listener in self.listeners))
-        self.server.issuer.withdraw(self.issuer_path)
-        self.parts, self.listeners = [], []
+        """Ends what was started, the newest first."""
+        for end in reversed(self.endings):
+            await end()
+        self.endings = []
+
+    def kubeconfig_cluster(self) -> dict[str, str]:
+        """Where the API server is, and the CA that it is known by."""
+        return {"server": self.api_url, "certificate-authority-data": _base64(self.authority.certificate_pem)}
+
+    def kubeconfig_user(self) -> dict[str, str]:
+        """The cluster's administrator."""
+        return {
+            "client-certificate-data": _base64(self.administrator.certificate_pem),
+            "client-key-data": _base64(self.administrator.key_pem),
+        }
+
+    async def _start_api_server(self, issuer: str, issuer_path: str) -> None:
+        port_socket = self.server.ports.bind(f"{self.name}/api")
+        address = f"127.0.0.1:{port_socket.getsockname()[1]}"
+        self.api_url = f"https://{address}"
+        api_server = ApiServer(
+            name=self.name,
+            authority=self.authority,
+            signing_key_pem=self._signing_key(),
+            issuer=issuer,
+            clock=self.server.folder.clock,
+            identifiers=self.server.identifiers,
+            kubelet_certificate=self._client("kube-apiserver-kubelet-client", "system:masters"),
+            address=address,
+        )
+        listener = await self.server.listen(
+            port_socket,
+            api_server,
+            certificate=self.authority.issue("kube-apiserver", dns=["localhost"], ips=["127.0.0.1"]),
+            client_authority=self.authority,
+            on_call=self.server.called,
+        )
+        self.endings += [api_server.close, lambda: self.server.close(listener)]
+        self.server.issuer.publish(issuer_path, api_server.public_discovery_document(), api_server.jwks())
+
+        async def withdraw() -> None:
+            self.server.issuer.withdraw(issuer_path)
+            self.server.gate.forget_keys(issuer)
+
+        self.endings.append(withdraw)
+
+    async def _start_webhook(self) -> None:
+        client = self._api_client(self._client("system:pod-identity-webhook"))
+        accounts = Accounts(client)
+        await accounts.start()
+        listener = await self.server.listen(
+            self.server.ports.bind(f"{self.name}/webhook"),
+            WebhookServer(accounts, region=self.server.gate.region),
+            certificate=self.authority.issue("pod-identity-webhook", ips=["127.0.0.1"]),
+        )
+        self.endings += [client.aclose, accounts.stop, lambda: self.server.close(listener)]
+        manifest = mutating_webhook_configuration(
+            f"https://127.0.0.1:{listener.port}/mutate", self.authority.certificate_pem
+        )
+        async with self._api_client(self.administrator) as api:
+            path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+            (await api.post(path, json=manifest)).raise_for_status()
+
+    async def _start_node(self) -> None:
+        server, gate = self.server, self.server.gate
+        instance_id = "i-0" + server.identifiers.hex("instance", self.node_name, 16).lower()
+        zone = f"{gate.region}a"
+        policies = [f"arn:aws:iam::aws:policy/{policy}" for policy in NODE_POLICIES]
+        role_arn = await gate.ensure_role(f"{self.name}-node-role", NODE_TRUST, policies)
+        server.metadata.register(self.node_name, role_arn, instance_id, gate.region, zone)
+        self.node = Node(
+            name=self.node_name,
+            api_url=self.api_url,
+            ca_pem=self.authority.certificate_pem,
+            client=self._client(f"system:node:{self.node_name}", "system:nodes"),
+            kubelet_socket=server.ports.bind(f"{self.name}/kubelet"),
+            kubelet_certificate=self.authority.issue(self.node_name, dns=["localhost"], ips=["127.0.0.1"]),
+            folder=server.folder.pods / self.name,
+            clock_file=server.folder.clock.file,
+            environment={
+                "AWS_ENDPOINT_URL": server.state.endpoint_url,
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{server.state.metadata_url}/{self.node_name}/",
+                "NO_PROXY": "127.0.0.1,localhost",
+                "no_proxy": "127.0.0.1,localhost",
+            },
+            images=images.of_this_environment(),
+            labels={"topology.kubernetes.io/region": gate.region, "topology.kubernetes.io/zone": zone},
+        )
+        await self.node.start()
+        self.endings.append(self.node.stop)
+
+    def _client(self, user: str, *groups: str) -> Certificate:
+        return self.authority.issue(user, organizations=groups, client=True)
+
+    def _api_client(self, certificate: Certificate) -> httpx.AsyncClient:
+        context = ssl.create_default_context(cadata=self.authority.certificate_pem.decode())
+        with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+            Path(file.name).write_bytes(certificate.certificate_pem + certificate.key_pem)
+            context.load_cert_chain(file.name)
+        return httpx.AsyncClient(base_url=self.api_url, verify=context, trust_env=False)
+
+    def _signing_key(self) -> bytes:
+        """The service account signing key (RSA 2048, as EKS's); made once."""
+        file = self.server.folder.path / self.keys / "sa.key"
+        if not file.exists():
+            key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            pem = key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            self.server.folder.write_private(file, pem)
+        return file.read_bytes()
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -153,5 +153,5 @@ def _not_up(folder: Folder, what: str) -> LabError:
     log = "\n".join(f"    {line}" for line in last)
     return LabError(
         f"the lab's server did not come up: {what}. The end of {folder.log_file}:\n{log}",
-        next_command="labkit reset",
+        next="labkit reset",
     )

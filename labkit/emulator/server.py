@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from labkit.emulator import certificates, environment
-from labkit.emulator.aws.gate import Gate, Keys
+from labkit.emulator.aws.gate import Gate
 from labkit.emulator.aws.metadata import Metadata
+from labkit.emulator.aws.sessions import Keys
 from labkit.emulator.aws.trail import Trail
 from labkit.emulator.cluster import Clusters
 from labkit.emulator.folder import Folder
@@ -83,10 +84,10 @@ class Server:
         self.metadata = Metadata(self.gate, folder.clock)
         self.issuer = Issuer()
         issuer_host = f"oidc.eks.{REGION}.amazonaws.com"
-        gate = await self.listen("gate", self.gate, on_call=self.called)
-        metadata = await self.listen("metadata", self.metadata)
+        gate = await self.listen(self.ports.bind("gate"), self.gate, on_call=self.called)
+        metadata = await self.listen(self.ports.bind("metadata"), self.metadata)
         issuer = await self.listen(
-            "issuer",
+            self.ports.bind("issuer"),
             self.issuer,
             hosts={issuer_host},
             certificate=authority.issue(issuer_host, dns=[issuer_host]),
@@ -111,7 +112,7 @@ class Server:
 
     async def listen(
         self,
-        name: str,
+        port_socket: socket.socket,
         app: Callable,
         *,
         hosts: set[str] | None = None,
@@ -119,10 +120,10 @@ class Server:
         client_authority: certificates.Authority | None = None,
         on_call: Callable[[Scope], None] | None = None,
     ) -> Listener:
-        """A started listener on the port that ``name`` has in this lab."""
+        """A started listener, which ends with the server."""
         listener = Listener(
             app,
-            port_socket=self.ports.bind(name),
+            port_socket=port_socket,
             hosts=hosts or LOOPBACK,
             certificate=certificate,
             client_authority=client_authority,

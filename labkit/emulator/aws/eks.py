@@ -69,7 +69,6 @@ class Eks:
         if facts := self._clusters.get(cluster["name"]):
             cluster |= _as_eks(facts)
             response.body = json.dumps(content).encode()
-            response.headers = [(name, value) for name, value in response.headers if name.lower() != "content-length"]
         return response
 
 

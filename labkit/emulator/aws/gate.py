@@ -92,15 +92,23 @@ class Gate:
         """Fetches the keys of this issuer (``https://…``) anew the next time, as AWS does after a while."""
         self._issuers.forget(issuer)
 
+    async def ensure_role(self, name: str, trust: dict, policy_arns: list[str]) -> str:
+        """The ARN of a role of the lab's own, such as a node's; made with these managed policies where it is missing."""
+        return await self.backend.run(self._iam.ensure_role, name, trust, policy_arns)
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:
         if scope["type"] != "http":
             return
         call = await _read(scope, receive)
         response = await self._respond(call)
+        # A HEAD's length is that of the object; any other answer's is its body's, which may have been written anew.
+        counted = call.method != "HEAD" or not any(name.lower() == "content-length" for name, _ in response.headers)
         headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in response.headers
+            (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+            for name, value in response.headers
+            if not counted or name.lower() != "content-length"
         ]
-        if not any(name == b"content-length" for name, _ in headers):
+        if counted:
             headers.append((b"content-length", str(len(response.body)).encode()))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else response.body})

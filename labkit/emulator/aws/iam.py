@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/IAM/latest/APIReference/welcome.html
 """
 
+import json
 from typing import Any
 from urllib.parse import urlencode
 
@@ -52,15 +53,33 @@ class Iam:
             response.body = self._renamed(call, iam, response.body)
         return iam_documents.reworded(response)
 
+    def ensure_role(self, name: str, trust: dict, policy_arns: list[str]) -> str:
+        """The ARN of a role of the lab's own, which is made with these managed policies where it is missing."""
+        arn = f"arn:aws:iam::{self._backend.account_id}:role/{name}"
+        if self._backend.role(arn) is None:
+            iam = self._backend.iam(self._backend.account_id)
+            made = iam.create_role(name, json.dumps(trust), "/", None, "", [], "3600")
+            self._identify(iam, "CreateRole", made)
+            for policy_arn in policy_arns:
+                managed_policies.load(iam, policy_arn)
+                iam.attach_role_policy(policy_arn, name)
+        return arn
+
     def _renamed(self, call: Call, iam: Any, body: bytes) -> bytes:
         """Puts an id made from the name in place of the random one that moto just gave."""
-        store, parameter, prefix = MADE[call.operation]
-        name, kept = call.form[parameter], getattr(iam, store)
-        made = next((thing for thing in list(kept.values()) if thing.name == name), None)
+        store, parameter, _ = MADE[call.operation]
+        name = call.form[parameter]
+        made = next((thing for thing in list(getattr(iam, store).values()) if thing.name == name), None)
         if made is None:
             return body
-        serial = self._identifiers.serial(store, name)
-        given, made.id = made.id, prefix + self._identifiers.base32(store, f"{name}#{serial}", 17)
-        if store == "roles":
-            kept[made.id] = kept.pop(given)
+        given = self._identify(iam, call.operation, made)
         return body.replace(given.encode(), made.id.encode())
+
+    def _identify(self, iam: Any, operation: str, made: Any) -> str:
+        """Gives what was made its id; returns the one that moto had given."""
+        store, _, prefix = MADE[operation]
+        serial = self._identifiers.serial(store, made.name)
+        given, made.id = made.id, prefix + self._identifiers.base32(store, f"{made.name}#{serial}", 17)
+        if store == "roles":
+            iam.roles[made.id] = iam.roles.pop(given)
+        return given

@@ -91,7 +91,6 @@ class S3:
         response = await self._backend.answer(passed_on)
         if response.status == 200 and errors:
             response.body = response.body.replace(b"</DeleteResult>", "".join(errors).encode() + b"</DeleteResult>")
-            response.headers = [(name, value) for name, value in response.headers if name.lower() != "content-length"]
         return response
 
     def _bucket_policy(self, permission: Permission) -> Policy | None:

@@ -26,7 +26,7 @@ from labkit.emulator.kubernetes.kinds import (
     Kind,
     Subresource,
 )
-from labkit.emulator.kubernetes.requests import LIMIT, Request, Response, respond
+from labkit.emulator.kubernetes.requests import JSON, LIMIT, Request, Response, in_media_type, respond
 from labkit.emulator.kubernetes.resources import Resources
 from labkit.emulator.kubernetes.reviews import Reviews
 from labkit.emulator.kubernetes.status import (
@@ -123,6 +123,8 @@ class ApiServer:
             request.body = await _body(receive)
             request.user = await self._caller(scope, request)
             response = await self._answer(request)
+            if request.resource and response.content_type == JSON and response.stream is None:
+                response = in_media_type(response, request)
         except ApiError as error:
             response = respond(error.status(), error.code)
         except Exception as error:

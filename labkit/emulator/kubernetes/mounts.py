@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - each container has its own
+
 
 class MountRefused(Exception):
     """A volume cannot be where the container wants it; the message names the path."""
@@ -76,7 +78,7 @@ class _Root:
         self._mirror(entries, self.root)
         (self.root / "run").mkdir()
         self._own["/run"] = self.root / "run"
-        if Path("/dev/shm").is_dir():
+        if SHARED_MEMORY.is_dir():
             shared = self.root.with_name("shm")
             shared.mkdir()
             self._bind(shared, self.root / "dev/shm")

@@ -7,13 +7,12 @@ import shutil
 import signal
 from pathlib import Path
 
-from labkit.emulator.kubernetes.mounts import Mounts
+from labkit.emulator.kubernetes.mounts import SHARED_MEMORY, Mounts
 
 HERE = Path(__file__).parent
 TOOLS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TOOLS = {"PATH": TOOLS_PATH, "LANG": "C.UTF-8"}
 SHELL = "/bin/sh"
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where libfaketime of a killed program leaves its own
 ON_TERMINAL = 'exec <>"$1" >&0 2>&1; shift; exec "$@"'
 IN_SANDBOX = 'cd -- "$1" || exit; [ -z "$2" ] || export LD_PRELOAD="$2"; shift 2; exec "$@"'
 
@@ -83,6 +82,7 @@ class Process:
         code = await self._started.wait()
         self.kill()
         self._reaper.drop(self._started.pid)
+        # What libfaketime of a killed program leaves.
         for left in SHARED_MEMORY.glob(f"*faketime_s*_{self._started.pid}"):
             left.unlink(missing_ok=True)
         return 128 - code if code < 0 else code

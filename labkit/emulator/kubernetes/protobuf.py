@@ -24,15 +24,18 @@ def envelope(body: bytes) -> tuple[str, str, bytes]:
         raise Malformed("the provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     api_version = kind = ""
     raw = b""
-    for number, value in _fields(body[len(MAGIC) :]):
-        if number == 1:
-            for inner, text in _fields(value):
-                if inner == 1:
-                    api_version = text.decode()
-                elif inner == 2:
-                    kind = text.decode()
-        elif number == 2:
-            raw = value
+    try:
+        for number, value in _fields(body[len(MAGIC) :]):
+            if number == 1:
+                for inner, text in _fields(value):
+                    if inner == 1:
+                        api_version = text.decode()
+                    elif inner == 2:
+                        kind = text.decode()
+            elif number == 2:
+                raw = value if isinstance(value, bytes) else b""
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Malformed(f"proto: {error}") from error
     return api_version, kind, raw
 
 
@@ -40,7 +43,8 @@ def decode(type_name: str, raw: bytes) -> dict:
     """The object as JSON has it. Raises ``Malformed``."""
     try:
         return _message(struct(type_name), raw)
-    except (IndexError, UnicodeDecodeError, packing.error) as error:
+    except (AttributeError, IndexError, OSError, OverflowError, TypeError, ValueError, packing.error) as error:
+        # A field of another wire type than its own, a text that is no UTF-8, a time that is none.
         raise Malformed(f"proto: {error}") from error
 
 

@@ -23,6 +23,7 @@ JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.
 AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch"
 SCHEME = '"pkg/api/legacyscheme/scheme.go:30"'
 KNOWN_KINDS = set(BY_NAME) | {sub.kind for sub in SUBRESOURCES}
+_yaml_dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _yaml_loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -39,6 +40,14 @@ class Response:
 
 def respond(body: object, status: int = 200) -> Response:
     return Response(status, body if isinstance(body, bytes) else dump(body))
+
+
+def in_media_type(response: Response, request: "Request") -> Response:
+    """The answer as YAML where the client asked for that."""
+    if b"yaml" in request.headers.get(b"accept", b"") and request.media_type()[0] == YAML:
+        response.body = yaml.dump(json.loads(response.body), Dumper=_yaml_dumper).encode()
+        response.content_type = YAML
+    return response
 
 
 @dataclass

@@ -175,8 +175,10 @@ async def _up(receive: Callable, kubelet: Any) -> None:
         if message["type"] == "websocket.disconnect":
             return
         if message["type"] == "websocket.receive":
+            # Some clients send text as text: what is in a channel is bytes.
+            data = message["bytes"] if message.get("bytes") is not None else message["text"].encode()
             with contextlib.suppress(websockets.ConnectionClosed):
-                await kubelet.send(message.get("bytes") if message.get("bytes") is not None else message.get("text"))
+                await kubelet.send(data)
 
 
 async def _down(send: Callable, kubelet: Any) -> None:

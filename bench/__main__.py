@@ -1,0 +1,27 @@
+"""Measures and prints every number; name some to measure only those: `python -m bench up memory`."""
+
+import platform
+import sys
+
+from bench import lab, web_identity
+
+MEASURES = {
+    "up": ("labkit up, from nothing to ready", lab.up),
+    "memory": ("the server at rest", lab.memory),
+    "run": ("labkit run, in a ready environment", lab.run),
+    "web-identity": ("AssumeRoleWithWebIdentity", web_identity.rates),
+    "notebooks": ("nbval, every notebook once, two workers", lab.notebooks),
+}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(MEASURES)
+    if unknown := set(names) - set(MEASURES):
+        sys.exit(f"no such measure: {', '.join(unknown)}. There are: {', '.join(MEASURES)}")
+    print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    for name in names:
+        title, measure = MEASURES[name]
+        print(f"{title:42} {measure()}", flush=True)
+
+
+main()
