@@ -19,6 +19,8 @@ from labkit.errors import LabError
 from labkit.parameters import Parameters
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+# A kernel warns in the terminal that its messages, which stay on loopback, are not encrypted.
+QUIET = ["--IPKernelApp.log_level=ERROR"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
     failure = None
     with _environment(targets.target(validated.target).environment(os.environ)):
         try:
-            papermill.execute_notebook(str(notebook), str(output), parameters=given, progress_bar=False)
+            papermill.execute_notebook(
+                str(notebook), str(output), parameters=given, progress_bar=False, extra_arguments=QUIET
+            )
         except PapermillExecutionError as error:
             failure = error
     executed = normalize(nbformat.read(output, as_version=4))
