@@ -34,7 +34,7 @@ def envelope(body: bytes) -> tuple[str, str, bytes]:
                         kind = text.decode()
             elif number == 2:
                 raw = value if isinstance(value, bytes) else b""
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, packing.error) as error:
         raise Malformed(f"proto: {error}") from error
     return api_version, kind, raw
 

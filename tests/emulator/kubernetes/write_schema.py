@@ -21,12 +21,33 @@ PACKAGES = {
     "coordination": "api/coordination/v1",
     "meta": "apimachinery/pkg/apis/meta/v1",
 }
-ROOTS = """core.Pod core.Namespace core.ServiceAccount core.ConfigMap core.Secret core.Node core.Event core.Binding
-core.Service apps.Deployment apps.ReplicaSet rbac.Role rbac.RoleBinding rbac.ClusterRole rbac.ClusterRoleBinding
-authentication.TokenRequest authentication.TokenReview authentication.SelfSubjectReview
-authorization.SelfSubjectAccessReview authorization.SubjectAccessReview authorization.LocalSubjectAccessReview
-authorization.SelfSubjectRulesReview admissionregistration.MutatingWebhookConfiguration coordination.Lease
-meta.DeleteOptions""".split()
+ROOTS = [
+    "core.Pod",
+    "core.Namespace",
+    "core.ServiceAccount",
+    "core.ConfigMap",
+    "core.Secret",
+    "core.Node",
+    "core.Event",
+    "core.Binding",
+    "core.Service",
+    "apps.Deployment",
+    "apps.ReplicaSet",
+    "rbac.Role",
+    "rbac.RoleBinding",
+    "rbac.ClusterRole",
+    "rbac.ClusterRoleBinding",
+    "authentication.TokenRequest",
+    "authentication.TokenReview",
+    "authentication.SelfSubjectReview",
+    "authorization.SelfSubjectAccessReview",
+    "authorization.SubjectAccessReview",
+    "authorization.LocalSubjectAccessReview",
+    "authorization.SelfSubjectRulesReview",
+    "admissionregistration.MutatingWebhookConfiguration",
+    "coordination.Lease",
+    "meta.DeleteOptions",
+]
 KNOWN = {
     "metav1.Time": "time",
     "metav1.MicroTime": "microtime",

@@ -1,0 +1,144 @@
+"""Admission webhooks are called for real: HTTPS, the CA bundle, selectors, the failure policy."""
+
+import base64
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from conftest import base64_text, listening, pod
+
+from labkit.emulator.certificates import Authority
+
+PATH = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+
+
+class Webhook:
+    """Adds a container and a variable; ``/deny`` denies."""
+
+    def __init__(self) -> None:
+        self.reviews: list[dict] = []
+
+    async def __call__(self, scope, receive, send) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        review = json.loads(body)
+        self.reviews.append(review)
+        response = {"uid": review["request"]["uid"], "allowed": scope["path"] != "/deny"}
+        if scope["path"] == "/deny":
+            response["status"] = {"message": "not today"}
+        else:
+            patch = [
+                {"op": "add", "path": "/spec/containers/0/env", "value": [{"name": "A", "value": "b"}]},
+                {"op": "add", "path": "/spec/containers/-", "value": {"name": "sidecar", "image": "i"}},
+            ]
+            response |= {"patchType": "JSONPatch", "patch": base64_text(json.dumps(patch).encode())}
+        answer = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+
+@pytest.fixture
+def webhook(cluster) -> Iterator[tuple[Webhook, str, Authority]]:
+    app, authority = Webhook(), Authority.create("webhook")
+    with listening(cluster.loop, app, authority) as port:
+        yield app, f"https://127.0.0.1:{port}", authority
+
+
+@pytest.fixture
+def register(admin: httpx.Client, namespace: str, webhook) -> Iterator:
+    _, url, authority = webhook
+
+    def register(path: str = "/mutate", *, ca: Authority = authority, base: str = url, **changes: object) -> None:
+        hook = {
+            "name": "pods.lab.example",
+            "clientConfig": {"url": base + path, "caBundle": base64_text(ca.certificate_pem)},
+            "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            **changes,
+        }
+        made = admin.post(PATH, json={"metadata": {"name": "lab"}, "webhooks": [hook]})
+        assert made.status_code == 201, made.text
+
+    yield register
+    admin.delete(f"{PATH}/lab")
+
+
+@pytest.fixture
+def pods(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/pods"
+
+
+def test_a_webhook_changes_a_pod(admin: httpx.Client, pods: str, register, webhook):
+    register()
+    containers = admin.post(pods, json=pod("p")).json()["spec"]["containers"]
+    assert containers[0]["env"] == [{"name": "A", "value": "b"}]
+    # What a webhook adds gets its defaults and the API's token like the rest.
+    assert containers[1]["imagePullPolicy"] == "Always"
+    assert containers[1]["volumeMounts"] == containers[0]["volumeMounts"]
+    (review,) = webhook[0].reviews
+    request = review["request"]
+    assert (review["apiVersion"], request["operation"], request["name"]) == ("admission.k8s.io/v1", "CREATE", "p")
+    assert request["object"]["spec"]["serviceAccountName"] == "default"
+    assert request["userInfo"]["username"] == "admin"
+
+
+def test_a_webhook_denies(admin: httpx.Client, pods: str, register):
+    register("/deny")
+    answer = admin.post(pods, json=pod("p"))
+    assert answer.status_code == 400
+    assert answer.json()["message"] == 'admission webhook "pods.lab.example" denied the request: not today'
+
+
+def test_a_webhook_is_asked_only_about_what_it_selects(admin: httpx.Client, pods: str, register, webhook):
+    expression = {"key": "eks.amazonaws.com/skip-pod-identity-webhook", "operator": "DoesNotExist"}
+    register("/deny", objectSelector={"matchExpressions": [expression]})
+    skipped = pod("p")
+    skipped["metadata"]["labels"] = {"eks.amazonaws.com/skip-pod-identity-webhook": "true"}
+    assert admin.post(pods, json=skipped).status_code == 201
+    elsewhere = admin.post("/api/v1/namespaces/default/pods", json=pod("p"))
+    assert elsewhere.status_code == 201
+    admin.delete("/api/v1/namespaces/default/pods/p")
+    assert admin.post(pods.replace("pods", "configmaps"), json={"metadata": {"name": "a"}}).status_code == 201
+    assert webhook[0].reviews == []
+
+
+@pytest.mark.parametrize(("policy", "code"), [("Ignore", 201), ("Fail", 500)])
+def test_the_failure_policy_decides_when_a_webhook_is_down(admin: httpx.Client, pods: str, register, policy, code):
+    register(base="https://127.0.0.1:1", failurePolicy=policy)
+    answer = admin.post(pods, json=pod("p"))
+    assert answer.status_code == code
+    if code == 500:
+        assert answer.json()["message"] == (
+            'Internal error occurred: failed calling webhook "pods.lab.example": failed to call webhook: Post'
+            ' "https://127.0.0.1:1/mutate?timeout=10s": dial tcp 127.0.0.1:1: connect: connection refused'
+        )
+
+
+def test_a_webhooks_certificate_is_verified(admin: httpx.Client, pods: str, register, webhook):
+    register(ca=Authority.create("another"))
+    answer = admin.post(pods, json=pod("p"))
+    assert answer.status_code == 500
+    assert "x509: certificate signed by unknown authority" in answer.json()["message"]
+    assert webhook[0].reviews == []
+
+
+def test_a_dry_run_is_announced(admin: httpx.Client, pods: str, register, webhook):
+    register()
+    admin.post(pods, json=pod("p"), params={"dryRun": "All"})
+    assert webhook[0].reviews[0]["request"]["dryRun"] is True
+
+
+def test_a_bundle_that_is_none_fails_the_call(admin: httpx.Client, pods: str, register, webhook):
+    config = {"url": webhook[1], "caBundle": base64.b64encode(b"nothing").decode()}
+    register(clientConfig=config)
+    answer = admin.post(pods, json=pod("p"))
+    assert answer.status_code == 500
+    assert "unable to load root certificates" in answer.json()["message"]

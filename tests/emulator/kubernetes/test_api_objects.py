@@ -1,0 +1,235 @@
+"""Objects: what can be stored, changed, listed and taken away, and how it is refused."""
+
+import httpx
+import pytest
+
+CONFIG_MAP = {"kind": "ConfigMap", "apiVersion": "v1"}
+
+
+def config_map(name: str, **fields: object) -> dict:
+    return {**CONFIG_MAP, "metadata": {"name": name}, **fields}
+
+
+@pytest.fixture
+def config_maps(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/configmaps"
+
+
+def test_a_namespace_begins_with_a_service_account_and_the_ca(admin: httpx.Client, namespace: str, cluster):
+    path = f"/api/v1/namespaces/{namespace}"
+    assert admin.get(f"{path}/serviceaccounts/default").status_code == 200
+    root = admin.get(f"{path}/configmaps/kube-root-ca.crt").json()
+    assert root["data"]["ca.crt"].encode() == cluster.authority.certificate_pem
+    assert admin.get(path).json()["status"] == {"phase": "Active"}
+
+
+def test_the_namespaces_of_every_cluster_are_there(admin: httpx.Client):
+    names = {item["metadata"]["name"] for item in admin.get("/api/v1/namespaces").json()["items"]}
+    assert {"default", "kube-system", "kube-public", "kube-node-lease"} <= names
+
+
+def test_deleting_a_namespace_takes_everything_in_it(admin: httpx.Client, namespace: str, config_maps: str):
+    admin.post(config_maps, json=config_map("a"))
+    gone = admin.delete(f"/api/v1/namespaces/{namespace}").json()
+    assert gone["status"]["phase"] == "Terminating"
+    assert admin.get(f"/api/v1/namespaces/{namespace}").status_code == 404
+    assert admin.get(config_maps).json()["items"] == []
+
+
+def test_a_namespace_waits_for_finalizers(admin: httpx.Client, namespace: str, config_maps: str):
+    held = config_map("held")
+    held["metadata"]["finalizers"] = ["lab.example/hold"]
+    admin.post(config_maps, json=held)
+    admin.delete(f"/api/v1/namespaces/{namespace}")
+    late = admin.post(config_maps, json=config_map("late"))
+    assert late.status_code == 403
+    assert late.json()["message"] == (
+        f'configmaps "late" is forbidden: unable to create new content in namespace {namespace}'
+        " because it is being terminated"
+    )
+    merge = {"Content-Type": "application/merge-patch+json"}
+    admin.patch(f"{config_maps}/held", json={"metadata": {"finalizers": None}}, headers=merge)
+    assert admin.get(f"/api/v1/namespaces/{namespace}").status_code == 404
+
+
+def test_a_default_service_account_comes_back(admin: httpx.Client, namespace: str):
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
+    first = admin.get(path).json()["metadata"]["uid"]
+    admin.delete(path)
+    assert admin.get(path).json()["metadata"]["uid"] != first
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        (b"", 400, "unexpected end of JSON input (<empty>)"),
+        (b'{"kind": "ConfigMap",', 400, 'unexpected end of JSON input ({"kind": "ConfigMap",)'),
+        (b'{"metadata": {"name": "A_b"}}', 422, 'metadata.name: Invalid value: "A_b": a lowercase RFC 1123 subdomain'),
+        (b'{"metadata": {}}', 422, "metadata.name: Required value: name or generateName is required"),
+        (b'{"metadata": {"name": "x"}, "data": {"a": 1}}', 400, "cannot unmarshal number into Go struct field"),
+        (b'{"kind": "Pod", "metadata": {"name": "x"}}', 400, "cannot be handled as a ConfigMap"),
+        (b'{"metadata": {"name": "x", "namespace": "other"}}', 400, "the namespace of the provided object does not"),
+        (b"[1]", 400, "cannot unmarshal array into Go value"),
+        (b'{"metadata": []}', 400, "cannot unmarshal array into Go struct field ConfigMap.metadata of type v1.Object"),
+        (b"[" * 100_000, 400, "exceeded max depth"),
+        (b"\xff\xfe", 400, "invalid character"),
+        (b"k8s\x00\xff\xff", 400, ""),
+    ],
+)
+def test_what_is_no_object_is_refused(admin: httpx.Client, config_maps: str, body: bytes, code: int, message: str):
+    answer = admin.post(config_maps, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == code
+    assert answer.json()["kind"] == "Status"
+    assert message in answer.json()["message"]
+
+
+def test_a_name_that_is_too_long_is_refused(admin: httpx.Client, config_maps: str):
+    answer = admin.post(config_maps, json=config_map("x" * 254))
+    assert answer.status_code == 422
+    assert "must be no more than 253 bytes" in answer.json()["message"]
+
+
+def test_a_body_over_three_mebibytes_is_refused(admin: httpx.Client, config_maps: str):
+    answer = admin.post(config_maps, json=config_map("big", data={"a": "x" * (3 << 20)}))
+    assert answer.status_code == 413
+    assert answer.json()["message"] == "Request entity too large: limit is 3145728"
+
+
+def test_an_unknown_content_type_is_refused(admin: httpx.Client, config_maps: str):
+    assert admin.post(config_maps, content=b"a", headers={"Content-Type": "text/csv"}).status_code == 415
+
+
+def test_yaml_is_taken_and_given(admin: httpx.Client, config_maps: str):
+    body = b"kind: ConfigMap\nmetadata:\n  name: y\ndata:\n  a: '1'\n"
+    answer = admin.post(config_maps, content=body, headers={"Content-Type": "application/yaml"})
+    assert answer.json()["data"] == {"a": "1"}
+    read = admin.get(f"{config_maps}/y", headers={"Accept": "application/yaml"})
+    assert "kind: ConfigMap\n" in read.text
+    bad = admin.post(config_maps, content=b"kind: [", headers={"Content-Type": "application/yaml"})
+    assert bad.status_code == 400
+
+
+def test_unknown_fields_warn_or_are_refused(admin: httpx.Client, config_maps: str):
+    answer = admin.post(config_maps, json=config_map("a", bogus=1))
+    assert answer.headers["Warning"] == '299 - "unknown field \\"bogus\\""'
+    strict = admin.post(config_maps, json=config_map("b", bogus=1), params={"fieldValidation": "Strict"})
+    assert strict.status_code == 400
+    assert strict.json()["message"].endswith('strict decoding error: unknown field "bogus"')
+
+
+def test_the_same_name_twice_is_a_conflict(admin: httpx.Client, config_maps: str):
+    admin.post(config_maps, json=config_map("a"))
+    again = admin.post(config_maps, json=config_map("a"))
+    assert (again.status_code, again.json()["reason"]) == (409, "AlreadyExists")
+    assert again.json()["message"] == 'configmaps "a" already exists'
+
+
+def test_a_stale_version_is_a_conflict(admin: httpx.Client, config_maps: str):
+    first = admin.post(config_maps, json=config_map("a")).json()
+    assert admin.put(f"{config_maps}/a", json=config_map("a", data={"n": "1"})).status_code == 200
+    stale = admin.put(f"{config_maps}/a", json=first)
+    assert (stale.status_code, stale.json()["reason"]) == (409, "Conflict")
+    assert stale.json()["message"].endswith("please apply your changes to the latest version and try again")
+
+
+def test_a_change_that_changes_nothing_keeps_the_version(admin: httpx.Client, config_maps: str):
+    first = admin.post(config_maps, json=config_map("a", data={"n": "1"})).json()
+    again = admin.put(f"{config_maps}/a", json=config_map("a", data={"n": "1"})).json()
+    assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+
+
+def test_dry_run_stores_nothing(admin: httpx.Client, config_maps: str):
+    assert admin.post(config_maps, json=config_map("a"), params={"dryRun": "All"}).status_code == 201
+    assert admin.get(f"{config_maps}/a").status_code == 404
+
+
+def test_names_are_made_up(admin: httpx.Client, config_maps: str):
+    body = {**CONFIG_MAP, "metadata": {"generateName": "run-"}}
+    names = {admin.post(config_maps, json=body).json()["metadata"]["name"] for _ in range(20)}
+    assert len(names) == 20
+    assert all(name.startswith("run-") and len(name) == 9 for name in names)
+
+
+def test_lists_come_in_pages(admin: httpx.Client, config_maps: str):
+    for n in range(5):
+        admin.post(config_maps, json=config_map(f"c{n}"))
+    first = admin.get(config_maps, params={"limit": 4}).json()
+    assert first["metadata"]["remainingItemCount"] == 2  # kube-root-ca.crt is the sixth
+    rest = admin.get(config_maps, params={"limit": 4, "continue": first["metadata"]["continue"]}).json()
+    names = [item["metadata"]["name"] for item in first["items"] + rest["items"]]
+    assert names == ["c0", "c1", "c2", "c3", "c4", "kube-root-ca.crt"]
+    assert admin.get(config_maps, params={"continue": "%%"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("selector", "names"),
+    [
+        ("app=a", ["one"]),
+        ("app!=a", ["kube-root-ca.crt", "two"]),
+        ("app in (a, b)", ["one", "two"]),
+        ("app notin (a),app", ["two"]),
+        ("!app", ["kube-root-ca.crt"]),
+    ],
+)
+def test_selecting_by_labels(admin: httpx.Client, config_maps: str, selector: str, names: list[str]):
+    for name, app in (("one", "a"), ("two", "b")):
+        body = config_map(name)
+        body["metadata"]["labels"] = {"app": app}
+        admin.post(config_maps, json=body)
+    found = admin.get(config_maps, params={"labelSelector": selector}).json()["items"]
+    assert [item["metadata"]["name"] for item in found] == names
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"labelSelector": "a in b"}, "unable to parse requirement: found 'b' expected: '('"),
+        ({"fieldSelector": "spec.x=1"}, "field label not supported: spec.x"),
+        ({"limit": "x"}, 'strconv.ParseInt: parsing "x": invalid syntax'),
+    ],
+)
+def test_a_bad_query_is_refused(admin: httpx.Client, config_maps: str, query: dict, message: str):
+    answer = admin.get(config_maps, params=query)
+    assert (answer.status_code, answer.json()["message"]) == (400, message)
+
+
+def test_a_collection_is_deleted_by_selector(admin: httpx.Client, config_maps: str):
+    for name in ("one", "two"):
+        body = config_map(name)
+        body["metadata"]["labels"] = {"name": name}
+        admin.post(config_maps, json=body)
+    admin.delete(config_maps, params={"labelSelector": "name=one"})
+    left = [item["metadata"]["name"] for item in admin.get(config_maps).json()["items"]]
+    assert left == ["kube-root-ca.crt", "two"]
+
+
+def test_what_belongs_to_a_deleted_object_goes_with_it(admin: httpx.Client, config_maps: str):
+    owner = admin.post(config_maps, json=config_map("owner")).json()["metadata"]
+    owned = config_map("owned")
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["uid"]}
+    owned["metadata"]["ownerReferences"] = [reference]
+    admin.post(config_maps, json=owned)
+    admin.delete(f"{config_maps}/owner")
+    assert admin.get(f"{config_maps}/owned").status_code == 404
+
+
+def test_a_precondition_stops_a_delete(admin: httpx.Client, config_maps: str):
+    admin.post(config_maps, json=config_map("a"))
+    answer = admin.request("DELETE", f"{config_maps}/a", json={"preconditions": {"uid": "other"}})
+    assert answer.status_code == 409
+    assert "does not match the UID in record" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "code"), [("/nonsense", 404), ("/api/v1/nonsense", 404), ("/apis/none/v1/x", 404), ("/apis/none", 404)]
+)
+def test_unknown_paths(admin: httpx.Client, path: str, code: int):
+    assert admin.get(path).status_code == code
+
+
+def test_a_lab_with_the_same_seed_has_the_same_ids(admin: httpx.Client, config_maps: str, namespace: str, cluster):
+    made = admin.post(config_maps, json=config_map("a")).json()["metadata"]["uid"]
+    assert made == cluster.api.storage.identifiers.uuid("uid/configmaps", f"{namespace}/a/0")
+    admin.delete(f"{config_maps}/a")
+    again = admin.post(config_maps, json=config_map("a")).json()["metadata"]["uid"]
+    assert again == cluster.api.storage.identifiers.uuid("uid/configmaps", f"{namespace}/a/1")

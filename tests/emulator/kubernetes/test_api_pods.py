@@ -1,0 +1,199 @@
+"""Pods: what they get, how they go, and what passes through to their node."""
+
+import httpx
+import pytest
+from conftest import pod
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config import new_client_from_config
+from kubernetes.stream import stream
+
+from labkit.emulator.listener import Peer
+
+
+@pytest.fixture
+def pods(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/pods"
+
+
+def test_a_pod_gets_its_defaults(admin: httpx.Client, pods: str):
+    made = admin.post(pods, json=pod("p")).json()
+    spec = made["spec"]
+    assert spec["serviceAccountName"] == spec["serviceAccount"] == "default"
+    assert (spec["restartPolicy"], spec["dnsPolicy"]) == ("Always", "ClusterFirst")
+    assert spec["terminationGracePeriodSeconds"] == 30
+    (container,), (volume,) = spec["containers"], spec["volumes"]
+    assert container["imagePullPolicy"] == "Always"
+    assert container["volumeMounts"][0]["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount"
+    assert volume["name"].startswith("kube-api-access-")
+    assert volume["projected"]["sources"][0] == {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}}
+    assert made["status"] == {"phase": "Pending", "qosClass": "BestEffort"}
+
+
+def test_a_pod_may_go_without_a_token(admin: httpx.Client, pods: str):
+    assert "volumes" not in admin.post(pods, json=pod("p", automountServiceAccountToken=False)).json()["spec"]
+
+
+def test_a_pod_needs_its_service_account(admin: httpx.Client, pods: str, namespace: str):
+    answer = admin.post(pods, json=pod("p", serviceAccountName="missing"))
+    assert answer.status_code == 403
+    assert answer.json()["message"] == (
+        f'pods "p" is forbidden: error looking up service account {namespace}/missing:'
+        ' serviceaccount "missing" not found'
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"containers": []}, "spec.containers: Required value"),
+        ({"containers": [{"name": "X", "image": "i"}]}, "a lowercase RFC 1123 label must consist of"),
+        ({"containers": [{"name": "a"}]}, "spec.containers[0].image: Required value"),
+        ({"containers": [{"name": "a", "image": "i"}] * 2}, 'spec.containers[1].name: Duplicate value: "a"'),
+        ({"restartPolicy": "No"}, 'supported values: "Always", "OnFailure", "Never"'),
+    ],
+)
+def test_a_pod_that_cannot_be(admin: httpx.Client, pods: str, spec: dict, message: str):
+    answer = admin.post(pods, json=pod("p", **spec))
+    assert answer.status_code == 422
+    assert message in answer.json()["message"]
+
+
+def test_a_pods_account_cannot_be_changed(admin: httpx.Client, pods: str):
+    admin.post(pods, json=pod("p"))
+    merge = {"Content-Type": "application/merge-patch+json"}
+    patch = {"spec": {"serviceAccountName": "other", "serviceAccount": "other"}}
+    answer = admin.patch(f"{pods}/p", json=patch, headers=merge)
+    assert answer.status_code == 422
+    assert "pod updates may not change fields other than" in answer.json()["message"]
+
+
+def test_the_status_is_a_subresource(admin: httpx.Client, pods: str):
+    admin.post(pods, json=pod("p"))
+    merge = {"Content-Type": "application/merge-patch+json"}
+    admin.patch(f"{pods}/p", json={"status": {"phase": "Failed"}}, headers=merge)
+    assert admin.get(f"{pods}/p").json()["status"]["phase"] == "Pending"
+    admin.patch(f"{pods}/p/status", json={"status": {"phase": "Running"}}, headers=merge)
+    assert admin.get(f"{pods}/p").json()["status"]["phase"] == "Running"
+
+
+def test_a_pod_without_a_node_goes_at_once(admin: httpx.Client, pods: str):
+    admin.post(pods, json=pod("p"))
+    assert admin.delete(f"{pods}/p").json()["metadata"]["deletionGracePeriodSeconds"] == 0
+    assert admin.get(f"{pods}/p").status_code == 404
+
+
+def test_a_pod_on_a_node_waits_for_it(admin: httpx.Client, pods: str, node: str):
+    admin.post(pods, json=pod("p"))
+    assert admin.get(f"{pods}/p").json()["spec"]["nodeName"] == node
+    going = admin.delete(f"{pods}/p").json()["metadata"]
+    assert (going["deletionGracePeriodSeconds"], going["generation"]) == (30, 2)
+    shorter = admin.delete(f"{pods}/p", params={"gracePeriodSeconds": 5}).json()["metadata"]
+    assert shorter["deletionGracePeriodSeconds"] == 5
+    longer = admin.delete(f"{pods}/p", params={"gracePeriodSeconds": 60}).json()["metadata"]
+    assert longer["deletionGracePeriodSeconds"] == 5
+    admin.delete(f"{pods}/p", params={"gracePeriodSeconds": 0})
+    assert admin.get(f"{pods}/p").status_code == 404
+
+
+def test_waiting_pods_are_bound_when_a_node_comes(admin: httpx.Client, pods: str, namespace: str, request):
+    admin.post(pods, json=pod("p"))
+    assert "nodeName" not in admin.get(f"{pods}/p").json()["spec"]
+    name = request.getfixturevalue("node")
+    bound = admin.get(f"{pods}/p").json()
+    assert bound["spec"]["nodeName"] == name
+    assert bound["status"]["conditions"][0]["type"] == "PodScheduled"
+    (event,) = admin.get(f"/api/v1/namespaces/{namespace}/events").json()["items"]
+    assert event["message"] == f"Successfully assigned {namespace}/p to {name}"
+
+
+def test_logs_come_from_the_node(admin: httpx.Client, pods: str, namespace: str, node: str, cluster):
+    admin.post(pods, json=pod("p"))
+    assert admin.get(f"{pods}/p/log", params={"tailLines": 5}).text == "first\n"
+    assert cluster.kubelet.requests[-1] == (f"/containerLogs/{namespace}/p/main", [("tailLines", "5")])
+    assert cluster.kubelet.peers[-1] == Peer("kube-apiserver-kubelet-client", ())
+    refused = admin.get(f"{pods}/p/log", params={"previous": "true"})
+    assert refused.status_code == 400
+    assert refused.json()["message"] == 'previous terminated container "main" in pod "p" not found'
+
+
+def test_logs_are_followed(admin: httpx.Client, pods: str, node: str, cluster):
+    admin.post(pods, json=pod("p"))
+    with admin.stream("GET", f"{pods}/p/log", params={"follow": "true"}) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "first"
+        cluster.loop.run(cluster.kubelet.lines.put(b"second\n"))
+        assert next(lines) == "second"
+        cluster.loop.run(cluster.kubelet.lines.put(b""))
+        assert list(lines) == []
+
+
+def test_a_container_has_to_be_named_where_there_are_two(admin: httpx.Client, pods: str):
+    containers = [{"name": name, "image": "i"} for name in ("a", "b")]
+    admin.post(pods, json=pod("p", containers=containers))
+    answer = admin.get(f"{pods}/p/log")
+    assert answer.json()["message"] == "a container name must be specified for pod p, choose one of: [a b]"
+    other = admin.get(f"{pods}/p/log", params={"container": "c"})
+    assert other.json()["message"] == "container c is not valid for pod p"
+
+
+@pytest.fixture
+def own(cluster) -> client.CoreV1Api:
+    """A client of its own: the stream functions change the one they are given."""
+    return client.CoreV1Api(new_client_from_config(str(cluster.kubeconfig)))
+
+
+def test_exec_runs_in_the_container(
+    own: client.CoreV1Api, admin: httpx.Client, pods: str, namespace: str, node, cluster
+):
+    admin.post(pods, json=pod("p"))
+    wanted = {"stderr": True, "stdin": False, "stdout": True, "tty": False}
+    text = stream(own.connect_get_namespaced_pod_exec, "p", namespace, command=["aws", "s3", "ls"], **wanted)
+    assert text == "aws s3 ls\n"
+    query = cluster.kubelet.requests[-1][1]
+    assert query == [("output", "1"), ("error", "1"), ("command", "aws"), ("command", "s3"), ("command", "ls")]
+
+
+def test_exec_passes_input_and_exit_codes(
+    own: client.CoreV1Api, admin: httpx.Client, pods: str, namespace: str, node: str
+):
+    admin.post(pods, json=pod("p"))
+    wanted = {"stderr": True, "stdout": True, "tty": False, "_preload_content": False}
+    session = stream(own.connect_get_namespaced_pod_exec, "p", namespace, command=["cat"], stdin=True, **wanted)
+    session.write_stdin("hello")
+    session.run_forever(timeout=10)
+    assert session.read_stderr() == "hello"
+    assert session.returncode == 0
+    session = stream(own.connect_get_namespaced_pod_exec, "p", namespace, command=["false"], stdin=False, **wanted)
+    session.run_forever(timeout=10)
+    assert session.returncode == 7
+
+
+def test_exec_is_refused_before_it_begins(
+    own: client.CoreV1Api, admin: httpx.Client, pods: str, namespace: str, request
+):
+    def refused(command: str) -> ApiException:
+        with pytest.raises(ApiException) as caught:
+            stream(own.connect_get_namespaced_pod_exec, "p", namespace, command=[command], stdout=True)
+        return caught.value
+
+    assert "404" in refused("true").reason
+    admin.post(pods, json=pod("p"))
+    assert "400" in refused("true").reason
+    assert admin.post(f"{pods}/p/exec?command=true").json()["message"] == "pod p does not have a host assigned"
+    request.getfixturevalue("node")
+    assert "404" in refused("missing").reason
+    gone = {"status": {"phase": "Succeeded"}}
+    admin.patch(f"{pods}/p/status", json=gone, headers={"Content-Type": "application/merge-patch+json"})
+    assert "completed pod; current phase is Succeeded" in admin.post(f"{pods}/p/exec?command=true").json()["message"]
+
+
+@pytest.mark.kubectl
+def test_kubectl_logs_and_exec(cluster, admin: httpx.Client, pods: str, namespace: str, node: str):
+    admin.post(pods, json=pod("p"))
+    assert cluster.kubectl("logs", "-n", namespace, "p").stdout == "first\n"
+    assert cluster.kubectl("exec", "-n", namespace, "p", "--", "aws", "s3").stdout == "aws s3\n"
+    failed = cluster.kubectl("exec", "-n", namespace, "p", "--", "false", code=7)
+    assert failed.stderr == "command terminated with exit code 7\n"
+    echoed = cluster.kubectl("exec", "-i", "-n", namespace, "p", "--", "cat", given="hello")
+    assert (echoed.stdout, echoed.stderr) == ("cat\n", "hello")

@@ -1,0 +1,102 @@
+"""Watches: nothing is lost, nothing comes twice."""
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from kubernetes import client, watch
+
+
+def lines(answer: httpx.Response) -> Iterator[dict]:
+    for line in answer.iter_lines():
+        yield json.loads(line)
+
+
+@pytest.fixture
+def config_maps(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/configmaps"
+
+
+def test_a_watch_shows_what_is_there_and_what_happens(admin: httpx.Client, config_maps: str):
+    with admin.stream("GET", config_maps, params={"watch": "true"}) as answer:
+        events = lines(answer)
+        assert next(events)["object"]["metadata"]["name"] == "kube-root-ca.crt"
+        admin.post(config_maps, json={"metadata": {"name": "a"}})
+        admin.put(f"{config_maps}/a", json={"metadata": {"name": "a"}, "data": {"n": "1"}})
+        admin.delete(f"{config_maps}/a")
+        seen = [next(events) for _ in range(3)]
+    assert [event["type"] for event in seen] == ["ADDED", "MODIFIED", "DELETED"]
+    assert {event["object"]["kind"] for event in seen} == {"ConfigMap"}
+    versions = [int(event["object"]["metadata"]["resourceVersion"]) for event in seen]
+    assert versions == sorted(set(versions))
+
+
+def test_a_watch_resumes_where_it_ended(admin: httpx.Client, config_maps: str):
+    version = admin.get(config_maps).json()["metadata"]["resourceVersion"]
+    admin.post(config_maps, json={"metadata": {"name": "a"}})
+    admin.delete(f"{config_maps}/a")
+    query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": 1}
+    with admin.stream("GET", config_maps, params=query) as answer:
+        assert [event["type"] for event in lines(answer)] == ["ADDED", "DELETED"]
+
+
+def test_a_version_of_another_server_is_gone(admin: httpx.Client, config_maps: str):
+    query = {"watch": "1", "resourceVersion": "99999999", "timeoutSeconds": 1}
+    with admin.stream("GET", config_maps, params=query) as answer:
+        (event,) = lines(answer)
+    assert event["type"] == "ERROR"
+    assert (event["object"]["code"], event["object"]["reason"]) == (410, "Expired")
+
+
+def test_what_leaves_the_selector_is_deleted(admin: httpx.Client, config_maps: str):
+    query = {"watch": "1", "labelSelector": "app=a"}
+    body = {"metadata": {"name": "a", "labels": {"app": "a"}}}
+    with admin.stream("GET", config_maps, params=query) as answer:
+        events = lines(answer)
+        admin.post(config_maps, json=body)
+        admin.put(f"{config_maps}/a", json={"metadata": {"name": "a", "labels": {"app": "b"}}})
+        admin.put(f"{config_maps}/a", json=body)
+        seen = [(event["type"], event["object"]["metadata"]["labels"]["app"]) for _, event in zip(range(3), events)]
+    assert seen == [("ADDED", "a"), ("DELETED", "a"), ("ADDED", "a")]
+
+
+def test_a_client_that_goes_away_is_forgotten(admin: httpx.Client, config_maps: str, cluster):
+    kind = next(kind for kind in cluster.api.storage.subscribers if kind.kind == "ConfigMap")
+    before = len(cluster.api.storage.subscribers[kind])
+    with admin.stream("GET", config_maps, params={"watch": "1"}) as answer:
+        next(lines(answer))
+        assert len(cluster.api.storage.subscribers[kind]) == before + 1
+    for n in range(200):  # the server learns of it with its next look at the connection
+        admin.post(config_maps, json={"metadata": {"name": f"a{n}"}})
+        if len(cluster.api.storage.subscribers[kind]) == before:
+            break
+    assert len(cluster.api.storage.subscribers[kind]) == before
+
+
+def test_initial_events_end_with_a_bookmark(admin: httpx.Client, config_maps: str):
+    query = {
+        "watch": "1",
+        "sendInitialEvents": "true",
+        "allowWatchBookmarks": "true",
+        "resourceVersionMatch": "NotOlderThan",
+    }
+    with admin.stream("GET", config_maps, params=query) as answer:
+        events = lines(answer)
+        assert next(events)["type"] == "ADDED"
+        mark = next(events)
+    assert mark["type"] == "BOOKMARK"
+    assert mark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
+def test_the_kubernetes_client_watches(typed: client.CoreV1Api, namespace: str):
+    names = []
+    stream = watch.Watch()
+    typed.create_namespaced_service_account(namespace, {"metadata": {"name": "first"}})
+    for event in stream.stream(typed.list_namespaced_service_account, namespace, timeout_seconds=20):
+        names.append((event["type"], event["object"].metadata.name))
+        if len(names) == 2:
+            typed.create_namespaced_service_account(namespace, {"metadata": {"name": "second"}})
+        if len(names) == 3:
+            stream.stop()
+    assert names == [("ADDED", "default"), ("ADDED", "first"), ("ADDED", "second")]
