@@ -91,12 +91,11 @@ class Principals:
     services: frozenset[str]
 
     def match(self, principal: Principal, *, allow: bool = True) -> Match:
-        if principal.kind == "federated":
-            # {"AWS": "*"} names nobody federated; a Deny takes it at its widest.
-            named = principal.arn in self.federated or self.everybody or (not allow and "*" in self.aws)
+        if principal.kind in ("federated", "service"):
+            listed = self.federated if principal.kind == "federated" else self.services
+            # {"AWS": "*"} names no provider and no service; a Deny takes it at its widest.
+            named = principal.arn in listed or self.everybody or (not allow and "*" in self.aws)
             return Match.DIRECT if named else Match.NONE
-        if principal.kind == "service":
-            return Match.DIRECT if self.everybody or principal.arn in self.services else Match.NONE
         if principal.arn in self.aws or (principal.kind == "root" and principal.account in self.accounts):
             return Match.DIRECT
         if self.everybody or "*" in self.aws or principal.role_arn in self.aws:

@@ -27,7 +27,7 @@ def evaluate_trust(
     for statement in trust.statements:
         verdict = applies(statement, request)
         if not statement.allow and verdict is not False:
-            return _denied(_deny_reason(statement, request, verdict), trust, statement)
+            return _denied(_deny_reason(statement, request, verdict), request, trust, statement)
         if statement.allow and verdict and allowing is None:
             allowing = statement
     if allowing:
@@ -39,7 +39,7 @@ def _nearest(trust: Policy, request: Request) -> Decision:
     """Tells of the Allow that came nearest: one condition away, an action away, a principal away."""
     allows = [statement for statement in trust.statements if statement.allow]
     if not allows:
-        return _denied("the trust policy has no Allow statement", trust)
+        return _denied("the trust policy has no Allow statement", request, trust)
     faulty = [statement for statement in allows if statement.fault]
     trusting = [statement for statement in allows if not statement.fault and names(statement, request) > Match.NONE]
     covering = [statement for statement in trusting if covers(statement, request)]
@@ -49,20 +49,20 @@ def _nearest(trust: Policy, request: Request) -> Decision:
         )
         provider = _provider(request.principal.arn)
         reason = " and ".join(_tell(result, provider) for result in failed)
-        return _denied(reason, trust, statement, failed)
+        return _denied(reason, request, trust, statement, failed)
     if trusting:
         reason = f"the trust policy lets the provider do {_actions(trusting[0], trust)}, and not {request.action}"
-        return _denied(reason, trust, trusting[0])
+        return _denied(reason, request, trust, trusting[0])
     if faulty:
         problem = unevaluable(faulty[0], request)
-        return _denied(f"{faulty[0]} of the trust policy cannot be evaluated: {problem}", trust, faulty[0])
+        return _denied(f"{faulty[0]} of the trust policy cannot be evaluated: {problem}", request, trust, faulty[0])
     federated = [statement for statement in allows if statement.principals and statement.principals.federated]
     if not federated:
         trusted = "; ".join(str(statement.principals) for statement in allows)
-        return _denied(f"the trust policy names no federated principal; it trusts {trusted}", trust, allows[0])
+        return _denied(f"the trust policy names no federated principal; it trusts {trusted}", request, trust, allows[0])
     trusted = ", ".join(sorted(arn for statement in federated for arn in statement.principals.federated))
     reason = f"the trust policy trusts {trusted}, and the token's provider is {request.principal.arn}"
-    return _denied(reason, trust, federated[0])
+    return _denied(reason, request, trust, federated[0])
 
 
 def _tell(result: ConditionResult, provider: str) -> str:
@@ -70,10 +70,11 @@ def _tell(result: ConditionResult, provider: str) -> str:
         return f"the trust policy cannot be evaluated: {result.problem}"
     issuer, _, claim = result.key.rpartition(":")
     wants = f"the trust policy wants {result.key} {result.operator} {quoted(result.wanted)}"
-    if not result.found and "/" in issuer and issuer.lower() != provider.lower():
+    if not result.found and "." in issuer.partition("/")[0] and issuer.lower() != provider.lower():
         return f"{wants}, a key of another issuer: the token's provider is {provider}"
     who = "the token" if issuer.lower() == provider.lower() else "the request"
-    found = quoted(result.found).replace(" or ", ", ") if result.found else f"no {claim}"
+    missing = claim if who == "the token" else result.key
+    found = quoted(result.found).replace(" or ", ", ") if result.found else f"no {missing}"
     literal = ""
     if "StringEquals" in result.operator and any("*" in value or "?" in value for value in result.wanted):
         literal = " (StringEquals takes * and ? as they are; StringLike expands them)"
@@ -88,8 +89,8 @@ def _provider(arn: str) -> str:
 def _actions(statement: Statement, trust: Policy) -> str:
     statements = trust.document["Statement"]
     raw = statements[statement.position - 1] if isinstance(statements, list) else statements
-    actions = raw.get("Action", raw.get("NotAction"))
-    return ", ".join(actions) if isinstance(actions, list) else actions
+    but, actions = ("", raw["Action"]) if "Action" in raw else ("anything but ", raw["NotAction"])
+    return but + (", ".join(actions) if isinstance(actions, list) else actions)
 
 
 def _deny_reason(statement: Statement, request: Request, verdict: bool | None) -> str:
@@ -100,12 +101,16 @@ def _deny_reason(statement: Statement, request: Request, verdict: bool | None) -
 
 
 def _denied(
-    reason: str, trust: Policy, statement: Statement | None = None, failed: tuple[ConditionResult, ...] = ()
+    reason: str,
+    request: Request,
+    trust: Policy,
+    statement: Statement | None = None,
+    failed: tuple[ConditionResult, ...] = (),
 ) -> Decision:
     explicit = statement is not None and not statement.allow
     denial = (
         "with an explicit deny in the role trust policy"
         if explicit
-        else f"because no role trust policy allows the {WEB_IDENTITY} action"
+        else f"because no role trust policy allows the {request.action} action"
     )
     return Decision(False, reason, denial, trust, statement, failed)

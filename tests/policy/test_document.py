@@ -169,18 +169,21 @@ def test_a_bucket_policy_that_s3_refuses(statement, message):
         "7",
         "{'Version': '2012-10-17'}",
         '{"Statement": NaN}',
-        '{"Statement": [], "Statement": []}',
+        '{"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Effect": "Allow"}}',
         "[" * 100_000,
         '{"Statement":' * 1000,
-        '{"Statement":' * 1000 + "{}" + "}" * 1000,
         "1" * 5000,
     ],
 )
 def test_what_is_no_json_or_no_policy(document, kind, message):
-    code, told = refusal(document, kind)
-    assert code == "MalformedPolicyDocument"
-    # An object nested ever deeper is JSON up to some depth: then it is refused as a statement.
-    assert told == message or "}" in document
+    assert refusal(document, kind) == ("MalformedPolicyDocument", message)
+
+
+@pytest.mark.parametrize("depth", [10, 1000, 100_000])
+def test_a_document_nested_deep_is_refused(depth):
+    document = '{"Statement":' * depth + "{}" + "}" * depth
+    assert refusal(document, "trust")[0] == "MalformedPolicyDocument"
+    assert Policy.read(document, kind="trust", name="deep").statements[0].fault
 
 
 def test_a_document_given_as_a_dict_may_be_nested_too_deep():
@@ -218,6 +221,12 @@ def test_one_statement_needs_no_list_and_text_is_as_good_as_a_dict(web_identity)
         policy = Policy.parse(form, kind="trust", name="trust")
         assert len(policy.statements) == 1
         assert policy.size == len(json.dumps(document, separators=(",", ":")))
+
+
+def test_the_principals_that_have_to_exist(web_identity):
+    role, user = "arn:aws:iam::123456789012:role/a", "arn:aws:iam::123456789012:user/b"
+    document = web_identity(Principal={"AWS": [user, "123456789012", "arn:aws:iam::123456789012:root", role]})
+    assert Policy.parse(document, kind="trust", name="trust").principal_arns == (role, user)
 
 
 def test_a_url_encoded_document_is_decoded_when_asked_to_be(web_identity):
