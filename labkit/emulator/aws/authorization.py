@@ -39,6 +39,8 @@ class Authorization:
             )
             return evaluate(request, identity=[_EVERYTHING], resource=resource)
         role = self._backend.role_by_id(caller.account_id, caller.role_id)
+        if role is None:
+            raise fault(call, "unknown key", f"the role {caller.role_arn} was deleted while the call was answered")
         identity = [stored_policy(document, "identity", name) for name, document in list(role.policies.items())]
         identity += [self._managed(arn, "identity") for arn in list(role.managed_policies)]
         boundary = self._managed(role.permissions_boundary_arn, "boundary") if role.permissions_boundary_arn else None

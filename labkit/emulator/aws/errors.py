@@ -135,6 +135,16 @@ def render(call: Call, refusal: Refusal) -> Response:
     return Response(refusal.status, headers, json.dumps(content).encode())
 
 
+def done(call: Call) -> Response:
+    """The answer to a query call that has nothing to tell but that it is done."""
+    request_id = str(uuid.uuid4())
+    body = (
+        f'<{call.operation}Response xmlns="{NAMESPACES[call.service]}"><ResponseMetadata>'
+        f"<RequestId>{request_id}</RequestId></ResponseMetadata></{call.operation}Response>"
+    )
+    return Response(200, [("content-type", "text/xml"), ("x-amzn-requestid", request_id)], body.encode())
+
+
 def _s3(call: Call, refusal: Refusal) -> Response:
     request_id = secrets.token_hex(8).upper()
     host_id = secrets.token_urlsafe(42)

@@ -93,7 +93,7 @@ class Gate:
         self._issuers.forget(issuer)
 
     async def ensure_role(self, name: str, trust: dict, policy_arns: list[str]) -> str:
-        """The ARN of a role of the lab's own, such as a node's; made with these managed policies where it is missing."""
+        """The ARN of a role of the lab's own, such as a node's; made, with these policies, where it is missing."""
         return await self.backend.run(self._iam.ensure_role, name, trust, policy_arns)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:

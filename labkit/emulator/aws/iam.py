@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from labkit.emulator.aws import iam_documents, managed_policies
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.errors import Refusal, done
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.identifiers import Identifiers
 
@@ -24,6 +25,8 @@ MADE = {
 }
 AWS_MANAGED = "arn:aws:iam::aws:policy/"
 PROVIDER_WRITES = ("UpdateOpenIDConnectProviderThumbprint", "DeleteOpenIDConnectProvider")
+CLIENT_IDS = ("AddClientIDToOpenIDConnectProvider", "RemoveClientIDFromOpenIDConnectProvider")
+MOST_CLIENT_IDS = 100
 
 
 class Iam:
@@ -46,6 +49,8 @@ class Iam:
         if call.operation in PROVIDER_WRITES:
             url = call.form.get("OpenIDConnectProviderArn", "").partition(":oidc-provider/")[2]
             self._issuers.forget(f"https://{url}")
+        if call.operation in CLIENT_IDS:
+            return await self._backend.run(self._client_ids, call, iam)
         if call.notes.get("form changed"):
             call.body = urlencode(call.form).encode()
         response = await self._backend.answer(call)
@@ -65,11 +70,34 @@ class Iam:
                 iam.attach_role_policy(policy_arn, name)
         return arn
 
+    def _client_ids(self, call: Call, iam: Any) -> Response:
+        """Adds or takes away an audience of a provider, which moto cannot; both are done when it is done already.
+
+        https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
+        """
+        arn, client_id = call.form.get("OpenIDConnectProviderArn", ""), call.form.get("ClientID", "")
+        if not 1 <= len(client_id) <= 255:
+            raise Refusal(400, "ValidationError", "The client id has 1 to 255 characters")
+        provider = iam.open_id_providers.get(arn)
+        if provider is None:
+            raise Refusal(404, "NoSuchEntity", f"OpenIDConnect Provider not found for arn {arn}")
+        others = [known for known in provider.client_id_list if known != client_id]
+        if call.operation == CLIENT_IDS[0]:
+            if len(others) >= MOST_CLIENT_IDS:
+                quota = f"Cannot exceed quota for ClientIdsPerOpenIdConnectProvider: {MOST_CLIENT_IDS}"
+                raise Refusal(409, "LimitExceeded", quota)
+            if client_id not in provider.client_id_list:
+                provider.client_id_list.append(client_id)
+        else:
+            provider.client_id_list = others
+        return done(call)
+
     def _renamed(self, call: Call, iam: Any, body: bytes) -> bytes:
         """Puts an id made from the name in place of the random one that moto just gave."""
         store, parameter, _ = MADE[call.operation]
-        name = call.form[parameter]
-        made = next((thing for thing in list(getattr(iam, store).values()) if thing.name == name), None)
+        name, kept = call.form[parameter], list(getattr(iam, store).values())
+        # One of AWS's own policies may have the name that was just given to another.
+        made = next((thing for thing in kept if thing.name == name and thing.id.encode() in body), None)
         if made is None:
             return body
         given = self._identify(iam, call.operation, made)

@@ -55,7 +55,7 @@ class Issuers:
     def __init__(self) -> None:
         self._mapped: dict[str, _Mapping] = {}
         self._keys: OrderedDict[str, _Keys] = OrderedDict()
-        self._fetching: dict[str, asyncio.Lock] = {}
+        self._fetching: dict[str, asyncio.Task[dict[str | None, jwt.PyJWK]]] = {}
 
     def map_host(self, host: str, address: tuple[str, int], ca_pem: bytes) -> None:
         """Leads ``https://host/…`` to ``address``, whose certificate must be that host's and chain to ``ca_pem``."""
@@ -65,19 +65,15 @@ class Issuers:
 
     async def key(self, issuer: str, key_id: str | None, thumbprints: list[str]) -> jwt.PyJWK:
         """The issuer's key with this id. Raises :class:`IssuerUnreachable` or :class:`ThumbprintMismatch`."""
-        lock = self._fetching.setdefault(issuer, asyncio.Lock())
         if key := self._kept(issuer, key_id):
             return key
-        asked_at = time.monotonic()
-        async with lock:
-            kept = self._keys.get(issuer)
-            if kept is None or kept.fetched_at < asked_at:
-                self._keys[issuer] = kept = _Keys(await self._fetch(issuer, thumbprints), time.monotonic())
-                self._keys.move_to_end(issuer)
-                while len(self._keys) > KEPT:
-                    forgotten, _ = self._keys.popitem(last=False)
-                    self._fetching.pop(forgotten, None)
-        if key := _choose(kept.by_id, key_id):
+        # Whoever asks meanwhile waits for the same answer: a slow issuer holds up each of many callers once.
+        fetching = self._fetching.get(issuer)
+        if fetching is None:
+            fetching = self._fetching[issuer] = asyncio.create_task(self._fetch(issuer, thumbprints))
+            fetching.add_done_callback(lambda _: self._fetching.pop(issuer, None))
+        keys = await asyncio.shield(fetching)
+        if key := _choose(keys, key_id):
             return key
         raise IssuerUnreachable(f"the keys of {issuer} hold none with the id {key_id!r}")
 
@@ -110,7 +106,12 @@ class Issuers:
             raise IssuerUnreachable(f"{issuer} did not answer within {TIMEOUT:.0f} seconds") from None
         if not isinstance(entries := keys.get("keys"), list):
             raise IssuerUnreachable(f"{location} holds no list of keys")
-        return {entry.get("kid"): key for entry in entries if isinstance(entry, dict) and (key := _parse(entry))}
+        parsed = {entry.get("kid"): key for entry in entries if isinstance(entry, dict) and (key := _parse(entry))}
+        self._keys[issuer] = _Keys(parsed, time.monotonic())
+        self._keys.move_to_end(issuer)
+        while len(self._keys) > KEPT:
+            self._keys.popitem(last=False)
+        return parsed
 
     async def _document(self, url: str, issuer: str, thumbprints: list[str]) -> dict[str, Any]:
         parts = urlsplit(url)
@@ -219,7 +220,11 @@ def _choose(keys: dict[str | None, jwt.PyJWK], key_id: str | None) -> jwt.PyJWK 
 
 def _parse(entry: dict[str, Any]) -> jwt.PyJWK | None:
     """The key; None for one that the lab cannot use, or that is published for encryption."""
-    if entry.get("use", "sig") != "sig" or entry.get("kty") not in ("RSA", "EC"):
+    if (
+        entry.get("use", "sig") != "sig"
+        or entry.get("kty") not in ("RSA", "EC")
+        or not isinstance(entry.get("kid"), str | None)
+    ):
         return None
     try:
         return jwt.PyJWK(entry)

@@ -36,6 +36,8 @@ PLAIN = {
     "UserName",
     "VersionId",
 }
+# Of S3's query: what signs the request, or says nothing.
+NOT_KEPT = ("x-amz-", "x-id", "signature", "awsaccesskeyid")
 PLAIN_LISTS = ("ClientIDList.member.", "PolicyArns.member.", "Tags.member.", "ThumbprintList.member.")
 
 
@@ -130,7 +132,7 @@ def _parameters(call: Call) -> dict[str, Any] | None:
     if call.family == "s3":
         bucket, key = split(call.path)
         named = {"bucketName": bucket, "key": key}
-        query = {name: value for name, value in call.query_pairs if not name.startswith("X-Amz-") and name != "x-id"}
+        query = {name: value for name, value in call.query_pairs if not name.lower().startswith(NOT_KEPT)}
         return {name: value for name, value in named.items() if value} | query or None
     if call.service == "eks":
         content = call.json()

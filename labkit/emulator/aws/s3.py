@@ -15,7 +15,7 @@ from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.sessions import Caller, Session
-from labkit.policy import Policy
+from labkit.policy import MalformedPolicy, Policy
 
 BUCKET = "arn:aws:s3:::"
 PROLOG = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -44,6 +44,8 @@ class S3:
                 raise underivable(caller, call, str(unknown)) from unknown
             return await self._backend.answer(call)
         call.notes["operation"] = operation.name
+        if operation.name == "PutBucketPolicy":
+            _check_policy(call.body)
         if not isinstance(caller, Session):
             return await self._backend.answer(call)
         if operation.name == "DeleteObjects":
@@ -109,6 +111,13 @@ class S3:
             return permission
         existing = {f"s3:ExistingObjectTag/{name}": value for name, value in tags.items()}
         return replace(permission, context={**permission.context, **existing})
+
+
+def _check_policy(document: bytes) -> None:
+    try:
+        Policy.parse(document.decode("utf-8", "replace"), kind="resource", name="bucket policy")
+    except MalformedPolicy as malformed:
+        raise Refusal(400, "MalformedPolicy", malformed.message) from malformed
 
 
 def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:

@@ -1,11 +1,9 @@
 """A gate that really listens, an issuer that really serves its keys over HTTPS, and clients of both."""
 
 import asyncio
-import base64
 import json
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +112,8 @@ class Aws:
     """The lab's AWS as a test meets it."""
 
     def __init__(self, folder: Path):
+        # One for all tests: a session of its own would load the services' models again.
+        self.session = boto3.Session(region_name=REGION)
         self.clock = Clock(folder / "clock")
         self.trail_file = folder / "trail.jsonl"
         self.clusters = Clusters()
@@ -171,7 +171,7 @@ class Aws:
                 "aws_session_token": credentials["SessionToken"],
             }
         settings = Config(retries={"total_max_attempts": 1}, parameter_validation=False, **config)
-        return boto3.Session(region_name=REGION, **keys).client(service, endpoint_url=self.endpoint, config=settings)
+        return self.session.client(service, endpoint_url=self.endpoint, config=settings, **keys)
 
     def trail(self) -> list[dict[str, Any]]:
         return Trail.read(self.trail_file)
@@ -196,6 +196,7 @@ def aws(running: Aws) -> Iterator[Aws]:
     running.clusters.known.clear()
     running.issuer.publish()
     running.gate.forget_keys(ISSUER)
+    running.trail_file.unlink(missing_ok=True)
     yield running
     running.clock.reset()
 

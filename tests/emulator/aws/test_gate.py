@@ -1,0 +1,471 @@
+"""What the gate passes on, and to whom: IAM, EKS and S3 as their clients meet them."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import botocore.auth
+import httpx
+import pytest
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+from conftest import ACCOUNT, ADMINISTRATOR, AUDIENCE, ISSUER, REGION, Irsa, Issuer, trust_policy
+
+from labkit.emulator.aws import signature
+from labkit.emulator.aws.trail import Trail
+from labkit.emulator.certificates import Authority
+
+ADMINISTRATOR_CREDENTIALS = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
+
+
+def code_of(call):
+    with pytest.raises(ClientError) as caught:
+        call()
+    answer = caught.value.response
+    return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"], answer["Error"].get("Message")
+
+
+def permit(*actions, resource="*"):
+    return {"Effect": "Allow", "Action": list(actions), "Resource": resource}
+
+
+# --- the web identity session
+
+
+def test_an_accepted_token(aws, irsa):
+    token = aws.issuer.token()
+    answer = irsa.assume(WebIdentityToken=token, DurationSeconds=900)
+    role_id = irsa.iam.get_role(RoleName="my-role")["Role"]["RoleId"]
+    assert answer["SubjectFromWebIdentityToken"] == "system:serviceaccount:default:my-service-account"
+    assert (answer["Audience"], answer["Provider"]) == (AUDIENCE, irsa.provider_arn)
+    assert answer["AssumedRoleUser"] == {
+        "AssumedRoleId": f"{role_id}:my-pod",
+        "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-pod",
+    }
+    assert abs(answer["Credentials"]["Expiration"].timestamp() - aws.clock.now() - 900) < 5
+    record = next(r for r in reversed(aws.trail()) if r["eventName"] == "AssumeRoleWithWebIdentity")
+    assert record["userIdentity"]["identityProvider"] == irsa.provider_arn
+    assert record["lab"]["decision"] == "allowed"
+    assert record["lab"]["roleSessionName"] == "my-pod"
+    assert record["lab"]["token"]["expires"] - record["lab"]["token"]["issuedAt"] == 3600
+    identity = aws.client("sts", answer["Credentials"]).get_caller_identity()
+    assert identity["UserId"] == f"{role_id}:my-pod"
+    assert aws.last()["userIdentity"]["sessionContext"]["webIdFederationData"]["federatedProvider"] == irsa.provider_arn
+
+
+@pytest.mark.parametrize("audience", [AUDIENCE, [AUDIENCE], ["another", AUDIENCE]])
+def test_the_audience_is_a_string_or_a_list(aws, irsa, audience):
+    irsa.trust(trust_policy(Condition=None))
+    assert irsa.assume(WebIdentityToken=aws.issuer.token(aud=audience))["Audience"] == AUDIENCE
+
+
+def test_the_keys_are_fetched_once_and_again_for_a_new_key(aws, irsa):
+    aws.issuer.fetched.clear()
+    irsa.assume()
+    irsa.assume()
+    assert len(aws.issuer.fetched) == 2
+    aws.issuer.publish(key_id="2")
+    irsa.assume(WebIdentityToken=aws.issuer.token(headers={"kid": "2"}))
+    assert len(aws.issuer.fetched) == 4
+
+
+def test_many_callers_of_a_slow_issuer_wait_once(aws, irsa):
+    async def slow(send):
+        await asyncio.sleep(0.3)
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    aws.issuer.documents = dict.fromkeys(aws.issuer.documents, slow)
+    aws.issuer.fetched.clear()
+    with ThreadPoolExecutor(8) as callers:
+        waiting = [callers.submit(code_of, irsa.assume) for _ in range(8)]
+        assert {caller.result()[1] for caller in waiting} == {"InvalidIdentityToken"}
+    assert len(aws.issuer.fetched) < 8
+
+
+def test_an_issuer_on_this_machine_is_trusted_by_its_thumbprint(aws, irsa):
+    authority = Authority.create("an issuer's own root")
+    issuer = Issuer("https://localhost/local")
+    certificate = authority.issue("localhost", dns=["localhost"])
+    chain = type(certificate)(certificate.certificate_pem + authority.certificate_pem, certificate.key_pem)
+    issuer.url = f"https://localhost:{aws.listen(issuer, certificate=chain)}/local"
+    issuer.publish()
+    made = irsa.iam.create_open_id_connect_provider(Url=issuer.url, ClientIDList=[AUDIENCE])
+    arn = made["OpenIDConnectProviderArn"]
+    thumbprints = irsa.iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)["ThumbprintList"]
+    assert len(thumbprints) == 1
+    irsa.trust(trust_policy(Principal={"Federated": arn}, Condition=None))
+    irsa.assume(WebIdentityToken=issuer.token())
+
+    irsa.iam.update_open_id_connect_provider_thumbprint(OpenIDConnectProviderArn=arn, ThumbprintList=["c" * 40])
+    status, code, _ = code_of(lambda: irsa.assume(WebIdentityToken=issuer.token()))
+    assert (status, code) == (400, "InvalidIdentityToken")
+    told = "OpenIDConnect provider's HTTPS certificate doesn't match configured thumbprint"
+    assert aws.last()["lab"]["reason"].startswith(told)
+
+
+# --- IAM
+
+IAM_DOCUMENTS = [
+    (trust_policy(Condition={"StringEquals": {f"{ISSUER}:sub": "x"}}), "Condition can contain only one colon."),
+    (trust_policy(Principal={"Federated": ISSUER}),
+        "Federated principals must be valid domain names or SAML metadata ARNs"),
+    (trust_policy(Action="s3:GetObject"), "AssumeRole policy may only specify STS AssumeRole actions."),
+    (trust_policy(Resource="*"), "Has prohibited field Resource"),
+    (trust_policy(Principal=None), "Missing required field Principal"),
+    (trust_policy(Principal={"AWS": f"arn:aws:iam::{ACCOUNT}:role/none"}),
+        f'Invalid principal in policy: "AWS":"arn:aws:iam::{ACCOUNT}:role/none"'),
+    ("{", "This policy contains invalid Json"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("document", "message"), IAM_DOCUMENTS, ids=[message[:30] for _, message in IAM_DOCUMENTS])
+def test_a_faulty_trust_policy_is_not_written(aws, irsa, document, message):
+    text = document if isinstance(document, str) else json.dumps(document)
+    expected = (400, "MalformedPolicyDocument", message)
+    assert code_of(lambda: irsa.iam.create_role(RoleName="new", AssumeRolePolicyDocument=text)) == expected
+    update = {"RoleName": "my-role", "PolicyDocument": text}
+    assert code_of(lambda: irsa.iam.update_assume_role_policy(**update)) == expected
+    irsa.assume()
+
+
+def test_a_trust_policy_that_is_too_long(irsa):
+    document = json.dumps(trust_policy(Condition={"StringLike": {"a:sub": ["x" * 2048]}}))
+    found = code_of(lambda: irsa.iam.create_role(RoleName="new", AssumeRolePolicyDocument=document))
+    assert found == (409, "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 2048")
+
+
+def test_permissions_that_are_no_policy(irsa):
+    put = {"RoleName": "my-role", "PolicyName": "inline", "PolicyDocument": "{"}
+    assert code_of(lambda: irsa.iam.put_role_policy(**put)) == (
+        400,
+        "MalformedPolicyDocument",
+        "Syntax errors in policy.",
+    )
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.com", "https://example.com/a?b=c", "https://example.com/#a", "example.com"]
+)
+def test_a_provider_s_url(irsa, url):
+    found = code_of(lambda: irsa.iam.create_open_id_connect_provider(Url=url, ThumbprintList=["a" * 40]))
+    assert found[:2] == (400, "ValidationError")
+
+
+def test_a_provider_that_exists(irsa):
+    found = code_of(lambda: irsa.iam.create_open_id_connect_provider(Url=ISSUER, ThumbprintList=["a" * 40]))
+    assert found == (409, "EntityAlreadyExists", f"Provider with url {ISSUER} already exists.")
+
+
+def test_a_thumbprint_that_is_left_out_is_taken_from_the_host(aws, irsa):
+    arn = irsa.provider_arn
+    irsa.iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+    irsa.iam.create_open_id_connect_provider(Url=ISSUER, ClientIDList=[AUDIENCE])
+    assert len(irsa.iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)["ThumbprintList"][0]) == 40
+    found = code_of(lambda: irsa.iam.create_open_id_connect_provider(Url="https://example.com"))
+    assert found[:2] == (400, "OpenIdIdpCommunicationError")
+
+
+def test_the_audiences_of_a_provider_change(aws, irsa):
+    irsa.trust(trust_policy(Condition=None))
+    change = {"OpenIDConnectProviderArn": irsa.provider_arn, "ClientID": "another"}
+    token = aws.issuer.token(aud="another")
+    assert code_of(lambda: irsa.assume(WebIdentityToken=token))[:2] == (400, "InvalidIdentityToken")
+    for _ in range(2):
+        irsa.iam.add_client_id_to_open_id_connect_provider(**change)
+    irsa.assume(WebIdentityToken=token)
+    for _ in range(2):
+        irsa.iam.remove_client_id_from_open_id_connect_provider(**change)
+    assert code_of(lambda: irsa.assume(WebIdentityToken=token))[:2] == (400, "InvalidIdentityToken")
+
+
+def test_aws_managed_policies_are_there_when_they_are_asked_for(irsa):
+    csi = "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy"
+    irsa.iam.attach_role_policy(RoleName="my-role", PolicyArn=csi)
+    assert irsa.iam.get_policy(PolicyArn=csi)["Policy"]["AttachmentCount"] == 1
+    missing = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAcess"
+    found = code_of(lambda: irsa.iam.attach_role_policy(RoleName="my-role", PolicyArn=missing))
+    assert found == (404, "NoSuchEntity", f"Policy {missing} does not exist or is not attachable.")
+
+
+def test_iam_says_what_it_does_not_find(irsa):
+    found = code_of(lambda: irsa.iam.get_role(RoleName="none"))
+    assert found == (404, "NoSuchEntity", "The role with name none cannot be found.")
+
+
+def test_a_role_made_again_has_another_id_and_a_new_lab_has_the_same(aws, irsa):
+    def made(name):
+        document = json.dumps(trust_policy())
+        return irsa.iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["RoleId"]
+
+    first = made("again")
+    assert first == "AROA" + aws.identifiers.base32("roles", "again#0", 17)
+    irsa.iam.delete_role(RoleName="again")
+    assert made("again") not in (first, irsa.iam.get_role(RoleName="my-role")["Role"]["RoleId"])
+
+
+# --- EKS
+
+
+def test_eks_answers_with_the_cluster_s_true_facts(aws):
+    eks = aws.client("eks")
+    request = {"name": "blue", "roleArn": f"arn:aws:iam::{ACCOUNT}:role/eks", "resourcesVpcConfig": {}}
+    created = eks.create_cluster(**request)["cluster"]
+    described = eks.describe_cluster(name="blue")["cluster"]
+    for cluster in (created, described):
+        assert cluster["endpoint"] == "https://127.0.0.1:6443"
+        assert cluster["identity"]["oidc"]["issuer"] == ISSUER
+        assert (cluster["status"], cluster["version"]) == ("ACTIVE", "1.33")
+    assert eks.list_clusters()["clusters"] == ["blue"]
+    assert code_of(lambda: eks.create_cluster(**request))[:2] == (409, "ResourceInUseException")
+    eks.delete_cluster(name="blue")
+    assert not aws.clusters.names()
+    found = code_of(lambda: eks.describe_cluster(name="blue"))
+    assert found == (404, "ResourceNotFoundException", "No cluster found for name: blue.")
+    assert code_of(lambda: eks.create_cluster(**request | {"name": "no_/"}))[:2] == (400, "InvalidParameterException")
+
+
+def test_a_session_reads_eks_and_iam_where_its_policies_say_so(aws, irsa):
+    request = {"name": "blue", "roleArn": f"arn:aws:iam::{ACCOUNT}:role/eks", "resourcesVpcConfig": {}}
+    aws.client("eks").create_cluster(**request)
+    cluster = f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/blue"
+    irsa.permit(permit("eks:DescribeCluster", resource=cluster), permit("iam:GetRole", resource=irsa.role_arn))
+    session = irsa.assume()["Credentials"]
+    eks, iam = aws.client("eks", session), aws.client("iam", session)
+    assert eks.describe_cluster(name="blue")["cluster"]["arn"] == cluster
+    assert iam.get_role(RoleName="my-role")["Role"]["Arn"] == irsa.role_arn
+    assert code_of(lambda: eks.describe_cluster(name="green"))[:2] == (403, "AccessDeniedException")
+    assert code_of(lambda: eks.delete_cluster(name="blue"))[:2] == (403, "AccessDeniedException")
+    status, code, message = code_of(lambda: iam.delete_role(RoleName="my-role"))
+    assert (status, code) == (403, "AccessDenied")
+    assert message.endswith("the lab cannot authorize iam:DeleteRole yet")
+
+
+# --- S3
+
+
+def test_each_key_of_a_delete_is_decided_by_itself(aws, irsa):
+    administrator = aws.client("s3")
+    for key in ("mine/a", "mine/b", "yours"):
+        administrator.put_object(Bucket="irsa-lab", Key=key, Body=b"")
+    irsa.permit(permit("s3:DeleteObject", resource="arn:aws:s3:::irsa-lab/mine/*"))
+    s3 = aws.client("s3", irsa.assume()["Credentials"])
+    objects = [{"Key": "mine/a"}, {"Key": "yours"}, {"Key": "mine/b"}]
+    answer = s3.delete_objects(Bucket="irsa-lab", Delete={"Objects": objects})
+    assert sorted(entry["Key"] for entry in answer["Deleted"]) == ["mine/a", "mine/b"]
+    assert [(entry["Key"], entry["Code"]) for entry in answer["Errors"]] == [("yours", "AccessDenied")]
+    left = administrator.list_objects_v2(Bucket="irsa-lab")["Contents"]
+    assert [entry["Key"] for entry in left] == ["hello.txt", "yours"]
+
+
+def test_a_copy_takes_the_right_to_read_its_source(aws, irsa):
+    aws.client("s3").put_object(Bucket="irsa-lab", Key="secret", Body=b"secret")
+    irsa.permit(
+        permit("s3:PutObject", "s3:GetObject", resource="arn:aws:s3:::irsa-lab/public/*"),
+        permit("s3:GetObject", resource="arn:aws:s3:::irsa-lab/secret;*"),
+    )
+    s3 = aws.client("s3", irsa.assume()["Credentials"])
+
+    def copy(source):
+        return s3.copy_object(Bucket="irsa-lab", Key="public/copy", CopySource=source)
+
+    _, code, message = code_of(lambda: copy("irsa-lab/secret"))
+    assert code == "AccessDenied"
+    assert 's3:GetObject on resource: "arn:aws:s3:::irsa-lab/secret"' in message
+    # What moto's parser would cut off must not be what was authorized.
+    for source in ("irsa-lab/secret;x", "irsa-lab/secret#x", "//irsa-lab/secret"):
+        assert code_of(lambda source=source: copy(source))[1] in ("AccessDenied", "NoSuchKey")
+    s3.put_object(Bucket="irsa-lab", Key="public/a b+c;d", Body=b"abc")
+    copy({"Bucket": "irsa-lab", "Key": "public/a b+c;d"})
+    assert s3.get_object(Bucket="irsa-lab", Key="public/copy")["Body"].read() == b"abc"
+
+
+def test_a_bucket_policy_that_is_no_policy(aws, irsa):
+    found = code_of(lambda: aws.client("s3").put_bucket_policy(Bucket="irsa-lab", Policy="{}"))
+    assert found[:2] == (400, "MalformedPolicy")
+
+
+def test_conditions_on_a_listing(aws, irsa):
+    statement = permit("s3:ListBucket", resource="arn:aws:s3:::irsa-lab")
+    irsa.permit(statement | {"Condition": {"StringLike": {"s3:prefix": "home/*"}}})
+    s3 = aws.client("s3", irsa.assume()["Credentials"])
+    s3.list_objects_v2(Bucket="irsa-lab", Prefix="home/me")
+    assert code_of(lambda: s3.list_objects_v2(Bucket="irsa-lab"))[:2] == (403, "AccessDenied")
+    assert code_of(lambda: s3.head_bucket(Bucket="irsa-lab")) == (403, "403", "Forbidden")
+
+
+def test_an_upload_in_parts_and_the_sub_resources(aws, irsa):
+    irsa.permit(permit("s3:PutObject", "s3:AbortMultipartUpload", "s3:GetBucketTagging", "s3:GetObject"))
+    s3 = aws.client("s3", irsa.assume()["Credentials"])
+    target = {"Bucket": "irsa-lab", "Key": "parts"}
+    upload = s3.create_multipart_upload(**target)["UploadId"]
+    part = s3.upload_part(**target, UploadId=upload, PartNumber=1, Body=b"one part")
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    s3.complete_multipart_upload(**target, UploadId=upload, MultipartUpload=parts)
+    assert s3.get_object(**target)["Body"].read() == b"one part"
+    assert code_of(lambda: s3.get_bucket_tagging(Bucket="irsa-lab"))[:2] == (404, "NoSuchTagSet")
+    assert code_of(lambda: s3.get_bucket_policy(Bucket="irsa-lab"))[:2] == (403, "AccessDenied")
+    assert code_of(lambda: s3.put_object(**target, Tagging="a=b"))[:2] == (403, "AccessDenied")
+
+
+def test_what_the_lab_cannot_derive_is_refused_and_says_so(aws, irsa):
+    irsa.permit(permit("*"))
+    session = irsa.assume()["Credentials"]
+    for path in ("/irsa-lab?acl&policy", "/irsa-lab?somethingNew", "//irsa-lab/hello.txt"):
+        request = AWSRequest("GET", aws.endpoint + path)
+        keys = Credentials(session["AccessKeyId"], session["SecretAccessKey"], session["SessionToken"])
+        botocore.auth.S3SigV4Auth(keys, "s3", REGION).add_auth(request)
+        answer = httpx.get(aws.endpoint + path, headers=dict(request.headers), trust_env=False)
+        assert answer.status_code == 403, path
+        assert "the lab cannot authorize S3 call" in answer.text
+    found = code_of(lambda: aws.client("dynamodb", session).list_tables())
+    assert found[:2] == (400, "AccessDeniedException")
+    assert found[2].endswith("the lab cannot authorize dynamodb:ListTables yet")
+
+
+def test_an_upload_in_signed_chunks(aws, irsa):
+    """What SDKs other than botocore send to an http endpoint: the chunks' signatures continue that of the headers."""
+    body, kind = b"a" * 70_000, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+    url = f"{aws.endpoint}/irsa-lab/chunks"
+
+    def send(spoil):
+        headers = {"X-Amz-Decoded-Content-Length": str(len(body)), "Content-Encoding": "aws-chunked"}
+        request = AWSRequest("PUT", url, data=b"", headers=headers)
+        signer = botocore.auth.S3SigV4Auth(ADMINISTRATOR_CREDENTIALS, "s3", REGION)
+        signer.payload = lambda _: kind
+        signer.add_auth(request)
+        stamp = request.headers["X-Amz-Date"]
+        key = signature.signing_key(ADMINISTRATOR.secret_access_key, stamp[:8], REGION, "s3")
+        previous, framed = request.headers["Authorization"].rpartition("Signature=")[2], b""
+        for piece in (body[:65536], body[65536:], b""):
+            hashed = hashlib.sha256(piece).hexdigest()
+            scope = f"{stamp[:8]}/{REGION}/s3/aws4_request"
+            text = "\n".join(("AWS4-HMAC-SHA256-PAYLOAD", stamp, scope, previous, signature.EMPTY, hashed))
+            previous = hmac.digest(key, text.encode(), "sha256").hex()
+            framed += f"{len(piece):x};chunk-signature={previous}\r\n".encode() + piece + b"\r\n"
+        return httpx.put(url, content=spoil(framed), headers=dict(request.headers), trust_env=False)
+
+    assert send(lambda framed: framed).status_code == 200
+    assert aws.client("s3").get_object(Bucket="irsa-lab", Key="chunks")["Body"].read() == body
+    answer = send(lambda framed: framed.replace(b"aaa", b"aab", 1))
+    assert (answer.status_code, "SignatureDoesNotMatch" in answer.text) == (403, True)
+
+
+def test_moto_s_own_api_and_headers_are_not_reachable(aws, irsa):
+    with httpx.Client(trust_env=False, base_url=aws.endpoint) as client:
+        for path in ("/moto-api/", "/moto-api/reset", "/latest/meta-data/iam/", "/favicon.ico"):
+            assert client.post(path).status_code == 403
+            request = AWSRequest("POST", aws.endpoint + path)
+            for service in ("sts", "events", "s3"):
+                signer = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
+                signer(ADMINISTRATOR_CREDENTIALS, service, REGION).add_auth(request)
+                assert client.post(path, headers=dict(request.headers)).status_code >= 400
+    assert irsa.iam.get_role(RoleName="my-role")
+    eks = aws.client("eks")
+    eks.meta.events.register(
+        "before-sign.eks.*", lambda request, **_: request.headers.add_header("x-moto-account-id", "210987654321")
+    )
+    assert eks.list_clusters()["clusters"] == []
+    role = f"arn:aws:iam::{ACCOUNT}:role/eks"
+    assert ACCOUNT in eks.create_cluster(name="blue", roleArn=role, resourcesVpcConfig={})["cluster"]["arn"]
+
+
+@pytest.mark.parametrize(
+    "authorization", ["AWS4-HMAC-SHA256", "AWS4-HMAC-SHA256 Credential=a/b, Signature=", "AWS a:b", "x" * 9000]
+)
+@pytest.mark.parametrize("path", ["/", "/irsa-lab/hello.txt", "/clusters/blue", "/%ff%00", "/?Action=%ff"])
+def test_nonsense_is_the_client_s_fault(aws, authorization, path):
+    answer = httpx.get(aws.endpoint + path, headers={"Authorization": authorization}, trust_env=False)
+    assert 400 <= answer.status_code < 500
+
+
+# --- the AWS CLI, and the metadata service
+
+
+def cli(aws, *arguments, **environment):
+    settings = {
+        "AWS_ENDPOINT_URL": aws.endpoint,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "PATH": os.environ["PATH"],
+    }
+    command = [str(Path(sys.executable).with_name("aws")), *arguments]
+    return subprocess.run(command, env=settings | environment, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_the_aws_cli_with_a_token_in_a_file(aws, irsa, tmp_path):
+    file = tmp_path / "token"
+    file.write_text(aws.issuer.token())
+    pod = {"AWS_ROLE_ARN": irsa.role_arn, "AWS_WEB_IDENTITY_TOKEN_FILE": str(file), "AWS_ROLE_SESSION_NAME": "my-pod"}
+    answer = cli(aws, "s3", "ls", "s3://irsa-lab", **pod)
+    assert answer.stdout.split()[-1] == "hello.txt", answer.stderr
+    (tmp_path / "new.txt").write_text("new")
+    answer = cli(aws, "s3", "cp", str(tmp_path / "new.txt"), "s3://irsa-lab/new.txt", **pod)
+    assert "because no identity-based policy allows the s3:PutObject action" in answer.stderr
+
+
+def test_a_node_s_metadata(aws, irsa):
+    aws.metadata.register("blue-node-1", irsa.role_arn, "i-0123456789abcdef0", REGION, "us-east-1a")
+    base = f"{aws.metadata_endpoint}/blue-node-1/latest"
+    ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+    with httpx.Client(trust_env=False) as client:
+        assert client.get(f"{base}/meta-data/instance-id").status_code == 401
+        assert client.put(f"{base}/api/token").status_code == 400
+        assert client.put(f"{base}/api/token", headers=ttl | {"X-Forwarded-For": "10.0.0.1"}).status_code == 403
+        headers = {"X-aws-ec2-metadata-token": client.put(f"{base}/api/token", headers=ttl).text}
+        found = {
+            path: client.get(f"{base}/{path}", headers=headers).text
+            for path in ("meta-data/instance-id", "meta-data/placement/region", "meta-data/placement/availability-zone")
+        }
+        assert list(found.values()) == ["i-0123456789abcdef0", REGION, "us-east-1a"]
+        document = client.get(f"{base}/dynamic/instance-identity/document", headers=headers).json()
+        assert (document["accountId"], document["region"]) == (ACCOUNT, REGION)
+        assert client.get(f"{base}/meta-data/none", headers=headers).status_code == 404
+        aws.metadata.register("other", irsa.role_arn, "i-1", REGION, "us-east-1a")
+        elsewhere = f"{aws.metadata_endpoint}/other/latest/meta-data/instance-id"
+        assert client.get(elsewhere, headers=headers).status_code == 401
+
+
+def test_a_node_s_credentials_are_renewed_before_they_end(aws, irsa, monkeypatch):
+    aws.metadata.register("blue-node-1", irsa.role_arn, "i-0123456789abcdef0", REGION, "us-east-1a")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"{aws.metadata_endpoint}/blue-node-1/")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    credentials = boto3.Session(region_name=REGION).get_credentials()
+    assert credentials.method == "iam-role"
+    first = credentials.get_frozen_credentials()
+    session = {"AccessKeyId": first.access_key, "SecretAccessKey": first.secret_key, "SessionToken": first.token}
+    arn = aws.client("sts", session).get_caller_identity()["Arn"]
+    assert arn == f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/i-0123456789abcdef0"
+    aws.clock.advance(hours=5, minutes=45)
+    second = boto3.Session(region_name=REGION).get_credentials().get_frozen_credentials()
+    assert second.access_key != first.access_key
+    node = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{aws.metadata_endpoint}/blue-node-1/"}
+    answer = cli(aws, "sts", "get-caller-identity", "--query", "Arn", "--output", "text", **node)
+    assert answer.stdout.strip() == arn, answer.stderr
+
+
+def test_the_trail_begins_again_when_its_file_is_deleted(tmp_path):
+    trail = Trail(tmp_path / "trail.jsonl")
+    trail.append({"eventName": "One"})
+    trail.file.unlink()
+    trail.append({"eventName": "Two"})
+    assert [record["eventName"] for record in Trail.read(trail.file)] == ["Two"]
+    assert Trail.read(tmp_path / "none") == []
+
+
+def test_the_lab_s_own_parts_get_a_session(aws, irsa):
+    assert isinstance(irsa, Irsa)
+    issued = aws.gate.sessions.issue(irsa.role_arn, "i-0123456789abcdef0", 3600)
+    assert issued.assumed_role_arn == f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/i-0123456789abcdef0"
+    with pytest.raises(LookupError, match="there is no role"):
+        aws.gate.sessions.issue(f"arn:aws:iam::{ACCOUNT}:role/none", "i-0", 3600)
