@@ -1,0 +1,566 @@
+"""Pods on the node, seen through the Kubernetes API: with mounts of their own, and with mapped paths."""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx
+import jwt
+import psutil
+import pytest
+from kubernetes import client
+from kubernetes.client import ApiClient, Configuration, CoreV1Api
+from websockets.sync.client import connect
+
+from labkit.emulator.clock import Clock
+
+HOST = Path(__file__).with_name("node_host.py")
+TOKEN_FOLDER = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
+TOKEN_VOLUME = {
+    "name": "aws-iam-token",
+    "projected": {
+        "sources": [
+            {"serviceAccountToken": {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}}
+        ]
+    },
+}
+TOKEN_MOUNT = {"name": "aws-iam-token", "mountPath": TOKEN_FOLDER, "readOnly": True}
+
+
+def until(condition: Callable, what: str = "", seconds: float = 15):
+    """Return the first true result."""
+    end = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < end, f"{what or condition} did not come true"
+        time.sleep(0.02)
+    return result
+
+
+@dataclass
+class Lab:
+    process: subprocess.Popen
+    folder: Path
+    mounts: str
+    api: CoreV1Api
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(self.folder / "clock")
+
+    def create(self, name: str, *containers: dict, **spec) -> client.V1Pod:
+        metadata = {"name": name, "labels": {"app": name}}
+        body = {"metadata": metadata, "spec": {"containers": list(containers), "restartPolicy": "Never", **spec}}
+        return self.api.create_namespaced_pod("default", body)
+
+    def read(self, name: str) -> client.V1Pod:
+        return self.api.read_namespaced_pod(name, "default")
+
+    def in_phase(self, name: str, *phases: str) -> client.V1Pod:
+        def pod():
+            found = self.read(name)
+            return found if found.status.phase in phases else None
+
+        return until(pod, f"{name} is {phases}")
+
+    def running(self, name: str) -> client.V1Pod:
+        return self.in_phase(name, "Running")
+
+    def log(self, name: str, **query) -> str:
+        return self.api.read_namespaced_pod_log(name, "default", **query)
+
+    def output_of(self, name: str, *containers: dict, **spec) -> str:
+        """What a pod printed, from its start to its end."""
+        self.create(name, *containers, **spec)
+        self.in_phase(name, "Succeeded", "Failed")
+        return self.log(name)
+
+    def exec(
+        self, name: str, *command: str, stdin: str | None = None, tty: bool = False, protocol="v5.channel.k8s.io"
+    ) -> "Done":
+        asked = [("command", part) for part in command]
+        asked += [(key, "true") for key in ("stdout", "stderr", *(["stdin"] * (stdin is not None)), *(["tty"] * tty))]
+        url = f"{self.api.api_client.configuration.host}/api/v1/namespaces/default/pods/{name}/exec?{urlencode(asked)}"
+        context = ssl.create_default_context(cafile=self.folder / "ca.pem")
+        context.load_cert_chain(self.folder / "admin.pem")
+        received = dict.fromkeys(range(5), b"")
+        options = {"subprotocols": [protocol], "ssl": context, "compression": None, "proxy": None}
+        with connect(url.replace("https:", "wss:"), **options) as socket:
+            assert socket.subprotocol == protocol
+            if tty:
+                socket.send(b"\x04" + json.dumps({"Width": 91, "Height": 17}).encode())
+            if stdin is not None:
+                socket.send(b"\x00" + stdin.encode())
+                if protocol.startswith("v5") and not tty:
+                    socket.send(b"\xff\x00")
+            for frame in socket:
+                received[frame[0]] += frame[1:]
+        return Done(received[1].decode(), received[2].decode(), json.loads(received[3]))
+
+    def events(self, name: str) -> list[tuple[str, str]]:
+        found = self.api.list_namespaced_event("default", field_selector=f"involvedObject.name={name}").items
+        return [(event.reason, event.message) for event in found]
+
+    def pod_folder(self, name: str) -> Path:
+        return self.folder / "node" / "pods" / self.read(name).metadata.uid
+
+
+@dataclass
+class Done:
+    stdout: str
+    stderr: str
+    status: dict
+
+
+def started(folder: Path, *arguments: str, **options) -> Lab:
+    env = {**os.environ, "AWS_PROFILE": "hostile", "AWS_ACCESS_KEY_ID": "AKIAHOSTILE", "HTTPS_PROXY": "http://hostile"}
+    out = (folder / "out").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, HOST, folder, *arguments], env=env, stdout=out, stderr=subprocess.STDOUT, **options
+    )
+    until(lambda: (folder / "ready").exists() or process.poll() is not None, "the host is ready")
+    assert process.poll() is None, (folder / "out").read_text()
+    ready = json.loads((folder / "ready").read_text())
+    configuration = Configuration()
+    configuration.host, configuration.ssl_ca_cert = ready["url"], str(folder / "ca.pem")
+    configuration.cert_file = configuration.key_file = str(folder / "admin.pem")
+    configuration.proxy = None
+    return Lab(process, folder, ready["mounts"], CoreV1Api(ApiClient(configuration)))
+
+
+def short_folder(mode: str) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=f"node-{mode}-"))
+    folder.chmod(0o755)
+    return folder
+
+
+def ended(lab: Lab) -> None:
+    lab.process.terminate()
+    lab.process.wait(15)
+    shutil.rmtree(lab.folder)
+
+
+@pytest.fixture(scope="module", params=["private", "mapped"])
+def lab(request) -> Iterator[Lab]:
+    lab = started(short_folder(request.param), request.param)
+    assert lab.mounts == request.param
+    yield lab
+    ended(lab)
+
+
+def shell(script: str, **more) -> dict:
+    return {"name": "app", "image": "amazon/aws-cli", "command": ["sh", "-c", script], **more}
+
+
+def test_the_token_is_where_the_variable_says(lab):
+    container = shell(
+        'cat "$AWS_WEB_IDENTITY_TOKEN_FILE"; echo; stat -L -c %a "$AWS_WEB_IDENTITY_TOKEN_FILE"',
+        env=[{"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": TOKEN_FOLDER + "/token"}],
+        volumeMounts=[TOKEN_MOUNT],
+    )
+    token, mode = lab.output_of("token", container, volumes=[TOKEN_VOLUME]).split()
+
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert (claims["aud"], claims["sub"]) == (["sts.amazonaws.com"], "system:serviceaccount:default:default")
+    assert claims["kubernetes.io"]["pod"]["name"] == "token"
+    assert mode == "600"
+
+
+def test_a_private_mount_is_at_its_true_path_read_only_and_the_pods_alone(lab):
+    if lab.mounts == "mapped":
+        pytest.skip("a mapped mount is at another path")
+    script = (
+        f"cat {TOKEN_FOLDER}/token; ls /run; touch {TOKEN_FOLDER}/x; echo kept >/made/in/data; cat /made/in/data;"
+        " cat /etc/made/greeting; ls /etc/passwd"
+    )
+    container = shell(
+        script,
+        volumeMounts=[
+            TOKEN_MOUNT,
+            {"name": "scratch", "mountPath": "/made/in"},
+            {"name": "words", "mountPath": "/etc/made"},
+        ],
+    )
+    lab.api.create_namespaced_config_map("default", {"metadata": {"name": "words"}, "data": {"greeting": "hello\n"}})
+    volumes = [TOKEN_VOLUME, {"name": "scratch", "emptyDir": {}}, {"name": "words", "configMap": {"name": "words"}}]
+
+    printed = lab.output_of("private", container, volumes=volumes)
+
+    assert printed.split("secrets")[0].count(".") == 2
+    assert "Read-only file system" in printed
+    assert "kept\nhello\n/etc/passwd\n" in printed
+    assert "secrets" in printed
+    assert not Path("/made").exists()
+    assert not Path("/etc/made").exists()
+
+
+def test_containers_of_one_pod_have_their_own_mounts(lab):
+    read = "cat /run/only/here/token >/dev/null 2>&1 && echo there || echo missing"
+    lab.create(
+        "two",
+        {**shell(read, volumeMounts=[{"name": "aws-iam-token", "mountPath": "/run/only/here"}]), "name": "with"},
+        {**shell(read), "name": "without"},
+        volumes=[TOKEN_VOLUME],
+    )
+    lab.in_phase("two", "Succeeded")
+    assert lab.log("two", container="with") == "there\n"
+    assert lab.log("two", container="without") == "missing\n"
+
+
+def test_variables_come_from_everywhere_and_nowhere_else(lab):
+    lab.api.create_namespaced_config_map("default", {"metadata": {"name": "settings"}, "data": {"A": "1", "B": "2"}})
+    secret = {"metadata": {"name": "hidden"}, "data": {"password": base64.b64encode(b"s3cret").decode()}}
+    lab.api.create_namespaced_secret("default", secret)
+    container = {
+        "name": "app",
+        "image": "public.ecr.aws/docker/library/python:3.12",
+        "command": ["python", "-c", "import os, json; print(json.dumps(dict(os.environ)))", "$(PLAIN)"],
+        "envFrom": [{"prefix": "S_", "configMapRef": {"name": "settings"}}],
+        "env": [
+            {"name": "PLAIN", "value": "x"},
+            {"name": "JOINED", "value": "$(PLAIN)-$(S_A)-$(NONE)-$$(PLAIN)"},
+            {"name": "ONE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "B"}}},
+            {"name": "HIDDEN", "valueFrom": {"secretKeyRef": {"name": "hidden", "key": "password"}}},
+            {"name": "MISSING", "valueFrom": {"secretKeyRef": {"name": "no", "key": "no", "optional": True}}},
+            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "LABEL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+            {"name": "AWS_ENDPOINT_URL", "value": "https://sts.amazonaws.com"},
+        ],
+    }
+    container["image"] = "python:3.12"
+    env = json.loads(lab.output_of("variables", container))
+
+    assert env["JOINED"] == "x-1-$(NONE)-$(PLAIN)"
+    assert (env["S_A"], env["S_B"], env["ONE"], env["HIDDEN"]) == ("1", "2", "2", "s3cret")
+    assert (env["POD"], env["LABEL"], env["HOSTNAME"]) == ("variables", "variables", "variables")
+    assert env["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
+    assert env["HOME"].startswith(str(lab.folder))
+    assert "MISSING" not in env
+    assert [name for name in env if name.startswith("AWS_")] == ["AWS_ENDPOINT_URL"]
+    assert not {"HTTPS_PROXY", "VIRTUAL_ENV", "USER"} & env.keys()
+    spec = lab.read("variables").spec.containers[0]
+    assert "LD_PRELOAD" not in [variable.name for variable in spec.env]
+
+
+def test_aws_and_python_are_those_of_this_environment(lab):
+    python = {"name": "app", "image": "python", "command": ["python3", "-c", "import boto3, sys; print(sys.prefix)"]}
+    assert lab.output_of("python", python).strip() == sys.prefix
+    aws = {"name": "app", "image": "public.ecr.aws/aws-cli/aws-cli:2.17", "args": ["--version"]}
+    assert lab.output_of("aws", aws).startswith("aws-cli/")
+
+
+def test_how_a_program_ends_is_reported(lab):
+    lab.create("ends", shell("exit 3"))
+    pod = lab.in_phase("ends", "Failed")
+    [status] = pod.status.container_statuses
+    ended = status.state.terminated
+    assert (ended.exit_code, ended.reason, status.ready, status.restart_count) == (3, "Error", False, 0)
+    assert ended.started_at <= ended.finished_at
+    conditions = {condition.type: (condition.status, condition.reason) for condition in pod.status.conditions}
+    assert conditions["Ready"] == ("False", "PodFailed")
+    assert conditions["PodScheduled"][0] == "True"
+    assert (pod.status.pod_ip, pod.status.host_ip) == ("127.0.0.1", "127.0.0.1")
+
+
+def test_a_program_that_leaves_a_child_behind_has_ended(lab):
+    lab.create("leaves", shell("sleep 300 & echo $!"))
+    lab.in_phase("leaves", "Succeeded")
+    folder = str(lab.pod_folder("leaves"))
+    until(lambda: not processes_with(folder), "the child has ended")
+
+
+def test_a_program_that_is_not_there(lab):
+    lab.create("missing", {"name": "app", "image": "python", "command": ["nonesuch"]})
+    [status] = lab.in_phase("missing", "Failed").status.container_statuses
+    ended = status.state.terminated
+    assert (ended.exit_code, ended.reason) == (128, "StartError")
+    assert 'exec: "nonesuch": executable file not found in $PATH' in ended.message
+
+
+def test_an_unknown_image_waits_and_names_the_known_ones(lab):
+    lab.create("nginx", {"name": "app", "image": "nginx:1.27"})
+
+    def waiting(reason):
+        [status] = lab.read("nginx").status.container_statuses or [None]
+        found = status and status.state.waiting
+        return found if found and found.reason == reason else None
+
+    message = until(lambda: waiting("ErrImagePull"), "ErrImagePull").message
+    assert 'failed to pull image "nginx:1.27"' in message
+    assert "amazon/aws-cli, public.ecr.aws/aws-cli/aws-cli, python" in message
+    assert "Back-off pulling image" in until(lambda: waiting("ImagePullBackOff"), "ImagePullBackOff").message
+    until(lambda: ("BackOff", 'Back-off pulling image "nginx:1.27"') in lab.events("nginx"), "the event")
+    with pytest.raises(client.ApiException) as refused:
+        lab.log("nginx")
+    assert refused.value.status == 400
+    assert "is trying and failing to pull image" in json.loads(refused.value.body)["message"]
+
+
+def test_a_missing_config_map_is_waited_for(lab):
+    variable = {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "x"}}}
+    lab.create("waits", shell("echo $X", env=[variable]))
+
+    def waiting():
+        [status] = lab.read("waits").status.container_statuses or [None]
+        return (
+            status and status.state.waiting and status.state.waiting.reason == "CreateContainerConfigError" and status
+        )
+
+    assert until(waiting, "CreateContainerConfigError").state.waiting.message == 'configmap "late" not found'
+    lab.api.create_namespaced_config_map("default", {"metadata": {"name": "late"}, "data": {"x": "came"}})
+    lab.in_phase("waits", "Succeeded")
+    assert lab.log("waits") == "came\n"
+
+
+def test_init_containers_run_in_order_and_a_sidecar_stays(lab):
+    share = {"volumeMounts": [{"name": "share", "mountPath": "/run/share"}]}
+    lab.create(
+        "ordered",
+        shell("cat /run/share/order", **share),
+        initContainers=[
+            {**shell("echo first >>/run/share/order", **share), "name": "first"},
+            {**shell("exec sleep 300"), "name": "sidecar", "restartPolicy": "Always"},
+            {**shell("echo second >>/run/share/order", **share), "name": "second"},
+        ],
+        volumes=[{"name": "share", "emptyDir": {}}],
+    )
+    pod = lab.in_phase("ordered", "Succeeded")
+    assert lab.log("ordered", container="app") == "first\nsecond\n"
+    folder = str(lab.pod_folder("ordered"))
+    until(lambda: not processes_with(folder), "the sidecar has ended")
+    assert [status.name for status in pod.status.init_container_statuses] == ["first", "sidecar", "second"]
+
+
+def test_a_failed_init_container_fails_the_pod(lab):
+    lab.create("unready", shell("echo never"), initContainers=[{**shell("exit 4"), "name": "setup"}])
+    pod = lab.in_phase("unready", "Failed")
+    assert pod.status.init_container_statuses[0].state.terminated.exit_code == 4
+    assert pod.status.container_statuses[0].state.waiting.reason == "PodInitializing"
+
+
+def test_a_container_that_fails_is_started_again_by_the_labs_clock(lab):
+    lab.create("crashes", shell("echo run; exit 1"), restartPolicy="Always")
+
+    def backing_off(times):
+        [status] = lab.read("crashes").status.container_statuses or [None]
+        waits = status and status.state.waiting and status.state.waiting.reason == "CrashLoopBackOff"
+        return status if waits and status.restart_count == times else None
+
+    status = until(lambda: backing_off(1), "CrashLoopBackOff")
+    assert "back-off 10s restarting failed container=app pod=crashes_default(" in status.state.waiting.message
+    assert (status.last_state.terminated.exit_code, lab.log("crashes", previous=True)) == (1, "run\n")
+    try:
+        lab.clock.advance(seconds=11)
+        assert "back-off 20s" in until(lambda: backing_off(2), "the second back-off").state.waiting.message
+    finally:
+        lab.clock.reset()
+    lab.api.delete_namespaced_pod("crashes", "default")
+
+
+def test_logs(lab):
+    lab.create("logs", shell("for i in 1 2 3; do echo line $i; done; printf end; exec sleep 300"))
+    lab.running("logs")
+    until(lambda: lab.log("logs").startswith("line 1\nline 2\nline 3\n"), "the lines")
+    assert lab.log("logs", tail_lines=1) == "line 3\n"
+    assert lab.log("logs", limit_bytes=4) == "line"
+    assert lab.log("logs", timestamps=True).split("\n")[0].endswith("Z line 1")
+    assert lab.log("logs", since_seconds=3600).startswith("line 1")
+    with pytest.raises(client.ApiException) as refused:
+        lab.log("logs", previous=True)
+    assert 'previous terminated container "app" in pod "logs" not found' in json.loads(refused.value.body)["message"]
+
+
+def test_logs_are_followed_to_the_end(lab):
+    script = "mkfifo /run/share/go; echo one; read x </run/share/go; echo $x"
+    lab.create("follows", shell(script, volumeMounts=share_mount()), volumes=shared())
+    lab.running("follows")
+    lines = lab.api.read_namespaced_pod_log("follows", "default", follow=True, _preload_content=False).stream()
+    assert next(lines) == b"one\n"
+    (lab.pod_folder("follows") / "volumes/share/go").write_text("two\n")
+    assert b"".join(lines) == b"two\n"
+
+
+def share_mount():
+    return [{"name": "share", "mountPath": "/run/share"}]
+
+
+def shared():
+    return [{"name": "share", "emptyDir": {}}]
+
+
+@pytest.fixture(scope="module")
+def sleeper(lab) -> str:
+    lab.create(
+        "sleeper", shell("exec sleep 600", env=[{"name": "X", "value": "1"}], volumeMounts=[TOKEN_MOUNT]),
+        volumes=[TOKEN_VOLUME], terminationGracePeriodSeconds=1,
+    )  # fmt: skip
+    lab.running("sleeper")
+    return "sleeper"
+
+
+def test_exec_streams_and_exit_code(lab, sleeper):
+    done = lab.exec(sleeper, "sh", "-c", f"echo $X; cat {TOKEN_FOLDER}/token | wc -c; echo oops >&2; exit 5")
+    one, size = done.stdout.split()
+    assert (one, int(size) > 500, done.stderr) == ("1", True, "oops\n")
+    assert done.status["reason"] == "NonZeroExitCode"
+    assert done.status["details"]["causes"] == [{"reason": "ExitCode", "message": "5"}]
+    assert lab.exec(sleeper, "true").status["status"] == "Success"
+
+
+def test_exec_with_stdin(lab, sleeper):
+    assert lab.exec(sleeper, "cat", stdin="hello\nmore").stdout == "hello\nmore"
+    first = lab.exec(sleeper, "head", "-n", "1", stdin="hello\nmore\n", protocol="v4.channel.k8s.io")
+    assert first.stdout == "hello\n"
+
+
+def test_exec_on_a_terminal(lab, sleeper):
+    done = lab.exec(
+        sleeper,
+        "sh",
+        "-c",
+        "read x; tty >/dev/null && echo got $x; stty size; cat; ps -o pid= -t $(tty | cut -c6-) | wc -l; exit 6",
+        stdin="y\n\x04",
+        tty=True,
+    )
+    assert done.stdout.replace("\r", "").splitlines()[-3:-1] == ["got y", "17 91"]
+    assert done.status["details"]["causes"][0]["message"] == "6"
+
+
+def test_exec_of_a_program_that_is_not_there(lab, sleeper):
+    done = lab.exec(sleeper, "nonesuch")
+    assert (done.status["status"], done.status["code"]) == ("Failure", 500)
+    assert 'exec: "nonesuch": executable file not found in $PATH' in done.status["message"]
+
+
+@pytest.mark.kubectl
+def test_kubectl_exec_closes_stdin(lab, sleeper):
+    command = ["kubectl", "--server", lab.api.api_client.configuration.host]
+    command += ["--certificate-authority", lab.folder / "ca.pem", "--client-certificate", lab.folder / "admin.pem"]
+    command += ["--client-key", lab.folder / "admin.pem", "exec", "-i", sleeper, "--", "cat"]
+    env = {"PATH": os.environ["PATH"], "HOME": str(lab.folder)}
+    done = subprocess.run(command, input=b"all of it", capture_output=True, timeout=30, env=env, check=False)
+    assert (done.returncode, done.stdout) == (0, b"all of it"), done.stderr
+
+
+def test_the_kubelet_answers_the_api_server_alone(lab, sleeper):
+    [node] = lab.api.list_node().items
+    port = node.status.daemon_endpoints.kubelet_endpoint.port
+    url = f"https://127.0.0.1:{port}/containerLogs/default/{sleeper}/app"
+    answer = httpx.get(url, verify=False, trust_env=False)
+    assert answer.status_code == 401
+
+
+def test_a_token_is_renewed_by_the_labs_clock(lab, sleeper):
+    def token():
+        return lab.exec(sleeper, "cat", TOKEN_FOLDER + "/token").stdout
+
+    before = token()
+    try:
+        lab.clock.advance(hours=20)
+        after = until(lambda: (found := token()) != before and found, "a new token")
+        claims = jwt.decode(after, options={"verify_signature": False})
+        assert abs(claims["iat"] - lab.clock.now()) < 60
+    finally:
+        lab.clock.reset()
+    back = until(lambda: (found := token()) != after and found, "a token of the time that the clock was set back to")
+    assert abs(jwt.decode(back, options={"verify_signature": False})["iat"] - time.time()) < 60
+
+
+def test_pods_see_the_labs_time(lab, sleeper):
+    if not json.loads((lab.folder / "ready").read_text())["clock"]:
+        pytest.skip("libfaketime's library does not load here")
+    try:
+        lab.clock.advance(hours=2)
+        seen = float(lab.exec(sleeper, "date", "+%s").stdout)
+    finally:
+        lab.clock.reset()
+    assert abs(seen - time.time() - 7200) < 30
+
+
+def test_a_deleted_pod_gets_a_signal_and_goes(lab):
+    script = "trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+    lab.create("polite", shell(script))
+    lab.running("polite")
+    until(lambda: lab.log("polite") == "ready\n", "it is ready")
+    folder = lab.pod_folder("polite")
+    lines = lab.api.read_namespaced_pod_log("polite", "default", follow=True, _preload_content=False).stream()
+    lab.api.delete_namespaced_pod("polite", "default")
+    assert b"".join(lines) == b"ready\nasked\n"
+    until(lambda: not lab.api.list_namespaced_pod("default", label_selector="app=polite").items, "it is gone")
+    until(lambda: not folder.exists(), "its folder is gone")
+    assert ("Killing", "Stopping container app") in lab.events("polite")
+
+
+def test_a_pod_that_does_not_listen_is_killed(lab):
+    lab.create("stubborn", shell("trap '' TERM; echo ready; while :; do sleep 0.05; done"))
+    lab.running("stubborn")
+    until(lambda: lab.log("stubborn") == "ready\n", "it is ready")
+    folder = str(lab.pod_folder("stubborn"))
+    lab.api.delete_namespaced_pod("stubborn", "default", grace_period_seconds=1)
+    until(lambda: not lab.api.list_namespaced_pod("default", label_selector="app=stubborn").items, "it is gone")
+    until(lambda: not processes_with(folder), "its processes are gone")
+
+
+def test_what_cannot_be_mounted_is_said(lab):
+    if lab.mounts == "mapped":
+        pytest.skip("a mapped mount can be anywhere")
+    lab.create(
+        "refused",
+        shell("true", volumeMounts=[{"name": "d", "mountPath": "/proc"}]),
+        volumes=[{"name": "d", "emptyDir": {}}],
+    )
+
+    def waiting():
+        [status] = lab.read("refused").status.container_statuses or [None]
+        return status and status.state.waiting and status.state.waiting.reason == "CreateContainerError" and status
+
+    assert '"/proc"' in until(waiting, "CreateContainerError").state.waiting.message
+
+
+def test_a_volume_of_an_unknown_kind_is_said_in_an_event(lab):
+    claim = {"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}
+    lab.create("unmounted", shell("true"), volumes=[claim])
+    until(lambda: [m for r, m in lab.events("unmounted") if r == "FailedMount" and "persistentVolumeClaim" in m])
+    assert lab.read("unmounted").status.phase == "Pending"
+
+
+def processes_with(folder: str) -> list[psutil.Process]:
+    """The processes whose environment or arguments name the folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            values = [*process.environ().values(), *process.cmdline()]
+        except psutil.Error:
+            continue
+        if any(value.startswith(folder) for value in values):
+            found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("mode", ["private", "mapped"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_everything_ends_with_the_process_that_hosts_the_node(mode, number):
+    before = set(Path("/dev/shm").glob("*faketime*"))
+    lab = started(short_folder(mode), mode)
+    daemon = 'setsid sh -c "sleep 901; :" & sleep 902 & trap "" HUP TERM; sleep 903'
+    lab.create("pod", {**shell(daemon), "name": "a"}, {**shell("exec sleep 904"), "name": "b"})
+    lab.running("pod")
+    folder = str(lab.folder)
+    until(lambda: len([p for p in processes_with(folder) if "sleep" in p.cmdline()[0]]) >= 4, "all have started")
+
+    os.kill(lab.process.pid, number)
+    lab.process.wait(20)
+
+    until(lambda: not processes_with(folder), "all have ended")
+    assert set(Path("/dev/shm").glob("*faketime*")) <= before
+    shutil.rmtree(lab.folder)
