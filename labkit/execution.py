@@ -19,24 +19,28 @@ class Executed:
 
 
 def execute(api: "ApiClient", pod: str, namespace: str, command: list[str]) -> Executed:
-    """Runs `command` in the pod's first container, and returns when it has ended.
+    """Runs `command` in the pod's first container, and returns when it has ended; a refusal is an error like others.
 
     https://kubernetes.io/docs/tasks/debug/debug-application/get-shell-running-container/
     """
     from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
     from kubernetes.stream import stream
 
-    connection = stream(
-        CoreV1Api(api).connect_get_namespaced_pod_exec,
-        pod,
-        namespace,
-        command=command,
-        stdout=True,
-        stderr=True,
-        stdin=False,
-        tty=False,
-        _preload_content=False,
-    )
+    try:
+        connection = stream(
+            CoreV1Api(api).connect_get_namespaced_pod_exec,
+            pod,
+            namespace,
+            command=command,
+            stdout=True,
+            stderr=True,
+            stdin=False,
+            tty=False,
+            _preload_content=False,
+        )
+    except ApiException as error:
+        return Executed("", f"the cluster refuses exec: {error.reason}", 1)
     connection.run_forever(timeout=WITHIN)
     output, error = connection.read_stdout(timeout=0), connection.read_stderr(timeout=0)
     code = connection.returncode

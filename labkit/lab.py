@@ -1,5 +1,7 @@
 """The lab: the one object that a notebook opens."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from labkit import bucket, steps, targets
@@ -138,13 +140,14 @@ class Lab:
                 next='lab.ready(before="iam_role")',
             )
         made = steps.before(before) if before else steps.through(through)
-        bucket.ensure(self)
         left: list[str] = []
-        if before:
-            left = [line for line in self._remove(steps.ORDER[len(made) :]) if line.startswith("left alone")]
-        for name in made:
-            if name in steps.MADE:
-                steps.step(name).ensure(self)
+        with _answering():
+            bucket.ensure(self)
+            if before:
+                left = [line for line in self._remove(steps.ORDER[len(made) :]) if line.startswith("left alone")]
+            for name in made:
+                if name in steps.MADE:
+                    steps.step(name).ensure(self)
         titles = [steps.step(name).TITLE for name in made if name in steps.MADE]
         done = f"{_listed(titles)} {'is' if len(titles) == 1 else 'are'} there" if titles else "nothing is made yet"
         print(f"Ready: {done}." if through else f"Ready for {steps.step(before).TITLE}: {done}.")
@@ -153,7 +156,8 @@ class Lab:
 
     def remove(self) -> None:
         """Takes away what bears this run's tag, the last step first, and prints what was removed and what was left."""
-        lines = [*self._remove(steps.ORDER), *bucket.remove(self)]
+        with _answering():
+            lines = [*self._remove(steps.ORDER), *bucket.remove(self)]
         print("\n".join(lines) or "nothing to remove")
 
     def _remove(self, names: tuple[str, ...]) -> list[str]:
@@ -172,13 +176,15 @@ class Lab:
     def check(self, step: str) -> Check:
         """The report of a step: what was checked, expected beside found. Raises `UnknownName`."""
         module, evidence = steps.step(step), self.evidence()
-        return Check(step, module.TITLE, module.rows(evidence), module.check(evidence))
+        with _answering():
+            return Check(step, module.TITLE, module.rows(evidence), module.check(evidence))
 
     def diagnose(self) -> "Diagnosis":
         """What is wrong between the pod and its role, and the commands that repair it."""
         from labkit.doctor import diagnose
 
-        return diagnose(self.evidence())
+        with _answering():
+            return diagnose(self.evidence())
 
     def fetch(self, url: str) -> Any:
         """The JSON at a URL of the cluster's public issuer, fetched as STS does. Raises `LabError`."""
@@ -230,6 +236,22 @@ class Lab:
     def close(self) -> None:
         """Closes the connections. The lab goes on; `labkit down` ends it."""
         self.connection.kubernetes.close()
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Says that the lab does not answer, where it does not."""
+    from botocore.exceptions import HTTPClientError
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except (HTTPClientError, HTTPError):
+        raise LabError(
+            "The lab does not answer any more.",
+            where="AWS's or the cluster's endpoint",
+            next="run the cell that opens the lab once more (in a terminal: labkit up)",
+        ) from None
 
 
 def _listed(names: list[str]) -> str:

@@ -1,0 +1,279 @@
+"""A lab on the embedded target: prepared, checked, broken, repaired and cleaned up, by the real clients."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labkit import Lab
+from labkit.errors import LabError, UnknownName
+from labkit.steps.iam_role import RoleOfAnotherRun
+from labkit.steps.pod import PodDoesNotRun
+
+
+@pytest.fixture(scope="module")
+def lab(home):
+    with Lab.open(cluster="lab-tests") as opened:
+        yield opened
+        opened.remove()
+
+
+@pytest.fixture
+def iam(lab):
+    return lab.aws.client("iam")
+
+
+@pytest.fixture
+def core(lab):
+    from kubernetes.client import CoreV1Api
+
+    return CoreV1Api(lab.kubernetes)
+
+
+def ids(lab, step):
+    return [finding.id for finding in lab.check(step).findings]
+
+
+def test_the_lab_is_ready_through_the_pod_and_says_the_same_the_second_time(lab, capsys):
+    lab.ready(through="pod")
+    first = capsys.readouterr().out
+    lab.ready(through="pod")
+    assert capsys.readouterr().out == first
+    assert first == "Ready: the OIDC provider, the IAM role, the service account and the pod are there.\n"
+
+
+@pytest.mark.parametrize("step", ["oidc_provider", "iam_role", "service_account", "pod", "credentials"])
+def test_each_step_checks_as_right(lab, step):
+    lab.ready(through="pod")
+    check = lab.check(step)
+    assert check, check
+
+
+def test_the_pod_became_the_role_through_a_token_that_sts_verified(lab):
+    lab.ready(through="pod")
+    assert lab.check("credentials")
+    (row,) = lab.trail(event="AssumeRoleWithWebIdentity", last=1).rows
+    assert row[1:3] == (lab.parameters.subject, "allowed")
+
+
+@pytest.mark.parametrize(
+    ("before", "missing", "there"),
+    [
+        ("oidc_provider", "oidc-provider-missing", ""),
+        ("iam_role", "role-missing", "oidc_provider"),
+        ("service_account", "service-account-missing", "iam_role"),
+        ("pod", "pod-missing", "service_account"),
+    ],
+)
+def test_before_a_step_it_is_not_there_and_the_earlier_ones_are(lab, before, missing, there):
+    lab.ready(through="pod")
+    lab.ready(before=before)
+    assert ids(lab, before) == [missing]
+    assert not there or lab.check(there)
+    assert ids(lab, "pod")[0] == "pod-missing"
+
+
+def test_ready_takes_one_of_its_two_words(lab):
+    with pytest.raises(LabError, match="one of them"):
+        lab.ready()
+    with pytest.raises(UnknownName, match="Did you mean 'iam_role'"):
+        lab.ready(before="iam-role")
+
+
+def run_in_a_terminal(lines):
+    """The lines in a shell that has this lab's environment, as the reader of a repair runs them."""
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    script = f'set -e\neval "$(labkit env)"\n{lines}'
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, "PATH": programs}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_wrong_trust_policy_is_found_and_its_repair_works_in_a_terminal(lab, iam):
+    lab.ready(through="pod")
+    document = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]
+    condition = document["Statement"][0]["Condition"]["StringEquals"]
+    condition[f"{lab.issuer.removeprefix('https://')}:sub"] = "system:serviceaccount:default:somebody-else"
+    iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(document))
+    (finding,) = lab.diagnose().findings
+    assert finding.id == "trust-policy-sub-mismatch"
+    assert ids(lab, "credentials") == ["credentials-refused"]
+    run_in_a_terminal(finding.repair)
+    assert lab.check("iam_role")
+    assert lab.check("credentials")
+
+
+@pytest.mark.kubectl
+def test_a_misspelt_annotation_is_found_and_its_repair_works_in_a_terminal(lab, core):
+    lab.ready(through="pod")
+    annotations = {"eks.amazonaws.com/role-arn": None, "eks.amazon.com/role-arn": lab.role_arn}
+    core.patch_namespaced_service_account("my-service-account", "default", {"metadata": {"annotations": annotations}})
+    (finding,) = lab.check("service_account").findings
+    assert finding.id == "service-account-annotation-key-typo"
+    run_in_a_terminal(finding.repair)
+    assert lab.check("service_account")
+    account = core.read_namespaced_service_account("my-service-account", "default")
+    assert account.metadata.annotations == {"eks.amazonaws.com/role-arn": lab.role_arn}
+
+
+@pytest.mark.kubectl
+@pytest.mark.parametrize("step", ["oidc_provider", "iam_role", "service_account", "pod"])
+def test_what_is_missing_is_made_by_the_repair_in_a_terminal(lab, step):
+    lab.ready(before=step)
+    (finding,) = lab.check(step).findings
+    run_in_a_terminal(finding.repair)
+    if step == "pod":
+        from labkit.steps.pod import wait_until_running
+
+        wait_until_running(lab)
+    assert lab.check(step)
+
+
+def test_ready_mends_what_a_learner_broke(lab, iam, core):
+    lab.ready(before="service_account")
+    lab.ready(through="pod")
+    deny = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}
+    iam.put_role_policy(RoleName="my-role", PolicyName="mine", PolicyDocument=json.dumps(deny))
+    iam.attach_role_policy(RoleName="my-role", PolicyArn="arn:aws:iam::aws:policy/AmazonS3FullAccess")
+    iam.detach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
+    wrong = {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/other", "team": "kept"}
+    core.patch_namespaced_service_account("my-service-account", "default", {"metadata": {"annotations": wrong}})
+    lab.ready(through="pod")
+    assert iam.list_role_policies(RoleName="my-role")["PolicyNames"] == []
+    attached = iam.list_attached_role_policies(RoleName="my-role")["AttachedPolicies"]
+    assert [policy["PolicyArn"] for policy in attached] == [lab.parameters.policy_arn]
+    account = core.read_namespaced_service_account("my-service-account", "default")
+    assert account.metadata.annotations == {"eks.amazonaws.com/role-arn": lab.role_arn, "team": "kept"}
+
+
+def test_a_pod_from_before_the_annotation_is_found_and_made_again(lab, core):
+    from labkit.steps import pod
+
+    lab.ready(before="pod")
+    without = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": None}}}
+    core.patch_namespaced_service_account("my-service-account", "default", without)
+    core.create_namespaced_pod("default", pod.build(lab.parameters))
+    pod.wait_until_running(lab)
+    annotated = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": lab.role_arn}}}
+    core.patch_namespaced_service_account("my-service-account", "default", annotated)
+    assert ids(lab, "pod") == ["pod-older-than-annotation"]
+    lab.ready(through="pod")
+    assert lab.check("pod")
+
+
+def test_an_image_that_nobody_knows_is_a_sentence(lab):
+    lab.ready(before="pod")
+    with Lab.open(cluster="lab-tests", image="nobody/knows:1") as other, pytest.raises(PodDoesNotRun) as failure:
+        other.ready(through="pod")
+    assert "ErrImagePull" in str(failure.value)
+    assert "kubectl" in failure.value.next
+    lab.ready(before="pod")
+
+
+def test_a_role_of_another_run_is_never_taken_over(lab, iam):
+    lab.ready(through="iam_role")
+    with Lab.open(cluster="lab-tests", service_account="other") as other:
+        with pytest.raises(RoleOfAnotherRun, match="role-belongs-to-another-run"):
+            other.ready(through="iam_role")
+        assert ids(other, "iam_role") == ["role-belongs-to-another-run"]
+        other.remove()
+    assert lab.check("iam_role")
+    assert lab.check("oidc_provider")
+
+
+def test_removing_takes_what_bears_the_tag_whoever_made_it_and_says_what_it_left(lab, iam, core, capsys):
+    lab.ready(through="pod")
+    trust = json.dumps(iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"])
+    iam.create_role(RoleName="of-the-notebook", AssumeRolePolicyDocument=trust, Tags=lab.tags)
+    iam.create_role(RoleName="of-somebody-else", AssumeRolePolicyDocument=trust)
+    core.create_namespace({"metadata": {"name": "of-the-notebook", "labels": lab.labels}})
+    capsys.readouterr()
+    lab.remove()
+    lines = capsys.readouterr().out.splitlines()
+    assert "removed role my-role" in lines
+    assert "removed role of-the-notebook" in lines
+    assert "removed namespace of-the-notebook" in lines
+    assert "removed pod default/my-pod" in lines
+    assert "removed bucket irsa-lab" in lines
+    assert iam.get_role(RoleName="of-somebody-else")
+    lab.remove()
+    assert capsys.readouterr().out == "nothing to remove\n"
+    iam.delete_role(RoleName="of-somebody-else")
+
+
+def test_an_untagged_role_of_the_run_s_name_is_removed_and_that_is_said(lab, iam, capsys):
+    lab.ready(before="iam_role")
+    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole"}]}
+    trust["Statement"][0]["Principal"] = {"Service": "ec2.amazonaws.com"}
+    iam.create_role(RoleName="my-role", AssumeRolePolicyDocument=json.dumps(trust))
+    assert ids(lab, "iam_role")[:2] == ["trust-policy-action-wrong", "trust-policy-provider-mismatch"]
+    capsys.readouterr()
+    lab.remove()
+    assert "removed role my-role: it bears no tag, and exactly this run's name" in capsys.readouterr().out
+
+
+def test_a_run_in_a_namespace_of_its_own(home):
+    with Lab.open(cluster="lab-tests", namespace="team-a", service_account="reader", role_name="reader") as lab:
+        lab.ready(through="pod")
+        assert all(lab.check(step) for step in ("service_account", "pod", "credentials"))
+        lab.remove()
+        assert ids(lab, "service_account") == ["service-account-missing"]
+
+
+def test_the_issuer_is_fetched_by_its_real_name(lab):
+    document = lab.fetch(f"{lab.issuer}/.well-known/openid-configuration")
+    assert document["issuer"] == lab.issuer
+    assert lab.fetch(document["jwks_uri"])["keys"]
+    with pytest.raises(LabError, match="none of them"):
+        lab.fetch("https://example.com/.well-known/openid-configuration")
+    with pytest.raises(LabError, match="answers 404"):
+        lab.fetch(f"{lab.issuer}0/.well-known/openid-configuration")
+
+
+def test_what_the_target_lacks_is_said(lab):
+    lab.needs("clock")
+    with pytest.raises(UnknownName, match="Did you mean 'clock'"):
+        lab.needs("clocks")
+
+
+def test_another_account_or_region_than_the_lab_s_is_refused(home):
+    with pytest.raises(LabError, match="parameter account_id = '210987654321': the moto target is in 123456789012"):
+        Lab.open(account_id="210987654321")
+    with pytest.raises(LabError, match="parameter region = 'eu-central-1'"):
+        Lab.open(region="eu-central-1")
+
+
+HOSTILE = {
+    "AWS_PROFILE": "does-not-exist",
+    "AWS_ENDPOINT_URL_STS": "https://sts.invalid",
+    "HTTPS_PROXY": "http://proxy.invalid:3128",
+    "HTTP_PROXY": "http://proxy.invalid:3128",
+    "NO_PROXY": "nowhere.invalid",
+    "KUBECONFIG": "/no/such/kubeconfig",
+}
+PROGRAM = """
+from labkit import Lab
+lab = Lab.open(cluster="lab-tests")
+lab.ready(through="pod")
+assert lab.check("credentials"), lab.check("credentials")
+lab.fetch(lab.issuer + "/keys")
+"""
+
+
+def test_the_machine_s_own_aws_proxy_and_kubeconfig_have_no_say(lab):
+    environment = {**os.environ, **HOSTILE}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_a_repair_is_one_word_list_for_a_shell(lab):
+    lab.ready(before="oidc_provider")
+    for step in ("oidc_provider", "iam_role", "service_account", "pod"):
+        for finding in lab.check(step).findings:
+            assert all(shlex.split(line) for line in finding.repair.splitlines())
