@@ -216,6 +216,8 @@ class Cluster:
             clock_file=server.folder.clock.file,
             environment={
                 "AWS_ENDPOINT_URL": server.state.endpoint_url,
+                # The AWS CLI 2 asks the metadata service for the region, and CLI 1 does not.
+                "AWS_DEFAULT_REGION": gate.region,
                 "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{server.state.metadata_url}/{self.node_name}/",
                 "NO_PROXY": "127.0.0.1,localhost",
                 "no_proxy": "127.0.0.1,localhost",
