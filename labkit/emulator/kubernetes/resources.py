@@ -3,11 +3,10 @@
 https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
 
-import base64
 import json
 import random
 
-from labkit.emulator.kubernetes import defaults, patches, schema, writes
+from labkit.emulator.kubernetes import defaults, paging, patches, schema, writes
 from labkit.emulator.kubernetes.admission import Admission, Review
 from labkit.emulator.kubernetes.kinds import NAMESPACE, POD, Kind
 from labkit.emulator.kubernetes.managers import Writer, applied, created, updated
@@ -19,7 +18,6 @@ from labkit.emulator.kubernetes.status import (
     Cause,
     bad_request,
     conflict,
-    expired,
     forbidden,
     forbidden_field,
     invalid,
@@ -62,7 +60,7 @@ class Resources:
         if version and not version.isdigit():
             raise bad_request(f"invalid resource version: {_not_unsigned(version)}")
         limit = _integer(request, "limit")
-        after, at = self._continued(request.query.get("continue", ""))
+        after, at = paging.start(request.query.get("continue", ""), self.storage)
         found = [
             stored
             for stored in self.storage.list(kind, selection.namespace)
@@ -72,10 +70,7 @@ class Resources:
         if limit and len(found) > limit:
             last, remaining = found[limit - 1], len(found) - limit
             found = found[:limit]
-            token = dump(
-                {"v": "meta.k8s.io/v1", "rv": at or self.storage.version, "start": [last.namespace, last.name]}
-            )
-            metadata["continue"] = base64.urlsafe_b64encode(token).rstrip(b"=").decode()
+            metadata["continue"] = paging.token(last, at or self.storage.version)
             if not selection.labels and not selection.fields:
                 metadata["remainingItemCount"] = remaining
         if request.table:
@@ -391,26 +386,6 @@ class Resources:
             label_selector(request.query.get("labelSelector", "")),
             field_selector(kind, fields),
         )
-
-    def _continued(self, token: str) -> tuple[tuple[str, str] | None, int]:
-        if not token:
-            return None, 0
-        try:
-            raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        except ValueError as error:
-            raise bad_request(f"continue key is not valid: {error}") from error
-        try:
-            value = json.loads(raw)
-            start, version = value["start"], int(value["rv"])
-        except (ValueError, KeyError, TypeError) as error:
-            first = f"\\x{raw[0]:02x}" if raw and raw[0] > 126 else chr(raw[0]) if raw else ""
-            raise bad_request(
-                "invalid continue token: continue key is not valid:"
-                f" invalid character '{first}' looking for beginning of value"
-            ) from error
-        if version < self.storage.oldest or version > self.storage.version:
-            raise expired("The provided continue parameter is too old to display a consistent list result.")
-        return (start[0], start[1]), version
 
     def _prepared(self, kind: Kind, request: Request, obj: dict) -> dict:
         """The object with the namespace of the request; refuses what contradicts the path."""
