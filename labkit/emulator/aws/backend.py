@@ -20,7 +20,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from moto.s3.models import FakeBucket, s3_backends
 
 from labkit.emulator.aws import managed_policies
-from labkit.emulator.aws.actions.s3 import copy_source
+from labkit.emulator.aws.actions.s3 import CONTROL, copy_source
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal
 
@@ -141,7 +141,7 @@ class Backend:
 
     def _app(self, call: Call, environ: dict[str, Any]) -> Any:
         # Chosen by the signed scope alone: the dispatcher would lead some paths to moto's own API.
-        name = "s3" if call.service == "s3" and not call.path.startswith("/v20180820/") else None
+        name = "s3" if call.service == "s3" and not call.path.startswith(CONTROL) else None
         if name is None:
             host = self._dispatcher.infer_service_region_host(environ, call.path)
             name = self._dispatcher.get_backend_for_host(host) if host else None

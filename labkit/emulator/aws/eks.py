@@ -68,7 +68,12 @@ class Eks:
             return response
         if facts := self._clusters.get(cluster["name"]):
             cluster |= _as_eks(facts)
-            response.body = json.dumps(content).encode()
+        else:
+            # moto has it already; what it makes up of an endpoint and an issuer is not what will be.
+            for made_up in ("arn", "certificateAuthority", "endpoint", "identity"):
+                cluster.pop(made_up, None)
+            cluster["status"] = "CREATING"
+        response.body = json.dumps(content).encode()
         return response
 
 

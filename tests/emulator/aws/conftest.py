@@ -12,6 +12,7 @@ import boto3
 import jwt
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from labkit.emulator.aws.clusters import ClusterFacts
@@ -113,6 +114,7 @@ class Aws:
 
     def __init__(self, folder: Path):
         # One for all tests: a session of its own would load the services' models again.
+        self.clients: dict[str, Any] = {}
         self.session = boto3.Session(region_name=REGION)
         self.clock = Clock(folder / "clock")
         self.trail_file = folder / "trail.jsonl"
@@ -159,19 +161,26 @@ class Aws:
         self.loop.close()
 
     def client(self, service: str, credentials: Any = None, **config: Any) -> Any:
-        """A client of the administrator, of a session (an STS ``Credentials``), or of nobody (``unsigned``)."""
-        keys = {
-            "aws_access_key_id": ADMINISTRATOR.access_key_id,
-            "aws_secret_access_key": ADMINISTRATOR.secret_access_key,
-        }
-        if credentials:
-            keys = {
-                "aws_access_key_id": credentials["AccessKeyId"],
-                "aws_secret_access_key": credentials["SecretAccessKey"],
-                "aws_session_token": credentials["SessionToken"],
-            }
-        settings = Config(retries={"total_max_attempts": 1}, parameter_validation=False, **config)
-        return self.session.client(service, endpoint_url=self.endpoint, config=settings, **keys)
+        """A client of the administrator, or of a session (an STS ``Credentials``)."""
+        if credentials is None and not config:
+            if service not in self.clients:
+                self.clients[service] = self.new_client(
+                    service, ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key
+                )
+            return self.clients[service]
+        keys = (credentials["AccessKeyId"], credentials["SecretAccessKey"], credentials["SessionToken"])
+        return self.new_client(service, *keys, **config)
+
+    def new_client(self, service: str, key: str, secret: str, token: str | None = None, **config: Any) -> Any:
+        """A client that nobody else has; it does not try again, and leaves it to the gate to find faults."""
+        return self.session.client(
+            service,
+            endpoint_url=self.endpoint,
+            config=Config(retries={"total_max_attempts": 1}, parameter_validation=False, **config),
+            aws_access_key_id=key,
+            aws_secret_access_key=secret,
+            aws_session_token=token,
+        )
 
     def trail(self) -> list[dict[str, Any]]:
         return Trail.read(self.trail_file)
@@ -213,6 +222,16 @@ def trust_policy(**changes: Any) -> dict[str, Any]:
     statement |= changes
     statement = {key: value for key, value in statement.items() if value is not None}
     return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def refused(call, status, code, message):
+    """Asserts that AWS would have refused so; returns the error."""
+    with pytest.raises(ClientError) as caught:
+        call()
+    answer = caught.value.response
+    found = (answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"], answer["Error"].get("Message"))
+    assert found == (status, code, message)
+    return answer
 
 
 class Irsa:

@@ -319,7 +319,7 @@ def test_an_upload_in_parts_and_the_sub_resources(aws, irsa):
 def test_what_the_lab_cannot_derive_is_refused_and_says_so(aws, irsa):
     irsa.permit(permit("*"))
     session = irsa.assume()["Credentials"]
-    for path in ("/irsa-lab?acl&policy", "/irsa-lab?somethingNew", "//irsa-lab/hello.txt"):
+    for path in ("/irsa-lab?acl&policy", "/irsa-lab?somethingNew", "/v20180820/tags/x", "//irsa-lab/hello.txt"):
         request = AWSRequest("GET", aws.endpoint + path)
         keys = Credentials(session["AccessKeyId"], session["SecretAccessKey"], session["SessionToken"])
         botocore.auth.S3SigV4Auth(keys, "s3", REGION).add_auth(request)
@@ -369,7 +369,7 @@ def test_moto_s_own_api_and_headers_are_not_reachable(aws, irsa):
                 signer(ADMINISTRATOR_CREDENTIALS, service, REGION).add_auth(request)
                 assert client.post(path, headers=dict(request.headers)).status_code >= 400
     assert irsa.iam.get_role(RoleName="my-role")
-    eks = aws.client("eks")
+    eks = aws.new_client("eks", ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
     eks.meta.events.register(
         "before-sign.eks.*", lambda request, **_: request.headers.add_header("x-moto-account-id", "210987654321")
     )

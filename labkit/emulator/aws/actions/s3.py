@@ -88,6 +88,8 @@ CONDITION_HEADERS = (
     "x-amz-website-redirect-location",
 )
 
+# S3 Control's calls are signed for S3 too; they go under its API version.
+CONTROL = "/v20180820/"
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
@@ -110,6 +112,8 @@ def derive(call: Call, deleted_keys: list[tuple[str, str | None]] | None = None)
     bucket, key = split(call.path)
     if not _BUCKET.fullmatch(bucket) and (bucket or key):
         raise CannotDerive("S3 call on a bucket whose name is none")
+    if call.path.startswith(CONTROL):
+        raise CannotDerive("S3 Control call")
     if call.method in ("POST", "PUT") and call.headers.get("content-type", "").lower().startswith(_FORMS):
         raise CannotDerive("S3 call with a form as its body")
     subresources = _subresources(call, BUCKET_SUBRESOURCES if not key else OBJECT_SUBRESOURCES)
