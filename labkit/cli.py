@@ -6,13 +6,18 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
+
+if TYPE_CHECKING:
+    from labkit import runs
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,13 +52,12 @@ def up(cluster: ClusterOption = "blue", as_json: JsonOption = False) -> None:
     folder = Folder.find()
     state = process.start(folder)
     moto.ensure_cluster(state, parameters.cluster)
+    note = state.note
     state = process.State.read(folder) or state
     if as_json:
         typer.echo(json.dumps(_connection(state, cluster), indent=2))
         return
-    if state.note:
-        typer.echo(state.note)
-    for note in state.notes:
+    if note:
         typer.echo(note)
     typer.echo(
         f"The lab is up: cluster {cluster}, account {state.account_id}, {state.region}.\n"
@@ -76,6 +80,33 @@ def env() -> None:
             typer.echo(f"unset {name}")
     for name, value in variables.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def run(
+    notebook: Annotated[Path, typer.Argument(help="A notebook; without one, the whole lab.")] = NOTEBOOKS
+    / "irsa.ipynb",
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the run.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the executed notebook goes; else below runs/.")] = None,
+) -> None:
+    """Run a notebook through papermill; show each step's check and what was answered in the pod."""
+    from labkit import runs
+    from labkit.parameters import Parameters
+
+    values = dict(_pair(text) for text in parameter or [])
+    name = "-".join(Parameters.checked(**values).run.split("/"))
+    output = output or Path("runs") / notebook.stem / f"{name}.ipynb"
+    typer.echo(f"Running {_short(notebook)} on the {values.get('target', 'moto')} target …")
+    try:
+        done = runs.run(notebook, output, values)
+    except runs.RunFailed as failed:
+        _show_run(failed.run)
+        raise
+    _show_run(done)
+    if not done.ok:
+        raise LabError("a check found something", where=str(output), next=f"jupyter lab {output}")
 
 
 @app.command()
@@ -114,7 +145,7 @@ def trail(
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # -30m is no option
 def clock(
     move: Annotated[str, typer.Argument(help="+2h, -30m, +1d, +90s; 0 sets it back to the machine's time.")] = "",
 ) -> None:
@@ -156,6 +187,28 @@ def down() -> None:
     folder = Folder.find()
     ended = process.stop(folder)
     typer.echo("The lab has ended." if ended else f"No lab runs in {folder.path}.")
+
+
+def _show_run(done: "runs.Run") -> None:
+    for check in done.checks:
+        mark = "ok" if check["ok"] else "NOT OK"
+        typer.echo(f"  {mark:7} {check['title']}")
+        for finding in check["findings"]:
+            typer.echo(f"          {finding['summary']}\n          repair: {finding['repair']}")
+    for answer in done.answers:
+        typer.echo(f"\n$ {answer['command']}\n{answer['answer'].rstrip()}")
+    typer.echo(f"\nThe executed notebook: {_short(done.output)}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise LabError(f"{text!r} is no parameter: NAME=VALUE", next="labkit run -p role_name=reader")
+    return name, value
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _running() -> tuple[Folder, process.State]:

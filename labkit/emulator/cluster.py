@@ -43,13 +43,12 @@ class Clusters:
     async def create(self, name: str, request: dict[str, Any]) -> ClusterFacts:
         """Brings a cluster up; returns when its API server, webhook and node answer."""
         cluster = Cluster(name, self.server)
-        self.running[name] = cluster
         try:
             await cluster.start(request)
         except BaseException:
-            del self.running[name]
             await cluster.stop()
             raise
+        self.running[name] = cluster
         self._tell_clients()
         return cluster.facts
 

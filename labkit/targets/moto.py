@@ -81,14 +81,17 @@ def ensure_cluster(state: State, name: str) -> dict[str, Any]:
     """
     eks = session(state).client("eks")
     try:
-        return eks.describe_cluster(name=name)["cluster"]
+        cluster = eks.describe_cluster(name=name)["cluster"]
     except eks.exceptions.ResourceNotFoundException:
-        pass
-    role_arn = f"arn:aws:iam::{state.account_id}:role/{CLUSTER_ROLE}"
-    # Another notebook or terminal may have been a moment earlier.
-    with contextlib.suppress(eks.exceptions.ResourceInUseException):
-        eks.create_cluster(name=name, roleArn=role_arn, resourcesVpcConfig={})
-    return eks.describe_cluster(name=name)["cluster"]
+        role_arn = f"arn:aws:iam::{state.account_id}:role/{CLUSTER_ROLE}"
+        # Another notebook or terminal may have been a moment earlier.
+        with contextlib.suppress(eks.exceptions.ResourceInUseException):
+            return eks.create_cluster(name=name, roleArn=role_arn, resourcesVpcConfig={})["cluster"]
+        cluster = {"status": "CREATING"}
+    if cluster["status"] == "CREATING":
+        eks.get_waiter("cluster_active").wait(name=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
+        cluster = eks.describe_cluster(name=name)["cluster"]
+    return cluster
 
 
 def kubernetes(state: State, cluster: str) -> "ApiClient":

@@ -1,0 +1,119 @@
+"""The labkit command: what it prints, and how it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labkit.emulator.folder import Folder
+
+LABKIT = Path(sys.executable).with_name("labkit")
+
+
+def labkit(*arguments, home, **variables):
+    return subprocess.run(
+        [LABKIT, *arguments],
+        env={**os.environ, "LABKIT_HOME": str(home), **variables},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def up(home):
+    done = labkit("up", "--json", home=home)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_env_leads_to_the_lab_and_unsets_what_leads_away(home, up):
+    hostile = {
+        "AWS_PROFILE": "ghost",
+        "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1",
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+        "AWS_ACCESS_KEY_ID": "AKIAHOSTILE",
+        "https_proxy": "http://127.0.0.1:1",
+        "HTTP_PROXY": "http://127.0.0.1:1",
+    }
+    lines = labkit("env", home=home, **hostile).stdout
+    script = lines + 'env -0; printf "\\0"; aws sts get-caller-identity --query Account --output text'
+    done = subprocess.run(["bash", "-euc", script], env=os.environ | hostile, capture_output=True, text=True)
+    *variables, account = done.stdout.split("\0")
+    found = dict(line.split("=", 1) for line in variables if "=" in line)
+    assert account.strip() == up["account_id"], done.stderr
+    assert found["AWS_ENDPOINT_URL"] == up["aws"]["endpoint_url"]
+    assert found["KUBECONFIG"] == up["kubeconfig"]
+    assert not set(hostile) & set(found)
+
+
+def test_a_report_holds_no_secret_and_no_path(home, up):
+    labkit("trail", home=home)
+    report = labkit("status", "--report", home=home).stdout
+    assert "mounts:" in report
+    assert "moto" in report
+    for secret in (up["aws"]["secret_access_key"], up["aws"]["access_key_id"], str(home), sys.prefix, str(Path.home())):
+        assert secret not in report
+
+
+def test_the_trail_as_json_is_one_record_a_line_without_secrets(home, up):
+    done = labkit("trail", "--json", "--last", "0", home=home)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {"CreateCluster", "DescribeCluster"} <= {record["eventName"] for record in records}
+    assert up["aws"]["secret_access_key"] not in done.stdout
+
+
+def test_fetch_asks_the_issuer_by_its_real_name(home, up):
+    done = labkit("fetch", f"{up['issuer']}/.well-known/openid-configuration", home=home)
+    discovery = json.loads(done.stdout)
+    assert discovery["issuer"] == up["issuer"]
+    keys = json.loads(labkit("fetch", discovery["jwks_uri"], home=home).stdout)
+    assert [key["kty"] for key in keys["keys"]] == ["RSA"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fetch", "https://example.com/"], "leads to its own issuers alone"),
+        (["fetch", "nonsense"], "leads to its own issuers alone"),
+        (["clock", "2h"], "is no move of the clock"),
+        (["up", "--cluster", "no/such name"], "cluster"),
+        (["run", "-p", "role_nam=x"], "Did you mean 'role_name'?"),
+        (["run", "-p", "role_name"], "NAME=VALUE"),
+        (["run", "-p", "namespace=Default"], "namespace"),
+        (["run", "nowhere.ipynb"], "nowhere.ipynb"),
+        (["run", "-p", f"role_name={'x' * 65}"], "role_name"),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_the_next_command(home, up, arguments, words):
+    done = labkit(*arguments, home=home)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "next:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["env", "fetch https://x"])
+def test_without_a_lab_a_command_says_how_to_start_one(tmp_path, command):
+    done = labkit(*command.split(), home=tmp_path / "none")
+    assert done.returncode == 1
+    assert "labkit up" in done.stderr
+
+
+def test_the_clock_moves_and_comes_back(home, up):
+    assert "2:00:00 ahead" in labkit("clock", "+2h", home=home).stdout
+    assert "1:30:00 ahead" in labkit("clock", "-30m", home=home).stdout
+    assert "the machine's time" in labkit("clock", "0", home=home).stdout
+
+
+def test_the_folder_is_found_from_below(tmp_path, monkeypatch):
+    monkeypatch.delenv("LABKIT_HOME", raising=False)
+    (tmp_path / "project" / "labkit").mkdir(parents=True)
+    (tmp_path / "project" / "pyproject.toml").touch()
+    (tmp_path / "project" / "notebooks").mkdir()
+    assert Folder.find(tmp_path / "project" / "notebooks").path == tmp_path / "project" / ".lab"
+    assert Folder.find(tmp_path).path == tmp_path / ".lab"
+    (tmp_path / "project" / "notebooks" / ".lab").mkdir()
+    assert Folder.find(tmp_path / "project" / "notebooks").path == tmp_path / "project" / "notebooks" / ".lab"

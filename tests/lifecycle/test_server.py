@@ -1,0 +1,155 @@
+"""The lab's server comes up whatever it finds, says what it did, and takes everything along when it ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from labkit.emulator.folder import Folder
+from labkit.emulator.process import State
+
+LABKIT = Path(sys.executable).with_name("labkit")
+KEYS = {"target", "cluster", "region", "account_id", "aws", "kubeconfig", "issuer", "ca_file"}
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """A lab folder of this test's own, and the command in it."""
+    folder = Folder(tmp_path / ".lab")
+
+    def labkit(*arguments: str, fails: bool = False, **variables: str) -> str:
+        done = subprocess.run(
+            [LABKIT, *arguments],
+            env={**os.environ, "LABKIT_HOME": str(folder.path), **variables},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    labkit.folder = folder
+    yield labkit
+    labkit("down")
+
+
+def server(lab) -> psutil.Process:
+    return psutil.Process(State.read(lab.folder).pid)
+
+
+def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Waits for the processes to end; returns those that did not."""
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def run_a_pod(lab, name="sleeper") -> list[psutil.Process]:
+    """Starts a pod; returns every process below the server."""
+    from kubernetes import client, config, watch
+
+    api = client.CoreV1Api(config.new_client_from_config(str(lab.folder.kubeconfig)))
+    container = {"name": "c", "image": "amazon/aws-cli", "command": ["sh", "-c", "sleep 1000 & sleep 1000"]}
+    api.create_namespaced_pod("default", {"metadata": {"name": name}, "spec": {"containers": [container]}})
+    events = watch.Watch().stream(api.list_namespaced_pod, "default", field_selector=f"metadata.name={name}")
+    next(event for event in events if event["object"].status.phase == "Running")
+    return server(lab).children(recursive=True)
+
+
+def test_two_at_once_get_one_server(lab):
+    with ThreadPoolExecutor(2) as pool:
+        answers = [json.loads(text) for text in pool.map(lambda _: lab("up", "--json"), range(2))]
+    assert answers[0] == answers[1]
+    assert set(answers[0]) == KEYS
+    assert set(answers[0]["aws"]) == {"endpoint_url", "access_key_id", "secret_access_key"}
+    assert len([p for p in psutil.process_iter(["cmdline"]) if str(lab.folder.path) in (p.info["cmdline"] or [])]) == 1
+
+
+def test_down_ends_every_process(lab):
+    lab("up")
+    processes = [server(lab), *run_a_pod(lab)]
+    assert any("sleep" in process.name() for process in processes)
+    assert "ended" in lab("down")
+    assert gone(processes) == []
+    assert "No lab runs" in lab("status")
+    assert "No lab runs" in lab("down")
+
+
+def test_a_killed_server_takes_its_processes_along_and_the_next_one_says_so(lab):
+    issuer = json.loads(lab("up", "--json"))["issuer"]
+    processes = [server(lab), *run_a_pod(lab)]
+    processes[0].send_signal(signal.SIGKILL)
+    assert gone(processes) == []
+    assert "was killed" in lab("status")
+    said = lab("up")
+    assert "was killed and was started again" in said
+    assert "blue" in said
+    assert issuer in said
+
+
+def test_a_port_that_is_taken_is_replaced_and_named(lab):
+    before = json.loads(lab("up", "--json"))
+    lab("down")
+    taken = int(before["aws"]["endpoint_url"].rpartition(":")[2])
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", taken))
+        other.listen()
+        said = lab("up")
+    assert f"Port {taken} was in use: the lab's gate listens on" in said
+    assert f"Port {taken} was in use" in lab("status")
+    after = json.loads(lab("up", "--json"))
+    assert after["aws"]["endpoint_url"] != before["aws"]["endpoint_url"]
+    assert after["issuer"] == before["issuer"]
+
+
+def test_ports_keys_and_ids_are_the_same_after_down_and_up(lab):
+    before = lab("up", "--json", "--cluster", "green")
+    lab("down")
+    assert lab("up", "--json", "--cluster", "green") == before
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"pid": 1}', '{"pid": 1, "unknown": 2}', "[]"])
+def test_a_stale_folder_does_not_stop_the_lab(lab, content):
+    lab.folder.create()
+    (lab.folder.path / "server.json").write_text(content)
+    (lab.folder.path / "server.lock").write_text("")
+    (lab.folder.path / "ports.json").write_text("nonsense")
+    assert "The lab is up" in lab("up")
+
+
+def test_reset_forgets_all_but_the_ports(lab):
+    before = json.loads(lab("up", "--json"))
+    lab("clock", "+2h")
+    lab("reset")
+    assert {file.name for file in lab.folder.path.iterdir()} <= {"ports.json", "server.lock", "start.lock"}
+    assert "the machine's time" in lab("clock")
+    after = json.loads(lab("up", "--json"))
+    assert (after["aws"]["endpoint_url"], after["issuer"]) == (before["aws"]["endpoint_url"], before["issuer"])
+    assert after["aws"]["secret_access_key"] != before["aws"]["secret_access_key"]
+
+
+def test_a_server_that_cannot_start_says_why(lab):
+    lab.folder.create()
+    (lab.folder.path / "secret").mkdir()
+    said = lab("up", fails=True)
+    assert "did not come up" in said
+    assert "next:  labkit reset" in said
+
+
+def test_no_file_of_the_lab_is_for_others_to_read(lab):
+    lab("up")
+    run_a_pod(lab)
+    open_to_others = [
+        file
+        for file in lab.folder.path.rglob("*")
+        if file.is_file() and not file.is_symlink() and file.stat().st_mode & 0o077 and "pods" not in file.parts
+    ]
+    assert {file.name for file in open_to_others} <= {"clock", "server.log", "server.lock", "start.lock"}
