@@ -35,6 +35,8 @@ def variables(folder: Folder, endpoint_url: str, region: str) -> dict[str, str]:
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_PAGER": "",
         "KUBECONFIG": str(folder.kubeconfig),
+        # kubectl remembers by address what an API server knows; another lab may have had the port before.
+        "KUBECACHEDIR": str(folder.path / "kubectl-cache"),
         "NO_PROXY": loopback,
         "no_proxy": loopback,
     }
