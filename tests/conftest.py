@@ -10,6 +10,7 @@ import pytest
 PROGRAMS = {
     "kubectl": ("kubectl", "apt-get install kubectl   (or: brew install kubernetes-cli)"),
     "browser": ("chromium", "apt-get install chromium   (or: brew install --cask chromium)"),
+    "network": ("ip", "apt-get install iproute2 util-linux   (Linux only)"),
     "node": ("node", "apt-get install nodejs npm   (or: brew install node)"),
 }
 
