@@ -134,8 +134,9 @@ def normalize(notebook: NotebookNode) -> NotebookNode:
     """
     for name in ("papermill", "widgets"):
         notebook.metadata.pop(name, None)
-    # The notebook is the same with the next patch release of Python.
-    notebook.metadata.get("language_info", {}).pop("version", None)
+    # The kernel writes its version here, and how a notebook of its language is edited.
+    if "language_info" in notebook.metadata:
+        notebook.metadata["language_info"] = {"name": notebook.metadata["language_info"]["name"]}
     taken: set[str] = set()
     for number, cell in enumerate(notebook.cells):
         for name in ("papermill", "execution"):
