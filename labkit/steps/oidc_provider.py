@@ -1,5 +1,6 @@
 """Step 1: an OIDC provider for the cluster's issuer is registered in IAM."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from labkit import findings
@@ -32,7 +33,9 @@ def ensure(lab: "Lab") -> None:
     try:
         audiences = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn)["ClientIDList"]
     except iam.exceptions.NoSuchEntityException:
-        iam.create_open_id_connect_provider(**wanted, Tags=lab.tags)
+        # Another run of the cluster may be a moment earlier.
+        with suppress(iam.exceptions.EntityAlreadyExistsException):
+            iam.create_open_id_connect_provider(**wanted, Tags=lab.tags)
         return
     if AUDIENCE not in audiences:
         iam.add_client_id_to_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn, ClientID=AUDIENCE)
@@ -61,7 +64,10 @@ def remove(lab: "Lab") -> list[str]:
     lines = []
     for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
         arn = listed["Arn"]
-        tags = iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=arn)["Tags"]
+        try:
+            tags = iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=arn)["Tags"]
+        except iam.exceptions.NoSuchEntityException:
+            continue  # another run has just removed it
         owner = of_tags(lab, tags, same_name=arn == lab.provider_arn)
         if owner in (Owner.THIS_RUN, Owner.NOBODY):
             iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
