@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from labkit.findings import Finding
-from labkit.policy import Decision, MalformedPolicy, Policy, evaluate_trust
+from labkit.policy import Decision, Policy, evaluate_trust
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence
@@ -124,7 +124,7 @@ def refuses(evidence: "Evidence") -> Finding | None:
     if evidence.role is None or any(cause(evidence) for cause in named):
         return None
     decision = decide(evidence, evidence.trust_policy)
-    if decision is None or decision.allowed:
+    if decision.allowed:
         return None
     return _finding(
         evidence,
@@ -166,8 +166,8 @@ CAUSES = (
 )
 
 
-def decide(evidence: "Evidence", document: dict[str, Any], subject: str = "") -> Decision | None:
-    """How STS would decide for the service account's token; None where the document is no trust policy.
+def decide(evidence: "Evidence", document: dict[str, Any], subject: str = "") -> Decision:
+    """How STS would decide for the service account's token.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
     """
@@ -175,10 +175,7 @@ def decide(evidence: "Evidence", document: dict[str, Any], subject: str = "") ->
         f"{evidence.provider_name}:sub": subject or evidence.subject,
         f"{evidence.provider_name}:aud": evidence.audience,
     }
-    try:
-        trust = Policy.parse(document, kind="trust", name=evidence.parameters.role_name)
-    except MalformedPolicy:
-        return None
+    trust = Policy.read(document, kind="trust", name=evidence.parameters.role_name)
     return evaluate_trust(trust, provider_arn=evidence.provider_arn, action=ACTION, context=context)
 
 
@@ -214,8 +211,7 @@ def actions_found(evidence: "Evidence") -> str:
 
 
 def _admits(evidence: "Evidence", subject: str = "") -> bool:
-    decision = decide(evidence, evidence.trust_policy, subject)
-    return decision is not None and decision.allowed
+    return decide(evidence, evidence.trust_policy, subject).allowed
 
 
 def _holds(evidence: "Evidence", operator: str, key: str, values: list[str]) -> bool:
@@ -231,8 +227,7 @@ def _holds(evidence: "Evidence", operator: str, key: str, values: list[str]) -> 
             }
         ],
     }
-    decision = decide(evidence, alone)
-    return decision is not None and decision.allowed
+    return decide(evidence, alone).allowed
 
 
 def _refusing_statement(evidence: "Evidence") -> dict[str, Any] | None:

@@ -82,8 +82,7 @@ def rows(evidence: "Evidence") -> list[Row]:
     """What the check compared."""
     if evidence.role is None:
         return [Row("role", evidence.role_arn, "no such role")]
-    decision = trust_policy.decide(evidence, evidence.trust_policy)
-    admitted = decision is not None and decision.allowed
+    admitted = trust_policy.decide(evidence, evidence.trust_policy).allowed
     issuer, subject = evidence.provider_name, trust_policy.subject_found(evidence)
     wanted_subject = f"StringEquals {issuer}:sub = {evidence.subject}"
     # A policy that is written otherwise, and admits this service account and no stranger, is right too.
