@@ -1,0 +1,58 @@
+"""The notebooks as the tests read them."""
+
+import re
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+NAMES = [path.name for path in PATHS]
+
+
+def read(name: str) -> NotebookNode:
+    """A notebook, valid by its format. Raises `nbformat.ValidationError`."""
+    notebook = nbformat.read(FOLDER / name, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def code(notebook: NotebookNode) -> list[NotebookNode]:
+    """The code cells."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def prose(notebook: NotebookNode) -> str:
+    """All Markdown, a blank line between cells."""
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def fences(notebook: NotebookNode) -> list[str]:
+    """What is in the boxes marked `bash`, in order."""
+    return re.findall(r"^```bash\n(.*?)^```$", prose(notebook), re.MULTILINE | re.DOTALL)
+
+
+def commands(fence: str) -> list[str]:
+    """The commands of a box, each with its continued lines and its here-document."""
+    found: list[str] = []
+    open_until: str | None = None
+    for line in fence.splitlines():
+        continues = bool(found) and (open_until is not None or found[-1].endswith("\\"))
+        if continues:
+            found[-1] += "\n" + line
+        elif line.strip() and not line.startswith("#"):
+            found.append(line)
+        if open_until is not None:
+            open_until = None if line == open_until else open_until
+        elif document := re.search(r"<<'?(\w+)'?$", line):
+            open_until = document[1]
+    return found
+
+
+def printed(cell: NotebookNode) -> str:
+    """All that a code cell's stored outputs hold, in every form that they have."""
+    parts = []
+    for output in cell.outputs:
+        parts += [str(output.get("text", "")), *(str(value) for value in output.get("data", {}).values())]
+    return "\n".join(parts)

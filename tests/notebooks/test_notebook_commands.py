@@ -1,0 +1,57 @@
+"""Every line that a notebook shows for a terminal is run, in order, against one lab that was empty before."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from books import NAMES, commands, fences, read
+
+from labkit.emulator import environment, process
+from labkit.emulator.folder import Folder
+
+# Programs that need more than the lab; their lines are for the reader's own machine.
+NOT_OF_THE_LAB = ("terraform", "papermill", "jupyter", "make")
+REFUSED = re.compile(r"  # refused: (\w+)$")
+
+
+@pytest.fixture(scope="module")
+def terminal(home):
+    """The environment of a terminal after `labkit up`, the first notebook's first cell, and `eval "$(labkit env)"`."""
+    import labkit
+
+    process.stop(Folder(home))
+    process.forget(Folder(home))
+    with labkit.Lab.open() as lab:
+        lab.ready(before="oidc_provider")
+    state = process.State.read(Folder(home))
+    variables = environment.closed(os.environ) | environment.variables(Folder(home), state.endpoint_url, state.region)
+    return variables | {"PATH": environment.with_programs(os.environ["PATH"], Path(sys.executable).parent)}
+
+
+@pytest.mark.kubectl
+@pytest.mark.parametrize("name", [name for name in NAMES if fences(read(name))])
+def test_lines_for_a_terminal_work_in_order(name, terminal, tmp_path):
+    shown = [command for fence in fences(read(name)) for command in commands(fence)]
+    run = [command for command in shown if command.split()[0] not in NOT_OF_THE_LAB]
+    # One shell for all, since variables go from box to box; each command's answer and exit code in files of its own.
+    script = "\n".join(
+        f"{{ {command}\n}} >{number}.out 2>{number}.err </dev/null; echo $? >{number}.code"
+        for number, command in enumerate(run)
+    )
+    work = tmp_path / "work"
+    work.mkdir()
+    subprocess.run(["bash", "-c", script], cwd=work, env=terminal, check=True, timeout=300)
+    for number, command in enumerate(run):
+        code, said = ((work / f"{number}.{part}").read_text().strip() for part in ("code", "err"))
+        if refused := REFUSED.search(command):
+            assert code != "0" and refused[1] in said, f"{command}\nwas to be refused ({refused[1]}): {code} {said}"
+        else:
+            assert code == "0", f"{command}\n{said}"
+
+
+def test_irsa_shows_no_line_for_the_lab():
+    for fence in fences(read("irsa.ipynb")):
+        assert all(command.split()[0] in NOT_OF_THE_LAB for command in commands(fence))

@@ -1,0 +1,146 @@
+"""Every notebook keeps the form that a learner gets used to, and stores outputs that are the same in every run."""
+
+import re
+from itertools import pairwise
+
+import pytest
+from books import FOLDER, NAMES, code, commands, fences, printed, prose, read
+
+from labkit.parameters import Parameters
+
+# What may not be printed: it is secret, or never the same twice.
+UNSTABLE = {
+    "a token": r"eyJ[\w-]{8,}",
+    "an access key": r"\b(AKIA|ASIA)[A-Z2-7]{16}",
+    "a role id": r"\bAROA[A-Z2-7]{12,}",
+    "a port": r"(127\.0\.0\.1|localhost):\d+",
+    "a date": r"\b20[2-9]\d-\d\d-\d\d[T ]\d\d:\d\d",
+    "a session name": r"botocore-session-\d+",
+    "a path": r"/(tmp|home|Users|root|work|private)/|\.venv|\.lab\b|site-packages",
+    "an id": r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",
+    "an address in memory": r"\bat 0x[0-9a-f]+",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_of_the_newest_format_with_the_least_metadata(name):
+    notebook = read(name)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata == {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        assert cell.metadata == ({"tags": ["parameters"]} if cell.id == "parameters" else {}), cell.id
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ids_are_words(name):
+    ids = [cell.id for cell in read(name).cells]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", id) for id in ids), ids
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_short_in_short_cells(name):
+    notebook = read(name)
+    assert 20 <= len(notebook.cells) <= 40
+    lines = {cell.id: len(cell.source.splitlines()) for cell in code(notebook) if cell.id != "parameters"}
+    assert max(lines.values()) <= 12, lines
+    assert sum(count < 5 for count in lines.values()) * 2 >= len(lines), lines
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_says_before_each_cell_what_it_is_for_and_after_it_what_was_seen(name):
+    kinds = [cell.cell_type for cell in read(name).cells]
+    assert kinds[0] == kinds[-1] == "markdown"
+    assert ("code", "code") not in pairwise(kinds)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_screen_tells_what_is_to_be_gained_and_what_is_needed(name):
+    first = read(name).cells[0].source
+    assert re.search(r"^# IAM Roles for Service Accounts \(IRSA\)[,:]", first, re.MULTILINE)
+    gains = first.partition("After this notebook you can\n\n")[2].partition("\n\n")[0].splitlines()
+    assert len(gains) == 3 and all(line.startswith("- ") for line in gains)
+    assert re.search(r"^Time: ~\d+ minutes", first, re.MULTILINE)
+    assert "You need: " in first
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_opens_with_a_list_and_closes_with_its_recap(name):
+    notebook = read(name)
+    plan, recap = notebook.cells[1].source, notebook.cells[-1].source
+    numbered = re.compile(r"^(\d)\. ", re.MULTILINE)
+    assert "What we will do" in plan and "## Recap" in recap
+    assert numbered.findall(plan) == numbered.findall(recap.partition("## Recap")[2])
+
+
+def test_each_names_the_one_before_and_the_one_after():
+    for position, name in enumerate(NAMES):
+        before, after = NAMES[max(position - 1, 0) : position], NAMES[position + 1 : position + 2]
+        first, *_, last = read(name).cells
+        for bar in (first.source.splitlines()[0], last.source.splitlines()[-1]):
+            assert re.findall(r"\]\(([^)#]+)", bar) == [*before, "../README.md", *after], name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_to_files_of_the_project_resolve(name):
+    for link in re.findall(r"\]\((?!https://)([^)]+)\)", prose(read(name))):
+        path, _, anchor = link.partition("#")
+        target = (FOLDER / path).resolve() if path else FOLDER / name
+        assert target.is_file(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings], link
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_those_of_the_lab(name):
+    (cell,) = [cell for cell in read(name).cells if "parameters" in cell.metadata.get("tags", [])]
+    lines = [f'{n}: str = "{f.default}"  # {f.description}' for n, f in Parameters.model_fields.items()]
+    assert cell.source.splitlines() == lines
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_takes_its_step_with_the_real_clients(name):
+    sources = "\n".join(cell.source for cell in code(read(name)))
+    assert "labkit.Lab.open(**labkit.parameters())" in sources
+    assert "lab.ready(" in sources
+    assert "lab.aws.client(" in sources or "CoreV1Api(lab.kubernetes)" in sources
+    assert "lab.check(" in sources
+    for hidden in (".ensure(", "lab.parameters.target", "lab.connection"):
+        assert hidden not in sources
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_stored_in_order_and_without_error(name):
+    cells = code(read(name))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert outputs
+    assert all(output.output_type != "error" and output.get("name") != "stderr" for output in outputs)
+    assert "widget-view" not in str(outputs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_hold_nothing_secret_and_nothing_that_changes(name):
+    for cell in code(read(name)):
+        for what, pattern in UNSTABLE.items():
+            assert not re.search(pattern, printed(cell)), f"{what} in the output of {cell.id}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shows_the_working_form_of_what_readers_copy_wrong(name):
+    for fence in fences(read(name)):
+        for command in commands(fence):
+            assert not command.rstrip().endswith("\\"), command
+            assert not re.search(r"(?<![\w-])-(role-name|assume-role-policy-document|policy-arn)\b", command), command
+            assert not re.search(r"kubectl apply (?!-)", command), command
+
+
+def test_says_of_each_slip_once_that_it_goes_around():
+    everything = "\n".join(prose(read(name)) for name in NAMES)
+    for slip in ("`-role-name`", "`-assume-role-policy-document`", "`-policy-arn`", "`kubectl apply pod.yaml`"):
+        assert everything.count(slip) == 1, slip
+    assert len(re.findall(r"backslash after (its|the) last line", everything)) == 1

@@ -1,0 +1,81 @@
+"""A notebook prints what it stores: alone from an empty lab, once more, and out of order. A broken step fails."""
+
+import nbformat
+import pytest
+from books import FOLDER, NAMES, code, read
+
+import labkit
+from labkit.emulator import process
+from labkit.emulator.folder import Folder
+from labkit.runs import RunFailed, normalize
+
+
+@pytest.fixture
+def empty_lab(home):
+    """No server, and nothing of what an earlier one kept."""
+    process.stop(Folder(home))
+    process.forget(Folder(home))
+
+
+def executed(name, tmp_path, **parameters):
+    """The text of the notebook after a run, as it would be stored."""
+    output = tmp_path / name
+    labkit.run(FOLDER / name, output, parameters)
+    return output.read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_alone_from_an_empty_lab_and_again_it_prints_what_is_stored(name, empty_lab, tmp_path):
+    stored = nbformat.writes(normalize(read(name))).rstrip()
+    first = executed(name, tmp_path).rstrip()
+    assert outputs(first) == outputs(stored)
+    assert executed(name, tmp_path).rstrip() == first
+
+
+def test_out_of_order_they_print_what_is_stored(empty_lab, tmp_path):
+    for name in (
+        "05-verify.ipynb",
+        "02-iam-role.ipynb",
+        "00-the-problem.ipynb",
+        "irsa.ipynb",
+        "03-service-account.ipynb",
+    ):
+        assert outputs(executed(name, tmp_path)) == outputs(nbformat.writes(read(name))), name
+
+
+@pytest.mark.parametrize(
+    ("broken", "by", "code"),
+    [
+        (
+            "iam-role",
+            ("role_name, PolicyArn=policy_arn", "role_name, PolicyArn='arn:aws:iam::aws:policy/None'"),
+            "NoSuch",
+        ),
+        ("trust-policy", (":aud", ":azp"), "trust-policy"),
+        ("service-account", ("eks.amazonaws.com/role-arn", "eks.amazon.com/role-arn"), "annotation-key-typo"),
+        ("pod", ('"serviceAccountName": service_account, ', ""), "pod-uses-another-service-account"),
+    ],
+)
+def test_a_broken_step_fails_the_run_and_names_the_cause(broken, by, code, home, tmp_path):
+    notebook = read("irsa.ipynb")
+    (cell,) = [cell for cell in notebook.cells if cell.id == broken]
+    assert by[0] in cell.source
+    cell.source = cell.source.replace(*by)
+    nbformat.write(notebook, tmp_path / "broken.ipynb")
+    with pytest.raises(RunFailed, match=code):
+        labkit.run(tmp_path / "broken.ipynb", tmp_path / "out.ipynb")
+    assert (tmp_path / "out.ipynb").is_file()
+
+
+def test_another_cluster_and_role_run_beside_the_first(home, tmp_path):
+    for parameters in ({}, {"cluster": "green", "role_name": "reader"}, {"role_name": "reader-2"}):
+        run = labkit.run(FOLDER / "irsa.ipynb", tmp_path / "out.ipynb", parameters)
+        assert run.ok
+        role = parameters.get("role_name", "my-role")
+        assert [f":assumed-role/{role}/" in answer["answer"] for answer in run.answers] == [True, False]
+        assert "irsa-lab" in run.answers[1]["answer"]
+
+
+def outputs(text):
+    """The outputs of each code cell."""
+    return [(cell.id, cell.outputs) for cell in code(nbformat.reads(text, as_version=4))]
