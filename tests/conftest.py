@@ -9,7 +9,7 @@ import pytest
 # What a test may need beside Python, who brings it, and how to install it.
 PROGRAMS = {
     "kubectl": ("kubectl", "apt-get install kubectl   (or: brew install kubernetes-cli)"),
-    "browser": ("chromium", "apt-get install chromium   (or: brew install --cask chromium)"),
+    "browser": ("chromedriver", "apt-get install chromium-driver   (or: brew install --cask chromium chromedriver)"),
     "network": ("ip", "apt-get install iproute2 util-linux   (Linux only)"),
     "node": ("node", "apt-get install nodejs npm   (or: brew install node)"),
 }
