@@ -1,0 +1,24 @@
+"""Notebooks that are compared side by side have a lab each: every worker of pytest-xdist has its own, and ends it."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        # A kernel inherits the worker's environment.
+        os.environ["LABKIT_HOME"] = str(Path(tempfile.mkdtemp(prefix="labkit-")) / ".lab")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        from labkit.emulator import process
+        from labkit.emulator.folder import Folder
+
+        home = Path(os.environ["LABKIT_HOME"])
+        process.stop(Folder(home))
+        shutil.rmtree(home.parent, ignore_errors=True)
