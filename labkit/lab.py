@@ -126,12 +126,13 @@ class Lab:
         """Prepares for a step, and prints a line that says so.
 
         Args:
-            before: the earlier steps are made, and this one and the later ones are taken away: the step is yours.
+            before: the earlier steps are made, and this one and the later ones are taken away: the step is yours. On a
+                cluster of the lab's own that includes another run's service account and pod of these names.
             through: the steps up to this one are made, and the later ones stay as they are.
 
         Raises:
             UnknownName: there is no such step.
-            LabError: a step could not be made.
+            LabError: a step could not be made, or another run has the name and keeps it.
         """
         if bool(before) == bool(through):
             raise LabError(
@@ -140,10 +141,14 @@ class Lab:
                 next='lab.ready(before="iam_role")',
             )
         made = steps.before(before) if before else steps.through(through)
+        took: list[str] = []
         left: list[str] = []
         with _answering():
             bucket.ensure(self)
             if before:
+                for name in steps.ORDER[len(made) :]:
+                    if name in steps.NAMED:
+                        took += steps.step(name).make_way(self)
                 left = [line for line in self._remove(steps.ORDER[len(made) :]) if line.startswith("left alone")]
             for name in made:
                 if name in steps.MADE:
@@ -151,7 +156,7 @@ class Lab:
         titles = [steps.step(name).TITLE for name in made if name in steps.MADE]
         done = f"{_listed(titles)} {'is' if len(titles) == 1 else 'are'} there" if titles else "nothing is made yet"
         print(f"Ready: {done}." if through else f"Ready for {steps.step(before).TITLE}: {done}.")
-        for line in left:
+        for line in [*took, *left]:
             print(line)
 
     def remove(self) -> None:

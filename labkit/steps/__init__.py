@@ -11,6 +11,8 @@ from labkit.errors import UnknownName
 
 ORDER = ("oidc_provider", "iam_role", "service_account", "pod", "credentials")
 MADE = ORDER[:-1]
+# What bears a name of the parameters, which another run may have given already: these have `make_way(lab)`, too.
+NAMED = MADE[1:]
 
 
 def step(name: str) -> ModuleType:

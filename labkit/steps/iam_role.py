@@ -131,6 +131,19 @@ def remove(lab: "Lab") -> list[str]:
     return lines
 
 
+def make_way(lab: "Lab") -> list[str]:
+    """Raises `RoleOfAnotherRun` where the role's name is another's: it is never taken over. Returns no line."""
+    iam = lab.aws.client("iam")
+    try:
+        present = iam.get_role(RoleName=lab.parameters.role_name)["Role"]
+    except iam.exceptions.NoSuchEntityException:
+        return []
+    owner = of_tags(lab, present.get("Tags", []), same_name=True)
+    if owner in (Owner.ANOTHER_RUN, Owner.UNTAGGED):
+        raise _not_ours(lab, present, owner)
+    return []
+
+
 def _set_policies(iam: Any, role_name: str, wanted: list[str]) -> None:
     """Leaves exactly these managed policies on the role, and none that is written into it."""
     attached = iam.list_attached_role_policies(RoleName=role_name)["AttachedPolicies"]

@@ -119,6 +119,28 @@ def remove(lab: "Lab") -> list[str]:
     return lines
 
 
+def make_way(lab: "Lab") -> list[str]:
+    """Takes away another run's pod of this name, where one name is one thing; a line says so.
+
+    Raises `NotThisRuns` elsewhere.
+    """
+    from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+
+    namespace = lab.parameters.namespace
+    try:
+        present = CoreV1Api(lab.kubernetes).read_namespaced_pod(NAME, namespace)
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        return []
+    refuse_another_runs(lab, present.metadata, f"pod {NAME}")
+    if of_labels(lab, present.metadata.labels, same_name=True) is not Owner.ANOTHER_RUN:
+        return []
+    delete(lab, NAME, namespace)
+    return [f"removed pod {namespace}/{NAME}: it bore the tag of another run, and this run's name"]
+
+
 def delete(lab: "Lab", name: str, namespace: str) -> None:
     """Deletes a pod and returns when it is gone."""
     from kubernetes.client import CoreV1Api

@@ -127,6 +127,29 @@ def remove(lab: "Lab") -> list[str]:
     return lines
 
 
+def make_way(lab: "Lab") -> list[str]:
+    """Takes away another run's service account of this name, where one name is one thing; a line says so.
+
+    Raises `NotThisRuns` elsewhere.
+    """
+    from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+
+    core = CoreV1Api(lab.kubernetes)
+    name, namespace = lab.parameters.service_account, lab.parameters.namespace
+    try:
+        present = core.read_namespaced_service_account(name, namespace)
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        return []
+    refuse_another_runs(lab, present.metadata, f"service account {name}")
+    if of_labels(lab, present.metadata.labels, same_name=True) is not Owner.ANOTHER_RUN:
+        return []
+    core.delete_namespaced_service_account(name, namespace)
+    return [f"removed service account {namespace}/{name}: it bore the tag of another run, and this run's name"]
+
+
 def refuse_another_runs(lab: "Lab", metadata: Any, thing: str) -> None:
     """Raises `NotThisRuns` where taking over what another made could cost somebody their work."""
     owner = of_labels(lab, metadata.labels, same_name=True)

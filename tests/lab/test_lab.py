@@ -186,6 +186,25 @@ def test_a_role_of_another_run_is_never_taken_over(lab, iam):
     assert lab.check("oidc_provider")
 
 
+def test_before_a_step_the_name_of_another_run_s_role_is_refused_and_its_service_account_makes_way(lab, iam, capsys):
+    lab.ready(through="pod")
+    refused = pytest.raises(RoleOfAnotherRun, match="role-belongs-to-another-run")
+    with Lab.open(cluster="lab-tests", namespace="team-b") as other, refused:
+        other.ready(before="oidc_provider")
+    assert lab.check("pod")
+    with Lab.open(cluster="lab-tests", role_name="another") as other:
+        capsys.readouterr()
+        other.ready(before="service_account")
+        assert capsys.readouterr().out.splitlines()[1:] == [
+            f"removed {thing}: it bore the tag of another run, and this run's name"
+            for thing in ("service account default/my-service-account", "pod default/my-pod")
+        ]
+        other.ready(through="pod")
+        assert other.check("credentials")
+        other.remove()
+    assert lab.check("iam_role")
+
+
 def test_removing_takes_what_bears_the_tag_whoever_made_it_and_says_what_it_left(lab, iam, core, capsys):
     lab.ready(through="pod")
     trust = json.dumps(iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"])
