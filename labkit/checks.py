@@ -1,7 +1,7 @@
 """The report of a check: what was checked, what was expected beside what was found, and what repairs it."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
@@ -28,12 +28,14 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Check:
-    """What the check of a step found. It is true where nothing is wrong; notebooks show it as a table."""
+    """What the check of a step found. It is true where nothing is wrong; notebooks show it as a table and a button."""
 
     step: str
     title: str
     rows: Sequence[Row]
     findings: Sequence[Finding]
+    again: Callable[[], "Check"] | None = field(default=None, compare=False)
+    """Reads the live lab once more; with it, a running notebook shows a button that does."""
 
     @property
     def ok(self) -> bool:
@@ -80,7 +82,13 @@ class Check:
         }
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/plain": repr(self), "text/html": self._repr_html_(), MIME: self.as_json()}
+        bundle = {"text/plain": repr(self), "text/html": self._repr_html_(), MIME: self.as_json()}
+        if (again := self.again) is None:
+            return bundle
+        from labkit.widgets import live
+
+        label = f"Check {self.title} again"
+        return bundle | live.view(self._repr_html_(), lambda: again()._repr_html_(), label)
 
 
 def as_text(finding: Finding) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from labkit.doctor import Diagnosis
     from labkit.trail import Calls
+    from labkit.widgets.journey import Journey
+    from labkit.widgets.token import TokenView
 
 CAPABILITIES = {
     "clock": "a clock of its own that can be moved",
@@ -34,6 +36,7 @@ class Lab:
     def __init__(self, parameters: Parameters, connection: targets.Connection):
         self.parameters = parameters
         self.connection = connection
+        self._right: set[str] = set()  # the steps that were checked, and right
         self._seen = len(connection.trail()) if connection.trail else 0
 
     @classmethod
@@ -182,7 +185,31 @@ class Lab:
         """The report of a step: what was checked, expected beside found. Raises `UnknownName`."""
         module, evidence = steps.step(step), self.evidence()
         with _answering():
-            return Check(step, module.TITLE, module.rows(evidence), module.check(evidence))
+            check = Check(step, module.TITLE, module.rows(evidence), module.check(evidence), lambda: self.check(step))
+        (self._right.add if check else self._right.discard)(step)
+        return check
+
+    def journey(self) -> "Journey":
+        """How far each of the five steps is: not there, there, checked and right (by you, in this notebook), broken."""
+        from labkit.widgets import journey
+
+        with _answering():
+            return journey.read(self.evidence(), self._right, self.journey)
+
+    def token(self, token: str) -> "TokenView":
+        """A token's claims beside what the provider and the role's trust policy want; nothing secret is shown.
+
+        Raises `LabError` where the text is no token.
+        """
+        from labkit.widgets import token as tokens
+
+        claims = tokens.parse(token)
+
+        def compared() -> "TokenView":
+            with _answering():
+                return tokens.read(claims, self.evidence(), compared)
+
+        return compared()
 
     def diagnose(self) -> "Diagnosis":
         """What is wrong between the pod and its role, and the commands that repair it."""

@@ -1,0 +1,98 @@
+"""The widget of a report: a button that reads the live lab again, and the report in place.
+
+Nothing here is imported before something is displayed in a running notebook.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Callable
+from html import escape
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from labkit.checks import RIGHT, WARNING, WRONG
+from labkit.errors import LabError
+from labkit.showing import stable
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+# A code host drops classes and styles, so the reports are made without: here the words get their colours.
+COLOURS = {
+    RIGHT: "right",
+    WRONG: "wrong",
+    WARNING: "warning",
+    "✓ checked and right": "right",
+    "● there": "there",
+    "✗ broken": "wrong",
+    "○ not there": "missing",
+}
+_WORDS = "|".join(re.escape(word) for word in COLOURS)
+_STATE = re.compile(rf"(?:(?<=<td>)(?P<cell>{_WORDS})(?=</td>))|(?:(?<=<strong>)(?P<headline>{_WORDS})(?=:))")
+
+
+def view(html: str, again: Callable[[], str], label: str) -> dict[str, Any]:
+    """Returns what a notebook draws the widget from, for a MIME bundle; nothing outside a running notebook.
+
+    Args:
+        html: the report, as it is now.
+        again: reads the live lab and returns the report anew.
+        label: what the button says.
+
+    https://ipywidgets.readthedocs.io/en/stable/
+    """
+    if not _in_kernel():
+        return {}
+    bundle = panel(html, again, label)._repr_mimebundle_()
+    return {VIEW: bundle[VIEW]}
+
+
+def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
+    """Returns the widget itself: the report, and below it the button and what pressing it came to."""
+    import ipywidgets
+
+    report = ipywidgets.HTML(_styled(html))
+    button = ipywidgets.Button(description=label, layout=ipywidgets.Layout(width="auto"))
+    said = ipywidgets.HTML(_said("Read", ""))
+
+    def press(_: "ipywidgets.Button") -> None:
+        before = report.value
+        try:
+            report.value = _styled(again())
+            came_to = "nothing has changed" if report.value == before else "it has changed"
+        except Exception as error:  # what a callback raises would be lost in the browser's log
+            name = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
+            report.value = _styled(f'<pre role="alert">{WRONG}: {escape(name + stable(str(error)))}</pre>')
+            came_to = "it failed"
+        said.value = _said("Read again", came_to)
+
+    button.on_click(press)
+    below = ipywidgets.HBox([button, said])
+    below.add_class("labkit-below")
+    whole = ipywidgets.VBox([report, below])
+    whole.add_class("labkit")
+    return whole
+
+
+def _said(what: str, came_to: str) -> str:
+    text = f"{what} at {time.strftime('%H:%M:%S')}{came_to and ': ' + came_to}."
+    return f'<span role="status">{text}</span>'
+
+
+def _styled(html: str) -> str:
+    style = files("labkit.widgets").joinpath("live.css").read_text(encoding="utf-8")
+    return f'<style>{style}</style><div class="labkit-report">{coloured(html)}</div>'
+
+
+def coloured(html: str) -> str:
+    """The report with a class at each word that tells a state."""
+    return _STATE.sub(lambda found: f'<span class="labkit-state labkit-{COLOURS[found[0]]}">{found[0]}</span>', html)
+
+
+def _in_kernel() -> bool:
+    # A terminal's IPython has no kernel, and plain Python has not even imported IPython.
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return getattr(shell, "kernel", None) is not None

@@ -1,0 +1,142 @@
+"""The token view: a token's claims beside the fields of the provider and the trust policy that want them.
+
+The token itself is not kept, and neither it nor its signature is ever shown: who holds it is the service account.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from labkit.checks import RIGHT, WRONG
+from labkit.errors import LabError
+from labkit.policy import Policy, evaluate_trust
+from labkit.showing import stable
+from labkit.tokens import Claims, Comparison, NotAToken, compare
+
+if TYPE_CHECKING:
+    from labkit.evidence import Evidence
+
+SIGNATURE = "The signature is not looked at here: STS verifies it, with the key that the issuer publishes."
+TRUST_POLICY = "trust policy"
+NONE = "(none)"
+
+
+@dataclass(frozen=True, repr=False)
+class TokenView:
+    """What of a token is compared with what, in the order in which STS looks; true where all of it would be accepted.
+
+    The stored renderings name dates (`<date>`), so that they are the same in every run; the widget shows them.
+    """
+
+    claims: Claims
+    role_name: str
+    rows: Sequence[Comparison]
+    refusal: str
+    """Why the trust policy, as a whole, does not admit the token; empty where it does."""
+    again: Callable[[], "TokenView"]
+    """Compares the same claims with the live provider and trust policy once more."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether provider and trust policy would both accept the token, if its signature is genuine."""
+        # Of a trust policy with several statements, one is enough.
+        return not self.refusal and all(row.matches for row in self.rows if not row.where.startswith(TRUST_POLICY))
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    @property
+    def _headline(self) -> tuple[str, str]:
+        accept = "and the trust policy of {} accept" if self.ok else "or the trust policy of {} refuses"
+        return RIGHT if self.ok else WRONG, f"the provider {accept.format(self.role_name)} this token"
+
+    @property
+    def _refused(self) -> str:
+        """Why the trust policy refuses, where no row tells it."""
+        told = any(row.where.startswith(TRUST_POLICY) and not row.matches for row in self.rows)
+        return "" if told or not self.refusal else f"AccessDenied: {self.refusal}."
+
+    @property
+    def _about(self) -> str:
+        """Whom the token speaks of, in the cluster's own words: namespace, service account, pod, node."""
+        names = {"namespace": self.claims.kubernetes.get("namespace")}
+        for kind in ("serviceaccount", "pod", "node"):
+            thing = self.claims.kubernetes.get(kind)
+            names[kind] = thing.get("name") if isinstance(thing, dict) else None
+        return ", ".join(f"{kind} {name}" for kind, name in names.items() if isinstance(name, str))
+
+    def __repr__(self) -> str:
+        mark, said = self._headline
+        lines = [f"{mark}: {said}"]
+        for row in self.rows:
+            lines += [
+                f"  {RIGHT if row.matches else WRONG}  {row.field}  ({row.where})",
+                f"           in the token  {stable(row.found) or NONE}",
+                f"           wanted        {stable(row.wanted) or NONE}",
+            ]
+        if self._refused:
+            lines.append(stable(self._refused))
+        if self._about:
+            lines.append(f"The claim kubernetes.io, which nobody compares: {self._about}.")
+        return "\n".join([*lines, SIGNATURE])
+
+    def _repr_html_(self) -> str:
+        return self._html(stable)
+
+    def _html(self, shown: Callable[[str], str]) -> str:
+        mark, said = self._headline
+        rows = "".join(
+            f"<tr><td>{RIGHT if row.matches else WRONG}</td><td><code>{escape(row.field)}</code></td>"
+            f"<td><code>{escape(shown(row.found) or NONE)}</code></td>"
+            f"<td><code>{escape(shown(row.wanted) or NONE)}</code></td><td>{escape(row.where)}</td></tr>"
+            for row in self.rows
+        )
+        refused = f"{escape(shown(self._refused))}<br>" if self._refused else ""
+        about = (
+            f"The claim <code>kubernetes.io</code>, which nobody compares: {escape(self._about)}.<br>"
+            if self._about
+            else ""
+        )
+        return (
+            f"<p><strong>{mark}: {escape(said)}</strong></p>"
+            "<table><tr><th></th><th>claim</th><th>in the token</th><th>wanted</th><th>by</th></tr>"
+            f"{rows}</table><p>{refused}{about}{SIGNATURE}</p>"
+        )
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from labkit.widgets import live
+
+        widget = live.view(self._html(str), lambda: self.again()._html(str), "Compare again")
+        return {"text/plain": repr(self), "text/html": self._repr_html_(), **widget}
+
+
+def parse(token: str) -> Claims:
+    """The claims of a token. Raises `LabError`, in which nothing of the text is repeated."""
+    try:
+        return Claims.parse(token.strip() if isinstance(token, str) else token)
+    except NotAToken as error:
+        raise LabError(
+            f"This is no web identity token: {error}.",
+            where="lab.token",
+            next="give it what is in the file that AWS_WEB_IDENTITY_TOKEN_FILE names in the pod",
+        ) from None
+
+
+def read(claims: Claims, evidence: "Evidence", again: Callable[[], TokenView]) -> TokenView:
+    """The claims beside the provider and the trust policy, as the live lab has them now."""
+    name, provider, clock = evidence.parameters.role_name, evidence.provider, evidence.connection.clock
+    trust = Policy.read(evidence.trust_policy, kind="trust", name=name) if evidence.role else None
+    rows = compare(
+        claims,
+        provider["Url"] if provider else None,
+        provider["ClientIDList"] if provider else [],
+        trust,
+        evidence.provider_arn,
+        now=clock.now() if clock else time.time(),
+    )
+    if trust is None:
+        return TokenView(claims, name, rows, f"there is no role {name}", again)
+    decision = evaluate_trust(trust, provider_arn=evidence.provider_arn, context=claims.context())
+    return TokenView(claims, name, rows, "" if decision.allowed else decision.reason, again)
