@@ -368,14 +368,11 @@ def test_moto_s_own_api_and_headers_are_not_reachable(aws, irsa):
                 signer = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
                 signer(ADMINISTRATOR_CREDENTIALS, service, REGION).add_auth(request)
                 assert client.post(path, headers=dict(request.headers)).status_code >= 400
-    assert irsa.iam.get_role(RoleName="my-role")
-    eks = aws.new_client("eks", ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
-    eks.meta.events.register(
-        "before-sign.eks.*", lambda request, **_: request.headers.add_header("x-moto-account-id", "210987654321")
-    )
-    assert eks.list_clusters()["clusters"] == []
-    role = f"arn:aws:iam::{ACCOUNT}:role/eks"
-    assert ACCOUNT in eks.create_cluster(name="blue", roleArn=role, resourcesVpcConfig={})["cluster"]["arn"]
+    # In another account's IAM, where the header would lead, there is no such role.
+    iam = aws.new_client("iam", ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
+    elsewhere = {"x-moto-account-id": "210987654321"}
+    iam.meta.events.register("before-call.iam", lambda params, **_: params["headers"].update(elsewhere))
+    assert iam.get_role(RoleName="my-role")["Role"]["Arn"] == irsa.role_arn
 
 
 @pytest.mark.parametrize(
