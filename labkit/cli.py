@@ -51,7 +51,7 @@ def up(cluster: ClusterOption = "blue", as_json: JsonOption = False) -> None:
     parameters = Parameters.checked(cluster=cluster)
     folder = Folder.find()
     state = process.start(folder)
-    moto.ensure_cluster(state, parameters.cluster)
+    moto.ensure_cluster(moto.session(state, state.region), parameters.cluster, state.account_id)
     note = state.note
     state = process.State.read(folder) or state
     if as_json:

@@ -19,11 +19,14 @@ from labkit.emulator.certificates import Certificate
 from labkit.emulator.kubernetes import images
 from labkit.emulator.kubernetes.api import ApiServer
 from labkit.emulator.kubernetes.node import Node
+from labkit.emulator.process import context
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
 
 if TYPE_CHECKING:
     from labkit.emulator.server import Server
 
+ACCOUNT_ID = "123456789012"
+REGION = "us-east-1"  # the lab's own; clusters may be in any
 KUBERNETES_VERSION = "1.36"
 # https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryReadOnly")
@@ -34,37 +37,33 @@ NODE_TRUST = {
 
 
 class Clusters:
-    """The clusters that ``eks:CreateCluster`` made, as the gate asks for them."""
+    """The clusters that ``eks:CreateCluster`` made, by their contexts in the kubeconfig, as the gate asks for them."""
 
     def __init__(self, server: "Server"):
         self.server = server
         self.running: dict[str, Cluster] = {}
 
-    async def create(self, name: str, request: dict[str, Any]) -> ClusterFacts:
+    async def create(self, region: str, name: str, request: dict[str, Any]) -> ClusterFacts:
         """Brings a cluster up; returns when its API server, webhook and node answer."""
-        cluster = Cluster(name, self.server)
+        cluster = Cluster(region, name, self.server)
         try:
             await cluster.start(request)
         except BaseException:
             await cluster.stop()
             raise
-        self.running[name] = cluster
+        self.running[cluster.context] = cluster
         self._tell_clients()
         return cluster.facts
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, region: str, name: str) -> None:
         """Ends a cluster and every process of its pods."""
-        await self.running.pop(name).stop()
+        await self.running.pop(context(name, region, REGION)).stop()
         self._tell_clients()
 
-    def get(self, name: str) -> ClusterFacts | None:
+    def get(self, region: str, name: str) -> ClusterFacts | None:
         """The facts of a running cluster."""
-        cluster = self.running.get(name)
+        cluster = self.running.get(context(name, region, REGION))
         return cluster.facts if cluster else None
-
-    def names(self) -> list[str]:
-        """The names of the running clusters."""
-        return sorted(self.running)
 
     async def stop(self) -> None:
         """Ends every cluster."""
@@ -79,8 +78,8 @@ class Clusters:
         config = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": cluster.name, "cluster": cluster.kubeconfig_cluster()} for cluster in clusters],
-            "users": [{"name": cluster.name, "user": cluster.kubeconfig_user()} for cluster in clusters],
+            "clusters": [{"name": cluster.context, "cluster": cluster.kubeconfig_cluster()} for cluster in clusters],
+            "users": [{"name": cluster.context, "user": cluster.kubeconfig_user()} for cluster in clusters],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name}} for name in self.running],
             "current-context": next(reversed(self.running), ""),
         }
@@ -104,10 +103,12 @@ class Clusters:
 class Cluster:
     """One cluster: CA, signing key, issuer, API server, webhook, node and the node's role."""
 
-    def __init__(self, name: str, server: "Server"):
+    def __init__(self, region: str, name: str, server: "Server"):
+        self.region = region
         self.name = name
+        self.context = context(name, region, REGION)
         self.server = server
-        self.keys = f"clusters/{name}"
+        self.keys = f"clusters/{self.context}"
         self.node_name = f"{name}-node-1"
         self.endings: list[Callable[[], Awaitable[None]]] = []
 
@@ -116,13 +117,14 @@ class Cluster:
         gate, folder = self.server.gate, self.server.folder
         self.authority = folder.named_authority(f"{self.keys}/ca", "kubernetes")
         self.administrator = self._client("kubernetes-admin", "system:masters")
-        serial = self.server.identifiers.serial("issuer", self.name)
-        issuer_path = "/id/" + self.server.identifiers.hex("issuer", f"{self.name}/{serial}")
-        issuer = f"https://oidc.eks.{gate.region}.amazonaws.com{issuer_path}"
+        serial = self.server.identifiers.serial("issuer", self.context)
+        issuer_path = "/id/" + self.server.identifiers.hex("issuer", f"{self.context}/{serial}")
+        await self.server.listen_as_issuer(self.region)
+        issuer = f"https://oidc.eks.{self.region}.amazonaws.com{issuer_path}"
         await self._start_api_server(issuer, issuer_path)
         self.facts = ClusterFacts(
             name=self.name,
-            arn=f"arn:aws:eks:{gate.region}:{gate.account_id}:cluster/{self.name}",
+            arn=f"arn:aws:eks:{self.region}:{gate.account_id}:cluster/{self.name}",
             endpoint=self.api_url,
             certificate_authority_pem=self.authority.certificate_pem,
             issuer=issuer,
@@ -151,7 +153,7 @@ class Cluster:
         }
 
     async def _start_api_server(self, issuer: str, issuer_path: str) -> None:
-        port_socket = self.server.ports.bind(f"{self.name}/api")
+        port_socket = self.server.ports.bind(f"{self.context}/api")
         address = f"127.0.0.1:{port_socket.getsockname()[1]}"
         self.api_url = f"https://{address}"
         api_server = ApiServer(
@@ -185,8 +187,8 @@ class Cluster:
         accounts = Accounts(client)
         await accounts.start()
         listener = await self.server.listen(
-            self.server.ports.bind(f"{self.name}/webhook"),
-            WebhookServer(accounts, region=self.server.gate.region),
+            self.server.ports.bind(f"{self.context}/webhook"),
+            WebhookServer(accounts, region=self.region),
             certificate=self.authority.issue("pod-identity-webhook", ips=["127.0.0.1"]),
         )
         self.endings += [client.aclose, accounts.stop, lambda: self.server.close(listener)]
@@ -199,30 +201,30 @@ class Cluster:
 
     async def _start_node(self) -> None:
         server, gate = self.server, self.server.gate
-        instance_id = "i-0" + server.identifiers.hex("instance", self.node_name, 16).lower()
-        zone = f"{gate.region}a"
+        instance_id = "i-0" + server.identifiers.hex("instance", f"{self.context}-node-1", 16).lower()
+        zone = f"{self.region}a"
         policies = [f"arn:aws:iam::aws:policy/{policy}" for policy in NODE_POLICIES]
         role_arn = await gate.ensure_role(f"{self.name}-node-role", NODE_TRUST, policies)
-        server.metadata.register(self.node_name, role_arn, instance_id, gate.region, zone)
+        server.metadata.register(self.context, role_arn, instance_id, self.region, zone)
         self.node = Node(
             name=self.node_name,
             api_url=self.api_url,
             ca_pem=self.authority.certificate_pem,
             client=self._client(f"system:node:{self.node_name}", "system:nodes"),
-            kubelet_socket=server.ports.bind(f"{self.name}/kubelet"),
+            kubelet_socket=server.ports.bind(f"{self.context}/kubelet"),
             kubelet_certificate=self.authority.issue(self.node_name, dns=["localhost"], ips=["127.0.0.1"]),
-            folder=server.folder.pods / self.name,
+            folder=server.folder.pods / self.context,
             clock_file=server.folder.clock.file,
             environment={
                 "AWS_ENDPOINT_URL": server.state.endpoint_url,
                 # The AWS CLI 2 asks the metadata service for the region, and CLI 1 does not.
-                "AWS_DEFAULT_REGION": gate.region,
-                "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{server.state.metadata_url}/{self.node_name}/",
+                "AWS_DEFAULT_REGION": self.region,
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{server.state.metadata_url}/{self.context}/",
                 "NO_PROXY": "127.0.0.1,localhost",
                 "no_proxy": "127.0.0.1,localhost",
             },
             images=images.of_this_environment(),
-            labels={"topology.kubernetes.io/region": gate.region, "topology.kubernetes.io/zone": zone},
+            labels={"topology.kubernetes.io/region": self.region, "topology.kubernetes.io/zone": zone},
         )
         await self.node.start()
         self.endings.append(self.node.stop)

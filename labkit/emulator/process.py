@@ -28,12 +28,14 @@ class State:
     access_key_id: str
     secret_access_key: str
     metadata_url: str
-    issuer_address: tuple[str, int]
+    issuers: dict[str, int]
+    """The issuers' host names, and the loopback port that each listens on."""
     ca_file: Path
     kubeconfig: Path
     mounts: str = ""
     pod_clock: bool = False
     clusters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Issuer and endpoint of each cluster, by the name of its context in the kubeconfig."""
     notes: list[str] = field(default_factory=list)
     ended: str = ""
     note: str | None = None
@@ -49,11 +51,14 @@ class State:
         return cls(
             **{
                 **content,
-                "issuer_address": tuple(state.issuer_address),
                 "ca_file": Path(state.ca_file),
                 "kubeconfig": Path(state.kubeconfig),
             }
         )
+
+    def context(self, cluster: str, region: str) -> str:
+        """What the cluster is called in the kubeconfig: its name, with its region where that is not the lab's own."""
+        return context(cluster, region, self.region)
 
     def write(self, folder: Folder) -> None:
         """Keeps the state for the clients."""
@@ -64,6 +69,11 @@ class State:
     def noting(self, note: str | None) -> "State":
         """The same state with what there is to say to the one who asked for the lab."""
         return State(**{**asdict(self), "note": note})
+
+
+def context(cluster: str, region: str, own_region: str) -> str:
+    """See `State.context`; no cluster's name has an @ in it."""
+    return cluster if region == own_region else f"{cluster}@{region}"
 
 
 def start(folder: Folder) -> State:

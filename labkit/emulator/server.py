@@ -17,15 +17,13 @@ from labkit.emulator.aws.gate import Gate
 from labkit.emulator.aws.metadata import Metadata
 from labkit.emulator.aws.sessions import Keys
 from labkit.emulator.aws.trail import Trail
-from labkit.emulator.cluster import Clusters
+from labkit.emulator.cluster import ACCOUNT_ID, REGION, Clusters
 from labkit.emulator.folder import Folder
 from labkit.emulator.identifiers import Identifiers
 from labkit.emulator.kubernetes.issuer import Issuer
 from labkit.emulator.listener import Listener, Scope, bind
 from labkit.emulator.process import State
 
-ACCOUNT_ID = "123456789012"
-REGION = "us-east-1"
 LOOPBACK = {"127.0.0.1", "localhost"}
 IDLE_SECONDS = 8 * 3600
 
@@ -67,7 +65,7 @@ class Server:
         await asyncio.gather(*(listener.stop() for listener in self.listeners))
 
     async def _come_up(self) -> None:
-        folder, authority = self.folder, self.folder.authority
+        folder = self.folder
         keys = Keys(
             "AKIA" + self.identifiers.base32("access-key", "administrator", 16), _secret_access_key(folder.secret)
         )
@@ -83,16 +81,8 @@ class Server:
         )
         self.metadata = Metadata(self.gate, folder.clock)
         self.issuer = Issuer()
-        issuer_host = f"oidc.eks.{REGION}.amazonaws.com"
         gate = await self.listen(self.ports.bind("gate"), self.gate, on_call=self.called)
         metadata = await self.listen(self.ports.bind("metadata"), self.metadata)
-        issuer = await self.listen(
-            self.ports.bind("issuer"),
-            self.issuer,
-            hosts={issuer_host},
-            certificate=authority.issue(issuer_host, dns=[issuer_host]),
-        )
-        self.gate.map_host(issuer_host, ("127.0.0.1", issuer.port), authority.certificate_pem)
         environment.write_aws_files(folder, REGION, keys.access_key_id, keys.secret_access_key)
         self.state = State(
             pid=os.getpid(),
@@ -102,13 +92,27 @@ class Server:
             access_key_id=keys.access_key_id,
             secret_access_key=keys.secret_access_key,
             metadata_url=f"http://127.0.0.1:{metadata.port}",
-            issuer_address=("127.0.0.1", issuer.port),
+            issuers={},
             ca_file=folder.ca_file,
             kubeconfig=folder.kubeconfig,
             notes=self.ports.notes,
         )
+        await self.listen_as_issuer(REGION)
         self.clusters.write_kubeconfig()
         self.state.write(folder)
+
+    async def listen_as_issuer(self, region: str) -> None:
+        """Answers by the name that EKS's issuers have in this region; the gate finds it by that name."""
+        host = f"oidc.eks.{region}.amazonaws.com"
+        if host in self.state.issuers:
+            return
+        authority = self.folder.authority
+        certificate = authority.issue(host, dns=[host])
+        listener = await self.listen(
+            self.ports.bind(f"issuer/{region}"), self.issuer, hosts={host}, certificate=certificate
+        )
+        self.gate.map_host(host, ("127.0.0.1", listener.port), authority.certificate_pem)
+        self.state = replace(self.state, issuers={**self.state.issuers, host: listener.port})
 
     async def listen(
         self,

@@ -31,17 +31,16 @@ def up(parameters: "Parameters") -> Connection:
     """Starts the lab and the cluster where they do not run yet. Raises `LabError`."""
     folder = Folder.find()
     state = process.start(folder)
-    _refuse_what_is_elsewhere(parameters, state)
-    aws = session(state)
-    cluster = ensure_cluster(state, parameters.cluster)
+    _refuse_another_account(parameters, state)
+    aws = session(state, parameters.region)
+    cluster = ensure_cluster(aws, parameters.cluster, state.account_id)
+    context = state.context(parameters.cluster, parameters.region)
     return Connection(
         aws=aws,
-        kubernetes=kubernetes(state, parameters.cluster),
+        kubernetes=kubernetes(state, context),
         issuer=cluster["identity"]["oidc"]["issuer"],
         account_id=state.account_id,
-        kubectl="kubectl"
-        if parameters.cluster == _current_context(state)
-        else f"kubectl --context {parameters.cluster}",
+        kubectl="kubectl" if context == _current_context(state) else f"kubectl --context {context}",
         webhook_restored_by="labkit reset && labkit up",
         takes_untagged=True,
         note=state.note,
@@ -62,28 +61,28 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
 
 
-def session(state: State) -> "BoundSession":
-    """The administrator's AWS session in this lab."""
+def session(state: State, region: str) -> "BoundSession":
+    """The administrator's AWS session in this lab, in a region."""
     from labkit.targets.sessions import BoundSession
 
     return BoundSession(
         endpoint_url=state.endpoint_url,
         access_key_id=state.access_key_id,
         secret_access_key=state.secret_access_key,
-        region=state.region,
+        region=region,
     )
 
 
-def ensure_cluster(state: State, name: str) -> dict[str, Any]:
+def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> dict[str, Any]:
     """The cluster as eks:DescribeCluster gives it, made where it is missing.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
     """
-    eks = session(state).client("eks")
+    eks = aws.client("eks")
     try:
         cluster = eks.describe_cluster(name=name)["cluster"]
     except eks.exceptions.ResourceNotFoundException:
-        role_arn = f"arn:aws:iam::{state.account_id}:role/{CLUSTER_ROLE}"
+        role_arn = f"arn:aws:iam::{account_id}:role/{CLUSTER_ROLE}"
         # Another notebook or terminal may have been a moment earlier.
         with contextlib.suppress(eks.exceptions.ResourceInUseException):
             return eks.create_cluster(name=name, roleArn=role_arn, resourcesVpcConfig={})["cluster"]
@@ -94,13 +93,13 @@ def ensure_cluster(state: State, name: str) -> dict[str, Any]:
     return cluster
 
 
-def kubernetes(state: State, cluster: str) -> "ApiClient":
+def kubernetes(state: State, context: str) -> "ApiClient":
     """A client of the cluster's API, by no proxy."""
     from kubernetes.client import ApiClient, Configuration
     from kubernetes.config import load_kube_config
 
     configuration = Configuration()
-    load_kube_config(config_file=str(state.kubeconfig), context=cluster, client_configuration=configuration)
+    load_kube_config(config_file=str(state.kubeconfig), context=context, client_configuration=configuration)
     # Without a proxy of its own the client for exec takes the machine's. This one is never used: no host goes by it.
     configuration.proxy, configuration.no_proxy = "http://127.0.0.1:9", "*"
     return ApiClient(configuration)
@@ -117,19 +116,18 @@ def fetch(state: State, url: str) -> Any:
     import httpx
 
     parts = urlsplit(url)
-    host, port = state.issuer_address
-    issuer_host = f"oidc.eks.{state.region}.amazonaws.com"
-    if parts.scheme != "https" or parts.hostname != issuer_host:
+    issuers = (State.read(Folder.find()) or state).issuers
+    if parts.scheme != "https" or parts.hostname not in issuers:
         raise LabError(
             f"The lab leads to its own issuers alone, and {url!r} is none of them.",
             where="fetch",
-            next=f"fetch a URL that begins with https://{issuer_host}/id/",
+            next=f"fetch a URL that begins with {' or '.join(f'https://{host}/id/' for host in sorted(issuers))}",
         )
-    there = parts._replace(netloc=f"{host}:{port}").geturl()
+    there = parts._replace(netloc=f"127.0.0.1:{issuers[parts.hostname]}").geturl()
     # The name stays the issuer's, in the handshake and in the request: only the address is the lab's.
     with httpx.Client(verify=ssl.create_default_context(cafile=state.ca_file), trust_env=False) as client:
         try:
-            answer = client.get(there, headers={"Host": issuer_host}, extensions={"sni_hostname": issuer_host})
+            answer = client.get(there, headers={"Host": parts.hostname}, extensions={"sni_hostname": parts.hostname})
         except httpx.HTTPError as error:
             raise LabError(f"{url} does not answer: {error}", where="fetch", next="labkit status") from None
     try:
@@ -145,17 +143,13 @@ def fetch(state: State, url: str) -> Any:
     return document
 
 
-def _refuse_what_is_elsewhere(parameters: "Parameters", state: State) -> None:
-    for name, wanted, here in (
-        ("region", parameters.region, state.region),
-        ("account_id", parameters.account_id or state.account_id, state.account_id),
-    ):
-        if wanted != here:
-            raise LabError(
-                f"parameter {name} = {wanted!r}: the moto target is in {here}.",
-                where="nothing was made",
-                next=f'set {name} = "{here}", and run again',
-            )
+def _refuse_another_account(parameters: "Parameters", state: State) -> None:
+    if parameters.account_id not in ("", state.account_id):
+        raise LabError(
+            f"parameter account_id = {parameters.account_id!r}: the moto target is the account {state.account_id}.",
+            where="nothing was made",
+            next=f'set account_id = "{state.account_id}", and run again',
+        )
 
 
 def _current_context(state: State) -> str:

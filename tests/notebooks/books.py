@@ -6,6 +6,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+import labkit
+
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = [path.name for path in PATHS]
@@ -56,3 +58,13 @@ def printed(cell: NotebookNode) -> str:
     for output in cell.outputs:
         parts += [str(output.get("text", "")), *(str(value) for value in output.get("data", {}).values())]
     return "\n".join(parts)
+
+
+def executed(name: str, folder: Path) -> str:
+    """The text of the notebook after a run, as it would be stored."""
+    return labkit.run(FOLDER / name, folder / name).output.read_text()
+
+
+def outputs(text: str) -> list[tuple[str, list[NotebookNode]]]:
+    """The id and the outputs of each code cell of a notebook's text."""
+    return [(cell.id, cell.outputs) for cell in code(nbformat.reads(text, as_version=4))]

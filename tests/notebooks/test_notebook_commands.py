@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from books import NAMES, commands, fences, read
 
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
+from tests.notebooks.books import NAMES, commands, fences, read
 
 # Programs that need more than the lab; their lines are for the reader's own machine.
 NOT_OF_THE_LAB = ("terraform", "papermill", "jupyter", "make")

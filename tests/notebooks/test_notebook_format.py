@@ -4,9 +4,9 @@ import re
 from itertools import pairwise
 
 import pytest
-from books import FOLDER, NAMES, code, commands, fences, printed, prose, read
 
 from labkit.parameters import Parameters
+from tests.notebooks.books import FOLDER, NAMES, code, commands, fences, printed, prose, read
 
 # What may not be printed: it is secret, or never the same twice.
 UNSTABLE = {

@@ -1,35 +1,11 @@
-"""A notebook prints what it stores: alone from an empty lab, once more, and out of order. A broken step fails."""
+"""Notebooks out of order, a broken step, and other parameters."""
 
 import nbformat
 import pytest
-from books import FOLDER, NAMES, code, read
 
 import labkit
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
-from labkit.runs import RunFailed, normalize
-
-
-@pytest.fixture
-def empty_lab(home):
-    """No server, and nothing of what an earlier one kept."""
-    process.stop(Folder(home))
-    process.forget(Folder(home))
-
-
-def executed(name, tmp_path, **parameters):
-    """The text of the notebook after a run, as it would be stored."""
-    output = tmp_path / name
-    labkit.run(FOLDER / name, output, parameters)
-    return output.read_text()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_alone_from_an_empty_lab_and_again_it_prints_what_is_stored(name, empty_lab, tmp_path):
-    stored = nbformat.writes(normalize(read(name))).rstrip()
-    first = executed(name, tmp_path).rstrip()
-    assert outputs(first) == outputs(stored)
-    assert executed(name, tmp_path).rstrip() == first
+from labkit.runs import RunFailed
+from tests.notebooks.books import FOLDER, executed, outputs, read
 
 
 def test_out_of_order_they_print_what_is_stored(empty_lab, tmp_path):
@@ -40,7 +16,7 @@ def test_out_of_order_they_print_what_is_stored(empty_lab, tmp_path):
         "irsa.ipynb",
         "03-service-account.ipynb",
     ):
-        assert outputs(executed(name, tmp_path)) == outputs(nbformat.writes(read(name))), name
+        assert outputs(executed(name, tmp_path)) == outputs((FOLDER / name).read_text()), name
 
 
 @pytest.mark.parametrize(
@@ -74,8 +50,3 @@ def test_another_cluster_and_role_run_beside_the_first(home, tmp_path):
         role = parameters.get("role_name", "my-role")
         assert [f":assumed-role/{role}/" in answer["answer"] for answer in run.answers] == [True, False]
         assert "irsa-lab" in run.answers[1]["answer"]
-
-
-def outputs(text):
-    """The outputs of each code cell."""
-    return [(cell.id, cell.outputs) for cell in code(nbformat.reads(text, as_version=4))]

@@ -20,16 +20,13 @@ class ClusterFacts:
 
 
 class Clusters(Protocol):
-    """The clusters of the lab, by name."""
+    """The clusters of the lab, by region and name."""
 
-    async def create(self, name: str, request: dict[str, Any]) -> ClusterFacts:
+    async def create(self, region: str, name: str, request: dict[str, Any]) -> ClusterFacts:
         """Runs a new cluster; ``request`` is what ``eks:CreateCluster`` was sent. Returns when it answers."""
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, region: str, name: str) -> None:
         """Ends the cluster and all that runs in it."""
 
-    def get(self, name: str) -> ClusterFacts | None:
-        """The cluster's facts; None where there is no such cluster."""
-
-    def names(self) -> list[str]:
-        """The names of all clusters that run."""
+    def get(self, region: str, name: str) -> ClusterFacts | None:
+        """The cluster's facts; None where there is no such cluster, or not yet."""

@@ -31,11 +31,11 @@ class Eks:
             case "DeleteCluster":
                 response = await self._backend.answer(call)
                 if response.status == 200:
-                    response = self._filled(response)
-                    await self._clusters.delete(_name(call))
+                    response = self._filled(call, response)
+                    await self._clusters.delete(call.region, _name(call))
                 return response
             case "DescribeCluster":
-                return self._filled(await self._backend.answer(call))
+                return self._filled(call, await self._backend.answer(call))
         return await self._backend.answer(call)
 
     async def _create(self, call: Call) -> Response:
@@ -48,25 +48,25 @@ class Eks:
                 "The cluster name can contain only alphanumeric characters (case-sensitive), hyphens, and underscores. "
                 "It must start with an alphanumeric character and can't be longer than 100 characters.",
             )
-        if self._clusters.get(name):
+        if self._clusters.get(call.region, name):
             raise Refusal(409, "ResourceInUseException", f"Cluster already exists with name: {name}")
         response = await self._backend.answer(call)
         if response.status != 200:
             return response
         try:
-            await self._clusters.create(name, request)
+            await self._clusters.create(call.region, name, request)
         except BaseException:
             await self._backend.answer(
                 Call("DELETE", f"/clusters/{name}", "", [], b"", service="eks", region=call.region)
             )
             raise
-        return self._filled(response)
+        return self._filled(call, response)
 
-    def _filled(self, response: Response) -> Response:
+    def _filled(self, call: Call, response: Response) -> Response:
         content = json.loads(response.body or b"{}")
         if response.status != 200 or not (cluster := content.get("cluster")):
             return response
-        if facts := self._clusters.get(cluster["name"]):
+        if facts := self._clusters.get(call.region, cluster["name"]):
             cluster |= _as_eks(facts)
         else:
             # moto has it already; what it makes up of an endpoint and an issuer is not what will be.

@@ -84,12 +84,12 @@ class Clusters:
     """Clusters that are facts and nothing more."""
 
     def __init__(self) -> None:
-        self.known: dict[str, ClusterFacts] = {}
+        self.known: dict[tuple[str, str], ClusterFacts] = {}
 
-    async def create(self, name: str, request: dict[str, Any]) -> ClusterFacts:
-        self.known[name] = ClusterFacts(
+    async def create(self, region: str, name: str, request: dict[str, Any]) -> ClusterFacts:
+        self.known[region, name] = ClusterFacts(
             name=name,
-            arn=f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{name}",
+            arn=f"arn:aws:eks:{region}:{ACCOUNT}:cluster/{name}",
             endpoint="https://127.0.0.1:6443",
             certificate_authority_pem=b"-----BEGIN CERTIFICATE-----\n",
             issuer=ISSUER,
@@ -97,16 +97,13 @@ class Clusters:
             created_at=1_750_000_000.0,
             role_arn=request["roleArn"],
         )
-        return self.known[name]
+        return self.known[region, name]
 
-    async def delete(self, name: str) -> None:
-        del self.known[name]
+    async def delete(self, region: str, name: str) -> None:
+        del self.known[region, name]
 
-    def get(self, name: str) -> ClusterFacts | None:
-        return self.known.get(name)
-
-    def names(self) -> list[str]:
-        return list(self.known)
+    def get(self, region: str, name: str) -> ClusterFacts | None:
+        return self.known.get((region, name))
 
 
 class Aws:

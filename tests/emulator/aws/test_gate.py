@@ -17,11 +17,11 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
-from conftest import ACCOUNT, ADMINISTRATOR, AUDIENCE, ISSUER, REGION, Irsa, Issuer, trust_policy
 
 from labkit.emulator.aws import signature
 from labkit.emulator.aws.trail import Trail
 from labkit.emulator.certificates import Authority
+from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, AUDIENCE, ISSUER, REGION, Irsa, Issuer, trust_policy
 
 ADMINISTRATOR_CREDENTIALS = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
 
@@ -227,7 +227,7 @@ def test_eks_answers_with_the_cluster_s_true_facts(aws):
     assert eks.list_clusters()["clusters"] == ["blue"]
     assert code_of(lambda: eks.create_cluster(**request))[:2] == (409, "ResourceInUseException")
     eks.delete_cluster(name="blue")
-    assert not aws.clusters.names()
+    assert not aws.clusters.known
     found = code_of(lambda: eks.describe_cluster(name="blue"))
     assert found == (404, "ResourceNotFoundException", "No cluster found for name: blue.")
     assert code_of(lambda: eks.create_cluster(**request | {"name": "no_/"}))[:2] == (400, "InvalidParameterException")

@@ -9,10 +9,10 @@ import time
 import jwt
 import pytest
 from botocore.exceptions import ClientError
-from conftest import ACCOUNT, AUDIENCE, ISSUER, SUBJECT, key_pair, refused, trust_policy
 from cryptography.hazmat.primitives import serialization
 
 from labkit.emulator.aws.web_identity import GENERIC
+from tests.emulator.aws.conftest import ACCOUNT, AUDIENCE, ISSUER, SUBJECT, key_pair, refused, trust_policy
 
 NAME = ISSUER.removeprefix("https://")
 NOT_AUTHORIZED = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
@@ -115,7 +115,9 @@ TOKENS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("row", "fault", "make", "telling"), TOKENS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("row", "fault", "make", "telling"), TOKENS, ids=[f"row {row}: {fault}" for row, fault, *_ in TOKENS]
+)
 def test_token_is_refused_in_one_sentence_and_the_trail_tells_why(aws, irsa, row, fault, make, telling):
     irsa.assume()
     token = make(aws.issuer)

@@ -12,7 +12,8 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
-from conftest import ACCOUNT, ADMINISTRATOR, REGION, refused, trust_policy
+
+from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, REGION, refused, trust_policy
 
 
 class Call:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from conftest import base64_text, listening, pod
 
 from labkit.emulator.certificates import Authority
+from tests.emulator.kubernetes.conftest import base64_text, listening, pod
 
 PATH = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 

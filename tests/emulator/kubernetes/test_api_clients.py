@@ -5,9 +5,10 @@ import json
 import httpx
 import pytest
 import yaml
-from conftest import pod
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
+
+from tests.emulator.kubernetes.conftest import pod
 
 ROLE = "eks.amazonaws.com/role-arn"
 ARN = "arn:aws:iam::123456789012:role/my-role"

@@ -2,13 +2,13 @@
 
 import httpx
 import pytest
-from conftest import pod
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import new_client_from_config
 from kubernetes.stream import stream
 
 from labkit.emulator.listener import Peer
+from tests.emulator.kubernetes.conftest import pod
 
 
 @pytest.fixture

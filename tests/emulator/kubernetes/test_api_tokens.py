@@ -3,9 +3,9 @@
 import httpx
 import jwt
 import pytest
-from conftest import ISSUER, pod
 
 from labkit.emulator.clock import Clock
+from tests.emulator.kubernetes.conftest import ISSUER, pod
 
 
 def token_request(admin: httpx.Client, namespace: str, account: str = "default", **spec: object) -> httpx.Response:
