@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,19 @@ def test_the_folder_is_found_from_below(tmp_path, monkeypatch):
     assert Folder.find(tmp_path).path == tmp_path / ".lab"
     (tmp_path / "project" / "notebooks" / ".lab").mkdir()
     assert Folder.find(tmp_path / "project" / "notebooks").path == tmp_path / "project" / "notebooks" / ".lab"
+
+
+def test_three_runs_share_one_lab_at_once(tmp_path):
+    def run(name):
+        arguments = ["-p", f"role_name={name}", "-p", f"namespace={name}", "-p", f"bucket=irsa-{name}"]
+        return labkit("run", *arguments, "--output", str(tmp_path / f"{name}.ipynb"), home=tmp_path / ".lab")
+
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            done = list(pool.map(run, ["one", "two", "three"]))
+    finally:
+        labkit("down", home=tmp_path / ".lab")
+    for each, name in zip(done, ["one", "two", "three"], strict=True):
+        assert each.returncode == 0, each.stdout + each.stderr
+        assert each.stdout.count("  ok  ") == 5
+        assert f"assumed-role/{name}/" in each.stdout
