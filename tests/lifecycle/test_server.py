@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -153,3 +154,31 @@ def test_no_file_of_the_lab_is_for_others_to_read(lab):
         if file.is_file() and not file.is_symlink() and file.stat().st_mode & 0o077 and "pods" not in file.parts
     ]
     assert {file.name for file in open_to_others} <= {"clock", "server.log", "server.lock", "start.lock"}
+
+
+def test_every_listener_is_on_loopback_and_refuses_strangers_names_and_pages(lab):
+    lab("up")
+    listening = [c.laddr for c in server(lab).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    # gate, metadata service, issuer; and the cluster's API server, webhook and kubelet
+    assert len(listening) == 6
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+    issuer = f"oidc.eks.us-east-1.amazonaws.com:{State.read(lab.folder).issuers['oidc.eks.us-east-1.amazonaws.com']}"
+    for address in listening:
+        own = issuer if issuer.endswith(f":{address.port}") else f"127.0.0.1:{address.port}"
+        answers = [
+            answer(address.port, headers)
+            for headers in ({"Host": own}, {"Host": "rebound.example"}, {"Host": own, "Origin": "https://page.example"})
+        ]
+        assert answers[0] not in (421, None), f"port {address.port} does not answer to {own}"
+        assert answers[1:] == [421, 403], f"port {address.port}"
+
+
+def answer(port: int, headers: dict[str, str]) -> int | None:
+    """The status of a GET with these headers, over TLS where the port speaks it."""
+    for scheme in ("https", "http"):
+        try:
+            url = f"{scheme}://127.0.0.1:{port}/"
+            return httpx.get(url, headers=headers, verify=False, trust_env=False).status_code
+        except httpx.TransportError:
+            continue
+    return None
