@@ -30,7 +30,7 @@ COLOURS = {
     "○ not there": "missing",
 }
 _WORDS = "|".join(re.escape(word) for word in COLOURS)
-_STATE = re.compile(rf"(?:(?<=<td>)(?P<cell>{_WORDS})(?=</td>))|(?:(?<=<strong>)(?P<headline>{_WORDS})(?=:))")
+_STATE = re.compile(rf"(?<=<td>)(?P<cell>{_WORDS})(?=</td>)|(?<=<strong>)(?P<headline>{_WORDS}):")
 
 
 def view(html: str, again: Callable[[], str], label: str) -> dict[str, Any]:
@@ -88,7 +88,12 @@ def _styled(html: str) -> str:
 
 def coloured(html: str) -> str:
     """The report with a class at each word that tells a state."""
-    return _STATE.sub(lambda found: f'<span class="labkit-state labkit-{COLOURS[found[0]]}">{found[0]}</span>', html)
+
+    def marked(found: re.Match[str]) -> str:
+        name = COLOURS[found["cell"] or found["headline"]]
+        return f'<span class="labkit-state labkit-{name}">{found[0]}</span>'
+
+    return _STATE.sub(marked, html)
 
 
 def _in_kernel() -> bool:
