@@ -4,8 +4,8 @@ import labkit
 
 
 def test_a_cluster_is_one_of_its_region(home):
-    here = labkit.Lab.open(cluster="twin")
-    there = labkit.Lab.open(cluster="twin", region="eu-central-1")
+    here = labkit.Lab.open(cluster="twin", role_name="twin")
+    there = labkit.Lab.open(cluster="twin", region="eu-central-1", role_name="twin")
     for lab, region in ((here, "us-east-1"), (there, "eu-central-1")):
         cluster = lab.aws.client("eks").describe_cluster(name="twin")["cluster"]
         assert cluster["arn"] == f"arn:aws:eks:{region}:123456789012:cluster/twin"

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
@@ -61,7 +62,12 @@ def run_a_pod(lab, name="sleeper") -> list[psutil.Process]:
     api.create_namespaced_pod("default", {"metadata": {"name": name}, "spec": {"containers": [container]}})
     events = watch.Watch().stream(api.list_namespaced_pod, "default", field_selector=f"metadata.name={name}")
     next(event for event in events if event["object"].status.phase == "Running")
-    return server(lab).children(recursive=True)
+    # Running is said when the program has started; what it starts itself may take a moment.
+    for attempt in Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.05), reraise=True):
+        with attempt:
+            processes = server(lab).children(recursive=True)
+            assert [process.name() for process in processes].count("sleep") == 2
+    return processes
 
 
 def test_two_at_once_get_one_server(lab):
@@ -76,7 +82,6 @@ def test_two_at_once_get_one_server(lab):
 def test_down_ends_every_process(lab):
     lab("up")
     processes = [server(lab), *run_a_pod(lab)]
-    assert any("sleep" in process.name() for process in processes)
     assert "ended" in lab("down")
     assert gone(processes) == []
     assert "No lab runs" in lab("status")

@@ -65,7 +65,8 @@ def test_a_client_that_goes_away_is_forgotten(admin: httpx.Client, config_maps: 
     kind = next(kind for kind in cluster.api.storage.subscribers if kind.kind == "ConfigMap")
     before = len(cluster.api.storage.subscribers[kind])
     with admin.stream("GET", config_maps, params={"watch": "1"}) as answer:
-        next(lines(answer))
+        events = lines(answer)  # the answer is closed with the last reference to its lines
+        next(events)
         assert len(cluster.api.storage.subscribers[kind]) == before + 1
     for n in range(200):  # the server learns of it with its next look at the connection
         admin.post(config_maps, json={"metadata": {"name": f"a{n}"}})
