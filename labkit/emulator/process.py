@@ -88,6 +88,9 @@ def start(folder: Folder) -> State:
         if folder.is_running():
             if state and not state.ended:
                 return state.noting(None)
+            if state is None:
+                # Another version of labkit started it, and says of it what this one cannot read.
+                _terminate(folder)
             # It is on its way out: its lock is free when it has ended.
             with folder.lock("server.lock"):
                 pass
@@ -101,14 +104,20 @@ def start(folder: Folder) -> State:
 
 def stop(folder: Folder) -> bool:
     """Ends the folder's server and all that it started; returns whether there was one. Returns when it has ended."""
-    state = State.read(folder)
     running = folder.is_running()
-    if running and state:
-        os.kill(state.pid, signal.SIGTERM)
+    if running:
+        _terminate(folder)
     if folder.path.is_dir():
         with folder.lock("server.lock"):
             (folder.path / "server.json").unlink(missing_ok=True)
     return running
+
+
+def _terminate(folder: Folder) -> None:
+    """Asks the folder's running server to end, whichever version of labkit started it."""
+    pid = folder.read_json("server.json").get("pid")
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
 
 
 def forget(folder: Folder) -> None:

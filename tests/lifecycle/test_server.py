@@ -131,6 +131,16 @@ def test_a_stale_folder_does_not_stop_the_lab(lab, content):
     assert "The lab is up" in lab("up")
 
 
+@pytest.mark.parametrize("command", ["down", "up"])
+def test_a_server_of_another_version_is_ended(lab, command):
+    lab("up")
+    process = server(lab)
+    state = lab.folder.read_json("server.json")
+    lab.folder.write_json("server.json", {"pid": state["pid"], "of_another_version": True})
+    lab(command)
+    assert not gone([process])
+
+
 def test_reset_forgets_all_but_the_ports(lab):
     before = json.loads(lab("up", "--json"))
     lab("clock", "+2h")
