@@ -25,8 +25,10 @@ $(READY): requirements.lock pyproject.toml
 run: $(READY)  ## Run the whole lab once on the moto target, and show what each step did
 	@$(BIN)/labkit run
 
+# jupyter/ turns off what would ask the internet: JupyterLab's news and its extension manager.
 lab: $(READY)  ## Open JupyterLab on the first notebook
-	@$(BIN)/labkit up && eval "$$($(BIN)/labkit env)" && exec $(BIN)/jupyter lab notebooks/00-the-problem.ipynb
+	@$(BIN)/labkit up && eval "$$($(BIN)/labkit env)" \
+	  && JUPYTER_CONFIG_PATH="$(CURDIR)/jupyter" exec $(BIN)/jupyter lab notebooks/00-the-problem.ipynb
 
 test: $(READY)  ## Run every test; what needs more than Python is skipped where it is missing, and named
 	@$(BIN)/python -m pytest -n 2 --dist loadscope tests

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from labkit.findings import Finding
+from labkit.showing import left_aligned
 
 MIME = "application/vnd.labkit.check+json"
 RIGHT, WRONG, WARNING = "✓ right", "✗ wrong", "! warning"
@@ -82,7 +83,7 @@ class Check:
         }
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        bundle = {"text/plain": repr(self), "text/html": self._repr_html_(), MIME: self.as_json()}
+        bundle = {"text/plain": repr(self), "text/html": left_aligned(self._repr_html_()), MIME: self.as_json()}
         if (again := self.again) is None:
             return bundle
         from labkit.widgets import live

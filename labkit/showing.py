@@ -137,3 +137,8 @@ def _in_ipython() -> bool:
     except NameError:
         return False
     return True
+
+
+def left_aligned(html: str) -> str:
+    """The same tables with their cells to the left; JupyterLab sets those of a plain table to the right."""
+    return re.sub("<(td|th)>", r'<\1 style="text-align:left">', html)

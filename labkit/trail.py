@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from labkit.showing import stable
+from labkit.showing import left_aligned, stable
 
 COLUMNS = ("event", "who", "decision", "reason")
 
@@ -61,7 +61,7 @@ class Calls:
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{column}</th>" for column in COLUMNS)
         rows = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
-        return f"<table><tr>{head}</tr>{rows}</table>" if self.records else "<p>no call</p>"
+        return left_aligned(f"<table><tr>{head}</tr>{rows}</table>") if self.records else "<p>no call</p>"
 
 
 def _provider(record: dict[str, Any]) -> str | None:

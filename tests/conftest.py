@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith("AWS_") or name in ("KUBECONFIG", "LABKIT_HOME"):
             del os.environ[name]
+    # The AWS CLI and kubectl keep caches there. Workers inherit it from the process that starts them.
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="labkit-home-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ["HOME"], ignore_errors=True))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

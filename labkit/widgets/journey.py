@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import steps
 from labkit.checks import Check
+from labkit.showing import left_aligned
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence
@@ -77,7 +78,7 @@ class Journey:
 
         html = self._repr_html_()
         widget = live.view(html, lambda: self.again()._repr_html_(), "Look again")
-        return {"text/plain": repr(self), "text/html": html, **widget}
+        return {"text/plain": repr(self), "text/html": left_aligned(html), **widget}
 
 
 def read(evidence: "Evidence", checked: Collection[str], again: Callable[[], Journey]) -> Journey:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.checks import RIGHT, WRONG
 from labkit.errors import LabError
 from labkit.policy import Policy, evaluate_trust
-from labkit.showing import stable
+from labkit.showing import left_aligned, stable
 from labkit.tokens import Claims, Comparison, NotAToken, compare
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class TokenView:
         from labkit.widgets import live
 
         widget = live.view(self._html(str), lambda: self.again()._html(str), "Compare again")
-        return {"text/plain": repr(self), "text/html": self._repr_html_(), **widget}
+        return {"text/plain": repr(self), "text/html": left_aligned(self._repr_html_()), **widget}
 
 
 def parse(token: str) -> Claims:

@@ -95,6 +95,9 @@ class Node:
         await asyncio.to_thread(shutil.rmtree, pods, ignore_errors=True)
         pods.mkdir(parents=True)
         programs = self._link_programs()
+        if not self._clock.file.exists():
+            # Without the file, the threads of a program stumble over each other in libfaketime, and it may end.
+            self._clock.reset()
         await self._reaper.start()
         private, own_processes = (False, False) if self.mounts == "mapped" else await permitted(self._folder)
         if self.mounts == "private" and not private:
