@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# Jupyter wants to be told that it may run as root, as it does in most containers.
+ALLOW_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 # What a user's shell has set must not lead the tools of this folder elsewhere.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
@@ -28,7 +30,8 @@ run: $(READY)  ## Run the whole lab once on the moto target, and show what each 
 # jupyter/ turns off what would ask the internet: JupyterLab's news and its extension manager.
 lab: $(READY)  ## Open JupyterLab on the first notebook
 	@$(BIN)/labkit up && eval "$$($(BIN)/labkit env)" \
-	  && JUPYTER_CONFIG_PATH="$(CURDIR)/jupyter" exec $(BIN)/jupyter lab notebooks/00-the-problem.ipynb
+	  && JUPYTER_CONFIG_PATH="$(CURDIR)/jupyter" exec $(BIN)/jupyter lab $(ALLOW_ROOT) \
+	  --ServerApp.root_dir="$(CURDIR)" notebooks/00-the-problem.ipynb
 
 test: $(READY)  ## Run every test; what needs more than Python is skipped where it is missing, and named
 	@$(BIN)/python -m pytest -n 2 --dist loadscope tests
