@@ -51,17 +51,18 @@ def up(cluster: ClusterOption = "blue", as_json: JsonOption = False) -> None:
     parameters = Parameters.checked(cluster=cluster)
     folder = Folder.find()
     state = process.start(folder)
-    moto.ensure_cluster(moto.session(state, state.region), parameters.cluster, state.account_id)
+    made = moto.ensure_cluster(moto.session(state, state.region), parameters.cluster, state.account_id)
+    issuer = made["identity"]["oidc"]["issuer"]
     note = state.note
     state = process.State.read(folder) or state
     if as_json:
-        typer.echo(json.dumps(_connection(state, cluster), indent=2))
+        typer.echo(json.dumps(_connection(state, cluster, issuer), indent=2))
         return
     if note:
         typer.echo(note)
     typer.echo(
         f"The lab is up: cluster {cluster}, account {state.account_id}, {state.region}.\n"
-        f"  issuer   {state.clusters[cluster]['issuer']}\n"
+        f"  issuer   {issuer}\n"
         f"  AWS      {state.endpoint_url}\n"
         f"  mounts   {state.mounts}\n"
         "Pods are processes of your user, not sandboxes: run in them what you would run yourself.\n"
@@ -123,12 +124,12 @@ def status(
 @app.command()
 def trail(
     as_json: JsonOption = False,
-    last: Annotated[int, typer.Option(help="How many records, the newest last; 0 for all.")] = 20,
+    last: Annotated[int, typer.Option(min=0, help="How many records, the newest last; 0 for all.")] = 20,
 ) -> None:
     """Who called what, what was decided, and the reason that AWS would not tell."""
-    folder = Folder.find()
-    lines = folder.trail_file.read_text().splitlines() if folder.trail_file.exists() else []
-    records = [json.loads(line) for line in lines[-last or None :]]
+    from labkit.emulator.aws.trail import Trail
+
+    records = Trail.read(Folder.find().trail_file)[-last or None :]
     if as_json:
         for record in records:
             typer.echo(json.dumps(record))
@@ -219,7 +220,7 @@ def _running() -> tuple[Folder, process.State]:
     return folder, state
 
 
-def _connection(state: process.State, cluster: str) -> dict[str, Any]:
+def _connection(state: process.State, cluster: str, issuer: str) -> dict[str, Any]:
     """What another program needs to use the lab; keys are only ever added."""
     return {
         "target": "moto",
@@ -232,7 +233,7 @@ def _connection(state: process.State, cluster: str) -> dict[str, Any]:
             "secret_access_key": state.secret_access_key,
         },
         "kubeconfig": str(state.kubeconfig),
-        "issuer": state.clusters[cluster]["issuer"],
+        "issuer": issuer,
         "ca_file": str(state.ca_file),
     }
 

@@ -1,6 +1,7 @@
 """What the lab says when something is wrong: what, where, and what to do next."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -44,6 +45,22 @@ class UnknownName(LabError):
         super().__init__(what, where=where, next=next)
         self.name = name
         self.nearest = near[0] if near else None
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Raises `LabError` where AWS's or the cluster's endpoint does not answer what is asked in here."""
+    from botocore.exceptions import ConnectionError, HTTPClientError
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except (ConnectionError, HTTPClientError, HTTPError):
+        raise LabError(
+            "The lab does not answer any more.",
+            where="AWS's or the cluster's endpoint",
+            next="run the cell that opens the lab once more (in a terminal: labkit up)",
+        ) from None
 
 
 def _restored(kind: type[LabError], args: tuple, attributes: dict) -> LabError:

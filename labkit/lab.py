@@ -1,12 +1,10 @@
 """The lab: the one object that a notebook opens."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from labkit import bucket, steps, targets
 from labkit.checks import Check
-from labkit.errors import LabError, UnknownName
+from labkit.errors import LabError, UnknownName, answering
 from labkit.evidence import Evidence
 from labkit.parameters import Parameters
 from labkit.showing import show
@@ -146,7 +144,7 @@ class Lab:
         made = steps.before(before) if before else steps.through(through)
         took: list[str] = []
         left: list[str] = []
-        with _answering():
+        with answering():
             bucket.ensure(self)
             if before:
                 for name in steps.ORDER[len(made) :]:
@@ -164,7 +162,7 @@ class Lab:
 
     def remove(self) -> None:
         """Takes away what bears this run's tag, the last step first, and prints what was removed and what was left."""
-        with _answering():
+        with answering():
             lines = [*self._remove(steps.ORDER), *bucket.remove(self)]
         print("\n".join(lines) or "nothing to remove")
 
@@ -184,7 +182,7 @@ class Lab:
     def check(self, step: str) -> Check:
         """The report of a step: what was checked, expected beside found. Raises `UnknownName`."""
         module, evidence = steps.step(step), self.evidence()
-        with _answering():
+        with answering():
             check = Check(step, module.TITLE, module.rows(evidence), module.check(evidence), lambda: self.check(step))
         (self._right.add if check else self._right.discard)(step)
         return check
@@ -193,7 +191,7 @@ class Lab:
         """How far each of the five steps is: not there, there, checked and right (by you, in this notebook), broken."""
         from labkit.widgets import journey
 
-        with _answering():
+        with answering():
             return journey.read(self.evidence(), self._right, self.journey)
 
     def token(self, token: str) -> "TokenView":
@@ -206,7 +204,7 @@ class Lab:
         claims = tokens.parse(token)
 
         def compared() -> "TokenView":
-            with _answering():
+            with answering():
                 return tokens.read(claims, self.evidence(), compared)
 
         return compared()
@@ -215,7 +213,7 @@ class Lab:
         """What is wrong between the pod and its role, and the commands that repair it."""
         from labkit.doctor import diagnose
 
-        with _answering():
+        with answering():
             return diagnose(self.evidence())
 
     def fetch(self, url: str) -> Any:
@@ -268,22 +266,6 @@ class Lab:
     def close(self) -> None:
         """Closes the connections. The lab goes on; `labkit down` ends it."""
         self.connection.kubernetes.close()
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Says that the lab does not answer, where it does not."""
-    from botocore.exceptions import HTTPClientError
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except (HTTPClientError, HTTPError):
-        raise LabError(
-            "The lab does not answer any more.",
-            where="AWS's or the cluster's endpoint",
-            next="run the cell that opens the lab once more (in a terminal: labkit up)",
-        ) from None
 
 
 def _listed(names: list[str]) -> str:

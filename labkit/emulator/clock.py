@@ -4,6 +4,10 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+from labkit.errors import LabError
+
+FURTHEST = timedelta(days=3650).total_seconds()  # the lab's certificates are valid for ten years either side
+
 
 class Clock:
     """Lab time, read from a file that pods (through libfaketime), the server and the learner share.
@@ -34,17 +38,32 @@ class Clock:
         return self._offset
 
     def advance(self, **duration: float) -> float:
-        """Moves lab time by ``timedelta(**duration)``, e.g. ``advance(hours=2)``; returns the new offset in seconds."""
-        return self._write(self.offset + timedelta(**duration).total_seconds())
+        """Moves lab time by ``timedelta(**duration)``, e.g. ``advance(hours=2)``; returns the new offset in seconds.
+
+        Raises :class:`LabError` beyond ten years from the machine's time.
+        """
+        try:
+            offset = self.offset + timedelta(**duration).total_seconds()
+        except OverflowError:
+            offset = float("inf")
+        if not abs(offset) <= FURTHEST:
+            raise LabError(
+                "the lab's clock stays within ten years of the machine's time, as its certificates do.",
+                next="labkit clock 0",
+            )
+        return self._write(offset)
 
     def reset(self) -> float:
         """Sets lab time back to the machine's; returns the offset, 0."""
         return self._write(0.0)
 
     def _write(self, offset: float) -> float:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         # libfaketime reads the file in flight: it must never see a half-written one.
         draft = self.file.with_name(self.file.name + ".new")
-        draft.write_text(f"{offset:+.1f}\n")
-        draft.replace(self.file)
+        try:
+            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft.write_text(f"{offset:+.1f}\n")
+            draft.replace(self.file)
+        except OSError as error:
+            raise LabError(f"the clock cannot be moved: {error.strerror}: {error.filename}.") from error
         return offset

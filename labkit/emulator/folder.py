@@ -12,6 +12,7 @@ from typing import Any
 
 from labkit.emulator.certificates import Authority
 from labkit.emulator.clock import Clock
+from labkit.errors import LabError
 
 
 class Folder:
@@ -37,10 +38,13 @@ class Folder:
         """The folder of the lab that a command run in ``start`` means; it need not exist yet.
 
         ``LABKIT_HOME``; else the nearest ``.lab/`` here or above; else ``.lab/`` beside the project's pyproject.toml;
-        else ``.lab/`` here.
+        else ``.lab/`` here. Raises :class:`LabError` where ``LABKIT_HOME`` names something that is no folder.
         """
         if home := os.environ.get("LABKIT_HOME"):
-            return cls(Path(home).expanduser().absolute())
+            path = Path(home).expanduser().absolute()
+            if path.exists() and not path.is_dir():
+                raise LabError(f"LABKIT_HOME is {path}, which is no folder.", next="unset LABKIT_HOME")
+            return cls(path)
         here = (start or Path.cwd()).absolute()
         above = [here, *here.parents]
         for folder in above:
@@ -52,8 +56,9 @@ class Folder:
         return cls(here / ".lab")
 
     def create(self) -> None:
-        """Makes the folder where it is missing."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Makes the folder where it is missing. Raises :class:`LabError` where that is not possible."""
+        with self._usable():
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
     def seed(self) -> str:
@@ -83,10 +88,11 @@ class Folder:
         return Authority.load(certificate.read_bytes(), key.read_bytes())
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """The object in the file ``name``; empty where there is no such file, or none that can be read."""
+        """The object in the file ``name``; empty where there is no such file, or no JSON in it."""
         try:
-            return json.loads((self.path / name).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            with self._usable():
+                return json.loads((self.path / name).read_text())
+        except (FileNotFoundError, ValueError):
             return {}
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
@@ -103,9 +109,14 @@ class Folder:
 
     @contextmanager
     def lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
-        """Holds the lock ``name``; yields whether it was had, which without ``wait`` may be no."""
+        """Holds the lock ``name``; yields whether it was had, which without ``wait`` may be no.
+
+        Raises :class:`LabError` where nothing can be written here.
+        """
         self.create()
-        with (self.path / name).open("w") as file:
+        with self._usable():
+            file = (self.path / name).open("w")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -119,3 +130,16 @@ class Folder:
             return False
         with self.lock("server.lock", wait=False) as free:
             return not free
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Says so where the folder is another user's, read-only or no folder."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise LabError(
+                f"the lab's folder cannot be used: {error.strerror}: {error.filename}.",
+                next='export LABKIT_HOME="$HOME/irsa-lab", or another folder that is yours',
+            ) from error

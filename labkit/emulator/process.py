@@ -1,5 +1,6 @@
 """The lab's server as seen from outside it: started once a folder, found again, ended."""
 
+import contextlib
 import os
 import select
 import shutil
@@ -95,6 +96,8 @@ def start(folder: Folder) -> State:
             with folder.lock("server.lock"):
                 pass
         note = _gone(state)
+        # Its process id may be a stranger's by now: whoever ends the next server shall not find it.
+        (folder.path / "server.json").unlink(missing_ok=True)
         _spawn(folder)
         state = State.read(folder)
         if state is None:
@@ -104,10 +107,13 @@ def start(folder: Folder) -> State:
 
 def stop(folder: Folder) -> bool:
     """Ends the folder's server and all that it started; returns whether there was one. Returns when it has ended."""
-    running = folder.is_running()
-    if running:
-        _terminate(folder)
-    if folder.path.is_dir():
+    if not folder.path.is_dir():
+        return False
+    # One that is being started has no process id to be ended by yet.
+    with folder.lock("start.lock"):
+        running = folder.is_running()
+        if running:
+            _terminate(folder)
         with folder.lock("server.lock"):
             (folder.path / "server.json").unlink(missing_ok=True)
     return running
@@ -117,7 +123,8 @@ def _terminate(folder: Folder) -> None:
     """Asks the folder's running server to end, whichever version of labkit started it."""
     pid = folder.read_json("server.json").get("pid")
     if pid is not None:
-        os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(pid, signal.SIGTERM)
 
 
 def forget(folder: Folder) -> None:

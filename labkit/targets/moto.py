@@ -10,7 +10,7 @@ from labkit.emulator import process
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
-from labkit.errors import LabError
+from labkit.errors import LabError, answering
 from labkit.targets import Connection
 
 if TYPE_CHECKING:
@@ -74,23 +74,12 @@ def session(state: State, region: str) -> "BoundSession":
 
 
 def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> dict[str, Any]:
-    """The cluster as eks:DescribeCluster gives it, made where it is missing.
+    """The cluster as eks:DescribeCluster gives it, made where it is missing. Raises `LabError` where the lab ended.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
     """
-    eks = aws.client("eks")
-    try:
-        cluster = eks.describe_cluster(name=name)["cluster"]
-    except eks.exceptions.ResourceNotFoundException:
-        role_arn = f"arn:aws:iam::{account_id}:role/{CLUSTER_ROLE}"
-        # Another notebook or terminal may have been a moment earlier.
-        with contextlib.suppress(eks.exceptions.ResourceInUseException):
-            return eks.create_cluster(name=name, roleArn=role_arn, resourcesVpcConfig={})["cluster"]
-        cluster = {"status": "CREATING"}
-    if cluster["status"] == "CREATING":
-        eks.get_waiter("cluster_active").wait(name=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
-        cluster = eks.describe_cluster(name=name)["cluster"]
-    return cluster
+    with answering():
+        return _cluster(aws.client("eks"), name, account_id)
 
 
 def kubernetes(state: State, context: str) -> "ApiClient":
@@ -115,7 +104,10 @@ def fetch(state: State, url: str) -> Any:
 
     import httpx
 
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
     issuers = (State.read(Folder.find()) or state).issuers
     if parts.scheme != "https" or parts.hostname not in issuers:
         raise LabError(
@@ -141,6 +133,21 @@ def fetch(state: State, url: str) -> Any:
             next="compare the URL with lab.issuer, or with `aws eks describe-cluster`",
         )
     return document
+
+
+def _cluster(eks: Any, name: str, account_id: str) -> dict[str, Any]:
+    try:
+        cluster = eks.describe_cluster(name=name)["cluster"]
+    except eks.exceptions.ResourceNotFoundException:
+        role_arn = f"arn:aws:iam::{account_id}:role/{CLUSTER_ROLE}"
+        # Another notebook or terminal may have been a moment earlier.
+        with contextlib.suppress(eks.exceptions.ResourceInUseException):
+            return eks.create_cluster(name=name, roleArn=role_arn, resourcesVpcConfig={})["cluster"]
+        cluster = {"status": "CREATING"}
+    if cluster["status"] == "CREATING":
+        eks.get_waiter("cluster_active").wait(name=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
+        cluster = eks.describe_cluster(name=name)["cluster"]
+    return cluster
 
 
 def _refuse_another_account(parameters: "Parameters", state: State) -> None:

@@ -79,7 +79,10 @@ def test_fetch_asks_the_issuer_by_its_real_name(home, up):
     [
         (["fetch", "https://example.com/"], "leads to its own issuers alone"),
         (["fetch", "nonsense"], "leads to its own issuers alone"),
+        (["fetch", "https://["], "leads to its own issuers alone"),
         (["clock", "2h"], "is no move of the clock"),
+        (["clock", "+4000d"], "within ten years"),
+        (["clock", "+99999999999d"], "within ten years"),
         (["up", "--cluster", "no/such name"], "cluster"),
         (["run", "-p", "role_nam=x"], "Did you mean 'role_name'?"),
         (["run", "-p", "role_name"], "NAME=VALUE"),
@@ -101,6 +104,34 @@ def test_without_a_lab_a_command_says_how_to_start_one(tmp_path, command):
     done = labkit(*command.split(), home=tmp_path / "none")
     assert done.returncode == 1
     assert "labkit up" in done.stderr
+
+
+def test_a_folder_that_cannot_be_used_is_a_sentence(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for command in ("up", "env", "status", "status --report", "trail", "clock", "fetch https://x", "reset", "down"):
+        done = labkit(*command.split(), home=file)
+        assert (done.returncode, "LABKIT_HOME is" in done.stderr) == (1, True), command + done.stderr
+        assert "Traceback" not in done.stderr
+    below = labkit("up", home=file / "lab")
+    assert "the lab's folder cannot be used: Not a directory" in below.stderr
+    assert "next:" in below.stderr
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_sentence(tmp_path):
+    # Root may write everywhere; where a folder is, nobody opens a file.
+    for name in ("start.lock", "server.lock", "clock.new"):
+        (tmp_path / name).mkdir()
+    for command in ("up", "clock +1h", "down", "reset", "status --report"):
+        done = labkit(*command.split(), home=tmp_path)
+        assert (done.returncode, "Is a directory" in done.stderr) == (1, True), command + done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_record_that_a_killed_server_left_half_is_left_out(tmp_path):
+    (tmp_path / "trail.jsonl").write_text('{"eventName": "GetRole"}\n{"eventName": "Del')
+    assert json.loads(labkit("trail", "--json", home=tmp_path).stdout) == {"eventName": "GetRole"}
+    assert "GetRole" in labkit("trail", home=tmp_path).stdout
 
 
 def test_the_clock_moves_and_comes_back(home, up):

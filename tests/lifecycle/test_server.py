@@ -14,8 +14,10 @@ import psutil
 import pytest
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
+from labkit import Lab
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
+from labkit.errors import LabError
 
 LABKIT = Path(sys.executable).with_name("labkit")
 KEYS = {"target", "cluster", "region", "account_id", "aws", "kubeconfig", "issuer", "ca_file"}
@@ -100,6 +102,18 @@ def test_a_killed_server_takes_its_processes_along_and_the_next_one_says_so(lab)
     assert issuer in said
 
 
+def test_a_notebook_whose_server_was_killed_is_told_so(lab, monkeypatch):
+    monkeypatch.setenv("LABKIT_HOME", str(lab.folder.path))
+    with Lab.open() as opened:
+        opened.ready(through="iam_role")
+        killed = server(lab)
+        killed.kill()
+        gone([killed])
+        for asks in (lambda: opened.check("iam_role"), lambda: opened.ready(through="pod"), opened.diagnose):
+            with pytest.raises(LabError, match="does not answer any more"):
+                asks()
+
+
 def test_a_port_that_is_taken_is_replaced_and_named(lab):
     before = json.loads(lab("up", "--json"))
     lab("down")
@@ -139,6 +153,28 @@ def test_a_server_of_another_version_is_ended(lab, command):
     lab.folder.write_json("server.json", {"pid": state["pid"], "of_another_version": True})
     lab(command)
     assert not gone([process])
+
+
+def test_down_while_the_lab_starts_ends_it_and_no_stranger(lab):
+    stranger = subprocess.Popen(["sleep", "100"])
+    try:
+        lab.folder.write_json("server.json", {"pid": stranger.pid})
+        up = subprocess.Popen(
+            [LABKIT, "up"],
+            env={**os.environ, "LABKIT_HOME": str(lab.folder.path)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not lab.folder.is_running():
+            assert up.poll() is None
+        assert "The lab has ended" in lab("down")
+        assert "Traceback" not in up.communicate()[1]
+        assert stranger.poll() is None
+        assert not lab.folder.is_running()
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 def test_reset_forgets_all_but_the_ports(lab):

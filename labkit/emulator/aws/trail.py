@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -26,12 +27,19 @@ class Trail:
 
     @staticmethod
     def read(file: Path) -> list[dict[str, Any]]:
-        """All records of the trail in ``file``, oldest first; none where there is no file yet."""
+        """All whole records of the trail in ``file``, oldest first; none where there is no file yet.
+
+        A server that was killed may have left a part of one.
+        """
         try:
             lines = Path(file).read_text().splitlines()
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        records = []
+        for line in lines:
+            with contextlib.suppress(json.JSONDecodeError):
+                records.append(json.loads(line))
+        return records
 
     def _open(self) -> None:
         if self._handle is not None:
