@@ -29,14 +29,20 @@ class Eks:
             case "CreateCluster":
                 return await self._create(call)
             case "DeleteCluster":
+                if not self._clusters.get(call.region, name := _name(call)) and await self._is_known(call, name):
+                    raise Refusal(409, "ResourceInUseException", f"Cluster has CREATING operation in progress: {name}")
                 response = await self._backend.answer(call)
                 if response.status == 200:
                     response = self._filled(call, response)
-                    await self._clusters.delete(call.region, _name(call))
+                    await self._clusters.delete(call.region, name)
                 return response
             case "DescribeCluster":
                 return self._filled(call, await self._backend.answer(call))
         return await self._backend.answer(call)
+
+    async def _is_known(self, call: Call, name: str) -> bool:
+        describe = Call("GET", f"/clusters/{name}", "", [], b"", service="eks", region=call.region)
+        return (await self._backend.answer(describe)).status == 200
 
     async def _create(self, call: Call) -> Response:
         request = call.json()

@@ -209,8 +209,7 @@ class ApiServer:
             case "pods/log":
                 return await self.kubelets.log(request)
             case "pods/exec":
-                self.kubelets.target(request)
-                raise bad_request("Upgrade request required")
+                raise self.kubelets.refuse_without_websocket(request)
             case "pods/binding":
                 return self._bind(request)
             case "serviceaccounts/token":

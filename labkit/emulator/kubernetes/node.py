@@ -30,7 +30,7 @@ from labkit.emulator.listener import Listener
 
 log = logging.getLogger(__name__)
 
-VERSION = "v1.32.0"
+VERSION = "v1.36.0"
 
 
 @dataclass(frozen=True)

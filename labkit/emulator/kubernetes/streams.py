@@ -86,6 +86,17 @@ class Kubelets:
         query += [("command", value) for key, value in request.queries if key == "command"]
         return f"wss://{self._address(node)}/exec/{pod.namespace}/{pod.name}/{container}?{urlencode(query)}"
 
+    def refuse_without_websocket(self, request: Request) -> ApiError:
+        """What to say to an exec that is no WebSocket: kubectl asks so again where the WebSocket was refused."""
+        self.target(request)
+        pod = self.storage.get(POD, request.namespace, request.name)
+        container = _container(pod, request.query.get("container", ""), default=True)
+        status = pod.object.get("status") or {}
+        statuses = (status.get("containerStatuses") or []) + (status.get("initContainerStatuses") or [])
+        if any(each["name"] == container and "running" in (each.get("state") or {}) for each in statuses):
+            return bad_request("Upgrade request required")
+        return internal(f'unable to upgrade connection: container not found ("{container}")')
+
     async def exec(
         self,
         url: str,

@@ -226,6 +226,11 @@ def test_eks_answers_with_the_cluster_s_true_facts(aws):
         assert (cluster["status"], cluster["version"]) == ("ACTIVE", "1.33")
     assert eks.list_clusters()["clusters"] == ["blue"]
     assert code_of(lambda: eks.create_cluster(**request))[:2] == (409, "ResourceInUseException")
+    facts = aws.clusters.known.pop((REGION, "blue"))  # as while it is being made
+    assert eks.describe_cluster(name="blue")["cluster"]["status"] == "CREATING"
+    assert code_of(lambda: eks.delete_cluster(name="blue"))[:2] == (409, "ResourceInUseException")
+    assert code_of(lambda: eks.delete_cluster(name="none"))[:2] == (404, "ResourceNotFoundException")
+    aws.clusters.known[REGION, "blue"] = facts
     eks.delete_cluster(name="blue")
     assert not aws.clusters.known
     found = code_of(lambda: eks.describe_cluster(name="blue"))

@@ -183,6 +183,10 @@ def test_exec_is_refused_before_it_begins(
     assert admin.post(f"{pods}/p/exec?command=true").json()["message"] == "pod p does not have a host assigned"
     request.getfixturevalue("node")
     assert "404" in refused("missing").reason
+    waiting = {"status": {"containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "ErrImagePull"}}}]}}
+    admin.patch(f"{pods}/p/status", json=waiting, headers={"Content-Type": "application/merge-patch+json"})
+    not_yet = admin.post(f"{pods}/p/exec?command=true").json()["message"]
+    assert not_yet == 'Internal error occurred: unable to upgrade connection: container not found ("main")'
     gone = {"status": {"phase": "Succeeded"}}
     admin.patch(f"{pods}/p/status", json=gone, headers={"Content-Type": "application/merge-patch+json"})
     assert "completed pod; current phase is Succeeded" in admin.post(f"{pods}/p/exec?command=true").json()["message"]
