@@ -32,7 +32,9 @@ def main() -> None:
     """``python -m labkit.emulator.server FOLDER READY_FD``: serves until it is ended; says ready on the descriptor."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # uvicorn takes a WebSocket that is refused by an answer, as ASGI allows, for a fault of the application.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: "without completing handshake" not in record.getMessage())
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: "without completing handshake" not in record.getMessage()
+    )
     folder, ready = Folder(Path(sys.argv[1])), int(sys.argv[2])
     with folder.lock("server.lock", wait=False) as ours:
         if not ours:
