@@ -179,7 +179,8 @@ def test_the_token_is_where_the_variable_says(lab):
 @pytest.mark.parametrize("lab", ["private"], indirect=True)  # a mapped mount is at another path
 def test_a_private_mount_is_at_its_true_path_read_only_and_the_pods_alone(lab):
     script = (
-        f"cat {TOKEN_FOLDER}/token; ls /run; touch {TOKEN_FOLDER}/x; echo kept >/made/in/data; cat /made/in/data;"
+        "exec 2>&1;"  # one stream keeps its order
+        f" cat {TOKEN_FOLDER}/token; ls /run; touch {TOKEN_FOLDER}/x; echo kept >/made/in/data; cat /made/in/data;"
         " cat /etc/made/greeting; ls /etc/passwd"
     )
     container = shell(
