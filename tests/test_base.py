@@ -48,6 +48,14 @@ def test_only_one_process_holds_a_lock(tmp_path):
     assert not folder.is_running()
 
 
+def test_who_asks_whether_a_server_runs_is_not_taken_for_one(tmp_path):
+    folder = Folder(tmp_path)
+    with folder.lock("server.lock", wait=False, shared=True):
+        assert not folder.is_running()
+    with folder.lock("server.lock"):
+        assert folder.is_running()
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ACCOUNT_ID = "123456789012"
 REGION = "us-east-1"  # the lab's own; clusters may be in any
+# The context of a kubeconfig without a cluster: without any, kubectl would ask whatever listens on port 8080.
+NO_CLUSTER = "no-cluster-in-this-lab"
 KUBERNETES_VERSION = "1.36"
 # https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryReadOnly")
@@ -42,6 +44,11 @@ class Clusters:
     def __init__(self, server: "Server"):
         self.server = server
         self.running: dict[str, Cluster] = {}
+        self.spare_key: asyncio.Task[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Begins what takes long of a first cluster, before it is asked for."""
+        self.spare_key = asyncio.create_task(asyncio.to_thread(_new_signing_key))
 
     async def create(self, region: str, name: str, request: dict[str, Any]) -> ClusterFacts:
         """Brings a cluster up; returns when its API server, webhook and node answer."""
@@ -81,7 +88,7 @@ class Clusters:
             "clusters": [{"name": cluster.context, "cluster": cluster.kubeconfig_cluster()} for cluster in clusters],
             "users": [{"name": cluster.context, "user": cluster.kubeconfig_user()} for cluster in clusters],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name}} for name in self.running],
-            "current-context": next(reversed(self.running), ""),
+            "current-context": next(reversed(self.running), NO_CLUSTER),
         }
         folder = self.server.folder
         folder.write_private(folder.kubeconfig, yaml.safe_dump(config).encode())
@@ -159,7 +166,7 @@ class Cluster:
         api_server = ApiServer(
             name=self.name,
             authority=self.authority,
-            signing_key_pem=self._signing_key(),
+            signing_key_pem=await self._signing_key(),
             issuer=issuer,
             clock=self.server.folder.clock,
             identifiers=self.server.identifiers,
@@ -239,16 +246,21 @@ class Cluster:
             context.load_cert_chain(file.name)
         return httpx.AsyncClient(base_url=self.api_url, verify=context, trust_env=False)
 
-    def _signing_key(self) -> bytes:
-        """The service account signing key (RSA 2048, as EKS's); made once."""
+    async def _signing_key(self) -> bytes:
+        """The service account signing key; made once."""
         file = self.server.folder.path / self.keys / "sa.key"
         if not file.exists():
-            key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-            pem = key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            self.server.folder.write_private(file, pem)
+            spare, self.server.clusters.spare_key = self.server.clusters.spare_key, None
+            self.server.folder.write_private(file, await spare if spare else _new_signing_key())
         return file.read_bytes()
+
+
+def _new_signing_key() -> bytes:
+    """RSA 2048, as EKS's."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _base64(content: bytes) -> str:

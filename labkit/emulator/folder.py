@@ -108,8 +108,10 @@ class Folder:
         Path(draft).replace(file)
 
     @contextmanager
-    def lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+    def lock(self, name: str, *, wait: bool = True, shared: bool = False) -> Iterator[bool]:
         """Holds the lock ``name``; yields whether it was had, which without ``wait`` may be no.
+
+        Any number may hold it ``shared`` at once.
 
         Raises :class:`LabError` where nothing can be written here.
         """
@@ -118,7 +120,7 @@ class Folder:
             file = (self.path / name).open("w")
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
                 return
@@ -128,7 +130,8 @@ class Folder:
         """Whether a server holds this folder."""
         if not self.path.is_dir():
             return False
-        with self.lock("server.lock", wait=False) as free:
+        # Shared: two that ask at once must not take each other for the server.
+        with self.lock("server.lock", wait=False, shared=True) as free:
             return not free
 
     @contextmanager

@@ -170,7 +170,7 @@ def _gone(state: State | None) -> str | None:
     why = state.ended or "was killed"
     return (
         f"The lab's server {why} and was started again. Gone with it: {clusters}, and what was in IAM, S3 and "
-        "Kubernetes. `lab.ready(through=…)` builds it again; the clock, the ports and the trail are kept."
+        "Kubernetes; the clock, the ports and the trail are kept. In a notebook lab.ready(…) builds it again."
     )
 
 

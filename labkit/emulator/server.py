@@ -36,9 +36,8 @@ def main() -> None:
         lambda record: "without completing handshake" not in record.getMessage()
     )
     folder, ready = Folder(Path(sys.argv[1])), int(sys.argv[2])
-    with folder.lock("server.lock", wait=False) as ours:
-        if not ours:
-            sys.exit("another server has this folder")
+    # Whoever starts a server has made sure that there is none; the lock may be held a moment by one who asks.
+    with folder.lock("server.lock"):
         asyncio.run(Server(folder).serve(ready))
 
 
@@ -62,7 +61,10 @@ class Server:
         await self._come_up()
         os.write(ready, b"ready\n")
         os.close(ready)
+        self.clusters.prepare()
+        preparing = asyncio.create_task(self.gate.backend.prepare("eks", "iam"))
         await self._until_ended()
+        preparing.cancel()
         self.state = replace(self.state, ended=self.why)
         self.state.write(self.folder)
         await self.clusters.stop()

@@ -61,6 +61,11 @@ class Backend:
         """moto's answer to a call that was authenticated and authorized."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, call)
 
+    async def prepare(self, *services: str) -> None:
+        """Loads moto's part of these services before they are called."""
+        for service in services:
+            await self.run(self._load, service)
+
     async def run(self, function: Any, *arguments: Any) -> Any:
         """Runs what changes or reads much of moto's state where moto's own calls run."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
@@ -147,6 +152,9 @@ class Backend:
             name = self._dispatcher.get_backend_for_host(host) if host else None
         if name is None or name in ("moto_api", "instance_metadata"):
             raise Refusal(501, "NotImplemented", f"The lab has no emulation of {call.service}")
+        return self._load(name)
+
+    def _load(self, name: str) -> Any:
         if name not in self._apps:
             self._apps[name] = app = create_backend_app(name)
             app.url_map.merge_slashes = False
