@@ -6,6 +6,11 @@ READY := .venv/.ready
 ALLOW_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 # What a user's shell has set must not lead the tools of this folder elsewhere.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+# pip's lines, as a count that grows; what it says on stderr is shown as it is.
+COUNTED := awk '/^(Collecting|Requirement already|Ignoring)/ {printf "\r  %d of %d packages", ++n, all; fflush()} \
+  /^Installing/ {printf "\r  installing them …       "; fflush()} END {print ""}' all=$$(grep -c "^[a-z0-9A-Z].*==" requirements.lock)
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run lab test test-python test-notebooks outputs bench lint lock clean
@@ -19,7 +24,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "labkit needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another:  make PYTHON=python3.12 …")'
 	@echo "Setting up .venv from requirements.lock (once; about a minute) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar on --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip --disable-pip-version-check install --require-hashes -r requirements.lock | $(COUNTED)
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 	@echo "Ready: .venv"
@@ -33,9 +38,7 @@ lab: $(READY)  ## Open JupyterLab on the first notebook
 	  && JUPYTER_CONFIG_PATH="$(CURDIR)/jupyter" exec $(BIN)/jupyter lab $(ALLOW_ROOT) \
 	  --ServerApp.root_dir="$(CURDIR)" notebooks/00-the-problem.ipynb
 
-test: $(READY)  ## Run every test; what needs more than Python is skipped where it is missing, and named
-	@$(BIN)/python -m pytest -n 2 --dist loadscope tests
-	@$(MAKE) --no-print-directory test-notebooks
+test: test-notebooks test-python  ## Run every test; what needs more than Python is skipped where it is missing, and named
 
 test-python: $(READY)  ## Run the tests but the notebooks'
 	@$(BIN)/python -m pytest -n 2 --dist loadscope tests
