@@ -1,4 +1,4 @@
-"""The rate of AssumeRoleWithWebIdentity: the gate, which verifies everything, beside bare moto, which verifies nothing."""
+"""The rate of AssumeRoleWithWebIdentity: the gate, which verifies everything, beside bare moto, which does not."""
 
 import http.client
 import os

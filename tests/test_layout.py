@@ -10,7 +10,10 @@ import pytest
 LABKIT = Path(__file__).parent.parent / "labkit"
 RULES = [
     # (these modules, may not import these)
-    (("policy", "tokens", "webhook", "findings", "steps", "evidence", "doctor", "lab", "widgets"), ("labkit.emulator", "moto")),
+    (
+        ("policy", "tokens", "webhook", "findings", "steps", "evidence", "doctor", "lab", "widgets"),
+        ("labkit.emulator", "moto"),
+    ),
     (("policy", "tokens"), ("boto3", "botocore", "kubernetes", "httpx")),
     (("emulator/aws",), ("labkit.emulator.kubernetes", "labkit.emulator.cluster", "labkit.emulator.server")),
     (("emulator/kubernetes",), ("labkit.emulator.aws", "labkit.emulator.cluster", "labkit.emulator.server", "moto")),
