@@ -1,5 +1,6 @@
 """Pods on the node, seen through the Kubernetes API: with mounts of their own, and with mapped paths."""
 
+import asyncio
 import base64
 import json
 import os
@@ -21,7 +22,7 @@ import psutil
 import pytest
 from kubernetes import client
 from kubernetes.client import ApiClient, Configuration, CoreV1Api
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 
 from labkit.emulator.clock import Clock
 
@@ -95,16 +96,20 @@ class Lab:
         context.load_cert_chain(self.folder / "admin.pem")
         received = dict.fromkeys(range(5), b"")
         options = {"subprotocols": [protocol], "ssl": context, "compression": None, "proxy": None}
-        with connect(url.replace("https:", "wss:"), **options) as socket:
-            assert socket.subprotocol == protocol
-            if tty:
-                socket.send(b"\x04" + json.dumps({"Width": 91, "Height": 17}).encode())
-            if stdin is not None:
-                socket.send(b"\x00" + stdin.encode())
-                if protocol.startswith("v5") and not tty:
-                    socket.send(b"\xff\x00")
-            for frame in socket:
-                received[frame[0]] += frame[1:]
+
+        async def talk() -> None:
+            async with connect(url.replace("https:", "wss:"), **options) as socket:
+                assert socket.subprotocol == protocol
+                if tty:
+                    await socket.send(b"\x04" + json.dumps({"Width": 91, "Height": 17}).encode())
+                if stdin is not None:
+                    await socket.send(b"\x00" + stdin.encode())
+                    if protocol.startswith("v5") and not tty:
+                        await socket.send(b"\xff\x00")
+                async for frame in socket:
+                    received[frame[0]] += frame[1:]
+
+        asyncio.run(talk())
         return Done(received[1].decode(), received[2].decode(), json.loads(received[3]))
 
     def events(self, name: str) -> list[tuple[str, str]]:
