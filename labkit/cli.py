@@ -1,10 +1,12 @@
 """The `labkit` command: a thin layer over the lab."""
 
+import importlib
 import json
 import os
 import re
 import shlex
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,7 +52,13 @@ def up(cluster: ClusterOption = "blue", as_json: JsonOption = False) -> None:
 
     parameters = Parameters.checked(cluster=cluster)
     folder = Folder.find()
-    state = process.start(folder)
+    # boto3 takes as long to load as the server needs to start: they do it side by side.
+    loading = threading.Thread(target=importlib.import_module, args=("labkit.targets.sessions",))
+    loading.start()
+    try:
+        state = process.start(folder)
+    finally:
+        loading.join()
     made = moto.ensure_cluster(moto.session(state, state.region), parameters.cluster, state.account_id)
     issuer = made["identity"]["oidc"]["issuer"]
     note = state.note

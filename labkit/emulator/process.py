@@ -143,7 +143,7 @@ def _spawn(folder: Folder) -> None:
     reading, writing = os.pipe()
     with folder.log_file.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "labkit.emulator.server", str(folder.path), str(writing)],
+            [sys.executable, "-m", "labkit.emulator", str(folder.path), str(writing)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -29,7 +29,7 @@ IDLE_SECONDS = 8 * 3600
 
 
 def main() -> None:
-    """``python -m labkit.emulator.server FOLDER READY_FD``: serves until it is ended; says ready on the descriptor."""
+    """``python -m labkit.emulator FOLDER READY_FD``: serves until it is ended; says ready on the descriptor."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # uvicorn takes a WebSocket that is refused by an answer, as ASGI allows, for a fault of the application.
     logging.getLogger("uvicorn.error").addFilter(
@@ -192,7 +192,3 @@ def _secret_access_key(secret: bytes) -> str:
     import hashlib
 
     return base64.b64encode(hashlib.sha256(secret + b"administrator").digest()).decode()[:40].replace("=", "x")
-
-
-if __name__ == "__main__":
-    main()
