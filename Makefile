@@ -60,5 +60,5 @@ lock: $(READY)  ## Write requirements.lock anew from pyproject.toml
 	  --no-emit-find-links --group test --group build pyproject.toml -o requirements.lock --custom-compile-command "make lock"
 
 clean:  ## End the lab and remove what was made here
-	@test ! -x $(BIN)/labkit || $(BIN)/labkit down
-	rm -rf .venv .lab runs .pytest_cache .ruff_cache .hypothesis *.egg-info
+	@test ! -x $(BIN)/labkit || { $(BIN)/labkit down; $(BIN)/labkit down --bare; }
+	rm -rf .venv .lab .lab-bare runs .pytest_cache .ruff_cache .hypothesis *.egg-info

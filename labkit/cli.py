@@ -45,18 +45,25 @@ def main() -> None:
 
 
 @app.command()
-def up(cluster: ClusterOption = "blue", as_json: JsonOption = False) -> None:
+def up(
+    cluster: ClusterOption = "blue",
+    bare: Annotated[
+        bool,
+        typer.Option("--bare", help="The API server alone, without webhook and node, in a folder beside the lab's."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Start the lab and a cluster. What is there already stays as it is."""
     from labkit.parameters import Parameters
     from labkit.targets import moto
 
     parameters = Parameters.checked(cluster=cluster)
-    folder = Folder.find()
+    folder = Folder.find().bare if bare else Folder.find()
     # boto3 takes as long to load as the server needs to start: they do it side by side.
     loading = threading.Thread(target=importlib.import_module, args=("labkit.targets.sessions",))
     loading.start()
     try:
-        state = process.start(folder)
+        state = process.start(folder, bare=bare)
     finally:
         loading.join()
     made = moto.ensure_cluster(moto.session(state, state.region), parameters.cluster, state.account_id)
@@ -68,6 +75,13 @@ def up(cluster: ClusterOption = "blue", as_json: JsonOption = False) -> None:
         return
     if note:
         typer.echo(note)
+    if bare:
+        typer.echo(
+            f"An API server alone is up: {state.clusters[cluster]['endpoint']}\n"
+            f"Next:  kubectl --kubeconfig {shlex.quote(str(state.kubeconfig))} get namespaces\n"
+            "End:   labkit down --bare"
+        )
+        return
     typer.echo(
         f"The lab is up: cluster {cluster}, account {state.account_id}, {state.region}.\n"
         f"  issuer   {issuer}\n"
@@ -191,9 +205,9 @@ def reset() -> None:
 
 
 @app.command()
-def down() -> None:
+def down(bare: Annotated[bool, typer.Option("--bare", help="End the one of `labkit up --bare`.")] = False) -> None:
     """End the lab and every process it started. The clock, ports, keys and trail are kept."""
-    folder = Folder.find()
+    folder = Folder.find().bare if bare else Folder.find()
     ended = process.stop(folder)
     typer.echo("The lab has ended." if ended else f"No lab runs in {folder.path}.")
 

@@ -93,6 +93,9 @@ class Clusters:
         folder = self.server.folder
         folder.write_private(folder.kubeconfig, yaml.safe_dump(config).encode())
 
+    def _nodes(self) -> list[Node]:
+        return [cluster.node for cluster in self.running.values() if cluster.node]
+
     def _tell_clients(self) -> None:
         self.write_kubeconfig()
         self.server.state = replace(
@@ -101,8 +104,8 @@ class Clusters:
                 name: {"issuer": cluster.facts.issuer, "endpoint": cluster.facts.endpoint}
                 for name, cluster in self.running.items()
             },
-            mounts=next((cluster.node.mounts for cluster in self.running.values()), self.server.state.mounts),
-            pod_clock=any(cluster.node.clock for cluster in self.running.values()),
+            mounts=next((node.mounts for node in self._nodes()), self.server.state.mounts),
+            pod_clock=any(node.clock for node in self._nodes()),
         )
         self.server.state.write(self.server.folder)
 
@@ -117,6 +120,7 @@ class Cluster:
         self.server = server
         self.keys = f"clusters/{self.context}"
         self.node_name = f"{name}-node-1"
+        self.node: Node | None = None
         self.endings: list[Callable[[], Awaitable[None]]] = []
 
     async def start(self, request: dict[str, Any]) -> None:
@@ -140,7 +144,8 @@ class Cluster:
             role_arn=request.get("roleArn", ""),
             tags=request.get("tags") or {},
         )
-        await asyncio.gather(self._start_webhook(), self._start_node())
+        if not self.server.bare:
+            await asyncio.gather(self._start_webhook(), self._start_node())
 
     async def stop(self) -> None:
         """Ends what was started, the newest first."""

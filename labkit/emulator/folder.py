@@ -55,6 +55,11 @@ class Folder:
                 return cls(folder / ".lab")
         return cls(here / ".lab")
 
+    @property
+    def bare(self) -> "Folder":
+        """The folder beside this one for a lab of API servers alone: without webhook, node and what they do."""
+        return Folder(self.path.with_name(f"{self.path.name}-bare"))
+
     def create(self) -> None:
         """Makes the folder where it is missing. Raises :class:`LabError` where that is not possible."""
         with self._usable():

@@ -77,11 +77,12 @@ def context(cluster: str, region: str, own_region: str) -> str:
     return cluster if region == own_region else f"{cluster}@{region}"
 
 
-def start(folder: Folder) -> State:
+def start(folder: Folder, *, bare: bool = False) -> State:
     """The state of the folder's running server, which is started where there is none.
 
     Two that call this at once get the same server. ``note`` says what there is to say: that an earlier server ended,
-    why, and what is gone with it. Raises :class:`LabError` where the server does not come up.
+    why, and what is gone with it. The clusters of a ``bare`` lab are API servers alone, without webhook and node.
+    Raises :class:`LabError` where the server does not come up.
     """
     folder.create()
     with folder.lock("start.lock"):
@@ -98,7 +99,7 @@ def start(folder: Folder) -> State:
         note = _gone(state)
         # Its process id may be a stranger's by now: whoever ends the next server shall not find it.
         (folder.path / "server.json").unlink(missing_ok=True)
-        _spawn(folder)
+        _spawn(folder, bare)
         state = State.read(folder)
         if state is None:
             raise _not_up(folder, "it left no state")
@@ -138,12 +139,12 @@ def forget(folder: Folder) -> None:
             entry.unlink()
 
 
-def _spawn(folder: Folder) -> None:
+def _spawn(folder: Folder, bare: bool) -> None:
     """Starts the server and returns when it answers."""
     reading, writing = os.pipe()
     with folder.log_file.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "labkit.emulator", str(folder.path), str(writing)],
+            [sys.executable, "-m", "labkit.emulator", str(folder.path), str(writing), *(["--bare"] if bare else [])],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

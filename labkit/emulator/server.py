@@ -29,7 +29,7 @@ IDLE_SECONDS = 8 * 3600
 
 
 def main() -> None:
-    """``python -m labkit.emulator FOLDER READY_FD``: serves until it is ended; says ready on the descriptor."""
+    """``python -m labkit.emulator FOLDER READY_FD [--bare]``: serves until it is ended; says ready on the descriptor."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # uvicorn takes a WebSocket that is refused by an answer, as ASGI allows, for a fault of the application.
     logging.getLogger("uvicorn.error").addFilter(
@@ -38,14 +38,15 @@ def main() -> None:
     folder, ready = Folder(Path(sys.argv[1])), int(sys.argv[2])
     # Whoever starts a server has made sure that there is none; the lock may be held a moment by one who asks.
     with folder.lock("server.lock"):
-        asyncio.run(Server(folder).serve(ready))
+        asyncio.run(Server(folder, bare="--bare" in sys.argv).serve(ready))
 
 
 class Server:
-    """Everything of a lab that listens, in one event loop."""
+    """Everything of a lab that listens, in one event loop. Clusters of a ``bare`` one have no webhook and no node."""
 
-    def __init__(self, folder: Folder):
+    def __init__(self, folder: Folder, *, bare: bool):
         self.folder = folder
+        self.bare = bare
         self.ports = Ports(folder)
         self.identifiers = Identifiers(folder.seed)
         self.last_call = time.monotonic()
