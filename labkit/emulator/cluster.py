@@ -1,23 +1,26 @@
 """The lab's EKS clusters: the only place where the AWS half and the Kubernetes half meet."""
 
 import asyncio
-import base64
+import logging
 import ssl
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from labkit.emulator import kubeconfig
+from labkit.emulator.aws import eks_tokens
 from labkit.emulator.aws.clusters import ClusterFacts
 from labkit.emulator.certificates import Certificate
 from labkit.emulator.kubernetes import images
 from labkit.emulator.kubernetes.api import ApiServer
+from labkit.emulator.kubernetes.authentication import AUTHENTICATED, User
+from labkit.emulator.kubernetes.authorization import Grant
 from labkit.emulator.kubernetes.node import Node
 from labkit.emulator.process import context
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
 
 ACCOUNT_ID = "123456789012"
 REGION = "us-east-1"  # the lab's own; clusters may be in any
-# The context of a kubeconfig without a cluster: without any, kubectl would ask whatever listens on port 8080.
-NO_CLUSTER = "no-cluster-in-this-lab"
 KUBERNETES_VERSION = "1.36"
 # https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryReadOnly")
@@ -36,6 +37,17 @@ NODE_TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
 }
+# What stands before the account and the principal in the uid of a caller with an AWS identity.
+AWS_UID = "aws-iam-authenticator"
+# The ClusterRole that allows what EKS's own of this name allows.
+# https://docs.aws.amazon.com/eks/latest/userguide/access-policy-permissions.html
+ACCESS_POLICIES = {
+    "AmazonEKSAdminPolicy": "admin",
+    "AmazonEKSClusterAdminPolicy": "cluster-admin",
+    "AmazonEKSEditPolicy": "edit",
+    "AmazonEKSViewPolicy": "view",
+}
+log = logging.getLogger(__name__)
 
 
 class Clusters:
@@ -77,21 +89,11 @@ class Clusters:
         await asyncio.gather(*(cluster.stop() for cluster in self.running.values()))
 
     def write_kubeconfig(self) -> None:
-        """One kubeconfig for the lab, a context a cluster; the newest cluster is the current one.
-
-        https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
-        """
-        clusters = self.running.values()
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": cluster.context, "cluster": cluster.kubeconfig_cluster()} for cluster in clusters],
-            "users": [{"name": cluster.context, "user": cluster.kubeconfig_user()} for cluster in clusters],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": name}} for name in self.running],
-            "current-context": next(reversed(self.running), NO_CLUSTER),
-        }
+        """One kubeconfig for the lab, a context a cluster, beside what others added; the newest cluster is current."""
         folder = self.server.folder
-        folder.write_private(folder.kubeconfig, yaml.safe_dump(config).encode())
+        before = folder.kubeconfig.read_text() if folder.kubeconfig.exists() else ""
+        entries = [cluster.kubeconfig_entry() for cluster in self.running.values()]
+        folder.write_private(folder.kubeconfig, kubeconfig.merged(before, entries).encode())
 
     def _nodes(self) -> list[Node]:
         return [cluster.node for cluster in self.running.values() if cluster.node]
@@ -153,16 +155,16 @@ class Cluster:
             await end()
         self.endings = []
 
-    def kubeconfig_cluster(self) -> dict[str, str]:
-        """Where the API server is, and the CA that it is known by."""
-        return {"server": self.api_url, "certificate-authority-data": _base64(self.authority.certificate_pem)}
-
-    def kubeconfig_user(self) -> dict[str, str]:
-        """The cluster's administrator."""
-        return {
-            "client-certificate-data": _base64(self.administrator.certificate_pem),
-            "client-key-data": _base64(self.administrator.key_pem),
-        }
+    def kubeconfig_entry(self) -> kubeconfig.Entry:
+        """What the lab's kubeconfig says of the cluster."""
+        return kubeconfig.Entry(
+            self.context,
+            self.facts.arn,
+            self.api_url,
+            self.authority.certificate_pem,
+            self.administrator.certificate_pem,
+            self.administrator.key_pem,
+        )
 
     async def _start_api_server(self, issuer: str, issuer_path: str) -> None:
         port_socket = self.server.ports.bind(f"{self.context}/api")
@@ -178,6 +180,8 @@ class Cluster:
             kubelet_certificate=self._client("kube-apiserver-kubelet-client", "system:masters"),
             address=address,
         )
+        api_server.authentication.others.append(self._aws_user)
+        api_server.authorization.others.append(self._aws_grants)
         listener = await self.server.listen(
             port_socket,
             api_server,
@@ -193,6 +197,50 @@ class Cluster:
             self.server.gate.forget_keys(issuer)
 
         self.endings.append(withdraw)
+
+    async def _aws_user(self, token: str) -> User | None:
+        """Whom a token of `aws eks get-token` speaks for, if an access entry lets that principal in."""
+        if not token.startswith(eks_tokens.PREFIX):
+            return None
+        server = self.server
+        try:
+            identity = await eks_tokens.verify(
+                token, cluster=self.name, gate=server.gate, endpoint_url=server.state.endpoint_url
+            )
+        except eks_tokens.InvalidToken as invalid:
+            log.info("%s: a token is refused: %s", self.context, invalid)
+            return None
+        entry = self.facts.access.find(identity.principal_id)
+        if entry is None:
+            log.info("%s: no access entry lets %s in", self.context, identity.principal_arn)
+            return None
+        extra = {
+            "accessKeyId": identity.access_key_id,
+            "arn": identity.arn,
+            "canonicalArn": identity.canonical_arn,
+            "principalId": identity.principal_id,
+            "sessionName": identity.session_name,
+            "sigs.k8s.io/aws-iam-authenticator/principalId": identity.principal_id,
+        }
+        return User(
+            entry.username_of(identity.session_name),
+            (*entry.groups, AUTHENTICATED),
+            f"{AWS_UID}:{identity.account_id}:{identity.principal_id}",
+            {name: [value] for name, value in extra.items()},
+        )
+
+    def _aws_grants(self, user: User) -> Iterator[Grant]:
+        """What the access policies of the caller's access entry allow."""
+        authenticator, _, principal = user.uid.partition(":")
+        if authenticator != AWS_UID:
+            return
+        entry = self.facts.access.find(principal.rpartition(":")[2])
+        for policy in entry.policies.values() if entry else ():
+            binding = f'ClusterRoleBinding "{entry.principal_arn}+{policy.name}"'
+            reason = (
+                f'EKS Access Policy: allowed by {binding} of ClusterRole "{policy.name}" to User "{entry.principal_id}"'
+            )
+            yield Grant(ACCESS_POLICIES[policy.name], policy.namespaces, reason)
 
     async def _start_webhook(self) -> None:
         client = self._api_client(self._client("system:pod-identity-webhook"))
@@ -266,7 +314,3 @@ def _new_signing_key() -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()

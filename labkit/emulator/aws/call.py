@@ -12,6 +12,15 @@ REST_JSON_ROUTES = {
     ("POST", r"/clusters/?"): "CreateCluster",
     ("GET", r"/clusters/[^/]+"): "DescribeCluster",
     ("DELETE", r"/clusters/[^/]+"): "DeleteCluster",
+    ("GET", r"/access-policies"): "ListAccessPolicies",
+    ("GET", r"/clusters/[^/]+/access-entries"): "ListAccessEntries",
+    ("POST", r"/clusters/[^/]+/access-entries"): "CreateAccessEntry",
+    ("GET", r"/clusters/[^/]+/access-entries/[^/]+"): "DescribeAccessEntry",
+    ("POST", r"/clusters/[^/]+/access-entries/[^/]+"): "UpdateAccessEntry",
+    ("DELETE", r"/clusters/[^/]+/access-entries/[^/]+"): "DeleteAccessEntry",
+    ("GET", r"/clusters/[^/]+/access-entries/[^/]+/access-policies"): "ListAssociatedAccessPolicies",
+    ("POST", r"/clusters/[^/]+/access-entries/[^/]+/access-policies"): "AssociateAccessPolicy",
+    ("DELETE", r"/clusters/[^/]+/access-entries/[^/]+/access-policies/[^/]+"): "DisassociateAccessPolicy",
 }
 
 

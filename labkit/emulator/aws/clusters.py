@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from labkit.emulator.aws.access_entries import AccessEntries
+
 
 @dataclass(frozen=True)
 class ClusterFacts:
@@ -17,6 +19,8 @@ class ClusterFacts:
     created_at: float
     role_arn: str
     tags: dict[str, str] = field(default_factory=dict)
+    access: AccessEntries = field(default_factory=AccessEntries)
+    """Whom the cluster lets in."""
 
 
 class Clusters(Protocol):

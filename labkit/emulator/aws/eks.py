@@ -7,25 +7,35 @@ import base64
 import json
 import re
 from typing import Any
+from urllib.parse import unquote
 
+from labkit.emulator.aws import access_entries
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.clusters import ClusterFacts, Clusters
 from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.sessions import Administrator, Session
+from labkit.emulator.clock import Clock
 
 NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
 
 
 class Eks:
-    """EKS's cluster operations."""
+    """EKS's operations on clusters and on whom they let in."""
 
-    def __init__(self, backend: Backend, clusters: Clusters):
+    def __init__(self, backend: Backend, clusters: Clusters, clock: Clock, administrator: Administrator):
         self._backend = backend
         self._clusters = clusters
+        self._clock = clock
+        self._administrator = administrator
 
     async def answer(self, call: Call) -> Response:
         """moto's answer, with the cluster's endpoint, CA, issuer and version as they are."""
+        if "/access-entries" in call.raw_path:
+            return self._access(call)
         match call.operation:
+            case "ListAccessPolicies":
+                return access_entries.access_policies()
             case "CreateCluster":
                 return await self._create(call)
             case "DeleteCluster":
@@ -60,13 +70,34 @@ class Eks:
         if response.status != 200:
             return response
         try:
-            await self._clusters.create(call.region, name, request)
+            facts = await self._clusters.create(call.region, name, request)
         except BaseException:
             await self._backend.answer(
                 Call("DELETE", f"/clusters/{name}", "", [], b"", service="eks", region=call.region)
             )
             raise
+        if (request.get("accessConfig") or {}).get("bootstrapClusterCreatorAdminPermissions", True):
+            creator = call.notes["caller"]
+            arn, identifier = (
+                (creator.role_arn, creator.role_id)
+                if isinstance(creator, Session)
+                else (creator.arn, creator.principal_id)
+            )
+            facts.access.admit_creator(arn, identifier, self._clock.now())
         return self._filled(call, response)
+
+    def _access(self, call: Call) -> Response:
+        name = unquote(call.raw_path.split("/")[2])
+        if not (facts := self._clusters.get(call.region, name)):
+            raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
+        return facts.access.answer(call, facts.arn, self._principal_id, self._clock.now())
+
+    def _principal_id(self, arn: str) -> str | None:
+        if arn == self._administrator.arn:
+            return self._administrator.principal_id
+        iam = self._backend.iam(arn.split(":")[4])
+        principals = [*iam.roles.values(), *iam.users.values()] if iam else []
+        return next((principal.id for principal in principals if principal.arn == arn), None)
 
     def _filled(self, call: Call, response: Response) -> Response:
         content = json.loads(response.body or b"{}")
@@ -92,6 +123,7 @@ def _as_eks(facts: ClusterFacts) -> dict[str, Any]:
         "arn": facts.arn,
         "certificateAuthority": {"data": base64.b64encode(facts.certificate_authority_pem).decode()},
         "createdAt": facts.created_at,
+        "accessConfig": {"authenticationMode": "API_AND_CONFIG_MAP"},
         "endpoint": facts.endpoint,
         "identity": {"oidc": {"issuer": facts.issuer}},
         "platformVersion": "eks.1",

@@ -82,7 +82,7 @@ class Gate:
         )
         self._s3 = S3(self.backend, self._authorization)
         self._iam = Iam(self.backend, self._issuers, identifiers)
-        self._eks = Eks(self.backend, clusters)
+        self._eks = Eks(self.backend, clusters, clock, self._administrator)
 
     def map_host(self, host: str, address: tuple[str, int], ca_pem: bytes) -> None:
         """Leads requests for ``https://host/…`` to ``address``, verified against ``ca_pem`` as a public root."""
@@ -100,7 +100,7 @@ class Gate:
         if scope["type"] != "http":
             return
         call = await _read(scope, receive)
-        response = await self._respond(call)
+        response = await self.respond(call)
         # A HEAD's length is that of the object; any other answer's is its body's, which may have been written anew.
         counted = call.method != "HEAD" or not any(name.lower() == "content-length" for name, _ in response.headers)
         headers = [
@@ -113,7 +113,8 @@ class Gate:
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else response.body})
 
-    async def _respond(self, call: Call) -> Response:
+    async def respond(self, call: Call) -> Response:
+        """The answer to a call, which is in the trail then; ``call.notes["caller"]`` is who signed it."""
         refusal = None
         try:
             response = await self._answer(call)
@@ -232,7 +233,9 @@ class Gate:
         """By lab time or by the machine's, so that clients outside pods keep working when the lab's clock is moved."""
         lab, machine, at = self._clock.now(), time.time(), signed.signed_at
         if signed.expires_in is not None:
-            if all(not at - SKEW <= now < at + signed.expires_in for now in (lab, machine)):
+            # STS takes any presigned URL for 15 minutes, whatever it says.
+            expires_in = SKEW if signed.service == "sts" else signed.expires_in
+            if all(not at - SKEW <= now < at + expires_in for now in (lab, machine)):
                 told = "Request has expired" if lab >= at else "Request is not valid yet"
                 raise fault(call, "denied", f"{told}: signed at {signed.timestamp}", message=told)
             return

@@ -77,7 +77,7 @@ class ApiServer:
         self.admission = Admission(self.storage)
         self.kubelets = Kubelets(self.storage, authority, kubelet_certificate)
         self.resources = Resources(self.storage, self.admission)
-        self.reviews = Reviews(self.tokens, self.authorization)
+        self.reviews = Reviews(self.authentication, self.authorization)
         Controllers(self.storage, authority.certificate_pem, _soon)
         for namespace in NAMESPACES:
             labels = {"kubernetes.io/metadata.name": namespace}
@@ -217,7 +217,7 @@ class ApiServer:
                 body = request.document(sub.type, sub.kind, "authentication.k8s.io/v1")
                 return respond(self.tokens.request(account, body.get("spec") or {}), 201)
         if kind is None:
-            return self.reviews.answer(sub, request)
+            return await self.reviews.answer(sub, request)
         match request.verb:
             case "get":
                 return self.resources.get(kind, request)

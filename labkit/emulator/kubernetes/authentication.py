@@ -54,14 +54,24 @@ class Authentication:
             if headers.get(b"authorization"):
                 raise unauthorized()
             return ANONYMOUS
-        token = token.strip()
         try:
-            return service_account(self.tokens.verify(token))
+            user, _ = await self.bearer(token.strip())
         except InvalidToken:
-            for authenticate in self.others:
-                if user := await authenticate(token):
-                    return user
             raise unauthorized() from None
+        return user
+
+    async def bearer(self, token: str, audiences: list[str] | None = None) -> tuple[User, list[str]]:
+        """Whom a token speaks for, and to which of the wanted audiences. Raises ``InvalidToken``."""
+        try:
+            verified = self.tokens.verify(token, audiences)
+        except InvalidToken:
+            # What others authenticate is for the API server alone.
+            if self.tokens.issuer in (audiences or [self.tokens.issuer]):
+                for authenticate in self.others:
+                    if user := await authenticate(token):
+                        return user, [self.tokens.issuer]
+            raise
+        return service_account(verified), verified.audiences
 
 
 def service_account(verified: Verified) -> User:

@@ -1,7 +1,9 @@
 """What a caller may do: RBAC (https://kubernetes.io/docs/reference/access-authn-authz/rbac/)."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 from labkit.emulator.kubernetes.authentication import User
 from labkit.emulator.kubernetes.kinds import BY_NAME, Kind
@@ -37,15 +39,27 @@ class Authorized:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Grant:
+    """A ClusterRole that a user has by other means than a binding; in some ``namespaces`` (``*`` allowed) or in all."""
+
+    role: str
+    namespaces: list[str] | None
+    reason: str
+
+
 class Authorization:
+    """``others`` tell of what a user is allowed beside RBAC, e.g. by EKS's access policies."""
+
     def __init__(self, storage: Storage):
         self.storage = storage
+        self.others: list[Callable[[User], Iterable[Grant]]] = []
 
     def authorize(self, user: User, wanted: Attributes) -> Authorized:
         """Whether some role that the user is bound to allows it."""
         if "system:masters" in user.groups:
             return Authorized(True)
-        for rules, reason in self._bound(user, wanted.namespace):
+        for rules, reason in itertools.chain(self._bound(user, wanted.namespace), self._granted(user, wanted)):
             if any(_covers(rule, wanted) for rule in rules):
                 return Authorized(True, reason)
         return Authorized(False)
@@ -70,6 +84,12 @@ class Authorization:
         if namespace:
             for binding in self.storage.list(ROLE_BINDING, namespace):
                 yield from self._rules(binding, user, ROLE_BINDING, namespace)
+
+    def _granted(self, user: User, wanted: Attributes) -> Iterator[tuple[list[dict], str]]:
+        for grant in itertools.chain.from_iterable(tell(user) for tell in self.others):
+            role = self.storage.find(CLUSTER_ROLE, "", grant.role)
+            if role and (grant.namespaces is None or any(fnmatchcase(wanted.namespace, n) for n in grant.namespaces)):
+                yield role.object.get("rules") or [], grant.reason
 
     def _rules(self, binding: Stored, user: User, kind: Kind, namespace: str) -> Iterator[tuple[list[dict], str]]:
         for subject in binding.object.get("subjects") or ():

@@ -4,25 +4,25 @@ https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/
 https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/
 """
 
-from labkit.emulator.kubernetes.authentication import User, service_account
+from labkit.emulator.kubernetes.authentication import Authentication, User
 from labkit.emulator.kubernetes.authorization import Attributes, Authorization, Authorized
 from labkit.emulator.kubernetes.kinds import Subresource
 from labkit.emulator.kubernetes.requests import Request, Response, respond
 from labkit.emulator.kubernetes.status import bad_request, invalid, invalid_value
-from labkit.emulator.kubernetes.tokens import InvalidToken, Tokens
+from labkit.emulator.kubernetes.tokens import InvalidToken
 
 
 class Reviews:
-    def __init__(self, tokens: Tokens, authorization: Authorization):
-        self.tokens, self.authorization = tokens, authorization
+    def __init__(self, authentication: Authentication, authorization: Authorization):
+        self.authentication, self.authorization = authentication, authorization
 
-    def answer(self, sub: Subresource, request: Request) -> Response:
+    async def answer(self, sub: Subresource, request: Request) -> Response:
         api_version = f"{sub.group}/v1"
         body = request.document(sub.type, sub.kind, api_version)
         spec = body.get("spec") or {}
         match sub.kind:
             case "TokenReview":
-                status = self._token(spec)
+                status = await self._token(spec)
             case "SelfSubjectReview":
                 status = {"userInfo": request.user.info()}
             case "SelfSubjectRulesReview":
@@ -38,15 +38,14 @@ class Reviews:
             answer["spec"] = spec
         return respond(answer | {"status": status}, 201)
 
-    def _token(self, spec: dict) -> dict:
+    async def _token(self, spec: dict) -> dict:
         if not spec.get("token"):
             raise bad_request("token is required for TokenReview in authentication")
         try:
-            verified = self.tokens.verify(spec["token"], spec.get("audiences"))
+            user, audiences = await self.authentication.bearer(spec["token"], spec.get("audiences"))
         except InvalidToken as error:
             return {"user": {}, "error": str(error)}
-        info = service_account(verified).info()
-        return {"authenticated": True, "user": info, "audiences": verified.audiences}
+        return {"authenticated": True, "user": user.info(), "audiences": audiences}
 
     def _access(self, user: User, spec: dict, request: Request, kind: str) -> dict:
         resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")

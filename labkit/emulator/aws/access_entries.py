@@ -1,0 +1,203 @@
+"""EKS access entries: which IAM principals a cluster lets in, as whom, and with which of EKS's access policies.
+
+https://docs.aws.amazon.com/eks/latest/userguide/access-entries.html
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.errors import Refusal
+
+POLICIES = tuple(f"AmazonEKS{name}Policy" for name in ("Admin", "ClusterAdmin", "Edit", "View"))
+POLICY_ARN = "arn:aws:eks::aws:cluster-access-policy/"
+PRINCIPAL = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):(role|user)/(?:[\w+=,.@/-]*/)?([\w+=,.@-]+)")
+NOT_FOUND = (
+    "The specified principalArn could not be found. "
+    "You can view your available access entries with 'list-access-entries'."
+)
+
+# The unique id (AROA…, AIDA…) of the principal with this ARN; None where there is none.
+PrincipalId = Callable[[str], str | None]
+
+
+@dataclass
+class Association:
+    """An access policy that an entry has: in the whole cluster, or in the namespaces that match (``*`` allowed)."""
+
+    name: str
+    scope: dict[str, Any]
+    associated_at: float
+    modified_at: float
+
+    @property
+    def namespaces(self) -> list[str] | None:
+        """None: in the whole cluster."""
+        return self.scope.get("namespaces") or [] if self.scope["type"] == "namespace" else None
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "policyArn": POLICY_ARN + self.name,
+            "accessScope": {"type": self.scope["type"], "namespaces": self.namespaces or []},
+            "associatedAt": self.associated_at,
+            "modifiedAt": self.modified_at,
+        }
+
+
+@dataclass
+class AccessEntry:
+    """One IAM principal that a cluster lets in."""
+
+    principal_arn: str
+    principal_id: str
+    username: str
+    groups: list[str]
+    tags: dict[str, str]
+    created_at: float
+    modified_at: float
+    policies: dict[str, Association] = field(default_factory=dict)
+
+    def username_of(self, session_name: str) -> str:
+        """Who the caller is to Kubernetes."""
+        # A session's name may hold what the authenticator does not let into a user name.
+        return self.username.replace("{{SessionName}}", session_name.replace("@", "-"))
+
+    def document(self, cluster_arn: str) -> dict[str, Any]:
+        region, account_id, cluster = re.fullmatch(r"arn:.*:eks:(.*):(.*):cluster/(.*)", cluster_arn).groups()
+        account, kind, name = PRINCIPAL.fullmatch(self.principal_arn).groups()
+        made = uuid.uuid5(uuid.NAMESPACE_URL, f"{cluster_arn}/{self.principal_arn}")
+        resource = f"access-entry/{cluster}/{kind}/{account}/{name}/{made}"
+        return {
+            "clusterName": cluster,
+            "principalArn": self.principal_arn,
+            "kubernetesGroups": self.groups,
+            "accessEntryArn": f"arn:aws:eks:{region}:{account_id}:{resource}",
+            "createdAt": self.created_at,
+            "modifiedAt": self.modified_at,
+            "tags": self.tags,
+            "username": self.username,
+            "type": "STANDARD",
+        }
+
+
+class AccessEntries:
+    """The access entries of one cluster, by the principals' ARNs."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, AccessEntry] = {}
+
+    def find(self, principal_id: str) -> AccessEntry | None:
+        """The entry of the principal with this unique id, which one that was made again under its ARN does not have."""
+        return next((entry for entry in self._entries.values() if entry.principal_id == principal_id), None)
+
+    def admit_creator(self, principal_arn: str, principal_id: str, now: float) -> None:
+        """Makes the principal that created the cluster its administrator."""
+        entry = _entry(principal_arn, principal_id, {}, now)
+        entry.policies["AmazonEKSClusterAdminPolicy"] = Association(
+            "AmazonEKSClusterAdminPolicy", {"type": "cluster"}, now, now
+        )
+        self._entries[principal_arn] = entry
+
+    def answer(self, call: Call, cluster_arn: str, principal_id: PrincipalId, now: float) -> Response:
+        """The answer to one of EKS's access entry operations. Raises ``Refusal``."""
+        principal_arn, _, policy = [*map(unquote, call.raw_path.split("/")[4:]), "", "", ""][:3]
+        request = call.json()
+        match call.operation:
+            case "CreateAccessEntry":
+                principal_arn = str(request.get("principalArn", ""))
+                self._create(principal_arn, request, principal_id, now)
+            case "ListAccessEntries":
+                wanted = call.query.get("associatedPolicyArn", "").removeprefix(POLICY_ARN)
+                found = [arn for arn, entry in self._entries.items() if not wanted or wanted in entry.policies]
+                return respond({"accessEntries": found})
+        entry = self._entries.get(principal_arn)
+        if entry is None:
+            raise Refusal(404, "ResourceNotFoundException", NOT_FOUND)
+        whose = {"clusterName": cluster_arn.partition("cluster/")[2], "principalArn": principal_arn}
+        match call.operation:
+            case "DeleteAccessEntry":
+                del self._entries[principal_arn]
+                return respond({})
+            case "UpdateAccessEntry":
+                _update(entry, request, now)
+            case "ListAssociatedAccessPolicies":
+                return respond(whose | {"associatedAccessPolicies": [p.document() for p in entry.policies.values()]})
+            case "AssociateAccessPolicy":
+                associated = _associate(entry, request, now)
+                return respond(whose | {"associatedAccessPolicy": associated.document()})
+            case "DisassociateAccessPolicy":
+                if entry.policies.pop(policy.removeprefix(POLICY_ARN), None) is None:
+                    told = "The specified policyArn could not be found among the associated access policies."
+                    raise Refusal(404, "ResourceNotFoundException", told)
+                return respond({})
+        return respond({"accessEntry": entry.document(cluster_arn)})
+
+    def _create(self, principal_arn: str, request: dict[str, Any], principal_id: PrincipalId, now: float) -> None:
+        identifier = principal_id(principal_arn) if PRINCIPAL.fullmatch(principal_arn) else None
+        if identifier is None:
+            raise _invalid("The specified principalArn is invalid: invalid principal.")
+        if request.get("type", "STANDARD") != "STANDARD":
+            raise _invalid("The lab has access entries of the type STANDARD alone: its nodes have certificates.")
+        if principal_arn in self._entries:
+            told = "The specified access entry resource is already in use on this cluster."
+            raise Refusal(409, "ResourceInUseException", told)
+        self._entries[principal_arn] = _entry(principal_arn, identifier, request, now)
+
+
+def access_policies() -> Response:
+    """The access policies that there are.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/access-policy-permissions.html
+    """
+    return respond({"accessPolicies": [{"name": name, "arn": POLICY_ARN + name} for name in POLICIES]})
+
+
+def respond(content: dict[str, Any]) -> Response:
+    """The content as EKS answers it."""
+    headers = [("content-type", "application/json"), ("x-amzn-requestid", str(uuid.uuid4()))]
+    return Response(200, headers, json.dumps(content).encode())
+
+
+def _entry(principal_arn: str, identifier: str, request: dict[str, Any], now: float) -> AccessEntry:
+    account, kind, name = PRINCIPAL.fullmatch(principal_arn).groups()
+    usual = f"arn:aws:sts::{account}:assumed-role/{name}/{{{{SessionName}}}}" if kind == "role" else principal_arn
+    entry = AccessEntry(principal_arn, identifier, usual, [], dict(request.get("tags") or {}), now, now)
+    _update(entry, request, now)
+    return entry
+
+
+def _update(entry: AccessEntry, request: dict[str, Any], now: float) -> None:
+    groups = request.get("kubernetesGroups")
+    for group in groups or ():
+        if str(group).startswith("system:"):
+            raise _invalid(f"The kubernetes group name {group} is invalid, it cannot start with system:")
+    username = request.get("username") or entry.username
+    if username.startswith(("system:", "eks:", "aws:", "amazon:", "iam:")):
+        prefix = username.partition(":")[0] + ":"
+        raise _invalid(f"The username {username} is invalid, it cannot start with {prefix}")
+    entry.username, entry.modified_at = username, now
+    if groups is not None:
+        entry.groups = list(groups)
+
+
+def _associate(entry: AccessEntry, request: dict[str, Any], now: float) -> Association:
+    name = str(request.get("policyArn", "")).removeprefix(POLICY_ARN)
+    if name not in POLICIES:
+        raise _invalid(f"The policyArn {request.get('policyArn')} is invalid. The lab has {', '.join(POLICIES)}.")
+    scope = request.get("accessScope") or {}
+    if scope.get("type") not in ("cluster", "namespace"):
+        raise _invalid("The accessScope type must be cluster or namespace.")
+    if (scope["type"] == "namespace") != bool(scope.get("namespaces")):
+        raise _invalid("Namespaces must be given for the accessScope type namespace, and for no other.")
+    since = entry.policies[name].associated_at if name in entry.policies else now
+    entry.policies[name] = Association(name, scope, since, now)
+    return entry.policies[name]
+
+
+def _invalid(message: str) -> Refusal:
+    return Refusal(400, "InvalidParameterException", message)

@@ -1,0 +1,109 @@
+"""The token of ``aws eks get-token``: a presigned GetCallerIdentity, which says who calls a cluster's API server.
+
+https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
+https://github.com/kubernetes-sigs/aws-iam-authenticator#how-does-it-work
+"""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from labkit.emulator.aws.call import Call
+
+if TYPE_CHECKING:
+    from labkit.emulator.aws.gate import Gate
+
+PREFIX = "k8s-aws-v1."
+CLUSTER_HEADER = "x-k8s-aws-id"
+LONGEST = 4096
+LONGEST_EXPIRY = 900
+PARAMETERS = {
+    "Action",
+    "Version",
+    "X-Amz-Algorithm",
+    "X-Amz-Credential",
+    "X-Amz-Date",
+    "X-Amz-Expires",
+    "X-Amz-Security-Token",
+    "X-Amz-Signature",
+    "X-Amz-SignedHeaders",
+}
+
+
+class InvalidToken(Exception):
+    """The token is none, or STS does not know its signer; the text is for the lab's log, never for the caller."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whom a token speaks for."""
+
+    arn: str
+    """As ``sts:GetCallerIdentity`` tells it."""
+    principal_arn: str
+    """The IAM role or user itself, with its path."""
+    account_id: str
+    principal_id: str
+    session_name: str
+    access_key_id: str
+
+    @property
+    def canonical_arn(self) -> str:
+        """The principal as the authenticator writes it: a role without its path."""
+        found = re.fullmatch(r"arn:(aws[a-z-]*):sts::(\d+):assumed-role/([^/]+)/.*", self.arn)
+        return f"arn:{found[1]}:iam::{found[2]}:role/{found[3]}" if found else self.arn
+
+
+async def verify(token: str, *, cluster: str, gate: "Gate", endpoint_url: str) -> Identity:
+    """Whom the token speaks for, to the cluster of this name. Raises :class:`InvalidToken`.
+
+    Nothing is fetched: the URL must be of the lab's own STS (``endpoint_url``), and the gate answers it here.
+    """
+    call = _call(token, cluster, endpoint_url)
+    response = await gate.respond(call)
+    if response.status != 200 or (call.service, call.operation) != ("sts", "GetCallerIdentity"):
+        raise InvalidToken(f"sts getCallerIdentity failed: {response.error_code}")
+    caller = call.notes["caller"]
+    principal_id, _, session_name = caller.principal_id.partition(":")
+    return Identity(
+        arn=caller.arn,
+        principal_arn=getattr(caller, "role_arn", caller.arn),
+        account_id=caller.account_id,
+        principal_id=principal_id,
+        session_name=session_name,
+        access_key_id=call.query["X-Amz-Credential"].partition("/")[0],
+    )
+
+
+def _call(token: str, cluster: str, endpoint_url: str) -> Call:
+    """The call that the token is, as the authenticator would make it."""
+    if len(token) > LONGEST:
+        raise InvalidToken("the token is too large")
+    encoded = token.removeprefix(PREFIX)
+    try:
+        url = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True).decode("ascii")
+        parts, own = urlsplit(url), urlsplit(endpoint_url)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidToken(str(error)) from error
+    if (parts.scheme, parts.netloc) != (own.scheme, own.netloc):
+        raise InvalidToken(f"unexpected host {parts.scheme}://{parts.netloc} in the presigned URL")
+    if parts.path != "/" or parts.fragment:
+        raise InvalidToken("unexpected path in the presigned URL")
+    headers = [("host", own.netloc), (CLUSTER_HEADER, cluster), ("accept", "application/json")]
+    call = Call("GET", "/", parts.query, headers, b"")
+    if others := {name for name, _ in call.query_pairs} - PARAMETERS:
+        raise InvalidToken(f"unexpected query parameters {sorted(others)}")
+    if len(call.query_pairs) != len(call.query):
+        raise InvalidToken("a query parameter with several values")
+    if call.query.get("Action") != "GetCallerIdentity":
+        raise InvalidToken("unexpected action in the presigned URL")
+    # What else was signed would not be sent, and STS would not see the request that was signed.
+    if sorted(call.query.get("X-Amz-SignedHeaders", "").lower().split(";")) != ["host", CLUSTER_HEADER]:
+        raise InvalidToken(f"the headers that are signed are not host and {CLUSTER_HEADER}")
+    expires = call.query.get("X-Amz-Expires", "")
+    if not expires.isdecimal() or int(expires) > LONGEST_EXPIRY:
+        raise InvalidToken("invalid X-Amz-Expires in the presigned URL")
+    return call

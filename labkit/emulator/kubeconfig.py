@@ -1,0 +1,99 @@
+"""The lab's kubeconfig: the lab's clusters in it, and what others added.
+
+https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
+"""
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+# The context of a kubeconfig without a cluster: without any, kubectl would ask whatever listens on port 8080.
+NO_CLUSTER = "no-cluster-in-this-lab"
+# Tells an entry of the lab's own from one that was added, e.g. by `aws eks update-kubeconfig`.
+OURS = [{"name": "labkit", "extension": {"provider": "labkit"}}]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cluster: its context's name, its ARN, where it is and its administrator's certificate."""
+
+    name: str
+    arn: str
+    server: str
+    authority_pem: bytes
+    certificate_pem: bytes
+    key_pem: bytes
+
+    @property
+    def cluster(self) -> dict[str, Any]:
+        """Where the API server is, and the CA that it is known by."""
+        return {"server": self.server, "certificate-authority-data": _base64(self.authority_pem)}
+
+    @property
+    def user(self) -> dict[str, Any]:
+        """The cluster's administrator."""
+        return {
+            "client-certificate-data": _base64(self.certificate_pem),
+            "client-key-data": _base64(self.key_pem),
+        }
+
+
+def merged(before: str, entries: Iterable[Entry]) -> str:
+    """The kubeconfig with a context for each of the lab's clusters, and with whatever others had added ``before``.
+
+    The newest cluster is the current one, by the lab's own context, or by the one that `aws eks update-kubeconfig`
+    made for it and that was in use. The clusters that it added are led to where they are now.
+    """
+    entries = list(entries)
+    there = _read(before)
+    own = {entry.name for entry in entries}
+    at = {entry.arn: entry.cluster for entry in entries}
+    clusters, users, contexts = (
+        {name: value for name, value in there[kind].items() if name not in own and not _is_ours(value)}
+        for kind in ("cluster", "user", "context")
+    )
+    clusters = {name: {**cluster, **at.get(name, {})} for name, cluster in clusters.items()}
+    newest = entries[-1] if entries else None
+    current = there["current-context"]
+    if current not in contexts or (newest and contexts[current].get("cluster") != newest.arn):
+        current = newest.name if newest else NO_CLUSTER
+    for entry in entries:
+        clusters[entry.name] = entry.cluster | {"extensions": OURS}
+        users[entry.name] = entry.user | {"extensions": OURS}
+        # The namespace that `kubectl config set-context --current --namespace=…` chose stays.
+        context = there["context"].get(entry.name, {}) | {"cluster": entry.name, "user": entry.name}
+        contexts[entry.name] = context | {"extensions": OURS}
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": name, "cluster": value} for name, value in clusters.items()],
+            "users": [{"name": name, "user": value} for name, value in users.items()],
+            "contexts": [{"name": name, "context": value} for name, value in contexts.items()],
+            "current-context": current,
+        }
+    )
+
+
+def _read(text: str) -> dict[str, Any]:
+    """The entries by kind and name; none of a file that is no kubeconfig."""
+    try:
+        config = yaml.safe_load(text)
+        found: dict[str, Any] = {
+            kind: {entry["name"]: entry[kind] or {} for entry in config.get(f"{kind}s") or ()}
+            for kind in ("cluster", "user", "context")
+        }
+        return found | {"current-context": config.get("current-context")}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return {"cluster": {}, "user": {}, "context": {}, "current-context": None}
+
+
+def _is_ours(entry: dict[str, Any]) -> bool:
+    return any(extension.get("name") == "labkit" for extension in entry.get("extensions") or ())
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
