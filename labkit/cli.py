@@ -49,7 +49,7 @@ def up(
     cluster: ClusterOption = "blue",
     bare: Annotated[
         bool,
-        typer.Option("--bare", help="The API server alone, without webhook and node, in a folder beside the lab's."),
+        typer.Option("--bare", help="The API server alone, without webhook and node; beside the lab."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -29,7 +29,7 @@ IDLE_SECONDS = 8 * 3600
 
 
 def main() -> None:
-    """``python -m labkit.emulator FOLDER READY_FD [--bare]``: serves until it is ended; says ready on the descriptor."""
+    """``python -m labkit.emulator FOLDER READY_FD [--bare]``: serves until it is ended; says ready on READY_FD."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # uvicorn takes a WebSocket that is refused by an answer, as ASGI allows, for a fault of the application.
     logging.getLogger("uvicorn.error").addFilter(

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 
 from labkit.emulator.kubernetes.kinds import Kind
+from labkit.emulator.kubernetes.spec_difference import difference
+from labkit.emulator.kubernetes.selectors import object_selector
 from labkit.emulator.kubernetes.status import (
     Cause,
     duplicate,
@@ -65,6 +67,8 @@ def validate_update(kind: Kind, new: dict, old: dict) -> None:
         ]
     if kind.kind in ("RoleBinding", "ClusterRoleBinding") and new.get("roleRef") != old.get("roleRef"):
         causes.append(invalid_value("roleRef", _go(new["roleRef"]), "cannot change roleRef"))
+    if kind.kind in ("Deployment", "ReplicaSet") and new["spec"]["selector"] != old["spec"]["selector"]:
+        causes.append(invalid_value("spec.selector", new["spec"]["selector"], "field is immutable"))
     if kind.kind == "Secret" and new.get("type") != old.get("type"):
         causes.append(invalid_value("type", new.get("type", ""), "field is immutable"))
     if causes:
@@ -98,17 +102,27 @@ def _metadata(kind: Kind, metadata: dict) -> list[Cause]:
         causes.append(_too_long("metadata.name", name, 253))
     elif not re.fullmatch(SUBDOMAIN, name) and kind.kind != "Event":
         causes.append(invalid_value("metadata.name", name, SUBDOMAIN_TEXT))
+    return causes + _labels(metadata, "metadata") + _annotations(metadata, "metadata")
+
+
+def _labels(metadata: dict, path: str) -> list[Cause]:
+    causes, field = [], f"{path}.labels"
     for key, value in (metadata.get("labels") or {}).items():
-        causes += _key("metadata.labels", key)
+        causes += _key(field, key)
         if len(value) > 63:
-            causes.append(_too_long("metadata.labels", value, 63))
+            causes.append(_too_long(field, value, 63))
         elif value and not re.fullmatch(QUALIFIED, value):
-            causes.append(invalid_value("metadata.labels", value, VALUE_TEXT))
+            causes.append(invalid_value(field, value, VALUE_TEXT))
+    return causes
+
+
+def _annotations(metadata: dict, path: str) -> list[Cause]:
+    causes, field = [], f"{path}.annotations"
     annotations = metadata.get("annotations") or {}
     for key in annotations:
-        causes += _key("metadata.annotations", key.lower())
+        causes += _key(field, key.lower())
     if sum(len(key) + len(value) for key, value in annotations.items()) > 256 * 1024:
-        causes.append(Cause("metadata.annotations", "Too long: may not be more than 262144 bytes", "FieldValueTooLong"))
+        causes.append(Cause(field, "Too long: may not be more than 262144 bytes", "FieldValueTooLong"))
     return causes
 
 
@@ -211,26 +225,136 @@ def _container(container: dict, path: str, names: set[str], volumes: set[str]) -
 
 
 def _pod_update(new: dict, old: dict) -> list[Cause]:
+    """https://kubernetes.io/docs/concepts/workloads/pods/#pod-update-and-replacement"""
+    new, old = new["spec"], old["spec"]
     for lists in ("containers", "initContainers"):
-        if len(new["spec"].get(lists) or ()) != len(old["spec"].get(lists) or ()):
+        if len(new.get(lists) or ()) != len(old.get(lists) or ()):
             return [forbidden_field(f"spec.{lists}", "pod updates may not add or remove containers")]
-    if _frozen(new["spec"]) != _frozen(old["spec"]):
-        return [forbidden_field("spec", POD_UPDATE_TEXT)]
+    causes = _deadline(new.get("activeDeadlineSeconds"), old.get("activeDeadlineSeconds"))
+    kept = [toleration | {"tolerationSeconds": None} for toleration in new.get("tolerations") or ()]
+    if any(toleration | {"tolerationSeconds": None} not in kept for toleration in old.get("tolerations") or ()):
+        more = "existing toleration can not be modified except its tolerationSeconds"
+        causes.append(forbidden_field("spec.tolerations", more))
+    frozen = _frozen(new, old)
+    if frozen != old and (lines := difference(old, frozen)):
+        causes.append(forbidden_field("spec", f"{POD_UPDATE_TEXT}\n{lines}"))
+    return causes
+
+
+def _deadline(new: int | None, old: int | None) -> list[Cause]:
+    field = "spec.activeDeadlineSeconds"
+    if new is None and old is not None:
+        return [invalid_value(field, None, "must not update from a positive integer to nil value")]
+    if new is not None and old is not None and new > old:
+        return [invalid_value(field, new, "must be less than or equal to previous value")]
     return []
 
 
-def _frozen(spec: dict) -> dict:
-    """The part of a spec that no update may change."""
-    rest = {
-        key: value for key, value in spec.items() if key not in ("activeDeadlineSeconds", "tolerations", "nodeName")
-    }
+def _frozen(new: dict, old: dict) -> dict:
+    """The new spec with all that an update may change as it was."""
+    kept = {key: old[key] for key in ("activeDeadlineSeconds", "tolerations") if key in old}
+    frozen = {key: value for key, value in new.items() if key not in ("activeDeadlineSeconds", "tolerations")} | kept
     for lists in ("containers", "initContainers"):
-        if lists in rest:
-            rest[lists] = [
-                {key: value for key, value in container.items() if key not in ("image", "imagePullPolicy")}
-                for container in rest[lists]
+        if lists in new:
+            frozen[lists] = [
+                {**container, "image": before.get("image", "")}
+                for container, before in zip(new[lists], old[lists], strict=True)
             ]
-    return rest
+    return frozen
+
+
+def _deployment(deployment: dict) -> list[Cause]:
+    spec = deployment["spec"]
+    causes = _workload(deployment, "deployment")
+    strategy, path = spec["strategy"], "spec.strategy"
+    if strategy["type"] not in (choices := ("Recreate", "RollingUpdate")):
+        causes.append(unsupported(f"{path}.type", strategy["type"], choices))
+    rolling = strategy.get("rollingUpdate")
+    if strategy["type"] == "Recreate" and rolling is not None:
+        more = "may not be specified when strategy `type` is 'Recreate'"
+        causes.append(forbidden_field(f"{path}.rollingUpdate", more))
+    elif rolling is not None:
+        unavailable, surge = rolling.get("maxUnavailable", 0), rolling.get("maxSurge", 0)
+        field = f"{path}.rollingUpdate.maxUnavailable"
+        causes += _count_or_percent(field, unavailable) + _count_or_percent(f"{path}.rollingUpdate.maxSurge", surge)
+        if unavailable in (0, "0%") and surge in (0, "0%"):
+            causes.append(invalid_value(field, unavailable, "may not be 0 when `maxSurge` is 0"))
+        elif isinstance(unavailable, str) and unavailable.endswith("%") and unavailable[:-1].isdigit():
+            if int(unavailable[:-1]) > 100:
+                causes.append(invalid_value(field, unavailable, "must not be greater than 100%"))
+    causes += _not_negative("spec.revisionHistoryLimit", spec["revisionHistoryLimit"])
+    deadline, field = spec["progressDeadlineSeconds"], "spec.progressDeadlineSeconds"
+    causes += _not_negative(field, deadline)
+    if deadline <= spec.get("minReadySeconds", 0):
+        causes.append(invalid_value(field, deadline, "must be greater than minReadySeconds"))
+    return causes
+
+
+def _replica_set(replica_set: dict) -> list[Cause]:
+    return _workload(replica_set, "replicaset")
+
+
+def _workload(obj: dict, called: str) -> list[Cause]:
+    """What a Deployment and a ReplicaSet have in common: replicas, selector and the template of their pods."""
+    spec, template, path = obj["spec"], obj["spec"]["template"], "spec.template"
+    causes = _not_negative("spec.replicas", spec["replicas"])
+    causes += _not_negative("spec.minReadySeconds", spec.get("minReadySeconds", 0))
+    selector, labels = spec.get("selector"), template["metadata"].get("labels") or {}
+    if selector is None:
+        causes.append(required("spec.selector"))
+    else:
+        causes += _selector(selector, "spec.selector")
+        if not selector.get("matchLabels") and not selector.get("matchExpressions"):
+            more = f"empty selector is invalid for {called}"
+            causes.append(invalid_value("spec.selector", selector, more))
+        elif not causes and not object_selector(selector)(labels):
+            more = "`selector` does not match template `labels`"
+            causes.append(invalid_value(f"{path}.metadata.labels", labels, more))
+    causes += _labels(template["metadata"], path) + _annotations(template["metadata"], path)
+    causes += pod_spec(template["spec"], f"{path}.spec")
+    policy = template["spec"]["restartPolicy"]
+    if policy in ("OnFailure", "Never"):
+        causes.append(unsupported(f"{path}.spec.restartPolicy", policy, ["Always"]))
+    if template["spec"].get("activeDeadlineSeconds") is not None:
+        causes.append(
+            forbidden_field(
+                f"{path}.spec.activeDeadlineSeconds", "activeDeadlineSeconds in ReplicaSet is not Supported"
+            )
+        )
+    return causes
+
+
+def _selector(selector: dict, path: str) -> list[Cause]:
+    causes = []
+    for key, value in (selector.get("matchLabels") or {}).items():
+        causes += _key(f"{path}.matchLabels", key)
+        if value and (len(value) > 63 or not re.fullmatch(QUALIFIED, value)):
+            causes.append(invalid_value(f"{path}.matchLabels", value, VALUE_TEXT))
+    for i, expression in enumerate(selector.get("matchExpressions") or ()):
+        field = f"{path}.matchExpressions[{i}]"
+        operator, values = expression.get("operator", ""), expression.get("values")
+        if operator in ("In", "NotIn") and not values:
+            causes.append(required(f"{field}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
+        elif operator in ("Exists", "DoesNotExist") and values:
+            more = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+            causes.append(forbidden_field(f"{field}.values", more))
+        elif operator not in ("In", "NotIn", "Exists", "DoesNotExist"):
+            causes.append(invalid_value(f"{field}.operator", operator, "not a valid selector operator"))
+        causes += _key(f"{field}.key", expression.get("key", ""))
+    return causes
+
+
+def _count_or_percent(field: str, value: int | str) -> list[Cause]:
+    if isinstance(value, int):
+        return _not_negative(field, value)
+    if re.fullmatch(r"[0-9]+%", value):
+        return []
+    more = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex"
+    return [invalid_value(field, value, f"{more} used for validation is '[0-9]+%')")]
+
+
+def _not_negative(field: str, value: int) -> list[Cause]:
+    return [] if value >= 0 else [invalid_value(field, value, "must be greater than or equal to 0")]
 
 
 def _event(event: dict) -> list[Cause]:
@@ -269,6 +393,8 @@ def _webhooks(configuration: dict) -> list[Cause]:
 
 _CHECKS: dict[str, Callable[[dict], list[Cause]]] = {
     "Pod": _pod,
+    "Deployment": _deployment,
+    "ReplicaSet": _replica_set,
     "Event": _event,
     "MutatingWebhookConfiguration": _webhooks,
 }

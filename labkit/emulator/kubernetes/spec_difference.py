@@ -1,0 +1,61 @@
+"""What a refused change of a pod's spec would have changed, as an API server prints it.
+
+It compares the specs in its internal types, as Go writes them to JSON, line by line. ``internal_pod.json`` has the
+fields of those types, which are other than those that clients see, in their order.
+https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/apis/core/types.go
+"""
+
+import difflib
+import json
+from functools import cache
+from pathlib import Path
+
+# Clients find these beside the security context, the server has them in it.
+IN_SECURITY_CONTEXT = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostUsers")
+ZERO = {"string": "", "bool": False, "int32": 0, "int64": 0, "Quantity": "0", "IntOrString": 0}
+
+
+def difference(old: dict, new: dict) -> str:
+    """The lines that differ, each group with three lines around it; "" where none does."""
+    lines = difflib.unified_diff(_lines(old), _lines(new), lineterm="")
+    return "".join(f"{line}\n" for line in [*lines][2:])  # without the names of the files that there are not
+
+
+def _lines(spec: dict) -> list[str]:
+    context = (spec.get("securityContext") or {}) | {key: spec[key] for key in IN_SECURITY_CONTEXT if key in spec}
+    internal = _value("PodSpec", {**spec, "securityContext": context})
+    text = json.dumps(internal, indent=1, ensure_ascii=False)
+    for sign in "<>&":  # as Go does, for the sake of HTML
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text.splitlines()
+
+
+def _value(type_: str, value: object) -> object:
+    """A value of the public types as one of the internal types."""
+    if type_.startswith("*"):
+        return None if value is None else _value(type_[1:], value)
+    if type_.startswith("[]"):
+        return [_value(type_[2:], item) for item in value] if value else None
+    if type_.startswith("map["):
+        inner = type_.partition("]")[2]
+        return {key: _value(inner, value[key]) for key in sorted(value)} if value else None
+    if type_ not in _types():
+        return ZERO.get(type_) if value is None else value
+    named = {key.lower(): item for key, item in (value or {}).items()}
+    return dict(_fields(type_, named))
+
+
+def _fields(type_: str, named: dict[str, object]) -> list[tuple[str, object]]:
+    fields: list[tuple[str, object]] = []
+    for label, element in _types()[type_]:
+        name, _, rule = label.partition(",")
+        if not name:
+            fields += _fields(element, named)
+        elif named.get(name.lower()) is not None or not rule:
+            fields.append((name, _value(element, named.get(name.lower()))))
+    return fields
+
+
+@cache
+def _types() -> dict[str, list[list[str]]]:
+    return json.loads(Path(__file__).with_name("internal_pod.json").read_text())

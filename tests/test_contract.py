@@ -1,0 +1,52 @@
+"""What a real kube-apiserver answered, step by step, held against the lab's own (see tests/contract/README.md)."""
+
+import filecmp
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent / "contract"
+SOURCE = Path(__file__).parents[2] / "shared" / "contract"
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of an API server alone, as the record was made: `labkit up --bare`."""
+    home = str(tmp_path_factory.mktemp("bare") / ".lab")
+
+    def labkit(*arguments: str) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LABKIT_HOME", home)
+            command = [Path(sys.executable).with_name("labkit"), *arguments]
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    yield json.loads(labkit("up", "--bare", "--json"))["kubeconfig"]
+    labkit("down", "--bare")
+
+
+@pytest.mark.kubectl
+def test_every_step_is_answered_as_by_a_real_api_server(kubeconfig):
+    command = [sys.executable, HERE / "contract.py", "check", "--kubeconfig", kubeconfig]
+    check = subprocess.run(command, capture_output=True, text=True)
+    assert check.stdout.splitlines()[-1:] == ["395 passed, 0 failed"], check.stdout + check.stderr
+    assert check.returncode == 0
+
+
+@pytest.mark.skipif(not SOURCE.is_dir(), reason="the contract's source is not beside this checkout: nothing to compare")
+@pytest.mark.parametrize("name", ["NOTES.md", "README.md", "contract.py", "golden.json", "scenario.py"])
+def test_the_copy_is_the_contract(name):
+    assert filecmp.cmp(SOURCE / name, HERE / name, shallow=False)
+
+
+def test_nothing_stands_beside_the_copy():
+    assert {file.name for file in HERE.iterdir()} - {"__pycache__"} == {
+        "NOTES.md",
+        "README.md",
+        "contract.py",
+        "golden.json",
+        "scenario.py",
+    }
