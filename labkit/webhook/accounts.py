@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from urllib.parse import quote
 
 import httpx
 
@@ -14,43 +15,55 @@ log = logging.getLogger(__name__)
 
 PATH = "/api/v1/serviceaccounts"
 GRACE = 0.1  # seconds in which an account may still appear; the default of the webhook on EKS
-RETRY = 0.2  # seconds until the watch is tried again
+ASKING = 5.0  # seconds for the API to answer while a pod waits; the webhook itself has 10
+RETRY = 0.2  # seconds until the watch is tried again; doubled while it fails
+LONGEST_RETRY = 10.0
+WATCH = 300  # seconds of one watch; a connection that died unnoticed lasts no longer
 
 
 @dataclass(frozen=True)
 class Account:
     """What one service account's annotations ask for; `role_arn` is empty where it has no role."""
 
-    role_arn: str
+    role_arn: str = ""
     audience: str = "sts.amazonaws.com"
     token_expiration: int = annotations.DEFAULT_EXPIRATION
     sts_regional_endpoints: bool = True
 
     @classmethod
-    def of(cls, service_account: dict) -> "Account":
-        """Read the annotations of a ServiceAccount object.
+    def of(
+        cls, service_account: dict, *, defaults: "Account | None" = None, prefix: str = annotations.PREFIX
+    ) -> "Account":
+        """Read the annotations of a ServiceAccount object; what they leave open is as in `defaults`.
 
         https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
         """
-        found = service_account.get("metadata", {}).get("annotations") or {}
-        return cls(
+        found = annotations.under(prefix, service_account)
+        defaults = defaults or cls()
+        return replace(
+            defaults,
             role_arn=found.get(annotations.ROLE_ARN, ""),
-            audience=found.get(annotations.AUDIENCE, cls.audience),
-            token_expiration=annotations.expiration(found, cls.token_expiration),
+            audience=found.get(annotations.AUDIENCE, defaults.audience),
+            token_expiration=annotations.expiration(found, defaults.token_expiration),
             sts_regional_endpoints=annotations.boolean(
-                found, annotations.STS_REGIONAL_ENDPOINTS, cls.sts_regional_endpoints
+                found, annotations.STS_REGIONAL_ENDPOINTS, defaults.sts_regional_endpoints
             ),
         )
 
 
 class Accounts:
-    """The accounts by namespace and name. `client` reaches the API server and is allowed to watch service accounts.
+    """The accounts by namespace and name. `client` reaches the API server and may get, list and watch them.
 
+    `defaults` is what accounts have where their annotations, whose names begin with `prefix`, say nothing.
     https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
     """
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, *, defaults: Account | None = None, prefix: str = annotations.PREFIX
+    ) -> None:
         self._client = client
+        self._defaults = defaults
+        self._prefix = prefix
         self._known: dict[tuple[str, str], Account] = {}
         self._awaited: dict[tuple[str, str], list[asyncio.Event]] = {}
         self._watching: asyncio.Task | None = None
@@ -59,22 +72,28 @@ class Accounts:
         return self._known.get((namespace, name))
 
     async def appear(self, namespace: str, name: str, grace: float = GRACE) -> None:
-        """Return as soon as the account is known, after `grace` seconds at the latest.
+        """Return when the account is known with its role, or when it is certain that it has none.
 
-        A pod is often made right after its account, before the watch has brought it: so the API is asked, too.
+        A pod is often made right after its account, or right after the annotation, before the watch has brought it:
+        so the API is asked. The webhook on EKS asks for an unknown account only, and waits for the answer no longer
+        than `grace`; here a pod gets its role however slow the machine is. Where the API knows no such account,
+        or does not answer, the watch has another `grace` seconds to bring it.
         """
         key = (namespace, name)
-        if key in self._known or not name:
+        known = self._known.get(key)
+        if not name or (known and known.role_arn):
             return
-        event = asyncio.Event()
-        self._awaited.setdefault(key, []).append(event)
-        asking = asyncio.create_task(self._ask(namespace, name))
+        brought = asyncio.Event()
+        self._awaited.setdefault(key, []).append(brought)
         try:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(event.wait(), grace)
+            asked = await self._ask(namespace, name)
+            if asked and not brought.is_set():  # what the watch has brought meanwhile is newer
+                self._put(asked)
+            if key not in self._known:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(brought.wait(), grace)
         finally:
-            asking.cancel()
-            self._awaited[key].remove(event)
+            self._awaited[key].remove(brought)
             if not self._awaited[key]:
                 del self._awaited[key]
 
@@ -88,11 +107,14 @@ class Accounts:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
 
-    async def _ask(self, namespace: str, name: str) -> None:
-        with contextlib.suppress(httpx.HTTPError, ValueError):
-            response = await self._client.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}")
+    async def _ask(self, namespace: str, name: str) -> dict | None:
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/serviceaccounts/{quote(name, safe='')}"
+        with contextlib.suppress(httpx.HTTPError, ValueError, TimeoutError):
+            async with asyncio.timeout(ASKING):
+                response = await self._client.get(path)
             if response.status_code == 200:
-                self._put(response.json())
+                return response.json()
+        return None
 
     async def _read_all(self) -> str:
         response = (await self._client.get(PATH)).raise_for_status().json()
@@ -102,19 +124,27 @@ class Accounts:
         return response["metadata"]["resourceVersion"]
 
     async def _follow(self, version: str) -> None:
+        pause = RETRY
         while True:
             try:
                 if not version:
                     version = await self._read_all()
                 version = await self._watch(version)
+                pause = RETRY
             except (httpx.HTTPError, OSError, ValueError, KeyError) as error:
                 log.warning("the watch on service accounts is tried again: %s", error or type(error).__name__)
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_RETRY)
 
     async def _watch(self, version: str) -> str:
         """Follow one watch until the server ends it. Returns where to go on, or "" when all has to be read again."""
-        query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true"}
-        timeout = httpx.Timeout(10, read=None)
+        query = {
+            "watch": "true",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH),
+        }
+        timeout = httpx.Timeout(10, read=WATCH + 30)
         async with self._client.stream("GET", PATH, params=query, timeout=timeout) as response:
             if response.status_code == 410:
                 return ""
@@ -135,6 +165,6 @@ class Accounts:
 
     def _put(self, service_account: dict) -> None:
         key = (service_account["metadata"]["namespace"], service_account["metadata"]["name"])
-        self._known[key] = Account.of(service_account)
+        self._known[key] = Account.of(service_account, defaults=self._defaults, prefix=self._prefix)
         for event in self._awaited.get(key, ()):
             event.set()

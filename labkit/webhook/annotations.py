@@ -6,12 +6,13 @@ https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.
 
 import re
 
-PREFIX = "eks.amazonaws.com/"
-ROLE_ARN = PREFIX + "role-arn"
-AUDIENCE = PREFIX + "audience"
-TOKEN_EXPIRATION = PREFIX + "token-expiration"
-STS_REGIONAL_ENDPOINTS = PREFIX + "sts-regional-endpoints"
-SKIP_CONTAINERS = PREFIX + "skip-containers"
+PREFIX = "eks.amazonaws.com"
+
+ROLE_ARN = "role-arn"
+AUDIENCE = "audience"
+TOKEN_EXPIRATION = "token-expiration"  # noqa: S105 - an annotation's name
+STS_REGIONAL_ENDPOINTS = "sts-regional-endpoints"
+SKIP_CONTAINERS = "skip-containers"
 
 DEFAULT_EXPIRATION = 86400
 MINIMUM_EXPIRATION = 600
@@ -23,16 +24,27 @@ _BOOLEANS = {
 _FIELD = re.compile(r'"((?:[^"]|"")*)"|([^",\r\n]*)')
 
 
+def under(prefix: str, obj: dict) -> dict[str, str]:
+    """The annotations of an object whose names are `prefix/NAME`, by NAME."""
+    found = (obj.get("metadata") or {}).get("annotations") or {}
+    start = f"{prefix}/"
+    return {name.removeprefix(start): value or "" for name, value in found.items() if name.startswith(start)}
+
+
 def boolean(annotations: dict, name: str, default: bool) -> bool:
     return _BOOLEANS.get(annotations.get(name, ""), default)
 
 
 def expiration(annotations: dict, default: int) -> int:
-    """The token's life in seconds; fewer than 600 become 600, since the API server gives no shorter token."""
-    value = annotations.get(TOKEN_EXPIRATION, "")
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+    """The token's life in seconds; fewer than 600 become 600, since the API server gives no shorter token.
+
+    There is no maximum here: it is the API server that gives no token for more than a day on EKS.
+    """
+    found = re.fullmatch(r"([+-]?)0*([0-9]{1,19})", annotations.get(TOKEN_EXPIRATION, ""))
+    if not found:
         return default
-    return max(int(value), MINIMUM_EXPIRATION)
+    value = int(found[1] + found[2])
+    return max(value, MINIMUM_EXPIRATION) if -(2**63) <= value < 2**63 else default
 
 
 def skipped_containers(annotations: dict) -> set[str]:

@@ -1,8 +1,8 @@
 """One admission review: a pod that is about to be made goes in, what is added to it comes out."""
 
 import base64
-import copy
 import json
+import posixpath
 from typing import Protocol
 
 from labkit.webhook import annotations
@@ -21,37 +21,60 @@ class KnownAccounts(Protocol):
     def get(self, namespace: str, name: str) -> Account | None: ...
 
 
-def review(admission_review: dict, accounts: KnownAccounts, *, region: str = "") -> dict:
+def review(
+    admission_review: dict,
+    accounts: KnownAccounts,
+    *,
+    region: str = "",
+    prefix: str = annotations.PREFIX,
+    mount_path: str = MOUNT_PATH,
+) -> dict:
     """Return the AdmissionReview that answers this one; a pod whose account has no role is let through unchanged.
 
-    `region` is what containers get as AWS_REGION and AWS_DEFAULT_REGION where neither is set.
+    `region` is what containers get as AWS_REGION and AWS_DEFAULT_REGION where neither is set; `prefix` is that of the
+    pod's annotations, `mount_path` where containers find the token. What is no review of a pod is not allowed.
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
     """
-    request = admission_review.get("request")
-    pod = request.get("object") if isinstance(request, dict) else None
-    if not isinstance(pod, dict) or not isinstance(pod.get("spec"), dict):
-        return _answer(admission_review, {"allowed": False, "status": {"message": "bad content"}})
-    account = accounts.get(request.get("namespace", ""), pod["spec"].get("serviceAccountName", ""))
+    if wrong := malformed(admission_review):
+        return refusal(admission_review, wrong)
+    request = admission_review["request"]
+    pod = request["object"]
+    account = accounts.get(*account_of(admission_review))
     if account is None or not account.role_arn:
         return _answer(admission_review, {"allowed": True})
-    patch = json.dumps(pod_patch(pod, account, region=region)).encode()
+    patch = json.dumps(pod_patch(pod, account, region=region, prefix=prefix, mount_path=mount_path)).encode()
     response = {"allowed": True, "patchType": "JSONPatch", "patch": base64.b64encode(patch).decode()}
     return _answer(admission_review, response)
 
 
-def pod_patch(pod: dict, account: Account, *, region: str = "") -> list[dict]:
+def account_of(admission_review: dict) -> tuple[str, str]:
+    """Namespace and name of the service account of a reviewed pod; the name is empty where it has none."""
+    request = admission_review["request"]
+    spec = request["object"].get("spec") or {}
+    return request.get("namespace") or "", spec.get("serviceAccountName") or ""
+
+
+def pod_patch(
+    pod: dict,
+    account: Account,
+    *,
+    region: str = "",
+    prefix: str = annotations.PREFIX,
+    mount_path: str = MOUNT_PATH,
+) -> list[dict]:
     """The JSON patch that gives a pod its service account's role: variables, token volume and mounts.
 
     A volume that already bears the token volume's name is kept, whatever it holds: so does the webhook of EKS.
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
     spec = pod["spec"]
-    of_pod = pod.get("metadata", {}).get("annotations") or {}
+    of_pod = annotations.under(prefix, pod)
     skipped = annotations.skipped_containers(of_pod)
-    token_file = f"{MOUNT_PATH}/{TOKEN}"
+    token_file = posixpath.normpath(f"{mount_path}/{TOKEN}")
     selector = spec.get("nodeSelector") or {}
     if "windows" in (selector.get("kubernetes.io/os"), selector.get("beta.kubernetes.io/os")):
         token_file = "C:" + token_file.replace("/", "\\")
+    mount = {"name": VOLUME, "readOnly": True, "mountPath": mount_path}
 
     patch = []
     volumes = spec.get("volumes")
@@ -63,7 +86,7 @@ def pod_patch(pod: dict, account: Account, *, region: str = "") -> list[dict]:
             patch.append({"op": "add", "path": "/spec/volumes/0", "value": volume})
     for field in ("containers", "initContainers"):  # native sidecars are init containers, too
         containers = [
-            container if container.get("name") in skipped else _with_role(container, account, token_file, region)
+            container if container.get("name") in skipped else _with_role(container, account, token_file, mount, region)
             for container in spec.get(field) or ()
         ]
         if containers:
@@ -71,7 +94,60 @@ def pod_patch(pod: dict, account: Account, *, region: str = "") -> list[dict]:
     return patch
 
 
-def _with_role(container: dict, account: Account, token_file: str, region: str) -> dict:
+def refusal(admission_review: dict, why: str) -> dict:
+    """The AdmissionReview that does not allow what is asked."""
+    return _answer(admission_review, {"allowed": False, "status": {"message": why}})
+
+
+def malformed(admission_review: dict) -> str:
+    """Why this is no review of a pod, as far as the webhook reads one; empty where it is."""
+    request = admission_review.get("request")
+    if not isinstance(request, dict):
+        return "bad content"
+    if request.get("object") is None:
+        return "the request has no object"
+    return _mismatch({"request": request}, _REVIEW)
+
+
+# What the webhook reads of a review, and its types; null and what is missing is fine, as everywhere in the API.
+_NAMED = {"name": str}
+_CONTAINER = {"name": str, "env": [_NAMED], "volumeMounts": [_NAMED]}
+_POD = {
+    "metadata": {"annotations": {"*": str}},
+    "spec": {
+        "serviceAccountName": str,
+        "nodeSelector": {"*": str},
+        "volumes": [_NAMED],
+        "containers": [_CONTAINER],
+        "initContainers": [_CONTAINER],
+    },
+}
+_REVIEW = {"request": {"uid": str, "namespace": str, "object": _POD}}
+
+
+def _mismatch(value: object, shape: object, where: str = "") -> str:
+    """The first place where `value` is not of this shape, in words."""
+    if value is None:
+        return ""
+    wanted = shape if isinstance(shape, type) else type(shape)
+    if not isinstance(value, wanted):
+        return f"{where[1:]} has to be {_WORDS[wanted]}"
+    if isinstance(shape, list):
+        if None in value:
+            return f"{where[1:]} has an empty item"
+        inner = [(f"{where}[{number}]", item, shape[0]) for number, item in enumerate(value)]
+    elif isinstance(shape, dict):
+        known = value if "*" in shape else value.keys() & shape.keys()
+        inner = [(f"{where}.{key}", value[key], shape.get("*") or shape[key]) for key in known]
+    else:
+        return ""
+    return next((wrong for place, item, its in inner if (wrong := _mismatch(item, its, place))), "")
+
+
+_WORDS = {str: "a text", list: "a list", dict: "an object"}
+
+
+def _with_role(container: dict, account: Account, token_file: str, mount: dict, region: str) -> dict:
     """The container with what it lacks. One of a pair of variables that is already there keeps out the other."""
     present = {variable.get("name") for variable in container.get("env") or ()}
     has_identity, has_region, has_endpoints = present & WEB_IDENTITY, present & REGION, STS_ENDPOINTS in present
@@ -84,13 +160,13 @@ def _with_role(container: dict, account: Account, token_file: str, region: str) 
         added |= {"AWS_DEFAULT_REGION": region, "AWS_REGION": region}
     if not has_identity:
         added |= {"AWS_ROLE_ARN": account.role_arn, "AWS_WEB_IDENTITY_TOKEN_FILE": token_file}
-    container = copy.deepcopy(container)
+    container = dict(container)
     if added:
         env = [{"name": name, "value": value} for name, value in added.items()]
         container["env"] = [*(container.get("env") or ()), *env]
     mounts = container.get("volumeMounts") or []
-    if not any(mount.get("name") == VOLUME for mount in mounts):
-        container["volumeMounts"] = [*mounts, {"name": VOLUME, "readOnly": True, "mountPath": MOUNT_PATH}]
+    if not any(there.get("name") == VOLUME for there in mounts):
+        container["volumeMounts"] = [*mounts, mount]
     return container
 
 
@@ -100,7 +176,10 @@ def _token_volume(audience: str, expiration: int) -> dict:
 
 
 def _answer(admission_review: dict, response: dict) -> dict:
-    request = admission_review.get("request")
-    uid = request.get("uid", "") if isinstance(request, dict) else ""
-    version = admission_review.get("apiVersion") or "admission.k8s.io/v1"
-    return {"apiVersion": version, "kind": "AdmissionReview", "response": {"uid": uid, **response}}
+    request, version = admission_review.get("request"), admission_review.get("apiVersion")
+    uid = request.get("uid") if isinstance(request, dict) else ""
+    return {
+        "apiVersion": version if isinstance(version, str) and version else "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "response": {"uid": uid if isinstance(uid, str) else "", **response},
+    }

@@ -2,28 +2,45 @@
 
 import base64
 import json
+import logging
+import math
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from labkit.webhook import annotations
 from labkit.webhook.accounts import GRACE, Accounts
-from labkit.webhook.review import review
+from labkit.webhook.review import MOUNT_PATH, account_of, malformed, refusal, review
+
+log = logging.getLogger(__name__)
 
 NAME = "pod-identity-webhook"
 OPT_OUT_LABEL = "eks.amazonaws.com/skip-pod-identity-webhook"
+LARGEST = 8 * 2**20  # bytes of a review; the API server takes no object of more than 3 MiB
 
 
 class WebhookServer:
     """An ASGI app: `POST /mutate` answers AdmissionReviews, `GET /healthz` says ok.
 
-    `grace` is how many seconds a pod may wait for a service account that the webhook does not know yet.
+    `grace` is how many seconds a pod may wait for a service account that the API does not know yet; the rest is
+    as in `review`. Every review is logged in one line (level INFO).
     """
 
-    def __init__(self, accounts: Accounts, *, region: str = "", grace: float = GRACE) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        *,
+        region: str = "",
+        prefix: str = annotations.PREFIX,
+        mount_path: str = MOUNT_PATH,
+        grace: float = GRACE,
+    ) -> None:
         self.accounts = accounts
         self.region = region
+        self.prefix = prefix
+        self.mount_path = mount_path
         self.grace = grace
         self._app = Starlette(
             routes=[Route("/mutate", self._mutate, methods=["POST"]), Route("/healthz", self._health, methods=["GET"])]
@@ -38,15 +55,34 @@ class WebhookServer:
     async def _mutate(self, request: Request) -> Response:
         if request.headers.get("content-type") != "application/json":
             return PlainTextResponse("Invalid Content-Type, expected `application/json`", 415)
+        body = bytearray()
         try:
-            admission_review = json.loads(await request.body())
-        except ValueError as error:
-            return JSONResponse(_refused(f"couldn't decode the body: {error}"))
-        if not isinstance(admission_review, dict):
-            return JSONResponse(_refused("bad content"))
-        namespace, name = _account_of(admission_review)
-        await self.accounts.appear(namespace, name, self.grace)
-        return JSONResponse(review(admission_review, self.accounts, region=self.region))
+            async for part in request.stream():
+                body += part
+                if len(body) > LARGEST:
+                    return PlainTextResponse(f"a review has {LARGEST} bytes at most", 413)
+        except ClientDisconnect:
+            return PlainTextResponse("the request ended early", 400)
+        answer, said = await self._answered(bytes(body))
+        log.info("%s", "".join(letter if letter.isprintable() else "?" for letter in said[:500]))
+        return Response(json.dumps(answer), media_type="application/json")
+
+    async def _answered(self, body: bytes) -> tuple[dict, str]:
+        """The AdmissionReview that answers, and what the log says of it."""
+        try:
+            asked = json.loads(body, parse_float=_finite, parse_constant=_finite)
+        except (ValueError, RecursionError) as error:
+            return refusal({}, wrong := f"couldn't decode the body: {error}"), f"refused: {wrong}"
+        if not isinstance(asked, dict):
+            asked = {}
+        if wrong := malformed(asked):
+            return refusal(asked, wrong), f"refused: {wrong}"
+        await self.accounts.appear(*account_of(asked), self.grace)
+        try:
+            answer = review(asked, self.accounts, region=self.region, prefix=self.prefix, mount_path=self.mount_path)
+        except RecursionError:
+            return refusal(asked, wrong := "the pod is nested too deep"), f"refused: {wrong}"
+        return answer, _line(asked, answer["response"])
 
 
 def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> dict:
@@ -84,14 +120,17 @@ def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> dict:
     }
 
 
-def _account_of(admission_review: dict) -> tuple[str, str]:
-    try:
-        request = admission_review["request"]
-        return request["namespace"], request["object"]["spec"]["serviceAccountName"]
-    except (KeyError, TypeError):
-        return "", ""
+def _line(asked: dict, response: dict) -> str:
+    """Whose pod it was and what became of it. Nothing of the pod's variables is in it."""
+    namespace, account = account_of(asked)
+    metadata = asked["request"]["object"].get("metadata") or {}
+    pod = metadata.get("name") or f"{metadata.get('generateName') or ''}*"
+    done = "given the role" if "patch" in response else "left as it is: the account has no role"
+    return f"pod {namespace}/{pod}, service account {account or '(none)'}: {done}"
 
 
-def _refused(message: str) -> dict:
-    response = {"uid": "", "allowed": False, "status": {"message": message}}
-    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number of JSON")
+    return value

@@ -24,6 +24,8 @@ class Api:
         self.lists = 0
         self.watched_from = []
         self.events: asyncio.Queue = asyncio.Queue()
+        self.slow: asyncio.Event | None = None
+        self.asked = 0
         self.app = Starlette(
             routes=[
                 Route("/api/v1/serviceaccounts", self.accounts_of_all),
@@ -46,6 +48,9 @@ class Api:
 
     async def account(self, request):
         found = self.accounts.get((request.path_params["namespace"], request.path_params["name"]))
+        self.asked += 1
+        if self.slow:
+            await self.slow.wait()
         return JSONResponse(found or {"kind": "Status", "code": 404}, 200 if found else 404)
 
     def put(self, name, namespace="default", tell=True, kind="ADDED", **annotations):
@@ -191,22 +196,125 @@ def test_a_pod_of_an_unknown_account_is_let_through_after_the_grace_period():
     run(test)
 
 
+def test_a_pod_that_comes_just_after_its_accounts_annotation_gets_the_role():
+    async def test(api, accounts, webhook):
+        api.put("a")
+        await until(lambda: accounts.get("default", "a"))
+        api.put("a", tell=False, role_arn=ROLE)  # annotated, but the watch has not brought it yet
+        answer = (await webhook.post("/mutate", json=asking("a"))).json()
+        assert ROLE in base64.b64decode(answer["response"]["patch"]).decode()
+
+    run(test)
+
+
+def test_what_the_watch_has_brought_is_not_undone_by_an_older_answer():
+    async def test(api, accounts, webhook):
+        api.slow = asyncio.Event()
+        asked = asyncio.create_task(webhook.post("/mutate", json=asking("a")))
+        api.put("a", tell=False)
+        await until(lambda: api.asked)
+        api.put("a", role_arn=ROLE)
+        await until(lambda: accounts.get("default", "a"))
+        api.slow.set()
+        assert ROLE in base64.b64decode((await asked).json()["response"]["patch"]).decode()
+
+    run(test)
+
+
+def test_an_api_that_does_not_answer_holds_nobody_up_for_long(monkeypatch):
+    monkeypatch.setattr("labkit.webhook.accounts.ASKING", 0.01)
+
+    async def test(api, accounts, _webhook):
+        api.slow = asyncio.Event()
+        transport = httpx.ASGITransport(WebhookServer(accounts, grace=0.01))
+        async with httpx.AsyncClient(transport=transport, base_url="http://webhook") as webhook:
+            answer = await webhook.post("/mutate", json=asking("a"))
+        assert answer.json()["response"] == {"uid": "7", "allowed": True}
+
+    run(test)
+
+
+JSON = {"content-type": "application/json"}
+
+
 @pytest.mark.parametrize(
     ("content", "headers", "status", "says"),
     [
         (b"{}", {"content-type": "text/plain"}, 415, "Invalid Content-Type, expected `application/json`"),
-        (b"{", {"content-type": "application/json"}, 200, "couldn't decode the body"),
-        (b"[]", {"content-type": "application/json"}, 200, "bad content"),
-        (b"{}", {"content-type": "application/json"}, 200, "bad content"),
+        (b"{}", {}, 415, "Invalid Content-Type"),
+        (b"{}", {"content-type": "application/json; charset=utf-8"}, 415, "Invalid Content-Type"),
+        (b"", JSON, 200, "couldn't decode the body"),
+        (b"{", JSON, 200, "couldn't decode the body"),
+        (b"\xff\xfe{", JSON, 200, "couldn't decode the body"),
+        (b"apiVersion: admission.k8s.io/v1", JSON, 200, "couldn't decode the body"),
+        (b'{"apiVersion": NaN}', JSON, 200, "NaN is no number of JSON"),
+        (b'{"apiVersion": 1e999}', JSON, 200, "1e999 is no number of JSON"),
+        (b"[" * 100_000, JSON, 200, "couldn't decode the body"),
+        (b"[]", JSON, 200, "bad content"),
+        (b"null", JSON, 200, "bad content"),
+        (b"{}", JSON, 200, "bad content"),
+        (b'{"apiVersion": 1, "request": {"uid": "\\ud800", "object": []}}', JSON, 200, "has to be an object"),
+        (b" " * (8 * 2**20 + 1), JSON, 413, "8388608 bytes at most"),
     ],
+    ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else "",
 )
 def test_what_is_no_admission_review_is_refused(content, headers, status, says):
     async def test(_api, _accounts, webhook):
         answer = await webhook.post("/mutate", content=content, headers=headers)
         assert answer.status_code == status
         assert says in answer.text
+        if status == 200:
+            assert answer.json()["response"]["allowed"] is False
 
     run(test)
+
+
+@pytest.mark.parametrize("depth", [100, 300, 900, 990, 1000, 5000])
+def test_a_pod_that_is_nested_deep_is_patched_or_refused(depth):
+    async def test(api, accounts, webhook):
+        api.put("a", role_arn=ROLE)
+        await until(lambda: accounts.get("default", "a"))
+        deep = json.dumps(asking("a")).replace('{"name": "app"}', '{"x": ' + "[" * depth + "]" * depth + "}")
+        answer = await webhook.post("/mutate", content=deep, headers=JSON)
+        assert answer.status_code == 200
+        response = answer.json()["response"]
+        assert response["allowed"] == ("patch" in response)
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/mutate", 405), ("POST", "/healthz", 405), ("POST", "/", 404)]
+)
+def test_other_requests_are_refused(method, path, status):
+    async def test(_api, _accounts, webhook):
+        assert (await webhook.request(method, path)).status_code == status
+
+    run(test)
+
+
+def test_a_review_is_one_line_of_the_log_without_what_is_in_the_pod(caplog):
+    caplog.set_level("INFO", "labkit.webhook")
+
+    async def test(api, accounts, webhook):
+        api.put("a", role_arn=ROLE)
+        await until(lambda: accounts.get("default", "a"))
+        asked = asking("a")
+        asked["request"]["object"]["metadata"] = {"generateName": "my-\npod-"}
+        asked["request"]["object"]["spec"]["containers"][0]["env"] = [{"name": "PASSWORD", "value": "hunter2"}]
+        await webhook.post("/mutate", json=asked)
+        await webhook.post("/mutate", json=asking("", "kube-system"))
+        await webhook.post("/mutate", content=b"", headers=JSON)
+        await webhook.post("/mutate", json={})
+
+    run(test)
+    lines = [record.getMessage() for record in caplog.records if record.name == "labkit.webhook.server"]
+    assert lines == [
+        "pod default/my-?pod-*, service account a: given the role",
+        "pod kube-system/my-pod, service account (none): left as it is: the account has no role",
+        "refused: couldn't decode the body: Expecting value: line 1 column 1 (char 0)",
+        "refused: bad content",
+    ]
 
 
 def test_it_says_that_it_is_well():
