@@ -1,0 +1,72 @@
+"""What `aws eks update-kubeconfig` and others write into the lab's kubeconfig survives the lab's own writing."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+LABKIT = Path(sys.executable).with_name("labkit")
+BLUE = "arn:aws:eks:us-east-1:123456789012:cluster/blue"
+
+pytestmark = pytest.mark.kubectl
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """A shell in which `eval "$(labkit env)"` was run once, when the lab was up for the first time."""
+    environment = {**os.environ, "LABKIT_HOME": str(tmp_path / ".lab")}
+    subprocess.run([LABKIT, "up"], env=environment, check=True, capture_output=True, timeout=60)
+    lines = f'eval "$({LABKIT} env)"\nset -e\n'
+
+    def run(*commands: str) -> str:
+        script = lines + "\n".join(commands)
+        done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run.kubeconfig = tmp_path / ".lab" / "kubeconfig"
+    yield run
+    subprocess.run([LABKIT, "down"], env=environment, check=True, capture_output=True, timeout=60)
+
+
+USER = "kubectl auth whoami -o jsonpath={.status.userInfo.username}"
+AS_IAM, AS_THE_LAB = "arn:aws:iam::123456789012:user/administrator", "kubernetes-admin"
+UPDATE = "aws eks update-kubeconfig --name blue >&2"
+
+
+def test_update_kubeconfig_survives_another_cluster_and_a_restart(terminal):
+    assert terminal(UPDATE, "kubectl get pods >&2", USER) == AS_IAM
+    assert terminal("labkit up --cluster green >&2", USER) == AS_THE_LAB
+    assert terminal(f"kubectl config use-context {BLUE} >&2", USER) == AS_IAM
+    assert terminal("aws eks delete-cluster --name green >&2", USER) == AS_IAM
+    contexts = terminal("kubectl config get-contexts -o name").split()
+    assert sorted(contexts) == sorted([BLUE, "blue"])
+    assert terminal("labkit down >&2", "labkit up >&2", "kubectl get pods >&2", USER) == AS_IAM
+    assert terminal("kubectl --context blue auth whoami -o jsonpath={.status.userInfo.username}") == AS_THE_LAB
+
+
+def test_a_cluster_that_moved_is_found_again(terminal):
+    terminal(UPDATE)
+    config = yaml.safe_load(terminal.kubeconfig.read_text())
+    for cluster in config["clusters"]:
+        cluster["cluster"]["server"] = "https://127.0.0.1:9"
+    terminal.kubeconfig.write_text(yaml.safe_dump(config))
+    assert terminal("labkit down >&2", "labkit up >&2", USER) == AS_IAM
+
+
+def test_an_alias_and_a_namespace_of_the_learners_stay(terminal):
+    terminal("kubectl config set-context --current --namespace=kube-system >&2", f"{UPDATE} --alias dev")
+    terminal("labkit up --cluster green >&2", "aws eks delete-cluster --name green >&2")
+    assert terminal("kubectl --context dev auth whoami -o jsonpath={.status.userInfo.username}") == AS_IAM
+    view = "kubectl config view -o jsonpath='{.contexts[?(@.name==\"blue\")].context.namespace}'"
+    assert terminal(view) == "kube-system"
+
+
+@pytest.mark.parametrize("text", ["", "nothing", "a: [", "clusters: 3", "clusters: [{}]"])
+def test_a_file_that_is_no_kubeconfig_is_written_anew(terminal, text):
+    terminal.kubeconfig.write_text(text)
+    assert terminal("labkit up --cluster green >&2", USER) == AS_THE_LAB
