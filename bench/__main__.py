@@ -3,12 +3,14 @@
 import platform
 import sys
 
-from bench import lab, web_identity
+from bench import kubernetes_api, lab, web_identity
 
 MEASURES = {
     "up": ("labkit up, from nothing to ready", lab.up),
     "memory": ("the server at rest", lab.memory),
     "run": ("labkit run, in a ready environment", lab.run),
+    "objects": ("the Kubernetes API, 1,000 pods", kubernetes_api.objects),
+    "running": ("kubectl, one pod after the other", kubernetes_api.running),
     "web-identity": ("AssumeRoleWithWebIdentity", web_identity.rates),
     "notebooks": ("nbval, every notebook once, two workers", lab.notebooks),
 }
