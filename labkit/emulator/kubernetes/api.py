@@ -6,6 +6,7 @@ https://kubernetes.io/docs/concepts/overview/kubernetes-api/
 import asyncio
 import logging
 from collections.abc import Callable, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 from labkit.emulator.certificates import Authority, Certificate
@@ -33,13 +34,14 @@ from labkit.emulator.kubernetes.status import (
     ApiError,
     bad_request,
     conflict,
+    forbidden,
     method_not_allowed,
     not_acceptable,
     too_large,
     unknown_path,
 )
 from labkit.emulator.kubernetes.storage import Storage, dump
-from labkit.emulator.kubernetes.streams import Kubelets
+from labkit.emulator.kubernetes.streams import STREAMED, Kubelets
 from labkit.emulator.kubernetes.tokens import Tokens
 
 Scope = MutableMapping[str, Any]
@@ -149,14 +151,26 @@ class ApiServer:
             await send({"type": "websocket.http.response.body", "body": dump(error.status())})
 
         try:
-            request.user = await self._caller(scope, request)
-            if (request.group, request.resource, request.subresource) != ("", "pods", "exec"):
+            request.user = await self.authentication.user(scope, request.headers)
+            request.user = impersonated(scope["headers"], request.user, self.authorization)
+            if request.group or request.resource != "pods" or request.subresource not in STREAMED:
                 raise bad_request("this resource has no WebSocket")
-            url = self.kubelets.target(request)
+            self._authorize_stream(request, scope)
         except ApiError as error:
             await refuse(error)
             return
-        await self.kubelets.exec(url, scope, receive, send, refuse)
+        await self.kubelets.join(request, scope, receive, send, refuse)
+
+    def _authorize_stream(self, request: Request, scope: Scope) -> None:
+        """Raises Forbidden for who may not `get` and `create` the pod's exec or attach.
+
+        kubectl, which offers v5 alone, needs `create` alone: where `get` is refused, it asks a real server by POST.
+        https://kubernetes.io/docs/reference/access-authn-authz/authorization/#request-verb-resource
+        """
+        if scope.get("subprotocols") != ["v5.channel.k8s.io"]:
+            self.authorization.require(request.user, request.attributes)
+        if not self.authorization.authorize(request.user, replace(request.attributes, verb="create")).allowed:
+            raise forbidden(POD, request.name, "")
 
     async def _caller(self, scope: Scope, request: Request) -> User:
         """Who calls and may do what the request asks. Raises Unauthorized or Forbidden."""
@@ -208,7 +222,7 @@ class ApiServer:
         match sub.name:
             case "pods/log":
                 return await self.kubelets.log(request)
-            case "pods/exec":
+            case "pods/exec" | "pods/attach":
                 raise self.kubelets.refuse_without_websocket(request)
             case "pods/binding":
                 return self._bind(request)

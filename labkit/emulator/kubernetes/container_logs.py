@@ -6,7 +6,7 @@ https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cr
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,10 +24,10 @@ class ContainerLog:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._out = file.open("ab", buffering=0)
 
-    async def copy(self, stream: str, reader: asyncio.StreamReader) -> None:
-        """Write what comes from the reader until it ends."""
+    async def copy(self, stream: str, read: Callable[[int], Awaitable[bytes]]) -> None:
+        """Write what `read(size)` gives until it gives nothing."""
         rest = b""
-        while data := await reader.read(2 * PART):
+        while data := await read(2 * PART):
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 self._write(stream, b"F", line)

@@ -159,6 +159,7 @@ SUBRESOURCES = (
     Subresource("", "namespaces/finalize", "Namespace", "core.Namespace", ("update",), namespaced=False),
     Subresource("", "namespaces/status", "Namespace", "core.Namespace", ("get", "patch", "update"), namespaced=False),
     Subresource("", "nodes/status", "Node", "core.Node", ("get", "patch", "update"), namespaced=False),
+    Subresource("", "pods/attach", "PodAttachOptions", "", ("create", "get")),
     Subresource("", "pods/binding", "Binding", "core.Binding", ("create",)),
     Subresource("", "pods/exec", "PodExecOptions", "", ("create", "get")),
     Subresource("", "pods/log", "Pod", "", ("get",)),

@@ -1,17 +1,14 @@
-"""The node's own endpoint, which the API server passes `kubectl logs` and `kubectl exec` on to.
+"""The node's own endpoint, which the API server passes `kubectl logs`, `exec` and `attach` on to.
 
-https://kubernetes.io/docs/reference/node/kubelet-files/ and, for the frames of exec,
+https://kubernetes.io/docs/reference/node/kubelet-files/ and, for the frames of exec and attach,
 https://kubernetes.io/docs/reference/using-api/api-concepts/#websockets
 """
 
 import asyncio
 import contextlib
-import fcntl
 import json
-import os
-import struct
-import termios
-from collections.abc import AsyncIterator, Callable
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 
 from starlette.applications import Starlette
@@ -20,14 +17,23 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from labkit.emulator.kubernetes.attachments import Attachments
 from labkit.emulator.kubernetes.container_logs import ContainerLog, shown, timestamp
 from labkit.emulator.kubernetes.pod_life import PodLife
 from labkit.emulator.kubernetes.processes import Process
+from labkit.emulator.kubernetes.program_streams import STDERR, STDIN, STDOUT, Pipes, Terminal
 
-STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
+ERROR, RESIZE, CLOSE = 3, 4, 255
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+WANTED = {"input": STDIN, "output": STDOUT, "error": STDERR}
 API_SERVER = "kube-apiserver-kubelet-client"
 ADMINISTRATORS = "system:masters"
+PART = 32 * 1024
+WAITING = {
+    "ErrImagePull": "image can't be pulled",
+    "ImagePullBackOff": "trying and failing to pull image",
+}
+SUCCESS = {"metadata": {}, "status": "Success"}
 
 
 class Kubelet:
@@ -44,6 +50,7 @@ class Kubelet:
                 Route("/healthz", self._health),
                 Route("/containerLogs/{namespace}/{pod}/{container}", self._logs),
                 WebSocketRoute("/exec/{namespace}/{pod}/{container}", self._exec),
+                WebSocketRoute("/attach/{namespace}/{pod}/{container}", self._attach),
             ]
         )
 
@@ -79,178 +86,156 @@ class Kubelet:
         return StreamingResponse(_texts(lines, query.get("timestamps") == "true", limit), media_type="text/plain")
 
     async def _exec(self, socket: WebSocket) -> None:
-        path, query = socket.path_params, socket.query_params
-        protocol = next((name for name in PROTOCOLS if name in socket.scope.get("subprotocols", ())), None)
+        name, command = socket.path_params["container"], socket.query_params.getlist("command")
+        if pod := await self._pod_or_refusal(socket, f'container not found ("{name}")'):
+            session = _Session(socket)
+            streams = Terminal() if session.tty else Pipes(stdin=STDIN in session.wanted)
+            if not command:
+                await session.end(_not_started(ValueError("args must not be empty")))
+            else:
+                await session.end(await session.run(lambda: pod.exec(name, command, streams), streams))
+
+    async def _attach(self, socket: WebSocket) -> None:
+        path = socket.path_params
+        missing = f"container {path['container']} not found in pod {path['pod']}_{path['namespace']}"
+        if pod := await self._pod_or_refusal(socket, missing):
+            await (session := _Session(socket)).end(await session.join(pod.attachments[path["container"]]))
+
+    async def _pod_or_refusal(self, socket: WebSocket, missing: str) -> PodLife | None:
+        """The pod whose container runs, with the client accepted; or None, and the client is told why."""
+        path = socket.path_params
         pod = self._find(path["namespace"], path["pod"])
+        protocol = next((name for name in PROTOCOLS if name in socket.scope.get("subprotocols", ())), None)
         refusal = None
-        if protocol is None:
-            refusal = PlainTextResponse("the subprotocols of exec are v5.channel.k8s.io and v4.channel.k8s.io", 400)
+        if not _wanted(socket):
+            refusal = PlainTextResponse("you must specify at least 1 of stdin, stdout, stderr", 400)
         elif pod is None:
             refusal = PlainTextResponse("pod does not exist", 404)
-        elif not (status := pod.status.container(path["container"])) or not status.running:
-            refusal = PlainTextResponse(f'container not found ("{path["container"]}")', 404)
-        elif not query.getlist("command"):
-            refusal = PlainTextResponse("you must specify at least 1 command for the container", 400)
+        elif path["container"] not in pod.attachments:
+            refusal = PlainTextResponse(missing, 500)
+        elif protocol is None:
+            refusal = PlainTextResponse(f"the subprotocols are {' and '.join(PROTOCOLS)}", 400)
         if refusal:
             await socket.send_denial_response(refusal)
-            return
+            return None
         await socket.accept(subprotocol=protocol)
-        wants = {name: query.get(name) in ("1", "true") for name in ("input", "output", "error", "tty")}
-        session = _Session(socket, pod, path["container"], query.getlist("command"))
-        status = await (session.on_terminal if wants["tty"] else session.on_pipes)(wants["input"])
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-            await socket.send_bytes(bytes([ERROR]) + json.dumps(status).encode())
-            await socket.close()
+        return pod
 
 
 class _Session:
-    """One exec: a program at one end, a WebSocket at the other."""
+    """One exec or attach: a program's streams at one end, a client's channels at the other."""
 
-    def __init__(self, socket: WebSocket, pod: PodLife, container: str, command: list[str]) -> None:
+    def __init__(self, socket: WebSocket) -> None:
+        self.wanted = _wanted(socket)
+        self.tty = _is_set(socket, "tty")
         self._socket = socket
-        self._pod = pod
-        self._container = container
-        self._command = command
 
-    async def on_pipes(self, stdin: bool) -> dict:
-        """Run the program to its end. Returns the Status for the error channel."""
+    async def run(self, start: Callable[[], Awaitable[Process]], streams: Pipes | Terminal) -> dict:
+        """Run a program to its end, or as long as the client stays. Returns the Status for the error channel.
+
+        A client that leaves ends the program's input, or hangs up its terminal; the program itself goes on.
+        """
         try:
-            process = await self._pod.exec(self._container, self._command, stdin=stdin)
+            process = await start()
         except (OSError, KeyError) as error:
+            streams.close()
             return _not_started(error)
-        writer = _Pipe(process) if stdin else None
-        receiving = asyncio.create_task(self._receive(process, writer))
+        running = asyncio.create_task(self._to_the_end(process, streams))
         try:
-            await asyncio.gather(self._send(STDOUT, process.stdout.read), self._send(STDERR, process.stderr.read))
-            return _ended(await process.wait())
+            await self._until_client_leaves(streams, running)
+            return _ended(running.result()) if running.done() else {}
         finally:
-            receiving.cancel()
-            process.kill()
-            process.close()
+            running.cancel()
+            streams.close()
 
-    async def on_terminal(self, _stdin: bool) -> dict:
-        """The same, with the program on a terminal of its own."""
-        master, terminal = os.openpty()
+    async def join(self, attachments: Attachments) -> dict:
+        """Share the streams of a container, to its end or as long as the client stays. Returns the Status."""
+        ended = asyncio.create_task(attachments.ended.wait())
+        attachments.clients.add(self._send)
         try:
-            name = os.ttyname(terminal)
-            try:
-                process = await self._pod.exec(self._container, self._command, stdin=False, terminal=name)
-            except (OSError, KeyError) as error:
-                return _not_started(error)
-            screen = _Terminal(master)
-            receiving = asyncio.create_task(self._receive(process, screen))
-            sending = asyncio.create_task(self._send(STDOUT, screen.read))
-            try:
-                code = await process.wait()
-                os.close(terminal)  # the last one: now the master's reader comes to the end of what was written
-                terminal = -1
-                await sending
-                return _ended(code)
-            finally:
-                receiving.cancel()
-                sending.cancel()
-                screen.forget()
-                process.kill()
+            await self._until_client_leaves(attachments.streams, ended, keeps_input=not attachments.closes_input)
         finally:
-            os.close(master)
-            if terminal >= 0:
-                os.close(terminal)
+            ended.cancel()
+            attachments.clients.discard(self._send)
+            if STDIN in self.wanted and attachments.closes_input:
+                attachments.streams.end_input()
+        return SUCCESS
 
-    async def _send(self, channel: int, read: Callable) -> None:
+    async def end(self, status: dict) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-            while data := await read(32 * 1024):
+            await self._socket.send_bytes(bytes([ERROR]) + json.dumps(status).encode())
+            await self._socket.close()
+
+    async def _to_the_end(self, process: Process, streams: Pipes | Terminal) -> int:
+        """Send all that a program writes. Returns its exit code."""
+        sending = asyncio.gather(*(self._copy(streams, channel) for channel in streams.outputs))
+        code = await process.wait()
+        streams.program_has_ended()
+        await asyncio.wait({sending}, timeout=streams.patience)
+        return code
+
+    async def _copy(self, streams: Pipes | Terminal, channel: int) -> None:
+        while data := await streams.read(channel, PART):
+            await self._send(channel, data)
+
+    async def _send(self, channel: int, data: bytes) -> None:
+        if channel in self.wanted:
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
                 await self._socket.send_bytes(bytes([channel]) + data)
 
-    async def _receive(self, process: Process, sink: "_Pipe | _Terminal | None") -> None:
-        """Pass on what the client sends. A client that goes away ends the program."""
-        try:
+    async def _until_client_leaves(
+        self, streams: Pipes | Terminal, ended: asyncio.Task, *, keeps_input: bool = False
+    ) -> None:
+        """Return when the client has gone, or earlier when the task is done.
+
+        With ``keeps_input`` the end of the client's input is not the end of the program's: then it has left, too.
+        """
+        receiving = asyncio.create_task(self._receive(streams, keeps_input))
+        await asyncio.wait({receiving, ended}, return_when=asyncio.FIRST_COMPLETED)
+        receiving.cancel()
+
+    async def _receive(self, streams: Pipes | Terminal, keeps_input: bool) -> None:
+        with contextlib.suppress(WebSocketDisconnect, KeyError, RuntimeError):
             while True:
                 frame = await self._socket.receive_bytes()
-                if not frame:
-                    continue
-                channel, data = frame[0], frame[1:]
-                if channel == STDIN and sink:
-                    await sink.write(data)
-                elif channel == CLOSE and data[:1] == bytes([STDIN]) and sink:
-                    sink.close()
-                elif channel == RESIZE and isinstance(sink, _Terminal):
-                    sink.resize(data)
-        except (WebSocketDisconnect, KeyError, RuntimeError):
-            process.kill()
+                channel, data = frame[:1], frame[1:]
+                if channel == bytes([STDIN]) and STDIN in self.wanted:
+                    await streams.write(data)
+                elif channel == bytes([CLOSE]) and data == bytes([STDIN]) and STDIN in self.wanted:
+                    if keeps_input:
+                        return
+                    streams.end_input()
+                elif channel == bytes([RESIZE]):
+                    with contextlib.suppress(ValueError, TypeError, KeyError):
+                        size = json.loads(data)
+                        streams.resize(size["Width"], size["Height"])
 
 
-class _Pipe:
-    """A program's standard input."""
-
-    def __init__(self, process: Process) -> None:
-        self._stdin = process.stdin
-
-    async def write(self, data: bytes) -> None:
-        with contextlib.suppress(ConnectionError, RuntimeError):
-            self._stdin.write(data)
-            await self._stdin.drain()
-
-    def close(self) -> None:
-        self._stdin.close()
+def _wanted(socket: WebSocket) -> set[int]:
+    return {channel for name, channel in WANTED.items() if _is_set(socket, name)}
 
 
-class _Terminal:
-    """The near end of a pseudo-terminal."""
-
-    def __init__(self, master: int) -> None:
-        self._master = master
-        os.set_blocking(master, False)
-        self._readable = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(master, self._readable.set)
-
-    async def read(self, size: int) -> bytes:
-        while True:
-            self._readable.clear()
-            try:
-                return os.read(self._master, size)
-            except BlockingIOError:
-                await self._readable.wait()
-            except OSError:  # Linux says EIO where the last program has closed its end
-                return b""
-
-    async def write(self, data: bytes) -> None:
-        while data:
-            try:
-                data = data[os.write(self._master, data) :]
-            except BlockingIOError:
-                await asyncio.sleep(0.01)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._master, b"\x04")
-
-    def resize(self, data: bytes) -> None:
-        with contextlib.suppress(ValueError, TypeError, struct.error):
-            size = json.loads(data)
-            packed = struct.pack("HHHH", size["Height"], size["Width"], 0, 0)
-            fcntl.ioctl(self._master, termios.TIOCSWINSZ, packed)
-
-    def forget(self) -> None:
-        self._loop.remove_reader(self._master)
+def _is_set(socket: WebSocket, name: str) -> bool:
+    return socket.query_params.get(name) in ("1", "true")
 
 
 def _log_of(pod: PodLife, container: str, previous: bool) -> ContainerLog | str:
-    """The log of the container's last run, or why there is none."""
-    name = pod.pod["metadata"]["name"]
+    """The log of the container's last run, or of the one before, or why there is none."""
+    of = f'container "{container}" in pod "{pod.pod["metadata"]["name"]}"'
     status = pod.status.container(container)
     if status is None:
-        return f'container "{container}" in pod "{name}" is not available'
-    runs = [run for kept, run in pod.logs if kept == container]
-    if previous:
-        if len(runs) < 2:
-            return f'previous terminated container "{container}" in pod "{name}" not found'
-        return pod.logs[container, sorted(runs)[-2]]
-    waiting = status.state.get("waiting", {}).get("reason", "")
-    if not runs or not (status.run_id or status.exit_code is not None):
-        failed = "trying and failing to pull image" if "Image" in waiting else f"waiting to start: {waiting}"
-        return f'container "{container}" in pod "{name}" is {failed}'
-    return pod.logs[container, max(runs)]
+        return f"{of} is not available"
+    ended = status.last.get("terminated")
+    if previous and not (ended and ended.get("containerID")):
+        return f"previous terminated {of} not found"
+    if not previous and not status.running:
+        ended = status.state.get("terminated") or ended
+        if ended and not ended.get("containerID"):
+            return f"{of} is terminated"
+        if not ended:
+            return f"{of} is waiting to start: {WAITING.get(reason := status.state['waiting']['reason'], reason)}"
+    run = int((status.run_id if status.running and not previous else ended["containerID"]).rpartition("/")[2])
+    return pod.logs.get((container, run)) or f"unable to retrieve container logs for {ended['containerID']}"
 
 
 def _since(time: str | None, seconds: str | None, now: float) -> str:
@@ -274,7 +259,7 @@ async def _texts(lines: AsyncIterator[bytes], timestamps: bool, limit: int | Non
 
 def _ended(code: int) -> dict:
     if code == 0:
-        return {"metadata": {}, "status": "Success"}
+        return SUCCESS
     return {
         "metadata": {},
         "status": "Failure",
@@ -285,8 +270,13 @@ def _ended(code: int) -> dict:
 
 
 def _not_started(error: Exception) -> dict:
-    said = "container not found" if isinstance(error, KeyError) else str(error)
-    why = f"error executing command in container: failed to exec in container: unable to start process: {said}"
+    """https://github.com/containerd/containerd/blob/main/docs/cri/architecture.md: in containerd's and runc's words."""
+    why = "error executing command in container: failed to exec in container: "
+    if isinstance(error, KeyError):
+        why += "container is in CONTAINER_EXITED state"
+    else:
+        why += f'failed to start exec "{secrets.token_hex(32)}": OCI runtime exec failed: exec failed: '
+        why += f"unable to start container process: {error}"
     return {
         "metadata": {},
         "status": "Failure",

@@ -12,13 +12,15 @@ from pathlib import Path
 import httpx
 
 from labkit.emulator.clock import Clock
+from labkit.emulator.kubernetes.attachments import Attachments
 from labkit.emulator.kubernetes.container_environment import ConfigError, expanded, variables_of
 from labkit.emulator.kubernetes.container_logs import ContainerLog
 from labkit.emulator.kubernetes.images import UnknownImage, entrypoint
 from labkit.emulator.kubernetes.mounts import Mount, MountRefused, Mounts
 from labkit.emulator.kubernetes.node_client import Events, NodeClient
 from labkit.emulator.kubernetes.pod_status import ContainerStatus, PodStatus
-from labkit.emulator.kubernetes.processes import Process, Reaper, Sandbox, SandboxError
+from labkit.emulator.kubernetes.processes import Process, Reaper, Sandbox, SandboxError, end_all_of
+from labkit.emulator.kubernetes.program_streams import Pipes, Terminal
 from labkit.emulator.kubernetes.volumes import Volumes
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class PodLife:
         )
         self._home = folder / "home"
         self._running: dict[str, tuple[Process, Sandbox, dict[str, str], str]] = {}
+        self.attachments: dict[str, Attachments] = {}
         self._begun: dict[str, asyncio.Event] = {}
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
@@ -89,19 +92,19 @@ class PodLife:
         if self._reporting:
             self._reporting.cancel()
         self._ground.events.forget(self.pod)
+        await asyncio.to_thread(end_all_of, self._home)
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
     async def renew_tokens(self) -> None:
         if not self._stop.is_set():
             await self._volumes.renew_due(self._ground.clock.now())
 
-    async def exec(self, container: str, command: list[str], *, stdin: bool, terminal: str = "") -> Process:
+    async def exec(self, container: str, command: list[str], streams: Pipes | Terminal) -> Process:
         """Start a program in a running container. Raises KeyError, FileNotFoundError, PermissionError."""
         _, sandbox, env, cwd = self._running[container]
-        if terminal:
-            env = {**env, "TERM": env.get("TERM", "xterm")}
+        await streams.open()
         program = sandbox.program(command[0], env["PATH"])
-        return await sandbox.run([program, *command[1:]], env, cwd, stdin=stdin, terminal=terminal)
+        return await sandbox.run([program, *command[1:]], env, cwd, streams)
 
     # Its life
 
@@ -211,12 +214,15 @@ class PodLife:
     ) -> int:
         ground, name = self._ground, status.name
         cwd = status.spec.get("workingDir") or str(self._home)
+        streams = Terminal() if status.spec.get("tty") else Pipes(stdin=status.spec.get("stdin", False))
         try:
             if not sandbox.mounts.on_host(cwd).is_dir():
                 raise FileNotFoundError(f'chdir to cwd ("{cwd}") set in config.json failed: no such file or directory')
             program = sandbox.program(argv[0], env["PATH"])
-            process = await sandbox.run([program, *argv[1:]], env, cwd)
+            await streams.open()
+            process = await sandbox.run([program, *argv[1:]], env, cwd, streams)
         except OSError as error:
+            streams.close()
             message = f"unable to start container process: {_said(error)}"
             status.ends(ground.clock.now(), 128, "StartError", message)
             ground.events.add(self.pod, "Failed", f"Error: {message}", container=name, warning=True)
@@ -227,14 +233,18 @@ class PodLife:
         self._begun.setdefault(name, asyncio.Event()).set()
         self._changed.set()
         ground.events.add(self.pod, "Started", f"Started container {name}", container=name)
-        copying = asyncio.gather(written.copy("stdout", process.stdout), written.copy("stderr", process.stderr))
+        attached = Attachments(streams, closes_input=status.spec.get("stdinOnce", False))
+        self.attachments[name] = attached
+        copying = asyncio.create_task(attached.copy(written))
         if self._stop.is_set() and not status.sidecar:
             process.kill()
         code = await process.wait()
         await sandbox.close()
+        streams.program_has_ended()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(copying, 2)
-        process.close()
+        streams.close()
+        del self.attachments[name]
         status.ends(ground.clock.now(), code)
         return code
 

@@ -5,15 +5,19 @@ import contextlib
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from labkit.emulator.kubernetes.mounts import SHARED_MEMORY, Mounts
+from labkit.emulator.kubernetes.program_streams import Pipes, Terminal
 
 HERE = Path(__file__).parent
 TOOLS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TOOLS = {"PATH": TOOLS_PATH, "LANG": "C.UTF-8"}
 SHELL = "/bin/sh"
-ON_TERMINAL = 'exec <>"$1" >&0 2>&1; shift; exec "$@"'
+ON_TERMINAL = ': <>"$1"; shift; exec "$@"'
 IN_SANDBOX = 'cd -- "$1" || exit; [ -z "$2" ] || export LD_PRELOAD="$2"; shift 2; exec "$@"'
 
 _NAMESPACES = ("--user", "--map-root-user", "--mount")
@@ -63,39 +67,37 @@ class Reaper:
 
 
 class Process:
-    """One running program of a container, with its standard streams."""
+    """One running program of a container."""
 
-    def __init__(self, started: asyncio.subprocess.Process, streams: "_Streams", reaper: Reaper, *, wrapped: bool):
+    def __init__(self, started: asyncio.subprocess.Process, reaper: Reaper, *, wrapped: bool) -> None:
         self._started = started
-        self._streams = streams
         self._reaper = reaper
         self._wrapped = wrapped
-        self.stdin, self.stdout, self.stderr = streams.stdin, streams.stdout, streams.stderr
         reaper.add(started.pid)
-
-    def close(self) -> None:
-        """Let go of the streams, whoever still holds their other ends."""
-        self._streams.close()
+        self._ending = asyncio.create_task(self._end())
 
     async def wait(self) -> int:
         """Return the exit code as a container runtime counts it: 128 and the number of the signal that ended it."""
+        return await asyncio.shield(self._ending)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the program itself, as a container runtime does."""
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            os.kill(_child(self._started.pid) if self._wrapped else self._started.pid, number)
+
+    def kill(self) -> None:
+        """End the program and what it started."""
+        self.signal(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._started.pid, signal.SIGKILL)
+
+    async def _end(self) -> int:
         code = await self._started.wait()
-        self.kill()
         self._reaper.drop(self._started.pid)
         # What libfaketime of a killed program leaves.
         for left in SHARED_MEMORY.glob(f"*faketime_s*_{self._started.pid}"):
             left.unlink(missing_ok=True)
         return 128 - code if code < 0 else code
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the program itself, as a container runtime does."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(_child(self._started.pid) if self._wrapped else self._started.pid, number)
-
-    def kill(self) -> None:
-        """End the program and what it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._started.pid, signal.SIGKILL)
 
 
 class Sandbox:
@@ -111,6 +113,8 @@ class Sandbox:
         self._folder = folder
         self._private = private
         self._own_processes = own_processes
+        self._wrapped = private and own_processes
+        self._sessions: set[int] = set()
         self._holder: asyncio.subprocess.Process | None = None
         self._enter: list[str] = []
 
@@ -145,47 +149,51 @@ class Sandbox:
         namespaces = ("--user", "--mount", *(("--pid",) if self._own_processes else ()))
         self._enter = [_tool("nsenter"), "--preserve-credentials", "--target", str(target), *namespaces, "--"]
 
-    async def run(
-        self, argv: list[str], env: dict[str, str], cwd: str, *, stdin: bool = False, terminal: str = ""
-    ) -> Process:
-        """Start a program; its output comes through pipes, or goes to the terminal (a device's path)."""
+    async def run(self, argv: list[str], env: dict[str, str], cwd: str, streams: Pipes | Terminal) -> Process:
+        """Start a program with these streams, which are open, in a session of its own. Raises KeyError when closed."""
+        if self._private and not self._holder:
+            raise KeyError("closed")
+        env = ({"TERM": "xterm"} if streams.is_terminal else {}) | env
         if self._private:
             # What is preloaded (the clock) belongs to the program, not to those that bring it here.
-            env = dict(env)
-            command = [*self._enter, SHELL, "-c", IN_SANDBOX, "sh", cwd, env.pop("LD_PRELOAD", ""), *argv]
+            command = [SHELL, "-c", IN_SANDBOX, "sh", cwd, env.pop("LD_PRELOAD", ""), *argv]
+            if streams.is_terminal and self._own_processes:
+                # nsenter stays outside as the program's parent: what is typed (Ctrl-C) is not for it.
+                command = [_tool("setsid"), "--ctty", *command]
+            command = [*self._enter, *command]
         else:
             command = [self.mounts.rewritten(argument) for argument in argv]
             env = {name: self.mounts.rewritten(value) for name, value in env.items()}
             cwd = str(self.mounts.on_host(cwd))
-        if terminal:
+        if streams.is_terminal and not self._wrapped:
             # The first terminal that the leader of a session opens becomes its controlling terminal.
-            command = [SHELL, "-c", ON_TERMINAL, "sh", terminal, *command]
-        streams = _Streams()
+            command = [SHELL, "-c", ON_TERMINAL, "sh", streams.device, *command]
+        stdin, stdout, stderr = streams.far
         try:
-            await streams.open(stdin=stdin and not terminal, output=not terminal)
             started = await asyncio.create_subprocess_exec(
                 *command,
-                stdin=streams.far[0],
-                stdout=streams.far[1],
-                stderr=streams.far[2],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
                 env=env,
                 cwd="/" if self._private else cwd,
                 start_new_session=True,
             )
-        except BaseException:
-            streams.close()
-            raise
         finally:
-            streams.close_far()
-        return Process(started, streams, self._reaper, wrapped=self._private and self._own_processes)
+            streams.hand_over()
+        if not self._wrapped:
+            self._sessions.add(started.pid)
+        return Process(started, self._reaper, wrapped=self._wrapped)
 
     def program(self, name: str, path: str) -> str:
-        """The full path of a program as the container sees it. Raises FileNotFoundError, PermissionError."""
+        """The full path of a program as the container sees it. Raises OSError, in runc's words."""
         if "/" in name:
             found = self.mounts.on_host(name)
             if not found.exists():
                 raise FileNotFoundError(f'exec: "{name}": stat {name}: no such file or directory')
-            if not os.access(found, os.X_OK) or found.is_dir():
+            if found.is_dir():
+                raise IsADirectoryError(f'exec: "{name}": is a directory')
+            if not os.access(found, os.X_OK):
                 raise PermissionError(f'exec: "{name}": permission denied')
             return name
         for folder in path.split(":"):
@@ -202,64 +210,39 @@ class Sandbox:
                 self._holder.kill()
             await self._holder.wait()
             self._holder = None
+        if self._sessions:
+            _end(lambda process: os.getsid(process) in self._sessions)
+            self._sessions.clear()
 
 
-class _Streams:
-    """Pipes to a program. asyncio's own would make its wait() wait for everybody who has inherited them."""
+def end_all_of(home: Path) -> None:
+    """End what is left of a pod's processes: those that were started with this home folder. It may take a while."""
+    _end(lambda process: psutil.Process(process).environ().get("HOME") == str(home))
 
-    def __init__(self) -> None:
-        self.stdin: asyncio.StreamWriter | None = None
-        self.stdout: asyncio.StreamReader | None = None
-        self.stderr: asyncio.StreamReader | None = None
-        self.far = [asyncio.subprocess.DEVNULL] * 3
-        self._near: list[asyncio.BaseTransport] = []
 
-    async def open(self, *, stdin: bool, output: bool) -> None:
-        loop = asyncio.get_running_loop()
-        if stdin:
-            self.far[0], near = os.pipe()
-            transport, protocol = await loop.connect_write_pipe(
-                lambda: asyncio.streams.FlowControlMixin(loop=loop), os.fdopen(near, "wb", 0)
-            )
-            self._near.append(transport)
-            self.stdin = asyncio.StreamWriter(transport, protocol, None, loop)
-        if output:
-            self.stdout, self.stderr = [await self._reader(number) for number in (1, 2)]
-
-    async def _reader(self, number: int) -> asyncio.StreamReader:
-        near, self.far[number] = os.pipe()
-        reader = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(near, "rb", 0)
-        )
-        self._near.append(transport)
-        return reader
-
-    def close_far(self) -> None:
-        for number in self.far:
-            if number >= 0:
-                os.close(number)
-        self.far = [asyncio.subprocess.DEVNULL] * 3
-
-    def close(self) -> None:
-        for transport in self._near:
-            transport.close()
+def _end(belongs: Callable[[int], bool]) -> None:
+    for process in psutil.pids():
+        with contextlib.suppress(psutil.Error, OSError):
+            if belongs(process):
+                os.kill(process, signal.SIGKILL)
 
 
 async def permitted(folder: Path) -> tuple[bool, bool]:
     """Whether containers can have a root of their own here, and processes of their own: found out by trying."""
     if _tool("unshare") and _tool("nsenter"):
         for own_processes in (True, False):
-            trial = folder / f"trial-{own_processes}"
+            trial, streams = folder / f"trial-{own_processes}", Pipes(stdin=False)
             sandbox = Sandbox(Mounts(), Reaper(folder), folder=trial, private=True, own_processes=own_processes)
             try:
                 await sandbox.open()
-                process = await sandbox.run([SHELL, "-c", "exit 7"], TOOLS, "/")
+                await streams.open()
+                process = await sandbox.run([SHELL, "-c", "exit 7"], TOOLS, "/", streams)
                 if await process.wait() == 7:
                     return True, own_processes
             except (OSError, SandboxError, ValueError):
                 continue
             finally:
+                streams.close()
                 await sandbox.close()
                 shutil.rmtree(trial, ignore_errors=True)
     return False, False

@@ -1,4 +1,4 @@
-"""What the API server passes on to a node's kubelet: logs, and exec over WebSocket.
+"""What the API server passes on to a node's kubelet: logs, and exec and attach over WebSocket.
 
 https://kubernetes.io/docs/concepts/architecture/control-plane-node-communication/#api-server-to-kubelet
 https://kubernetes.io/docs/reference/using-api/api-concepts/#websockets (the channel.k8s.io subprotocols)
@@ -6,6 +6,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#websockets (the cha
 
 import asyncio
 import contextlib
+import json
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable, MutableMapping
@@ -21,10 +22,12 @@ from labkit.emulator.certificates import Authority, Certificate
 from labkit.emulator.kubernetes.kinds import NODE, POD
 from labkit.emulator.kubernetes.requests import Request, Response
 from labkit.emulator.kubernetes.status import ApiError, bad_request, internal, not_found
-from labkit.emulator.kubernetes.storage import Storage, Stored
+from labkit.emulator.kubernetes.storage import Storage, Stored, dump
 
-SUBPROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-EXEC = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
+STREAMED = ("exec", "attach")
+OUTPUTS, ERROR = (("stdout", 1), ("stderr", 2)), 3
+TRANSLATED, SUBPROTOCOLS = "v5.channel.k8s.io", ("v5.channel.k8s.io", "v4.channel.k8s.io")
+ASKED = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
 LOG = ("follow", "previous", "timestamps", "tailLines", "sinceSeconds", "sinceTime", "limitBytes", "stream")
 LARGEST = 32 * 1024 * 1024
 
@@ -72,58 +75,71 @@ class Kubelets:
         return Response(200, content_type="text/plain", stream=_closing(answer))
 
     def target(self, request: Request) -> str:
-        """The kubelet's address for an exec. Raises ``ApiError`` for a pod or container where none is possible."""
+        """The kubelet's address for an exec or attach. Raises ``ApiError`` for a pod or container that has none."""
         pod = self.storage.get(POD, request.namespace, request.name)
-        if (phase := (pod.object.get("status") or {}).get("phase")) in ("Succeeded", "Failed"):
-            raise bad_request(f"cannot exec into a container in a completed pod; current phase is {phase}")
-        container = _container(pod, request.query.get("container", ""), default=True)
+        container = _container(pod, request.query.get("container", ""))
         node = pod.object["spec"].get("nodeName")
         if not node:
             raise bad_request(f"pod {pod.name} does not have a host assigned")
-        if not any(key == "command" for key, _ in request.queries):
-            raise bad_request("you must specify at least 1 command for the container")
-        query = [(EXEC[key], "1") for key in EXEC if request.query.get(key, "").lower() in ("true", "1")]
+        query = [(ASKED[key], "1") for key in ASKED if _is_true(request, key)]
         query += [("command", value) for key, value in request.queries if key == "command"]
-        return f"wss://{self._address(node)}/exec/{pod.namespace}/{pod.name}/{container}?{urlencode(query)}"
+        where = f"{self._address(node)}/{request.subresource}/{pod.namespace}/{pod.name}/{container}"
+        return f"wss://{where}?{urlencode(query)}"
 
     def refuse_without_websocket(self, request: Request) -> ApiError:
-        """What to say to an exec that is no WebSocket: kubectl asks so again where the WebSocket was refused."""
+        """What to say to an exec or attach that is no WebSocket. kubectl asks so again where its WebSocket was refused:
+        it then says what is wrong in the words of this second answer."""
         self.target(request)
-        pod = self.storage.get(POD, request.namespace, request.name)
-        container = _container(pod, request.query.get("container", ""), default=True)
-        status = pod.object.get("status") or {}
-        statuses = (status.get("containerStatuses") or []) + (status.get("initContainerStatuses") or [])
-        if any(each["name"] == container and "running" in (each.get("state") or {}) for each in statuses):
+        if b"upgrade" not in request.headers:
             return bad_request("Upgrade request required")
-        return internal(f'unable to upgrade connection: container not found ("{container}")')
+        return bad_request("unable to upgrade: this server has WebSocket and no SPDY: kubectl 1.31 and newer use it")
 
-    async def exec(
-        self,
-        url: str,
-        scope: MutableMapping[str, Any],
-        receive: Callable,
-        send: Callable,
-        refuse: Callable,
+    async def join(
+        self, request: Request, scope: MutableMapping[str, Any], receive: Callable, send: Callable, refuse: Callable
     ) -> None:
-        """Joins the client's WebSocket with one to the kubelet, to the end of either. ``refuse`` answers an error."""
+        """Joins the client's WebSocket with one to the kubelet, to the end of either. ``refuse`` answers an error.
+
+        With v5 the client is accepted first, and told on the error channel what the kubelet refuses; with v4 the
+        kubelet's answer is passed on as it is. https://kep.k8s.io/4006
+        """
         offered = scope.get("subprotocols") or []
-        chosen = next((protocol for protocol in offered if protocol in SUBPROTOCOLS), None)
+        chosen = next((protocol for protocol in SUBPROTOCOLS if protocol in offered), None)
         if chosen is None:
             await refuse(bad_request(f"unable to upgrade: unsupported subprotocols {offered}"))
             return
         try:
+            url = self.target(request)
+        except ApiError as error:
+            await refuse(error)
+            return
+        if chosen == TRANSLATED:
+            await send({"type": "websocket.accept", "subprotocol": chosen})
+            first = next((channel for name, channel in OUTPUTS if _is_true(request, name)), ERROR)
+            await send({"type": "websocket.send", "bytes": bytes([first])})
+        try:
             kubelet = await connect(
-                url, ssl=self._context, subprotocols=[chosen], max_size=LARGEST, compression=None, proxy=None
+                url,
+                ssl=self._context,
+                subprotocols=[chosen],
+                max_size=LARGEST,
+                compression=None,
+                proxy=None,
+                ping_interval=None,  # a program that does not read holds up all that comes after, pongs too
             )
         except websockets.InvalidStatus as error:
             text = (error.response.body or b"").decode("utf-8", "replace").strip()
-            await refuse(_kubelet_error(error.response.status_code, text))
+            if chosen == TRANSLATED:
+                await _end(send, internal(f"unable to upgrade connection: {text}"))
+            else:
+                await _answer(send, error.response.status_code, text)
             return
         except (OSError, websockets.InvalidHandshake, TimeoutError) as error:
-            await refuse(internal(f"error dialing backend: {error}"))
+            failed = internal(f"error dialing backend: {error}")
+            await (_end(send, failed) if chosen == TRANSLATED else refuse(failed))
             return
         async with kubelet:
-            await send({"type": "websocket.accept", "subprotocol": kubelet.subprotocol})
+            if chosen != TRANSLATED:
+                await send({"type": "websocket.accept", "subprotocol": chosen})
             up = asyncio.create_task(_up(receive, kubelet))
             down = asyncio.create_task(_down(send, kubelet))
             await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
@@ -144,20 +160,20 @@ class Kubelets:
         raise internal(f"no preferred addresses found; known addresses: {list(addresses)}")
 
 
-def _container(pod: Stored, wanted: str, *, default: bool = False) -> str:
+def _is_true(request: Request, name: str) -> bool:
+    return request.query.get(name, "").lower() in ("true", "1")
+
+
+def _container(pod: Stored, wanted: str) -> str:
     spec = pod.object["spec"]
-    names = [container["name"] for container in spec["containers"]]
-    others = [container["name"] for container in spec.get("initContainers") or ()]
+    names = [container["name"] for container in (*(spec.get("initContainers") or ()), *spec["containers"])]
     if wanted:
-        if wanted not in names + others:
+        if wanted not in names:
             raise bad_request(f"container {wanted} is not valid for pod {pod.name}")
         return wanted
-    if len(names) > 1 and not default:
-        choices = f", choose one of: [{' '.join(names)}]"
-        if others:
-            choices += f" or one of the init containers: [{' '.join(others)}]"
-        raise bad_request(f"a container name must be specified for pod {pod.name}{choices}")
-    return names[0]
+    if len(spec["containers"]) > 1:
+        raise bad_request(f"a container name must be specified for pod {pod.name}, choose one of: [{' '.join(names)}]")
+    return spec["containers"][0]["name"]
 
 
 def _kubelet_error(code: int, text: str) -> ApiError:
@@ -180,6 +196,18 @@ async def _closing(answer: httpx.Response) -> AsyncIterator[bytes]:
         await answer.aclose()
 
 
+async def _answer(send: Callable, code: int, text: str) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "websocket.http.response.start", "status": code, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": text.encode()})
+
+
+async def _end(send: Callable, error: ApiError) -> None:
+    """Tell a client that has been accepted what is wrong."""
+    await send({"type": "websocket.send", "bytes": bytes([ERROR]) + dump(error.status())})
+    await send({"type": "websocket.close", "code": 1000})
+
+
 async def _up(receive: Callable, kubelet: Any) -> None:
     while True:
         message = await receive()
@@ -192,12 +220,20 @@ async def _up(receive: Callable, kubelet: Any) -> None:
                 await kubelet.send(data)
 
 
+def _translated(frame: bytes) -> bytes:
+    """An error of the kubelet's, as an error of the API server that translates the kubelet's protocol to v5."""
+    status = json.loads(frame[1:])
+    if status.get("reason") != "InternalError":
+        return frame
+    return bytes([ERROR]) + dump(internal(status["message"]).status())
+
+
 async def _down(send: Callable, kubelet: Any) -> None:
     code, reason = 1000, ""
     try:
         async for message in kubelet:
-            key = "text" if isinstance(message, str) else "bytes"
-            await send({"type": "websocket.send", key: message})
+            told = kubelet.subprotocol == TRANSLATED and message[0] == ERROR
+            await send({"type": "websocket.send", "bytes": _translated(message) if told else message})
     except websockets.ConnectionClosedError as error:
         code = error.rcvd.code if error.rcvd else 1011
         reason = error.rcvd.reason if error.rcvd else ""

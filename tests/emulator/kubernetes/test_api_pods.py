@@ -1,11 +1,14 @@
 """Pods: what they get, how they go, and what passes through to their node."""
 
+import json
+
 import httpx
 import pytest
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import new_client_from_config
 from kubernetes.stream import stream
+from kubernetes.stream.ws_client import ERROR_CHANNEL
 
 from labkit.emulator.listener import Peer
 from tests.emulator.kubernetes.conftest import pod
@@ -182,14 +185,24 @@ def test_exec_is_refused_before_it_begins(
     assert "400" in refused("true").reason
     assert admin.post(f"{pods}/p/exec?command=true").json()["message"] == "pod p does not have a host assigned"
     request.getfixturevalue("node")
-    assert "404" in refused("missing").reason
-    waiting = {"status": {"containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "ErrImagePull"}}}]}}
-    admin.patch(f"{pods}/p/status", json=waiting, headers={"Content-Type": "application/merge-patch+json"})
-    not_yet = admin.post(f"{pods}/p/exec?command=true").json()["message"]
-    assert not_yet == 'Internal error occurred: unable to upgrade connection: container not found ("main")'
-    gone = {"status": {"phase": "Succeeded"}}
-    admin.patch(f"{pods}/p/status", json=gone, headers={"Content-Type": "application/merge-patch+json"})
-    assert "completed pod; current phase is Succeeded" in admin.post(f"{pods}/p/exec?command=true").json()["message"]
+    session = stream(
+        own.connect_get_namespaced_pod_exec, "p", namespace, command=["missing"], stdout=True, _preload_content=False
+    )
+    session.run_forever(timeout=10)
+    said = 'Internal error occurred: unable to upgrade connection: container "main" has ended'
+    assert json.loads(session.read_channel(ERROR_CHANNEL))["message"] == said
+
+
+@pytest.mark.parametrize("subresource", ["exec", "attach"])
+def test_a_request_that_cannot_become_a_stream(admin: httpx.Client, pods: str, node: str, subresource: str):
+    admin.post(pods, json=pod("p"))
+    plain = admin.post(f"{pods}/p/{subresource}?command=true&stdout=true")
+    assert (plain.status_code, plain.json()["message"]) == (400, "Upgrade request required")
+    spdy = admin.post(
+        f"{pods}/p/{subresource}?command=true&stdout=true", headers={"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
+    )
+    assert spdy.status_code == 400
+    assert "WebSocket and no SPDY" in spdy.json()["message"]
 
 
 @pytest.mark.kubectl

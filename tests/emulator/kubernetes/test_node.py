@@ -308,7 +308,7 @@ def test_an_unknown_image_waits_and_names_the_known_ones(lab):
     with pytest.raises(client.ApiException) as refused:
         lab.log("nginx")
     assert refused.value.status == 400
-    assert "is trying and failing to pull image" in json.loads(refused.value.body)["message"]
+    assert "is waiting to start: trying and failing to pull image" in json.loads(refused.value.body)["message"]
 
 
 def test_a_missing_config_map_is_waited_for(lab):

@@ -201,7 +201,7 @@ def test_a_log_keeps_whole_lines_parts_and_what_had_no_end(tmp_path):
         reader = asyncio.StreamReader()
         reader.feed_data(b"one\n" + b"x" * 20000 + b"\nrest")
         reader.feed_eof()
-        await log.copy("stdout", reader)
+        await log.copy("stdout", reader.read)
         log.close()
         return [line async for line in log.lines(follow=True)]
 

@@ -1,0 +1,164 @@
+"""A program's standard streams, at the end that the node holds: pipes, or a pseudo-terminal.
+
+Both give what the program writes (``read``), take what it reads (``write``, ``end_input``), and have the other ends in
+``far`` (standard input, output, error) until the program has been started with them (``hand_over``).
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import struct
+import termios
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+class Pipes:
+    """Three pipes; without ``stdin`` the program reads /dev/null."""
+
+    is_terminal = False
+    outputs = (STDOUT, STDERR)
+    patience = None  # all that holds the pipes is waited for, as a container runtime does
+
+    def __init__(self, *, stdin: bool) -> None:
+        self.far: list[int] = []
+        self._stdin = stdin
+        self._input: asyncio.StreamWriter | None = None
+        self._readers: dict[int, asyncio.StreamReader] = {}
+        self._near: list[asyncio.BaseTransport] = []
+
+    async def open(self) -> None:
+        self.far = [asyncio.subprocess.DEVNULL]
+        if self._stdin:
+            await self._open_input()
+        for channel in self.outputs:
+            await self._open_output(channel)
+
+    async def read(self, channel: int, size: int) -> bytes:
+        return await self._readers[channel].read(size)
+
+    async def write(self, data: bytes) -> None:
+        if self._input and not self._input.transport.is_closing():
+            with contextlib.suppress(ConnectionError):
+                self._input.write(data)
+                await self._input.drain()
+
+    def end_input(self) -> None:
+        if self._input:
+            self._input.close()
+
+    def resize(self, _width: int, _height: int) -> None:
+        """Pipes have no size."""
+
+    def hand_over(self) -> None:
+        """The program has the far ends, or never will."""
+        for number in self.far:
+            if number >= 0:
+                os.close(number)
+        self.far = []
+
+    def program_has_ended(self) -> None:
+        """The pipes end with the last program that holds them."""
+
+    def close(self) -> None:
+        self.hand_over()
+        for transport in self._near:
+            transport.close()
+
+    async def _open_input(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.far[STDIN], near = os.pipe()
+        transport, protocol = await loop.connect_write_pipe(
+            lambda: asyncio.streams.FlowControlMixin(loop=loop), os.fdopen(near, "wb", 0)
+        )
+        self._near.append(transport)
+        self._input = asyncio.StreamWriter(transport, protocol, None, loop)
+
+    async def _open_output(self, channel: int) -> None:
+        near, far = os.pipe()
+        self.far.append(far)
+        reader = self._readers[channel] = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(near, "rb", 0)
+        )
+        self._near.append(transport)
+
+
+class Terminal:
+    """A pseudo-terminal. Closing it hangs up: the program gets SIGHUP."""
+
+    is_terminal = True
+    outputs = (STDOUT,)
+    patience = 1.0  # seconds after its program's end, for others that still hold it
+
+    def __init__(self) -> None:
+        self._near = self._own = -1
+        self._readable, self._writable = asyncio.Event(), asyncio.Event()
+
+    async def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # Ours stays open as long as the program runs: the near end says EIO whenever nobody holds the far one.
+        self._near, self._own = os.openpty()
+        self.device = os.ttyname(self._own)
+        self.far = [self._own] * 3
+        os.set_blocking(self._near, False)
+
+    async def read(self, _channel: int, size: int) -> bytes:
+        while self._near >= 0:
+            try:
+                return os.read(self._near, size)
+            except BlockingIOError:
+                self._readable.clear()
+                self._loop.add_reader(self._near, self._on_readable)
+                await self._readable.wait()
+            except OSError:  # Linux says EIO where the last program has closed its end
+                break
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        while data and self._near >= 0:
+            try:
+                data = data[os.write(self._near, data) :]
+            except BlockingIOError:
+                self._writable.clear()
+                self._loop.add_writer(self._near, self._on_writable)
+                await self._writable.wait()
+            except OSError:
+                return
+
+    def end_input(self) -> None:
+        """A terminal stays open, as a container runtime leaves it."""
+
+    def resize(self, width: int, height: int) -> None:
+        if self._near >= 0:
+            with contextlib.suppress(struct.error, OSError):
+                fcntl.ioctl(self._near, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def hand_over(self) -> None:
+        """The program has the far end; so do we."""
+
+    def program_has_ended(self) -> None:
+        """Now the reader comes to the end of what was written."""
+        if self._own >= 0:
+            os.close(self._own)
+            self._own = -1
+
+    def close(self) -> None:
+        self.program_has_ended()
+        if self._near >= 0:
+            self._loop.remove_reader(self._near)
+            self._loop.remove_writer(self._near)
+            os.close(self._near)
+            self._near = -1
+        self._readable.set()
+        self._writable.set()
+
+    def _on_readable(self) -> None:
+        # Until somebody reads: a terminal with output that nobody wants would be called readable for ever.
+        self._loop.remove_reader(self._near)
+        self._readable.set()
+
+    def _on_writable(self) -> None:
+        self._loop.remove_writer(self._near)
+        self._writable.set()
