@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from labkit import webhook_command
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
@@ -28,6 +29,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="A lab for IAM Roles for Service Accounts (IRSA): real tokens, a verifying STS, no AWS account.",
 )
+
+app.add_typer(webhook_command.app, name="webhook")
 
 ClusterOption = Annotated[str, typer.Option(help="The EKS cluster; it is made where it is missing.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -120,6 +120,19 @@ def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> dict:
     }
 
 
+def cluster_role() -> dict:
+    """The manifest of what the webhook needs of the API: to read service accounts.
+
+    https://kubernetes.io/docs/reference/access-authn-authz/rbac/
+    """
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": NAME},
+        "rules": [{"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["get", "list", "watch"]}],
+    }
+
+
 def _line(asked: dict, response: dict) -> str:
     """Whose pod it was and what became of it. Nothing of the pod's variables is in it."""
     namespace, account = account_of(asked)

@@ -1,0 +1,98 @@
+"""How the webhook reaches a real API server: as a kubeconfig says, or as a pod of the cluster."""
+
+import os
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import yaml
+
+from labkit.errors import LabError, UnknownName
+
+if TYPE_CHECKING:
+    from kubernetes.client import Configuration
+
+
+def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx.AsyncClient:
+    """A client of the API server that the kubeconfig's context names; of the cluster itself in a pod without either.
+
+    Tokens and exec credentials (`aws eks get-token`) are renewed as they expire. Raises LabError.
+    https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
+    """
+    from kubernetes.client import Configuration
+    from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+
+    configuration = Configuration(proxy="")  # httpx itself reads the environment's, and NO_PROXY with it
+    in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ and kubeconfig is None and context is None
+    where = "in-cluster configuration"
+    try:
+        if in_cluster:
+            load_incluster_config(configuration)
+        else:
+            files = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or str(Path("~/.kube/config"))
+            where = files
+            _check(files, context)
+            load_kube_config(files, context, configuration, persist_config=False)
+        return _client(configuration)
+    except (ConfigException, ssl.SSLError, OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise LabError(
+            f"the way to the API server cannot be read: {error}", where=where, next="kubectl config view"
+        ) from error
+
+
+def _check(files: str, context: str | None) -> None:
+    """Raises LabError where no file is there, or the context is in none of them."""
+    there = [file for name in files.split(os.pathsep) if name and (file := Path(name).expanduser()).is_file()]
+    if not there:
+        raise LabError("there is no kubeconfig.", where=files, next="labkit webhook serve --kubeconfig FILE")
+    if context is None:
+        return
+    contents = [yaml.safe_load(file.read_text()) for file in there]
+    contexts = [
+        entry.get("name")
+        for content in contents
+        if isinstance(content, dict)
+        for entry in content.get("contexts") or ()
+        if isinstance(entry, dict)
+    ]
+    if context not in contexts:
+        raise UnknownName(
+            "context of the kubeconfig", context, contexts, where=files, next="kubectl config get-contexts"
+        )
+
+
+def _client(configuration: "Configuration") -> httpx.AsyncClient:
+    tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    if not configuration.verify_ssl:
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    if configuration.cert_file:
+        tls.load_cert_chain(configuration.cert_file, configuration.key_file)
+    hooks = []
+    if name := configuration.tls_server_name:
+
+        async def say_the_name(request: httpx.Request) -> None:
+            request.extensions["sni_hostname"] = name
+
+        hooks.append(say_the_name)
+    return httpx.AsyncClient(
+        base_url=configuration.host,
+        verify=tls,
+        auth=_Token(configuration),
+        proxy=configuration.proxy or None,
+        timeout=30,
+        event_hooks={"request": hooks},
+    )
+
+
+class _Token(httpx.Auth):
+    """The bearer token of the configuration, as it is at each request."""
+
+    def __init__(self, configuration: "Configuration") -> None:
+        self._configuration = configuration
+
+    def auth_flow(self, request: httpx.Request):
+        for setting in self._configuration.auth_settings().values():
+            if setting["in"] == "header" and setting["value"]:
+                request.headers[setting["key"]] = setting["value"]
+        yield request

@@ -1,0 +1,208 @@
+"""The webhook as a process of its own, for an API server that is not the lab's."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import re
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import uvicorn
+import yaml
+
+from labkit.errors import LabError
+from labkit.webhook import certificate
+from labkit.webhook.accounts import Accounts
+from labkit.webhook.server import NAME, WebhookServer, cluster_role, mutating_webhook_configuration
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the webhook listens, and the name or address by which the API server reaches it."""
+
+    listen: str
+    port: int
+    host: str
+
+    @classmethod
+    def of(cls, listen: str, host: str = "") -> "Address":
+        """Read `HOST:PORT` (`[::1]:8443` for IPv6); without a `host` the API server reaches the one listened on."""
+        found = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]:(\d{1,5})|([^:\s]+):(\d{1,5})", listen)
+        if not found or int(found[2] or found[4]) > 65535:
+            raise LabError(f"{listen!r} is no address to listen on: HOST:PORT", next="--listen 127.0.0.1:8443")
+        at = found[1] or found[3]
+        host = host or at
+        if _address(host) and _address(host).is_unspecified:
+            raise LabError(
+                f"{host} is no address that an API server can call.",
+                next=f"--listen {listen} --host NAME, the name or address of this machine as the API server sees it",
+            )
+        if not _address(host) and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
+            raise LabError(f"{host!r} is no host name or address.", next="--host webhook.example.com")
+        return cls(at, int(found[2] or found[4]), host)
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"https://{host}:{self.port}/mutate"
+
+    @property
+    def socket(self) -> str:
+        return f"[{self.listen}]:{self.port}" if ":" in self.listen else f"{self.listen}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        address = _address(self.listen)
+        return address.is_loopback if address else self.listen == "localhost"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The files that the webhook serves with; the certificate's is also the CA bundle that it is known by."""
+
+    certificate: Path
+    key: Path
+
+    @classmethod
+    def of(cls, address: Address, folder: Path, given: Path | None, key: Path | None) -> "Identity":
+        """The files that were given, or those that are kept in `folder`. Raises LabError where they are not usable."""
+        if (given is None) != (key is None):
+            raise LabError(
+                "a certificate needs its key, and a key its certificate.", next="--certificate FILE --key FILE"
+            )
+        if given is None:
+            try:
+                return cls(*certificate.kept(folder, address.host))
+            except OSError as error:
+                raise LabError(
+                    f"the webhook's certificate cannot be kept: {error.strerror}", where=str(folder)
+                ) from error
+        made = cls(given, key)
+        made.context()
+        return made
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            # An encrypted key would make OpenSSL ask on the terminal.
+            context.load_cert_chain(self.certificate, self.key, password=lambda: "")
+        except (OSError, ValueError) as error:
+            raise LabError(
+                f"the certificate and key cannot be used: {getattr(error, 'reason', '') or error}",
+                where=f"{self.certificate}, {self.key}",
+                next="two PEM files: the certificate with its chain, and its key without a password",
+            ) from error
+        return context
+
+
+def manifest(address: Address, identity: Identity) -> str:
+    """YAML for kubectl apply: the permission that the webhook needs, and its registration."""
+    pem = identity.certificate.read_bytes()
+    return yaml.safe_dump_all([cluster_role(), mutating_webhook_configuration(address.url, pem)], sort_keys=False)
+
+
+def bind(address: Address) -> socket.socket:
+    """A socket that is bound. Raises LabError where the port is taken, or the address is not this machine's."""
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(address.listen, address.port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise LabError(f"{address.listen} cannot be listened on: {error.strerror or error}") from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(where)
+    except OSError as error:
+        bound.close()
+        raise LabError(
+            f"port {address.port} of {address.listen} cannot be listened on: {error.strerror}",
+            next="labkit webhook serve --listen 127.0.0.1:8444, or another port that is free",
+        ) from error
+    return bound
+
+
+async def serve(
+    app: WebhookServer, client: httpx.AsyncClient, bound: socket.socket, identity: Identity, ready: Callable[[], None]
+) -> None:
+    """Serves until SIGTERM or SIGINT; calls `ready` when reviews are answered. Raises LabError.
+
+    `client` is the one of the app's accounts, and is closed at the end.
+    """
+    config = uvicorn.Config(
+        app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=5
+    )
+    config.load()
+    config.ssl = identity.context()
+    server = _Server(config, ready)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.end)
+    # With a short line for each, the requests of the watch itself would be most of the log.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    async with client:
+        try:
+            await _started(app.accounts, str(client.base_url))
+            await server.serve(sockets=[bound])
+        finally:
+            await app.accounts.stop()
+
+
+async def _started(accounts: Accounts, api: str) -> None:
+    try:
+        await accounts.start()
+    except httpx.HTTPStatusError as error:
+        raise _refused(error.response, api) from error
+    except httpx.HTTPError as error:
+        raise LabError(
+            f"the API server does not answer: {error or type(error).__name__}", where=api, next="kubectl cluster-info"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise LabError("what answers is no Kubernetes API.", where=api, next="kubectl cluster-info") from error
+
+
+def _refused(response: httpx.Response, api: str) -> LabError:
+    try:
+        message = response.json()["message"]
+    except (ValueError, KeyError, TypeError):
+        message = f"the API server answers {response.status_code} {response.reason_phrase}"
+    if response.status_code == 401:
+        return LabError("the API server does not take these credentials.", where=api, next="kubectl auth whoami")
+    if response.status_code != 403:
+        return LabError(message, where=api)
+    user = re.search(r'User "([^"]+)"', message)
+    return LabError(
+        f"the webhook may not read service accounts: {message}",
+        where=api,
+        next="as an administrator: labkit webhook manifest | kubectl apply -f -   and then\n"
+        f"       kubectl create clusterrolebinding {NAME} --clusterrole={NAME} --user={user[1] if user else 'USER'}",
+    )
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to the process and says when it is up."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    def end(self) -> None:
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(text)
+    return None

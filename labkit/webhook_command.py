@@ -1,0 +1,113 @@
+"""`labkit webhook`: the pod identity webhook for an API server that is not the lab's."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labkit.emulator.folder import Folder
+from labkit.errors import LabError
+
+app = typer.Typer(
+    no_args_is_help=True, help="The pod identity webhook by itself: for kind, or any other Kubernetes cluster."
+)
+
+Listen = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the webhook listens.")]
+Host = Annotated[
+    str, typer.Option(help="The name or address by which the API server reaches it; without one, the one listened on.")
+]
+Certificate = Annotated[
+    Path | None,
+    typer.Option(help="Its certificate (PEM), with the CA's behind it; without one, a certificate is made and kept."),
+]
+Key = Annotated[Path | None, typer.Option(help="The certificate's key (PEM, without a password).")]
+
+
+@app.command()
+def serve(
+    *,
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="How it reads service accounts; else KUBECONFIG, else as a pod of the cluster.")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="The kubeconfig's context; else its current one.")] = None,
+    listen: Listen = "127.0.0.1:8443",
+    host: Host = "",
+    certificate: Certificate = None,
+    key: Key = None,
+    region: Annotated[str, typer.Option(help="The containers' AWS_REGION; without one, they get none.")] = "",
+    audience: Annotated[str, typer.Option(help="The tokens' audience.")] = "sts.amazonaws.com",
+    token_expiration: Annotated[int, typer.Option(min=600, help="The tokens' life in seconds.")] = 86400,
+    sts_regional_endpoints: Annotated[bool, typer.Option(help="Let SDKs call the region's own STS.")] = True,
+    annotation_prefix: Annotated[str, typer.Option(help="What annotations' names begin with.")] = "eks.amazonaws.com",
+    mount_path: Annotated[
+        str, typer.Option(help="Where containers find the token.")
+    ] = "/var/run/secrets/eks.amazonaws.com/serviceaccount",
+) -> None:
+    """Answer admission reviews until Ctrl-C; print what registers the webhook with the API server."""
+    import asyncio
+    import logging
+
+    from labkit.webhook import Account, Accounts, WebhookServer, serving
+    from labkit.webhook.connection import connect
+
+    if not mount_path.startswith("/"):
+        raise LabError(f"{mount_path!r} is no absolute path.", next="--mount-path /var/run/secrets/aws")
+    prefix = annotation_prefix.rstrip("/")
+    if not prefix:
+        raise LabError("the prefix of annotations is empty.", next="--annotation-prefix eks.amazonaws.com")
+    address, identity = _address_and_identity(listen, host, certificate, key)
+    client = connect(kubeconfig, context)
+    bound = serving.bind(address)
+    address = serving.Address(address.listen, bound.getsockname()[1], address.host)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("labkit.webhook").setLevel(logging.INFO)
+    defaults = Account(
+        audience=audience, token_expiration=token_expiration, sts_regional_endpoints=sts_regional_endpoints
+    )
+    accounts = Accounts(client, defaults=defaults, prefix=prefix)
+
+    def ready() -> None:
+        typer.echo(serving.manifest(address, identity), nl=False)
+        sys.stdout.flush()
+        if not address.is_loopback:
+            typer.echo(
+                f"Warning: {address.listen} is not loopback. Whoever reaches the port can learn which service account"
+                " has which role.",
+                err=True,
+            )
+        more = f" --host {host}" if host else ""
+        more += f" --certificate {certificate} --key {key}" if certificate else ""
+        typer.echo(
+            f"Ready: {address.url}, for the service accounts of {client.base_url}. Ctrl-C ends it.\n"
+            "Next, in another terminal, as an administrator of the cluster:\n"
+            f"  labkit webhook manifest --listen {address.socket}{more} | kubectl apply -f -",
+            err=True,
+        )
+
+    app_ = WebhookServer(accounts, region=region, prefix=prefix, mount_path=mount_path)
+    asyncio.run(serving.serve(app_, client, bound, identity, ready))
+    typer.echo("The webhook has ended. Pods are now made without a role, as with any webhook that is down.", err=True)
+
+
+@app.command()
+def manifest(
+    listen: Listen = "127.0.0.1:8443",
+    host: Host = "",
+    certificate: Certificate = None,
+    key: Key = None,
+) -> None:
+    """Print what registers the webhook, for `kubectl apply -f -`: its ClusterRole and MutatingWebhookConfiguration."""
+    from labkit.webhook import serving
+
+    address, identity = _address_and_identity(listen, host, certificate, key)
+    if not address.port:
+        raise LabError("port 0 is chosen when the webhook starts.", next="labkit webhook serve, which prints it, too")
+    typer.echo(serving.manifest(address, identity), nl=False)
+
+
+def _address_and_identity(listen: str, host: str, certificate: Path | None, key: Path | None):
+    from labkit.webhook import serving
+
+    address = serving.Address.of(listen, host)
+    return address, serving.Identity.of(address, Folder.find().path / "webhook", certificate, key)

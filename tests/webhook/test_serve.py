@@ -1,0 +1,372 @@
+"""`labkit webhook serve` for an API server that knows nothing of it: a process of its own, reached with kubectl."""
+
+import contextlib
+import functools
+import http.server
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from labkit.emulator.certificates import Authority
+from labkit.webhook import certificate
+from tests.emulator.kubernetes.conftest import pod
+
+pytestmark = pytest.mark.kubectl
+
+LABKIT = Path(sys.executable).with_name("labkit")
+ROLE = "arn:aws:iam::123456789012:role/reader"
+FILE = "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"
+CONFIGURATION = "mutatingwebhookconfiguration/pod-identity-webhook"
+
+
+class Served:
+    """A running `labkit webhook serve`: its manifest (standard output) and what it says (standard error)."""
+
+    def __init__(self, home: Path, *arguments: str, **variables: str) -> None:
+        self.process = subprocess.Popen(
+            [LABKIT, "webhook", "serve", "--listen", "127.0.0.1:0", *arguments],
+            env={**os.environ, "LABKIT_HOME": str(home), **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.said: list[str] = []
+        self._changed = threading.Condition()
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+        ready = self.until("Ready: ")
+        self.url = re.search(r"https://\S+/mutate", ready)[0]
+        self.manifest = ""
+        while "timeoutSeconds" not in self.manifest:
+            self.manifest += self.process.stdout.readline()
+
+    def until(self, words: str) -> str:
+        """The first line that it says with these words in it."""
+        with self._changed:
+            found = self._changed.wait_for(
+                lambda: next((line for line in self.said if words in line), None) or not self._reading.is_alive(), 30
+            )
+        assert isinstance(found, str), "".join(self.said)
+        return found
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(30)
+        self._reading.join(30)
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            with self._changed:
+                self.said.append(line)
+                self._changed.notify_all()
+
+
+@pytest.fixture
+def serve(cluster, tmp_path) -> Iterator:
+    """Starts the webhook for the API server, with more arguments; all are ended and unregistered."""
+    running = []
+
+    def serve(*arguments: str, **variables: str) -> Served:
+        running.append(Served(tmp_path, "--kubeconfig", str(cluster.kubeconfig), *arguments, **variables))
+        return running[-1]
+
+    yield serve
+    for served in running:
+        served.end()
+    cluster.kubectl("delete", CONFIGURATION, "clusterrole/pod-identity-webhook", "--ignore-not-found")
+
+
+@pytest.fixture
+def account(cluster, namespace) -> str:
+    cluster.kubectl("create", "serviceaccount", "reader", "-n", namespace)
+    cluster.kubectl("annotate", "serviceaccount", "reader", "-n", namespace, f"eks.amazonaws.com/role-arn={ROLE}")
+    return "reader"
+
+
+def made(cluster, namespace: str, name: str, account: str = "reader", **spec) -> dict:
+    """The pod that the API server makes: variables and token volume."""
+    asked = pod(name, serviceAccountName=account, **spec)
+    done = cluster.kubectl(
+        "create", "-n", namespace, "-o", "json", "-f", "-", given={"kind": "Pod", "apiVersion": "v1"} | asked
+    )
+    return json.loads(done.stdout)["spec"]
+
+
+def variables(spec: dict) -> dict:
+    return {variable["name"]: variable["value"] for variable in spec["containers"][0].get("env", ())}
+
+
+def token(spec: dict) -> dict:
+    [volume] = [volume for volume in spec["volumes"] if volume["name"] == "aws-iam-token"]
+    return volume["projected"]["sources"][0]["serviceAccountToken"]
+
+
+def test_a_pod_gets_its_role_from_the_first_review_to_the_end(cluster, namespace, account, serve):
+    assert variables(made(cluster, namespace, "before")) == {}
+    served = serve("--region", "eu-west-1")
+    assert variables(made(cluster, namespace, "unregistered")) == {}
+
+    applied = cluster.kubectl("apply", "-f", "-", given=served.manifest).stdout
+    assert applied.splitlines() == [
+        "clusterrole.rbac.authorization.k8s.io/pod-identity-webhook created",
+        "mutatingwebhookconfiguration.admissionregistration.k8s.io/pod-identity-webhook created",
+    ]
+    spec = made(cluster, namespace, "registered")
+    assert variables(spec) == {
+        "AWS_STS_REGIONAL_ENDPOINTS": "regional",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_REGION": "eu-west-1",
+        "AWS_ROLE_ARN": ROLE,
+        "AWS_WEB_IDENTITY_TOKEN_FILE": FILE,
+    }
+    assert token(spec) == {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}
+    served.until(f"pod {namespace}/registered, service account reader: given the role")
+
+    # failurePolicy: Ignore. A webhook that has ended is in nobody's way, and in nobody's pods.
+    assert served.end() == 0
+    assert variables(made(cluster, namespace, "after")) == {}
+    assert "The webhook has ended." in served.said[-1]
+    assert "Traceback" not in "".join(served.said)
+
+
+def test_every_option_is_seen_in_the_pod(cluster, namespace, serve):
+    served = serve(
+        *("--audience", "vault", "--token-expiration", "3600", "--no-sts-regional-endpoints"),
+        *("--annotation-prefix", "example.com", "--mount-path", "/run/aws"),
+    )
+    cluster.kubectl("apply", "-f", "-", given=served.manifest)
+    cluster.kubectl("create", "serviceaccount", "reader", "-n", namespace)
+    cluster.kubectl("annotate", "serviceaccount", "reader", "-n", namespace, f"example.com/role-arn={ROLE}")
+
+    spec = made(cluster, namespace, "p")
+
+    assert variables(spec) == {"AWS_ROLE_ARN": ROLE, "AWS_WEB_IDENTITY_TOKEN_FILE": "/run/aws/token"}
+    assert token(spec) == {"audience": "vault", "expirationSeconds": 3600, "path": "token"}
+    assert "/run/aws" in [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]]
+
+
+def test_the_manifest_alone_is_the_one_that_it_serves_by(cluster, namespace, account, serve, tmp_path):
+    served = serve()
+    port = served.url.split(":")[2].removesuffix("/mutate")
+
+    done = labkit(tmp_path, "webhook", "manifest", "--listen", f"127.0.0.1:{port}")
+
+    assert list(yaml.safe_load_all(done.stdout)) == list(yaml.safe_load_all(served.manifest))
+    cluster.kubectl("apply", "-f", "-", given=done.stdout)
+    assert variables(made(cluster, namespace, "p"))["AWS_ROLE_ARN"] == ROLE
+    assert f"labkit webhook manifest --listen 127.0.0.1:{port} | kubectl apply -f -" in "".join(served.said)
+
+
+def test_its_permission_is_enough(cluster, namespace, account, serve, tmp_path):
+    manifest = labkit(tmp_path, "webhook", "manifest").stdout
+    cluster.kubectl("apply", "-f", "-", given=manifest)
+    binding = ["clusterrolebinding", "pod-identity-webhook"]
+    cluster.kubectl("create", *binding, "--clusterrole=pod-identity-webhook", "--user=least")
+    try:
+        served = serve("--kubeconfig", str(kubeconfig_of(cluster, tmp_path, "least")))
+        cluster.kubectl("apply", "-f", "-", given=served.manifest)
+        assert variables(made(cluster, namespace, "p"))["AWS_ROLE_ARN"] == ROLE
+        cluster.kubectl("create", "serviceaccount", "late", "-n", namespace)
+        cluster.kubectl("annotate", "serviceaccount", "late", "-n", namespace, f"eks.amazonaws.com/role-arn={ROLE}-2")
+        assert variables(made(cluster, namespace, "q", "late"))["AWS_ROLE_ARN"] == f"{ROLE}-2"
+    finally:
+        cluster.kubectl("delete", *binding)
+
+
+def test_a_service_accounts_token_is_enough(cluster, namespace, account, serve, tmp_path):
+    cluster.kubectl("create", "serviceaccount", "webhook", "-n", namespace)
+    cluster.kubectl("apply", "-f", "-", given=labkit(tmp_path, "webhook", "manifest").stdout)
+    binding = ["clusterrolebinding", "pod-identity-webhook"]
+    subject = f"--serviceaccount={namespace}:webhook"
+    cluster.kubectl("create", *binding, "--clusterrole=pod-identity-webhook", subject)
+    try:
+        config = kubeconfig_of(cluster, tmp_path, "nobody")
+        content = yaml.safe_load(config.read_text())
+        given = cluster.kubectl("create", "token", "webhook", "-n", namespace).stdout.strip()
+        content["users"][0]["user"] = {"token": given}
+        config.write_text(yaml.safe_dump(content))
+        served = serve(KUBECONFIG=str(config))
+        cluster.kubectl("apply", "-f", "-", given=served.manifest)
+        assert variables(made(cluster, namespace, "p"))["AWS_ROLE_ARN"] == ROLE
+        assert given not in "".join(served.said)
+    finally:
+        cluster.kubectl("delete", *binding)
+
+
+def test_ctrl_c_ends_it_as_well(serve):
+    served = serve()
+    assert served.end(signal.SIGINT) == 0
+    assert "Traceback" not in "".join(served.said)
+
+
+def test_it_says_that_it_is_well_over_tls_by_the_certificate_that_it_keeps(serve, tmp_path):
+    served = serve("--host", "localhost")
+    kept = tmp_path / "webhook" / "localhost.pem"
+    with httpx.Client(verify=ssl.create_default_context(cafile=str(kept)), trust_env=False) as client:
+        answer = client.get(served.url.replace("/mutate", "/healthz"))
+    assert (answer.status_code, answer.text) == (200, "ok")
+    assert [file.stat().st_mode & 0o777 for file in (tmp_path / "webhook").iterdir()] == [0o600, 0o600]
+    before = kept.read_bytes()
+    assert labkit(tmp_path, "webhook", "manifest", "--host", "localhost").returncode == 0
+    assert kept.read_bytes() == before
+
+
+def test_a_certificate_of_ones_own(cluster, namespace, account, serve, tmp_path):
+    authority = Authority.create("mine")
+    issued = authority.issue("webhook", ips=["127.0.0.1"])
+    files = [tmp_path / "mine.pem", tmp_path / "mine.key"]
+    files[0].write_bytes(issued.certificate_pem + authority.certificate_pem)
+    files[1].write_bytes(issued.key_pem)
+
+    served = serve("--certificate", str(files[0]), "--key", str(files[1]))
+
+    cluster.kubectl("apply", "-f", "-", given=served.manifest)
+    assert variables(made(cluster, namespace, "p"))["AWS_ROLE_ARN"] == ROLE
+    assert not (tmp_path / "webhook").exists()
+
+
+def test_a_certificate_that_ends_soon_is_made_anew(tmp_path, monkeypatch):
+    first = certificate.kept(tmp_path, "127.0.0.1")[0].read_bytes()
+    assert certificate.kept(tmp_path, "127.0.0.1")[0].read_bytes() == first
+    monkeypatch.setattr(certificate, "REMADE", certificate.VALIDITY)
+    assert certificate.kept(tmp_path, "127.0.0.1")[0].read_bytes() != first
+
+
+def test_an_address_that_others_reach_is_warned_about(serve):
+    served = serve("--listen", "0.0.0.0:0", "--host", "127.0.0.1")
+    served.until("Warning: 0.0.0.0 is not loopback.")
+
+
+def labkit(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [LABKIT, *arguments],
+        env={**os.environ, "LABKIT_HOME": str(home), **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def kubeconfig_of(cluster, folder: Path, user: str, **changes: str) -> Path:
+    """A kubeconfig of a user who may nothing; `changes` are of its cluster entry."""
+    content = json.loads(cluster.kubeconfig.read_text())
+    chain = str(cluster.keep(user))
+    content["users"] = [{"name": "admin", "user": {"client-certificate": chain, "client-key": chain}}]
+    content["clusters"][0]["cluster"] |= changes
+    file = folder / f"{user}.kubeconfig"
+    file.write_text(json.dumps(content))
+    return file
+
+
+@contextlib.contextmanager
+def web(folder: Path) -> Iterator[int]:
+    """A web server that is no API server."""
+    (folder / "api" / "v1").mkdir(parents=True)
+    (folder / "api" / "v1" / "serviceaccounts").write_text("<html>hello</html>")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--kubeconfig", "/nowhere"], ["there is no kubeconfig", "/nowhere"]),
+        (["--kubeconfig", "{folder}/broken"], ["cannot be read"]),
+        (["--context", "lba"], ["'lba' is no context of the kubeconfig", "Did you mean 'lab'?"]),
+        (["--listen", "8443"], ["HOST:PORT"]),
+        (["--listen", "127.0.0.1:99999"], ["HOST:PORT"]),
+        (
+            ["--listen", "127.0.0.1:{taken}"],
+            ["port {taken} of 127.0.0.1 cannot be listened on: Address already in use"],
+        ),
+        (["--listen", "192.0.2.1:8443"], ["192.0.2.1 cannot be listened on"]),
+        (["--listen", "no-such-host.invalid:8443"], ["no-such-host.invalid cannot be listened on"]),
+        (["--listen", "0.0.0.0:8443"], ["no address that an API server can call", "--host NAME"]),
+        (["--host", "a b"], ["'a b' is no host name or address"]),
+        (["--certificate", "{folder}/broken"], ["a certificate needs its key"]),
+        (["--certificate", "/nowhere", "--key", "/nowhere"], ["the certificate and key cannot be used", "/nowhere"]),
+        (["--certificate", "{folder}/broken", "--key", "{folder}/broken"], ["the certificate and key cannot be used"]),
+        (["--mount-path", "token"], ["'token' is no absolute path"]),
+        (["--annotation-prefix", ""], ["the prefix of annotations is empty"]),
+        (["--kubeconfig", "{down}"], ["the API server does not answer", "https://127.0.0.1:1"]),
+        (
+            ["--kubeconfig", "{nobody}"],
+            [
+                'User "nobody" cannot list resource "serviceaccounts"',
+                "labkit webhook manifest | kubectl apply -f -",
+                "kubectl create clusterrolebinding pod-identity-webhook --clusterrole=pod-identity-webhook"
+                " --user=nobody",
+            ],
+        ),
+        (["--kubeconfig", "{stranger}"], ["the API server does not take these credentials"]),
+        (["--kubeconfig", "{web}"], ["is no Kubernetes API"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",
+)
+def test_a_mistake_is_a_sentence(cluster, tmp_path, arguments, words):
+    (tmp_path / "broken").write_text("{not: [yaml")
+    stranger = kubeconfig_of(cluster, tmp_path, "stranger")
+    content = json.loads(stranger.read_text())
+    content["users"][0]["user"] = {"token": "no.such.token"}
+    stranger.write_text(json.dumps(content))
+    with socket.create_server(("127.0.0.1", 0)) as taken, web(tmp_path) as port:
+        places = {
+            "folder": tmp_path,
+            "taken": taken.getsockname()[1],
+            "nobody": kubeconfig_of(cluster, tmp_path, "nobody"),
+            "down": kubeconfig_of(cluster, tmp_path, "down", server="https://127.0.0.1:1"),
+            "web": kubeconfig_of(cluster, tmp_path, "web", server=f"http://127.0.0.1:{port}"),
+            "stranger": stranger,
+        }
+        given = [argument.format(**places) for argument in arguments]
+        done = labkit(
+            tmp_path,
+            *("webhook", "serve", "--listen", "127.0.0.1:0", "--kubeconfig", str(cluster.kubeconfig), *given),
+        )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("labkit: ")
+    for word in words:
+        assert word.format(**places) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--listen", "127.0.0.1:0"], "port 0 is chosen when the webhook starts"),
+        (["--key", "/nowhere"], "a certificate needs its key"),
+    ],
+)
+def test_a_manifest_that_nobody_could_use_is_refused(tmp_path, arguments, words):
+    done = labkit(tmp_path, "webhook", "manifest", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert words in done.stderr
+
+
+def test_a_certificate_that_cannot_be_kept_is_a_sentence(tmp_path):
+    (tmp_path / "webhook").write_text("a file")
+    done = labkit(tmp_path, "webhook", "manifest")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the webhook's certificate cannot be kept" in done.stderr
+    assert "Traceback" not in done.stderr
