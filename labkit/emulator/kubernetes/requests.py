@@ -214,14 +214,22 @@ class Request:
                 f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind;"
                 f" json parse error: {error} ({_summary(self.body)})"
             ) from error
+        unrecognized = (
+            f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse"
+            " error: json: cannot unmarshal"
+        )
         if not isinstance(value, dict):
-            what = {list: "array", str: "string", bool: "bool", type(None): "null"}.get(type(value), "number")
             raise bad_request(
-                f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse"
-                f' error: json: cannot unmarshal {what} into Go value of type struct {{ APIVersion string "json:'
+                f"{unrecognized} {_go_kind(value)} into Go value of type struct {{ APIVersion string \"json:"
                 f'\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }} ({_summary(self.body)})'
             )
-        return str(value.get("apiVersion") or ""), str(value.get("kind") or ""), value, repeated
+        for key in ("apiVersion", "kind"):
+            if not isinstance(given := value.get(key, ""), str | None):
+                raise bad_request(
+                    f"{unrecognized} {_go_kind(given)} into Go struct field .{key} of type string"
+                    f" ({_summary(self.body)})"
+                )
+        return value.get("apiVersion") or "", value.get("kind") or "", value, repeated
 
     def _check_kind(self, given_version: str, given: str, kind: str, api_version: str) -> None:
         version = api_version.rpartition("/")[2]
@@ -240,6 +248,11 @@ class Request:
 def _unhandled(kind: str, api_version: str, text: str) -> ApiError:
     version = api_version.rpartition("/")[2]
     return bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {text}')
+
+
+def _go_kind(value: object) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "bool", type(None): "null"}
+    return names.get(type(value), "number")
 
 
 class _Repeated(dict):

@@ -146,11 +146,9 @@ class Resources:
             dry_run=dry_run,
             warnings=request.warnings,
         )
-        obj = await self.admission.admit(review)
+        obj = self._named(await self.admission.admit(review))
         validate(kind, obj)
-        if kind is POD:
-            quality = defaults.quality_of_service(obj["spec"])
-            obj = {**obj, "status": {"phase": "Pending", "qosClass": quality}}
+        obj = defaults.first_status(kind, obj)
         owned = created(kind.type, sent, self._writer(kind, request), self.storage.now())
         stored = self.storage.create(kind, obj, owned, dry_run=dry_run)
         return self._answer(kind, stored, request, 201)
@@ -402,11 +400,6 @@ class Resources:
         if request.method == "POST":
             for key in ("uid", "creationTimestamp", "deletionTimestamp", "generation", "deletionGracePeriodSeconds"):
                 metadata.pop(key, None)
-            if not metadata.get("name") and metadata.get("generateName"):
-                random_part = suffix(
-                    self.storage.identifiers, "generated", f"{request.namespace}/{metadata['generateName']}"
-                )
-                metadata["name"] = f"{metadata['generateName'][:58]}{random_part}"
         else:
             name = metadata.setdefault("name", request.name)
             if name != request.name:
@@ -414,6 +407,14 @@ class Resources:
                     f"the name of the object ({name}) does not match the name on the URL ({request.name})"
                 )
         return {"metadata": metadata, **{key: value for key, value in obj.items() if key != "metadata"}}
+
+    def _named(self, obj: dict) -> dict:
+        """The object with the name that is made for it, if it came without one: only after admission, as there."""
+        metadata = obj["metadata"]
+        if metadata.get("name") or not (prefix := metadata.get("generateName")):
+            return obj
+        random_part = suffix(self.storage.identifiers, "generated", f"{metadata.get('namespace', '')}/{prefix}")
+        return {**obj, "metadata": {**metadata, "name": f"{prefix[:58]}{random_part}"}}
 
     def _require_namespace(self, kind: Kind, metadata: dict) -> None:
         namespace = metadata["namespace"]
@@ -446,7 +447,8 @@ def _options_version(request: Request) -> str:
     """DeleteOptions may be of any group."""
     try:
         value, _ = parse(request.body, yaml_too=True)
-        return value.get("apiVersion") or "v1" if isinstance(value, dict) else "v1"
+        version = value.get("apiVersion") if isinstance(value, dict) else None
+        return version if version and isinstance(version, str) else "v1"
     except ValueError:
         return "meta.k8s.io/v1" if request.body[:4] == b"k8s\x00" and b"meta.k8s.io/v1" in request.body[:40] else "v1"
 
