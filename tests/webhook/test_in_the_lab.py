@@ -1,0 +1,158 @@
+"""The webhook in a lab: what pods that are made with kubectl get, and when they get nothing."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.kubectl
+
+LABKIT = Path(sys.executable).with_name("labkit")
+ROLE = "arn:aws:iam::123456789012:role/reader"
+CONFIGURATION = "mutatingwebhookconfiguration/pod-identity-webhook"
+INJECTED = {
+    "AWS_STS_REGIONAL_ENDPOINTS": "regional",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_REGION": "us-east-1",
+    "AWS_ROLE_ARN": ROLE,
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/eks.amazonaws.com/serviceaccount/token",
+}
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(home: Path) -> str:
+    done = subprocess.run([LABKIT, "up", "--json"], env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["kubeconfig"]
+
+
+@pytest.fixture
+def kubectl(kubeconfig: str) -> Iterator[Callable[..., str]]:
+    """Runs kubectl in a namespace of this test's own; `given` documents go to its standard input."""
+    namespace = f"webhook-{uuid.uuid4().hex[:8]}"
+
+    def kubectl(*arguments: str, given: list[dict] | None = None) -> str:
+        done = subprocess.run(
+            ["kubectl", "--kubeconfig", kubeconfig, "--namespace", namespace, *arguments],
+            input=None if given is None else yaml.safe_dump_all(given),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    kubectl("create", "namespace", namespace)
+    yield kubectl
+    kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def account(name: str = "reader", **annotations: str) -> dict:
+    found = {f"eks.amazonaws.com/{key.replace('_', '-')}": value for key, value in annotations.items()}
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "annotations": found}}
+
+
+def pod(name: str = "app", account: str = "reader", **metadata: object) -> dict:
+    """A pod that no node takes: what it is made with is all that is asked here."""
+    spec = {
+        "serviceAccountName": account,
+        "nodeSelector": {"disk": "none-of-this-lab"},
+        "containers": [{"name": "app", "image": "amazon/aws-cli", "command": ["sleep", "infinity"]}],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": spec}
+
+
+def variables(pod: dict) -> dict[str, str]:
+    return {variable["name"]: variable["value"] for variable in pod["spec"]["containers"][0].get("env", ())}
+
+
+def of(kubectl: Callable[..., str], name: str = "app") -> dict[str, str]:
+    return variables(json.loads(kubectl("get", "pod", name, "-o", "json")))
+
+
+def test_an_account_and_its_pod_from_one_file(kubectl):
+    pairs = [
+        document
+        for number in range(20)
+        for document in (account(f"reader-{number}", role_arn=ROLE), pod(f"app-{number}", f"reader-{number}"))
+    ]
+    kubectl("apply", "-f", "-", given=pairs)
+    made = json.loads(kubectl("get", "pods", "-o", "json"))["items"]
+    assert [variables(found) for found in made] == [INJECTED] * 20
+
+
+def test_an_annotation_and_a_pod_from_one_file(kubectl):
+    names = [f"reader-{number}" for number in range(20)]
+    kubectl("apply", "-f", "-", given=[account(name) for name in names])
+    kubectl(
+        *("apply", "-f", "-"),
+        given=[document for name in names for document in (account(name, role_arn=ROLE), pod(f"app-{name}", name))],
+    )
+    made = json.loads(kubectl("get", "pods", "-o", "json"))["items"]
+    assert [variables(found) for found in made] == [INJECTED] * 20
+
+
+def test_an_annotation_that_comes_after_the_pod_waits_for_the_next_one(kubectl):
+    kubectl("apply", "-f", "-", given=[account(), pod()])
+    kubectl("annotate", "serviceaccount", "reader", f"eks.amazonaws.com/role-arn={ROLE}")
+    assert of(kubectl) == {}
+    kubectl("delete", "pod", "app", "--now")
+    kubectl("apply", "-f", "-", given=[pod()])
+    assert of(kubectl) == INJECTED
+
+
+def test_the_label_opts_out(kubectl):
+    label = {"eks.amazonaws.com/skip-pod-identity-webhook": "true"}
+    kubectl("apply", "-f", "-", given=[account(role_arn=ROLE), pod(labels=label), pod("other")])
+    assert of(kubectl) == {}
+    assert of(kubectl, "other") == INJECTED
+
+
+def test_an_annotation_skips_containers(kubectl):
+    skip = {"eks.amazonaws.com/skip-containers": "app"}
+    kubectl("apply", "-f", "-", given=[account(role_arn=ROLE), pod(annotations=skip)])
+    assert of(kubectl) == {}
+
+
+def test_a_dry_run_shows_what_would_be_injected(kubectl):
+    kubectl("apply", "-f", "-", given=[account(role_arn=ROLE)])
+    shown = kubectl("apply", "-f", "-", "--dry-run=server", "-o", "json", given=[pod()])
+    assert variables(json.loads(shown)) == INJECTED
+    assert kubectl("get", "pods", "-o", "name") == ""
+
+
+def test_a_name_that_is_generated(kubectl):
+    kubectl("apply", "-f", "-", given=[account(role_arn=ROLE)])
+    asked = pod(generateName="app-")
+    del asked["metadata"]["name"]
+    made = json.loads(kubectl("create", "-f", "-", "-o", "json", given=[asked]))
+    assert made["metadata"]["name"].startswith("app-")
+    assert variables(made) == INJECTED
+
+
+def test_a_webhook_that_does_not_answer_is_in_nobodys_way(kubectl):
+    """`failurePolicy: Ignore`, as on EKS: the pod is made, and nothing in it says that its role is missing."""
+    [webhook] = json.loads(kubectl("get", CONFIGURATION, "-o", "json"))["webhooks"]
+    assert webhook["failurePolicy"] == "Ignore"
+    kubectl("apply", "-f", "-", given=[account(role_arn=ROLE)])
+
+    point_at(kubectl, "https://127.0.0.1:1/mutate")
+    try:
+        kubectl("apply", "-f", "-", given=[pod()])
+        assert of(kubectl) == {}
+    finally:
+        point_at(kubectl, webhook["clientConfig"]["url"])
+
+    kubectl("apply", "-f", "-", given=[pod("other")])
+    assert of(kubectl, "other") == INJECTED
+
+
+def point_at(kubectl: Callable[..., str], url: str) -> None:
+    patch = [{"op": "replace", "path": "/webhooks/0/clientConfig/url", "value": url}]
+    kubectl("patch", CONFIGURATION, "--type=json", f"--patch={json.dumps(patch)}")
