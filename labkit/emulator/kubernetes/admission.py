@@ -72,15 +72,17 @@ class Admission:
 
     def _pod(self, pod: dict) -> dict:
         metadata, spec = pod["metadata"], dict(pod["spec"])
+        # One that has no name yet is called by what it will begin with.
+        called = metadata.get("name") or metadata.get("generateName", "")
         namespace, name = metadata["namespace"], spec.get("serviceAccountName") or "default"
         spec["serviceAccountName"] = spec["serviceAccount"] = name
         account = self.storage.find(SERVICE_ACCOUNT, namespace, name)
         if account is None:
             why = f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found'
-            raise forbidden(POD, metadata.get("name", ""), why)
+            raise forbidden(POD, called, why)
         automount = spec.get("automountServiceAccountToken", account.object.get("automountServiceAccountToken", True))
         if automount:
-            _mount_token(spec, suffix(self.storage.identifiers, "volume", f"{namespace}/{metadata.get('name')}"))
+            _mount_token(spec, suffix(self.storage.identifiers, "volume", f"{namespace}/{called}"))
         if "imagePullSecrets" not in spec and account.object.get("imagePullSecrets"):
             spec["imagePullSecrets"] = account.object["imagePullSecrets"]
         there = {(toleration.get("key"), toleration.get("effect")) for toleration in spec.get("tolerations") or ()}

@@ -30,6 +30,7 @@ from labkit.emulator.kubernetes.kinds import (
 from labkit.emulator.kubernetes.requests import JSON, LIMIT, Request, Response, in_media_type, respond
 from labkit.emulator.kubernetes.resources import Resources
 from labkit.emulator.kubernetes.reviews import Reviews
+from labkit.emulator.kubernetes.scale import scale
 from labkit.emulator.kubernetes.status import (
     ApiError,
     bad_request,
@@ -80,7 +81,7 @@ class ApiServer:
         self.kubelets = Kubelets(self.storage, authority, kubelet_certificate)
         self.resources = Resources(self.storage, self.admission)
         self.reviews = Reviews(self.authentication, self.authorization)
-        Controllers(self.storage, authority.certificate_pem, _soon)
+        self.controllers = Controllers(self.resources, authority.certificate_pem, _soon)
         for namespace in NAMESPACES:
             labels = {"kubernetes.io/metadata.name": namespace}
             self.storage.create(
@@ -109,7 +110,8 @@ class ApiServer:
         return self.tokens.jwks()
 
     async def close(self) -> None:
-        """Ends the connections to webhooks and kubelets."""
+        """Ends the controllers and the connections to webhooks and kubelets."""
+        self.controllers.close()
         await self.admission.close()
         await self.kubelets.close()
 
@@ -226,6 +228,8 @@ class ApiServer:
                 raise self.kubelets.refuse_without_websocket(request)
             case "pods/binding":
                 return self._bind(request)
+            case "deployments/scale" | "replicasets/scale":
+                return await scale(self.resources, kind, request)
             case "serviceaccounts/token":
                 account = self.storage.get(SERVICE_ACCOUNT, request.namespace, request.name)
                 body = request.document(sub.type, sub.kind, "authentication.k8s.io/v1")

@@ -1,4 +1,5 @@
-"""What a cluster's controllers do here: namespaces' contents, deletions that cascade, and a minimal scheduler.
+"""What a cluster's controllers do here: namespaces' contents, deletions that cascade, a minimal scheduler, and
+(in modules of their own) Deployments and ReplicaSets.
 
 https://kubernetes.io/docs/concepts/architecture/controller/
 https://kubernetes.io/docs/concepts/architecture/garbage-collection/
@@ -7,9 +8,14 @@ https://kubernetes.io/docs/concepts/architecture/garbage-collection/
 from collections.abc import Callable
 
 from labkit.emulator.kubernetes import writes
-from labkit.emulator.kubernetes.kinds import CONFIG_MAP, EVENT, KINDS, NAMESPACE, NODE, POD, SERVICE_ACCOUNT
-from labkit.emulator.kubernetes.names import suffix
-from labkit.emulator.kubernetes.storage import Change, Storage, Stored
+from labkit.emulator.kubernetes.controller_client import ControllerClient
+from labkit.emulator.kubernetes.deployments import Deployments
+from labkit.emulator.kubernetes.events import Events
+from labkit.emulator.kubernetes.kinds import BY_NAME, CONFIG_MAP, KINDS, NAMESPACE, NODE, POD, SERVICE_ACCOUNT, Kind
+from labkit.emulator.kubernetes.owners import Owners
+from labkit.emulator.kubernetes.replicasets import ReplicaSets
+from labkit.emulator.kubernetes.resources import Resources
+from labkit.emulator.kubernetes.storage import Change, Stored
 
 NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
@@ -17,14 +23,26 @@ NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 class Controllers:
     """Works on every change of the storage. ``later(f)`` has to call ``f`` soon, and never at once."""
 
-    def __init__(self, storage: Storage, certificate_pem: bytes, later: Callable[[Callable[[], None]], None]):
-        self.storage, self.later = storage, later
+    def __init__(self, resources: Resources, certificate_pem: bytes, later: Callable[[Callable[[], None]], None]):
+        self.storage, self.later = resources.storage, later
         self._root = {"ca.crt": certificate_pem.decode()}
-        storage.observers.append(self._observe)
+        self._owners = Owners(self.storage)
+        self._replica_sets = ReplicaSets(ControllerClient(resources, "replicaset-controller"), self._owners)
+        self._deployments = Deployments(ControllerClient(resources, "deployment-controller"), self._owners)
+        self._scheduler_events = Events(self.storage, "default-scheduler")
+        self.storage.observers.append(self._observe)
+
+    def close(self) -> None:
+        """Ends what is still under way."""
+        self._replica_sets.queue.close()
+        self._deployments.queue.close()
 
     def _observe(self, change: Change) -> None:
         kind, stored = change.kind, change.stored
         metadata = stored.metadata
+        self._owners.observe(change)
+        self._replica_sets.observe(change)
+        self._deployments.observe(change)
         if kind is NAMESPACE:
             if change.type == "ADDED":
                 self._furnish(stored.name)
@@ -32,13 +50,15 @@ class Controllers:
                 self.later(lambda: self._empty(stored.name))
             return
         if change.type == "DELETED":
-            self.later(lambda: self._orphaned(stored))
+            self._gone(stored)
             if kind in (SERVICE_ACCOUNT, CONFIG_MAP):
                 self.later(lambda: self._furnish(stored.namespace))
             if kind.namespaced:
                 self.later(lambda: self._finish(stored.namespace))
         elif "deletionTimestamp" in metadata and set(metadata.get("finalizers") or ()) & writes.CASCADES:
-            self.later(lambda: self._cascade(change))
+            self.later(lambda: self._cascade(kind, stored))
+        elif change.type == "ADDED" and "ownerReferences" in metadata and not self._has_owner(stored):
+            self.later(lambda: self._delete(kind, stored))
         elif (kind is POD and change.type == "ADDED" and not stored.object["spec"].get("nodeName")) or (
             kind is NODE and change.type != "DELETED"
         ):
@@ -81,39 +101,63 @@ class Controllers:
 
     # Deletions that cascade
 
-    def _dependents(self, owner: Stored) -> list:
-        return [
-            (kind, stored)
-            for kind in KINDS
-            for stored in self.storage.list(kind, owner.namespace)
-            if any(reference.get("uid") == owner.uid for reference in stored.metadata.get("ownerReferences") or ())
-        ]
+    def _gone(self, owner: Stored) -> None:
+        """What it owned goes, too; and an owner that waited for it may be the next."""
+        if self._owners.dependents(owner.uid):
+            self.later(lambda: self._orphaned(owner.uid))
+        for reference in owner.metadata.get("ownerReferences") or ():
+            if (found := self._owner(reference, owner.namespace)) and "deletionTimestamp" in found[1].metadata:
+                self.later(lambda waiting=found: self._cascade(*waiting))
 
-    def _orphaned(self, owner: Stored) -> None:
-        for kind, stored in self._dependents(owner):
-            if "deletionTimestamp" not in stored.metadata:
-                writes.delete(self.storage, kind, stored, {"propagationPolicy": "Background"})
+    def _orphaned(self, uid: str) -> None:
+        for kind, stored in self._owners.dependents(uid):
+            # One that has another owner stays with it.
+            if self._has_owner(stored):
+                self._owners.release(kind, stored, uid)
+            else:
+                self._delete(kind, stored)
 
-    def _cascade(self, change: Change) -> None:
-        current = self.storage.find(change.kind, change.stored.namespace, change.stored.name)
-        if current is None or current.uid != change.stored.uid:
+    def _delete(self, kind: Kind, stored: Stored, policy: str = "Background") -> None:
+        current = self.storage.find(kind, stored.namespace, stored.name)
+        if current is not None and current.uid == stored.uid and "deletionTimestamp" not in current.metadata:
+            writes.delete(self.storage, kind, current, {"propagationPolicy": policy})
+
+    def _has_owner(self, stored: Stored) -> bool:
+        """Whether one of its owners is there; one of a kind that is not served here might be."""
+        return any(
+            BY_NAME.get(reference["kind"]) is None or self._owner(reference, stored.namespace)
+            for reference in stored.metadata["ownerReferences"]
+        )
+
+    def _owner(self, reference: dict, namespace: str) -> tuple[Kind, Stored] | None:
+        """The owner of this reference, if it is there."""
+        kind = BY_NAME.get(reference["kind"])
+        if kind is None:
+            return None
+        found = self.storage.find(kind, namespace if kind.namespaced else "", reference["name"])
+        return (kind, found) if found is not None and found.uid == reference["uid"] else None
+
+    def _cascade(self, kind: Kind, stored: Stored) -> None:
+        """What has to be done to its dependents before the object may go."""
+        current = self.storage.find(kind, stored.namespace, stored.name)
+        if current is None or current.uid != stored.uid:
             return
         finalizers = current.metadata.get("finalizers") or []
+        dependents = self._owners.dependents(current.uid)
         if "orphan" in finalizers:
-            for kind, stored in self._dependents(current):
-                left = [r for r in stored.metadata["ownerReferences"] if r.get("uid") != current.uid]
-                self.storage.replace(
-                    kind,
-                    stored,
-                    {**stored.object, "metadata": {**stored.metadata, "ownerReferences": left}},
-                    stored.managers,
-                )
+            for of, dependent in dependents:
+                self._owners.release(of, dependent, current.uid)
+        elif "foregroundDeletion" in finalizers:
+            for of, dependent in dependents:
+                self._delete(of, dependent, "Foreground" if self._owners.dependents(dependent.uid) else "Background")
+            if any(_blocks(dependent, current.uid) for _, dependent in self._owners.dependents(current.uid)):
+                return  # until the last of them is gone
         else:
-            self._orphaned(current)
+            return
         left = [name for name in finalizers if name not in writes.CASCADES]
         metadata = {key: value for key, value in current.metadata.items() if key != "finalizers"}
         changed = {**current.object, "metadata": metadata | ({"finalizers": left} if left else {})}
-        writes.store(self.storage, change.kind, current, changed, current.managers)
+        writes.store(self.storage, kind, current, changed, current.managers)
 
     # Scheduling
 
@@ -143,30 +187,17 @@ class Controllers:
             name = min(fitting, key=lambda node: (load[node], node))
             load[name] += 1
             writes.bind(self.storage, pod, name)
-            self._event(pod, f"Successfully assigned {pod.namespace}/{pod.name} to {name}")
+            assigned = f"Successfully assigned {pod.namespace}/{pod.name} to {name}"
+            self._scheduler_events.record(POD, pod, "Normal", "Scheduled", assigned)
 
     def _labels(self, node: str) -> dict:
         return self.storage.get(NODE, "", node).metadata.get("labels") or {}
 
-    def _event(self, pod: Stored, message: str) -> None:
-        now = self.storage.now()
-        name = f"{pod.name}.{suffix(self.storage.identifiers, 'event', pod.name)}"
-        involved = {"kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid, "apiVersion": "v1"}
-        event = {
-            "metadata": {"name": name, "namespace": pod.namespace},
-            "involvedObject": involved,
-            "reason": "Scheduled",
-            "message": message,
-            "source": {"component": "default-scheduler"},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-            "type": "Normal",
-            "eventTime": None,
-            "reportingComponent": "default-scheduler",
-            "reportingInstance": "",
-        }
-        self.storage.create(EVENT, event)
+
+def _blocks(dependent: Stored, uid: str) -> bool:
+    """Whether an owner that is deleted in the foreground has to wait for the dependent."""
+    references = dependent.metadata["ownerReferences"]
+    return any(reference["uid"] == uid and reference.get("blockOwnerDeletion") for reference in references)
 
 
 def _accepts_pods(node: Stored) -> bool:

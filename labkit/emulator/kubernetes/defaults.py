@@ -34,6 +34,18 @@ def pod_spec(spec: dict) -> dict:
     return spec
 
 
+def first_status(kind: Kind, obj: dict) -> dict:
+    """The object with the status that it has before anybody has seen it, whatever was sent."""
+    match kind.kind:
+        case "Pod":
+            return {**obj, "status": {"phase": "Pending", "qosClass": quality_of_service(obj["spec"])}}
+        case "Deployment":
+            return {**obj, "status": {}}
+        case "ReplicaSet":
+            return {**obj, "status": {"replicas": 0}}
+    return obj
+
+
 def quality_of_service(spec: dict) -> str:
     """https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/"""
     containers = [*spec.get("containers", ()), *spec.get("initContainers", ())]
@@ -130,6 +142,36 @@ def _pod(pod: dict) -> dict:
     return pod
 
 
+def _deployment(deployment: dict) -> dict:
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/deployment-v1/#DeploymentSpec"""
+    spec = {
+        "replicas": 1,
+        "revisionHistoryLimit": 10,
+        "progressDeadlineSeconds": 600,
+        **_with_template(deployment.get("spec") or {}),
+    }
+    strategy = {"type": "RollingUpdate", **(spec.get("strategy") or {})}
+    if strategy["type"] == "RollingUpdate":
+        at_most = {"maxUnavailable": "25%", "maxSurge": "25%", **(strategy.get("rollingUpdate") or {})}
+        strategy["rollingUpdate"] = at_most
+    return {**deployment, "spec": {**spec, "strategy": strategy}}
+
+
+def _replica_set(replica_set: dict) -> dict:
+    spec = {"replicas": 1, **_with_template(replica_set.get("spec") or {})}
+    labels = (spec["template"].get("metadata") or {}).get("labels")
+    metadata = replica_set["metadata"]
+    if labels and not metadata.get("labels"):
+        metadata = {**metadata, "labels": labels}
+    return {**replica_set, "metadata": metadata, "spec": spec}
+
+
+def _with_template(spec: dict) -> dict:
+    template = spec.get("template") or {}
+    template = {**template, "metadata": template.get("metadata") or {}, "spec": pod_spec(template.get("spec") or {})}
+    return {**spec, "template": template}
+
+
 def _namespace(namespace: dict) -> dict:
     metadata = namespace["metadata"]
     if metadata.get("name"):
@@ -195,6 +237,8 @@ def _node(node: dict) -> dict:
 
 _DEFAULTS: dict[str, Callable[[dict], dict]] = {
     "Pod": _pod,
+    "Deployment": _deployment,
+    "ReplicaSet": _replica_set,
     "Namespace": _namespace,
     "Node": _node,
     "Secret": _secret,

@@ -212,7 +212,8 @@ def _schemas(name: str) -> dict:
         body: dict = {"type": "object", "properties": properties}
         if kind := kinds.get(type_name):
             properties |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
-            body["x-kubernetes-group-version-kind"] = [{"group": kind.group, "version": "v1", "kind": kind.kind}]
+            group = kind.group if isinstance(kind, Kind) else kind.kind_group or kind.group
+            body["x-kubernetes-group-version-kind"] = [{"group": group, "version": "v1", "kind": kind.kind}]
         schemas[_reference(type_name)] = body
     return schemas
 

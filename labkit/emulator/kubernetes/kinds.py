@@ -62,7 +62,7 @@ class Subresource:
     kind_version: str = ""
 
 
-ADMISSION, RBAC = "admissionregistration.k8s.io", "rbac.authorization.k8s.io"
+ADMISSION, APPS, RBAC = "admissionregistration.k8s.io", "apps", "rbac.authorization.k8s.io"
 AUTHENTICATION, AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
 
 EVENT_FIELDS = (
@@ -140,6 +140,29 @@ KINDS = (
         storage_hash="pbx9ZvyFpBE=",
     ),
     Kind(
+        APPS,
+        "Deployment",
+        "deployments",
+        "apps.Deployment",
+        short_names=("deploy",),
+        categories=("all",),
+        has_status=True,
+        generation=True,
+        storage_hash="8aSe+NMegvE=",
+    ),
+    Kind(
+        APPS,
+        "ReplicaSet",
+        "replicasets",
+        "apps.ReplicaSet",
+        short_names=("rs",),
+        categories=("all",),
+        has_status=True,
+        fields=("status.replicas",),
+        generation=True,
+        storage_hash="P1RzHs8/mWQ=",
+    ),
+    Kind(
         ADMISSION,
         "MutatingWebhookConfiguration",
         "mutatingwebhookconfigurations",
@@ -155,15 +178,25 @@ KINDS = (
     Kind(RBAC, "RoleBinding", "rolebindings", "rbac.RoleBinding"),
 )
 
+READ_AND_CHANGE = ("get", "patch", "update")
+
+
+def _scale(plural: str) -> Subresource:
+    name = f"{plural}/scale"
+    return Subresource(
+        APPS, name, "Scale", "autoscaling.Scale", READ_AND_CHANGE, kind_group="autoscaling", kind_version="v1"
+    )
+
+
 SUBRESOURCES = (
     Subresource("", "namespaces/finalize", "Namespace", "core.Namespace", ("update",), namespaced=False),
-    Subresource("", "namespaces/status", "Namespace", "core.Namespace", ("get", "patch", "update"), namespaced=False),
-    Subresource("", "nodes/status", "Node", "core.Node", ("get", "patch", "update"), namespaced=False),
+    Subresource("", "namespaces/status", "Namespace", "core.Namespace", READ_AND_CHANGE, namespaced=False),
+    Subresource("", "nodes/status", "Node", "core.Node", READ_AND_CHANGE, namespaced=False),
     Subresource("", "pods/attach", "PodAttachOptions", "", ("create", "get")),
     Subresource("", "pods/binding", "Binding", "core.Binding", ("create",)),
     Subresource("", "pods/exec", "PodExecOptions", "", ("create", "get")),
     Subresource("", "pods/log", "Pod", "", ("get",)),
-    Subresource("", "pods/status", "Pod", "core.Pod", ("get", "patch", "update")),
+    Subresource("", "pods/status", "Pod", "core.Pod", READ_AND_CHANGE),
     Subresource(
         "",
         "serviceaccounts/token",
@@ -173,6 +206,10 @@ SUBRESOURCES = (
         kind_group=AUTHENTICATION,
         kind_version="v1",
     ),
+    _scale("deployments"),
+    Subresource(APPS, "deployments/status", "Deployment", "apps.Deployment", READ_AND_CHANGE),
+    _scale("replicasets"),
+    Subresource(APPS, "replicasets/status", "ReplicaSet", "apps.ReplicaSet", READ_AND_CHANGE),
     Subresource(
         AUTHENTICATION,
         "selfsubjectreviews",
@@ -224,4 +261,4 @@ GROUPS = tuple(dict.fromkeys([kind.group for kind in KINDS] + [sub.group for sub
 
 POD, NODE, NAMESPACE = BY_NAME["Pod"], BY_NAME["Node"], BY_NAME["Namespace"]
 SERVICE_ACCOUNT, CONFIG_MAP, SECRET = BY_NAME["ServiceAccount"], BY_NAME["ConfigMap"], BY_NAME["Secret"]
-EVENT = BY_NAME["Event"]
+EVENT, DEPLOYMENT, REPLICA_SET = BY_NAME["Event"], BY_NAME["Deployment"], BY_NAME["ReplicaSet"]

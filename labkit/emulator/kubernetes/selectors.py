@@ -96,6 +96,21 @@ def object_selector(selector: dict | None) -> Matcher:
     return matches
 
 
+def selector_text(selector: dict) -> str:
+    """A LabelSelector of an object as queries and people write it, e.g. ``app=web,tier in (a,b)``."""
+    parts = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
+    for expression in selector.get("matchExpressions") or ():
+        key, values = expression["key"], ",".join(sorted(expression.get("values") or ()))
+        texts = {
+            "In": f"{key} in ({values})",
+            "NotIn": f"{key} notin ({values})",
+            "Exists": key,
+            "DoesNotExist": f"!{key}",
+        }
+        parts.append((key, texts[expression["operator"]]))
+    return ",".join(text for _, text in sorted(parts, key=lambda part: part[0]))
+
+
 def field_selector(kind: Kind, text: str) -> Matcher | None:
     """What matches an object by its fields, or None. Raises BadRequest for a field that cannot be selected by."""
     tests = []

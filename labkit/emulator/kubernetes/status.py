@@ -3,6 +3,7 @@
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -60,6 +61,8 @@ def quote(value: object) -> str:
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         return f'"{escaped}"'
+    if isinstance(value, dict):
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     if isinstance(value, list):
         return "[" + ", ".join(quote(item) for item in value) + "]"
     return (

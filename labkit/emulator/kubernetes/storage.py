@@ -183,6 +183,11 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def seconds(moment: str) -> float:
+    """The opposite of ``timestamp``."""
+    return datetime.fromisoformat(moment).timestamp()
+
+
 def quoted_list(values: list[str]) -> str:
     """A list of strings as Go's %q prints it."""
     return "[" + " ".join(f'"{value}"' for value in values) + "]"

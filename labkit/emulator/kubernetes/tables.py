@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from labkit.emulator.kubernetes.kinds import Kind
+from labkit.emulator.kubernetes.selectors import selector_text
 from labkit.emulator.kubernetes.storage import Stored
 
 Row = Callable[[dict, float], list]
@@ -201,6 +202,36 @@ def _event(event: dict, now: float) -> list:
     ]
 
 
+def _deployment(deployment: dict, now: float) -> list:
+    spec, status = deployment["spec"], deployment.get("status") or {}
+    return [
+        deployment["metadata"]["name"],
+        f"{status.get('readyReplicas', 0)}/{spec['replicas']}",
+        status.get("updatedReplicas", 0),
+        status.get("availableReplicas", 0),
+        _age(deployment, now),
+        *_template(spec),
+    ]
+
+
+def _replica_set(replica_set: dict, now: float) -> list:
+    spec, status = replica_set["spec"], replica_set.get("status") or {}
+    return [
+        replica_set["metadata"]["name"],
+        spec["replicas"],
+        status.get("replicas", 0),
+        status.get("readyReplicas", 0),
+        _age(replica_set, now),
+        *_template(spec),
+    ]
+
+
+def _template(spec: dict) -> list[str]:
+    containers = spec["template"]["spec"].get("containers") or ()
+    names, images = (",".join(container.get(key, "") for container in containers) for key in ("name", "image"))
+    return [names, images, selector_text(spec["selector"]) or "<none>"]
+
+
 def _count(field: str) -> Callable[[dict], int]:
     return lambda obj: len(obj.get(field) or ()) + len(obj.get("binaryData") or ())
 
@@ -218,7 +249,34 @@ AGE = (
     " https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata"
 )
 _NAME, _AGE = [("Name", NAME)], [("Age", AGE)]
+_OF_TEMPLATE = [
+    ("Containers", "Names of each container in the template.", 1),
+    ("Images", "Images referenced by each container in the template.", 1),
+    ("Selector", "Which pods it counts as its own.", 1),
+]
 _COLUMNS: dict[str, tuple[list[tuple], Row]] = {
+    "Deployment": (
+        [
+            *_NAME,
+            ("Ready", "Number of the pods that are ready."),
+            ("Up-to-date", "Number of the pods that have the present template."),
+            ("Available", "Number of the pods that have been ready for long enough."),
+            *_AGE,
+            *_OF_TEMPLATE,
+        ],
+        _deployment,
+    ),
+    "ReplicaSet": (
+        [
+            *_NAME,
+            ("Desired", "How many pods there are to be.", 0, "integer"),
+            ("Current", "How many pods there are.", 0, "integer"),
+            ("Ready", "How many of them are ready.", 0, "integer"),
+            *_AGE,
+            *_OF_TEMPLATE,
+        ],
+        _replica_set,
+    ),
     "Pod": (
         [
             *_NAME,

@@ -1,17 +1,18 @@
 """Whether an object may be stored: the causes that an API server gives, in its words and its order."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from labkit.emulator.kubernetes.kinds import Kind
-from labkit.emulator.kubernetes.spec_difference import difference
 from labkit.emulator.kubernetes.selectors import object_selector
+from labkit.emulator.kubernetes.spec_difference import difference
 from labkit.emulator.kubernetes.status import (
     Cause,
     duplicate,
     forbidden_field,
     invalid,
     invalid_value,
+    quote,
     required,
     unsupported,
 )
@@ -102,7 +103,25 @@ def _metadata(kind: Kind, metadata: dict) -> list[Cause]:
         causes.append(_too_long("metadata.name", name, 253))
     elif not re.fullmatch(SUBDOMAIN, name) and kind.kind != "Event":
         causes.append(invalid_value("metadata.name", name, SUBDOMAIN_TEXT))
-    return causes + _labels(metadata, "metadata") + _annotations(metadata, "metadata")
+    causes += _labels(metadata, "metadata") + _annotations(metadata, "metadata")
+    return causes + _owners(metadata.get("ownerReferences") or ())
+
+
+def _owners(references: Iterable[dict]) -> list[Cause]:
+    causes, field = [], "metadata.ownerReferences"
+    for reference in references:
+        if not reference.get("apiVersion"):
+            causes.append(invalid_value(f"{field}.apiVersion", "", "version must not be empty"))
+        for key in ("kind", "name", "uid"):
+            if not reference.get(key):
+                causes.append(invalid_value(f"{field}.{key}", "", "must not be empty"))
+    controllers = [reference for reference in references if reference.get("controller")]
+    if len(controllers) > 1:
+        first, second = (reference.get("name", "") for reference in controllers[:2])
+        found = f'Found "true" in references for {first} and {second}'
+        more = f"Only one reference can have Controller set to true. {found}"
+        causes.append(Cause(field, f"Invalid value: {quote(list(references))}: {more}"))
+    return causes
 
 
 def _labels(metadata: dict, path: str) -> list[Cause]:
@@ -279,9 +298,8 @@ def _deployment(deployment: dict) -> list[Cause]:
         causes += _count_or_percent(field, unavailable) + _count_or_percent(f"{path}.rollingUpdate.maxSurge", surge)
         if unavailable in (0, "0%") and surge in (0, "0%"):
             causes.append(invalid_value(field, unavailable, "may not be 0 when `maxSurge` is 0"))
-        elif isinstance(unavailable, str) and unavailable.endswith("%") and unavailable[:-1].isdigit():
-            if int(unavailable[:-1]) > 100:
-                causes.append(invalid_value(field, unavailable, "must not be greater than 100%"))
+        elif re.fullmatch(r"[0-9]+%", str(unavailable)) and int(unavailable[:-1]) > 100:
+            causes.append(invalid_value(field, unavailable, "must not be greater than 100%"))
     causes += _not_negative("spec.revisionHistoryLimit", spec["revisionHistoryLimit"])
     deadline, field = spec["progressDeadlineSeconds"], "spec.progressDeadlineSeconds"
     causes += _not_negative(field, deadline)

@@ -18,6 +18,7 @@ PACKAGES = {
     "authentication": "api/authentication/v1",
     "authorization": "api/authorization/v1",
     "admissionregistration": "api/admissionregistration/v1",
+    "autoscaling": "api/autoscaling/v1",
     "coordination": "api/coordination/v1",
     "meta": "apimachinery/pkg/apis/meta/v1",
 }
@@ -33,6 +34,7 @@ ROOTS = [
     "core.Service",
     "apps.Deployment",
     "apps.ReplicaSet",
+    "autoscaling.Scale",
     "rbac.Role",
     "rbac.RoleBinding",
     "rbac.ClusterRole",
