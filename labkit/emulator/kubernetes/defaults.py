@@ -219,8 +219,7 @@ def _webhooks(configuration: dict) -> dict:
 
 def _binding(binding: dict) -> dict:
     group = "rbac.authorization.k8s.io"
-    if "roleRef" in binding:
-        binding["roleRef"] = {"apiGroup": group, **binding["roleRef"]}
+    binding["roleRef"] = {"apiGroup": group, "kind": "", "name": "", **(binding.get("roleRef") or {})}
     if "subjects" in binding:
         binding["subjects"] = [
             subject if subject.get("kind") == "ServiceAccount" else {"apiGroup": group, **subject}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 
+from labkit.emulator.kubernetes import rbac_validation
 from labkit.emulator.kubernetes.kinds import Kind
 from labkit.emulator.kubernetes.selectors import object_selector
 from labkit.emulator.kubernetes.spec_difference import difference
@@ -415,4 +416,8 @@ _CHECKS: dict[str, Callable[[dict], list[Cause]]] = {
     "ReplicaSet": _replica_set,
     "Event": _event,
     "MutatingWebhookConfiguration": _webhooks,
+    "Role": rbac_validation.role,
+    "ClusterRole": rbac_validation.cluster_role,
+    "RoleBinding": rbac_validation.role_binding,
+    "ClusterRoleBinding": rbac_validation.cluster_role_binding,
 }

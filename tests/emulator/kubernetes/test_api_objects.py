@@ -233,3 +233,26 @@ def test_a_lab_with_the_same_seed_has_the_same_ids(admin: httpx.Client, config_m
     admin.delete(f"{config_maps}/a")
     again = admin.post(config_maps, json=config_map("a")).json()["metadata"]["uid"]
     assert again == cluster.api.storage.identifiers.uuid("uid/configmaps", f"{namespace}/a/1")
+
+
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+RULE = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}
+REFERENCE = {"kind": "Role", "name": "a"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "message"),
+    [
+        ("roles", {"rules": [RULE | {"verbs": []}]}, "rules[0].verbs: Required value: verbs must contain at least one"),
+        ("roles", {"rules": [RULE | {"apiGroups": None}]}, "resource rules must supply at least one api group"),
+        ("roles", {"rules": [{"verbs": ["get"], "nonResourceURLs": ["/a"]}]}, "namespaced rules cannot apply to non-"),
+        ("rolebindings", {}, 'roleRef.kind: Unsupported value: "": supported values: "Role", "ClusterRole"'),
+        ("rolebindings", {"roleRef": {"kind": "Role"}}, "roleRef.name: Required value"),
+        ("rolebindings", {"roleRef": REFERENCE, "subjects": [{"kind": "Account", "name": "a"}]}, "subjects[0].kind"),
+        ("rolebindings", {"roleRef": REFERENCE, "subjects": [{"kind": "User"}]}, "user name cannot be empty"),
+    ],
+)
+def test_a_role_or_binding_that_says_nothing_is_refused(admin, namespace, kind: str, body: dict, message: str):
+    answer = admin.post(f"{RBAC}/namespaces/{namespace}/{kind}", json={"metadata": {"name": "a"}, **body})
+    assert (answer.status_code, answer.json()["reason"]) == (422, "Invalid")
+    assert message in answer.json()["message"]
