@@ -4,9 +4,17 @@ https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-e
 """
 
 import base64
+import math
 import re
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 
+SUFFIXES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+
+Room = dict[str, str]  # what a node can give: resource -> quantity
+
+_QUANTITY = re.compile(r"([+-]?[0-9.]+)(?:([eE][+-]?[0-9]+)|([numkMGTPE]?|[KMGTPE]i))")
 _REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
 
 
@@ -24,11 +32,12 @@ def expanded(text: str, variables: dict[str, str]) -> str:
 
 
 async def variables_of(
-    container: dict, pod: dict, given: dict[str, str], fetch: Callable[[str, str], Awaitable[dict | None]]
+    container: dict, pod: dict, given: dict[str, str], fetch: Callable[[str, str], Awaitable[dict | None]], room: Room
 ) -> dict[str, str]:
     """The variables that `envFrom` and `env` make. `given` are those of the node, which references may name.
 
-    `fetch(kind, name)` returns a ConfigMap or Secret of the pod's namespace, or None. Raises ConfigError.
+    `fetch(kind, name)` returns a ConfigMap or Secret of the pod's namespace, or None. `room` is what the node has for
+    a container without limits. Raises ConfigError.
     """
     made: dict[str, str] = {}
     for source in container.get("envFrom") or ():
@@ -41,7 +50,7 @@ async def variables_of(
         if not source:
             made[variable["name"]] = expanded(variable.get("value") or "", given | made)
             continue
-        value = await _value(source, pod, fetch)
+        value = await _value(source, container, pod, fetch, room)
         if value is not None:
             made[variable["name"]] = value
     return made
@@ -73,15 +82,53 @@ def field_value(pod: dict, path: str) -> str:
     raise ConfigError(f"unsupported fieldPath: {path}")
 
 
-async def _value(source: dict, pod: dict, fetch: Callable) -> str | None:
+def resource_value(pod: dict, reference: dict, room: Room, container: dict | None = None) -> str:
+    """A container's limit or request in units of the divisor, rounded up; what the node has where there is no limit.
+
+    `container` is that of a variable, where the reference names none. Raises ConfigError.
+    https://kubernetes.io/docs/tasks/inject-data-application/downward-api-volume-expose-pod-information/
+    """
+    spec = pod["spec"]
+    if name := reference.get("containerName"):
+        there = [*(spec.get("initContainers") or ()), *spec["containers"]]
+        container = next((found for found in there if found["name"] == name), None)
+    if container is None:
+        raise ConfigError(f"container {name} not found" if name else "no container is named")
+    kind, _, resource = reference["resource"].partition(".")
+    resources = container.get("resources") or {}
+    value = (resources.get(kind) or {}).get(resource)
+    if value is None:
+        value = room.get(resource, "0") if kind == "limits" else "0"
+    divisor = quantity(reference.get("divisor") or "1") or Decimal(1)
+    return str(math.ceil(quantity(value) / divisor))
+
+
+def quantity(text: str | float) -> Decimal:
+    """A quantity as a number: `100m` is 0.1, `1Ki` is 1024. Raises ConfigError.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+    """
+    found = _QUANTITY.fullmatch(str(text))
+    if not found:
+        raise ConfigError(f"quantities must match the regular expression: {text}")
+    number, exponent, suffix = Decimal(found[1]), found[2], found[3] or ""
+    if exponent:
+        return number.scaleb(int(exponent[1:]))
+    return number * 2 ** BINARY[suffix] if suffix in BINARY else number.scaleb(SUFFIXES[suffix])
+
+
+async def _value(source: dict, container: dict, pod: dict, fetch: Callable, room: Room) -> str | None:
     if "fieldRef" in source:
         return field_value(pod, source["fieldRef"]["fieldPath"])
+    if "resourceFieldRef" in source:
+        return resource_value(pod, source["resourceFieldRef"], room, container)
     for kind, field in (("configmap", "configMapKeyRef"), ("secret", "secretKeyRef")):
         if field in source:
             reference = source[field]
             entries = await _entries(kind, reference, fetch)
             if reference["key"] not in entries and not reference.get("optional"):
-                named = f"{kind} {pod['metadata']['namespace']}/{reference['name']}"
+                shown = "ConfigMap" if kind == "configmap" else "Secret"
+                named = f"{shown} {pod['metadata']['namespace']}/{reference['name']}"
                 raise ConfigError(f"couldn't find key {reference['key']} in {named}")
             return entries.get(reference["key"])
     raise ConfigError(f"the moto target does not know valueFrom.{next(iter(source))}")

@@ -1,13 +1,24 @@
 """What an image's name means to a node whose containers are processes of this machine."""
 
+import re
 import sys
 from pathlib import Path
 
 DEFAULT_REGISTRY = "docker.io"
 
+_REFERENCE = re.compile(
+    r"(?:[A-Za-z0-9.-]+(?::\d+)?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::\w[\w.-]{0,127})?(?:@[A-Za-z0-9+._-]+:[0-9a-fA-F]{4,})?"
+)
 
-class UnknownImage(Exception):
-    """No program of this machine stands for the image."""
+
+class ImageError(Exception):
+    """A container cannot be made from its image. `reason` is what the container waits for, `event` what is told."""
+
+    def __init__(self, message: str, reason: str, event: tuple[str, str] = ("", "")) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.event = event
 
 
 def repository(image: str) -> str:
@@ -22,15 +33,28 @@ def repository(image: str) -> str:
     return "/".join(parts)
 
 
-def entrypoint(image: str, images: dict[str, list[str]]) -> list[str]:
-    """The entrypoint of the image, from `images` (repository to argument list). Raises UnknownImage."""
+def entrypoint(container: dict, images: dict[str, list[str]]) -> list[str]:
+    """The entrypoint of a container's image, from `images` (repository to argument list). Raises ImageError.
+
+    https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy
+    """
+    image = container["image"]
+    if not _REFERENCE.fullmatch(image):
+        upper = _REFERENCE.fullmatch(image.lower())
+        why = "invalid reference format" + (": repository name must be lowercase" if upper else "")
+        message = f'Failed to apply default image tag "{image}": couldn\'t parse image name "{image}": {why}'
+        raise ImageError(message, "InvalidImageName", ("InspectFailed", message))
     known = {repository(name): argv for name, argv in images.items()}
-    if (name := repository(image)) not in known:
-        raise UnknownImage(
-            f'failed to pull image "{image}": on the moto target a container is a process of this machine, '
-            f"from the images that it knows: {', '.join(sorted(images))}"
-        )
-    return list(known[name])
+    if (name := repository(image)) in known:
+        return list(known[name])
+    if container.get("imagePullPolicy") == "Never":
+        message = f'Container image "{image}" is not present with pull policy of Never'
+        raise ImageError(message, "ErrImageNeverPull", ("ErrImageNeverPull", message))
+    raise ImageError(
+        f'failed to pull image "{image}": on the moto target a container is a process of this machine, '
+        f"from the images that it knows: {', '.join(sorted(images))}. Name one of these, and the command to run",
+        "ErrImagePull",
+    )
 
 
 def of_this_environment() -> dict[str, list[str]]:

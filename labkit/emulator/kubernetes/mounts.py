@@ -8,6 +8,14 @@ from pathlib import Path, PurePosixPath
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - each container has its own
 
+DEVICES = ("full", "null", "ptmx", "pts", "random", "tty", "urandom", "zero")
+STREAMS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
+
 
 class MountRefused(Exception):
     """A volume cannot be where the container wants it; the message names the path."""
@@ -72,21 +80,34 @@ class _Root:
         self.root.mkdir(parents=True)
         self._bind(self.root, self.root)
         self._own["/"] = self.root
-        entries = [entry for entry in os.scandir("/") if entry.name not in ("run", "proc")]
+        entries = [entry for entry in os.scandir("/") if entry.name not in ("dev", "run", "proc")]
         # First what holds this very folder: it is copied with all that is mounted below it.
         entries.sort(key=lambda entry: not self.root.is_relative_to(entry.path))
         self._mirror(entries, self.root)
         (self.root / "run").mkdir()
         self._own["/run"] = self.root / "run"
-        if SHARED_MEMORY.is_dir():
-            shared = self.root.with_name("shm")
-            shared.mkdir()
-            self._bind(shared, self.root / "dev/shm")
+        self._make_devices()
         (self.root / "proc").mkdir()
         if new_proc:
             self.lines.append(_line("proc", self.root / "proc", "proc", "nosuid,nodev,noexec"))
         else:
             self._bind(Path("/proc"), self.root / "proc")
+
+    def _make_devices(self) -> None:
+        """A /dev as a container runtime makes it, in which something can be mounted, too."""
+        folder = self._own["/dev"] = self.root / "dev"
+        folder.mkdir()
+        for name in DEVICES:
+            if Path("/dev", name).exists():
+                _empty(folder / name, Path("/dev", name).is_dir())
+                self._bind(Path("/dev", name), folder / name)
+        for name, target in STREAMS.items():
+            (folder / name).symlink_to(target)
+        if SHARED_MEMORY.is_dir():
+            shared = self.root.with_name("shm")
+            shared.mkdir()
+            (folder / "shm").mkdir()
+            self._bind(shared, folder / "shm")
 
     def add(self, mount: Mount) -> None:
         path = os.path.realpath(mount.path)

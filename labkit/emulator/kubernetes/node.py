@@ -21,9 +21,10 @@ import httpx
 
 from labkit.emulator.certificates import Certificate
 from labkit.emulator.clock import Clock
+from labkit.emulator.kubernetes.container_life import LEAST_GRACE, TICK
 from labkit.emulator.kubernetes.kubelet import Kubelet
 from labkit.emulator.kubernetes.node_client import Events, NodeClient, rfc3339
-from labkit.emulator.kubernetes.pod_life import TICK, Ground, PodLife
+from labkit.emulator.kubernetes.pod_life import Ground, PodLife
 from labkit.emulator.kubernetes.pod_status import ADDRESS
 from labkit.emulator.kubernetes.processes import TOOLS_PATH, Reaper, permitted
 from labkit.emulator.listener import Listener
@@ -94,6 +95,7 @@ class Node:
         pods = self._folder / "pods"
         await asyncio.to_thread(shutil.rmtree, pods, ignore_errors=True)
         pods.mkdir(parents=True)
+        pods.chmod(0o700)  # tokens in there are readable for all, as in a container
         programs = self._link_programs()
         if not self._clock.file.exists():
             # Without the file, the threads of a program stumble over each other in libfaketime, and it may end.
@@ -112,6 +114,7 @@ class Node:
             before=lambda pod, home: self._variables(pod, home, programs),
             after={**self._environment, **self._follow},
             visible=(programs, self._clock.file.parent.resolve()),
+            room=_room(),
             private=private,
             own_processes=own_processes,
         )
@@ -119,7 +122,7 @@ class Node:
         await self._register()
         self._tasks = [
             asyncio.create_task(self._client.follow("/api/v1/pods", f"spec.nodeName={self.name}", self._on_pod)),
-            asyncio.create_task(self._renew_tokens()),
+            asyncio.create_task(self._tend_pods()),
             asyncio.create_task(self._events.send()),
         ]
 
@@ -146,28 +149,29 @@ class Node:
         if kind == "DELETED":
             if life:
                 del self._pods[uid]
-                end = asyncio.create_task(life.kill())
+                # Deleted by force: the containers get a moment all the same.
+                end = asyncio.create_task(life.kill(LEAST_GRACE))
                 self._ends.add(end)
                 end.add_done_callback(self._ends.discard)
             return
         finished = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-        if life is None:
-            if finished and not pod["metadata"].get("deletionTimestamp"):
-                return
+        ending = bool(pod["metadata"].get("deletionTimestamp"))
+        if life:
+            life.change(pod)
+        elif finished and not ending:
+            return
+        else:
             life = self._pods[uid] = PodLife(pod, self._folder / "pods" / uid, self._ground)
-            if not pod["metadata"].get("deletionTimestamp"):
+            if not ending:
                 life.start()
-        if pod["metadata"].get("deletionTimestamp"):
-            life.end(pod)
+        if ending:
+            life.end()
 
-    async def _renew_tokens(self) -> None:
+    async def _tend_pods(self) -> None:
         while True:
             await asyncio.sleep(TICK)
             for life in list(self._pods.values()):
-                try:
-                    await life.renew_tokens()
-                except (httpx.HTTPError, OSError) as error:
-                    log.warning("a token of %s could not be renewed: %s", life.pod["metadata"]["name"], error)
+                await life.tend()
 
     def _variables(self, pod: dict, home: Path, programs: Path) -> dict[str, str]:
         port = str(self._api.port or 443)
@@ -220,8 +224,7 @@ class Node:
 
     def _status(self) -> dict:
         now = rfc3339(self._clock.now())
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
-        room = {"cpu": str(os.cpu_count() or 1), "memory": f"{memory}Ki", "pods": "110"}
+        room = _room()
         conditions = [
             ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
             ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
@@ -282,6 +285,11 @@ def _faketime(clock_file: Path) -> dict[str, str]:
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }
     return {}
+
+
+def _room() -> dict[str, str]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
+    return {"cpu": str(os.cpu_count() or 1), "memory": f"{memory}Ki", "pods": "110"}
 
 
 def _architecture() -> str:

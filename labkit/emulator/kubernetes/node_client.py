@@ -6,6 +6,7 @@ import json
 import logging
 import ssl
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from labkit.emulator.certificates import Certificate
 log = logging.getLogger(__name__)
 
 RETRY = 0.2  # seconds
+LONGEST_AGE = 60.0  # seconds
 PATHS = {"configmap": "configmaps", "secret": "secrets"}
 
 
@@ -29,7 +31,9 @@ class NodeClient:
         with tempfile.NamedTemporaryFile(suffix=".pem") as file:
             Path(file.name).write_bytes(certificate.certificate_pem + certificate.key_pem)
             context.load_cert_chain(file.name)
-        self._http = httpx.AsyncClient(base_url=api_url, verify=context, timeout=10, trust_env=False)
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=60)
+        self._http = httpx.AsyncClient(base_url=api_url, verify=context, timeout=10, limits=limits, trust_env=False)
+        self._fetched: dict[tuple[str, str, str], tuple[float, asyncio.Task]] = {}
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -61,9 +65,15 @@ class NodeClient:
         if response.status_code not in (404, 409):
             response.raise_for_status()
 
-    async def fetch(self, namespace: str, kind: str, name: str) -> dict | None:
-        """A ConfigMap or Secret."""
-        return await self.get(f"/api/v1/namespaces/{namespace}/{PATHS[kind]}/{name}")
+    async def fetch(self, namespace: str, kind: str, name: str, *, max_age: float = 0.0) -> dict | None:
+        """A ConfigMap or Secret, or None, as it was so many seconds ago at most; many who ask at once ask once."""
+        key, now = (namespace, kind, name), time.monotonic()
+        asked, task = self._fetched.get(key, (0.0, None))
+        if task is None or (task.done() and now - asked >= max_age):
+            self._fetched = {k: kept for k, kept in self._fetched.items() if now - kept[0] < LONGEST_AGE}
+            task = asyncio.create_task(self.get(f"/api/v1/namespaces/{namespace}/{PATHS[kind]}/{name}"))
+            self._fetched[key] = now, task
+        return await asyncio.shield(task)
 
     async def token(self, pod: dict, audience: str, seconds: int) -> tuple[str, float]:
         """A token of the pod's service account, bound to the pod, and when it expires (epoch seconds).
@@ -155,7 +165,7 @@ class Events:
         self._sent: dict[tuple, tuple[str, int]] = {}
         self._serial = 0
 
-    def add(self, pod: dict, reason: str, message: str, *, container: str = "", warning: bool = False) -> None:
+    def add(self, pod: dict, reason: str, message: str, *, field: str = "", warning: bool = False) -> None:
         metadata = pod["metadata"]
         about = {
             "kind": "Pod",
@@ -164,11 +174,11 @@ class Events:
             "name": metadata["name"],
             "uid": metadata["uid"],
         }
-        if container:
-            about["fieldPath"] = f"spec.containers{{{container}}}"
+        if field:
+            about["fieldPath"] = field
         now = rfc3339(self._now())
         path = f"/api/v1/namespaces/{metadata['namespace']}/events"
-        key = (metadata["uid"], container, reason, message)
+        key = (metadata["uid"], field, reason, message)
         if key in self._sent:
             name, count = self._sent[key]
             self._put(f"{path}/{name}", {"count": count + 1, "lastTimestamp": now})
@@ -209,6 +219,14 @@ class Events:
     def _put(self, path: str, body: dict) -> None:
         self._queue.append((path, body))
         self._there_is_one.set()
+
+
+def said(error: Exception) -> str:
+    """What an error says: the API server's own message where there is one."""
+    if isinstance(error, httpx.HTTPStatusError):
+        with contextlib.suppress(ValueError, KeyError):
+            return error.response.json()["message"]
+    return str(error) or type(error).__name__
 
 
 def rfc3339(seconds: float) -> str:

@@ -20,6 +20,8 @@ class ContainerStatus:
     last: dict = field(default_factory=dict)
     restarts: int = 0
     run_id: str = ""
+    started: bool = False  # its startup probe, if it has one, has succeeded
+    passes: bool = False  # its readiness probe, if it has one, succeeds
 
     @property
     def name(self) -> str:
@@ -40,7 +42,9 @@ class ContainerStatus:
 
     @property
     def ready(self) -> bool:
-        return self.exit_code == 0 if self.init and not self.sidecar else self.running
+        if self.init and not self.sidecar:
+            return self.exit_code == 0
+        return self.running and self.started and self.passes
 
     def waits(self, reason: str, message: str = "") -> None:
         if "terminated" in self.state:
@@ -51,6 +55,8 @@ class ContainerStatus:
         if "terminated" in self.state:
             self.last = self.state
         self.run_id = run_id
+        self.started = "startupProbe" not in self.spec
+        self.passes = "readinessProbe" not in self.spec
         self.state = {"running": {"startedAt": rfc3339(now)}}
 
     def ends(self, now: float, code: int, reason: str = "", message: str = "") -> None:
@@ -68,16 +74,21 @@ class ContainerStatus:
 
     def document(self) -> dict:
         image = self.spec["image"]
+        requests = (self.spec.get("resources") or {}).get("requests")
+        mounts = [_mounted(mount) for mount in self.spec.get("volumeMounts") or ()]
         return {
             "name": self.name,
             "image": image,
             "imageID": f"local://{image}" if self.run_id else "",
             "ready": self.ready,
-            "started": self.running,
+            "started": self.running and self.started,
             "restartCount": self.restarts,
             "state": self.state,
             "lastState": self.last,
+            "resources": self.spec.get("resources") or {},
             **({"containerID": self.run_id} if self.run_id else {}),
+            **({"allocatedResources": requests} if requests else {}),
+            **({"volumeMounts": mounts} if mounts else {}),
         }
 
 
@@ -85,6 +96,8 @@ class PodStatus:
     """The status of one pod; `document()` is what goes to the API server."""
 
     def __init__(self, pod: dict, started: float) -> None:
+        self.why: dict[str, str] = {}  # reason and message of a pod that its node has ended
+        self.generation = pod["metadata"].get("generation", 1)
         self._started = started
         self._policy = pod["spec"].get("restartPolicy", "Always")
         spec = pod["spec"]
@@ -101,12 +114,14 @@ class PodStatus:
 
     @property
     def initialized(self) -> bool:
-        return all(status.running if status.sidecar else status.exit_code == 0 for status in self.init) or any(
+        return all(status.started if status.sidecar else status.exit_code == 0 for status in self.init) or any(
             status.running or status.exit_code is not None for status in self.apps
         )
 
     def phase(self, *, ended: bool = False) -> str:
         """The phase; `ended` says that nothing of the pod will run again."""
+        if self.why:
+            return "Failed"
         codes = [status.exit_code for status in self.apps]
         if not ended and any("waiting" in status.state and not status.last for status in self.apps):
             failed = self._policy == "Never" and any(s.exit_code for s in self.init if not s.sidecar)
@@ -122,7 +137,9 @@ class PodStatus:
     def document(self, now: float, *, ended: bool = False) -> dict:
         phase = self.phase(ended=ended)
         return {
+            "observedGeneration": self.generation,
             "phase": phase,
+            **self.why,
             "conditions": [*self._scheduled, *self._conditions(phase, now)],
             "hostIP": ADDRESS,
             "hostIPs": [{"ip": ADDRESS}],
@@ -162,7 +179,14 @@ class PodStatus:
         return {
             "type": kind,
             "status": status,
+            "observedGeneration": self.generation,
             "lastProbeTime": None,
             "lastTransitionTime": since,
             **({} if true else why),
         }
+
+
+def _mounted(mount: dict) -> dict:
+    read_only = mount.get("readOnly", False)
+    shown = {"readOnly": True, "recursiveReadOnly": "Disabled"} if read_only else {}
+    return {"name": mount["name"], "mountPath": mount["mountPath"], **shown}

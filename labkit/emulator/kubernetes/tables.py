@@ -75,8 +75,12 @@ def human_duration(seconds: float) -> str:
 
 def _pod(pod: dict, now: float) -> list:
     spec, status, metadata = pod.get("spec") or {}, pod.get("status") or {}, pod["metadata"]
-    statuses = status.get("containerStatuses") or []
+    sidecars = {found["name"] for found in spec.get("initContainers") or () if found.get("restartPolicy") == "Always"}
+    init = status.get("initContainerStatuses") or []
+    statuses = [found for found in init if found["name"] in sidecars] + (status.get("containerStatuses") or [])
     ready = sum(bool(container.get("ready")) for container in statuses)
+    if _initializing(spec, status):
+        statuses = init
     restarts = sum(container.get("restartCount", 0) for container in statuses)
     last = max(
         (
@@ -88,7 +92,7 @@ def _pod(pod: dict, now: float) -> list:
     )
     return [
         metadata["name"],
-        f"{ready}/{len(spec.get('containers') or ())}",
+        f"{ready}/{len(spec.get('containers') or ()) + len(sidecars)}",
         _reason(pod),
         f"{restarts} ({since(last, now)} ago)" if restarts and last else str(restarts),
         _age(pod, now),

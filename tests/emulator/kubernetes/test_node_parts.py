@@ -9,14 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit.emulator.kubernetes.container_environment import ConfigError, expanded, field_value
+from labkit.emulator.kubernetes.container_environment import ConfigError, expanded, field_value, resource_value
 from labkit.emulator.kubernetes.container_logs import ContainerLog, shown
-from labkit.emulator.kubernetes.images import UnknownImage, entrypoint, repository
+from labkit.emulator.kubernetes.images import ImageError, entrypoint, repository
 from labkit.emulator.kubernetes.mounts import Mount, MountRefused, Mounts
 from labkit.emulator.kubernetes.processes import HERE, TOOLS, permitted
-from labkit.emulator.kubernetes.volumes import ProjectedToken, Volumes
-
-HOUR = 3600.0
 
 
 @pytest.mark.parametrize(
@@ -37,11 +34,30 @@ def test_an_images_repository(image, name):
     assert repository(image) == name
 
 
-def test_an_unknown_image_is_refused_with_the_known_ones():
-    images = {"public.ecr.aws/aws-cli/aws-cli": ["/bin/aws"], "python": ["/bin/python"]}
-    assert entrypoint("aws-cli/aws-cli:2", images) == ["/bin/aws"]
-    with pytest.raises(UnknownImage, match=r"knows: public\.ecr\.aws/aws-cli/aws-cli, python$"):
-        entrypoint("nginx", images)
+IMAGES = {"public.ecr.aws/aws-cli/aws-cli": ["/bin/aws"], "python": ["/bin/python"]}
+
+
+def test_a_known_image_is_a_program():
+    assert entrypoint({"image": "aws-cli/aws-cli:2"}, IMAGES) == ["/bin/aws"]
+
+
+@pytest.mark.parametrize(
+    ("container", "reason", "says"),
+    [
+        ({"image": "nginx"}, "ErrImagePull", r"knows: public\.ecr\.aws/aws-cli/aws-cli, python\. Name one of these"),
+        (
+            {"image": "nginx", "imagePullPolicy": "Never"},
+            "ErrImageNeverPull",
+            'Container image "nginx" is not present with pull policy of Never',
+        ),
+        ({"image": "Nginx"}, "InvalidImageName", "invalid reference format: repository name must be lowercase$"),
+        ({"image": "a b"}, "InvalidImageName", 'couldn\'t parse image name "a b": invalid reference format$'),
+    ],
+)
+def test_an_image_that_cannot_be_had(container, reason, says):
+    with pytest.raises(ImageError, match=says) as refused:
+        entrypoint(container, IMAGES)
+    assert refused.value.reason == reason
 
 
 @pytest.mark.parametrize(
@@ -67,6 +83,26 @@ def test_fields_of_the_pod():
     assert field_value(pod, "metadata.annotations['x/y']") == "z"
     with pytest.raises(ConfigError, match=r"unsupported fieldPath: spec\.host"):
         field_value(pod, "spec.host")
+
+
+@pytest.mark.parametrize(
+    ("reference", "value"),
+    [
+        ({"resource": "limits.cpu"}, "2"),
+        ({"resource": "limits.cpu", "divisor": "1m"}, "1500"),
+        ({"resource": "limits.memory"}, str(64 * 2**20)),
+        ({"resource": "limits.memory", "divisor": "1Mi"}, "64"),
+        ({"resource": "limits.memory", "divisor": "1M"}, "68"),
+        ({"resource": "requests.cpu", "divisor": "1m"}, "250"),
+        ({"resource": "requests.memory"}, "0"),
+        ({"resource": "limits.cpu", "containerName": "free"}, "4"),
+        ({"resource": "limits.memory", "containerName": "free", "divisor": "1Ki"}, "8000"),
+    ],
+)
+def test_resources_of_a_container(reference, value):
+    named = {"name": "app", "resources": {"limits": {"cpu": "1500m", "memory": "64Mi"}, "requests": {"cpu": "0.25"}}}
+    pod = {"spec": {"containers": [named, {"name": "free"}]}}
+    assert resource_value(pod, reference, {"cpu": "4", "memory": "8000Ki"}, named) == value
 
 
 @pytest.mark.parametrize(
@@ -127,72 +163,6 @@ def test_an_ordinary_user_can_have_mounts():
         assert done.stdout.endswith("secrets\n")
     finally:
         shutil.rmtree(folder)
-
-
-def test_a_token_is_due_at_four_fifths_of_its_life_or_after_a_day():
-    token = ProjectedToken(Path("t"), "a", 3600, issued=0, expires=HOUR)
-    assert not token.due(0.79 * HOUR)
-    assert token.due(0.8 * HOUR)
-    long = ProjectedToken(Path("t"), "a", 3600, issued=0, expires=48 * HOUR)
-    assert not long.due(23 * HOUR)
-    assert long.due(24 * HOUR)
-
-
-def volumes(tmp_path, *found, **objects):
-    pod = {"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"volumes": list(found)}}
-
-    async def fetch(kind, name):
-        return objects.get(f"{kind}_{name}")
-
-    async def token(audience, seconds):
-        return f"{audience}-{seconds}", 1000.0 + seconds
-
-    return Volumes(pod, tmp_path, fetch=fetch, request_token=token)
-
-
-def test_volumes_are_filled(tmp_path):
-    projected = [
-        {"serviceAccountToken": {"audience": "sts", "expirationSeconds": 600, "path": "token"}},
-        {"configMap": {"name": "c", "items": [{"key": "a", "path": "deep/a", "mode": 0o400}]}},
-        {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
-        {"secret": {"name": "none", "optional": True}},
-    ]
-    made = volumes(
-        tmp_path,
-        {"name": "all", "projected": {"sources": projected}},
-        {"name": "s", "secret": {"secretName": "s", "defaultMode": 0o440}},
-        {"name": "e", "emptyDir": {}},
-        configmap_c={"data": {"a": "A", "b": "B"}},
-        secret_s={"data": {"key": "aGlkZGVu"}},
-    )
-    asyncio.run(made.fill(1000.0))
-    files = {str(file.relative_to(tmp_path)): file for file in tmp_path.rglob("*") if file.is_file()}
-    assert {name: (file.read_text(), oct(file.stat().st_mode & 0o777)) for name, file in files.items()} == {
-        "all/token": ("sts-600", "0o600"),
-        "all/deep/a": ("A", "0o400"),
-        "all/ns": ("n", "0o644"),
-        "s/key": ("hidden", "0o440"),
-    }
-    assert made.folders["e"].is_dir()
-
-
-@pytest.mark.parametrize(
-    ("volume", "says"),
-    [
-        ({"configMap": {"name": "no"}}, 'volume "v" : configmap "no" not found'),
-        ({"secret": {"secretName": "no"}}, 'volume "v" : secret "no" not found'),
-        (
-            {"configMap": {"name": "c", "items": [{"key": "no", "path": "x"}]}},
-            "references non-existent configmap key: no",
-        ),
-        ({"configMap": {"name": "c", "items": [{"key": "a", "path": "../x"}]}}, 'invalid path "../x"'),
-        ({"nfs": {}}, "the moto target knows no volumes of the kind nfs"),
-    ],
-)
-def test_a_volume_that_cannot_be_filled(tmp_path, volume, says):
-    with pytest.raises(ConfigError) as refused:
-        asyncio.run(volumes(tmp_path, {"name": "v", **volume}, configmap_c={"data": {"a": "A"}}).fill(0.0))
-    assert says in str(refused.value)
 
 
 def test_a_log_keeps_whole_lines_parts_and_what_had_no_end(tmp_path):
