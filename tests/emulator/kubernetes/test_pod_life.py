@@ -371,6 +371,7 @@ def test_the_status_of_a_running_pod(lab):
     lab.running("whole")
     pod = json.loads(lab.kubectl("get", "pod", "whole", "-o", "json"))
     status = pod["status"]
+    assert status["observedGeneration"] == pod["metadata"]["generation"] == 1
     assert [(c["type"], c["status"]) for c in status["conditions"]] == [
         ("PodScheduled", "True"),
         ("PodReadyToStartContainers", "True"),
@@ -378,6 +379,7 @@ def test_the_status_of_a_running_pod(lab):
         ("Ready", "True"),
         ("ContainersReady", "True"),
     ]
+    assert {c.get("observedGeneration") for c in status["conditions"][1:]} == {1}
     assert status["hostIPs"] == status["podIPs"] == [{"ip": "127.0.0.1"}]
     assert status["qosClass"] == "BestEffort"
     assert status["startTime"] <= status["containerStatuses"][0]["state"]["running"]["startedAt"]

@@ -50,6 +50,13 @@ ROOTS = [
     "coordination.Lease",
     "meta.DeleteOptions",
 ]
+# Fields that are younger than the packages.
+YOUNGER = {
+    "core.PodStatus": [["observedGeneration", "int64", 17]],
+    "core.PodCondition": [["observedGeneration", "int64", 7]],
+    "core.Lifecycle": [["stopSignal", "*string", 3]],
+    "core.ContainerStatus": [["stopSignal", "*string", 15]],
+}
 KNOWN = {
     "metav1.Time": "time",
     "metav1.MicroTime": "microtime",
@@ -147,6 +154,8 @@ def main(folder: Path) -> None:
             element = re.sub(r"^[!*\[\]{}]+", "", kind)
             if element not in BASIC:
                 todo.append(element)
+        there = {field[0] for field in fields}
+        fields += [field for field in YOUNGER.get(name, ()) if field[0] not in there]
     target = Path(__file__).parents[3] / "labkit/emulator/kubernetes/schema.json"
     lines = [
         f"{json.dumps(name)}: {json.dumps(fields, separators=(',', ':'))}" for name, fields in sorted(schema.items())
