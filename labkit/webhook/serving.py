@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import ipaddress
-import logging
 import re
 import signal
 import socket
@@ -18,7 +17,7 @@ import yaml
 
 from labkit.errors import LabError
 from labkit.webhook import certificate
-from labkit.webhook.accounts import Accounts
+from labkit.webhook.accounts import ASKING, Accounts
 from labkit.webhook.server import NAME, WebhookServer, cluster_role, mutating_webhook_configuration
 
 
@@ -134,7 +133,13 @@ async def serve(
     `client` is the one of the app's accounts, and is closed at the end.
     """
     config = uvicorn.Config(
-        app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=5
+        app,
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(ASKING) + 1,
     )
     config.load()
     config.ssl = identity.context()
@@ -142,8 +147,6 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.end)
-    # With a short line for each, the requests of the watch itself would be most of the log.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     async with client:
         try:
             await _started(app.accounts, str(client.base_url))
@@ -200,6 +203,13 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # A TLS connection that is closed waits for the other side's farewell, and an idle one's never comes.
+        for connection in list(self.server_state.connections):
+            if connection.cycle is None or connection.cycle.response_complete:
+                connection.transport.abort()
+        await super().shutdown(sockets)
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
