@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ class Peer:
 
     common_name: str
     organizations: tuple[str, ...]
+    sha256: str = field(default="", compare=False)
+    """Of the certificate, in hex."""
 
 
 class Listener:
@@ -163,6 +166,7 @@ def _peer(transport: asyncio.Transport) -> Peer | None:
     return Peer(
         common_name=next((value for name, value in subject if name == "commonName"), ""),
         organizations=tuple(value for name, value in subject if name == "organizationName"),
+        sha256=hashlib.sha256(transport.get_extra_info("ssl_object").getpeercert(binary_form=True)).hexdigest(),
     )
 
 

@@ -15,7 +15,9 @@ import httpx
 import jsonpatch
 import jsonpointer
 
+from labkit.emulator.kubernetes import escalation, node_authorization
 from labkit.emulator.kubernetes.authentication import User
+from labkit.emulator.kubernetes.authorization import Authorization
 from labkit.emulator.kubernetes.defaults import with_defaults
 from labkit.emulator.kubernetes.kinds import BY_NAME, NAMESPACE, POD, SERVICE_ACCOUNT, Kind
 from labkit.emulator.kubernetes.names import suffix
@@ -48,8 +50,8 @@ class Review:
 
 
 class Admission:
-    def __init__(self, storage: Storage):
-        self.storage = storage
+    def __init__(self, storage: Storage, authorization: Authorization):
+        self.storage, self.authorization = storage, authorization
         self._clients: dict[str, httpx.AsyncClient] = {}
 
     async def admit(self, review: Review) -> dict | None:
@@ -63,6 +65,8 @@ class Admission:
             if pod:
                 # A container that a webhook added gets the API's token, too.
                 review.obj = self._pod(review.obj)
+        node_authorization.check_write(self.storage, review)
+        escalation.check(self.authorization, review)
         return review.obj
 
     async def close(self) -> None:

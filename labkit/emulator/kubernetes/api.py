@@ -12,11 +12,12 @@ from typing import Any
 from labkit.emulator.certificates import Authority, Certificate
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.kubernetes import discovery, roles, writes
+from labkit.emulator.kubernetes import discovery, node_authorization, roles, writes
 from labkit.emulator.kubernetes.admission import Admission
 from labkit.emulator.kubernetes.authentication import Authentication, User
-from labkit.emulator.kubernetes.authorization import Authorization, denied, impersonated
+from labkit.emulator.kubernetes.authorization import Authorization
 from labkit.emulator.kubernetes.controllers import NAMESPACES, Controllers
+from labkit.emulator.kubernetes.impersonation import impersonated
 from labkit.emulator.kubernetes.kinds import (
     BY_NAME,
     BY_RESOURCE,
@@ -77,7 +78,7 @@ class ApiServer:
         self.tokens = Tokens(signing_key_pem, issuer, clock, identifiers, self.storage)
         self.authentication = Authentication(self.tokens)
         self.authorization = Authorization(self.storage)
-        self.admission = Admission(self.storage)
+        self.admission = Admission(self.storage, self.authorization)
         self.kubelets = Kubelets(self.storage, authority, kubelet_certificate)
         self.resources = Resources(self.storage, self.admission)
         self.reviews = Reviews(self.authentication, self.authorization)
@@ -178,8 +179,7 @@ class ApiServer:
         """Who calls and may do what the request asks. Raises Unauthorized or Forbidden."""
         user = await self.authentication.user(scope, request.headers)
         user = impersonated(scope["headers"], user, self.authorization)
-        if not self.authorization.authorize(user, request.attributes).allowed:
-            raise denied(user, request.attributes)
+        self.authorization.require(user, request.attributes)
         return user
 
     async def _answer(self, request: Request) -> Response:
@@ -233,7 +233,9 @@ class ApiServer:
             case "serviceaccounts/token":
                 account = self.storage.get(SERVICE_ACCOUNT, request.namespace, request.name)
                 body = request.document(sub.type, sub.kind, "authentication.k8s.io/v1")
-                return respond(self.tokens.request(account, body.get("spec") or {}), 201)
+                spec = body.get("spec") or {}
+                node_authorization.check_token(self.authorization, request.user, account, spec)
+                return respond(self.tokens.request(account, spec), 201)
         if kind is None:
             return await self.reviews.answer(sub, request)
         match request.verb:

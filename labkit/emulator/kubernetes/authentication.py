@@ -11,6 +11,7 @@ from labkit.emulator.kubernetes.status import unauthorized
 from labkit.emulator.kubernetes.tokens import InvalidToken, Tokens, Verified
 
 AUTHENTICATED = "system:authenticated"
+CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Authentication:
         """Raises Unauthorized for credentials that are no good; without any the caller is anonymous."""
         peer = scope.get("state", {}).get("peer")
         if peer is not None:
-            return User(peer.common_name, (*peer.organizations, AUTHENTICATED))
+            extra = {CREDENTIAL_ID: [f"X509SHA256={peer.sha256}"]}
+            return User(peer.common_name, (*peer.organizations, AUTHENTICATED), extra=extra)
         kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if kind.lower() != "bearer" or not token.strip():
             if headers.get(b"authorization"):
@@ -78,7 +80,7 @@ def service_account(verified: Verified) -> User:
     """The service account that a verified token speaks for."""
     claims = verified.claims
     inner = claims["kubernetes.io"]
-    extra = {"authentication.kubernetes.io/credential-id": [f"JTI={claims['jti']}"]}
+    extra = {CREDENTIAL_ID: [f"JTI={claims['jti']}"]}
     for key in ("node", "pod"):
         if key in inner:
             extra[f"authentication.kubernetes.io/{key}-name"] = [inner[key]["name"]]

@@ -1,39 +1,33 @@
-"""What a caller may do: RBAC (https://kubernetes.io/docs/reference/access-authn-authz/rbac/)."""
+"""What a caller may do: nodes by the Node authorizer, everybody by RBAC.
+
+https://kubernetes.io/docs/reference/access-authn-authz/authorization/
+https://kubernetes.io/docs/reference/access-authn-authz/rbac/
+"""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from labkit.emulator.kubernetes import node_authorization
 from labkit.emulator.kubernetes.authentication import User
 from labkit.emulator.kubernetes.kinds import BY_NAME, Kind
+from labkit.emulator.kubernetes.rules import Attributes, allows
 from labkit.emulator.kubernetes.status import ApiError
 from labkit.emulator.kubernetes.storage import Storage, Stored
 
 ROLE, CLUSTER_ROLE = BY_NAME["Role"], BY_NAME["ClusterRole"]
 ROLE_BINDING, CLUSTER_ROLE_BINDING = BY_NAME["RoleBinding"], BY_NAME["ClusterRoleBinding"]
-
-
-@dataclass(frozen=True)
-class Attributes:
-    """What is asked for: a verb on a resource (``resource`` set) or on a ``path``."""
-
-    verb: str
-    path: str = ""
-    group: str = ""
-    resource: str = ""
-    subresource: str = ""
-    namespace: str = ""
-    name: str = ""
-
-    @property
-    def full_resource(self) -> str:
-        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+MASTERS = "system:masters"
+EVERYTHING = [
+    {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
+    {"verbs": ["*"], "nonResourceURLs": ["*"]},
+]
 
 
 @dataclass(frozen=True)
 class Authorized:
-    """``allowed``, and the rule that allowed it in the server's words ("" where none did)."""
+    """``allowed``, and why or why not in the server's words ("" where it says nothing)."""
 
     allowed: bool
     reason: str = ""
@@ -56,59 +50,91 @@ class Authorization:
         self.others: list[Callable[[User], Iterable[Grant]]] = []
 
     def authorize(self, user: User, wanted: Attributes) -> Authorized:
-        """Whether some role that the user is bound to allows it."""
-        if "system:masters" in user.groups:
+        """Whether one of the authorizers allows it."""
+        if MASTERS in user.groups:
             return Authorized(True)
-        for rules, reason in itertools.chain(self._bound(user, wanted.namespace), self._granted(user, wanted)):
-            if any(_covers(rule, wanted) for rule in rules):
+        reasons = []
+        if node := node_authorization.node_of(user):
+            refusal = node_authorization.refusal(self.storage, node, wanted)
+            if refusal is None:
+                return Authorized(True)
+            reasons.append(refusal)
+        broken: list[str] = []
+        for rules, reason in itertools.chain(
+            self._bound(user, wanted.namespace, broken), self._granted(user, wanted.namespace)
+        ):
+            if any(allows(rule, wanted) for rule in rules):
                 return Authorized(True, reason)
-        return Authorized(False)
+        if broken:
+            told = ", ".join(dict.fromkeys(broken))
+            reasons.append(f"RBAC: [{told}]" if len(set(broken)) > 1 else f"RBAC: {told}")
+        return Authorized(False, "\n".join(filter(None, reasons)))
 
     def require(self, user: User, wanted: Attributes) -> None:
         """Raises Forbidden, in the server's words."""
-        if not self.authorize(user, wanted).allowed:
-            raise denied(user, wanted)
+        found = self.authorize(user, wanted)
+        if not found.allowed:
+            raise denied(user, wanted, found.reason)
 
     def rules(self, user: User, namespace: str) -> list[dict]:
-        """Every rule that applies to the user in the namespace."""
-        if "system:masters" in user.groups:
-            return [
-                {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
-                {"verbs": ["*"], "nonResourceURLs": ["*"]},
-            ]
-        return [rule for rules, _ in self._bound(user, namespace) for rule in rules]
+        """Every rule of RBAC that applies to the user in the namespace ("" for what applies everywhere)."""
+        if MASTERS in user.groups:
+            return EVERYTHING
+        return [rule for rules, _ in self._bound(user, namespace, []) for rule in rules]
 
-    def _bound(self, user: User, namespace: str) -> Iterator[tuple[list[dict], str]]:
+    def rules_of(self, reference: dict, namespace: str) -> list[dict]:
+        """The rules of the role that a binding in the namespace refers to. Raises NotFound."""
+        kind = CLUSTER_ROLE if reference["kind"] == "ClusterRole" else ROLE
+        role = self.storage.get(kind, "" if kind is CLUSTER_ROLE else namespace, reference["name"])
+        return role.object.get("rules") or []
+
+    def unlisted(self, user: User) -> str:
+        """Why :meth:`rules` do not say all that the user may do; "" where they do."""
+        if node_authorization.node_of(user):
+            return "node authorizer does not support user rule resolution"
+        if any(True for tell in self.others for _ in tell(user)):
+            return "webhook authorizer does not support user rule resolution"
+        return ""
+
+    def _bound(self, user: User, namespace: str, broken: list[str]) -> Iterator[tuple[list[dict], str]]:
+        """The rules of each binding and why they apply; ``broken`` gets to know of roles that are missing."""
         for binding in self.storage.list(CLUSTER_ROLE_BINDING):
-            yield from self._rules(binding, user, CLUSTER_ROLE_BINDING, "")
+            yield from self._rules(binding, user, CLUSTER_ROLE_BINDING, "", broken)
         if namespace:
             for binding in self.storage.list(ROLE_BINDING, namespace):
-                yield from self._rules(binding, user, ROLE_BINDING, namespace)
+                yield from self._rules(binding, user, ROLE_BINDING, namespace, broken)
 
-    def _granted(self, user: User, wanted: Attributes) -> Iterator[tuple[list[dict], str]]:
+    def _granted(self, user: User, namespace: str) -> Iterator[tuple[list[dict], str]]:
         for grant in itertools.chain.from_iterable(tell(user) for tell in self.others):
             role = self.storage.find(CLUSTER_ROLE, "", grant.role)
-            if role and (grant.namespaces is None or any(fnmatchcase(wanted.namespace, n) for n in grant.namespaces)):
+            if role and (grant.namespaces is None or any(fnmatchcase(namespace, each) for each in grant.namespaces)):
                 yield role.object.get("rules") or [], grant.reason
 
-    def _rules(self, binding: Stored, user: User, kind: Kind, namespace: str) -> Iterator[tuple[list[dict], str]]:
-        for subject in binding.object.get("subjects") or ():
-            if _is(subject, user):
-                reference = binding.object["roleRef"]
-                role_kind = CLUSTER_ROLE if reference["kind"] == "ClusterRole" else ROLE
-                role = self.storage.find(role_kind, "" if role_kind is CLUSTER_ROLE else namespace, reference["name"])
-                if role is None:
-                    continue
-                name = f"{binding.name}/{namespace}" if namespace else binding.name
-                who = subject["name"] + (f"/{subject['namespace']}" if subject.get("namespace") else "")
-                of = f'{role_kind.kind} "{role.name}" to {subject["kind"]} "{who}"'
-                yield role.object.get("rules") or [], f'RBAC: allowed by {kind.kind} "{name}" of {of}'
+    def _rules(
+        self, binding: Stored, user: User, kind: Kind, namespace: str, broken: list[str]
+    ) -> Iterator[tuple[list[dict], str]]:
+        subject = next((each for each in binding.object.get("subjects") or () if _is(each, user, namespace)), None)
+        if subject is None:
+            return
+        reference = binding.object["roleRef"]
+        role_kind = CLUSTER_ROLE if reference["kind"] == "ClusterRole" else ROLE
+        role = self.storage.find(role_kind, "" if role_kind is CLUSTER_ROLE else namespace, reference["name"])
+        if role is None:
+            broken.append(f'{role_kind.kind.lower()}.{role_kind.group} "{reference["name"]}" not found')
+            return
+        name = f"{binding.name}/{namespace}" if namespace else binding.name
+        who = subject["name"]
+        if subject["kind"] == "ServiceAccount":
+            who += f"/{subject.get('namespace') or namespace}"
+        of = f'{role_kind.kind} "{role.name}" to {subject["kind"]} "{who}"'
+        yield role.object.get("rules") or [], f'RBAC: allowed by {kind.kind} "{name}" of {of}'
 
 
-def denied(user: User, wanted: Attributes) -> ApiError:
+def denied(user: User, wanted: Attributes, reason: str = "") -> ApiError:
     """Forbidden, e.g. ``pods is forbidden: User "x" cannot list resource "pods" in API group "" …``."""
+    why = f": {reason}" if reason else ""
     if not wanted.resource:
-        message = f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"'
+        message = f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"{why}'
         return ApiError(403, "Forbidden", message, {})
     details = {"name": wanted.name} if wanted.name else {}
     if wanted.group:
@@ -118,67 +144,18 @@ def denied(user: User, wanted: Attributes) -> ApiError:
     where = f'in the namespace "{wanted.namespace}"' if wanted.namespace else "at the cluster scope"
     message = (
         f'{subject} is forbidden: User "{user.name}" cannot {wanted.verb} resource "{wanted.full_resource}"'
-        f' in API group "{wanted.group}" {where}'
+        f' in API group "{wanted.group}" {where}{why}'
     )
     return ApiError(403, "Forbidden", message, details | {"kind": wanted.resource})
 
 
-def _is(subject: dict, user: User) -> bool:
+def _is(subject: dict, user: User, namespace: str) -> bool:
     match subject.get("kind"):
         case "User":
             return subject["name"] == user.name
         case "Group":
             return subject["name"] in user.groups
         case "ServiceAccount":
-            return user.name == f"system:serviceaccount:{subject.get('namespace', '')}:{subject['name']}"
+            there = subject.get("namespace") or namespace
+            return bool(there) and user.name == f"system:serviceaccount:{there}:{subject['name']}"
     return False
-
-
-def _covers(rule: dict, wanted: Attributes) -> bool:
-    verbs = rule.get("verbs") or ()
-    if wanted.verb not in verbs and "*" not in verbs:
-        return False
-    if not wanted.resource:
-        return any(_path_matches(path, wanted.path) for path in rule.get("nonResourceURLs") or ())
-    groups = rule.get("apiGroups") or ()
-    if wanted.group not in groups and "*" not in groups:
-        return False
-    names = rule.get("resourceNames") or ()
-    if names and wanted.name not in names:
-        return False
-    resources = rule.get("resources") or ()
-    if "*" in resources or wanted.full_resource in resources:
-        return True
-    return bool(wanted.subresource) and f"*/{wanted.subresource}" in resources
-
-
-def _path_matches(pattern: str, path: str) -> bool:
-    return pattern in ("*", path) or (pattern.endswith("*") and path.startswith(pattern[:-1]))
-
-
-def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: Authorization) -> User:
-    """The caller, or whom the `Impersonate-*` headers name if the caller may be that.
-
-    https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
-    """
-    values = [
-        (key.decode().lower(), value.decode()) for key, value in headers if key.lower().startswith(b"impersonate-")
-    ]
-    name = next((value for key, value in values if key == "impersonate-user"), "")
-    if not name:
-        return user
-    groups = tuple(value for key, value in values if key == "impersonate-group")
-    if name.startswith("system:serviceaccount:"):
-        _, _, namespace, account = name.split(":", 3)
-        authorization.require(
-            user, Attributes("impersonate", resource="serviceaccounts", namespace=namespace, name=account)
-        )
-        if not groups:
-            groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
-    else:
-        authorization.require(user, Attributes("impersonate", resource="users", name=name))
-    for group in groups:
-        if not name.startswith("system:serviceaccount:"):
-            authorization.require(user, Attributes("impersonate", resource="groups", name=group))
-    last = "system:unauthenticated" if name == "system:anonymous" else "system:authenticated"
-    return replace(User(name, groups), groups=groups if last in groups else (*groups, last))

@@ -13,8 +13,8 @@ import yaml
 
 from labkit.emulator.kubernetes import protobuf, schema
 from labkit.emulator.kubernetes.authentication import ANONYMOUS, User
-from labkit.emulator.kubernetes.authorization import Attributes
 from labkit.emulator.kubernetes.kinds import BY_NAME, SUBRESOURCES
+from labkit.emulator.kubernetes.rules import Attributes
 from labkit.emulator.kubernetes.status import ApiError, bad_request, invalid, not_acceptable, unsupported
 from labkit.emulator.kubernetes.storage import dump
 
@@ -122,13 +122,15 @@ class Request:
     def attributes(self) -> Attributes:
         if not self.resource:
             return Attributes(self.verb, path=self.path)
+        selector = self.query.get("fieldSelector", "") if self.verb in ("list", "watch", "deletecollection") else ""
         return Attributes(
             self.verb,
             group=self.group,
             resource=self.resource,
             subresource=self.subresource,
             namespace=self.namespace,
-            name=self.name,
+            name=self.name or _only_name(selector),
+            fields=selector,
         )
 
     @property
@@ -243,6 +245,12 @@ class Request:
         if given_version and given_version != api_version:
             text = f'no kind "{kind}" is registered for version "{given_version}" in scheme {SCHEME}'
             raise _unhandled(kind, api_version, text)
+
+
+def _only_name(selector: str) -> str:
+    """The one name that a field selector leaves: a list of a single object is asked for like that object."""
+    fields = (part.partition("=") for part in selector.split(",") if "!=" not in part)
+    return next((value.removeprefix("=") for field, _, value in fields if field == "metadata.name"), "")
 
 
 def _unhandled(kind: str, api_version: str, text: str) -> ApiError:

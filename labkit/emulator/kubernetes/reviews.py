@@ -5,9 +5,10 @@ https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/
 """
 
 from labkit.emulator.kubernetes.authentication import Authentication, User
-from labkit.emulator.kubernetes.authorization import Attributes, Authorization, Authorized
-from labkit.emulator.kubernetes.kinds import Subresource
+from labkit.emulator.kubernetes.authorization import Authorization
+from labkit.emulator.kubernetes.kinds import AUTHORIZATION, Subresource
 from labkit.emulator.kubernetes.requests import Request, Response, respond
+from labkit.emulator.kubernetes.rules import Attributes
 from labkit.emulator.kubernetes.status import bad_request, invalid, invalid_value
 from labkit.emulator.kubernetes.tokens import InvalidToken
 
@@ -49,30 +50,34 @@ class Reviews:
 
     def _access(self, user: User, spec: dict, request: Request, kind: str) -> dict:
         resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
-        if bool(resource) == bool(path):
+        causes = []
+        if resource and path:
+            why = "cannot be specified in combination with resourceAttributes"
+            causes.append(invalid_value("spec.nonResourceAttributes", path, why))
+        elif not resource and not path:
             why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-            cause = invalid_value("spec.resourceAttributes", resource, why)
-            raise invalid(kind, "authorization.k8s.io", "", [cause])
+            causes.append(invalid_value("spec.resourceAttributes", resource, why))
+        if not user.name and not user.groups:
+            causes.append(invalid_value("spec.user", "", "at least one of user or group must be specified"))
+        if causes:
+            raise invalid(kind, AUTHORIZATION, "", causes)
+        if request.namespace and (resource or {}).get("namespace") != request.namespace:
+            raise bad_request(f"spec.resourceAttributes.namespace must match namespace: {request.namespace}")
         if path:
             wanted = Attributes(path.get("verb", ""), path=path.get("path", ""))
         else:
-            wanted = Attributes(
-                resource.get("verb", ""),
-                group=resource.get("group", ""),
-                resource=resource.get("resource", ""),
-                subresource=resource.get("subresource", ""),
-                namespace=resource.get("namespace", request.namespace),
-                name=resource.get("name", ""),
-            )
-        found: Authorized = self.authorization.authorize(user, wanted)
+            names = ("group", "resource", "subresource", "namespace", "name")
+            wanted = Attributes(resource.get("verb", ""), **{name: resource.get(name, "") for name in names})
+        found = self.authorization.authorize(user, wanted)
         return {"allowed": found.allowed} | ({"reason": found.reason} if found.reason else {})
 
     def _rules(self, user: User, spec: dict) -> dict:
         if not spec.get("namespace"):
             raise bad_request("no namespace on request")
         rules = self.authorization.rules(user, spec["namespace"])
+        why = self.authorization.unlisted(user)
         return {
             "resourceRules": [rule for rule in rules if "resources" in rule],
             "nonResourceRules": [rule for rule in rules if "nonResourceURLs" in rule],
-            "incomplete": False,
-        }
+            "incomplete": bool(why),
+        } | ({"evaluationError": why} if why else {})

@@ -60,7 +60,7 @@ CLUSTER_ROLES: dict[str, list[dict]] = {
         _rule(["create"], ["subjectaccessreviews"], AUTHORIZATION),
     ],
     "system:node": [
-        _rule(READ, ["pods", "nodes", "configmaps", "secrets", "serviceaccounts", "namespaces"]),
+        _rule(READ, ["pods", "nodes", "configmaps", "secrets", "services"]),
         _rule(["create", "delete"], ["pods"]),
         _rule(["create", "patch", "update"], ["nodes", "nodes/status", "events"]),
         _rule(["patch", "update"], ["pods/status"]),
@@ -75,14 +75,14 @@ CLUSTER_ROLES: dict[str, list[dict]] = {
     ],
 }
 
-# role: the groups and users that have it in the whole cluster. The groups of nodes stand for the Node authorizer.
+# role: the groups and users that have it in the whole cluster. What nodes may is the Node authorizer's to say.
 CLUSTER_BINDINGS: dict[str, list[tuple[str, str]]] = {
     "cluster-admin": [("Group", "system:masters")],
     "system:basic-user": [("Group", "system:authenticated")],
     "system:discovery": [("Group", "system:authenticated")],
     "system:public-info-viewer": [("Group", "system:authenticated"), ("Group", "system:unauthenticated")],
     "system:service-account-issuer-discovery": [("Group", "system:serviceaccounts")],
-    "system:node": [("Group", "system:nodes")],
+    "system:node": [],
     "system:pod-identity-webhook": [("User", "system:pod-identity-webhook")],
 }
 
@@ -95,6 +95,6 @@ def cluster_binding(name: str) -> dict:
     subjects = [{"kind": kind, "apiGroup": RBAC, "name": subject} for kind, subject in CLUSTER_BINDINGS[name]]
     return {
         "metadata": {"name": name, "labels": LABELS},
-        "subjects": subjects,
+        **({"subjects": subjects} if subjects else {}),
         "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name},
     }

@@ -172,13 +172,6 @@ def test_a_role_lets_an_account_do_what_it_says(admin: httpx.Client, namespace: 
         assert bearer.get("/api/v1/namespaces/default/pods").status_code == 403
 
 
-def test_a_node_may_what_a_kubelet_needs(namespace: str, cluster, admin: httpx.Client):
-    with cluster.http("system:node:a", "system:nodes") as kubelet:
-        assert kubelet.get("/api/v1/pods").status_code == 200
-        assert token_request(kubelet, namespace).status_code == 201
-        assert kubelet.delete(f"/api/v1/namespaces/{namespace}").status_code == 403
-
-
 def test_impersonation_is_for_those_who_may(admin: httpx.Client, namespace: str, cluster):
     headers = {"Impersonate-User": f"system:serviceaccount:{namespace}:default"}
     assert admin.get("/api/v1/nodes", headers=headers).status_code == 403
