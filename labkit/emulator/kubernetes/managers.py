@@ -212,8 +212,8 @@ def _conflict(contested: dict[Path, Writer]) -> ApiError:
         by_writer[who].append(_shown(path))
     texts, causes = [], []
     for who, fields in by_writer.items():
-        using = f" using {who.api_version}" if who.operation == "Update" else ""
-        using += f' with subresource "{who.subresource}"' if who.subresource else ""
+        using = f' with subresource "{who.subresource}"' if who.subresource else ""
+        using += f" using {who.api_version}" if who.operation == "Update" else ""
         one = f'conflict with "{who.manager}"{using}'
         if len(fields) == 1:
             texts.append(f"{one}: {fields[0]}")

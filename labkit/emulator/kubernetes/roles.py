@@ -3,7 +3,7 @@
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings
 """
 
-from labkit.emulator.kubernetes.kinds import ADMISSION, AUTHENTICATION, AUTHORIZATION, RBAC
+from labkit.emulator.kubernetes.kinds import ADMISSION, APPS, AUTHENTICATION, AUTHORIZATION, RBAC
 
 READ = ["get", "list", "watch"]
 WRITE = ["create", "delete", "deletecollection", "patch", "update"]
@@ -20,32 +20,39 @@ def _paths(*paths: str) -> dict:
 
 DISCOVERY = _paths("/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz")
 VERSION = ["/version", "/version/"]
-VIEWED = ["configmaps", "pods", "pods/log", "pods/status", "serviceaccounts", "events", "namespaces"]
+# What lets a caller act as a pod, so that who may only view may not even read it.
+INTO_PODS = ["pods/attach", "pods/exec", "pods/portforward", "pods/proxy"]
+WORKLOADS = ["deployments", "deployments/scale", "replicasets", "replicasets/scale"]
+
+# admin has what edit has, and edit what view has.
+VIEW = [
+    _rule(READ, ["configmaps", "pods", "serviceaccounts", "events", "namespaces"]),
+    _rule(READ, ["namespaces/status", "pods/log", "pods/status"]),
+    _rule(READ, [*WORKLOADS, "deployments/status", "replicasets/status"], APPS),
+]
+EDIT = [
+    _rule(READ, [*INTO_PODS, "secrets"]),
+    _rule(["impersonate"], ["serviceaccounts"]),
+    _rule(WRITE, ["pods", *INTO_PODS]),
+    _rule(["create"], ["pods/eviction"]),
+    _rule(WRITE, ["configmaps", "secrets", "serviceaccounts", "events"]),
+    _rule(["create"], ["serviceaccounts/token"]),
+    _rule(WRITE, WORKLOADS, APPS),
+    _rule(READ + WRITE, ["leases"], "coordination.k8s.io"),
+]
+ADMIN = [
+    _rule(["create"], ["localsubjectaccessreviews"], AUTHORIZATION),
+    _rule(READ + WRITE, ["roles", "rolebindings"], RBAC),
+]
 
 CLUSTER_ROLES: dict[str, list[dict]] = {
     "cluster-admin": [
         {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
         {"verbs": ["*"], "nonResourceURLs": ["*"]},
     ],
-    "admin": [
-        _rule(READ, [*VIEWED, "secrets", "pods/exec"]),
-        _rule(WRITE, ["configmaps", "pods", "pods/exec", "secrets", "serviceaccounts", "events"]),
-        _rule(["create"], ["serviceaccounts/token"]),
-        _rule(["impersonate"], ["serviceaccounts"]),
-        _rule(READ + WRITE, ["roles", "rolebindings"], RBAC),
-        _rule(READ + WRITE, ["leases"], "coordination.k8s.io"),
-        _rule(READ + WRITE, ["deployments", "deployments/scale", "replicasets"], "apps"),
-        _rule(["create"], ["localsubjectaccessreviews"], AUTHORIZATION),
-    ],
-    "edit": [
-        _rule(READ, [*VIEWED, "secrets", "pods/exec"]),
-        _rule(WRITE, ["configmaps", "pods", "pods/exec", "secrets", "serviceaccounts", "events"]),
-        _rule(["create"], ["serviceaccounts/token"]),
-        _rule(["impersonate"], ["serviceaccounts"]),
-        _rule(READ + WRITE, ["leases"], "coordination.k8s.io"),
-        _rule(READ + WRITE, ["deployments", "deployments/scale", "replicasets"], "apps"),
-    ],
-    "view": [_rule(READ, VIEWED), _rule(READ, ["deployments", "replicasets"], "apps")],
+    "admin": ADMIN + EDIT + VIEW,
+    "edit": EDIT + VIEW,
+    "view": VIEW,
     "system:basic-user": [
         _rule(["create"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], AUTHORIZATION),
         _rule(["create"], ["selfsubjectreviews"], AUTHENTICATION),
