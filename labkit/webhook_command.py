@@ -1,7 +1,9 @@
 """`labkit webhook`: the pod identity webhook for an API server that is not the lab's."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -59,7 +61,7 @@ def serve(
     address, identity = _address_and_identity(listen, host, certificate, key)
     client = connect(kubeconfig, context)
     bound = serving.bind(address)
-    address = serving.Address(address.listen, bound.getsockname()[1], address.host)
+    address = replace(address, port=bound.getsockname()[1])
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("labkit.webhook").setLevel(logging.INFO)
     defaults = Account(
@@ -77,7 +79,7 @@ def serve(
                 err=True,
             )
         more = f" --host {host}" if host else ""
-        more += f" --certificate {certificate} --key {key}" if certificate else ""
+        more += f" --certificate {quote(str(certificate))} --key {quote(str(key))}" if certificate else ""
         typer.echo(
             f"Ready: {address.url}, for the service accounts of {client.base_url}. Ctrl-C ends it.\n"
             "Next, in another terminal, as an administrator of the cluster:\n"
@@ -85,8 +87,8 @@ def serve(
             err=True,
         )
 
-    app_ = WebhookServer(accounts, region=region, prefix=prefix, mount_path=mount_path)
-    asyncio.run(serving.serve(app_, client, bound, identity, ready))
+    webhook = WebhookServer(accounts, region=region, prefix=prefix, mount_path=mount_path)
+    asyncio.run(serving.serve(webhook, client, bound, identity, ready))
     typer.echo("The webhook has ended. Pods are now made without a role, as with any webhook that is down.", err=True)
 
 

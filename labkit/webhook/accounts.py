@@ -131,7 +131,7 @@ class Accounts:
                     version = await self._read_all()
                 version = await self._watch(version)
                 pause = RETRY
-            except (httpx.HTTPError, OSError, ValueError, KeyError) as error:
+            except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("the watch on service accounts is tried again: %s", error or type(error).__name__)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_RETRY)

@@ -240,6 +240,26 @@ def test_it_says_that_it_is_well_over_tls_by_the_certificate_that_it_keeps(serve
     assert kept.read_bytes() == before
 
 
+def test_who_goes_away_or_talks_nonsense_is_no_trouble(serve):
+    served = serve()
+    port = int(served.url.split(":")[2].removesuffix("/mutate"))
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    head = b"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    for words in (b"", b"nonsense\r\n\r\n", head):
+        with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain) as tls:
+            tls.sendall(words)
+    with socket.create_connection(("127.0.0.1", port)) as plain:
+        plain.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+    with httpx.Client(verify=False, trust_env=False) as client:
+        large = (b" " * 2**20 for _ in range(9))
+        refused = client.post(served.url, content=large, headers={"content-type": "application/json"})
+        assert (refused.status_code, refused.text) == (413, "a review has 8388608 bytes at most")
+        assert client.get(served.url.replace("/mutate", "/healthz")).text == "ok"
+    assert served.end() == 0
+    assert not [line for line in served.said if "Traceback" in line or "Exception" in line], "".join(served.said)
+
+
 def test_a_certificate_of_ones_own(cluster, namespace, account, serve, tmp_path):
     authority = Authority.create("mine")
     issued = authority.issue("webhook", ips=["127.0.0.1"])

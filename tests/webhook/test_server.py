@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
@@ -26,6 +26,7 @@ class Api:
         self.events: asyncio.Queue = asyncio.Queue()
         self.slow: asyncio.Event | None = None
         self.asked = 0
+        self.watch_answers: list[int | str] = []
         self.app = Starlette(
             routes=[
                 Route("/api/v1/serviceaccounts", self.accounts_of_all),
@@ -38,6 +39,9 @@ class Api:
             self.lists += 1
             items = list(self.accounts.values())
             return JSONResponse({"metadata": {"resourceVersion": str(self.version)}, "items": items})
+        if self.watch_answers:
+            answer = self.watch_answers.pop(0)
+            return PlainTextResponse("nonsense\n") if answer == "nonsense" else PlainTextResponse("no", answer)
         self.watched_from.append(request.query_params["resourceVersion"])
 
         async def lines():
@@ -164,6 +168,23 @@ def test_a_watch_that_is_too_old_starts_with_a_new_list():
         assert api.lists == 2
 
     run(test)
+
+
+@pytest.mark.parametrize("answer", [500, 403, "nonsense"])
+def test_a_watch_that_fails_is_tried_again(monkeypatch, caplog, answer):
+    monkeypatch.setattr("labkit.webhook.accounts.RETRY", 0.01)
+
+    async def test(api, accounts, _webhook):
+        api.watch_answers = [answer, answer]
+        api.events.put_nowait(None)
+        await until(lambda: not api.watch_answers)
+        api.put("a", role_arn=ROLE)
+        await until(lambda: accounts.get("default", "a"))
+
+    run(test)
+    assert [record.getMessage().split(":")[0] for record in caplog.records if record.levelname == "WARNING"] == [
+        "the watch on service accounts is tried again"
+    ] * 2
 
 
 def test_a_pod_that_comes_just_after_its_account_gets_the_role():
