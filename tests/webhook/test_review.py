@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import jsonpatch
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labkit.webhook import Account, review
@@ -475,6 +475,8 @@ def test_a_review_is_answered_in_its_own_version(version):
     assert answer["response"]["patchType"] == "JSONPatch"
 
 
+# A slow machine is no failure.
+anywhere = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 names = st.sampled_from(["app", "log", "aws-iam-token", "data", "AWS_ROLE_ARN", "AWS_REGION", "x", ""])
 named = st.lists(st.fixed_dictionaries({}, optional={"name": names, "value": st.text(), "mountPath": st.text()}))
 maybe = st.none() | named
@@ -503,6 +505,7 @@ pods = st.fixed_dictionaries(
 )
 
 
+@anywhere
 @given(pods, marks, st.sampled_from(["", "us-east-1"]))
 def test_whatever_the_pod_the_patch_applies_adds_only_and_a_second_time_changes_nothing(pod, account, region):
     accounts = known({name.removeprefix(EKS): value for name, value in account.items()} | {"role-arn": ROLE})
@@ -548,6 +551,7 @@ json_values = st.recursive(
 )
 
 
+@anywhere
 @given(st.dictionaries(st.sampled_from(["request", "kind", "apiVersion"]), json_values))
 def test_whatever_comes_is_answered(asked):
     answer = review(asked, known({"role-arn": ROLE}))
