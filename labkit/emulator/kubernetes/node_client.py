@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 RETRY = 0.2  # seconds
 LONGEST_AGE = 60.0  # seconds
+PATIENCE = 0.1  # seconds that an event waits, so that the container it is about comes first
 PATHS = {"configmap": "configmaps", "secret": "secrets"}
 
 
@@ -210,6 +211,7 @@ class Events:
         """Send what comes, for ever."""
         while True:
             await self._there_is_one.wait()
+            await asyncio.sleep(PATIENCE)
             self._there_is_one.clear()
             while self._queue:
                 path, body = self._queue.popleft()

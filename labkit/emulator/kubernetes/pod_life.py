@@ -1,6 +1,7 @@
 """The life of one pod on a node: its volumes, its containers in their order, its end."""
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import time
@@ -23,6 +24,7 @@ from labkit.emulator.kubernetes.volumes import Volumes
 
 log = logging.getLogger(__name__)
 
+FIRST_REPORT = 0.1  # seconds
 REFRESH = 5.0  # seconds of real time after which the objects in volumes are read again
 DEADLINE = {
     "reason": "DeadlineExceeded",
@@ -218,6 +220,9 @@ class PodLife:
         self.changed()
 
     async def _report_changes(self) -> None:
+        # A container that starts at once is told at once, and no wait for it before.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), FIRST_REPORT)
         self.changed()
         while True:
             await self._changed.wait()
