@@ -182,7 +182,7 @@ class _Look:
         running = [
             pod
             for old in self.old
-            for pod in self.owners.controlled(POD, old.uid)
+            for pod in self.owners.controlled(POD, old)
             if (pod.object.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
         ]
         if running:

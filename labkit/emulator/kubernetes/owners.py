@@ -34,38 +34,34 @@ class Owners:
         self.storage = storage
         # Dicts keep the order: the same lab does the same things in the same order.
         self._dependents: dict[str, dict[tuple[Kind, str, str], None]] = {}
-        self._free: dict[tuple[Kind, str], dict[str, None]] = {}
+        # By kind, namespace and the controller's uid, "" for those that have none.
+        self._controlled: dict[tuple[Kind, str, str], dict[str, Stored]] = {}
 
     def observe(self, change: Change) -> None:
-        before = change.before if change.before is not None else None
-        after = change.stored if change.type != "DELETED" else None
+        stored, before = change.stored, change.before
+        after = stored if change.type != "DELETED" else None
         old = before.metadata.get("ownerReferences") or [] if before else []
         new = after.metadata.get("ownerReferences") or [] if after else []
-        stored = change.stored
         if old != new:
             key = (change.kind, stored.namespace, stored.name)
             for reference in old:
-                owned = self._dependents.get(reference["uid"], {})
-                owned.pop(key, None)
-                if not owned:
-                    self._dependents.pop(reference["uid"], None)
+                _drop(self._dependents, reference["uid"], key)
             for reference in new:
                 self._dependents.setdefault(reference["uid"], {})[key] = None
-        if change.kind in CONTROLLED and (old != new or before is None or after is None):
-            free = self._free.setdefault((change.kind, stored.namespace), {})
-            if after is not None and not controller_of(after):
-                free[stored.name] = None
-            else:
-                free.pop(stored.name, None)
+        if change.kind in CONTROLLED:
+            group = (change.kind, stored.namespace)
+            if before and (after is None or old != new):
+                _drop(self._controlled, (*group, controller_of(before).get("uid", "")), stored.name)
+            if after:
+                self._controlled.setdefault((*group, controller_of(after).get("uid", "")), {})[stored.name] = after
 
     def dependents(self, uid: str) -> list[tuple[Kind, Stored]]:
         """What names the owner of this uid among its owners."""
-        found = [(kind, self.storage.find(kind, *name)) for kind, *name in self._dependents.get(uid, ())]
-        return [(kind, stored) for kind, stored in found if stored is not None]
+        return [(kind, self.storage.get(kind, *name)) for kind, *name in self._dependents.get(uid, ())]
 
-    def controlled(self, kind: Kind, uid: str) -> list[Stored]:
-        """The objects of a kind that the owner of this uid controls."""
-        return [stored for of, stored in self.dependents(uid) if of is kind and controller_of(stored).get("uid") == uid]
+    def controlled(self, kind: Kind, owner: Stored) -> list[Stored]:
+        """The objects of a kind that the owner controls."""
+        return list(self._controlled.get((kind, owner.namespace, owner.uid), {}).values())
 
     def claim(self, kind: Kind, owner_kind: Kind, owner: Stored) -> list[Stored]:
         """What a controller takes for its own: it lets go what its selector does not match, and adopts what it does.
@@ -75,7 +71,7 @@ class Owners:
         matches = object_selector(owner.object["spec"]["selector"])
         keeps_only = "deletionTimestamp" in owner.metadata
         claimed = []
-        for stored in self.controlled(kind, owner.uid):
+        for stored in self.controlled(kind, owner):
             if matches(stored.metadata.get("labels") or {}):
                 claimed.append(stored)
             elif not keeps_only:
@@ -83,8 +79,7 @@ class Owners:
         if keeps_only:
             return claimed
         reference = controller_reference(owner_kind, owner)
-        for name in list(self._free.get((kind, owner.namespace), ())):
-            stored = self.storage.get(kind, owner.namespace, name)
+        for stored in list(self._controlled.get((kind, owner.namespace, ""), {}).values()):
             if matches(stored.metadata.get("labels") or {}) and _may_be_adopted(stored):
                 references = [*(stored.metadata.get("ownerReferences") or ()), reference]
                 claimed.append(self._owned_by(kind, stored, references))
@@ -99,6 +94,14 @@ class Owners:
         metadata = {key: value for key, value in stored.metadata.items() if key != "ownerReferences"}
         metadata |= {"ownerReferences": references} if references else {}
         return self.storage.replace(kind, stored, {**stored.object, "metadata": metadata}, stored.managers)
+
+
+def _drop(index: dict, group: object, key: object) -> None:
+    """Takes a key out of its group, and the group away with its last key."""
+    if (keys := index.get(group)) is not None:
+        keys.pop(key, None)
+        if not keys:
+            del index[group]
 
 
 def _may_be_adopted(stored: Stored) -> bool:

@@ -57,10 +57,12 @@ class ReplicaSets:
                 failure = await self._create(replica_set, min(missing, BURST))
             elif missing < 0:
                 self._delete(replica_set, pods, min(-missing, BURST))
-        replica_set = self.storage.find(REPLICA_SET, *key)
-        if replica_set is None:
-            return None
-        pods = self._pods(replica_set)
+        if missing:
+            # Others may have been at work meanwhile.
+            replica_set = self.storage.find(REPLICA_SET, *key)
+            if replica_set is None:
+                return None
+            pods = self._pods(replica_set)
         self._write_status(replica_set, pods, failure)
         if failure:
             raise failure
@@ -120,11 +122,13 @@ class ReplicaSets:
     def _write_status(self, replica_set: Stored, pods: list[Stored], failure: ApiError | None) -> None:
         spec, before = replica_set.object["spec"], replica_set.object.get("status") or {}
         wanted = (spec["template"]["metadata"].get("labels") or {}).items()
-        now, wait = self.storage.clock.now(), spec.get("minReadySeconds", 0)
+        since = [moment for moment in map(ready_since, pods) if moment is not None]
+        wait = spec.get("minReadySeconds", 0)
+        long_enough = self.storage.clock.now() - wait
         counts = {
             "fullyLabeledReplicas": sum(wanted <= (pod.metadata.get("labels") or {}).items() for pod in pods),
-            "readyReplicas": sum(ready_since(pod) is not None for pod in pods),
-            "availableReplicas": sum(_available(pod, wait, now) for pod in pods),
+            "readyReplicas": len(since),
+            "availableReplicas": sum(moment <= long_enough for moment in since) if wait else len(since),
         }
         status = {"replicas": len(pods)} | {name: count for name, count in counts.items() if count}
         status["observedGeneration"] = replica_set.metadata["generation"]
@@ -151,16 +155,12 @@ def ready_since(pod: Stored) -> float | None:
     return None
 
 
-def _available(pod: Stored, wait: int, now: float) -> bool:
-    since = ready_since(pod)
-    return since is not None and (not wait or since + wait <= now)
-
-
 def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> float | None:
     """When the next of the pods that are ready will have been so for long enough."""
-    wait = replica_set.object["spec"].get("minReadySeconds", 0)
+    if not (wait := replica_set.object["spec"].get("minReadySeconds", 0)):
+        return None
     moments = [since + wait for pod in pods if (since := ready_since(pod)) is not None]
-    return min((moment for moment in moments if moment > now), default=None) if wait else None
+    return min((moment for moment in moments if moment > now), default=None)
 
 
 def _worth(pod: Stored, now: float) -> tuple:

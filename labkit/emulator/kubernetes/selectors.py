@@ -79,7 +79,7 @@ def object_selector(selector: dict | None) -> Matcher:
     expressions = selector.get("matchExpressions") or []
 
     def matches(labels: dict) -> bool:
-        if any(labels.get(key) != value for key, value in wanted.items()):
+        if not wanted.items() <= labels.items():
             return False
         for expression in expressions:
             key, values = expression["key"], expression.get("values") or []
