@@ -22,6 +22,7 @@ from labkit.emulator.kubernetes.api import ApiServer
 from labkit.emulator.kubernetes.authentication import AUTHENTICATED, User
 from labkit.emulator.kubernetes.authorization import Grant
 from labkit.emulator.kubernetes.node import Node
+from labkit.emulator.kubernetes.tokens import DAY
 from labkit.emulator.process import context
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
 
@@ -180,6 +181,9 @@ class Cluster:
             kubelet_certificate=self._client("kube-apiserver-kubelet-client", "system:masters"),
             address=address,
         )
+        if not self.server.bare:
+            # What EKS gives: a day, and no more.
+            api_server.tokens.longest = DAY
         api_server.authentication.others.append(self._aws_user)
         api_server.authorization.others.append(self._aws_grants)
         listener = await self.server.listen(

@@ -15,6 +15,7 @@ from pathlib import Path
 import boto3
 import botocore.auth
 import httpx
+import jwt
 import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -417,3 +418,12 @@ def test_a_pod_whose_role_has_an_entry_speaks_to_its_own_cluster(lab, home, term
     user = whoami(lab, token)
     assert user["username"].startswith(f"arn:aws:sts::{ACCOUNT}:assumed-role/tokens-reader/")
     lab.remove()
+
+
+@pytest.mark.kubectl
+def test_a_service_accounts_token_lives_a_day_at_most(terminal, home):
+    create = ("kubectl", "--context", CLUSTER, "create", "token", "default", "--duration", "48h")
+    done = terminal(*create, KUBECONFIG=str(Folder(home).kubeconfig))
+    assert done.stderr.strip() == "Warning: requested expiration of 172800 seconds shortened to 86400 seconds"
+    claims = jwt.decode(done.stdout.strip(), options={"verify_signature": False})
+    assert claims["exp"] - claims["iat"] == 86400

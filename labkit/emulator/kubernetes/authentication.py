@@ -80,7 +80,7 @@ def service_account(verified: Verified) -> User:
     """The service account that a verified token speaks for."""
     claims = verified.claims
     inner = claims["kubernetes.io"]
-    extra = {CREDENTIAL_ID: [f"JTI={claims['jti']}"]}
+    extra = {CREDENTIAL_ID: [f"JTI={claims['jti']}"]} if "jti" in claims else {}
     for key in ("node", "pod"):
         if key in inner:
             extra[f"authentication.kubernetes.io/{key}-name"] = [inner[key]["name"]]

@@ -23,9 +23,12 @@ from labkit.emulator.kubernetes.status import (
 )
 from labkit.emulator.kubernetes.storage import Storage, Stored, quoted_list, timestamp
 
-HOUR, YEAR = 3600, 365 * 24 * 3600
+HOUR, DAY, YEAR = 3600, 24 * 3600, 365 * 24 * 3600
 # What the kubelet asks for in every pod: such tokens live a year, so that old clients that never read them again work.
 EXTENDED = HOUR + 7
+LEEWAY = 60  # what clocks may differ by
+LEGACY_ISSUER = "kubernetes/serviceaccount"
+LEGACY = "kubernetes.io/serviceaccount/"
 BINDABLE: dict[str, Kind] = {"Pod": POD, "Secret": SECRET, "Node": NODE}
 
 
@@ -49,6 +52,8 @@ class Tokens:
         if not isinstance(key, rsa.RSAPrivateKey):
             raise TypeError("a service account signing key is an RSA key")
         self.issuer, self.clock, self.identifiers, self.storage = issuer, clock, identifiers, storage
+        # The longest lifetime that is given, in seconds; None: any that is asked for.
+        self.longest: int | None = None
         self._key, self._public = key, key.public_key()
         der = self._public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         self.key_id = _base64(hashlib.sha256(der).digest())
@@ -60,7 +65,7 @@ class Tokens:
         exponent = _base64(numbers.e.to_bytes(3, "big"))
         return {"keys": [{"use": "sig", "kty": "RSA", "kid": self.key_id, "alg": "RS256", "n": modulus, "e": exponent}]}
 
-    def request(self, account: Stored, spec: dict) -> dict:
+    def request(self, account: Stored, spec: dict, warnings: list[str]) -> dict:
         """Answers a TokenRequest's spec: the whole TokenRequest. Raises ``ApiError`` as the API server refuses."""
         audiences = spec.get("audiences") or [self.issuer]
         seconds = spec.get("expirationSeconds", HOUR)
@@ -69,6 +74,9 @@ class Tokens:
             raise _invalid(invalid_value(field, seconds, "may not specify a duration less than 10 minutes"))
         if seconds > 1 << 32:
             raise _invalid(invalid_value(field, seconds, "may not specify a duration larger than 2^32 seconds"))
+        if self.longest and seconds > self.longest:
+            warnings.append(f"requested expiration of {seconds} seconds shortened to {self.longest} seconds")
+            seconds = self.longest
         bound, bound_kind, reference = None, None, spec.get("boundObjectRef")
         if reference:
             bound, bound_kind = self._bound(account, reference)
@@ -102,47 +110,95 @@ class Tokens:
             "status": {"token": token, "expirationTimestamp": timestamp(now + seconds)},
         }
 
+    def legacy(self, account: Stored, secret: Stored) -> str:
+        """The token of a Secret of the type ``kubernetes.io/service-account-token``; it never expires.
+
+        https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets
+        """
+        claims = {
+            "iss": LEGACY_ISSUER,
+            f"{LEGACY}namespace": account.namespace,
+            f"{LEGACY}secret.name": secret.name,
+            f"{LEGACY}service-account.name": account.name,
+            f"{LEGACY}service-account.uid": account.uid,
+            "sub": f"system:serviceaccount:{account.namespace}:{account.name}",
+        }
+        return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self.key_id, "typ": None})
+
     def verify(self, token: str, audiences: list[str] | None = None) -> Verified:
         """Raises ``InvalidToken``: signature, lab time, audience, and whether what it is bound to still exists."""
+        options = {f"verify_{claim}": False for claim in ("aud", "exp", "nbf", "iat")}
         try:
             claims = jwt.decode(
-                token,
-                self._public,
-                algorithms=["RS256"],
-                issuer=self.issuer,
-                options={"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+                token, self._public, algorithms=["RS256"], issuer=[self.issuer, LEGACY_ISSUER], options=options
             )
         except jwt.InvalidTokenError as error:
             raise InvalidToken("invalid bearer token") from error
-        now = self.clock.now()
-        if now > claims["exp"]:
-            raise InvalidToken("[invalid bearer token, service account token has expired]")
-        if now < claims["nbf"] - 1:
-            raise InvalidToken("[invalid bearer token, service account token is not valid yet]")
-        wanted = audiences or [self.issuer]
-        common = [audience for audience in claims["aud"] if audience in wanted]
+        try:
+            return self._verified(claims, token, audiences or [self.issuer])
+        except InvalidToken as invalid:
+            raise InvalidToken(f"[invalid bearer token, {invalid}]") from None
+        except (AttributeError, KeyError, TypeError) as error:
+            # Somebody has the key and makes tokens of another shape.
+            raise InvalidToken("invalid bearer token") from error
+
+    def _verified(self, claims: dict, token: str, wanted: list[str]) -> Verified:
+        if claims["iss"] == LEGACY_ISSUER:
+            claims = self._legacy_claims(claims, token)
+        else:
+            self._check_time(claims)
+        has = claims.get("aud") or [self.issuer]
+        has = [has] if isinstance(has, str) else has
+        common = [audience for audience in has if audience in wanted]
         if not common:
             raise InvalidToken(
-                f"[invalid bearer token, token audiences {quoted_list(claims['aud'])}"
-                f" is invalid for the target audiences {quoted_list(wanted)}]"
+                f"token audiences {quoted_list(has)} is invalid for the target audiences {quoted_list(wanted)}"
             )
         self._require_objects(claims["kubernetes.io"])
         return Verified(claims, common)
+
+    def _check_time(self, claims: dict) -> None:
+        now = self.clock.now()
+        if now + LEEWAY < claims["nbf"]:
+            raise InvalidToken("service account token is not valid yet")
+        if now - LEEWAY > claims["exp"]:
+            raise InvalidToken("service account token has expired")
+
+    def _legacy_claims(self, claims: dict, token: str) -> dict:
+        """The claims of a Secret's token as a newer token has them."""
+        namespace, secret = claims[f"{LEGACY}namespace"], claims[f"{LEGACY}secret.name"]
+        found = self.storage.find(SECRET, namespace, secret)
+        if found is None:
+            raise InvalidToken("Token has been invalidated")
+        if (found.object.get("data") or {}).get("token") != base64.b64encode(token.encode()).decode():
+            raise InvalidToken("Token does not match server's copy")
+        account = {"name": claims[f"{LEGACY}service-account.name"], "uid": claims[f"{LEGACY}service-account.uid"]}
+        inner = {"namespace": namespace, "serviceaccount": account}
+        return claims | {"kubernetes.io": inner}
 
     def _require_objects(self, claim: dict) -> None:
         namespace, account = claim["namespace"], claim["serviceaccount"]
         found = self.storage.find(SERVICE_ACCOUNT, namespace, account["name"])
         if found is None:
-            raise InvalidToken(f'[invalid bearer token, serviceaccounts "{account["name"]}" not found]')
+            raise InvalidToken(f'serviceaccounts "{account["name"]}" not found')
         if found.uid != account["uid"]:
-            raise InvalidToken(
-                f"[invalid bearer token, service account UID ({found.uid}) does not match claim ({account['uid']})]"
-            )
-        for key, kind in (("pod", POD), ("secret", SECRET)):
+            raise InvalidToken(f"service account UID ({found.uid}) does not match claim ({account['uid']})")
+        # The node in a pod's token is where the pod was, and no more.
+        kinds = {"pod": POD, "secret": SECRET} | ({} if "pod" in claim else {"node": NODE})
+        for key, kind in kinds.items():
             if bound := claim.get(key):
-                found = self.storage.find(kind, namespace, bound["name"])
-                if found is None or found.uid != bound["uid"]:
-                    raise InvalidToken("[invalid bearer token, service account token has been invalidated]")
+                found = self.storage.find(kind, namespace if kind.namespaced else "", bound["name"])
+                if found is None or self._is_going(found):
+                    raise InvalidToken("service account token has been invalidated")
+                if found.uid != bound["uid"]:
+                    raise InvalidToken(
+                        f"{key} UID ({found.uid}) does not match service account {key} ref claim ({bound['uid']})"
+                    )
+
+    def _is_going(self, stored: Stored) -> bool:
+        """Whether the object should be gone by now, and only waits for its finalizers or its node."""
+        deadline = stored.metadata.get("deletionTimestamp")
+        return bool(deadline) and deadline < timestamp(self.clock.now() - LEEWAY)
 
     def _bound(self, account: Stored, reference: dict) -> tuple[Stored, Kind]:
         kind = BINDABLE.get(reference.get("kind", ""))

@@ -1,8 +1,11 @@
 """Tokens and who may do what with them."""
 
+import base64
+
 import httpx
 import jwt
 import pytest
+from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from labkit.emulator.clock import Clock
 from tests.emulator.kubernetes.conftest import ISSUER, pod
@@ -17,6 +20,14 @@ def token_of(admin: httpx.Client, namespace: str, account: str = "default", **sp
     answer = token_request(admin, namespace, account, **spec)
     assert answer.status_code == 201, answer.text
     return answer.json()["status"]["token"]
+
+
+def review(admin: httpx.Client, token: str, *audiences: str) -> dict:
+    """What the API server says of the token."""
+    spec = {"token": token, "audiences": list(audiences)}
+    answer = admin.post("/apis/authentication.k8s.io/v1/tokenreviews", json={"spec": spec})
+    assert answer.status_code == 201, answer.text
+    return answer.json()["status"]
 
 
 def bind_pod(name: str) -> dict:
@@ -62,9 +73,10 @@ def test_no_token_for_a_missing_account(admin: httpx.Client, namespace: str):
 
 def test_a_token_says_who_its_bearer_is(admin: httpx.Client, namespace: str, cluster):
     with cluster.http(token=token_of(admin, namespace)) as bearer:
-        review = bearer.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json={})
-    assert review.json()["status"]["userInfo"]["username"] == f"system:serviceaccount:{namespace}:default"
-    assert f"system:serviceaccounts:{namespace}" in review.json()["status"]["userInfo"]["groups"]
+        answer = bearer.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json={})
+    user = answer.json()["status"]["userInfo"]
+    assert user["username"] == f"system:serviceaccount:{namespace}:default"
+    assert f"system:serviceaccounts:{namespace}" in user["groups"]
 
 
 def test_a_token_for_sts_is_none_for_the_api(admin: httpx.Client, namespace: str, cluster):
@@ -89,11 +101,22 @@ def test_a_token_of_another_key_is_unauthorized(admin: httpx.Client, namespace: 
 
 def test_a_token_expires_by_lab_time(admin: httpx.Client, namespace: str, cluster, lab_time: Clock):
     token = token_of(admin, namespace, expirationSeconds=600)
-    lab_time.advance(minutes=9)
     with cluster.http(token=token) as bearer:
+        # Clocks may differ by a minute.
+        lab_time.advance(seconds=655)
         assert bearer.get("/api").status_code == 200
-        lab_time.advance(minutes=2)
+        lab_time.advance(seconds=10)
         assert bearer.get("/api").status_code == 401
+        assert review(admin, token)["error"] == "[invalid bearer token, service account token has expired]"
+
+
+def test_a_token_is_not_good_before_it_was_issued(admin: httpx.Client, namespace: str, cluster, lab_time: Clock):
+    lab_time.advance(hours=1)
+    token = token_of(admin, namespace)
+    lab_time.reset()
+    with cluster.http(token=token) as bearer:
+        assert bearer.get("/api").status_code == 401
+    assert review(admin, token)["error"] == "[invalid bearer token, service account token is not valid yet]"
 
 
 def test_a_token_dies_with_its_pod(admin: httpx.Client, namespace: str, cluster):
@@ -105,9 +128,7 @@ def test_a_token_dies_with_its_pod(admin: httpx.Client, namespace: str, cluster)
         assert bearer.get("/api").status_code == 200
         admin.delete(f"/api/v1/namespaces/{namespace}/pods/p")
         assert bearer.get("/api").status_code == 401
-    review = {"spec": {"token": token}}
-    answer = admin.post("/apis/authentication.k8s.io/v1/tokenreviews", json=review).json()
-    assert answer["status"]["error"] == "[invalid bearer token, service account token has been invalidated]"
+    assert review(admin, token)["error"] == "[invalid bearer token, service account token has been invalidated]"
 
 
 def test_a_pods_token_is_not_another_accounts(admin: httpx.Client, namespace: str):
@@ -178,3 +199,174 @@ def test_impersonation_is_for_those_who_may(admin: httpx.Client, namespace: str,
     with cluster.http(token=token_of(admin, namespace)) as bearer:
         answer = bearer.get("/api/v1/nodes", headers={"Impersonate-User": "admin"})
     assert 'cannot impersonate resource "users"' in answer.json()["message"]
+
+
+CORE = "/api/v1/namespaces/{}"
+BOUND = {
+    "Pod": ("pods", pod("it")),
+    "Secret": ("secrets", {"metadata": {"name": "it"}}),
+    "Node": ("nodes", {"metadata": {"name": "it"}}),
+}
+
+
+@pytest.mark.parametrize("kind", BOUND)
+def test_a_token_dies_with_what_it_is_bound_to(admin: httpx.Client, namespace: str, kind: str):
+    resource, document = BOUND[kind]
+    path = f"/api/v1/{resource}" if kind == "Node" else f"{CORE.format(namespace)}/{resource}"
+    first = admin.post(path, json=document).json()["metadata"]["uid"]
+    reference = {"kind": kind, "apiVersion": "v1", "name": "it", "uid": first}
+    token = token_of(admin, namespace, boundObjectRef=reference)
+    assert review(admin, token)["authenticated"]
+    admin.delete(f"{path}/it")
+    assert review(admin, token)["error"] == "[invalid bearer token, service account token has been invalidated]"
+    second = admin.post(path, json=document).json()["metadata"]["uid"]
+    name = kind.lower()
+    assert review(admin, token) == {
+        "user": {},
+        "error": f"[invalid bearer token, {name} UID ({second}) does not match service account {name} ref claim"
+        f" ({first})]",
+    }
+    refused = token_request(admin, namespace, boundObjectRef=reference)
+    assert refused.status_code == 409
+    assert f"the UID in the bound object reference ({first}) does not match the UID in record" in refused.text
+    admin.delete(f"{path}/it")
+
+
+def test_a_terminating_pods_token_is_good_until_the_pod_should_be_gone(
+    admin: httpx.Client, namespace: str, node: str, lab_time: Clock
+):
+    admin.post(f"{CORE.format(namespace)}/pods", json=pod("p", nodeName=node))
+    token = token_of(admin, namespace, boundObjectRef=bind_pod("p"))
+    admin.delete(f"{CORE.format(namespace)}/pods/p", params={"gracePeriodSeconds": 30})
+    lab_time.advance(seconds=80)
+    assert review(admin, token)["authenticated"]
+    lab_time.advance(seconds=20)
+    assert review(admin, token)["error"] == "[invalid bearer token, service account token has been invalidated]"
+    admin.delete(f"{CORE.format(namespace)}/pods/p", params={"gracePeriodSeconds": 0})
+
+
+@pytest.mark.parametrize(
+    ("has", "asked", "common"),
+    [
+        ([], [], [ISSUER]),
+        ([], [ISSUER, "vault"], [ISSUER]),
+        (["vault"], ["vault"], ["vault"]),
+        (["vault", "sts.amazonaws.com"], ["sts.amazonaws.com", "other"], ["sts.amazonaws.com"]),
+        (["vault"], [], None),
+        ([ISSUER], ["vault"], None),
+    ],
+)
+def test_a_review_is_for_audiences(admin: httpx.Client, namespace: str, has, asked, common):
+    status = review(admin, token_of(admin, namespace, audiences=has), *asked)
+    if common:
+        assert (status["authenticated"], status["audiences"]) == (True, common)
+        return
+    of, wanted = (" ".join(f'"{each}"' for each in each_list or [ISSUER]) for each_list in (has, asked))
+    why = f"token audiences [{of}] is invalid for the target audiences [{wanted}]"
+    assert status == {"user": {}, "error": f"[invalid bearer token, {why}]"}
+
+
+def test_a_review_of_a_pods_token_names_the_pod_and_its_node(admin: httpx.Client, namespace: str, node: str):
+    made = admin.post(f"{CORE.format(namespace)}/pods", json=pod("p", nodeName=node)).json()["metadata"]["uid"]
+    extra = review(admin, token_of(admin, namespace, boundObjectRef=bind_pod("p")))["user"]["extra"]
+    prefix = "authentication.kubernetes.io"
+    assert extra[f"{prefix}/pod-name"] == ["p"]
+    assert extra[f"{prefix}/pod-uid"] == [made]
+    assert extra[f"{prefix}/node-name"] == [node]
+    assert extra[f"{prefix}/credential-id"][0].startswith("JTI=")
+    admin.delete(f"{CORE.format(namespace)}/pods/p", params={"gracePeriodSeconds": 0})
+
+
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ({"iss": "https://oidc.eks.us-east-1.amazonaws.com/id/OTHER"}, "invalid bearer token"),
+        ({"exp": 1}, "[invalid bearer token, service account token has expired]"),
+        ({"kubernetes.io": None}, "invalid bearer token"),
+        (
+            {"aud": "vault"},
+            f'[invalid bearer token, token audiences ["vault"] is invalid for the target audiences ["{ISSUER}"]]',
+        ),
+        ({"nbf": "soon"}, "invalid bearer token"),
+    ],
+)
+def test_claims_that_the_key_alone_does_not_make_good(
+    admin: httpx.Client, namespace: str, signing_key, claims, message
+):
+    good = token_of(admin, namespace)
+    changed = jwt.decode(good, options={"verify_signature": False}) | claims
+    changed = {name: value for name, value in changed.items() if value is not None}
+    header = {"kid": jwt.get_unverified_header(good)["kid"]}
+    token = jwt.encode(changed, signing_key, algorithm="RS256", headers=header)
+    assert review(admin, token) == {"user": {}, "error": message}
+
+
+@pytest.mark.kubectl
+def test_kubectl_creates_tokens(cluster, admin: httpx.Client, namespace: str):
+    uid = admin.post(f"{CORE.format(namespace)}/pods", json=pod("p")).json()["metadata"]["uid"]
+    create = ("create", "token", "default", "-n", namespace)
+    bound = ("--bound-object-kind", "Pod", "--bound-object-name", "p")
+    token = cluster.kubectl(*create, "--duration", "20m", "--audience", "a", "--audience", "b", *bound).stdout.strip()
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert claims["aud"] == ["a", "b"]
+    assert claims["exp"] - claims["iat"] == 1200
+    assert claims["kubernetes.io"]["pod"] == {"name": "p", "uid": uid}
+    assert cluster.kubectl(*create, *bound, "--bound-object-uid", uid).stdout
+    refused = cluster.kubectl(*create, *bound, "--bound-object-uid", "other", code=1)
+    assert "the UID in the bound object reference (other) does not match the UID in record" in refused.stderr
+    short = cluster.kubectl(*create, "--duration", "5m", code=1)
+    assert "may not specify a duration less than 10 minutes" in short.stderr
+
+
+# Secrets that hold a token.
+
+TYPE = "kubernetes.io/service-account-token"
+
+
+def token_secret(admin: httpx.Client, namespace: str, name: str, account: str) -> httpx.Response:
+    annotations = {"kubernetes.io/service-account.name": account}
+    document = {"metadata": {"name": name, "annotations": annotations}, "type": TYPE}
+    return admin.post(f"{CORE.format(namespace)}/secrets", json=document)
+
+
+def filled(admin: httpx.Client, namespace: str, name: str) -> dict | None:
+    """The secret when the controller was there; None when it took the secret away."""
+    path = f"{CORE.format(namespace)}/secrets"
+    for attempt in Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.02), reraise=True):
+        with attempt:
+            found = admin.get(f"{path}/{name}")
+            assert found.status_code == 404 or "token" in found.json().get("data", {})
+    return None if found.status_code == 404 else found.json()
+
+
+def test_a_secret_is_filled_with_a_token(admin: httpx.Client, namespace: str, cluster, lab_time: Clock):
+    account = f"{CORE.format(namespace)}/serviceaccounts"
+    uid = admin.post(account, json={"metadata": {"name": "app"}}).json()["metadata"]["uid"]
+    assert token_secret(admin, namespace, "t", "app").status_code == 201
+    secret = filled(admin, namespace, "t")
+    assert secret["metadata"]["annotations"]["kubernetes.io/service-account.uid"] == uid
+    data = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
+    assert data["namespace"] == namespace
+    assert data["ca.crt"].startswith("-----BEGIN CERTIFICATE-----")
+    lab_time.advance(days=900)
+    with cluster.http(token=data["token"]) as bearer:
+        answer = bearer.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json={})
+    assert answer.json()["status"]["userInfo"] == {
+        "username": f"system:serviceaccount:{namespace}:app",
+        "uid": uid,
+        "groups": ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"],
+    }
+    admin.delete(f"{CORE.format(namespace)}/secrets/t")
+    assert review(admin, data["token"])["error"] == "[invalid bearer token, Token has been invalidated]"
+
+
+def test_a_secrets_token_goes_with_its_account(admin: httpx.Client, namespace: str):
+    admin.post(f"{CORE.format(namespace)}/serviceaccounts", json={"metadata": {"name": "app"}})
+    token_secret(admin, namespace, "t", "app")
+    assert filled(admin, namespace, "t")
+    admin.delete(f"{CORE.format(namespace)}/serviceaccounts/app")
+    for attempt in Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.02), reraise=True):
+        with attempt:
+            assert admin.get(f"{CORE.format(namespace)}/secrets/t").status_code == 404
+    token_secret(admin, namespace, "for-nobody", "nobody")
+    assert filled(admin, namespace, "for-nobody") is None
