@@ -1,0 +1,104 @@
+"""What people do at work: annotate the service account, then restart the Deployment."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.kubectl
+
+LABKIT = Path(sys.executable).with_name("labkit")
+ACCOUNT = "123456789012"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/deployed"
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """A shell in which `eval "$(labkit env)"` was run, in a lab of its own."""
+    environment = {**os.environ, "LABKIT_HOME": str(tmp_path_factory.mktemp("deployment") / ".lab")}
+
+    def run(*commands: str, code: int = 0) -> str:
+        script = "\n".join((f'eval "$({LABKIT} env)"', "set -e", *commands))
+        done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == code, done.stdout + done.stderr
+        return (done.stdout if code == 0 else done.stderr).strip()
+
+    subprocess.run([LABKIT, "up"], env=environment, check=True, capture_output=True, timeout=60)
+    yield run
+    subprocess.run([LABKIT, "down"], env=environment, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def role(terminal: Callable[..., str]) -> str:
+    """A role for the service account `deployed` of the namespace `default`."""
+    issuer = terminal("aws eks describe-cluster --name blue --query cluster.identity.oidc.issuer --output text")
+    provider = issuer.removeprefix("https://")
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Federated": f"arn:aws:iam::{ACCOUNT}:oidc-provider/{provider}"},
+                "Action": "sts:AssumeRoleWithWebIdentity",
+                "Condition": {
+                    "StringEquals": {
+                        f"{provider}:sub": "system:serviceaccount:default:deployed",
+                        f"{provider}:aud": "sts.amazonaws.com",
+                    }
+                },
+            }
+        ],
+    }
+    terminal(
+        f"aws iam create-open-id-connect-provider --url {issuer} --client-id-list sts.amazonaws.com >&2",
+        f"aws iam create-role --role-name deployed --assume-role-policy-document '{json.dumps(trust)}' >&2",
+    )
+    return ROLE
+
+
+def test_annotate_the_account_and_restart_the_deployment(terminal: Callable[..., str], role: str):
+    identity = "aws sts get-caller-identity --query Arn --output text"
+    terminal(
+        "kubectl create serviceaccount deployed",
+        "kubectl create deployment app --image=amazon/aws-cli -- sleep infinity",
+        "kubectl set serviceaccount deployment app deployed",
+        "kubectl rollout status deployment/app --timeout=60s",
+    )
+    before = terminal(f"kubectl exec deployment/app -- {identity}")
+    assert before.startswith(f"arn:aws:sts::{ACCOUNT}:assumed-role/")
+    assert "/deployed/" not in before, "without an annotation it has the node's role"
+    terminal("kubectl exec deployment/app -- printenv AWS_ROLE_ARN", code=1)
+
+    shown = terminal(
+        f"kubectl annotate serviceaccount deployed eks.amazonaws.com/role-arn={role} >&2",
+        "kubectl rollout restart deployment/app",
+        "kubectl rollout status deployment/app --timeout=60s",
+    )
+    assert shown.splitlines()[0] == "deployment.apps/app restarted"
+    assert shown.splitlines()[-1] == 'deployment "app" successfully rolled out'
+    # The old pod may take its time to end; `exec deployment/app` might still choose it.
+    terminal("kubectl wait --for=jsonpath={.status.replicas}=1 deployment/app --timeout=60s")
+    newest = terminal("kubectl get pods -l app=app --sort-by=.metadata.creationTimestamp -o name").splitlines()[-1]
+    assert terminal(f"kubectl exec {newest} -- printenv AWS_ROLE_ARN") == role
+    after = terminal(f"kubectl exec {newest} -- {identity}")
+    assert after.startswith(f"arn:aws:sts::{ACCOUNT}:assumed-role/deployed/")
+    assert "Scaled down replica set app-" in terminal("kubectl describe deployment app")
+    terminal("kubectl logs deployment/app")
+
+
+def test_a_deployment_whose_account_is_missing_says_so_and_comes_later(terminal: Callable[..., str]):
+    terminal(
+        "kubectl create deployment late --image=amazon/aws-cli -- sleep infinity",
+        "kubectl rollout status deployment/late --timeout=60s",
+        "kubectl set serviceaccount deployment late later",
+        "kubectl wait --for=condition=ReplicaFailure deployment/late --timeout=60s",
+    )
+    failed = terminal("kubectl get events --field-selector reason=FailedCreate -o jsonpath={.items[*].message}")
+    assert 'error looking up service account default/later: serviceaccount "later" not found' in failed
+    terminal("kubectl create serviceaccount later", "kubectl rollout status deployment/late --timeout=60s")
+    terminal("kubectl delete deployment late app --ignore-not-found --cascade=foreground --timeout=60s")
+    assert terminal("kubectl get pods -o name") == ""
