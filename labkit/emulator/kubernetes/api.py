@@ -12,14 +12,13 @@ from typing import Any
 from labkit.emulator.certificates import Authority, Certificate
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.kubernetes import discovery, node_authorization, roles, writes
+from labkit.emulator.kubernetes import discovery, first_objects, node_authorization, writes
 from labkit.emulator.kubernetes.admission import Admission
 from labkit.emulator.kubernetes.authentication import Authentication, User
 from labkit.emulator.kubernetes.authorization import Authorization
-from labkit.emulator.kubernetes.controllers import NAMESPACES, Controllers
+from labkit.emulator.kubernetes.controllers import Controllers
 from labkit.emulator.kubernetes.impersonation import impersonated
 from labkit.emulator.kubernetes.kinds import (
-    BY_NAME,
     BY_RESOURCE,
     NAMESPACE,
     POD,
@@ -85,20 +84,7 @@ class ApiServer:
         self.reviews = Reviews(self.authentication, self.authorization)
         self.controllers = Controllers(self.resources, authority.certificate_pem, _soon)
         TokenSecrets(self.storage, self.tokens, authority.certificate_pem, _soon)
-        for namespace in NAMESPACES:
-            labels = {"kubernetes.io/metadata.name": namespace}
-            self.storage.create(
-                NAMESPACE,
-                {
-                    "metadata": {"name": namespace, "labels": labels},
-                    "spec": {"finalizers": ["kubernetes"]},
-                    "status": {"phase": "Active"},
-                },
-            )
-        for role in roles.CLUSTER_ROLES:
-            self.storage.create(BY_NAME["ClusterRole"], roles.cluster_role(role))
-        for role in roles.CLUSTER_BINDINGS:
-            self.storage.create(BY_NAME["ClusterRoleBinding"], roles.cluster_binding(role))
+        first_objects.create(self.storage, address)
 
     def discovery_document(self) -> dict:
         """What this server gives at `/.well-known/openid-configuration`."""
@@ -201,6 +187,8 @@ class ApiServer:
     async def _verb(self, kind: Kind, request: Request) -> Response:
         if request.method == "GET":
             request.media_type()
+        if request.verb not in kind.verbs:
+            raise method_not_allowed()
         match request.verb:
             case "get" if request.method in ("GET", "HEAD"):
                 return self.resources.get(kind, request)
@@ -216,7 +204,7 @@ class ApiServer:
                 return await self.resources.patch(kind, request)
             case "delete":
                 return await self.resources.delete(kind, request)
-            case "deletecollection" if "deletecollection" in kind.verbs:
+            case "deletecollection":
                 return await self.resources.delete_collection(kind, request)
         raise method_not_allowed()
 

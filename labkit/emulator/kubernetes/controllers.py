@@ -17,8 +17,6 @@ from labkit.emulator.kubernetes.replicasets import ReplicaSets
 from labkit.emulator.kubernetes.resources import Resources
 from labkit.emulator.kubernetes.storage import Change, Stored
 
-NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
-
 
 class Controllers:
     """Works on every change of the storage. ``later(f)`` has to call ``f`` soon, and never at once."""

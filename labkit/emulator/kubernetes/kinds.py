@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 ALL = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 NO_COLLECTION = ("create", "delete", "get", "list", "patch", "update", "watch")
+READ = ("get", "list", "watch")
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,18 @@ KINDS = (
         short_names=("sa",),
         echo=True,
         storage_hash="pbx9ZvyFpBE=",
+    ),
+    # The API server's own can be read. None can be made: pods are processes of one machine, and no network is routed.
+    Kind(
+        "",
+        "Service",
+        "services",
+        "core.Service",
+        short_names=("svc",),
+        categories=("all",),
+        verbs=READ,
+        has_status=True,
+        storage_hash="0/CO1lhkEBI=",
     ),
     Kind(
         APPS,

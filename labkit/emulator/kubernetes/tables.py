@@ -185,6 +185,12 @@ def _node(node: dict, now: float) -> list:
     ]
 
 
+def _service(service: dict, now: float) -> list:
+    spec = service["spec"]
+    ports = ",".join(f"{port['port']}/{port['protocol']}" for port in spec["ports"])
+    return [service["metadata"]["name"], spec["type"], spec["clusterIP"], "<none>", ports, _age(service, now), "<none>"]
+
+
 def _event(event: dict, now: float) -> list:
     involved, source = event.get("involvedObject") or {}, event.get("source") or {}
     first = event.get("firstTimestamp") or event.get("eventTime")
@@ -336,6 +342,18 @@ _COLUMNS: dict[str, tuple[list[tuple], Row]] = {
             ("Name", NAME, 1),
         ],
         _event,
+    ),
+    "Service": (
+        [
+            *_NAME,
+            ("Type", "How the service is reached."),
+            ("Cluster-IP", "Where it is reached inside the cluster."),
+            ("External-IP", "Where it is reached from outside."),
+            ("Port(s)", "Its ports."),
+            *_AGE,
+            ("Selector", "Which pods answer.", 1),
+        ],
+        _service,
     ),
     "Role": (
         [*_NAME, ("Created At", AGE)],
