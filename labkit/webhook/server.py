@@ -78,10 +78,7 @@ class WebhookServer:
         if wrong := malformed(asked):
             return refusal(asked, wrong), f"refused: {wrong}"
         await self.accounts.appear(*account_of(asked), self.grace)
-        try:
-            answer = review(asked, self.accounts, region=self.region, prefix=self.prefix, mount_path=self.mount_path)
-        except RecursionError:
-            return refusal(asked, wrong := "the pod is nested too deep"), f"refused: {wrong}"
+        answer = review(asked, self.accounts, region=self.region, prefix=self.prefix, mount_path=self.mount_path)
         return answer, _line(asked, answer["response"])
 
 
