@@ -14,6 +14,7 @@ from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
 from labkit.emulator.kubernetes import discovery, first_objects, node_authorization, writes
 from labkit.emulator.kubernetes.admission import Admission
+from labkit.emulator.kubernetes.aggregation import Aggregation
 from labkit.emulator.kubernetes.authentication import Authentication, User
 from labkit.emulator.kubernetes.authorization import Authorization
 from labkit.emulator.kubernetes.controllers import Controllers
@@ -84,6 +85,7 @@ class ApiServer:
         self.reviews = Reviews(self.authentication, self.authorization)
         self.controllers = Controllers(self.resources, authority.certificate_pem, _soon)
         TokenSecrets(self.storage, self.tokens, authority.certificate_pem, _soon)
+        Aggregation(self.storage, _soon)
         first_objects.create(self.storage, address)
 
     def discovery_document(self) -> dict:

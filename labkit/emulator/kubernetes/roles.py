@@ -50,9 +50,12 @@ CLUSTER_ROLES: dict[str, list[dict]] = {
         {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
         {"verbs": ["*"], "nonResourceURLs": ["*"]},
     ],
-    "admin": ADMIN + EDIT + VIEW,
+    "admin": EDIT + VIEW + ADMIN,
     "edit": EDIT + VIEW,
     "view": VIEW,
+    "system:aggregate-to-admin": ADMIN,
+    "system:aggregate-to-edit": EDIT,
+    "system:aggregate-to-view": VIEW,
     "system:basic-user": [
         _rule(["create"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], AUTHORIZATION),
         _rule(["create"], ["selfsubjectreviews"], AUTHENTICATION),
@@ -82,6 +85,15 @@ CLUSTER_ROLES: dict[str, list[dict]] = {
     ],
 }
 
+# role: the one of admin, edit and view that gathers its rules, as it does of any role that is labelled so.
+GATHERED = {
+    "edit": "admin",
+    "view": "edit",
+    "system:aggregate-to-admin": "admin",
+    "system:aggregate-to-edit": "edit",
+    "system:aggregate-to-view": "view",
+}
+
 # role: the groups and users that have it in the whole cluster. What nodes may is the Node authorizer's to say.
 CLUSTER_BINDINGS: dict[str, list[tuple[str, str]]] = {
     "cluster-admin": [("Group", "system:masters")],
@@ -95,7 +107,15 @@ CLUSTER_BINDINGS: dict[str, list[tuple[str, str]]] = {
 
 
 def cluster_role(name: str) -> dict:
-    return {"metadata": {"name": name, "labels": LABELS}, "rules": CLUSTER_ROLES[name]}
+    labels = LABELS | (_gathered(GATHERED[name]) if name in GATHERED else {})
+    role = {"metadata": {"name": name, "labels": labels}, "rules": CLUSTER_ROLES[name]}
+    if name in GATHERED.values():
+        role["aggregationRule"] = {"clusterRoleSelectors": [{"matchLabels": _gathered(name)}]}
+    return role
+
+
+def _gathered(by: str) -> dict:
+    return {f"rbac.authorization.k8s.io/aggregate-to-{by}": "true"}
 
 
 def cluster_binding(name: str) -> dict:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from tests.emulator.kubernetes.conftest import Cluster, pod
 
@@ -199,6 +200,37 @@ def test_a_binding_of_no_role_is_the_administrators_alone(app, admin, namespace,
     assert answer.status_code == 404
     assert answer.json()["message"] == 'roles.rbac.authorization.k8s.io "none" not found'
     assert admin.post(path, json=binding("none")).status_code == 201
+
+
+def test_a_role_that_gathers_others_rules(app: httpx.Client, admin: httpx.Client, namespace: str):
+    subject = {"kind": "ServiceAccount", "name": "app", "namespace": namespace}
+    view = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
+    metadata = {"name": f"{namespace}-viewer"}
+    admin.post(f"{RBAC}/clusterrolebindings", json={"metadata": metadata, "subjects": [subject], "roleRef": view})
+    before = admin.get(f"{RBAC}/clusterroles/view").json()["rules"]
+    assert app.get("/api/v1/nodes").status_code == 403
+    metadata = {"name": f"{namespace}-nodes", "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}}
+    added = rule(READ, "nodes")
+    admin.post(f"{RBAC}/clusterroles", json={"metadata": metadata, "rules": [added]})
+    for attempt in Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.02), reraise=True):
+        with attempt:
+            # What view has, edit has, and what edit has, admin has.
+            for gathering in ("view", "edit", "admin"):
+                assert added in admin.get(f"{RBAC}/clusterroles/{gathering}").json()["rules"]
+    assert app.get("/api/v1/nodes").status_code == 200
+    admin.delete(f"{RBAC}/clusterroles/{namespace}-nodes")
+    for attempt in Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.02), reraise=True):
+        with attempt:
+            assert admin.get(f"{RBAC}/clusterroles/view").json()["rules"] == before
+    admin.delete(f"{RBAC}/clusterrolebindings/{namespace}-viewer")
+
+
+def test_only_who_may_everything_makes_a_role_that_gathers(app: httpx.Client, namespace: str, give):
+    give(rule(["create"], "clusterroles", group="rbac.authorization.k8s.io"), everywhere=True)
+    gathers = {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}
+    answer = app.post(f"{RBAC}/clusterroles", json=role(f"{namespace}-g", [], aggregationRule=gathers))
+    assert answer.status_code == 403
+    assert "must have cluster-admin privileges to use an aggregationRule" in answer.json()["message"]
 
 
 # Acting as somebody else.
