@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import shutil
 import signal
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +46,13 @@ class Run:
     ending: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
+    async def end_within(self, seconds: float) -> None:
+        """Return when the program has ended; it is killed when the time is over."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.ended.wait(), seconds)
+        self.process.kill()
+        await self.ended.wait()
+
 
 class ContainerLife:
     """One container. `run` is what runs of it now; `started` is set when it has run, and was found to have started."""
@@ -76,7 +82,7 @@ class ContainerLife:
         program = run.sandbox.program(command[0], env["PATH"])
         return await run.sandbox.run([program, *command[1:]], env, run.cwd, streams)
 
-    async def end(self, grace: float, turn: Awaitable | None = None) -> None:
+    async def end(self, grace: float, turn: asyncio.Future | None = None) -> None:
         """Let it end in so many seconds, in its `turn`, and run no more. Without grace it is killed."""
         self._stop.set()
         await self._terminate(grace, f"Stopping container {self.status.name}", turn)
@@ -88,7 +94,7 @@ class ContainerLife:
     async def _keep(self) -> bool:
         status, now = self.status, self._ground.clock.now
         policy = "Always" if status.sidecar else self._pod.policy
-        backoff = 0.0
+        backoff, failures = 0.0, 0
         while not self._stop.is_set():
             begun = now()
             try:
@@ -97,12 +103,14 @@ class ContainerLife:
                 backoff = min(max(backoff * 2, FIRST_BACKOFF), LONGEST_BACKOFF)
                 await self._wait_for_image(error, backoff)
                 continue
-            except ConfigError as error:
-                await self._wait_for("CreateContainerConfigError", error)
+            except (ConfigError, MountRefused, SandboxError, OSError, httpx.HTTPError) as error:
+                failures += 1
+                reason = "CreateContainerConfigError" if isinstance(error, ConfigError) else "CreateContainerError"
+                if worth_saying(failures):
+                    self._say("Failed", f"Error: {said(error)}", warning=True)
+                await self._wait(reason, said(error), MISSING_RETRY)
                 continue
-            except (MountRefused, SandboxError, OSError, httpx.HTTPError) as error:
-                await self._wait_for("CreateContainerError", error)
-                continue
+            failures = 0
             enough = policy == "OnFailure" or (policy == "Always" and status.init and not status.sidecar)
             if self._stop.is_set() or policy == "Never" or (enough and code == 0):
                 break
@@ -240,12 +248,13 @@ class ContainerLife:
 
     # Its end
 
-    async def _terminate(self, grace: float, why: str, turn: Awaitable | None = None) -> None:
+    async def _terminate(self, grace: float, why: str, turn: asyncio.Future | None = None) -> None:
         """preStop, SIGTERM, and SIGKILL when the time is over. Returns when the program has ended."""
         run = self.run
-        if run is None or run.ending:
-            if run:
-                await run.ended.wait()
+        if run is None:
+            return
+        if run.ending:  # and now in less time, perhaps
+            await run.end_within(grace)
             return
         run.ending = True
         self._say("Killing", why)
@@ -254,16 +263,11 @@ class ContainerLife:
         if hook and grace:
             await self._hook(hook, "FailedPreStopHook", "PreStopHook failed", grace, run)
         if turn and grace:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(turn, max(until - asyncio.get_running_loop().time(), 0))
+            await asyncio.wait({turn}, timeout=max(until - asyncio.get_running_loop().time(), 0))
         if grace:
             name = (self.status.spec.get("lifecycle") or {}).get("stopSignal", "SIGTERM")
             run.process.signal(getattr(signal, name, signal.SIGTERM))
-            left = max(until - asyncio.get_running_loop().time(), LEAST_GRACE)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(run.ended.wait(), left)
-        run.process.kill()
-        await run.ended.wait()
+        await run.end_within(max(until - asyncio.get_running_loop().time(), LEAST_GRACE) if grace else 0)
 
     async def _hook(self, hook: dict, reason: str, message: str, seconds: float | None, run: Run | None = None) -> bool:
         """Run a hook, for as long as the container runs. Returns whether it was a success; says so where not."""
@@ -290,40 +294,28 @@ class ContainerLife:
         image, message = self.status.spec["image"], str(error)
         if error.reason != "ErrImagePull":
             self._say(*error.event, warning=True)
-            await self._wait_for(error.reason, error, said_as=error.reason, seconds=backoff)
+            self._say("Failed", f"Error: {error.reason}", warning=True)
+            await self._wait(error.reason, message, backoff)
             return
         self._say("Pulling", f'Pulling image "{image}"')
         self._say("Failed", f'Failed to pull image "{image}": {message}', warning=True)
         self._say("Failed", "Error: ErrImagePull", warning=True)
-        self.status.waits("ErrImagePull", message)
-        self._pod.changed()
-        await self._pause(min(backoff / 10, 2.0))
+        await self._wait("ErrImagePull", message, min(backoff / 10, 2.0))
         self._say("BackOff", f'Back-off pulling image "{image}"')
         self._say("Failed", "Error: ImagePullBackOff", warning=True)
-        self.status.waits("ImagePullBackOff", f'Back-off pulling image "{image}": ErrImagePull: {message}')
-        self._pod.changed()
-        await self._pause(backoff)
-
-    async def _wait_for(
-        self, reason: str, error: Exception, *, said_as: str = "", seconds: float = MISSING_RETRY
-    ) -> None:
-        self._say("Failed", f"Error: {said_as or said(error)}", warning=True)
-        self.status.waits(reason, said(error))
-        self._pod.changed()
-        await self._pause(seconds)
+        await self._wait("ImagePullBackOff", f'Back-off pulling image "{image}": ErrImagePull: {message}', backoff)
 
     async def _back_off(self, seconds: float) -> None:
         metadata, name = self._pod.pod["metadata"], self.status.name
         pod = f"{metadata['name']}_{metadata['namespace']}({metadata['uid']})"
         self._say("BackOff", f"Back-off restarting failed container {name} in pod {pod}", warning=True)
-        self.status.waits(
-            "CrashLoopBackOff", f"back-off {_duration(seconds)} restarting failed container={name} pod={pod}"
-        )
-        self._pod.changed()
-        await self._pause(seconds)
+        message = f"back-off {_duration(seconds)} restarting failed container={name} pod={pod}"
+        await self._wait("CrashLoopBackOff", message, seconds)
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait for so much lab time, or until the container is to run no more."""
+    async def _wait(self, reason: str, message: str, seconds: float) -> None:
+        """Be in the state Waiting for so much lab time, or until the container is to run no more."""
+        self.status.waits(reason, message)
+        self._pod.changed()
         now = self._ground.clock.now
         until = now() + seconds
         while not self._stop.is_set() and 0 < (left := until - now()) <= seconds + TICK:
@@ -331,12 +323,13 @@ class ContainerLife:
                 await asyncio.wait_for(self._stop.wait(), min(left, TICK))
 
     def _say(self, reason: str, message: str, *, warning: bool = False) -> None:
-        field_path = (
-            f"spec.initContainers{{{self.status.name}}}"
-            if self.status.init
-            else f"spec.containers{{{self.status.name}}}"
-        )
-        self._ground.events.add(self._pod.pod, reason, message, field=field_path, warning=warning)
+        which = f"spec.{'initContainers' if self.status.init else 'containers'}{{{self.status.name}}}"
+        self._ground.events.add(self._pod.pod, reason, message, field=which, warning=warning)
+
+
+def worth_saying(failures: int) -> bool:
+    """Whether another failure of the same kind is told of: less and less often."""
+    return failures & (failures - 1) == 0
 
 
 def _duration(seconds: float) -> str:

@@ -12,7 +12,9 @@ import platform
 import shutil
 import socket
 import sys
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -23,7 +25,7 @@ from labkit.emulator.certificates import Certificate
 from labkit.emulator.clock import Clock
 from labkit.emulator.kubernetes.container_life import LEAST_GRACE, TICK
 from labkit.emulator.kubernetes.kubelet import Kubelet
-from labkit.emulator.kubernetes.node_client import Events, NodeClient, rfc3339
+from labkit.emulator.kubernetes.node_client import Events, NodeClient, rfc3339, said
 from labkit.emulator.kubernetes.pod_life import Ground, PodLife
 from labkit.emulator.kubernetes.pod_status import ADDRESS
 from labkit.emulator.kubernetes.processes import TOOLS_PATH, Reaper, permitted
@@ -32,6 +34,7 @@ from labkit.emulator.listener import Listener
 log = logging.getLogger(__name__)
 
 VERSION = "v1.36.0"
+LEASE, HEARTBEAT = 40, 300  # seconds
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Node:
         self.name = name
         self.mounts = mounts
         self._clock = Clock(clock_file)
+        self._began = self._clock.now()
         self._follow = _faketime(clock_file)
         self.clock = bool(self._follow)
         self._folder = Path(folder).resolve()
@@ -123,6 +127,7 @@ class Node:
         self._tasks = [
             asyncio.create_task(self._client.follow("/api/v1/pods", f"spec.nodeName={self.name}", self._on_pod)),
             asyncio.create_task(self._tend_pods()),
+            asyncio.create_task(self._beat()),
             asyncio.create_task(self._events.send()),
         ]
 
@@ -172,6 +177,24 @@ class Node:
             await asyncio.sleep(TICK)
             for life in list(self._pods.values()):
                 await life.tend()
+
+    async def _beat(self) -> None:
+        """https://kubernetes.io/docs/concepts/architecture/leases/#node-heart-beats"""
+        leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+        reported = time.monotonic()
+        while True:
+            renewed = datetime.fromtimestamp(self._clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            spec = {"holderIdentity": self.name, "leaseDurationSeconds": LEASE, "renewTime": renewed}
+            lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self.name}}
+            try:
+                if await self._client.patch(f"{leases}/{self.name}", {"spec": spec}) is None:
+                    await self._client.post(leases, {**lease, "spec": spec})
+                if time.monotonic() - reported >= HEARTBEAT:
+                    await self._client.patch(f"/api/v1/nodes/{self.name}/status", {"status": self._status()})
+                    reported = time.monotonic()
+            except httpx.HTTPError as error:
+                log.warning("the node's lease could not be renewed: %s", said(error))
+            await asyncio.sleep(LEASE / 4)
 
     def _variables(self, pod: dict, home: Path, programs: Path) -> dict[str, str]:
         port = str(self._api.port or 443)
@@ -223,7 +246,7 @@ class Node:
         await self._client.patch(f"/api/v1/nodes/{self.name}/status", {"status": self._status()})
 
     def _status(self) -> dict:
-        now = rfc3339(self._clock.now())
+        now, since = rfc3339(self._clock.now()), rfc3339(self._began)
         room = _room()
         conditions = [
             ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
@@ -242,7 +265,7 @@ class Node:
                     "reason": reason,
                     "message": message,
                     "lastHeartbeatTime": now,
-                    "lastTransitionTime": now,
+                    "lastTransitionTime": since,
                 }
                 for kind, status, reason, message in conditions
             ],

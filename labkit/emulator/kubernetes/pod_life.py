@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import shutil
 import time
@@ -14,7 +15,7 @@ import httpx
 from labkit.emulator.clock import Clock
 from labkit.emulator.kubernetes.attachments import Attachments
 from labkit.emulator.kubernetes.container_environment import Room
-from labkit.emulator.kubernetes.container_life import MISSING_RETRY, TICK, ContainerLife
+from labkit.emulator.kubernetes.container_life import MISSING_RETRY, TICK, ContainerLife, worth_saying
 from labkit.emulator.kubernetes.container_logs import ContainerLog
 from labkit.emulator.kubernetes.node_client import Events, NodeClient, said
 from labkit.emulator.kubernetes.pod_status import ContainerStatus, PodStatus
@@ -74,7 +75,9 @@ class PodLife:
         metadata = pod["metadata"]
         self._path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
         self._containers = [ContainerLife(self, status) for status in [*self.status.init, *self.status.apps]]
+        self._given = 0.0  # seconds, to end in
         self._has_volumes = False
+        self._failures = 0  # refreshes of its volumes, one after the other, that failed
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
         self._living: asyncio.Task | None = None
@@ -98,8 +101,12 @@ class PodLife:
 
     def end(self) -> None:
         """The pod was marked for deletion: end it in the time that it is given, then delete it for good."""
+        grace = self.pod["metadata"].get("deletionGracePeriodSeconds", 30)
         if not self._ending:
-            self._ending = asyncio.create_task(self._end(self.pod["metadata"].get("deletionGracePeriodSeconds", 30)))
+            self._ending = asyncio.create_task(self._end(grace))
+        elif grace < self._given:
+            self._over = asyncio.create_task(self._end_containers(grace))
+        self._given = grace
 
     async def kill(self, grace: float = 0.0) -> None:
         """End everything in so many seconds, and remove the pod's folder; the API server is not told."""
@@ -122,7 +129,9 @@ class PodLife:
             self._over = asyncio.create_task(self._exceed_deadline())
         elif self._has_volumes and (self.volumes.due or time.monotonic() - self._refreshed >= REFRESH):
             self._refreshed = time.monotonic()
-            for message in await self.volumes.fill():
+            messages = await self.volumes.fill()
+            self._failures = self._failures + 1 if messages else 0
+            for message in messages if worth_saying(self._failures) else ():
                 self.ground.events.add(self.pod, "FailedMount", message, warning=True)
 
     async def exec(self, container: str, command: list[str], streams: Pipes | Terminal) -> Process:
@@ -172,12 +181,14 @@ class PodLife:
             self.changed()
 
     async def _fill_volumes(self) -> bool:
-        while not self._stop.is_set():
+        for attempt in itertools.count(1):
             messages = await self.volumes.fill()
+            if self._stop.is_set():
+                break
             if not messages:
                 self._has_volumes = True
                 return True
-            for message in messages:
+            for message in messages if worth_saying(attempt) else ():
                 self.ground.events.add(self.pod, "FailedMount", message, warning=True)
             await self._first_of(asyncio.sleep(MISSING_RETRY))
         return False
@@ -208,10 +219,10 @@ class PodLife:
         """The sidecars after all others, the last one first. https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/"""
         self._stop.set()
         others = [container for container in self._containers if not container.status.sidecar]
-        before = asyncio.gather(*(container.end(grace) for container in others))
+        ends = [asyncio.gather(*(container.end(grace) for container in others))]
         for sidecar in reversed([container for container in self._containers if container.status.sidecar]):
-            before = asyncio.ensure_future(sidecar.end(grace, before))
-        await before
+            ends.append(asyncio.ensure_future(sidecar.end(grace, ends[-1])))
+        await asyncio.gather(*ends)
 
     async def _exceed_deadline(self) -> None:
         self.status.why = DEADLINE

@@ -333,6 +333,34 @@ def test_a_pod_is_deleted_at_once(lab, how):
     until(lambda: not folder.exists())
 
 
+@pytest.mark.parametrize("how", [["--now"], ["--grace-period=0", "--force"]])
+def test_who_cannot_wait_for_a_pod_to_end_shortens_it(lab, how):
+    name = f"shortened-{len(how)}"
+    lab.create(name, shell("trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done"))
+    until(lambda: lab.read(name).status.phase == "Running" and lab.log(name) == "ready\n")
+    folder = lab.pod_folder(name)
+    lab.kubectl("delete", "pod", name, "--wait=false")
+    until(lambda: lab.log(name) == "ready\nasked\n")
+    lab.kubectl("delete", "pod", name, *how)
+    assert gone(lab, name)
+    until(lambda: not folder.exists())
+
+
+def test_a_sidecar_that_fails_does_not_end_its_pod_before_the_others(lab):
+    script = "trap 'sleep 0.5; echo ended >/run/share/uneven; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+    failing = shell_named("helper", "exit 1", restartPolicy="Always")
+    lab.create(
+        "uneven",
+        shell(script, **share()),
+        initContainers=[failing],
+        volumes=[{"name": "share", "hostPath": {"path": str(lab.folder)}}],
+    )
+    until_status(lab, "uneven", lambda found: found.state.waiting, "helper")
+    until(lambda: lab.read("uneven").status.phase == "Running" and lab.log("uneven", container="app") == "ready\n")
+    lab.kubectl("delete", "pod", "uneven")
+    assert (lab.folder / "uneven").read_text() == "ended\n"
+
+
 def test_a_deadline_ends_a_pod_by_the_labs_clock(lab):
     lab.create("late", shell("exec sleep 600"), activeDeadlineSeconds=3000, terminationGracePeriodSeconds=1)
     lab.running("late")
@@ -418,3 +446,16 @@ def test_many_pods_at_once(lab):
     for name in names:
         lab.api.delete_namespaced_pod(name, "default")
     until(lambda: not phases(), "all are gone", 60)
+
+
+def test_the_node_renews_its_lease(lab):
+    leases = client.CoordinationV1Api(lab.api.api_client)
+
+    def lease() -> client.V1Lease:
+        [found] = leases.list_namespaced_lease("kube-node-lease").items
+        return found
+
+    assert (lease().metadata.name, lease().spec.holder_identity) == ("node-1", "node-1")
+    before = lease().spec.renew_time
+    until(lambda: lease().spec.renew_time > before)
+    assert re.search(r"Lease:\n +HolderIdentity: +node-1\n", lab.kubectl("describe", "node", "node-1"))
