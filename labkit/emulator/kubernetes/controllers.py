@@ -27,6 +27,7 @@ class Controllers:
         self._owners = Owners(self.storage)
         self._replica_sets = ReplicaSets(ControllerClient(resources, "replicaset-controller"), self._owners)
         self._deployments = Deployments(ControllerClient(resources, "deployment-controller"), self._owners)
+        self._scheduling = False
         self._scheduler_events = Events(self.storage, "default-scheduler")
         self.storage.observers.append(self._observe)
 
@@ -60,7 +61,7 @@ class Controllers:
         elif (kind is POD and change.type == "ADDED" and not stored.object["spec"].get("nodeName")) or (
             kind is NODE and change.type != "DELETED"
         ):
-            self.later(self._schedule)
+            self._schedule_soon()
 
     # Namespaces
 
@@ -159,8 +160,15 @@ class Controllers:
 
     # Scheduling
 
+    def _schedule_soon(self) -> None:
+        """Once for all that comes until then."""
+        if not self._scheduling:
+            self._scheduling = True
+            self.later(self._schedule)
+
     def _schedule(self) -> None:
         """Every pod that is bound to no node goes to the node with the fewest pods that it may run on."""
+        self._scheduling = False
         waiting = [
             pod
             for pod in self.storage.list(POD)

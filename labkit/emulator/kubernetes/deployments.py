@@ -227,8 +227,8 @@ class _Look:
 
     def _was_scaled(self) -> bool:
         """Whether the Deployment's replicas were changed since its ReplicaSets were last scaled."""
-        desired = [rollout.annotations(one).get(rollout.DESIRED, "") for one in rollout.active(self.sets)]
-        return any(text.isdigit() and int(text) != replicas(self.deployment) for text in desired)
+        desired = [rollout.noted(one, rollout.DESIRED) for one in rollout.active(self.sets)]
+        return any(number is not None and number != replicas(self.deployment) for number in desired)
 
     def _scale_all(self) -> None:
         wanted, present = replicas(self.deployment), rollout.active(self.sets)
@@ -248,7 +248,7 @@ class _Look:
         return (
             self.new is not None
             and wanted == replicas(self.new) == counted(self.new, "availableReplicas")
-            and (rollout.annotations(self.new).get(rollout.DESIRED) == str(wanted))
+            and rollout.noted(self.new, rollout.DESIRED) == wanted
         )
 
     def _scale_down(self, sets: list[Stored]) -> bool:

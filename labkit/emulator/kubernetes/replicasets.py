@@ -5,6 +5,7 @@ https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/
 
 import asyncio
 import math
+import re
 
 from labkit.emulator.kubernetes.controller_client import ControllerClient
 from labkit.emulator.kubernetes.kinds import POD, REPLICA_SET
@@ -177,7 +178,7 @@ def _worth(pod: Stored, now: float) -> tuple:
         bool(pod.object["spec"].get("nodeName")),
         PHASES.index(phase) if phase in PHASES else 1,
         since is not None,
-        int(cost) if cost.lstrip("-").isdigit() else 0,
+        int(cost) if re.fullmatch(r"-?[0-9]{1,10}", cost) else 0,
         _magnitude(now - since) if since is not None else 0,
         -restarts,
         _magnitude(now - seconds(pod.metadata["creationTimestamp"])),

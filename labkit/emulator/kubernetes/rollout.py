@@ -6,6 +6,7 @@ https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable
 
 from labkit.emulator.kubernetes import schema
@@ -52,9 +53,14 @@ def by_age(sets: Iterable[Stored]) -> list[Stored]:
     return sorted(sets, key=lambda one: (one.metadata["creationTimestamp"], one.name))
 
 
+def noted(stored: Stored, annotation: str) -> int | None:
+    """The number that an annotation holds; None where it holds none."""
+    text = annotations(stored).get(annotation, "")
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
 def revision(replica_set: Stored) -> int:
-    text = annotations(replica_set).get(REVISION, "")
-    return int(text) if text.isdigit() else 0
+    return noted(replica_set, REVISION) or 0
 
 
 # The template
@@ -145,8 +151,7 @@ def proportional(deployment: Stored, sets: list[Stored]) -> list[tuple[Stored, i
 def _fraction(deployment: Stored, one: Stored, allowed: int) -> int:
     if not replicas(deployment):
         return -replicas(one)
-    text = annotations(one).get(MAXIMUM, "")
-    before = int(text) if text.isdigit() and int(text) else counted(deployment, "replicas") or replicas(one)
+    before = noted(one, MAXIMUM) or counted(deployment, "replicas") or replicas(one)
     return math.floor(replicas(one) * allowed / before + 0.5) - replicas(one)
 
 

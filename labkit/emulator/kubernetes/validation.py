@@ -318,7 +318,7 @@ def _workload(obj: dict, called: str) -> list[Cause]:
     spec, template, path = obj["spec"], obj["spec"]["template"], "spec.template"
     causes = _not_negative("spec.replicas", spec["replicas"])
     causes += _not_negative("spec.minReadySeconds", spec.get("minReadySeconds", 0))
-    selector, labels = spec.get("selector"), template["metadata"].get("labels") or {}
+    selector, labels = spec.get("selector"), template["metadata"].get("labels")
     if selector is None:
         causes.append(required("spec.selector"))
     else:
@@ -326,7 +326,7 @@ def _workload(obj: dict, called: str) -> list[Cause]:
         if not selector.get("matchLabels") and not selector.get("matchExpressions"):
             more = f"empty selector is invalid for {called}"
             causes.append(invalid_value("spec.selector", selector, more))
-        elif not causes and not object_selector(selector)(labels):
+        elif not causes and not object_selector(selector)(labels or {}):
             more = "`selector` does not match template `labels`"
             causes.append(invalid_value(f"{path}.metadata.labels", labels, more))
     causes += _labels(template["metadata"], path) + _annotations(template["metadata"], path)

@@ -469,6 +469,25 @@ def test_a_pod_is_available_once_it_was_ready_for_long_enough(apps: Apps, lab_ti
     until(lambda: apps.deployment()["status"].get("availableReplicas") == 1, "it is available")
 
 
+def test_what_others_wrote_is_no_obstacle(apps: Apps):
+    apps.create(deployment())
+    apps.rolled_out()
+    (one,) = apps.replica_sets()
+    notes = {
+        REVISION: "²",
+        "deployment.kubernetes.io/max-replicas": "",
+        "deployment.kubernetes.io/desired-replicas": "x",
+    }
+    url = f"{apps.apps}/replicasets/{one['metadata']['name']}"
+    assert apps.http.patch(url, json={"metadata": {"annotations": notes}}, headers=MERGE).status_code == 200
+    status = {"status": {"conditions": [{}, {"type": "Progressing"}, {"type": "Available", "status": "True"}]}}
+    url = f"{apps.apps}/deployments/web/status"
+    assert apps.http.patch(url, json=status, headers=MERGE).status_code == 200
+    apps.patch({"spec": {"replicas": 2, "template": {"metadata": {"annotations": {"a": "b"}}}}})
+    apps.rolled_out()
+    apps.condition("Available", "MinimumReplicasAvailable")
+
+
 # Applying
 
 
