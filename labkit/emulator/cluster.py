@@ -146,6 +146,7 @@ class Cluster:
             created_at=folder.clock.now(),
             role_arn=request.get("roleArn", ""),
             tags=request.get("tags") or {},
+            authentication_mode=(request.get("accessConfig") or {}).get("authenticationMode", "API"),
         )
         if not self.server.bare:
             await asyncio.gather(self._start_webhook(), self._start_node())
@@ -212,11 +213,11 @@ class Cluster:
                 token, cluster=self.name, gate=server.gate, endpoint_url=server.state.endpoint_url
             )
         except eks_tokens.InvalidToken as invalid:
-            log.info("%s: a token is refused: %s", self.context, invalid)
+            log.warning("%s: access denied: %s", self.context, invalid)
             return None
         entry = self.facts.access.find(identity.principal_id)
         if entry is None:
-            log.info("%s: no access entry lets %s in", self.context, identity.principal_arn)
+            log.warning("%s: access denied: no access entry lets %s in", self.context, identity.principal_arn)
             return None
         extra = {
             "accessKeyId": identity.access_key_id,

@@ -177,13 +177,25 @@ def test_update_kubeconfig_leads_kubectl_to_the_cluster_as_its_creator(terminal)
     assert user["extra"]["accessKeyId"][0].startswith("AKIA")
 
 
+def test_the_kubernetes_client_for_python_runs_the_same_plugin(terminal, tmp_path):
+    terminal("aws", "eks", "update-kubeconfig", "--name", CLUSTER, "--kubeconfig", str(tmp_path / "another"))
+    program = (
+        "from kubernetes import client, config\n"
+        f"api = client.AuthenticationV1Api(config.new_client_from_config({str(tmp_path / 'another')!r}))\n"
+        "print(api.create_self_subject_review({}).status.user_info.username)"
+    )
+    assert terminal(sys.executable, "-c", program).stdout == f"arn:aws:iam::{ACCOUNT}:user/administrator\n"
+
+
 @pytest.mark.kubectl
-def test_a_role_without_an_access_entry_is_turned_away_and_with_one_is_not(terminal, role, entry):
+def test_a_role_without_an_access_entry_is_turned_away_and_with_one_is_not(terminal, home, role, entry):
     terminal("aws", "eks", "update-kubeconfig", "--name", CLUSTER, "--role-arn", role)
     refused = terminal("kubectl", "get", "pods", code=1)
     assert UNAUTHORIZED in refused.stderr
     assert "(Unauthorized)" in refused.stderr or "provide credentials" in refused.stderr
     entry()
+    # Who was refused, and why, is for the cluster's administrator alone.
+    assert f"access denied: no access entry lets {role} in" in Folder(home).log_file.read_text()
     denied = terminal("kubectl", "get", "pods", code=1)
     name = role.rpartition("/")[2]
     assert denied.stderr.strip() == (

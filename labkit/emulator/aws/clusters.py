@@ -19,6 +19,7 @@ class ClusterFacts:
     created_at: float
     role_arn: str
     tags: dict[str, str] = field(default_factory=dict)
+    authentication_mode: str = "API"
     access: AccessEntries = field(default_factory=AccessEntries)
     """Whom the cluster lets in."""
 

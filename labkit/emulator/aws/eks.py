@@ -123,7 +123,7 @@ def _as_eks(facts: ClusterFacts) -> dict[str, Any]:
         "arn": facts.arn,
         "certificateAuthority": {"data": base64.b64encode(facts.certificate_authority_pem).decode()},
         "createdAt": facts.created_at,
-        "accessConfig": {"authenticationMode": "API_AND_CONFIG_MAP"},
+        "accessConfig": {"authenticationMode": facts.authentication_mode},
         "endpoint": facts.endpoint,
         "identity": {"oidc": {"issuer": facts.issuer}},
         "platformVersion": "eks.1",
