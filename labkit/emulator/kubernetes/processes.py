@@ -36,6 +36,7 @@ class Reaper:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
+        _let_programs_be_interrupted()
         self._process = await asyncio.create_subprocess_exec(
             SHELL,
             HERE / "reaper.sh",
@@ -225,6 +226,14 @@ def _end(belongs: Callable[[int], bool]) -> None:
         with contextlib.suppress(psutil.Error, OSError):
             if belongs(process):
                 os.kill(process, signal.SIGKILL)
+
+
+def _let_programs_be_interrupted() -> None:
+    """What this process was told to ignore (by nohup, by a shell's `&`) its children would ignore, too."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            with contextlib.suppress(ValueError):  # not the main thread: then it stays as it is
+                signal.signal(number, lambda *_: None)
 
 
 async def permitted(folder: Path) -> tuple[bool, bool]:

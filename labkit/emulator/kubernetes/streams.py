@@ -7,9 +7,11 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#websockets (the cha
 import asyncio
 import contextlib
 import json
+import re
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable, MutableMapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -21,14 +23,24 @@ from websockets.asyncio.client import connect
 from labkit.emulator.certificates import Authority, Certificate
 from labkit.emulator.kubernetes.kinds import NODE, POD
 from labkit.emulator.kubernetes.requests import Request, Response
-from labkit.emulator.kubernetes.status import ApiError, bad_request, internal, not_found
+from labkit.emulator.kubernetes.status import (
+    ApiError,
+    bad_request,
+    forbidden_field,
+    internal,
+    invalid,
+    invalid_value,
+    not_found,
+    quote,
+)
 from labkit.emulator.kubernetes.storage import Storage, Stored, dump
 
 STREAMED = ("exec", "attach")
 OUTPUTS, ERROR = (("stdout", 1), ("stderr", 2)), 3
 TRANSLATED, SUBPROTOCOLS = "v5.channel.k8s.io", ("v5.channel.k8s.io", "v4.channel.k8s.io")
 ASKED = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
-LOG = ("follow", "previous", "timestamps", "tailLines", "sinceSeconds", "sinceTime", "limitBytes", "stream")
+LOG = ("follow", "previous", "timestamps", "tailLines", "sinceSeconds", "sinceTime", "limitBytes")
+LEAST = {"tailLines": 0, "limitBytes": 1, "sinceSeconds": 1}
 LARGEST = 32 * 1024 * 1024
 
 
@@ -53,6 +65,7 @@ class Kubelets:
     async def log(self, request: Request) -> Response:
         """`GET …/pods/NAME/log`: the container's output, to its end where `follow` is asked for."""
         pod = self.storage.get(POD, request.namespace, request.name)
+        _check_log_options(pod.name, request.query)
         container = _container(pod, request.query.get("container", ""))
         node = pod.object["spec"].get("nodeName")
         if not node:
@@ -143,6 +156,8 @@ class Kubelets:
             up = asyncio.create_task(_up(receive, kubelet))
             down = asyncio.create_task(_down(send, kubelet))
             await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+            if not down.done() or down.exception():
+                kubelet.transport.abort()  # the client has gone: there is nobody to whom the rest could be passed on
             for task in (up, down):
                 task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
@@ -174,6 +189,32 @@ def _container(pod: Stored, wanted: str) -> str:
     if len(spec["containers"]) > 1:
         raise bad_request(f"a container name must be specified for pod {pod.name}, choose one of: [{' '.join(names)}]")
     return spec["containers"][0]["name"]
+
+
+def _check_log_options(pod: str, query: dict[str, str]) -> None:
+    """https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.36/#podlogoptions-v1-core"""
+    causes = []
+    for name, least in LEAST.items():
+        value = query.get(name, str(least))
+        if not re.fullmatch(r"[+-]?\d+", value):
+            raise bad_request(f"strconv.ParseInt: parsing {quote(value)}: invalid syntax")
+        if int(value) < least:
+            wanted = "greater than 0" if least else "greater than or equal to 0"
+            causes.append(invalid_value(name, int(value), f"must be {wanted}"))
+    if time := query.get("sinceTime"):
+        try:
+            datetime.fromisoformat(time)
+        except ValueError as error:
+            layout = '"2006-01-02T15:04:05Z07:00"'
+            raise bad_request(
+                f'parsing time {quote(time)} as {layout}: cannot parse {quote(time)} as "2006"'
+            ) from error
+        if "sinceSeconds" in query:
+            causes.append(forbidden_field("", "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+    if "stream" in query:
+        causes.append(forbidden_field("stream", "may not be specified"))
+    if causes:
+        raise invalid("PodLogOptions", "", pod, causes)
 
 
 def _kubelet_error(code: int, text: str) -> ApiError:

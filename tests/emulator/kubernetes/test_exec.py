@@ -1,0 +1,297 @@
+"""kubectl exec and the Python client's, into containers with mounts of their own and with mapped paths."""
+
+import json
+import os
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from kubernetes import client
+from kubernetes.client import CoreV1Api
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config import new_client_from_config
+from kubernetes.stream import stream
+from kubernetes.stream.ws_client import ERROR_CHANNEL
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from tests.emulator.kubernetes.node_kubectl import PROMPT, Kubectl, end_of
+from tests.emulator.kubernetes.node_lab import Lab, ended, shell, short_folder, started, until
+
+pytestmark = pytest.mark.kubectl
+STARTING = (
+    "error: Internal error occurred: Internal error occurred: error executing command in container: failed to exec in"
+    " container: failed to start exec "
+)
+
+
+@pytest.fixture(scope="module", params=["private", "mapped"])
+def lab(request) -> Iterator[Lab]:
+    lab = started(short_folder(request.param), request.param)
+    yield lab
+    out = (lab.folder / "out").read_text()
+    ended(lab)
+    assert "Traceback" not in out
+
+
+@pytest.fixture(scope="module")
+def kubectl(lab) -> Kubectl:
+    return Kubectl(lab)
+
+
+@pytest.fixture(scope="module")
+def sleeper(lab) -> str:
+    """A pod with a sidecar, and with two containers: one sleeps, one has ended."""
+    lab.create(
+        "sleeper",
+        shell("exec sleep 600", env=[{"name": "X", "value": "1"}]),
+        {"name": "over", "image": "amazon/aws-cli", "command": ["true"]},
+        initContainers=[shell("exec sleep 600") | {"name": "side", "restartPolicy": "Always"}],
+        terminationGracePeriodSeconds=1,
+    )
+    over = lambda: any(status.state.terminated for status in lab.read("sleeper").status.container_statuses or ())  # noqa: E731
+    lab.running("sleeper")
+    until(over, "the second container has ended")
+    return "sleeper"
+
+
+@pytest.fixture
+def python(lab, kubectl) -> CoreV1Api:
+    """A client of its own: the stream functions change the one they are given."""
+    return CoreV1Api(new_client_from_config(kubectl._environment["KUBECONFIG"]))
+
+
+def test_streams_and_exit_code(kubectl, sleeper):
+    done = kubectl("exec", sleeper, "-c", "app", "--", "sh", "-c", "echo out $X; echo err >&2; exit 5", code=5)
+    assert done.stdout == b"out 1\n"
+    assert done.stderr == b"err\ncommand terminated with exit code 5\n"
+    defaulted = kubectl("exec", sleeper, "--", "true").stderr.decode()
+    assert defaulted == 'Defaulted container "app" out of: app, over, side (init)\n'
+
+
+def test_a_signal_is_an_exit_code(kubectl, sleeper):
+    kubectl("exec", sleeper, "-c", "app", "--", "sh", "-c", "kill -TERM $$", code=143)
+
+
+def test_all_that_goes_in_comes_out(lab, kubectl, sleeper):
+    data = os.urandom(30_000_000)
+    kubectl("exec", "-i", sleeper, "-c", "app", "--", "cat", given=data[:1000])
+    before = psutil.Process(lab.process.pid).memory_info().rss
+    assert kubectl("exec", "-i", sleeper, "-c", "app", "--", "cat", given=data).stdout == data
+    assert psutil.Process(lab.process.pid).memory_info().rss - before < 10_000_000
+
+
+def test_a_program_need_not_read_all(kubectl, sleeper):
+    given = b"first\n" + bytes(10_000_000)
+    assert kubectl("exec", "-i", sleeper, "-c", "app", "--", "head", "-n", "1", given=given).stdout == b"first\n"
+
+
+def test_a_sidecar_has_exec_too(kubectl, sleeper):
+    assert kubectl.out("exec", sleeper, "-c", "side", "--", "echo", "side") == "side\n"
+
+
+def test_an_init_container_has_exec_while_it_runs(lab, kubectl):
+    lab.create("init", shell("true"), initContainers=[shell("exec sleep 600") | {"name": "first"}])
+    running = lambda: any(s.state.running for s in lab.read("init").status.init_container_statuses or ())  # noqa: E731
+    until(running, "the init container runs")
+    assert kubectl.out("exec", "init", "-c", "first", "--", "echo", "first") == "first\n"
+    waits = kubectl.error("exec", "init", "-c", "app", "--", "true")
+    assert waits == 'error: Internal error occurred: unable to upgrade connection: container not found ("app")\n'
+
+
+def test_where_exec_is_not_possible(lab, kubectl, sleeper):
+    over = kubectl.error("exec", sleeper, "-c", "over", "--", "true")
+    assert over == 'error: Internal error occurred: unable to upgrade connection: container not found ("over")\n'
+    unknown = kubectl.error("exec", sleeper, "-c", "nope", "--", "true")
+    assert unknown == "Error from server (BadRequest): container nope is not valid for pod sleeper\n"
+    assert kubectl.error("exec", "nope", "--", "true") == 'Error from server (NotFound): pods "nope" not found\n'
+    lab.create("completed", shell("true"))
+    lab.in_phase("completed", "Succeeded")
+    completed = kubectl.error("exec", "completed", "--", "true")
+    assert completed == "error: cannot exec into a container in a completed pod; current phase is Succeeded\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("nonesuch", 'exec: "nonesuch": executable file not found in $PATH'),
+        ("/nonesuch", 'exec: "/nonesuch": stat /nonesuch: no such file or directory'),
+        ("/tmp", 'exec: "/tmp": is a directory'),
+        ("/etc/hostname", 'exec: "/etc/hostname": permission denied'),
+    ],
+)
+def test_a_program_that_cannot_be_started(kubectl, sleeper, program, says):
+    error = kubectl.error("exec", sleeper, "-c", "app", "--", program)
+    assert error.startswith(STARTING)
+    assert error.endswith(f": OCI runtime exec failed: exec failed: unable to start container process: {says}\n")
+
+
+def test_a_terminal(kubectl, sleeper):
+    child = kubectl.at_terminal("exec", "-it", sleeper, "-c", "app", "--", "sh", rows=20, columns=90)
+    child.expect(PROMPT)
+    child.sendline("tty; stty size; echo TERM=$TERM")
+    child.expect("/dev/pts/")
+    child.expect("20 90")
+    child.expect("TERM=xterm")
+    child.setwinsize(33, 77)
+    child.sendline("until [ \"$(stty size)\" = '33 77' ]; do sleep 0.05; done; echo resi''zed")
+    child.expect("resized")
+    child.sendline("sleep 600")
+    until(lambda: _processes("sleep", "600", terminal=True), "it sleeps")
+    child.sendcontrol("c")
+    child.expect(PROMPT)
+    child.sendline("echo code=$?")
+    child.expect("code=130")
+    child.sendline("exit 7")
+    assert end_of(child)[1] == 7
+
+
+def test_end_of_input_at_a_terminal(kubectl, sleeper):
+    child = kubectl.at_terminal("exec", "-it", sleeper, "-c", "app", "--", "sh")
+    child.expect(PROMPT)
+    child.sendcontrol("d")
+    assert end_of(child)[1] == 0
+
+
+def test_an_interrupt_is_the_programs_own(kubectl, sleeper):
+    script = "trap 'echo interrupted' INT; echo ready; while :; do sleep 0.05; done"
+    child = kubectl.at_terminal("exec", "-it", sleeper, "-c", "app", "--", "sh", "-c", script)
+    child.expect("ready")
+    for _ in range(2):
+        child.sendcontrol("c")
+        child.expect("interrupted")
+    child.close(force=True)
+
+
+def test_a_client_that_leaves_ends_the_input_and_not_the_program(lab, kubectl, sleeper):
+    script = 'echo ready; cat >"$HOME/input"; echo over >"$HOME/over"'
+    with kubectl.started("exec", "-i", sleeper, "-c", "app", "--", "sh", "-c", script) as child:
+        assert child.stdout.readline() == b"ready\n"
+        child.stdin.write(b"some")
+        home = lab.pod_folder(sleeper) / "home"
+        until(lambda: (home / "input").exists() and (home / "input").read_text() == "some", "it came through")
+        child.kill()
+    until((home / "over").exists, "the program went on")
+
+
+def test_a_client_that_leaves_hangs_up_its_terminal(lab, kubectl, sleeper):
+    script = "trap 'echo over >$HOME/hung-up; exit' HUP; echo ready; while :; do sleep 0.05; done"
+    child = kubectl.at_terminal("exec", "-it", sleeper, "-c", "app", "--", "sh", "-c", script)
+    child.expect("ready")
+    child.close(force=True)
+    until((lab.pod_folder(sleeper) / "home/hung-up").exists, "it was hung up")
+
+
+def test_clients_that_leave_leave_nothing_behind(lab, kubectl, sleeper):
+    kubectl("exec", sleeper, "-c", "app", "--", "true")
+    descriptors = lambda: len(list(Path(f"/proc/{lab.process.pid}/fd").iterdir()))  # noqa: E731
+    before = descriptors()
+    for options in (["-i"], ["-it"]):
+        children = [
+            kubectl.at_terminal("exec", *options, sleeper, "-c", "app", "--", "sh", "-c", "echo ready; yes")
+            for _ in range(3)
+        ]
+        for child in children:
+            child.expect("ready")
+        for child in children:
+            child.close(force=True)
+    until(lambda: descriptors() <= before, "the descriptors are closed")
+    until(lambda: not _processes("yes"), "who writes to nobody ends")
+
+
+def test_what_an_exec_starts_lives_as_long_as_its_container(lab, kubectl):
+    lab.create("parent", shell("exec sleep 600"), terminationGracePeriodSeconds=1)
+    lab.running("parent")
+    script = "sleep 611 >/dev/null 2>&1 </dev/null & setsid sleep 612 >/dev/null 2>&1 </dev/null & true"
+    kubectl("exec", "parent", "--", "sh", "-c", script)
+    until(lambda: _processes("sleep", "611") and _processes("sleep", "612"), "they run on")
+    with kubectl.started("exec", "parent", "--", "sleep", "613") as child:
+        until(lambda: _processes("sleep", "613"), "it runs")
+        lab.api.delete_namespaced_pod("parent", "default")
+        assert child.wait(20) == 137
+        assert child.stderr.read() == b"command terminated with exit code 137\n"
+    until(lambda: not any(_processes("sleep", n) for n in ("611", "612", "613")), "they ended with it")
+
+
+def _processes(*arguments: str, terminal: bool = False) -> list[psutil.Process]:
+    """The programs with these arguments, on a terminal or anywhere; not the kubectl, shell or nsenter around them."""
+    found = psutil.process_iter(["cmdline", "terminal"])
+    return [
+        process
+        for process in found
+        if (command := process.info["cmdline"])
+        and [Path(command[0]).name, *command[1:]] == list(arguments)
+        and (process.info["terminal"] or not terminal)
+    ]
+
+
+def _may(lab: Lab, name: str, *verbs: str) -> Kubectl:
+    """kubectl as a user who may read pods, and has these verbs on exec."""
+    rbac = client.RbacAuthorizationV1Api(lab.api.api_client)
+    rules = [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["pods/exec"], "verbs": list(verbs)},
+    ]
+    rbac.create_namespaced_role("default", {"metadata": {"name": name}, "rules": rules})
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}
+    rbac.create_namespaced_role_binding("default", {"metadata": {"name": name}, "roleRef": role, "subjects": [subject]})
+    return Kubectl(lab, as_user=name)
+
+
+def test_exec_needs_create(lab, kubectl, sleeper):
+    assert _may(lab, "creator", "create").out("exec", sleeper, "-c", "app", "--", "echo", "hi") == "hi\n"
+    assert _may(lab, "reader", "get").error("exec", sleeper, "-c", "app", "--", "true") == (
+        'Error from server (Forbidden): pods "sleeper" is forbidden: User "reader" cannot create resource "pods/exec"'
+        ' in API group "" in the namespace "default"\n'
+    )
+
+
+def test_the_python_client(python, sleeper):
+    wanted = {"container": "app", "stderr": True, "stdin": False, "stdout": True, "tty": False}
+    connect, command = python.connect_get_namespaced_pod_exec, ["sh", "-c", "echo out; echo err >&2; exit 3"]
+    assert stream(connect, sleeper, "default", command=command, **wanted) == "out\nerr\n"
+    session = stream(connect, sleeper, "default", command=command, _preload_content=False, **wanted)
+    session.run_forever(timeout=20)
+    assert (session.read_stdout(), session.read_stderr(), session.returncode) == ("out\n", "err\n", 3)
+    session = stream(connect, sleeper, "default", command=["nonesuch"], _preload_content=False, **wanted)
+    session.run_forever(timeout=20)
+    status = json.loads(session.read_channel(ERROR_CHANNEL))
+    assert (status["status"], status["reason"], status["code"]) == ("Failure", "InternalError", 500)
+
+
+def test_the_python_client_with_input(python, sleeper):
+    wanted = {"container": "app", "stderr": True, "stdin": True, "stdout": True, "tty": False}
+    session = stream(
+        python.connect_get_namespaced_pod_exec, sleeper, "default", command=["sh"], _preload_content=False, **wanted
+    )
+    session.write_stdin("echo one\n")
+    assert session.readline_stdout(timeout=20) == "one"
+    session.write_stdin("exit 4\n")
+    session.run_forever(timeout=20)
+    assert session.returncode == 4
+
+
+def test_the_python_client_is_refused(python, sleeper):
+    def refused(name: str, **options) -> str:
+        with pytest.raises(ApiException) as caught:
+            stream(python.connect_get_namespaced_pod_exec, name, "default", command=["true"], **options)
+        return caught.value.reason
+
+    assert "404" in refused("nope", stdout=True)
+    assert "a container name must be specified for pod sleeper, choose one of: [side app over]" in refused(
+        sleeper, stdout=True
+    )
+
+
+def test_an_older_protocol_has_the_kubelets_own_answer(lab, sleeper):
+    context = ssl.create_default_context(cafile=lab.folder / "ca.pem")
+    context.load_cert_chain(lab.folder / "admin.pem")
+    host = lab.api.api_client.configuration.host.replace("https:", "wss:")
+    url = f"{host}/api/v1/namespaces/default/pods/{sleeper}/exec?command=true&stdout=true&container=over"
+    with pytest.raises(InvalidStatus) as refused:
+        connect(url, ssl=context, subprotocols=["v4.channel.k8s.io"], proxy=None)
+    answer = refused.value.response
+    assert (answer.status_code, answer.body) == (500, b'container not found ("over")')
