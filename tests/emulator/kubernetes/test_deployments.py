@@ -125,7 +125,7 @@ class Apps:
     def condition(self, type_: str, reason: str, name: str = "web") -> dict:
         def found() -> dict | None:
             conditions = self.deployment(name)["status"].get("conditions") or []
-            return next((one for one in conditions if (one["type"], one["reason"]) == (type_, reason)), None)
+            return next((one for one in conditions if (one.get("type"), one.get("reason")) == (type_, reason)), None)
 
         return until(found, f"{type_} {reason}")
 
