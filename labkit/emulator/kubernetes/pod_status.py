@@ -115,7 +115,7 @@ class PodStatus:
     @property
     def initialized(self) -> bool:
         return all(status.started if status.sidecar else status.exit_code == 0 for status in self.init) or any(
-            status.running or status.exit_code is not None for status in self.apps
+            status.run_id or status.exit_code is not None for status in self.apps
         )
 
     def phase(self, *, ended: bool = False) -> str:

@@ -79,7 +79,7 @@ def _pod(pod: dict, now: float) -> list:
     init = status.get("initContainerStatuses") or []
     statuses = [found for found in init if found["name"] in sidecars] + (status.get("containerStatuses") or [])
     ready = sum(bool(container.get("ready")) for container in statuses)
-    if _initializing(spec, status):
+    if _initializing(spec, status) and not _is_initialized(status):
         statuses = init
     restarts = sum(container.get("restartCount", 0) for container in statuses)
     last = max(
@@ -111,9 +111,8 @@ def _reason(pod: dict) -> str:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "SchedulingGated":
             reason = "SchedulingGated"
     initializing = _initializing(spec, status)
-    if initializing:
-        reason = initializing
-    else:
+    reason = initializing or reason
+    if not initializing or _is_initialized(status):
         running = False
         for container in reversed(status.get("containerStatuses") or []):
             state = container.get("state") or {}
@@ -137,6 +136,11 @@ def _reason(pod: dict) -> str:
         if status.get("phase") not in ("Succeeded", "Failed"):
             return "Terminating"
     return reason
+
+
+def _is_initialized(status: dict) -> bool:
+    conditions = {found.get("type"): found.get("status") for found in status.get("conditions") or ()}
+    return conditions.get("Initialized") == "True"
 
 
 def _initializing(spec: dict, status: dict) -> str:

@@ -356,6 +356,7 @@ def test_a_sidecar_that_fails_does_not_end_its_pod_before_the_others(lab):
         volumes=[{"name": "share", "hostPath": {"path": str(lab.folder)}}],
     )
     until_status(lab, "uneven", lambda found: found.state.waiting, "helper")
+    assert until_shown(lab, "uneven", "Init:CrashLoopBackOff")[0] == "1/2"
     until(lambda: lab.read("uneven").status.phase == "Running" and lab.log("uneven", container="app") == "ready\n")
     lab.kubectl("delete", "pod", "uneven")
     assert (lab.folder / "uneven").read_text() == "ended\n"
