@@ -68,15 +68,11 @@ class AccessEntry:
         return self.username.replace("{{SessionName}}", session_name.replace("@", "-"))
 
     def document(self, cluster_arn: str) -> dict[str, Any]:
-        region, account_id, cluster = re.fullmatch(r"arn:.*:eks:(.*):(.*):cluster/(.*)", cluster_arn).groups()
-        account, kind, name = PRINCIPAL.fullmatch(self.principal_arn).groups()
-        made = uuid.uuid5(uuid.NAMESPACE_URL, f"{cluster_arn}/{self.principal_arn}")
-        resource = f"access-entry/{cluster}/{kind}/{account}/{name}/{made}"
         return {
-            "clusterName": cluster,
+            "clusterName": cluster_arn.partition("cluster/")[2],
             "principalArn": self.principal_arn,
             "kubernetesGroups": self.groups,
-            "accessEntryArn": f"arn:aws:eks:{region}:{account_id}:{resource}",
+            "accessEntryArn": entry_arn(cluster_arn, self.principal_arn),
             "createdAt": self.created_at,
             "modifiedAt": self.modified_at,
             "tags": self.tags,
@@ -147,6 +143,15 @@ class AccessEntries:
             told = "The specified access entry resource is already in use on this cluster."
             raise Refusal(409, "ResourceInUseException", told)
         self._entries[principal_arn] = _entry(principal_arn, identifier, request, now)
+
+
+def entry_arn(cluster_arn: str, principal_arn: str) -> str | None:
+    """The ARN that the entry of a principal has in a cluster; None for what is no principal."""
+    if not (principal := PRINCIPAL.fullmatch(principal_arn)):
+        return None
+    account, kind, name = principal.groups()
+    made = uuid.uuid5(uuid.NAMESPACE_URL, f"{cluster_arn}/{principal_arn}")
+    return f"{cluster_arn.replace(':cluster/', ':access-entry/')}/{kind}/{account}/{name}/{made}"
 
 
 def access_policies() -> Response:

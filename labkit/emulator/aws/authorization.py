@@ -3,19 +3,20 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from labkit.emulator.aws.actions.permission import Permission
+from labkit.emulator.aws.actions.permission import Context, Permission
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call
 from labkit.emulator.aws.errors import Refusal, fault
 from labkit.emulator.aws.sessions import Administrator, Caller, Session
 from labkit.emulator.clock import Clock
 from labkit.policy import Decision, Policy, Principal, Request, evaluate
-
-Context = dict[str, str | list[str]]
+from labkit.policy.document import Statement
+from labkit.policy.evaluation import covers
 
 
 class Authorization:
@@ -30,6 +31,8 @@ class Authorization:
     ) -> Decision:
         """The decision on one permission; ``resource_policy`` is that of the resource, which is in the same account."""
         resource = [resource_policy] if resource_policy else []
+        if permission.resource_policy:
+            resource.append(stored_policy(permission.resource_policy, "resource", f"policy of {permission.resource}"))
         if isinstance(caller, Administrator):
             request = Request(
                 Principal.aws(caller.arn),
@@ -50,12 +53,13 @@ class Authorization:
             permission.resource,
             self.context(call) | _tags(role.tags) | caller.context | _about(caller) | permission.context,
         )
+        session = [stored_policy(document, "session", "session policy") for document in caller.policies]
         return evaluate(
             request,
-            identity=identity,
-            boundary=boundary,
-            session=[stored_policy(document, "session", "session policy") for document in caller.policies],
-            resource=resource,
+            identity=_certain(identity, request, permission),
+            boundary=_certain([boundary], request, permission)[0] if boundary else None,
+            session=_certain(session, request, permission),
+            resource=_certain(resource, request, permission),
         )
 
     def _managed(self, arn: str, kind: str) -> Policy:
@@ -93,9 +97,9 @@ def denial(session: Session, call: Call, permission: Permission, decision: Decis
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """
-    resource = f'"{permission.resource}"' if call.service == "s3" else permission.resource
-    # S3 names no resource where there is no bucket.
-    on = "" if permission.action == "s3:ListAllMyBuckets" else f" on resource: {resource}"
+    resource = permission.resource if permission.shown is None else permission.shown
+    named = f'"{resource}"' if call.service == "s3" else resource
+    on = f" on resource: {named}" if resource else ""
     tail = decision.denial or f"because no identity-based policy allows the {permission.action} action"
     message = f"User: {session.arn} is not authorized to perform: {permission.action}{on} {tail}"
     return fault(call, "denied", decision.reason, message=message)
@@ -111,6 +115,38 @@ def underivable(session: Session, call: Call, what: str) -> Refusal:
 def stored_policy(document: str, kind: Any, name: str) -> Policy:
     """A policy that IAM or a bucket keeps, parsed once for each text; one that cannot be read allows nothing."""
     return Policy.read(document, kind=kind, name=name)
+
+
+def _certain(policies: list[Policy], request: Request, permission: Permission) -> list[Policy]:
+    """The policies, with a fault in each statement on this request that asks for a key which the lab cannot tell."""
+    known, service = permission.known, permission.action.partition(":")[0] + ":"
+    if known is None:
+        return policies
+    unknown = {key for policy in policies for key in _keys(policy) if key.startswith(service)} - known
+    return (
+        [replace(policy, statements=_doubted(policy, request, unknown)) for policy in policies] if unknown else policies
+    )
+
+
+def _doubted(policy: Policy, request: Request, unknown: set[str]) -> tuple[Statement, ...]:
+    def doubt(statement: Statement) -> Statement:
+        asked = {_key(condition.key) for condition in statement.conditions} & unknown
+        if not asked or covers(statement, request) is False:
+            return statement
+        return replace(statement, fault=f"the lab cannot tell {', '.join(sorted(asked))} of this call")
+
+    return tuple(map(doubt, policy.statements))
+
+
+@lru_cache(maxsize=2048)
+def _keys(policy: Policy) -> frozenset[str]:
+    return frozenset(_key(condition.key) for statement in policy.statements for condition in statement.conditions)
+
+
+def _key(name: str) -> str:
+    """A condition key in lower case, without the name of the tag that may follow it."""
+    before, slash, _ = name.lower().partition("/")
+    return before + slash
 
 
 _EVERYTHING = Policy.parse(

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 from xml.parsers.expat import ExpatError
 
+from moto.backends import get_backend
 from moto.core.base_backend import BackendDict
 from moto.core.request import (
     PRESERVED_HEADER_NAMES_ENVIRON_KEY,
@@ -97,6 +98,10 @@ class Backend:
         managed_policies.load(iam, arn)
         policy = iam.managed_policies.get(arn)
         return next((v.document for v in policy.versions if v.is_default), None) if policy else None
+
+    def store(self, service: str, region: str) -> Any:
+        """moto's state of a service in a region. Raises KeyError for a region that moto does not know."""
+        return get_backend(service)[self.account_id][region]
 
     def bucket(self, name: str) -> FakeBucket | None:
         """The bucket with this name."""

@@ -12,6 +12,8 @@ REST_JSON_ROUTES = {
     ("POST", r"/clusters/?"): "CreateCluster",
     ("GET", r"/clusters/[^/]+"): "DescribeCluster",
     ("DELETE", r"/clusters/[^/]+"): "DeleteCluster",
+    ("GET", r"/clusters/[^/]+/identity-provider-configs"): "ListIdentityProviderConfigs",
+    ("GET", r"/clusters/[^/]+/pod-identity-associations"): "ListPodIdentityAssociations",
     ("GET", r"/access-policies"): "ListAccessPolicies",
     ("GET", r"/clusters/[^/]+/access-entries"): "ListAccessEntries",
     ("POST", r"/clusters/[^/]+/access-entries"): "CreateAccessEntry",
@@ -22,6 +24,7 @@ REST_JSON_ROUTES = {
     ("POST", r"/clusters/[^/]+/access-entries/[^/]+/access-policies"): "AssociateAccessPolicy",
     ("DELETE", r"/clusters/[^/]+/access-entries/[^/]+/access-policies/[^/]+"): "DisassociateAccessPolicy",
 }
+QUEUE_PATH = re.compile(r"/(\d{12}/[A-Za-z0-9._-]+)")
 
 
 @dataclass
@@ -89,8 +92,8 @@ class Call:
 
     @cached_property
     def form(self) -> dict[str, str]:
-        """The parameters of a query-protocol call, from the query and the body; every one goes to the path ``/``."""
-        if self.raw_path != "/":
+        """The parameters of a query-protocol call, from the query and the body; one to SQS may go to a queue's URL."""
+        if self.raw_path != "/" and not (self.service == "sqs" and QUEUE_PATH.fullmatch(self.raw_path)):
             return {}
         parameters = dict(parse_qsl(self.query_string, keep_blank_values=True))
         if self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):

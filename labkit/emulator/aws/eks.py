@@ -34,6 +34,8 @@ class Eks:
         if "/access-entries" in call.raw_path:
             return self._access(call)
         match call.operation:
+            case "ListIdentityProviderConfigs" | "ListPodIdentityAssociations":
+                return self._none(call)
             case "ListAccessPolicies":
                 return access_entries.access_policies()
             case "CreateCluster":
@@ -85,6 +87,13 @@ class Eks:
             )
             facts.access.admit_creator(arn, identifier, self._clock.now())
         return self._filled(call, response)
+
+    def _none(self, call: Call) -> Response:
+        """A list of what the lab's clusters never have."""
+        if not self._clusters.get(call.region, name := unquote(call.raw_path.split("/")[2])):
+            raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
+        kind = "associations" if call.operation == "ListPodIdentityAssociations" else "identityProviderConfigs"
+        return access_entries.respond({kind: []})
 
     def _access(self, call: Call) -> Response:
         name = unquote(call.raw_path.split("/")[2])

@@ -101,8 +101,11 @@ def fault(call: Call, name: str, reason: str, *, message: str = "", **fields: st
     https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
     """
     style = {"s3": "s3", "query": "query", "ec2": "query"}.get(call.family, "json")
+    if call.service in ("sqs", "sns"):
+        # They name a fault as they did before they spoke JSON.
+        style = "query"
     status, code, usual = FAULTS[name][style]
-    if call.family == "rest-json" or (call.service in ("sqs", "sns") and style == "json"):
+    if call.family == "rest-json":
         status = 403
     return Refusal(status, code, message or usual, reason, fields if style == "s3" else {})
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from labkit.emulator.aws import signature
-from labkit.emulator.aws.actions import read
+from labkit.emulator.aws.actions.derive import derive
 from labkit.emulator.aws.actions.permission import CannotDerive
 from labkit.emulator.aws.authorization import Authorization, underivable
 from labkit.emulator.aws.backend import Backend
@@ -145,17 +145,23 @@ class Gate:
             case "s3":
                 return await self._s3.answer(call, caller)
         if isinstance(caller, Session):
-            try:
-                permission = read.derive(call, self.backend)
-            except CannotDerive as unknown:
-                raise underivable(caller, call, str(unknown)) from unknown
-            call.notes["reason"] = self._authorization.require(caller, call, permission).reason
+            call = await self._authorized(call, caller)
         match call.service:
             case "iam":
                 return await self._iam.answer(call)
             case "eks":
                 return await self._eks.answer(call)
         return await self.backend.answer(call)
+
+    async def _authorized(self, call: Call, session: Session) -> Call:
+        """The call as moto is to get it, once the session may do all that it takes."""
+        try:
+            needed, told = await self.backend.run(derive, call, self.backend)
+        except CannotDerive as unknown:
+            raise underivable(session, call, str(unknown)) from unknown
+        for permission in needed:
+            call.notes["reason"] = self._authorization.require(session, call, permission).reason
+        return told
 
     def _authenticate(self, call: Call) -> Caller:
         """Who signed the call. In AWS's order: the scope, which key and token, the expiry, the role, the signature."""

@@ -251,7 +251,10 @@ def test_a_session_reads_eks_and_iam_where_its_policies_say_so(aws, irsa):
     assert code_of(lambda: eks.delete_cluster(name="blue"))[:2] == (403, "AccessDeniedException")
     status, code, message = code_of(lambda: iam.delete_role(RoleName="my-role"))
     assert (status, code) == (403, "AccessDenied")
-    assert message.endswith("the lab cannot authorize iam:DeleteRole yet")
+    assert message.endswith(
+        "is not authorized to perform: iam:DeleteRole on resource: role my-role "
+        "because no identity-based policy allows the iam:DeleteRole action"
+    )
 
 
 # --- S3
@@ -331,9 +334,9 @@ def test_what_the_lab_cannot_derive_is_refused_and_says_so(aws, irsa):
         answer = httpx.get(aws.endpoint + path, headers=dict(request.headers), trust_env=False)
         assert answer.status_code == 403, path
         assert "the lab cannot authorize S3 " in answer.text
-    found = code_of(lambda: aws.client("dynamodb", session).list_tables())
+    found = code_of(lambda: aws.client("kms", session).list_keys())
     assert found[:2] == (400, "AccessDeniedException")
-    assert found[2].endswith("the lab cannot authorize dynamodb:ListTables yet")
+    assert found[2].endswith("the lab cannot authorize kms:ListKeys yet")
 
 
 def test_an_upload_in_signed_chunks(aws, irsa):

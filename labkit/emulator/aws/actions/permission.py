@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+Context = dict[str, str | list[str]]
+
 
 @dataclass(frozen=True)
 class Permission:
@@ -9,8 +11,37 @@ class Permission:
 
     action: str
     resource: str
-    context: dict[str, str | list[str]] = field(default_factory=dict)
+    context: Context = field(default_factory=dict)
+    known: frozenset[str] | None = None
+    """The service's own condition keys (lower case; a tag's key up to its ``/``) that ``context`` has, or that this
+    call has no value for; None: nothing is said of them. No Allow may rest on any other of the service's keys."""
+    shown: str | None = None
+    """The resource as the service's denial names it, where that is not its ARN; empty where none is named."""
+    resource_policy: str = ""
+    """The document of the resource's own policy."""
 
 
 class CannotDerive(Exception):
     """The lab does not know which actions this call needs; the message says of what."""
+
+
+def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> Context:
+    """The condition keys of the tags that a request gives, or takes away.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/access_tags.html
+    """
+    if tags is None and removed is None:
+        return {}
+    context: Context = {f"aws:RequestTag/{name}": value for name, value in (tags or {}).items()}
+    return context | {"aws:TagKeys": [*(tags or {}), *(removed or [])]}
+
+
+def resource_tags(tags: dict[str, str], service: str = "") -> Context:
+    """The condition keys of the tags that a resource has; also by the service's own name, where it has one."""
+    context: Context = {f"aws:ResourceTag/{name}": value for name, value in tags.items()}
+    return context | ({f"{service}:ResourceTag/{name}": value for name, value in tags.items()} if service else {})
+
+
+def as_dict(tags: list[dict[str, str]] | None) -> dict[str, str] | None:
+    """A list of ``Key`` and ``Value`` as one mapping; None where there is no list."""
+    return None if tags is None else {tag.get("Key", ""): tag.get("Value", "") for tag in tags}

@@ -120,7 +120,7 @@ def derive(call: Call, deleted_keys: list[tuple[str, str | None]] | None = None)
     if not bucket:
         if call.method != "GET" or subresources:
             raise CannotDerive(f"S3 call {call.method} /")
-        return Operation("ListBuckets", "", "", (Permission("s3:ListAllMyBuckets", "*", _context(call)),))
+        return Operation("ListBuckets", "", "", (Permission("s3:ListAllMyBuckets", "*", _context(call), shown=""),))
     if not key:
         return _bucket(call, bucket, subresources, deleted_keys or [])
     return _object(call, bucket, key, subresources)

@@ -1,0 +1,18 @@
+"""CloudTrail: which action on which resource an operation needs.
+
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_awscloudtrail.html
+"""
+
+from labkit.emulator.aws.actions.permission import CannotDerive, Permission
+from labkit.emulator.aws.actions.requests import ApiRequest
+from labkit.emulator.aws.backend import Backend
+
+# None of them can be limited to a resource.
+OPERATIONS = {"DescribeTrails", "ListTrails", "LookupEvents"}
+
+
+def permissions(request: ApiRequest, _: Backend) -> list[Permission]:
+    """What an operation of CloudTrail needs."""
+    if request.operation not in OPERATIONS:
+        raise CannotDerive(f"cloudtrail:{request.operation}")
+    return [Permission(f"cloudtrail:{request.operation}", "*", known=frozenset(), shown="")]

@@ -1,0 +1,40 @@
+"""Which permissions a call needs: by its operation and parameters, as the service's own module tells.
+
+https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
+"""
+
+from collections.abc import Callable
+
+from labkit.emulator.aws.actions import cloudtrail, dynamodb, eks, iam, requests, secretsmanager, sqs
+from labkit.emulator.aws.actions.permission import CannotDerive, Permission
+from labkit.emulator.aws.actions.requests import ApiRequest
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import Call
+
+SERVICES: dict[str, Callable[[ApiRequest, Backend], list[Permission]]] = {
+    "cloudtrail": cloudtrail.permissions,
+    "dynamodb": dynamodb.permissions,
+    "eks": eks.permissions,
+    "iam": iam.permissions,
+    "secretsmanager": secretsmanager.permissions,
+    "sqs": sqs.permissions,
+}
+
+
+def derive(call: Call, backend: Backend) -> tuple[list[Permission], Call]:
+    """The permissions that a call needs, all of them, and the call that asks moto for what was read in it.
+
+    Raises ``CannotDerive`` for a call that the lab cannot authorize, ``Refusal`` for one that is none of the service's.
+    """
+    permissions = SERVICES.get(call.service)
+    if permissions is None:
+        raise CannotDerive(f"{call.service}:{call.operation}")
+    request, told = requests.read(call, backend.account_id)
+    call.notes["operation"] = request.operation
+    try:
+        needed = permissions(request, backend)
+    except KeyError as missing:
+        raise CannotDerive(f"{call.service}:{request.operation} without {missing}") from missing
+    if not needed:
+        raise CannotDerive(f"{call.service}:{request.operation} on nothing")
+    return needed, told

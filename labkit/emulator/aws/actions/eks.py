@@ -1,0 +1,130 @@
+"""EKS: which action on which cluster, or what belongs to one, an operation needs.
+
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelastickubernetesservice.html
+"""
+
+import re
+from typing import Any
+
+from labkit.emulator.aws.access_entries import entry_arn
+from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, resource_tags, tag_keys
+from labkit.emulator.aws.actions.requests import ApiRequest
+from labkit.emulator.aws.backend import Backend
+
+ON_NOTHING = {"DescribeAddonConfiguration", "DescribeAddonVersions", "DescribeClusterVersions", "ListAccessPolicies"}
+ON_CLUSTER = {
+    "AssociateEncryptionConfig",
+    "CreateAccessEntry",
+    "CreateAddon",
+    "CreateCluster",
+    "CreateFargateProfile",
+    "CreateNodegroup",
+    "CreatePodIdentityAssociation",
+    "DeleteCluster",
+    "DescribeCluster",
+    "DescribeUpdate",
+    "ListAccessEntries",
+    "ListAddons",
+    "ListFargateProfiles",
+    "ListIdentityProviderConfigs",
+    "ListInsights",
+    "ListNodegroups",
+    "ListPodIdentityAssociations",
+    "ListUpdates",
+    "UpdateClusterConfig",
+    "UpdateClusterVersion",
+}
+ON_ACCESS_ENTRY = {
+    "AssociateAccessPolicy",
+    "DeleteAccessEntry",
+    "DescribeAccessEntry",
+    "DisassociateAccessPolicy",
+    "ListAssociatedAccessPolicies",
+    "UpdateAccessEntry",
+}
+ON_NODEGROUP = {"DeleteNodegroup", "DescribeNodegroup", "UpdateNodegroupConfig", "UpdateNodegroupVersion"}
+ON_FARGATE_PROFILE = {"DeleteFargateProfile", "DescribeFargateProfile"}
+ON_ARN = {"ListTagsForResource", "TagResource", "UntagResource"}
+# The role that a service is given with the call, and the service.
+PASSED = {
+    "CreateAddon": ("serviceAccountRoleArn", "eks.amazonaws.com"),
+    "CreateCluster": ("roleArn", "eks.amazonaws.com"),
+    "CreateFargateProfile": ("podExecutionRoleArn", "eks-fargate-pods.amazonaws.com"),
+    "CreateNodegroup": ("nodeRole", "ec2.amazonaws.com"),
+    "CreatePodIdentityAssociation": ("roleArn", "pods.eks.amazonaws.com"),
+}
+# Condition keys that are parameters of the request, by the parameter's name.
+FROM_PARAMETERS = {
+    "clusterName": "eks:clusterName",
+    "kubernetesGroups": "eks:kubernetesGroups",
+    "policyArn": "eks:policyArn",
+    "principalArn": "eks:principalArn",
+    "username": "eks:username",
+}
+KNOWN = frozenset(
+    {key.lower() for key in FROM_PARAMETERS.values()} | {"eks:accessscope", "eks:namespaces", "eks:accessentrytype"}
+)
+NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
+
+
+def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
+    """What an operation of EKS needs; where it gives a role to a service, ``iam:PassRole`` too."""
+    operation, parameters = request.operation, request.parameters
+    account = f"arn:aws:eks:{request.region}:{request.account_id}:"
+    if operation == "ListClusters":
+        return [_permission(operation, f"{account}cluster/*", {})]
+    if operation in ON_NOTHING:
+        return [_permission(operation, "*", {}, shown="")]
+    store = backend.store("eks", request.region)
+    context = _from_parameters(parameters) | tag_keys(parameters.get("tags"), parameters.get("tagKeys"))
+    if operation in ON_ARN:
+        arn = parameters["resourceArn"]
+        if not arn.startswith(f"{account}cluster/"):
+            raise CannotDerive(f"eks:{operation} on what is no cluster of this account and region")
+        cluster = store.clusters.get(arn.removeprefix(f"{account}cluster/"))
+        return [_permission(operation, arn, context | _tags(cluster))]
+    # Where the operation is on the cluster alone, EKS calls its name simply the name.
+    name = parameters.get("clusterName") or parameters["name"]
+    if not NAME.fullmatch(name):
+        raise CannotDerive(f"eks:{operation} on something that is no cluster's name")
+    resource, tagged = f"{account}cluster/{name}", store.clusters.get(name)
+    if operation in ON_ACCESS_ENTRY:
+        if not (arn := entry_arn(resource, parameters["principalArn"])):
+            raise CannotDerive(f"eks:{operation} for something that is no principal")
+        resource, tagged = arn, None
+    elif operation in ON_NODEGROUP | ON_FARGATE_PROFILE:
+        resource, tagged = _part(operation, name, parameters, tagged, account)
+    elif operation not in ON_CLUSTER:
+        raise CannotDerive(f"eks:{operation}")
+    needed = [_permission(operation, resource, context | _tags(tagged))]
+    if operation in PASSED and (role := parameters.get(PASSED[operation][0])):
+        passed: Context = {"iam:PassedToService": PASSED[operation][1], "iam:AssociatedResourceArn": resource}
+        needed.append(Permission("iam:PassRole", role, passed, frozenset({"iam:passedtoservice"})))
+    return needed
+
+
+def _part(operation: str, name: str, parameters: dict[str, Any], cluster: Any, account: str) -> tuple[str, Any]:
+    """The ARN of a cluster's nodegroup or Fargate profile, and the thing itself; none has the suffix ``*``."""
+    kind, key, store, arn = "nodegroup", "nodegroupName", "nodegroups", "arn"
+    if operation in ON_FARGATE_PROFILE:
+        kind, key, store = "fargateprofile", "fargateProfileName", "fargate_profiles"
+        arn = "fargate_profile_arn"
+    found = getattr(cluster, store, {}).get(parameters[key])
+    return getattr(found, arn, f"{account}{kind}/{name}/{parameters[key]}/*"), found
+
+
+def _permission(operation: str, resource: str, context: Context, shown: str | None = None) -> Permission:
+    return Permission(f"eks:{operation}", resource, context, KNOWN, shown)
+
+
+def _tags(thing: Any) -> Context:
+    return resource_tags(dict(thing.tags or {})) if thing is not None else {}
+
+
+def _from_parameters(parameters: dict[str, Any]) -> Context:
+    context: Context = {key: parameters[name] for name, key in FROM_PARAMETERS.items() if name in parameters}
+    if scope := parameters.get("accessScope"):
+        context |= {"eks:accessScope": scope.get("type", ""), "eks:namespaces": scope.get("namespaces", [])}
+    if "principalArn" in parameters:
+        context["eks:accessEntryType"] = parameters.get("type", "STANDARD")
+    return context

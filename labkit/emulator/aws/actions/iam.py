@@ -1,0 +1,164 @@
+"""IAM: which action on which resource an operation needs.
+
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandaccessmanagementiam.html
+"""
+
+from typing import Any
+
+from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, as_dict, resource_tags, tag_keys
+from labkit.emulator.aws.actions.requests import ApiRequest
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.errors import Refusal
+
+# Operations by the kind of their resource, and the parameter that names it.
+RESOURCES = {
+    ("role", "RoleName"): (
+        "AttachRolePolicy CreateRole DeleteRole DeleteRolePermissionsBoundary DeleteRolePolicy DetachRolePolicy "
+        "GetRole GetRolePolicy ListAttachedRolePolicies ListInstanceProfilesForRole ListRolePolicies ListRoleTags "
+        "PutRolePermissionsBoundary PutRolePolicy TagRole UntagRole UpdateAssumeRolePolicy UpdateRole "
+        "UpdateRoleDescription"
+    ),
+    ("user", "UserName"): (
+        "AttachUserPolicy CreateAccessKey CreateLoginProfile CreateServiceSpecificCredential CreateUser "
+        "DeactivateMFADevice DeleteAccessKey DeleteLoginProfile DeleteSSHPublicKey DeleteServiceSpecificCredential "
+        "DeleteSigningCertificate DeleteUser DeleteUserPermissionsBoundary DeleteUserPolicy DetachUserPolicy "
+        "EnableMFADevice GetLoginProfile GetMFADevice GetSSHPublicKey GetUser GetUserPolicy ListAccessKeys "
+        "ListAttachedUserPolicies ListGroupsForUser ListMFADevices ListSSHPublicKeys ListServiceSpecificCredentials "
+        "ListSigningCertificates ListUserPolicies ListUserTags PutUserPermissionsBoundary PutUserPolicy "
+        "ResetServiceSpecificCredential ResyncMFADevice TagUser UntagUser UpdateAccessKey UpdateLoginProfile "
+        "UpdateSSHPublicKey UpdateServiceSpecificCredential UpdateSigningCertificate UpdateUser UploadSSHPublicKey "
+        "UploadSigningCertificate"
+    ),
+    ("group", "GroupName"): (
+        "AddUserToGroup AttachGroupPolicy CreateGroup DeleteGroup DeleteGroupPolicy DetachGroupPolicy GetGroup "
+        "GetGroupPolicy ListAttachedGroupPolicies ListGroupPolicies PutGroupPolicy RemoveUserFromGroup UpdateGroup"
+    ),
+    ("instance profile", "InstanceProfileName"): (
+        "AddRoleToInstanceProfile CreateInstanceProfile DeleteInstanceProfile GetInstanceProfile "
+        "ListInstanceProfileTags RemoveRoleFromInstanceProfile TagInstanceProfile UntagInstanceProfile"
+    ),
+    ("policy", "PolicyArn"): (
+        "CreatePolicyVersion DeletePolicy DeletePolicyVersion GetPolicy GetPolicyVersion ListEntitiesForPolicy "
+        "ListPolicyTags ListPolicyVersions SetDefaultPolicyVersion TagPolicy UntagPolicy"
+    ),
+    ("policy", "PolicyName"): "CreatePolicy",
+    ("provider", "OpenIDConnectProviderArn"): (
+        "AddClientIDToOpenIDConnectProvider DeleteOpenIDConnectProvider GetOpenIDConnectProvider "
+        "ListOpenIDConnectProviderTags RemoveClientIDFromOpenIDConnectProvider TagOpenIDConnectProvider "
+        "UntagOpenIDConnectProvider UpdateOpenIDConnectProviderThumbprint"
+    ),
+    ("provider", "Url"): "CreateOpenIDConnectProvider",
+    ("provider", "SAMLProviderArn"): (
+        "DeleteSAMLProvider GetSAMLProvider ListSAMLProviderTags TagSAMLProvider UntagSAMLProvider UpdateSAMLProvider"
+    ),
+    ("principal", "PolicySourceArn"): "GetContextKeysForPrincipalPolicy SimulatePrincipalPolicy",
+}
+BY_OPERATION = {name: resource for resource, names in RESOURCES.items() for name in names.split()}
+# Lists take a path; what IAM checks them against ends with it.
+LISTS = {
+    "ListGroups": "group",
+    "ListInstanceProfiles": "instance-profile",
+    "ListOpenIDConnectProviders": "oidc-provider",
+    "ListRoles": "role",
+    "ListSAMLProviders": "saml-provider",
+    "ListServerCertificates": "server-certificate",
+    "ListUsers": "user",
+}
+ON_NOTHING = {
+    "CreateAccountAlias",
+    "DeleteAccountAlias",
+    "DeleteAccountPasswordPolicy",
+    "GenerateCredentialReport",
+    "GetAccountAuthorizationDetails",
+    "GetAccountPasswordPolicy",
+    "GetAccountSummary",
+    "GetContextKeysForCustomPolicy",
+    "GetCredentialReport",
+    "ListAccountAliases",
+    "ListPolicies",
+    "ListVirtualMFADevices",
+    "SimulateCustomPolicy",
+    "UpdateAccountPasswordPolicy",
+}
+# moto's stores, by the kind of what is in them.
+STORES = {"group": "groups", "instance profile": "instance_profiles", "role": "roles", "user": "users"}
+# What is written to a principal with a permissions boundary is conditioned by that boundary.
+BOUNDED = ("Attach", "Detach", "Delete", "Put")
+KNOWN = frozenset({"iam:policyarn", "iam:permissionsboundary", "iam:resourcetag/", "iam:passedtoservice"})
+
+
+def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
+    """What an operation of IAM needs; to put a role into an instance profile takes ``iam:PassRole`` too."""
+    operation, parameters = request.operation, request.parameters
+    account, iam = f"arn:aws:iam::{request.account_id}:", backend.iam(request.account_id)
+    if operation == "ListPolicies":
+        return [_permission(operation, "*", {}, f"policy path {parameters.get('PathPrefix', '/')}")]
+    if operation in LISTS:
+        return [_permission(operation, f"{account}{LISTS[operation]}{parameters.get('PathPrefix', '/')}", {})]
+    if operation in ON_NOTHING:
+        return [_permission(operation, "*", {})]
+    if operation not in BY_OPERATION:
+        raise CannotDerive(f"iam:{operation}")
+    kind, parameter = BY_OPERATION[operation]
+    if kind == "user" and parameter not in parameters:
+        raise Refusal(400, "ValidationError", "Must specify userName when calling with non-User credentials")
+    name = parameters[parameter]
+    thing = _find(iam, kind, name)
+    arn, shown = _arn(account, kind, parameter, parameters, thing)
+    context = _context(request, kind, arn, thing, iam)
+    needed = [_permission(operation, arn, context, shown)]
+    if operation in ("UpdateGroup", "UpdateUser"):
+        # To rename takes the permission on both names.
+        renamed = parameters.get(f"New{parameter}", name)
+        path = parameters.get("NewPath") or getattr(thing, "path", None) or "/"
+        needed.append(_permission(operation, f"{account}{kind}{path}{renamed}", context, f"{kind} {renamed}"))
+    if operation == "AddRoleToInstanceProfile":
+        role = _find(iam, "role", parameters["RoleName"])
+        passed = role.arn if role else f"{account}role/{parameters['RoleName']}"
+        needed.append(_permission("PassRole", passed, {"iam:PassedToService": "ec2.amazonaws.com"}))
+    return needed
+
+
+def _find(iam: Any, kind: str, name: str) -> Any:
+    store = list(getattr(iam, STORES[kind]).values()) if kind in STORES else []
+    return next((thing for thing in store if thing.name == name), None)
+
+
+def _arn(account: str, kind: str, parameter: str, parameters: dict[str, Any], thing: Any) -> tuple[str, str | None]:
+    """The ARN of an operation's resource, and how IAM names it in a denial (as its ARN: None)."""
+    name = parameters[parameter]
+    if parameter == "Url":
+        return f"{account}oidc-provider/{name.partition('://')[2]}", None
+    if parameter.endswith("Arn"):
+        return name, f"policy {name}" if kind == "policy" else None
+    arn = getattr(thing, "arn", None) or f"{account}{kind.replace(' ', '-')}{parameters.get('Path') or '/'}{name}"
+    return arn, f"{kind} {name}"
+
+
+def _context(request: ApiRequest, kind: str, arn: str, thing: Any, iam: Any) -> Context:
+    parameters = request.parameters
+    context = tag_keys(as_dict(parameters.get("Tags")), parameters.get("TagKeys"))
+    if "PolicyArn" in parameters and kind != "policy":
+        context["iam:PolicyARN"] = parameters["PolicyArn"]
+    boundary = parameters.get("PermissionsBoundary")
+    if boundary is None and request.operation.startswith(BOUNDED) and kind in ("role", "user"):
+        boundary = getattr(thing, "permissions_boundary_arn", None)
+    if boundary:
+        context["iam:PermissionsBoundary"] = boundary
+    return context | resource_tags(_tags(kind, arn, thing, iam), "iam")
+
+
+def _tags(kind: str, arn: str, thing: Any, iam: Any) -> dict[str, str]:
+    if kind == "policy":
+        thing = iam.managed_policies.get(arn)
+    elif kind == "provider":
+        thing = iam.open_id_providers.get(arn)
+    if kind == "user" and thing is not None:
+        return iam.tagger.get_tag_dict_for_resource(thing.arn)
+    if thing is None or not hasattr(thing, "tags"):
+        return {}
+    return {tag["Key"]: tag["Value"] for tag in (thing.tags.values() if isinstance(thing.tags, dict) else thing.tags)}
+
+
+def _permission(operation: str, resource: str, context: Context, shown: str | None = None) -> Permission:
+    return Permission(f"iam:{operation}", resource, context, KNOWN, shown)

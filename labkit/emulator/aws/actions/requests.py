@@ -1,0 +1,223 @@
+"""Which operation a call asks for and with which parameters, read by botocore's service model.
+
+moto is given what was read here and nothing else: written anew, so that it cannot find another meaning in it.
+
+https://smithy.io/2.0/aws/protocols/index.html
+"""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+from botocore.model import OperationNotFoundError
+from botocore.serialize import create_serializer
+from moto.core.model import OperationModel, ServiceModel, Shape
+from moto.core.parse import PROTOCOL_PARSERS
+from moto.core.request import Request
+from moto.core.routing import get_service_router
+from moto.core.utils import get_service_model
+from werkzeug.exceptions import HTTPException
+
+from labkit.emulator.aws.actions.permission import CannotDerive
+from labkit.emulator.aws.call import QUEUE_PATH, Call
+from labkit.emulator.aws.errors import Refusal
+
+FORM = "application/x-www-form-urlencoded"
+KEPT = ("host", "content-type", "x-amz-target")
+# What a JSON value has to be for a shape of the model.
+JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "blob": (str,),
+    "boolean": (bool,),
+    "double": (int, float, str),
+    "float": (int, float, str),
+    "integer": (int, float),
+    "list": (list,),
+    "long": (int, float),
+    "map": (dict,),
+    "string": (str,),
+    "structure": (dict,),
+    "timestamp": (int, float, str),
+}
+
+
+@dataclass(frozen=True)
+class ApiRequest:
+    """An operation of a service, with its parameters as botocore would take them."""
+
+    service: str
+    operation: str
+    parameters: dict[str, Any]
+    region: str
+    account_id: str
+
+
+def read(call: Call, account_id: str) -> tuple[ApiRequest, Call]:
+    """What a call asks for, and the call that asks moto for exactly that.
+
+    Raises ``CannotDerive`` for what could be read in two ways, ``Refusal`` for what is no call of the service.
+    """
+    service = get_service_model(call.service)
+    content_type = call.headers.get("content-type", "")
+    protocol = str(service.protocol)
+    if "smithy-protocol" in call.headers or "content-encoding" in call.headers:
+        raise CannotDerive(f"{call.service} calls by this protocol")
+    if protocol == "json" and "x-amz-target" not in call.headers and call.service == "sqs":
+        protocol = "query"
+    try:
+        match protocol:
+            case "json":
+                operation, parameters, told = _json(call, service, content_type)
+            case "query":
+                operation, parameters, told = _query(call, service, content_type)
+            case "rest-json":
+                operation, parameters, told = _rest_json(call, service)
+            case _:
+                raise CannotDerive(f"{call.service} calls")
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        code = "ValidationError" if protocol == "query" else "SerializationException"
+        raise Refusal(400, code, "The request could not be read", f"{type(error).__name__}: {error}") from error
+    return ApiRequest(call.service, operation, parameters, call.region, account_id), told
+
+
+def _query(call: Call, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
+    queue = QUEUE_PATH.fullmatch(call.raw_path) if call.service == "sqs" else None
+    if call.raw_path != "/" and not queue:
+        raise CannotDerive(f"{call.service} calls on {call.raw_path}")
+    pairs = parse_qsl(call.query_string, keep_blank_values=True)
+    pairs = [(name, value) for name, value in pairs if not name.startswith("X-Amz-")]
+    if call.body:
+        if not content_type.startswith(FORM):
+            raise CannotDerive(f"{call.service} calls with a body that is no form")
+        pairs += parse_qsl(call.body.decode(), keep_blank_values=True)
+    form = dict(pairs)
+    if len(form) < len(pairs):
+        raise CannotDerive(f"{call.service} calls with a parameter given twice")
+    if form.get("Version") != service.api_version:
+        raise CannotDerive(f"{call.service} calls of the version {form.get('Version')}")
+    if queue:
+        form.setdefault("QueueUrl", f"https://{call.headers.get('host')}/{queue[1]}")
+    model = _operation(service, form.get("Action", ""), "query")
+    parameters = PROTOCOL_PARSERS["query"](model).parse({"values": form})
+    told = _anew(call, urlencode(form).encode(), {"content-type": f"{FORM}; charset=utf-8"})
+    return model.name, parameters, told
+
+
+def _json(call: Call, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
+    prefix, _, name = call.headers.get("x-amz-target", "").rpartition(".")
+    queue = QUEUE_PATH.fullmatch(call.raw_path) if call.service == "sqs" else None
+    if prefix != service.metadata["targetPrefix"]:
+        raise CannotDerive(f"{call.service} calls of {prefix or 'no target'}")
+    if call.method != "POST" or not content_type.startswith("application/x-amz-json-1."):
+        raise CannotDerive(f"{call.service} calls by this protocol")
+    unsigned = [name for name, _ in call.query_pairs if not name.startswith("X-Amz-")]
+    if unsigned or (call.raw_path != "/" and not queue):
+        raise CannotDerive(f"{call.service} calls on another path, or with a query")
+    model = _operation(service, name, "json")
+    content = _modelled(model.input_shape, _json_object(call.body))
+    if queue:
+        content.setdefault("QueueUrl", f"https://{call.headers.get('host')}/{queue[1]}")
+    body = _json_text(content)
+    parameters = PROTOCOL_PARSERS["json"](model).parse({"body": body})
+    version = service.metadata["jsonVersion"]
+    return model.name, parameters, _anew(call, body, {"content-type": f"application/x-amz-json-{version}"})
+
+
+def _rest_json(call: Call, service: ServiceModel) -> tuple[str, dict[str, Any], Call]:
+    query = urlencode([pair for pair in call.query_pairs if not pair[0].startswith("X-Amz-")])
+    headers = {"content-type": call.headers["content-type"]} if "content-type" in call.headers else {}
+    url = f"http://127.0.0.1{call.raw_path}?{query}"
+    request = Request.from_primitives(call.method, url, headers, call.body)
+    request.environ["RAW_URI"] = call.raw_path
+    try:
+        model, uri = get_service_router(call.service).match(request)
+    except NotImplementedError as error:
+        raise CannotDerive(f"{call.service} calls by this protocol") from error
+    except HTTPException as error:
+        raise _unknown(f"{call.method} {call.path}", "rest-json") from error
+    if model.input_shape is None:
+        raise CannotDerive(f"{call.service}:{model.name}")
+    if len(dict(call.query_pairs)) < len(call.query_pairs) and not _takes_lists(model):
+        raise CannotDerive(f"{call.service} calls with a parameter given twice")
+    elsewhere = {name for name, member in model.input_shape.members.items() if "location" in member.serialization}
+    body = {name: value for name, value in _json_object(call.body).items() if name not in elsewhere}
+    content = _modelled(model.input_shape, body)
+    parsed = PROTOCOL_PARSERS["rest-json"](model).parse(
+        {"body": _json_text(content), "headers": {}, "values": request.args, "url_params": uri}
+    )
+    parameters = {name: value for name, value in parsed.items() if value is not None}
+    serializer = create_serializer("rest-json", include_validation=False)
+    written = serializer.serialize_to_request(parameters, model)
+    query = urlencode(written["query_string"], doseq=True, quote_via=quote)
+    body = _json_text(json.loads(written["body"])) if written["body"] else b""
+    told = _anew(call, body, {"content-type": "application/json"})
+    return model.name, parameters, replace(told, raw_path=written["url_path"], query_string=query)
+
+
+def _operation(service: ServiceModel, name: str, protocol: str) -> OperationModel:
+    try:
+        return service.operation_model(name)
+    except OperationNotFoundError as error:
+        raise _unknown(name, protocol, service.api_version) from error
+
+
+def _unknown(name: str, protocol: str, version: str = "") -> Refusal:
+    if protocol == "query":
+        return Refusal(400, "InvalidAction", f"Could not find operation {name} for version {version}")
+    return Refusal(404 if protocol == "rest-json" else 400, "UnknownOperationException", f"Unknown operation: {name}")
+
+
+def _anew(call: Call, body: bytes, headers: dict[str, str]) -> Call:
+    kept = {name: value for name, value in call.headers.items() if name in KEPT} | headers
+    path = "/" if call.service == "sqs" else call.raw_path
+    return replace(call, raw_path=path, query_string="", header_list=list(kept.items()), body=body)
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    content = json.loads(body.decode() or "{}", object_pairs_hook=_once, parse_constant=_no_number)
+    if not isinstance(content, dict):
+        raise TypeError("the body is no JSON object")
+    return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(content := dict(pairs)) < len(pairs):
+        raise ValueError("a key is there twice")
+    return content
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _json_text(content: dict[str, Any]) -> bytes:
+    # moto looks for parameters of a form in any body: nothing in a string may look like one.
+    text = json.dumps(content)
+    return text.replace("&", "\\u0026").replace("=", "\\u003d").replace(";", "\\u003b").encode()
+
+
+def _modelled(shape: Shape | None, value: Any) -> Any:
+    """The value without what the model does not know. Raises ``TypeError`` where it is of another type."""
+    if shape is None:
+        return {}
+    kind = shape.type_name
+    if not isinstance(value, JSON_TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        raise TypeError(f"{shape.name} is no {kind}")
+    match kind:
+        case "structure" if not shape.is_document_type:
+            members = {member.serialization.get("name", name): member for name, member in shape.members.items()}
+            return {
+                name: _modelled(members[name], part)
+                for name, part in value.items()
+                if name in members and part is not None
+            }
+        case "list":
+            return [_modelled(shape.member, part) for part in value]
+        case "map":
+            return {name: _modelled(shape.value, part) for name, part in value.items() if part is not None}
+    return value
+
+
+def _takes_lists(model: OperationModel) -> bool:
+    members = model.input_shape.members.values()
+    return any(m.serialization.get("location") == "querystring" and m.type_name == "list" for m in members)
