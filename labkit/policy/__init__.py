@@ -1,8 +1,10 @@
 """IAM policy documents and their evaluation. Pure: no network, no emulator."""
 
 from labkit.policy.conditions import ConditionResult
+from labkit.policy.decision import Decision, Miss, Near
 from labkit.policy.document import Kind, MalformedPolicy, Policy, Statement, decode_document
-from labkit.policy.evaluation import Decision, Request, evaluate
+from labkit.policy.evaluation import evaluate, matching, verdict
+from labkit.policy.matching import Request
 from labkit.policy.principals import Principal
 from labkit.policy.trust import evaluate_trust
 
@@ -11,6 +13,8 @@ __all__ = [
     "Decision",
     "Kind",
     "MalformedPolicy",
+    "Miss",
+    "Near",
     "Policy",
     "Principal",
     "Request",
@@ -18,4 +22,6 @@ __all__ = [
     "decode_document",
     "evaluate",
     "evaluate_trust",
+    "matching",
+    "verdict",
 ]

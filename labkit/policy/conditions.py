@@ -18,7 +18,7 @@ from decimal import Decimal
 from functools import partial
 
 from labkit.policy.variables import Unreadable, Values, has_variables, read
-from labkit.policy.wildcards import Wild, matcher, split
+from labkit.policy.wildcards import Matcher, Wild, matcher, segments_matcher, split
 
 Compare = Callable[[str, Values], bool | None]
 
@@ -189,27 +189,24 @@ def _arn_like(wanted: tuple[str, ...], variables: bool) -> tuple[Compare, ...]:
 
 def _arn(text: str, variables: bool) -> Compare:
     template = read(text, variables=variables, wildcards=True)
-    prepared = None if has_variables(template) else _arn_matchers(template.parts)
+    prepared = None if has_variables(template) else _segments(template.parts)
 
     def compare(found: str, values: Values) -> bool | None:
-        matchers = prepared
-        if matchers is None:
+        match = prepared
+        if match is None:
             filled = template.fill(values)
             if filled is None:
                 return False
-            matchers = _arn_matchers(filled)
-        parts = found.split(":", 5)
-        if len(parts) < 6 or parts[0] != "arn":
-            return None
-        return all(match(part) for match, part in zip(matchers, parts, strict=True))
+            match = _segments(filled)
+        return match(found) if found.startswith("arn:") and found.count(":") >= 5 else None
 
     return compare
 
 
-def _arn_matchers(pattern) -> list:
-    """Each of the six parts of an ARN is compared by itself; parts that are left out match anything."""
+def _segments(pattern) -> Matcher:
+    """Each of the six segments of an ARN is compared by itself; those that are left out match anything."""
     parts = split(pattern, ":", 5)
-    return [matcher(part) for part in parts + [[Wild.ANY]] * (6 - len(parts))]
+    return segments_matcher(parts + [[Wild.ANY]] * (6 - len(parts)))
 
 
 def _parsed(parse: Callable, test: Callable, wanted: tuple[str, ...], variables: bool) -> tuple[Compare, ...]:

@@ -3,7 +3,7 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote
@@ -13,7 +13,7 @@ from labkit.policy.conditions import Condition, compile_condition
 from labkit.policy.principals import Principals, compile_principals
 from labkit.policy.validation import Kind, MalformedPolicy
 from labkit.policy.variables import Template, Unreadable, Values, has_variables, read
-from labkit.policy.wildcards import Matcher, Token, Wild, matcher, prefix, tokens
+from labkit.policy.wildcards import Matcher, Token, Wild, arn_matcher, matcher, prefix, tokens
 
 __all__ = ["Kind", "MalformedPolicy", "Policy", "Statement", "decode_document"]
 
@@ -32,14 +32,14 @@ class Names:
     matchers: tuple[Matcher, ...]
 
     @classmethod
-    def of(cls, patterns: Iterable[Iterable[Token]]) -> "Names":
+    def of(cls, patterns: Iterable[Iterable[Token]], compile_pattern: Callable = matcher) -> "Names":
         exact, prefixes, matchers = [], [], []
         for pattern in patterns:
             start = prefix(pattern)
             if start is not None:
                 prefixes.append(start)
             elif any(isinstance(token, Wild) for token in pattern):
-                matchers.append(matcher(pattern))
+                matchers.append(compile_pattern(pattern))
             else:
                 exact.append("".join(pattern))
         return cls(frozenset(exact), tuple(prefixes), tuple(matchers))
@@ -69,7 +69,7 @@ class Resources:
             filled = template.fill(values)
             if filled is None:
                 unresolved = True
-            elif matcher(filled)(resource):
+            elif arn_matcher(filled)(resource):
                 return True
         return None if unresolved else False
 
@@ -86,7 +86,13 @@ class Statement:
     principals: Principals | None = field(repr=False)  # None: whoever the policy is attached to
     not_principal: bool
     conditions: tuple[Condition, ...] = field(repr=False)
+    by_principal_arn: bool  # whether it has a condition on aws:PrincipalArn
+    raw: dict = field(repr=False)  # as it is written
     fault: str | None = None  # why nothing in it can be evaluated
+
+    def written(self, element: str) -> tuple[str, ...]:
+        """The strings of an element, such as `Action`, as they are written; none where it is left out."""
+        return tuple(validation.listed(self.raw[element])) if element in self.raw else ()
 
     def __str__(self) -> str:
         return f'statement "{self.sid}"' if self.sid else f"statement {self.position}"
@@ -148,6 +154,7 @@ def _statement(raw: object, position: int, kind: Kind, version: str) -> Statemen
         action = "NotAction" if "NotAction" in raw else "Action"
         resource = "NotResource" if "NotResource" in raw else "Resource"
         principal = "NotPrincipal" if "NotPrincipal" in raw else "Principal"
+        conditions = _conditions(raw.get("Condition", {}), variables)
         return Statement(
             raw.get("Sid", ""),
             position,
@@ -158,21 +165,25 @@ def _statement(raw: object, position: int, kind: Kind, version: str) -> Statemen
             resource == "NotResource",
             compile_principals(raw[principal]) if principal in raw else None,
             principal == "NotPrincipal",
-            _conditions(raw.get("Condition", {}), variables),
+            conditions,
+            any(condition.key.lower() == "aws:principalarn" for condition in conditions),
+            raw,
         )
     except (MalformedPolicy, Unreadable, ValueError) as fault:
         return _faulty(raw, position, str(fault))
 
 
 def _faulty(raw: object, position: int, fault: str) -> Statement:
-    allow = isinstance(raw, dict) and raw.get("Effect") == "Allow"
-    return Statement("", position, allow, Names.of([]), False, None, False, None, False, (), fault)
+    raw = raw if isinstance(raw, dict) else {}
+    allow = raw.get("Effect") == "Allow"
+    return Statement("", position, allow, Names.of([]), False, None, False, None, False, (), False, raw, fault)
 
 
 def _resources(names: list[str], variables: bool) -> Resources:
     read_names = [read(_complete(name), variables=variables, wildcards=True) for name in names]
     templates = tuple(template for template in read_names if has_variables(template))
-    return Resources(Names.of(template.parts for template in read_names if template not in templates), templates)
+    plain = (template.parts for template in read_names if not has_variables(template))
+    return Resources(Names.of(plain, arn_matcher), templates)
 
 
 def _complete(arn: str) -> str:

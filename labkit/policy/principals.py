@@ -76,7 +76,7 @@ class Match(IntEnum):
 
     NONE = 0
     ACCOUNT = 1  # its account, which delegates to the account's own policies
-    ROLE = 2  # its role, or everybody
+    ROLE = 2  # its role, or everybody: a boundary and session policies count
     DIRECT = 3  # exactly it
 
 
@@ -90,6 +90,11 @@ class Principals:
     federated: frozenset[str]
     services: frozenset[str]
 
+    @property
+    def anybody(self) -> bool:
+        """Whether any principal of AWS is named."""
+        return self.everybody or "*" in self.aws
+
     def match(self, principal: Principal, *, allow: bool = True) -> Match:
         if principal.kind in ("federated", "service"):
             listed = self.federated if principal.kind == "federated" else self.services
@@ -98,7 +103,7 @@ class Principals:
             return Match.DIRECT if named else Match.NONE
         if principal.arn in self.aws or (principal.kind == "root" and principal.account in self.accounts):
             return Match.DIRECT
-        if self.everybody or "*" in self.aws or principal.role_arn in self.aws:
+        if self.anybody or principal.role_arn in self.aws:
             return Match.ROLE
         return Match.ACCOUNT if principal.account in self.accounts else Match.NONE
 
@@ -106,7 +111,7 @@ class Principals:
         """Whether a Deny with this NotPrincipal leaves the principal alone: its account has to be named too."""
         if principal.kind in ("federated", "service"):
             return self.match(principal) > Match.NONE
-        if self.everybody or "*" in self.aws:
+        if self.anybody:
             return True
         if principal.account not in self.accounts:
             return False

@@ -7,8 +7,9 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-conditio
 from collections.abc import Mapping
 
 from labkit.policy.conditions import ConditionResult, quoted
+from labkit.policy.decision import Decision
 from labkit.policy.document import Policy, Statement
-from labkit.policy.evaluation import Decision, Request, applies, covers, failures, names, unevaluable
+from labkit.policy.matching import Request, applies, covers, failures, names, unevaluable
 from labkit.policy.principals import Match, Principal
 
 WEB_IDENTITY = "sts:AssumeRoleWithWebIdentity"
@@ -27,11 +28,12 @@ def evaluate_trust(
     for statement in trust.statements:
         verdict = applies(statement, request)
         if not statement.allow and verdict is not False:
-            return _denied(_deny_reason(statement, request, verdict), request, trust, statement)
+            return _denied(_deny_reason(statement, request, verdict), request, trust, explicit=statement)
         if statement.allow and verdict and allowing is None:
             allowing = statement
     if allowing:
-        return Decision(True, f"{allowing} of the trust policy allows {action}", None, trust, allowing)
+        told = f"{allowing} of the trust policy allows {action}"
+        return Decision(request, "allowed", None, trust, allowing, told=told)
     return _nearest(trust, request)
 
 
@@ -44,25 +46,23 @@ def _nearest(trust: Policy, request: Request) -> Decision:
     trusting = [statement for statement in allows if not statement.fault and names(statement, request) > Match.NONE]
     covering = [statement for statement in trusting if covers(statement, request)]
     if covering:
-        statement, failed = min(
-            ((statement, failures(statement, request)) for statement in covering), key=lambda pair: len(pair[1])
-        )
+        failed = min((failures(statement, request) for statement in covering), key=len)
         provider = _provider(request.principal.arn)
         reason = " and ".join(_tell(result, provider) for result in failed)
-        return _denied(reason, request, trust, statement, failed)
+        return _denied(reason, request, trust)
     if trusting:
-        reason = f"the trust policy lets the provider do {_actions(trusting[0], trust)}, and not {request.action}"
-        return _denied(reason, request, trust, trusting[0])
+        reason = f"the trust policy lets the provider do {_actions(trusting[0])}, and not {request.action}"
+        return _denied(reason, request, trust)
     if faulty:
         problem = unevaluable(faulty[0], request)
-        return _denied(f"{faulty[0]} of the trust policy cannot be evaluated: {problem}", request, trust, faulty[0])
+        return _denied(f"{faulty[0]} of the trust policy cannot be evaluated: {problem}", request, trust)
     federated = [statement for statement in allows if statement.principals and statement.principals.federated]
     if not federated:
         trusted = "; ".join(str(statement.principals) for statement in allows)
-        return _denied(f"the trust policy names no federated principal; it trusts {trusted}", request, trust, allows[0])
+        return _denied(f"the trust policy names no federated principal; it trusts {trusted}", request, trust)
     trusted = ", ".join(sorted(arn for statement in federated for arn in statement.principals.federated))
     reason = f"the trust policy trusts {trusted}, and the token's provider is {request.principal.arn}"
-    return _denied(reason, request, trust, federated[0])
+    return _denied(reason, request, trust)
 
 
 def _tell(result: ConditionResult, provider: str) -> str:
@@ -86,11 +86,9 @@ def _provider(arn: str) -> str:
     return arn.partition(":oidc-provider/")[2] or arn
 
 
-def _actions(statement: Statement, trust: Policy) -> str:
-    statements = trust.document["Statement"]
-    raw = statements[statement.position - 1] if isinstance(statements, list) else statements
-    but, actions = ("", raw["Action"]) if "Action" in raw else ("anything but ", raw["NotAction"])
-    return but + (", ".join(actions) if isinstance(actions, list) else actions)
+def _actions(statement: Statement) -> str:
+    but, element = ("anything but ", "NotAction") if statement.not_action else ("", "Action")
+    return but + ", ".join(statement.written(element))
 
 
 def _deny_reason(statement: Statement, request: Request, verdict: bool | None) -> str:
@@ -100,17 +98,10 @@ def _deny_reason(statement: Statement, request: Request, verdict: bool | None) -
     return f"an explicit Deny, {statement} of the trust policy, refuses {request.action}"
 
 
-def _denied(
-    reason: str,
-    request: Request,
-    trust: Policy,
-    statement: Statement | None = None,
-    failed: tuple[ConditionResult, ...] = (),
-) -> Decision:
-    explicit = statement is not None and not statement.allow
-    denial = (
-        "with an explicit deny in the role trust policy"
-        if explicit
-        else f"because no role trust policy allows the {request.action} action"
-    )
-    return Decision(False, reason, denial, trust, statement, failed)
+def _denied(reason: str, request: Request, trust: Policy, explicit: Statement | None = None) -> Decision:
+    """The denial by a Deny, or because the trust policy does not allow; the reason tells of what came near."""
+    if explicit:
+        denial = "with an explicit deny in the role trust policy"
+        return Decision(request, "explicitDeny", denial, trust, explicit, told=reason)
+    denial = f"because no role trust policy allows the {request.action} action"
+    return Decision(request, "implicitDeny", denial, silent=(trust,), told=reason)

@@ -13,6 +13,11 @@ from labkit.policy.conditions import known_operator
 Kind = Literal["identity", "trust", "resource", "session", "boundary"]
 
 
+# Statement, Condition, operator, key, values: no policy needs more than eight.
+DEEPEST = 16
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 class MalformedPolicy(Exception):
     """A document that IAM would refuse: `code` is the API error's code, `message` its words."""
 
@@ -44,10 +49,29 @@ def load(document: str | dict, kind: Kind) -> tuple[dict, int]:
         parsed = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
     except (ValueError, TypeError, RecursionError):
         raise _malformed(kind, _INVALID_JSON[kind]) from None
-    if not isinstance(parsed, dict):
+    if not isinstance(parsed, dict) or not _readable(parsed):
         raise _malformed(kind, _INVALID_JSON[kind])
     size = len("".join(text.split())) if isinstance(document, str) else len(text)
     return parsed, size
+
+
+def _readable(document: dict) -> bool:
+    """Whether it is nested no deeper than any policy has to be, and every text in it is text (no lone surrogates)."""
+    level: list[object] = [document]
+    for _ in range(DEEPEST):
+        below: list[object] = []
+        for value in level:
+            if isinstance(value, dict):
+                below += value.keys()
+                below += value.values()
+            elif isinstance(value, list):
+                below += value
+            elif isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
+                return False
+        if not below:
+            return True
+        level = below
+    return False
 
 
 def check_version(version: object, kind: Kind) -> None:

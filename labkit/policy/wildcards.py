@@ -53,6 +53,31 @@ def matcher(pattern: Iterable[Token]) -> Matcher:
     return _pieces(head, literals, tail)
 
 
+def arn_matcher(pattern: Iterable[Token]) -> Matcher:
+    """Returns a matcher of ARNs: a wildcard inside one of the first five segments stays in it.
+
+    One that ends a segment goes on beyond the colon, as AWS says of the Resource element.
+    """
+    pattern = _joined(pattern)
+    segments = [_joined(segment) for segment in split(pattern, ":", 5)]
+    inside = any(isinstance(token, Wild) for segment in segments[:-1] for token in segment[:-1])
+    inside = inside or any(segment and segment[-1] is Wild.ONE for segment in segments[:-1])
+    if len(segments) < 6 or not inside:
+        return matcher(pattern)
+    return segments_matcher(segments)
+
+
+def segments_matcher(segments: Iterable[list[Token]]) -> Matcher:
+    """Returns a matcher of ARNs that compares each of the six segments by itself; False for what is no ARN."""
+    matchers = [matcher(segment) for segment in segments]
+
+    def matches(text: str) -> bool:
+        parts = text.split(":", 5)
+        return len(parts) == 6 and all(match(part) for match, part in zip(matchers, parts, strict=True))
+
+    return matches
+
+
 def split(pattern: Iterable[Token], separator: str, maxsplit: int) -> list[list[Token]]:
     """Splits a pattern at a separator in its literal texts, as `str.split` does."""
     parts: list[list[Token]] = [[]]

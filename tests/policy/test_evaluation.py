@@ -62,11 +62,38 @@ def test_what_a_statement_covers(statement, allowed):
     assert evaluate(get(), identity=[read(statement)]).allowed is allowed
 
 
+@pytest.mark.parametrize(
+    ("pattern", "resource", "allowed"),
+    [
+        ("arn:aws:s*:::irsa-lab", "arn:aws:s3:::irsa-lab", True),
+        ("arn:aws:s*3:::irsa-lab", "arn:aws:s3:::irsa-lab", True),
+        ("arn:aws:sq?:us-*-1:1234*9012:queue", "arn:aws:sqs:us-east-1:123456789012:queue", True),
+        # A wildcard inside a segment stays in it; one that ends a segment goes on.
+        ("arn:aws:sqs:us-*-1:1:queue", "arn:aws:sqs:us-east:1:2-1:1:queue", False),
+        ("arn:aws:sqs:us-?:1:queue", "arn:aws:sqs:us-:1:1:queue", False),
+        ("arn:aws:sqs:us-*:1:queue", "arn:aws:sqs:us-east:1:1:queue", True),
+        ("arn:aws:sqs:*:queue", "arn:aws:sqs:us-east-1:123456789012:queue", False),  # completed: …:*:queue:*
+        # In the last segment colons are characters like any other.
+        ("arn:aws:logs:us-*t-1:1:log-group:/aws/*:x", "arn:aws:logs:us-east-1:1:log-group:/aws/a:b:x", True),
+        ("arn:aws:s3:::irsa-*b/a?b", "arn:aws:s3:::irsa-lab/a:b", True),
+        ("*", "*", True),
+        ("arn:aws:s3:::*", "*", False),
+    ],
+)
+def test_wildcards_in_arns(pattern, resource, allowed):
+    assert evaluate(get(resource=resource), identity=[read(allow(resource=pattern))]).allowed is allowed
+
+
 def test_nothing_is_allowed_where_nothing_says_so():
     decision = evaluate(get(action="s3:PutObject"), identity=[read(allow())])
     assert not decision.allowed
     assert decision.denial == "because no identity-based policy allows the s3:PutObject action"
-    assert decision.reason == f"no identity-based policy allows s3:PutObject on {OBJECT}"
+    assert decision.reason == (
+        f"no identity-based policy allows s3:PutObject on {OBJECT}; "
+        'statement 1 of "my-identity" is nearest, but it allows s3:GetObject and not s3:PutObject'
+    )
+    nothing = evaluate(get(action="sqs:SendMessage"), identity=[read(allow())])
+    assert nothing.reason == f"no identity-based policy allows sqs:SendMessage on {OBJECT}"
     assert not evaluate(get(), identity=[]).allowed
 
 
@@ -154,6 +181,16 @@ def test_a_resource_policy_alone_in_one_account(principal, who, limited, unlimit
     silent = read(SILENT, kind="boundary")
     assert evaluate(get(who), identity=[], resource=[bucket(principal)]).allowed is unlimited
     assert evaluate(get(who), identity=[], boundary=silent, resource=[bucket(principal)]).allowed is limited
+
+
+@pytest.mark.parametrize("key", ["aws:PrincipalArn", "aws:principalarn"])
+def test_everybody_with_a_condition_on_the_principal_s_arn_is_the_session_itself(key):
+    granted = bucket("*", Condition={"ArnLike": {key: ROLE}})
+    silent = read(SILENT, kind="boundary")
+    limited = {"boundary": silent, "session": [read(SILENT, kind="session")]}
+    assert evaluate(get(), identity=[], resource=[granted], **limited).allowed
+    named = bucket({"AWS": ROLE}, Condition={"ArnLike": {key: ROLE}})
+    assert not evaluate(get(), identity=[], resource=[named], **limited).allowed
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_the_statement_that_came_nearest_is_told_of(admit, web_identity, issuer)
     near["Condition"] = {"StringEquals": {f"{issuer}:sub": "z"}}
     document["Statement"] = [far, near]
     decision = admit(document)
-    assert decision.statement.position == 2
+    assert decision.near[0].statement.position == 2
     assert [failed.wanted for failed in decision.failed] == [("z",)]
 
 

@@ -1,0 +1,219 @@
+"""A decision that explains itself: which statement decided it, or came near, and what of it did not match."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import Literal
+
+from labkit.policy.conditions import ConditionResult, quoted
+from labkit.policy.document import Policy, Statement
+from labkit.policy.matching import Request, covers_resource, failures, names, tell, unevaluable
+from labkit.policy.principals import Match
+
+Outcome = Literal["allowed", "explicitDeny", "implicitDeny"]
+SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A part of a statement that does not match the request. `wanted` is what is written there."""
+
+    part: Literal["action", "resource", "principal", "condition", "statement"]
+    wanted: tuple[str, ...]
+    found: tuple[str, ...]
+    said: str  # one sentence
+    condition: ConditionResult | None = None
+
+    def to_dict(self) -> dict:
+        fields = {"part": self.part, "wanted": list(self.wanted), "found": list(self.found), "said": self.said}
+        if self.condition:
+            fields |= {"operator": self.condition.operator, "key": self.condition.key}
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """An Allow that would have allowed the request, were it not for these parts of it."""
+
+    policy: Policy
+    statement: Statement
+    misses: tuple[Miss, ...]
+
+    @property
+    def failed(self) -> tuple[ConditionResult, ...]:
+        return tuple(miss.condition for miss in self.misses if miss.condition)
+
+    def __str__(self) -> str:
+        return f'{self.statement} of "{self.policy.name}"'
+
+
+@dataclass(frozen=True, repr=False)
+class Decision:
+    """Whether a request is allowed. It is true where it is, prints as a few lines, and is a table in a notebook.
+
+    `denial` is the end of AWS's own message, None where it is allowed. `policy` and `statement` decided it, both None
+    where no statement did. `reason` is one sentence that tells why; `near` are the statements that came near, the
+    nearest first.
+    """
+
+    request: Request
+    outcome: Outcome
+    denial: str | None = None
+    policy: Policy | None = None
+    statement: Statement | None = None
+    silent: Sequence[Policy] = ()  # those that had to allow it, of which none did
+    bounded: bool = False
+    told: str = ""
+    complete: bool = True  # whether `told` tells already of what came near
+
+    @property
+    def allowed(self) -> bool:
+        return self.outcome == "allowed"
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+    @cached_property
+    def near(self) -> tuple[Near, ...]:
+        return nearest(self.silent, self.request, bounded=self.bounded)
+
+    @property
+    def failed(self) -> tuple[ConditionResult, ...]:
+        """The conditions of the nearest statement that did not hold."""
+        return self.near[0].failed if self.near else ()
+
+    @cached_property
+    def reason(self) -> str:
+        return self.told if self.complete or not self.near else f"{self.told}; {_tell(self.near[0])}"
+
+    def explain(self) -> str:
+        """The decision for a terminal: who asked for what, what decided it, and what did not match."""
+        lines = [
+            f"{_MARKS[self.outcome]}: {self.request.action} on {self.request.resource}",
+            f"  caller   {self.request.principal.arn}",
+        ]
+        if self.statement:
+            lines.append(f'  by       {self.statement} of "{self.policy.name}"')
+        if self.denial:
+            lines.append(f"  because  {self.denial.removeprefix('because ')}")
+        for near in self.near[:SHOWN]:
+            lines.append(f"  near     {near}")
+            for miss in near.misses:
+                lines.append(f"    {_label(miss)}")
+                lines.append(f"      wants  {_listed(miss.wanted)}")
+                lines.append(f"      found  {_listed(miss.found)}")
+        return "\n".join(lines)
+
+    __repr__ = __str__ = explain
+
+    def to_dict(self) -> dict:
+        """The decision as JSON knows it."""
+        return {
+            "outcome": self.outcome,
+            "action": self.request.action,
+            "resource": self.request.resource,
+            "caller": self.request.principal.arn,
+            "reason": self.reason,
+            "denial": self.denial,
+            "policy": self.policy.name if self.policy else None,
+            "statement": (self.statement.sid or self.statement.position) if self.statement else None,
+            "near": [
+                {
+                    "policy": near.policy.name,
+                    "statement": near.statement.sid or near.statement.position,
+                    "misses": [miss.to_dict() for miss in near.misses],
+                }
+                for near in self.near
+            ],
+        }
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>" + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in cells) + "</tr>"
+            for near in self.near[:SHOWN]
+            for miss in near.misses
+            for cells in [(str(near), _label(miss), _listed(miss.wanted), _listed(miss.found))]
+        )
+        head = "".join(f'<th style="text-align:left">{name}</th>' for name in ("near", "part", "wants", "found"))
+        return (
+            f"<p><strong>{_MARKS[self.outcome]}</strong>: {escape(self.request.action)} on "
+            f"<code>{escape(self.request.resource)}</code><br>{escape(self.reason)}</p>"
+            + (f"<table><tr>{head}</tr>{rows}</table>" if rows else "")
+        )
+
+
+def nearest(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> tuple[Near, ...]:
+    """Returns the Allow statements that are about the request's action, or else all that it needs; nearest first."""
+    found = []
+    for policy in policies:
+        for statement in policy.statements:
+            misses = _misses(statement, request, bounded) if statement.allow else ()
+            if misses:
+                found.append(Near(policy, statement, misses))
+    return tuple(sorted(found, key=lambda near: (_DISTANCE[near.misses[0].part], len(near.misses))))
+
+
+def _misses(statement: Statement, request: Request, bounded: bool) -> tuple[Miss, ...]:
+    """What keeps an Allow from applying, the worst first; nothing where too much does."""
+    if statement.fault:
+        return (_unevaluable(statement, request),)
+    misses = []
+    if statement.actions.match(request.action_name) is statement.not_action:
+        actions = _actions_of_service(statement, request)
+        if not actions:
+            return ()
+        but = "anything but " if statement.not_action else ""
+        said = f"it allows {but}{_listed(actions)} and not {request.action}"
+        misses.append(Miss("action", actions, (request.action,), said))
+    if names(statement, request, bounded=bounded) is Match.NONE:
+        who = (str(statement.principals),)
+        said = f"it names {_listed(who)} and the caller is {request.principal.arn}"
+        misses.append(Miss("principal", who, (request.principal.arn,), said))
+    covered = covers_resource(statement, request)
+    if not covered:
+        element = "NotResource" if statement.not_resource else "Resource"
+        wanted = statement.written(element)
+        but = "anything but " if statement.not_resource else ""
+        said = f"it is for {but}{_listed(wanted)} and the request is for {request.resource}"
+        miss = Miss("resource", wanted, (request.resource,), said)
+        misses.append(_unevaluable(statement, request) if covered is None else miss)
+    misses += [
+        Miss("condition", result.wanted, result.found, tell(result), result) for result in failures(statement, request)
+    ]
+    # Another action on another resource, or by somebody else, is not near.
+    return () if misses and misses[0].part == "action" and len(misses) > 1 else tuple(misses)
+
+
+def _unevaluable(statement: Statement, request: Request) -> Miss:
+    return Miss("statement", (), (), unevaluable(statement, request))
+
+
+def _actions_of_service(statement: Statement, request: Request) -> tuple[str, ...]:
+    service = request.action_name.partition(":")[0] + ":"
+    written = statement.written("NotAction" if statement.not_action else "Action")
+    return tuple(name for name in written if name.lower().startswith(service) or statement.not_action)
+
+
+def _tell(near: Near) -> str:
+    first = near.misses[0]
+    problems = [miss.condition.problem for miss in near.misses if miss.condition and miss.condition.problem]
+    if first.part == "statement" or problems:
+        return f"{near} cannot be evaluated: {'; '.join(problems) or first.said}"
+    lead = "is nearest, but" if first.part == "action" else "would, but"
+    return f"{near} {lead} {' and '.join(miss.said for miss in near.misses)}"
+
+
+def _label(miss: Miss) -> str:
+    if miss.condition:
+        return f"condition  {miss.condition.key} {miss.condition.operator}"
+    return f"cannot be evaluated: {miss.said}" if miss.part == "statement" else miss.part
+
+
+def _listed(values: Sequence[str]) -> str:
+    more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
+    return ", ".join(values[:SHOWN]) + more if values else quoted(())
+
+
+_MARKS = {"allowed": "✓ allowed", "explicitDeny": "✗ denied explicitly", "implicitDeny": "✗ not allowed"}
+_DISTANCE = {"condition": 0, "statement": 1, "resource": 2, "principal": 3, "action": 4}

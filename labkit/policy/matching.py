@@ -1,0 +1,118 @@
+"""Whether one statement is about a request, and which part of it is not.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from labkit.policy.conditions import ConditionResult, quoted
+from labkit.policy.document import Statement
+from labkit.policy.principals import Match, Principal
+from labkit.policy.variables import Values
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody asks for. The keys of `context` are case-insensitive.
+
+    The keys that follow from the principal (`aws:PrincipalArn`, `aws:username`…) are put in where they are missing.
+    """
+
+    principal: Principal
+    action: str
+    resource: str
+    context: Mapping[str, object] = field(default_factory=dict)
+    values: Values = field(init=False, repr=False, compare=False)
+    action_name: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        given = {key.lower(): _texts(value) for key, value in self.context.items()}
+        object.__setattr__(self, "values", {**self.principal.context, **given})
+        object.__setattr__(self, "action_name", self.action.lower())
+
+
+def applies(statement: Statement, request: Request, *, bounded: bool = False) -> bool | None:
+    """Whether the statement is about this request; None where that cannot be evaluated.
+
+    `bounded`: whether the principal has a permissions boundary.
+    """
+    if statement.fault:
+        return None
+    scope = covers(statement, request)
+    if scope is False or names(statement, request, bounded=bounded) is Match.NONE:
+        return False
+    return conditions_hold(statement, request, scope)
+
+
+def covers(statement: Statement, request: Request) -> bool | None:
+    """Whether the action and the resource are among the statement's; None where a variable has no value."""
+    if statement.actions.match(request.action_name) is statement.not_action:
+        return False
+    return covers_resource(statement, request)
+
+
+def covers_resource(statement: Statement, request: Request) -> bool | None:
+    """Whether the resource is among the statement's; None where a variable has no value."""
+    if statement.resources is None:
+        return True
+    matched = statement.resources.match(request.resource, request.values)
+    if statement.not_resource:
+        return None if matched is None else not matched
+    return bool(matched)
+
+
+def names(statement: Statement, request: Request, *, bounded: bool = False) -> Match:
+    """How closely the statement names the principal."""
+    principals = statement.principals
+    if principals is None:
+        return Match.DIRECT
+    if statement.not_principal:
+        # AWS: it always denies a principal that has a permissions boundary.
+        return Match.NONE if not bounded and principals.exempts(request.principal) else Match.DIRECT
+    match = principals.match(request.principal, allow=statement.allow)
+    # AWS: boundary and session policies do not limit what is granted to everybody under a condition on this key.
+    direct = match is Match.ROLE and statement.by_principal_arn and principals.anybody
+    return Match.DIRECT if direct else match
+
+
+def conditions_hold(statement: Statement, request: Request, verdict: bool | None = True) -> bool | None:
+    """The verdict, where the conditions hold."""
+    values = request.values
+    for condition in statement.conditions:
+        holds = condition.test(values)
+        if holds is False:
+            return False
+        if holds is None:
+            verdict = None
+    return verdict
+
+
+def failures(statement: Statement, request: Request) -> tuple[ConditionResult, ...]:
+    """Returns the statement's conditions that do not hold."""
+    results = (condition.result(request.values) for condition in statement.conditions)
+    return tuple(result for result in results if not result.matched)
+
+
+def unevaluable(statement: Statement, request: Request) -> str:
+    """Returns why the statement cannot be evaluated."""
+    problems = [statement.fault, *(result.problem for result in failures(statement, request))]
+    return "; ".join(problem for problem in problems if problem) or "a policy variable in NotResource has no value"
+
+
+def tell(result: ConditionResult, who: str = "the request") -> str:
+    """Returns a sentence on a condition that does not hold."""
+    if result.problem:
+        return result.problem
+    found = quoted(result.found).replace(" or ", ", ")
+    return f"it wants {result.key} {result.operator} {quoted(result.wanted)} and {who} has {found}"
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, bool):
+        return ("true" if value else "false",)
+    if isinstance(value, list | tuple | set | frozenset):
+        return tuple(text for item in value for text in _texts(item))
+    return () if value is None else (str(value),)

@@ -1,0 +1,216 @@
+"""What holds for any policies and any request: nothing raises, a Deny wins, and what cannot be read never allows."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.policy import MalformedPolicy, Policy, Principal, Request, evaluate, evaluate_trust, matching
+from labkit.policy.conditions import known_operator
+
+ACCOUNT = "123456789012"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/my-role"
+ME = Principal.role_session(f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-session")
+KINDS = ("identity", "trust", "resource", "session", "boundary")
+
+ACTIONS = ["*", "s3:*", "s3:Get*", "S3:getobject", "s3:PutObject", "sqs:SendMessage"]
+RESOURCES = [
+    "*",
+    "arn:aws:s3:::b/*",
+    "arn:aws:s3:::b/k",
+    "arn:aws:s?:::b/k",
+    "arn:aws:s3:::${aws:PrincipalTag/bucket}/k",
+    "arn:aws:s3:::${aws:PrincipalTag/bucket, 'b'}/${*}",
+]
+OPERATORS = ["StringEquals", "StringNotLike", "ForAllValues:StringLike", "NumericLessThanIfExists", "Null", "Bool",
+             "IpAddress", "DateGreaterThan", "ArnLike", "ForAnyValue:StringNotEquals", "NoSuch"]  # fmt: skip
+KEYS = ["aws:SourceIp", "aws:PrincipalArn", "aws:PrincipalTag/bucket", "aws:TagKeys", "aws:CurrentTime"]
+VALUES = ["true", "1", "b", "*", "10.0.0.0/8", ROLE, "${aws:PrincipalTag/bucket}", "2026-01-01", "YQ==", ""]
+
+conditions = st.dictionaries(
+    st.sampled_from(OPERATORS),
+    st.dictionaries(st.sampled_from(KEYS), st.lists(st.sampled_from(VALUES), max_size=2), max_size=2),
+    max_size=2,
+)
+
+
+def statements(effects=("Allow", "Deny"), principals=(None,)):
+    def build(effect, nots, action, resource, principal, condition):
+        statement = {"Effect": effect, "Condition": condition}
+        statement["NotAction" if nots[0] else "Action"] = action
+        statement["NotResource" if nots[1] else "Resource"] = resource
+        return statement if principal is None else statement | {"Principal": principal}
+
+    return st.builds(
+        build,
+        st.sampled_from(effects),
+        st.tuples(st.booleans(), st.booleans()),
+        st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=2),
+        st.lists(st.sampled_from(RESOURCES), min_size=1, max_size=2),
+        st.sampled_from(principals),
+        conditions,
+    )
+
+
+documents = st.lists(statements(), max_size=3)
+bucket_documents = st.lists(
+    statements(principals=["*", {"AWS": ROLE}, {"AWS": ACCOUNT}, {"AWS": ME.arn}, {"Service": "ec2.amazonaws.com"}]),
+    max_size=2,
+)
+requests = st.builds(
+    lambda action, resource, context: Request(ME, action, resource, context),
+    st.sampled_from(["s3:GetObject", "s3:PutObject", "sqs:SendMessage"]),
+    st.sampled_from(["arn:aws:s3:::b/k", "arn:aws:s3:::c", "*"]),
+    st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES) | st.lists(st.sampled_from(VALUES), max_size=2)),
+)
+policy_sets = st.fixed_dictionaries(
+    {
+        "identity": documents,
+        "boundary": st.none() | documents,
+        "session": st.none() | documents,
+        "resource": st.none() | bucket_documents,
+        "same_account": st.booleans(),
+    }
+)
+
+
+def read(document, kind):
+    return Policy.read({"Version": "2012-10-17", "Statement": document}, kind=kind, name=kind)
+
+
+def decide(request, sets):
+    return evaluate(
+        request,
+        identity=[read(sets["identity"], "identity")],
+        boundary=None if sets["boundary"] is None else read(sets["boundary"], "boundary"),
+        session=() if sets["session"] is None else [read(sets["session"], "session")],
+        resource=() if sets["resource"] is None else [read(sets["resource"], "resource")],
+        same_account=sets["same_account"],
+    )
+
+
+@given(requests, policy_sets)
+def test_every_decision_is_one_of_three_and_explains_itself(request_made, sets):
+    decision = decide(request_made, sets)
+    assert decision.outcome in ("allowed", "explicitDeny", "implicitDeny")
+    assert decision.allowed is (decision.denial is None)
+    assert decision.reason and decision.explain() and decision._repr_html_()
+    json.dumps(decision.to_dict())
+
+
+@given(requests, policy_sets, st.sampled_from(["identity", "boundary", "session", "resource"]), st.data())
+def test_one_more_deny_never_allows_more_and_one_that_matches_wins(request_made, sets, layer, data):
+    before = decide(request_made, sets)
+    principals = ("*",) if layer == "resource" else (None,)
+    deny = data.draw(statements(effects=("Deny",), principals=principals))
+    # A policy that was not there at all is not added: as a boundary it would limit, which is not the Deny's doing.
+    if sets[layer] is None:
+        return
+    after = decide(request_made, sets | {layer: [*sets[layer], deny]})
+    assert before.allowed or not after.allowed
+    if matching([read([deny], layer)], request_made, allow=False):
+        assert after.outcome == "explicitDeny"
+
+
+@given(requests, policy_sets, statements(effects=("Allow",)))
+def test_one_more_allow_in_the_identity_policy_never_denies_more(request_made, sets, allow):
+    before = decide(request_made, sets)
+    after = decide(request_made, sets | {"identity": [*sets["identity"], allow]})
+    assert after.allowed or not before.allowed
+    assert (after.outcome == "explicitDeny") is (before.outcome == "explicitDeny")
+
+
+@given(requests, policy_sets)
+def test_what_cannot_be_evaluated_takes_no_part_in_an_allow(request_made, sets):
+    decision = decide(request_made, sets)
+    if decision.allowed:
+        assert not decision.statement.fault
+        results = [condition.result(request_made.values) for condition in decision.statement.conditions]
+        assert all(result.matched and result.problem is None for result in results)
+        assert all(known_operator(result.operator) for result in results)
+
+
+@given(policy_sets, requests, st.text(), st.text(max_size=5))
+def test_no_text_in_the_request_makes_it_fail(sets, request_made, text, key):
+    context = {**request_made.context, key: text, "aws:PrincipalTag/bucket": text}
+    decision = decide(Request(ME, text, text, context), sets)
+    assert decision.reason
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["Version", "Statement", "Effect", "Action", "Resource", "Principal", "Condition", "Sid"])
+            | st.text(max_size=3)
+            | st.integers(),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(anything | st.text(), st.sampled_from(KINDS))
+def test_any_document_is_a_policy_or_refused_and_decides_without_failing(document, kind):
+    try:
+        Policy.parse(document, kind=kind, name="any")
+    except MalformedPolicy as refused:
+        assert refused.code and refused.message.encode()
+    stored = Policy.read(document, kind=kind, name="any")
+    request = Request(ME, "s3:GetObject", "arn:aws:s3:::b/k")
+    assert evaluate(request, identity=[stored]).reason.encode()
+    assert evaluate_trust(stored, provider_arn="arn:aws:iam::1:oidc-provider/x", context={}).reason.encode()
+
+
+ALLOW = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+
+
+def nested(depth):
+    return '{"a":' * depth + '"b"' + "}" * depth
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("depth", [50, 900, 1000, 100_000])
+@pytest.mark.parametrize("place", ["Condition", "Principal", "Action", "Sid", "Statement"])
+def test_a_policy_nested_deep_is_refused_when_written_and_never_allows(kind, depth, place):
+    fields = json.dumps(ALLOW | {"Principal": "*"})[1:-1]
+    statement = f'{{{fields}, "{place}": {nested(depth)}}}' if place != "Statement" else nested(depth)
+    document = f'{{"Version": "2012-10-17", "Statement": [{statement}]}}'
+    with pytest.raises(MalformedPolicy) as refused:
+        Policy.parse(document, kind=kind, name="deep")
+    assert refused.value.code in ("MalformedPolicyDocument", "MalformedPolicy")
+    request = Request(ME, "s3:GetObject", "arn:aws:s3:::b/k")
+    assert not evaluate(request, identity=[Policy.read(document, kind=kind, name="deep")])
+
+
+@pytest.mark.parametrize("kind", ["identity", "boundary", "session"])
+def test_ten_thousand_statements_are_refused_when_written_and_evaluated_when_stored(kind):
+    document = {"Version": "2012-10-17", "Statement": [ALLOW | {"Action": f"s3:Act{i}"} for i in range(10_000)]}
+    with pytest.raises(MalformedPolicy):
+        Policy.parse(document, kind=kind, name="long")
+    stored = Policy.read(document, kind=kind, name="long")
+    assert evaluate(Request(ME, "s3:Act9999", "*"), identity=[stored])
+    assert not evaluate(Request(ME, "s3:Other", "*"), identity=[stored])
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
+def test_half_of_a_surrogate_pair_is_no_text(text):
+    for changes in ({"Sid": text}, {"Action": text}, {"Condition": {"StringEquals": {text: "x"}}}):
+        document = {"Version": "2012-10-17", "Statement": [ALLOW | changes]}
+        with pytest.raises(MalformedPolicy) as refused:
+            Policy.parse(document, kind="identity", name="half")
+        assert refused.value.message == "Syntax errors in policy."
+
+
+@pytest.mark.parametrize("name", ["StringMatches", "ForSomeValues:StringEquals", "NullIfExists", "", "Bool "])
+def test_an_unknown_operator_is_refused_when_written_and_never_allows_when_stored(name):
+    document = {"Version": "2012-10-17", "Statement": [ALLOW | {"Condition": {name: {"aws:SourceIp": "10.0.0.1"}}}]}
+    with pytest.raises(MalformedPolicy) as refused:
+        Policy.parse(document, kind="identity", name="unknown")
+    assert refused.value.code == "MalformedPolicyDocument"
+    request = Request(ME, "s3:GetObject", "arn:aws:s3:::b/k", {"aws:SourceIp": "10.0.0.1"})
+    assert not evaluate(request, identity=[Policy.read(document, kind="identity", name="unknown")])
