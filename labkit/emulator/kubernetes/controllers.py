@@ -124,14 +124,13 @@ class Controllers:
     def _has_owner(self, stored: Stored) -> bool:
         """Whether one of its owners is there; one of a kind that is not served here might be."""
         return any(
-            BY_NAME.get(reference["kind"]) is None or self._owner(reference, stored.namespace)
+            _kind(reference) is None or self._owner(reference, stored.namespace)
             for reference in stored.metadata["ownerReferences"]
         )
 
     def _owner(self, reference: dict, namespace: str) -> tuple[Kind, Stored] | None:
         """The owner of this reference, if it is there."""
-        kind = BY_NAME.get(reference["kind"])
-        if kind is None:
+        if (kind := _kind(reference)) is None:
             return None
         found = self.storage.find(kind, namespace if kind.namespaced else "", reference["name"])
         return (kind, found) if found is not None and found.uid == reference["uid"] else None
@@ -198,6 +197,12 @@ class Controllers:
 
     def _labels(self, node: str) -> dict:
         return self.storage.get(NODE, "", node).metadata.get("labels") or {}
+
+
+def _kind(reference: dict) -> Kind | None:
+    """The kind of an owner, if it is served here."""
+    kind = BY_NAME.get(reference["kind"])
+    return kind if kind and kind.api_version == reference["apiVersion"] else None
 
 
 def _blocks(dependent: Stored, uid: str) -> bool:

@@ -3,7 +3,7 @@
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 """
 
-from labkit.emulator.kubernetes.kinds import EVENT, Kind
+from labkit.emulator.kubernetes.kinds import EVENT, NAMESPACE, Kind
 from labkit.emulator.kubernetes.storage import Storage, Stored
 
 REMEMBERED = 4096  # events that are counted when they come again
@@ -18,7 +18,13 @@ class Events:
         self._similar: dict[tuple[str, str], tuple[float, set[str]]] = {}
 
     def record(self, kind: Kind, about: Stored, type_: str, reason: str, message: str) -> None:
-        """Writes an event, or counts one up that says the same. ``type_`` is Normal or Warning."""
+        """Writes an event, or counts one up that says the same. ``type_`` is Normal or Warning.
+
+        A namespace that is about to go takes no more of them.
+        """
+        namespace = self.storage.find(NAMESPACE, "", about.namespace)
+        if namespace is None or "deletionTimestamp" in namespace.metadata:
+            return
         counted, message = self._counted(about.uid, reason, message)
         now = self.storage.now()
         known = self.storage.find(EVENT, about.namespace, self._names.get(counted, ""))

@@ -668,7 +668,7 @@ def test_what_names_an_owner_that_is_not_there_goes(apps: Apps):
     apps.http.post(f"{apps.core}/pods", json=one)
     apps.pod_count(0)
     # A kind that is not served here might be somewhere: nothing is known of it.
-    one["metadata"]["ownerReferences"] = [{**owner, "kind": "StatefulSet"}]
+    one["metadata"]["ownerReferences"] = [{**owner, "apiVersion": "example.com/v1"}]
     assert apps.http.post(f"{apps.core}/pods", json=one).status_code == 201
     apps.create(deployment())
     apps.pod_count(2)
@@ -678,6 +678,8 @@ def test_what_names_an_owner_that_is_not_there_goes(apps: Apps):
 def test_a_namespace_goes_with_its_deployments(apps: Apps):
     apps.create(deployment(replicas=2))
     apps.pod_count(2)
+    # Its pods still come, and are told of, while it goes.
+    apps.create(replica_set("late", replicas=20))
     apps.kubectl("delete", "namespace", apps.namespace, "--timeout=20s")
     assert (apps.replica_sets(), apps.pods()) == ([], [])
 
