@@ -103,6 +103,7 @@ class Listener:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
             ws_per_message_deflate=False,
+            ws_ping_interval=None,  # who is held up (an exec whose program does not read) cannot answer one
         )
         config.load()
         if certificate:

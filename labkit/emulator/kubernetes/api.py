@@ -218,6 +218,8 @@ class ApiServer:
                 return await self.kubelets.log(request)
             case "pods/exec" | "pods/attach":
                 raise self.kubelets.refuse_without_websocket(request)
+            case "pods/portforward":
+                raise self.kubelets.refuse_port_forward(request)
             case "pods/binding":
                 return self._bind(request)
             case "deployments/scale" | "replicasets/scale":

@@ -209,6 +209,7 @@ SUBRESOURCES = (
     Subresource("", "pods/binding", "Binding", "core.Binding", ("create",)),
     Subresource("", "pods/exec", "PodExecOptions", "", ("create", "get")),
     Subresource("", "pods/log", "Pod", "", ("get",)),
+    Subresource("", "pods/portforward", "PodPortForwardOptions", "", ("create", "get")),
     Subresource("", "pods/status", "Pod", "core.Pod", READ_AND_CHANGE),
     Subresource(
         "",

@@ -107,6 +107,15 @@ class Kubelets:
             return bad_request("Upgrade request required")
         return bad_request("unable to upgrade: this server has WebSocket and no SPDY: kubectl 1.31 and newer use it")
 
+    def refuse_port_forward(self, request: Request) -> ApiError:
+        """Where the ports of a pod are instead."""
+        pod = self.storage.get(POD, request.namespace, request.name)
+        if not pod.object["spec"].get("nodeName"):
+            return bad_request(f"pod {pod.name} does not have a host assigned")
+        return bad_request(
+            "no ports are forwarded: the containers are processes of this machine, and listen on its 127.0.0.1 already"
+        )
+
     async def join(
         self, request: Request, scope: MutableMapping[str, Any], receive: Callable, send: Callable, refuse: Callable
     ) -> None:

@@ -145,6 +145,15 @@ def test_where_attach_is_not_possible(lab, kubectl):
     child.close(force=True)
 
 
+def test_ports_are_where_they_are(lab, kubectl):
+    lab.create("ports", shell("exec sleep 600"))
+    lab.running("ports")
+    assert kubectl.error("port-forward", "ports", "8080").splitlines()[-1] == (
+        "error: error upgrading connection: no ports are forwarded: the containers are processes of this machine,"
+        " and listen on its 127.0.0.1 already"
+    )
+
+
 def test_the_python_client(lab, kubectl):
     lab.create("py", shell("while read line; do echo got $line; done", stdin=True, stdinOnce=True))
     lab.running("py")

@@ -138,8 +138,8 @@ def test_a_terminal(kubectl, sleeper):
     child.setwinsize(33, 77)
     child.sendline("until [ \"$(stty size)\" = '33 77' ]; do sleep 0.05; done; echo resi''zed")
     child.expect("resized")
-    child.sendline("sleep 600")
-    until(lambda: _processes("sleep", "600", terminal=True), "it sleeps")
+    child.sendline("sleep 614")
+    until(lambda: _processes("sleep", "614"), "it sleeps")
     child.sendcontrol("c")
     child.expect(PROMPT)
     child.sendline("echo code=$?")
@@ -215,15 +215,12 @@ def test_what_an_exec_starts_lives_as_long_as_its_container(lab, kubectl):
     until(lambda: not any(_processes("sleep", n) for n in ("611", "612", "613")), "they ended with it")
 
 
-def _processes(*arguments: str, terminal: bool = False) -> list[psutil.Process]:
-    """The programs with these arguments, on a terminal or anywhere; not the kubectl, shell or nsenter around them."""
-    found = psutil.process_iter(["cmdline", "terminal"])
+def _processes(*arguments: str) -> list[psutil.Process]:
+    """The programs with these arguments; not the kubectl, shell or nsenter around them."""
     return [
         process
-        for process in found
-        if (command := process.info["cmdline"])
-        and [Path(command[0]).name, *command[1:]] == list(arguments)
-        and (process.info["terminal"] or not terminal)
+        for process in psutil.process_iter(["cmdline"])
+        if (command := process.info["cmdline"]) and [Path(command[0]).name, *command[1:]] == list(arguments)
     ]
 
 
@@ -295,3 +292,10 @@ def test_an_older_protocol_has_the_kubelets_own_answer(lab, sleeper):
         connect(url, ssl=context, subprotocols=["v4.channel.k8s.io"], proxy=None)
     answer = refused.value.response
     assert (answer.status_code, answer.body) == (500, b'container not found ("over")')
+
+
+def test_an_older_protocol_has_no_end_of_input(lab, kubectl):
+    lab.create("single", shell("exec sleep 600"))
+    lab.running("single")
+    done = lab.exec("single", "head", "-n", "1", stdin="hello\nmore\n", protocol="v4.channel.k8s.io")
+    assert (done.stdout, done.status["status"]) == ("hello\n", "Success")

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -244,37 +243,6 @@ def test_a_container_that_fails_is_started_again_by_the_labs_clock(lab):
     lab.api.delete_namespaced_pod("crashes", "default")
 
 
-def test_logs(lab):
-    lab.create("logs", shell("for i in 1 2 3; do echo line $i; done; printf end; exec sleep 300"))
-    lab.running("logs")
-    until(lambda: lab.log("logs").startswith("line 1\nline 2\nline 3\n"), "the lines")
-    assert lab.log("logs", tail_lines=1) == "line 3\n"
-    assert lab.log("logs", limit_bytes=4) == "line"
-    assert lab.log("logs", timestamps=True).split("\n")[0].endswith("Z line 1")
-    assert lab.log("logs", since_seconds=3600).startswith("line 1")
-    with pytest.raises(client.ApiException) as refused:
-        lab.log("logs", previous=True)
-    assert 'previous terminated container "app" in pod "logs" not found' in json.loads(refused.value.body)["message"]
-
-
-def test_logs_are_followed_to_the_end(lab):
-    script = "mkfifo /run/share/go; echo one; read x </run/share/go; echo $x"
-    lab.create("follows", shell(script, volumeMounts=share_mount()), volumes=shared())
-    lab.running("follows")
-    lines = lab.api.read_namespaced_pod_log("follows", "default", follow=True, _preload_content=False).stream()
-    assert next(lines) == b"one\n"
-    (lab.pod_folder("follows") / "volumes/share/go").write_text("two\n")
-    assert b"".join(lines) == b"two\n"
-
-
-def share_mount():
-    return [{"name": "share", "mountPath": "/run/share"}]
-
-
-def shared():
-    return [{"name": "share", "emptyDir": {}}]
-
-
 @pytest.fixture(scope="module")
 def sleeper(lab) -> str:
     lab.create(
@@ -283,50 +251,6 @@ def sleeper(lab) -> str:
     )  # fmt: skip
     lab.running("sleeper")
     return "sleeper"
-
-
-def test_exec_streams_and_exit_code(lab, sleeper):
-    done = lab.exec(sleeper, "sh", "-c", f"echo $X; cat {TOKEN_FOLDER}/token | wc -c; echo oops >&2; exit 5")
-    one, size = done.stdout.split()
-    assert (one, int(size) > 500, done.stderr) == ("1", True, "oops\n")
-    assert done.status["reason"] == "NonZeroExitCode"
-    assert done.status["details"]["causes"] == [{"reason": "ExitCode", "message": "5"}]
-    assert lab.exec(sleeper, "true").status["status"] == "Success"
-
-
-def test_exec_with_stdin(lab, sleeper):
-    assert lab.exec(sleeper, "cat", stdin="hello\nmore").stdout == "hello\nmore"
-    first = lab.exec(sleeper, "head", "-n", "1", stdin="hello\nmore\n", protocol="v4.channel.k8s.io")
-    assert first.stdout == "hello\n"
-
-
-def test_exec_on_a_terminal(lab, sleeper):
-    done = lab.exec(
-        sleeper,
-        "sh",
-        "-c",
-        "read x; tty >/dev/null && echo got $x; stty size; cat; ps -o pid= -t $(tty | cut -c6-) | wc -l; exit 6",
-        stdin="y\n\x04",
-        tty=True,
-    )
-    assert done.stdout.replace("\r", "").splitlines()[-3:-1] == ["got y", "17 91"]
-    assert done.status["details"]["causes"][0]["message"] == "6"
-
-
-def test_exec_of_a_program_that_is_not_there(lab, sleeper):
-    done = lab.exec(sleeper, "nonesuch")
-    assert (done.status["status"], done.status["code"]) == ("Failure", 500)
-    assert 'exec: "nonesuch": executable file not found in $PATH' in done.status["message"]
-
-
-@pytest.mark.kubectl
-def test_kubectl_exec_closes_stdin(lab, sleeper):
-    command = ["kubectl", "--server", lab.api.api_client.configuration.host]
-    command += ["--certificate-authority", lab.folder / "ca.pem", "--client-certificate", lab.folder / "admin.pem"]
-    command += ["--client-key", lab.folder / "admin.pem", "exec", "-i", sleeper, "--", "cat"]
-    env = {"PATH": os.environ["PATH"], "HOME": str(lab.folder)}
-    done = subprocess.run(command, input=b"all of it", capture_output=True, timeout=30, env=env, check=False)
-    assert (done.returncode, done.stdout) == (0, b"all of it"), done.stderr
 
 
 def test_the_kubelet_answers_the_api_server_alone(lab, sleeper):
