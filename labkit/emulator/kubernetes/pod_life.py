@@ -92,9 +92,11 @@ class PodLife:
 
     def change(self, pod: dict) -> None:
         """The pod's document is another one; its labels and annotations may be in its volumes."""
+        before, now = self.pod["metadata"], pod["metadata"]
+        if any(before.get(name) != now.get(name) for name in ("labels", "annotations")):
+            self._refreshed = 0.0
         self.pod = self.volumes.pod = pod
-        generation = pod["metadata"].get("generation", 1)
-        self._refreshed = 0.0
+        generation = now.get("generation", 1)
         if generation != self.status.generation:
             self.status.generation = generation
             self.changed()
