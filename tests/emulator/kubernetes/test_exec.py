@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from kubernetes.config import new_client_from_config
 from kubernetes.stream import stream
 from kubernetes.stream.ws_client import ERROR_CHANNEL
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from tests.emulator.kubernetes.node_kubectl import PROMPT, Kubectl, end_of
 from tests.emulator.kubernetes.node_lab import Lab, ended, shell, short_folder, started, until
@@ -283,15 +284,50 @@ def test_the_python_client_is_refused(python, sleeper):
     )
 
 
-def test_an_older_protocol_has_the_kubelets_own_answer(lab, sleeper):
+def _connected(lab: Lab, query: str, protocol: str) -> ClientConnection:
     context = ssl.create_default_context(cafile=lab.folder / "ca.pem")
     context.load_cert_chain(lab.folder / "admin.pem")
     host = lab.api.api_client.configuration.host.replace("https:", "wss:")
-    url = f"{host}/api/v1/namespaces/default/pods/{sleeper}/exec?command=true&stdout=true&container=over"
-    with pytest.raises(InvalidStatus) as refused:
-        connect(url, ssl=context, subprotocols=["v4.channel.k8s.io"], proxy=None)
-    answer = refused.value.response
-    assert (answer.status_code, answer.body) == (500, b'container not found ("over")')
+    url = f"{host}/api/v1/namespaces/default/pods/sleeper/exec?{query}"
+    return connect(url, ssl=context, subprotocols=[protocol], proxy=None)
+
+
+def test_an_older_protocol_has_the_kubelets_own_answer(lab, sleeper):
+    def refused(query: str) -> tuple[int, bytes]:
+        with pytest.raises(InvalidStatus) as caught:
+            _connected(lab, query, "v4.channel.k8s.io")
+        return caught.value.response.status_code, caught.value.response.body
+
+    assert refused("command=true&stdout=true&container=over") == (500, b'container not found ("over")')
+    nothing = b"you must specify at least 1 of stdin, stdout, stderr"
+    assert refused("command=true&container=app") == (400, nothing)
+
+
+def test_a_command_has_to_be_named(lab, sleeper):
+    with _connected(lab, "stdout=true&container=app", "v5.channel.k8s.io") as socket:
+        empty, told = list(socket)
+    assert empty == b"\x01"  # says that the stream has begun
+    assert "args must not be empty" in json.loads(told[1:])["message"]
+
+
+def test_frames_that_make_no_sense_are_passed_over(lab, sleeper):
+    with _connected(lab, "command=cat&stdin=true&stdout=true&tty=true&container=app", "v5.channel.k8s.io") as socket:
+        for frame in (b"", b"\x09", b"\xff", b"\x04{", b"\x04[1]", b'\x04{"Width":"x","Height":-1}', "text"):
+            socket.send(frame)
+        socket.send(b'\x04{"Width":99999,"Height":-1}')
+        socket.send(b"\x00hello\n\x04")
+        frames = list(socket)
+    assert b"".join(frame[1:] for frame in frames if frame[0] == 1) == b"hello\r\nhello\r\n"
+    assert json.loads(frames[-1][1:])["status"] == "Success"
+
+
+@pytest.mark.skipif(not shutil.which("tar"), reason="kubectl cp runs tar in the container")
+def test_kubectl_cp(kubectl, sleeper, tmp_path):
+    (tmp_path / "given").write_bytes(bytes(range(256)) * 1000)
+    there = kubectl.out("exec", sleeper, "-c", "app", "--", "sh", "-c", "echo $HOME").strip()
+    kubectl("cp", tmp_path / "given", f"{sleeper}:{there}/copied", "-c", "app")
+    kubectl("cp", f"{sleeper}:{there}/copied", tmp_path / "back", "-c", "app")
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "given").read_bytes()
 
 
 def test_an_older_protocol_has_no_end_of_input(lab, kubectl):
