@@ -56,7 +56,7 @@ class _Look:
 
     def __init__(self, client: ControllerClient, owners: Owners, deployment: Stored):
         self.client, self.storage, self.owners = client, client.storage, owners
-        self.deployment = deployment
+        self.deployment, self.generation = deployment, deployment.metadata["generation"]
         sets = owners.claim(REPLICA_SET, DEPLOYMENT, deployment)
         self.new = rollout.new_replica_set(deployment, sets)
         self.old = rollout.by_age(one for one in sets if one is not self.new)
@@ -91,7 +91,11 @@ class _Look:
             await self._recreate()
         else:
             await self._roll()
-        return self._report()
+        return None if self._outdated() else self._report()
+
+    def _outdated(self) -> bool:
+        """Whether the Deployment was changed while somebody else was asked: then the next look is on its way."""
+        return self.deployment.metadata["generation"] != self.generation
 
     # The new ReplicaSet and the revision
 
@@ -188,14 +192,14 @@ class _Look:
         if running:
             return
         await self._require_new()
-        self._scale(self.new, replicas(self.deployment))
-        self._clean_up_when_complete()
+        if not self._outdated():
+            self._scale(self.new, replicas(self.deployment))
+            self._clean_up_when_complete()
 
     async def _roll(self) -> None:
         await self._require_new()
-        if self._grow() or self._shrink():
-            return
-        self._clean_up_when_complete()
+        if not self._outdated() and not self._grow() and not self._shrink():
+            self._clean_up_when_complete()
 
     def _grow(self) -> bool:
         """The new ReplicaSet gets as many pods as there may be now."""
