@@ -336,7 +336,8 @@ def test_a_pod_is_deleted_at_once(lab, how):
 @pytest.mark.parametrize("how", [["--now"], ["--grace-period=0", "--force"]])
 def test_who_cannot_wait_for_a_pod_to_end_shortens_it(lab, how):
     name = f"shortened-{len(how)}"
-    lab.create(name, shell("trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done"))
+    script = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done"
+    lab.create(name, shell(script), terminationGracePeriodSeconds=3600)
     until(lambda: lab.read(name).status.phase == "Running" and lab.log(name) == "ready\n")
     folder = lab.pod_folder(name)
     lab.kubectl("delete", "pod", name, "--wait=false")
