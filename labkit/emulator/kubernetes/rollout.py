@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from labkit.emulator.kubernetes import schema
 from labkit.emulator.kubernetes.names import ALPHABET
@@ -111,7 +111,7 @@ def _limits(deployment: Stored) -> tuple[int, int]:
     return surge, min(unavailable, wanted)
 
 
-def _share(value: int | str, whole: int, rounded) -> int:
+def _share(value: int | str, whole: int, rounded: Callable[[float], int]) -> int:
     return value if isinstance(value, int) else rounded(int(value.rstrip("%")) * whole / 100)
 
 
