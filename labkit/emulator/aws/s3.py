@@ -44,19 +44,32 @@ class S3:
                 raise underivable(caller, call, str(unknown)) from unknown
             return await self._backend.answer(call)
         call.notes["operation"] = operation.name
-        if operation.name == "PutBucketPolicy":
-            _check_policy(call.body)
         if not isinstance(caller, Session):
+            _check_policy(call, operation)
             return await self._backend.answer(call)
         if operation.name == "DeleteObjects":
             return await self._delete_objects(call, caller, operation, deleted)
-        for permission in operation.permissions:
+        for permission in (*operation.permissions, *self._copied_tags(call, operation)):
             call.notes["reason"] = self._require(call, caller, permission)
+        _check_policy(call, operation)
         response = await self._backend.answer(call)
         if response.status == 404 and operation.name in ("GetObject", "HeadObject"):
             # Whoever may not list a bucket is not told what is not in it.
-            self._require(call, caller, Permission("s3:ListBucket", BUCKET + operation.bucket))
+            needed = operation.permissions[0]
+            self._require(call, caller, replace(needed, action="s3:ListBucket", resource=BUCKET + operation.bucket))
         return response
+
+    def _copied_tags(self, call: Call, operation: Operation) -> list[Permission]:
+        """What it takes to copy an object's tags with it.
+
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
+        """
+        if operation.name != "CopyObject" or call.headers.get("x-amz-tagging-directive") == "REPLACE":
+            return []
+        source, target = operation.permissions[-1], operation.permissions[0]
+        if not self._backend.object_tags(*split("/" + source.resource.removeprefix(BUCKET))):
+            return []
+        return [replace(source, action="s3:GetObjectTagging"), replace(target, action="s3:PutObjectTagging")]
 
     def _require(self, call: Call, session: Session, permission: Permission) -> str:
         bucket_policy = self._bucket_policy(permission)
@@ -107,15 +120,16 @@ class S3:
     def _with_tags(self, permission: Permission) -> Permission:
         bucket, key = split("/" + permission.resource.removeprefix(BUCKET))
         tags = self._backend.object_tags(bucket, key) if key else {}
-        if not tags:
-            return permission
-        existing = {f"s3:ExistingObjectTag/{name}": value for name, value in tags.items()}
-        return replace(permission, context={**permission.context, **existing})
+        about = {f"s3:ExistingObjectTag/{name}": value for name, value in tags.items()}
+        about["s3:ResourceAccount"] = self._backend.account_id
+        return replace(permission, context={**permission.context, **about})
 
 
-def _check_policy(document: bytes) -> None:
+def _check_policy(call: Call, operation: Operation) -> None:
+    if operation.name != "PutBucketPolicy":
+        return
     try:
-        Policy.parse(document.decode("utf-8", "replace"), kind="resource", name="bucket policy")
+        Policy.parse(call.body.decode("utf-8", "replace"), kind="resource", name="bucket policy")
     except MalformedPolicy as malformed:
         raise Refusal(400, "MalformedPolicy", malformed.message) from malformed
 
@@ -133,6 +147,8 @@ def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
     for element in root.iter("Object"):
+        if len(element.findall("Key")) != 1 or len(element.findall("VersionId")) > 1:
+            raise Refusal(400, "MalformedXML", "The XML you provided does not name one key for each object")
         version = element.findtext("VersionId")
         found.append((element.findtext("Key") or "", version or None, element))
     return found

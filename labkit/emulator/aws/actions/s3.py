@@ -75,17 +75,53 @@ OPTIONS = {
     "x-id",
 }
 CONDITION_HEADERS = (
+    "if-match",
+    "if-none-match",
     "x-amz-acl",
     "x-amz-content-sha256",
     "x-amz-copy-source",
     "x-amz-grant-full-control",
     "x-amz-grant-read",
+    "x-amz-grant-read-acp",
     "x-amz-grant-write",
+    "x-amz-grant-write-acp",
     "x-amz-metadata-directive",
+    "x-amz-object-ownership",
     "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-aws-kms-key-id",
+    "x-amz-server-side-encryption-customer-algorithm",
     "x-amz-storage-class",
     "x-amz-website-redirect-location",
+)
+# The keys that an object's lock is named by in a condition, and the headers that give it.
+LOCK_HEADERS = {
+    "s3:object-lock-legal-hold": "x-amz-object-lock-legal-hold",
+    "s3:object-lock-mode": "x-amz-object-lock-mode",
+    "s3:object-lock-retain-until-date": "x-amz-object-lock-retain-until-date",
+}
+BYPASS = "x-amz-bypass-governance-retention"
+# What the lab has no value for, because it has no access points, grants or jobs, is known to be absent.
+KNOWN = (
+    frozenset(f"s3:{name}" for name in CONDITION_HEADERS)
+    | LOCK_HEADERS.keys()
+    | {
+        "s3:accessgrantsinstancearn",
+        "s3:accesspointnetworkorigin",
+        "s3:accesspointtag/",
+        "s3:authtype",
+        "s3:dataaccesspointaccount",
+        "s3:dataaccesspointarn",
+        "s3:delimiter",
+        "s3:existingobjecttag/",
+        "s3:max-keys",
+        "s3:prefix",
+        "s3:requestobjecttag/",
+        "s3:requestobjecttagkeys",
+        "s3:resourceaccount",
+        "s3:signatureversion",
+        "s3:tlsversion",
+        "s3:versionid",
+    }
 )
 
 # S3 Control's calls are signed for S3 too; they go under its API version.
@@ -120,7 +156,7 @@ def derive(call: Call, deleted_keys: list[tuple[str, str | None]] | None = None)
     if not bucket:
         if call.method != "GET" or subresources:
             raise CannotDerive(f"S3 call {call.method} /")
-        return Operation("ListBuckets", "", "", (Permission("s3:ListAllMyBuckets", "*", _context(call), shown=""),))
+        return Operation("ListBuckets", "", "", (_permission(call, "ListAllMyBuckets", "*", shown=""),))
     if not key:
         return _bucket(call, bucket, subresources, deleted_keys or [])
     return _object(call, bucket, key, subresources)
@@ -142,10 +178,10 @@ def split(path: str) -> tuple[str, str]:
 
 
 def _bucket(call: Call, bucket: str, subresource: str, deleted: list[tuple[str, str | None]]) -> Operation:
-    arn, method, context = f"arn:aws:s3:::{bucket}", call.method, _context(call)
+    arn, method = f"arn:aws:s3:::{bucket}", call.method
 
-    def operation(name: str, action: str) -> Operation:
-        return Operation(name, bucket, "", (Permission(f"s3:{action}", arn, context),))
+    def operation(name: str, *actions: str) -> Operation:
+        return Operation(name, bucket, "", tuple(_permission(call, action, arn) for action in actions))
 
     match method, subresource:
         case "GET", "":
@@ -153,7 +189,7 @@ def _bucket(call: Call, bucket: str, subresource: str, deleted: list[tuple[str, 
         case "HEAD", "":
             return operation("HeadBucket", "ListBucket")
         case "PUT", "":
-            return operation("CreateBucket", "CreateBucket")
+            return operation("CreateBucket", *_create_actions(call))
         case "DELETE", "":
             return operation("DeleteBucket", "DeleteBucket")
         case "GET", "versions":
@@ -162,9 +198,11 @@ def _bucket(call: Call, bucket: str, subresource: str, deleted: list[tuple[str, 
             return operation("ListMultipartUploads", "ListBucketMultipartUploads")
         case "POST", "delete":
             needed = [
-                Permission(f"s3:DeleteObject{'Version' if version else ''}", f"{arn}/{key}", context)
+                _permission(call, f"DeleteObject{'Version' if version else ''}", f"{arn}/{key}")
                 for key, version in deleted
             ]
+            if BYPASS in call.headers:
+                raise CannotDerive("S3 call DeleteObjects that bypasses a retention")
             return Operation("DeleteObjects", bucket, "", tuple(needed))
     if subresource in BUCKET_READS:
         name, action = BUCKET_READS[subresource]
@@ -179,12 +217,13 @@ def _bucket(call: Call, bucket: str, subresource: str, deleted: list[tuple[str, 
 
 
 def _object(call: Call, bucket: str, key: str, subresource: str) -> Operation:
-    arn, method, context = f"arn:aws:s3:::{bucket}/{key}", call.method, _context(call)
+    arn, method = f"arn:aws:s3:::{bucket}/{key}", call.method
+    bypass = ("BypassGovernanceRetention",) if BYPASS in call.headers else ()
     version = "Version" if "versionId" in call.query else ""
     upload = "uploadId" in call.query
 
     def operation(name: str, *actions: str) -> Operation:
-        return Operation(name, bucket, key, tuple(Permission(f"s3:{action}", arn, context) for action in actions))
+        return Operation(name, bucket, key, tuple(_permission(call, action, arn) for action in actions))
 
     match method, subresource, upload:
         case "GET", "", False:
@@ -211,7 +250,7 @@ def _object(call: Call, bucket: str, key: str, subresource: str) -> Operation:
         case "PUT", "tagging", False:
             return operation("PutObjectTagging", f"PutObject{version}Tagging")
         case "PUT", "retention", False:
-            return operation("PutObjectRetention", "PutObjectRetention")
+            return operation("PutObjectRetention", "PutObjectRetention", *bypass)
         case "PUT", "legal-hold", False:
             return operation("PutObjectLegalHold", "PutObjectLegalHold")
         case "POST", "uploads", False:
@@ -223,7 +262,7 @@ def _object(call: Call, bucket: str, key: str, subresource: str) -> Operation:
         case "POST", "restore", False:
             return operation("RestoreObject", "RestoreObject")
         case "DELETE", "", False:
-            return operation("DeleteObject", f"DeleteObject{version}")
+            return operation("DeleteObject", f"DeleteObject{version}", *bypass)
         case "DELETE", "", True:
             return operation("AbortMultipartUpload", "AbortMultipartUpload")
         case "DELETE", "tagging", False:
@@ -234,9 +273,8 @@ def _object(call: Call, bucket: str, key: str, subresource: str) -> Operation:
 def _put(call: Call, bucket: str, key: str, *, upload: bool) -> Operation:
     if upload != ("partNumber" in call.query):
         raise CannotDerive("S3 call PUT /BUCKET/KEY with only one of uploadId and partNumber")
-    arn, context = f"arn:aws:s3:::{bucket}/{key}", _context(call)
     actions = ("PutObject",) if upload else _write_actions(call)
-    needed = [Permission(f"s3:{action}", arn, context) for action in actions]
+    needed = [_permission(call, action, f"arn:aws:s3:::{bucket}/{key}") for action in actions]
     name = "UploadPart" if upload else "PutObject"
     if source := call.headers.get("x-amz-copy-source"):
         name = "UploadPartCopy" if upload else "CopyObject"
@@ -244,8 +282,8 @@ def _put(call: Call, bucket: str, key: str, *, upload: bool) -> Operation:
         if (found := copy_source(source)) is None:
             raise CannotDerive("S3 call CopyObject from something that is no BUCKET/KEY")
         source_bucket, source_key, version = found
-        read = "s3:GetObjectVersion" if version else "s3:GetObject"
-        needed.append(Permission(read, f"arn:aws:s3:::{source_bucket}/{source_key}", context))
+        read = "GetObjectVersion" if version else "GetObject"
+        needed.append(_permission(call, read, f"arn:aws:s3:::{source_bucket}/{source_key}"))
     return Operation(name, bucket, key, tuple(needed))
 
 
@@ -255,13 +293,35 @@ def _write_actions(call: Call) -> tuple[str, ...]:
         actions.append("PutObjectAcl")
     if "x-amz-tagging" in call.headers:
         actions.append("PutObjectTagging")
-    if any(name.startswith("x-amz-object-lock-") for name in call.headers):
-        raise CannotDerive("S3 call PutObject with an object lock")
+    if LOCK_HEADERS["s3:object-lock-legal-hold"] in call.headers:
+        actions.append("PutObjectLegalHold")
+    if any(name in call.headers for name in ("x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date")):
+        actions.append("PutObjectRetention")
     return tuple(actions)
+
+
+def _create_actions(call: Call) -> tuple[str, ...]:
+    """https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html"""
+    actions = ["CreateBucket"]
+    if any(name == "x-amz-acl" or name.startswith("x-amz-grant-") for name in call.headers):
+        actions.append("PutBucketAcl")
+    if "x-amz-bucket-object-lock-enabled" in call.headers:
+        actions += ["PutBucketObjectLockConfiguration", "PutBucketVersioning"]
+    if "x-amz-object-ownership" in call.headers:
+        actions.append("PutBucketOwnershipControls")
+    if b"Tag" in call.body:
+        actions.append("TagResource")
+    return tuple(actions)
+
+
+def _permission(call: Call, action: str, resource: str, shown: str | None = None) -> Permission:
+    return Permission(f"s3:{action}", resource, _context(call), KNOWN, shown)
 
 
 def _subresources(call: Call, known: set[str]) -> str:
     """The one sub-resource in the query; two, or a name that nobody here knows, could mean another action."""
+    if len(call.query) < len(call.query_pairs):
+        raise CannotDerive(f"S3 call {call.method} with a parameter given twice")
     names = [name for name, _ in call.query_pairs if name not in OPTIONS and not name.lower().startswith("x-amz-")]
     if len(names) > 1 or any(name not in known for name in names):
         raise CannotDerive(f"S3 call {call.method} with the query {'&'.join(sorted(names))}")
@@ -273,7 +333,12 @@ def _context(call: Call) -> dict[str, str | list[str]]:
     context: dict[str, str | list[str]] = {
         "s3:signatureversion": "AWS4-HMAC-SHA256",
         "s3:authType": "REST-QUERY-STRING" if "X-Amz-Signature" in call.query else "REST-HEADER",
+        # The listener stands for AWS's, which speaks TLS.
+        "s3:TlsVersion": "1.3",
     }
+    for key, name in LOCK_HEADERS.items():
+        if name in call.headers:
+            context[key] = call.headers[name]
     for name in ("prefix", "delimiter", "max-keys"):
         if name in call.query:
             context[f"s3:{name}"] = call.query[name]
