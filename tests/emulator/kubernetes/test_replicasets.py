@@ -34,8 +34,8 @@ def test_a_missing_service_account_is_told_and_tried_again(apps: Apps):
     apps.pod_count(1)
     apps.rolled_out()
     until(lambda: "conditions" not in apps.replica_sets()[0]["status"], "the ReplicaSet says nothing any more")
-    kinds = until(lambda: {c["type"] for c in apps.deployment()["status"]["conditions"]} - {"ReplicaFailure"})
-    assert kinds == {"Available", "Progressing"}
+    both = {"Available", "Progressing"}
+    until(lambda: {one["type"] for one in apps.deployment()["status"]["conditions"]} == both, "nor the Deployment")
 
 
 def test_a_pod_that_goes_or_fails_is_replaced(apps: Apps):
