@@ -148,6 +148,9 @@ class Resources:
         )
         obj = self._named(await self.admission.admit(review))
         validate(kind, obj)
+        if kind.namespaced:
+            # It may have gone while a webhook was asked.
+            self._require_namespace(kind, metadata)
         obj = defaults.first_status(kind, obj)
         owned = created(kind.type, sent, self._writer(kind, request), self.storage.now())
         stored = self.storage.create(kind, obj, owned, dry_run=dry_run)

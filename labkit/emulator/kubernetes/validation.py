@@ -68,7 +68,7 @@ def validate_update(kind: Kind, new: dict, old: dict) -> None:
             if new.get(field) != old.get(field)
         ]
     if kind.kind in ("RoleBinding", "ClusterRoleBinding") and new.get("roleRef") != old.get("roleRef"):
-        causes.append(invalid_value("roleRef", _go(new["roleRef"]), "cannot change roleRef"))
+        causes.append(invalid_value("roleRef", new["roleRef"], "cannot change roleRef"))
     if kind.kind in ("Deployment", "ReplicaSet") and new["spec"]["selector"] != old["spec"]["selector"]:
         causes.append(invalid_value("spec.selector", new["spec"]["selector"], "field is immutable"))
     if kind.kind == "Secret" and new.get("type") != old.get("type"):
@@ -85,10 +85,6 @@ def label_name(field: str, value: str) -> list[Cause]:
 
 def _too_long(field: str, value: str, limit: int) -> Cause:
     return Cause(field, f'Invalid value: "{value}": must be no more than {limit} bytes')
-
-
-def _go(value: dict) -> str:
-    return ", ".join(f"{key}={item}" for key, item in value.items())
 
 
 def _metadata(kind: Kind, metadata: dict) -> list[Cause]:
