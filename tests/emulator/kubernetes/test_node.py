@@ -299,7 +299,7 @@ def test_a_deleted_pod_gets_a_signal_and_goes(lab):
     assert b"".join(lines) == b"ready\nasked\n"
     until(lambda: not lab.api.list_namespaced_pod("default", label_selector="app=polite").items, "it is gone")
     until(lambda: not folder.exists(), "its folder is gone")
-    assert ("Killing", "Stopping container app") in lab.events("polite")
+    until(lambda: ("Killing", "Stopping container app") in lab.events("polite"), "the event")
 
 
 def test_a_pod_that_does_not_listen_is_killed(lab):

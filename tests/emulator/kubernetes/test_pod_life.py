@@ -290,7 +290,7 @@ def test_hooks_that_fail_are_said(lab):
     lab.in_phase("posted", "Failed")
     assert status_of(lab, "posted").state.terminated.exit_code == 143
     until(lambda: ("FailedPostStartHook", "PostStartHook failed") in lab.events("posted"))
-    assert ("Killing", "FailedPostStartHook") in lab.events("posted")
+    until(lambda: ("Killing", "FailedPostStartHook") in lab.events("posted"))
 
     lab.create("stopped", shell("exec sleep 600", lifecycle={"preStop": failing}))
     lab.running("stopped")

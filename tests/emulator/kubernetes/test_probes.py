@@ -47,7 +47,9 @@ def test_readiness_follows_the_probe(lab):
 
 def test_a_container_that_is_not_alive_is_restarted(lab):
     create(lab, "alive", "touch /run/share/ready; exec sleep 600", livenessProbe={**READY, "failureThreshold": 2})
-    (lab.pod_folder("alive") / "volumes/share/ready").unlink()
+    file = lab.pod_folder("alive") / "volumes/share/ready"
+    until(file.exists)
+    file.unlink()
     until(lambda: status(lab, "alive").restart_count == 1)
     until(lambda: ("Killing", "Container app failed liveness probe, will be restarted") in lab.events("alive"))
     assert status(lab, "alive").last_state.terminated.exit_code == 143
