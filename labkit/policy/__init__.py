@@ -1,10 +1,11 @@
 """IAM policy documents and their evaluation. Pure: no network, no emulator."""
 
 from labkit.policy.conditions import ConditionResult
-from labkit.policy.decision import Decision, Miss, Near
+from labkit.policy.decision import Decision, Miss, Near, Outcome
 from labkit.policy.document import Kind, MalformedPolicy, Policy, Statement, decode_document
 from labkit.policy.evaluation import evaluate, matching, verdict
 from labkit.policy.matching import Request
+from labkit.policy.positions import statement_positions
 from labkit.policy.principals import Principal
 from labkit.policy.trust import evaluate_trust
 
@@ -15,6 +16,7 @@ __all__ = [
     "MalformedPolicy",
     "Miss",
     "Near",
+    "Outcome",
     "Policy",
     "Principal",
     "Request",
@@ -23,5 +25,6 @@ __all__ = [
     "evaluate",
     "evaluate_trust",
     "matching",
+    "statement_positions",
     "verdict",
 ]

@@ -259,6 +259,16 @@ def _inside(address, network) -> bool:
     return address.version == network.version and address.subnet_of(network)
 
 
+READERS: dict[str, Callable[[str], object]] = {
+    "binary": _binary,
+    "boolean": _boolean,
+    "date": _date,
+    "ip": _network,
+    "numeric": _number,
+}
+"""What reads the values of a type, None where one is none of that type."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Operator:
     prepare: Callable[[tuple[str, ...], bool], tuple[Compare, ...]]

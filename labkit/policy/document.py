@@ -108,6 +108,7 @@ class Policy:
     statements: tuple[Statement, ...] = field(repr=False)
     size: int  # characters without white space, as IAM counts them
     document: dict = field(repr=False)
+    text: str = field(repr=False)
 
     @classmethod
     def parse(cls, document: str | dict, *, kind: Kind, name: str) -> "Policy":
@@ -115,8 +116,7 @@ class Policy:
 
         Raises `MalformedPolicy` with IAM's code and words where it would not.
         """
-        parsed, size = validation.validate(document, kind)
-        return _compile(parsed, size, kind, name)
+        return _compile(*validation.validate(document, kind), kind, name)
 
     @classmethod
     def read(cls, document: str | dict, *, kind: Kind, name: str) -> "Policy":
@@ -125,11 +125,11 @@ class Policy:
         A statement that cannot be understood never allows, and denies everything if it is not an Allow.
         """
         try:
-            parsed, size = validation.load(document, kind)
+            loaded = validation.load(document, kind)
         except MalformedPolicy as malformed:
             fault = _faulty({}, 1, str(malformed))
-            return cls(name, kind, "2012-10-17", (fault,), 0, {})
-        return _compile(parsed, size, kind, name)
+            return cls(name, kind, "2012-10-17", (fault,), 0, {}, "")
+        return _compile(*loaded, kind, name)
 
     @property
     def principal_arns(self) -> tuple[str, ...]:
@@ -138,12 +138,12 @@ class Policy:
         return tuple(sorted({arn for principals in named for arn in principals.aws if arn.startswith("arn:")}))
 
 
-def _compile(document: dict, size: int, kind: Kind, name: str) -> Policy:
+def _compile(document: dict, text: str, size: int, kind: Kind, name: str) -> Policy:
     version = document.get("Version", "2008-10-17")
     statements = document.get("Statement")
     statements = statements if isinstance(statements, list) else [statements]
     compiled = tuple(_statement(raw, number, kind, version) for number, raw in enumerate(statements, 1))
-    return Policy(name, kind, version, compiled, size, document)
+    return Policy(name, kind, version, compiled, size, document, text)
 
 
 def _statement(raw: object, position: int, kind: Kind, version: str) -> Statement:

@@ -17,7 +17,7 @@ _ACCOUNT = re.compile(r"[0-9]{12}|arn:[a-z0-9-]+:iam::([0-9]{12}):root")
 class Principal:
     """Who makes the request. Build one with `Principal.aws`, `.role_session`, `.federated` or `.service`."""
 
-    kind: Literal["root", "user", "role-session", "federated", "service"]
+    kind: Literal["root", "user", "role-session", "federated", "service", "group"]  # a group is only simulated
     arn: str  # of the user, the session or the provider; a service's name
     account: str | None = None
     role_arn: str | None = None  # a session's role, with its path
@@ -57,7 +57,7 @@ class Principal:
         """
         if self.kind == "service":
             return {"aws:principalisawsservice": ("true",), "aws:principalservicename": (self.arn,)}
-        if self.account is None:
+        if self.account is None or self.kind == "group":
             return {}
         types = {"root": "Account", "user": "User", "role-session": "AssumedRole"}
         context = {

@@ -27,23 +27,23 @@ class MalformedPolicy(Exception):
         self.message = message
 
 
-def validate(document: str | dict, kind: Kind) -> tuple[dict, int]:
-    """Returns the parsed document and its size in characters without white space.
+def validate(document: str | dict, kind: Kind) -> tuple[dict, str, int]:
+    """Returns the parsed document, its text and its size in characters without white space.
 
     Raises `MalformedPolicy`.
     """
-    parsed, size = load(document, kind)
+    parsed, text, size = load(document, kind)
     _check_top(parsed, kind)
     for statement in listed(parsed["Statement"]):
         check_shape(statement, kind)
         _check_words(statement, kind)
     _check_sids(listed(parsed["Statement"]), kind)
     _check_size(size, kind)
-    return parsed, size
+    return parsed, text, size
 
 
-def load(document: str | dict, kind: Kind) -> tuple[dict, int]:
-    """Returns the JSON object and its size. Raises `MalformedPolicy` where it is none."""
+def load(document: str | dict, kind: Kind) -> tuple[dict, str, int]:
+    """Returns the JSON object, its text and its size. Raises `MalformedPolicy` where it is none."""
     try:
         text = document if isinstance(document, str) else json.dumps(document, separators=(",", ":"))
         parsed = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
@@ -52,7 +52,7 @@ def load(document: str | dict, kind: Kind) -> tuple[dict, int]:
     if not isinstance(parsed, dict) or not _readable(parsed):
         raise _malformed(kind, _INVALID_JSON[kind])
     size = len("".join(text.split())) if isinstance(document, str) else len(text)
-    return parsed, size
+    return parsed, text, size
 
 
 def _readable(document: dict) -> bool:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
-from labkit.emulator.aws import iam_documents, managed_policies
+from labkit.emulator.aws import iam_documents, managed_policies, simulation
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal, done
@@ -39,6 +39,8 @@ class Iam:
 
     async def answer(self, call: Call) -> Response:
         """moto's answer to a call of the account's IAM, once the documents in it are ones that IAM takes."""
+        if call.operation in simulation.OPERATIONS:
+            return await self._backend.run(simulation.answer, call, self._backend)
         await iam_documents.check(call, self._backend, self._issuers)
         iam = self._backend.iam(self._backend.account_id)
         if call.operation == "ListPolicies" and call.form.get("Scope", "All") != "Local":

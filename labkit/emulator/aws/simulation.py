@@ -1,0 +1,405 @@
+"""IAM's policy simulator: what policies would say to a call that nobody makes, by the gate's own evaluation.
+
+https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
+https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulateCustomPolicy.html
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from xml.sax.saxutils import escape
+
+from labkit.emulator.aws.actions import requests
+from labkit.emulator.aws.actions.permission import CannotDerive
+from labkit.emulator.aws.authorization import stored_policy
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.errors import NAMESPACES, Refusal
+from labkit.policy import (
+    MalformedPolicy,
+    Outcome,
+    Policy,
+    Principal,
+    Request,
+    Statement,
+    evaluate,
+    matching,
+    statement_positions,
+    verdict,
+)
+from labkit.policy.conditions import READERS
+
+PRINCIPAL, CUSTOM = "SimulatePrincipalPolicy", "SimulateCustomPolicy"
+KEYS_OF_PRINCIPAL, KEYS_OF_CUSTOM = "GetContextKeysForPrincipalPolicy", "GetContextKeysForCustomPolicy"
+OPERATIONS = {PRINCIPAL, CUSTOM, KEYS_OF_PRINCIPAL, KEYS_OF_CUSTOM}
+REQUIRED = {
+    PRINCIPAL: ("PolicySourceArn", "ActionNames"),
+    CUSTOM: ("PolicyInputList", "ActionNames"),
+    KEYS_OF_PRINCIPAL: ("PolicySourceArn",),
+    KEYS_OF_CUSTOM: ("PolicyInputList",),
+}
+USUAL_PAGE, LONGEST_PAGE, MOST_DECISIONS = 100, 1000, 10_000
+ENTITY = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):(user|group|role)/(?:[\x21-\x7e]*/)?([\w+=,.@-]+)", re.ASCII)
+ACTION = re.compile(r"[A-Za-z0-9-]+:[A-Za-z0-9]+", re.ASCII)
+VARIABLE = re.compile(r"\$\{\s*([^,}'\s]+:[^,}']*?)\s*[,}]")
+STRICTEST: tuple[Outcome, ...] = ("explicitDeny", "implicitDeny", "allowed")
+TYPES = {"identity": "IAM Policy", "boundary": "Permissions Boundary Policy", "resource": "Resource Policy"}
+# How IAM names the resource of a result that is for several of them.
+TEMPLATES = (
+    (r"s3:\w*(Object(?!LockConfiguration)\w*|MultipartUpload|MultipartUploadParts)", "s3:::${BucketName}/${KeyName}"),
+    (r"s3:(?!ListAllMyBuckets|CreateJob|ListJobs)\w+", "s3:::${BucketName}"),
+    (r"sts:(AssumeRole\w*|TagSession)", "iam::${Account}:role/${RoleNameWithPath}"),
+    (r"dynamodb:(?!List)\w+", "dynamodb:${Region}:${Account}:table/${TableName}"),
+    (r"sqs:(?!ListQueues)\w+", "sqs:${Region}:${Account}:${QueueName}"),
+    (r"secretsmanager:(?!ListSecrets|GetRandomPassword)\w+", "secretsmanager:${Region}:${Account}:secret:${SecretId}"),
+)  # fmt: skip
+NOBODY = Principal.federated("nobody")
+
+
+def answer(call: Call, backend: Backend) -> Response:
+    """The answer to a call of the simulator. Raises ``Refusal``: NoSuchEntity, InvalidInput, PolicyEvaluation."""
+    try:
+        parameters = requests.read(call, backend.account_id)[0].parameters
+    except CannotDerive as unknown:
+        raise Refusal(400, "ValidationError", f"The lab cannot read {unknown}") from unknown
+    _require(parameters, REQUIRED[call.operation])
+    simulated = _simulated(call.operation, parameters, backend)
+    if call.operation in (KEYS_OF_PRINCIPAL, KEYS_OF_CUSTOM):
+        return _rendered(call, {"ContextKeyNames": _names(key for p in simulated.sources for key in _keys(p))})
+    actions, first, last = parameters["ActionNames"], _marker(parameters), _page(parameters)
+    resources = parameters.get("ResourceArns") or ["*"]
+    _check(actions, resources)
+    last = first + max(1, min(last, MOST_DECISIONS // len(resources)))
+    content: dict[str, Any] = {
+        "EvaluationResults": [_result(simulated, action, resources) for action in actions[first:last]],
+        "IsTruncated": last < len(actions),
+    }
+    if last < len(actions):
+        content["Marker"] = str(last)
+    return _rendered(call, content)
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """The policies and the circumstances of a simulation. ``sources``: how IAM names each policy."""
+
+    sources: dict[Policy, str]
+    identity: list[Policy]
+    boundary: Policy | None
+    resource: list[Policy]
+    caller: Principal
+    owner: str | None
+    context: dict[str, Any]
+
+    def request(self, action: str, resource: str) -> Request:
+        return Request(self.caller, action, resource, self.context)
+
+    def same_account(self, resource: str) -> bool:
+        """Whether caller and resource are in one account; what names no account is the resource owner's."""
+        account = resource.split(":")[4] if resource.count(":") >= 5 else ""
+        owner = account or self.owner or self.caller.account
+        return not self.resource or owner == self.caller.account
+
+
+def _simulated(operation: str, parameters: dict[str, Any], backend: Backend) -> Simulated:
+    sources: dict[Policy, str] = {}
+    context: dict[str, Any] = {}
+    boundary, caller = None, NOBODY
+    if "PolicySourceArn" in parameters:
+        kind, entity = _entity(parameters["PolicySourceArn"], backend)
+        for name, text in _attached(kind, entity, backend):
+            sources[_stored(text, "identity", name)] = name
+        if arn := getattr(entity, "permissions_boundary_arn", None):
+            boundary = _stored(backend.managed_policy(arn), "boundary", arn.rpartition("/")[2])
+        caller = _principal(entity.arn)
+        tags = entity.tags if kind != "group" else None
+        context = {f"aws:PrincipalTag/{tag['Key']}": tag["Value"] for tag in tags or []}
+    sources |= _given(parameters, "PolicyInputList", "identity")
+    given = _given(parameters, "PermissionsBoundaryPolicyInputList", "boundary")
+    if len(given) > 1:
+        raise _invalid("Only one permissions boundary policy can be given")
+    boundary = next(iter(given), boundary)
+    identity = list(sources)
+    if boundary:
+        sources[boundary] = given.get(boundary, boundary.name)
+    resource: list[Policy] = []
+    if "CallerArn" in parameters:
+        caller = _principal(parameters["CallerArn"])
+    if "ResourcePolicy" in parameters:
+        if caller is NOBODY:
+            raise _invalid("CallerArn must be given with a resource policy")
+        if caller.kind != "user" or ":user/" not in caller.arn:
+            raise _invalid("Invalid caller - Caller must be an IAM user in this context.")
+        resource = [_parsed(parameters["ResourcePolicy"], "resource", "ResourcePolicy")]
+        sources[resource[0]] = "ResourcePolicy"
+    context |= _context(parameters.get("ContextEntries", []))
+    return Simulated(sources, identity, boundary, resource, caller, _owner(parameters.get("ResourceOwner")), context)
+
+
+def _entity(arn: str, backend: Backend) -> tuple[str, Any]:
+    found = ENTITY.fullmatch(arn)
+    if not found:
+        raise _invalid(f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
+    account_id, kind, name = found.groups()
+    iam = backend.iam(account_id)
+    kept = list(getattr(iam, f"{kind}s").values()) if iam else []
+    entity = next((thing for thing in kept if thing.arn == arn), None)
+    if entity is None:
+        raise Refusal(404, "NoSuchEntity", f"The {kind} with name {name} cannot be found.")
+    return kind, entity
+
+
+def _attached(kind: str, entity: Any, backend: Backend) -> Iterable[tuple[str, str | None]]:
+    """Name and document of each policy of a user, a group or a role; a user's are those of its groups too."""
+    for name, text in list(entity.policies.items()):
+        yield f"{kind}_{entity.name}_{name}", text
+    for arn in list(entity.managed_policies):
+        yield arn.rpartition("/")[2], backend.managed_policy(arn)
+    if kind == "user":
+        for group in backend.iam(entity.account_id).get_groups_for_user(entity.name):
+            yield from _attached("group", group, backend)
+
+
+def _stored(text: str | None, kind: str, name: str) -> Policy:
+    policy = stored_policy(text or "", kind, name)
+    if not statement_positions(policy.text):
+        raise Refusal(500, "PolicyEvaluation", f"The policy {name} could not be evaluated: it cannot be read")
+    return policy
+
+
+def _given(parameters: dict[str, Any], parameter: str, kind: str) -> dict[Policy, str]:
+    names = ((f"{parameter}.{number}", text) for number, text in enumerate(parameters.get(parameter, []), 1))
+    return {_parsed(text, kind, name): name for name, text in names}
+
+
+def _parsed(text: str, kind: Any, name: str) -> Policy:
+    if len(text) > 131_072:
+        raise _invalid(f"The policy {name} has more than 131072 characters")
+    try:
+        return Policy.parse(text, kind=kind, name=name)
+    except MalformedPolicy as malformed:
+        if malformed.code not in ("MalformedPolicyDocument", "MalformedPolicy"):
+            # Too long to be attached, and not too long to be simulated.
+            return Policy.read(text, kind=kind, name=name)
+        raise _invalid(f"{name}: {malformed.message}") from malformed
+
+
+def _principal(arn: str) -> Principal:
+    found = ENTITY.fullmatch(arn)
+    if not found:
+        raise _invalid(f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
+    account_id, kind, name = found.groups()
+    if kind == "role":
+        return Principal.role_session(f"arn:aws:sts::{account_id}:assumed-role/{name}/simulation", arn)
+    return Principal("user" if kind == "user" else "group", arn, account_id)
+
+
+def _owner(arn: str | None) -> str | None:
+    if arn is None:
+        return None
+    found = re.fullmatch(r"(?:arn:aws[a-z-]*:iam::)?(\d{12})(?::root)?", arn, re.ASCII)
+    if not found:
+        raise _invalid(f"Invalid resource owner: {arn}")
+    return found[1]
+
+
+def _context(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
+    context = {}
+    for entry in entries:
+        name, kind = entry.get("ContextKeyName", ""), entry.get("ContextKeyType", "string")
+        values = entry.get("ContextKeyValues") or []
+        base = kind.removesuffix("List")
+        if not 5 <= len(name) <= 256 or base not in ("string", *READERS):
+            raise _invalid(f"Invalid context entry: {name or 'no name'} of the type {kind}")
+        if len(values) > 1 and base == kind:
+            raise _invalid(f"Invalid context entry: {name} has {len(values)} values, and its type is {kind}")
+        if base in READERS and any(READERS[base](value) is None for value in values):
+            raise _invalid(f"Invalid context entry: a value of {name} is no {base}")
+        context[name] = values
+    return context
+
+
+def _check(actions: list[str], resources: list[str]) -> None:
+    for action in actions:
+        if not ACTION.fullmatch(action) or len(action) > 128:
+            raise _invalid(f"Invalid action name: {action[:200]}")
+    for resource in resources:
+        if resource != "*" and (resource.count(":") < 5 or not resource.startswith("arn:") or len(resource) > 2048):
+            raise _invalid(f"Invalid resource ARN: {resource[:200]}")
+
+
+def _result(simulated: Simulated, action: str, resources: list[str]) -> dict[str, Any]:
+    """The result for one action: the strictest of those on its resources, and each of these beside it."""
+    each = [_specific(simulated, action, resource) for resource in resources]
+    decision = next(outcome for outcome in STRICTEST if any(one["EvalResourceDecision"] == outcome for one in each))
+    told = [one for one in each if one["EvalResourceDecision"] == decision]
+    result: dict[str, Any] = {
+        "EvalActionName": action,
+        "EvalResourceName": resources[0] if len(resources) == 1 else _template(action),
+        "EvalDecision": decision,
+        "MatchedStatements": _once(statement for one in told for statement in one["MatchedStatements"]),
+        "MissingContextValues": _names(key for one in each for key in one["MissingContextValues"]),
+    }
+    if simulated.boundary:
+        allowed = all(one["PermissionsBoundaryDecisionDetail"]["AllowedByPermissionsBoundary"] for one in each)
+        result["PermissionsBoundaryDecisionDetail"] = {"AllowedByPermissionsBoundary": allowed}
+    if resources != ["*"]:
+        details = [one.get("EvalDecisionDetails", {}) for one in each]
+        result["EvalDecisionDetails"] = {
+            source: next(outcome for outcome in STRICTEST if any(one.get(source) == outcome for one in details))
+            for source in dict.fromkeys(source for one in details for source in one)
+        }
+        result["ResourceSpecificResults"] = each
+    return result
+
+
+def _specific(simulated: Simulated, action: str, resource: str) -> dict[str, Any]:
+    request, bounded = simulated.request(action, resource), simulated.boundary is not None
+    same_account = simulated.same_account(resource)
+    decision = evaluate(
+        request,
+        identity=simulated.identity,
+        boundary=simulated.boundary,
+        resource=simulated.resource,
+        same_account=same_account,
+    )
+    matched = []
+    if decision.outcome != "implicitDeny":
+        consulted = simulated.identity + simulated.resource
+        if simulated.boundary and decision.outcome == "explicitDeny":
+            consulted.append(simulated.boundary)
+        matched = matching(consulted, request, allow=decision.allowed, bounded=bounded)
+    result: dict[str, Any] = {
+        "EvalResourceName": resource,
+        "EvalResourceDecision": decision.outcome,
+        "MatchedStatements": [
+            _matched(policy, simulated.sources[policy], statement.position) for policy, statement in matched
+        ],
+        "MissingContextValues": _missing(simulated, request),
+    }
+    if not same_account:
+        result["EvalDecisionDetails"] = _details(simulated, request)
+    if simulated.boundary:
+        by_boundary = verdict([simulated.boundary], request, bounded=True) == "allowed"
+        result["PermissionsBoundaryDecisionDetail"] = {"AllowedByPermissionsBoundary": by_boundary}
+    return result
+
+
+def _details(simulated: Simulated, request: Request) -> dict[str, Outcome]:
+    bounded = simulated.boundary is not None
+    details = {"IAM Policy": verdict(simulated.identity, request, bounded=bounded)}
+    details["Resource Policy"] = verdict(simulated.resource, request, bounded=bounded)
+    if simulated.boundary:
+        details["Permissions Boundary Policy"] = verdict([simulated.boundary], request, bounded=True)
+    return details
+
+
+def _missing(simulated: Simulated, request: Request) -> list[str]:
+    """The keys that the statements on the request's action ask for, and that it does not have."""
+    keys = (
+        key
+        for policy in simulated.sources
+        for statement in policy.statements
+        if statement.actions.match(request.action_name) is not statement.not_action
+        for key in _keys_of(policy, statement)
+    )
+    return _names(key for key in keys if key.lower() not in request.values)
+
+
+def _keys(policy: Policy) -> Iterable[str]:
+    return (key for statement in policy.statements for key in _keys_of(policy, statement))
+
+
+def _keys_of(policy: Policy, statement: Statement) -> list[str]:
+    """The keys of a statement's conditions and of the variables in it."""
+    keys = [condition.key for condition in statement.conditions]
+    if policy.version != "2012-10-17" or statement.fault:
+        return keys
+    texts = [statement.raw.get(element) for element in ("Condition", "Resource", "NotResource")]
+    return keys + VARIABLE.findall(json.dumps(texts))
+
+
+def _names(keys: Iterable[str]) -> list[str]:
+    """Each key once, whatever its case."""
+    return list({key.lower(): key for key in keys}.values())
+
+
+def _matched(policy: Policy, name: str, number: int) -> dict[str, Any]:
+    start, end = statement_positions(policy.text)[number - 1]
+    return {
+        "SourcePolicyId": name,
+        "SourcePolicyType": TYPES[policy.kind],
+        "StartPosition": {"Line": start[0], "Column": start[1]},
+        "EndPosition": {"Line": end[0], "Column": end[1]},
+    }
+
+
+def _once(statements: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({json.dumps(statement): statement for statement in statements}.values())
+
+
+def _template(action: str) -> str:
+    for pattern, resource in TEMPLATES:
+        if re.fullmatch(pattern, action, re.IGNORECASE):
+            return f"arn:${{Partition}}:{resource}"
+    return "*"
+
+
+def _require(parameters: dict[str, Any], names: tuple[str, ...]) -> None:
+    faults = [
+        f"Value null at '{name[0].lower()}{name[1:]}' failed to satisfy constraint: Member must not be null"
+        for name in names
+        if not parameters.get(name)
+    ]
+    if faults:
+        count = f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: "
+        raise Refusal(400, "ValidationError", count + "; ".join(faults))
+
+
+def _page(parameters: dict[str, Any]) -> int:
+    size = parameters.get("MaxItems", USUAL_PAGE)
+    if not 1 <= size <= LONGEST_PAGE:
+        told = f"Value '{size}' at 'maxItems' failed to satisfy constraint: Member must have value "
+        bound = "greater than or equal to 1" if size < 1 else f"less than or equal to {LONGEST_PAGE}"
+        raise Refusal(400, "ValidationError", f"1 validation error detected: {told}{bound}")
+    return size
+
+
+def _marker(parameters: dict[str, Any]) -> int:
+    marker = parameters.get("Marker", "0")
+    if not re.fullmatch(r"\d{1,9}", marker, re.ASCII) or int(marker) > len(parameters["ActionNames"]):
+        raise _invalid("Invalid Marker.")
+    return int(marker)
+
+
+def _invalid(message: str) -> Refusal:
+    return Refusal(400, "InvalidInput", message)
+
+
+def _rendered(call: Call, content: dict[str, Any]) -> Response:
+    name, request_id = call.operation, str(uuid.uuid4())
+    body = (
+        f'<{name}Response xmlns="{NAMESPACES["iam"]}"><{name}Result>{_xml(content)}</{name}Result>'
+        f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{name}Response>"
+    )
+    return Response(200, [("content-type", "text/xml"), ("x-amzn-requestid", request_id)], body.encode())
+
+
+def _xml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "".join(
+            f"<{name}>{_map(part) if name == 'EvalDecisionDetails' else _xml(part)}</{name}>"
+            for name, part in value.items()
+        )
+    if isinstance(value, list):
+        return "".join(f"<member>{_xml(part)}</member>" for part in value)
+    return str(value).lower() if isinstance(value, bool) else escape(str(value))
+
+
+def _map(content: dict[str, str]) -> str:
+    return "".join(
+        f"<entry><key>{escape(key)}</key><value>{escape(value)}</value></entry>" for key, value in content.items()
+    )
