@@ -93,7 +93,7 @@ class Call:
     @cached_property
     def form(self) -> dict[str, str]:
         """The parameters of a query-protocol call, from the query and the body; one to SQS may go to a queue's URL."""
-        if self.raw_path != "/" and not (self.service == "sqs" and QUEUE_PATH.fullmatch(self.raw_path)):
+        if self.raw_path != "/" and not QUEUE_PATH.fullmatch(self.raw_path):
             return {}
         parameters = dict(parse_qsl(self.query_string, keep_blank_values=True))
         if self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):

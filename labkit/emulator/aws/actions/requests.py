@@ -139,7 +139,8 @@ def _rest_json(call: Call, service: ServiceModel) -> tuple[str, dict[str, Any], 
         raise CannotDerive(f"{call.service}:{model.name}")
     if len(dict(call.query_pairs)) < len(call.query_pairs) and not _takes_lists(model):
         raise CannotDerive(f"{call.service} calls with a parameter given twice")
-    elsewhere = {name for name, member in model.input_shape.members.items() if "location" in member.serialization}
+    members = model.input_shape.members.items()
+    elsewhere = {m.serialization.get("name", name) for name, m in members if "location" in m.serialization}
     body = {name: value for name, value in _json_object(call.body).items() if name not in elsewhere}
     content = _modelled(model.input_shape, body)
     parsed = PROTOCOL_PARSERS["rest-json"](model).parse(

@@ -1,0 +1,217 @@
+"""Condition keys that a service adds to a request: a row a policy's condition, a call, and whether it is allowed."""
+
+import contextlib
+import json
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.emulator.aws.conftest import ACCOUNT, REGION, Irsa
+
+BOUNDARY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+    }
+)
+URL = f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/queue"
+ONE, TWO = {"k": {"S": "one"}}, {"k": {"S": "two"}}
+LEADING = {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": ["one"]}}
+ATTRIBUTES = {"ForAllValues:StringEquals": {"dynamodb:Attributes": ["k", "tint"]}}
+TEAM = {"StringEquals": {"aws:ResourceTag/team": "blue"}}
+GIVEN = {"StringEquals": {"aws:RequestTag/team": "blue"}, "ForAllValues:StringEquals": {"aws:TagKeys": ["team"]}}
+COUNTED = {"StringEquals": {"dynamodb:Select": "COUNT"}}
+HOME = {"StringEquals": {"s3:prefix": "home/"}}
+FEW = {"NumericLessThanEquals": {"s3:max-keys": "10"}}
+ROLE = {"RoleName": "new", "AssumeRolePolicyDocument": TRUST}
+
+
+def query(value, expression="k = :k", **more):
+    values = {":k": {"S": value}}
+    return {"TableName": "table", "KeyConditionExpression": expression, "ExpressionAttributeValues": values, **more}
+
+
+ROWS = [
+    (LEADING, "dynamodb", "get_item", {"TableName": "table", "Key": ONE}, True),
+    (LEADING, "dynamodb", "get_item", {"TableName": "table", "Key": TWO}, False),
+    (LEADING, "dynamodb", "put_item", {"TableName": "table", "Item": TWO}, False),
+    (LEADING, "dynamodb", "query", query("one"), True),
+    (LEADING, "dynamodb", "query", query("one", "#k = :k", ExpressionAttributeNames={"#k": "k"}), True),
+    (LEADING, "dynamodb", "query", query("two"), False),
+    (LEADING, "dynamodb", "query", {"TableName": "table", "KeyConditions": {
+        "k": {"AttributeValueList": [{"S": "two"}], "ComparisonOperator": "EQ"}}}, False),
+    (LEADING, "dynamodb", "batch_get_item", {"RequestItems": {"table": {"Keys": [ONE]}}}, True),
+    (LEADING, "dynamodb", "batch_get_item", {"RequestItems": {"table": {"Keys": [ONE, TWO]}}}, False),
+    (LEADING, "dynamodb", "batch_write_item", {"RequestItems": {"table": [{"DeleteRequest": {"Key": TWO}}]}}, False),
+    (LEADING, "dynamodb", "transact_write_items", {"TransactItems": [{"Put": {"TableName": "table", "Item": TWO}}]},
+     False),
+    # A table that is not there has no key that the lab could know.
+    (LEADING, "dynamodb", "get_item", {"TableName": "none", "Key": ONE}, False),
+    (ATTRIBUTES, "dynamodb", "get_item", {"TableName": "table", "Key": ONE, "ProjectionExpression": "k, tint"}, True),
+    (ATTRIBUTES, "dynamodb", "get_item", {"TableName": "table", "Key": ONE, "ProjectionExpression": "#s",
+                                         "ExpressionAttributeNames": {"#s": "salary"}}, False),
+    (ATTRIBUTES, "dynamodb", "get_item", {"TableName": "table", "Key": ONE}, False),
+    (ATTRIBUTES, "dynamodb", "scan", {"TableName": "table", "ProjectionExpression": "tint",
+                                     "FilterExpression": "salary > :n",
+                                     "ExpressionAttributeValues": {":n": {"N": "1"}}}, False),
+    (ATTRIBUTES, "dynamodb", "put_item", {"TableName": "table", "Item": ONE | {"salary": {"N": "1"}}}, False),
+    (ATTRIBUTES, "dynamodb", "update_item", {"TableName": "table", "Key": ONE, "UpdateExpression": "SET tint = :n",
+                                            "ExpressionAttributeValues": {":n": {"S": "red"}}}, True),
+    (ATTRIBUTES, "dynamodb", "update_item", {"TableName": "table", "Key": ONE, "UpdateExpression": "SET salary = :n",
+                                            "ExpressionAttributeValues": {":n": {"N": "2"}}}, False),
+    (COUNTED, "dynamodb", "scan", {"TableName": "table", "Select": "COUNT"}, True),
+    (COUNTED, "dynamodb", "scan", {"TableName": "table"}, False),
+    ({"Bool": {"dynamodb:FullTableScan": "false"}}, "dynamodb", "scan", {"TableName": "table"}, False),
+    (TEAM, "dynamodb", "describe_table", {"TableName": "table"}, True),
+    (TEAM, "dynamodb", "describe_table", {"TableName": "plain"}, False),
+    (GIVEN, "sqs", "create_queue", {"QueueName": "new", "tags": {"team": "blue"}}, True),
+    (GIVEN, "sqs", "create_queue", {"QueueName": "new", "tags": {"team": "blue", "cost": "1"}}, False),
+    (GIVEN, "sqs", "create_queue", {"QueueName": "new"}, False),
+    (TEAM, "sqs", "send_message", {"QueueUrl": URL, "MessageBody": "hello"}, True),
+    (TEAM, "sqs", "send_message", {"QueueUrl": "plain", "MessageBody": "hello"}, False),
+    (TEAM, "secretsmanager", "get_secret_value", {"SecretId": "secret"}, True),
+    (TEAM, "secretsmanager", "get_secret_value", {"SecretId": "plain"}, False),
+    ({"StringEquals": {"secretsmanager:ResourceTag/team": "blue"}}, "secretsmanager", "get_secret_value",
+     {"SecretId": "secret"}, True),
+    ({"ArnLike": {"secretsmanager:SecretId": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:secret-*"}},
+     "secretsmanager", "get_secret_value", {"SecretId": "secret"}, True),
+    ({"ArnLike": {"secretsmanager:SecretId": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:secret-*"}},
+     "secretsmanager", "get_secret_value", {"SecretId": "plain"}, False),
+    ({"StringEquals": {"secretsmanager:VersionStage": "AWSCURRENT"}}, "secretsmanager", "get_secret_value",
+     {"SecretId": "secret", "VersionStage": "AWSCURRENT"}, True),
+    ({"StringNotEquals": {"secretsmanager:VersionStage": "AWSPREVIOUS"}}, "secretsmanager", "get_secret_value",
+     {"SecretId": "secret"}, False),
+    ({"Bool": {"secretsmanager:ForceDeleteWithoutRecovery": "false"}}, "secretsmanager", "delete_secret",
+     {"SecretId": "secret", "ForceDeleteWithoutRecovery": True}, False),
+    ({"ArnEquals": {"iam:PolicyARN": BOUNDARY}}, "iam", "attach_role_policy",
+     {"RoleName": "role", "PolicyArn": BOUNDARY}, True),
+    ({"ArnEquals": {"iam:PolicyARN": BOUNDARY}}, "iam", "attach_role_policy",
+     {"RoleName": "role", "PolicyArn": "arn:aws:iam::aws:policy/AdministratorAccess"}, False),
+    ({"StringEquals": {"iam:PermissionsBoundary": BOUNDARY}}, "iam", "create_role",
+     ROLE | {"PermissionsBoundary": BOUNDARY}, True),
+    ({"StringEquals": {"iam:PermissionsBoundary": BOUNDARY}}, "iam", "create_role", ROLE, False),
+    ({"StringEquals": {"iam:PermissionsBoundary": BOUNDARY}}, "iam", "put_role_policy",
+     {"RoleName": "role", "PolicyName": "p", "PolicyDocument": TRUST}, False),
+    ({"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}, "iam", "add_role_to_instance_profile",
+     {"RoleName": "role", "InstanceProfileName": "profile"}, False),
+    (GIVEN, "iam", "create_role", ROLE | {"Tags": [{"Key": "team", "Value": "blue"}]}, True),
+    (GIVEN, "iam", "tag_role", {"RoleName": "role", "Tags": [{"Key": "team", "Value": "red"}]}, False),
+    (TEAM, "iam", "get_role", {"RoleName": "role"}, True),
+    (TEAM, "iam", "get_role", {"RoleName": "my-role"}, False),
+    ({"StringEquals": {"iam:ResourceTag/team": "blue"}}, "iam", "get_user", {"UserName": "bob"}, True),
+    (TEAM, "eks", "describe_cluster", {"name": "blue"}, True),
+    ({"ArnEquals": {"eks:principalArn": Irsa.role_arn}}, "eks", "create_access_entry",
+     {"clusterName": "blue", "principalArn": Irsa.role_arn}, True),
+    ({"ArnEquals": {"eks:principalArn": Irsa.role_arn}}, "eks", "create_access_entry",
+     {"clusterName": "blue", "principalArn": f"arn:aws:iam::{ACCOUNT}:role/role"}, False),
+    (HOME, "s3", "list_objects_v2", {"Bucket": "irsa-lab", "Prefix": "home/"}, True),
+    (HOME, "s3", "list_objects_v2", {"Bucket": "irsa-lab"}, False),
+    (FEW, "s3", "list_objects", {"Bucket": "irsa-lab", "MaxKeys": 5}, True),
+    (FEW, "s3", "list_objects", {"Bucket": "irsa-lab"}, False),
+    ({"StringEquals": {"s3:x-amz-acl": "private"}}, "s3", "put_object",
+     {"Bucket": "irsa-lab", "Key": "k", "ACL": "private"}, True),
+    ({"StringEquals": {"s3:x-amz-acl": "private"}}, "s3", "put_object",
+     {"Bucket": "irsa-lab", "Key": "k", "ACL": "public-read"}, False),
+    ({"StringEquals": {"s3:RequestObjectTag/team": "blue"}}, "s3", "put_object",
+     {"Bucket": "irsa-lab", "Key": "k", "Tagging": "team=blue"}, True),
+    ({"StringEquals": {"s3:ExistingObjectTag/team": "blue"}}, "s3", "get_object",
+     {"Bucket": "irsa-lab", "Key": "hello.txt"}, False),
+    ({"NumericGreaterThanEquals": {"s3:TlsVersion": "1.2"}}, "s3", "get_object",
+     {"Bucket": "irsa-lab", "Key": "hello.txt"}, True),
+    # What the lab cannot tell holds for nobody, however it is asked.
+    ({"NumericLessThan": {"s3:signatureAge": "1"}}, "s3", "get_object",
+     {"Bucket": "irsa-lab", "Key": "hello.txt"}, False),
+    ({"Null": {"s3:signatureAge": "true"}}, "s3", "get_object", {"Bucket": "irsa-lab", "Key": "hello.txt"}, False),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stocked(running):
+    """Two of each thing, one with a tag."""
+    running.gate.backend.forget_everything()
+    irsa = Irsa(running)
+    tags = [{"Key": "team", "Value": "blue"}]
+    for name, given in (("table", {"Tags": tags}), ("plain", {})):
+        running.client("dynamodb").create_table(
+            TableName=name,
+            KeySchema=[{"AttributeName": "k", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "k", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+            **given,
+        )
+    running.client("sqs").create_queue(QueueName="queue", tags={"team": "blue"})
+    running.client("sqs").create_queue(QueueName="plain")
+    running.client("secretsmanager").create_secret(Name="secret", SecretString="hush", Tags=tags)
+    running.client("secretsmanager").create_secret(Name="plain", SecretString="hush")
+    running.client("eks").create_cluster(
+        name="blue", roleArn=irsa.role_arn, resourcesVpcConfig={}, tags={"team": "blue"}
+    )
+    irsa.iam.create_role(RoleName="role", AssumeRolePolicyDocument=TRUST, Tags=tags)
+    irsa.iam.create_user(UserName="bob", Tags=tags)
+    irsa.iam.create_instance_profile(InstanceProfileName="profile")
+    yield running, irsa
+    running.clusters.known.clear()
+
+
+@pytest.mark.parametrize(("condition", "service", "method", "parameters", "allowed"), ROWS)
+def test_a_condition_on_a_service_s_own_key(stocked, condition, service, method, parameters, allowed):
+    aws, irsa = stocked
+    irsa.permit({"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": condition})
+    client = aws.client(service, irsa.assume()["Credentials"])
+    if allowed:
+        getattr(client, method)(**parameters)
+    else:
+        with pytest.raises(ClientError) as caught:
+            getattr(client, method)(**parameters)
+        assert "is not authorized to perform" in caught.value.response["Error"]["Message"]
+    with contextlib.suppress(ClientError):
+        irsa.iam.delete_role(RoleName="new")
+    with contextlib.suppress(ClientError):
+        aws.client("sqs").delete_queue(QueueUrl="new")
+
+
+def test_a_deny_on_what_the_lab_cannot_tell_denies_what_it_is_about(stocked):
+    aws, irsa = stocked
+    irsa.permit(
+        {"Effect": "Allow", "Action": "*", "Resource": "*"},
+        {"Effect": "Deny", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::irsa-lab/*",
+         "Condition": {"NumericGreaterThan": {"s3:signatureAge": "600000"}}},
+    )  # fmt: skip
+    session = irsa.assume()["Credentials"]
+    aws.client("s3", session).list_objects_v2(Bucket="irsa-lab")
+    aws.client("sqs", session).list_queues()
+    with pytest.raises(ClientError) as caught:
+        aws.client("s3", session).get_object(Bucket="irsa-lab", Key="hello.txt")
+    assert caught.value.response["Error"]["Message"].endswith("with an explicit deny in an identity-based policy")
+    assert "the lab cannot tell s3:signatureage of this call" in aws.last()["lab"]["reason"]
+
+
+@pytest.mark.parametrize("kind", ["sqs", "secretsmanager", "dynamodb"])
+def test_a_resource_s_own_policy_denies(stocked, kind):
+    aws, irsa = stocked
+    irsa.permit({"Effect": "Allow", "Action": "*", "Resource": "*"})
+    client = aws.client(kind, irsa.assume()["Credentials"])
+    statement = {"Effect": "Deny", "Principal": "*", "Action": f"{kind}:*", "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    admin = aws.client(kind)
+    if kind == "sqs":
+        admin.set_queue_attributes(QueueUrl=URL, Attributes={"Policy": policy})
+        call, undo = lambda: client.purge_queue(QueueUrl=URL), lambda: None
+    elif kind == "secretsmanager":
+        admin.put_resource_policy(SecretId="secret", ResourcePolicy=policy)
+        call, undo = (
+            lambda: client.get_secret_value(SecretId="secret"),
+            lambda: admin.delete_resource_policy(SecretId="secret"),
+        )
+    else:
+        arn = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/table"
+        admin.put_resource_policy(ResourceArn=arn, Policy=policy)
+        call, undo = (
+            lambda: client.scan(TableName="table"),
+            lambda: admin.delete_resource_policy(ResourceArn=arn),
+        )
+    with pytest.raises(ClientError) as caught:
+        call()
+    undo()
+    assert caught.value.response["Error"]["Message"].endswith("with an explicit deny in a resource-based policy")

@@ -1,0 +1,165 @@
+"""Requests that could be read in two ways: refused, or done as they were authorized, never as something else."""
+
+import json
+
+import botocore.auth
+import httpx
+import pytest
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from tests.emulator.aws.conftest import ACCOUNT, REGION, Irsa
+
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/x-amz-json-1.1"
+GET_SECRET = "secretsmanager.GetSecretValue"
+LIST_TABLES = "DynamoDB_20120810.ListTables"
+SEND = "Action=SendMessage&Version=2012-11-05&MessageBody=x"
+
+
+@pytest.fixture(scope="module")
+def stocked(running):
+    """A session that may do a little with each service, and one thing more of each that it may not touch."""
+    running.gate.backend.forget_everything()
+    irsa = Irsa(running)
+    secrets, sqs = running.client("secretsmanager"), running.client("sqs")
+    mine = secrets.create_secret(Name="mine", SecretString="mine")["ARN"]
+    secrets.create_secret(Name="theirs", SecretString="theirs")
+    for name in ("mine", "theirs"):
+        sqs.create_queue(QueueName=name)
+    running.client("eks").create_cluster(name="blue", roleArn=irsa.role_arn, resourcesVpcConfig={})
+    irsa.iam.create_role(RoleName="theirs", AssumeRolePolicyDocument=json.dumps(trust()))
+    queue = f"arn:aws:sqs:{REGION}:{ACCOUNT}:mine"
+    cluster = f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/blue"
+    for action, resource in (
+        (["secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"], mine),
+        (["sqs:SendMessage", "sqs:GetQueueAttributes"], queue),
+        ("iam:GetRole", irsa.role_arn),
+        (["eks:DescribeCluster", "eks:TagResource", "eks:CreateAccessEntry"], cluster),
+        ("s3:ListBucket", "arn:aws:s3:::irsa-lab"),
+        ("dynamodb:ListTables", "*"),
+    ):
+        document = {"Version": "2012-10-17",
+                    "Statement": [{"Effect": "Allow", "Action": action, "Resource": resource}]}  # fmt: skip
+        name = action if isinstance(action, str) else action[0]
+        irsa.iam.put_role_policy(
+            RoleName="my-role", PolicyName=name.replace(":", "-"), PolicyDocument=json.dumps(document)
+        )
+    irsa.iam.detach_role_policy(RoleName="my-role", PolicyArn=Irsa.policy_arn)
+    yield running, irsa.assume()["Credentials"]
+    running.clusters.known.clear()
+
+
+def trust():
+    principal = {"Service": "ec2.amazonaws.com"}
+    statement = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def send(stocked, service, method, path, body=b"", **headers):
+    aws, session = stocked
+    body = body if isinstance(body, bytes) else body.encode()
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = AWSRequest(method, aws.endpoint + path, data=body, headers=names)
+    keys = Credentials(session["AccessKeyId"], session["SecretAccessKey"], session["SessionToken"])
+    signer = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
+    signer(keys, service, REGION).add_auth(request)
+    signed = {name: str(value) for name, value in request.headers.items()}
+    with httpx.Client(trust_env=False) as client:
+        return client.request(method, aws.endpoint + path, content=body, headers=signed)
+
+
+IAM = "Version=2010-05-08"
+REFUSED = [
+    ("iam", "POST", "/", f"Action=GetRole&{IAM}&RoleName=my-role&RoleName=theirs", {"content_type": FORM}),
+    ("iam", "POST", "/?RoleName=theirs", f"Action=GetRole&{IAM}&RoleName=my-role", {"content_type": FORM}),
+    ("iam", "POST", "/?Action=DeleteRole", f"Action=GetRole&{IAM}&RoleName=my-role", {"content_type": FORM}),
+    ("iam", "POST", "/", "Action=GetRole&Version=2010-05-07&RoleName=my-role", {"content_type": FORM}),
+    ("iam", "POST", f"/?Action=GetRole&{IAM}&RoleName=my-role", '{"RoleName":"theirs"}', {"content_type": JSON}),
+    ("iam", "POST", "/", "{}", {"content_type": JSON, "x_amz_target": LIST_TABLES}),
+    ("dynamodb", "POST", "/", "{}", {"content_type": JSON, "x_amz_target": "DynamoDB_20111205.ListTables"}),
+    ("dynamodb", "POST", "/", "{}", {"content_type": JSON, "x_amz_target": "DynamoDBStreams_20120810.ListStreams"}),
+    ("dynamodb", "POST", "/", "{}", {"content_type": JSON, "x_amz_target": GET_SECRET}),
+    ("dynamodb", "POST", "/?Action=DeleteTable", "{}", {"content_type": JSON, "x_amz_target": LIST_TABLES}),
+    ("dynamodb", "POST", "/", "{}", {"content_type": "application/cbor", "x_amz_target": LIST_TABLES}),
+    ("dynamodb", "POST", "/", "Action=ListTables", {"content_type": FORM, "x_amz_target": LIST_TABLES}),
+    ("dynamodb", "POST", "/", "{}", {"content_type": JSON, "smithy_protocol": "rpc-v2-cbor",
+                                     "x_amz_target": LIST_TABLES}),
+    ("secretsmanager", "POST", "/", '{"SecretId":"mine","SecretId":"theirs"}',
+     {"content_type": JSON, "x_amz_target": GET_SECRET}),
+    ("secretsmanager", "POST", "/?SecretId=theirs", '{"SecretId":"mine"}',
+     {"content_type": JSON, "x_amz_target": GET_SECRET}),
+    ("secretsmanager", "POST", "/", '["mine"]', {"content_type": JSON, "x_amz_target": GET_SECRET}),
+    ("secretsmanager", "POST", "/", '{"SecretId":["mine"]}', {"content_type": JSON, "x_amz_target": GET_SECRET}),
+    ("secretsmanager", "POST", "/", '{"SecretId":', {"content_type": JSON, "x_amz_target": GET_SECRET}),
+    ("secretsmanager", "POST", "/", b"\xff\xfe", {"content_type": JSON, "x_amz_target": GET_SECRET}),
+    ("secretsmanager", "POST", "/", '{"SecretId":' + "[" * 100_000, {"content_type": JSON, "x_amz_target": GET_SECRET}),
+    ("secretsmanager", "POST", "/", '{"SecretId":"mine"}', {"content_type": JSON, "content_encoding": "gzip",
+                                                           "x_amz_target": GET_SECRET}),
+    ("sqs", "POST", f"/{ACCOUNT}/theirs", SEND, {"content_type": FORM}),
+    ("sqs", "POST", "/", f"{SEND}&QueueUrl=http://a/{ACCOUNT}/mine?/theirs",
+     {"content_type": FORM}),
+    ("sqs", "POST", "/", f"{SEND}&QueueUrl=http://a/{ACCOUNT}/mine/../theirs",
+     {"content_type": FORM}),
+    ("sqs", "POST", "/", SEND + "&QueueUrl=http://a/999999999999/mine",
+     {"content_type": FORM}),
+    ("eks", "GET", "/clusters/blue%2Faccess-entries", "", {}),
+    ("eks", "GET", "/clusters/blue/../green", "", {}),
+    ("eks", "GET", "/clusters/blue?Action=DeleteCluster&Action=x", "", {}),
+    ("eks", "DELETE", "/clusters/blue", "", {}),
+    ("eks", "GET", "/clusters/blue", "", {"content_type": "application/x-amz-json-1.1",
+                                         "x_amz_target": "AmazonEKS.DeleteCluster"}),
+    ("s3", "GET", "/irsa-lab?prefix=a&prefix=b", "", {}),
+    ("s3", "GET", "/irsa-lab?versionId=a&versionId=b", "", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("service", "method", "path", "body", "headers"), REFUSED)
+def test_refused(stocked, service, method, path, body, headers):
+    answer = send(stocked, service, method, path, body, **headers)
+    assert 400 <= answer.status_code < 500, answer.text
+    assert stocked[0].last()["lab"]["decision"] == "refused"
+    assert "blue" in stocked[0].client("eks").list_clusters()["clusters"]
+
+
+def test_what_looks_like_a_parameter_in_a_string_is_none(stocked):
+    # moto reads any body as a form, and prefers what it finds there.
+    told = {"SecretId": "mine", "SecretString": "x&SecretId=theirs&Action=DeleteSecret&z=;SecretId=theirs"}
+    answer = send(stocked, "secretsmanager", "POST", "/", json.dumps(told), content_type=JSON,
+                  x_amz_target="secretsmanager.PutSecretValue")  # fmt: skip
+    assert answer.json()["Name"] == "mine"
+    secrets = stocked[0].client("secretsmanager")
+    assert secrets.get_secret_value(SecretId="mine")["SecretString"] == told["SecretString"]
+    assert secrets.get_secret_value(SecretId="theirs")["SecretString"] == "theirs"
+
+
+def test_a_body_cannot_name_another_action(stocked):
+    body = json.dumps({"tags": {"a": "&Action=DeleteCluster&name=blue&x="}})
+    arn = f"arn%3Aaws%3Aeks%3A{REGION}%3A{ACCOUNT}%3Acluster%2Fblue"
+    assert send(stocked, "eks", "POST", f"/tags/{arn}", body, content_type="application/json").status_code == 200
+    assert "blue" in stocked[0].client("eks").list_clusters()["clusters"]
+
+
+def test_the_path_names_the_cluster_whatever_the_body_says(stocked):
+    body = json.dumps({"name": "green", "clusterName": "green", "principalArn": Irsa.role_arn})
+    answer = send(stocked, "eks", "POST", "/clusters/blue/access-entries", body, content_type="application/json")
+    assert answer.json()["accessEntry"]["clusterName"] == "blue"
+
+
+def test_a_header_is_no_parameter(stocked):
+    answer = send(stocked, "secretsmanager", "POST", "/", '{"SecretId":"mine"}', content_type=JSON,
+                  SecretId="theirs", Action="DeleteSecret", x_amz_target=GET_SECRET)  # fmt: skip
+    assert answer.json()["Name"] == "mine"
+
+
+@pytest.mark.parametrize("path", ["/", f"/{ACCOUNT}/mine"])
+def test_sqs_in_its_old_protocol(stocked, path):
+    url = "" if path != "/" else f"&QueueUrl=http%3A%2F%2Flocalhost%2F{ACCOUNT}%2Fmine"
+    body = f"Action=SendMessage&Version=2012-11-05&MessageBody=a%26b{url}"
+    answer = send(stocked, "sqs", "POST", path, body, content_type=FORM)
+    assert answer.status_code == 200
+    assert "<MessageId>" in answer.text
+    denied = send(stocked, "sqs", "POST", path, body.replace("SendMessage", "PurgeQueue"), content_type=FORM)
+    assert denied.status_code == 403
+    assert "<Code>AccessDenied</Code>" in denied.text
+    assert "is not authorized to perform: sqs:purgequeue on resource: " in denied.text
