@@ -59,6 +59,8 @@ class Session:
     """Condition keys that the session carries, such as the web identity's."""
     federation: dict[str, str] = field(default_factory=dict)
     """For the trail: the provider and the subject behind a web identity session."""
+    transitive_tags: dict[str, str] = field(default_factory=dict)
+    """The session tags that sessions inherit which are made with this one's credentials."""
 
     @property
     def arn(self) -> str:
@@ -109,6 +111,7 @@ class Sessions:
         policies: tuple[str, ...] = (),
         context: dict[str, str | list[str]] | None = None,
         federation: dict[str, str] | None = None,
+        transitive_tags: dict[str, str] | None = None,
     ) -> Session:
         """A new session of ``role`` that ends after ``duration`` seconds of lab time."""
         now = self._clock.now()
@@ -133,6 +136,7 @@ class Sessions:
             policies=policies,
             context=context or {},
             federation=federation or {},
+            transitive_tags=transitive_tags or {},
         )
         self._by_key[credentials.access_key_id] = session
         self._key_of_token[credentials.session_token] = credentials.access_key_id

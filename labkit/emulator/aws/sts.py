@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 from xml.sax.saxutils import escape
 
+from labkit.emulator.aws import session_tags
 from labkit.emulator.aws.actions.permission import Permission
 from labkit.emulator.aws.authorization import Authorization, stored_policy
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import NAMESPACES, Refusal, fault
 from labkit.emulator.aws.issuers import Issuers
+from labkit.emulator.aws.session_tags import SessionTags
 from labkit.emulator.aws.sessions import Caller, Session, Sessions
 from labkit.emulator.aws.web_identity import WebIdentity, read, verify
 from labkit.emulator.clock import Clock
@@ -25,7 +27,7 @@ WEB_IDENTITY = "AssumeRoleWithWebIdentity"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
 SESSION_NAME = r"[\w+=,.@-]*"
 LONGEST_CHAINED = 3600
-TAGS_CLAIM = "https://aws.amazon.com/tags"
+TAG_SESSION = "sts:TagSession"
 SHORTEST, USUAL, LONGEST = 900, 3600, 43200
 LONGEST_POLICY = 2048
 LENGTHS = {
@@ -89,17 +91,20 @@ class Sts:
             now=self._clock.now(),
         )
         call.notes["web identity"] = identity
-        role = self._admitting_role(call, role_arn, name, identity)
+        tags = session_tags.of_token(identity.claims)
+        role = self._admitting_role(call, role_arn, name, identity, tags)
         duration = _duration(form, role.max_session_duration)
         policies = self._session_policies(form)
+        packed = _packed(form, tags)
         call.notes["reason"] += f"; the session ends after {duration} s"
         session = self._sessions.open(
             role,
             name,
             duration,
             policies=policies,
-            context={"aws:FederatedProvider": identity.provider_arn, **identity.context()},
+            context={"aws:FederatedProvider": identity.provider_arn, **identity.context(), **tags.of_session()},
             federation={"provider": identity.provider_arn, "subject": identity.subject},
+            transitive_tags=tags.transitive,
         )
         call.notes["session"] = session
         result: dict[str, Any] = {
@@ -107,9 +112,9 @@ class Sts:
             "Audience": identity.audience,
             "Provider": identity.provider_arn,
         }
-        return _result(call, result | _assumed(session, policies))
+        return _result(call, result | _assumed(session) | packed)
 
-    def _admitting_role(self, call: Call, role_arn: str, name: str, identity: WebIdentity) -> Any:
+    def _admitting_role(self, call: Call, role_arn: str, name: str, identity: WebIdentity, tags: SessionTags) -> Any:
         role = self._backend.role(role_arn)
         if role is None:
             raise _not_authorized(f"the role {role_arn} does not exist")
@@ -119,12 +124,15 @@ class Sts:
             "aws:FederatedProvider": identity.provider_arn,
             "sts:RoleSessionName": name,
             **identity.context(),
+            **tags.of_request(),
         }
         decision = evaluate_trust(trust, provider_arn=identity.provider_arn, context=context)
         if not decision.allowed:
             raise _not_authorized(decision.reason)
-        if TAGS_CLAIM in identity.claims:
-            raise _not_authorized(f"the token has session tags ({TAGS_CLAIM}), which the lab cannot evaluate yet")
+        if tags:
+            tagging = evaluate_trust(trust, provider_arn=identity.provider_arn, action=TAG_SESSION, context=context)
+            if not tagging.allowed:
+                raise _not_authorized(f"the token has session tags; {tagging.reason}", TAG_SESSION)
         call.notes["reason"] = decision.reason
         return role
 
@@ -132,27 +140,14 @@ class Sts:
         form = call.form
         _validate(form, ("RoleArn", "RoleSessionName"))
         role_arn, name = form["RoleArn"], form["RoleSessionName"]
-        if any(parameter.startswith(("Tags.member.", "TransitiveTagKeys.")) for parameter in form):
-            told = "The lab cannot evaluate session tags yet"
-            raise fault(call, "denied", told, message=told)
-        denied = fault(
-            call,
-            "denied",
-            f"the role {role_arn} does not exist",
-            message=f"User: {caller.arn} is not authorized to perform: sts:AssumeRole on resource: {role_arn}",
-        )
+        inherited = caller.transitive_tags if isinstance(caller, Session) else {}
+        tags = session_tags.of_call(form, inherited)
         role = self._backend.role(role_arn)
         if role is None:
-            raise denied
-        decision = self._authorization.decide(
-            caller,
-            call,
-            Permission("sts:AssumeRole", role_arn, _condition_keys(form)),
-            resource_policy=stored_policy(role.assume_role_policy_document, "trust", role.name),
-        )
-        if not decision.allowed:
-            denied.reason = decision.reason
-            raise denied
+            raise _denied(call, caller, role_arn, "sts:AssumeRole", f"the role {role_arn} does not exist")
+        reason = self._admitted(call, caller, role, "sts:AssumeRole", tags)
+        if tags:
+            self._admitted(call, caller, role, TAG_SESSION, tags)
         chained = isinstance(caller, Session)
         if chained and "DurationSeconds" in form and int(form["DurationSeconds"]) > LONGEST_CHAINED:
             raise Refusal(
@@ -162,9 +157,24 @@ class Sts:
             )
         duration = _duration(form, role.max_session_duration)
         policies = self._session_policies(form)
-        session = self._sessions.open(role, name, duration, policies=policies)
-        call.notes |= {"reason": decision.reason, "session": session}
-        return _result(call, _assumed(session, policies))
+        packed = _packed(form, tags)
+        session = self._sessions.open(
+            role, name, duration, policies=policies, context=tags.of_session(), transitive_tags=tags.transitive
+        )
+        call.notes |= {"reason": reason, "session": session}
+        return _result(call, _assumed(session) | packed)
+
+    def _admitted(self, call: Call, caller: Caller, role: Any, action: str, tags: SessionTags) -> str:
+        """Why the caller may do this to the role, by its own policies and the role's trust policy; or the denial."""
+        decision = self._authorization.decide(
+            caller,
+            call,
+            Permission(action, role.arn, _condition_keys(call.form) | tags.of_request()),
+            resource_policy=stored_policy(role.assume_role_policy_document, "trust", role.name),
+        )
+        if not decision.allowed:
+            raise _denied(call, caller, role.arn, action, decision.reason)
+        return decision.reason
 
     def _session_policies(self, form: dict[str, str]) -> tuple[str, ...]:
         documents = [form["Policy"]] if "Policy" in form else []
@@ -207,6 +217,7 @@ def _validate(form: dict[str, str], required: tuple[str, ...]) -> None:
             faults.append(f"{said} have value greater than or equal to {SHORTEST}")
         elif int(duration) > LONGEST:
             faults.append(f"{said} have value less than or equal to {LONGEST}")
+    faults += session_tags.faults(form)
     if faults:
         count = f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: "
         raise Refusal(400, "ValidationError", count + "; ".join(faults))
@@ -227,9 +238,14 @@ def _duration(form: dict[str, str], longest: str | int | None) -> int:
     return duration
 
 
-def _not_authorized(reason: str) -> Refusal:
+def _not_authorized(reason: str, action: str = f"sts:{WEB_IDENTITY}") -> Refusal:
     # STS does not say whether there is such a role.
-    return Refusal(403, "AccessDenied", f"Not authorized to perform sts:{WEB_IDENTITY}", reason)
+    return Refusal(403, "AccessDenied", f"Not authorized to perform {action}", reason)
+
+
+def _denied(call: Call, caller: Caller, role_arn: str, action: str, reason: str) -> Refusal:
+    message = f"User: {caller.arn} is not authorized to perform: {action} on resource: {role_arn}"
+    return fault(call, "denied", reason, message=message)
 
 
 def _condition_keys(form: dict[str, str]) -> dict[str, str | list[str]]:
@@ -245,9 +261,9 @@ def _told(claims: dict[str, Any]) -> dict[str, Any]:
     return {name: claims[claim] for name, claim in names.items() if claim in claims}
 
 
-def _assumed(session: Session, policies: tuple[str, ...]) -> dict[str, Any]:
+def _assumed(session: Session) -> dict[str, Any]:
     credentials = session.credentials
-    result: dict[str, Any] = {
+    return {
         "AssumedRoleUser": {"AssumedRoleId": session.principal_id, "Arn": session.arn},
         "Credentials": {
             "AccessKeyId": credentials.access_key_id,
@@ -256,9 +272,23 @@ def _assumed(session: Session, policies: tuple[str, ...]) -> dict[str, Any]:
             "Expiration": datetime.fromtimestamp(credentials.expiration, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         },
     }
-    if policies:
-        result["PackedPolicySize"] = min(100, math.ceil(sum(map(len, policies)) / LONGEST_POLICY * 100))
-    return result
+
+
+def _packed(form: dict[str, str], tags: SessionTags) -> dict[str, int]:
+    """``PackedPolicySize`` in percent, where there is something to pack. Raises ``Refusal`` beyond 100.
+
+    AWS does not say how it packs; this follows what public threads show.
+    """
+    policies = [value for name, value in form.items() if name == "Policy" or name.startswith("PolicyArns.member.")]
+    if not policies and not tags:
+        return {}
+    percent = math.ceil((sum(map(len, policies)) / LONGEST_POLICY + tags.size) * 100)
+    if percent > 100:
+        told = f"Packed size of session tags consumes {percent}% of allotted space."
+        if policies:
+            told = f"Packed policy consumes {percent}% of allotted space, please use smaller policy."
+        raise Refusal(400, "PackedPolicyTooLarge", told)
+    return {"PackedPolicySize": percent}
 
 
 def _result(call: Call, content: dict[str, Any]) -> Response:

@@ -1,0 +1,178 @@
+"""Session tags: read from a call's parameters or a token's claims, and what they put into conditions.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from labkit.emulator.aws.errors import Refusal
+
+CLAIM = "https://aws.amazon.com/tags"
+MOST, LONGEST_KEY, LONGEST_VALUE = 50, 128, 256
+PATTERN = r"[\p{L}\p{Z}\p{N}_.:/=+\-@]"
+MEMBER = re.compile(r"Tags\.member\.(\d{1,6})\.(Key|Value)", re.ASCII)
+TRANSITIVE = re.compile(r"TransitiveTagKeys\.member\.(\d{1,6})", re.ASCII)
+# What AWS packs them into is not public: these fit the percentages that public threads show.
+ALLOTTED, OVERHEAD = 463, 4
+
+
+@dataclass(frozen=True)
+class SessionTags:
+    """The tags that are passed, the keys of those that are passed on by chaining, and those that came by it."""
+
+    passed: Mapping[str, str] = field(default_factory=dict)
+    transitive_keys: tuple[str, ...] = ()
+    inherited: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.passed or self.inherited)
+
+    @property
+    def transitive(self) -> dict[str, str]:
+        """What the next session in the chain inherits."""
+        keys = {key.lower() for key in self.transitive_keys}
+        return {**self.inherited, **{key: value for key, value in self.passed.items() if key.lower() in keys}}
+
+    @property
+    def size(self) -> float:
+        """The share of the space for them that they take, 1 for all of it."""
+        tags = {**self.inherited, **self.passed}
+        return sum(len(f"{key}{value}".encode()) + OVERHEAD for key, value in tags.items()) / ALLOTTED
+
+    def of_request(self) -> dict[str, str | list[str]]:
+        """The condition keys of the call that passes them."""
+        context: dict[str, str | list[str]] = {f"aws:RequestTag/{key}": value for key, value in self.passed.items()}
+        if self.passed:
+            context["aws:TagKeys"] = list(self.passed)
+        if self.transitive_keys:
+            context["sts:TransitiveTagKeys"] = list(self.transitive_keys)
+        return context
+
+    def of_session(self) -> dict[str, str | list[str]]:
+        """The condition keys of the session that has them; they hide the role's tags of the same keys."""
+        return {f"aws:PrincipalTag/{key}": value for key, value in {**self.inherited, **self.passed}.items()}
+
+
+def of_call(form: Mapping[str, str], inherited: Mapping[str, str]) -> SessionTags:
+    """The tags of an AssumeRole call, whose parameters :func:`faults` found right, by a session with such tags.
+
+    Raises ``Refusal`` for keys that are there twice, and for those that are inherited.
+    """
+    tags, transitive = _parameters(form)
+    passed = {tag["Key"]: tag.get("Value", "") for tag in tags.values()}
+    keys = {key.lower() for key in passed}
+    if len(keys) < len(tags):
+        raise _invalid("Duplicate tag keys found. Please note that Tag keys are case insensitive.")
+    if keys & {key.lower() for key in inherited}:
+        raise _invalid(
+            "One of the specified transitive tag keys can't be set because it conflicts with a transitive tag key "
+            "from the calling session."
+        )
+    if any(key.lower() not in keys for key in transitive):
+        raise _invalid("The specified transitive tag key must be included in the requested tags.")
+    if any(key.startswith("aws:") for key in keys):
+        raise _invalid("Tag keys that begin with aws: are AWS's own.")
+    return SessionTags(passed, transitive, inherited)
+
+
+def faults(form: Mapping[str, str]) -> list[str]:
+    """The constraints that the parameters ``Tags`` and ``TransitiveTagKeys`` of a call do not meet."""
+    tags, transitive = _parameters(form)
+    found = [
+        f"Value at '{name}' failed to satisfy constraint: Member must have length less than or equal to {MOST}"
+        for name, members in (("tags", tags), ("transitiveTagKeys", transitive))
+        if len(members) > MOST
+    ]
+    for number, tag in tags.items():
+        for part, shortest, longest in (("Key", 1, LONGEST_KEY), ("Value", 0, LONGEST_VALUE)):
+            where = f"'tags.{number}.member.{part.lower()}'"
+            if part not in tag:
+                found.append(f"Value null at {where} failed to satisfy constraint: Member must not be null")
+            else:
+                found += _constraints(tag[part], where, shortest, longest)
+    for number, key in enumerate(transitive, 1):
+        found += _constraints(key, f"'transitiveTagKeys.{number}.member'", 1, LONGEST_KEY)
+    return found
+
+
+def of_token(claims: Mapping[str, Any]) -> SessionTags:
+    """The tags in a token: nested in one claim, or one claim a tag. Raises ``Refusal`` where they are no tags.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html#id_session-tags_adding-assume-role-idp
+    """
+    nested = claims.get(CLAIM, {})
+    if not isinstance(nested, dict):
+        raise _unreadable(f"{CLAIM} is no object")
+    values = nested.get("principal_tags", {})
+    transitive = nested.get("transitive_tag_keys", claims.get(f"{CLAIM}/transitive_tag_keys", []))
+    if not isinstance(values, dict):
+        raise _unreadable("principal_tags is no object")
+    prefix = f"{CLAIM}/principal_tags/"
+    values = values | {name.removeprefix(prefix): claims[name] for name in claims if name.startswith(prefix)}
+    passed = {key: _one(key, value) for key, value in values.items()}
+    transitive = [transitive] if isinstance(transitive, str) else transitive
+    if not isinstance(transitive, list) or not all(isinstance(key, str) for key in transitive):
+        raise _unreadable("transitive_tag_keys is no list of keys")
+    keys = [key.lower() for key in passed]
+    problems = [
+        problem
+        for key, value in passed.items()
+        for problem in (
+            *_constraints(key, f"the tag's key '{key}'", 1, LONGEST_KEY),
+            *_constraints(value, f"the tag '{key}'", 0, LONGEST_VALUE),
+        )
+    ]
+    if len(keys) > MOST:
+        problems.append(f"there are {len(keys)} tags, {MOST} at most are allowed")
+    if len(set(keys)) < len(keys):
+        problems.append("two of the tags have one key; keys are case insensitive")
+    if any(key.lower() not in keys for key in transitive):
+        problems.append("a transitive tag key is none of the tags'")
+    if any(key.startswith("aws:") for key in keys):
+        problems.append("tag keys that begin with aws: are AWS's own")
+    if problems:
+        raise _unreadable(problems[0])
+    return SessionTags(passed, tuple(transitive))
+
+
+def _parameters(form: Mapping[str, str]) -> tuple[dict[int, dict[str, str]], tuple[str, ...]]:
+    tags: dict[int, dict[str, str]] = {}
+    transitive: dict[int, str] = {}
+    for name, value in form.items():
+        if found := MEMBER.fullmatch(name):
+            tags.setdefault(int(found[1]), {})[found[2]] = value
+        elif found := TRANSITIVE.fullmatch(name):
+            transitive[int(found[1])] = value
+    return dict(sorted(tags.items())), tuple(transitive[number] for number in sorted(transitive))
+
+
+def _constraints(text: str, where: str, shortest: int, longest: int) -> list[str]:
+    said = f"Value '{text}' at {where} failed to satisfy constraint: Member must"
+    found = []
+    if len(text) < shortest:
+        found.append(f"{said} have length greater than or equal to {shortest}")
+    if len(text) > longest:
+        found.append(f"{said} have length less than or equal to {longest}")
+    if not all(character in "_.:/=+-@" or unicodedata.category(character)[0] in "LZN" for character in text):
+        found.append(f"{said} satisfy regular expression pattern: {PATTERN}{'+' if shortest else '*'}")
+    return found
+
+
+def _one(key: str, value: Any) -> str:
+    values = value if isinstance(value, list) else [value]
+    if len(values) != 1 or not isinstance(values[0], str):
+        raise _unreadable(f"the tag {key!r} has not exactly one value that is a string")
+    return values[0]
+
+
+def _invalid(message: str) -> Refusal:
+    return Refusal(400, "InvalidParameterValue", message)
+
+
+def _unreadable(reason: str) -> Refusal:
+    told = "Unable to validate tags"
+    return Refusal(400, "ValidationError", told, f"{told}: {reason}")
