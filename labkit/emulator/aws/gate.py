@@ -38,7 +38,14 @@ LONGEST_BODY = 512 * 1024 * 1024
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)?-(central|north|south|east|west|northeast|northwest|southeast|southwest)-\d")
 # The APIs whose calls are told apart by their version alone, where nothing is signed.
 VERSIONS = {"2011-06-15": "sts", "2010-05-08": "iam", "2016-11-15": "ec2", "2012-11-05": "sqs", "2010-03-31": "sns"}
-TARGETS = {"DynamoDB": "dynamodb", "TrentService": "kms", "AmazonSSM": "ssm", "secretsmanager": "secretsmanager"}
+TARGETS = {
+    "AmazonSQS": "sqs",
+    "AmazonSSM": "ssm",
+    "com.amazonaws.cloudtrail": "cloudtrail",
+    "DynamoDB": "dynamodb",
+    "secretsmanager": "secretsmanager",
+    "TrentService": "kms",
+}
 
 
 class Gate:

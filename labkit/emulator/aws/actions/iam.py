@@ -80,6 +80,8 @@ ON_NOTHING = {
     "SimulateCustomPolicy",
     "UpdateAccountPasswordPolicy",
 }
+# What is not there yet is named by the ARN that it would have.
+MADE = {"CreateGroup", "CreateInstanceProfile", "CreateRole", "CreateUser"}
 # moto's stores, by the kind of what is in them.
 STORES = {"group": "groups", "instance profile": "instance_profiles", "role": "roles", "user": "users"}
 # What is written to a principal with a permissions boundary is conditioned by that boundary.
@@ -104,7 +106,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
         raise Refusal(400, "ValidationError", "Must specify userName when calling with non-User credentials")
     name = parameters[parameter]
     thing = _find(iam, kind, name)
-    arn, shown = _arn(account, kind, parameter, parameters, thing)
+    arn, shown = _arn(operation, account, parameters, thing)
     context = _context(request, kind, arn, thing, iam)
     needed = [_permission(operation, arn, context, shown)]
     if operation in ("UpdateGroup", "UpdateUser"):
@@ -124,15 +126,16 @@ def _find(iam: Any, kind: str, name: str) -> Any:
     return next((thing for thing in store if thing.name == name), None)
 
 
-def _arn(account: str, kind: str, parameter: str, parameters: dict[str, Any], thing: Any) -> tuple[str, str | None]:
+def _arn(operation: str, account: str, parameters: dict[str, Any], thing: Any) -> tuple[str, str | None]:
     """The ARN of an operation's resource, and how IAM names it in a denial (as its ARN: None)."""
+    kind, parameter = BY_OPERATION[operation]
     name = parameters[parameter]
     if parameter == "Url":
         return f"{account}oidc-provider/{name.partition('://')[2]}", None
     if parameter.endswith("Arn"):
         return name, f"policy {name}" if kind == "policy" else None
     arn = getattr(thing, "arn", None) or f"{account}{kind.replace(' ', '-')}{parameters.get('Path') or '/'}{name}"
-    return arn, f"{kind} {name}"
+    return arn, None if operation in MADE else f"{kind} {name}"
 
 
 def _context(request: ApiRequest, kind: str, arn: str, thing: Any, iam: Any) -> Context:
