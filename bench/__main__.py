@@ -3,7 +3,7 @@
 import platform
 import sys
 
-from bench import kubernetes_api, lab, web_identity
+from bench import kubernetes_api, lab, policy, web_identity
 
 MEASURES = {
     "up": ("labkit up, from nothing to ready", lab.up),
@@ -12,6 +12,7 @@ MEASURES = {
     "objects": ("the Kubernetes API, 1,000 pods", kubernetes_api.objects),
     "running": ("kubectl, one pod after the other", kubernetes_api.running),
     "web-identity": ("AssumeRoleWithWebIdentity", web_identity.rates),
+    "policy": ("a decision, 20 statements and a boundary", policy.decisions),
     "notebooks": ("nbval, every notebook once, two workers", lab.notebooks),
 }
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 
 from labkit.policy.variables import Unreadable, Values, has_variables, read
 from labkit.policy.wildcards import Matcher, Wild, matcher, segments_matcher, split
@@ -226,6 +226,7 @@ def _number(text: str) -> Decimal | None:
     return Decimal(text) if len(text) < 64 and re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", text) else None
 
 
+@lru_cache(maxsize=1024)
 def _date(text: str) -> float | None:
     """Epoch seconds of an ISO 8601 date or of a number of epoch seconds; a date without a zone is in UTC."""
     if len(text) < 20 and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
@@ -248,6 +249,7 @@ def _binary(text: str) -> bytes | None:
         return None
 
 
+@lru_cache(maxsize=1024)
 def _network(text: str):
     try:
         return ipaddress.ip_network(text, strict=False)
