@@ -13,6 +13,7 @@ PROGRAMS = {
     "browser": ("chromedriver", "apt-get install chromium-driver   (or: brew install --cask chromium chromedriver)"),
     "network": ("ip", "apt-get install iproute2 util-linux   (Linux only)"),
     "node": ("node", "apt-get install nodejs npm   (or: brew install node)"),
+    "rclone": ("rclone", "apt-get install rclone   (or: brew install rclone)"),
 }
 
 
@@ -30,9 +31,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, (program, install) in PROGRAMS.items():
         if item.get_closest_marker(marker) and not shutil.which(program):
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"{program} is not installed, and in CI nothing is skipped:  {install}")
-            pytest.skip(f"needs {program}:  {install}")
+            lacking(f"{program}:  {install}")
+
+
+def lacking(thing: str) -> None:
+    """Skips the test, which needs this thing; in CI nothing is skipped."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"in CI nothing is skipped, and this test needs {thing}")
+    pytest.skip(f"needs {thing}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -42,6 +42,7 @@ def test_conda_brings_what_the_readme_says_and_pip_the_rest_from_the_lock():
         "pip",
         "kubernetes-client",
         "nodejs",
+        "rclone",
         "make",
     ]
     assert pip == {"pip": ["-r requirements.lock"]}
