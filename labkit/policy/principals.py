@@ -65,6 +65,7 @@ class Principal:
             "aws:principalaccount": (self.account,),
             "aws:principaltype": (types[self.kind],),
             "aws:principalisawsservice": ("false",),
+            "aws:viaawsservice": ("false",),
         }
         if self.kind == "user":
             context["aws:username"] = (self.arn.rpartition("/")[2],)

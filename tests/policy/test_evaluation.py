@@ -270,6 +270,7 @@ def test_a_trust_policy_has_to_allow_within_one_account_too(trusted, identity, d
         (ME, "aws:PrincipalArn", ROLE),  # the role's, not the session's
         (ME, "aws:PrincipalAccount", ACCOUNT),
         (ME, "aws:PrincipalType", "AssumedRole"),
+        (ME, "aws:ViaAWSService", "false"),
         (ANN, "aws:PrincipalArn", ANN.arn),
         (ANN, "aws:username", "ann"),
         (Principal.role_session(SESSION, f"arn:aws:iam::{ACCOUNT}:role/a/my-role"), "aws:PrincipalArn",

@@ -23,6 +23,14 @@ DOCUMENTS = {
     "CreatePolicy": ("PolicyDocument", "identity"),
     "CreatePolicyVersion": ("PolicyDocument", "identity"),
 }
+# Characters without white space; of inline policies, all of a user, a group or a role together.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
+LONGEST_MANAGED = 6144
+LONGEST_INLINE = {
+    "PutUserPolicy": ("user", "UserName", 2048),
+    "PutGroupPolicy": ("group", "GroupName", 5120),
+    "PutRolePolicy": ("role", "RoleName", 10240),
+}
 # moto's words, and AWS's.
 WORDS = (
     (re.compile(r"Role ([\w+=,.@-]+) not found"), r"The role with name \1 cannot be found."),
@@ -35,7 +43,8 @@ async def check(call: Call, backend: Backend, issuers: Issuers) -> None:
     if call.operation in DOCUMENTS:
         parameter, kind = DOCUMENTS[call.operation]
         if parameter in call.form:
-            _document(call.form[parameter], kind, backend)
+            policy = _document(call.form[parameter], kind, backend)
+            _check_size(call, policy, backend)
     elif call.operation == "CreateOpenIDConnectProvider":
         await _provider(call, backend, issuers)
 
@@ -50,16 +59,34 @@ def reworded(response: Response) -> Response:
     return response
 
 
-def _document(document: str, kind: str, backend: Backend) -> None:
+def _document(document: str, kind: str, backend: Backend) -> Policy:
     try:
         policy = Policy.parse(document, kind=kind, name="policy")
     except MalformedPolicy as malformed:
-        status = 409 if malformed.code == "LimitExceeded" else 400
-        raise Refusal(status, malformed.code, malformed.message) from malformed
+        too_long = malformed.code == "LimitExceeded"
+        if not (too_long and kind == "identity"):
+            raise Refusal(409 if too_long else 400, malformed.code, malformed.message) from malformed
+        policy = Policy.read(document, kind=kind, name="policy")
     if kind == "trust":
         for name in _named(policy.document):
             if not _exists(name, backend):
                 raise Refusal(400, "MalformedPolicyDocument", f'Invalid principal in policy: "AWS":"{name}"')
+    return policy
+
+
+def _check_size(call: Call, policy: Policy, backend: Backend) -> None:
+    if call.operation in ("CreatePolicy", "CreatePolicyVersion") and policy.size > LONGEST_MANAGED:
+        raise Refusal(409, "LimitExceeded", f"Cannot exceed quota for PolicySize: {LONGEST_MANAGED}")
+    if call.operation not in LONGEST_INLINE:
+        return
+    kind, parameter, longest = LONGEST_INLINE[call.operation]
+    name = call.form.get(parameter, "")
+    kept = list(getattr(backend.iam(backend.account_id), f"{kind}s").values())
+    inline = next((thing.policies for thing in kept if thing.name == name), {})
+    others = (text for other, text in list(inline.items()) if other != call.form.get("PolicyName"))
+    if policy.size + sum(len("".join(text.split())) for text in others) > longest:
+        told = f"Maximum policy size of {longest} bytes exceeded for {kind} {name}"
+        raise Refusal(409, "LimitExceeded", told)
 
 
 def _named(document: dict) -> list[str]:

@@ -1,0 +1,65 @@
+"""Documents that IAM does not take: too long, nested too deep, or with text that is none."""
+
+import json
+
+import pytest
+
+from tests.emulator.aws.conftest import ACCOUNT, refused, trust_policy
+
+
+def sized(size):
+    """A policy of so many characters without white space."""
+    statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::"}
+    document = {"Version": "2012-10-17", "Statement": [statement]}
+    statement["Resource"] += "x" * (size - len(json.dumps(document, separators=(",", ":"))))
+    return json.dumps(document, indent=2)
+
+
+@pytest.mark.parametrize(("kind", "longest"), [("user", 2048), ("group", 5120), ("role", 10240)])
+def test_inline_policies_are_counted_together(aws, kind, longest):
+    iam = aws.client("iam")
+    named = {f"{kind.capitalize()}Name": "one"}
+    others = {"AssumeRolePolicyDocument": json.dumps(trust_policy())} if kind == "role" else {}
+    getattr(iam, f"create_{kind}")(**named, **others)
+    put = getattr(iam, f"put_{kind}_policy")
+    told = f"Maximum policy size of {longest} bytes exceeded for {kind} one"
+    long = {"PolicyName": "a", "PolicyDocument": sized(longest + 1)}
+    refused(lambda: put(**named, **long), 409, "LimitExceeded", told)
+    put(**named, PolicyName="a", PolicyDocument=sized(longest - 1000))
+    put(**named, PolicyName="a", PolicyDocument=sized(longest - 500))  # in place of the first
+    put(**named, PolicyName="b", PolicyDocument=sized(500))
+    refused(lambda: put(**named, PolicyName="c", PolicyDocument=sized(200)), 409, "LimitExceeded", told)
+
+
+def test_a_managed_policy_has_its_own_limit(aws):
+    iam = aws.client("iam")
+    told = "Cannot exceed quota for PolicySize: 6144"
+    long = {"PolicyName": "mine", "PolicyDocument": sized(6145)}
+    refused(lambda: iam.create_policy(**long), 409, "LimitExceeded", told)
+    iam.create_policy(PolicyName="mine", PolicyDocument=sized(6144))
+    version = {"PolicyArn": f"arn:aws:iam::{ACCOUNT}:policy/mine", "PolicyDocument": sized(6145)}
+    refused(lambda: iam.create_policy_version(**version), 409, "LimitExceeded", told)
+
+
+def nested(depth):
+    return '{"Version": "2012-10-17", "Statement": ' + '{"Statement":' * depth + "{}" + "}" * (depth + 1)
+
+
+@pytest.mark.parametrize(
+    "document", [nested(100), nested(1000), nested(20_000), '{"Statement": "\\ud800"}', "[" * 9999]
+)
+def test_a_document_that_is_nested_deep_or_no_text(aws, irsa, document):
+    refused(
+        lambda: irsa.iam.put_role_policy(RoleName="my-role", PolicyName="x", PolicyDocument=document),
+        400,
+        "MalformedPolicyDocument",
+        "Syntax errors in policy.",
+    )
+    refused(
+        lambda: irsa.iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=document),
+        400,
+        "MalformedPolicyDocument",
+        "This policy contains invalid Json",
+    )
+    told = "The policy is not in the valid JSON format."
+    refused(lambda: irsa.assume(Policy=document[:2048]), 400, "MalformedPolicyDocument", told)
