@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/intro-structure.html
 import logging
 import re
 import time
+import traceback
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -20,12 +21,12 @@ from labkit.emulator.aws.eks import Eks
 from labkit.emulator.aws.errors import Refusal, fault, render
 from labkit.emulator.aws.iam import Iam
 from labkit.emulator.aws.issuers import Issuers
-from labkit.emulator.aws.records import record
+from labkit.emulator.aws.records import records
 from labkit.emulator.aws.s3 import S3
 from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, Sessions
 from labkit.emulator.aws.signature import Malformed, Mismatch, Signature
 from labkit.emulator.aws.sts import WEB_IDENTITY, Sts
-from labkit.emulator.aws.trail import Trail
+from labkit.emulator.aws.trail import Trail, hidden
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
 
@@ -122,18 +123,25 @@ class Gate:
 
     async def respond(self, call: Call) -> Response:
         """The answer to a call, which is in the trail then; ``call.notes["caller"]`` is who signed it."""
-        refusal = None
+        refusal, failure = None, ""
         try:
             response = await self._answer(call)
         except Refusal as refused:
             refusal = refused
         except Exception as error:
-            _log.exception("the gate failed on %s %s", call.service, call.operation)
+            failure = traceback.format_exc()
             told = f"The lab's gate failed on this call ({type(error).__name__}); its log says more."
             refusal = Refusal(500, "InternalFailure", told)
         if refusal:
             response = render(call, refusal)
-        self._trail.append(record(call, response, refusal, now=self._clock.now(), identifiers=self._identifiers))
+        now = self._clock.now()
+        written, secrets = records(
+            call, response, refusal, now=now, account_id=self.account_id, identifiers=self._identifiers
+        )
+        for record in written:
+            self._trail.append(record, secrets)
+        if failure:
+            _log.error("the gate failed on a call of %s\n%s", call.service, hidden(failure, secrets))
         return response
 
     async def _answer(self, call: Call) -> Response:
@@ -146,6 +154,7 @@ class Gate:
             return await self._sts.assume_role_with_web_identity(call)
         caller = self._authenticate(call)
         call.notes["caller"] = caller
+        del call.notes["lab"]
         match call.service:
             case "sts":
                 return self._sts.answer(call, caller)
@@ -183,7 +192,8 @@ class Gate:
         call.service, call.region = signed.service, signed.region
         self._check_scope(call, signed)
         caller = self._caller(call, signed)
-        call.notes["caller"] = caller
+        # Not yet proven to be the caller.
+        call.notes["lab"] = {"keyOf": caller.arn}
         if isinstance(caller, Session):
             if caller.credentials.expiration <= (now := self._clock.now()):
                 ended = f"the session ended {int(now - caller.credentials.expiration)} s ago"

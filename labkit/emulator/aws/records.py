@@ -4,72 +4,116 @@ https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-refe
 https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html
 """
 
+import html
+import re
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
 from labkit.emulator.aws.actions.s3 import split
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal
-from labkit.emulator.aws.sessions import Administrator, Caller, Session
+from labkit.emulator.aws.request_parameters import Shown
+from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session
 from labkit.emulator.aws.sts import WEB_IDENTITY
+from labkit.emulator.aws.trail import HIDDEN, hidden
 from labkit.emulator.aws.web_identity import WebIdentity
 from labkit.emulator.identifiers import Identifiers
 
-# Parameters of the query services that may be read by whoever reads the trail; of any other only the name is kept.
-PLAIN = {
-    "AssumeRolePolicyDocument",
-    "Description",
-    "DurationSeconds",
-    "GroupName",
-    "InstanceProfileName",
-    "MaxSessionDuration",
-    "OpenIDConnectProviderArn",
-    "Path",
-    "PermissionsBoundary",
-    "PolicyArn",
-    "PolicyDocument",
-    "PolicyName",
-    "RoleArn",
-    "RoleName",
-    "RoleSessionName",
-    "Url",
-    "UserName",
-    "VersionId",
+LONGEST = 1024
+LONGEST_REASON = 8 * 1024
+READS = re.compile(r"(AssumeRole|BatchGet|Describe|Get|Head|List|Lookup|Query|Receive|Scan|Search|Select|Simulate)")
+# Read by their names, but they make credentials or data; CloudTrail takes them for writes.
+WRITES = {"GetFederationToken", "GetSessionToken"}
+# S3's operations that CloudTrail knows by another name.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/cloudtrail-logging-s3-info.html
+S3_NAMES = {"ListObjectsV2": "ListObjects"} | {
+    f"{verb}{operation}": f"{verb}{event}"
+    for verb in ("Delete", "Get", "Put")
+    for operation, event in (
+        ("BucketAccelerateConfiguration", "AccelerateConfiguration"),
+        ("BucketLifecycleConfiguration", "BucketLifecycle"),
+        ("BucketNotificationConfiguration", "BucketNotification"),
+        ("ObjectLockConfiguration", "BucketObjectLockConfiguration"),
+        ("PublicAccessBlock", "BucketPublicAccessBlock"),
+    )
 }
-# Of S3's query: what signs the request, or says nothing.
-NOT_KEPT = ("x-amz-", "x-id", "signature", "awsaccesskeyid")
-PLAIN_LISTS = ("ClientIDList.member.", "PolicyArns.member.", "Tags.member.", "ThumbprintList.member.")
+# What is done to data and not to resources, which CloudTrail's event history does not have; of S3 also all on objects.
+# https://docs.aws.amazon.com/awscloudtrail/latest/userguide/logging-data-events-with-cloudtrail.html
+DATA = {
+    "dynamodb": re.compile(r"Batch|DeleteItem|Execute|GetItem|PutItem|Query|Scan|Transact|UpdateItem"),
+    "lambda": re.compile(r"Invoke"),
+    "s3": re.compile(r"DeleteObjects|HeadBucket|ListMultipartUploads|ListObject"),
+    "sns": re.compile(r"Publish"),
+    "sqs": re.compile(r"ChangeMessageVisibility|DeleteMessage|ReceiveMessage|SendMessage"),
+}
+# Codes that CloudTrail spells by the exception's name.
+IAM_EXCEPTIONS = {
+    "DeleteConflict",
+    "EntityAlreadyExists",
+    "InvalidInput",
+    "LimitExceeded",
+    "MalformedPolicyDocument",
+    "NoSuchEntity",
+}
+# STS says no more than this in the record of a web identity that a trust policy does not admit.
+UNTOLD = "An unknown error occurred"
+SECRET_HEADERS = ("authorization", "cookie", "x-amz-security-token")
+CUSTOMER_KEY = "server-side-encryption-customer-key"
+SECRET_QUERY = ("signature", "x-amz-security-token", "x-amz-signature")
 
 
-def record(
-    call: Call, response: Response, refusal: Refusal | None, *, now: float, identifiers: Identifiers
-) -> dict[str, Any]:
-    """The record of an answered call; ``now`` is lab time in seconds."""
-    code = refusal.code if refusal else response.error_code
+def records(
+    call: Call, response: Response, refusal: Refusal | None, *, now: float, account_id: str, identifiers: Identifiers
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The records of an answered call, and the secrets that the call had; ``now`` is lab time in seconds.
+
+    There is a second record where a role of another account was taken: in that account, with the same
+    ``sharedEventID``. ``account_id`` is where a call is recorded that is no known account's.
+    """
+    account = _account(call) or account_id
+    shown = Shown(call, account)
+    secrets = [*_secrets(call), *shown.secrets]
+    name = S3_NAMES.get(call.operation, call.operation) if call.family == "s3" else call.operation
+    data = _is_data(call)
     entry: dict[str, Any] = {
         "eventVersion": "1.11",
         "userIdentity": _identity(call),
         "eventTime": _time(now),
         "eventSource": f"{call.service or 's3'}.amazonaws.com",
-        "eventName": call.operation,
-        "awsRegion": call.region,
+        "eventName": _cut(name, secrets, LONGEST),
+        # IAM is one for all regions.
+        "awsRegion": "us-east-1" if call.service == "iam" else call.region,
         "sourceIPAddress": call.source_ip,
-        "userAgent": call.headers.get("user-agent", ""),
-        "requestParameters": _parameters(call),
+        "userAgent": _cut(call.headers.get("user-agent", ""), secrets, LONGEST),
+        **_error(call, response, refusal, secrets),
+        "requestParameters": shown.parameters,
         "responseElements": _elements(call),
-        "eventID": identifiers.uuid("event", str(identifiers.serial("event", "trail"))),
+        **_additional(call, response),
+        "requestID": _request_id(response),
+        "eventID": _event_id(identifiers, now),
+        "readOnly": bool(READS.match(name)) and name not in WRITES,
+        **_resources(call, account, data),
         "eventType": "AwsApiCall",
-        "recipientAccountId": _account(call),
+        "managementEvent": not data,
+        "recipientAccountId": account,
+        "eventCategory": "Data" if data else "Management",
+        "lab": _lab(call, response, refusal, secrets),
     }
-    if code:
-        entry["errorCode"] = code
-        entry["errorMessage"] = refusal.message if refusal else response.error_message
-    reason = refusal.reason if refusal else call.notes.get("reason", "the administrator may do everything")
-    entry["lab"] = {"decision": "refused" if refusal else "allowed", "reason": reason} | call.notes.get("lab", {})
-    return entry
+    caller, session = call.notes.get("caller"), call.notes.get("session")
+    if caller is None or session is None or caller.account_id == session.account_id:
+        return [entry], secrets
+    shared = {"sharedEventID": _event_id(identifiers, now)}
+    theirs = {
+        "userIdentity": {"type": "AWSAccount", "principalId": caller.principal_id, "accountId": caller.account_id},
+        "eventID": _event_id(identifiers, now),
+        "recipientAccountId": session.account_id,
+    }
+    return [entry | shared, entry | shared | theirs], secrets
 
 
 def _identity(call: Call) -> dict[str, Any]:
+    """Whoever was proven to call; nobody by a key alone, or by a token that was not verified."""
     if call.operation == WEB_IDENTITY and call.service == "sts":
         return _web_identity(call.notes.get("web identity"))
     caller: Caller | None = call.notes.get("caller")
@@ -84,6 +128,8 @@ def _identity(call: Call) -> dict[str, Any]:
         }
     if isinstance(caller, Session):
         return _session(caller)
+    if call.family == "s3" and not _is_signed(call):
+        return {"type": "AWSAccount", "principalId": "", "accountId": "ANONYMOUS_PRINCIPAL"}
     return {"type": "Unknown"}
 
 
@@ -99,6 +145,7 @@ def _session(session: Session) -> dict[str, Any]:
         "attributes": {"creationDate": _time(session.issued_at), "mfaAuthenticated": "false"},
     }
     if session.federation:
+        # CloudTrail leaves the attributes of an OIDC provider's identities empty.
         context["webIdFederationData"] = {"federatedProvider": session.federation["provider"], "attributes": {}}
     return {
         "type": "AssumedRole",
@@ -121,44 +168,147 @@ def _web_identity(identity: WebIdentity | None) -> dict[str, Any]:
     }
 
 
-def _parameters(call: Call) -> dict[str, Any] | None:
-    if call.family in ("query", "ec2"):
-        kept = {
-            name[0].lower() + name[1:]: value
-            for name, value in call.form.items()
-            if name in PLAIN or name.startswith(PLAIN_LISTS)
-        }
-        return kept or None
-    if call.family == "s3":
-        bucket, key = split(call.path)
-        named = {"bucketName": bucket, "key": key}
-        query = {name: value for name, value in call.query_pairs if not name.lower().startswith(NOT_KEPT)}
-        return {name: value for name, value in named.items() if value} | query or None
-    if call.service == "eks":
-        content = call.json()
-        kept = {name: content[name] for name in ("name", "roleArn", "version", "tags") if name in content}
-        if call.path.startswith("/clusters/"):
-            kept["name"] = call.path.split("/")[2]
-        return kept or None
-    return None
+def _error(call: Call, response: Response, refusal: Refusal | None, secrets: list[str]) -> dict[str, str]:
+    code = refusal.code if refusal else response.error_code
+    if not code:
+        return {}
+    message = refusal.message if refusal else html.unescape(response.error_message or "")
+    if code == "AccessDeniedException":
+        code = "AccessDenied"
+    elif call.service == "ec2":
+        code = f"Client.{code}"
+    elif call.service == "iam" and code in IAM_EXCEPTIONS:
+        code += "Exception"
+    elif code == "404" and call.family == "s3":
+        code = "NoSuchKey" if split(call.path)[1] else "NoSuchBucket"
+    elif code == "AccessDenied" and call.operation == WEB_IDENTITY:
+        message = UNTOLD
+    return {"errorCode": _cut(code, secrets, LONGEST), "errorMessage": _cut(message, secrets, LONGEST)}
+
+
+def _lab(call: Call, response: Response, refusal: Refusal | None, secrets: list[str]) -> dict[str, Any]:
+    """What CloudTrail does not have: the decision, its reason, and the code as the caller was told it."""
+    reason = refusal.reason if refusal else call.notes.get("reason", "the administrator may do everything")
+    about = {"decision": "refused" if refusal else "allowed", "reason": _cut(reason, secrets, LONGEST_REASON)}
+    if code := refusal.code if refusal else response.error_code:
+        about["code"] = _cut(code, secrets, LONGEST)
+    caller = call.notes.get("caller")
+    if isinstance(caller, Session) and caller.federation:
+        about["subject"] = caller.federation["subject"]
+    return about | call.notes.get("lab", {})
 
 
 def _elements(call: Call) -> dict[str, Any] | None:
+    """Of STS's calls that give credentials, who is who from then on."""
     session: Session | None = call.notes.get("session")
     if session is None:
         return None
-    return {
+    ends = datetime.fromtimestamp(session.credentials.expiration, UTC)
+    elements: dict[str, Any] = {
         "credentials": {
             "accessKeyId": session.credentials.access_key_id,
-            "expiration": _time(session.credentials.expiration),
+            "sessionToken": HIDDEN,
+            "expiration": f"{ends:%b} {ends.day}, {ends:%Y}, {ends.hour % 12 or 12}:{ends:%M:%S} {ends:%p}",
         },
         "assumedRoleUser": {"assumedRoleId": session.principal_id, "arn": session.arn},
     }
+    if identity := call.notes.get("web identity"):
+        elements |= {
+            "subjectFromWebIdentityToken": identity.subject,
+            "provider": identity.provider_arn,
+            "audience": identity.audience,
+        }
+    return elements
 
 
-def _account(call: Call) -> str | None:
-    caller = call.notes.get("caller") or call.notes.get("session")
-    return caller.account_id if caller else None
+def _additional(call: Call, response: Response) -> dict[str, Any]:
+    if call.family == "s3":
+        about: dict[str, Any] = {}
+        if _is_signed(call):
+            by_header = "authorization" in call.headers
+            about["SignatureVersion"] = "SigV4"
+            about["AuthenticationMethod"] = "AuthHeader" if by_header else "QueryString"
+        about["bytesTransferredIn"] = len(call.body)
+        about["bytesTransferredOut"] = 0 if call.method == "HEAD" else len(response.body)
+        if host_id := _header(response, "x-amz-id-2"):
+            about["x-amz-id-2"] = host_id
+        return {"additionalEventData": about}
+    identity: WebIdentity | None = call.notes.get("web identity")
+    # The lab's CA stands for the public roots, which EKS's issuers have their certificates from.
+    if identity and identity.provider_name.startswith("oidc.eks."):
+        return {"additionalEventData": {"identityProviderConnectionVerificationMethod": "IAMTrustStore"}}
+    return {}
+
+
+def _resources(call: Call, account: str, data: bool) -> dict[str, Any]:
+    found: list[dict[str, str]] = []
+    session: Session | None = call.notes.get("session")
+    if session is not None:
+        found = [{"accountId": session.account_id, "type": "AWS::IAM::Role", "ARN": session.role_arn}]
+    elif call.family == "s3" and (bucket := split(call.path)[0]):
+        key = split(call.path)[1]
+        if data:
+            found.append({"type": "AWS::S3::Object", "ARN" if key else "ARNPrefix": f"arn:aws:s3:::{bucket}/{key}"})
+        found.append({"accountId": account, "type": "AWS::S3::Bucket", "ARN": f"arn:aws:s3:::{bucket}"})
+    return {"resources": found} if found else {}
+
+
+def _is_data(call: Call) -> bool:
+    if call.family == "s3" and split(call.path)[1]:
+        return True
+    operations = DATA.get(call.service or "s3")
+    return operations is not None and operations.match(call.operation) is not None
+
+
+def _is_signed(call: Call) -> bool:
+    return "authorization" in call.headers or any(name.lower() in SECRET_QUERY for name in call.query)
+
+
+def _account(call: Call) -> str:
+    """The account that a call is recorded in: the caller's, or the one whose provider vouches for the caller."""
+    if caller := call.notes.get("caller") or call.notes.get("session"):
+        return caller.account_id
+    identity: WebIdentity | None = call.notes.get("web identity")
+    return identity.provider_arn.split(":")[4] if identity else ""
+
+
+def _secrets(call: Call) -> list[str]:
+    """What is secret in any call, wherever it might be repeated."""
+    found = [call.headers[name] for name in SECRET_HEADERS if name in call.headers]
+    found += [value for name, value in call.headers.items() if CUSTOMER_KEY in name and not name.endswith("algorithm")]
+    if authorization := call.headers.get("authorization"):
+        signature = re.search(r"Signature=([^,\s]+)", authorization)
+        found.append(signature[1] if signature else authorization.partition(" ")[2])
+    found += [value for name, value in call.query_pairs if name.lower() in SECRET_QUERY]
+    caller: Caller | None = call.notes.get("caller")
+    for keys in (getattr(caller, "credentials", None), getattr(caller, "keys", None)):
+        if keys is not None:
+            found.append(keys.secret_access_key)
+            found += [] if isinstance(keys, Keys) else [keys.session_token]
+    if session := call.notes.get("session"):
+        found += [session.credentials.secret_access_key, session.credentials.session_token]
+    return found
+
+
+def _request_id(response: Response) -> str:
+    found = _header(response, "x-amzn-requestid") or _header(response, "x-amz-request-id")
+    if not found and (told := re.search(rb"<Request(?:ID|Id)>([^<]+)<", response.body[-1024:])):
+        found = told[1].decode("utf-8", "replace")
+    return found or str(uuid.uuid4())
+
+
+def _header(response: Response, name: str) -> str:
+    return next((value for header, value in response.headers if header.lower() == name), "")
+
+
+def _event_id(identifiers: Identifiers, now: float) -> str:
+    # By the time too: serials begin anew with the server, and its trail goes on.
+    return identifiers.uuid("event", f"{now!r}#{identifiers.serial('event', 'trail')}")
+
+
+def _cut(text: str, secrets: list[str], longest: int) -> str:
+    # First hidden, then cut: a part of a secret would not be known for one.
+    return text if len(text) <= longest else hidden(text, secrets)[:longest]
 
 
 def _time(seconds: float) -> str:

@@ -5,45 +5,116 @@ https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-refe
 
 import contextlib
 import json
+import logging
 import os
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
+# A file of this many bytes is put aside, in place of the one put aside before: about 80,000 calls are kept.
+LARGEST = 64 * 1024 * 1024
+BLOCK = 64 * 1024
+# Shorter ones are no secrets, and would be found in everything.
+SHORTEST_SECRET = 8
+# What is a token wherever it stands: a JWT, a session token, a token for a cluster's API server.
+TOKENS = re.compile(r"eyJ[\w-]{6,}\.[\w-]+(?:\.[\w-]*)?|IQoJb3JpZ2luX2Vj[\w+/=%-]*|k8s-aws-v1\.[\w=%-]+")
+
+_log = logging.getLogger(__name__)
 
 
 class Trail:
     """A file of JSON lines that only its owner can read. No token, signature or secret is ever in it."""
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path, *, largest: int = LARGEST):
         self.file = Path(file)
+        self._largest = largest
         self._handle: int | None = None
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Adds a record at the end."""
-        line = json.dumps(record, separators=(",", ":"), default=str).encode() + b"\n"
+    def append(self, record: dict[str, Any], secrets: Iterable[str] = ()) -> None:
+        """Adds a record at the end, without the ``secrets`` of its call. A call is answered even if that fails."""
+        line = hidden(json.dumps(record, separators=(",", ":"), default=str), secrets).encode() + b"\n"
+        try:
+            self._write(line)
+        except OSError as error:
+            _log.error("a call is not in the trail: %s", error)
+            self._close()
+
+    @staticmethod
+    def newest(file: Path, containing: str = "") -> Iterator[dict[str, Any]]:
+        """The whole records of the trail in ``file``, newest first, read only as far as they are asked for.
+
+        With ``containing``, only those with this text as a value. A server that was killed may have left a part of a
+        record; the one that is being written is left out.
+        """
+        wanted = json.dumps(containing)[1:-1].encode()
+        for line in _lines_backwards(file):
+            if wanted in line:
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
+
+    @staticmethod
+    def read(file: Path, last: int | None = None) -> list[dict[str, Any]]:
+        """The records of the trail in ``file``, or the ``last`` so many, oldest first; none where there is no file."""
+        return [*islice(Trail.newest(file), last)][::-1]
+
+    def _write(self, line: bytes) -> None:
         # The learner may delete the file while the lab runs.
         if self._handle is None or os.fstat(self._handle).st_nlink == 0:
             self._open()
-        os.write(self._handle, line)
-
-    @staticmethod
-    def read(file: Path) -> list[dict[str, Any]]:
-        """All whole records of the trail in ``file``, oldest first; none where there is no file yet.
-
-        A server that was killed may have left a part of one.
-        """
-        try:
-            lines = Path(file).read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        records = []
-        for line in lines:
-            with contextlib.suppress(json.JSONDecodeError):
-                records.append(json.loads(line))
-        return records
+        elif os.fstat(self._handle).st_size + len(line) > self._largest:
+            self.file.replace(put_aside(self.file))
+            self._open()
+        while line:
+            line = line[os.write(self._handle, line) :]
 
     def _open(self) -> None:
+        self._close()
+        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._handle = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        os.fchmod(self._handle, 0o600)
+        size = os.fstat(self._handle).st_size
+        if size and os.pread(self._handle, 1, size - 1) != b"\n":
+            os.write(self._handle, b"\n")
+
+    def _close(self) -> None:
         if self._handle is not None:
             os.close(self._handle)
-        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._handle = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.fchmod(self._handle, 0o600)
+            self._handle = None
+
+
+def put_aside(file: Path) -> Path:
+    """Where a trail goes that became too large."""
+    return file.with_suffix(".older" + file.suffix)
+
+
+def hidden(text: str, secrets: Iterable[str] = ()) -> str:
+    """``text`` (as it is, or as JSON) without these secrets and without anything that is a token by its look."""
+    for secret in secrets:
+        if len(secret) >= SHORTEST_SECRET:
+            for written in {secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote(secret)}:
+                text = text.replace(written, HIDDEN)
+    return TOKENS.sub(HIDDEN, text)
+
+
+def _lines_backwards(file: Path) -> Iterator[bytes]:
+    with contextlib.ExitStack() as opened:
+        handles = []
+        for path in (Path(file), put_aside(Path(file))):
+            with contextlib.suppress(FileNotFoundError):
+                handles.append(opened.enter_context(path.open("rb")))
+        # The file was put aside between one opening and the other.
+        if len(handles) == 2 and os.path.sameopenfile(handles[0].fileno(), handles[1].fileno()):
+            handles.pop()
+        for handle in handles:
+            position, begun = handle.seek(0, os.SEEK_END), b""
+            while position:
+                step = min(BLOCK, position)
+                position -= step
+                handle.seek(position)
+                begun, *lines = (handle.read(step) + begun).split(b"\n")
+                yield from reversed(lines)
+            yield begun

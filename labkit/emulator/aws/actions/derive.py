@@ -30,7 +30,7 @@ def derive(call: Call, backend: Backend) -> tuple[list[Permission], Call]:
     if permissions is None:
         raise CannotDerive(f"{call.service}:{call.operation}")
     request, told = requests.read(call, backend.account_id)
-    call.notes["operation"] = request.operation
+    call.notes |= {"operation": request.operation, "request": request}
     try:
         needed = permissions(request, backend)
     except KeyError as missing:

@@ -1,0 +1,127 @@
+"""What the trail keeps of a request: its parameters as CloudTrail shows them, without what is secret in them.
+
+https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
+"""
+
+import re
+from typing import Any
+
+from moto.core.model import Shape
+from moto.core.utils import get_service_model
+
+from labkit.emulator.aws.actions import requests
+from labkit.emulator.aws.actions.s3 import split
+from labkit.emulator.aws.call import Call
+from labkit.emulator.aws.trail import HIDDEN
+
+LARGEST = 100 * 1024
+LARGEST_READ = 1024 * 1024
+# Of STS's parameters; the token of a web identity and the code of an MFA device are not among them.
+STS = (
+    "DurationSeconds",
+    "ExternalId",
+    "Name",
+    "Policy",
+    "ProviderId",
+    "RoleArn",
+    "RoleSessionName",
+    "SerialNumber",
+    "SourceIdentity",
+)
+S3_HEADERS = ("x-amz-acl", "x-amz-copy-source", "x-amz-server-side-encryption", "x-amz-storage-class")
+# Of S3's query: what signs the request, or says nothing.
+S3_NOT_KEPT = {
+    "awsaccesskeyid",
+    "signature",
+    "x-amz-content-sha256",
+    "x-amz-credential",
+    "x-amz-security-token",
+    "x-amz-signature",
+    "x-id",
+}
+# Beside the members that a service's model marks as sensitive, and all binary ones.
+SECRET_NAMES = re.compile(
+    r"password|passphrase|private_?key|credential|secret(access_?key|string|binary|key|value|token)?$"
+    r"|(session|security|identity|auth|access|refresh|rotation)_?token|(authentication|token)_?code"
+    r"|(^|[a-z])(message|message_?body|payload|plaintext|subject|user_?data)$|message(system)?attributes$"
+    r"|^(partiql)?statement$",
+    re.IGNORECASE,
+)
+# DynamoDB's values are what is in the items.
+SECRET_SHAPES = {"AttributeValue", "PartiQLStatement", "PreparedStatementParameters"}
+
+
+class Shown:
+    """The parameters of a call (None: there are none, or they are not known), and the values that are not shown."""
+
+    def __init__(self, call: Call, account_id: str):
+        self.secrets: list[str] = []
+        self.parameters = self._of(call, account_id) or None
+        if len(str(self.parameters)) > LARGEST:
+            self.parameters = {"omitted": True, "reason": "Field size exceeds maximum limit of 100 KB"}
+
+    def _of(self, call: Call, account_id: str) -> dict[str, Any]:
+        if call.family == "s3":
+            return _s3(call)
+        if call.family == "query":
+            self.secrets += [value for name, value in call.form.items() if SECRET_NAMES.search(name)]
+        if call.service == "sts":
+            return _sts(call.form)
+        # EC2's protocol is no other's, and its model alone takes as long to load as all others.
+        if call.service == "ec2" or not call.notes.get("caller") or len(call.body) > LARGEST_READ:
+            return {}
+        try:
+            request = call.notes.get("request") or requests.read(call, account_id)[0]
+            shape = get_service_model(call.service).operation_model(request.operation).input_shape
+            return self._shown(shape, request.parameters)
+        except Exception:
+            # The record is no reason that a call is not answered; what cannot be read is refused elsewhere.
+            return {}
+
+    def _shown(self, shape: Shape, value: Any, name: str = "") -> Any:
+        kind = shape.type_name
+        secret = shape.metadata.get("sensitive") or kind == "blob" or shape.name in SECRET_SHAPES
+        if secret or SECRET_NAMES.search(name):
+            self._hide(value)
+            return HIDDEN
+        match kind:
+            case "structure" if isinstance(value, dict):
+                return {
+                    member[0].lower() + member[1:]: self._shown(shape.members[member], part, member)
+                    for member, part in value.items()
+                    if member in shape.members and part is not None
+                }
+            case "list" if isinstance(value, list):
+                return [self._shown(shape.member, part, name) for part in value]
+            case "map" if isinstance(value, dict):
+                return {key: self._shown(shape.value, part, key) for key, part in value.items()}
+        return value
+
+    def _hide(self, value: Any) -> None:
+        if isinstance(value, str):
+            self.secrets.append(value)
+        elif isinstance(value, dict | list):
+            for part in value.values() if isinstance(value, dict) else value:
+                self._hide(part)
+
+
+def _sts(form: dict[str, str]) -> dict[str, Any]:
+    kept: dict[str, Any] = {name[0].lower() + name[1:]: form[name] for name in STS if name in form}
+    if kept.get("durationSeconds", "").isdecimal():
+        kept["durationSeconds"] = int(kept["durationSeconds"])
+    if arns := [{"arn": value} for name, value in form.items() if name.startswith("PolicyArns.member.")]:
+        kept["policyArns"] = arns
+    if keys := [value for name, value in form.items() if name.startswith("TransitiveTagKeys.member.")]:
+        kept["transitiveTagKeys"] = keys
+    tags = [name for name in form if re.fullmatch(r"Tags\.member\.\d+\.Key", name)]
+    if tags:
+        kept["tags"] = [{"key": form[name], "value": form.get(f"{name[:-3]}Value", "")} for name in tags]
+    return kept
+
+
+def _s3(call: Call) -> dict[str, Any]:
+    bucket, key = split(call.path)
+    named = {"bucketName": bucket, "Host": call.headers.get("host", ""), "key": key}
+    query = {name: value for name, value in call.query_pairs if name.lower() not in S3_NOT_KEPT}
+    headers = {name: call.headers[name] for name in S3_HEADERS if name in call.headers}
+    return {name: value for name, value in named.items() if value} | query | headers
