@@ -16,6 +16,7 @@ from labkit.emulator.aws.actions.permission import CannotDerive
 from labkit.emulator.aws.authorization import Authorization, underivable
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.cloudtrail import CloudTrail
 from labkit.emulator.aws.clusters import Clusters
 from labkit.emulator.aws.eks import Eks
 from labkit.emulator.aws.errors import Refusal, fault, render
@@ -91,6 +92,7 @@ class Gate:
         self._s3 = S3(self.backend, self._authorization)
         self._iam = Iam(self.backend, self._issuers, identifiers)
         self._eks = Eks(self.backend, clusters, clock, self._administrator)
+        self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
 
     def map_host(self, host: str, address: tuple[str, int], ca_pem: bytes) -> None:
         """Leads requests for ``https://host/…`` to ``address``, verified against ``ca_pem`` as a public root."""
@@ -167,6 +169,8 @@ class Gate:
                 return await self._iam.answer(call)
             case "eks":
                 return await self._eks.answer(call)
+            case "cloudtrail":
+                return await self._cloudtrail.answer(call)
         return await self.backend.answer(call)
 
     async def _authorized(self, call: Call, session: Session) -> Call:

@@ -1,0 +1,210 @@
+"""CloudTrail's event history, answered from the trail; the service's other operations are moto's.
+
+https://docs.aws.amazon.com/awscloudtrail/latest/APIReference/API_LookupEvents.html
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from labkit.emulator.aws.actions import requests
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.sessions import Caller
+from labkit.emulator.aws.trail import Trail
+from labkit.emulator.clock import Clock
+
+KEPT_SECONDS = 90 * 24 * 3600
+MOST = 50
+LONGEST_VALUE = 2000
+ATTRIBUTES = (
+    "AccessKeyId",
+    "EventId",
+    "EventName",
+    "EventSource",
+    "ReadOnly",
+    "ResourceName",
+    "ResourceType",
+    "Username",
+)
+# What a parameter of a request names, by the service and the parameter.
+NAMED = {
+    "dynamodb": {"tableName": "AWS::DynamoDB::Table"},
+    "eks": {"clusterName": "AWS::EKS::Cluster", "name": "AWS::EKS::Cluster", "roleArn": "AWS::IAM::Role"},
+    "iam": {
+        "groupName": "AWS::IAM::Group",
+        "instanceProfileName": "AWS::IAM::InstanceProfile",
+        "openIDConnectProviderArn": "AWS::IAM::OIDCProvider",
+        "policyArn": "AWS::IAM::Policy",
+        "policyName": "AWS::IAM::Policy",
+        "roleName": "AWS::IAM::Role",
+        "userName": "AWS::IAM::User",
+    },
+    "s3": {"bucketName": "AWS::S3::Bucket"},
+    "secretsmanager": {"name": "AWS::SecretsManager::Secret", "secretId": "AWS::SecretsManager::Secret"},
+    "sns": {"topicArn": "AWS::SNS::Topic"},
+    "sqs": {"queueName": "AWS::SQS::Queue", "queueUrl": "AWS::SQS::Queue"},
+}
+Event = dict[str, Any]
+
+
+class CloudTrail:
+    """CloudTrail's operations."""
+
+    def __init__(self, backend: Backend, trail_file: Path, clock: Clock):
+        self._backend = backend
+        self._trail_file = trail_file
+        self._clock = clock
+
+    async def answer(self, call: Call) -> Response:
+        """The management events of the caller's account and region for LookupEvents; else moto's answer."""
+        if call.operation != "LookupEvents":
+            return await self._backend.answer(call)
+        asked = requests.read(call, self._backend.account_id)[0].parameters
+        # A trail of a day has 100,000 lines: other calls are answered meanwhile.
+        content = await asyncio.to_thread(self._look_up, asked, call.notes["caller"], call.region)
+        headers = [("content-type", "application/x-amz-json-1.1"), ("x-amzn-requestid", str(uuid.uuid4()))]
+        return Response(200, headers, json.dumps(content).encode())
+
+    def _look_up(self, asked: dict[str, Any], caller: Caller, region: str) -> dict[str, Any]:
+        most = asked.get("MaxResults", MOST)
+        if not 1 <= most <= MOST:
+            raise _refusal("InvalidMaxResults", f"MaxResults is {most}; it is 1 to {MOST}.")
+        begins, ends = self._range(asked)
+        key, value = _attribute(asked)
+        if (category := asked.get("EventCategory")) not in (None, "insight"):
+            raise _refusal("InvalidEventCategory", f"There is no event category {category}; there is insight.")
+        # Nothing in the lab is unusual: there are no insights.
+        found = self._events(key, value, caller.account_id, region) if category is None else iter(())
+        found = (event for event in found if begins <= event["EventTime"] <= ends)
+        asked_for = _digest({**asked, "NextToken": None, "account": caller.account_id, "region": region})
+        if token := asked.get("NextToken"):
+            found = _after(found, token, asked_for)
+        events = [*islice(found, most + 1)]
+        content: dict[str, Any] = {"Events": events[:most]}
+        if len(events) > most:
+            content["NextToken"] = _token(events[most - 1]["EventId"], asked_for)
+        return content
+
+    def _range(self, asked: dict[str, Any]) -> tuple[float, float]:
+        now = self._clock.now()
+        begins, ends = _seconds(asked.get("StartTime")), _seconds(asked.get("EndTime"))
+        if begins is not None and ends is not None and begins > ends:
+            raise _refusal("InvalidTimeRange", "The start time is after the end time.")
+        # Never more than what CloudTrail keeps; an event of this very second is there already.
+        return max(begins or 0, now - KEPT_SECONDS), now + 1 if ends is None else ends
+
+    def _events(self, key: str, value: str, account_id: str, region: str) -> Iterator[Event]:
+        # A resource may be named by a part of what stands in the record, a role by its name.
+        in_record = "" if key in ("", "ReadOnly", "ResourceType") else value
+        for record in Trail.newest(self._trail_file, in_record):
+            if not _is_in_history(record):
+                continue
+            if (record["recipientAccountId"], record["awsRegion"]) == (account_id, region):
+                event = _event(record)
+                if not key or value in _values(event, key):
+                    yield event
+
+
+def _is_in_history(record: dict[str, Any]) -> bool:
+    """CloudTrail keeps management events of callers that were authenticated, which a verified token does, too."""
+    identity = record.get("userIdentity") or {}
+    return (
+        bool(record.get("managementEvent"))
+        and re.fullmatch(r"\w+", record["eventName"]) is not None
+        and (bool(identity.get("accountId")) or bool(identity.get("userName")))
+    )
+
+
+def _event(record: dict[str, Any]) -> Event:
+    identity = record["userIdentity"]
+    at = datetime.strptime(record["eventTime"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    event = {
+        "EventId": record["eventID"],
+        "EventName": record["eventName"],
+        "ReadOnly": "true" if record["readOnly"] else "false",
+        "AccessKeyId": identity.get("accessKeyId"),
+        "EventTime": int(at.timestamp()),
+        "EventSource": record["eventSource"],
+        # A role session's name.
+        "Username": identity.get("userName") or identity.get("arn", "").rpartition("/")[2] or None,
+        "Resources": _resources(record),
+        "CloudTrailEvent": json.dumps({name: value for name, value in record.items() if name != "lab"}),
+    }
+    return {name: value for name, value in event.items() if value is not None}
+
+
+def _resources(record: dict[str, Any]) -> list[dict[str, str]]:
+    service = record["eventSource"].partition(".")[0]
+    parameters = record.get("requestParameters") or {}
+    found = [(kind, parameters[name]) for name, kind in NAMED.get(service, {}).items() if name in parameters]
+    found += [(resource["type"], resource["ARN"]) for resource in record.get("resources", []) if service == "sts"]
+    if elements := record.get("responseElements"):
+        found += [
+            ("AWS::IAM::AccessKey", elements["credentials"]["accessKeyId"]),
+            ("AWS::STS::AssumedRole", elements["assumedRoleUser"]["assumedRoleId"]),
+            ("AWS::STS::AssumedRole", elements["assumedRoleUser"]["arn"]),
+        ]
+    return [{"ResourceType": kind, "ResourceName": name} for kind, name in found if isinstance(name, str)]
+
+
+def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
+    attributes = asked.get("LookupAttributes") or []
+    if not attributes:
+        return "", ""
+    if len(attributes) > 1:
+        raise _refusal("InvalidLookupAttributes", "A lookup has one attribute beside the time range.")
+    key, value = attributes[0].get("AttributeKey"), attributes[0].get("AttributeValue")
+    if key not in ATTRIBUTES:
+        raise _refusal("InvalidLookupAttributes", f"There is no lookup attribute {key}: {', '.join(ATTRIBUTES)}.")
+    if not value or len(value) > LONGEST_VALUE:
+        raise _refusal("InvalidLookupAttributes", f"The value of {key} has 1 to {LONGEST_VALUE} characters.")
+    if key == "ReadOnly" and value not in ("true", "false"):
+        raise _refusal("InvalidLookupAttributes", f"ReadOnly is true or false, not {value}.")
+    return key, value
+
+
+def _values(event: Event, key: str) -> set[str]:
+    if key in ("ResourceName", "ResourceType"):
+        return {resource[key] for resource in event["Resources"]}
+    return {event.get(key, "")}
+
+
+def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Event]:
+    """The events after the last one of the page before; calls that came meanwhile move no page."""
+    try:
+        last, of = base64.urlsafe_b64decode(token.encode()).decode().split("/")
+    except (binascii.Error, ValueError):
+        raise _refusal("InvalidNextToken", "The token is none that LookupEvents gave.") from None
+    if of != asked_for:
+        raise _refusal("InvalidNextToken", "The token is of a lookup with other parameters.")
+    for event in events:
+        if event["EventId"] == last:
+            return events
+    raise _refusal("InvalidNextToken", "The event that the token stands for is no longer kept.")
+
+
+def _token(last: str, asked_for: str) -> str:
+    return base64.urlsafe_b64encode(f"{last}/{asked_for}".encode()).decode()
+
+
+def _digest(asked: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _seconds(moment: Any) -> float | None:
+    return moment.replace(tzinfo=UTC).timestamp() if isinstance(moment, datetime) else moment
+
+
+def _refusal(name: str, message: str) -> Refusal:
+    return Refusal(400, f"{name}Exception", message)
