@@ -16,7 +16,7 @@ NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 class Attachments:
     """``streams`` are the container's; ``closes_input`` says that its input ends with the first client that sends any.
 
-    A client that does not take what it is sent holds the container up, as with a container runtime.
+    A client that does not take what it is sent holds the container up, as with a container runtime, while that runs.
     """
 
     def __init__(self, streams: Pipes | Terminal, *, closes_input: bool) -> None:
@@ -38,7 +38,17 @@ class Attachments:
         async def read(size: int) -> bytes:
             data = await self.streams.read(channel, size)
             for client in tuple(self.clients):
-                await client(channel, data)
+                await self._give(client, channel, data)
             return data
 
         return read
+
+    async def _give(self, client: Client, channel: int, data: bytes) -> None:
+        giving = asyncio.ensure_future(client(channel, data))
+        try:
+            while not (await asyncio.wait({giving}, timeout=0.5))[0]:
+                if self.streams.over:
+                    self.clients.discard(client)  # the log has to have the rest
+                    return
+        finally:
+            giving.cancel()

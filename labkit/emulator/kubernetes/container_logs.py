@@ -28,35 +28,39 @@ class ContainerLog:
         """Write what `read(size)` gives until it gives nothing."""
         rest = b""
         while data := await read(2 * PART):
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                self._write(stream, b"F", line)
-            while len(rest) > PART:
-                self._write(stream, b"P", rest[:PART])
-                rest = rest[PART:]
+            *whole, rest = (rest + data).split(b"\n")
+            parts = [rest[start : start + PART] for start in range(0, len(rest), PART)]
+            rest = parts.pop() if parts else b""
+            self._write(stream, [(b"F", line) for line in whole] + [(b"P", part) for part in parts])
         if rest:
-            self._write(stream, b"P", rest)
+            self._write(stream, [(b"P", rest)])
 
     def close(self) -> None:
         self.closed = True
         self._out.close()
         self._grew.set()
 
-    def _write(self, stream: str, tag: bytes, text: bytes) -> None:
-        self._out.write(b"%s %s %s %s\n" % (timestamp(self._now()).encode(), stream.encode(), tag, text))
+    def _write(self, stream: str, lines: list[tuple[bytes, bytes]]) -> None:
+        """What was read at once has one time: to ask for it for each line would hold up who writes many."""
+        before = f"{timestamp(self._now())} {stream} ".encode()
+        self._out.write(b"".join(b"%s%s %s\n" % (before, tag, text) for tag, text in lines))
         self._grew.set()
 
-    async def lines(self, *, follow: bool = False, tail: int | None = None, since: str = "") -> AsyncIterator[bytes]:
-        """Yield raw lines, the last `tail` of what is there first; with `follow` until the container ends."""
+    async def lines(
+        self, *, follow: bool = False, tail: int | None = None, since: str = ""
+    ) -> AsyncIterator[list[bytes]]:
+        """Yield raw lines, many at a time, the last `tail` of what is there first; with `follow` until it ends."""
         with self.file.open("rb") as file:
-            for line in deque(file, maxlen=tail):
-                if line[: len(since)].decode() >= since:
-                    yield line
+            if tail is not None:
+                yield [line for line in deque(file, maxlen=tail) if line[: len(since)].decode() >= since]
+            else:
+                while block := file.readlines(PART):
+                    yield [line for line in block if line[: len(since)].decode() >= since]
             while follow:
                 self._grew.clear()
                 ended = self.closed
-                for line in file:
-                    yield line
+                while block := file.readlines(PART):
+                    yield block
                 if ended:
                     return
                 await self._grew.wait()

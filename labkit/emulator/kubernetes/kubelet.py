@@ -244,12 +244,11 @@ def _since(time: str | None, seconds: str | None, now: float) -> str:
     return timestamp(now - int(seconds)) if seconds else ""
 
 
-async def _texts(lines: AsyncIterator[bytes], timestamps: bool, limit: int | None) -> AsyncIterator[bytes]:
+async def _texts(blocks: AsyncIterator[list[bytes]], timestamps: bool, limit: int | None) -> AsyncIterator[bytes]:
     left = limit
-    async for line in lines:
-        text = shown(line, timestamps=timestamps)
+    async for lines in blocks:
+        text = b"".join(shown(line, timestamps=timestamps) for line in lines)[:left]
         if left is not None:
-            text = text[:left]
             left -= len(text)
         if text:
             yield text

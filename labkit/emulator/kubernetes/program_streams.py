@@ -23,6 +23,7 @@ class Pipes:
 
     def __init__(self, *, stdin: bool) -> None:
         self.far: list[int] = []
+        self.over = False
         self._stdin = stdin
         self._input: asyncio.StreamWriter | None = None
         self._readers: dict[int, asyncio.StreamReader] = {}
@@ -60,6 +61,7 @@ class Pipes:
 
     def program_has_ended(self) -> None:
         """The pipes end with the last program that holds them."""
+        self.over = True
 
     def close(self) -> None:
         self.hand_over()
@@ -93,6 +95,7 @@ class Terminal:
     patience = 1.0  # seconds after its program's end, for others that still hold it
 
     def __init__(self) -> None:
+        self.over = False
         self._near = self._own = -1
         self._readable, self._writable = asyncio.Event(), asyncio.Event()
 
@@ -140,6 +143,7 @@ class Terminal:
 
     def program_has_ended(self) -> None:
         """Now the reader comes to the end of what was written."""
+        self.over = True
         if self._own >= 0:
             os.close(self._own)
             self._own = -1

@@ -44,6 +44,12 @@ def test_all_and_some(kubectl, lines):
     assert re.fullmatch(rf"{STAMP} line 3\n{STAMP} end", stamped)
 
 
+def test_a_long_log(lab, kubectl):
+    lab.create("long", shell("seq 100000"))
+    lab.in_phase("long", "Succeeded")
+    assert kubectl.out("logs", "long").split() == [str(number) for number in range(1, 100_001)]
+
+
 def test_since(lab, kubectl, lines):
     assert kubectl.out("logs", lines, "--since=1h").startswith("line 1\n")
     lab.clock.advance(hours=2)
@@ -111,11 +117,11 @@ def test_several_containers(lab, kubectl):
     assert done.stderr == b'Defaulted container "app" out of: app, other, first (init)\n'
     assert done.stdout == b"from app\n"
     assert kubectl.out("logs", "several", "-c", "first") == "from first\n"
-    assert kubectl.out("logs", "several", "--all-containers", "--prefix").splitlines() == [
+    assert set(kubectl.out("logs", "several", "--all-containers", "--prefix").splitlines()) == {
         "[pod/several/first] from first",
         "[pod/several/app] from app",
         "[pod/several/other] from other",
-    ]
+    }
     assert kubectl.out("logs", "-l", "app=several", "-c", "other") == "from other\n"
     assert kubectl.error("logs", "several", "-c", "nope") == "error: container nope is not valid for pod several\n"
 

@@ -173,7 +173,7 @@ def test_a_log_keeps_whole_lines_parts_and_what_had_no_end(tmp_path):
         reader.feed_eof()
         await log.copy("stdout", reader.read)
         log.close()
-        return [line async for line in log.lines(follow=True)]
+        return [line async for lines in log.lines(follow=True) for line in lines]
 
     lines = asyncio.run(written())
     assert lines[0] == b"2023-11-14T22:13:20.250000000Z stdout F one\n"
