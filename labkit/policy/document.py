@@ -9,7 +9,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from labkit.policy import validation
-from labkit.policy.conditions import Condition, compile_condition
+from labkit.policy.conditions import Condition, compile_condition, known_operator
 from labkit.policy.principals import Principals, compile_principals
 from labkit.policy.validation import Kind, MalformedPolicy
 from labkit.policy.variables import Template, Unreadable, Values, has_variables, read
@@ -193,8 +193,12 @@ def _complete(arn: str) -> str:
 
 
 def _conditions(element: dict, variables: bool) -> tuple[Condition, ...]:
-    return tuple(
-        compile_condition(name, key, tuple(validation.texts(wanted)), variables=variables)
-        for name, block in element.items()
-        for key, wanted in block.items()
-    )
+    conditions = []
+    for name, block in element.items():
+        # An operator that there is not counts, even without a key.
+        keys = block if block or known_operator(name) else {"": []}
+        conditions += [
+            compile_condition(name, key, tuple(validation.texts(wanted)), variables=variables)
+            for key, wanted in keys.items()
+        ]
+    return tuple(conditions)

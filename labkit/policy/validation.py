@@ -261,7 +261,7 @@ def _check_words(statement: dict, kind: Kind) -> None:
             if resource != "*" and not re.match(r"arn:|\*", resource):
                 raise _malformed(kind, f'Resource {resource} must be in ARN format or "*".')
     for name, block in statement.get("Condition", {}).items():
-        if block and not known_operator(name):
+        if not known_operator(name):
             raise _malformed(kind, f"Invalid Condition type : {name}" if kind == "resource" else _unknown(name, kind))
         for key in block:
             _check_condition_key(key, kind)

@@ -181,6 +181,13 @@ def test_a_resource_policy_alone_in_one_account(principal, who, limited, unlimit
     silent = read(SILENT, kind="boundary")
     assert evaluate(get(who), identity=[], resource=[bucket(principal)]).allowed is unlimited
     assert evaluate(get(who), identity=[], boundary=silent, resource=[bucket(principal)]).allowed is limited
+    session = [read(SILENT, kind="session")]
+    assert evaluate(get(who), identity=[], session=session, resource=[bucket(principal)]).allowed is limited
+    # A Deny counts whoever is named.
+    for kind in ("boundary", "session"):
+        refusing = read(REFUSE, kind=kind)
+        limits = {"boundary": refusing} if kind == "boundary" else {"session": [refusing]}
+        assert not evaluate(get(who), identity=[], resource=[bucket(principal)], **limits).allowed
 
 
 @pytest.mark.parametrize("key", ["aws:PrincipalArn", "aws:principalarn"])

@@ -207,8 +207,9 @@ def test_half_of_a_surrogate_pair_is_no_text(text):
 
 
 @pytest.mark.parametrize("name", ["StringMatches", "ForSomeValues:StringEquals", "NullIfExists", "", "Bool "])
-def test_an_unknown_operator_is_refused_when_written_and_never_allows_when_stored(name):
-    document = {"Version": "2012-10-17", "Statement": [ALLOW | {"Condition": {name: {"aws:SourceIp": "10.0.0.1"}}}]}
+@pytest.mark.parametrize("block", [{"aws:SourceIp": "10.0.0.1"}, {"aws:SourceIp": []}, {}])
+def test_an_unknown_operator_is_refused_when_written_and_never_allows_when_stored(name, block):
+    document = {"Version": "2012-10-17", "Statement": [ALLOW | {"Condition": {name: block}}]}
     with pytest.raises(MalformedPolicy) as refused:
         Policy.parse(document, kind="identity", name="unknown")
     assert refused.value.code == "MalformedPolicyDocument"

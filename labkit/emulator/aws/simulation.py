@@ -41,10 +41,13 @@ REQUIRED = {
     KEYS_OF_PRINCIPAL: ("PolicySourceArn",),
     KEYS_OF_CUSTOM: ("PolicyInputList",),
 }
+NOT_SIMULATED = ("OrderedOrganizationPolicyInputList", "PolicyExclusionList")
 USUAL_PAGE, LONGEST_PAGE, MOST_DECISIONS = 100, 1000, 10_000
 ENTITY = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):(user|group|role)/(?:[\x21-\x7e]*/)?([\w+=,.@-]+)", re.ASCII)
 ACTION = re.compile(r"[A-Za-z0-9-]+:[A-Za-z0-9]+", re.ASCII)
 VARIABLE = re.compile(r"\$\{\s*([^,}'\s]+:[^,}']*?)\s*[,}]")
+# https://www.w3.org/TR/xml/#charsets
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 STRICTEST: tuple[Outcome, ...] = ("explicitDeny", "implicitDeny", "allowed")
 TYPES = {"identity": "IAM Policy", "boundary": "Permissions Boundary Policy", "resource": "Resource Policy"}
 # How IAM names the resource of a result that is for several of them.
@@ -66,6 +69,8 @@ def answer(call: Call, backend: Backend) -> Response:
     except CannotDerive as unknown:
         raise Refusal(400, "ValidationError", f"The lab cannot read {unknown}") from unknown
     _require(parameters, REQUIRED[call.operation])
+    if missing := [name for name in NOT_SIMULATED if name in parameters]:
+        raise _invalid(f"The lab's policy simulator has no {' and no '.join(missing)}")
     simulated = _simulated(call.operation, parameters, backend)
     if call.operation in (KEYS_OF_PRINCIPAL, KEYS_OF_CUSTOM):
         return _rendered(call, {"ContextKeyNames": _names(key for p in simulated.sources for key in _keys(p))})
@@ -396,7 +401,7 @@ def _xml(value: Any) -> str:
         )
     if isinstance(value, list):
         return "".join(f"<member>{_xml(part)}</member>" for part in value)
-    return str(value).lower() if isinstance(value, bool) else escape(str(value))
+    return str(value).lower() if isinstance(value, bool) else escape(NOT_XML.sub("?", str(value)))
 
 
 def _map(content: dict[str, str]) -> str:

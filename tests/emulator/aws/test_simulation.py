@@ -290,6 +290,8 @@ def test_a_resource_policy(aws, identity, principal, owner, decision, details):
          "Invalid context entry: my:Key has 2 values, and its type is numeric"),
         ({"ContextEntries": [entry("my:Key", "1", kind="number")]}, 400, "InvalidInput",
          "Invalid context entry: my:Key of the type number"),
+        ({"PolicyExclusionList": [{"PolicyType": "inline"}]}, 400, "InvalidInput",
+         "The lab's policy simulator has no PolicyExclusionList"),
         ({"Marker": "x"}, 400, "InvalidInput", "Invalid Marker."),
         ({"Marker": "99"}, 400, "InvalidInput", "Invalid Marker."),
         (
@@ -348,6 +350,13 @@ def test_the_keys_that_policies_ask_for(aws, irsa):
     document = policy(allow(Condition={"StringEquals": {"aws:RequestTag/x": "${aws:username}"}}))
     keys = iam.get_context_keys_for_custom_policy(PolicyInputList=[document])["ContextKeyNames"]
     assert sorted(keys) == ["aws:RequestTag/x", "aws:username"]
+
+
+def test_an_answer_is_xml_whatever_is_asked_for(aws):
+    document = policy(allow(Condition={"StringEquals": {"my:\x01<Key>": "x"}}))
+    (result,) = custom(aws, document, ResourceArns=["arn:aws:s3:::a\x02&<b>"])
+    assert result["EvalResourceName"] == "arn:aws:s3:::a?&<b>"
+    assert result["MissingContextValues"] == ["my:?<Key>"]
 
 
 def test_a_session_simulates_where_its_policies_say_so(aws, irsa):
