@@ -17,12 +17,12 @@ from labkit.emulator import kubeconfig
 from labkit.emulator.aws import eks_tokens
 from labkit.emulator.aws.clusters import ClusterFacts
 from labkit.emulator.certificates import Certificate
-from labkit.emulator.kubernetes import images
-from labkit.emulator.kubernetes.api import ApiServer
-from labkit.emulator.kubernetes.authentication import AUTHENTICATED, User
-from labkit.emulator.kubernetes.authorization import Grant
-from labkit.emulator.kubernetes.node import Node
-from labkit.emulator.kubernetes.tokens import DAY
+from labkit.emulator.kubernetes.access.authentication import AUTHENTICATED, User
+from labkit.emulator.kubernetes.access.authorization import Grant
+from labkit.emulator.kubernetes.access.tokens import DAY
+from labkit.emulator.kubernetes.api.server import ApiServer
+from labkit.emulator.kubernetes.node import images
+from labkit.emulator.kubernetes.node.node import Node
 from labkit.emulator.process import context
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
 
@@ -271,6 +271,10 @@ class Cluster:
         policies = [f"arn:aws:iam::aws:policy/{policy}" for policy in NODE_POLICIES]
         role_arn = await gate.ensure_role(f"{self.name}-node-role", NODE_TRUST, policies)
         server.metadata.register(self.context, role_arn, instance_id, self.region, zone)
+        metadata = await server.listen(
+            server.ports.bind(f"{self.context}/metadata"), server.metadata.of_node(self.context)
+        )
+        self.endings.append(lambda: server.close(metadata))
         self.node = Node(
             name=self.node_name,
             api_url=self.api_url,
@@ -284,7 +288,7 @@ class Cluster:
                 "AWS_ENDPOINT_URL": server.state.endpoint_url,
                 # The AWS CLI 2 asks the metadata service for the region, and CLI 1 does not.
                 "AWS_DEFAULT_REGION": self.region,
-                "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{server.state.metadata_url}/{self.context}/",
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{metadata.port}/",
                 "NO_PROXY": "127.0.0.1,localhost",
                 "no_proxy": "127.0.0.1,localhost",
             },

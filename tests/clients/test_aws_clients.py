@@ -19,7 +19,7 @@ from kubernetes.client import CoreV1Api
 from kubernetes.watch import Watch
 
 import labkit
-from labkit.emulator.kubernetes.processes import TOOLS_PATH
+from labkit.emulator.kubernetes.node.processes import TOOLS_PATH
 from tests.conftest import lacking
 
 JAVASCRIPT = Path(__file__).with_name("javascript")
@@ -208,7 +208,8 @@ def run(lab: labkit.Lab, client: Client) -> Callable[..., Ended]:
             "volumes": [{"name": "forged", "configMap": {"name": "forged", "optional": True}}],
         }
         made = core.create_namespaced_pod(NAMESPACE, {"metadata": {"generateName": f"{account}-"}, "spec": spec})
-        assert {variable.name for variable in made.spec.containers[0].env} == BY_THE_WEBHOOK
+        given = {variable.name for variable in made.spec.containers[0].env or ()}
+        assert given == (set() if account == "default" else BY_THE_WEBHOOK)
         selected = {"field_selector": f"metadata.name={made.metadata.name}", "timeout_seconds": ENDS_WITHIN}
         seen = (event["object"] for event in Watch().stream(core.list_namespaced_pod, NAMESPACE, **selected))
         pod = next(pod for pod in seen if pod.status.phase in ("Succeeded", "Failed"))
@@ -278,6 +279,13 @@ def test_a_forged_token_gets_nothing(client: Client, run: Callable[..., Ended], 
 
 def test_where_the_role_trusts_another_account_the_nodes_role_is_no_way_out(client: Client, run: Callable[..., Ended]):
     is_refused_by_sts(run(client.read, "mistrusted"), "AccessDenied", client.mistrusted + TRUST)
+
+
+def test_without_a_role_of_its_own_it_finds_the_nodes(client: Client, run: Callable[..., Ended]):
+    # What the SDK for JavaScript needs besides, on EKS, too: it asks the node for no region.
+    ended = run(f"export AWS_REGION=us-east-1; {client.denied}", "default")
+    assert re.search(r"User: arn:aws:sts::\d{12}:assumed-role/blue-node-role/i-0\w+ is not authorized", ended.output)
+    assert WEB_IDENTITY not in ended.names
 
 
 def is_refused_by_sts(ended: Ended, code: str, words: str) -> None:

@@ -60,6 +60,14 @@ class Metadata:
         """Serves nothing under ``/node_id`` any more."""
         self._nodes.pop(node_id, None)
 
+    def of_node(self, node_id: str) -> Callable:
+        """The same for one node alone, at the root: the SDKs for Go 1 and JavaScript drop the path of an endpoint."""
+
+        async def answer(scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:
+            await self(scope | {"path": f"/{node_id}{scope.get('path', '')}"}, receive, send)
+
+        return answer
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:
         if scope["type"] != "http":
             return
