@@ -27,7 +27,9 @@ WEB_IDENTITY = "AssumeRoleWithWebIdentity"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
 SESSION_NAME = r"[\w+=,.@-]*"
 LONGEST_CHAINED = 3600
-TAG_SESSION = "sts:TagSession"
+TAG_SESSION, SET_SOURCE_IDENTITY = "sts:TagSession", "sts:SetSourceIdentity"
+SOURCE_IDENTITY_CLAIM = "https://aws.amazon.com/source_identity"
+NO_SOURCE_IDENTITY = "the lab cannot evaluate source identities"
 SHORTEST, USUAL, LONGEST = 900, 3600, 43200
 LONGEST_POLICY = 2048
 LENGTHS = {
@@ -133,6 +135,8 @@ class Sts:
             tagging = evaluate_trust(trust, provider_arn=identity.provider_arn, action=TAG_SESSION, context=context)
             if not tagging.allowed:
                 raise _not_authorized(f"the token has session tags; {tagging.reason}", TAG_SESSION)
+        if SOURCE_IDENTITY_CLAIM in identity.claims:
+            raise _not_authorized(NO_SOURCE_IDENTITY, SET_SOURCE_IDENTITY)
         call.notes["reason"] = decision.reason
         return role
 
@@ -148,6 +152,8 @@ class Sts:
         reason = self._admitted(call, caller, role, "sts:AssumeRole", tags)
         if tags:
             self._admitted(call, caller, role, TAG_SESSION, tags)
+        if "SourceIdentity" in form:
+            raise _denied(call, caller, role_arn, SET_SOURCE_IDENTITY, NO_SOURCE_IDENTITY)
         chained = isinstance(caller, Session)
         if chained and "DurationSeconds" in form and int(form["DurationSeconds"]) > LONGEST_CHAINED:
             raise Refusal(

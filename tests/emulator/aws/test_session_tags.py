@@ -275,3 +275,14 @@ def test_tags_in_a_token_that_are_refused(aws, irsa, claims, reason):
 def test_a_token_without_tags_needs_no_such_permission(aws, irsa):
     assert "PackedPolicySize" not in irsa.assume()
     assert "PackedPolicySize" not in irsa.assume(WebIdentityToken=aws.issuer.token(**{CLAIM: {}}))
+
+
+def test_a_source_identity_is_refused_and_not_passed_over(aws, tagger, irsa):
+    request = {"RoleArn": TAGGER, "RoleSessionName": "tagged", "SourceIdentity": "ann"}
+    told = f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: sts:SetSourceIdentity "
+    told += f"on resource: {TAGGER}"
+    refused(lambda: aws.client("sts").assume_role(**request), 403, "AccessDenied", told)
+    assert aws.last()["lab"]["reason"] == "the lab cannot evaluate source identities"
+    token = aws.issuer.token(**{"https://aws.amazon.com/source_identity": "ann"})
+    told = "Not authorized to perform sts:SetSourceIdentity"
+    refused(lambda: irsa.assume(WebIdentityToken=token), 403, "AccessDenied", told)
