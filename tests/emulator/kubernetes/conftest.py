@@ -23,7 +23,7 @@ from kubernetes.config import new_client_from_config
 from labkit.emulator.certificates import Authority
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.kubernetes.api import ApiServer
+from labkit.emulator.kubernetes.api.server import ApiServer
 from labkit.emulator.listener import Listener, bind
 
 ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from labkit.emulator.certificates import Authority
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.kubernetes.api import ApiServer
-from labkit.emulator.kubernetes.images import of_this_environment
-from labkit.emulator.kubernetes.node import Node
+from labkit.emulator.kubernetes.api.server import ApiServer
+from labkit.emulator.kubernetes.node.images import of_this_environment
+from labkit.emulator.kubernetes.node.node import Node
 from labkit.emulator.listener import Listener, bind
 
 ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"

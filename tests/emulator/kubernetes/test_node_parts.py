@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit.emulator.kubernetes.container_environment import ConfigError, expanded, field_value, resource_value
-from labkit.emulator.kubernetes.container_logs import ContainerLog, shown
-from labkit.emulator.kubernetes.images import ImageError, entrypoint, repository
-from labkit.emulator.kubernetes.mounts import Mount, MountRefused, Mounts
-from labkit.emulator.kubernetes.processes import HERE, TOOLS, permitted
+from labkit.emulator.kubernetes.node.container_environment import ConfigError, expanded, field_value, resource_value
+from labkit.emulator.kubernetes.node.container_logs import ContainerLog, shown
+from labkit.emulator.kubernetes.node.images import ImageError, entrypoint, repository
+from labkit.emulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
+from labkit.emulator.kubernetes.node.processes import HERE, TOOLS, permitted
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.emulator.kubernetes.container_environment import ConfigError
-from labkit.emulator.kubernetes.volumes import ProjectedToken, Volumes
+from labkit.emulator.kubernetes.node.container_environment import ConfigError
+from labkit.emulator.kubernetes.node.volumes import ProjectedToken, Volumes
 
 HOUR = 3600.0
 APP = {"containerName": "app"}

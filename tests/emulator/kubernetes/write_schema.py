@@ -1,4 +1,4 @@
-"""Writes labkit/emulator/kubernetes/schema.json from the Go types of the Kubernetes API.
+"""Writes labkit/emulator/kubernetes/api/schema.json from the Go types of the Kubernetes API.
 
     python tests/emulator/kubernetes/write_schema.py FOLDER
 
@@ -156,7 +156,7 @@ def main(folder: Path) -> None:
                 todo.append(element)
         there = {field[0] for field in fields}
         fields += [field for field in YOUNGER.get(name, ()) if field[0] not in there]
-    target = Path(__file__).parents[3] / "labkit/emulator/kubernetes/schema.json"
+    target = Path(__file__).parents[3] / "labkit/emulator/kubernetes/api/schema.json"
     lines = [
         f"{json.dumps(name)}: {json.dumps(fields, separators=(',', ':'))}" for name, fields in sorted(schema.items())
     ]

@@ -1,0 +1,42 @@
+"""ClusterRoles whose rules are those of others, which are chosen by their labels.
+
+https://kubernetes.io/docs/reference/access-authn-authz/rbac/#aggregated-clusterroles
+"""
+
+from collections.abc import Callable
+
+from labkit.emulator.kubernetes.api.kinds import BY_NAME
+from labkit.emulator.kubernetes.api.selectors import object_selector
+from labkit.emulator.kubernetes.api.storage import Change, Storage, Stored
+
+CLUSTER_ROLE = BY_NAME["ClusterRole"]
+
+
+class Aggregation:
+    """Works on every change of a ClusterRole. ``later(f)`` has to call ``f`` soon, and never at once."""
+
+    def __init__(self, storage: Storage, later: Callable[[Callable[[], None]], None]):
+        self.storage, self.later = storage, later
+        storage.observers.append(self._observe)
+
+    def _observe(self, change: Change) -> None:
+        if change.kind is CLUSTER_ROLE:
+            self.later(self._gather)
+
+    def _gather(self) -> None:
+        for role in list(self.storage.list(CLUSTER_ROLE)):
+            if role.object.get("aggregationRule"):
+                rules = self._rules(role)
+                if rules != (role.object.get("rules") or []):
+                    self.storage.replace(CLUSTER_ROLE, role, {**role.object, "rules": rules}, role.managers)
+
+    def _rules(self, aggregate: Stored) -> list[dict]:
+        matching = [
+            object_selector(each) for each in aggregate.object["aggregationRule"].get("clusterRoleSelectors", ())
+        ]
+        rules: list[dict] = []
+        for role in self.storage.list(CLUSTER_ROLE):
+            labels = role.metadata.get("labels") or {}
+            if role.name != aggregate.name and any(matches(labels) for matches in matching):
+                rules += [rule for rule in role.object.get("rules") or () if rule not in rules]
+        return rules

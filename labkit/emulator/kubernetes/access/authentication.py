@@ -1,0 +1,90 @@
+"""Who is calling: a client certificate, a service account's token, or nobody.
+
+https://kubernetes.io/docs/reference/access-authn-authz/authentication/
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from labkit.emulator.kubernetes.access.tokens import InvalidToken, Tokens, Verified
+from labkit.emulator.kubernetes.api.status import unauthorized
+
+AUTHENTICATED = "system:authenticated"
+CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
+
+
+@dataclass(frozen=True)
+class User:
+    """A caller, as RBAC and reviews see it."""
+
+    name: str
+    groups: tuple[str, ...]
+    uid: str = ""
+    extra: dict[str, list[str]] = field(default_factory=dict)
+
+    def info(self) -> dict:
+        """The caller as a ``UserInfo``."""
+        info: dict = {"username": self.name}
+        if self.uid:
+            info["uid"] = self.uid
+        info["groups"] = list(self.groups)
+        return info | ({"extra": self.extra} if self.extra else {})
+
+
+ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
+
+# Asked about a bearer token that no service account has; answers with the caller, or None if it does not know it.
+TokenAuthenticator = Callable[[str], Awaitable[User | None]]
+
+
+class Authentication:
+    """``others`` are further authenticators of bearer tokens, e.g. of an AWS identity."""
+
+    def __init__(self, tokens: Tokens):
+        self.tokens = tokens
+        self.others: list[TokenAuthenticator] = []
+
+    async def user(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> User:
+        """Raises Unauthorized for credentials that are no good; without any the caller is anonymous."""
+        peer = scope.get("state", {}).get("peer")
+        if peer is not None:
+            extra = {CREDENTIAL_ID: [f"X509SHA256={peer.sha256}"]}
+            return User(peer.common_name, (*peer.organizations, AUTHENTICATED), extra=extra)
+        kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if kind.lower() != "bearer" or not token.strip():
+            if headers.get(b"authorization"):
+                raise unauthorized()
+            return ANONYMOUS
+        try:
+            user, _ = await self.bearer(token.strip())
+        except InvalidToken:
+            raise unauthorized() from None
+        return user
+
+    async def bearer(self, token: str, audiences: list[str] | None = None) -> tuple[User, list[str]]:
+        """Whom a token speaks for, and to which of the wanted audiences. Raises ``InvalidToken``."""
+        try:
+            verified = self.tokens.verify(token, audiences)
+        except InvalidToken:
+            # What others authenticate is for the API server alone.
+            if self.tokens.issuer in (audiences or [self.tokens.issuer]):
+                for authenticate in self.others:
+                    if user := await authenticate(token):
+                        return user, [self.tokens.issuer]
+            raise
+        return service_account(verified), verified.audiences
+
+
+def service_account(verified: Verified) -> User:
+    """The service account that a verified token speaks for."""
+    claims = verified.claims
+    inner = claims["kubernetes.io"]
+    extra = {CREDENTIAL_ID: [f"JTI={claims['jti']}"]} if "jti" in claims else {}
+    for key in ("node", "pod"):
+        if key in inner:
+            extra[f"authentication.kubernetes.io/{key}-name"] = [inner[key]["name"]]
+            if uid := inner[key].get("uid"):
+                extra[f"authentication.kubernetes.io/{key}-uid"] = [uid]
+    groups = ("system:serviceaccounts", f"system:serviceaccounts:{inner['namespace']}", AUTHENTICATED)
+    return User(claims["sub"], groups, inner["serviceaccount"]["uid"], extra)

@@ -1,0 +1,161 @@
+"""What a caller may do: nodes by the Node authorizer, everybody by RBAC.
+
+https://kubernetes.io/docs/reference/access-authn-authz/authorization/
+https://kubernetes.io/docs/reference/access-authn-authz/rbac/
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from labkit.emulator.kubernetes.access import node_authorization
+from labkit.emulator.kubernetes.access.authentication import User
+from labkit.emulator.kubernetes.access.rules import Attributes, allows
+from labkit.emulator.kubernetes.api.kinds import BY_NAME, Kind
+from labkit.emulator.kubernetes.api.status import ApiError
+from labkit.emulator.kubernetes.api.storage import Storage, Stored
+
+ROLE, CLUSTER_ROLE = BY_NAME["Role"], BY_NAME["ClusterRole"]
+ROLE_BINDING, CLUSTER_ROLE_BINDING = BY_NAME["RoleBinding"], BY_NAME["ClusterRoleBinding"]
+MASTERS = "system:masters"
+EVERYTHING = [
+    {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
+    {"verbs": ["*"], "nonResourceURLs": ["*"]},
+]
+
+
+@dataclass(frozen=True)
+class Authorized:
+    """``allowed``, and why or why not in the server's words ("" where it says nothing)."""
+
+    allowed: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A ClusterRole that a user has by other means than a binding; in some ``namespaces`` (``*`` allowed) or in all."""
+
+    role: str
+    namespaces: list[str] | None
+    reason: str
+
+
+class Authorization:
+    """``others`` tell of what a user is allowed beside RBAC, e.g. by EKS's access policies."""
+
+    def __init__(self, storage: Storage):
+        self.storage = storage
+        self.others: list[Callable[[User], Iterable[Grant]]] = []
+
+    def authorize(self, user: User, wanted: Attributes) -> Authorized:
+        """Whether one of the authorizers allows it."""
+        if MASTERS in user.groups:
+            return Authorized(True)
+        reasons = []
+        if node := node_authorization.node_of(user):
+            refusal = node_authorization.refusal(self.storage, node, wanted)
+            if refusal is None:
+                return Authorized(True)
+            reasons.append(refusal)
+        broken: list[str] = []
+        for rules, reason in itertools.chain(
+            self._bound(user, wanted.namespace, broken), self._granted(user, wanted.namespace)
+        ):
+            if any(allows(rule, wanted) for rule in rules):
+                return Authorized(True, reason)
+        if broken:
+            told = ", ".join(dict.fromkeys(broken))
+            reasons.append(f"RBAC: [{told}]" if len(set(broken)) > 1 else f"RBAC: {told}")
+        return Authorized(False, "\n".join(filter(None, reasons)))
+
+    def require(self, user: User, wanted: Attributes) -> None:
+        """Raises Forbidden, in the server's words."""
+        found = self.authorize(user, wanted)
+        if not found.allowed:
+            raise denied(user, wanted, found.reason)
+
+    def rules(self, user: User, namespace: str) -> list[dict]:
+        """Every rule of RBAC that applies to the user in the namespace ("" for what applies everywhere)."""
+        if MASTERS in user.groups:
+            return EVERYTHING
+        return [rule for rules, _ in self._bound(user, namespace, []) for rule in rules]
+
+    def rules_of(self, reference: dict, namespace: str) -> list[dict]:
+        """The rules of the role that a binding in the namespace refers to. Raises NotFound."""
+        kind = CLUSTER_ROLE if reference["kind"] == "ClusterRole" else ROLE
+        role = self.storage.get(kind, "" if kind is CLUSTER_ROLE else namespace, reference["name"])
+        return role.object.get("rules") or []
+
+    def unlisted(self, user: User) -> str:
+        """Why :meth:`rules` do not say all that the user may do; "" where they do."""
+        if node_authorization.node_of(user):
+            return "node authorizer does not support user rule resolution"
+        if any(True for tell in self.others for _ in tell(user)):
+            return "webhook authorizer does not support user rule resolution"
+        return ""
+
+    def _bound(self, user: User, namespace: str, broken: list[str]) -> Iterator[tuple[list[dict], str]]:
+        """The rules of each binding and why they apply; ``broken`` gets to know of roles that are missing."""
+        for binding in self.storage.list(CLUSTER_ROLE_BINDING):
+            yield from self._rules(binding, user, CLUSTER_ROLE_BINDING, "", broken)
+        if namespace:
+            for binding in self.storage.list(ROLE_BINDING, namespace):
+                yield from self._rules(binding, user, ROLE_BINDING, namespace, broken)
+
+    def _granted(self, user: User, namespace: str) -> Iterator[tuple[list[dict], str]]:
+        for grant in itertools.chain.from_iterable(tell(user) for tell in self.others):
+            role = self.storage.find(CLUSTER_ROLE, "", grant.role)
+            if role and (grant.namespaces is None or any(fnmatchcase(namespace, each) for each in grant.namespaces)):
+                yield role.object.get("rules") or [], grant.reason
+
+    def _rules(
+        self, binding: Stored, user: User, kind: Kind, namespace: str, broken: list[str]
+    ) -> Iterator[tuple[list[dict], str]]:
+        subject = next((each for each in binding.object.get("subjects") or () if _is(each, user, namespace)), None)
+        if subject is None:
+            return
+        reference = binding.object["roleRef"]
+        role_kind = CLUSTER_ROLE if reference["kind"] == "ClusterRole" else ROLE
+        role = self.storage.find(role_kind, "" if role_kind is CLUSTER_ROLE else namespace, reference["name"])
+        if role is None:
+            broken.append(f'{role_kind.kind.lower()}.{role_kind.group} "{reference["name"]}" not found')
+            return
+        name = f"{binding.name}/{namespace}" if namespace else binding.name
+        who = subject["name"]
+        if subject["kind"] == "ServiceAccount":
+            who += f"/{subject.get('namespace') or namespace}"
+        of = f'{role_kind.kind} "{role.name}" to {subject["kind"]} "{who}"'
+        yield role.object.get("rules") or [], f'RBAC: allowed by {kind.kind} "{name}" of {of}'
+
+
+def denied(user: User, wanted: Attributes, reason: str = "") -> ApiError:
+    """Forbidden, e.g. ``pods is forbidden: User "x" cannot list resource "pods" in API group "" …``."""
+    why = f": {reason}" if reason else ""
+    if not wanted.resource:
+        message = f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"{why}'
+        return ApiError(403, "Forbidden", message, {})
+    details = {"name": wanted.name} if wanted.name else {}
+    if wanted.group:
+        details["group"] = wanted.group
+    qualified = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
+    subject = f'{qualified} "{wanted.name}"' if wanted.name else qualified
+    where = f'in the namespace "{wanted.namespace}"' if wanted.namespace else "at the cluster scope"
+    message = (
+        f'{subject} is forbidden: User "{user.name}" cannot {wanted.verb} resource "{wanted.full_resource}"'
+        f' in API group "{wanted.group}" {where}{why}'
+    )
+    return ApiError(403, "Forbidden", message, details | {"kind": wanted.resource})
+
+
+def _is(subject: dict, user: User, namespace: str) -> bool:
+    match subject.get("kind"):
+        case "User":
+            return subject["name"] == user.name
+        case "Group":
+            return subject["name"] in user.groups
+        case "ServiceAccount":
+            there = subject.get("namespace") or namespace
+            return bool(there) and user.name == f"system:serviceaccount:{there}:{subject['name']}"
+    return False

@@ -1,0 +1,47 @@
+"""Nobody gives more than they have: what is checked when a role or a binding is written.
+
+https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
+"""
+
+from typing import TYPE_CHECKING
+
+from labkit.emulator.kubernetes.access.authorization import EVERYTHING, MASTERS, Authorization
+from labkit.emulator.kubernetes.access.rules import Attributes, compact, missing
+from labkit.emulator.kubernetes.api.kinds import RBAC
+from labkit.emulator.kubernetes.api.status import forbidden
+from labkit.emulator.kubernetes.api.storage import quoted_list
+
+if TYPE_CHECKING:
+    from labkit.emulator.kubernetes.api.admission import Review
+
+
+def check(authorization: Authorization, review: "Review") -> None:
+    """Raises Forbidden for a role, or a binding of one, that gives what the user has not; NotFound for no role."""
+    user, kind, name, obj, old = review.user, review.kind, review.name, review.obj, review.old
+    if kind.group != RBAC or obj is None or MASTERS in user.groups:
+        return
+
+    def may(verb: str, resource: str, role: str) -> bool:
+        wanted = Attributes(verb, group=RBAC, resource=resource, namespace=review.namespace, name=role)
+        return authorization.authorize(user, wanted).allowed
+
+    def lacks(rules: list[dict]) -> list[dict]:
+        return missing(rules, authorization.rules(user, review.namespace))
+
+    if kind.plural in ("roles", "clusterroles"):
+        if old and all(obj.get(part) == old.get(part) for part in ("rules", "aggregationRule")):
+            return
+        if may("escalate", kind.plural, name):
+            return
+        if obj.get("aggregationRule") and lacks(EVERYTHING):
+            raise forbidden(kind, name, "must have cluster-admin privileges to use an aggregationRule")
+        lacking = lacks(obj.get("rules") or [])
+    else:
+        reference = obj["roleRef"]
+        if may("bind", "clusterroles" if reference["kind"] == "ClusterRole" else "roles", reference["name"]):
+            return
+        lacking = lacks(authorization.rules_of(reference, review.namespace))
+    if lacking:
+        who = f'user "{user.name}" (groups={quoted_list(list(user.groups))})'
+        lines = "\n".join(sorted({compact(rule) for rule in lacking}))
+        raise forbidden(kind, name, f"{who} is attempting to grant RBAC permissions not currently held:\n{lines}")

@@ -1,0 +1,65 @@
+"""A caller who acts as somebody else, by `Impersonate-*` headers (`kubectl --as`).
+
+https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
+"""
+
+from urllib.parse import unquote
+
+from labkit.emulator.kubernetes.access.authentication import ANONYMOUS, AUTHENTICATED, User
+from labkit.emulator.kubernetes.access.authorization import Authorization
+from labkit.emulator.kubernetes.access.rules import Attributes
+from labkit.emulator.kubernetes.api.kinds import AUTHENTICATION
+from labkit.emulator.kubernetes.api.status import bad_request
+
+UNAUTHENTICATED = ANONYMOUS.groups[0]
+EXTRA = "impersonate-extra-"
+
+
+def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: Authorization) -> User:
+    """The caller, or whom the headers name. Raises Forbidden unless the caller may be each thing that they name."""
+    given = [(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in headers]
+    given = [(key, value) for key, value in given if key.startswith("impersonate-")]
+    if not given:
+        return user
+    name = next((value for key, value in given if key == "impersonate-user"), "")
+    uid = next((value for key, value in given if key == "impersonate-uid"), "")
+    groups = [value for key, value in given if key == "impersonate-group"]
+    extra: dict[str, list[str]] = {}
+    for key, value in given:
+        if key.startswith(EXTRA):
+            extra.setdefault(unquote(key.removeprefix(EXTRA)).lower(), []).append(value)
+    if not name:
+        what = ", ".join(f"{key}: {value}" for key, value in given)
+        raise bad_request(f"requested [{what}] without impersonating a user")
+
+    def may(resource: str, name: str, namespace: str = "", group: str = "", subresource: str = "") -> None:
+        wanted = Attributes(
+            "impersonate", group=group, resource=resource, subresource=subresource, namespace=namespace, name=name
+        )
+        authorization.require(user, wanted)
+
+    account = _service_account(name)
+    if account:
+        may("serviceaccounts", account[1], account[0])
+    else:
+        may("users", name)
+    for group in groups:
+        may("groups", group)
+    for key, values in extra.items():
+        for value in values:
+            may("userextras", value, group=AUTHENTICATION, subresource=key)
+    if uid:
+        may("uids", uid, group=AUTHENTICATION)
+    if account and not groups:
+        groups = ["system:serviceaccounts", f"system:serviceaccounts:{account[0]}"]
+    if name == ANONYMOUS.name:
+        groups += [UNAUTHENTICATED] if UNAUTHENTICATED not in groups else []
+    elif not {AUTHENTICATED, UNAUTHENTICATED} & set(groups):
+        groups.append(AUTHENTICATED)
+    return User(name, tuple(groups), uid, extra)
+
+
+def _service_account(name: str) -> tuple[str, str] | None:
+    """Namespace and name of the service account that the user name stands for."""
+    parts = name.split(":")
+    return (parts[2], parts[3]) if parts[:2] == ["system", "serviceaccount"] and len(parts) == 4 else None

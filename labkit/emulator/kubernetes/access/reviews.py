@@ -1,0 +1,83 @@
+"""What is asked and answered at once: whose token is this, who am I, may I.
+
+https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/
+https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/
+"""
+
+from labkit.emulator.kubernetes.access.authentication import Authentication, User
+from labkit.emulator.kubernetes.access.authorization import Authorization
+from labkit.emulator.kubernetes.access.rules import Attributes
+from labkit.emulator.kubernetes.access.tokens import InvalidToken
+from labkit.emulator.kubernetes.api.kinds import AUTHORIZATION, Subresource
+from labkit.emulator.kubernetes.api.requests import Request, Response, respond
+from labkit.emulator.kubernetes.api.status import bad_request, invalid, invalid_value
+
+
+class Reviews:
+    def __init__(self, authentication: Authentication, authorization: Authorization):
+        self.authentication, self.authorization = authentication, authorization
+
+    async def answer(self, sub: Subresource, request: Request) -> Response:
+        api_version = f"{sub.group}/v1"
+        body = request.document(sub.type, sub.kind, api_version)
+        spec = body.get("spec") or {}
+        match sub.kind:
+            case "TokenReview":
+                status = await self._token(spec)
+            case "SelfSubjectReview":
+                status = {"userInfo": request.user.info()}
+            case "SelfSubjectRulesReview":
+                status = self._rules(request.user, spec)
+            case "SelfSubjectAccessReview":
+                status = self._access(request.user, spec, request, sub.kind)
+            case _:
+                groups = tuple(spec.get("groups") or ())
+                subject = User(spec.get("user", ""), groups, spec.get("uid", ""), spec.get("extra") or {})
+                status = self._access(subject, spec, request, sub.kind)
+        answer = {"kind": sub.kind, "apiVersion": api_version, "metadata": body.get("metadata") or {}}
+        if "spec" in body:
+            answer["spec"] = spec
+        return respond(answer | {"status": status}, 201)
+
+    async def _token(self, spec: dict) -> dict:
+        if not spec.get("token"):
+            raise bad_request("token is required for TokenReview in authentication")
+        try:
+            user, audiences = await self.authentication.bearer(spec["token"], spec.get("audiences"))
+        except InvalidToken as error:
+            return {"user": {}, "error": str(error)}
+        return {"authenticated": True, "user": user.info(), "audiences": audiences}
+
+    def _access(self, user: User, spec: dict, request: Request, kind: str) -> dict:
+        resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+        causes = []
+        if resource and path:
+            why = "cannot be specified in combination with resourceAttributes"
+            causes.append(invalid_value("spec.nonResourceAttributes", path, why))
+        elif not resource and not path:
+            why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+            causes.append(invalid_value("spec.resourceAttributes", resource, why))
+        if not user.name and not user.groups:
+            causes.append(invalid_value("spec.user", "", "at least one of user or group must be specified"))
+        if causes:
+            raise invalid(kind, AUTHORIZATION, "", causes)
+        if request.namespace and (resource or {}).get("namespace") != request.namespace:
+            raise bad_request(f"spec.resourceAttributes.namespace must match namespace: {request.namespace}")
+        if path:
+            wanted = Attributes(path.get("verb", ""), path=path.get("path", ""))
+        else:
+            names = ("group", "resource", "subresource", "namespace", "name")
+            wanted = Attributes(resource.get("verb", ""), **{name: resource.get(name, "") for name in names})
+        found = self.authorization.authorize(user, wanted)
+        return {"allowed": found.allowed} | ({"reason": found.reason} if found.reason else {})
+
+    def _rules(self, user: User, spec: dict) -> dict:
+        if not spec.get("namespace"):
+            raise bad_request("no namespace on request")
+        rules = self.authorization.rules(user, spec["namespace"])
+        why = self.authorization.unlisted(user)
+        return {
+            "resourceRules": [rule for rule in rules if "resources" in rule],
+            "nonResourceRules": [rule for rule in rules if "nonResourceURLs" in rule],
+            "incomplete": bool(why),
+        } | ({"evaluationError": why} if why else {})

@@ -1,0 +1,110 @@
+"""What RBAC's rules cover, and how they are written in messages.
+
+https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/role-v1/
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from labkit.emulator.kubernetes.api.storage import quoted_list
+
+# A rule's lists, in the order in which messages write them.
+PARTS = ("apiGroups", "resources", "nonResourceURLs", "resourceNames", "verbs")
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What is asked for: a verb on a resource (``resource`` set) or on a ``path``."""
+
+    verb: str
+    path: str = ""
+    group: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+    fields: str = ""
+    """The field selector of a list or a watch."""
+
+    @property
+    def full_resource(self) -> str:
+        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+
+
+def allows(rule: dict, wanted: Attributes) -> bool:
+    """Whether the rule allows what is asked for."""
+    if not _has(rule, "verbs", wanted.verb):
+        return False
+    if not wanted.resource:
+        return any(_path_matches(path, wanted.path) for path in rule.get("nonResourceURLs") or ())
+    if not _has(rule, "apiGroups", wanted.group):
+        return False
+    names = rule.get("resourceNames") or ()
+    if names and wanted.name not in names:
+        return False
+    return _has_resource(rule, wanted.full_resource, wanted.subresource)
+
+
+def missing(wanted: list[dict], held: list[dict]) -> list[dict]:
+    """What ``held`` rules do not cover of the ``wanted`` ones: the verbs on one resource (of one name) are one rule."""
+    merged: dict[tuple, dict] = {}
+    for part in _parts(wanted):
+        if any(_covers(rule, part) for rule in held):
+            continue
+        key = tuple((name, *part[name]) for name in PARTS if name in part and name != "verbs")
+        if "nonResourceURLs" in part:
+            key = (*key, *part["verbs"])
+        elif key in merged:
+            merged[key] = {**merged[key], "verbs": [*merged[key]["verbs"], *part["verbs"]]}
+            continue
+        merged[key] = part
+    return list(merged.values())
+
+
+def compact(rule: dict) -> str:
+    """The rule in one line, e.g. ``{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}``."""
+    names = {"apiGroups": "APIGroups", "nonResourceURLs": "NonResourceURLs"}
+    parts = [
+        f"{names.get(name, name[0].upper() + name[1:])}:{quoted_list(rule[name])}" for name in PARTS if rule.get(name)
+    ]
+    return f"{{{', '.join(parts)}}}"
+
+
+def _parts(rules: Iterable[dict]) -> Iterator[dict]:
+    """The rules, cut into ones of a single verb on a single thing."""
+    for rule in rules:
+        for verb in rule.get("verbs") or ():
+            for group in rule.get("apiGroups") or ():
+                for resource in rule.get("resources") or ():
+                    part = {"apiGroups": [group], "resources": [resource], "verbs": [verb]}
+                    names = rule.get("resourceNames") or ()
+                    yield from [part | {"resourceNames": [name]} for name in names] if names else [part]
+            for path in rule.get("nonResourceURLs") or ():
+                yield {"nonResourceURLs": [path], "verbs": [verb]}
+
+
+def _covers(rule: dict, part: dict) -> bool:
+    if not _has(rule, "verbs", part["verbs"][0]):
+        return False
+    if "nonResourceURLs" in part:
+        return any(_path_matches(path, part["nonResourceURLs"][0]) for path in rule.get("nonResourceURLs") or ())
+    names = rule.get("resourceNames")
+    if names and (part.get("resourceNames") or [None])[0] not in names:
+        return False
+    resource = part["resources"][0]
+    return _has(rule, "apiGroups", part["apiGroups"][0]) and _has_resource(rule, resource, resource.partition("/")[2])
+
+
+def _has(rule: dict, name: str, value: str) -> bool:
+    values = rule.get(name) or ()
+    return value in values or "*" in values
+
+
+def _has_resource(rule: dict, resource: str, subresource: str) -> bool:
+    return _has(rule, "resources", resource) or (
+        bool(subresource) and f"*/{subresource}" in (rule.get("resources") or ())
+    )
+
+
+def _path_matches(pattern: str, path: str) -> bool:
+    return pattern in ("*", path) or (pattern.endswith("*") and path.startswith(pattern[:-1]))

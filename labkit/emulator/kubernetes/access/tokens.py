@@ -1,0 +1,243 @@
+"""Service account tokens: issued by TokenRequest, verified at every call.
+
+https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#bound-service-account-tokens
+"""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from labkit.emulator.clock import Clock
+from labkit.emulator.identifiers import Identifiers
+from labkit.emulator.kubernetes.api.kinds import NODE, POD, SECRET, SERVICE_ACCOUNT, Kind
+from labkit.emulator.kubernetes.api.status import (
+    ApiError,
+    bad_request,
+    conflict,
+    invalid,
+    invalid_value,
+)
+from labkit.emulator.kubernetes.api.storage import Storage, Stored, quoted_list, timestamp
+
+HOUR, DAY, YEAR = 3600, 24 * 3600, 365 * 24 * 3600
+# What the kubelet asks for in every pod: such tokens live a year, so that old clients that never read them again work.
+EXTENDED = HOUR + 7
+LEEWAY = 60  # what clocks may differ by
+LEGACY_ISSUER = "kubernetes/serviceaccount"
+LEGACY = "kubernetes.io/serviceaccount/"
+BINDABLE: dict[str, Kind] = {"Pod": POD, "Secret": SECRET, "Node": NODE}
+
+
+class InvalidToken(Exception):
+    """A token is none of ours, or no longer good; the text is what a TokenReview says."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A good token: its claims, and those of the wanted audiences that it has."""
+
+    claims: dict
+    audiences: list[str]
+
+
+class Tokens:
+    """Signs and verifies the tokens of one cluster with its service account signing key."""
+
+    def __init__(self, signing_key_pem: bytes, issuer: str, clock: Clock, identifiers: Identifiers, storage: Storage):
+        key = serialization.load_pem_private_key(signing_key_pem, password=None)
+        if not isinstance(key, rsa.RSAPrivateKey):
+            raise TypeError("a service account signing key is an RSA key")
+        self.issuer, self.clock, self.identifiers, self.storage = issuer, clock, identifiers, storage
+        # The longest lifetime that is given, in seconds; None: any that is asked for.
+        self.longest: int | None = None
+        self._key, self._public = key, key.public_key()
+        der = self._public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        self.key_id = _base64(hashlib.sha256(der).digest())
+
+    def jwks(self) -> dict:
+        """The public key as a JSON Web Key Set (RFC 7517)."""
+        numbers = self._public.public_numbers()
+        modulus = _base64(numbers.n.to_bytes((numbers.n.bit_length() + 7) // 8, "big"))
+        exponent = _base64(numbers.e.to_bytes(3, "big"))
+        return {"keys": [{"use": "sig", "kty": "RSA", "kid": self.key_id, "alg": "RS256", "n": modulus, "e": exponent}]}
+
+    def request(self, account: Stored, spec: dict, warnings: list[str]) -> dict:
+        """Answers a TokenRequest's spec: the whole TokenRequest. Raises ``ApiError`` as the API server refuses."""
+        audiences = spec.get("audiences") or [self.issuer]
+        seconds = spec.get("expirationSeconds", HOUR)
+        field = "spec.expirationSeconds"
+        if seconds < 600:
+            raise _invalid(invalid_value(field, seconds, "may not specify a duration less than 10 minutes"))
+        if seconds > 1 << 32:
+            raise _invalid(invalid_value(field, seconds, "may not specify a duration larger than 2^32 seconds"))
+        if self.longest and seconds > self.longest:
+            warnings.append(f"requested expiration of {seconds} seconds shortened to {self.longest} seconds")
+            seconds = self.longest
+        bound, bound_kind, reference = None, None, spec.get("boundObjectRef")
+        if reference:
+            bound, bound_kind = self._bound(account, reference)
+        now = int(self.clock.now())
+        extend = seconds == EXTENDED and bound_kind is POD and audiences == [self.issuer]
+        lifetime = YEAR if extend else seconds
+        kubernetes = self._kubernetes_claim(account, bound_kind, bound) | (
+            {"warnafter": now + seconds} if extend else {}
+        )
+        claims = {
+            "aud": audiences,
+            "exp": now + lifetime,
+            "iat": now,
+            "iss": self.issuer,
+            "jti": self._jti(account),
+            "kubernetes.io": kubernetes,
+            "nbf": now,
+            "sub": f"system:serviceaccount:{account.namespace}:{account.name}",
+        }
+        token = jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self.key_id, "typ": None})
+        return {
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {
+                "name": account.name,
+                "namespace": account.namespace,
+                "uid": account.uid,
+                "creationTimestamp": timestamp(now),
+            },
+            "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": reference or None},
+            "status": {"token": token, "expirationTimestamp": timestamp(now + seconds)},
+        }
+
+    def legacy(self, account: Stored, secret: Stored) -> str:
+        """The token of a Secret of the type ``kubernetes.io/service-account-token``; it never expires.
+
+        https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets
+        """
+        claims = {
+            "iss": LEGACY_ISSUER,
+            f"{LEGACY}namespace": account.namespace,
+            f"{LEGACY}secret.name": secret.name,
+            f"{LEGACY}service-account.name": account.name,
+            f"{LEGACY}service-account.uid": account.uid,
+            "sub": f"system:serviceaccount:{account.namespace}:{account.name}",
+        }
+        return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self.key_id, "typ": None})
+
+    def verify(self, token: str, audiences: list[str] | None = None) -> Verified:
+        """Raises ``InvalidToken``: signature, lab time, audience, and whether what it is bound to still exists."""
+        options = {f"verify_{claim}": False for claim in ("aud", "exp", "nbf", "iat")}
+        try:
+            claims = jwt.decode(
+                token, self._public, algorithms=["RS256"], issuer=[self.issuer, LEGACY_ISSUER], options=options
+            )
+        except jwt.InvalidTokenError as error:
+            raise InvalidToken("invalid bearer token") from error
+        try:
+            return self._verified(claims, token, audiences or [self.issuer])
+        except InvalidToken as invalid:
+            raise InvalidToken(f"[invalid bearer token, {invalid}]") from None
+        except (AttributeError, KeyError, TypeError) as error:
+            # Somebody has the key and makes tokens of another shape.
+            raise InvalidToken("invalid bearer token") from error
+
+    def _verified(self, claims: dict, token: str, wanted: list[str]) -> Verified:
+        if claims["iss"] == LEGACY_ISSUER:
+            claims = self._legacy_claims(claims, token)
+        else:
+            self._check_time(claims)
+        has = claims.get("aud") or [self.issuer]
+        has = [has] if isinstance(has, str) else has
+        common = [audience for audience in has if audience in wanted]
+        if not common:
+            raise InvalidToken(
+                f"token audiences {quoted_list(has)} is invalid for the target audiences {quoted_list(wanted)}"
+            )
+        self._require_objects(claims["kubernetes.io"])
+        return Verified(claims, common)
+
+    def _check_time(self, claims: dict) -> None:
+        now = self.clock.now()
+        if now + LEEWAY < claims["nbf"]:
+            raise InvalidToken("service account token is not valid yet")
+        if now - LEEWAY > claims["exp"]:
+            raise InvalidToken("service account token has expired")
+
+    def _legacy_claims(self, claims: dict, token: str) -> dict:
+        """The claims of a Secret's token as a newer token has them."""
+        namespace, secret = claims[f"{LEGACY}namespace"], claims[f"{LEGACY}secret.name"]
+        found = self.storage.find(SECRET, namespace, secret)
+        if found is None:
+            raise InvalidToken("Token has been invalidated")
+        if (found.object.get("data") or {}).get("token") != base64.b64encode(token.encode()).decode():
+            raise InvalidToken("Token does not match server's copy")
+        account = {"name": claims[f"{LEGACY}service-account.name"], "uid": claims[f"{LEGACY}service-account.uid"]}
+        inner = {"namespace": namespace, "serviceaccount": account}
+        return claims | {"kubernetes.io": inner}
+
+    def _require_objects(self, claim: dict) -> None:
+        namespace, account = claim["namespace"], claim["serviceaccount"]
+        found = self.storage.find(SERVICE_ACCOUNT, namespace, account["name"])
+        if found is None:
+            raise InvalidToken(f'serviceaccounts "{account["name"]}" not found')
+        if found.uid != account["uid"]:
+            raise InvalidToken(f"service account UID ({found.uid}) does not match claim ({account['uid']})")
+        # The node in a pod's token is where the pod was, and no more.
+        kinds = {"pod": POD, "secret": SECRET} | ({} if "pod" in claim else {"node": NODE})
+        for key, kind in kinds.items():
+            if bound := claim.get(key):
+                found = self.storage.find(kind, namespace if kind.namespaced else "", bound["name"])
+                if found is None or self._is_going(found):
+                    raise InvalidToken("service account token has been invalidated")
+                if found.uid != bound["uid"]:
+                    raise InvalidToken(
+                        f"{key} UID ({found.uid}) does not match service account {key} ref claim ({bound['uid']})"
+                    )
+
+    def _is_going(self, stored: Stored) -> bool:
+        """Whether the object should be gone by now, and only waits for its finalizers or its node."""
+        deadline = stored.metadata.get("deletionTimestamp")
+        return bool(deadline) and deadline < timestamp(self.clock.now() - LEEWAY)
+
+    def _bound(self, account: Stored, reference: dict) -> tuple[Stored, Kind]:
+        kind = BINDABLE.get(reference.get("kind", ""))
+        if kind is None or reference.get("apiVersion", "v1") != "v1":
+            group, _, version = reference.get("apiVersion", "").rpartition("/")
+            raise bad_request(
+                f"cannot bind token to object of type {group}/{version}, Kind={reference.get('kind', '')}"
+            )
+        name = reference.get("name", "")
+        bound = self.storage.get(kind, account.namespace if kind.namespaced else "", name)
+        if (uid := reference.get("uid")) and uid != bound.uid:
+            why = (
+                f"the UID in the bound object reference ({uid}) does not match the UID in record."
+                " The object might have been deleted and then recreated"
+            )
+            raise conflict(kind, name, why, called=kind.kind)
+        if kind is POD and bound.object["spec"].get("serviceAccountName") != account.name:
+            why = "to pod running with different serviceaccount name."
+            raise bad_request(f'cannot bind token for serviceaccount "{account.name}" {why}')
+        return bound, kind
+
+    def _kubernetes_claim(self, account: Stored, kind: Kind | None, bound: Stored | None) -> dict:
+        claim: dict = {"namespace": account.namespace}
+        if kind is POD and (node := bound.object["spec"].get("nodeName")):
+            found = self.storage.find(NODE, "", node)
+            claim["node"] = {"name": node} | ({"uid": found.uid} if found else {})
+        if bound:
+            claim[kind.singular] = {"name": bound.name, "uid": bound.uid}
+        claim["serviceaccount"] = {"name": account.name, "uid": account.uid}
+        return claim
+
+    def _jti(self, account: Stored) -> str:
+        name = f"{account.namespace}/{account.name}"
+        return self.identifiers.uuid("jti", f"{name}/{self.identifiers.serial('jti', name)}")
+
+
+def _invalid(cause: object) -> ApiError:
+    return invalid("TokenRequest", "authentication.k8s.io", "", [cause])
+
+
+def _base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

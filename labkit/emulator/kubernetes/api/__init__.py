@@ -1,0 +1,1 @@
+"""The API server: what it stores, how it answers."""

@@ -1,0 +1,329 @@
+"""What happens to an object between the request and the store: service accounts for pods, and admission webhooks.
+
+https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
+https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
+"""
+
+import base64
+import binascii
+import json
+import ssl
+import uuid
+from dataclasses import dataclass, field
+
+import httpx
+import jsonpatch
+import jsonpointer
+
+from labkit.emulator.kubernetes.access import escalation, node_authorization
+from labkit.emulator.kubernetes.access.authentication import User
+from labkit.emulator.kubernetes.access.authorization import Authorization
+from labkit.emulator.kubernetes.api.defaults import with_defaults
+from labkit.emulator.kubernetes.api.kinds import BY_NAME, NAMESPACE, POD, SERVICE_ACCOUNT, Kind
+from labkit.emulator.kubernetes.api.names import suffix
+from labkit.emulator.kubernetes.api.selectors import object_selector
+from labkit.emulator.kubernetes.api.status import ApiError, forbidden, internal
+from labkit.emulator.kubernetes.api.storage import Storage
+
+WEBHOOKS = BY_NAME["MutatingWebhookConfiguration"]
+TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 (a path)
+TOLERATIONS = [
+    {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+    for state in ("not-ready", "unreachable")
+]
+
+
+@dataclass
+class Review:
+    """One write that is to be admitted; ``warnings`` is what the answer will carry."""
+
+    kind: Kind
+    operation: str
+    name: str
+    namespace: str
+    user: User
+    obj: dict | None
+    old: dict | None = None
+    subresource: str = ""
+    dry_run: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+class Admission:
+    def __init__(self, storage: Storage, authorization: Authorization):
+        self.storage, self.authorization = storage, authorization
+        self._clients: dict[str, httpx.AsyncClient] = {}
+
+    async def admit(self, review: Review) -> dict | None:
+        """The object as the admission plugins and webhooks leave it. Raises ``ApiError`` where one refuses."""
+        pod = review.kind is POD and review.operation == "CREATE" and not review.subresource
+        if pod:
+            review.obj = self._pod(review.obj)
+        changed = await self._webhooks(review)
+        if changed and review.obj is not None:
+            review.obj = with_defaults(review.kind, review.obj)
+            if pod:
+                # A container that a webhook added gets the API's token, too.
+                review.obj = self._pod(review.obj)
+        node_authorization.check_write(self.storage, review)
+        escalation.check(self.authorization, review)
+        return review.obj
+
+    async def close(self) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+        self._clients.clear()
+
+    def _pod(self, pod: dict) -> dict:
+        metadata, spec = pod["metadata"], dict(pod["spec"])
+        # One that has no name yet is called by what it will begin with.
+        called = metadata.get("name") or metadata.get("generateName", "")
+        namespace, name = metadata["namespace"], spec.get("serviceAccountName") or "default"
+        spec["serviceAccountName"] = spec["serviceAccount"] = name
+        account = self.storage.find(SERVICE_ACCOUNT, namespace, name)
+        if account is None:
+            why = f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found'
+            raise forbidden(POD, called, why)
+        automount = spec.get("automountServiceAccountToken", account.object.get("automountServiceAccountToken", True))
+        if automount:
+            _mount_token(spec, suffix(self.storage.identifiers, "volume", f"{namespace}/{called}"))
+        if "imagePullSecrets" not in spec and account.object.get("imagePullSecrets"):
+            spec["imagePullSecrets"] = account.object["imagePullSecrets"]
+        there = {(toleration.get("key"), toleration.get("effect")) for toleration in spec.get("tolerations") or ()}
+        if ("", "") not in there:
+            missing = [toleration for toleration in TOLERATIONS if (toleration["key"], "NoExecute") not in there]
+            spec["tolerations"] = [*(spec.get("tolerations") or ()), *missing]
+        spec.setdefault("priority", 0)
+        spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+        return {**pod, "spec": spec}
+
+    async def _webhooks(self, review: Review) -> bool:
+        if review.kind is WEBHOOKS:
+            return False  # a broken webhook must never stand in the way of its own repair
+        called: list[tuple[dict, bytes]] = []
+        changed = False
+        for configuration in self.storage.list(WEBHOOKS):
+            for webhook in configuration.object["webhooks"]:
+                if self._matches(webhook, review):
+                    before = review.obj
+                    await self._call(webhook, review)
+                    changed = changed or review.obj != before
+                    called.append((webhook, json.dumps(review.obj, sort_keys=True).encode()))
+        for webhook, seen in called[:-1]:
+            if webhook.get("reinvocationPolicy") == "IfNeeded" and (
+                json.dumps(review.obj, sort_keys=True).encode() != seen
+            ):
+                await self._call(webhook, review)
+        return changed
+
+    def _matches(self, webhook: dict, review: Review) -> bool:
+        kind = review.kind
+        resource = f"{kind.plural}/{review.subresource}" if review.subresource else kind.plural
+        wanted = {"operations": review.operation, "apiGroups": kind.group, "apiVersions": kind.version}
+        for rule in webhook["rules"]:
+            scope = rule.get("scope", "*")
+            if scope not in ("*", "Namespaced" if kind.namespaced else "Cluster"):
+                continue
+            if any(value not in rule.get(key, ()) and "*" not in rule.get(key, ()) for key, value in wanted.items()):
+                continue
+            names = {"*", "*/*"} if not review.subresource else {"*/*", f"*/{review.subresource}", f"{kind.plural}/*"}
+            if names & set(rule.get("resources", ())) or resource in rule.get("resources", ()):
+                break
+        else:
+            return False
+        if kind.namespaced or kind is NAMESPACE:
+            namespace = self.storage.find(NAMESPACE, "", review.namespace or review.name)
+            labels = namespace.metadata.get("labels") or {} if namespace else {}
+            if not object_selector(webhook.get("namespaceSelector"))(labels):
+                return False
+        matches = object_selector(webhook.get("objectSelector"))
+        objects = [obj for obj in (review.obj, review.old) if obj is not None]
+        return any(matches(obj["metadata"].get("labels") or {}) for obj in objects)
+
+    async def _call(self, webhook: dict, review: Review) -> None:
+        name = webhook["name"]
+        try:
+            response = await self._post(webhook, _request(review))
+        except _CallFailed as failure:
+            if webhook.get("failurePolicy") == "Ignore":
+                return
+            raise internal(f'failed calling webhook "{name}": {failure}') from failure
+        review.warnings += response.get("warnings") or ()
+        if not response.get("allowed"):
+            raise _denied(name, response.get("status") or {})
+        if patch := response.get("patch"):
+            document = {"kind": review.kind.kind, "apiVersion": review.kind.api_version, **(review.obj or {})}
+            patched = _patched(document, patch)
+            review.obj = {key: value for key, value in patched.items() if key not in ("kind", "apiVersion")}
+
+    async def _post(self, webhook: dict, request: dict) -> dict:
+        config, seconds = webhook["clientConfig"], webhook.get("timeoutSeconds", 10)
+        if "url" not in config:
+            service = config.get("service") or {}
+            raise _CallFailed(f'failed to call webhook: service "{service.get("name")}" not found')
+        url = f"{config['url']}?timeout={seconds}s"
+        try:
+            client = self._client(config.get("caBundle", ""))
+            answer = await client.post(
+                url,
+                json={"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request},
+                timeout=seconds,
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+            raise _CallFailed(f'failed to call webhook: Post "{url}": {_go_error(error, config["url"])}') from error
+        if answer.status_code != 200:
+            raise _CallFailed(f"failed to call webhook: {_server_error(answer)}")
+        try:
+            response = answer.json().get("response") or {}
+        except ValueError as error:
+            raise _CallFailed(f"failed to call webhook: {error}") from error
+        if response.get("uid") != request["uid"]:
+            raise _CallFailed(
+                f'received invalid webhook response: expected response.uid="{request["uid"]}",'
+                f' got "{response.get("uid", "")}"'
+            )
+        return response
+
+    def _client(self, bundle: str) -> httpx.AsyncClient:
+        if bundle not in self._clients:
+            try:
+                roots = base64.b64decode(bundle).decode() if bundle else None
+                context = ssl.create_default_context(cadata=roots)
+            except (binascii.Error, ValueError, ssl.SSLError) as error:
+                raise _CallFailed(f"failed to call webhook: unable to load root certificates: {error}") from error
+            self._clients[bundle] = httpx.AsyncClient(verify=context, trust_env=False)
+        return self._clients[bundle]
+
+
+class _CallFailed(Exception):
+    """The webhook gave no usable answer: its failurePolicy decides."""
+
+
+def _mount_token(spec: dict, random: str) -> None:
+    """Gives every container the API's own token, as the ServiceAccount admission plugin does."""
+    volumes = spec.get("volumes") or []
+    name = next((v["name"] for v in volumes if v.get("name", "").startswith("kube-api-access-")), "")
+    wanted = name or f"kube-api-access-{random}"
+    mount = {"name": wanted, "readOnly": True, "mountPath": TOKEN_PATH}
+    added = False
+    for lists in ("initContainers", "containers"):
+        containers = []
+        for container in spec.get(lists) or ():
+            mounts = container.get("volumeMounts") or []
+            if any(there.get("mountPath") == TOKEN_PATH for there in mounts):
+                containers.append(container)
+            else:
+                containers.append({**container, "volumeMounts": [*mounts, mount]})
+                added = True
+        if containers:
+            spec[lists] = containers
+    if added and not name:
+        sources = [
+            {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {
+                "downwardAPI": {
+                    "items": [
+                        {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+                    ]
+                }
+            },
+        ]
+        spec["volumes"] = [*volumes, {"name": wanted, "projected": {"sources": sources, "defaultMode": 0o644}}]
+
+
+def _request(review: Review) -> dict:
+    kind = review.kind
+    gvk = {"group": kind.group, "version": kind.version, "kind": kind.kind}
+    gvr = {"group": kind.group, "version": kind.version, "resource": kind.plural}
+    request = {"uid": str(uuid.uuid4()), "kind": gvk, "resource": gvr}
+    if review.subresource:
+        request["subResource"] = review.subresource
+    request |= {"requestKind": gvk, "requestResource": gvr}
+    if review.subresource:
+        request["requestSubResource"] = review.subresource
+    if review.name:
+        request["name"] = review.name
+    if review.namespace:
+        request["namespace"] = review.namespace
+    options = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}[review.operation]
+    return request | {
+        "operation": review.operation,
+        "userInfo": review.user.info(),
+        "object": _sent(kind, review.obj),
+        "oldObject": _sent(kind, review.old),
+        "dryRun": review.dry_run,
+        "options": {"kind": options, "apiVersion": "meta.k8s.io/v1"} | ({"dryRun": ["All"]} if review.dry_run else {}),
+    }
+
+
+def _sent(kind: Kind, obj: dict | None) -> dict | None:
+    if obj is None:
+        return None
+    status = {"status": {}} if kind.has_status and "status" not in obj else {}
+    return {"kind": kind.kind, "apiVersion": kind.api_version, **obj, **status}
+
+
+def _patched(document: dict, patch: str) -> dict:
+    """Raises InternalError, in the words of the server's own JSON patch library."""
+    try:
+        operations = json.loads(base64.b64decode(patch))
+    except ValueError as error:
+        raise internal(f"unable to decode JSON patch: {error}") from error
+    for operation in operations:
+        try:
+            document = jsonpatch.apply_patch(document, [operation])
+        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, KeyError) as error:
+            name, path = operation.get("op"), operation.get("path", "")
+            what = "path" if name == "add" or _missing_parent(document, path) else "key"
+            raise internal(f"{name} operation does not apply: doc is missing {what}: {path}: missing value") from error
+    return document
+
+
+def _missing_parent(document: dict, path: str) -> bool:
+    try:
+        jsonpointer.resolve_pointer(document, path.rpartition("/")[0])
+    except jsonpointer.JsonPointerException:
+        return True
+    return False
+
+
+def _denied(name: str, status: dict) -> ApiError:
+    message = f'admission webhook "{name}" denied the request'
+    if status.get("message"):
+        message += f": {status['message']}"
+    elif status.get("reason"):
+        message += f": {status['reason']}"
+    else:
+        message += " without explanation"
+    return ApiError(status.get("code") or 400, status.get("reason", ""), message, status.get("details"))
+
+
+def _server_error(answer: httpx.Response) -> str:
+    if answer.status_code >= 500:
+        plain = answer.headers.get("content-type", "").startswith("text/")
+        text = (answer.text.strip() if plain else "") or "unknown"
+        return f'an error on the server ("{_escaped(text)}") has prevented the request from succeeding'
+    return f"the server rejected our request: {answer.status_code} {answer.reason_phrase}"
+
+
+def _escaped(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _go_error(error: Exception, url: str) -> str:
+    """A failed call in the words of Go's HTTP client, which people search for."""
+    address = httpx.URL(url)
+    host = f"{address.host}:{address.port or 443}"
+    text = str(error)
+    if isinstance(error, httpx.TimeoutException):
+        return "context deadline exceeded"
+    if "certificate verify failed" in text.lower():
+        if "hostname mismatch" in text.lower() or "ip address mismatch" in text.lower():
+            return f"tls: failed to verify certificate: x509: certificate is not valid for {address.host}"
+        return "tls: failed to verify certificate: x509: certificate signed by unknown authority"
+    if isinstance(error, httpx.ConnectError):
+        if "name" in text.lower() and "known" in text.lower():
+            return f"dial tcp: lookup {address.host}: no such host"
+        return f"dial tcp {host}: connect: connection refused"
+    return text or "EOF"

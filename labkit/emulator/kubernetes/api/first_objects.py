@@ -1,0 +1,42 @@
+"""What every cluster has from the start: its namespaces, RBAC's default roles, and the API server's own service.
+
+https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/#initial-namespaces
+https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster/#directly-accessing-the-rest-api
+"""
+
+from labkit.emulator.kubernetes.access import roles
+from labkit.emulator.kubernetes.api.kinds import BY_NAME, NAMESPACE
+from labkit.emulator.kubernetes.api.storage import Storage
+
+NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+
+
+def create(storage: Storage, address: str) -> None:
+    """Creates them; ``address`` is `HOST:PORT` of the API server."""
+    for namespace in NAMESPACES:
+        labels = {"kubernetes.io/metadata.name": namespace}
+        made = {"metadata": {"name": namespace, "labels": labels}}
+        storage.create(NAMESPACE, made | {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}})
+    for role in roles.CLUSTER_ROLES:
+        storage.create(BY_NAME["ClusterRole"], roles.cluster_role(role))
+    for role in roles.CLUSTER_BINDINGS:
+        storage.create(BY_NAME["ClusterRoleBinding"], roles.cluster_binding(role))
+    storage.create(BY_NAME["Service"], _service(address))
+
+
+def _service(address: str) -> dict:
+    """Pods find the API by the address of this service, which is where the server really listens."""
+    host, _, port = address.rpartition(":")
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    spec = {
+        "ports": [{"name": "https", "protocol": "TCP", "port": int(port), "targetPort": int(port)}],
+        "clusterIP": host,
+        "clusterIPs": [host],
+        "type": "ClusterIP",
+        "sessionAffinity": "None",
+        "ipFamilies": ["IPv4"],
+        "ipFamilyPolicy": "SingleStack",
+        "internalTrafficPolicy": "Cluster",
+    }
+    metadata = {"name": "kubernetes", "namespace": "default", "labels": labels}
+    return {"metadata": metadata, "spec": spec, "status": {"loadBalancer": {}}}

@@ -1,0 +1,238 @@
+"""Who manages which field of an object (metadata.managedFields), and server-side apply.
+
+https://kubernetes.io/docs/reference/using-api/server-side-apply/
+"""
+
+import copy
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+
+from labkit.emulator.kubernetes.api.patches import merged
+from labkit.emulator.kubernetes.api.schema import Field, struct
+from labkit.emulator.kubernetes.api.status import ApiError
+from labkit.emulator.kubernetes.api.storage import dump
+
+Path = tuple[str, ...]
+SERVERS_OWN = {
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "generation",
+    "managedFields",
+    "name",
+    "namespace",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+}
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who writes: the manager's name, as what (Apply or Update), and through which subresource."""
+
+    manager: str
+    operation: str
+    api_version: str
+    subresource: str = ""
+
+
+def updated(managers: bytes, type_name: str, old: dict | None, new: dict, writer: Writer, *, now: str) -> bytes:
+    """The managers after a plain write: what it changed is the writer's, what it took away is nobody's."""
+    before, after = _leaves(type_name, old or {}), _leaves(type_name, new)
+    changed = {path for path, value in after.items() if path not in before or before[path] != value}
+    removed = before.keys() - after.keys()
+    if not changed and not removed:
+        return managers
+    owned = {who: paths - changed - removed for who, (paths, _) in _read(managers).items()}
+    times = {who: time for who, (_, time) in _read(managers).items()}
+    if changed:
+        owned[writer] = owned.get(writer, set()) | changed
+        times[writer] = now
+    return _write(owned, times)
+
+
+def applied(
+    managers: bytes, type_name: str, old: dict, wanted: dict, writer: Writer, *, now: str, force: bool
+) -> tuple[dict, bytes]:
+    """The object with what is applied, and its managers. Raises Conflict where others manage a field that differs."""
+    there, mine = _leaves(type_name, old), _leaves(type_name, wanted)
+    known = _read(managers)
+    owned = {who: paths for who, (paths, _) in known.items()}
+    times = {who: time for who, (_, time) in known.items()}
+    contested = {
+        path: who
+        for who, paths in owned.items()
+        if who != writer
+        for path in paths & mine.keys()
+        if path in there and there[path] != mine[path]
+    }
+    if contested and not force:
+        raise _conflict(contested)
+    result = merged(type_name, old, wanted)
+    others = set().union(*(paths for who, paths in owned.items() if who != writer))
+    given_up = owned.get(writer, set()) - mine.keys() - others
+    if given_up:
+        result = _without(result, given_up, others | mine.keys())
+    owned = {who: paths - contested.keys() for who, paths in owned.items()}
+    if owned.get(writer) != set(mine):
+        times[writer] = now
+    owned[writer] = set(mine)
+    return result, _write(owned, times)
+
+
+def created(type_name: str, obj: dict, writer: Writer, now: str) -> bytes:
+    """The managers of a new object: all that was sent is the writer's."""
+    return updated(b"", type_name, None, obj, writer, now=now)
+
+
+def _leaves(type_name: str, obj: dict) -> dict[Path, object]:
+    """Every value of an object by its path, as managedFields writes paths."""
+    found: dict[Path, object] = {}
+    fields = struct(type_name).fields
+    for key, value in obj.items():
+        if key == "metadata":
+            inner = {name: item for name, item in value.items() if name not in SERVERS_OWN}
+            _struct(struct("meta.ObjectMeta").fields, inner, ("f:metadata",), found)
+        elif key in fields:
+            _field(fields[key], value, (f"f:{key}",), found)
+    return found
+
+
+def _struct(fields: dict[str, Field], value: dict, path: Path, found: dict[Path, object]) -> None:
+    for key, inner in value.items():
+        where = (*path, f"f:{key}")
+        if key in fields:
+            _field(fields[key], inner, where, found)
+        else:
+            found[where] = inner
+
+
+def _field(field: Field, value: object, path: Path, found: dict[Path, object]) -> None:
+    is_struct = "." in field.element
+    if field.atomic or not value:
+        found[path] = value
+    elif field.shape == "{}" and isinstance(value, dict):
+        found.update({(*path, f"f:{key}"): item for key, item in value.items()})
+    elif field.shape == "[]" and field.list_type == "map" and is_struct:
+        for item in value:
+            where = (*path, _item_key(field, item))
+            found[(*where, ".")] = True
+            _struct(struct(field.element).fields, item, where, found)
+    elif field.shape == "[]" and field.list_type == "set":
+        found.update({(*path, f"v:{json.dumps(item)}"): True for item in value})
+    elif field.shape == "" and is_struct and isinstance(value, dict):
+        _struct(struct(field.element).fields, value, path, found)
+    else:
+        found[path] = value
+
+
+def _item_key(field: Field, item: dict) -> str:
+    key = {name: item.get(name, "TCP" if name == "protocol" else None) for name in field.keys}
+    return "k:" + json.dumps(key, separators=(",", ":"))
+
+
+def _read(managers: bytes) -> dict[Writer, tuple[set[Path], str]]:
+    entries = json.loads(managers) if managers else []
+    return {
+        Writer(entry["manager"], entry["operation"], entry["apiVersion"], entry.get("subresource", "")): (
+            set(_flat(entry["fieldsV1"], ())),
+            entry["time"],
+        )
+        for entry in entries
+    }
+
+
+def _flat(tree: dict, path: Path) -> list[Path]:
+    if not tree:
+        return [path]
+    return [leaf for key, inner in tree.items() for leaf in _flat(inner, (*path, key))]
+
+
+def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
+    entries = []
+    for who, paths in owned.items():
+        if not paths:
+            continue
+        tree: dict = {}
+        for path in sorted(paths):
+            node = tree
+            for step in path:
+                node = node.setdefault(step, {})
+        entry = {
+            "manager": who.manager,
+            "operation": who.operation,
+            "apiVersion": who.api_version,
+            "time": times[who],
+            "fieldsType": "FieldsV1",
+            "fieldsV1": tree,
+        }
+        entries.append(entry | ({"subresource": who.subresource} if who.subresource else {}))
+    return dump(entries) if entries else b""
+
+
+def _without(obj: dict, paths: set[Path], kept: set[Path]) -> dict:
+    """The object without those paths; an item of a list goes whole unless somebody has a field of it."""
+    result = copy.deepcopy(obj)
+    for path in sorted(paths, key=len, reverse=True):
+        *way, last = path
+        node: object = result
+        trail: list[tuple[object, str]] = []
+        for step in way:
+            trail.append((node, step))
+            node = _step(node, step)
+            if node is None:
+                break
+        if node is None:
+            continue
+        if last == ".":
+            if not any(other[: len(way)] == tuple(way) for other in kept):
+                parent = trail[-1][0]
+                parent.remove(node)
+        elif last.startswith("f:") and isinstance(node, dict):
+            node.pop(last[2:], None)
+            if not node and trail and isinstance(trail[-1][0], dict):
+                trail[-1][0].pop(trail[-1][1][2:], None)
+        elif last.startswith("v:") and isinstance(node, list):
+            node[:] = [item for item in node if item != json.loads(last[2:])]
+    return result
+
+
+def _step(node: object, step: str) -> object:
+    if step.startswith("f:"):
+        return node.get(step[2:]) if isinstance(node, dict) else None
+    wanted = json.loads(step[2:])
+    return next((item for item in node if all(item.get(k) == v for k, v in wanted.items() if v != "TCP")), None)
+
+
+def _conflict(contested: dict[Path, Writer]) -> ApiError:
+    by_writer: dict[Writer, list[str]] = defaultdict(list)
+    for path, who in sorted(contested.items(), key=lambda item: item[0]):
+        by_writer[who].append(_shown(path))
+    texts, causes = [], []
+    for who, fields in by_writer.items():
+        using = f' with subresource "{who.subresource}"' if who.subresource else ""
+        using += f" using {who.api_version}" if who.operation == "Update" else ""
+        one = f'conflict with "{who.manager}"{using}'
+        if len(fields) == 1:
+            texts.append(f"{one}: {fields[0]}")
+        else:
+            texts.append(f'conflicts with "{who.manager}"{using}:\n' + "\n".join(f"- {field}" for field in fields))
+        causes += [{"reason": "FieldManagerConflict", "message": one, "field": field} for field in fields]
+    count = f"{len(contested)} conflict{'s' if len(contested) > 1 else ''}"
+    message = f"Apply failed with {count}: " + "\n".join(texts)
+    return ApiError(409, "Conflict", message, {"causes": causes})
+
+
+def _shown(path: Path) -> str:
+    """A path as people write it: ``.spec.containers[name="main"].image``."""
+    text = ""
+    for step in path:
+        if step.startswith("f:"):
+            text += f".{step[2:]}"
+        elif step.startswith("k:"):
+            text += "[" + ",".join(f"{key}={json.dumps(value)}" for key, value in json.loads(step[2:]).items()) + "]"
+        elif step.startswith("v:"):
+            text += f"[={step[2:]}]"
+    return text

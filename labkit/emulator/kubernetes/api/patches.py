@@ -1,0 +1,151 @@
+"""The four ways to patch (https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply)."""
+
+import jsonpatch
+import jsonpointer
+
+from labkit.emulator.kubernetes.api.schema import Field, struct
+from labkit.emulator.kubernetes.api.status import ApiError, bad_request
+
+STRATEGIC, MERGE = "application/strategic-merge-patch+json", "application/merge-patch+json"
+JSON_PATCH, APPLY = "application/json-patch+json", "application/apply-patch+yaml"
+DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder/", "$deleteFromPrimitiveList/")
+OPERATIONS = ("add", "remove", "replace", "move", "copy", "test")
+
+
+def json_patch(document: dict, operations: object) -> dict:
+    """RFC 6902. Raises what the server answers: 400 for what is no patch, 422 for one that cannot be applied."""
+    if not isinstance(operations, list):
+        kind = "object" if isinstance(operations, dict) else type(operations).__name__
+        raise bad_request(
+            f"error decoding patch: json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
+        )
+    try:
+        return jsonpatch.apply_patch(document, operations)
+    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, KeyError) as error:
+        message = "the server rejected our request due to an error in our request"
+        raise ApiError(422, "Invalid", message, {}) from error
+
+
+def merge_patch(document: object, patch: object) -> object:
+    """RFC 7386."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(document) if isinstance(document, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge_patch(result.get(key), value)
+    return result
+
+
+def strategic_merge_patch(type_name: str, document: dict, patch: dict) -> dict:
+    """Merges lists by the key that their type names, e.g. containers by their name.
+
+    https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md
+    """
+    if patch.get("$patch") == "replace":
+        return {key: value for key, value in patch.items() if key != "$patch"}
+    if patch.get("$patch") == "delete":
+        return {}
+    fields = struct(type_name).fields if type_name else {}
+    result = dict(document)
+    if "$retainKeys" in patch:
+        result = {key: value for key, value in result.items() if key in patch["$retainKeys"]}
+    for key, value in patch.items():
+        if key.startswith("$deleteFromPrimitiveList/"):
+            name = key.split("/", 1)[1]
+            result[name] = [item for item in result.get(name) or [] if item not in value]
+        elif key.startswith(DIRECTIVES):
+            continue
+        elif value is None:
+            result.pop(key, None)
+        else:
+            result[key] = _merged(fields.get(key), result.get(key), value)
+    for key, order in patch.items():
+        if key.startswith("$setElementOrder/"):
+            name = key.split("/", 1)[1]
+            if isinstance(result.get(name), list):
+                found = fields.get(name)
+                merge_key = found.merge_key if found else ""
+                result[name] = _in_order(result[name], order, document.get(name) or [], merge_key)
+    return result
+
+
+def _merged(found: Field | None, old: object, new: object) -> object:
+    if isinstance(new, dict) and (found is None or found.shape != "[]"):
+        if found is None or found.shape == "{}":
+            return merge_patch(old, {key: value for key, value in new.items() if not key.startswith("$")})
+        name = found.element if "." in found.element else ""
+        return strategic_merge_patch(name, old if isinstance(old, dict) else {}, new)
+    if not isinstance(new, list) or found is None or "merge" not in found.patch:
+        return new
+    old = old if isinstance(old, list) else []
+    if not found.merge_key:
+        return _in_order([*old, *(item for item in new if item not in old)], new, old, "")
+    return _merged_list(found, old, new)
+
+
+def _merged_list(found: Field, old: list, new: list) -> list:
+    key = found.merge_key
+    if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in new):
+        return [item for item in new if item.get("$patch") != "replace"]
+    result = list(old)
+    for item in new:
+        if not isinstance(item, dict) or key not in item:
+            raise bad_request(f"map: {item} does not contain declared merge key: {key}")
+        at = next((i for i, there in enumerate(result) if there.get(key) == item[key]), None)
+        if item.get("$patch") == "delete":
+            result = [there for there in result if there.get(key) != item[key]]
+        elif at is None:
+            result.append(strategic_merge_patch(found.element, {}, item))
+        else:
+            result[at] = strategic_merge_patch(found.element, result[at], item)
+    return _in_order(result, new, old, key)
+
+
+def _in_order(items: list, order: list, old: list, key: str) -> list:
+    """The items of the patch in its order, among them the server's own where they were; new ones come first."""
+
+    def name(item: object) -> object:
+        return item.get(key) if isinstance(item, dict) and key else item
+
+    wanted, there = [name(item) for item in order], [name(item) for item in old]
+    patched = sorted((item for item in items if name(item) in wanted), key=lambda item: wanted.index(name(item)))
+    own = [item for item in items if name(item) not in wanted]
+    result = []
+    while own and patched:
+        left, right = name(own[0]), name(patched[0])
+        own_first = left in there and right in there and there.index(left) < there.index(right)
+        result.append((own if own_first else patched).pop(0))
+    return [*result, *own, *patched]
+
+
+def merged(type_name: str, old: dict, new: dict) -> dict:
+    """What server-side apply makes of an object: maps and lists by key are joined, the rest is replaced."""
+    fields = struct(type_name).fields
+    result = dict(old)
+    for key, value in new.items():
+        found, there = fields.get(key), old.get(key)
+        if found is None or there is None or found.atomic:
+            result[key] = value
+        elif found.shape == "{}":
+            result[key] = {**there, **value}
+        elif found.shape == "[]" and found.list_type == "set":
+            result[key] = [*there, *(item for item in value if item not in there)]
+        elif found.shape == "[]" and found.list_type == "map":
+            result[key] = _joined(found, there, value)
+        elif found.shape == "" and "." in found.element:
+            result[key] = merged(found.element, there, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _joined(found: Field, old: list, new: list) -> list:
+    def name(item: dict) -> tuple:
+        return tuple(item.get(key, "TCP" if key == "protocol" else None) for key in found.keys)
+
+    wanted = {name(item): item for item in new}
+    result = [merged(found.element, item, wanted.pop(name(item), {})) for item in old]
+    return [*result, *wanted.values()]

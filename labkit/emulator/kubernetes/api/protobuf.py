@@ -1,0 +1,149 @@
+"""Kubernetes' protobuf bodies, decoded to what the same object looks like in JSON.
+
+kubectl sends them for `create namespace`, `create token` and others, and does not try again with JSON. Nothing is ever
+answered in this form. https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding
+"""
+
+import base64
+import datetime
+import struct as packing
+from collections.abc import Iterator
+
+from labkit.emulator.kubernetes.api.schema import Field, Struct, struct
+
+MAGIC = b"k8s\x00"
+
+
+class Malformed(Exception):
+    """The bytes are not a Kubernetes protobuf message."""
+
+
+def envelope(body: bytes) -> tuple[str, str, bytes]:
+    """The apiVersion, the kind and the encoded object. Raises ``Malformed``."""
+    if not body.startswith(MAGIC):
+        raise Malformed("the provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
+    api_version = kind = ""
+    raw = b""
+    try:
+        for number, value in _fields(body[len(MAGIC) :]):
+            if number == 1:
+                for inner, text in _fields(value):
+                    if inner == 1:
+                        api_version = text.decode()
+                    elif inner == 2:
+                        kind = text.decode()
+            elif number == 2:
+                raw = value if isinstance(value, bytes) else b""
+    except (AttributeError, TypeError, ValueError, packing.error) as error:
+        raise Malformed(f"proto: {error}") from error
+    return api_version, kind, raw
+
+
+def decode(type_name: str, raw: bytes) -> dict:
+    """The object as JSON has it. Raises ``Malformed``."""
+    try:
+        return _message(struct(type_name), raw)
+    except (AttributeError, IndexError, OSError, OverflowError, TypeError, ValueError, packing.error) as error:
+        # A field of another wire type than its own, a text that is no UTF-8, a time that is none.
+        raise Malformed(f"proto: {error}") from error
+
+
+def _message(kind: Struct, raw: bytes) -> dict:
+    result: dict = {}
+    for number, value in _fields(raw):
+        found = kind.numbers.get(number)
+        if found is None:
+            continue
+        if found.inline:
+            result |= _message(struct(found.element), value)
+        elif found.shape == "{}":
+            key, item = "", b"" if found.wrapped or not _is_number(found.element) else 0
+            for inner, part in _fields(value):
+                if inner == 1:
+                    key = part.decode()
+                else:
+                    item = part
+            result.setdefault(found.name, {})[key] = (
+                [text.decode() for _, text in _fields(item)] if found.wrapped else _scalar(found, item)
+            )
+        elif found.wrapped:
+            result[found.name] = [text.decode() for _, text in _fields(value)]
+        elif found.shape == "[]":
+            result.setdefault(found.name, []).append(_scalar(found, value))
+        else:
+            new = _scalar(found, value)
+            # Go writes every field that is no pointer, also when it is not set.
+            if found.pointer or new not in ("", 0, False, None, {}):
+                result[found.name] = new
+    return result
+
+
+def _is_number(element: str) -> bool:
+    return element in ("int32", "int64", "bool", "float64")
+
+
+def _scalar(found: Field, value: bytes | int) -> object:
+    element = found.element
+    if "." in element:
+        return _message(struct(element), value)
+    match element:
+        case "string":
+            return value.decode()
+        case "bool":
+            return bool(value)
+        case "int32" | "int64":
+            return value - (1 << 64) if value >> 63 else value
+        case "bytes":
+            return base64.b64encode(value).decode()
+        case "time" | "microtime":
+            return _time(value, element == "microtime")
+        case "quantity":
+            return next((text.decode() for number, text in _fields(value) if number == 1), "0")
+        case "intstr":
+            parts = dict(_fields(value))
+            return parts[3].decode() if parts.get(1) else parts.get(2, 0)
+        case "float64":
+            return packing.unpack("<d", packing.pack("<Q", value))[0]
+    return None
+
+
+def _time(value: bytes, micro: bool) -> str | None:
+    parts = dict(_fields(value))
+    if not parts.get(1) or parts[1] >> 63:
+        return None
+    moment = datetime.datetime.fromtimestamp(parts[1] + parts.get(2, 0) / 1e9, datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
+
+
+def _fields(raw: bytes) -> Iterator[tuple[int, bytes | int]]:
+    at = 0
+    while at < len(raw):
+        tag, at = _varint(raw, at)
+        match tag & 7:
+            case 0:
+                value, at = _varint(raw, at)
+            case 1:
+                value, at = packing.unpack_from("<Q", raw, at)[0], at + 8
+            case 2:
+                size, at = _varint(raw, at)
+                value, at = raw[at : at + size], at + size
+                if at > len(raw):
+                    raise Malformed("unexpected EOF")
+            case 5:
+                value, at = packing.unpack_from("<I", raw, at)[0], at + 4
+            case wire:
+                raise Malformed(f"proto: illegal wireType {wire}")
+        yield tag >> 3, value
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(raw):
+            raise Malformed("unexpected EOF")
+        byte = raw[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & ((1 << 64) - 1), at
+        shift += 7

@@ -1,0 +1,347 @@
+"""One request: what is asked for, and its body as an object; one response.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/#api-verbs
+"""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import yaml
+
+from labkit.emulator.kubernetes.access.authentication import ANONYMOUS, User
+from labkit.emulator.kubernetes.access.rules import Attributes
+from labkit.emulator.kubernetes.api import protobuf, schema
+from labkit.emulator.kubernetes.api.kinds import BY_NAME, SUBRESOURCES
+from labkit.emulator.kubernetes.api.status import ApiError, bad_request, invalid, not_acceptable, unsupported
+from labkit.emulator.kubernetes.api.storage import dump
+
+LIMIT = 3 * 1024 * 1024
+JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
+AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch"
+SCHEME = '"pkg/api/legacyscheme/scheme.go:30"'
+KNOWN_KINDS = set(BY_NAME) | {sub.kind for sub in SUBRESOURCES}
+_yaml_dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_yaml_loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass
+class Response:
+    """An answer. ``stream`` takes the place of ``body`` for what ends only later."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    stream: AsyncIterator[bytes] | None = None
+
+
+def respond(body: object, status: int = 200) -> Response:
+    return Response(status, body if isinstance(body, bytes) else dump(body))
+
+
+def in_media_type(response: Response, request: "Request") -> Response:
+    """The answer as YAML where the client asked for that."""
+    if b"yaml" in request.headers.get(b"accept", b"") and request.media_type()[0] == YAML:
+        response.body = yaml.dump(json.loads(response.body), Dumper=_yaml_dumper).encode()
+        response.content_type = YAML
+    return response
+
+
+@dataclass
+class Request:
+    """A request whose path has been read: a resource (``resource`` set) or something else (only ``path``)."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    queries: list[tuple[str, str]]
+    headers: dict[bytes, bytes]
+    body: bytes = b""
+    group: str = ""
+    version: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+    warnings: list[str] = field(default_factory=list)
+    user: User = ANONYMOUS
+    applies: bool = False
+
+    @classmethod
+    def read(cls, scope: dict[str, Any]) -> "Request":
+        raw = scope.get("raw_path") or scope["path"].encode()
+        path = raw.decode("latin-1").partition("?")[0]
+        queries = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        request = cls(
+            scope.get("method", "GET"), unquote(path), dict(reversed(queries)), queries, dict(scope["headers"])
+        )
+        request._read_path([unquote(part) for part in path.strip("/").split("/")])
+        return request
+
+    def _read_path(self, parts: list[str]) -> None:
+        if parts[0] == "api" and len(parts) > 2:
+            self.version, parts = parts[1], parts[2:]
+        elif parts[0] == "apis" and len(parts) > 3:
+            self.group, self.version, parts = parts[1], parts[2], parts[3:]
+        else:
+            return
+        if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in ("status", "finalize"):
+            self.namespace, parts = parts[1], parts[2:]
+        self.resource = parts[0]
+        self.name = parts[1] if len(parts) > 1 else ""
+        self.subresource = "/".join(parts[2:])
+        if self.resource == "namespaces" and not self.group:
+            self.namespace = self.name
+
+    @property
+    def watches(self) -> bool:
+        return self.query.get("watch", "").lower() in ("true", "1")
+
+    @property
+    def verb(self) -> str:
+        """The verb that RBAC knows."""
+        if not self.resource:
+            return self.method.lower()
+        match self.method:
+            case "POST":
+                return "create"
+            case "PUT":
+                return "update"
+            case "PATCH":
+                return "patch"
+            case "DELETE":
+                return "delete" if self.name else "deletecollection"
+        if self.watches:
+            return "watch"
+        return "get" if self.name else "list"
+
+    @property
+    def attributes(self) -> Attributes:
+        if not self.resource:
+            return Attributes(self.verb, path=self.path)
+        selector = self.query.get("fieldSelector", "") if self.verb in ("list", "watch", "deletecollection") else ""
+        return Attributes(
+            self.verb,
+            group=self.group,
+            resource=self.resource,
+            subresource=self.subresource,
+            namespace=self.namespace,
+            name=self.name or _only_name(selector),
+            fields=selector,
+        )
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+
+    @property
+    def manager(self) -> str:
+        """Who is said to manage the fields that this request sets."""
+        if manager := self.query.get("fieldManager"):
+            return manager
+        return self.headers.get(b"user-agent", b"unknown").decode("latin-1").partition("/")[0][:128] or "unknown"
+
+    def dry_run(self, options: str) -> bool:
+        """Whether nothing is to be stored. Raises Invalid for a directive that is none."""
+        given = [value for key, value in self.queries if key == "dryRun" and value]
+        if any(value != "All" for value in given):
+            raise invalid(options, "meta.k8s.io", "", [unsupported("dryRun", given, ["All"])])
+        return bool(given)
+
+    @property
+    def table(self) -> bool:
+        """Whether the client takes a Table, and before plain JSON."""
+        return self.media_type()[1]
+
+    def media_type(self) -> tuple[str, bool]:
+        """What to answer in (JSON or YAML), and whether as a Table. Raises NotAcceptable."""
+        accept = self.headers.get(b"accept", b"").decode("latin-1")
+        if not accept.strip():
+            return JSON, False
+        for item in accept.split(","):
+            kind, *parameters = [part.strip() for part in item.split(";")]
+            if kind in (JSON, YAML):
+                wanted = dict(part.partition("=")[::2] for part in parameters)
+                if wanted.get("as") == "Table" and wanted.get("v") == "v1":
+                    return kind, True
+                if "as" not in wanted:
+                    return kind, False
+            if kind in ("*/*", "application/*"):
+                return JSON, False
+        raise not_acceptable(AVAILABLE)
+
+    def document(self, type_name: str, kind: str, api_version: str) -> dict:
+        """The body as an object of that kind, without kind and apiVersion. Raises BadRequest as the server does.
+
+        Unknown and repeated fields are refused, answered with a warning or ignored, as `fieldValidation` says.
+        """
+        given_version, given_kind, value, repeated = self._parse(type_name, kind)
+        self._check_kind(given_version, given_kind, kind, api_version)
+        try:
+            obj, unknown = schema.decode(type_name, value)
+        except schema.WrongType as error:
+            raise _unhandled(kind, api_version, str(error)) from error
+        self.field_validation(unknown, repeated, lambda text: _unhandled(kind, api_version, text))
+        return {key: inner for key, inner in obj.items() if key not in ("kind", "apiVersion")}
+
+    def field_validation(self, unknown: list[str], repeated: list[str], refusal: Any) -> None:
+        texts = [f'unknown field "{path}"' for path in unknown] + [f'duplicate field "{path}"' for path in repeated]
+        mode = self.query.get("fieldValidation") or "Warn"
+        if texts and mode == "Strict":
+            raise refusal(f"strict decoding error: {', '.join(texts)}")
+        if mode == "Warn":
+            self.warnings += texts
+
+    def _parse(self, type_name: str, kind: str) -> tuple[str, str, dict, list[str]]:
+        if self.content_type == PROTOBUF:
+            try:
+                given_version, given_kind, raw = protobuf.envelope(self.body)
+                if given_kind == "DeleteOptions":
+                    type_name = "meta.DeleteOptions"
+                value = protobuf.decode(type_name, raw) if given_kind in (kind, "DeleteOptions") else {}
+            except protobuf.Malformed as error:
+                raise bad_request(str(error)) from error
+            return given_version, given_kind, value, []
+        if self.content_type not in ("", JSON, YAML, "text/json"):
+            media = f"{JSON}, {YAML}, {PROTOBUF}"
+            message = f"the body of the request was in an unknown format - accepted media types include: {media}"
+            raise ApiError(415, "UnsupportedMediaType", message)
+        try:
+            value, repeated = parse(self.body, yaml_too=self.content_type == YAML)
+        except ValueError as error:
+            raise bad_request(
+                f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind;"
+                f" json parse error: {error} ({_summary(self.body)})"
+            ) from error
+        unrecognized = (
+            f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse"
+            " error: json: cannot unmarshal"
+        )
+        if not isinstance(value, dict):
+            raise bad_request(
+                f'{unrecognized} {_go_kind(value)} into Go value of type struct {{ APIVersion string "json:'
+                f'\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }} ({_summary(self.body)})'
+            )
+        for key in ("apiVersion", "kind"):
+            if not isinstance(given := value.get(key, ""), str | None):
+                raise bad_request(
+                    f"{unrecognized} {_go_kind(given)} into Go struct field .{key} of type string"
+                    f" ({_summary(self.body)})"
+                )
+        return value.get("apiVersion") or "", value.get("kind") or "", value, repeated
+
+    def _check_kind(self, given_version: str, given: str, kind: str, api_version: str) -> None:
+        version = api_version.rpartition("/")[2]
+        if given and given != kind:
+            if given not in KNOWN_KINDS:
+                text = f'no kind "{given}" is registered for version "{given_version}" in scheme {SCHEME}'
+                raise bad_request(f'{given} in version "{version}" cannot be handled as a {kind}: {text}')
+            package = api_version.rpartition("/")[0].split(".")[0] or "core"
+            text = f"converting (v1.{given}) to ({package}.{kind}): unknown conversion"
+            raise bad_request(f'{given} in version "{version}" cannot be handled as a {kind}: {text}')
+        if given_version and given_version != api_version:
+            text = f'no kind "{kind}" is registered for version "{given_version}" in scheme {SCHEME}'
+            raise _unhandled(kind, api_version, text)
+
+
+def _only_name(selector: str) -> str:
+    """The one name that a field selector leaves: a list of a single object is asked for like that object."""
+    fields = (part.partition("=") for part in selector.split(",") if "!=" not in part)
+    return next((value.removeprefix("=") for field, _, value in fields if field == "metadata.name"), "")
+
+
+def _unhandled(kind: str, api_version: str, text: str) -> ApiError:
+    version = api_version.rpartition("/")[2]
+    return bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {text}')
+
+
+def _go_kind(value: object) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "bool", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+class _Repeated(dict):
+    """An object in which a key stood twice."""
+
+    keys_twice: tuple[str, ...] = ()
+
+
+def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
+    """A JSON (or YAML) document and the paths of keys that stand in it twice. Raises ValueError in Go's words."""
+    seen = False
+
+    def pairs(items: list[tuple[str, Any]]) -> dict:
+        nonlocal seen
+        made = dict(items)
+        if len(made) == len(items):
+            return made
+        seen = True
+        keys = [key for key, _ in items]
+        twice = _Repeated(made)
+        twice.keys_twice = tuple(dict.fromkeys(key for key in keys if keys.count(key) > 1))
+        return twice
+
+    try:
+        text = body.decode()
+        value = json.loads(text, object_pairs_hook=pairs, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        if yaml_too:
+            return _yaml(body), []
+        raise ValueError(_go_json_error(error)) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"invalid character '\\x{body[error.start]:02x}' looking for beginning of value") from error
+    except RecursionError as error:
+        raise ValueError("exceeded max depth") from error
+    return value, _repeated(value, "") if seen else []
+
+
+def _yaml(body: bytes) -> Any:
+    try:
+        value = yaml.load(body, _yaml_loader)  # noqa: S506 (a safe loader)
+        return json.loads(json.dumps(value, default=str))
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        problem = " ".join(str(error).split())
+        raise ValueError(f"error converting YAML to JSON: yaml: {problem}") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"invalid character '{name[0]}' looking for beginning of value")
+
+
+def _repeated(value: Any, path: str) -> list[str]:
+    found = []
+    if isinstance(value, _Repeated):
+        found += [f"{path}.{key}" if path else key for key in value.keys_twice]
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            found += _repeated(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            found += _repeated(inner, f"{path}[{i}]")
+    return found
+
+
+def _go_json_error(error: json.JSONDecodeError) -> str:
+    if error.pos >= len(error.doc.rstrip()) or "Unterminated" in error.msg:
+        return "unexpected end of JSON input"
+    where = {
+        "Expecting value": "looking for beginning of value",
+        "Expecting property name": "looking for beginning of object key string",
+        "Expecting ',' delimiter": "after object key:value pair",
+        "Expecting ':' delimiter": "after object key",
+        "Extra data": "after top-level value",
+    }
+    text = next((text for start, text in where.items() if error.msg.startswith(start)), "in string literal")
+    return f"invalid character '{error.doc[error.pos]}' {text}"
+
+
+def _summary(body: bytes) -> str:
+    if not body:
+        return "<empty>"
+    if body[:1] == b"{":
+        text = body.decode("utf-8", "replace")
+        return text if len(text) <= 30 else f"{text[:30]} ..."
+    return body.hex() if len(body) <= 30 else f"{body[:30].hex()} ..."

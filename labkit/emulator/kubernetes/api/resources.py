@@ -1,0 +1,484 @@
+"""The verbs that every kind has: get, list, watch, create, update, patch, delete.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/
+"""
+
+import json
+import random
+
+from labkit.emulator.kubernetes.api import defaults, paging, patches, schema, writes
+from labkit.emulator.kubernetes.api.admission import Admission, Review
+from labkit.emulator.kubernetes.api.kinds import NAMESPACE, POD, Kind
+from labkit.emulator.kubernetes.api.managers import Writer, applied, created, updated
+from labkit.emulator.kubernetes.api.names import suffix
+from labkit.emulator.kubernetes.api.requests import YAML, Request, Response, parse, respond
+from labkit.emulator.kubernetes.api.selectors import field_selector, label_selector
+from labkit.emulator.kubernetes.api.status import (
+    ApiError,
+    Cause,
+    bad_request,
+    conflict,
+    forbidden,
+    forbidden_field,
+    invalid,
+    modified,
+    required,
+    unsupported,
+    unsupported_media_type,
+)
+from labkit.emulator.kubernetes.api.storage import Storage, Stored, dump
+from labkit.emulator.kubernetes.api.tables import table
+from labkit.emulator.kubernetes.api.validation import validate, validate_update
+from labkit.emulator.kubernetes.api.watches import Selection, Watch
+
+KEPT = (
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "generateName",
+    "selfLink",
+)
+PATCHES = {patches.JSON_PATCH, patches.MERGE, patches.STRATEGIC, patches.APPLY}
+PROPAGATION = ["Foreground", "Background", "Orphan", "nil"]
+
+
+class Resources:
+    def __init__(self, storage: Storage, admission: Admission):
+        self.storage, self.admission = storage, admission
+
+    # Reading
+
+    def get(self, kind: Kind, request: Request) -> Response:
+        stored = self.storage.get(kind, self._namespace(kind, request), request.name)
+        return self._answer(kind, stored, request)
+
+    def list(self, kind: Kind, request: Request) -> Response:
+        selection = self._selection(kind, request)
+        version = request.query.get("resourceVersion", "")
+        if version and not version.isdigit():
+            raise bad_request(f"invalid resource version: {_not_unsigned(version)}")
+        limit = _integer(request, "limit")
+        after, at = paging.start(request.query.get("continue", ""), self.storage)
+        found = [
+            stored
+            for stored in self.storage.list(kind, selection.namespace)
+            if (after is None or (stored.namespace, stored.name) > after) and selection.matches(stored)
+        ]
+        metadata = {"resourceVersion": str(at or self.storage.version)}
+        if limit and len(found) > limit:
+            last, remaining = found[limit - 1], len(found) - limit
+            found = found[:limit]
+            metadata["continue"] = paging.token(last, at or self.storage.version)
+            if not selection.labels and not selection.fields:
+                metadata["remainingItemCount"] = remaining
+        if request.table:
+            include = request.query.get("includeObject", "Metadata")
+            return respond(table(kind, found, metadata, self.storage.clock.now(), include))
+        head = f'{{"kind":"{kind.kind}List","apiVersion":"{kind.api_version}","metadata":'.encode()
+        items = b",".join(stored.text for stored in found)
+        return respond(head + dump(metadata) + b',"items":[' + items + b"]}")
+
+    def watch(self, kind: Kind, request: Request) -> Response:
+        selection = self._selection(kind, request)
+        version = request.query.get("resourceVersion", "")
+        if version and not version.isdigit():
+            raise ApiError(500, "", _not_unsigned(version))
+        as_table, now = request.table, self.storage.clock.now
+        include = request.query.get("includeObject", "Metadata")
+        heads = True
+
+        def render(stored: Stored) -> bytes:
+            nonlocal heads
+            if not as_table:
+                return stored.full(kind)
+            metadata = {"resourceVersion": stored.metadata["resourceVersion"]}
+            body = table(kind, [stored], metadata, now(), include, heads=heads)
+            heads = False
+            return dump(body)
+
+        initial = request.query.get("sendInitialEvents", "").lower() in ("true", "1")
+        bookmarks = request.query.get("allowWatchBookmarks", "").lower() in ("true", "1")
+        fresh = version in ("", "0") or initial
+        watch = Watch(
+            self.storage,
+            kind,
+            selection,
+            render,
+            None if fresh else int(version),
+            initial_end=bookmarks and (initial or version == ""),
+            bookmarks=bookmarks,
+            # A real server ends watches between half an hour and an hour: clients have to come again.
+            seconds=_integer(request, "timeoutSeconds") or random.uniform(1800, 3600),  # noqa: S311
+        )
+        return Response(200, stream=watch.events())
+
+    # Writing
+
+    async def create(self, kind: Kind, request: Request) -> Response:
+        dry_run = request.dry_run("CreateOptions")
+        obj = request.document(kind.type, kind.kind, kind.api_version)
+        return await self._create(kind, request, obj, dry_run=dry_run)
+
+    async def _create(
+        self,
+        kind: Kind,
+        request: Request,
+        obj: dict,
+        *,
+        dry_run: bool,
+    ) -> Response:
+        obj = self._prepared(kind, request, obj)
+        metadata = obj["metadata"]
+        if metadata.pop("resourceVersion", ""):
+            raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
+        if kind.namespaced:
+            self._require_namespace(kind, metadata)
+        sent = obj
+        review = Review(
+            kind,
+            "CREATE",
+            metadata.get("name", ""),
+            metadata.get("namespace", ""),
+            request.user,
+            defaults.with_defaults(kind, obj),
+            dry_run=dry_run,
+            warnings=request.warnings,
+        )
+        obj = self._named(await self.admission.admit(review))
+        validate(kind, obj)
+        if kind.namespaced:
+            # It may have gone while a webhook was asked.
+            self._require_namespace(kind, metadata)
+        obj = defaults.first_status(kind, obj)
+        owned = created(kind.type, sent, self._writer(kind, request), self.storage.now())
+        stored = self.storage.create(kind, obj, owned, dry_run=dry_run)
+        return self._answer(kind, stored, request, 201)
+
+    async def update(self, kind: Kind, request: Request) -> Response:
+        dry_run = request.dry_run("UpdateOptions")
+        obj = request.document(kind.type, kind.kind, kind.api_version)
+        obj = self._prepared(kind, request, obj)
+        before = self.storage.get(kind, self._namespace(kind, request), request.name)
+        stored = await self._update(kind, request, before, obj, dry_run=dry_run)
+        return self._answer(kind, stored, request)
+
+    async def patch(self, kind: Kind, request: Request) -> Response:
+        dry_run = request.dry_run("PatchOptions")
+        if request.content_type not in PATCHES:
+            raise unsupported_media_type()
+        if request.content_type == patches.APPLY:
+            return await self._apply(kind, request, dry_run)
+        try:
+            patch, _ = parse(request.body)
+        except ValueError as error:
+            raise bad_request(f"error decoding patch: {error}") from error
+        namespace = self._namespace(kind, request)
+        for attempt in range(5):
+            before = self.storage.get(kind, namespace, request.name)
+            request.warnings.clear()
+            obj = self._patched(kind, request, before, patch)
+            try:
+                stored = await self._update(kind, request, before, obj, dry_run=dry_run)
+            except ApiError as error:
+                # Somebody wrote in between: a patch that names no version is tried again on the new one.
+                given = isinstance(patch, dict) and (patch.get("metadata") or {}).get("resourceVersion")
+                if error.code == 409 and not given and attempt < 4:
+                    continue
+                raise
+            return self._answer(kind, stored, request)
+        raise modified(kind, request.name)
+
+    def _patched(self, kind: Kind, request: Request, before: Stored, patch: object) -> dict:
+        document = {"kind": kind.kind, "apiVersion": kind.api_version, **before.object}
+        if request.content_type == patches.JSON_PATCH:
+            changed = patches.json_patch(document, patch)
+        elif not isinstance(patch, dict):
+            raise bad_request(
+                "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}"
+            )
+        elif request.content_type == patches.MERGE:
+            changed = patches.merge_patch(document, patch)
+        else:
+            changed = patches.strategic_merge_patch(kind.type, document, patch)
+
+        def refusal(text: str) -> ApiError:
+            strategic = request.content_type == patches.STRATEGIC
+            shown = f'"{_go_map(patch)}"' if strategic else dump(dump(changed).decode()).decode()
+            return invalid("", "", "", [Cause("patch", f"Invalid value: {shown}: {text}")])
+
+        try:
+            obj, unknown = schema.decode(kind.type, changed)
+        except schema.WrongType as error:
+            raise refusal(str(error)) from error
+
+        request.field_validation(unknown, [], refusal)
+        return self._prepared(kind, request, {k: v for k, v in obj.items() if k not in ("kind", "apiVersion")})
+
+    async def _apply(self, kind: Kind, request: Request, dry_run: bool) -> Response:
+        if not request.query.get("fieldManager"):
+            cause = required("fieldManager", "is required for apply patch")
+            raise invalid("PatchOptions", "meta.k8s.io", "", [cause])
+        request.applies = True
+        request.headers[b"content-type"] = YAML.encode()
+        obj = self._prepared(kind, request, request.document(kind.type, kind.kind, kind.api_version))
+        before = self.storage.find(kind, self._namespace(kind, request), request.name)
+        if before is None:
+            return await self._create(kind, request, obj, dry_run=dry_run)
+        force = request.query.get("force", "").lower() in ("true", "1")
+        writer, now = self._writer(kind, request), self.storage.now()
+        result, owned = applied(before.managers, kind.type, before.object, obj, writer, now=now, force=force)
+        stored = await self._update(kind, request, before, result, dry_run=dry_run, owned=owned)
+        return self._answer(kind, stored, request)
+
+    @staticmethod
+    def _writer(kind: Kind, request: Request) -> Writer:
+        operation = "Apply" if request.method == "PATCH" and request.applies else "Update"
+        return Writer(request.manager, operation, kind.api_version, request.subresource)
+
+    async def _update(
+        self,
+        kind: Kind,
+        request: Request,
+        before: Stored,
+        obj: dict,
+        *,
+        dry_run: bool,
+        owned: bytes | None = None,
+    ) -> Stored:
+        metadata = dict(obj["metadata"])
+        version = metadata.pop("resourceVersion", "")
+        if version and version != before.metadata["resourceVersion"]:
+            raise modified(kind, before.name)
+        if (uid := metadata.get("uid")) and uid != before.uid:
+            key = f"/registry/{kind.plural}/{before.namespace}/{before.name}".replace("//", "/")
+            why = (
+                f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg:"
+                f" Precondition failed: UID in precondition: {uid}, UID in object meta: {before.uid}"
+            )
+            raise conflict(kind, before.name, why)
+        for key in KEPT:
+            metadata.pop(key, None)
+            if key in before.metadata:
+                metadata[key] = before.metadata[key]
+        metadata["resourceVersion"] = before.metadata["resourceVersion"]
+        if "deletionTimestamp" in before.metadata:
+            new = set(metadata.get("finalizers") or ()) - set(before.metadata.get("finalizers") or ())
+            if new:
+                why = (
+                    f"no new finalizers can be added if the object is being deleted, found new finalizers {sorted(new)}"
+                )
+                cause = forbidden_field("metadata.finalizers", why)
+                raise invalid(kind.kind, kind.group, before.name, [cause])
+        obj = self._parts(kind, request.subresource, {**obj, "metadata": metadata}, before)
+        review = Review(
+            kind,
+            "UPDATE",
+            before.name,
+            before.namespace,
+            request.user,
+            defaults.with_defaults(kind, obj),
+            before.object,
+            request.subresource,
+            dry_run,
+            request.warnings,
+        )
+        obj = await self.admission.admit(review)
+        validate_update(kind, obj, before.object)
+        obj = {
+            "metadata": _ordered(obj["metadata"], before.metadata),
+            **{k: v for k, v in obj.items() if k != "metadata"},
+        }
+        if owned is None:
+            writer = self._writer(kind, request)
+            owned = updated(before.managers, kind.type, before.object, obj, writer, now=self.storage.now())
+        return writes.store(self.storage, kind, before, obj, owned, dry_run=dry_run)
+
+    @staticmethod
+    def _parts(kind: Kind, subresource: str, obj: dict, before: Stored) -> dict:
+        """The status is changed by the status subresource alone, the rest by all others."""
+        if not kind.has_status:
+            return obj
+        if subresource == "status":
+            status = {"status": _status(kind, obj.get("status") or {})}
+            metadata = {**obj["metadata"]}
+            return {**before.object, "metadata": metadata, **status}
+        if subresource == "finalize":
+            return {**before.object, "spec": obj.get("spec") or {}}
+        rest = {key: value for key, value in obj.items() if key != "status"}
+        return rest | ({"status": before.object["status"]} if "status" in before.object else {})
+
+    # Deleting
+
+    async def delete(self, kind: Kind, request: Request) -> Response:
+        options = self._options(request)
+        stored = self.storage.get(kind, self._namespace(kind, request), request.name)
+        stored, gone = await self._delete(kind, stored, options, request)
+        if kind.echo or not gone:
+            return self._answer(kind, stored, request)
+        details = {"name": stored.name} | ({"group": kind.group} if kind.group else {})
+        details |= {"kind": kind.plural, "uid": stored.uid}
+        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+        return respond(status)
+
+    async def delete_collection(self, kind: Kind, request: Request) -> Response:
+        options = self._options(request)
+        selection = self._selection(kind, request)
+        found = [s for s in self.storage.list(kind, selection.namespace) if selection.matches(s)]
+        gone = []
+        for stored in found:
+            try:
+                gone.append((await self._delete(kind, stored, options, request))[0])
+            except ApiError as error:
+                if error.code != 404:
+                    raise
+        head = f'{{"kind":"{kind.kind}List","apiVersion":"{kind.api_version}","metadata":'.encode()
+        metadata = dump({"resourceVersion": str(self.storage.version)})
+        return respond(head + metadata + b',"items":[' + b",".join(stored.text for stored in gone) + b"]}")
+
+    async def _delete(self, kind: Kind, stored: Stored, options: dict, request: Request) -> tuple[Stored, bool]:
+        dry_run = bool(options.get("dryRun"))
+        review = Review(
+            kind, "DELETE", stored.name, stored.namespace, request.user, None, stored.object, dry_run=dry_run
+        )
+        await self.admission.admit(review)
+        current = self.storage.get(kind, stored.namespace, stored.name)
+        return writes.delete(self.storage, kind, current, options, dry_run=dry_run)
+
+    def _options(self, request: Request) -> dict:
+        options = {}
+        if request.body.strip():
+            options = request.document("meta.DeleteOptions", "DeleteOptions", _options_version(request))
+        for key in ("gracePeriodSeconds",):
+            if key in request.query:
+                options[key] = _integer(request, key)
+        for key in ("propagationPolicy",):
+            if request.query.get(key):
+                options[key] = request.query[key]
+        if request.query.get("orphanDependents"):
+            options["orphanDependents"] = request.query["orphanDependents"] == "true"
+        if request.dry_run("DeleteOptions"):
+            options["dryRun"] = ["All"]
+        if (policy := options.get("propagationPolicy")) and policy not in PROPAGATION[:3]:
+            cause = unsupported("propagationPolicy", policy, PROPAGATION)
+            raise invalid("DeleteOptions", "meta.k8s.io", "", [cause])
+        return options
+
+    # What all have in common
+
+    def _answer(self, kind: Kind, stored: Stored, request: Request, status: int = 200) -> Response:
+        if request.table:
+            metadata = {"resourceVersion": stored.metadata.get("resourceVersion", "")}
+            include = request.query.get("includeObject", "Metadata")
+            return respond(table(kind, [stored], metadata, self.storage.clock.now(), include), status)
+        return respond(stored.full(kind), status)
+
+    @staticmethod
+    def _namespace(kind: Kind, request: Request) -> str:
+        return request.namespace if kind.namespaced else ""
+
+    def _selection(self, kind: Kind, request: Request) -> Selection:
+        fields = request.query.get("fieldSelector", "")
+        if request.name:
+            fields = f"metadata.name={request.name}"
+        return Selection(
+            self._namespace(kind, request),
+            label_selector(request.query.get("labelSelector", "")),
+            field_selector(kind, fields),
+        )
+
+    def _prepared(self, kind: Kind, request: Request, obj: dict) -> dict:
+        """The object with the namespace of the request; refuses what contradicts the path."""
+        metadata = dict(obj.get("metadata") or {})
+        metadata.pop("managedFields", None)
+        if kind.namespaced:
+            if metadata.get("namespace", request.namespace) != request.namespace:
+                raise bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request"
+                )
+            metadata["namespace"] = request.namespace
+        elif "namespace" in metadata:
+            del metadata["namespace"]
+        if request.method == "POST":
+            for key in ("uid", "creationTimestamp", "deletionTimestamp", "generation", "deletionGracePeriodSeconds"):
+                metadata.pop(key, None)
+        else:
+            name = metadata.setdefault("name", request.name)
+            if name != request.name:
+                raise bad_request(
+                    f"the name of the object ({name}) does not match the name on the URL ({request.name})"
+                )
+        return {"metadata": metadata, **{key: value for key, value in obj.items() if key != "metadata"}}
+
+    def _named(self, obj: dict) -> dict:
+        """The object with the name that is made for it, if it came without one: only after admission, as there."""
+        metadata = obj["metadata"]
+        if metadata.get("name") or not (prefix := metadata.get("generateName")):
+            return obj
+        random_part = suffix(self.storage.identifiers, "generated", f"{metadata.get('namespace', '')}/{prefix}")
+        return {**obj, "metadata": {**metadata, "name": f"{prefix[:58]}{random_part}"}}
+
+    def _require_namespace(self, kind: Kind, metadata: dict) -> None:
+        namespace = metadata["namespace"]
+        found = self.storage.get(NAMESPACE, "", namespace)
+        if "deletionTimestamp" in found.metadata:
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            error = forbidden(kind, metadata.get("name", ""), why)
+            cause = {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {namespace} is being terminated",
+                "field": "metadata.namespace",
+            }
+            error.details["causes"] = [cause]
+            raise error
+
+
+def _ordered(new: dict, old: dict) -> dict:
+    """The new metadata in the old one's order, so that an unchanged object stays the same text."""
+    kept = {key: new[key] for key in old if key in new}
+    return kept | new
+
+
+def _status(kind: Kind, status: dict) -> dict:
+    if kind is POD and status.get("podIP") and not status.get("podIPs"):
+        return {**status, "podIPs": [{"ip": status["podIP"]}]}
+    return status
+
+
+def _options_version(request: Request) -> str:
+    """DeleteOptions may be of any group."""
+    try:
+        value, _ = parse(request.body, yaml_too=True)
+        version = value.get("apiVersion") if isinstance(value, dict) else None
+        return version if version and isinstance(version, str) else "v1"
+    except ValueError:
+        return "meta.k8s.io/v1" if request.body[:4] == b"k8s\x00" and b"meta.k8s.io/v1" in request.body[:40] else "v1"
+
+
+def _integer(request: Request, name: str) -> int:
+    text = request.query.get(name, "")
+    if not text:
+        return 0
+    try:
+        return int(text)
+    except ValueError:
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+
+
+def _not_unsigned(text: str) -> str:
+    return f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+
+
+def _go_map(value: object) -> str:
+    """A value as Go prints it with %v, quotes escaped."""
+    if isinstance(value, dict):
+        inner = " ".join(f"{key}:{_go_map(item)}" for key, item in sorted(value.items()))
+        return f"map[{inner}]"
+    if isinstance(value, list):
+        return "[" + " ".join(_go_map(item) for item in value) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "<nil>"
+    return json.dumps(str(value), ensure_ascii=False)[1:-1]

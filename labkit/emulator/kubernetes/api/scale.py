@@ -1,0 +1,73 @@
+"""The scale subresource: how many pods a Deployment or a ReplicaSet has and is to have.
+
+https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-v1/
+"""
+
+import json
+
+from labkit.emulator.kubernetes.api import patches, schema
+from labkit.emulator.kubernetes.api.kinds import Kind
+from labkit.emulator.kubernetes.api.requests import Request, Response, parse, respond
+from labkit.emulator.kubernetes.api.resources import PATCHES, Resources
+from labkit.emulator.kubernetes.api.selectors import selector_text
+from labkit.emulator.kubernetes.api.status import bad_request, invalid, invalid_value, unsupported_media_type
+from labkit.emulator.kubernetes.api.storage import dump
+
+TYPE, API_VERSION = "autoscaling.Scale", "autoscaling/v1"
+
+
+async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
+    """Answers GET, PUT and PATCH; a change is a change of the object's ``spec.replicas``, admission included."""
+    stored = resources.storage.get(kind, request.namespace, request.name)
+    if request.verb == "get":
+        return respond(_scale(stored.object))
+    document = _scale(stored.object)
+    wanted = request.document(TYPE, "Scale", API_VERSION) if request.verb == "update" else _patched(request, document)
+    replicas = (wanted.get("spec") or {}).get("replicas", 0)
+    if replicas < 0:
+        cause = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
+        raise invalid("Scale", "autoscaling", request.name, [cause])
+    version = (wanted.get("metadata") or {}).get("resourceVersion")
+    given = {"metadata": {"resourceVersion": version}} if version and version != _version(document, request) else {}
+    request.method = "PATCH"
+    request.headers[b"content-type"] = patches.MERGE.encode()
+    request.body = dump({**given, "spec": {"replicas": replicas}})
+    changed = await resources.patch(kind, request)
+    return respond(_scale(json.loads(changed.body)))
+
+
+def _version(document: dict, request: Request) -> str:
+    """A patch that names no version is tried again on the new one, so it must not be given the one it was made of."""
+    return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
+
+
+def _patched(request: Request, document: dict) -> dict:
+    """Raises what a patch of any other object is refused with."""
+    if request.content_type not in PATCHES:
+        raise unsupported_media_type()
+    try:
+        patch, _ = parse(request.body, yaml_too=request.content_type == patches.APPLY)
+    except ValueError as error:
+        raise bad_request(f"error decoding patch: {error}") from error
+    if request.content_type == patches.JSON_PATCH:
+        changed = patches.json_patch(document, patch)
+    elif not isinstance(patch, dict):
+        raise bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}")
+    else:
+        changed = patches.merge_patch(document, patch)
+    try:
+        return schema.decode(TYPE, changed)[0]
+    except schema.WrongType as error:
+        raise bad_request(str(error)) from error
+
+
+def _scale(obj: dict) -> dict:
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    replicas, selector = obj["spec"]["replicas"], selector_text(obj["spec"]["selector"])
+    return {
+        "kind": "Scale",
+        "apiVersion": API_VERSION,
+        "metadata": {key: obj["metadata"][key] for key in kept},
+        "spec": {"replicas": replicas} if replicas else {},
+        "status": {"replicas": (obj.get("status") or {}).get("replicas", 0), "selector": selector},
+    }

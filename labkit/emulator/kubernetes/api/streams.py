@@ -1,0 +1,290 @@
+"""What the API server passes on to a node's kubelet: logs, and exec and attach over WebSocket.
+
+https://kubernetes.io/docs/concepts/architecture/control-plane-node-communication/#api-server-to-kubelet
+https://kubernetes.io/docs/reference/using-api/api-concepts/#websockets (the channel.k8s.io subprotocols)
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import websockets
+from websockets.asyncio.client import connect
+
+from labkit.emulator.certificates import Authority, Certificate
+from labkit.emulator.kubernetes.api.kinds import NODE, POD
+from labkit.emulator.kubernetes.api.requests import Request, Response
+from labkit.emulator.kubernetes.api.status import (
+    ApiError,
+    bad_request,
+    forbidden_field,
+    internal,
+    invalid,
+    invalid_value,
+    not_found,
+    quote,
+)
+from labkit.emulator.kubernetes.api.storage import Storage, Stored, dump
+
+STREAMED = ("exec", "attach")
+OUTPUTS, ERROR = (("stdout", 1), ("stderr", 2)), 3
+TRANSLATED, SUBPROTOCOLS = "v5.channel.k8s.io", ("v5.channel.k8s.io", "v4.channel.k8s.io")
+ASKED = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
+LOG = ("follow", "previous", "timestamps", "tailLines", "sinceSeconds", "sinceTime", "limitBytes")
+LEAST = {"tailLines": 0, "limitBytes": 1, "sinceSeconds": 1}
+LARGEST = 32 * 1024 * 1024
+
+
+class Kubelets:
+    """Speaks to the nodes' kubelets with the API server's own client certificate."""
+
+    def __init__(self, storage: Storage, authority: Authority, certificate: Certificate):
+        self.storage = storage
+        self._context = ssl.create_default_context(cadata=authority.certificate_pem.decode())
+        with tempfile.TemporaryDirectory() as folder:
+            chain = Path(folder) / "chain.pem"
+            chain.touch(mode=0o600)
+            chain.write_bytes(certificate.certificate_pem + certificate.key_pem)
+            self._context.load_cert_chain(chain)
+        self._client: httpx.AsyncClient | None = None
+
+    async def close(self) -> None:
+        if self._client:
+            await self._client.aclose()
+            self._client = None
+
+    async def log(self, request: Request) -> Response:
+        """`GET …/pods/NAME/log`: the container's output, to its end where `follow` is asked for."""
+        pod = self.storage.get(POD, request.namespace, request.name)
+        _check_log_options(pod.name, request.query)
+        container = _container(pod, request.query.get("container", ""))
+        node = pod.object["spec"].get("nodeName")
+        if not node:
+            return Response(200, content_type="text/plain")
+        query = {key: request.query[key] for key in LOG if key in request.query}
+        url = f"https://{self._address(node)}/containerLogs/{pod.namespace}/{pod.name}/{container}"
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                verify=self._context, trust_env=False, timeout=httpx.Timeout(10, read=None)
+            )
+        sent = self._client.build_request("GET", url, params=query)
+        try:
+            answer = await self._client.send(sent, stream=True)
+        except httpx.HTTPError as error:
+            raise internal(f'Get "{sent.url}": {error or type(error).__name__}') from error
+        if answer.status_code != 200:
+            text = (await answer.aread()).decode("utf-8", "replace").strip()
+            await answer.aclose()
+            raise _kubelet_error(answer.status_code, text)
+        return Response(200, content_type="text/plain", stream=_closing(answer))
+
+    def target(self, request: Request) -> str:
+        """The kubelet's address for an exec or attach. Raises ``ApiError`` for a pod or container that has none."""
+        pod = self.storage.get(POD, request.namespace, request.name)
+        container = _container(pod, request.query.get("container", ""))
+        node = pod.object["spec"].get("nodeName")
+        if not node:
+            raise bad_request(f"pod {pod.name} does not have a host assigned")
+        query = [(ASKED[key], "1") for key in ASKED if _is_true(request, key)]
+        query += [("command", value) for key, value in request.queries if key == "command"]
+        where = f"{self._address(node)}/{request.subresource}/{pod.namespace}/{pod.name}/{container}"
+        return f"wss://{where}?{urlencode(query)}"
+
+    def refuse_without_websocket(self, request: Request) -> ApiError:
+        """What to say to an exec or attach that is no WebSocket. kubectl asks so again where its WebSocket was refused:
+        it then says what is wrong in the words of this second answer."""
+        self.target(request)
+        if b"upgrade" not in request.headers:
+            return bad_request("Upgrade request required")
+        return bad_request("unable to upgrade: this server has WebSocket and no SPDY: kubectl 1.31 and newer use it")
+
+    def refuse_port_forward(self, request: Request) -> ApiError:
+        """Where the ports of a pod are instead."""
+        pod = self.storage.get(POD, request.namespace, request.name)
+        if not pod.object["spec"].get("nodeName"):
+            return bad_request(f"pod {pod.name} does not have a host assigned")
+        return bad_request(
+            "no ports are forwarded: the containers are processes of this machine, and listen on its 127.0.0.1 already"
+        )
+
+    async def join(
+        self, request: Request, scope: MutableMapping[str, Any], receive: Callable, send: Callable, refuse: Callable
+    ) -> None:
+        """Joins the client's WebSocket with one to the kubelet, to the end of either. ``refuse`` answers an error.
+
+        With v5 the client is accepted first, and told on the error channel what the kubelet refuses; with v4 the
+        kubelet's answer is passed on as it is. https://kep.k8s.io/4006
+        """
+        offered = scope.get("subprotocols") or []
+        chosen = next((protocol for protocol in SUBPROTOCOLS if protocol in offered), None)
+        if chosen is None:
+            await refuse(bad_request(f"unable to upgrade: unsupported subprotocols {offered}"))
+            return
+        try:
+            url = self.target(request)
+        except ApiError as error:
+            await refuse(error)
+            return
+        if chosen == TRANSLATED:
+            await send({"type": "websocket.accept", "subprotocol": chosen})
+            first = next((channel for name, channel in OUTPUTS if _is_true(request, name)), ERROR)
+            await send({"type": "websocket.send", "bytes": bytes([first])})
+        try:
+            kubelet = await connect(
+                url,
+                ssl=self._context,
+                subprotocols=[chosen],
+                max_size=LARGEST,
+                compression=None,
+                proxy=None,
+                ping_interval=None,  # a program that does not read holds up all that comes after, pongs too
+            )
+        except websockets.InvalidStatus as error:
+            text = (error.response.body or b"").decode("utf-8", "replace").strip()
+            if chosen == TRANSLATED:
+                await _end(send, internal(f"unable to upgrade connection: {text}"))
+            else:
+                await _answer(send, error.response.status_code, text)
+            return
+        except (OSError, websockets.InvalidHandshake, TimeoutError) as error:
+            failed = internal(f"error dialing backend: {error}")
+            await (_end(send, failed) if chosen == TRANSLATED else refuse(failed))
+            return
+        async with kubelet:
+            if chosen != TRANSLATED:
+                await send({"type": "websocket.accept", "subprotocol": chosen})
+            up = asyncio.create_task(_up(receive, kubelet))
+            down = asyncio.create_task(_down(send, kubelet))
+            await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+            if not down.done() or down.exception():
+                kubelet.transport.abort()  # the client has gone: there is nobody to whom the rest could be passed on
+            for task in (up, down):
+                task.cancel()
+            await asyncio.gather(up, down, return_exceptions=True)
+
+    def _address(self, name: str) -> str:
+        node = self.storage.find(NODE, "", name)
+        if node is None:
+            raise not_found(POD, name)  # the real server, too, calls a missing node a pod
+        status = node.object.get("status") or {}
+        addresses = {address["type"]: address["address"] for address in status.get("addresses") or ()}
+        port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port", 10250)
+        for kind in ("InternalIP", "ExternalIP", "Hostname", "InternalDNS"):
+            if kind in addresses:
+                return f"{addresses[kind]}:{port}"
+        raise internal(f"no preferred addresses found; known addresses: {list(addresses)}")
+
+
+def _is_true(request: Request, name: str) -> bool:
+    return request.query.get(name, "").lower() in ("true", "1")
+
+
+def _container(pod: Stored, wanted: str) -> str:
+    spec = pod.object["spec"]
+    names = [container["name"] for container in (*(spec.get("initContainers") or ()), *spec["containers"])]
+    if wanted:
+        if wanted not in names:
+            raise bad_request(f"container {wanted} is not valid for pod {pod.name}")
+        return wanted
+    if len(spec["containers"]) > 1:
+        raise bad_request(f"a container name must be specified for pod {pod.name}, choose one of: [{' '.join(names)}]")
+    return spec["containers"][0]["name"]
+
+
+def _check_log_options(pod: str, query: dict[str, str]) -> None:
+    """https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.36/#podlogoptions-v1-core"""
+    causes = []
+    for name, least in LEAST.items():
+        value = query.get(name, str(least))
+        if not re.fullmatch(r"[+-]?\d+", value):
+            raise bad_request(f"strconv.ParseInt: parsing {quote(value)}: invalid syntax")
+        if int(value) < least:
+            wanted = "greater than 0" if least else "greater than or equal to 0"
+            causes.append(invalid_value(name, int(value), f"must be {wanted}"))
+    if time := query.get("sinceTime"):
+        try:
+            datetime.fromisoformat(time)
+        except ValueError as error:
+            layout = '"2006-01-02T15:04:05Z07:00"'
+            raise bad_request(
+                f'parsing time {quote(time)} as {layout}: cannot parse {quote(time)} as "2006"'
+            ) from error
+        if "sinceSeconds" in query:
+            causes.append(forbidden_field("", "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+    if "stream" in query:
+        causes.append(forbidden_field("stream", "may not be specified"))
+    if causes:
+        raise invalid("PodLogOptions", "", pod, causes)
+
+
+def _kubelet_error(code: int, text: str) -> ApiError:
+    if code == 400:
+        return bad_request(text)
+    if code == 404:
+        return ApiError(404, "NotFound", text or "the server could not find the requested resource", {})
+    if code in (401, 403):
+        return ApiError(code, "Forbidden" if code == 403 else "Unauthorized", text)
+    return internal(text or f"the kubelet answered {code}")
+
+
+async def _closing(answer: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for part in answer.aiter_raw():
+            yield part
+    except httpx.HTTPError:
+        return  # the node went away: what came so far is what there is
+    finally:
+        await answer.aclose()
+
+
+async def _answer(send: Callable, code: int, text: str) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "websocket.http.response.start", "status": code, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": text.encode()})
+
+
+async def _end(send: Callable, error: ApiError) -> None:
+    """Tell a client that has been accepted what is wrong."""
+    await send({"type": "websocket.send", "bytes": bytes([ERROR]) + dump(error.status())})
+    await send({"type": "websocket.close", "code": 1000})
+
+
+async def _up(receive: Callable, kubelet: Any) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        if message["type"] == "websocket.receive":
+            # Some clients send text as text: what is in a channel is bytes.
+            data = message["bytes"] if message.get("bytes") is not None else message["text"].encode()
+            with contextlib.suppress(websockets.ConnectionClosed):
+                await kubelet.send(data)
+
+
+def _translated(frame: bytes) -> bytes:
+    """An error of the kubelet's, as an error of the API server that translates the kubelet's protocol to v5."""
+    status = json.loads(frame[1:])
+    if status.get("reason") != "InternalError":
+        return frame
+    return bytes([ERROR]) + dump(internal(status["message"]).status())
+
+
+async def _down(send: Callable, kubelet: Any) -> None:
+    code, reason = 1000, ""
+    try:
+        async for message in kubelet:
+            told = kubelet.subprotocol == TRANSLATED and message[0] == ERROR
+            await send({"type": "websocket.send", "bytes": _translated(message) if told else message})
+    except websockets.ConnectionClosedError as error:
+        code = error.rcvd.code if error.rcvd else 1011
+        reason = error.rcvd.reason if error.rcvd else ""
+    await send({"type": "websocket.close", "code": code, "reason": reason})

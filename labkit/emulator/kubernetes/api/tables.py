@@ -1,0 +1,394 @@
+"""Lists as `kubectl get` prints them: the server chooses the columns.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+from labkit.emulator.kubernetes.api.kinds import Kind
+from labkit.emulator.kubernetes.api.selectors import selector_text
+from labkit.emulator.kubernetes.api.storage import Stored
+
+Row = Callable[[dict, float], list]
+
+
+def table(kind: Kind, items: Iterable[Stored], metadata: dict, now: float, include: str, *, heads: bool = True) -> dict:
+    """The Table of some objects. ``include`` is `includeObject`: Metadata (default), Object or None."""
+    columns, row = _COLUMNS.get(kind.kind, (_NAME + _AGE, lambda obj, now: [obj["metadata"]["name"], _age(obj, now)]))
+    body: dict = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+    body["columnDefinitions"] = [_definition(*column) for column in columns] if heads else None
+    body["rows"] = [{"cells": row(stored.object, now), "object": _object(kind, stored, include)} for stored in items]
+    return body
+
+
+def _object(kind: Kind, stored: Stored, include: str) -> dict | None:
+    if include == "None":
+        return None
+    if include == "Object":
+        return json.loads(stored.full(kind))
+    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": stored.metadata}
+
+
+def _definition(name: str, description: str, priority: int = 0, type_: str = "string") -> dict:
+    form = "name" if name == "Name" else ""
+    return {"name": name, "type": type_, "format": form, "description": description, "priority": priority}
+
+
+def _age(obj: dict, now: float) -> str:
+    return since(obj["metadata"].get("creationTimestamp"), now)
+
+
+def since(moment: str | None, now: float) -> str:
+    """How long ago, as kubectl prints it, e.g. ``5m3s``."""
+    if not moment:
+        return "<unknown>"
+    return human_duration(now - datetime.fromisoformat(moment).astimezone(UTC).timestamp())
+
+
+def human_duration(seconds: float) -> str:
+    """A duration with at most two units: ``9s``, ``2m5s``, ``3h``, ``2d4h``."""
+    if seconds < -1:
+        return "<invalid>"
+    seconds = max(int(seconds), 0)
+    if seconds < 120:
+        return f"{seconds}s"
+    minutes = seconds // 60
+    if minutes < 10:
+        return f"{minutes}m{seconds % 60}s" if seconds % 60 else f"{minutes}m"
+    if minutes < 180:
+        return f"{minutes}m"
+    hours = minutes // 60
+    if hours < 8:
+        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
+    if hours < 48:
+        return f"{hours}h"
+    days = hours // 24
+    if days < 8:
+        return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
+    if days < 730:
+        return f"{days}d"
+    years = days // 365
+    return f"{years}y{days % 365}d" if years < 8 and days % 365 else f"{years}y"
+
+
+def _pod(pod: dict, now: float) -> list:
+    spec, status, metadata = pod.get("spec") or {}, pod.get("status") or {}, pod["metadata"]
+    sidecars = {found["name"] for found in spec.get("initContainers") or () if found.get("restartPolicy") == "Always"}
+    init = status.get("initContainerStatuses") or []
+    statuses = [found for found in init if found["name"] in sidecars] + (status.get("containerStatuses") or [])
+    ready = sum(bool(container.get("ready")) for container in statuses)
+    if _initializing(spec, status) and not _is_initialized(status):
+        statuses = init
+    restarts = sum(container.get("restartCount", 0) for container in statuses)
+    last = max(
+        (
+            container["lastState"]["terminated"].get("finishedAt") or ""
+            for container in statuses
+            if container.get("lastState", {}).get("terminated")
+        ),
+        default="",
+    )
+    return [
+        metadata["name"],
+        f"{ready}/{len(spec.get('containers') or ()) + len(sidecars)}",
+        _reason(pod),
+        f"{restarts} ({since(last, now)} ago)" if restarts and last else str(restarts),
+        _age(pod, now),
+        status.get("podIP") or "<none>",
+        spec.get("nodeName") or "<none>",
+        status.get("nominatedNodeName") or "<none>",
+        "<none>",
+    ]
+
+
+def _reason(pod: dict) -> str:
+    """What kubectl's STATUS column says of a pod."""
+    status, spec = pod.get("status") or {}, pod.get("spec") or {}
+    reason = status.get("reason") or status.get("phase") or "Unknown"
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("reason") == "SchedulingGated":
+            reason = "SchedulingGated"
+    initializing = _initializing(spec, status)
+    reason = initializing or reason
+    if not initializing or _is_initialized(status):
+        running = False
+        for container in reversed(status.get("containerStatuses") or []):
+            state = container.get("state") or {}
+            if (waiting := state.get("waiting")) and waiting.get("reason"):
+                reason = waiting["reason"]
+            elif terminated := state.get("terminated"):
+                code = terminated.get("exitCode", 0)
+                signal = terminated.get("signal", 0)
+                reason = terminated.get("reason") or (f"Signal:{signal}" if signal else f"ExitCode:{code}")
+            elif container.get("ready") and state.get("running"):
+                running = True
+        if reason == "Completed" and running:
+            ready = any(
+                condition.get("type") == "Ready" and condition.get("status") == "True"
+                for condition in status.get("conditions") or ()
+            )
+            reason = "Running" if ready else "NotReady"
+    if pod["metadata"].get("deletionTimestamp"):
+        if status.get("reason") == "NodeLost":
+            return "Unknown"
+        if status.get("phase") not in ("Succeeded", "Failed"):
+            return "Terminating"
+    return reason
+
+
+def _is_initialized(status: dict) -> bool:
+    conditions = {found.get("type"): found.get("status") for found in status.get("conditions") or ()}
+    return conditions.get("Initialized") == "True"
+
+
+def _initializing(spec: dict, status: dict) -> str:
+    declared = {container["name"]: container for container in spec.get("initContainers") or ()}
+    for i, container in enumerate(status.get("initContainerStatuses") or ()):
+        state = container.get("state") or {}
+        sidecar = declared.get(container.get("name"), {}).get("restartPolicy") == "Always"
+        if (terminated := state.get("terminated")) and terminated.get("exitCode") == 0:
+            continue
+        if sidecar and container.get("started"):
+            continue
+        if terminated := state.get("terminated"):
+            reason = terminated.get("reason")
+            if reason:
+                return f"Init:{reason}"
+            signal, code = terminated.get("signal", 0), terminated.get("exitCode", 0)
+            return f"Init:Signal:{signal}" if signal else f"Init:ExitCode:{code}"
+        waiting = (state.get("waiting") or {}).get("reason")
+        if waiting and waiting != "PodInitializing":
+            return f"Init:{waiting}"
+        return f"Init:{i}/{len(declared)}"
+    return ""
+
+
+def _node(node: dict, now: float) -> list:
+    status, labels = node.get("status") or {}, node["metadata"].get("labels") or {}
+    info = status.get("nodeInfo") or {}
+    ready = next((c.get("status") for c in status.get("conditions") or () if c.get("type") == "Ready"), "Unknown")
+    state = {"True": "Ready", "False": "NotReady"}.get(ready, "Unknown")
+    if (node.get("spec") or {}).get("unschedulable"):
+        state += ",SchedulingDisabled"
+    prefix = "node-role.kubernetes.io/"
+    roles = ",".join(sorted(label[len(prefix) :] for label in labels if label.startswith(prefix))) or "<none>"
+    addresses = {address["type"]: address["address"] for address in status.get("addresses") or ()}
+    return [
+        node["metadata"]["name"],
+        state,
+        roles,
+        _age(node, now),
+        info.get("kubeletVersion", ""),
+        addresses.get("InternalIP", "<none>"),
+        addresses.get("ExternalIP", "<none>"),
+        info.get("osImage") or "<unknown>",
+        info.get("kernelVersion") or "<unknown>",
+        info.get("containerRuntimeVersion") or "<unknown>",
+    ]
+
+
+def _service(service: dict, now: float) -> list:
+    spec = service["spec"]
+    ports = ",".join(f"{port['port']}/{port['protocol']}" for port in spec["ports"])
+    return [service["metadata"]["name"], spec["type"], spec["clusterIP"], "<none>", ports, _age(service, now), "<none>"]
+
+
+def _event(event: dict, now: float) -> list:
+    involved, source = event.get("involvedObject") or {}, event.get("source") or {}
+    first = event.get("firstTimestamp") or event.get("eventTime")
+    last = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp") or first
+    count = (event.get("series") or {}).get("count") or event.get("count") or 1
+    component = source.get("component") or event.get("reportingComponent", "")
+    host = source.get("host") or event.get("reportingInstance", "")
+    return [
+        since(last, now),
+        event.get("type", ""),
+        event.get("reason", ""),
+        f"{involved.get('kind', '').lower()}/{involved.get('name', '')}",
+        involved.get("fieldPath", ""),
+        f"{component}, {host}" if host else component,
+        event.get("message", "").strip(),
+        since(first, now),
+        count,
+        event["metadata"]["name"],
+    ]
+
+
+def _deployment(deployment: dict, now: float) -> list:
+    spec, status = deployment["spec"], deployment.get("status") or {}
+    return [
+        deployment["metadata"]["name"],
+        f"{status.get('readyReplicas', 0)}/{spec['replicas']}",
+        status.get("updatedReplicas", 0),
+        status.get("availableReplicas", 0),
+        _age(deployment, now),
+        *_template(spec),
+    ]
+
+
+def _replica_set(replica_set: dict, now: float) -> list:
+    spec, status = replica_set["spec"], replica_set.get("status") or {}
+    return [
+        replica_set["metadata"]["name"],
+        spec["replicas"],
+        status.get("replicas", 0),
+        status.get("readyReplicas", 0),
+        _age(replica_set, now),
+        *_template(spec),
+    ]
+
+
+def _template(spec: dict) -> list[str]:
+    containers = spec["template"]["spec"].get("containers") or ()
+    names, images = (",".join(container.get(key, "") for container in containers) for key in ("name", "image"))
+    return [names, images, selector_text(spec["selector"]) or "<none>"]
+
+
+def _count(field: str) -> Callable[[dict], int]:
+    return lambda obj: len(obj.get(field) or ()) + len(obj.get("binaryData") or ())
+
+
+NAME = (
+    "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a"
+    " client to request the generation of an appropriate name automatically. Name is primarily intended for creation"
+    " idempotence and configuration definition. Cannot be updated. More info:"
+    " https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names"
+)
+AGE = (
+    "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed"
+    " to be set in happens-before order across separate operations. Clients may not set this value. It is represented"
+    " in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info:"
+    " https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata"
+)
+_NAME, _AGE = [("Name", NAME)], [("Age", AGE)]
+_OF_TEMPLATE = [
+    ("Containers", "Names of each container in the template.", 1),
+    ("Images", "Images referenced by each container in the template.", 1),
+    ("Selector", "Which pods it counts as its own.", 1),
+]
+_COLUMNS: dict[str, tuple[list[tuple], Row]] = {
+    "Deployment": (
+        [
+            *_NAME,
+            ("Ready", "Number of the pods that are ready."),
+            ("Up-to-date", "Number of the pods that have the present template."),
+            ("Available", "Number of the pods that have been ready for long enough."),
+            *_AGE,
+            *_OF_TEMPLATE,
+        ],
+        _deployment,
+    ),
+    "ReplicaSet": (
+        [
+            *_NAME,
+            ("Desired", "How many pods there are to be.", 0, "integer"),
+            ("Current", "How many pods there are.", 0, "integer"),
+            ("Ready", "How many of them are ready.", 0, "integer"),
+            *_AGE,
+            *_OF_TEMPLATE,
+        ],
+        _replica_set,
+    ),
+    "Pod": (
+        [
+            *_NAME,
+            ("Ready", "The aggregate readiness state of this pod for accepting traffic."),
+            ("Status", "The aggregate status of the containers in this pod."),
+            ("Restarts", "How often the containers in this pod have been restarted, and when last."),
+            *_AGE,
+            ("IP", "The address of the pod.", 1),
+            ("Node", "The node that the pod runs on.", 1),
+            ("Nominated Node", "The node that the pod may run on once others have left it.", 1),
+            ("Readiness Gates", "What else has to be so for the pod to be ready.", 1),
+        ],
+        _pod,
+    ),
+    "Node": (
+        [
+            *_NAME,
+            ("Status", "The status of the node"),
+            ("Roles", "The roles of the node"),
+            *_AGE,
+            ("Version", "The version of the kubelet on the node."),
+            ("Internal-IP", "The node's address inside the cluster.", 1),
+            ("External-IP", "The node's address outside the cluster.", 1),
+            ("OS-Image", "The operating system of the node.", 1),
+            ("Kernel-Version", "The kernel of the node.", 1),
+            ("Container-Runtime", "What runs the containers on the node.", 1),
+        ],
+        _node,
+    ),
+    "Namespace": (
+        [*_NAME, ("Status", "The status of the namespace"), *_AGE],
+        lambda obj, now: [obj["metadata"]["name"], obj["status"]["phase"], _age(obj, now)],
+    ),
+    "ConfigMap": (
+        [*_NAME, ("Data", "How many keys there are.", 0, "string"), *_AGE],
+        lambda obj, now: [obj["metadata"]["name"], str(_count("data")(obj)), _age(obj, now)],
+    ),
+    "Secret": (
+        [*_NAME, ("Type", "What kind of secret it is."), ("Data", "How many keys there are."), *_AGE],
+        lambda obj, now: [obj["metadata"]["name"], obj.get("type", ""), str(_count("data")(obj)), _age(obj, now)],
+    ),
+    "Event": (
+        [
+            ("Last Seen", "When it was last seen."),
+            ("Type", "Normal or Warning."),
+            ("Reason", "A short word for why."),
+            ("Object", "What it is about."),
+            ("Subobject", "Which part of it.", 1),
+            ("Source", "Who reported it.", 1),
+            ("Message", "What happened."),
+            ("First Seen", "When it was first seen.", 1),
+            ("Count", "How often it was seen.", 1),
+            ("Name", NAME, 1),
+        ],
+        _event,
+    ),
+    "Service": (
+        [
+            *_NAME,
+            ("Type", "How the service is reached."),
+            ("Cluster-IP", "Where it is reached inside the cluster."),
+            ("External-IP", "Where it is reached from outside."),
+            ("Port(s)", "Its ports."),
+            *_AGE,
+            ("Selector", "Which pods answer.", 1),
+        ],
+        _service,
+    ),
+    "Role": (
+        [*_NAME, ("Created At", AGE)],
+        lambda obj, now: [obj["metadata"]["name"], obj["metadata"]["creationTimestamp"]],
+    ),
+    "ClusterRole": (
+        [*_NAME, ("Created At", AGE)],
+        lambda obj, now: [obj["metadata"]["name"], obj["metadata"]["creationTimestamp"]],
+    ),
+    "RoleBinding": (
+        [*_NAME, ("Role", "The role that is bound."), *_AGE],
+        lambda obj, now: [
+            obj["metadata"]["name"],
+            f"{obj['roleRef']['kind']}/{obj['roleRef']['name']}",
+            _age(obj, now),
+        ],
+    ),
+    "ClusterRoleBinding": (
+        [*_NAME, ("Role", "The role that is bound."), *_AGE],
+        lambda obj, now: [
+            obj["metadata"]["name"],
+            f"{obj['roleRef']['kind']}/{obj['roleRef']['name']}",
+            _age(obj, now),
+        ],
+    ),
+    "MutatingWebhookConfiguration": (
+        [*_NAME, ("Webhooks", "How many webhooks there are.", 0, "integer"), *_AGE],
+        lambda obj, now: [obj["metadata"]["name"], len(obj.get("webhooks") or ()), _age(obj, now)],
+    ),
+    "Lease": (
+        [*_NAME, ("Holder", "Who holds it."), *_AGE],
+        lambda obj, now: [obj["metadata"]["name"], (obj.get("spec") or {}).get("holderIdentity", ""), _age(obj, now)],
+    ),
+}

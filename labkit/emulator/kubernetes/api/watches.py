@@ -1,0 +1,146 @@
+"""Watches: what changed since a resource version, and what changes from now on.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from labkit.emulator.kubernetes.api.kinds import Kind
+from labkit.emulator.kubernetes.api.selectors import Matcher
+from labkit.emulator.kubernetes.api.status import ApiError, expired
+from labkit.emulator.kubernetes.api.storage import Change, Storage, Stored, dump
+
+BACKLOG = 10_000  # changes that a client may be behind before its watch is ended
+BOOKMARK_SECONDS = 60
+
+
+@dataclass
+class Selection:
+    """Which objects: of a namespace ("": all), by labels and by fields (None: all)."""
+
+    namespace: str
+    labels: Matcher | None
+    fields: Matcher | None
+
+    def matches(self, stored: Stored) -> bool:
+        if self.namespace and stored.namespace != self.namespace:
+            return False
+        if self.labels and not self.labels(stored.metadata.get("labels") or {}):
+            return False
+        return not self.fields or self.fields(stored.object)
+
+
+@dataclass
+class Watch:
+    """``render`` makes the object of an event; ``start`` None sends what is there first."""
+
+    storage: Storage
+    kind: Kind
+    selection: Selection
+    render: Callable[[Stored], bytes]
+    start: int | None
+    initial_end: bool
+    bookmarks: bool
+    seconds: float
+    _marked: int = field(default=0, init=False)
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Lines of JSON until the time is over."""
+        queue: asyncio.Queue[Change] = asyncio.Queue()
+        overrun = False
+
+        def tell(change: Change) -> None:
+            nonlocal overrun
+            if queue.qsize() < BACKLOG:
+                queue.put_nowait(change)
+            else:
+                overrun = True
+
+        subscribers = self.storage.subscribers.setdefault(self.kind, set())
+        subscribers.add(tell)
+        try:
+            first, refused = self._first()
+            if first:
+                yield b"".join(first)
+            if refused:
+                return
+            deadline = time.monotonic() + self.seconds
+            bookmark_at = self._next_bookmark(deadline)
+            while not overrun and (left := min(deadline, bookmark_at) - time.monotonic()) > -1:
+                try:
+                    change = await asyncio.wait_for(queue.get(), max(left, 0))
+                except TimeoutError:
+                    if time.monotonic() >= deadline - 0.01:
+                        return
+                    if self.storage.version != self._marked:
+                        yield self._bookmark(final=False)
+                    bookmark_at = self._next_bookmark(deadline)
+                    continue
+                lines = [self._event(change)]
+                while not queue.empty():
+                    lines.append(self._event(queue.get_nowait()))
+                if text := b"".join(line for line in lines if line):
+                    yield text
+        finally:
+            subscribers.discard(tell)
+
+    def _first(self) -> tuple[list[bytes], bool]:
+        if self.start is None:
+            found = self.storage.list(self.kind, self.selection.namespace)
+            lines = [self._line("ADDED", stored) for stored in found if self.selection.matches(stored)]
+            if self.initial_end:
+                lines.append(self._bookmark(final=True))
+            return lines, False
+        if self.start < self.storage.oldest or self.start > self.storage.version:
+            # Later than everything: the server was started anew, and the client has to list again.
+            error = expired(f"too old resource version: {self.start} ({self.storage.oldest + 1})")
+            return [error_line(error)], True
+        lines = [
+            self._event(change)
+            for change in self.storage.history
+            if change.version > self.start and change.kind == self.kind
+        ]
+        return [line for line in lines if line], False
+
+    def _event(self, change: Change) -> bytes:
+        now = change.type != "DELETED" and self.selection.matches(change.stored)
+        before = change.before is not None and self.selection.matches(change.before)
+        if now and before:
+            return self._line("MODIFIED", change.stored)
+        if now:
+            return self._line("ADDED", change.stored)
+        if not before:
+            return b""
+        return self._line("DELETED", change.stored if change.type == "DELETED" else _left(change))
+
+    def _line(self, type_: str, stored: Stored) -> bytes:
+        return b'{"type":"' + type_.encode() + b'","object":' + self.render(stored) + b"}\n"
+
+    def _bookmark(self, *, final: bool) -> bytes:
+        self._marked = self.storage.version
+        metadata: dict = {"resourceVersion": str(self._marked)}
+        if final:
+            metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+        body = {"kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": metadata}
+        return b'{"type":"BOOKMARK","object":' + dump(body) + b"}\n"
+
+    def _next_bookmark(self, deadline: float) -> float:
+        """Now and then, and shortly before the end, so that the next watch can start from there."""
+        if not self.bookmarks:
+            return deadline
+        now = time.monotonic()
+        last = deadline - 2
+        return min(now + BOOKMARK_SECONDS, last) if now < last else deadline
+
+
+def _left(change: Change) -> Stored:
+    """An object that was changed so that it is selected no longer: what it was, at the version of the change."""
+    metadata = {**change.before.metadata, "resourceVersion": str(change.version)}
+    return Stored({**change.before.object, "metadata": metadata}, change.before.managers)
+
+
+def error_line(error: ApiError) -> bytes:
+    return b'{"type":"ERROR","object":' + dump(error.status()) + b"}\n"

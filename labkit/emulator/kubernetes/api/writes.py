@@ -1,0 +1,121 @@
+"""How objects are changed and how they go: finalizers, grace periods, binding. Used by requests and by controllers.
+
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
+https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
+"""
+
+from labkit.emulator.kubernetes.api.kinds import NAMESPACE, POD, Kind
+from labkit.emulator.kubernetes.api.status import conflict
+from labkit.emulator.kubernetes.api.storage import Storage, Stored, timestamp
+
+CASCADES = {"foregroundDeletion", "orphan"}
+
+
+def store(
+    storage: Storage, kind: Kind, before: Stored, obj: dict, managers: bytes = b"", *, dry_run: bool = False
+) -> Stored:
+    """Stores a new version; an object that only waited for its last finalizer to go is taken away."""
+    metadata = obj["metadata"]
+    if kind.generation and obj.get("spec", obj.get("webhooks")) != before.object.get(
+        "spec", before.object.get("webhooks")
+    ):
+        obj = {**obj, "metadata": metadata | {"generation": metadata.get("generation", 0) + 1}}
+    ends = (
+        "deletionTimestamp" in metadata
+        and not metadata.get("finalizers")
+        and metadata.get("deletionGracePeriodSeconds", 0) == 0
+        and kind is not NAMESPACE
+    )
+    stored = storage.replace(kind, before, obj, managers, dry_run=dry_run)
+    if ends and not dry_run:
+        storage.remove(kind, stored)
+    return stored
+
+
+def delete(
+    storage: Storage, kind: Kind, stored: Stored, options: dict, *, dry_run: bool = False
+) -> tuple[Stored, bool]:
+    """Deletes, or begins to; returns the object as it then is, and whether it is gone already.
+
+    Raises Conflict where a precondition of the options does not hold.
+    """
+    _require(kind, stored, options.get("preconditions") or {})
+    finalizers = list(stored.metadata.get("finalizers") or ())
+    policy = options.get("propagationPolicy")
+    if policy == "Orphan" or options.get("orphanDependents") is True:
+        finalizers += ["orphan"] if "orphan" not in finalizers else []
+    elif policy == "Foreground":
+        finalizers += ["foregroundDeletion"] if "foregroundDeletion" not in finalizers else []
+    if kind is NAMESPACE:
+        return _terminate(storage, stored, dry_run), False
+    grace = _grace(kind, stored, options)
+    if dry_run:
+        return stored, True
+    if not finalizers and grace == 0:
+        if kind is not POD:
+            return storage.remove(kind, stored), True
+        # The last version of a pod says that it was deleted and with which grace: watchers read that.
+        last = _deleted(storage, stored, [], 0)
+        return storage.remove(kind, storage.replace(kind, stored, last, stored.managers)), True
+    already = "deletionTimestamp" in stored.metadata and finalizers == list(stored.metadata.get("finalizers") or ())
+    if already and grace >= stored.metadata.get("deletionGracePeriodSeconds", 0):
+        return stored, False
+    return storage.replace(kind, stored, _deleted(storage, stored, finalizers, grace), stored.managers), False
+
+
+def bind(storage: Storage, pod: Stored, node: str) -> Stored:
+    """Assigns the pod to the node."""
+    status = pod.object.get("status") or {}
+    scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": storage.now()}
+    conditions = [c for c in status.get("conditions") or () if c.get("type") != "PodScheduled"] + [scheduled]
+    bound = {
+        **pod.object,
+        "spec": {**pod.object["spec"], "nodeName": node},
+        "status": {**status, "conditions": conditions},
+    }
+    return storage.replace(POD, pod, bound, pod.managers)
+
+
+def _require(kind: Kind, stored: Stored, preconditions: dict) -> None:
+    for key, called, cause in (
+        ("uid", "UID", "deleted and then recreated"),
+        ("resourceVersion", "ResourceVersion", "modified"),
+    ):
+        wanted, there = preconditions.get(key), stored.metadata[key]
+        if wanted is not None and wanted != there:
+            why = (
+                f"the {called} in the precondition ({wanted}) does not match the {called} in record ({there})."
+                f" The object might have been {cause}"
+            )
+            raise conflict(kind, stored.name, why, called=kind.kind)
+
+
+def _grace(kind: Kind, stored: Stored, options: dict) -> int:
+    """How many seconds the object stays: only a pod that runs on a node does."""
+    if kind is not POD:
+        return 0
+    spec, status = stored.object["spec"], stored.object.get("status") or {}
+    if not spec.get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):
+        return 0
+    grace = options.get("gracePeriodSeconds")
+    return spec.get("terminationGracePeriodSeconds", 30) if grace is None else max(grace, 0)
+
+
+def _deleted(storage: Storage, stored: Stored, finalizers: list[str], grace: int) -> dict:
+    metadata = dict(stored.metadata)
+    metadata["deletionTimestamp"] = timestamp(storage.clock.now() + grace)
+    metadata["deletionGracePeriodSeconds"] = grace
+    if "generation" in metadata:
+        metadata["generation"] += 1
+    if finalizers:
+        metadata["finalizers"] = finalizers
+    return {**stored.object, "metadata": metadata}
+
+
+def _terminate(storage: Storage, namespace: Stored, dry_run: bool) -> Stored:
+    if "deletionTimestamp" in namespace.metadata:
+        return namespace
+    status = {**namespace.object.get("status", {}), "phase": "Terminating"}
+    metadata = {**namespace.metadata, "deletionTimestamp": storage.now()}
+    changed = {**namespace.object, "metadata": metadata, "status": status}
+    return storage.replace(NAMESPACE, namespace, changed, namespace.managers, dry_run=dry_run)

@@ -1,0 +1,1 @@
+"""What a controller manager and a scheduler do."""

@@ -1,0 +1,56 @@
+"""What a controller does to the cluster, as the service account that it has there."""
+
+import json
+
+from labkit.emulator.kubernetes.access.authentication import AUTHENTICATED, User
+from labkit.emulator.kubernetes.api import writes
+from labkit.emulator.kubernetes.api.kinds import Kind
+from labkit.emulator.kubernetes.api.managers import Writer, updated
+from labkit.emulator.kubernetes.api.requests import JSON, Request
+from labkit.emulator.kubernetes.api.resources import Resources
+from labkit.emulator.kubernetes.api.storage import Stored, dump
+from labkit.emulator.kubernetes.controllers.events import Events
+
+MANAGER = "kube-controller-manager"
+GROUPS = ("system:serviceaccounts", "system:serviceaccounts:kube-system", AUTHENTICATED)
+
+
+class ControllerClient:
+    """``name`` is the controller's, e.g. ``replicaset-controller``: of its service account and in its events."""
+
+    def __init__(self, resources: Resources, name: str):
+        self.resources, self.storage = resources, resources.storage
+        self.user = User(f"system:serviceaccount:kube-system:{name}", GROUPS)
+        self.events = Events(self.storage, name)
+
+    async def create(self, kind: Kind, namespace: str, obj: dict) -> Stored:
+        """A new object that went the way of every other one: admission plugins, webhooks, validation.
+
+        Raises ``ApiError`` where it is refused.
+        """
+        request = Request(
+            "POST",
+            f"{kind.path}/namespaces/{namespace}/{kind.plural}",
+            {},
+            [],
+            {b"content-type": JSON.encode(), b"user-agent": MANAGER.encode()},
+            dump(obj),
+            kind.group,
+            kind.version,
+            kind.plural,
+            namespace=namespace,
+            user=self.user,
+        )
+        made = json.loads((await self.resources.create(kind, request)).body)
+        return self.storage.get(kind, namespace, made["metadata"]["name"])
+
+    def update(self, kind: Kind, before: Stored, obj: dict, subresource: str = "") -> Stored:
+        """Raises Conflict where somebody else was faster."""
+        if obj == before.object:
+            return before
+        writer = Writer(MANAGER, "Update", kind.api_version, subresource)
+        owned = updated(before.managers, kind.type, before.object, obj, writer, now=self.storage.now())
+        return writes.store(self.storage, kind, before, obj, owned)
+
+    def delete(self, kind: Kind, stored: Stored) -> None:
+        writes.delete(self.storage, kind, stored, {"propagationPolicy": "Background"})

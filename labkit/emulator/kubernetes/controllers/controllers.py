@@ -1,0 +1,217 @@
+"""What a cluster's controllers do here: namespaces' contents, deletions that cascade, a minimal scheduler, and
+(in modules of their own) Deployments and ReplicaSets.
+
+https://kubernetes.io/docs/concepts/architecture/controller/
+https://kubernetes.io/docs/concepts/architecture/garbage-collection/
+"""
+
+from collections.abc import Callable
+
+from labkit.emulator.kubernetes.api import writes
+from labkit.emulator.kubernetes.api.kinds import BY_NAME, CONFIG_MAP, KINDS, NAMESPACE, NODE, POD, SERVICE_ACCOUNT, Kind
+from labkit.emulator.kubernetes.api.resources import Resources
+from labkit.emulator.kubernetes.api.storage import Change, Stored
+from labkit.emulator.kubernetes.controllers.client import ControllerClient
+from labkit.emulator.kubernetes.controllers.deployments import Deployments
+from labkit.emulator.kubernetes.controllers.events import Events
+from labkit.emulator.kubernetes.controllers.owners import Owners
+from labkit.emulator.kubernetes.controllers.replicasets import ReplicaSets
+
+
+class Controllers:
+    """Works on every change of the storage. ``later(f)`` has to call ``f`` soon, and never at once."""
+
+    def __init__(self, resources: Resources, certificate_pem: bytes, later: Callable[[Callable[[], None]], None]):
+        self.storage, self.later = resources.storage, later
+        self._root = {"ca.crt": certificate_pem.decode()}
+        self._owners = Owners(self.storage)
+        self._replica_sets = ReplicaSets(ControllerClient(resources, "replicaset-controller"), self._owners)
+        self._deployments = Deployments(ControllerClient(resources, "deployment-controller"), self._owners)
+        self._scheduling = False
+        self._scheduler_events = Events(self.storage, "default-scheduler")
+        self.storage.observers.append(self._observe)
+
+    def close(self) -> None:
+        """Ends what is still under way."""
+        self._replica_sets.queue.close()
+        self._deployments.queue.close()
+
+    def _observe(self, change: Change) -> None:
+        kind, stored = change.kind, change.stored
+        metadata = stored.metadata
+        self._owners.observe(change)
+        self._replica_sets.observe(change)
+        self._deployments.observe(change)
+        if kind is NAMESPACE:
+            if change.type == "ADDED":
+                self._furnish(stored.name)
+            elif "deletionTimestamp" in metadata and change.type == "MODIFIED":
+                self.later(lambda: self._empty(stored.name))
+            return
+        if change.type == "DELETED":
+            self._gone(stored)
+            if kind in (SERVICE_ACCOUNT, CONFIG_MAP):
+                self.later(lambda: self._furnish(stored.namespace))
+            if kind.namespaced:
+                self.later(lambda: self._finish(stored.namespace))
+        elif "deletionTimestamp" in metadata and set(metadata.get("finalizers") or ()) & writes.CASCADES:
+            self.later(lambda: self._cascade(kind, stored))
+        elif change.type == "ADDED" and "ownerReferences" in metadata and not self._has_owner(stored):
+            self.later(lambda: self._delete(kind, stored))
+        elif (kind is POD and change.type == "ADDED" and not stored.object["spec"].get("nodeName")) or (
+            kind is NODE and change.type != "DELETED"
+        ):
+            self._schedule_soon()
+
+    # Namespaces
+
+    def _furnish(self, name: str) -> None:
+        """Every namespace has a `default` service account and the certificate that pods verify the API with."""
+        namespace = self.storage.find(NAMESPACE, "", name)
+        if namespace is None or "deletionTimestamp" in namespace.metadata:
+            return
+        if self.storage.find(SERVICE_ACCOUNT, name, "default") is None:
+            self.storage.create(SERVICE_ACCOUNT, {"metadata": {"name": "default", "namespace": name}})
+        if self.storage.find(CONFIG_MAP, name, "kube-root-ca.crt") is None:
+            note = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints."
+            metadata = {
+                "name": "kube-root-ca.crt",
+                "namespace": name,
+                "annotations": {"kubernetes.io/description": note},
+            }
+            self.storage.create(CONFIG_MAP, {"metadata": metadata, "data": self._root})
+
+    def _empty(self, name: str) -> None:
+        for kind in KINDS:
+            if kind.namespaced:
+                for stored in list(self.storage.list(kind, name)):
+                    if "deletionTimestamp" not in stored.metadata:
+                        writes.delete(self.storage, kind, stored, {"propagationPolicy": "Background"})
+        self._finish(name)
+
+    def _finish(self, name: str) -> None:
+        namespace = self.storage.find(NAMESPACE, "", name)
+        if namespace is None or "deletionTimestamp" not in namespace.metadata:
+            return
+        if any(True for kind in KINDS if kind.namespaced for _ in self.storage.list(kind, name)):
+            return
+        if not namespace.metadata.get("finalizers"):
+            self.storage.remove(NAMESPACE, namespace)
+
+    # Deletions that cascade
+
+    def _gone(self, owner: Stored) -> None:
+        """What it owned goes, too; and an owner that waited for it may be the next."""
+        if self._owners.dependents(owner.uid):
+            self.later(lambda: self._orphaned(owner.uid))
+        for reference in owner.metadata.get("ownerReferences") or ():
+            if (found := self._owner(reference, owner.namespace)) and "deletionTimestamp" in found[1].metadata:
+                self.later(lambda waiting=found: self._cascade(*waiting))
+
+    def _orphaned(self, uid: str) -> None:
+        for kind, stored in self._owners.dependents(uid):
+            # One that has another owner stays with it.
+            if self._has_owner(stored):
+                self._owners.release(kind, stored, uid)
+            else:
+                self._delete(kind, stored)
+
+    def _delete(self, kind: Kind, stored: Stored, policy: str = "Background") -> None:
+        current = self.storage.find(kind, stored.namespace, stored.name)
+        if current is not None and current.uid == stored.uid and "deletionTimestamp" not in current.metadata:
+            writes.delete(self.storage, kind, current, {"propagationPolicy": policy})
+
+    def _has_owner(self, stored: Stored) -> bool:
+        """Whether one of its owners is there; one of a kind that is not served here might be."""
+        return any(
+            _kind(reference) is None or self._owner(reference, stored.namespace)
+            for reference in stored.metadata["ownerReferences"]
+        )
+
+    def _owner(self, reference: dict, namespace: str) -> tuple[Kind, Stored] | None:
+        """The owner of this reference, if it is there."""
+        if (kind := _kind(reference)) is None:
+            return None
+        found = self.storage.find(kind, namespace if kind.namespaced else "", reference["name"])
+        return (kind, found) if found is not None and found.uid == reference["uid"] else None
+
+    def _cascade(self, kind: Kind, stored: Stored) -> None:
+        """What has to be done to its dependents before the object may go."""
+        current = self.storage.find(kind, stored.namespace, stored.name)
+        if current is None or current.uid != stored.uid:
+            return
+        finalizers = current.metadata.get("finalizers") or []
+        dependents = self._owners.dependents(current.uid)
+        if "orphan" in finalizers:
+            for of, dependent in dependents:
+                self._owners.release(of, dependent, current.uid)
+        elif "foregroundDeletion" in finalizers:
+            for of, dependent in dependents:
+                self._delete(of, dependent, "Foreground" if self._owners.dependents(dependent.uid) else "Background")
+            if any(_blocks(dependent, current.uid) for _, dependent in self._owners.dependents(current.uid)):
+                return  # until the last of them is gone
+        else:
+            return
+        left = [name for name in finalizers if name not in writes.CASCADES]
+        metadata = {key: value for key, value in current.metadata.items() if key != "finalizers"}
+        changed = {**current.object, "metadata": metadata | ({"finalizers": left} if left else {})}
+        writes.store(self.storage, kind, current, changed, current.managers)
+
+    # Scheduling
+
+    def _schedule_soon(self) -> None:
+        """Once for all that comes until then."""
+        if not self._scheduling:
+            self._scheduling = True
+            self.later(self._schedule)
+
+    def _schedule(self) -> None:
+        """Every pod that is bound to no node goes to the node with the fewest pods that it may run on."""
+        self._scheduling = False
+        waiting = [
+            pod
+            for pod in self.storage.list(POD)
+            if not pod.object["spec"].get("nodeName")
+            and "deletionTimestamp" not in pod.metadata
+            and pod.object["spec"].get("schedulerName") == "default-scheduler"
+            and not pod.object["spec"].get("schedulingGates")
+        ]
+        if not waiting:
+            return
+        load = {node.name: 0 for node in self.storage.list(NODE) if _accepts_pods(node)}
+        if not load:
+            return
+        for pod in self.storage.list(POD):
+            if (name := pod.object["spec"].get("nodeName")) in load:
+                load[name] += 1
+        for pod in waiting:
+            wanted = pod.object["spec"].get("nodeSelector") or {}
+            fitting = [name for name in load if wanted.items() <= self._labels(name).items()]
+            if not fitting:
+                continue
+            name = min(fitting, key=lambda node: (load[node], node))
+            load[name] += 1
+            writes.bind(self.storage, pod, name)
+            assigned = f"Successfully assigned {pod.namespace}/{pod.name} to {name}"
+            self._scheduler_events.record(POD, pod, "Normal", "Scheduled", assigned)
+
+    def _labels(self, node: str) -> dict:
+        return self.storage.get(NODE, "", node).metadata.get("labels") or {}
+
+
+def _kind(reference: dict) -> Kind | None:
+    """The kind of an owner, if it is served here."""
+    kind = BY_NAME.get(reference["kind"])
+    return kind if kind and kind.api_version == reference["apiVersion"] else None
+
+
+def _blocks(dependent: Stored, uid: str) -> bool:
+    """Whether an owner that is deleted in the foreground has to wait for the dependent."""
+    references = dependent.metadata["ownerReferences"]
+    return any(reference["uid"] == uid and reference.get("blockOwnerDeletion") for reference in references)
+
+
+def _accepts_pods(node: Stored) -> bool:
+    conditions = (node.object.get("status") or {}).get("conditions") or ()
+    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+    return ready and not (node.object.get("spec") or {}).get("unschedulable")

@@ -1,0 +1,76 @@
+"""Events that a component of the cluster writes.
+
+https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
+"""
+
+from labkit.emulator.kubernetes.api.kinds import EVENT, NAMESPACE, Kind
+from labkit.emulator.kubernetes.api.storage import Storage, Stored
+
+REMEMBERED = 4096  # events that are counted when they come again
+SIMILAR = 10  # events with one reason about one object, from which on they are told as one
+SIMILAR_SECONDS = 600
+
+
+class Events:
+    def __init__(self, storage: Storage, component: str):
+        self.storage, self.component = storage, component
+        self._names: dict[tuple[str, str, str], str] = {}
+        self._similar: dict[tuple[str, str], tuple[float, set[str]]] = {}
+
+    def record(self, kind: Kind, about: Stored, type_: str, reason: str, message: str) -> None:
+        """Writes an event, or counts one up that says the same. ``type_`` is Normal or Warning.
+
+        A namespace that is about to go takes no more of them.
+        """
+        namespace = self.storage.find(NAMESPACE, "", about.namespace)
+        if namespace is None or "deletionTimestamp" in namespace.metadata:
+            return
+        counted, message = self._counted(about.uid, reason, message)
+        now = self.storage.now()
+        known = self.storage.find(EVENT, about.namespace, self._names.get(counted, ""))
+        if known is not None:
+            count = known.object["count"] + 1
+            changed = {**known.object, "message": message, "count": count, "lastTimestamp": now}
+            self.storage.replace(EVENT, known, changed, known.managers)
+            return
+        # Numbered as they come: what happened in one second is listed in its order.
+        name = self._names[counted] = f"{about.name}.{self.storage.version:016x}"
+        if len(self._names) > REMEMBERED:
+            del self._names[next(iter(self._names))]
+        event = {
+            "metadata": {"name": name, "namespace": about.namespace},
+            "involvedObject": {
+                "kind": kind.kind,
+                "namespace": about.namespace,
+                "name": about.name,
+                "uid": about.uid,
+                "apiVersion": kind.api_version,
+                "resourceVersion": about.metadata["resourceVersion"],
+            },
+            "reason": reason,
+            "message": message,
+            "source": {"component": self.component},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+            "type": type_,
+            "eventTime": None,
+            "reportingComponent": self.component,
+            "reportingInstance": "",
+        }
+        self.storage.create(EVENT, event)
+
+    def _counted(self, uid: str, reason: str, message: str) -> tuple[tuple[str, str, str], str]:
+        """Under what the event is counted, and what it says: many of one reason are one, with the last one's text."""
+        now = self.storage.clock.now()
+        last, messages = self._similar.pop((uid, reason), (now, set()))
+        if now - last > SIMILAR_SECONDS:
+            messages = set()
+        messages.add(message)
+        self._similar[uid, reason] = (now, messages)
+        if len(self._similar) > REMEMBERED:
+            del self._similar[next(iter(self._similar))]
+        if len(messages) < SIMILAR:
+            return (uid, reason, message), message
+        messages.pop()
+        return (uid, reason, ""), f"(combined from similar events): {message}"

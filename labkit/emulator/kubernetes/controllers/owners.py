@@ -1,0 +1,109 @@
+"""Who owns what, found without looking at everything.
+
+https://kubernetes.io/docs/concepts/overview/working-with-objects/owners-dependents/
+"""
+
+from labkit.emulator.kubernetes.api.kinds import POD, REPLICA_SET, Kind
+from labkit.emulator.kubernetes.api.selectors import object_selector
+from labkit.emulator.kubernetes.api.storage import Change, Storage, Stored
+
+CONTROLLED = (POD, REPLICA_SET)  # the kinds that have controllers here
+
+
+def controller_of(stored: Stored | None) -> dict:
+    """The reference to the one owner that controls the object; empty where there is none."""
+    references = stored.metadata.get("ownerReferences") or () if stored else ()
+    return next((reference for reference in references if reference.get("controller")), {})
+
+
+def controller_reference(kind: Kind, owner: Stored) -> dict:
+    return {
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+class Owners:
+    """``observe`` has to be told of every change, before others ask."""
+
+    def __init__(self, storage: Storage):
+        self.storage = storage
+        # Dicts keep the order: the same lab does the same things in the same order.
+        self._dependents: dict[str, dict[tuple[Kind, str, str], None]] = {}
+        # By kind, namespace and the controller's uid, "" for those that have none.
+        self._controlled: dict[tuple[Kind, str, str], dict[str, Stored]] = {}
+
+    def observe(self, change: Change) -> None:
+        stored, before = change.stored, change.before
+        after = stored if change.type != "DELETED" else None
+        old = before.metadata.get("ownerReferences") or [] if before else []
+        new = after.metadata.get("ownerReferences") or [] if after else []
+        if old != new:
+            key = (change.kind, stored.namespace, stored.name)
+            for reference in old:
+                _drop(self._dependents, reference["uid"], key)
+            for reference in new:
+                self._dependents.setdefault(reference["uid"], {})[key] = None
+        if change.kind in CONTROLLED:
+            group = (change.kind, stored.namespace)
+            if before and (after is None or old != new):
+                _drop(self._controlled, (*group, controller_of(before).get("uid", "")), stored.name)
+            if after:
+                self._controlled.setdefault((*group, controller_of(after).get("uid", "")), {})[stored.name] = after
+
+    def dependents(self, uid: str) -> list[tuple[Kind, Stored]]:
+        """What names the owner of this uid among its owners."""
+        return [(kind, self.storage.get(kind, *name)) for kind, *name in self._dependents.get(uid, ())]
+
+    def controlled(self, kind: Kind, owner: Stored) -> list[Stored]:
+        """The objects of a kind that the owner controls."""
+        return list(self._controlled.get((kind, owner.namespace, owner.uid), {}).values())
+
+    def claim(self, kind: Kind, owner_kind: Kind, owner: Stored) -> list[Stored]:
+        """What a controller takes for its own: it lets go what its selector does not match, and adopts what it does.
+
+        https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#how-a-replicaset-works
+        """
+        matches = object_selector(owner.object["spec"]["selector"])
+        keeps_only = "deletionTimestamp" in owner.metadata
+        claimed = []
+        for stored in self.controlled(kind, owner):
+            if matches(stored.metadata.get("labels") or {}):
+                claimed.append(stored)
+            elif not keeps_only:
+                self.release(kind, stored, owner.uid)
+        if keeps_only:
+            return claimed
+        reference = controller_reference(owner_kind, owner)
+        for stored in list(self._controlled.get((kind, owner.namespace, ""), {}).values()):
+            if matches(stored.metadata.get("labels") or {}) and _may_be_adopted(stored):
+                references = [*(stored.metadata.get("ownerReferences") or ()), reference]
+                claimed.append(self._owned_by(kind, stored, references))
+        return claimed
+
+    def release(self, kind: Kind, stored: Stored, uid: str) -> None:
+        """Takes an owner away from the object."""
+        references = stored.metadata["ownerReferences"]
+        self._owned_by(kind, stored, [reference for reference in references if reference["uid"] != uid])
+
+    def _owned_by(self, kind: Kind, stored: Stored, references: list[dict]) -> Stored:
+        metadata = {key: value for key, value in stored.metadata.items() if key != "ownerReferences"}
+        metadata |= {"ownerReferences": references} if references else {}
+        return self.storage.replace(kind, stored, {**stored.object, "metadata": metadata}, stored.managers)
+
+
+def _drop(index: dict, group: object, key: object) -> None:
+    """Takes a key out of its group, and the group away with its last key."""
+    if (keys := index.get(group)) is not None:
+        keys.pop(key, None)
+        if not keys:
+            del index[group]
+
+
+def _may_be_adopted(stored: Stored) -> bool:
+    phase = (stored.object.get("status") or {}).get("phase")
+    return "deletionTimestamp" not in stored.metadata and phase not in ("Succeeded", "Failed")

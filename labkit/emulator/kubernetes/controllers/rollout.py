@@ -1,0 +1,238 @@
+"""How a Deployment gets from one revision to the next: the arithmetic, without changing anything.
+
+https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable
+
+from labkit.emulator.kubernetes.api import schema
+from labkit.emulator.kubernetes.api.names import ALPHABET
+from labkit.emulator.kubernetes.api.storage import Stored, seconds
+
+HASH_LABEL = "pod-template-hash"
+REVISION = "deployment.kubernetes.io/revision"
+REVISION_HISTORY = "deployment.kubernetes.io/revision-history"
+DESIRED = "deployment.kubernetes.io/desired-replicas"
+MAXIMUM = "deployment.kubernetes.io/max-replicas"
+# What a ReplicaSet does not take over from its Deployment.
+OWN_ANNOTATIONS = {
+    "kubectl.kubernetes.io/last-applied-configuration",
+    REVISION,
+    REVISION_HISTORY,
+    DESIRED,
+    MAXIMUM,
+    "deprecated.deployment.rollback.to",
+}
+TIMED_OUT = "ProgressDeadlineExceeded"
+ENDLESS = 2**31 - 1  # a progressDeadlineSeconds that never comes
+
+
+def replicas(stored: Stored) -> int:
+    return stored.object["spec"]["replicas"]
+
+
+def counted(stored: Stored | None, name: str) -> int:
+    """A number of the status, 0 where there is none."""
+    return (stored.object.get("status") or {}).get(name, 0) if stored else 0
+
+
+def annotations(stored: Stored) -> dict:
+    return stored.metadata.get("annotations") or {}
+
+
+def active(sets: Iterable[Stored]) -> list[Stored]:
+    return [one for one in sets if replicas(one) > 0]
+
+
+def by_age(sets: Iterable[Stored]) -> list[Stored]:
+    """The oldest first."""
+    return sorted(sets, key=lambda one: (one.metadata["creationTimestamp"], one.name))
+
+
+def noted(stored: Stored, annotation: str) -> int | None:
+    """The number that an annotation holds; None where it holds none."""
+    text = annotations(stored).get(annotation, "")
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
+def revision(replica_set: Stored) -> int:
+    return noted(replica_set, REVISION) or 0
+
+
+# The template
+
+
+def template_hash(template: dict) -> str:
+    """The pod-template-hash: the same for the same template; it looks as the real one does."""
+    text = json.dumps(_plain(template), sort_keys=True).encode()
+    number = int.from_bytes(hashlib.sha256(text).digest()[:4])
+    return "".join(ALPHABET[ord(digit) % len(ALPHABET)] for digit in str(number))
+
+
+def new_replica_set(deployment: Stored, sets: list[Stored]) -> Stored | None:
+    """The ReplicaSet that has the Deployment's present template."""
+    wanted = _plain(deployment.object["spec"]["template"])
+    return next((one for one in by_age(sets) if _plain(one.object["spec"]["template"]) == wanted), None)
+
+
+def _plain(template: dict) -> dict:
+    """A template without the hash and without anything empty."""
+    plain, _ = schema.decode("core.PodTemplateSpec", template)
+    metadata = plain.get("metadata") or {}
+    labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != HASH_LABEL}
+    return {**plain, "metadata": {key: value for key, value in metadata.items() if key != "labels"}, "labels": labels}
+
+
+# How many
+
+
+def max_surge(deployment: Stored) -> int:
+    return _limits(deployment)[0]
+
+
+def max_unavailable(deployment: Stored) -> int:
+    return _limits(deployment)[1]
+
+
+def _limits(deployment: Stored) -> tuple[int, int]:
+    """How many pods there may be beyond those wanted, and how many of them may be unavailable."""
+    wanted, strategy = replicas(deployment), deployment.object["spec"]["strategy"]
+    if strategy["type"] != "RollingUpdate":
+        return 0, 0
+    rolling = strategy.get("rollingUpdate") or {}
+    surge = _share(rolling.get("maxSurge", 0), wanted, math.ceil)
+    unavailable = _share(rolling.get("maxUnavailable", 0), wanted, math.floor)
+    if surge == unavailable == 0:
+        unavailable = 1
+    return surge, min(unavailable, wanted)
+
+
+def _share(value: int | str, whole: int, rounded: Callable[[float], int]) -> int:
+    return value if isinstance(value, int) else rounded(int(value.rstrip("%")) * whole / 100)
+
+
+def new_replicas(deployment: Stored, sets: list[Stored], present: int) -> int:
+    """How many the new ReplicaSet may have now; ``present`` is how many it has."""
+    wanted = replicas(deployment)
+    if deployment.object["spec"]["strategy"]["type"] == "Recreate":
+        return wanted
+    room = wanted + max_surge(deployment) - sum(map(replicas, sets))
+    return present if room <= 0 else present + min(room, wanted - present)
+
+
+def proportional(deployment: Stored, sets: list[Stored]) -> list[tuple[Stored, int]]:
+    """The size of each active ReplicaSet when a Deployment is scaled in the middle of a rollout.
+
+    https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#proportional-scaling
+    """
+    wanted, chosen = replicas(deployment), active(sets)
+    allowed = wanted + max_surge(deployment) if wanted else 0
+    to_add, added = allowed - sum(map(replicas, chosen)), 0
+    # The largest first; of two alike the newer one grows and the older one shrinks first.
+    chosen = by_age(chosen)
+    if to_add > 0:
+        chosen.reverse()
+    chosen.sort(key=replicas, reverse=True)
+    sizes = []
+    for one in chosen:
+        part, left = _fraction(deployment, one, allowed), to_add - added
+        part = min(part, left) if to_add > 0 else max(part, left)
+        sizes.append(replicas(one) + part)
+        added += part
+    if sizes:
+        sizes[0] = max(sizes[0] + to_add - added, 0)
+    return list(zip(chosen, sizes, strict=True))
+
+
+def _fraction(deployment: Stored, one: Stored, allowed: int) -> int:
+    if not replicas(deployment):
+        return -replicas(one)
+    before = noted(one, MAXIMUM) or counted(deployment, "replicas") or replicas(one)
+    return math.floor(replicas(one) * allowed / before + 0.5) - replicas(one)
+
+
+# Status
+
+
+def status(deployment: Stored, new: Stored | None, sets: list[Stored], now: str) -> dict:
+    """What the Deployment's status is to say, with the conditions that it has and Available."""
+    before = deployment.object.get("status") or {}
+    available = sum(counted(one, "availableReplicas") for one in sets)
+    counts = {
+        "replicas": sum(counted(one, "replicas") for one in sets),
+        "updatedReplicas": counted(new, "replicas"),
+        "readyReplicas": sum(counted(one, "readyReplicas") for one in sets),
+        "availableReplicas": available,
+        "unavailableReplicas": max(sum(map(replicas, sets)) - available, 0),
+    }
+    if available >= replicas(deployment) - max_unavailable(deployment):
+        enough = condition("Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.", now)
+    else:
+        text = "Deployment does not have minimum availability."
+        enough = condition("Available", "False", "MinimumReplicasUnavailable", text, now)
+    return {
+        "observedGeneration": deployment.metadata["generation"],
+        **{name: count for name, count in counts.items() if count},
+        "conditions": with_condition(before.get("conditions") or [], enough),
+    }
+
+
+def complete(deployment: Stored, status: dict) -> bool:
+    """Whether all pods are of the new revision and available, and none else is there."""
+    wanted = replicas(deployment)
+    numbers = (status.get(name, 0) for name in ("updatedReplicas", "replicas", "availableReplicas"))
+    return all(number == wanted for number in numbers) and (
+        status.get("observedGeneration", 0) >= deployment.metadata["generation"]
+    )
+
+
+def progressing(before: dict, after: dict) -> bool:
+    """Whether a rollout got on from one status to the next."""
+
+    def old_pods(status: dict) -> int:
+        return status.get("replicas", 0) - status.get("updatedReplicas", 0)
+
+    return old_pods(after) < old_pods(before) or any(
+        after.get(name, 0) > before.get(name, 0) for name in ("updatedReplicas", "readyReplicas", "availableReplicas")
+    )
+
+
+def deadline(deployment: Stored, progress: dict | None) -> float | None:
+    """Lab time at which a rollout that does not get on is given up; None where there is no such moment."""
+    limit = deployment.object["spec"]["progressDeadlineSeconds"]
+    if limit == ENDLESS or progress is None or progress.get("reason") in ("NewReplicaSetAvailable", TIMED_OUT):
+        return None
+    return seconds(progress.get("lastUpdateTime") or deployment.metadata["creationTimestamp"]) + limit
+
+
+def condition(type_: str, status: str, reason: str, message: str, now: str) -> dict:
+    return {
+        "type": type_,
+        "status": status,
+        "lastUpdateTime": now,
+        "lastTransitionTime": now,
+        "reason": reason,
+        "message": message,
+    }
+
+
+def find_condition(conditions: list[dict], type_: str) -> dict | None:
+    return next((one for one in conditions if one.get("type") == type_), None)
+
+
+def with_condition(conditions: list[dict], new: dict) -> list[dict]:
+    """The conditions with a new one; it stays as it was where neither status nor reason changed."""
+    old = find_condition(conditions, new["type"])
+    if old and (old.get("status"), old.get("reason")) == (new["status"], new["reason"]):
+        return conditions
+    if old and old.get("status") == new["status"]:
+        new = {**new, "lastTransitionTime": old.get("lastTransitionTime")}
+    return [*without_condition(conditions, new["type"]), new]
+
+
+def without_condition(conditions: list[dict], type_: str) -> list[dict]:
+    return [one for one in conditions if one.get("type") != type_]

@@ -1,0 +1,63 @@
+"""Secrets of the type ``kubernetes.io/service-account-token``, into which the token controller writes a token.
+
+https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets
+"""
+
+import base64
+from collections.abc import Callable
+
+from labkit.emulator.kubernetes.access.tokens import Tokens
+from labkit.emulator.kubernetes.api.kinds import SECRET, SERVICE_ACCOUNT
+from labkit.emulator.kubernetes.api.storage import Change, Storage, Stored
+
+TYPE = "kubernetes.io/service-account-token"
+NAME, UID = "kubernetes.io/service-account.name", "kubernetes.io/service-account.uid"
+
+
+class TokenSecrets:
+    """Works on every change of the storage. ``later(f)`` has to call ``f`` soon, and never at once."""
+
+    def __init__(
+        self, storage: Storage, tokens: Tokens, certificate_pem: bytes, later: Callable[[Callable[[], None]], None]
+    ):
+        self.storage, self.tokens, self.later = storage, tokens, later
+        self._certificate = certificate_pem
+        storage.observers.append(self._observe)
+
+    def _observe(self, change: Change) -> None:
+        stored = change.stored
+        if change.kind is SECRET and change.type != "DELETED" and stored.object.get("type") == TYPE:
+            self.later(lambda: self._tend(stored.namespace, stored.name))
+        elif change.kind is SERVICE_ACCOUNT and change.type == "DELETED":
+            for secret in self.storage.list(SECRET, stored.namespace):
+                if _annotations(secret).get(NAME) == stored.name and secret.object.get("type") == TYPE:
+                    self.later(lambda name=secret.name: self._tend(stored.namespace, name))
+
+    def _tend(self, namespace: str, name: str) -> None:
+        """Fills the secret, or takes it away where its service account is not there."""
+        secret = self.storage.find(SECRET, namespace, name)
+        if secret is None:
+            return
+        annotations = _annotations(secret)
+        account = self.storage.find(SERVICE_ACCOUNT, namespace, annotations.get(NAME, ""))
+        if account is None or annotations.get(UID, account.uid) != account.uid:
+            self.storage.remove(SECRET, secret)
+            return
+        data = secret.object.get("data") or {}
+        filled = {
+            "ca.crt": _base64(self._certificate),
+            "namespace": _base64(namespace.encode()),
+            "token": data.get("token") or _base64(self.tokens.legacy(account, secret).encode()),
+        }
+        metadata = {**secret.metadata, "annotations": annotations | {UID: account.uid}}
+        changed = {**secret.object, "metadata": metadata, "data": data | filled}
+        if changed != secret.object:
+            self.storage.replace(SECRET, secret, changed, secret.managers)
+
+
+def _annotations(secret: Stored) -> dict:
+    return secret.metadata.get("annotations") or {}
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

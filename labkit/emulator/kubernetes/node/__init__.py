@@ -1,0 +1,1 @@
+"""The node: a kubelet whose containers are processes of this machine."""

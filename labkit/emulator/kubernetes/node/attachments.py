@@ -1,0 +1,54 @@
+"""A running container's standard streams, which its log and any number of attached clients share.
+
+https://kubernetes.io/docs/reference/kubectl/generated/kubectl_attach/
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from labkit.emulator.kubernetes.node.container_logs import ContainerLog
+from labkit.emulator.kubernetes.node.program_streams import STDERR, STDOUT, Pipes, Terminal
+
+Client = Callable[[int, bytes], Awaitable[None]]  # takes a channel (standard output or error) and what was written
+NAMES = {STDOUT: "stdout", STDERR: "stderr"}
+
+
+class Attachments:
+    """``streams`` are the container's; ``closes_input`` says that its input ends with the first client that sends any.
+
+    A client that does not take what it is sent holds the container up, as with a container runtime, while that runs.
+    """
+
+    def __init__(self, streams: Pipes | Terminal, *, closes_input: bool) -> None:
+        self.streams = streams
+        self.closes_input = closes_input and not streams.is_terminal
+        self.clients: set[Client] = set()
+        self.ended = asyncio.Event()
+
+    async def copy(self, written: ContainerLog) -> None:
+        """Pass on all that the container writes, to the log and to whoever is attached, until it ends."""
+        try:
+            await asyncio.gather(
+                *(written.copy(NAMES[channel], self._reader(channel)) for channel in self.streams.outputs)
+            )
+        finally:
+            self.ended.set()
+
+    def _reader(self, channel: int) -> Callable[[int], Awaitable[bytes]]:
+        async def read(size: int) -> bytes:
+            data = await self.streams.read(channel, size)
+            for client in tuple(self.clients):
+                await self._give(client, channel, data)
+            return data
+
+        return read
+
+    async def _give(self, client: Client, channel: int, data: bytes) -> None:
+        giving = asyncio.ensure_future(client(channel, data))
+        try:
+            while not (await asyncio.wait({giving}, timeout=0.5))[0]:
+                if self.streams.over:
+                    self.clients.discard(client)  # the log has to have the rest
+                    return
+        finally:
+            giving.cancel()

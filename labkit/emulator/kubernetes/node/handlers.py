@@ -1,0 +1,134 @@
+"""What a probe or a lifecycle hook does: run a command, ask for a page, open a connection.
+
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#probe-check-methods
+https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+
+from labkit.emulator.kubernetes.node.processes import Process
+from labkit.emulator.kubernetes.node.program_streams import Pipes
+
+POD_ADDRESS = "127.0.0.1"
+LONGEST_OUTPUT = 10 * 1024  # bytes
+
+Execute = Callable[[list[str], Pipes], Awaitable[Process]]
+
+
+class NotTried(Exception):
+    """What was asked for could not be tried, or did not end in time."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    succeeded: bool
+    output: str = ""
+
+
+async def outcome_of(handler: dict, container: dict, execute: Execute, seconds: float | None) -> Outcome:
+    """Do what a probe's or a hook's document says, in so many seconds (None: in any time). Raises NotTried.
+
+    `execute(command, streams)` starts a program in the container. A page or a port is the pod's, on loopback.
+    """
+    if "exec" in handler:
+        return await _command(handler["exec"]["command"], execute, seconds)
+    if "httpGet" in handler:
+        return await _page(handler["httpGet"], container, seconds)
+    if "tcpSocket" in handler:
+        return await _connection(handler["tcpSocket"], container, seconds)
+    if "sleep" in handler:
+        await asyncio.sleep(handler["sleep"]["seconds"])
+        return Outcome(True)
+    raise NotTried("the moto target knows exec, httpGet, tcpSocket and sleep, and no gRPC")
+
+
+async def _command(command: list[str], execute: Execute, seconds: float | None) -> Outcome:
+    streams = Pipes(stdin=False)
+    try:
+        process = await execute(command, streams)
+    except (OSError, KeyError) as error:
+        streams.close()
+        said = "container not found" if isinstance(error, KeyError) else error
+        raise NotTried(f"rpc error: code = Unknown desc = failed to exec in container: {said}") from error
+    reading = asyncio.gather(*(_read(streams, channel) for channel in streams.outputs))
+    try:
+        async with asyncio.timeout(seconds):
+            code = await process.wait()
+            output = b"".join(await reading)[:LONGEST_OUTPUT]
+    except TimeoutError as error:
+        raise NotTried(f'command timed out: "{" ".join(command)}" timed out after {seconds:g}s') from error
+    finally:
+        reading.cancel()
+        process.kill()
+        streams.close()
+    return Outcome(code == 0, output.decode(errors="replace"))
+
+
+async def _read(streams: Pipes, channel: int) -> bytes:
+    kept = b""
+    while data := await streams.read(channel, LONGEST_OUTPUT):
+        kept = (kept + data)[:LONGEST_OUTPUT]
+    return kept
+
+
+async def _page(asked: dict, container: dict, seconds: float | None) -> Outcome:
+    host, port = asked.get("host") or POD_ADDRESS, _port(asked["port"], container)
+    path = asked.get("path") or "/"
+    url = httpx.URL(f"{asked.get('scheme', 'HTTP').lower()}://{host}:{port}{path if path[0] == '/' else '/' + path}")
+    headers = {"User-Agent": "kube-probe/1.36", "Accept": "*/*"}
+    headers |= {header["name"]: header["value"] for header in asked.get("httpHeaders") or ()}
+    unverified = ssl.create_default_context()
+    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+    try:
+        async with asyncio.timeout(seconds), httpx.AsyncClient(verify=unverified, trust_env=False) as client:
+            answer = await client.get(url, headers=headers)
+            for _ in range(10):
+                # A kubelet follows a redirection on the same host, and takes another for a success.
+                if not answer.next_request or answer.next_request.url.host != url.host:
+                    break
+                answer = await client.send(answer.next_request)
+    except (TimeoutError, httpx.TimeoutException):
+        return Outcome(
+            False, f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
+        )
+    except httpx.ConnectError:
+        return Outcome(False, f'Get "{url}": dial tcp {host}:{port}: connect: connection refused')
+    except httpx.HTTPError as error:
+        return Outcome(False, f'Get "{url}": {error or "EOF"}')
+    good = 200 <= answer.status_code < 400
+    return Outcome(good, "" if good else f"HTTP probe failed with statuscode: {answer.status_code}")
+
+
+async def _connection(asked: dict, container: dict, seconds: float | None) -> Outcome:
+    host, port = asked.get("host") or POD_ADDRESS, _port(asked["port"], container)
+    try:
+        async with asyncio.timeout(seconds):
+            _, writer = await asyncio.open_connection(host, port)
+    except TimeoutError:
+        return Outcome(False, f"dial tcp {host}:{port}: i/o timeout")
+    except OSError:
+        return Outcome(False, f"dial tcp {host}:{port}: connect: connection refused")
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return Outcome(True)
+
+
+def _port(asked: int | str, container: dict) -> int:
+    """A port's number, or the number of the container's port of that name. Raises NotTried."""
+    named = {port.get("name"): port["containerPort"] for port in container.get("ports") or ()}
+    if asked in named:
+        return named[asked]
+    try:
+        port = int(asked)
+    except ValueError as error:
+        raise NotTried(f'strconv.Atoi: parsing "{asked}": invalid syntax') from error
+    if not 0 < port < 65536:
+        raise NotTried(f"invalid port number: {port}")
+    return port

@@ -1,0 +1,286 @@
+"""The node's own endpoint, which the API server passes `kubectl logs`, `exec` and `attach` on to.
+
+https://kubernetes.io/docs/reference/node/kubelet-files/ and, for the frames of exec and attach,
+https://kubernetes.io/docs/reference/using-api/api-concepts/#websockets
+"""
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from labkit.emulator.kubernetes.node.attachments import Attachments
+from labkit.emulator.kubernetes.node.container_logs import ContainerLog, shown, timestamp
+from labkit.emulator.kubernetes.node.pod_life import PodLife
+from labkit.emulator.kubernetes.node.processes import Process
+from labkit.emulator.kubernetes.node.program_streams import STDERR, STDIN, STDOUT, Pipes, Terminal
+
+ERROR, RESIZE, CLOSE = 3, 4, 255
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+WANTED = {"input": STDIN, "output": STDOUT, "error": STDERR}
+API_SERVER = "kube-apiserver-kubelet-client"
+ADMINISTRATORS = "system:masters"
+PART = 32 * 1024
+WAITING = {
+    "ErrImagePull": "image can't be pulled",
+    "ImagePullBackOff": "trying and failing to pull image",
+}
+SUCCESS = {"metadata": {}, "status": "Success"}
+
+
+class Kubelet:
+    """An ASGI app. `find(namespace, name)` returns the pod; `now()` is lab time in epoch seconds.
+
+    Only the API server may call, by its client certificate: whoever can reach exec can do all that the node can.
+    """
+
+    def __init__(self, find: Callable[[str, str], PodLife | None], now: Callable[[], float]) -> None:
+        self._find = find
+        self._now = now
+        self._app = Starlette(
+            routes=[
+                Route("/healthz", self._health),
+                Route("/containerLogs/{namespace}/{pod}/{container}", self._logs),
+                WebSocketRoute("/exec/{namespace}/{pod}/{container}", self._exec),
+                WebSocketRoute("/attach/{namespace}/{pod}/{container}", self._attach),
+            ]
+        )
+
+    async def __call__(self, scope, receive, send) -> None:
+        peer = scope.get("state", {}).get("peer")
+        if peer is None or (peer.common_name != API_SERVER and ADMINISTRATORS not in peer.organizations):
+            refusal = PlainTextResponse("Unauthorized\n" if peer is None else "Forbidden\n", 403 if peer else 401)
+            if scope["type"] == "websocket":
+                await WebSocket(scope, receive, send).send_denial_response(refusal)
+            else:
+                await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    async def _health(self, _request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def _logs(self, request: Request) -> Response:
+        path, query = request.path_params, request.query_params
+        pod = self._find(path["namespace"], path["pod"])
+        if pod is None:
+            return PlainTextResponse(f'pod "{path["pod"]}" not found', 404)
+        written = _log_of(pod, path["container"], query.get("previous") == "true")
+        if isinstance(written, str):
+            return PlainTextResponse(written, 400)
+        try:
+            tail = int(query["tailLines"]) if "tailLines" in query else None
+            limit = int(query["limitBytes"]) if "limitBytes" in query else None
+            since = _since(query.get("sinceTime"), query.get("sinceSeconds"), self._now())
+        except ValueError as error:
+            return PlainTextResponse(str(error), 400)
+        lines = written.lines(follow=query.get("follow") == "true", tail=tail, since=since)
+        return StreamingResponse(_texts(lines, query.get("timestamps") == "true", limit), media_type="text/plain")
+
+    async def _exec(self, socket: WebSocket) -> None:
+        name, command = socket.path_params["container"], socket.query_params.getlist("command")
+        if pod := await self._pod_or_refusal(socket, f'container not found ("{name}")'):
+            session = _Session(socket)
+            streams = Terminal() if session.tty else Pipes(stdin=STDIN in session.wanted)
+            if not command:
+                await session.end(_not_started(ValueError("args must not be empty")))
+            else:
+                await session.end(await session.run(lambda: pod.exec(name, command, streams), streams))
+
+    async def _attach(self, socket: WebSocket) -> None:
+        path = socket.path_params
+        missing = f"container {path['container']} not found in pod {path['pod']}_{path['namespace']}"
+        if pod := await self._pod_or_refusal(socket, missing):
+            await (session := _Session(socket)).end(await session.join(pod.attachments[path["container"]]))
+
+    async def _pod_or_refusal(self, socket: WebSocket, missing: str) -> PodLife | None:
+        """The pod whose container runs, with the client accepted; or None, and the client is told why."""
+        path = socket.path_params
+        pod = self._find(path["namespace"], path["pod"])
+        protocol = next((name for name in PROTOCOLS if name in socket.scope.get("subprotocols", ())), None)
+        refusal = None
+        if not _wanted(socket):
+            refusal = PlainTextResponse("you must specify at least 1 of stdin, stdout, stderr", 400)
+        elif pod is None:
+            refusal = PlainTextResponse("pod does not exist", 404)
+        elif path["container"] not in pod.attachments:
+            refusal = PlainTextResponse(missing, 500)
+        elif protocol is None:
+            refusal = PlainTextResponse(f"the subprotocols are {' and '.join(PROTOCOLS)}", 400)
+        if refusal:
+            await socket.send_denial_response(refusal)
+            return None
+        await socket.accept(subprotocol=protocol)
+        return pod
+
+
+class _Session:
+    """One exec or attach: a program's streams at one end, a client's channels at the other."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self.wanted = _wanted(socket)
+        self.tty = _is_set(socket, "tty")
+        self._socket = socket
+
+    async def run(self, start: Callable[[], Awaitable[Process]], streams: Pipes | Terminal) -> dict:
+        """Run a program to its end, or as long as the client stays. Returns the Status for the error channel.
+
+        A client that leaves ends the program's input, or hangs up its terminal; the program itself goes on.
+        """
+        try:
+            process = await start()
+        except (OSError, KeyError) as error:
+            streams.close()
+            return _not_started(error)
+        running = asyncio.create_task(self._to_the_end(process, streams))
+        try:
+            await self._until_client_leaves(streams, running)
+            return _ended(running.result()) if running.done() else {}
+        finally:
+            running.cancel()
+            streams.close()
+
+    async def join(self, attachments: Attachments) -> dict:
+        """Share the streams of a container, to its end or as long as the client stays. Returns the Status."""
+        ended = asyncio.create_task(attachments.ended.wait())
+        attachments.clients.add(self._send)
+        try:
+            await self._until_client_leaves(attachments.streams, ended, keeps_input=not attachments.closes_input)
+        finally:
+            ended.cancel()
+            attachments.clients.discard(self._send)
+            if STDIN in self.wanted and attachments.closes_input:
+                attachments.streams.end_input()
+        return SUCCESS
+
+    async def end(self, status: dict) -> None:
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            await self._socket.send_bytes(bytes([ERROR]) + json.dumps(status).encode())
+            await self._socket.close()
+
+    async def _to_the_end(self, process: Process, streams: Pipes | Terminal) -> int:
+        """Send all that a program writes. Returns its exit code."""
+        sending = asyncio.gather(*(self._copy(streams, channel) for channel in streams.outputs))
+        code = await process.wait()
+        streams.program_has_ended()
+        await asyncio.wait({sending}, timeout=streams.patience)
+        return code
+
+    async def _copy(self, streams: Pipes | Terminal, channel: int) -> None:
+        while data := await streams.read(channel, PART):
+            await self._send(channel, data)
+
+    async def _send(self, channel: int, data: bytes) -> None:
+        if channel in self.wanted:
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                await self._socket.send_bytes(bytes([channel]) + data)
+
+    async def _until_client_leaves(
+        self, streams: Pipes | Terminal, ended: asyncio.Task, *, keeps_input: bool = False
+    ) -> None:
+        """Return when the client has gone, or earlier when the task is done.
+
+        With ``keeps_input`` the end of the client's input is not the end of the program's: then it has left, too.
+        """
+        receiving = asyncio.create_task(self._receive(streams, keeps_input))
+        await asyncio.wait({receiving, ended}, return_when=asyncio.FIRST_COMPLETED)
+        receiving.cancel()
+
+    async def _receive(self, streams: Pipes | Terminal, keeps_input: bool) -> None:
+        with contextlib.suppress(WebSocketDisconnect, KeyError, RuntimeError):
+            while True:
+                frame = await self._socket.receive_bytes()
+                channel, data = frame[:1], frame[1:]
+                if channel == bytes([STDIN]) and STDIN in self.wanted:
+                    await streams.write(data)
+                elif channel == bytes([CLOSE]) and data == bytes([STDIN]) and STDIN in self.wanted:
+                    if keeps_input:
+                        return
+                    streams.end_input()
+                elif channel == bytes([RESIZE]):
+                    with contextlib.suppress(ValueError, TypeError, KeyError):
+                        size = json.loads(data)
+                        streams.resize(size["Width"], size["Height"])
+
+
+def _wanted(socket: WebSocket) -> set[int]:
+    return {channel for name, channel in WANTED.items() if _is_set(socket, name)}
+
+
+def _is_set(socket: WebSocket, name: str) -> bool:
+    return socket.query_params.get(name) in ("1", "true")
+
+
+def _log_of(pod: PodLife, container: str, previous: bool) -> ContainerLog | str:
+    """The log of the container's last run, or of the one before, or why there is none."""
+    of = f'container "{container}" in pod "{pod.pod["metadata"]["name"]}"'
+    status = pod.status.container(container)
+    if status is None:
+        return f"{of} is not available"
+    ended = status.last.get("terminated")
+    if previous and not (ended and ended.get("containerID")):
+        return f"previous terminated {of} not found"
+    if not previous and not status.running:
+        ended = status.state.get("terminated") or ended
+        if ended and not ended.get("containerID"):
+            return f"{of} is terminated"
+        if not ended:
+            return f"{of} is waiting to start: {WAITING.get(reason := status.state['waiting']['reason'], reason)}"
+    run = int((status.run_id if status.running and not previous else ended["containerID"]).rpartition("/")[2])
+    return pod.logs.get((container, run)) or f"unable to retrieve container logs for {ended['containerID']}"
+
+
+def _since(time: str | None, seconds: str | None, now: float) -> str:
+    if time:
+        return timestamp(datetime.fromisoformat(time.replace("Z", "+00:00")).astimezone(UTC).timestamp())
+    return timestamp(now - int(seconds)) if seconds else ""
+
+
+async def _texts(blocks: AsyncIterator[list[bytes]], timestamps: bool, limit: int | None) -> AsyncIterator[bytes]:
+    left = limit
+    async for lines in blocks:
+        text = b"".join(shown(line, timestamps=timestamps) for line in lines)[:left]
+        if left is not None:
+            left -= len(text)
+        if text:
+            yield text
+        if left == 0:
+            return
+
+
+def _ended(code: int) -> dict:
+    if code == 0:
+        return SUCCESS
+    return {
+        "metadata": {},
+        "status": "Failure",
+        "message": f"command terminated with non-zero exit code: command terminated with exit code {code}",
+        "reason": "NonZeroExitCode",
+        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
+    }
+
+
+def _not_started(error: Exception) -> dict:
+    """https://github.com/containerd/containerd/blob/main/docs/cri/architecture.md: in containerd's and runc's words."""
+    why = "error executing command in container: failed to exec in container: "
+    if isinstance(error, KeyError):
+        why += "container is in CONTAINER_EXITED state"
+    else:
+        why += f'failed to start exec "{secrets.token_hex(32)}": OCI runtime exec failed: exec failed: '
+        why += f"unable to start container process: {error}"
+    return {
+        "metadata": {},
+        "status": "Failure",
+        "message": f"Internal error occurred: {why}",
+        "reason": "InternalError",
+        "details": {"causes": [{"message": why}]},
+        "code": 500,
+    }

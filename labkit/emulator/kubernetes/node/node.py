@@ -1,0 +1,323 @@
+"""The node: runs the pods that are bound to it, each container a process of this machine.
+
+It knows the API server only through the Kubernetes API, over HTTPS, as a kubelet does.
+https://kubernetes.io/docs/concepts/architecture/nodes/
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import shutil
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import httpx
+
+from labkit.emulator.certificates import Certificate
+from labkit.emulator.clock import Clock
+from labkit.emulator.kubernetes.node.client import Events, NodeClient, rfc3339, said
+from labkit.emulator.kubernetes.node.container_life import LEAST_GRACE, TICK
+from labkit.emulator.kubernetes.node.kubelet import Kubelet
+from labkit.emulator.kubernetes.node.pod_life import Ground, PodLife
+from labkit.emulator.kubernetes.node.pod_status import ADDRESS
+from labkit.emulator.kubernetes.node.processes import TOOLS_PATH, Reaper, permitted
+from labkit.emulator.listener import Listener
+
+log = logging.getLogger(__name__)
+
+VERSION = "v1.36.0"
+LEASE, HEARTBEAT = 40, 300  # seconds
+
+
+@dataclass(frozen=True)
+class _ClientAuthority:
+    """What a listener needs to verify clients; the node has no key of the authority."""
+
+    certificate_pem: bytes
+
+
+class Node:
+    """One node. `images` maps repositories to entrypoints (argument lists); `environment` is what leads to the lab.
+
+    `mounts` is "private" where each container has a root of its own, "mapped" where mount paths are rewritten in its
+    variables and arguments; None chooses what this machine permits, when the node starts. `clock` says whether pods
+    follow the lab's clock. `client` is a certificate for system:node:NAME in system:nodes.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        api_url: str,
+        ca_pem: bytes,
+        client: Certificate,
+        kubelet_socket: socket.socket,
+        kubelet_certificate: Certificate,
+        folder: Path,
+        clock_file: Path,
+        environment: dict[str, str],
+        images: dict[str, list[str]],
+        labels: dict[str, str] | None = None,
+        mounts: Literal["private", "mapped"] | None = None,
+    ) -> None:
+        self.name = name
+        self.mounts = mounts
+        self._clock = Clock(clock_file)
+        self._began = self._clock.now()
+        self._follow = _faketime(clock_file)
+        self.clock = bool(self._follow)
+        self._folder = Path(folder).resolve()
+        self._api = urlsplit(api_url)
+        self._environment = environment
+        self._images = images
+        self._labels = labels or {}
+        self._client = NodeClient(api_url, ca_pem, client)
+        self._events = Events(self._client, name, self._clock.now)
+        self._reaper = Reaper(self._folder)
+        self._pods: dict[str, PodLife] = {}
+        self._ends: set[asyncio.Task] = set()
+        self._tasks: list[asyncio.Task] = []
+        self._ground: Ground | None = None
+        self._listener = Listener(
+            Kubelet(self._find, self._clock.now),
+            port_socket=kubelet_socket,
+            hosts={ADDRESS, "localhost"},
+            certificate=kubelet_certificate,
+            client_authority=_ClientAuthority(ca_pem),
+        )
+
+    async def start(self) -> None:
+        """Return when the node is registered and runs pods. Raises httpx.HTTPError where the API server refuses it."""
+        pods = self._folder / "pods"
+        await asyncio.to_thread(shutil.rmtree, pods, ignore_errors=True)
+        pods.mkdir(parents=True)
+        pods.chmod(0o700)  # tokens in there are readable for all, as in a container
+        programs = self._link_programs()
+        if not self._clock.file.exists():
+            # Without the file, the threads of a program stumble over each other in libfaketime, and it may end.
+            self._clock.reset()
+        await self._reaper.start()
+        private, own_processes = (False, False) if self.mounts == "mapped" else await permitted(self._folder)
+        if self.mounts == "private" and not private:
+            raise RuntimeError("this machine permits no user and mount namespaces: the node's mounts must be mapped")
+        self.mounts = "private" if private else "mapped"
+        self._ground = Ground(
+            client=self._client,
+            events=self._events,
+            clock=self._clock,
+            reaper=self._reaper,
+            images=self._images,
+            before=lambda pod, home: self._variables(pod, home, programs),
+            after={**self._environment, **self._follow},
+            visible=(programs, self._clock.file.parent.resolve()),
+            room=_room(),
+            private=private,
+            own_processes=own_processes,
+        )
+        await self._listener.start()
+        await self._register()
+        self._tasks = [
+            asyncio.create_task(self._client.follow("/api/v1/pods", f"spec.nodeName={self.name}", self._on_pod)),
+            asyncio.create_task(self._tend_pods()),
+            asyncio.create_task(self._beat()),
+            asyncio.create_task(self._events.send()),
+        ]
+
+    async def stop(self) -> None:
+        """End every process of every pod, and the node."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*(pod.kill() for pod in self._pods.values()))
+        self._pods.clear()
+        for task in self._ends:
+            task.cancel()
+        await self._listener.stop()
+        await self._reaper.stop()
+        await self._client.close()
+
+    def _find(self, namespace: str, name: str) -> PodLife | None:
+        here = (namespace, name)
+        lives = (life for life in reversed(self._pods.values()))
+        return next((x for x in lives if (x.pod["metadata"]["namespace"], x.pod["metadata"]["name"]) == here), None)
+
+    def _on_pod(self, kind: str, pod: dict) -> None:
+        uid = pod["metadata"]["uid"]
+        life = self._pods.get(uid)
+        if kind == "DELETED":
+            if life:
+                del self._pods[uid]
+                # Deleted by force: the containers get a moment all the same.
+                end = asyncio.create_task(life.kill(LEAST_GRACE))
+                self._ends.add(end)
+                end.add_done_callback(self._ends.discard)
+            return
+        finished = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        ending = bool(pod["metadata"].get("deletionTimestamp"))
+        if life:
+            life.change(pod)
+        elif finished and not ending:
+            return
+        else:
+            life = self._pods[uid] = PodLife(pod, self._folder / "pods" / uid, self._ground)
+            if not ending:
+                life.start()
+        if ending:
+            life.end()
+
+    async def _tend_pods(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            for life in list(self._pods.values()):
+                await life.tend()
+
+    async def _beat(self) -> None:
+        """https://kubernetes.io/docs/concepts/architecture/leases/#node-heart-beats"""
+        leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+        reported = time.monotonic()
+        while True:
+            renewed = datetime.fromtimestamp(self._clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            spec = {"holderIdentity": self.name, "leaseDurationSeconds": LEASE, "renewTime": renewed}
+            lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self.name}}
+            try:
+                if await self._client.patch(f"{leases}/{self.name}", {"spec": spec}) is None:
+                    await self._client.post(leases, {**lease, "spec": spec})
+                if time.monotonic() - reported >= HEARTBEAT:
+                    await self._client.patch(f"/api/v1/nodes/{self.name}/status", {"status": self._status()})
+                    reported = time.monotonic()
+            except httpx.HTTPError as error:
+                log.warning("the node's lease could not be renewed: %s", said(error))
+            await asyncio.sleep(LEASE / 4)
+
+    def _variables(self, pod: dict, home: Path, programs: Path) -> dict[str, str]:
+        port = str(self._api.port or 443)
+        return {
+            "PATH": f"{programs}:{TOOLS_PATH}",
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "HOSTNAME": pod["spec"].get("hostname") or pod["metadata"]["name"],
+            "KUBERNETES_SERVICE_HOST": self._api.hostname or ADDRESS,
+            "KUBERNETES_SERVICE_PORT": port,
+            "KUBERNETES_SERVICE_PORT_HTTPS": port,
+        }
+
+    def _link_programs(self) -> Path:
+        """A folder with the programs of this Python environment that a container may call by name."""
+        folder = self._folder / "bin"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        # A link to Python would lose its environment: Python looks for that beside the link.
+        for name in ("python", "python3"):
+            (folder / name).write_text(f'#!/bin/sh\nexec {_quoted(sys.executable)} "$@"\n')
+            (folder / name).chmod(0o755)
+        aws = Path(sys.executable).with_name("aws")
+        if aws.exists():
+            (folder / "aws").symlink_to(aws)
+        return folder
+
+    async def _register(self) -> None:
+        """https://kubernetes.io/docs/reference/node/node-status/"""
+        node = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {
+                "name": self.name,
+                "labels": {
+                    "kubernetes.io/arch": _architecture(),
+                    "kubernetes.io/hostname": self.name,
+                    "kubernetes.io/os": "linux",
+                    **self._labels,
+                },
+            },
+            "spec": {},
+        }
+        try:
+            await self._client.post("/api/v1/nodes", node)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != 409:
+                raise
+        await self._client.patch(f"/api/v1/nodes/{self.name}/status", {"status": self._status()})
+
+    def _status(self) -> dict:
+        now, since = rfc3339(self._clock.now()), rfc3339(self._began)
+        room = _room()
+        conditions = [
+            ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            ("Ready", "True", "KubeletReady", f"kubelet is posting ready status (mounts: {self.mounts})"),
+        ]
+        return {
+            "addresses": [{"type": "InternalIP", "address": ADDRESS}, {"type": "Hostname", "address": self.name}],
+            "capacity": room,
+            "allocatable": room,
+            "conditions": [
+                {
+                    "type": kind,
+                    "status": status,
+                    "reason": reason,
+                    "message": message,
+                    "lastHeartbeatTime": now,
+                    "lastTransitionTime": since,
+                }
+                for kind, status, reason, message in conditions
+            ],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": self._listener.port}},
+            "images": [{"names": [name], "sizeBytes": 0} for name in self._images],
+            "nodeInfo": {
+                "architecture": _architecture(),
+                "bootID": "",
+                "containerRuntimeVersion": f"process://{platform.python_version()}",
+                "kernelVersion": platform.release(),
+                "kubeProxyVersion": "",
+                "kubeletVersion": VERSION,
+                "machineID": "",
+                "operatingSystem": "linux",
+                "osImage": f"{platform.system()} (processes of this machine)",
+                "systemUUID": "",
+            },
+        }
+
+
+def _faketime(clock_file: Path) -> dict[str, str]:
+    """The variables that let a program see lab time, or none where libfaketime's library does not load.
+
+    https://github.com/wolfcw/libfaketime
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return {}
+    with contextlib.suppress(ImportError, OSError):
+        import ctypes
+        from importlib.util import find_spec
+
+        origin = getattr(find_spec("libfaketime"), "origin", None)
+        library = Path(origin or "/").parent / "vendor/libfaketime/src/libfaketime.so.1"
+        if library.exists():
+            ctypes.CDLL("libc.so.6")  # musl has none: the library is built for glibc
+            return {
+                "LD_PRELOAD": str(library),
+                "FAKETIME_TIMESTAMP_FILE": str(Path(clock_file).resolve()),
+                "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
+    return {}
+
+
+def _room() -> dict[str, str]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
+    return {"cpu": str(os.cpu_count() or 1), "memory": f"{memory}Ki", "pods": "110"}
+
+
+def _architecture() -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"

@@ -1,0 +1,268 @@
+"""The processes that a node starts, and how they end with it, even when it is killed."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from labkit.emulator.kubernetes.node.mounts import SHARED_MEMORY, Mounts
+from labkit.emulator.kubernetes.node.program_streams import Pipes, Terminal
+
+HERE = Path(__file__).parent
+TOOLS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TOOLS = {"PATH": TOOLS_PATH, "LANG": "C.UTF-8"}
+SHELL = "/bin/sh"
+ON_TERMINAL = ': <>"$1"; shift; exec "$@"'
+IN_SANDBOX = 'cd -- "$1" || exit; [ -z "$2" ] || export LD_PRELOAD="$2"; shift 2; exec "$@"'
+
+_NAMESPACES = ("--user", "--map-root-user", "--mount")
+_WITH_PROCESSES = ("--pid", "--fork", "--kill-child")
+
+
+class SandboxError(Exception):
+    """The container's root could not be made."""
+
+
+class Reaper:
+    """A small process that ends the node's processes when the node's own process has gone, however it went."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        _let_programs_be_interrupted()
+        self._process = await asyncio.create_subprocess_exec(
+            SHELL,
+            HERE / "reaper.sh",
+            self._folder,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=TOOLS,
+            cwd="/",
+            start_new_session=True,
+        )
+
+    def add(self, group: int) -> None:
+        self._say(f"add {group}\n")
+
+    def drop(self, group: int) -> None:
+        """Forget a group that has ended: its number may come again."""
+        self._say(f"drop {group}\n")
+
+    async def stop(self) -> None:
+        """End what is left, as if the node had died."""
+        if self._process:
+            self._process.stdin.close()
+            await self._process.wait()
+
+    def _say(self, line: str) -> None:
+        if self._process and not self._process.stdin.is_closing():
+            self._process.stdin.write(line.encode())
+
+
+class Process:
+    """One running program of a container."""
+
+    def __init__(self, started: asyncio.subprocess.Process, reaper: Reaper, *, wrapped: bool) -> None:
+        self._started = started
+        self._reaper = reaper
+        self._wrapped = wrapped
+        reaper.add(started.pid)
+        self._ending = asyncio.create_task(self._end())
+
+    async def wait(self) -> int:
+        """Return the exit code as a container runtime counts it: 128 and the number of the signal that ended it."""
+        return await asyncio.shield(self._ending)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the program itself, as a container runtime does."""
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            os.kill(_child(self._started.pid) if self._wrapped else self._started.pid, number)
+
+    def kill(self) -> None:
+        """End the program and what it started."""
+        self.signal(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._started.pid, signal.SIGKILL)
+
+    async def _end(self) -> int:
+        code = await self._started.wait()
+        self._reaper.drop(self._started.pid)
+        # What libfaketime of a killed program leaves.
+        for left in SHARED_MEMORY.glob(f"*faketime_s*_{self._started.pid}"):
+            left.unlink(missing_ok=True)
+        return 128 - code if code < 0 else code
+
+
+class Sandbox:
+    """Where one container's processes run.
+
+    In a root of its own (`private`; with `own_processes` its processes see and can outlive no others), or beside all
+    other processes with mount paths rewritten (`mapped`). https://man7.org/linux/man-pages/man7/user_namespaces.7.html
+    """
+
+    def __init__(self, mounts: Mounts, reaper: Reaper, *, folder: Path, private: bool, own_processes: bool) -> None:
+        self.mounts = mounts
+        self._reaper = reaper
+        self._folder = folder
+        self._private = private
+        self._own_processes = own_processes
+        self._wrapped = private and own_processes
+        self._sessions: set[int] = set()
+        self._holder: asyncio.subprocess.Process | None = None
+        self._enter: list[str] = []
+
+    async def open(self, visible: tuple[Path, ...] = ()) -> None:
+        """Make the root. Raises MountRefused or SandboxError."""
+        if not self._private:
+            return
+        self._folder.mkdir(parents=True)
+        table, root = self._folder / "mounts", self._folder / "root"
+        table.write_text(self.mounts.table(root, visible=visible, new_proc=self._own_processes))
+        self._holder = await asyncio.create_subprocess_exec(
+            _tool("unshare"),
+            *_NAMESPACES,
+            *(_WITH_PROCESSES if self._own_processes else ()),
+            "--",
+            SHELL,
+            HERE / "sandbox.sh",
+            table,
+            root,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=TOOLS,
+            cwd="/",
+            start_new_session=True,
+        )
+        if await self._holder.stdout.readline() != b"ready\n":
+            said = (await self._holder.stderr.read()).decode(errors="replace").strip()
+            await self.close()
+            raise SandboxError(said or "the container's root could not be made")
+        target = _child(self._holder.pid) if self._own_processes else self._holder.pid
+        namespaces = ("--user", "--mount", *(("--pid",) if self._own_processes else ()))
+        self._enter = [_tool("nsenter"), "--preserve-credentials", "--target", str(target), *namespaces, "--"]
+
+    async def run(self, argv: list[str], env: dict[str, str], cwd: str, streams: Pipes | Terminal) -> Process:
+        """Start a program with these streams, which are open, in a session of its own. Raises KeyError when closed."""
+        if self._private and not self._holder:
+            raise KeyError("closed")
+        env = ({"TERM": "xterm"} if streams.is_terminal else {}) | env
+        if self._private:
+            # What is preloaded (the clock) belongs to the program, not to those that bring it here.
+            command = [SHELL, "-c", IN_SANDBOX, "sh", cwd, env.pop("LD_PRELOAD", ""), *argv]
+            if streams.is_terminal and self._own_processes:
+                # nsenter stays outside as the program's parent: what is typed (Ctrl-C) is not for it.
+                command = [_tool("setsid"), "--ctty", *command]
+            command = [*self._enter, *command]
+        else:
+            command = [self.mounts.rewritten(argument) for argument in argv]
+            env = {name: self.mounts.rewritten(value) for name, value in env.items()}
+            cwd = str(self.mounts.on_host(cwd))
+        if streams.is_terminal and not self._wrapped:
+            # The first terminal that the leader of a session opens becomes its controlling terminal.
+            command = [SHELL, "-c", ON_TERMINAL, "sh", streams.device, *command]
+        stdin, stdout, stderr = streams.far
+        try:
+            started = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=env,
+                cwd="/" if self._private else cwd,
+                start_new_session=True,
+            )
+        finally:
+            streams.hand_over()
+        if not self._wrapped:
+            self._sessions.add(started.pid)
+        return Process(started, self._reaper, wrapped=self._wrapped)
+
+    def program(self, name: str, path: str) -> str:
+        """The full path of a program as the container sees it. Raises OSError, in runc's words."""
+        if "/" in name:
+            found = self.mounts.on_host(name)
+            if not found.exists():
+                raise FileNotFoundError(f'exec: "{name}": stat {name}: no such file or directory')
+            if found.is_dir():
+                raise IsADirectoryError(f'exec: "{name}": is a directory')
+            if not os.access(found, os.X_OK):
+                raise PermissionError(f'exec: "{name}": permission denied')
+            return name
+        for folder in path.split(":"):
+            file = self.mounts.on_host(f"{folder or '.'}/{name}")
+            if os.access(file, os.X_OK) and file.is_file():
+                return f"{folder}/{name}"
+        raise FileNotFoundError(f'exec: "{name}": executable file not found in $PATH')
+
+    async def close(self) -> None:
+        """End all that still runs in here."""
+        if self._holder:
+            self._holder.stdin.close()
+            with contextlib.suppress(ProcessLookupError):
+                self._holder.kill()
+            await self._holder.wait()
+            self._holder = None
+        if self._sessions:
+            _end(lambda process: os.getsid(process) in self._sessions)
+            self._sessions.clear()
+
+
+def end_all_of(home: Path) -> None:
+    """End what is left of a pod's processes: those that were started with this home folder. It may take a while."""
+    _end(lambda process: psutil.Process(process).environ().get("HOME") == str(home))
+
+
+def _end(belongs: Callable[[int], bool]) -> None:
+    for process in psutil.pids():
+        with contextlib.suppress(psutil.Error, OSError):
+            if belongs(process):
+                os.kill(process, signal.SIGKILL)
+
+
+def _let_programs_be_interrupted() -> None:
+    """What this process was told to ignore (by nohup, by a shell's `&`) its children would ignore, too."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            with contextlib.suppress(ValueError):  # not the main thread: then it stays as it is
+                signal.signal(number, lambda *_: None)
+
+
+async def permitted(folder: Path) -> tuple[bool, bool]:
+    """Whether containers can have a root of their own here, and processes of their own: found out by trying."""
+    if _tool("unshare") and _tool("nsenter"):
+        for own_processes in (True, False):
+            trial, streams = folder / f"trial-{own_processes}", Pipes(stdin=False)
+            sandbox = Sandbox(Mounts(), Reaper(folder), folder=trial, private=True, own_processes=own_processes)
+            try:
+                await sandbox.open()
+                await streams.open()
+                process = await sandbox.run([SHELL, "-c", "exit 7"], TOOLS, "/", streams)
+                if await process.wait() == 7:
+                    return True, own_processes
+            except (OSError, SandboxError, ValueError):
+                continue
+            finally:
+                streams.close()
+                await sandbox.close()
+                shutil.rmtree(trial, ignore_errors=True)
+    return False, False
+
+
+def _tool(name: str) -> str | None:
+    """The path of a program of util-linux; a container's own PATH does not count."""
+    return shutil.which(name, path=TOOLS_PATH)
+
+
+def _child(process: int) -> int:
+    """The only child of a process, or the process itself while it has none."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return int(children[0]) if children else process

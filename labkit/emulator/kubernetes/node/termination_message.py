@@ -1,0 +1,24 @@
+"""What a container says when it ends.
+
+https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
+"""
+
+from collections import deque
+from pathlib import Path
+
+from labkit.emulator.kubernetes.node.container_logs import shown
+
+LONGEST, LONGEST_OF_LOG, LINES_OF_LOG = 4096, 2048, 80  # bytes, bytes, lines
+
+
+def termination_message(container: dict, log: Path, code: int) -> str:
+    """The end of what the container wrote to its terminationMessagePath; else, where asked for, of a failed one's log.
+
+    The message's file is beside the log.
+    """
+    file = log.with_name("termination-log")
+    message = file.read_bytes()[-LONGEST:] if file.is_file() else b""
+    if not message and code and container.get("terminationMessagePolicy") == "FallbackToLogsOnError":
+        with log.open("rb") as lines:
+            message = b"".join(shown(line, timestamps=False) for line in deque(lines, LINES_OF_LOG))[-LONGEST_OF_LOG:]
+    return message.decode(errors="replace")

@@ -1,0 +1,257 @@
+"""A pod's volumes: folders in the pod's folder, filled with what the spec says, and kept up to date.
+
+https://kubernetes.io/docs/concepts/storage/volumes/
+"""
+
+import asyncio
+import base64
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from labkit.emulator.kubernetes.node.client import said
+from labkit.emulator.kubernetes.node.container_environment import ConfigError, Room, field_value, resource_value
+
+DAY = 24 * 3600.0
+READABLE, PRIVATE, GROUPS = 0o644, 0o600, 0o440  # file modes
+
+Fetch = Callable[[str, str], Awaitable[dict | None]]
+RequestToken = Callable[[str, int], Awaitable[tuple[str, float]]]
+Files = dict[str, tuple[bytes, int]]  # path in the volume: content, mode
+
+
+@dataclass
+class ProjectedToken:
+    """One service account token in a volume. It is renewed at 80 % of its life, after a day at the latest.
+
+    https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#serviceaccount-token-volume-projection
+    """
+
+    audience: str
+    seconds: int
+    token: str = ""
+    issued: float = 0.0
+    expires: float = 0.0
+
+    def due(self, now: float) -> bool:
+        """Whether lab time asks for a new token. A clock that was set back does, too: the token is not valid yet."""
+        return now >= self.issued + min(0.8 * (self.expires - self.issued), DAY) or now < self.issued - 1
+
+    async def valid(self, request: RequestToken, now: float) -> str:
+        """The token, a new one where it is due. `request(audience, seconds)` returns it and when it expires.
+
+        An old one serves while it lasts, where there is no new one. Raises ConfigError or httpx.HTTPError.
+        """
+        if self.due(now):
+            try:
+                self.token, self.expires = await request(self.audience, self.seconds)
+                self.issued = now
+            except (ConfigError, httpx.HTTPError):
+                if not self.issued <= now < self.expires:
+                    raise
+        return self.token
+
+
+class Volumes:
+    """The volumes of one pod, each a folder in `folder` (or a folder of this machine, for hostPath).
+
+    `fetch(kind, name)` returns a ConfigMap or Secret of the pod's namespace, or None. `now()` is lab time.
+    """
+
+    def __init__(
+        self,
+        pod: dict,
+        folder: Path,
+        *,
+        fetch: Fetch,
+        request_token: RequestToken,
+        now: Callable[[], float],
+        room: Room,
+    ) -> None:
+        self.pod = pod
+        self.folders: dict[str, Path] = {}
+        self._folder = folder
+        self._fetch = fetch
+        self._request_token = request_token
+        self._now = now
+        self._room = room
+        self._tokens: dict[tuple[str, str], ProjectedToken] = {}
+        self._written: dict[str, Files] = {}
+
+    async def fill(self) -> list[str]:
+        """Make all volumes, or bring them up to date. Returns what could not be set up, in a kubelet's words."""
+        volumes = self.pod["spec"].get("volumes") or ()
+        results = await asyncio.gather(*(self._set_up(volume) for volume in volumes))
+        return [message for message in results if message]
+
+    @property
+    def due(self) -> bool:
+        """Whether a token has to be renewed."""
+        now = self._now()
+        return any(token.due(now) for token in self._tokens.values())
+
+    async def _set_up(self, volume: dict) -> str:
+        name = volume["name"]
+        try:
+            if "hostPath" in volume:
+                self.folders[name] = _of_this_machine(volume["hostPath"])
+                return ""
+            folder = self.folders[name] = self._folder / name
+            if "emptyDir" in volume:
+                if not folder.exists():
+                    folder.mkdir(parents=True)
+                    folder.chmod(0o777)
+                return ""
+            files = await self._files(volume)
+            if self._written.get(name) != files:
+                project(files, folder)
+                self._written[name] = files
+        except (ConfigError, OSError, httpx.HTTPError) as error:
+            return f'MountVolume.SetUp failed for volume "{name}" : {said(error)}'
+        return ""
+
+    async def _files(self, volume: dict) -> Files:
+        if "projected" in volume:
+            mode = volume["projected"].get("defaultMode", READABLE)
+            sources = volume["projected"].get("sources") or ()
+        elif "secret" in volume:
+            sources = [{"secret": {"name": volume["secret"].get("secretName", ""), **volume["secret"]}}]
+            mode = volume["secret"].get("defaultMode", READABLE)
+        elif "configMap" in volume or "downwardAPI" in volume:
+            kind = "configMap" if "configMap" in volume else "downwardAPI"
+            sources, mode = [{kind: volume[kind]}], volume[kind].get("defaultMode", READABLE)
+        else:
+            kind = next((key for key in volume if key != "name"), "")
+            raise ConfigError(f"the moto target knows no volumes of the kind {kind}")
+        found = await asyncio.gather(*(self._of_source(source, volume["name"], mode) for source in sources))
+        files = {_checked(path): file for part in found for path, file in part.items()}
+        if (self.pod["spec"].get("securityContext") or {}).get("fsGroup") is not None:
+            files = {path: (content, mode | GROUPS) for path, (content, mode) in files.items()}
+        return files
+
+    async def _of_source(self, source: dict, volume: str, mode: int) -> Files:
+        if "serviceAccountToken" in source:
+            return {
+                source["serviceAccountToken"]["path"]: await self._token(source["serviceAccountToken"], volume, mode)
+            }
+        if "downwardAPI" in source:
+            return self._downward(source["downwardAPI"], mode)
+        if "configMap" in source:
+            return await self._entries("configmap", source["configMap"], mode)
+        if "secret" in source:
+            return await self._entries("secret", source["secret"], mode)
+        raise ConfigError(f"the moto target knows no projected source {next(iter(source), '')}")
+
+    async def _token(self, asked: dict, volume: str, mode: int) -> tuple[bytes, int]:
+        made = ProjectedToken(asked.get("audience", ""), asked.get("expirationSeconds", 3600))
+        token = self._tokens.setdefault((volume, asked["path"]), made)
+        try:
+            text = await token.valid(self._request_token, self._now())
+        except (ConfigError, httpx.HTTPError) as error:
+            expired = "token expired and refresh failed: " if token.token else ""
+            raise ConfigError(f"failed to fetch token: {expired}{said(error)}") from error
+        return text.encode(), PRIVATE if _has_one_user(self.pod["spec"]) else mode
+
+    def _downward(self, source: dict, mode: int) -> Files:
+        files = {}
+        for item in source.get("items") or ():
+            if "fieldRef" in item:
+                value = field_value(self.pod, item["fieldRef"]["fieldPath"])
+            else:
+                value = resource_value(self.pod, item["resourceFieldRef"], self._room)
+            files[item["path"]] = value.encode(), item.get("mode", mode)
+        return files
+
+    async def _entries(self, kind: str, source: dict, mode: int) -> Files:
+        found = await self._fetch(kind, source.get("name", ""))
+        if found is None:
+            if source.get("optional"):
+                return {}
+            raise ConfigError(f'{kind} "{source.get("name", "")}" not found')
+        entries = {key: value.encode() for key, value in (found.get("data") or {}).items()}
+        if kind == "secret":
+            entries = {key: base64.b64decode(value) for key, value in entries.items()}
+        for key, value in (found.get("binaryData") or {}).items():
+            entries[key] = base64.b64decode(value)
+        files = {}
+        for item in source.get("items") or [{"key": key, "path": key} for key in entries]:
+            if item["key"] in entries:
+                files[item["path"]] = entries[item["key"]], item.get("mode", mode)
+            elif not source.get("optional"):
+                of = (
+                    "configmap references non-existent config"
+                    if kind == "configmap"
+                    else "references non-existent secret"
+                )
+                raise ConfigError(f"{of} key: {item['key']}")
+        return files
+
+
+def project(files: Files, folder: Path) -> None:
+    """Put all files in place at once: a reader sees the old ones or the new ones, never some of each.
+
+    As a kubelet does: the files are in a folder of their own, `..data` leads to it, and names lead through `..data`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    now = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime())
+    fresh = Path(tempfile.mkdtemp(prefix=now, dir=folder))
+    fresh.chmod(0o755)
+    for path, (content, mode) in files.items():
+        file = fresh / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=PRIVATE)
+        file.write_bytes(content)
+        file.chmod(mode)
+    data, draft = folder / "..data", folder / "..data_tmp"
+    before = data.resolve() if data.is_symlink() else None
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(fresh.name)
+    draft.replace(data)
+    names = {path.split("/")[0] for path in files}
+    for name in names:
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"..data/{name}")
+    for link in folder.iterdir():
+        if not link.name.startswith("..") and link.name not in names:
+            link.unlink()
+    if before:
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def _of_this_machine(asked: dict) -> Path:
+    path, kind = Path(asked["path"]), asked.get("type") or ""
+    there = {
+        "": path.exists(),
+        "Directory": path.is_dir(),
+        "DirectoryOrCreate": path.is_dir(),
+        "File": path.is_file(),
+        "FileOrCreate": path.is_file(),
+        "Socket": path.is_socket(),
+        "CharDevice": path.is_char_device(),
+        "BlockDevice": path.is_block_device(),
+    }
+    if not there.get(kind):
+        what = {"Directory": "a directory", "File": "a file", "Socket": "a socket file"}.get(
+            kind.removesuffix("OrCreate")
+        )
+        raise ConfigError(f"hostPath type check failed: {path} is not {what or 'there'}: the moto target makes none")
+    return path
+
+
+def _has_one_user(spec: dict) -> bool:
+    """Whether all containers run as the same named user, who alone then reads the token."""
+    of_pod = (spec.get("securityContext") or {}).get("runAsUser")
+    containers = [*(spec.get("initContainers") or ()), *spec["containers"]]
+    users = {(container.get("securityContext") or {}).get("runAsUser", of_pod) for container in containers}
+    return (len(users) == 1 and None not in users) or (spec.get("securityContext") or {}).get("fsGroup") is not None
+
+
+def _checked(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ConfigError(f'invalid path "{path}"')
+    return path
