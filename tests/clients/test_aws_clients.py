@@ -19,7 +19,6 @@ from kubernetes.client import CoreV1Api
 from kubernetes.watch import Watch
 
 import labkit
-from labkit.emulator.kubernetes.node.processes import TOOLS_PATH
 from tests.conftest import lacking
 
 JAVASCRIPT = Path(__file__).with_name("javascript")
@@ -102,7 +101,7 @@ def rclone() -> Client:
 
 
 def aws_cli_2() -> Client:
-    program = shutil.which("aws", path=TOOLS_PATH) or "aws"
+    program = shutil.which("aws", path="/usr/local/bin:/usr/bin") or "aws"
     done = subprocess.run(["sh", "-c", f"{program} --version"], capture_output=True, text=True)
     version = re.match(r"aws-cli/2\.(\d+)", done.stdout)
     # https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
