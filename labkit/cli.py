@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 import threading
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -150,24 +151,38 @@ def status(
 def trail(
     as_json: JsonOption = False,
     last: Annotated[int, typer.Option(min=0, help="How many records, the newest last; 0 for all.")] = 20,
+    event: Annotated[str, typer.Option(help="Only calls of this name, such as AssumeRoleWithWebIdentity.")] = "",
+    role: Annotated[str, typer.Option(help="Only calls of this role, service account or user.")] = "",
+    refused: Annotated[bool, typer.Option("--refused", help="Only calls that ended with an error.")] = False,
 ) -> None:
     """Who called what, what was decided, and the reason that AWS would not tell."""
+    from labkit import trail as shown
     from labkit.emulator.aws.trail import Trail
 
-    records = Trail.read(Folder.find().trail_file)[-last or None :]
+    newest = (
+        record
+        for record in Trail.newest(Folder.find().trail_file, containing=role)
+        if event in ("", record.get("eventName"))
+        and role in ("", shown.who(record))
+        and (not refused or shown.is_refused(record))
+    )
+    records = [*islice(newest, last or None)][::-1]
     if as_json:
         for record in records:
             typer.echo(json.dumps(record))
         return
     if not records:
-        typer.echo("The trail is empty: nothing has called AWS yet.")
+        is_asked = event or role or refused
+        typer.echo("The trail has no such call." if is_asked else "The trail is empty: nothing has called AWS yet.")
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("time", "event", "who", "decision", "reason", box=None, header_style="bold")
     for record in records:
-        table.add_row(*_trail_row(record))
+        row = (record.get("eventTime", ""), record.get("eventName", ""), shown.session_of(record))
+        table.add_row(*map(escape, (*row, shown.decision(record), shown.reason(record))))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
@@ -261,19 +276,6 @@ def _connection(state: process.State, cluster: str, issuer: str) -> dict[str, An
         "issuer": issuer,
         "ca_file": str(state.ca_file),
     }
-
-
-def _trail_row(record: dict[str, Any]) -> tuple[str, ...]:
-    identity = record.get("userIdentity", {})
-    who = identity.get("arn") or identity.get("userName") or identity.get("type", "")
-    lab = record.get("lab", {})
-    return (
-        record.get("eventTime", ""),
-        record.get("eventName", ""),
-        who,
-        record.get("errorCode") or lab.get("decision", ""),
-        lab.get("reason", ""),
-    )
 
 
 def _seconds(move: str) -> float:

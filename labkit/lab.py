@@ -1,5 +1,6 @@
 """The lab: the one object that a notebook opens."""
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from labkit import bucket, steps, targets
@@ -35,7 +36,7 @@ class Lab:
         self.parameters = parameters
         self.connection = connection
         self._right: set[str] = set()  # the steps that were checked, and right
-        self._seen = len(connection.trail()) if connection.trail else 0
+        self._seen = next(connection.trail(), {}).get("eventID") if connection.trail else None
 
     @classmethod
     def open(cls, **values: Any) -> "Lab":
@@ -243,8 +244,8 @@ class Lab:
         from labkit.trail import Calls
 
         self.needs("trail")
-        calls = Calls(self.connection.trail()[self._seen :]).of_issuer(self.provider_arn)
-        return calls.only(event=event, who=who, decision=decision, last=last)
+        since = [*takewhile(lambda record: record.get("eventID") != self._seen, self.connection.trail())][::-1]
+        return Calls(since).of_issuer(self.provider_arn).only(event=event, who=who, decision=decision, last=last)
 
     @property
     def clock(self) -> Any:

@@ -23,12 +23,7 @@ class Calls:
     def rows(self) -> list[tuple[str, ...]]:
         """What the table shows: event, who, decision, reason."""
         return [
-            (
-                record.get("eventName", ""),
-                stable(who(record)),
-                record.get("errorCode") or (record.get("lab") or {}).get("decision", ""),
-                stable((record.get("lab") or {}).get("reason", "")),
-            )
+            (record.get("eventName", ""), stable(who(record)), decision(record), stable(reason(record)))
             for record in self.records
         ]
 
@@ -71,11 +66,38 @@ def _provider(record: dict[str, Any]) -> str | None:
 
 
 def who(record: dict[str, Any]) -> str:
-    """Who called, without account and session: the role, the service account, or the administrator."""
+    """Who called, without account and session: the role, the service account, or the administrator.
+
+    One who was not proven to be anybody is only a kind of identity, such as ``Unknown``.
+    """
     identity = record.get("userIdentity") or {}
     arn = identity.get("arn") or ""
     if ":assumed-role/" in arn:
         return arn.partition(":assumed-role/")[2].partition("/")[0]
     if name := identity.get("userName"):
         return name
+    if identity.get("type") == "AWSAccount":
+        return identity.get("accountId", "")
     return arn.rpartition(":")[2].rpartition("/")[2] or identity.get("type", "")
+
+
+def session_of(record: dict[str, Any]) -> str:
+    """Who called, a role session as ``ROLE/SESSION``."""
+    arn = (record.get("userIdentity") or {}).get("arn") or ""
+    return arn.partition(":assumed-role/")[2] or who(record)
+
+
+def decision(record: dict[str, Any]) -> str:
+    """``allowed``, or the code that the caller was answered, which CloudTrail may spell otherwise."""
+    lab = record.get("lab") or {}
+    return lab.get("code") or record.get("errorCode") or lab.get("decision", "")
+
+
+def reason(record: dict[str, Any]) -> str:
+    """Why it was decided so, which AWS keeps to itself."""
+    return (record.get("lab") or {}).get("reason", "")
+
+
+def is_refused(record: dict[str, Any]) -> bool:
+    """Whether the call ended with an error."""
+    return decision(record) not in ("", "allowed")

@@ -1,7 +1,7 @@
 """Where a lab runs. A target is a module with `plan(parameters)`, `up(parameters) -> Connection` and `down()`."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,8 @@ class Connection:
     """What there is to say to the one who opens the lab."""
     fetch: Callable[[str], Any] | None = None
     clock: Any = None
-    trail: Callable[[], list[dict[str, Any]]] | None = None
+    trail: Callable[[], Iterator[dict[str, Any]]] | None = None
+    """The records of the calls to AWS, newest first."""
     node_identity: str | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -165,7 +165,7 @@ def _current_context(state: State) -> str:
     return yaml.safe_load(state.kubeconfig.read_text()).get("current-context", "")
 
 
-def _read_trail(folder: Folder) -> list[dict[str, Any]]:
+def _read_trail(folder: Folder) -> Iterator[dict[str, Any]]:
     from labkit.emulator.aws.trail import Trail
 
-    return Trail.read(folder.trail_file)
+    return Trail.newest(folder.trail_file)

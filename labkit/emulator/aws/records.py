@@ -176,7 +176,7 @@ def _error(call: Call, response: Response, refusal: Refusal | None, secrets: lis
     if code == "AccessDeniedException":
         code = "AccessDenied"
     elif call.service == "ec2":
-        code = f"Client.{code}"
+        code = "Client.UnauthorizedOperation" if code == "AccessDenied" else f"Client.{code}"
     elif call.service == "iam" and code in IAM_EXCEPTIONS:
         code += "Exception"
     elif code == "404" and call.family == "s3":

@@ -52,7 +52,7 @@ class Trail:
         """
         wanted = json.dumps(containing)[1:-1].encode()
         for line in _lines_backwards(file):
-            if wanted in line:
+            if line and wanted in line:
                 with contextlib.suppress(ValueError):
                     yield json.loads(line)
 
