@@ -74,7 +74,7 @@ def read(call: Call, account_id: str) -> tuple[ApiRequest, Call]:
                 operation, parameters, told = _rest_json(call, service)
             case _:
                 raise CannotDerive(f"{call.service} calls")
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         code = "ValidationError" if protocol == "query" else "SerializationException"
         raise Refusal(400, code, "The request could not be read", f"{type(error).__name__}: {error}") from error
     return ApiRequest(call.service, operation, parameters, call.region, account_id), told
