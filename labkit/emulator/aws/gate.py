@@ -26,6 +26,7 @@ from labkit.emulator.aws.records import records
 from labkit.emulator.aws.s3 import S3
 from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, Sessions
 from labkit.emulator.aws.signature import Malformed, Mismatch, Signature
+from labkit.emulator.aws.sqs import Sqs
 from labkit.emulator.aws.sts import WEB_IDENTITY, Sts
 from labkit.emulator.aws.trail import Trail, hidden
 from labkit.emulator.clock import Clock
@@ -90,6 +91,7 @@ class Gate:
             authorization=self._authorization,
         )
         self._s3 = S3(self.backend, self._authorization)
+        self._sqs = Sqs(self.backend)
         self._iam = Iam(self.backend, self._issuers, identifiers)
         self._eks = Eks(self.backend, clusters, clock, self._administrator)
         self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
@@ -169,6 +171,8 @@ class Gate:
                 return await self._iam.answer(call)
             case "eks":
                 return await self._eks.answer(call)
+            case "sqs":
+                return await self._sqs.answer(call)
             case "cloudtrail":
                 return await self._cloudtrail.answer(call)
         return await self.backend.answer(call)

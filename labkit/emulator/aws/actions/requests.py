@@ -117,7 +117,7 @@ def _json(call: Call, service: ServiceModel, content_type: str) -> tuple[str, di
     content = _modelled(model.input_shape, _json_object(call.body))
     if queue:
         content.setdefault("QueueUrl", f"https://{call.headers.get('host')}/{queue[1]}")
-    body = _json_text(content)
+    body = json_text(content)
     parameters = PROTOCOL_PARSERS["json"](model).parse({"body": body})
     version = service.metadata["jsonVersion"]
     return model.name, parameters, _anew(call, body, {"content-type": f"application/x-amz-json-{version}"})
@@ -144,13 +144,13 @@ def _rest_json(call: Call, service: ServiceModel) -> tuple[str, dict[str, Any], 
     body = {name: value for name, value in _json_object(call.body).items() if name not in elsewhere}
     content = _modelled(model.input_shape, body)
     parsed = PROTOCOL_PARSERS["rest-json"](model).parse(
-        {"body": _json_text(content), "headers": {}, "values": request.args, "url_params": uri}
+        {"body": json_text(content), "headers": {}, "values": request.args, "url_params": uri}
     )
     parameters = {name: value for name, value in parsed.items() if value is not None}
     serializer = create_serializer("rest-json", include_validation=False)
     written = serializer.serialize_to_request(parameters, model)
     query = urlencode(written["query_string"], doseq=True, quote_via=quote)
-    body = _json_text(json.loads(written["body"])) if written["body"] else b""
+    body = json_text(json.loads(written["body"])) if written["body"] else b""
     told = _anew(call, body, {"content-type": "application/json"})
     return model.name, parameters, replace(told, raw_path=written["url_path"], query_string=query)
 
@@ -191,7 +191,8 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _json_text(content: dict[str, Any]) -> bytes:
+def json_text(content: dict[str, Any]) -> bytes:
+    """A body for moto."""
     # moto looks for the parameters of a form in any body: no string may hold what divides them.
     return json.dumps(content).replace("&", "\\u0026").encode()
 

@@ -36,7 +36,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     elif action in BY_SOURCE:
         name = parameters["SourceArn"].removeprefix(arn)
     else:
-        name = _name(parameters["QueueUrl"], request.account_id)
+        name = queue_name(parameters["QueueUrl"], request.account_id)
     if not QUEUE_NAME.fullmatch(name):
         raise CannotDerive(f"sqs:{action} on something that is no queue of this account and region")
     queue = backend.store("sqs", request.region).queues.get(name)
@@ -55,7 +55,7 @@ def _permission(action: str, resource: str, context: dict | None = None, policy:
     return Permission(f"sqs:{action.lower()}", resource, context or {}, frozenset(), resource_policy=policy)
 
 
-def _name(url: str, account_id: str) -> str:
+def queue_name(url: str, account_id: str) -> str:
     """The name in a queue's URL, which may be the name alone."""
     found = re.fullmatch(r"https?://[^/?#]+/(\d{12})/([^/?#]+)", url)
     if not found:

@@ -1,0 +1,60 @@
+"""SQS: moto's, with a long poll that keeps nobody else waiting.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html
+"""
+
+import asyncio
+import json
+from dataclasses import replace
+from urllib.parse import parse_qsl, urlencode
+
+from labkit.emulator.aws.actions import requests
+from labkit.emulator.aws.actions.permission import CannotDerive
+from labkit.emulator.aws.actions.requests import ApiRequest
+from labkit.emulator.aws.actions.sqs import queue_name
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import Call, Response
+
+LONGEST_WAIT = 20
+BETWEEN_LOOKS = 0.1
+
+
+class Sqs:
+    """SQS's operations."""
+
+    def __init__(self, backend: Backend):
+        self._backend = backend
+
+    async def answer(self, call: Call) -> Response:
+        """moto's answer; to ReceiveMessage once there is a message, or the time to wait for one has passed."""
+        if call.operation != "ReceiveMessage":
+            return await self._backend.answer(call)
+        try:
+            request, told = requests.read(call, self._backend.account_id)
+            wait = self._wait(request)
+        except (CannotDerive, KeyError):
+            return await self._backend.answer(call)
+        if not 0 < wait <= LONGEST_WAIT:
+            return await self._backend.answer(told)
+        # moto would wait where all its calls run, and no message could be sent meanwhile.
+        look, end = _at_once(told), asyncio.get_running_loop().time() + wait
+        while True:
+            response = await self._backend.answer(look)
+            if response.status != 200 or b"ReceiptHandle" in response.body or asyncio.get_running_loop().time() >= end:
+                return response
+            await asyncio.sleep(BETWEEN_LOOKS)
+
+    def _wait(self, request: ApiRequest) -> int:
+        """Seconds, as the request says, or the queue."""
+        if "WaitTimeSeconds" in request.parameters:
+            return request.parameters["WaitTimeSeconds"]
+        name = queue_name(request.parameters["QueueUrl"], request.account_id)
+        queue = self._backend.store("sqs", request.region).queues[name]
+        return int(queue.receive_message_wait_time_seconds or 0)
+
+
+def _at_once(call: Call) -> Call:
+    if call.family == "json":
+        return replace(call, body=requests.json_text(json.loads(call.body) | {"WaitTimeSeconds": 0}))
+    form = dict(parse_qsl(call.body.decode(), keep_blank_values=True)) | {"WaitTimeSeconds": "0"}
+    return replace(call, body=urlencode(form).encode())
