@@ -60,6 +60,8 @@ class Sts:
                 return _result(call, {"UserId": caller.principal_id, "Account": caller.account_id, "Arn": caller.arn})
             case "AssumeRole":
                 return self._assume_role(call, caller)
+            case "GetAccessKeyInfo" | "DecodeAuthorizationMessage":
+                return self._inform(call, caller)
             case "GetSessionToken" | "GetFederationToken" if isinstance(caller, Session):
                 raise fault(
                     call,
@@ -67,11 +69,24 @@ class Sts:
                     "a role session cannot make another session by this call",
                     message=f"Cannot call {call.operation} with session credentials",
                 )
-            case "GetSessionToken" | "DecodeAuthorizationMessage" | "AssumeRoleWithSAML" | "GetFederationToken":
+            case "GetSessionToken" | "AssumeRoleWithSAML" | "GetFederationToken":
                 raise Refusal(501, "NotImplemented", f"The lab has no sts:{call.operation}")
         raise Refusal(
             400, "InvalidAction", f"Could not find operation {call.operation} for version {call.form.get('Version')}"
         )
+
+    def _inform(self, call: Call, caller: Caller) -> Response:
+        """The account of an access key; the lab encodes no message that could be decoded.
+
+        https://docs.aws.amazon.com/STS/latest/APIReference/API_GetAccessKeyInfo.html
+        """
+        if isinstance(caller, Session):
+            needed = Permission(f"sts:{call.operation}", "*", shown="")
+            call.notes["reason"] = self._authorization.require(caller, call, needed).reason
+        if call.operation == "DecodeAuthorizationMessage":
+            raise Refusal(400, "InvalidAuthorizationMessageException", "Message is not valid")
+        session = self._sessions.find(call.form.get("AccessKeyId", ""))
+        return _result(call, {"Account": session.account_id if session else self._backend.account_id})
 
     async def assume_role_with_web_identity(self, call: Call) -> Response:
         """Credentials for a role, for a token of an OIDC provider in the role's account.

@@ -235,3 +235,20 @@ def test_what_a_call_takes(aws, irsa, stocked, row):
 
     irsa.permit(*allow(*needed))
     assert call(**parameters)["ResponseMetadata"]["HTTPStatusCode"] in (200, 201)
+
+
+def test_sts_tells_an_access_key_s_account_to_who_may_know_it(aws, irsa):
+    session = irsa.assume()["Credentials"]
+    sts = aws.client("sts", session)
+
+    def info():
+        return sts.get_access_key_info(AccessKeyId=session["AccessKeyId"])
+
+    ending = "is not authorized to perform: sts:GetAccessKeyInfo because no identity-based policy allows"
+    refused(info, 403, "AccessDenied", f"User: {SESSION} {ending} the sts:GetAccessKeyInfo action")
+    irsa.permit(*allow(("sts:*", "*")))
+    assert info()["Account"] == ACCOUNT
+    code = "InvalidAuthorizationMessageException"
+    refused(lambda: sts.decode_authorization_message(EncodedMessage="x" * 20), 400, code, "Message is not valid")
+    message = "Cannot call GetSessionToken with session credentials"
+    refused(sts.get_session_token, 403, "AccessDenied", message)
