@@ -27,6 +27,14 @@ FEW = {"NumericLessThanEquals": {"s3:max-keys": "10"}}
 ROLE = {"RoleName": "new", "AssumeRolePolicyDocument": TRUST}
 
 
+BLUE_ALONE = {"StringEquals": {"s3:RequestObjectTag/team": "blue"}}
+NOT_RED = {"StringNotEquals": {"s3:RequestObjectTag/team": "red"}}
+
+
+def tagged(team):
+    return {"Bucket": "irsa-lab", "Key": "other.txt", "Tagging": {"TagSet": [{"Key": "team", "Value": team}]}}
+
+
 def query(value, expression="k = :k", **more):
     values = {":k": {"S": value}}
     return {"TableName": "table", "KeyConditionExpression": expression, "ExpressionAttributeValues": values, **more}
@@ -119,6 +127,14 @@ ROWS = [
      {"Bucket": "irsa-lab", "Key": "hello.txt"}, False),
     ({"NumericGreaterThanEquals": {"s3:TlsVersion": "1.2"}}, "s3", "get_object",
      {"Bucket": "irsa-lab", "Key": "hello.txt"}, True),
+    (BLUE_ALONE, "s3", "put_object_tagging", tagged("blue"), True),
+    (BLUE_ALONE, "s3", "put_object_tagging", tagged("red"), False),
+    (NOT_RED, "s3", "put_object_tagging", tagged("red"), False),
+    (NOT_RED, "s3", "put_object", {"Bucket": "irsa-lab", "Key": "k", "Tagging": "team=red"}, False),
+    (NOT_RED, "s3", "put_object", {"Bucket": "irsa-lab", "Key": "k", "Tagging": "team=red&team=blue"}, False),
+    ({"StringNotEquals": {"s3:object-lock-mode": "COMPLIANCE"}}, "s3", "put_object_retention",
+     {"Bucket": "irsa-lab", "Key": "hello.txt", "Retention": {"Mode": "COMPLIANCE", "RetainUntilDate": "2030-01-01"}},
+     False),
     # What the lab cannot tell holds for nobody, however it is asked.
     ({"NumericLessThan": {"s3:signatureAge": "1"}}, "s3", "get_object",
      {"Bucket": "irsa-lab", "Key": "hello.txt"}, False),
@@ -140,6 +156,7 @@ def stocked(running):
             BillingMode="PAY_PER_REQUEST",
             **given,
         )
+    running.client("s3").put_object(Bucket="irsa-lab", Key="other.txt", Body=b"")
     running.client("sqs").create_queue(QueueName="queue", tags={"team": "blue"})
     running.client("sqs").create_queue(QueueName="plain")
     running.client("secretsmanager").create_secret(Name="secret", SecretString="hush", Tags=tags)

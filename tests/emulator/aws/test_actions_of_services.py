@@ -168,6 +168,7 @@ ROWS = [
     iam("get_open_id_connect_provider", [("iam:GetOpenIDConnectProvider", Irsa.provider_arn)],
         OpenIDConnectProviderArn=Irsa.provider_arn),
     iam("get_account_summary", [("iam:GetAccountSummary", "*")]),
+    Row("cloudtrail", "lookup_events", {}, [("cloudtrail:LookupEvents", "*")], ""),
     eks("describe_cluster", [("eks:DescribeCluster", CLUSTER)], name="blue"),
     eks("list_clusters", [("eks:ListClusters", CLUSTER.replace("/blue", "/*"))]),
     eks("list_pod_identity_associations", [("eks:ListPodIdentityAssociations", CLUSTER)], clusterName="blue"),
@@ -230,7 +231,8 @@ def test_what_a_call_takes(aws, irsa, stocked, row):
     message = f"User: {SESSION} is not authorized to perform: {action}{on} "
     message += f"because no identity-based policy allows the {action} action"
     code = "AccessDenied" if row.service in ("iam", "sqs") else "AccessDeniedException"
-    refused(lambda: call(**parameters), 400 if row.service in ("dynamodb", "secretsmanager") else 403, code, message)
+    status = 400 if row.service in ("cloudtrail", "dynamodb", "secretsmanager") else 403
+    refused(lambda: call(**parameters), status, code, message)
     assert aws.last()["lab"]["decision"] == "refused"
 
     irsa.permit(*allow(*needed))

@@ -5,10 +5,11 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actio
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, unquote
+from xml.etree import ElementTree
 
-from labkit.emulator.aws.actions.permission import CannotDerive, Permission
+from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission
 from labkit.emulator.aws.call import Call
 
 # Sub-resource of a bucket: the part of the operation's name, and the action's where it is another.
@@ -248,11 +249,13 @@ def _object(call: Call, bucket: str, key: str, subresource: str) -> Operation:
         case "PUT", "acl", False:
             return operation("PutObjectAcl", f"PutObject{version}Acl")
         case "PUT", "tagging", False:
-            return operation("PutObjectTagging", f"PutObject{version}Tagging")
+            needed = _permission(call, f"PutObject{version}Tagging", arn)
+            needed = replace(needed, context=needed.context | _tags(_tags_in(call.body)))
+            return Operation("PutObjectTagging", bucket, key, (needed,))
         case "PUT", "retention", False:
-            return operation("PutObjectRetention", "PutObjectRetention", *bypass)
+            return _locking(operation("PutObjectRetention", "PutObjectRetention", *bypass))
         case "PUT", "legal-hold", False:
-            return operation("PutObjectLegalHold", "PutObjectLegalHold")
+            return _locking(operation("PutObjectLegalHold", "PutObjectLegalHold"))
         case "POST", "uploads", False:
             return operation("CreateMultipartUpload", *_write_actions(call))
         case "POST", "", True:
@@ -268,6 +271,12 @@ def _object(call: Call, bucket: str, key: str, subresource: str) -> Operation:
         case "DELETE", "tagging", False:
             return operation("DeleteObjectTagging", f"DeleteObject{version}Tagging")
     raise CannotDerive(f"S3 call {method} /BUCKET/KEY?{subresource}")
+
+
+def _locking(operation: Operation) -> Operation:
+    """The lock is in the body, which is not read here."""
+    known = KNOWN - LOCK_HEADERS.keys()
+    return replace(operation, permissions=tuple(replace(needed, known=known) for needed in operation.permissions))
 
 
 def _put(call: Call, bucket: str, key: str, *, upload: bool) -> Operation:
@@ -328,9 +337,9 @@ def _subresources(call: Call, known: set[str]) -> str:
     return names[0] if names else ""
 
 
-def _context(call: Call) -> dict[str, str | list[str]]:
+def _context(call: Call) -> Context:
     """https://docs.aws.amazon.com/AmazonS3/latest/userguide/amazon-s3-policy-keys.html"""
-    context: dict[str, str | list[str]] = {
+    context: Context = {
         "s3:signatureversion": "AWS4-HMAC-SHA256",
         "s3:authType": "REST-QUERY-STRING" if "X-Amz-Signature" in call.query else "REST-HEADER",
         # The listener stands for AWS's, which speaks TLS.
@@ -348,7 +357,22 @@ def _context(call: Call) -> dict[str, str | list[str]]:
         if name in call.headers:
             context[f"s3:{name}"] = call.headers[name]
     if tagging := call.headers.get("x-amz-tagging"):
-        tags = parse_qsl(tagging, keep_blank_values=True)
-        context |= {f"s3:RequestObjectTag/{name}": value for name, value in tags}
-        context["s3:RequestObjectTagKeys"] = [name for name, _ in tags]
+        context |= _tags(parse_qsl(tagging, keep_blank_values=True))
     return context
+
+
+def _tags(tags: list[tuple[str, str]]) -> Context:
+    if len(dict(tags)) < len(tags):
+        raise CannotDerive("S3 call with a tag given twice")
+    context: Context = {f"s3:RequestObjectTag/{name}": value for name, value in tags}
+    return context | {"s3:RequestObjectTagKeys": [name for name, _ in tags]}
+
+
+def _tags_in(document: bytes) -> list[tuple[str, str]]:
+    try:
+        root = ElementTree.fromstring(document)  # noqa: S314 - expat 2.4 and newer bound the expansion of entities
+    except ElementTree.ParseError as error:
+        raise CannotDerive("S3 call PutObjectTagging whose body is no XML") from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return [(tag.findtext("Key") or "", tag.findtext("Value") or "") for tag in root.iter("Tag")]
