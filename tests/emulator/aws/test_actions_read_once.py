@@ -170,3 +170,13 @@ def test_sqs_in_its_old_protocol(stocked, path):
     assert denied.status_code == 403
     assert "<Code>AccessDenied</Code>" in denied.text
     assert "is not authorized to perform: sqs:purgequeue on resource: " in denied.text
+
+
+def test_sqs_in_json_at_the_queue_s_own_url(stocked):
+    headers = {"content_type": "application/x-amz-json-1.0", "x_amz_target": "AmazonSQS.SendMessage"}
+    for body in ({"MessageBody": "x"}, {"MessageBody": "x", "QueueUrl": f"http://localhost/{ACCOUNT}/mine"}):
+        assert "MessageId" in send(stocked, "sqs", "POST", f"/{ACCOUNT}/mine", json.dumps(body), **headers).json()
+    body = {"MessageBody": "x", "QueueUrl": f"http://localhost/{ACCOUNT}/theirs"}
+    for path in ("/", f"/{ACCOUNT}/mine"):
+        assert send(stocked, "sqs", "POST", path, json.dumps(body), **headers).status_code == 403
+    assert send(stocked, "sqs", "POST", f"/{ACCOUNT}/theirs", '{"MessageBody": "x"}', **headers).status_code == 403
