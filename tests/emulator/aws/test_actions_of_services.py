@@ -15,6 +15,9 @@ QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:queue"
 SECRET = "SECRET"  # the ARN of the stored secret, with the suffix that it got
 CLUSTER = f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/blue"
 IAM = f"arn:aws:iam::{ACCOUNT}:"
+BUCKET = f"arn:aws:s3:::{Irsa.bucket}"
+HELLO = {"Bucket": Irsa.bucket, "Key": "hello.txt"}
+COPY = {"Bucket": Irsa.bucket, "Key": "copy.txt", "CopySource": f"{Irsa.bucket}/tagged.txt"}
 URL = f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/queue"
 KEY = {"k": {"S": "one"}}
 TRUST = json.dumps(
@@ -55,6 +58,10 @@ def secrets(method, needed, shown=None, **parameters):
 
 def iam(method, needed, shown=None, **parameters):
     return Row("iam", method, parameters, needed, shown)
+
+
+def s3(method, needed, shown=None, **parameters):
+    return Row("s3", method, parameters, needed, shown)
 
 
 def eks(method, needed, **parameters):
@@ -168,6 +175,38 @@ ROWS = [
     iam("get_open_id_connect_provider", [("iam:GetOpenIDConnectProvider", Irsa.provider_arn)],
         OpenIDConnectProviderArn=Irsa.provider_arn),
     iam("get_account_summary", [("iam:GetAccountSummary", "*")]),
+    s3("list_buckets", [("s3:ListAllMyBuckets", "*")], ""),
+    s3("list_objects_v2", [("s3:ListBucket", BUCKET)], Bucket=Irsa.bucket),
+    s3("list_object_versions", [("s3:ListBucketVersions", BUCKET)], Bucket=Irsa.bucket),
+    s3("list_multipart_uploads", [("s3:ListBucketMultipartUploads", BUCKET)], Bucket=Irsa.bucket),
+    s3("create_bucket", [("s3:CreateBucket", "arn:aws:s3:::new-one")], Bucket="new-one"),
+    s3("create_bucket", [("s3:CreateBucket", "arn:aws:s3:::new-one"), ("s3:PutBucketAcl", "arn:aws:s3:::new-one")],
+       Bucket="new-one", ACL="private"),
+    s3("get_bucket_location", [("s3:GetBucketLocation", BUCKET)], Bucket=Irsa.bucket),
+    s3("put_bucket_versioning", [("s3:PutBucketVersioning", BUCKET)], Bucket=Irsa.bucket,
+       VersioningConfiguration={"Status": "Enabled"}),
+    s3("put_bucket_tagging", [("s3:PutBucketTagging", BUCKET)], Bucket=Irsa.bucket, Tagging={"TagSet": TAGS}),
+    s3("get_object", [("s3:GetObject", f"{BUCKET}/hello.txt")], **HELLO),
+    s3("get_object_attributes", [("s3:GetObject", f"{BUCKET}/hello.txt"),
+                                 ("s3:GetObjectAttributes", f"{BUCKET}/hello.txt")],
+       **HELLO, ObjectAttributes=["ETag"]),
+    s3("put_object", [("s3:PutObject", f"{BUCKET}/new")], Bucket=Irsa.bucket, Key="new", Body=b"new"),
+    s3("put_object", [("s3:PutObject", f"{BUCKET}/new"), ("s3:PutObjectAcl", f"{BUCKET}/new")],
+       Bucket=Irsa.bucket, Key="new", ACL="private"),
+    s3("put_object", [("s3:PutObject", f"{BUCKET}/new"), ("s3:PutObjectTagging", f"{BUCKET}/new")],
+       Bucket=Irsa.bucket, Key="new", Tagging="team=blue"),
+    s3("copy_object", [("s3:PutObject", f"{BUCKET}/copy.txt"), ("s3:GetObject", f"{BUCKET}/hello.txt")],
+       **COPY | {"CopySource": f"{Irsa.bucket}/hello.txt"}),
+    s3("copy_object", [("s3:PutObject", f"{BUCKET}/copy.txt"), ("s3:GetObject", f"{BUCKET}/tagged.txt"),
+                       ("s3:GetObjectTagging", f"{BUCKET}/tagged.txt"), ("s3:PutObjectTagging", f"{BUCKET}/copy.txt")],
+       **COPY),
+    s3("delete_object", [("s3:DeleteObject", f"{BUCKET}/hello.txt")], **HELLO),
+    s3("create_multipart_upload", [("s3:PutObject", f"{BUCKET}/hello.txt")], **HELLO),
+    s3("upload_part", [("s3:PutObject", f"{BUCKET}/hello.txt")], **HELLO, UploadId="UPLOAD", PartNumber=1, Body=b"x"),
+    s3("list_parts", [("s3:ListMultipartUploadParts", f"{BUCKET}/hello.txt")], **HELLO, UploadId="UPLOAD"),
+    s3("abort_multipart_upload", [("s3:AbortMultipartUpload", f"{BUCKET}/hello.txt")], **HELLO, UploadId="UPLOAD"),
+    s3("put_object_tagging", [("s3:PutObjectTagging", f"{BUCKET}/hello.txt")], **HELLO, Tagging={"TagSet": TAGS}),
+    s3("delete_bucket_policy", [("s3:DeleteBucketPolicy", BUCKET)], Bucket=Irsa.bucket),
     Row("cloudtrail", "lookup_events", {}, [("cloudtrail:LookupEvents", "*")], ""),
     eks("describe_cluster", [("eks:DescribeCluster", CLUSTER)], name="blue"),
     eks("list_clusters", [("eks:ListClusters", CLUSTER.replace("/blue", "/*"))]),
@@ -202,6 +241,7 @@ def stocked(aws, irsa):
                 }
             ],
         )
+    aws.client("s3").put_object(Bucket=irsa.bucket, Key="tagged.txt", Body=b"", Tagging="team=blue")
     aws.client("sqs").create_queue(QueueName="queue")
     aws.client("eks").create_cluster(name="blue", roleArn=irsa.role_arn, resourcesVpcConfig={})
     irsa.iam.create_role(RoleName="pathed", Path="/team/", AssumeRolePolicyDocument=TRUST)
@@ -219,6 +259,8 @@ def test_what_a_call_takes(aws, irsa, stocked, row):
     needed = [(action, stocked if resource == SECRET else resource) for action, resource in row.needed]
     partial = stocked.rpartition("-")[0]
     known = {SECRET: stocked, "PARTIAL": partial}
+    if row.parameters.get("UploadId"):
+        known["UPLOAD"] = aws.client("s3").create_multipart_upload(**HELLO)["UploadId"]
     parameters = {k: known.get(v, v) if isinstance(v, str) else v for k, v in row.parameters.items()}
     session = irsa.assume()["Credentials"]
     call = getattr(aws.client(row.service, session), row.method)
@@ -227,16 +269,17 @@ def test_what_a_call_takes(aws, irsa, stocked, row):
     other = "arn:aws:s3:::other" if resource == "*" else resource + "-not"
     irsa.permit(*allow(*needed[:-1], (action, other), (action + "x", "*")))
     named = resource if row.shown is None else row.shown
+    named = f'"{named}"' if named and row.service == "s3" else named
     on = f" on resource: {named}" if named else ""
     message = f"User: {SESSION} is not authorized to perform: {action}{on} "
     message += f"because no identity-based policy allows the {action} action"
-    code = "AccessDenied" if row.service in ("iam", "sqs") else "AccessDeniedException"
+    code = "AccessDenied" if row.service in ("iam", "s3", "sqs") else "AccessDeniedException"
     status = 400 if row.service in ("cloudtrail", "dynamodb", "secretsmanager") else 403
     refused(lambda: call(**parameters), status, code, message)
     assert aws.last()["lab"]["decision"] == "refused"
 
     irsa.permit(*allow(*needed))
-    assert call(**parameters)["ResponseMetadata"]["HTTPStatusCode"] in (200, 201)
+    assert call(**parameters)["ResponseMetadata"]["HTTPStatusCode"] in (200, 201, 204)
 
 
 def test_sts_tells_an_access_key_s_account_to_who_may_know_it(aws, irsa):
