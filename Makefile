@@ -61,4 +61,4 @@ lock: $(READY)  ## Write requirements.lock anew from pyproject.toml
 
 clean:  ## End the lab and remove what was made here
 	@test ! -x $(BIN)/labkit || { $(BIN)/labkit down; $(BIN)/labkit down --bare; }
-	rm -rf .venv .lab .lab-bare runs .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .lab .lab-bare runs .pytest_cache .ruff_cache .hypothesis *.egg-info tests/clients/javascript/node_modules

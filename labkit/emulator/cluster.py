@@ -286,6 +286,8 @@ class Cluster:
             clock_file=server.folder.clock.file,
             environment={
                 "AWS_ENDPOINT_URL": server.state.endpoint_url,
+                # The SDK for Go 2 follows no other for the exchange.
+                "AWS_ENDPOINT_URL_STS": server.state.endpoint_url,
                 # The AWS CLI 2 asks the metadata service for the region, and CLI 1 does not.
                 "AWS_DEFAULT_REGION": self.region,
                 "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{metadata.port}/",

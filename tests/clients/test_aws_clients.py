@@ -44,7 +44,7 @@ FORGED = (
 class Client:
     """What is typed to call a client, and what it says."""
 
-    agent: str  # the beginning of its User-Agent header
+    agent: str | tuple[str, ...]  # how its User-Agent header begins
     list: str
     read: str
     denied: str
@@ -84,19 +84,21 @@ def javascript() -> Client:
 
 
 def rclone() -> Client:
-    # The AWS SDK for Go 1 in it knows no AWS_ENDPOINT_URL; an S3 without a host for each bucket is "Other" to rclone.
-    program = (
-        'RCLONE_S3_ENDPOINT="$AWS_ENDPOINT_URL" RCLONE_S3_STS_ENDPOINT="$AWS_ENDPOINT_URL" '
-        "rclone --config= --retries=1 --low-level-retries=1 --s3-provider=Other --s3-env-auth"
-    )
+    version = subprocess.run(["rclone", "version"], capture_output=True, text=True).stdout
+    # The AWS SDK for Go 1, which rclone had before 1.68, knows no AWS_ENDPOINT_URL.
+    needs = int(re.match(r"rclone v1\.(\d+)", version)[1]) < 68
+    leads = 'RCLONE_S3_ENDPOINT="$AWS_ENDPOINT_URL" RCLONE_S3_STS_ENDPOINT="$AWS_ENDPOINT_URL" ' if needs else ""
+    # An S3 without a host for each bucket is "Other" to rclone; the SDK for Go tries again after InvalidIdentityToken.
+    program = f"{leads}rclone --config= --retries=1 --low-level-retries=1 --s3-provider=Other --s3-env-auth"
     return Client(
-        agent="rclone/",
+        agent=("rclone/", "aws-sdk-go-v2/"),
         list=f"{program} lsf :s3:{BUCKET}/open",
         read=f"{program} cat :s3:{BUCKET}/open/hello.txt",
         denied=f"{program} cat :s3:{BUCKET}/closed",
-        refused="secret.txt: Failed to open: AccessDenied: ",
-        forged="WebIdentityErr: failed to retrieve credentials\ncaused by: InvalidIdentityToken: ",
-        mistrusted="WebIdentityErr: failed to retrieve credentials\ncaused by: AccessDenied: ",
+        # What the SDKs for Go 1 and 2 both say.
+        refused="AccessDenied: ",
+        forged="InvalidIdentityToken: ",
+        mistrusted="AccessDenied: ",
     )
 
 
