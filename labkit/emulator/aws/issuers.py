@@ -8,21 +8,31 @@ import asyncio
 import hashlib
 import ipaddress
 import json
+import math
 import ssl
 import time
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import jwt
 
-TIMEOUT = 5.0
+# Seconds for discovery and keys together; the caller is answered within five.
+TIMEOUT = 4.0
 LONGEST_DOCUMENT = 512 * 1024
+# Of RSA and of EC keys; STS takes no more.
+MOST_KEYS = 100
+# Characters of a number in a key: OpenSSL verifies with none of more than 16384 bits.
+LONGEST_NUMBER = 2800
 # A learner who withdraws an issuer or its keys shall see the effect soon.
 KEPT_FOR = 30.0
 KEPT = 256
+# An issuer is asked so often within so many seconds, however many tokens name keys that it does not have.
+FETCHES, WITHIN = 10, 10.0
 
 
 class IssuerUnreachable(Exception):
@@ -40,9 +50,20 @@ class _Mapping:
 
 
 @dataclass
-class _Keys:
-    by_id: dict[str | None, jwt.PyJWK]
-    fetched_at: float
+class _Source:
+    """The keys of an issuer, as far as one provider's thumbprints let it be trusted."""
+
+    keys: dict[str | None, jwt.PyJWK] = field(default_factory=dict)
+    fetched_at: float = -math.inf
+    failure: Exception | None = None
+    asked: deque[float] = field(default_factory=lambda: deque(maxlen=FETCHES))
+    fetching: asyncio.Task[None] | None = None
+
+    def key(self, key_id: str | None) -> jwt.PyJWK | None:
+        # A token without a key id can only mean the one key there is.
+        if key_id is None and len(self.keys) == 1:
+            return next(iter(self.keys.values()))
+        return self.keys.get(key_id)
 
 
 class Issuers:
@@ -54,8 +75,7 @@ class Issuers:
 
     def __init__(self) -> None:
         self._mapped: dict[str, _Mapping] = {}
-        self._keys: OrderedDict[str, _Keys] = OrderedDict()
-        self._fetching: dict[str, asyncio.Task[dict[str | None, jwt.PyJWK]]] = {}
+        self._sources: OrderedDict[tuple[str, frozenset[str]], _Source] = OrderedDict()
 
     def map_host(self, host: str, address: tuple[str, int], ca_pem: bytes) -> None:
         """Leads ``https://host/…`` to ``address``, whose certificate must be that host's and chain to ``ca_pem``."""
@@ -63,131 +83,141 @@ class Issuers:
         context.load_verify_locations(cadata=ca_pem.decode())
         self._mapped[host.lower()] = _Mapping(address, context)
 
-    async def key(self, issuer: str, key_id: str | None, thumbprints: list[str]) -> jwt.PyJWK:
+    async def key(self, issuer: str, key_id: str | None, thumbprints: Iterable[str]) -> jwt.PyJWK:
         """The issuer's key with this id. Raises :class:`IssuerUnreachable` or :class:`ThumbprintMismatch`."""
-        if key := self._kept(issuer, key_id):
+        pinned = frozenset(thumbprint.lower() for thumbprint in thumbprints)
+        source = self._sources.setdefault((issuer, pinned), _Source())
+        if time.monotonic() - source.fetched_at <= KEPT_FOR and (key := source.key(key_id)):
             return key
         # Whoever asks meanwhile waits for the same answer: a slow issuer holds up each of many callers once.
-        fetching = self._fetching.get(issuer)
-        if fetching is None:
-            fetching = self._fetching[issuer] = asyncio.create_task(self._fetch(issuer, thumbprints))
-            fetching.add_done_callback(lambda _: self._fetching.pop(issuer, None))
-        keys = await asyncio.shield(fetching)
-        if key := _choose(keys, key_id):
+        if source.fetching is None:
+            if len(source.asked) == FETCHES and time.monotonic() - source.asked[0] < WITHIN:
+                found = source.failure or f"its keys hold none with the id {key_id!r}"
+                raise IssuerUnreachable(f"{issuer} was asked {FETCHES} times within {WITHIN:.0f} seconds: {found}")
+            source.asked.append(time.monotonic())
+            source.fetching = asyncio.create_task(self._fetch(source, issuer, pinned))
+        await asyncio.shield(source.fetching)
+        if key := source.key(key_id):
             return key
         raise IssuerUnreachable(f"the keys of {issuer} hold none with the id {key_id!r}")
 
     def forget(self, issuer: str) -> None:
         """Fetches this issuer's keys anew the next time."""
-        self._keys.pop(issuer, None)
+        for known in [known for known in self._sources if known[0] == issuer]:
+            del self._sources[known]
 
     async def thumbprint(self, url: str) -> str:
         """The SHA-1 of the top certificate that the host of ``url`` serves. Raises :class:`IssuerUnreachable`."""
-        chain = await self._served_chain(urlsplit(url))
-        return hashlib.sha1(chain[-1]).hexdigest()  # noqa: S324 - the algorithm is IAM's
-
-    def _kept(self, issuer: str, key_id: str | None) -> jwt.PyJWK | None:
-        kept = self._keys.get(issuer)
-        if kept is None or time.monotonic() - kept.fetched_at > KEPT_FOR:
-            return None
-        return _choose(kept.by_id, key_id)
-
-    async def _fetch(self, issuer: str, thumbprints: list[str]) -> dict[str | None, jwt.PyJWK]:
+        host, port = _host(url)
         try:
             async with asyncio.timeout(TIMEOUT):
-                discovery = await self._document(f"{issuer}/.well-known/openid-configuration", issuer, thumbprints)
-                if discovery.get("issuer") != issuer:
-                    raise IssuerUnreachable(f"the discovery document names another issuer: {discovery.get('issuer')!r}")
-                location = discovery.get("jwks_uri")
-                if not isinstance(location, str):
-                    raise IssuerUnreachable("the discovery document names no jwks_uri")
-                keys = await self._document(location, issuer, thumbprints)
+                return _sha1((await self._served_chain(host, port))[-1])
         except TimeoutError:
-            raise IssuerUnreachable(f"{issuer} did not answer within {TIMEOUT:.0f} seconds") from None
-        if not isinstance(entries := keys.get("keys"), list):
-            raise IssuerUnreachable(f"{location} holds no list of keys")
-        parsed = {entry.get("kid"): key for entry in entries if isinstance(entry, dict) and (key := _parse(entry))}
-        self._keys[issuer] = _Keys(parsed, time.monotonic())
-        self._keys.move_to_end(issuer)
-        while len(self._keys) > KEPT:
-            self._keys.popitem(last=False)
-        return parsed
+            raise IssuerUnreachable(f"{url} did not answer within {TIMEOUT:.0f} seconds") from None
 
-    async def _document(self, url: str, issuer: str, thumbprints: list[str]) -> dict[str, Any]:
-        parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname:
-            raise IssuerUnreachable(f"{url} is not an https URL")
-        host = parts.hostname.lower()
-        if host != urlsplit(issuer).hostname and host not in self._mapped:
-            raise IssuerUnreachable(f"{url} is on another host than the registered provider {issuer}")
-        address, port = self._address(host, parts.port or 443)
-        mapping = self._mapped.get(host)
-        context = mapping.context if mapping else await self._trust(url, thumbprints)
-        target = httpx.URL(url).copy_with(host=address, port=port)
+    async def _fetch(self, source: _Source, issuer: str, pinned: frozenset[str]) -> None:
+        while len(self._sources) > KEPT:
+            self._sources.popitem(last=False)
         try:
-            async with (
-                httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=TIMEOUT) as client,
-                client.stream(
-                    "GET",
-                    target,
-                    headers={"Host": parts.netloc.rpartition("@")[2], "Accept": "application/json"},
-                    extensions={"sni_hostname": host},
-                ) as answer,
-            ):
-                if answer.status_code != 200:
-                    raise IssuerUnreachable(f"{url} answers {answer.status_code}")
-                body = b""
-                async for piece in answer.aiter_bytes():
-                    body += piece
-                    if len(body) > LONGEST_DOCUMENT:
-                        raise IssuerUnreachable(f"{url} answers more than {LONGEST_DOCUMENT} bytes")
-        except httpx.HTTPError as error:
-            raise IssuerUnreachable(f"{url} cannot be read: {error or type(error).__name__}") from error
+            async with asyncio.timeout(TIMEOUT):
+                source.keys = await self._published(issuer, pinned)
+            source.fetched_at, source.failure = time.monotonic(), None
+        except TimeoutError:
+            source.failure = IssuerUnreachable(f"{issuer} did not answer within {TIMEOUT:.0f} seconds")
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            source.failure = IssuerUnreachable(f"{issuer} cannot be read: {error or type(error).__name__}")
+        except (IssuerUnreachable, ThumbprintMismatch) as error:
+            source.failure = error
+        finally:
+            source.fetching = None
+        if source.failure:
+            raise source.failure
+
+    async def _published(self, issuer: str, pinned: frozenset[str]) -> dict[str | None, jwt.PyJWK]:
+        host, port = _host(issuer)
+        mapping = self._mapped.get(host)
+        context = mapping.context if mapping else await self._trust(host, port, pinned)
+        async with httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=TIMEOUT) as client:
+            discovery = await self._document(client, f"{issuer}/.well-known/openid-configuration")
+            if (named := discovery.get("issuer")) != issuer:
+                shown = f"{named!r}" if isinstance(named, str) else "none by a string"
+                raise IssuerUnreachable(f"the discovery document names another issuer: {shown}")
+            location = discovery.get("jwks_uri")
+            if not isinstance(location, str):
+                raise IssuerUnreachable("the discovery document names no jwks_uri")
+            if _host(location) != (host, port):
+                raise IssuerUnreachable(f"{location} is on another host than the registered provider {issuer}")
+            keys = await self._document(client, location)
+        entries = keys.get("keys")
+        if not isinstance(entries, list):
+            raise IssuerUnreachable(f"{location} holds no list of keys")
+        kinds = [entry.get("kty") for entry in entries if isinstance(entry, dict)]
+        if max(kinds.count("RSA"), kinds.count("EC")) > MOST_KEYS:
+            raise IssuerUnreachable(f"{location} holds more than {MOST_KEYS} keys of one type")
+        return {entry.get("kid"): key for entry in entries if isinstance(entry, dict) and (key := _parse(entry))}
+
+    async def _document(self, client: httpx.AsyncClient, url: str) -> dict[str, Any]:
+        host, port = _host(url)
+        address, port = self._address(host, port)
+        # Compressed, a few bytes could be a great many.
+        headers = {
+            "Host": urlsplit(url).netloc.rpartition("@")[2],
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
+        target = httpx.URL(url).copy_with(host=address, port=port)
+        async with client.stream("GET", target, headers=headers, extensions={"sni_hostname": host}) as answer:
+            if answer.status_code != 200:
+                raise IssuerUnreachable(f"{url} answers {answer.status_code}")
+            if (encoding := answer.headers.get("content-encoding", "identity")) != "identity":
+                raise IssuerUnreachable(f"{url} answers in the encoding {encoding}, which was not asked for")
+            body = bytearray()
+            async for piece in answer.aiter_raw():
+                body += piece
+                if len(body) > LONGEST_DOCUMENT:
+                    raise IssuerUnreachable(f"{url} answers more than {LONGEST_DOCUMENT} bytes")
         try:
             document = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise IssuerUnreachable(f"{url} is not JSON") from None
         if not isinstance(document, dict):
             raise IssuerUnreachable(f"{url} is not a JSON object")
         return document
 
-    async def _trust(self, url: str, thumbprints: list[str]) -> ssl.SSLContext:
+    @cached_property
+    def _public_roots(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
+
+    async def _trust(self, host: str, port: int, pinned: frozenset[str]) -> ssl.SSLContext:
         """What to verify an unmapped host against: the public roots, else the served chain's top, when it is pinned."""
-        parts = urlsplit(url)
-        context = ssl.create_default_context()
         try:
-            await self._served_chain(parts, context)
+            await self._served_chain(host, port, self._public_roots)
         except IssuerUnreachable as error:
             if not isinstance(error.__cause__, ssl.SSLCertVerificationError):
                 raise
         else:
-            return context
-        top = (await self._served_chain(parts))[-1]
-        found = hashlib.sha1(top).hexdigest()  # noqa: S324 - the algorithm is IAM's
-        if found not in {thumbprint.lower() for thumbprint in thumbprints}:
+            return self._public_roots
+        top = (await self._served_chain(host, port))[-1]
+        if (found := _sha1(top)) not in pinned:
             raise ThumbprintMismatch(
-                f"the top certificate of {parts.netloc} has the thumbprint {found}; the provider lists "
-                f"{', '.join(thumbprints) or 'none'}"
+                f"the top certificate of {host}:{port} has the thumbprint {found}; the provider lists "
+                f"{', '.join(sorted(pinned)) or 'none'}"
             )
-        pinned = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        pinned.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        pinned.load_verify_locations(cadata=top)
-        return pinned
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(cadata=top)
+        return context
 
-    async def _served_chain(self, parts: Any, context: ssl.SSLContext | None = None) -> list[bytes]:
+    async def _served_chain(self, host: str, port: int, context: ssl.SSLContext | None = None) -> list[bytes]:
         """The certificates (DER) that the host serves, its own first; unverified without ``context``."""
-        host = (parts.hostname or "").lower()
-        address, port = self._address(host, parts.port or 443)
+        address, port = self._address(host, port)
         if context is None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         try:
-            async with asyncio.timeout(TIMEOUT):
-                _, writer = await asyncio.open_connection(address, port, ssl=context, server_hostname=host)
-        except TimeoutError:
-            raise IssuerUnreachable(f"{host} did not answer within {TIMEOUT:.0f} seconds") from None
-        except OSError as error:
+            _, writer = await asyncio.open_connection(address, port, ssl=context, server_hostname=host)
+        except (OSError, ValueError) as error:
             raise IssuerUnreachable(f"{host} cannot be reached: {error}") from error
         try:
             tls = writer.get_extra_info("ssl_object")
@@ -211,22 +241,31 @@ class Issuers:
         raise IssuerUnreachable(f"{host} is no issuer of this lab and not on this machine: the lab does not contact it")
 
 
-def _choose(keys: dict[str | None, jwt.PyJWK], key_id: str | None) -> jwt.PyJWK | None:
-    # A token without a key id can only mean the one key there is.
-    if key_id is None and len(keys) == 1:
-        return next(iter(keys.values()))
-    return keys.get(key_id)
+def _host(url: str) -> tuple[str, int]:
+    """Host and port of an https URL."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 443
+    except ValueError:
+        host = None
+    if not host or parts.scheme != "https":
+        raise IssuerUnreachable(f"{url} is not an https URL")
+    return host.lower(), port
+
+
+def _sha1(certificate: bytes) -> str:
+    return hashlib.sha1(certificate).hexdigest()  # noqa: S324 - the algorithm is IAM's
 
 
 def _parse(entry: dict[str, Any]) -> jwt.PyJWK | None:
     """The key; None for one that the lab cannot use, or that is published for encryption."""
-    if (
-        entry.get("use", "sig") != "sig"
-        or entry.get("kty") not in ("RSA", "EC")
-        or not isinstance(entry.get("kid"), str | None)
-    ):
+    if entry.get("use", "sig") != "sig" or entry.get("kty") not in ("RSA", "EC"):
+        return None
+    # The public part alone: of a private key that somebody publishes, the rest would be computed at length.
+    public = {name: entry[name] for name in ("kty", "kid", "alg", "n", "e", "crv", "x", "y") if name in entry}
+    if not all(isinstance(value, str) and len(value) <= LONGEST_NUMBER for value in public.values()):
         return None
     try:
-        return jwt.PyJWK(entry)
+        return jwt.PyJWK(public)
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
         return None

@@ -4,9 +4,7 @@ https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentit
 """
 
 import base64
-import binascii
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +18,8 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512")
 REQUIRED = ("iss", "sub", "aud", "exp", "iat")
 # Seconds by which an issuer's clock may be ahead.
 AHEAD = 5
+# The last second of the year 9999.
+LATEST = 253402300799
 GENERIC = (
     "The web identity token provided could not be validated. "
     "See the AssumeRoleWithWebIdentity documentation for requirements."
@@ -75,7 +75,8 @@ class WebIdentity:
         if self.authorized_party:
             context |= {f"{name}:oaud": audience, f"{name}:azp": self.authorized_party}
         for claim in ("amr", "email"):
-            if isinstance(value := self.claims.get(claim), str | list):
+            value = self.claims.get(claim)
+            if isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
                 context[f"{name}:{claim}"] = value
         return context
 
@@ -95,8 +96,10 @@ def read(token: str) -> Unverified:
         header, claims = (_object(part) for part in parts[:2])
         if len(parts) != 3 or not isinstance(header.get("alg"), str):
             raise ValueError("not three parts with an algorithm")
+        if not isinstance(header.get("kid", ""), str):
+            raise ValueError("the key id is no string")
         _decode(parts[2])
-    except (ValueError, binascii.Error, RecursionError):
+    except (ValueError, RecursionError):
         raise refusal(NO_JWT) from None
     return Unverified(header, claims)
 
@@ -117,6 +120,8 @@ async def verify(
     expires, issued_at, not_before = (_seconds(claims, name) for name in ("exp", "iat", "nbf"))
     if (algorithm := unverified.header["alg"]) not in ALGORITHMS:
         raise refusal(f"The token is signed with {algorithm}; STS accepts {', '.join(ALGORITHMS)} only")
+    if "crit" in unverified.header:
+        raise refusal("The token's header has critical extensions, and STS knows none")
     provider = find_provider(issuer)
     if provider is None:
         raise refusal(f"No OpenIDConnect provider found in your account for {issuer}")
@@ -137,9 +142,8 @@ async def verify(
         )
     if max(not_before, issued_at) > now + AHEAD:
         raise refusal(f"The token is not valid before {int(max(not_before, issued_at))}; it is {int(now)} now")
-    key_id = unverified.header.get("kid")
     try:
-        key = await issuers.key(issuer, key_id if isinstance(key_id, str) else None, provider.thumbprint_list)
+        key = await issuers.key(issuer, unverified.header.get("kid"), provider.thumbprint_list)
     except IssuerUnreachable as error:
         raise refusal(NO_KEY, str(error)) from error
     except ThumbprintMismatch as error:
@@ -177,17 +181,23 @@ def _names(claims: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
 
 def _seconds(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LATEST:
         raise refusal(NO_JWT, f"{name} is not a number of seconds")
     return float(value)
 
 
 def _object(part: str) -> dict[str, Any]:
-    content = json.loads(_decode(part))
+    content = json.loads(_decode(part).decode())
     if not isinstance(content, dict):
         raise ValueError("not an object")
+    # What cannot be written again, such as NaN or half a surrogate pair, is no JSON (RFC 8259).
+    json.dumps(content, allow_nan=False, ensure_ascii=False).encode()
     return content
 
 
 def _decode(part: str) -> bytes:
-    return base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    """Raises ValueError for any other spelling than the one without padding that RFC 7515 gives these bytes."""
+    decoded = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != part.encode():
+        raise ValueError("not base64url")
+    return decoded
