@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from botocore.exceptions import ClientError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from labkit.emulator.aws.call import Call, Response
@@ -208,7 +208,13 @@ def ignoring(call):
         return None
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Each example is some 40 calls: a smaller one would say no more.
+@settings(
+    max_examples=8,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(planted=SECRETS)
 def test_no_planted_secret_is_in_the_trail_or_in_the_log(aws, irsa, logged, planted):
     s3, iam, sts = aws.client("s3"), aws.client("iam"), aws.client("sts")
@@ -228,7 +234,8 @@ def test_no_planted_secret_is_in_the_trail_or_in_the_log(aws, irsa, logged, plan
         lambda: irsa.assume(WebIdentityToken=planted),
         lambda: sts.assume_role(RoleArn=role, RoleSessionName="s", SerialNumber="m", TokenCode=planted),
         lambda: iam.create_login_profile(UserName="somebody", Password=planted),
-        lambda: iam.update_login_profile(UserName="nobody", Password=planted),
+        lambda: iam.update_login_profile(UserName=planted, Password=planted),
+        lambda: aws.client("s3", session).get_object(Bucket=bucket, Key=session["SecretAccessKey"]),
         lambda: secrets.create_secret(Name=f"s-{abs(hash(planted))}", SecretString=planted),
         lambda: secrets.put_secret_value(SecretId="none", SecretString=planted),
         lambda: aws.client("secretsmanager", session).create_secret(Name="s", SecretString=planted),
@@ -262,7 +269,7 @@ def test_no_planted_secret_is_in_the_trail_or_in_the_log(aws, irsa, logged, plan
     hidden = [planted, quote(planted, safe=""), json.dumps(planted)[1:-1], token, token.split(".")[2], signature]
     hidden += [session["SecretAccessKey"], session["SessionToken"], made["SecretAccessKey"]]
     for secret in (*hidden, ADMINISTRATOR.secret_access_key):
-        assert secret not in text, text[max(0, text.find(secret) - 600) : text.find(secret) + 100]
+        assert secret not in text
 
 
 # --- the file
