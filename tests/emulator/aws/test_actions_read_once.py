@@ -8,7 +8,7 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from tests.emulator.aws.conftest import ACCOUNT, REGION, Irsa
+from tests.emulator.aws.conftest import ACCOUNT, REGION, Irsa, refused
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/x-amz-json-1.1"
@@ -180,3 +180,20 @@ def test_sqs_in_json_at_the_queue_s_own_url(stocked):
     for path in ("/", f"/{ACCOUNT}/mine"):
         assert send(stocked, "sqs", "POST", path, json.dumps(body), **headers).status_code == 403
     assert send(stocked, "sqs", "POST", f"/{ACCOUNT}/theirs", '{"MessageBody": "x"}', **headers).status_code == 403
+
+
+NULL = "1 validation error detected: Value null at '{}' failed to satisfy constraint: Member must not be null"
+
+
+@pytest.mark.parametrize(
+    ("service", "method", "code", "message"),
+    [
+        ("iam", "get_role", "ValidationError", NULL.format("roleName")),
+        ("dynamodb", "get_item", "ValidationException", NULL.format("tableName")),
+        ("secretsmanager", "get_secret_value", "ValidationException", NULL.format("secretId")),
+        ("sqs", "send_message", "MissingParameter", "The request must contain the parameter QueueUrl."),
+    ],
+)
+def test_a_parameter_that_is_missing_is_named(stocked, service, method, code, message):
+    aws, session = stocked
+    refused(getattr(aws.client(service, session), method), 400, code, message)

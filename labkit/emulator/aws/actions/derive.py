@@ -10,6 +10,7 @@ from labkit.emulator.aws.actions.permission import CannotDerive, Permission
 from labkit.emulator.aws.actions.requests import ApiRequest
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call
+from labkit.emulator.aws.errors import Refusal
 
 SERVICES: dict[str, Callable[[ApiRequest, Backend], list[Permission]]] = {
     "cloudtrail": cloudtrail.permissions,
@@ -34,7 +35,19 @@ def derive(call: Call, backend: Backend) -> tuple[list[Permission], Call]:
     try:
         needed = permissions(request, backend)
     except KeyError as missing:
-        raise CannotDerive(f"{call.service}:{request.operation} without {missing}") from missing
+        name = str(missing.args[0])
+        if name in requests.required(call.service, request.operation):
+            raise _missing(call.service, name) from missing
+        raise CannotDerive(f"{call.service}:{request.operation} without {name}") from missing
     if not needed:
         raise CannotDerive(f"{call.service}:{request.operation} on nothing")
     return needed, told
+
+
+def _missing(service: str, name: str) -> Refusal:
+    if service == "sqs":
+        return Refusal(400, "MissingParameter", f"The request must contain the parameter {name}.")
+    code = "ValidationError" if service == "iam" else "ValidationException"
+    member = name[0].lower() + name[1:]
+    wanted = f"Value null at '{member}' failed to satisfy constraint: Member must not be null"
+    return Refusal(400, code, f"1 validation error detected: {wanted}")

@@ -80,6 +80,12 @@ def read(call: Call, account_id: str) -> tuple[ApiRequest, Call]:
     return ApiRequest(call.service, operation, parameters, call.region, account_id), told
 
 
+def required(service: str, operation: str) -> list[str]:
+    """The names of the parameters that an operation does not do without."""
+    shape = get_service_model(service).operation_model(operation).input_shape
+    return shape.required_members if shape else []
+
+
 def _query(call: Call, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
     queue = QUEUE_PATH.fullmatch(call.raw_path) if call.service == "sqs" else None
     if call.raw_path != "/" and not queue:
