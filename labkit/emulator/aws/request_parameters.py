@@ -16,7 +16,7 @@ from labkit.emulator.aws.trail import HIDDEN
 
 LARGEST = 100 * 1024
 LARGEST_READ = 1024 * 1024
-# Of STS's parameters; the token of a web identity and the code of an MFA device are not among them.
+STS_SECRETS = ("SAMLAssertion", "TokenCode", "WebIdentityToken")
 STS = (
     "DurationSeconds",
     "ExternalId",
@@ -63,10 +63,11 @@ class Shown:
     def _of(self, call: Call, account_id: str) -> dict[str, Any]:
         if call.family == "s3":
             return _s3(call)
+        if call.service == "sts":
+            self.secrets += [call.form[name] for name in STS_SECRETS if name in call.form]
+            return _sts(call.form)
         if call.family == "query":
             self.secrets += [value for name, value in call.form.items() if SECRET_NAMES.search(name)]
-        if call.service == "sts":
-            return _sts(call.form)
         # EC2's protocol is no other's, and its model alone takes as long to load as all others.
         if call.service == "ec2" or not call.notes.get("caller") or len(call.body) > LARGEST_READ:
             return {}
@@ -109,13 +110,14 @@ def _sts(form: dict[str, str]) -> dict[str, Any]:
     kept: dict[str, Any] = {name[0].lower() + name[1:]: form[name] for name in STS if name in form}
     if kept.get("durationSeconds", "").isdecimal():
         kept["durationSeconds"] = int(kept["durationSeconds"])
-    if arns := [{"arn": value} for name, value in form.items() if name.startswith("PolicyArns.member.")]:
-        kept["policyArns"] = arns
-    if keys := [value for name, value in form.items() if name.startswith("TransitiveTagKeys.member.")]:
-        kept["transitiveTagKeys"] = keys
-    tags = [name for name in form if re.fullmatch(r"Tags\.member\.\d+\.Key", name)]
-    if tags:
-        kept["tags"] = [{"key": form[name], "value": form.get(f"{name[:-3]}Value", "")} for name in tags]
+    for name, value in form.items():
+        if name.startswith("PolicyArns.member."):
+            kept.setdefault("policyArns", []).append({"arn": value})
+        elif name.startswith("TransitiveTagKeys.member."):
+            kept.setdefault("transitiveTagKeys", []).append(value)
+        elif name.startswith("Tags.member.") and name.endswith(".Key"):
+            tag = {"key": value, "value": form.get(f"{name.removesuffix('Key')}Value", "")}
+            kept.setdefault("tags", []).append(tag)
     return kept
 
 

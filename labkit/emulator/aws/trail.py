@@ -22,6 +22,7 @@ BLOCK = 64 * 1024
 SHORTEST_SECRET = 8
 # What is a token wherever it stands: a JWT, a session token, a token for a cluster's API server.
 TOKENS = re.compile(r"eyJ[\w-]{6,}\.[\w-]+(?:\.[\w-]*)?|IQoJb3JpZ2luX2Vj[\w+/=%-]*|k8s-aws-v1\.[\w=%-]+")
+PLAIN = re.compile("[A-Za-z0-9]+")
 
 _log = logging.getLogger(__name__)
 
@@ -93,9 +94,10 @@ def put_aside(file: Path) -> Path:
 
 def hidden(text: str, secrets: Iterable[str] = ()) -> str:
     """``text`` (as it is, or as JSON) without these secrets and without anything that is a token by its look."""
-    for secret in secrets:
-        if len(secret) >= SHORTEST_SECRET:
-            for written in {secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote(secret)}:
+    for secret in set(secrets):
+        # However it is written, its letters and digits stay as they are.
+        if len(secret) >= SHORTEST_SECRET and max(PLAIN.findall(secret), key=len, default="") in text:
+            for written in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote(secret)):
                 text = text.replace(written, HIDDEN)
     return TOKENS.sub(HIDDEN, text)
 
