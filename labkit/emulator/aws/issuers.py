@@ -137,7 +137,9 @@ class Issuers:
         host, port = _host(issuer)
         mapping = self._mapped.get(host)
         context = mapping.context if mapping else await self._trust(host, port, pinned)
-        async with httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=TIMEOUT) as client:
+        async with httpx.AsyncClient(
+            verify=context, trust_env=False, follow_redirects=False, timeout=TIMEOUT
+        ) as client:
             discovery = await self._document(client, f"{issuer}/.well-known/openid-configuration")
             if (named := discovery.get("issuer")) != issuer:
                 shown = f"{named!r}" if isinstance(named, str) else "none by a string"
