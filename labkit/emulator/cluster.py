@@ -34,6 +34,12 @@ REGION = "us-east-1"  # the lab's own; clusters may be in any
 KUBERNETES_VERSION = "1.36"
 # https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryReadOnly")
+# A program that follows none of AWS's variables (the SDK for Go 1) asks the real AWS, and a real cloud's metadata
+# service answers whoever runs on one: what is not on loopback goes by a proxy that nobody is.
+NOBODY = "http://127.0.0.1:9"
+NOWHERE_ELSE = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), NOBODY) | dict.fromkeys(
+    ("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"
+)
 NODE_TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
@@ -291,8 +297,7 @@ class Cluster:
                 # The AWS CLI 2 asks the metadata service for the region, and CLI 1 does not.
                 "AWS_DEFAULT_REGION": self.region,
                 "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{metadata.port}/",
-                "NO_PROXY": "127.0.0.1,localhost",
-                "no_proxy": "127.0.0.1,localhost",
+                **NOWHERE_ELSE,
             },
             images=images.of_this_environment(),
             labels={"topology.kubernetes.io/region": self.region, "topology.kubernetes.io/zone": zone},

@@ -99,10 +99,15 @@ from labkit.steps.pod import wait_until_running
 wait_until_running(lab, "plain")
 print(execute(lab.kubernetes, "plain", "default", ["aws", "sts", "get-caller-identity"]).output)
 print(execute(lab.kubernetes, "plain", "default", ["env"]).output)
+# As a program does that knows nothing of the lab: the real STS, and the metadata service of a real cloud.
+ask = "import sys, urllib.request as u; sys.stderr = sys.stdout; u.urlopen(sys.argv[1], timeout=9)"
+for url in "https://sts.us-east-1.amazonaws.com/", "http://169.254.169.254/latest/meta-data/":
+    print(execute(lab.kubernetes, "plain", "default", ["python", "-c", ask, url]))
 PY
     """
     packets, printed = packets_of(run, hostile, tmp_path)
     assert "assumed-role/blue-node-role/i-0" in printed
     assert "HOSTILE" not in printed
     assert "198.51.100.9" not in printed
+    assert printed.count("URLError: <urlopen error [Errno 111] Connection refused>") == 2
     assert packets == 0
