@@ -97,7 +97,12 @@ def hidden(text: str, secrets: Iterable[str] = ()) -> str:
     for secret in set(secrets):
         # However it is written, its letters and digits stay as they are.
         if len(secret) >= SHORTEST_SECRET and max(PLAIN.findall(secret), key=len, default="") in text:
-            for written in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote(secret)):
+            for written in (
+                secret,
+                json.dumps(secret)[1:-1],
+                quote(secret, "", errors="replace"),
+                quote(secret, errors="replace"),
+            ):
                 text = text.replace(written, HIDDEN)
     return TOKENS.sub(HIDDEN, text)
 

@@ -372,3 +372,9 @@ def test_the_end_of_a_long_trail_is_read_without_the_rest(tmp_path):
         reads.append(next(reader))
     assert len(reads) == 20
     assert len(labkit_trail(tmp_path, "--json").splitlines()) == 20
+
+
+def test_text_that_is_no_unicode_is_hidden_and_kept_like_any_other(tmp_path):
+    trail = Trail(tmp_path / "trail.jsonl")
+    trail.append({"secret": "planted\ud800planted", "said": "\ud800"}, ["planted\ud800planted"])
+    assert Trail.read(trail.file) == [{"secret": HIDDEN, "said": "\ud800"}]
