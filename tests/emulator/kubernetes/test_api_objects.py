@@ -256,3 +256,45 @@ def test_a_role_or_binding_that_says_nothing_is_refused(admin, namespace, kind: 
     answer = admin.post(f"{RBAC}/namespaces/{namespace}/{kind}", json={"metadata": {"name": "a"}, **body})
     assert (answer.status_code, answer.json()["reason"]) == (422, "Invalid")
     assert message in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        ("secrets", {"data": {"a": "my-password"}}, "illegal base64 data at input byte 2"),
+        ("secrets", {"data": {"a": "hunter2"}}, "illegal base64 data at input byte 4"),
+        ("configmaps", {"binaryData": {"a": "!"}}, "illegal base64 data at input byte 0"),
+        (
+            "pods",
+            {"spec": {"containers": [{"name": "c", "resources": {"limits": {"memory": "256MB"}}}]}},
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+        (
+            "pods",
+            {"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1mi"}}}]}},
+            "unable to parse quantity's suffix",
+        ),
+        (
+            "events",
+            {"lastTimestamp": "yesterday"},
+            'parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006"',
+        ),
+    ],
+)
+def test_a_text_that_stands_for_something_else_has_to_be_it(
+    admin: httpx.Client, namespace: str, kind: str, fields: dict, message: str
+):
+    refused = admin.post(f"/api/v1/namespaces/{namespace}/{kind}", json={"metadata": {"name": "a"}, **fields})
+    called = {"secrets": "Secret", "configmaps": "ConfigMap", "pods": "Pod", "events": "Event"}[kind]
+    assert refused.status_code == 400
+    assert refused.json()["message"] == f'{called} in version "v1" cannot be handled as a {called}: {message}'
+
+
+@pytest.mark.parametrize("quantity", ["0", "1", 2, 0.5, "1.5", ".5", "100m", "128Mi", "1e3", "1E", "+1", "5n", "2Ki"])
+def test_what_is_a_quantity_is_taken(admin: httpx.Client, namespace: str, quantity):
+    container = {"name": "c", "image": "python", "resources": {"limits": {"memory": quantity}}}
+    made = admin.post(
+        f"/api/v1/namespaces/{namespace}/pods?dryRun=All",
+        json={"metadata": {"name": "a"}, "spec": {"containers": [container]}},
+    )
+    assert made.status_code == 201, made.text

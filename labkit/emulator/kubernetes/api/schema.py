@@ -6,12 +6,21 @@ encoding looks like (https://kubernetes.io/docs/reference/using-api/api-concepts
 """
 
 import json
+import re
+import string
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
 INTEGERS = {"int32", "int64"}
 TEXTS = {"string", "bytes", "time", "microtime"}
+ALPHABET = frozenset(string.ascii_letters + string.digits + "+/")
+BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+QUANTITY_TEXT = "^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$"
+QUANTITY = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?P<suffix>[eEinumkKMGTP]*[-+]?[0-9]*)")
+QUANTITY_SUFFIX = re.compile(r"[numkMGTPE]?|[KMGTPE]i|[eE][-+]?[0-9]+")
 
 
 class WrongType(Exception):
@@ -153,13 +162,16 @@ def _element(found: Field, value: object, owner: str, path: str, unknown: list[s
         return _struct(struct(element), value, element.rpartition(".")[2], path, unknown)
     if element in TEXTS:
         good = isinstance(value, str) or (value is None and element != "string")
+        if good and value is not None and (check := READ_AS.get(element)):
+            check(value)
     elif element == "bool":
         good = isinstance(value, bool)
     elif element in INTEGERS:
         good = isinstance(value, int) and not isinstance(value, bool)
     elif element == "quantity":
-        good = isinstance(value, (str, int, float))
-        value = str(value)
+        if good := isinstance(value, (str, int, float)):
+            value = json.dumps(value) if isinstance(value, bool) else str(value)
+            _quantity(value)
     elif element == "intstr":
         good = isinstance(value, (str, int)) and not isinstance(value, bool)
     else:
@@ -167,6 +179,36 @@ def _element(found: Field, value: object, owner: str, path: str, unknown: list[s
     if not good:
         _refuse(value, owner, path, element)
     return value
+
+
+def _base64(text: str) -> None:
+    """Raises WrongType for what is not base64, with the place where Go's decoder gives up."""
+    plain = text.replace("\r", "").replace("\n", "")
+    if (start := BASE64.match(plain).end()) < len(plain):
+        at = next((i for i in range(start, min(start + 4, len(plain))) if plain[i] not in ALPHABET), start)
+        raise WrongType(f"illegal base64 data at input byte {at}")
+
+
+def _time(text: str) -> None:
+    try:
+        if RFC3339.fullmatch(text):
+            datetime.fromisoformat(text)
+            return
+    except ValueError:
+        pass
+    raise WrongType(f'parsing time "{text}" as "2006-01-02T15:04:05Z07:00": cannot parse "{text}" as "2006"')
+
+
+def _quantity(text: str) -> None:
+    """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/"""
+    found = QUANTITY.fullmatch(text)
+    if not found:
+        raise WrongType(f"quantities must match the regular expression '{QUANTITY_TEXT}'")
+    if not QUANTITY_SUFFIX.fullmatch(found["suffix"]):
+        raise WrongType("unable to parse quantity's suffix")
+
+
+READ_AS = {"bytes": _base64, "time": _time, "microtime": _time}
 
 
 def _refuse(value: object, owner: str, path: str, go_type: str) -> None:
