@@ -298,3 +298,52 @@ def test_what_is_a_quantity_is_taken(admin: httpx.Client, namespace: str, quanti
         json={"metadata": {"name": "a"}, "spec": {"containers": [container]}},
     )
     assert made.status_code == 201, made.text
+
+
+KEY = (
+    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME', "
+    " or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "causes"),
+    [
+        ("configmaps", {"data": {"a/b": "x"}}, f'data[a/b]: Invalid value: "a/b": {KEY}'),
+        ("secrets", {"stringData": {"a b": "x"}}, f'data[a b]: Invalid value: "a b": {KEY}'),
+        ("configmaps", {"data": {"..": "x"}}, "data[..]: Invalid value: \"..\": must not be '..'"),
+        (
+            "configmaps",
+            {"binaryData": {"..a": ""}},
+            "binaryData[..a]: Invalid value: \"..a\": must not start with '..'",
+        ),
+        (
+            "configmaps",
+            {"data": {"a": "x"}, "binaryData": {"a": "eA=="}},
+            'data[a]: Invalid value: "a": duplicate of key present in binaryData',
+        ),
+        ("configmaps", {"data": {"a": "x" * (2**20 + 1)}}, "[]: Too long: may not be more than 1048576 bytes"),
+        ("secrets", {"stringData": {"a": "x" * (2**20 + 1)}}, "data: Too long: may not be more than 1048576 bytes"),
+    ],
+)
+def test_the_keys_and_the_size_of_config_maps_and_secrets_have_bounds(
+    admin: httpx.Client, namespace: str, kind: str, fields: dict, causes: str
+):
+    refused = admin.post(f"/api/v1/namespaces/{namespace}/{kind}", json={"metadata": {"name": "a"}, **fields})
+    called = {"secrets": "Secret", "configmaps": "ConfigMap"}[kind]
+    assert (refused.status_code, refused.json()["message"]) == (422, f'{called} "a" is invalid: {causes}')
+
+
+@pytest.mark.parametrize(("kind", "field"), [("configmaps", "data"), ("secrets", "stringData")])
+def test_a_mebibyte_is_taken(admin: httpx.Client, namespace: str, kind: str, field: str):
+    made = admin.post(
+        f"/api/v1/namespaces/{namespace}/{kind}", json={"metadata": {"name": "a"}, field: {"a": "x" * 2**20}}
+    )
+    assert made.status_code == 201
+
+
+def test_half_a_character_is_kept_as_a_replacement(admin: httpx.Client, config_maps: str):
+    body = rb'{"metadata": {"name": "half"}, "data": {"a": "x\ud800y", "b": "\ud83d\ude00"}}'
+    made = admin.post(config_maps, content=body, headers={"Content-Type": "application/json"})
+    assert made.status_code == 201, made.text
+    assert admin.get(f"{config_maps}/half").json()["data"] == {"a": "x\ufffdy", "b": "\U0001f600"}

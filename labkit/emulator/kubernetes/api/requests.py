@@ -4,6 +4,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#api-verbs
 """
 
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from labkit.emulator.kubernetes.api.storage import dump
 LIMIT = 3 * 1024 * 1024
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch"
+HALF = re.compile("[\ud800-\udfff]")
 SCHEME = '"pkg/api/legacyscheme/scheme.go:30"'
 KNOWN_KINDS = set(BY_NAME) | {sub.kind for sub in SUBRESOURCES}
 _yaml_dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -287,6 +289,8 @@ def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
     try:
         text = body.decode()
         value = json.loads(text, object_pairs_hook=pairs, parse_constant=_no_constant)
+        repeated = _repeated(value, "") if seen else []
+        return _whole(value) if "\\u" in text else value, repeated
     except json.JSONDecodeError as error:
         if yaml_too:
             return _yaml(body), []
@@ -295,7 +299,6 @@ def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
         raise ValueError(f"invalid character '\\x{body[error.start]:02x}' looking for beginning of value") from error
     except RecursionError as error:
         raise ValueError("exceeded max depth") from error
-    return value, _repeated(value, "") if seen else []
 
 
 def _yaml(body: bytes) -> Any:
@@ -305,6 +308,17 @@ def _yaml(body: bytes) -> Any:
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise ValueError(f"error converting YAML to JSON: yaml: {problem}") from error
+
+
+def _whole(value: Any) -> Any:
+    """The value with U+FFFD for half a surrogate pair, which is no character: so does Go's decoder."""
+    if isinstance(value, str):
+        return HALF.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return value
 
 
 def _no_constant(name: str) -> None:

@@ -38,6 +38,12 @@ VALUE_TEXT = (
     " end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is"
     " '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
 )
+CONFIG_KEY = r"[-._a-zA-Z0-9]+"
+CONFIG_KEY_TEXT = (
+    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME', "
+    f" or 'key-name', regex used for validation is '{CONFIG_KEY}')"
+)
+CONFIG_LIMIT = 1024 * 1024
 LABEL_NAMED = {"Namespace"}
 ANY_NAME = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 ENVIRONMENT_TEXT = "a valid environment variable name must consist only of printable ASCII characters other than '='"
@@ -151,6 +157,47 @@ def _key(field: str, key: str) -> list[Cause]:
     if len(name) > 63:
         return [invalid_value(field, key, "name part must be no more than 63 bytes")]
     return [] if re.fullmatch(QUALIFIED, name) else [invalid_value(field, key, KEY_TEXT)]
+
+
+def _config_map(config_map: dict) -> list[Cause]:
+    texts, binaries = config_map.get("data") or {}, config_map.get("binaryData") or {}
+    causes = []
+    for key in sorted(texts):
+        causes += _config_key(f"data[{key}]", key)
+        if key in binaries:
+            causes.append(invalid_value(f"data[{key}]", key, "duplicate of key present in binaryData"))
+    for key in sorted(binaries):
+        causes += _config_key(f"binaryData[{key}]", key)
+    size = sum(len(text.encode()) for text in texts.values()) + sum(map(_decoded_size, binaries.values()))
+    return causes + ([_too_large("[]")] if size > CONFIG_LIMIT else [])
+
+
+def _secret(secret: dict) -> list[Cause]:
+    data = secret.get("data") or {}
+    causes = [cause for key in sorted(data) for cause in _config_key(f"data[{key}]", key)]
+    return causes + ([_too_large("data")] if sum(map(_decoded_size, data.values())) > CONFIG_LIMIT else [])
+
+
+def _config_key(field: str, key: str) -> list[Cause]:
+    """https://kubernetes.io/docs/concepts/configuration/configmap/#configmap-object"""
+    causes = []
+    if len(key) > 253:
+        causes.append(_too_long(field, key, 253))
+    if not re.fullmatch(CONFIG_KEY, key):
+        causes.append(invalid_value(field, key, CONFIG_KEY_TEXT))
+    if key in (".", ".."):
+        causes.append(invalid_value(field, key, f"must not be '{key}'"))
+    elif key.startswith(".."):
+        causes.append(invalid_value(field, key, "must not start with '..'"))
+    return causes
+
+
+def _decoded_size(text: str | None) -> int:
+    return len(text.rstrip("=")) * 3 // 4 if text else 0
+
+
+def _too_large(field: str) -> Cause:
+    return Cause(field, f"Too long: may not be more than {CONFIG_LIMIT} bytes", "FieldValueTooLong")
 
 
 def _pod(pod: dict) -> list[Cause]:
@@ -407,6 +454,8 @@ def _webhooks(configuration: dict) -> list[Cause]:
 
 
 _CHECKS: dict[str, Callable[[dict], list[Cause]]] = {
+    "ConfigMap": _config_map,
+    "Secret": _secret,
     "Pod": _pod,
     "Deployment": _deployment,
     "ReplicaSet": _replica_set,
