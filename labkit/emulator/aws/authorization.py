@@ -27,9 +27,20 @@ class Authorization:
         self._clock = clock
 
     def decide(
-        self, caller: Caller, call: Call, permission: Permission, *, resource_policy: Policy | None = None
+        self,
+        caller: Caller,
+        call: Call,
+        permission: Permission,
+        *,
+        resource_policy: Policy | None = None,
+        owner: str = "",
     ) -> Decision:
-        """The decision on one permission; ``resource_policy`` is that of the resource, which is in the same account."""
+        """The decision on one permission; ``resource_policy`` is the resource's.
+
+        ``owner`` is the resource's account, where that may be another than the caller's: then both have to allow.
+        """
+        owner = owner or caller.account_id
+        same_account = owner == caller.account_id
         resource = [resource_policy] if resource_policy else []
         if permission.resource_policy:
             resource.append(stored_policy(permission.resource_policy, "resource", f"policy of {permission.resource}"))
@@ -38,9 +49,11 @@ class Authorization:
                 Principal.aws(caller.arn),
                 permission.action,
                 permission.resource,
-                self.context(call) | {"aws:userid": caller.principal_id} | permission.context,
+                self.context(call)
+                | {"aws:userid": caller.principal_id, "aws:ResourceAccount": owner}
+                | permission.context,
             )
-            return evaluate(request, identity=[_EVERYTHING], resource=resource)
+            return evaluate(request, identity=[_EVERYTHING], resource=resource, same_account=same_account)
         role = self._backend.role_by_id(caller.account_id, caller.role_id)
         if role is None:
             raise fault(call, "unknown key", f"the role {caller.role_arn} was deleted while the call was answered")
@@ -51,7 +64,7 @@ class Authorization:
             Principal.role_session(caller.arn, caller.role_arn),
             permission.action,
             permission.resource,
-            self.context(call) | _tags(role.tags) | caller.context | _about(caller) | permission.context,
+            self.context(call) | _tags(role.tags) | caller.context | _about(caller, owner) | permission.context,
         )
         session = [stored_policy(document, "session", "session policy") for document in caller.policies]
         return evaluate(
@@ -60,6 +73,7 @@ class Authorization:
             boundary=_certain([boundary], request, permission)[0] if boundary else None,
             session=_certain(session, request, permission),
             resource=_certain(resource, request, permission),
+            same_account=same_account,
         )
 
     def _managed(self, arn: str, kind: str) -> Policy:
@@ -67,12 +81,18 @@ class Authorization:
         return stored_policy(self._backend.managed_policy(arn) or "", kind, arn)
 
     def require(
-        self, session: Session, call: Call, permission: Permission, *, resource_policy: Policy | None = None
+        self,
+        caller: Caller,
+        call: Call,
+        permission: Permission,
+        *,
+        resource_policy: Policy | None = None,
+        owner: str = "",
     ) -> Decision:
         """Raises the denial as AWS words it; returns the decision that allowed."""
-        decision = self.decide(session, call, permission, resource_policy=resource_policy)
+        decision = self.decide(caller, call, permission, resource_policy=resource_policy, owner=owner)
         if not decision.allowed:
-            raise denial(session, call, permission, decision)
+            raise denial(caller, call, permission, decision)
         return decision
 
     def context(self, call: Call) -> Context:
@@ -92,7 +112,7 @@ class Authorization:
         }
 
 
-def denial(session: Session, call: Call, permission: Permission, decision: Decision) -> Refusal:
+def denial(caller: Caller, call: Call, permission: Permission, decision: Decision) -> Refusal:
     """AWS's text of a denial, which names the kind of policy that decided and nothing of what is in it.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
@@ -101,13 +121,13 @@ def denial(session: Session, call: Call, permission: Permission, decision: Decis
     named = f'"{resource}"' if call.service == "s3" else resource
     on = f" on resource: {named}" if resource else ""
     tail = decision.denial or f"because no identity-based policy allows the {permission.action} action"
-    message = f"User: {session.arn} is not authorized to perform: {permission.action}{on} {tail}"
+    message = f"User: {caller.arn} is not authorized to perform: {permission.action}{on} {tail}"
     return fault(call, "denied", decision.reason, message=message)
 
 
-def underivable(session: Session, call: Call, what: str) -> Refusal:
+def underivable(caller: Caller, call: Call, what: str) -> Refusal:
     """A call whose actions and resources the lab does not know: refused, and it says so."""
-    message = f"User: {session.arn} is not authorized to perform this call: the lab cannot authorize {what} yet"
+    message = f"User: {caller.arn} is not authorized to perform this call: the lab cannot authorize {what} yet"
     return fault(call, "denied", f"the lab cannot derive the actions and resources of {what}", message=message)
 
 
@@ -156,11 +176,11 @@ _EVERYTHING = Policy.parse(
 )
 
 
-def _about(session: Session) -> Context:
+def _about(session: Session, owner: str) -> Context:
     return {
         "aws:userid": session.principal_id,
         "aws:TokenIssueTime": datetime.fromtimestamp(session.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "aws:ResourceAccount": session.account_id,
+        "aws:ResourceAccount": owner,
     }
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
@@ -49,10 +50,12 @@ _KEPT_BACK = {
 
 
 class Backend:
-    """moto's state and its answers, for one account."""
+    """moto's state and its answers, by account; ``account_id`` is the lab's own."""
 
     def __init__(self, account_id: str):
         self.account_id = account_id
+        # moto would take every call for this account's.
+        os.environ.pop("MOTO_ACCOUNT_ID", None)
         self._dispatcher = DomainDispatcherApplication(create_backend_app)
         self._apps: dict[str, Any] = {}
         # moto is not made for threads: one call at a time, and beside the event loop.
@@ -72,8 +75,9 @@ class Backend:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     def iam(self, account_id: str) -> IAMBackend | None:
-        """The IAM of an account of the lab; there is one."""
-        return iam_backends[account_id]["aws"] if account_id == self.account_id else None
+        """The IAM of the lab's own account, or of another that somebody has entered."""
+        known = account_id == self.account_id or account_id in iam_backends
+        return iam_backends[account_id]["aws"] if known else None
 
     def role(self, arn: str) -> Role | None:
         """The role with this ARN."""
@@ -94,24 +98,30 @@ class Backend:
 
     def managed_policy(self, arn: str) -> str | None:
         """The document of a managed policy's default version; AWS's own are loaded when they are asked for."""
-        iam = iam_backends[self.account_id]["aws"]
+        account_id = arn.split(":")[4] if arn.count(":") >= 5 else ""
+        iam = self.iam(self.account_id if account_id == "aws" else account_id)
+        if iam is None:
+            return None
         managed_policies.load(iam, arn)
         policy = iam.managed_policies.get(arn)
         return next((v.document for v in policy.versions if v.is_default), None) if policy else None
 
-    def store(self, service: str, region: str) -> Any:
+    def store(self, service: str, region: str, account_id: str) -> Any:
         """moto's state of a service in a region. Raises KeyError for a region that moto does not know."""
-        return get_backend(service)[self.account_id][region]
+        return get_backend(service)[account_id][region]
 
     def bucket(self, name: str) -> FakeBucket | None:
-        """The bucket with this name."""
-        return s3_backends[self.account_id]["aws"].buckets.get(name)
+        """The bucket with this name, of whichever account: its ``account_id``."""
+        _, account_id = s3_backends.bucket_accounts.get(name, ("", ""))
+        return s3_backends[account_id]["aws"].buckets.get(name) if account_id else None
 
     def object_tags(self, bucket: str, key: str) -> dict[str, str]:
         """The tags of an object; none where there is no such object."""
         found = self.bucket(bucket)
         stored = found.keys.get(key) if found else None
-        return s3_backends[self.account_id]["aws"].tagger.get_tag_dict_for_resource(stored.arn) if stored else {}
+        if stored is None:
+            return {}
+        return s3_backends[found.account_id]["aws"].tagger.get_tag_dict_for_resource(stored.arn)
 
     def forget_everything(self) -> None:
         """Empties every service of every account in this process."""
@@ -182,7 +192,7 @@ class Backend:
             "SERVER_PORT": "80",
             "SERVER_PROTOCOL": "HTTP/1.1",
             "REMOTE_ADDR": call.source_ip,
-            "HTTP_X_MOTO_ACCOUNT_ID": self.account_id,
+            "HTTP_X_MOTO_ACCOUNT_ID": call.account_id or self.account_id,
             "HTTP_AUTHORIZATION": (
                 f"AWS4-HMAC-SHA256 Credential=LAB/19700101/{call.region}/{call.service}/aws4_request, "
                 "SignedHeaders=host, Signature=0"

@@ -69,6 +69,8 @@ class Call:
     source_ip: str = "127.0.0.1"
     service: str = ""
     region: str = ""
+    account_id: str = ""
+    """The account whose resources it is about: the caller's, but for what belongs to another."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the trail shall hold beside the call itself."""
 

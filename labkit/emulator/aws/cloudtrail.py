@@ -70,7 +70,7 @@ class CloudTrail:
         """The management events of the caller's account and region for LookupEvents; else moto's answer."""
         if call.operation != "LookupEvents":
             return await self._backend.answer(call)
-        asked = requests.read(call, self._backend.account_id)[0].parameters
+        asked = requests.read(call, call.account_id)[0].parameters
         # A trail of a day has 100,000 lines: other calls are answered meanwhile.
         content = await asyncio.to_thread(self._look_up, asked, call.notes["caller"], call.region)
         headers = [("content-type", "application/x-amz-json-1.1"), ("x-amzn-requestid", str(uuid.uuid4()))]

@@ -7,6 +7,8 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
+from moto.iam.models import iam_backends
+
 from labkit.emulator.aws import iam_documents, managed_policies, simulation
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
@@ -42,7 +44,7 @@ class Iam:
         if call.operation in simulation.OPERATIONS:
             return await self._backend.run(simulation.answer, call, self._backend)
         await iam_documents.check(call, self._backend, self._issuers)
-        iam = self._backend.iam(self._backend.account_id)
+        iam = self._backend.iam(call.account_id)
         if call.operation == "ListPolicies" and call.form.get("Scope", "All") != "Local":
             await self._backend.run(managed_policies.load_all, iam)
         for value in call.form.values():
@@ -60,11 +62,12 @@ class Iam:
             response.body = self._renamed(call, iam, response.body)
         return iam_documents.reworded(response)
 
-    def ensure_role(self, name: str, trust: dict, policy_arns: list[str]) -> str:
-        """The ARN of a role of the lab's own, which is made with these managed policies where it is missing."""
-        arn = f"arn:aws:iam::{self._backend.account_id}:role/{name}"
+    def ensure_role(self, name: str, trust: dict, policy_arns: list[str], account_id: str = "") -> str:
+        """The ARN of a role that no call makes, made with these managed policies where it is missing."""
+        account_id = account_id or self._backend.account_id
+        arn = f"arn:aws:iam::{account_id}:role/{name}"
         if self._backend.role(arn) is None:
-            iam = self._backend.iam(self._backend.account_id)
+            iam = iam_backends[account_id]["aws"]
             made = iam.create_role(name, json.dumps(trust), "/", None, "", [], "3600")
             self._identify(iam, "CreateRole", made)
             for policy_arn in policy_arns:
@@ -108,8 +111,10 @@ class Iam:
     def _identify(self, iam: Any, operation: str, made: Any) -> str:
         """Gives what was made its id; returns the one that moto had given."""
         store, _, prefix = MADE[operation]
-        serial = self._identifiers.serial(store, made.name)
-        given, made.id = made.id, prefix + self._identifiers.base32(store, f"{made.name}#{serial}", 17)
+        own = iam.account_id == self._backend.account_id
+        name = made.name if own else f"{iam.account_id}/{made.name}"
+        serial = self._identifiers.serial(store, name)
+        given, made.id = made.id, prefix + self._identifiers.base32(store, f"{name}#{serial}", 17)
         if store == "roles":
             iam.roles[made.id] = iam.roles.pop(given)
         return given

@@ -81,7 +81,7 @@ def _check_size(call: Call, policy: Policy, backend: Backend) -> None:
         return
     kind, parameter, longest = LONGEST_INLINE[call.operation]
     name = call.form.get(parameter, "")
-    kept = list(getattr(backend.iam(backend.account_id), f"{kind}s").values())
+    kept = list(getattr(backend.iam(call.account_id), f"{kind}s").values())
     inline = next((thing.policies for thing in kept if thing.name == name), {})
     others = (text for other, text in list(inline.items()) if other != call.form.get("PolicyName"))
     if policy.size + sum(len("".join(text.split())) for text in others) > longest:
@@ -103,7 +103,7 @@ def _named(document: dict) -> list[str]:
 
 def _exists(name: str, backend: Backend) -> bool:
     found = re.fullmatch(r"arn:aws:iam::(\d{12}):(user|role)/(?:.*/)?([^/]+)", name)
-    # Other accounts are not the lab's: it cannot know who is in them.
+    # Nobody can know who is in an account that nobody has entered.
     if not found or (iam := backend.iam(found[1])) is None:
         return True
     if found[2] == "role":
@@ -130,7 +130,7 @@ async def _provider(call: Call, backend: Backend, issuers: Issuers) -> None:
             f"1 validation error detected: Value '{url}' at 'url' failed to satisfy constraint: "
             "Member must have length less than or equal to 255",
         )
-    if backend.provider(backend.account_id, url):
+    if backend.provider(call.account_id, url):
         raise Refusal(409, "EntityAlreadyExists", f"Provider with url {url} already exists.")
     issuers.forget(url)
     given = [value for name, value in call.form.items() if name.startswith("ThumbprintList.member.")]

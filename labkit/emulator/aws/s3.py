@@ -8,16 +8,18 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+from labkit.emulator.aws.accounts import administers
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
 from labkit.emulator.aws.actions.s3 import Operation, derive, split
 from labkit.emulator.aws.authorization import Authorization, denial, stored_policy, underivable
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
-from labkit.emulator.aws.errors import Refusal
-from labkit.emulator.aws.sessions import Caller, Session
+from labkit.emulator.aws.errors import Refusal, fault
+from labkit.emulator.aws.sessions import Administrator, Caller
 from labkit.policy import MalformedPolicy, Policy
 
 BUCKET = "arn:aws:s3:::"
+EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
 PROLOG = '<?xml version="1.0" encoding="UTF-8"?>\n'
 XML = "http://s3.amazonaws.com/doc/2006-03-01/"
 
@@ -40,11 +42,17 @@ class S3:
             deleted = _keys_to_delete(call)
             operation = derive(call, [(key, version) for key, version, _ in deleted])
         except CannotDerive as unknown:
-            if isinstance(caller, Session):
-                raise underivable(caller, call, str(unknown)) from unknown
-            return await self._backend.answer(call)
+            bucket = self._backend.bucket(split(call.path)[0])
+            own = bucket is None or bucket.account_id == caller.account_id
+            if own and (isinstance(caller, Administrator) or administers(caller, call, self._backend)):
+                return await self._backend.answer(call)
+            raise underivable(caller, call, str(unknown)) from unknown
         call.notes["operation"] = operation.name
-        if not isinstance(caller, Session):
+        # The first permission is on the bucket that is asked for, the last one of a copy on its source.
+        owners = [self._owner(call, permission) or caller.account_id for permission in operation.permissions]
+        _check_owners(call, owners)
+        call.account_id = owners[0] if owners else caller.account_id
+        if isinstance(caller, Administrator) and {*owners} <= {caller.account_id}:
             _check_policy(call, operation)
             return await self._backend.answer(call)
         if operation.name == "DeleteObjects":
@@ -71,24 +79,25 @@ class S3:
             return []
         return [replace(source, action="s3:GetObjectTagging"), replace(target, action="s3:PutObjectTagging")]
 
-    def _require(self, call: Call, session: Session, permission: Permission) -> str:
-        bucket_policy = self._bucket_policy(permission)
-        permission = self._with_tags(permission)
-        return self._authorization.require(session, call, permission, resource_policy=bucket_policy).reason
+    def _require(self, call: Call, caller: Caller, permission: Permission) -> str:
+        bucket_policy, owner = self._bucket_policy(call, permission), self._owner(call, permission)
+        permission = self._with_tags(permission, owner or caller.account_id)
+        return self._authorization.require(caller, call, permission, resource_policy=bucket_policy, owner=owner).reason
 
     async def _delete_objects(
-        self, call: Call, session: Session, operation: Operation, deleted: list[tuple[str, str | None, Any]]
+        self, call: Call, caller: Caller, operation: Operation, deleted: list[tuple[str, str | None, Any]]
     ) -> Response:
         """Each key is decided by itself; those that are refused are answered as errors among the results."""
         errors, allowed, reason = [], [], ""
         for permission, (key, _, element) in zip(operation.permissions, deleted, strict=True):
-            asked = self._with_tags(permission)
-            decision = self._authorization.decide(session, call, asked, resource_policy=self._bucket_policy(permission))
+            bucket_policy, owner = self._bucket_policy(call, permission), self._owner(call, permission)
+            asked = self._with_tags(permission, owner or caller.account_id)
+            decision = self._authorization.decide(caller, call, asked, resource_policy=bucket_policy, owner=owner)
             reason = decision.reason
             if decision.allowed:
                 allowed.append(element)
             else:
-                refusal = denial(session, call, permission, decision)
+                refusal = denial(caller, call, permission, decision)
                 call.notes["lab"] = {"refusedKeys": [*call.notes.get("lab", {}).get("refusedKeys", []), key]}
                 errors.append(
                     f"<Error><Key>{escape(key)}</Key><Code>AccessDenied</Code>"
@@ -108,21 +117,38 @@ class S3:
             response.body = response.body.replace(b"</DeleteResult>", "".join(errors).encode() + b"</DeleteResult>")
         return response
 
-    def _bucket_policy(self, permission: Permission) -> Policy | None:
-        name = permission.resource.removeprefix(BUCKET).partition("/")[0]
-        bucket = self._backend.bucket(name)
+    def _bucket(self, call: Call, permission: Permission) -> Any:
+        # Whoever makes a bucket asks for one of its own, also where the name is taken in another account.
+        if call.operation == "CreateBucket":
+            return None
+        return self._backend.bucket(permission.resource.removeprefix(BUCKET).partition("/")[0])
+
+    def _owner(self, call: Call, permission: Permission) -> str:
+        """The account of the bucket; empty where there is none."""
+        bucket = self._bucket(call, permission)
+        return bucket.account_id if bucket else ""
+
+    def _bucket_policy(self, call: Call, permission: Permission) -> Policy | None:
+        bucket = self._bucket(call, permission)
         document = bucket.policy if bucket else None
         if not document:
             return None
         text = document.decode() if isinstance(document, bytes) else document
-        return stored_policy(text, "resource", f"bucket policy of {name}")
+        return stored_policy(text, "resource", f"bucket policy of {bucket.name}")
 
-    def _with_tags(self, permission: Permission) -> Permission:
+    def _with_tags(self, permission: Permission, owner: str) -> Permission:
         bucket, key = split("/" + permission.resource.removeprefix(BUCKET))
         tags = self._backend.object_tags(bucket, key) if key else {}
         about = {f"s3:ExistingObjectTag/{name}": value for name, value in tags.items()}
-        about["s3:ResourceAccount"] = self._backend.account_id
+        about["s3:ResourceAccount"] = owner
         return replace(permission, context={**permission.context, **about})
+
+
+def _check_owners(call: Call, owners: list[str]) -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html"""
+    for header, owner in zip(EXPECTED_OWNERS, (*owners[:1], *owners[-1:]), strict=False):
+        if (expected := call.headers.get(header)) and expected != owner:
+            raise fault(call, "denied", f"{header} is {expected}, and the bucket is of the account {owner}")
 
 
 def _check_policy(call: Call, operation: Operation) -> None:

@@ -65,7 +65,7 @@ NOBODY = Principal.federated("nobody")
 def answer(call: Call, backend: Backend) -> Response:
     """The answer to a call of the simulator. Raises ``Refusal``: NoSuchEntity, InvalidInput, PolicyEvaluation."""
     try:
-        parameters = requests.read(call, backend.account_id)[0].parameters
+        parameters = requests.read(call, call.account_id)[0].parameters
     except CannotDerive as unknown:
         raise Refusal(400, "ValidationError", f"The lab cannot read {unknown}") from unknown
     _require(parameters, REQUIRED[call.operation])

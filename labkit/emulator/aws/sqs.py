@@ -30,7 +30,7 @@ class Sqs:
         if call.operation != "ReceiveMessage":
             return await self._backend.answer(call)
         try:
-            request, told = requests.read(call, self._backend.account_id)
+            request, told = requests.read(call, call.account_id)
             wait = self._wait(request)
         except (CannotDerive, KeyError):
             return await self._backend.answer(call)
@@ -49,7 +49,7 @@ class Sqs:
         if "WaitTimeSeconds" in request.parameters:
             return request.parameters["WaitTimeSeconds"]
         name = queue_name(request.parameters["QueueUrl"], request.account_id)
-        queue = self._backend.store("sqs", request.region).queues[name]
+        queue = self._backend.store("sqs", request.region, request.account_id).queues[name]
         return int(queue.receive_message_wait_time_seconds or 0)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from labkit.emulator.aws import session_tags
+from labkit.emulator.aws.accounts import Accounts
 from labkit.emulator.aws.actions.permission import Permission
 from labkit.emulator.aws.authorization import Authorization, stored_policy
 from labkit.emulator.aws.backend import Backend
@@ -44,22 +45,30 @@ class Sts:
     """The operations of STS."""
 
     def __init__(
-        self, *, backend: Backend, sessions: Sessions, issuers: Issuers, clock: Clock, authorization: Authorization
+        self,
+        *,
+        backend: Backend,
+        sessions: Sessions,
+        issuers: Issuers,
+        clock: Clock,
+        authorization: Authorization,
+        accounts: Accounts,
     ):
         self._backend = backend
         self._sessions = sessions
         self._issuers = issuers
         self._clock = clock
         self._authorization = authorization
+        self._accounts = accounts
 
-    def answer(self, call: Call, caller: Caller) -> Response:
+    async def answer(self, call: Call, caller: Caller) -> Response:
         """The answer to a signed call."""
         match call.operation:
             case "GetCallerIdentity":
                 call.notes["reason"] = "sts:GetCallerIdentity is allowed to everybody who is somebody"
                 return _result(call, {"UserId": caller.principal_id, "Account": caller.account_id, "Arn": caller.arn})
             case "AssumeRole":
-                return self._assume_role(call, caller)
+                return await self._assume_role(call, caller)
             case "GetAccessKeyInfo" | "DecodeAuthorizationMessage":
                 return self._inform(call, caller)
             case "GetSessionToken" | "GetFederationToken" if isinstance(caller, Session):
@@ -111,7 +120,7 @@ class Sts:
         tags = session_tags.of_token(identity.claims)
         role = self._admitting_role(call, role_arn, name, identity, tags)
         duration = _duration(form, role.max_session_duration)
-        policies = self._session_policies(form)
+        policies = self._session_policies(form, role)
         packed = _packed(form, tags)
         call.notes["reason"] += f"; the session ends after {duration} s"
         session = self._sessions.open(
@@ -155,12 +164,13 @@ class Sts:
         call.notes["reason"] = decision.reason
         return role
 
-    def _assume_role(self, call: Call, caller: Caller) -> Response:
+    async def _assume_role(self, call: Call, caller: Caller) -> Response:
         form = call.form
         _validate(form, ("RoleArn", "RoleSessionName"))
         role_arn, name = form["RoleArn"], form["RoleSessionName"]
         inherited = caller.transitive_tags if isinstance(caller, Session) else {}
         tags = session_tags.of_call(form, inherited)
+        await self._accounts.open(caller, role_arn)
         role = self._backend.role(role_arn)
         if role is None:
             raise _denied(call, caller, role_arn, "sts:AssumeRole", f"the role {role_arn} does not exist")
@@ -177,7 +187,7 @@ class Sts:
                 "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.",
             )
         duration = _duration(form, role.max_session_duration)
-        policies = self._session_policies(form)
+        policies = self._session_policies(form, role)
         packed = _packed(form, tags)
         session = self._sessions.open(
             role, name, duration, policies=policies, context=tags.of_session(), transitive_tags=tags.transitive
@@ -192,16 +202,18 @@ class Sts:
             call,
             Permission(action, role.arn, _condition_keys(call.form) | tags.of_request()),
             resource_policy=stored_policy(role.assume_role_policy_document, "trust", role.name),
+            owner=role.account_id,
         )
         if not decision.allowed:
             raise _denied(call, caller, role.arn, action, decision.reason)
         return decision.reason
 
-    def _session_policies(self, form: dict[str, str]) -> tuple[str, ...]:
+    def _session_policies(self, form: dict[str, str], role: Any) -> tuple[str, ...]:
         documents = [form["Policy"]] if "Policy" in form else []
         arns = [value for name, value in form.items() if re.fullmatch(r"PolicyArns\.member\.\d+\.arn", name)]
         for arn in arns:
-            if (document := self._backend.managed_policy(arn)) is None:
+            of_role = arn.startswith(("arn:aws:iam::aws:", f"arn:aws:iam::{role.account_id}:"))
+            if not of_role or (document := self._backend.managed_policy(arn)) is None:
                 raise Refusal(400, "MalformedPolicyDocument", f"The session policy {arn} does not exist")
             documents.append(document)
         try:

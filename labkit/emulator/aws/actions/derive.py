@@ -30,7 +30,7 @@ def derive(call: Call, backend: Backend) -> tuple[list[Permission], Call]:
     permissions = SERVICES.get(call.service)
     if permissions is None:
         raise CannotDerive(f"{call.service}:{call.operation}")
-    request, told = requests.read(call, backend.account_id)
+    request, told = requests.read(call, call.account_id)
     call.notes |= {"operation": request.operation, "request": request}
     try:
         needed = permissions(request, backend)

@@ -115,7 +115,7 @@ class _Tables:
     def __init__(self, request: ApiRequest, backend: Backend):
         self.prefix = f"arn:aws:dynamodb:{request.region}:{request.account_id}:table/"
         self._request = request
-        self._store = backend.store("dynamodb", request.region)
+        self._store = backend.store("dynamodb", request.region, request.account_id)
 
     def items(self, action: str, table: str, asked: dict[str, Any], items: list[dict[str, Any]]) -> Permission:
         """What ``action`` on these items (or their keys) of a table, or of the index that is ``asked`` for, needs."""

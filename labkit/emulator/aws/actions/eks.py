@@ -75,7 +75,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
         return [_permission(operation, f"{account}cluster/*", {})]
     if operation in ON_NOTHING:
         return [_permission(operation, "*", {}, shown="")]
-    store = backend.store("eks", request.region)
+    store = backend.store("eks", request.region, request.account_id)
     context = _from_parameters(parameters) | tag_keys(parameters.get("tags"), parameters.get("tagKeys"))
     if operation in ON_ARN:
         arn = parameters["resourceArn"]

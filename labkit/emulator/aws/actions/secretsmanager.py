@@ -52,7 +52,7 @@ def _create(request: ApiRequest) -> list[Permission]:
 
 
 def _on_secret(operation: str, secret_id: str, request: ApiRequest, backend: Backend) -> Permission:
-    secret = backend.store("secretsmanager", request.region).secrets.get(secret_id)
+    secret = backend.store("secretsmanager", request.region, request.account_id).secrets.get(secret_id)
     # One that is not there is known by what it was asked for as.
     resource = secret.arn if secret else secret_id
     context = _from_parameters(request) | {"secretsmanager:SecretId": resource}

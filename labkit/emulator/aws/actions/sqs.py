@@ -39,7 +39,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
         name = queue_name(parameters["QueueUrl"], request.account_id)
     if not QUEUE_NAME.fullmatch(name):
         raise CannotDerive(f"sqs:{action} on something that is no queue of this account and region")
-    queue = backend.store("sqs", request.region).queues.get(name)
+    queue = backend.store("sqs", request.region, request.account_id).queues.get(name)
     context = resource_tags(dict(queue.tags)) if queue else {}
     given = parameters.get("tags", parameters.get("Tags"))
     context |= tag_keys(given, parameters.get("TagKeys"))

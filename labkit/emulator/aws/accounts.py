@@ -1,0 +1,45 @@
+"""Other accounts: every account number is an account of the lab's organization, which its administrator may enter.
+
+https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
+"""
+
+import re
+from urllib.parse import unquote_plus
+
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import Call
+from labkit.emulator.aws.iam import Iam
+from labkit.emulator.aws.sessions import Caller, Session
+
+ENTRANCE = "OrganizationAccountAccessRole"
+ADMINISTRATOR_ACCESS = "arn:aws:iam::aws:policy/AdministratorAccess"
+
+
+class Accounts:
+    """The member accounts of the organization whose management account is the lab's own."""
+
+    def __init__(self, backend: Backend, iam: Iam):
+        self._backend = backend
+        self._iam = iam
+
+    async def open(self, caller: Caller, role_arn: str) -> None:
+        """Makes the role that AWS Organizations makes in a member account, where the management account asks for it."""
+        own, account_id = self._backend.account_id, role_arn.split(":")[4]
+        if caller.account_id != own or account_id == own or role_arn != f"arn:aws:iam::{account_id}:role/{ENTRANCE}":
+            return
+        statement = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{own}:root"}, "Action": "sts:AssumeRole"}
+        trust = {"Version": "2012-10-17", "Statement": [statement]}
+        await self._backend.run(self._iam.ensure_role, ENTRANCE, trust, [ADMINISTRATOR_ACCESS], account_id)
+
+
+def administers(session: Session, call: Call, backend: Backend) -> bool:
+    """Whether the session is its account's administrator, who may do what the lab cannot derive, in its account alone.
+
+    Only while the role is as Organizations made it, so that there is no policy that could refuse.
+    """
+    role = backend.role_by_id(session.account_id, session.role_id)
+    if role is None or role.name != ENTRANCE or role.policies or role.permissions_boundary_arn or session.policies:
+        return False
+    said = unquote_plus(f"{call.raw_path}?{call.query_string} {call.body.decode('latin-1')}")
+    named = set(re.findall(r"[:/](\d{12})[:/]", said))
+    return list(role.managed_policies) == [ADMINISTRATOR_ACCESS] and named <= {session.account_id}
