@@ -8,6 +8,11 @@ from labkit.emulator.kubernetes.api.status import ApiError, bad_request
 
 STRATEGIC, MERGE = "application/strategic-merge-patch+json", "application/merge-patch+json"
 JSON_PATCH, APPLY = "application/json-patch+json", "application/apply-patch+yaml"
+LISTS = {
+    "$retainKeys": "retainKeys",
+    "$setElementOrder/": "setElementOrder list",
+    "$deleteFromPrimitiveList/": "primitive list",
+}
 DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder/", "$deleteFromPrimitiveList/")
 OPERATIONS = ("add", "remove", "replace", "move", "copy", "test")
 
@@ -48,6 +53,10 @@ def strategic_merge_patch(type_name: str, document: dict, patch: dict) -> dict:
         return {key: value for key, value in patch.items() if key != "$patch"}
     if patch.get("$patch") == "delete":
         return {}
+    for key, value in patch.items():
+        called = next((name for start, name in LISTS.items() if key.startswith(start)), None)
+        if called and not isinstance(value, list):
+            raise bad_request(f"invalid patch format of {called}")
     fields = struct(type_name).fields if type_name else {}
     result = dict(document)
     if "$retainKeys" in patch:
@@ -89,7 +98,7 @@ def _merged(found: Field | None, old: object, new: object) -> object:
 def _merged_list(found: Field, old: list, new: list) -> list:
     key = found.merge_key
     if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in new):
-        return [item for item in new if item.get("$patch") != "replace"]
+        return [item for item in new if not isinstance(item, dict) or item.get("$patch") != "replace"]
     result = list(old)
     for item in new:
         if not isinstance(item, dict) or key not in item:
