@@ -1,6 +1,7 @@
 """What people use: kubectl as they type it, and the official client."""
 
 import json
+import re
 
 import httpx
 import pytest
@@ -87,6 +88,32 @@ def test_two_managers_of_one_field(cluster, namespace: str):
     found = json.loads(read)
     assert found["data"] == {"a": "2"}
     assert [entry["manager"] for entry in found["metadata"]["managedFields"]] == ["other"]
+
+
+@kubectl
+def test_kubectl_takes_over_from_its_own_client_side_apply(cluster, namespace: str):
+    def apply(data: dict, *more: str):
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data}
+        return cluster.kubectl("apply", "-n", namespace, "-f", "-", *more, given=body)
+
+    apply({"a": "1", "b": "2"})
+    taken = apply({"a": "1", "b": "2"}, "--server-side")
+    assert (taken.stdout, taken.stderr) == ("configmap/c serverside-applied\n", "")
+    apply({"a": "1"}, "--server-side")
+    read = json.loads(cluster.kubectl("get", "cm", "c", "-n", namespace, "-o", "json", "--show-managed-fields").stdout)
+    assert read["data"] == {"a": "1"}
+    managers = {entry["manager"] for entry in read["metadata"]["managedFields"]}
+    assert managers == {"kubectl", "kubectl-last-applied"}
+
+
+@kubectl
+def test_bindings_say_to_whom(cluster, namespace: str):
+    who = ("--user=ann", "--user=bob", "--group=ops", f"--serviceaccount={namespace}:app")
+    cluster.kubectl("create", "rolebinding", "b", "-n", namespace, "--role=r", *who)
+    wide = cluster.kubectl("get", "rolebinding", "b", "-n", namespace, "-o", "wide").stdout
+    heads, row = (re.split(r" {2,}", line.strip()) for line in wide.splitlines())
+    assert heads == ["NAME", "ROLE", "AGE", "USERS", "GROUPS", "SERVICEACCOUNTS"]
+    assert row[:2] + row[3:] == ["b", "Role/r", "ann, bob", "ops", f"{namespace}/app"]
 
 
 def test_typed_calls(typed: client.CoreV1Api, namespace: str):

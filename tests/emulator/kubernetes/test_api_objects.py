@@ -347,3 +347,60 @@ def test_half_a_character_is_kept_as_a_replacement(admin: httpx.Client, config_m
     made = admin.post(config_maps, content=body, headers={"Content-Type": "application/json"})
     assert made.status_code == 201, made.text
     assert admin.get(f"{config_maps}/half").json()["data"] == {"a": "x\ufffdy", "b": "\U0001f600"}
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        ({"$retainKeys": 5}, "invalid patch format of retainKeys"),
+        (
+            {"metadata": {"$setElementOrder/finalizers": 5, "finalizers": ["a/b"]}},
+            "invalid patch format of setElementOrder list",
+        ),
+        ({"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}}, "invalid patch format of primitive list"),
+    ],
+)
+def test_a_strategic_patch_with_a_bad_directive(admin: httpx.Client, config_maps: str, patch: dict, message: str):
+    admin.post(config_maps, json=config_map("a"))
+    headers = {"Content-Type": "application/strategic-merge-patch+json"}
+    refused = admin.patch(f"{config_maps}/a", json=patch, headers=headers)
+    assert (refused.status_code, refused.json()["message"]) == (400, message)
+
+
+FIELDS = {"f:data": {"f:a": {}}}
+ENTRY = {"manager": "m", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": FIELDS}
+ENTRY |= {"time": "2026-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "managers"),
+    [
+        ([ENTRY], ["m"]),
+        ([{}], None),
+        ([{**ENTRY, "operation": "Guess"}], ["first"]),
+        ([{**ENTRY, "fieldsV1": {"x:data": {}}}], ["first"]),
+        ([{**ENTRY, "fieldsV1": {"k:data": {}}}], ["first"]),
+        ([{**ENTRY, "fieldsV1": {"f:data": {".": {"f:a": {}}}}}], ["first"]),
+        ([{**ENTRY, "fieldsV1": {"f:data": 5}}], ["first"]),
+    ],
+)
+def test_a_write_may_name_the_managers(admin: httpx.Client, config_maps: str, entries: list, managers: list | None):
+    admin.post(f"{config_maps}?fieldManager=first", json=config_map("a", data={"a": "1"}))
+    patch = [{"op": "replace", "path": "/metadata/managedFields", "value": entries}]
+    done = admin.patch(f"{config_maps}/a", json=patch, headers={"Content-Type": "application/json-patch+json"})
+    assert done.status_code == 200, done.text
+    there = done.json()["metadata"].get("managedFields")
+    assert (there and [entry["manager"] for entry in there]) == managers
+    apply = {"Content-Type": "application/apply-patch+yaml"}
+    again = admin.patch(
+        f"{config_maps}/a?fieldManager=m&force=true", json=config_map("a", data={"b": "2"}), headers=apply
+    )
+    assert again.status_code == 200, again.text
+
+
+def test_what_is_applied_names_no_managers(admin: httpx.Client, config_maps: str):
+    body = config_map("a")
+    body["metadata"]["managedFields"] = [ENTRY]
+    headers = {"Content-Type": "application/apply-patch+yaml"}
+    refused = admin.patch(f"{config_maps}/a?fieldManager=m", json=body, headers=headers)
+    assert (refused.status_code, refused.json()["message"]) == (400, "metadata.managedFields must be nil")

@@ -87,6 +87,41 @@ def created(type_name: str, obj: dict, writer: Writer, now: str) -> bytes:
     return updated(b"", type_name, None, obj, writer, now=now)
 
 
+def named(entries: list[dict] | None, managers: bytes) -> bytes:
+    """The managers after a write that itself names them: so kubectl takes over from its own `apply` without
+    `--server-side`. One empty entry takes all away; what names none, or cannot be read, changes nothing.
+
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields
+    """
+    if entries == [{}]:
+        return b""
+    return dump(entries) if entries and all(map(_is_readable, entries)) else managers
+
+
+def _is_readable(entry: dict) -> bool:
+    if entry.get("operation") not in ("Apply", "Update") or entry.get("fieldsType") != "FieldsV1":
+        return False
+    if not all(entry.get(key) for key in ("manager", "apiVersion", "time", "fieldsV1")):
+        return False
+    try:
+        return all(_is_path(path) for path in _flat(entry["fieldsV1"], ()))
+    except (AttributeError, ValueError, RecursionError):
+        return False
+
+
+def _is_path(path: Path) -> bool:
+    *way, last = path
+    return all(_is_step(step) for step in way) and (last == "." or _is_step(last))
+
+
+def _is_step(step: str) -> bool:
+    """Raises ValueError where there is no JSON in it."""
+    kind, _, text = step.partition(":")
+    if kind == "f":
+        return True
+    return kind in ("k", "v") and (isinstance(json.loads(text), dict) or kind == "v")
+
+
 def _leaves(type_name: str, obj: dict) -> dict[Path, object]:
     """Every value of an object by its path, as managedFields writes paths."""
     found: dict[Path, object] = {}
@@ -189,7 +224,8 @@ def _without(obj: dict, paths: set[Path], kept: set[Path]) -> dict:
         if last == ".":
             if not any(other[: len(way)] == tuple(way) for other in kept):
                 parent = trail[-1][0]
-                parent.remove(node)
+                if isinstance(parent, list):
+                    parent.remove(node)
         elif last.startswith("f:") and isinstance(node, dict):
             node.pop(last[2:], None)
             if not node and trail and isinstance(trail[-1][0], dict):
@@ -202,6 +238,8 @@ def _without(obj: dict, paths: set[Path], kept: set[Path]) -> dict:
 def _step(node: object, step: str) -> object:
     if step.startswith("f:"):
         return node.get(step[2:]) if isinstance(node, dict) else None
+    if not step.startswith("k:") or not isinstance(node, list):
+        return None
     wanted = json.loads(step[2:])
     return next((item for item in node if all(item.get(k) == v for k, v in wanted.items() if v != "TCP")), None)
 

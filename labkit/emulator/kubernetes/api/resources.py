@@ -9,7 +9,7 @@ import random
 from labkit.emulator.kubernetes.api import defaults, paging, patches, schema, writes
 from labkit.emulator.kubernetes.api.admission import Admission, Review
 from labkit.emulator.kubernetes.api.kinds import NAMESPACE, POD, Kind
-from labkit.emulator.kubernetes.api.managers import Writer, applied, created, updated
+from labkit.emulator.kubernetes.api.managers import Writer, applied, created, named, updated
 from labkit.emulator.kubernetes.api.names import suffix
 from labkit.emulator.kubernetes.api.requests import YAML, Request, Response, parse, respond
 from labkit.emulator.kubernetes.api.selectors import field_selector, label_selector
@@ -192,6 +192,8 @@ class Resources:
 
     def _patched(self, kind: Kind, request: Request, before: Stored, patch: object) -> dict:
         document = {"kind": kind.kind, "apiVersion": kind.api_version, **before.object}
+        if request.content_type == patches.JSON_PATCH and before.managers:
+            document["metadata"] = {**before.metadata, "managedFields": json.loads(before.managers)}
         if request.content_type == patches.JSON_PATCH:
             changed = patches.json_patch(document, patch)
         elif not isinstance(patch, dict):
@@ -223,6 +225,8 @@ class Resources:
         request.applies = True
         request.headers[b"content-type"] = YAML.encode()
         obj = self._prepared(kind, request, request.document(kind.type, kind.kind, kind.api_version))
+        if "managedFields" in obj["metadata"]:
+            raise bad_request("metadata.managedFields must be nil")
         before = self.storage.find(kind, self._namespace(kind, request), request.name)
         if before is None:
             return await self._create(kind, request, obj, dry_run=dry_run)
@@ -248,6 +252,7 @@ class Resources:
         owned: bytes | None = None,
     ) -> Stored:
         metadata = dict(obj["metadata"])
+        managers = named(metadata.pop("managedFields", None), before.managers)
         version = metadata.pop("resourceVersion", "")
         if version and version != before.metadata["resourceVersion"]:
             raise modified(kind, before.name)
@@ -292,7 +297,7 @@ class Resources:
         }
         if owned is None:
             writer = self._writer(kind, request)
-            owned = updated(before.managers, kind.type, before.object, obj, writer, now=self.storage.now())
+            owned = updated(managers, kind.type, before.object, obj, writer, now=self.storage.now())
         return writes.store(self.storage, kind, before, obj, owned, dry_run=dry_run)
 
     @staticmethod
@@ -391,7 +396,6 @@ class Resources:
     def _prepared(self, kind: Kind, request: Request, obj: dict) -> dict:
         """The object with the namespace of the request; refuses what contradicts the path."""
         metadata = dict(obj.get("metadata") or {})
-        metadata.pop("managedFields", None)
         if kind.namespaced:
             if metadata.get("namespace", request.namespace) != request.namespace:
                 raise bad_request(
@@ -403,6 +407,7 @@ class Resources:
         if request.method == "POST":
             for key in ("uid", "creationTimestamp", "deletionTimestamp", "generation", "deletionGracePeriodSeconds"):
                 metadata.pop(key, None)
+            metadata.pop("managedFields", None)
         else:
             name = metadata.setdefault("name", request.name)
             if name != request.name:

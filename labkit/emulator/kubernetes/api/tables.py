@@ -195,6 +195,15 @@ def _service(service: dict, now: float) -> list:
     return [service["metadata"]["name"], spec["type"], spec["clusterIP"], "<none>", ports, _age(service, now), "<none>"]
 
 
+def _binding(binding: dict, now: float) -> list:
+    subjects: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
+    for subject in binding.get("subjects") or ():
+        of = f"{subject.get('namespace', '')}/" if subject["kind"] == "ServiceAccount" else ""
+        subjects[subject["kind"]].append(of + subject["name"])
+    role = f"{binding['roleRef']['kind']}/{binding['roleRef']['name']}"
+    return [binding["metadata"]["name"], role, _age(binding, now), *(", ".join(names) for names in subjects.values())]
+
+
 def _event(event: dict, now: float) -> list:
     involved, source = event.get("involvedObject") or {}, event.get("source") or {}
     first = event.get("firstTimestamp") or event.get("eventTime")
@@ -267,6 +276,14 @@ _OF_TEMPLATE = [
     ("Containers", "Names of each container in the template.", 1),
     ("Images", "Images referenced by each container in the template.", 1),
     ("Selector", "Which pods it counts as its own.", 1),
+]
+_BINDING = [
+    *_NAME,
+    ("Role", "The role that is bound."),
+    *_AGE,
+    ("Users", "Users in the roleBinding", 1),
+    ("Groups", "Groups in the roleBinding", 1),
+    ("ServiceAccounts", "ServiceAccounts in the roleBinding", 1),
 ]
 _COLUMNS: dict[str, tuple[list[tuple], Row]] = {
     "Deployment": (
@@ -367,22 +384,8 @@ _COLUMNS: dict[str, tuple[list[tuple], Row]] = {
         [*_NAME, ("Created At", AGE)],
         lambda obj, now: [obj["metadata"]["name"], obj["metadata"]["creationTimestamp"]],
     ),
-    "RoleBinding": (
-        [*_NAME, ("Role", "The role that is bound."), *_AGE],
-        lambda obj, now: [
-            obj["metadata"]["name"],
-            f"{obj['roleRef']['kind']}/{obj['roleRef']['name']}",
-            _age(obj, now),
-        ],
-    ),
-    "ClusterRoleBinding": (
-        [*_NAME, ("Role", "The role that is bound."), *_AGE],
-        lambda obj, now: [
-            obj["metadata"]["name"],
-            f"{obj['roleRef']['kind']}/{obj['roleRef']['name']}",
-            _age(obj, now),
-        ],
-    ),
+    "RoleBinding": (_BINDING, _binding),
+    "ClusterRoleBinding": (_BINDING, _binding),
     "MutatingWebhookConfiguration": (
         [*_NAME, ("Webhooks", "How many webhooks there are.", 0, "integer"), *_AGE],
         lambda obj, now: [obj["metadata"]["name"], len(obj.get("webhooks") or ()), _age(obj, now)],
