@@ -1,0 +1,140 @@
+"""A pod of the cluster in one account reads a bucket of another, by each of the two ways of EKS's user guide.
+
+https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kubernetes.client import CoreV1Api
+from kubernetes.watch import Watch
+
+import labkit
+
+NAMESPACE, BUCKET, OTHER = "across", "theirs-of-222222222222", "222222222222"
+ENTRANCE = f"arn:aws:iam::{OTHER}:role/OrganizationAccountAccessRole"
+PROVIDED, CHAINED = (f"arn:aws:iam::{OTHER}:role/{name}" for name in ("provided", "chained"))
+ENDS_WITHIN = 120  # seconds; a pod's one command
+# As the guide has it, with the token where the webhook says that it is.
+CONFIG = f"""[profile account_b_role]
+source_profile = account_a_role
+role_arn = {CHAINED}
+
+[profile account_a_role]
+web_identity_token_file = /var/run/secrets/eks.amazonaws.com/serviceaccount/token
+role_arn = OURS
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(home: Path) -> Iterator[labkit.Lab]:
+    """A bucket of the other account, a role of it for each way, and a service account for each."""
+    with labkit.Lab.open(namespace=NAMESPACE, service_account="first", role_name="ours", bucket="ours") as lab:
+        lab.ready(before="iam_role")
+        entered = lab.aws.client("sts").assume_role(RoleArn=ENTRANCE, RoleSessionName="me")["Credentials"]
+        keys = {
+            "aws_access_key_id": entered["AccessKeyId"],
+            "aws_secret_access_key": entered["SecretAccessKey"],
+            "aws_session_token": entered["SessionToken"],
+        }
+        theirs, s3 = lab.aws.client("iam", **keys), lab.aws.client("s3", **keys)
+        s3.create_bucket(Bucket=BUCKET)
+        s3.put_object(Bucket=BUCKET, Key="hello.txt", Body=b"hello from the other account\n")
+        reads = {"Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{BUCKET}/*"}
+        ours = lab.connection.role_arn("ours")
+
+        provider = theirs.create_open_id_connect_provider(Url=lab.issuer, ClientIDList=["sts.amazonaws.com"])
+        make_role(theirs, "provided", admitting("first", lab, provider["OpenIDConnectProviderArn"]), reads)
+        make_role(lab.aws.client("iam"), "ours", admitting("second", lab, lab.provider_arn),
+                  {"Action": "sts:AssumeRole", "Resource": CHAINED})  # fmt: skip
+        make_role(theirs, "chained", {"Action": "sts:AssumeRole", "Principal": {"AWS": ours}}, reads)
+
+        core = CoreV1Api(lab.kubernetes)
+        core.create_namespace({"metadata": {"name": NAMESPACE, "labels": lab.labels}})
+        core.create_namespaced_config_map(
+            NAMESPACE, {"metadata": {"name": "aws"}, "data": {"config": CONFIG.replace("OURS", ours)}}
+        )
+        for name, role in (("first", PROVIDED), ("second", ours)):
+            metadata = {"name": name, "annotations": {"eks.amazonaws.com/role-arn": role}}
+            core.create_namespaced_service_account(NAMESPACE, {"metadata": metadata})
+        yield lab
+        core.delete_namespace(NAMESPACE)
+        lab.aws.client("iam").delete_role_policy(RoleName="ours", PolicyName="inline")
+        lab.aws.client("iam").delete_role(RoleName="ours")
+        lab.remove()
+
+
+def make_role(iam, name: str, trust: dict, permitted: dict) -> None:
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy(trust))
+    iam.put_role_policy(RoleName=name, PolicyName="inline", PolicyDocument=policy(permitted))
+
+
+def admitting(account: str, lab: labkit.Lab, provider_arn: str) -> dict:
+    issuer = lab.issuer.removeprefix("https://")
+    who = {f"{issuer}:sub": f"system:serviceaccount:{NAMESPACE}:{account}", f"{issuer}:aud": "sts.amazonaws.com"}
+    return {
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Principal": {"Federated": provider_arn},
+        "Condition": {"StringEquals": who},
+    }
+
+
+def policy(statement: dict) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]})
+
+
+def run(lab: labkit.Lab, account: str, line: str) -> tuple[str, int]:
+    """What a line printed in a pod of this service account, and how it ended."""
+    core = CoreV1Api(lab.kubernetes)
+    container = {
+        "name": "app",
+        "image": "amazon/aws-cli",
+        "command": ["sh", "-c", line],
+        "env": [{"name": "AWS_CONFIG_FILE", "value": "/aws/config"}],
+        "volumeMounts": [{"name": "aws", "mountPath": "/aws"}],
+    }
+    spec = {
+        "serviceAccountName": account,
+        "restartPolicy": "Never",
+        "containers": [container],
+        "volumes": [{"name": "aws", "configMap": {"name": "aws"}}],
+    }
+    made = core.create_namespaced_pod(NAMESPACE, {"metadata": {"generateName": f"{account}-"}, "spec": spec})
+    selected = {"field_selector": f"metadata.name={made.metadata.name}", "timeout_seconds": ENDS_WITHIN}
+    seen = (event["object"] for event in Watch().stream(core.list_namespaced_pod, NAMESPACE, **selected))
+    pod = next(pod for pod in seen if pod.status.phase in ("Succeeded", "Failed"))
+    output = core.read_namespaced_pod_log(made.metadata.name, NAMESPACE)
+    return output, pod.status.container_statuses[0].state.terminated.exit_code
+
+
+@pytest.mark.parametrize(
+    ("account", "profile", "role"),
+    [("first", "", "provided"), ("second", " --profile account_b_role", "chained")],
+    ids=["the provider in the other account", "from role to role"],
+)
+def test_a_pod_reads_a_bucket_of_another_account(lab: labkit.Lab, account: str, profile: str, role: str):
+    whoami = f"aws sts get-caller-identity --query Arn --output text{profile}"
+    read = f"aws s3 cp s3://{BUCKET}/hello.txt -{profile}"
+    output, exit_code = run(lab, account, f"{whoami} && {read}")
+    assert exit_code == 0, output
+    arn, body = output.splitlines()
+    assert arn.startswith(f"arn:aws:sts::{OTHER}:assumed-role/{role}/")
+    assert body == "hello from the other account"
+
+
+def test_without_the_second_role_the_bucket_is_closed(lab: labkit.Lab):
+    output, exit_code = run(lab, "second", f"aws s3 cp s3://{BUCKET}/hello.txt -")
+    assert exit_code != 0
+    # The AWS CLI asks for a HEAD first, which has no body to say why.
+    assert "(403) when calling the HeadObject operation: Forbidden" in output
+    head = next(call for call in reversed(lab.trail().records) if call["eventName"] == "HeadObject")
+    assert "no identity-based policy allows s3:GetObject" in head["lab"]["reason"]
+
+
+def test_a_role_for_one_service_account_is_none_for_another(lab: labkit.Lab):
+    output, exit_code = run(lab, "second", f"AWS_ROLE_ARN={PROVIDED} aws sts get-caller-identity")
+    assert exit_code != 0
+    assert "(AccessDenied) when calling the AssumeRoleWithWebIdentity operation" in output
+    assert "Not authorized to perform sts:AssumeRoleWithWebIdentity" in output
