@@ -32,8 +32,16 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_every_step_is_answered_as_by_a_real_api_server(kubeconfig):
     command = [sys.executable, HERE / "contract.py", "check", "--kubeconfig", kubeconfig]
     check = subprocess.run(command, capture_output=True, text=True)
-    assert check.stdout.splitlines()[-1:] == ["395 passed, 0 failed"], check.stdout + check.stderr
-    assert check.returncode == 0
+    *failures, summary = [*check.stdout.split("FAIL ")[1:], check.stdout.splitlines()[-1]]
+    # kubectl walks a config map's keys in Go's order of maps, which now and then is another.
+    shuffled = [text for text in failures if text.startswith("kubectl/configmap-describe\n") and _same_lines(text)]
+    assert failures == shuffled, check.stdout + check.stderr
+    assert summary == f"{395 - len(shuffled)} passed, {len(shuffled)} failed", check.stdout + check.stderr
+
+
+def _same_lines(difference: str) -> bool:
+    lines = [line for line in difference.splitlines() if not line.startswith(("--- golden", "+++ server"))]
+    return sorted(line[1:] for line in lines if line[0] == "-") == sorted(line[1:] for line in lines if line[0] == "+")
 
 
 @pytest.mark.skipif(not SOURCE.is_dir(), reason="the contract's source is not beside this checkout: nothing to compare")
