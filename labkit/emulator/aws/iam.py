@@ -14,6 +14,7 @@ from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal, done
 from labkit.emulator.aws.issuers import Issuers
+from labkit.emulator.aws.orphans import orphan
 from labkit.emulator.identifiers import Identifiers
 
 # What is made, moto's store of it, the parameter that names it and the prefix of its unique id.
@@ -25,6 +26,7 @@ MADE = {
     "CreateRole": ("roles", "RoleName", "AROA"),
     "CreateUser": ("users", "UserName", "AIDA"),
 }
+PRINCIPALS_END = {"DeleteRole": ("roles", "RoleName"), "DeleteUser": ("users", "UserName")}
 AWS_MANAGED = "arn:aws:iam::aws:policy/"
 PROVIDER_WRITES = ("UpdateOpenIDConnectProviderThumbprint", "DeleteOpenIDConnectProvider")
 CLIENT_IDS = ("AddClientIDToOpenIDConnectProvider", "RemoveClientIDFromOpenIDConnectProvider")
@@ -57,7 +59,10 @@ class Iam:
             return await self._backend.run(self._client_ids, call, iam)
         if call.notes.get("form changed"):
             call.body = urlencode(call.form).encode()
+        deleted = self._named(call, iam) if call.operation in PRINCIPALS_END else None
         response = await self._backend.answer(call)
+        if response.status == 200 and deleted:
+            await self._backend.run(orphan, deleted.arn, deleted.id)
         if response.status == 200 and call.operation in MADE:
             response.body = self._renamed(call, iam, response.body)
         return iam_documents.reworded(response)
@@ -74,6 +79,10 @@ class Iam:
                 managed_policies.load(iam, policy_arn)
                 iam.attach_role_policy(policy_arn, name)
         return arn
+
+    def _named(self, call: Call, iam: Any) -> Any:
+        store, parameter = PRINCIPALS_END[call.operation]
+        return next((one for one in list(getattr(iam, store).values()) if one.name == call.form.get(parameter)), None)
 
     def _client_ids(self, call: Call, iam: Any) -> Response:
         """Adds or takes away an audience of a provider, which moto cannot; both are done when it is done already.

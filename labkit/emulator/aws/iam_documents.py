@@ -102,6 +102,9 @@ def _named(document: dict) -> list[str]:
 
 
 def _exists(name: str, backend: Backend) -> bool:
+    # The id of one that was deleted.
+    if re.fullmatch(r"A(IDA|ROA)[A-Z0-9]{12,}", name):
+        return False
     found = re.fullmatch(r"arn:aws:iam::(\d{12}):(user|role)/(?:.*/)?([^/]+)", name)
     # Nobody can know who is in an account that nobody has entered.
     if not found or (iam := backend.iam(found[1])) is None:

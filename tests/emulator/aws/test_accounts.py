@@ -436,6 +436,45 @@ def test_a_session_policy_is_of_the_roles_account(aws, irsa, pod, other):
         sts.assume_role(RoleArn=THEIRS, RoleSessionName="chained", PolicyArns=[{"arn": mine}])
 
 
+@pytest.mark.parametrize("account", [ACCOUNT, OTHER])
+def test_a_role_that_was_made_again_is_not_the_one_that_was_trusted(aws, irsa, other, account):
+    iam = aws.client("iam") if account == ACCOUNT else other.iam
+    irsa.permit(statement("sts:AssumeRole", "*"), statement(READ))
+    iam.create_role(RoleName="trusting", AssumeRolePolicyDocument=trusting([OURS, ROOT]))
+    iam.update_assume_role_policy(RoleName="trusting", PolicyDocument=trusting(OURS))
+    other.bucket("theirs", admitting(OURS))
+    role_id = aws.client("iam").get_role(RoleName="my-role")["Role"]["RoleId"]
+    role_arn = f"arn:aws:iam::{account}:role/trusting"
+
+    def assume():
+        return aws.client("sts", irsa.assume()["Credentials"]).assume_role(RoleArn=role_arn, RoleSessionName="chained")
+
+    def read():
+        return aws.client("s3", irsa.assume()["Credentials"]).get_object(Bucket="theirs", Key="hello.txt")
+
+    assert assume()
+    assert read()
+    aws.client("iam").delete_role_policy(RoleName="my-role", PolicyName="inline")
+    aws.client("iam").delete_role(RoleName="my-role")
+    aws.client("iam").create_role(RoleName="my-role", AssumeRolePolicyDocument=json.dumps(trust_policy()))
+    aws.client("iam").put_role_policy(
+        RoleName="my-role", PolicyName="inline", PolicyDocument=document(statement("sts:AssumeRole"), statement(READ))
+    )
+    shown = iam.get_role(RoleName="trusting")["Role"]["AssumeRolePolicyDocument"]
+    assert shown["Statement"][0]["Principal"] == {"AWS": role_id}
+    shown = json.loads(other.s3.get_bucket_policy(Bucket="theirs")["Policy"])
+    assert shown["Statement"][0]["Principal"] == {"AWS": role_id}
+    said = f"User: {OUR_SESSION} is not authorized to perform: sts:AssumeRole on resource: {role_arn}"
+    refused(assume, 403, "AccessDenied", said)
+    refused(read, 403, "AccessDenied", SAID + NO_RESOURCE)
+    refused(
+        lambda: iam.update_assume_role_policy(RoleName="trusting", PolicyDocument=trusting(role_id)),
+        400, "MalformedPolicyDocument", f'Invalid principal in policy: "AWS":"{role_id}"',
+    )  # fmt: skip
+    iam.update_assume_role_policy(RoleName="trusting", PolicyDocument=trusting(OURS))
+    assert assume()
+
+
 # Profiles, as the AWS CLI and every SDK read them
 
 

@@ -1,0 +1,44 @@
+"""Policies that name a user or a role which was deleted: they have its unique id from then on, which nobody gets again.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-roles
+"""
+
+import json
+from typing import Any
+
+from moto.iam.models import iam_backends
+from moto.s3.models import s3_backends
+
+
+def orphan(arn: str, unique_id: str) -> None:
+    """Puts the id in the place of the ARN into the trust policies and bucket policies of all accounts.
+
+    IAM keeps the id from the start, and shows an ARN for it as long as there is one.
+    """
+    for account in list(iam_backends.values()):
+        for role in account["aws"].roles.values():
+            role.assume_role_policy_document = _renamed(role.assume_role_policy_document, arn, unique_id)
+    for account in list(s3_backends.values()):
+        for bucket in account["aws"].buckets.values():
+            if bucket.policy:
+                text = bucket.policy.decode() if isinstance(bucket.policy, bytes) else bucket.policy
+                bucket.policy = _renamed(text, arn, unique_id).encode()
+
+
+def _renamed(document: str, arn: str, unique_id: str) -> str:
+    if arn not in document:
+        return document
+    policy = json.loads(document)
+    statements = policy.get("Statement", [])
+    for statement in statements if isinstance(statements, list) else [statements]:
+        for element in ("Principal", "NotPrincipal"):
+            principal = statement.get(element)
+            if isinstance(principal, dict) and (named := principal.get("AWS")):
+                principal["AWS"] = _replaced(named, arn, unique_id)
+    return json.dumps(policy)
+
+
+def _replaced(named: Any, arn: str, unique_id: str) -> Any:
+    if isinstance(named, list):
+        return [_replaced(name, arn, unique_id) for name in named]
+    return unique_id if named == arn else named
