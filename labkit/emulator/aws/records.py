@@ -68,8 +68,8 @@ def records(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The records of an answered call, and the secrets that the call had; ``now`` is lab time in seconds.
 
-    There is a second record where a role of another account was taken: in that account, with the same
-    ``sharedEventID``. ``account_id`` is where a call is recorded that is no known account's.
+    There is a second record where a role of another account was taken, or a bucket of another was used: in that
+    account, with the same ``sharedEventID``. ``account_id`` is where a call is recorded that is no known account's.
     """
     account = _account(call) or account_id
     shown = Shown(call, account)
@@ -101,13 +101,15 @@ def records(
         "lab": _lab(call, response, refusal, secrets),
     }
     caller, session = call.notes.get("caller"), call.notes.get("session")
-    if caller is None or session is None or caller.account_id == session.account_id:
+    # What was refused is told to the caller's account alone.
+    other = session.account_id if session else "" if "errorCode" in entry else call.account_id
+    if caller is None or other in ("", caller.account_id):
         return [entry], secrets
     shared = {"sharedEventID": _event_id(identifiers, now)}
     theirs = {
         "userIdentity": {"type": "AWSAccount", "principalId": caller.principal_id, "accountId": caller.account_id},
         "eventID": _event_id(identifiers, now),
-        "recipientAccountId": session.account_id,
+        "recipientAccountId": other,
     }
     return [entry | shared, entry | shared | theirs], secrets
 
@@ -249,7 +251,9 @@ def _resources(call: Call, account: str, data: bool) -> dict[str, Any]:
         key = split(call.path)[1]
         if data:
             found.append({"type": "AWS::S3::Object", "ARN" if key else "ARNPrefix": f"arn:aws:s3:::{bucket}/{key}"})
-        found.append({"accountId": account, "type": "AWS::S3::Bucket", "ARN": f"arn:aws:s3:::{bucket}"})
+        found.append(
+            {"accountId": call.account_id or account, "type": "AWS::S3::Bucket", "ARN": f"arn:aws:s3:::{bucket}"}
+        )
     return {"resources": found} if found else {}
 
 

@@ -251,6 +251,22 @@ def test_a_bucket_of_another_account(aws, irsa, pod, other, permitted, bucket_po
         assert call()["Body"].read() == b"theirs"
 
 
+def test_the_owner_of_a_bucket_has_a_record_of_what_others_did_to_it(aws, irsa, pod, other):
+    irsa.permit(statement(READ))
+    other.bucket("theirs", admitting(OURS))
+    aws.client("s3", pod).get_object(Bucket="theirs", Key="hello.txt")
+    ours, theirs = aws.trail()[-2:]
+    assert [(r["eventName"], r["recipientAccountId"]) for r in (ours, theirs)] == [
+        ("GetObject", ACCOUNT),
+        ("GetObject", OTHER),
+    ]
+    assert ours["sharedEventID"] == theirs["sharedEventID"]
+    assert (ours["userIdentity"]["arn"], theirs["userIdentity"]["accountId"]) == (OUR_SESSION, ACCOUNT)
+    assert "arn" not in theirs["userIdentity"]
+    bucket = {"accountId": OTHER, "type": "AWS::S3::Bucket", "ARN": "arn:aws:s3:::theirs"}
+    assert bucket in ours["resources"]
+
+
 def test_the_administrator_of_one_account_is_nobody_in_another(aws, other):
     other.bucket("theirs")
     s3 = aws.client("s3")
