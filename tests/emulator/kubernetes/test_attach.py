@@ -64,6 +64,11 @@ def test_run_attached_has_the_programs_exit_code(lab, kubectl):
     assert kubectl.out("logs", "attached") == "hello\n"
 
 
+def test_what_ended_before_the_client_came_is_read_from_its_log(kubectl):
+    done = kubectl("run", "quick", "-i", "--rm", *RUN, "--", "sh", "-c", "echo hi; exit 3", given=b"", code=3)
+    assert done.stdout == b'hi\npod "quick" deleted\n'
+
+
 def _attached(lab, name: str) -> bool:
     """Whether a client's streams are joined to the container's: the kubelet's connection is there."""
     [node] = lab.api.list_node().items

@@ -185,11 +185,11 @@ class ContainerLife:
             self.run.ended.set()
         finally:
             watching.cancel()
+            self._pod.attachments.pop(status.name, None)  # nobody joins any more; who has joined gets the rest
         await sandbox.close()
         streams.program_has_ended()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(copying, 2)
-        self._pod.attachments.pop(status.name, None)
         streams.close()
         if not status.running:  # it ended before its postStart hook did
             self._starts()

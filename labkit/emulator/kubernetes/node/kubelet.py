@@ -33,6 +33,7 @@ WAITING = {
     "ErrImagePull": "image can't be pulled",
     "ImagePullBackOff": "trying and failing to pull image",
 }
+EXITED = "container is in CONTAINER_EXITED state"
 SUCCESS = {"metadata": {}, "status": "Success"}
 
 
@@ -99,7 +100,11 @@ class Kubelet:
         path = socket.path_params
         missing = f"container {path['container']} not found in pod {path['pod']}_{path['namespace']}"
         if pod := await self._pod_or_refusal(socket, missing):
-            await (session := _Session(socket)).end(await session.join(pod.attachments[path["container"]]))
+            session = _Session(socket)
+            if there := pod.attachments.get(path["container"]):
+                await session.end(await session.join(there))
+            else:  # it ended while the client was accepted
+                await session.end(_failed(f"error attaching to container: {EXITED}"))
 
     async def _pod_or_refusal(self, socket: WebSocket, missing: str) -> PodLife | None:
         """The pod whose container runs, with the client accepted; or None, and the client is told why."""
@@ -272,10 +277,14 @@ def _not_started(error: Exception) -> dict:
     """https://github.com/containerd/containerd/blob/main/docs/cri/architecture.md: in containerd's and runc's words."""
     why = "error executing command in container: failed to exec in container: "
     if isinstance(error, KeyError):
-        why += "container is in CONTAINER_EXITED state"
+        why += EXITED
     else:
         why += f'failed to start exec "{secrets.token_hex(32)}": OCI runtime exec failed: exec failed: '
         why += f"unable to start container process: {error}"
+    return _failed(why)
+
+
+def _failed(why: str) -> dict:
     return {
         "metadata": {},
         "status": "Failure",
