@@ -104,6 +104,6 @@ def _call(token: str, cluster: str, endpoint_url: str) -> Call:
     if sorted(call.query.get("X-Amz-SignedHeaders", "").lower().split(";")) != ["host", CLUSTER_HEADER]:
         raise InvalidToken(f"the headers that are signed are not host and {CLUSTER_HEADER}")
     expires = call.query.get("X-Amz-Expires", "")
-    if not expires.isdecimal() or int(expires) > LONGEST_EXPIRY:
+    if not (expires.isdecimal() and len(expires) < 10 and int(expires) <= LONGEST_EXPIRY):
         raise InvalidToken("invalid X-Amz-Expires in the presigned URL")
     return call

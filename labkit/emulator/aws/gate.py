@@ -25,11 +25,12 @@ from labkit.emulator.aws.iam import Iam
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.records import records
 from labkit.emulator.aws.s3 import S3
-from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, Sessions
+from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, Sessions, User
 from labkit.emulator.aws.signature import Malformed, Mismatch, Signature
 from labkit.emulator.aws.sqs import Sqs
 from labkit.emulator.aws.sts import WEB_IDENTITY, Sts
 from labkit.emulator.aws.trail import Trail, hidden
+from labkit.emulator.aws.users import of_oneself
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
 
@@ -111,7 +112,8 @@ class Gate:
         return await self.backend.run(self._iam.ensure_role, name, trust, policy_arns)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
             return
         call = await _read(scope, receive)
         response = await self.respond(call)
@@ -166,8 +168,8 @@ class Gate:
                 return await self._sts.answer(call, caller)
             case "s3":
                 return await self._s3.answer(call, caller)
-        if isinstance(caller, Session):
-            call = await self._authorized(call, caller)
+        if not isinstance(caller, Administrator):
+            call = await self._authorized(of_oneself(call, caller), caller)
         match call.service:
             case "iam":
                 return await self._iam.answer(call)
@@ -182,16 +184,16 @@ class Gate:
                 return await self._cloudtrail.answer(call)
         return await self.backend.answer(call)
 
-    async def _authorized(self, call: Call, session: Session) -> Call:
-        """The call as moto is to get it, once the session may do all that it takes."""
+    async def _authorized(self, call: Call, caller: Session | User) -> Call:
+        """The call as moto is to get it, once the caller may do all that it takes."""
         try:
             needed, told = await self.backend.run(derive, call, self.backend)
         except CannotDerive as unknown:
-            if administers(session, call, self.backend):
+            if administers(caller, call, self.backend):
                 return call
-            raise underivable(session, call, str(unknown)) from unknown
+            raise underivable(caller, call, str(unknown)) from unknown
         for permission in needed:
-            call.notes["reason"] = self._authorization.require(session, call, permission).reason
+            call.notes["reason"] = self._authorization.require(caller, call, permission).reason
         return told
 
     def _authenticate(self, call: Call) -> Caller:
@@ -260,12 +262,24 @@ class Gate:
                 raise fault(call, "unknown key", told, AWSAccessKeyId=key)
             return self._administrator
         session = self.sessions.find(key)
+        if session is None and token is None and (user := self._user(call, key)):
+            return user
         if session is None:
             raise fault(call, "unknown key", f"the lab knows no access key {key}", AWSAccessKeyId=key)
         if token != session.credentials.session_token:
             told = "the session token is another session's" if token else "the session token is missing"
             raise fault(call, "unknown key", f"{told} (key {key})", AWSAccessKeyId=key)
         return session
+
+    def _user(self, call: Call, key: str) -> User | None:
+        found = self.backend.user_of_key(key)
+        if found is None:
+            return None
+        user, access_key = found
+        if access_key.status != "Active":
+            told = f"the access key {key} of {user.arn} is inactive"
+            raise fault(call, "unknown key", told, AWSAccessKeyId=key)
+        return User(Keys(key, access_key.secret_access_key), user.account_id, user.arn, user.id)
 
     def _check_date(self, call: Call, signed: Signature) -> None:
         """By lab time or by the machine's, so that clients outside pods keep working when the lab's clock is moved."""

@@ -108,7 +108,7 @@ class Shown:
 
 def _sts(form: dict[str, str]) -> dict[str, Any]:
     kept: dict[str, Any] = {name[0].lower() + name[1:]: form[name] for name in STS if name in form}
-    if kept.get("durationSeconds", "").isdecimal():
+    if re.fullmatch(r"\d{1,9}", kept.get("durationSeconds", ""), re.ASCII):
         kept["durationSeconds"] = int(kept["durationSeconds"])
     for name, value in form.items():
         if name.startswith("PolicyArns.member."):

@@ -136,7 +136,7 @@ def _from_query(call: Call) -> Signature:
             "X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters."
         )
     expires = query.get("X-Amz-Expires", "900")
-    if not expires.isdecimal() or not 0 < int(expires) <= LONGEST_PRESIGNED:
+    if not re.fullmatch(r"\d{1,6}", expires, re.ASCII) or not 0 < int(expires) <= LONGEST_PRESIGNED:
         raise Malformed("X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires "
                         f"must be less than {LONGEST_PRESIGNED} seconds")  # fmt: skip
     return _signature(
@@ -161,7 +161,7 @@ def _signature(
     scope = credential.split("/")
     if len(scope) != 5 or not all(scope):
         raise Malformed('the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".')
-    if not re.fullmatch(r"\d{8}T\d{6}Z", timestamp):
+    if not re.fullmatch(r"\d{8}T\d{6}Z", timestamp, re.ASCII):
         raise Malformed("AWS authentication requires a valid Date or x-amz-date header")
     made = Signature(
         *scope,
@@ -246,7 +246,7 @@ def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> byte
             raise Mismatch("the signature of the trailer does not match")
     body = b"".join(chunks)
     length = call.headers.get("x-amz-decoded-content-length", "")
-    if length.isdecimal() and int(length) != len(body):
+    if length and length != str(len(body)):
         raise Mismatch("the aws-chunked body is not as long as it says")
     call.notes["trailers"] = trailers
     return body
