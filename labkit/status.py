@@ -21,7 +21,6 @@ def summary(folder: Folder) -> str:
         f"The lab in {folder.path} runs (process {state.pid}).",
         f"  account   {state.account_id}, {state.region}",
         f"  AWS       {state.endpoint_url}",
-        f"  metadata  {state.metadata_url}",
         f"  clock     {f'{ahead:+.0f} s from' if ahead else 'at'} the machine's time; "
         f"pods {'follow' if state.pod_clock else 'do not follow'} it",
         f"  mounts: {state.mounts or 'no cluster yet'}",

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from labkit.emulator import kubeconfig
 from labkit.emulator.aws import eks_tokens
 from labkit.emulator.aws.clusters import ClusterFacts
+from labkit.emulator.aws.metadata import Metadata
 from labkit.emulator.certificates import Certificate
 from labkit.emulator.kubernetes.access.authentication import AUTHENTICATED, User
 from labkit.emulator.kubernetes.access.authorization import Grant
@@ -276,11 +277,16 @@ class Cluster:
         zone = f"{self.region}a"
         policies = [f"arn:aws:iam::aws:policy/{policy}" for policy in NODE_POLICIES]
         role_arn = await gate.ensure_role(f"{self.name}-node-role", NODE_TRUST, policies)
-        server.metadata.register(self.context, role_arn, instance_id, self.region, zone)
-        metadata = await server.listen(
-            server.ports.bind(f"{self.context}/metadata"), server.metadata.of_node(self.context)
+        metadata = Metadata(
+            gate,
+            server.folder.clock,
+            role_arn=role_arn,
+            instance_id=instance_id,
+            region=self.region,
+            availability_zone=zone,
         )
-        self.endings.append(lambda: server.close(metadata))
+        listener = await server.listen(server.ports.bind(f"{self.context}/metadata"), metadata)
+        self.endings.append(lambda: server.close(listener))
         self.node = Node(
             name=self.node_name,
             api_url=self.api_url,
@@ -296,7 +302,7 @@ class Cluster:
                 "AWS_ENDPOINT_URL_STS": server.state.endpoint_url,
                 # The AWS CLI 2 asks the metadata service for the region, and CLI 1 does not.
                 "AWS_DEFAULT_REGION": self.region,
-                "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{metadata.port}/",
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{listener.port}/",
                 **NOWHERE_ELSE,
             },
             images=images.of_this_environment(),

@@ -28,7 +28,6 @@ class State:
     endpoint_url: str
     access_key_id: str
     secret_access_key: str
-    metadata_url: str
     issuers: dict[str, int]
     """The issuers' host names, and the loopback port that each listens on."""
     ca_file: Path

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from labkit.emulator import certificates, environment
 from labkit.emulator.aws.gate import Gate
-from labkit.emulator.aws.metadata import Metadata
 from labkit.emulator.aws.sessions import Keys
 from labkit.emulator.aws.trail import Trail
 from labkit.emulator.cluster import ACCOUNT_ID, REGION, Clusters
@@ -86,10 +85,8 @@ class Server:
             clusters=self.clusters,
             administrator=keys,
         )
-        self.metadata = Metadata(self.gate, folder.clock)
         self.issuer = Issuer()
         gate = await self.listen(self.ports.bind("gate"), self.gate, on_call=self.called)
-        metadata = await self.listen(self.ports.bind("metadata"), self.metadata)
         environment.write_aws_files(folder, REGION, keys.access_key_id, keys.secret_access_key)
         self.state = State(
             pid=os.getpid(),
@@ -98,7 +95,6 @@ class Server:
             endpoint_url=f"http://127.0.0.1:{gate.port}",
             access_key_id=keys.access_key_id,
             secret_access_key=keys.secret_access_key,
-            metadata_url=f"http://127.0.0.1:{metadata.port}",
             issuers={},
             ca_file=folder.ca_file,
             kubeconfig=folder.kubeconfig,

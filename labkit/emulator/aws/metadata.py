@@ -9,7 +9,6 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,44 +28,25 @@ CATEGORIES = {
 }
 
 
-@dataclass
-class _Node:
-    role_arn: str
-    instance_id: str
-    region: str
-    availability_zone: str
-    credentials: Credentials | None = None
-    issued_at: float = 0.0
-
-    @property
-    def role_name(self) -> str:
-        return self.role_arn.rpartition("/")[2]
-
-
 class Metadata:
-    """IMDSv2 for many nodes, an ASGI application: ``http://127.0.0.1:PORT/NODE_ID/latest/…``."""
+    """IMDSv2 of one node, an ASGI application; its credentials are sessions of the node's role.
 
-    def __init__(self, gate: Gate, clock: Clock):
+    It is served at the root of a port of its own: the SDKs for Go 1 and JavaScript drop the path of an endpoint.
+    """
+
+    def __init__(
+        self, gate: Gate, clock: Clock, *, role_arn: str, instance_id: str, region: str, availability_zone: str
+    ):
+        self.role_arn = role_arn
+        self.role_name = role_arn.rpartition("/")[2]
+        self.instance_id = instance_id
+        self.region = region
+        self.availability_zone = availability_zone
         self._gate = gate
         self._clock = clock
-        self._nodes: dict[str, _Node] = {}
-        self._tokens: OrderedDict[str, tuple[str, float]] = OrderedDict()
-
-    def register(self, node_id: str, role_arn: str, instance_id: str, region: str, availability_zone: str) -> None:
-        """Serves this node's metadata under ``/node_id``; its credentials are sessions of ``role_arn``."""
-        self._nodes[node_id] = _Node(role_arn, instance_id, region, availability_zone)
-
-    def unregister(self, node_id: str) -> None:
-        """Serves nothing under ``/node_id`` any more."""
-        self._nodes.pop(node_id, None)
-
-    def of_node(self, node_id: str) -> Callable:
-        """The same for one node alone, at the root: the SDKs for Go 1 and JavaScript drop the path of an endpoint."""
-
-        async def answer(scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:
-            await self(scope | {"path": f"/{node_id}{scope.get('path', '')}"}, receive, send)
-
-        return answer
+        self._credentials: Credentials | None = None
+        self._issued_at = 0.0
+        self._tokens: OrderedDict[str, float] = OrderedDict()  # and when each ends
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:
         if scope["type"] != "http":
@@ -81,24 +61,19 @@ class Metadata:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
 
     def _answer(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str, dict[str, str]]:
-        node_id, _, rest = path.strip("/").partition("/")
-        node = self._nodes.get(node_id)
-        if node is None:
-            return 404, "", {}
-        if rest == "latest/api/token":
-            return self._token(method, node_id, headers)
+        if path == "/latest/api/token":
+            return self._token(method, headers)
         if method not in ("GET", "HEAD"):
             return 405, "", {}
-        belongs_to, ends = self._tokens.get(headers.get("x-aws-ec2-metadata-token", ""), ("", 0.0))
-        if belongs_to != node_id or ends <= time.monotonic():
+        if self._tokens.get(headers.get("x-aws-ec2-metadata-token", ""), 0.0) <= time.monotonic():
             return 401, "", {}
         try:
-            found = self._metadata(node, rest)
+            found = self._metadata(path.strip("/"))
         except LookupError as error:
             return 404, str(error), {}
         return (404, "", {}) if found is None else (200, found, {})
 
-    def _token(self, method: str, node_id: str, headers: dict[str, str]) -> tuple[int, str, dict[str, str]]:
+    def _token(self, method: str, headers: dict[str, str]) -> tuple[int, str, dict[str, str]]:
         if method != "PUT":
             return 405, "", {}
         # A request that came through a proxy is one that somebody tricked it into.
@@ -108,48 +83,48 @@ class Metadata:
         if not (ttl.isascii() and ttl.isdecimal() and 1 <= int(ttl) <= LONGEST_TTL):
             return 400, "", {}
         token = secrets.token_urlsafe(40)
-        self._tokens[token] = (node_id, time.monotonic() + int(ttl))
+        self._tokens[token] = time.monotonic() + int(ttl)
         while len(self._tokens) > KEPT_TOKENS:
             self._tokens.popitem(last=False)
         return 200, token, {"x-aws-ec2-metadata-token-ttl-seconds": ttl}
 
-    def _metadata(self, node: _Node, path: str) -> str | None:
+    def _metadata(self, path: str) -> str | None:
         path = path.rstrip("/")
         if path == "latest/dynamic/instance-identity/document":
-            return self._document(node)
+            return self._document()
         if path != "latest/meta-data" and not path.startswith("latest/meta-data/"):
             return None
         match path.removeprefix("latest/meta-data").strip("/"):
             case "ami-id":
                 return "ami-0123456789abcdef0"
             case "instance-id":
-                return node.instance_id
+                return self.instance_id
             case "instance-type":
                 return "m5.large"
             case "placement/region":
-                return node.region
+                return self.region
             case "placement/availability-zone":
-                return node.availability_zone
+                return self.availability_zone
             case "iam/info":
-                return self._profile(node)
+                return self._profile()
             case "iam/security-credentials":
-                return node.role_name
-            case name if name == f"iam/security-credentials/{node.role_name}":
-                return self._credentials(node)
+                return self.role_name
+            case name if name == f"iam/security-credentials/{self.role_name}":
+                return self._role_session()
             case name:
                 return CATEGORIES.get(name)
 
-    def _credentials(self, node: _Node) -> str:
+    def _role_session(self) -> str:
         now = self._clock.now()
-        held = node.credentials
+        held = self._credentials
         # A clock that was set back makes credentials of the future, which are renewed too.
-        if held is None or not node.issued_at <= now < held.expiration - RENEWED_BEFORE:
-            held = self._gate.sessions.issue(node.role_arn, node.instance_id, DURATION)
-            node.credentials, node.issued_at = held, now
+        if held is None or not self._issued_at <= now < held.expiration - RENEWED_BEFORE:
+            held = self._gate.sessions.issue(self.role_arn, self.instance_id, DURATION)
+            self._credentials, self._issued_at = held, now
         return json.dumps(
             {
                 "Code": "Success",
-                "LastUpdated": _time(node.issued_at),
+                "LastUpdated": _time(self._issued_at),
                 "Type": "AWS-HMAC",
                 "AccessKeyId": held.access_key_id,
                 "SecretAccessKey": held.secret_access_key,
@@ -159,28 +134,28 @@ class Metadata:
             indent=2,
         )
 
-    def _profile(self, node: _Node) -> str:
-        account_id = node.role_arn.split(":")[4]
+    def _profile(self) -> str:
+        account_id = self.role_arn.split(":")[4]
         return json.dumps(
             {
                 "Code": "Success",
                 "LastUpdated": _time(self._clock.now()),
-                "InstanceProfileArn": f"arn:aws:iam::{account_id}:instance-profile/{node.role_name}",
-                "InstanceProfileId": "AIPA" + node.instance_id.removeprefix("i-").upper()[:17],
+                "InstanceProfileArn": f"arn:aws:iam::{account_id}:instance-profile/{self.role_name}",
+                "InstanceProfileId": "AIPA" + self.instance_id.removeprefix("i-").upper()[:17],
             },
             indent=2,
         )
 
-    def _document(self, node: _Node) -> str:
+    def _document(self) -> str:
         return json.dumps(
             {
-                "accountId": node.role_arn.split(":")[4],
+                "accountId": self.role_arn.split(":")[4],
                 "architecture": "x86_64",
-                "availabilityZone": node.availability_zone,
+                "availabilityZone": self.availability_zone,
                 "imageId": "ami-0123456789abcdef0",
-                "instanceId": node.instance_id,
+                "instanceId": self.instance_id,
                 "instanceType": "m5.large",
-                "region": node.region,
+                "region": self.region,
                 "version": "2017-09-30",
             },
             indent=2,

@@ -127,7 +127,6 @@ class Aws:
             administrator=ADMINISTRATOR,
         )
         self.gate.backend.forget_everything()
-        self.metadata = Metadata(self.gate, self.clock)
         self.authority = Authority.create("public root of the test")
         self.issuer = Issuer()
         self.loop = asyncio.new_event_loop()
@@ -135,11 +134,15 @@ class Aws:
         self.thread.start()
         self.listeners: list[Listener] = []
         self.endpoint = f"http://127.0.0.1:{self.listen(self.gate)}"
-        self.metadata_endpoint = f"http://127.0.0.1:{self.listen(self.metadata)}"
         certificate = self.authority.issue(ISSUER_HOST, dns=[ISSUER_HOST])
         port = self.listen(self.issuer, hosts={ISSUER_HOST}, certificate=certificate)
         self.issuer_port = port
         self.gate.map_host(ISSUER_HOST, ("127.0.0.1", port), self.authority.certificate_pem)
+
+    def node_metadata(self, role_arn: str) -> str:
+        """The endpoint of a node's metadata service."""
+        about = {"instance_id": "i-0123456789abcdef0", "region": REGION, "availability_zone": f"{REGION}a"}
+        return f"http://127.0.0.1:{self.listen(Metadata(self.gate, self.clock, role_arn=role_arn, **about))}"
 
     def listen(self, app: Any, *, hosts: set[str] | None = None, certificate: Any = None) -> int:
         listener = Listener(

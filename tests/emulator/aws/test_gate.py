@@ -419,8 +419,7 @@ def test_the_aws_cli_with_a_token_in_a_file(aws, irsa, tmp_path):
 
 
 def test_a_node_s_metadata(aws, irsa):
-    aws.metadata.register("blue-node-1", irsa.role_arn, "i-0123456789abcdef0", REGION, "us-east-1a")
-    base = f"{aws.metadata_endpoint}/blue-node-1/latest"
+    base = f"{aws.node_metadata(irsa.role_arn)}/latest"
     ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     with httpx.Client(trust_env=False) as client:
         assert client.get(f"{base}/meta-data/instance-id").status_code == 401
@@ -435,14 +434,13 @@ def test_a_node_s_metadata(aws, irsa):
         document = client.get(f"{base}/dynamic/instance-identity/document", headers=headers).json()
         assert (document["accountId"], document["region"]) == (ACCOUNT, REGION)
         assert client.get(f"{base}/meta-data/none", headers=headers).status_code == 404
-        aws.metadata.register("other", irsa.role_arn, "i-1", REGION, "us-east-1a")
-        elsewhere = f"{aws.metadata_endpoint}/other/latest/meta-data/instance-id"
-        assert client.get(elsewhere, headers=headers).status_code == 401
+        other = f"{aws.node_metadata(irsa.role_arn)}/latest/meta-data/instance-id"
+        assert client.get(other, headers=headers).status_code == 401
 
 
 def test_a_node_s_credentials_are_renewed_before_they_end(aws, irsa, monkeypatch):
-    aws.metadata.register("blue-node-1", irsa.role_arn, "i-0123456789abcdef0", REGION, "us-east-1a")
-    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"{aws.metadata_endpoint}/blue-node-1/")
+    node = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{aws.node_metadata(irsa.role_arn)}/"}
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", node["AWS_EC2_METADATA_SERVICE_ENDPOINT"])
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     credentials = boto3.Session(region_name=REGION).get_credentials()
@@ -454,7 +452,6 @@ def test_a_node_s_credentials_are_renewed_before_they_end(aws, irsa, monkeypatch
     aws.clock.advance(hours=5, minutes=45)
     second = boto3.Session(region_name=REGION).get_credentials().get_frozen_credentials()
     assert second.access_key != first.access_key
-    node = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{aws.metadata_endpoint}/blue-node-1/"}
     answer = cli(aws, "sts", "get-caller-identity", "--query", "Arn", "--output", "text", **node)
     assert answer.stdout.strip() == arn, answer.stderr
 
