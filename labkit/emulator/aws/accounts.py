@@ -32,14 +32,14 @@ class Accounts:
         await self._backend.run(self._iam.ensure_role, ENTRANCE, trust, [ADMINISTRATOR_ACCESS], account_id)
 
 
-def administers(session: Session, call: Call, backend: Backend) -> bool:
-    """Whether the session is its account's administrator, who may do what the lab cannot derive, in its account alone.
+def administers(caller: Caller, call: Call, backend: Backend) -> bool:
+    """Whether the caller is its account's administrator, who may do what the lab cannot derive, in its account alone.
 
     Only while the role is as Organizations made it, so that there is no policy that could refuse.
     """
-    role = backend.role_by_id(session.account_id, session.role_id)
-    if role is None or role.name != ENTRANCE or role.policies or role.permissions_boundary_arn or session.policies:
+    role = backend.role_by_id(caller.account_id, caller.role_id) if isinstance(caller, Session) else None
+    if role is None or role.name != ENTRANCE or role.policies or role.permissions_boundary_arn or caller.policies:
         return False
     said = unquote_plus(f"{call.raw_path}?{call.query_string} {call.body.decode('latin-1')}")
     named = set(re.findall(r"[:/](\d{12})[:/]", said))
-    return list(role.managed_policies) == [ADMINISTRATOR_ACCESS] and named <= {session.account_id}
+    return list(role.managed_policies) == [ADMINISTRATOR_ACCESS] and named <= {caller.account_id}

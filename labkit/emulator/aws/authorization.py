@@ -12,7 +12,7 @@ from labkit.emulator.aws.actions.permission import Context, Permission
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call
 from labkit.emulator.aws.errors import Refusal, fault
-from labkit.emulator.aws.sessions import Administrator, Caller, Session
+from labkit.emulator.aws.sessions import Administrator, Caller, Session, User
 from labkit.emulator.clock import Clock
 from labkit.policy import Decision, Policy, Principal, Request, evaluate
 from labkit.policy.document import Statement
@@ -20,7 +20,7 @@ from labkit.policy.evaluation import covers
 
 
 class Authorization:
-    """Decides for role sessions, and for whom a role's trust policy admits. What cannot be evaluated is not allowed."""
+    """Decides for role sessions, users, and whom a trust policy admits. What cannot be evaluated is not allowed."""
 
     def __init__(self, backend: Backend, clock: Clock):
         self._backend = backend
@@ -54,19 +54,27 @@ class Authorization:
                 | permission.context,
             )
             return evaluate(request, identity=[_EVERYTHING], resource=resource, same_account=same_account)
-        role = self._backend.role_by_id(caller.account_id, caller.role_id)
-        if role is None:
-            raise fault(call, "unknown key", f"the role {caller.role_arn} was deleted while the call was answered")
-        identity = [stored_policy(document, "identity", name) for name, document in list(role.policies.items())]
-        identity += [self._managed(arn, "identity") for arn in list(role.managed_policies)]
-        boundary = self._managed(role.permissions_boundary_arn, "boundary") if role.permissions_boundary_arn else None
+        holder, *groups = self._holders(caller)
+        if holder is None:
+            raise fault(call, "unknown key", f"what {caller.arn} stands for was deleted while the call was answered")
+        identity: list[Policy] = []
+        for each in (holder, *groups):
+            identity += [stored_policy(document, "identity", name) for name, document in list(each.policies.items())]
+            identity += [self._managed(arn, "identity") for arn in list(each.managed_policies)]
+        bound = getattr(holder, "permissions_boundary_arn", None)
+        boundary = self._managed(bound, "boundary") if bound else None
+        if isinstance(caller, Session):
+            principal, about = Principal.role_session(caller.arn, caller.role_arn), caller.context | _times(caller)
+            session = [stored_policy(document, "session", "session policy") for document in caller.policies]
+        else:
+            principal, about, session = Principal.aws(caller.arn), {}, []
+        about |= {"aws:userid": caller.principal_id, "aws:ResourceAccount": owner}
         request = Request(
-            Principal.role_session(caller.arn, caller.role_arn),
+            principal,
             permission.action,
             permission.resource,
-            self.context(call) | _tags(role.tags) | caller.context | _about(caller, owner) | permission.context,
+            self.context(call) | _tags(holder.tags) | about | permission.context,
         )
-        session = [stored_policy(document, "session", "session policy") for document in caller.policies]
         return evaluate(
             request,
             identity=_certain(identity, request, permission),
@@ -75,6 +83,14 @@ class Authorization:
             resource=_certain(resource, request, permission),
             same_account=same_account,
         )
+
+    def _holders(self, caller: User | Session) -> list[Any]:
+        """What holds the caller's policies: its role, or the user and its groups; None where it is gone."""
+        if isinstance(caller, Session):
+            return [self._backend.role_by_id(caller.account_id, caller.role_id)]
+        iam = self._backend.iam(caller.account_id)
+        user = next((one for one in list(iam.users.values()) if one.id == caller.principal_id), None)
+        return [user, *(group for group in list(iam.groups.values()) if user in group.users)]
 
     def _managed(self, arn: str, kind: str) -> Policy:
         # A policy that is no longer there must not be taken for one without a Deny.
@@ -176,12 +192,8 @@ _EVERYTHING = Policy.parse(
 )
 
 
-def _about(session: Session, owner: str) -> Context:
-    return {
-        "aws:userid": session.principal_id,
-        "aws:TokenIssueTime": datetime.fromtimestamp(session.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "aws:ResourceAccount": owner,
-    }
+def _times(session: Session) -> Context:
+    return {"aws:TokenIssueTime": datetime.fromtimestamp(session.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
 def _tags(tags: list[dict[str, str]]) -> Context:

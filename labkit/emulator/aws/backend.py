@@ -17,7 +17,7 @@ from moto.core.request import (
     should_preserve_original_header_name,
 )
 from moto.iam.access_control import PermissionResult
-from moto.iam.models import IAMBackend, OpenIDConnectProvider, Role, iam_backends
+from moto.iam.models import AccessKey, IAMBackend, OpenIDConnectProvider, Role, User, iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import FakeBucket, s3_backends
 
@@ -88,6 +88,14 @@ class Backend:
         """The role with this unique id, which a role of the same name that was made again does not have."""
         iam = self.iam(account_id)
         return iam.roles.get(role_id) if iam else None
+
+    def user_of_key(self, access_key_id: str) -> tuple[User, AccessKey] | None:
+        """The user whose access key this is, and the key, in whichever account."""
+        for account in list(iam_backends.values()):
+            if key := account["aws"].access_keys.get(access_key_id):
+                users = list(account["aws"].users.values())
+                return next(((user, key) for user in users if key in user.access_keys), None)
+        return None
 
     def provider(self, account_id: str, issuer: str) -> OpenIDConnectProvider | None:
         """The OIDC provider of an issuer (``https://…``) in an account."""

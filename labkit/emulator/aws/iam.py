@@ -15,6 +15,7 @@ from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal, done
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.orphans import orphan
+from labkit.emulator.aws.users import BOUNDARIES, check_boundary, set_boundary
 from labkit.emulator.identifiers import Identifiers
 
 # What is made, moto's store of it, the parameter that names it and the prefix of its unique id.
@@ -27,6 +28,8 @@ MADE = {
     "CreateUser": ("users", "UserName", "AIDA"),
 }
 PRINCIPALS_END = {"DeleteRole": ("roles", "RoleName"), "DeleteUser": ("users", "UserName")}
+# Whom the learner's own keys stand for.
+ADMINISTRATOR = "administrator"
 AWS_MANAGED = "arn:aws:iam::aws:policy/"
 PROVIDER_WRITES = ("UpdateOpenIDConnectProviderThumbprint", "DeleteOpenIDConnectProvider")
 CLIENT_IDS = ("AddClientIDToOpenIDConnectProvider", "RemoveClientIDFromOpenIDConnectProvider")
@@ -57,6 +60,12 @@ class Iam:
             self._issuers.forget(f"https://{url}")
         if call.operation in CLIENT_IDS:
             return await self._backend.run(self._client_ids, call, iam)
+        if call.operation in ("CreateUser", *BOUNDARIES):
+            await self._backend.run(check_boundary, call, self._backend)
+        if call.operation in BOUNDARIES:
+            return await self._backend.run(set_boundary, call, iam)
+        if call.operation == "CreateUser" and call.form.get("UserName") == ADMINISTRATOR:
+            raise Refusal(409, "EntityAlreadyExists", f"User with name {ADMINISTRATOR} already exists.")
         if call.notes.get("form changed"):
             call.body = urlencode(call.form).encode()
         deleted = self._named(call, iam) if call.operation in PRINCIPALS_END else None
@@ -65,6 +74,8 @@ class Iam:
             await self._backend.run(orphan, deleted.arn, deleted.id)
         if response.status == 200 and call.operation in MADE:
             response.body = self._renamed(call, iam, response.body)
+        if response.status == 200 and call.operation == "CreateUser" and "PermissionsBoundary" in call.form:
+            await self._backend.run(set_boundary, call, iam)
         return iam_documents.reworded(response)
 
     def ensure_role(self, name: str, trust: dict, policy_arns: list[str], account_id: str = "") -> str:

@@ -14,7 +14,7 @@ from labkit.emulator.aws.actions.s3 import split
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.request_parameters import Shown
-from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session
+from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, User
 from labkit.emulator.aws.sts import WEB_IDENTITY
 from labkit.emulator.aws.trail import HIDDEN, hidden
 from labkit.emulator.aws.web_identity import WebIdentity
@@ -119,7 +119,7 @@ def _identity(call: Call) -> dict[str, Any]:
     if call.operation == WEB_IDENTITY and call.service == "sts":
         return _web_identity(call.notes.get("web identity"))
     caller: Caller | None = call.notes.get("caller")
-    if isinstance(caller, Administrator):
+    if isinstance(caller, Administrator | User):
         return {
             "type": "IAMUser",
             "principalId": caller.principal_id,

@@ -82,7 +82,21 @@ class Administrator:
     principal_id: str
 
 
-Caller = Administrator | Session
+@dataclass(frozen=True)
+class User:
+    """An IAM user, by one of its access keys."""
+
+    keys: Keys
+    account_id: str
+    arn: str
+    principal_id: str
+
+    @property
+    def name(self) -> str:
+        return self.arn.rpartition("/")[2]
+
+
+Caller = Administrator | User | Session
 
 
 class Sessions:

@@ -19,7 +19,7 @@ from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import NAMESPACES, Refusal, fault
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.session_tags import SessionTags
-from labkit.emulator.aws.sessions import Caller, Session, Sessions
+from labkit.emulator.aws.sessions import Administrator, Caller, Session, Sessions
 from labkit.emulator.aws.web_identity import WebIdentity, read, verify
 from labkit.emulator.clock import Clock
 from labkit.policy import MalformedPolicy, Policy, evaluate_trust
@@ -89,13 +89,14 @@ class Sts:
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_GetAccessKeyInfo.html
         """
-        if isinstance(caller, Session):
+        if not isinstance(caller, Administrator):
             needed = Permission(f"sts:{call.operation}", "*", shown="")
             call.notes["reason"] = self._authorization.require(caller, call, needed).reason
         if call.operation == "DecodeAuthorizationMessage":
             raise Refusal(400, "InvalidAuthorizationMessageException", "Message is not valid")
-        session = self._sessions.find(call.form.get("AccessKeyId", ""))
-        return _result(call, {"Account": session.account_id if session else self._backend.account_id})
+        key = call.form.get("AccessKeyId", "")
+        owner = self._sessions.find(key) or (self._backend.user_of_key(key) or (None,))[0]
+        return _result(call, {"Account": owner.account_id if owner else self._backend.account_id})
 
     async def assume_role_with_web_identity(self, call: Call) -> Response:
         """Credentials for a role, for a token of an OIDC provider in the role's account.

@@ -1,0 +1,42 @@
+"""What moto has not of IAM's users: a permissions boundary, and calls that mean the caller where they name nobody.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
+"""
+
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode
+
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.errors import Refusal, done
+from labkit.emulator.aws.sessions import Caller, User
+
+BOUNDARIES = ("PutUserPermissionsBoundary", "DeleteUserPermissionsBoundary")
+# https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetUser.html
+OF_ONESELF = {"CreateAccessKey", "DeleteAccessKey", "GetUser", "ListAccessKeys", "UpdateAccessKey"}
+
+
+def of_oneself(call: Call, caller: Caller) -> Call:
+    """The call, with the caller's name where a user leaves it out."""
+    if not isinstance(caller, User) or call.operation not in OF_ONESELF or "UserName" in call.form:
+        return call
+    named = call.form | {"UserName": caller.name}
+    return replace(call, query_string="", body=urlencode(named).encode())
+
+
+def check_boundary(call: Call, backend: Backend) -> None:
+    """Raises the refusal of a boundary that is no managed policy."""
+    arn = call.form.get("PermissionsBoundary")
+    if arn is not None and backend.managed_policy(arn) is None:
+        raise Refusal(404, "NoSuchEntity", f"Policy {arn} does not exist or is not attachable.")
+
+
+def set_boundary(call: Call, iam: Any) -> Response:
+    """Gives the user that the call names a permissions boundary, or none."""
+    name = call.form.get("UserName", "")
+    user = iam.users.get(name)
+    if user is None:
+        raise Refusal(404, "NoSuchEntity", f"The user with name {name} cannot be found.")
+    user.permissions_boundary_arn = call.form.get("PermissionsBoundary")
+    return done(call)
