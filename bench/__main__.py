@@ -3,7 +3,7 @@
 import platform
 import sys
 
-from bench import kubernetes_api, lab, policy, web_identity
+from bench import kubernetes_api, lab, policy, role_sessions, web_identity
 
 MEASURES = {
     "up": ("labkit up, from nothing to ready", lab.up),
@@ -12,6 +12,8 @@ MEASURES = {
     "objects": ("the Kubernetes API, 1,000 pods", kubernetes_api.objects),
     "running": ("kubectl, one pod after the other", kubernetes_api.running),
     "web-identity": ("AssumeRoleWithWebIdentity", web_identity.rates),
+    "get-object": ("GetObject, 1 KiB, by a role session", role_sessions.get_object),
+    "sessions": ("a call, by live role sessions", role_sessions.sessions),
     "policy": ("a decision, 20 statements and a boundary", policy.decisions),
     "notebooks": ("nbval, every notebook once, two workers", lab.notebooks),
 }

@@ -19,7 +19,7 @@ def rates() -> str:
         os.environ["LABKIT_HOME"] = str(home)
         body, port = _good_request()
         gate = _rate(port, body)
-    with _bare_moto() as port:
+    with bare_moto() as port:
         bare = _rate(port, body)
     return f"gate {gate:.0f}/s, bare moto_server {bare:.0f}/s, ratio {gate / bare:.1f}"
 
@@ -67,7 +67,8 @@ def _rate(port: int, body: str) -> float:
 
 
 @contextmanager
-def _bare_moto():
+def bare_moto():
+    """The port of a moto_server of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
