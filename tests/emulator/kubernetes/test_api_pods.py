@@ -193,6 +193,41 @@ def test_exec_is_refused_before_it_begins(
     assert json.loads(session.read_channel(ERROR_CHANNEL))["message"] == said
 
 
+@pytest.mark.parametrize(
+    ("spec", "unschedulable", "reason"),
+    [
+        ({"nodeSelector": {"disk": "ssd"}}, False, "1 node(s) didn't match Pod's node affinity/selector"),
+        ({}, True, "1 node(s) were unschedulable"),
+    ],
+)
+def test_a_pod_that_fits_no_node_says_so_once(
+    admin: httpx.Client, pods: str, namespace: str, node: str, spec: dict, unschedulable: bool, reason: str
+):
+    merge = {"Content-Type": "application/merge-patch+json"}
+    path = f"/api/v1/nodes/{node}"
+    admin.patch(path, json={"spec": {"unschedulable": unschedulable}}, headers=merge)
+    admin.post(pods, json=pod("p", **spec))
+    admin.post(pods, json=pod("another", **spec))
+    made = admin.get(f"{pods}/p").json()
+    [condition] = made["status"]["conditions"]
+    message = (
+        f"0/1 nodes are available: {reason}. no new claims to deallocate, preemption: 0/1 nodes are available:"
+        " 1 Preemption is not helpful for scheduling."
+    )
+    assert (condition["type"], condition["status"], condition["reason"]) == ("PodScheduled", "False", "Unschedulable")
+    assert condition["message"] == message
+    assert made["status"]["phase"] == "Pending"
+    about = {"fieldSelector": "involvedObject.name=p"}
+    events = admin.get(f"/api/v1/namespaces/{namespace}/events", params=about).json()["items"]
+    found = [(event["type"], event["reason"], event["message"], event["count"]) for event in events]
+    assert found == [("Warning", "FailedScheduling", message, 1)]
+    wanted = {"metadata": {"labels": {"disk": "ssd"}}, "spec": {"unschedulable": None}}
+    admin.patch(path, json=wanted, headers=merge)
+    made = admin.get(f"{pods}/p").json()
+    assert made["spec"]["nodeName"] == node
+    assert [(c["status"], c.get("message")) for c in made["status"]["conditions"]] == [("True", None)]
+
+
 @pytest.mark.parametrize("subresource", ["exec", "attach"])
 def test_a_request_that_cannot_become_a_stream(admin: httpx.Client, pods: str, node: str, subresource: str):
     admin.post(pods, json=pod("p"))

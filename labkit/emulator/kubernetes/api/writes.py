@@ -1,4 +1,4 @@
-"""How objects are changed and how they go: finalizers, grace periods, binding. Used by requests and by controllers.
+"""How objects are changed and how they go: finalizers, grace periods, scheduling. Used by requests and by controllers.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
 https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
@@ -65,15 +65,28 @@ def delete(
 
 def bind(storage: Storage, pod: Stored, node: str) -> Stored:
     """Assigns the pod to the node."""
-    status = pod.object.get("status") or {}
-    scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": storage.now()}
-    conditions = [c for c in status.get("conditions") or () if c.get("type") != "PodScheduled"] + [scheduled]
-    bound = {
-        **pod.object,
-        "spec": {**pod.object["spec"], "nodeName": node},
-        "status": {**status, "conditions": conditions},
-    }
-    return storage.replace(POD, pod, bound, pod.managers)
+    bound = {**pod.object, "spec": {**pod.object["spec"], "nodeName": node}}
+    return storage.replace(POD, pod, _scheduled(storage, bound, {"status": "True"}), pod.managers)
+
+
+def unschedulable(storage: Storage, pod: Stored, message: str) -> bool:
+    """Says in the pod's condition why it can go to no node; returns whether that is news."""
+    known = next((c for c in _conditions(pod.object) if c.get("type") == "PodScheduled"), {})
+    if known.get("message") == message:
+        return False
+    condition = {"status": "False", "reason": "Unschedulable", "message": message}
+    storage.replace(POD, pod, _scheduled(storage, pod.object, condition), pod.managers)
+    return True
+
+
+def _scheduled(storage: Storage, pod: dict, condition: dict) -> dict:
+    made = {"type": "PodScheduled", **condition, "lastProbeTime": None, "lastTransitionTime": storage.now()}
+    conditions = [c for c in _conditions(pod) if c.get("type") != "PodScheduled"] + [made]
+    return {**pod, "status": {**(pod.get("status") or {}), "conditions": conditions}}
+
+
+def _conditions(pod: dict) -> list[dict]:
+    return (pod.get("status") or {}).get("conditions") or []
 
 
 def _require(kind: Kind, stored: Stored, preconditions: dict) -> None:

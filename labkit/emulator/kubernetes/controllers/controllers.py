@@ -178,16 +178,18 @@ class Controllers:
         ]
         if not waiting:
             return
-        load = {node.name: 0 for node in self.storage.list(NODE) if _accepts_pods(node)}
-        if not load:
+        nodes = [node for node in self.storage.list(NODE) if _is_ready(node)]
+        if not nodes:
             return
+        load = {node.name: 0 for node in nodes}
         for pod in self.storage.list(POD):
             if (name := pod.object["spec"].get("nodeName")) in load:
                 load[name] += 1
         for pod in waiting:
-            wanted = pod.object["spec"].get("nodeSelector") or {}
-            fitting = [name for name in load if wanted.items() <= self._labels(name).items()]
+            reasons = {node.name: _against(pod, node) for node in nodes}
+            fitting = [name for name, reason in reasons.items() if not reason]
             if not fitting:
+                self._cannot_be_scheduled(pod, list(reasons.values()))
                 continue
             name = min(fitting, key=lambda node: (load[node], node))
             load[name] += 1
@@ -195,8 +197,16 @@ class Controllers:
             assigned = f"Successfully assigned {pod.namespace}/{pod.name} to {name}"
             self._scheduler_events.record(POD, pod, "Normal", "Scheduled", assigned)
 
-    def _labels(self, node: str) -> dict:
-        return self.storage.get(NODE, "", node).metadata.get("labels") or {}
+    def _cannot_be_scheduled(self, pod: Stored, reasons: list[str]) -> None:
+        """Says why, in the pod's condition and in an event; once, as long as it is for the same reasons."""
+        counted = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
+        none = f"0/{len(reasons)} nodes are available:"
+        message = (
+            f"{none} {counted}. no new claims to deallocate,"
+            f" preemption: {none} {len(reasons)} Preemption is not helpful for scheduling."
+        )
+        if writes.unschedulable(self.storage, pod, message):
+            self._scheduler_events.record(POD, pod, "Warning", "FailedScheduling", message)
 
 
 def _kind(reference: dict) -> Kind | None:
@@ -211,7 +221,14 @@ def _blocks(dependent: Stored, uid: str) -> bool:
     return any(reference["uid"] == uid and reference.get("blockOwnerDeletion") for reference in references)
 
 
-def _accepts_pods(node: Stored) -> bool:
+def _is_ready(node: Stored) -> bool:
     conditions = (node.object.get("status") or {}).get("conditions") or ()
-    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
-    return ready and not (node.object.get("spec") or {}).get("unschedulable")
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def _against(pod: Stored, node: Stored) -> str:
+    """Why the pod cannot go to the node, in the scheduler's words; or ""."""
+    if (node.object.get("spec") or {}).get("unschedulable"):
+        return "node(s) were unschedulable"
+    wanted, there = pod.object["spec"].get("nodeSelector") or {}, node.metadata.get("labels") or {}
+    return "" if wanted.items() <= there.items() else "node(s) didn't match Pod's node affinity/selector"
