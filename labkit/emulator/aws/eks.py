@@ -31,6 +31,11 @@ class Eks:
 
     async def answer(self, call: Call) -> Response:
         """moto's answer, with the cluster's endpoint, CA, issuer and version as they are."""
+        if call.account_id != (own := self._backend.account_id):
+            if call.operation == "CreateCluster":
+                raise Refusal(501, "NotImplemented", f"The lab has clusters in the account {own} alone")
+            if named := re.match(r"/clusters/([^/]+)", call.raw_path):
+                raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {unquote(named[1])}.")
         if "/access-entries" in call.raw_path:
             return self._access(call)
         match call.operation:

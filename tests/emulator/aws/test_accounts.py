@@ -170,8 +170,16 @@ def test_the_name_of_a_bucket_is_taken_for_all_accounts(aws, other):
     assert [bucket["Name"] for bucket in other.s3.list_buckets()["Buckets"]] == ["taken"]
 
 
-def test_clusters_are_in_the_labs_own_account(other):
+def test_clusters_are_in_the_labs_own_account(aws, other):
+    aws.client("eks").create_cluster(name="blue", roleArn=OURS, resourcesVpcConfig={})
     assert other.client("eks").list_clusters()["clusters"] == []
+    for call in (
+        lambda: other.client("eks").describe_cluster(name="blue"),
+        lambda: other.client("eks").list_access_entries(clusterName="blue"),
+        lambda: other.client("eks").list_identity_provider_configs(clusterName="blue"),
+        lambda: other.client("eks").delete_cluster(name="blue"),
+    ):
+        refused(call, 404, "ResourceNotFoundException", "No cluster found for name: blue.")
     refused(
         lambda: other.client("eks").create_cluster(name="blue", roleArn=THEIRS, resourcesVpcConfig={}),
         501, "NotImplemented", f"The lab has clusters in the account {ACCOUNT} alone",
