@@ -404,3 +404,33 @@ def test_what_is_applied_names_no_managers(admin: httpx.Client, config_maps: str
     headers = {"Content-Type": "application/apply-patch+yaml"}
     refused = admin.patch(f"{config_maps}/a?fieldManager=m", json=body, headers=headers)
     assert (refused.status_code, refused.json()["message"]) == (400, "metadata.managedFields must be nil")
+
+
+@pytest.mark.parametrize(
+    ("media_type", "patch", "message"),
+    [
+        ("strategic-merge-patch", 5, "json: cannot unmarshal number into Go value of type map[string]interface {}"),
+        (
+            "merge-patch",
+            "a",
+            "error decoding patch: json: cannot unmarshal string into Go value of type map[string]interface {}",
+        ),
+        (
+            "json-patch",
+            "a",
+            "error decoding patch: json: cannot unmarshal string into Go value of type []handlers.jsonPatchOp",
+        ),
+    ],
+)
+def test_what_is_no_patch(admin: httpx.Client, config_maps: str, media_type: str, patch: object, message: str):
+    admin.post(config_maps, json=config_map("a"))
+    headers = {"Content-Type": f"application/{media_type}+json"}
+    refused = admin.patch(f"{config_maps}/a", json=patch, headers=headers)
+    assert (refused.status_code, refused.json()["message"]) == (400, message)
+
+
+def test_a_limit_under_one_is_none(admin: httpx.Client, config_maps: str):
+    admin.post(config_maps, json=config_map("a"))
+    listed = admin.get(config_maps, params={"limit": -1}).json()
+    assert [item["metadata"]["name"] for item in listed["items"]] == ["a", "kube-root-ca.crt"]
+    assert "continue" not in listed["metadata"]

@@ -22,6 +22,7 @@ from labkit.emulator.kubernetes.node.processes import HERE, TOOLS, permitted
         ("python", "python"),
         ("python:3.12-slim", "python"),
         ("docker.io/library/python:3.12", "python"),
+        ("public.ecr.aws/docker/library/python:3.12", "python"),
         ("amazon/aws-cli", "amazon/aws-cli"),
         ("public.ecr.aws/aws-cli/aws-cli:2.17", "aws-cli/aws-cli"),
         ("localhost:5000/amazon/aws-cli:1", "amazon/aws-cli"),

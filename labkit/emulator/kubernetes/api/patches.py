@@ -3,7 +3,7 @@
 import jsonpatch
 import jsonpointer
 
-from labkit.emulator.kubernetes.api.schema import Field, struct
+from labkit.emulator.kubernetes.api.schema import Field, json_type, struct
 from labkit.emulator.kubernetes.api.status import ApiError, bad_request
 
 STRATEGIC, MERGE = "application/strategic-merge-patch+json", "application/merge-patch+json"
@@ -20,15 +20,21 @@ OPERATIONS = ("add", "remove", "replace", "move", "copy", "test")
 def json_patch(document: dict, operations: object) -> dict:
     """RFC 6902. Raises what the server answers: 400 for what is no patch, 422 for one that cannot be applied."""
     if not isinstance(operations, list):
-        kind = "object" if isinstance(operations, dict) else type(operations).__name__
         raise bad_request(
-            f"error decoding patch: json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
+            f"error decoding patch: json: cannot unmarshal {json_type(operations)} into Go value of type"
+            " []handlers.jsonPatchOp"
         )
     try:
         return jsonpatch.apply_patch(document, operations)
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, KeyError) as error:
         message = "the server rejected our request due to an error in our request"
         raise ApiError(422, "Invalid", message, {}) from error
+
+
+def no_object(patch: object, content_type: str) -> ApiError:
+    """What is said of a merge patch that is no JSON object."""
+    text = f"json: cannot unmarshal {json_type(patch)} into Go value of type map[string]interface {{}}"
+    return bad_request(text if content_type == STRATEGIC else f"error decoding patch: {text}")
 
 
 def merge_patch(document: object, patch: object) -> object:

@@ -224,13 +224,13 @@ class Request:
         )
         if not isinstance(value, dict):
             raise bad_request(
-                f'{unrecognized} {_go_kind(value)} into Go value of type struct {{ APIVersion string "json:'
+                f'{unrecognized} {schema.json_type(value)} into Go value of type struct {{ APIVersion string "json:'
                 f'\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }} ({_summary(self.body)})'
             )
         for key in ("apiVersion", "kind"):
             if not isinstance(given := value.get(key, ""), str | None):
                 raise bad_request(
-                    f"{unrecognized} {_go_kind(given)} into Go struct field .{key} of type string"
+                    f"{unrecognized} {schema.json_type(given)} into Go struct field .{key} of type string"
                     f" ({_summary(self.body)})"
                 )
         return value.get("apiVersion") or "", value.get("kind") or "", value, repeated
@@ -258,11 +258,6 @@ def _only_name(selector: str) -> str:
 def _unhandled(kind: str, api_version: str, text: str) -> ApiError:
     version = api_version.rpartition("/")[2]
     return bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {text}')
-
-
-def _go_kind(value: object) -> str:
-    names = {dict: "object", list: "array", str: "string", bool: "bool", type(None): "null"}
-    return names.get(type(value), "number")
 
 
 class _Repeated(dict):

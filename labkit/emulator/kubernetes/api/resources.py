@@ -67,7 +67,7 @@ class Resources:
             if (after is None or (stored.namespace, stored.name) > after) and selection.matches(stored)
         ]
         metadata = {"resourceVersion": str(at or self.storage.version)}
-        if limit and len(found) > limit:
+        if 0 < limit < len(found):
             last, remaining = found[limit - 1], len(found) - limit
             found = found[:limit]
             metadata["continue"] = paging.token(last, at or self.storage.version)
@@ -197,9 +197,7 @@ class Resources:
         if request.content_type == patches.JSON_PATCH:
             changed = patches.json_patch(document, patch)
         elif not isinstance(patch, dict):
-            raise bad_request(
-                "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}"
-            )
+            raise patches.no_object(patch, request.content_type)
         elif request.content_type == patches.MERGE:
             changed = patches.merge_patch(document, patch)
         else:

@@ -52,7 +52,7 @@ def _patched(request: Request, document: dict) -> dict:
     if request.content_type == patches.JSON_PATCH:
         changed = patches.json_patch(document, patch)
     elif not isinstance(patch, dict):
-        raise bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}")
+        raise patches.no_object(patch, request.content_type)
     else:
         changed = patches.merge_patch(document, patch)
     try:

@@ -116,7 +116,7 @@ def decode(type_name: str, value: dict) -> tuple[dict, list[str]]:
     unknown: list[str] = []
     root = type_name.rpartition(".")[2]
     if not isinstance(value, dict):
-        raise WrongType(f"json: cannot unmarshal {_json_type(value)} into Go value of type v1.{root}")
+        raise WrongType(f"json: cannot unmarshal {json_type(value)} into Go value of type v1.{root}")
     kept = _struct(struct(type_name), value, root, "", unknown, also=("kind", "apiVersion"))
     return kept, unknown
 
@@ -213,12 +213,11 @@ READ_AS = {"bytes": _base64, "time": _time, "microtime": _time}
 
 def _refuse(value: object, owner: str, path: str, go_type: str) -> None:
     plain = "".join(part.split("]")[-1] for part in path.split("["))
-    raise WrongType(
-        f"json: cannot unmarshal {_json_type(value)} into Go struct field {owner}.{plain} of type {go_type}"
-    )
+    raise WrongType(f"json: cannot unmarshal {json_type(value)} into Go struct field {owner}.{plain} of type {go_type}")
 
 
-def _json_type(value: object) -> str:
+def json_type(value: object) -> str:
+    """What Go's decoder calls the value."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, (int, float)):

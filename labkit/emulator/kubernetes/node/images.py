@@ -28,6 +28,8 @@ def repository(image: str) -> str:
     parts = [part for part in (*folders.split("/"), last.partition(":")[0]) if part]
     if len(parts) > 1 and ("." in parts[0] or ":" in parts[0] or parts[0] == "localhost"):
         del parts[0]
+    if parts[:2] == ["docker", "library"] and len(parts) > 2:  # public.ecr.aws has Docker's own images there
+        del parts[0]
     if len(parts) > 1 and parts[0] == "library":
         del parts[0]
     return "/".join(parts)
