@@ -10,8 +10,9 @@ from typing import Protocol
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
 
-# Beyond this many the oldest are forgotten, and answered as unknown keys.
+# The oldest are forgotten, and answered as unknown keys: beyond this many, and so many seconds after their end.
 KEPT = 50_000
+KEPT_AFTER_ITS_END = 86_400
 
 
 class Role(Protocol):
@@ -154,9 +155,7 @@ class Sessions:
         )
         self._by_key[credentials.access_key_id] = session
         self._key_of_token[credentials.session_token] = credentials.access_key_id
-        while len(self._by_key) > KEPT:
-            _, oldest = self._by_key.popitem(last=False)
-            self._key_of_token.pop(oldest.credentials.session_token, None)
+        self._forget(now - KEPT_AFTER_ITS_END)
         return session
 
     def find(self, access_key_id: str) -> Session | None:
@@ -166,3 +165,12 @@ class Sessions:
     def is_token(self, session_token: str) -> bool:
         """Whether this is the session token of any session of the lab."""
         return session_token in self._key_of_token
+
+    def _forget(self, ended: float) -> None:
+        """Forgets the oldest sessions: those that were over at ``ended``, and those that are too many."""
+        while self._by_key:
+            key, oldest = next(iter(self._by_key.items()))
+            if len(self._by_key) <= KEPT and oldest.credentials.expiration > ended:
+                break
+            del self._by_key[key]
+            self._key_of_token.pop(oldest.credentials.session_token, None)

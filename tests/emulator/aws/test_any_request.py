@@ -300,10 +300,17 @@ SIGNED, UNSIGNED = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "STREAMING-UNSIGNED-PAY
 ADMIN = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
 
 
+PARTS = st.sampled_from(
+    [b"5", b"0", b"\r\n", b"hello", b";", b"chunk-signature=", b"0" * 64, b"-5", b"FFFFFFFF", b"+5", b"0x5", b" 5",
+     b"x-amz-checksum-crc32:AAAAAA==", b"\n", b"\xff"]
+)  # fmt: skip
+
+
 @some
-@given(framed=st.lists(st.sampled_from([b"5", b"0", b"\r\n", b"hello", b";", b"chunk-signature=", b"0" * 64, b"-5",
-       b"FFFFFFFF", b"+5", b"0x5", b" 5", b"x-amz-checksum-crc32:AAAAAA==", b"\n", b"\xff"]), max_size=12).map(b"".join),
-       payload=st.sampled_from([SIGNED, SIGNED + "-TRAILER", UNSIGNED, "STREAMING-OTHER"]))  # fmt: skip
+@given(
+    framed=st.lists(PARTS, max_size=12).map(b"".join),
+    payload=st.sampled_from([SIGNED, SIGNED + "-TRAILER", UNSIGNED, "STREAMING-OTHER"]),
+)
 def test_a_body_of_chunks_of_any_form(gate, framed, payload):
     headers = [("X-Amz-Decoded-Content-Length", "5"), ("Content-Encoding", "aws-chunked")]
     sent = signed(gate, ADMIN, "s3", "PUT", "/irsa-lab/chunks", b"", headers, payload=payload)
