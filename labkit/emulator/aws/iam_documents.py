@@ -31,6 +31,7 @@ LONGEST_INLINE = {
     "PutGroupPolicy": ("group", "GroupName", 5120),
     "PutRolePolicy": ("role", "RoleName", 10240),
 }
+MOST_THUMBPRINTS = 5
 # moto's words, and AWS's.
 WORDS = (
     (re.compile(r"Role ([\w+=,.@-]+) not found"), r"The role with name \1 cannot be found."),
@@ -47,6 +48,8 @@ async def check(call: Call, backend: Backend, issuers: Issuers) -> None:
             _check_size(call, policy, backend)
     elif call.operation == "CreateOpenIDConnectProvider":
         await _provider(call, backend, issuers)
+    elif call.operation == "UpdateOpenIDConnectProviderThumbprint":
+        _thumbprints(call)
 
 
 def reworded(response: Response) -> Response:
@@ -116,15 +119,7 @@ def _exists(name: str, backend: Backend) -> bool:
 
 async def _provider(call: Call, backend: Backend, issuers: Issuers) -> None:
     url = call.form.get("Url", "")
-    parts = urlsplit(url)
-    if (
-        not url.startswith("https://")
-        or not parts.hostname
-        or parts.query
-        or parts.fragment
-        or "?" in url
-        or "#" in url
-    ):
+    if not _is_issuer(url):
         raise Refusal(400, "ValidationError", "Invalid Open ID Connect Provider URL")
     if len(url) > 255:
         raise Refusal(
@@ -136,6 +131,28 @@ async def _provider(call: Call, backend: Backend, issuers: Issuers) -> None:
     if backend.provider(call.account_id, url):
         raise Refusal(409, "EntityAlreadyExists", f"Provider with url {url} already exists.")
     issuers.forget(url)
+    if _thumbprints(call):
+        return
+    try:
+        call.form["ThumbprintList.member.1"] = await issuers.thumbprint(url)
+    except IssuerUnreachable as error:
+        raise Refusal(
+            400, "OpenIdIdpCommunicationError", f"Could not retrieve the thumbprint of {url}", str(error)
+        ) from error
+    call.notes["form changed"] = True
+
+
+def _is_issuer(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return url.startswith("https://") and bool(host) and not ("?" in url or "#" in url)
+
+
+def _thumbprints(call: Call) -> list[str]:
+    """Those that the call gives."""
     given = [value for name, value in call.form.items() if name.startswith("ThumbprintList.member.")]
     for value in given:
         if len(value) != 40:
@@ -146,12 +163,6 @@ async def _provider(call: Call, backend: Backend, issuers: Issuers) -> None:
                 "Member must satisfy constraint: [Member must have length less than or equal to 40, "
                 "Member must have length greater than or equal to 40]",
             )
-    if given:
-        return
-    try:
-        call.form["ThumbprintList.member.1"] = await issuers.thumbprint(url)
-    except IssuerUnreachable as error:
-        raise Refusal(
-            400, "OpenIdIdpCommunicationError", f"Could not retrieve the thumbprint of {url}", str(error)
-        ) from error
-    call.notes["form changed"] = True
+    if len(given) > MOST_THUMBPRINTS:
+        raise Refusal(400, "InvalidInput", f"Thumbprint list must contain fewer than {MOST_THUMBPRINTS} entries.")
+    return given
