@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from labkit.emulator.kubernetes.node import container_logs
 from labkit.emulator.kubernetes.node.container_environment import ConfigError, expanded, field_value, resource_value
 from labkit.emulator.kubernetes.node.container_logs import ContainerLog, shown
 from labkit.emulator.kubernetes.node.images import ImageError, entrypoint, repository
@@ -180,3 +181,30 @@ def test_a_log_keeps_whole_lines_parts_and_what_had_no_end(tmp_path):
     assert lines[0] == b"2023-11-14T22:13:20.250000000Z stdout F one\n"
     assert b"".join(shown(line, timestamps=False) for line in lines) == b"one\n" + b"x" * 20000 + b"\nrest"
     assert shown(lines[0], timestamps=True) == b"2023-11-14T22:13:20.250000000Z one\n"
+
+
+def test_a_log_that_is_too_long_begins_anew_and_a_follower_misses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(container_logs, "LONGEST", 10_000)
+    sent = [f"line {number}".encode() for number in range(1000)]
+
+    async def written() -> tuple[list[bytes], list[bytes]]:
+        log = ContainerLog(tmp_path / "log", lambda: 1700000000.25)
+        pieces = iter([*(line + b"\n" for line in sent), b""])
+
+        async def read(_: int) -> bytes:
+            await asyncio.sleep(0)
+            return next(pieces)
+
+        async def follow() -> list[bytes]:
+            return [line async for lines in log.lines(follow=True) for line in lines]
+
+        following = asyncio.create_task(follow())
+        await log.copy("stdout", read)
+        log.close()
+        return await following, [line async for lines in log.lines() for line in lines]
+
+    followed, left = asyncio.run(written())
+    assert [shown(line, timestamps=False).strip() for line in followed] == sent
+    assert 0 < len(left) < 300
+    assert followed[-len(left) :] == left
+    assert (tmp_path / "log").stat().st_size < 11_000

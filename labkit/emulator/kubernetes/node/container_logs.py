@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 PART = 16 * 1024
+LONGEST = 10 * 1024 * 1024  # bytes, after which a log begins anew: a kubelet's containerLogMaxSize
 
 
 class ContainerLog:
@@ -20,6 +21,7 @@ class ContainerLog:
         self.file = file
         self._now = now
         self._grew = asyncio.Event()
+        self._begun = 0  # how many times
         self.closed = False
         file.parent.mkdir(parents=True, exist_ok=True)
         self._out = file.open("ab", buffering=0)
@@ -43,14 +45,28 @@ class ContainerLog:
     def _write(self, stream: str, lines: list[tuple[bytes, bytes]]) -> None:
         """What was read at once has one time: to ask for it for each line would hold up who writes many."""
         before = f"{timestamp(self._now())} {stream} ".encode()
+        if self._out.tell() > LONGEST:
+            self._begin_anew()
         self._out.write(b"".join(b"%s%s %s\n" % (before, tag, text) for tag, text in lines))
         self._grew.set()
+
+    def _begin_anew(self) -> None:
+        """Forget what there is, which readers that have it open still read to its end.
+
+        A kubelet keeps some of it, but shows none.
+        https://kubernetes.io/docs/concepts/cluster-administration/logging/#log-rotation
+        """
+        self._out.close()
+        self.file.unlink()
+        self._out = self.file.open("ab", buffering=0)
+        self._begun += 1
 
     async def lines(
         self, *, follow: bool = False, tail: int | None = None, since: str = ""
     ) -> AsyncIterator[list[bytes]]:
         """Yield raw lines, many at a time, the last `tail` of what is there first; with `follow` until it ends."""
-        with self.file.open("rb") as file:
+        begun, file = self._begun, self.file.open("rb")
+        try:
             if tail is not None:
                 yield [line for line in deque(file, maxlen=tail) if line[: len(since)].decode() >= since]
             else:
@@ -58,12 +74,18 @@ class ContainerLog:
                     yield [line for line in block if line[: len(since)].decode() >= since]
             while follow:
                 self._grew.clear()
-                ended = self.closed
+                ended, now = self.closed, self._begun
                 while block := file.readlines(PART):
                     yield block
-                if ended:
+                if now != begun:
+                    file.close()
+                    begun, file = self._begun, self.file.open("rb")
+                elif ended:
                     return
-                await self._grew.wait()
+                else:
+                    await self._grew.wait()
+        finally:
+            file.close()
 
 
 def shown(line: bytes, *, timestamps: bool) -> bytes:

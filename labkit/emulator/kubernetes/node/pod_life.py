@@ -153,7 +153,8 @@ class PodLife:
     def new_log(self, status: ContainerStatus, file: Path) -> ContainerLog:
         """The log of a container's next run; that of the run before is kept, and none that is older."""
         name, run = status.name, status.restarts
-        self.logs = {key: kept for key, kept in self.logs.items() if key[0] != name or key[1] == run - 1}
+        for older in [key for key in self.logs if key[0] == name and key[1] != run - 1]:
+            self.logs.pop(older).file.unlink(missing_ok=True)
         self.logs[name, run] = ContainerLog(file, self.ground.clock.now)
         return self.logs[name, run]
 
