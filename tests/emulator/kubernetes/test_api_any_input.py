@@ -121,6 +121,12 @@ DOCUMENTS = [
         },
     },
     {
+        "kind": "Service",
+        "apiVersion": "v1",
+        "metadata": {"name": "s"},
+        "spec": {"type": "ClusterIP", "selector": {"a": "b"}, "ports": [{"name": "a", "port": 80, "targetPort": "a"}]},
+    },
+    {
         "kind": "MutatingWebhookConfiguration",
         "apiVersion": "admissionregistration.k8s.io/v1",
         "metadata": {"name": "w"},

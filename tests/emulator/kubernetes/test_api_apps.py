@@ -186,3 +186,39 @@ def test_discovery(apps: Apps):
     scale = next(row for row in listed if row["name"] == "deployments/scale")
     assert (scale["group"], scale["version"], scale["kind"]) == ("autoscaling", "v1", "Scale")
     assert json.loads(apps.kubectl("get", "--raw", "/apis/apps"))["preferredVersion"]["version"] == "v1"
+
+
+SERVICE = {"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}
+
+
+def test_a_service_gets_an_address_and_keeps_it(admin: httpx.Client, namespace: str):
+    services = f"/api/v1/namespaces/{namespace}/services"
+    made = admin.post(services, json=SERVICE)
+    assert made.status_code == 201, made.text
+    assert "nothing answers at a Service's address" in made.headers["warning"]
+    spec = made.json()["spec"]
+    assert spec["clusterIP"].startswith("10.100.")
+    assert spec["ports"] == [{"protocol": "TCP", "port": 80, "targetPort": 80}]
+    replaced = admin.put(f"{services}/web", json=SERVICE | {"spec": {**SERVICE["spec"], "ports": [{"port": 81}]}})
+    assert replaced.json()["spec"]["clusterIP"] == spec["clusterIP"]
+    moved = admin.put(f"{services}/web", json=SERVICE | {"spec": {**SERVICE["spec"], "clusterIP": "10.100.0.1"}})
+    assert (moved.status_code, moved.json()["details"]["causes"][0]["field"]) == (422, "spec.clusterIPs[0]")
+    other = admin.post(services, json=SERVICE | {"metadata": {"name": "other"}}).json()["spec"]["clusterIP"]
+    assert other != spec["clusterIP"]
+    assert admin.delete(f"{services}/web").json()["kind"] == "Service"
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({}, "spec.ports"),
+        ({"type": "Other", "ports": [{"port": 80}]}, "spec.type"),
+        ({"ports": [{"port": 0}]}, "spec.ports[0].port"),
+        ({"ports": [{"port": 80}, {"port": 81}]}, "spec.ports[0].name"),
+        ({"type": "ExternalName"}, "spec.externalName"),
+    ],
+)
+def test_a_service_that_says_too_little_is_refused(admin: httpx.Client, namespace: str, spec: dict, field: str):
+    refused = admin.post(f"/api/v1/namespaces/{namespace}/services", json={"metadata": {"name": "a"}, "spec": spec})
+    assert refused.status_code == 422, refused.text
+    assert field in [cause["field"] for cause in refused.json()["details"]["causes"]]

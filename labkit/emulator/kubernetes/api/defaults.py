@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable
 
+from labkit.emulator.kubernetes.api import services
 from labkit.emulator.kubernetes.api.kinds import Kind
 
 
@@ -241,6 +242,7 @@ _DEFAULTS: dict[str, Callable[[dict], dict]] = {
     "Namespace": _namespace,
     "Node": _node,
     "Secret": _secret,
+    "Service": services.with_defaults,
     "Event": _event,
     "MutatingWebhookConfiguration": _webhooks,
     "RoleBinding": _binding,

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 ALL = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 NO_COLLECTION = ("create", "delete", "get", "list", "patch", "update", "watch")
-READ = ("get", "list", "watch")
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,6 @@ KINDS = (
         echo=True,
         storage_hash="pbx9ZvyFpBE=",
     ),
-    # The API server's own can be read. None can be made: pods are processes of one machine, and no network is routed.
     Kind(
         "",
         "Service",
@@ -148,8 +146,9 @@ KINDS = (
         "core.Service",
         short_names=("svc",),
         categories=("all",),
-        verbs=READ,
         has_status=True,
+        fields=("spec.clusterIP", "spec.type"),
+        echo=True,
         storage_hash="0/CO1lhkEBI=",
     ),
     Kind(

@@ -6,7 +6,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/
 import json
 import random
 
-from labkit.emulator.kubernetes.api import defaults, paging, patches, schema, writes
+from labkit.emulator.kubernetes.api import defaults, paging, patches, schema, services, writes
 from labkit.emulator.kubernetes.api.admission import Admission, Review
 from labkit.emulator.kubernetes.api.kinds import NAMESPACE, POD, Kind
 from labkit.emulator.kubernetes.api.managers import Writer, applied, created, named, updated
@@ -147,6 +147,9 @@ class Resources:
             warnings=request.warnings,
         )
         obj = self._named(await self.admission.admit(review))
+        if kind is services.SERVICE:
+            obj = services.with_address(self.storage, obj)
+            request.warnings.append(services.NO_ROUTE)
         validate(kind, obj)
         if kind.namespaced:
             # It may have gone while a webhook was asked.
@@ -288,6 +291,8 @@ class Resources:
             request.warnings,
         )
         obj = await self.admission.admit(review)
+        if kind is services.SERVICE:
+            obj = services.with_kept_address(obj, before.object)
         validate_update(kind, obj, before.object)
         obj = {
             "metadata": _ordered(obj["metadata"], before.metadata),

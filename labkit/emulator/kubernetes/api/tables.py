@@ -191,8 +191,11 @@ def _node(node: dict, now: float) -> list:
 
 def _service(service: dict, now: float) -> list:
     spec = service["spec"]
-    ports = ",".join(f"{port['port']}/{port['protocol']}" for port in spec["ports"])
-    return [service["metadata"]["name"], spec["type"], spec["clusterIP"], "<none>", ports, _age(service, now), "<none>"]
+    outside = {"ExternalName": spec.get("externalName", ""), "LoadBalancer": "<pending>"}.get(spec["type"], "<none>")
+    ports = ",".join(f"{port['port']}/{port['protocol']}" for port in spec.get("ports") or ()) or "<none>"
+    selector = ",".join(f"{key}={value}" for key, value in sorted((spec.get("selector") or {}).items())) or "<none>"
+    address = spec.get("clusterIP") or "<none>"
+    return [service["metadata"]["name"], spec["type"], address, outside, ports, _age(service, now), selector]
 
 
 def _binding(binding: dict, now: float) -> list:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 
-from labkit.emulator.kubernetes.api import rbac_validation
+from labkit.emulator.kubernetes.api import rbac_validation, services
 from labkit.emulator.kubernetes.api.kinds import Kind
 from labkit.emulator.kubernetes.api.selectors import object_selector
 from labkit.emulator.kubernetes.api.spec_difference import difference
@@ -77,6 +77,8 @@ def validate_update(kind: Kind, new: dict, old: dict) -> None:
         causes.append(invalid_value("roleRef", new["roleRef"], "cannot change roleRef"))
     if kind.kind in ("Deployment", "ReplicaSet") and new["spec"]["selector"] != old["spec"]["selector"]:
         causes.append(invalid_value("spec.selector", new["spec"]["selector"], "field is immutable"))
+    if kind is services.SERVICE:
+        causes += services.validate_update(new, old)
     if kind.kind == "Secret" and new.get("type") != old.get("type"):
         causes.append(invalid_value("type", new.get("type", ""), "field is immutable"))
     if causes:
@@ -456,6 +458,7 @@ def _webhooks(configuration: dict) -> list[Cause]:
 _CHECKS: dict[str, Callable[[dict], list[Cause]]] = {
     "ConfigMap": _config_map,
     "Secret": _secret,
+    "Service": services.validate,
     "Pod": _pod,
     "Deployment": _deployment,
     "ReplicaSet": _replica_set,
