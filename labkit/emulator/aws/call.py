@@ -140,6 +140,6 @@ class Call:
         """The body as a JSON object; empty where it is none."""
         try:
             content = json.loads(self.body or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.emulator.aws.actions import requests
+from labkit.emulator.aws.actions.permission import CannotDerive
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal
@@ -70,7 +71,10 @@ class CloudTrail:
         """The management events of the caller's account and region for LookupEvents; else moto's answer."""
         if call.operation != "LookupEvents":
             return await self._backend.answer(call)
-        asked = requests.read(call, call.account_id)[0].parameters
+        try:
+            asked = requests.read(call, call.account_id)[0].parameters
+        except CannotDerive as unknown:
+            raise Refusal(400, "SerializationException", f"The lab cannot read {unknown}") from unknown
         # A trail of a day has 100,000 lines: other calls are answered meanwhile.
         content = await asyncio.to_thread(self._look_up, asked, call.notes["caller"], call.region)
         headers = [("content-type", "application/x-amz-json-1.1"), ("x-amzn-requestid", str(uuid.uuid4()))]

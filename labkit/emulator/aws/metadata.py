@@ -80,7 +80,7 @@ class Metadata:
         if "x-forwarded-for" in headers:
             return 403, "", {}
         ttl = headers.get("x-aws-ec2-metadata-token-ttl-seconds", "")
-        if not (ttl.isascii() and ttl.isdecimal() and 1 <= int(ttl) <= LONGEST_TTL):
+        if not (ttl.isascii() and ttl.isdecimal() and len(ttl) < 10 and 1 <= int(ttl) <= LONGEST_TTL):
             return 400, "", {}
         token = secrets.token_urlsafe(40)
         self._tokens[token] = time.monotonic() + int(ttl)

@@ -177,4 +177,6 @@ def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:
             raise Refusal(400, "MalformedXML", "The XML you provided does not name one key for each object")
         version = element.findtext("VersionId")
         found.append((element.findtext("Key") or "", version or None, element))
+    if not found:
+        raise Refusal(400, "MalformedXML", "The XML you provided names no object")
     return found

@@ -381,3 +381,31 @@ def test_bytes_that_are_hardly_http(gate, content):
     statuses = [int(status) for status in re.findall(rb"^HTTP/1\.1 (\d+)", answer, re.MULTILINE)]
     assert all(400 <= status < 500 for status in statuses), answer[:300]
     assert lives(gate)
+
+
+NESTED = [
+    ("dynamodb", "POST", "/", {"X-Amz-Target": "DynamoDB_20120810.ListTables"}, "[]"),
+    ("dynamodb", "POST", "/", {"X-Amz-Target": "DynamoDB_20120810.GetItem"}, '{"Key":{}'),
+    ("sqs", "POST", "/", {"X-Amz-Target": "AmazonSQS.ListQueues"}, '{"a":}'),
+    ("secretsmanager", "POST", "/", {"X-Amz-Target": "secretsmanager.ListSecrets"}, '{"Filters":}'),
+    ("cloudtrail", "POST", "/", {"X-Amz-Target": "CloudTrail_20131101.LookupEvents"}, '{"a":}'),
+    ("eks", "POST", "/clusters", {"Content-Type": "application/json"}, '{"tags":}'),
+    ("s3", "POST", "/irsa-lab?delete", {}, "<Delete></Delete>"),
+    ("s3", "PUT", "/irsa-lab?policy", {}, '{"Statement":}'),
+    ("s3", "PUT", "/irsa-lab?tagging", {}, "<Tagging></Tagging>"),
+    ("s3", "PUT", "/irsa-lab?lifecycle", {}, "<Rule></Rule>"),
+]
+
+
+@pytest.mark.parametrize("who", ["administrator", "session"])
+@pytest.mark.parametrize("depth", [900, 1000, 100_000])
+@pytest.mark.parametrize(("service", "method", "target", "headers", "level"), NESTED)
+def test_a_signed_body_that_is_nested_deep(gate, service, method, target, headers, level, depth, who):
+    begin, end = re.fullmatch(r"(\[|<\w+>|\{.*?:)(.*)", level).groups()
+    body = (begin * depth + ("1" if "{" in begin else "") + end * depth).encode()
+    sent = signed(gate, ADMIN if who == "administrator" else gate.session_credentials, service, method, target, body,
+                  headers.items())  # fmt: skip
+    status, text = send(gate, method, target, sent, body)
+    assert status != 500, text
+    assert who == "administrator" or 400 <= status < 500, text
+    assert lives(gate)
