@@ -227,7 +227,8 @@ def down(bare: Annotated[bool, typer.Option("--bare", help="End the one of `labk
     """End the lab and every process it started. The clock, ports, keys and trail are kept."""
     folder = Folder.find().bare if bare else Folder.find()
     ended = process.stop(folder)
-    typer.echo("The lab has ended." if ended else f"No lab runs in {folder.path}.")
+    other = "" if bare or not folder.bare.is_running() else " An API server alone does:  labkit down --bare"
+    typer.echo("The lab has ended." if ended else f"No lab runs in {folder.path}.{other}")
 
 
 def _show_run(done: "runs.Run") -> None:
@@ -255,8 +256,10 @@ def _short(path: Path) -> str:
 def _running() -> tuple[Folder, process.State]:
     folder = Folder.find()
     state = process.State.read(folder)
-    if state is None or not folder.is_running():
+    if not folder.is_running():
         raise LabError(f"no lab runs in {folder.path}", next="labkit up")
+    if state is None:
+        raise LabError(f"another version of labkit started the lab in {folder.path}", next="labkit up")
     return folder, state
 
 

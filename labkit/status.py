@@ -13,6 +13,8 @@ PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill
 def summary(folder: Folder) -> str:
     """A few lines for a person in a terminal."""
     state = State.read(folder)
+    if state is None and folder.is_running():
+        return f"Another version of labkit started the lab in {folder.path}. Next:  labkit up"
     if state is None or not folder.is_running():
         ended = f" The last server {state.ended or 'was killed'}." if state else ""
         return f"No lab runs in {folder.path}.{ended} Next:  labkit up"

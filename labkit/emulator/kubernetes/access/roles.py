@@ -26,7 +26,7 @@ WORKLOADS = ["deployments", "deployments/scale", "replicasets", "replicasets/sca
 
 # admin has what edit has, and edit what view has.
 VIEW = [
-    _rule(READ, ["configmaps", "pods", "serviceaccounts", "events", "namespaces"]),
+    _rule(READ, ["configmaps", "pods", "serviceaccounts", "services", "events", "namespaces"]),
     _rule(READ, ["namespaces/status", "pods/log", "pods/status"]),
     _rule(READ, [*WORKLOADS, "deployments/status", "replicasets/status"], APPS),
 ]
@@ -35,7 +35,7 @@ EDIT = [
     _rule(["impersonate"], ["serviceaccounts"]),
     _rule(WRITE, ["pods", *INTO_PODS]),
     _rule(["create"], ["pods/eviction"]),
-    _rule(WRITE, ["configmaps", "secrets", "serviceaccounts", "events"]),
+    _rule(WRITE, ["configmaps", "secrets", "serviceaccounts", "services", "events"]),
     _rule(["create"], ["serviceaccounts/token"]),
     _rule(WRITE, WORKLOADS, APPS),
     _rule(READ + WRITE, ["leases"], "coordination.k8s.io"),
