@@ -79,8 +79,20 @@ def _places(value, path=()):
         yield from _places(inner, (*path, key))
 
 
+CONTAINER = {
+    "name": "main",
+    "image": "i",
+    "ports": [{"containerPort": 80, "hostPort": 80, "name": "http"}],
+    "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+    "envFrom": [{"configMapRef": {"name": "a"}}],
+    "resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}},
+    "livenessProbe": {"httpGet": {"port": "http", "httpHeaders": [{"name": "A", "value": "b"}]}},
+    "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
+    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"add": ["A"]}},
+}
 POD = pod(
     "p",
+    containers=[CONTAINER],
     initContainers=[{"name": "i", "image": "i", "restartPolicy": "Always"}],
     volumes=[
         {"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 600}}]}},

@@ -23,22 +23,22 @@ def difference(old: dict, new: dict) -> str:
 
 def _lines(spec: dict) -> list[str]:
     context = (spec.get("securityContext") or {}) | {key: spec[key] for key in IN_SECURITY_CONTEXT if key in spec}
-    internal = _value("PodSpec", {**spec, "securityContext": context})
-    text = json.dumps(internal, indent=1, ensure_ascii=False)
+    shown = internal("PodSpec", {**spec, "securityContext": context})
+    text = json.dumps(shown, indent=1, ensure_ascii=False)
     for sign in "<>&":  # as Go does, for the sake of HTML
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text.splitlines()
 
 
-def _value(type_: str, value: object) -> object:
+def internal(type_: str, value: object) -> object:
     """A value of the public types as one of the internal types."""
     if type_.startswith("*"):
-        return None if value is None else _value(type_[1:], value)
+        return None if value is None else internal(type_[1:], value)
     if type_.startswith("[]"):
-        return [_value(type_[2:], item) for item in value] if value else None
+        return [internal(type_[2:], item) for item in value] if value else None
     if type_.startswith("map["):
         inner = type_.partition("]")[2]
-        return {key: _value(inner, value[key]) for key in sorted(value)} if value else None
+        return {key: internal(inner, value[key]) for key in sorted(value)} if value else None
     if type_ not in _types():
         return ZERO.get(type_) if value is None else value
     named = {key.lower(): item for key, item in (value or {}).items()}
@@ -52,7 +52,7 @@ def _fields(type_: str, named: dict[str, object]) -> list[tuple[str, object]]:
         if not name:
             fields += _fields(element, named)
         elif named.get(name.lower()) is not None or not rule:
-            fields.append((name, _value(element, named.get(name.lower()))))
+            fields.append((name, internal(element, named.get(name.lower()))))
     return fields
 
 

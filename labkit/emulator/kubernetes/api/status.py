@@ -107,7 +107,7 @@ def forbidden(kind: Kind, name: str, why: str) -> ApiError:
 
 def invalid(kind_name: str, group: str, name: str, causes: list[Cause]) -> ApiError:
     """422 with every cause, e.g. ``Pod "p" is invalid: spec.containers: Required value``."""
-    texts = [f"{cause.field}: {cause.message}" for cause in causes]
+    texts = [*dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes)]
     text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     details = {"name": name} if name else {}
     if group:

@@ -5,11 +5,20 @@ from collections.abc import Callable, Iterable
 
 from labkit.emulator.kubernetes.api import rbac_validation, services
 from labkit.emulator.kubernetes.api.kinds import Kind
+from labkit.emulator.kubernetes.api.name_validation import (
+    QUALIFIED,
+    SUBDOMAIN,
+    SUBDOMAIN_TEXT,
+    VALUE_TEXT,
+    config_key,
+    label_key,
+    label_name,
+    too_long,
+)
+from labkit.emulator.kubernetes.api.pod_validation import pod, pod_spec, pod_update
 from labkit.emulator.kubernetes.api.selectors import object_selector
-from labkit.emulator.kubernetes.api.spec_difference import difference
 from labkit.emulator.kubernetes.api.status import (
     Cause,
-    duplicate,
     forbidden_field,
     invalid,
     invalid_value,
@@ -18,40 +27,9 @@ from labkit.emulator.kubernetes.api.status import (
     unsupported,
 )
 
-LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"
-QUALIFIED = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
-LABEL_TEXT = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with"
-    f" an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{LABEL}')"
-)
-SUBDOMAIN_TEXT = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and"
-    f" end with an alphanumeric character (e.g. 'example.com', regex used for validation is '{SUBDOMAIN}')"
-)
-KEY_TEXT = (
-    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric"
-    f" character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{QUALIFIED}')"
-)
-VALUE_TEXT = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and"
-    " end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is"
-    " '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-)
-CONFIG_KEY = r"[-._a-zA-Z0-9]+"
-CONFIG_KEY_TEXT = (
-    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME', "
-    f" or 'key-name', regex used for validation is '{CONFIG_KEY}')"
-)
 CONFIG_LIMIT = 1024 * 1024
 LABEL_NAMED = {"Namespace"}
 ANY_NAME = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
-ENVIRONMENT_TEXT = "a valid environment variable name must consist only of printable ASCII characters other than '='"
-POD_UPDATE_TEXT = (
-    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
-    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
-    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
-)
 
 
 def validate(kind: Kind, obj: dict) -> None:
@@ -66,7 +44,7 @@ def validate(kind: Kind, obj: dict) -> None:
 def validate_update(kind: Kind, new: dict, old: dict) -> None:
     """Raises Invalid where a change is not allowed."""
     validate(kind, new)
-    causes = _pod_update(new, old) if kind.kind == "Pod" else []
+    causes = pod_update(new, old) if kind.kind == "Pod" else []
     if kind.kind in ("ConfigMap", "Secret") and old.get("immutable"):
         causes += [
             forbidden_field(field, "field is immutable when `immutable` is set")
@@ -85,16 +63,6 @@ def validate_update(kind: Kind, new: dict, old: dict) -> None:
         raise invalid(kind.kind, kind.group, new["metadata"]["name"], causes)
 
 
-def label_name(field: str, value: str) -> list[Cause]:
-    if len(value) > 63:
-        return [_too_long(field, value, 63)]
-    return [] if re.fullmatch(LABEL, value) else [invalid_value(field, value, LABEL_TEXT)]
-
-
-def _too_long(field: str, value: str, limit: int) -> Cause:
-    return Cause(field, f'Invalid value: "{value}": must be no more than {limit} bytes')
-
-
 def _metadata(kind: Kind, metadata: dict) -> list[Cause]:
     name, causes = metadata.get("name", ""), []
     if not name:
@@ -105,7 +73,7 @@ def _metadata(kind: Kind, metadata: dict) -> list[Cause]:
     elif kind.kind in LABEL_NAMED:
         causes += label_name("metadata.name", name)
     elif len(name) > 253:
-        causes.append(_too_long("metadata.name", name, 253))
+        causes.append(too_long("metadata.name", name, 253))
     elif not re.fullmatch(SUBDOMAIN, name) and kind.kind != "Event":
         causes.append(invalid_value("metadata.name", name, SUBDOMAIN_TEXT))
     causes += _labels(metadata, "metadata") + _annotations(metadata, "metadata")
@@ -132,9 +100,9 @@ def _owners(references: Iterable[dict]) -> list[Cause]:
 def _labels(metadata: dict, path: str) -> list[Cause]:
     causes, field = [], f"{path}.labels"
     for key, value in (metadata.get("labels") or {}).items():
-        causes += _key(field, key)
+        causes += label_key(field, key)
         if len(value) > 63:
-            causes.append(_too_long(field, value, 63))
+            causes.append(too_long(field, value, 63))
         elif value and not re.fullmatch(QUALIFIED, value):
             causes.append(invalid_value(field, value, VALUE_TEXT))
     return causes
@@ -144,54 +112,29 @@ def _annotations(metadata: dict, path: str) -> list[Cause]:
     causes, field = [], f"{path}.annotations"
     annotations = metadata.get("annotations") or {}
     for key in annotations:
-        causes += _key(field, key.lower())
+        causes += label_key(field, key.lower())
     if sum(len(key) + len(value) for key, value in annotations.items()) > 256 * 1024:
         causes.append(Cause(field, "Too long: may not be more than 262144 bytes", "FieldValueTooLong"))
     return causes
-
-
-def _key(field: str, key: str) -> list[Cause]:
-    prefix, slash, name = key.rpartition("/")
-    if slash and not re.fullmatch(SUBDOMAIN, prefix):
-        return [invalid_value(field, key, f"prefix part {SUBDOMAIN_TEXT}")]
-    if not name:
-        return [invalid_value(field, key, "name part must be non-empty")]
-    if len(name) > 63:
-        return [invalid_value(field, key, "name part must be no more than 63 bytes")]
-    return [] if re.fullmatch(QUALIFIED, name) else [invalid_value(field, key, KEY_TEXT)]
 
 
 def _config_map(config_map: dict) -> list[Cause]:
     texts, binaries = config_map.get("data") or {}, config_map.get("binaryData") or {}
     causes = []
     for key in sorted(texts):
-        causes += _config_key(f"data[{key}]", key)
+        causes += config_key(f"data[{key}]", key)
         if key in binaries:
             causes.append(invalid_value(f"data[{key}]", key, "duplicate of key present in binaryData"))
     for key in sorted(binaries):
-        causes += _config_key(f"binaryData[{key}]", key)
+        causes += config_key(f"binaryData[{key}]", key)
     size = sum(len(text.encode()) for text in texts.values()) + sum(map(_decoded_size, binaries.values()))
     return causes + ([_too_large("[]")] if size > CONFIG_LIMIT else [])
 
 
 def _secret(secret: dict) -> list[Cause]:
     data = secret.get("data") or {}
-    causes = [cause for key in sorted(data) for cause in _config_key(f"data[{key}]", key)]
+    causes = [cause for key in sorted(data) for cause in config_key(f"data[{key}]", key)]
     return causes + ([_too_large("data")] if sum(map(_decoded_size, data.values())) > CONFIG_LIMIT else [])
-
-
-def _config_key(field: str, key: str) -> list[Cause]:
-    """https://kubernetes.io/docs/concepts/configuration/configmap/#configmap-object"""
-    causes = []
-    if len(key) > 253:
-        causes.append(_too_long(field, key, 253))
-    if not re.fullmatch(CONFIG_KEY, key):
-        causes.append(invalid_value(field, key, CONFIG_KEY_TEXT))
-    if key in (".", ".."):
-        causes.append(invalid_value(field, key, f"must not be '{key}'"))
-    elif key.startswith(".."):
-        causes.append(invalid_value(field, key, "must not start with '..'"))
-    return causes
 
 
 def _decoded_size(text: str | None) -> int:
@@ -200,132 +143,6 @@ def _decoded_size(text: str | None) -> int:
 
 def _too_large(field: str) -> Cause:
     return Cause(field, f"Too long: may not be more than {CONFIG_LIMIT} bytes", "FieldValueTooLong")
-
-
-def _pod(pod: dict) -> list[Cause]:
-    return pod_spec(pod["spec"], "spec")
-
-
-def pod_spec(spec: dict, path: str) -> list[Cause]:
-    """What is wrong with a pod's spec; ``path`` is where it stands in the object."""
-    causes: list[Cause] = []
-    volumes: set[str] = set()
-    for i, volume in enumerate(spec.get("volumes") or ()):
-        causes += _volume(volume, f"{path}.volumes[{i}]", volumes)
-    names: set[str] = set()
-    if not spec.get("containers"):
-        causes.append(required(f"{path}.containers"))
-    for lists in ("containers", "initContainers"):
-        for i, container in enumerate(spec.get(lists) or ()):
-            causes += _container(container, f"{path}.{lists}[{i}]", names, volumes)
-    if spec["restartPolicy"] not in (choices := ("Always", "OnFailure", "Never")):
-        causes.append(unsupported(f"{path}.restartPolicy", spec["restartPolicy"], choices))
-    if spec["dnsPolicy"] not in (choices := ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")):
-        causes.append(unsupported(f"{path}.dnsPolicy", spec["dnsPolicy"], sorted(choices)))
-    if (account := spec.get("serviceAccountName")) and not re.fullmatch(SUBDOMAIN, account):
-        causes.append(invalid_value(f"{path}.serviceAccountName", account, SUBDOMAIN_TEXT))
-    if spec["terminationGracePeriodSeconds"] < 0:
-        field = f"{path}.terminationGracePeriodSeconds"
-        causes.append(invalid_value(field, spec["terminationGracePeriodSeconds"], "must be greater than or equal to 0"))
-    return causes
-
-
-def _volume(volume: dict, path: str, names: set[str]) -> list[Cause]:
-    name = volume.get("name", "")
-    if not name:
-        causes = [required(f"{path}.name")]
-    elif name in names:
-        causes = [duplicate(f"{path}.name", name)]
-    else:
-        causes = label_name(f"{path}.name", name)
-    names.add(name)
-    for i, source in enumerate((volume.get("projected") or {}).get("sources") or ()):
-        token, field = source.get("serviceAccountToken"), f"{path}.projected.sources[{i}].serviceAccountToken"
-        if not token:
-            continue
-        seconds = token["expirationSeconds"]
-        if seconds < 600:
-            more = "may not specify a duration less than 10 minutes"
-            causes.append(invalid_value(f"{field}.expirationSeconds", seconds, more))
-        elif seconds > 1 << 32:
-            more = "may not specify a duration larger than 2^32 seconds"
-            causes.append(invalid_value(f"{field}.expirationSeconds", seconds, more))
-        if not token.get("path"):
-            causes.append(required(f"{field}.path"))
-    return causes
-
-
-def _container(container: dict, path: str, names: set[str], volumes: set[str]) -> list[Cause]:
-    name, causes = container.get("name", ""), []
-    if not name:
-        causes.append(required(f"{path}.name"))
-    elif name in names:
-        causes.append(duplicate(f"{path}.name", name))
-    else:
-        causes += label_name(f"{path}.name", name)
-    names.add(name)
-    if not container.get("image"):
-        causes.append(required(f"{path}.image"))
-    for i, variable in enumerate(container.get("env") or ()):
-        field = f"{path}.env[{i}].name"
-        if not variable.get("name"):
-            causes.append(required(field))
-        elif not re.fullmatch(r"[ -<>-~]+", variable["name"]):
-            causes.append(invalid_value(field, variable["name"], ENVIRONMENT_TEXT))
-    mounted: set[str] = set()
-    for i, mount in enumerate(container.get("volumeMounts") or ()):
-        field = f"{path}.volumeMounts[{i}]"
-        if not mount.get("name"):
-            causes.append(required(f"{field}.name"))
-        elif mount["name"] not in volumes:
-            causes.append(Cause(f"{field}.name", f'Not found: "{mount["name"]}"', "FieldValueNotFound"))
-        if not mount.get("mountPath"):
-            causes.append(required(f"{field}.mountPath"))
-        elif mount["mountPath"] in mounted:
-            causes.append(invalid_value(f"{field}.mountPath", mount["mountPath"], "must be unique"))
-        mounted.add(mount.get("mountPath", ""))
-    if container["imagePullPolicy"] not in (choices := ("Always", "IfNotPresent", "Never")):
-        causes.append(unsupported(f"{path}.imagePullPolicy", container["imagePullPolicy"], choices))
-    return causes
-
-
-def _pod_update(new: dict, old: dict) -> list[Cause]:
-    """https://kubernetes.io/docs/concepts/workloads/pods/#pod-update-and-replacement"""
-    new, old = new["spec"], old["spec"]
-    for lists in ("containers", "initContainers"):
-        if len(new.get(lists) or ()) != len(old.get(lists) or ()):
-            return [forbidden_field(f"spec.{lists}", "pod updates may not add or remove containers")]
-    causes = _deadline(new.get("activeDeadlineSeconds"), old.get("activeDeadlineSeconds"))
-    kept = [toleration | {"tolerationSeconds": None} for toleration in new.get("tolerations") or ()]
-    if any(toleration | {"tolerationSeconds": None} not in kept for toleration in old.get("tolerations") or ()):
-        more = "existing toleration can not be modified except its tolerationSeconds"
-        causes.append(forbidden_field("spec.tolerations", more))
-    frozen = _frozen(new, old)
-    if frozen != old and (lines := difference(old, frozen)):
-        causes.append(forbidden_field("spec", f"{POD_UPDATE_TEXT}\n{lines}"))
-    return causes
-
-
-def _deadline(new: int | None, old: int | None) -> list[Cause]:
-    field = "spec.activeDeadlineSeconds"
-    if new is None and old is not None:
-        return [invalid_value(field, None, "must not update from a positive integer to nil value")]
-    if new is not None and old is not None and new > old:
-        return [invalid_value(field, new, "must be less than or equal to previous value")]
-    return []
-
-
-def _frozen(new: dict, old: dict) -> dict:
-    """The new spec with all that an update may change as it was."""
-    kept = {key: old[key] for key in ("activeDeadlineSeconds", "tolerations") if key in old}
-    frozen = {key: value for key, value in new.items() if key not in ("activeDeadlineSeconds", "tolerations")} | kept
-    for lists in ("containers", "initContainers"):
-        if lists in new:
-            frozen[lists] = [
-                {**container, "image": before.get("image", "")}
-                for container, before in zip(new[lists], old[lists], strict=True)
-            ]
-    return frozen
 
 
 def _deployment(deployment: dict) -> list[Cause]:
@@ -391,7 +208,7 @@ def _workload(obj: dict, called: str) -> list[Cause]:
 def _selector(selector: dict, path: str) -> list[Cause]:
     causes = []
     for key, value in (selector.get("matchLabels") or {}).items():
-        causes += _key(f"{path}.matchLabels", key)
+        causes += label_key(f"{path}.matchLabels", key)
         if value and (len(value) > 63 or not re.fullmatch(QUALIFIED, value)):
             causes.append(invalid_value(f"{path}.matchLabels", value, VALUE_TEXT))
     for i, expression in enumerate(selector.get("matchExpressions") or ()):
@@ -404,7 +221,7 @@ def _selector(selector: dict, path: str) -> list[Cause]:
             causes.append(forbidden_field(f"{field}.values", more))
         elif operator not in ("In", "NotIn", "Exists", "DoesNotExist"):
             causes.append(invalid_value(f"{field}.operator", operator, "not a valid selector operator"))
-        causes += _key(f"{field}.key", expression.get("key", ""))
+        causes += label_key(f"{field}.key", expression.get("key", ""))
     return causes
 
 
@@ -459,7 +276,7 @@ _CHECKS: dict[str, Callable[[dict], list[Cause]]] = {
     "ConfigMap": _config_map,
     "Secret": _secret,
     "Service": services.validate,
-    "Pod": _pod,
+    "Pod": pod,
     "Deployment": _deployment,
     "ReplicaSet": _replica_set,
     "Event": _event,

@@ -9,12 +9,10 @@ import re
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
-SUFFIXES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+from labkit.emulator.kubernetes.quantities import quantity
 
 Room = dict[str, str]  # what a node can give: resource -> quantity
 
-_QUANTITY = re.compile(r"([+-]?[0-9.]+)(?:([eE][+-]?[0-9]+)|([numkMGTPE]?|[KMGTPE]i))")
 _REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
 
 
@@ -101,20 +99,6 @@ def resource_value(pod: dict, reference: dict, room: Room, container: dict | Non
         value = room.get(resource, "0") if kind == "limits" else "0"
     divisor = quantity(reference.get("divisor") or "1") or Decimal(1)
     return str(math.ceil(quantity(value) / divisor))
-
-
-def quantity(text: str | float) -> Decimal:
-    """A quantity as a number: `100m` is 0.1, `1Ki` is 1024. Raises ConfigError.
-
-    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
-    """
-    found = _QUANTITY.fullmatch(str(text))
-    if not found:
-        raise ConfigError(f"quantities must match the regular expression: {text}")
-    number, exponent, suffix = Decimal(found[1]), found[2], found[3] or ""
-    if exponent:
-        return number.scaleb(int(exponent[1:]))
-    return number * 2 ** BINARY[suffix] if suffix in BINARY else number.scaleb(SUFFIXES[suffix])
 
 
 async def _value(source: dict, container: dict, pod: dict, fetch: Callable, room: Room) -> str | None:

@@ -1,0 +1,26 @@
+"""Quantities as numbers.
+
+https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+"""
+
+import re
+from decimal import Context, Decimal
+
+SUFFIXES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+LARGEST = 999  # an exponent over it is as good as none: no machine has so much
+
+_QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:[eE]([+-]?[0-9]+)|([numkMGTPE]?|[KMGTPE]i))")
+_NUMBERS = Context(prec=60, traps=[])
+
+
+def quantity(text: str | float) -> Decimal:
+    """A quantity as a number: `100m` is 0.1, `1Ki` is 1024. Raises ValueError."""
+    found = _QUANTITY.fullmatch(str(text))
+    if not found:
+        raise ValueError(f"quantities must match the regular expression: {text}")
+    number, exponent, suffix = _NUMBERS.create_decimal(found[1]), found[2], found[3] or ""
+    if suffix in BINARY:
+        return _NUMBERS.multiply(number, Decimal(2 ** BINARY[suffix]))
+    shift = SUFFIXES[suffix] if exponent is None else max(-LARGEST, min(LARGEST, int(exponent[:6])))
+    return _NUMBERS.scaleb(number, shift)
