@@ -334,6 +334,48 @@ def test_the_keys_and_the_size_of_config_maps_and_secrets_have_bounds(
     assert (refused.status_code, refused.json()["message"]) == (422, f'{called} "a" is invalid: {causes}')
 
 
+REDACTED = 'Invalid value: "<secret contents redacted>"'
+
+
+@pytest.mark.parametrize(
+    ("type_", "data", "message"),
+    [
+        ("tls", {}, "[data[tls.crt]: Required value, data[tls.key]: Required value]"),
+        ("tls", {"tls.crt": ""}, "data[tls.key]: Required value"),
+        ("dockerconfigjson", {}, "data[.dockerconfigjson]: Required value"),
+        (
+            "dockerconfigjson",
+            {".dockerconfigjson": "{"},
+            f"data[.dockerconfigjson]: {REDACTED}: unexpected end of JSON input",
+        ),
+        (
+            "dockercfg",
+            {".dockercfg": "1"},
+            f"data[.dockercfg]: {REDACTED}: json: cannot unmarshal number into Go value of type"
+            " map[string]interface {}",
+        ),
+        ("basic-auth", {}, "[data[username]: Required value, data[password]: Required value]"),
+        ("ssh-auth", {"ssh-privatekey": ""}, "data[ssh-privatekey]: Required value"),
+        (
+            "service-account-token",
+            {},
+            "metadata.annotations[kubernetes.io/service-account.name]: Required value",
+        ),
+        ("tls", {"tls.crt": "", "tls.key": ""}, ""),
+        ("dockerconfigjson", {".dockerconfigjson": "{}"}, ""),
+        ("basic-auth", {"password": "a"}, ""),
+        ("ssh-auth", {"ssh-privatekey": "a"}, ""),
+    ],
+)
+def test_a_secret_has_what_its_type_needs(admin: httpx.Client, namespace: str, type_: str, data: dict, message: str):
+    body = {"metadata": {"name": "a"}, "type": f"kubernetes.io/{type_}", "stringData": data}
+    answer = admin.post(f"/api/v1/namespaces/{namespace}/secrets", json=body)
+    if message:
+        assert (answer.status_code, answer.json()["message"]) == (422, f'Secret "a" is invalid: {message}')
+    else:
+        assert answer.status_code == 201
+
+
 @pytest.mark.parametrize(("kind", "field"), [("configmaps", "data"), ("secrets", "stringData")])
 def test_a_mebibyte_is_taken(admin: httpx.Client, namespace: str, kind: str, field: str):
     made = admin.post(

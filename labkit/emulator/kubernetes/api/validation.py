@@ -1,5 +1,6 @@
 """Whether an object may be stored: the causes that an API server gives, in its words and its order."""
 
+import base64
 import re
 from collections.abc import Callable, Iterable
 
@@ -16,6 +17,8 @@ from labkit.emulator.kubernetes.api.name_validation import (
     too_long,
 )
 from labkit.emulator.kubernetes.api.pod_validation import pod, pod_spec, pod_update
+from labkit.emulator.kubernetes.api.requests import parse
+from labkit.emulator.kubernetes.api.schema import json_type
 from labkit.emulator.kubernetes.api.selectors import object_selector
 from labkit.emulator.kubernetes.api.status import (
     Cause,
@@ -134,7 +137,42 @@ def _config_map(config_map: dict) -> list[Cause]:
 def _secret(secret: dict) -> list[Cause]:
     data = secret.get("data") or {}
     causes = [cause for key in sorted(data) for cause in config_key(f"data[{key}]", key)]
-    return causes + ([_too_large("data")] if sum(map(_decoded_size, data.values())) > CONFIG_LIMIT else [])
+    causes += [_too_large("data")] if sum(map(_decoded_size, data.values())) > CONFIG_LIMIT else []
+    return causes + _secret_type(secret, data)
+
+
+def _secret_type(secret: dict, data: dict) -> list[Cause]:
+    """https://kubernetes.io/docs/concepts/configuration/secret/#secret-types"""
+    match secret.get("type", ""):
+        case "kubernetes.io/service-account-token":
+            account = "kubernetes.io/service-account.name"
+            named = (secret["metadata"].get("annotations") or {}).get(account)
+            return [] if named else [required(f"metadata.annotations[{account}]")]
+        case "kubernetes.io/dockercfg":
+            return _json_object(data, ".dockercfg")
+        case "kubernetes.io/dockerconfigjson":
+            return _json_object(data, ".dockerconfigjson")
+        case "kubernetes.io/basic-auth":
+            either = "username" in data or "password" in data
+            return [] if either else [required("data[username]"), required("data[password]")]
+        case "kubernetes.io/ssh-auth":
+            return [] if data.get("ssh-privatekey") else [required("data[ssh-privatekey]")]
+        case "kubernetes.io/tls":
+            return [required(f"data[{key}]") for key in ("tls.crt", "tls.key") if key not in data]
+    return []
+
+
+def _json_object(data: dict, key: str) -> list[Cause]:
+    if key not in data:
+        return [required(f"data[{key}]")]
+    try:
+        value, _ = parse(base64.b64decode(data[key] or ""))
+    except ValueError as error:
+        return [invalid_value(f"data[{key}]", "<secret contents redacted>", str(error))]
+    if isinstance(value, dict | None):
+        return []
+    more = f"json: cannot unmarshal {json_type(value)} into Go value of type map[string]interface {{}}"
+    return [invalid_value(f"data[{key}]", "<secret contents redacted>", more)]
 
 
 def _decoded_size(text: str | None) -> int:
