@@ -13,6 +13,7 @@ import httpx
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from labkit import aws_cli
 from labkit.emulator import kubeconfig
 from labkit.emulator.aws import eks_tokens
 from labkit.emulator.aws.clusters import ClusterFacts
@@ -306,6 +307,7 @@ class Cluster:
                 **NOWHERE_ELSE,
             },
             images=images.of_this_environment(),
+            home={".aws/config": aws_cli.CONFIG},
             labels={"topology.kubernetes.io/region": self.region, "topology.kubernetes.io/zone": zone},
         )
         await self.node.start()

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from labkit import aws_cli
 from labkit.emulator.folder import Folder
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy")
@@ -44,7 +45,7 @@ def variables(folder: Folder, endpoint_url: str, region: str) -> dict[str, str]:
 
 def write_aws_files(folder: Folder, region: str, access_key_id: str, secret_access_key: str) -> None:
     """The config and credentials files that stand for the learner's own ``~/.aws``."""
-    folder.write_private(folder.aws_config, f"[default]\nregion = {region}\noutput = json\n".encode())
+    folder.write_private(folder.aws_config, f"[default]\nregion = {region}\noutput = json\n{aws_cli.CONFIG}".encode())
     keys = f"[default]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret_access_key}\n"
     folder.write_private(folder.aws_credentials, keys.encode())
 

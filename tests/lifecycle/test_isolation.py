@@ -75,7 +75,7 @@ def test_the_count_counts(hostile, tmp_path):
 
 @pytest.mark.network
 def test_the_whole_lab_stays_on_loopback(hostile, tmp_path):
-    run = "trap 'labkit down' EXIT; labkit run; eval \"$(labkit env)\"; aws s3 ls; aws sts get-caller-identity"
+    run = "trap 'labkit down' EXIT; labkit run; eval \"$(labkit env)\"; aws s3 ls; aws sqs list-queues; aws rds describe-db-instances; aws sts get-caller-identity"
     packets, printed = packets_of(run, hostile, tmp_path)
     assert "assumed-role/my-role/" in printed
     assert "arn:aws:iam::123456789012:user/administrator" in printed
@@ -99,6 +99,7 @@ from labkit.steps.pod import wait_until_running
 wait_until_running(lab, "plain")
 print(execute(lab.kubernetes, "plain", "default", ["aws", "sts", "get-caller-identity"]).output)
 print(execute(lab.kubernetes, "plain", "default", ["env"]).output)
+print(execute(lab.kubernetes, "plain", "default", ["aws", "sqs", "list-queues"]).error)
 # As a program does that knows nothing of the lab: the real STS, and the metadata service of a real cloud.
 ask = "import sys, urllib.request as u; sys.stderr = sys.stdout; u.urlopen(sys.argv[1], timeout=9)"
 for url in "https://sts.us-east-1.amazonaws.com/", "http://169.254.169.254/latest/meta-data/":
@@ -107,6 +108,7 @@ PY
     """
     packets, printed = packets_of(run, hostile, tmp_path)
     assert "assumed-role/blue-node-role/i-0" in printed
+    assert "no identity-based policy allows the sqs:listqueues action" in printed
     assert "HOSTILE" not in printed
     assert "198.51.100.9" not in printed
     assert printed.count("URLError: <urlopen error [Errno 111] Connection refused>") == 2

@@ -45,7 +45,8 @@ class _ClientAuthority:
 
 
 class Node:
-    """One node. `images` maps repositories to entrypoints (argument lists); `environment` is what leads to the lab.
+    """One node. `images` maps repositories to entrypoints (argument lists); `environment` is what leads to the lab, and
+    `home` what stands in every pod's home folder (texts by their paths).
 
     `mounts` is "private" where each container has a root of its own, "mapped" where mount paths are rewritten in its
     variables and arguments; None chooses what this machine permits, when the node starts. `clock` says whether pods
@@ -65,6 +66,7 @@ class Node:
         clock_file: Path,
         environment: dict[str, str],
         images: dict[str, list[str]],
+        home: dict[str, str] | None = None,
         labels: dict[str, str] | None = None,
         mounts: Literal["private", "mapped"] | None = None,
     ) -> None:
@@ -77,6 +79,7 @@ class Node:
         self._folder = Path(folder).resolve()
         self._api = urlsplit(api_url)
         self._environment = environment
+        self._home = home or {}
         self._images = images
         self._labels = labels or {}
         self._client = NodeClient(api_url, ca_pem, client)
@@ -117,6 +120,7 @@ class Node:
             images=self._images,
             before=lambda pod, home: self._variables(pod, home, programs),
             after={**self._environment, **self._follow},
+            home=self._home,
             visible=(programs, self._clock.file.parent.resolve()),
             room=_room(),
             private=private,
@@ -130,6 +134,8 @@ class Node:
             asyncio.create_task(self._beat()),
             asyncio.create_task(self._events.send()),
         ]
+        for task in self._tasks:
+            task.add_done_callback(_say_why)
 
     async def stop(self) -> None:
         """End every process of every pod, and the node."""
@@ -284,6 +290,12 @@ class Node:
                 "systemUUID": "",
             },
         }
+
+
+def _say_why(task: asyncio.Task) -> None:
+    """What never ends by itself has ended: without a word, pods would only stay as they are."""
+    if not task.cancelled() and task.exception():
+        log.error("a part of the node has ended", exc_info=task.exception())
 
 
 def _faketime(clock_file: Path) -> dict[str, str]:

@@ -44,6 +44,7 @@ class Ground:
     images: dict[str, list[str]]
     before: Callable[[dict, Path], dict[str, str]]  # variables that a pod's own replace: (pod, home) -> variables
     after: dict[str, str]  # variables that replace a pod's own
+    home: dict[str, str]  # what stands in a pod's home folder: texts by their paths
     visible: tuple[Path, ...]
     room: Room
     private: bool
@@ -87,6 +88,9 @@ class PodLife:
 
     def start(self) -> None:
         self.home.mkdir(parents=True)
+        for path, text in self.ground.home.items():
+            (self.home / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.home / path).write_text(text)
         self._reporting = asyncio.create_task(self._report_changes())
         self._living = asyncio.create_task(self._live())
 
