@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from labkit.emulator.aws.accounts import administers
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
-from labkit.emulator.aws.actions.s3 import Operation, derive, split
+from labkit.emulator.aws.actions.s3 import Operation, copy_source, derive, split
 from labkit.emulator.aws.authorization import Authorization, denial, stored_policy, underivable
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
@@ -42,6 +42,10 @@ class S3:
             deleted = _keys_to_delete(call)
             operation = derive(call, [(key, version) for key, version, _ in deleted])
         except CannotDerive as unknown:
+            if (source := call.headers.get("x-amz-copy-source")) and copy_source(source) is None:
+                # moto would look for it in any account.
+                said = "Copy Source must mention the source bucket and key: sourcebucket/sourcekey"
+                raise Refusal(400, "InvalidArgument", said, str(unknown)) from unknown
             bucket = self._backend.bucket(split(call.path)[0])
             own = bucket is None or bucket.account_id == caller.account_id
             if own and (isinstance(caller, Administrator) or administers(caller, call, self._backend)):
