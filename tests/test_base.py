@@ -121,3 +121,11 @@ async def says_peer(scope, receive, send):
 async def say(send, text):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": text.encode()})
+
+
+def test_serials_are_never_given_twice_even_after_a_name_is_forgotten(monkeypatch):
+    monkeypatch.setattr("labkit.emulator.identifiers.REMEMBERED", 3)
+    made = Identifiers("irsa")
+    assert [made.serial("pod", "a") for _ in range(2)] == [0, 1]
+    assert [made.serial("pod", name) for name in "bcd"] == [0, 0, 0]  # the last of them is one too many
+    assert made.serial("pod", "a") == 2

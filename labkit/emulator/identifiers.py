@@ -3,7 +3,8 @@
 import base64
 import hashlib
 import uuid
-from collections import Counter
+
+REMEMBERED = 20_000  # names whose serials are known one by one
 
 
 class Identifiers:
@@ -11,7 +12,8 @@ class Identifiers:
 
     def __init__(self, seed: str):
         self.seed = seed
-        self._made: Counter[tuple[str, str]] = Counter()
+        self._next: dict[tuple[str, str], int] = {}  # the longest unused first
+        self._next_forgotten = 0
 
     def hex(self, kind: str, name: str, length: int = 32) -> str:
         """``length`` (64 at most) upper-case hexadecimal digits."""
@@ -26,9 +28,14 @@ class Identifiers:
         return str(uuid.UUID(bytes=self._digest(kind, name)[:16], version=4))
 
     def serial(self, kind: str, name: str) -> int:
-        """0 when ``name`` is made for the first time, 1 when it is made again, and so on."""
-        serial = self._made[kind, name]
-        self._made[kind, name] += 1
+        """0 when ``name`` is made for the first time, 1 when it is made again, and so on: never the same twice.
+
+        Of a very long lab's names the longest unused are forgotten; from then on, new ones start above their serials.
+        """
+        serial = self._next.pop((kind, name), self._next_forgotten)
+        self._next[kind, name] = serial + 1
+        if len(self._next) > REMEMBERED:
+            self._next_forgotten = max(self._next_forgotten, self._next.pop(next(iter(self._next))))
         return serial
 
     def _digest(self, kind: str, name: str) -> bytes:

@@ -7,6 +7,8 @@ import httpx
 import pytest
 from kubernetes import client, watch
 
+from labkit.emulator.clock import Clock
+
 
 def lines(answer: httpx.Response) -> Iterator[dict]:
     for line in answer.iter_lines():
@@ -101,3 +103,22 @@ def test_the_kubernetes_client_watches(typed: client.CoreV1Api, namespace: str):
         if len(names) == 3:
             stream.stop()
     assert names == [("ADDED", "default"), ("ADDED", "first"), ("ADDED", "second")]
+
+
+def test_events_go_after_an_hour(admin: httpx.Client, namespace: str, lab_time: Clock):
+    events = f"/api/v1/namespaces/{namespace}/events"
+    about = {"kind": "Pod", "namespace": namespace, "name": "a"}
+    made = admin.post(events, json={"metadata": {"name": "a.1"}, "involvedObject": about, "reason": "A"})
+    assert made.status_code == 201
+    lab_time.advance(minutes=50)
+    patch = {"count": 2}
+    admin.patch(f"{events}/a.1", json=patch, headers={"Content-Type": "application/merge-patch+json"})
+    lab_time.advance(minutes=50)
+    assert admin.get(f"{events}/a.1").status_code == 200
+    version = made.json()["metadata"]["resourceVersion"]
+    with admin.stream("GET", events, params={"watch": "true", "resourceVersion": version}, timeout=20) as answer:
+        seen = lines(answer)
+        assert next(seen)["type"] == "MODIFIED"
+        lab_time.advance(minutes=11)
+        assert next(seen)["type"] == "DELETED"
+    assert admin.get(events).json()["items"] == []

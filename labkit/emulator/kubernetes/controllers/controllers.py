@@ -13,6 +13,7 @@ from labkit.emulator.kubernetes.api.resources import Resources
 from labkit.emulator.kubernetes.api.storage import Change, Stored
 from labkit.emulator.kubernetes.controllers.client import ControllerClient
 from labkit.emulator.kubernetes.controllers.deployments import Deployments
+from labkit.emulator.kubernetes.controllers.event_expiry import EventExpiry
 from labkit.emulator.kubernetes.controllers.events import Events
 from labkit.emulator.kubernetes.controllers.owners import Owners
 from labkit.emulator.kubernetes.controllers.replicasets import ReplicaSets
@@ -27,6 +28,7 @@ class Controllers:
         self._owners = Owners(self.storage)
         self._replica_sets = ReplicaSets(ControllerClient(resources, "replicaset-controller"), self._owners)
         self._deployments = Deployments(ControllerClient(resources, "deployment-controller"), self._owners)
+        self._event_expiry = EventExpiry(self.storage)
         self._scheduling = False
         self._scheduler_events = Events(self.storage, "default-scheduler")
         self.storage.observers.append(self._observe)
@@ -35,6 +37,7 @@ class Controllers:
         """Ends what is still under way."""
         self._replica_sets.queue.close()
         self._deployments.queue.close()
+        self._event_expiry.close()
 
     def _observe(self, change: Change) -> None:
         kind, stored = change.kind, change.stored
@@ -42,6 +45,7 @@ class Controllers:
         self._owners.observe(change)
         self._replica_sets.observe(change)
         self._deployments.observe(change)
+        self._event_expiry.observe(change)
         if kind is NAMESPACE:
             if change.type == "ADDED":
                 self._furnish(stored.name)

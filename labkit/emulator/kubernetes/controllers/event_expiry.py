@@ -1,0 +1,45 @@
+"""Events go an hour of lab time after they were last written, as a real server's do (``--event-ttl``).
+
+https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/
+"""
+
+import asyncio
+
+from labkit.emulator.kubernetes.api.kinds import EVENT
+from labkit.emulator.kubernetes.api.storage import Change, Storage
+
+LIFE_SECONDS = 3600
+LOOK_SECONDS = 1  # how often the lab's clock is looked at, as long as there are events
+
+
+class EventExpiry:
+    def __init__(self, storage: Storage):
+        self.storage = storage
+        self._written: dict[tuple[str, str], float] = {}  # the longest ago first
+        self._looking: asyncio.TimerHandle | None = None
+
+    def observe(self, change: Change) -> None:
+        """Has to be told of every change."""
+        if change.kind is not EVENT:
+            return
+        key = change.stored.namespace, change.stored.name
+        self._written.pop(key, None)
+        if change.type != "DELETED":
+            self._written[key] = self.storage.clock.now()
+            self._look_later()
+
+    def close(self) -> None:
+        if self._looking:
+            self._looking.cancel()
+
+    def _look_later(self) -> None:
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        over = self.storage.clock.now() - LIFE_SECONDS
+        while self._written and (oldest := next(iter(self._written.items())))[1] <= over:
+            self.storage.remove(EVENT, self.storage.get(EVENT, *oldest[0]))
+        if self._written:
+            self._look_later()
