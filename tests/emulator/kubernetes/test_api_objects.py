@@ -476,3 +476,87 @@ def test_a_limit_under_one_is_none(admin: httpx.Client, config_maps: str):
     listed = admin.get(config_maps, params={"limit": -1}).json()
     assert [item["metadata"]["name"] for item in listed["items"]] == ["a", "kube-root-ca.crt"]
     assert "continue" not in listed["metadata"]
+
+
+SCHEME = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
+
+
+@pytest.mark.parametrize("media_type", ["merge-patch", "json-patch"])
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("kind", "Secret", "converting (v1.Secret) to (core.ConfigMap): unknown conversion"),
+        ("kind", "Thing", f'no kind "Thing" is registered for version "v1" {SCHEME}'),
+        ("apiVersion", "v2", f'no kind "ConfigMap" is registered for version "v2" {SCHEME}'),
+    ],
+)
+def test_a_patch_cannot_make_another_kind_of_it(
+    admin: httpx.Client, config_maps: str, media_type: str, field: str, value: str, message: str
+):
+    admin.post(config_maps, json=config_map("a"))
+    patch = {field: value} if media_type == "merge-patch" else [{"op": "replace", "path": f"/{field}", "value": value}]
+    headers = {"Content-Type": f"application/{media_type}+json"}
+    refused = admin.patch(f"{config_maps}/a", json=patch, headers=headers)
+    assert refused.status_code == 422
+    assert refused.json()["message"].startswith(' "" is invalid: patch: Invalid value: "{')
+    assert refused.json()["message"].endswith(f": {message}")
+
+
+def test_a_replacement_names_itself(admin: httpx.Client, config_maps: str):
+    admin.post(config_maps, json=config_map("a"))
+    refused = admin.put(f"{config_maps}/a", json={"data": {"a": "1"}})
+    message = "the name of the object (a based on URL) was undeterminable: name must be provided"
+    assert (refused.status_code, refused.json()["message"]) == (400, message)
+
+
+def test_a_dry_run_of_a_deletion_is_of_all(admin: httpx.Client, config_maps: str):
+    admin.post(config_maps, json=config_map("a"))
+    refused = admin.request("DELETE", f"{config_maps}/a", json={"kind": "DeleteOptions", "dryRun": ["x"]})
+    assert refused.status_code == 422
+    assert 'dryRun: Unsupported value: ["x"]: supported values: "All"' in refused.json()["message"]
+    assert admin.get(f"{config_maps}/a").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["", "/a"])
+def test_a_version_that_is_yet_to_come(admin: httpx.Client, config_maps: str, name: str):
+    admin.post(config_maps, json=config_map("a"))
+    refused = admin.get(f"{config_maps}{name}", params={"resourceVersion": "1000000000"})
+    assert (refused.status_code, refused.json()["reason"]) == (504, "Timeout")
+    assert refused.json()["message"].startswith("Timeout: Too large resource version: 1000000000, current: ")
+    cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+    assert refused.json()["details"] == {"causes": [cause], "retryAfterSeconds": 1}
+
+
+def test_a_version_that_is_no_number_of_64_bits(admin: httpx.Client, config_maps: str):
+    for text, why in (("²", "invalid syntax"), (str(2**64), "value out of range")):
+        refused = admin.get(config_maps, params={"resourceVersion": text})
+        assert refused.status_code == 400
+        assert refused.json()["message"].endswith(f'strconv.ParseUint: parsing "{text}": {why}')
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "message"),
+    [
+        ("fieldManager", "m" * 129, "fieldManager: Too long: may not be more than 128 bytes"),
+        ("fieldManager", "ä\n", 'fieldManager: Invalid value: "ä\\n": invalid character U+000A (at position 2)'),
+        (
+            "fieldValidation",
+            "Maybe",
+            'fieldValidation: Unsupported value: "Maybe": supported values: "", "Ignore", "Strict", "Warn"',
+        ),
+    ],
+)
+def test_parameters_of_a_write(admin: httpx.Client, config_maps: str, parameter: str, value: str, message: str):
+    refused = admin.post(config_maps, json=config_map("a"), params={parameter: value})
+    expected = f'CreateOptions.meta.k8s.io "" is invalid: {message}'
+    assert (refused.status_code, refused.json()["message"]) == (422, expected)
+
+
+@pytest.mark.parametrize("body", [b"\x0a\x01", b"\x08\x01", b"\x12\x02\x08\x01", b"\x12\x04\x0a\x02\x08\x01"])
+def test_protobuf_that_is_none(admin: httpx.Client, config_maps: str, body: bytes):
+    envelope = b"\x0a\x0f\x0a\x02v1\x12\x09ConfigMap"
+    headers = {"Content-Type": "application/vnd.kubernetes.protobuf"}
+    refused = admin.post(config_maps, content=b"k8s\x00" + envelope + body, headers=headers)
+    messages = ("proto: cannot parse invalid wire-format data", "unexpected EOF")
+    assert refused.status_code == 400
+    assert refused.json()["message"] in messages

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from labkit.emulator.kubernetes.api.schema import Field, Struct, struct
 
 MAGIC = b"k8s\x00"
+INVALID = "proto: cannot parse invalid wire-format data"
 
 
 class Malformed(Exception):
@@ -35,7 +36,7 @@ def envelope(body: bytes) -> tuple[str, str, bytes]:
             elif number == 2:
                 raw = value if isinstance(value, bytes) else b""
     except (AttributeError, TypeError, ValueError, packing.error) as error:
-        raise Malformed(f"proto: {error}") from error
+        raise Malformed(INVALID) from error
     return api_version, kind, raw
 
 
@@ -45,7 +46,7 @@ def decode(type_name: str, raw: bytes) -> dict:
         return _message(struct(type_name), raw)
     except (AttributeError, IndexError, OSError, OverflowError, TypeError, ValueError, packing.error) as error:
         # A field of another wire type than its own, a text that is no UTF-8, a time that is none.
-        raise Malformed(f"proto: {error}") from error
+        raise Malformed(INVALID) from error
 
 
 def _message(kind: Struct, raw: bytes) -> dict:

@@ -16,13 +16,22 @@ from labkit.emulator.kubernetes.access.authentication import ANONYMOUS, User
 from labkit.emulator.kubernetes.access.rules import Attributes
 from labkit.emulator.kubernetes.api import protobuf, schema
 from labkit.emulator.kubernetes.api.kinds import BY_NAME, SUBRESOURCES
-from labkit.emulator.kubernetes.api.status import ApiError, bad_request, invalid, not_acceptable, unsupported
+from labkit.emulator.kubernetes.api.status import (
+    ApiError,
+    Cause,
+    bad_request,
+    invalid,
+    invalid_value,
+    not_acceptable,
+    unsupported,
+)
 from labkit.emulator.kubernetes.api.storage import dump
 
 LIMIT = 3 * 1024 * 1024
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch"
 HALF = re.compile("[\ud800-\udfff]")
+VALIDATIONS = ("", "Ignore", "Strict", "Warn")
 SCHEME = '"pkg/api/legacyscheme/scheme.go:30"'
 KNOWN_KINDS = set(BY_NAME) | {sub.kind for sub in SUBRESOURCES}
 _yaml_dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -147,10 +156,14 @@ class Request:
         return self.headers.get(b"user-agent", b"unknown").decode("latin-1").partition("/")[0][:128] or "unknown"
 
     def dry_run(self, options: str) -> bool:
-        """Whether nothing is to be stored. Raises Invalid for a directive that is none."""
+        """Whether nothing is to be stored. Raises Invalid for a parameter of the write that may not be so."""
+        causes = [] if options == "DeleteOptions" else _field_manager(self.query.get("fieldManager", ""))
         given = [value for key, value in self.queries if key == "dryRun" and value]
-        if any(value != "All" for value in given):
-            raise invalid(options, "meta.k8s.io", "", [unsupported("dryRun", given, ["All"])])
+        causes += dry_run_causes(given)
+        if options != "DeleteOptions" and (mode := self.query.get("fieldValidation", "")) not in VALIDATIONS:
+            causes.append(unsupported("fieldValidation", mode, VALIDATIONS))
+        if causes:
+            raise invalid(options, "meta.k8s.io", "", causes)
         return bool(given)
 
     @property
@@ -235,18 +248,41 @@ class Request:
                 )
         return value.get("apiVersion") or "", value.get("kind") or "", value, repeated
 
-    def _check_kind(self, given_version: str, given: str, kind: str, api_version: str) -> None:
-        version = api_version.rpartition("/")[2]
-        if given and given != kind:
-            if given not in KNOWN_KINDS:
-                text = f'no kind "{given}" is registered for version "{given_version}" in scheme {SCHEME}'
-                raise bad_request(f'{given} in version "{version}" cannot be handled as a {kind}: {text}')
-            package = api_version.rpartition("/")[0].split(".")[0] or "core"
-            text = f"converting (v1.{given}) to ({package}.{kind}): unknown conversion"
-            raise bad_request(f'{given} in version "{version}" cannot be handled as a {kind}: {text}')
-        if given_version and given_version != api_version:
-            text = f'no kind "{kind}" is registered for version "{given_version}" in scheme {SCHEME}'
-            raise _unhandled(kind, api_version, text)
+    @staticmethod
+    def _check_kind(given_version: str, given: str, kind: str, api_version: str) -> None:
+        if text := wrong_kind(given_version, given, kind, api_version):
+            version = api_version.rpartition("/")[2]
+            raise bad_request(f'{given or kind} in version "{version}" cannot be handled as a {kind}: {text}')
+
+
+def wrong_kind(given_version: str, given: str, kind: str, api_version: str) -> str:
+    """Why an object that says to be of the given kind and version cannot be taken; or ""."""
+    if given and given != kind:
+        if given not in KNOWN_KINDS:
+            return f'no kind "{given}" is registered for version "{given_version}" in scheme {SCHEME}'
+        package = api_version.rpartition("/")[0].split(".")[0] or "core"
+        return f"converting (v1.{given}) to ({package}.{kind}): unknown conversion"
+    if given_version and given_version != api_version:
+        return f'no kind "{kind}" is registered for version "{given_version}" in scheme {SCHEME}'
+    return ""
+
+
+def dry_run_causes(given: list[str]) -> list[Cause]:
+    """What is wrong with the directives of a dry run."""
+    return [] if all(value == "All" for value in given) else [unsupported("dryRun", given, ["All"])]
+
+
+def _field_manager(name: str) -> list[Cause]:
+    """https://kubernetes.io/docs/reference/using-api/server-side-apply/#managers"""
+    causes = []
+    if len(name.encode()) > 128:
+        causes.append(Cause("fieldManager", "Too long: may not be more than 128 bytes", "FieldValueTooLong"))
+    for i, character in enumerate(name):
+        if not character.isprintable():
+            at = len(name[:i].encode())
+            more = f"invalid character U+{ord(character):04X} (at position {at})"
+            causes.append(invalid_value("fieldManager", name, more))
+    return causes
 
 
 def _only_name(selector: str) -> str:

@@ -11,7 +11,16 @@ from labkit.emulator.kubernetes.api.admission import Admission, Review
 from labkit.emulator.kubernetes.api.kinds import NAMESPACE, POD, Kind
 from labkit.emulator.kubernetes.api.managers import Writer, applied, created, named, updated
 from labkit.emulator.kubernetes.api.names import suffix
-from labkit.emulator.kubernetes.api.requests import YAML, Request, Response, parse, respond
+from labkit.emulator.kubernetes.api.parameters import integer, options_version, resource_version
+from labkit.emulator.kubernetes.api.requests import (
+    YAML,
+    Request,
+    Response,
+    dry_run_causes,
+    parse,
+    respond,
+    wrong_kind,
+)
 from labkit.emulator.kubernetes.api.selectors import field_selector, label_selector
 from labkit.emulator.kubernetes.api.status import (
     ApiError,
@@ -51,15 +60,14 @@ class Resources:
     # Reading
 
     def get(self, kind: Kind, request: Request) -> Response:
+        self._require_known_version(resource_version(request, _no_version))
         stored = self.storage.get(kind, self._namespace(kind, request), request.name)
         return self._answer(kind, stored, request)
 
     def list(self, kind: Kind, request: Request) -> Response:
         selection = self._selection(kind, request)
-        version = request.query.get("resourceVersion", "")
-        if version and not version.isdigit():
-            raise bad_request(f"invalid resource version: {_not_unsigned(version)}")
-        limit = _integer(request, "limit")
+        self._require_known_version(resource_version(request, _no_version))
+        limit = integer(request, "limit")
         after, at = paging.start(request.query.get("continue", ""), self.storage)
         found = [
             stored
@@ -82,9 +90,7 @@ class Resources:
 
     def watch(self, kind: Kind, request: Request) -> Response:
         selection = self._selection(kind, request)
-        version = request.query.get("resourceVersion", "")
-        if version and not version.isdigit():
-            raise ApiError(500, "", _not_unsigned(version))
+        version = resource_version(request, lambda text: ApiError(500, "", text))
         as_table, now = request.table, self.storage.clock.now
         include = request.query.get("includeObject", "Metadata")
         heads = True
@@ -100,17 +106,17 @@ class Resources:
 
         initial = request.query.get("sendInitialEvents", "").lower() in ("true", "1")
         bookmarks = request.query.get("allowWatchBookmarks", "").lower() in ("true", "1")
-        fresh = version in ("", "0") or initial
+        fresh = not version or initial
         watch = Watch(
             self.storage,
             kind,
             selection,
             render,
-            None if fresh else int(version),
-            initial_end=bookmarks and (initial or version == ""),
+            None if fresh else version,
+            initial_end=bookmarks and (initial or version is None),
             bookmarks=bookmarks,
             # A real server ends watches between half an hour and an hour: clients have to come again.
-            seconds=_integer(request, "timeoutSeconds") or random.uniform(1800, 3600),  # noqa: S311
+            seconds=integer(request, "timeoutSeconds") or random.uniform(1800, 3600),  # noqa: S311
         )
         return Response(200, stream=watch.events())
 
@@ -211,6 +217,11 @@ class Resources:
             shown = f'"{_go_map(patch)}"' if strategic else dump(dump(changed).decode()).decode()
             return invalid("", "", "", [Cause("patch", f"Invalid value: {shown}: {text}")])
 
+        if request.content_type != patches.STRATEGIC and isinstance(changed, dict):
+            called = [changed.get(key) or "" for key in ("apiVersion", "kind")]
+            named = all(isinstance(text, str) for text in called)
+            if text := wrong_kind(*called, kind.kind, kind.api_version) if named else "couldn't get version/kind":
+                raise refusal(text)
         try:
             obj, unknown = schema.decode(kind.type, changed)
         except schema.WrongType as error:
@@ -357,15 +368,17 @@ class Resources:
     def _options(self, request: Request) -> dict:
         options = {}
         if request.body.strip():
-            options = request.document("meta.DeleteOptions", "DeleteOptions", _options_version(request))
+            options = request.document("meta.DeleteOptions", "DeleteOptions", options_version(request))
         for key in ("gracePeriodSeconds",):
             if key in request.query:
-                options[key] = _integer(request, key)
+                options[key] = integer(request, key)
         for key in ("propagationPolicy",):
             if request.query.get(key):
                 options[key] = request.query[key]
         if request.query.get("orphanDependents"):
             options["orphanDependents"] = request.query["orphanDependents"] == "true"
+        if causes := dry_run_causes(options.get("dryRun") or []):
+            raise invalid("DeleteOptions", "meta.k8s.io", "", causes)
         if request.dry_run("DeleteOptions"):
             options["dryRun"] = ["All"]
         if (policy := options.get("propagationPolicy")) and policy not in PROPAGATION[:3]:
@@ -396,6 +409,14 @@ class Resources:
             field_selector(kind, fields),
         )
 
+    def _require_known_version(self, version: int | None) -> None:
+        """Raises Timeout for a version that is yet to come; a real server waits for it for three seconds."""
+        if version is None or version <= self.storage.version:
+            return
+        cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+        message = f"Timeout: Too large resource version: {version}, current: {self.storage.version}"
+        raise ApiError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
+
     def _prepared(self, kind: Kind, request: Request, obj: dict) -> dict:
         """The object with the namespace of the request; refuses what contradicts the path."""
         metadata = dict(obj.get("metadata") or {})
@@ -412,6 +433,9 @@ class Resources:
                 metadata.pop(key, None)
             metadata.pop("managedFields", None)
         else:
+            if request.method == "PUT" and not metadata.get("name"):
+                based = f"the name of the object ({request.name} based on URL)"
+                raise bad_request(f"{based} was undeterminable: name must be provided")
             name = metadata.setdefault("name", request.name)
             if name != request.name:
                 raise bad_request(
@@ -442,6 +466,10 @@ class Resources:
             raise error
 
 
+def _no_version(text: str) -> ApiError:
+    return bad_request(f"invalid resource version: {text}")
+
+
 def _ordered(new: dict, old: dict) -> dict:
     """The new metadata in the old one's order, so that an unchanged object stays the same text."""
     kept = {key: new[key] for key in old if key in new}
@@ -452,30 +480,6 @@ def _status(kind: Kind, status: dict) -> dict:
     if kind is POD and status.get("podIP") and not status.get("podIPs"):
         return {**status, "podIPs": [{"ip": status["podIP"]}]}
     return status
-
-
-def _options_version(request: Request) -> str:
-    """DeleteOptions may be of any group."""
-    try:
-        value, _ = parse(request.body, yaml_too=True)
-        version = value.get("apiVersion") if isinstance(value, dict) else None
-        return version if version and isinstance(version, str) else "v1"
-    except ValueError:
-        return "meta.k8s.io/v1" if request.body[:4] == b"k8s\x00" and b"meta.k8s.io/v1" in request.body[:40] else "v1"
-
-
-def _integer(request: Request, name: str) -> int:
-    text = request.query.get(name, "")
-    if not text:
-        return 0
-    try:
-        return int(text)
-    except ValueError:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
-
-
-def _not_unsigned(text: str) -> str:
-    return f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
 
 
 def _go_map(value: object) -> str:
