@@ -1,6 +1,7 @@
 """Pods: what they get, how they go, and what passes through to their node."""
 
 import json
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -249,3 +250,72 @@ def test_kubectl_logs_and_exec(cluster, admin: httpx.Client, pods: str, namespac
     assert failed.stderr == "command terminated with exit code 7\n"
     echoed = cluster.kubectl("exec", "-i", "-n", namespace, "p", "--", "cat", given="hello")
     assert (echoed.stdout, echoed.stderr) == ("cat\n", "hello")
+
+
+@pytest.fixture
+def no_pods_left(admin: httpx.Client, pods: str) -> Iterator[None]:
+    """What waits here would take the room of the next test's node."""
+    yield
+    admin.delete(pods, params={"gracePeriodSeconds": 0})
+
+
+NOT_HELPFUL = "1 Preemption is not helpful for scheduling"
+
+
+def resources(**requested: str) -> dict:
+    return {"containers": [{"name": "c", "image": "i", "resources": {"requests": requested}}]}
+
+
+def affinity(**expression: object) -> dict:
+    terms = [{"matchExpressions": [{"key": "disk", **expression}]}]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    return {"affinity": {"nodeAffinity": required}}
+
+
+@pytest.mark.usefixtures("no_pods_left")
+@pytest.mark.parametrize(
+    ("spec", "reason", "preemption"),
+    [
+        ({"tolerations": []}, "1 node(s) had untolerated taint(s)", NOT_HELPFUL),
+        (
+            {"tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute"}]},
+            "1 node(s) had untolerated taint(s)",
+            NOT_HELPFUL,
+        ),
+        (
+            affinity(operator="In", values=["hdd"]),
+            "1 node(s) didn't match Pod's node affinity/selector",
+            NOT_HELPFUL,
+        ),
+        (affinity(operator="DoesNotExist"), "1 node(s) didn't match Pod's node affinity/selector", NOT_HELPFUL),
+        (resources(memory="2Gi"), "1 Insufficient memory", NOT_HELPFUL),
+        (resources(memory="2Gi", cpu="3"), "1 Insufficient cpu, 1 Insufficient memory", NOT_HELPFUL),
+        (resources(**{"example.com/gpu": "1"}), "1 Insufficient example.com/gpu", NOT_HELPFUL),
+        (resources(cpu="1500m"), "1 Insufficient cpu", "1 No preemption victims found for incoming pod"),
+        (affinity(operator="In", values=["ssd"]), "", ""),
+        (resources(memory="1Gi", cpu="500m"), "", ""),
+    ],
+)
+def test_a_pod_goes_only_where_it_fits(
+    admin: httpx.Client, pods: str, node: str, spec: dict, reason: str, preemption: str
+):
+    merge = {"Content-Type": "application/merge-patch+json"}
+    path, taints = f"/api/v1/nodes/{node}", [{"key": "a", "value": "b", "effect": "NoSchedule"}]
+    tolerations = [{"key": "a", "value": "b"}]
+    admin.patch(f"{path}/status", json={"status": {"allocatable": {"cpu": "2", "memory": "1Gi"}}}, headers=merge)
+    admin.patch(path, json={"metadata": {"labels": {"disk": "ssd"}}, "spec": {"taints": taints}}, headers=merge)
+    admin.post(pods, json=pod("first", tolerations=tolerations, **resources(cpu="1")))
+    assert admin.get(f"{pods}/first").json()["spec"]["nodeName"] == node
+    admin.post(pods, json=pod("p", **{"tolerations": tolerations, **spec}))
+    made = admin.get(f"{pods}/p").json()
+    [condition] = made["status"]["conditions"]
+    if not reason:
+        assert made["spec"]["nodeName"] == node
+        return
+    assert condition["message"] == (
+        f"0/1 nodes are available: {reason}. no new claims to deallocate, preemption: 0/1 nodes are available:"
+        f" {preemption}."
+    )
+    admin.delete(f"{pods}/first", params={"gracePeriodSeconds": 0})
+    moved = admin.get(f"{pods}/p").json()["spec"].get("nodeName")
+    assert moved == (None if preemption == NOT_HELPFUL else node)

@@ -5,6 +5,7 @@ https://kubernetes.io/docs/concepts/architecture/controller/
 https://kubernetes.io/docs/concepts/architecture/garbage-collection/
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 from labkit.emulator.kubernetes.api import writes
@@ -15,6 +16,7 @@ from labkit.emulator.kubernetes.controllers.client import ControllerClient
 from labkit.emulator.kubernetes.controllers.deployments import Deployments
 from labkit.emulator.kubernetes.controllers.event_expiry import EventExpiry
 from labkit.emulator.kubernetes.controllers.events import Events
+from labkit.emulator.kubernetes.controllers.fit import Amounts, against, is_helped_by_room, requests
 from labkit.emulator.kubernetes.controllers.owners import Owners
 from labkit.emulator.kubernetes.controllers.replicasets import ReplicaSets
 
@@ -30,6 +32,7 @@ class Controllers:
         self._deployments = Deployments(ControllerClient(resources, "deployment-controller"), self._owners)
         self._event_expiry = EventExpiry(self.storage)
         self._scheduling = False
+        self._short = False  # whether a pod waits that fits no node
         self._scheduler_events = Events(self.storage, "default-scheduler")
         self.storage.observers.append(self._observe)
 
@@ -66,6 +69,8 @@ class Controllers:
             kind is NODE and change.type != "DELETED"
         ):
             self._schedule_soon()
+        if kind is POD and self._short and (change.type == "DELETED" or _has_ended(stored)):
+            self._schedule_soon()  # there is more room
 
     # Namespaces
 
@@ -186,31 +191,49 @@ class Controllers:
         if not nodes:
             return
         load = {node.name: 0 for node in nodes}
+        used: dict[str, Amounts] = {node.name: Counter() for node in nodes}
+        counts = any(requests(pod.object) for pod in waiting)  # most pods ask for nothing: then it is not added up
         for pod in self.storage.list(POD):
             if (name := pod.object["spec"].get("nodeName")) in load:
                 load[name] += 1
+                if counts and not _has_ended(pod):
+                    used[name].update(requests(pod.object))
+        self._short = False
         for pod in waiting:
-            reasons = {node.name: _against(pod, node) for node in nodes}
+            reasons = {node.name: against(pod.object, node.object, used[node.name]) for node in nodes}
             fitting = [name for name, reason in reasons.items() if not reason]
             if not fitting:
-                self._cannot_be_scheduled(pod, list(reasons.values()))
+                self._short = True
+                self._cannot_be_scheduled(pod, nodes, reasons)
                 continue
             name = min(fitting, key=lambda node: (load[node], node))
             load[name] += 1
+            used[name].update(requests(pod.object))
             writes.bind(self.storage, pod, name)
             assigned = f"Successfully assigned {pod.namespace}/{pod.name} to {name}"
             self._scheduler_events.record(POD, pod, "Normal", "Scheduled", assigned)
 
-    def _cannot_be_scheduled(self, pod: Stored, reasons: list[str]) -> None:
+    def _cannot_be_scheduled(self, pod: Stored, nodes: list[Stored], reasons: dict[str, list[str]]) -> None:
         """Says why, in the pod's condition and in an event; once, as long as it is for the same reasons."""
-        counted = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
-        none = f"0/{len(reasons)} nodes are available:"
-        message = (
-            f"{none} {counted}. no new claims to deallocate,"
-            f" preemption: {none} {len(reasons)} Preemption is not helpful for scheduling."
-        )
+        preemption = [
+            "No preemption victims found for incoming pod"
+            if is_helped_by_room(pod.object, node.object, reasons[node.name])
+            else "Preemption is not helpful for scheduling"
+            for node in nodes
+        ]
+        none = f"0/{len(nodes)} nodes are available:"
+        found = [reason for several in reasons.values() for reason in several]
+        message = f"{none} {_counted(found)}. no new claims to deallocate, preemption: {none} {_counted(preemption)}."
         if writes.unschedulable(self.storage, pod, message):
             self._scheduler_events.record(POD, pod, "Warning", "FailedScheduling", message)
+
+
+def _counted(reasons: list[str]) -> str:
+    return ", ".join(sorted(f"{count} {reason}" for reason, count in Counter(reasons).items()))
+
+
+def _has_ended(pod: Stored) -> bool:
+    return (pod.object.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def _kind(reference: dict) -> Kind | None:
@@ -228,11 +251,3 @@ def _blocks(dependent: Stored, uid: str) -> bool:
 def _is_ready(node: Stored) -> bool:
     conditions = (node.object.get("status") or {}).get("conditions") or ()
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
-
-
-def _against(pod: Stored, node: Stored) -> str:
-    """Why the pod cannot go to the node, in the scheduler's words; or ""."""
-    if (node.object.get("spec") or {}).get("unschedulable"):
-        return "node(s) were unschedulable"
-    wanted, there = pod.object["spec"].get("nodeSelector") or {}, node.metadata.get("labels") or {}
-    return "" if wanted.items() <= there.items() else "node(s) didn't match Pod's node affinity/selector"

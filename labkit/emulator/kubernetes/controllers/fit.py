@@ -1,0 +1,122 @@
+"""Whether a pod fits a node, as the scheduler's filters see it, in its words.
+
+https://kubernetes.io/docs/concepts/scheduling-eviction/
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from decimal import Decimal
+
+from labkit.emulator.kubernetes.quantities import quantity
+
+Amounts = dict[str, Decimal]
+
+CORDONED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+# Every real node has these; one that does not tell how much has enough.
+COMMON = ("cpu", "memory", "ephemeral-storage")
+
+
+def against(pod: dict, node: dict, used: Amounts) -> list[str]:
+    """Why the pod cannot go to the node, of whose resources so much is requested already; [] where it can."""
+    spec = node.get("spec") or {}
+    if spec.get("unschedulable") and not _tolerates(pod, CORDONED):
+        return ["node(s) were unschedulable"]
+    taints = [taint for taint in spec.get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
+    if not all(_tolerates(pod, taint) for taint in taints):
+        return ["node(s) had untolerated taint(s)"]
+    if not _selects(pod["spec"], node):
+        return ["node(s) didn't match Pod's node affinity/selector"]
+    there, asked = allocatable(node), requests(pod)
+    short = [name for name, amount in asked.items() if amount > 0 and amount + used.get(name, 0) > _of(there, name)]
+    return [f"Insufficient {name}" for name in short]
+
+
+def is_helped_by_room(pod: dict, node: dict, reasons: list[str]) -> bool:
+    """Whether the pod would fit if others left: only its requests stand against it, and the node has so much."""
+    there = allocatable(node)
+    enough = all(amount <= _of(there, name) for name, amount in requests(pod).items())
+    return enough and all(reason.startswith("Insufficient ") for reason in reasons)
+
+
+def requests(pod: dict) -> Amounts:
+    """What a pod takes of its node: https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/"""
+    spec, sidecars, most = pod["spec"], Counter(), Counter()
+    for container in spec.get("initContainers") or ():
+        if container.get("restartPolicy") == "Always":
+            sidecars.update(_requested(container))
+            most |= sidecars
+        else:
+            most |= sidecars + Counter(_requested(container))
+    for container in spec.get("containers") or ():
+        sidecars.update(_requested(container))
+    return dict(most | sidecars)
+
+
+def allocatable(node: dict) -> Amounts:
+    given = (node.get("status") or {}).get("allocatable") or {}
+    return {name: quantity(amount) for name, amount in given.items()}
+
+
+def _of(there: Amounts, name: str) -> Decimal:
+    return there.get(name, Decimal("Infinity") if name in COMMON else Decimal(0))
+
+
+def _requested(container: dict) -> Amounts:
+    given = (container.get("resources") or {}).get("requests") or {}
+    return {name: quantity(amount) for name, amount in given.items()}
+
+
+def _tolerates(pod: dict, taint: dict) -> bool:
+    """https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"""
+    return any(_matches(toleration, taint) for toleration in pod["spec"].get("tolerations") or ())
+
+
+def _matches(toleration: dict, taint: dict) -> bool:
+    if toleration.get("effect") not in (None, "", taint.get("effect")):
+        return False
+    key = toleration.get("key", "")
+    if toleration.get("operator") == "Exists":
+        return key in ("", taint.get("key"))
+    return key == taint.get("key") and toleration.get("value", "") == taint.get("value", "")
+
+
+def _selects(spec: dict, node: dict) -> bool:
+    """https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/"""
+    labels = node["metadata"].get("labels") or {}
+    if not (spec.get("nodeSelector") or {}).items() <= labels.items():
+        return False
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    wanted = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    if wanted is None:
+        return True
+    fields = {"metadata.name": node["metadata"]["name"]}
+    return any(_term(term, labels, fields) for term in wanted.get("nodeSelectorTerms") or ())
+
+
+def _term(term: dict, labels: dict, fields: dict) -> bool:
+    expressions, names = term.get("matchExpressions") or (), term.get("matchFields") or ()
+    return bool(expressions or names) and _all(expressions, labels) and _all(names, fields)
+
+
+def _all(expressions: Iterable[dict], values: dict[str, str]) -> bool:
+    return all(_holds(expression, values.get(expression.get("key", ""))) for expression in expressions)
+
+
+def _holds(expression: dict, value: str | None) -> bool:
+    among = expression.get("values") or []
+    match expression.get("operator"):
+        case "In":
+            return value in among
+        case "NotIn":
+            return value not in among
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt" as operator:
+            try:
+                number, bound = int(value or ""), int(among[0] if among else "")
+            except ValueError:
+                return False
+            return number > bound if operator == "Gt" else number < bound
+    return False
