@@ -182,3 +182,10 @@ def test_all_of_it_well_formed_is_taken(admin: httpx.Client, namespace: str):
     made = pod("p", containers=[{"name": "c", "image": "i", **fields}], initContainers=[sidecar])
     answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=made)
     assert answer.status_code == 201, answer.text
+
+
+def test_a_port_of_the_hosts_network_has_a_number(admin: httpx.Client, namespace: str):
+    containers = [{"name": "c", "image": "i", "ports": [{"name": "http"}]}]
+    answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=pod("p", hostNetwork=True, containers=containers))
+    expected = 'Pod "p" is invalid: spec.containers[0].ports[0].containerPort: Required value'
+    assert (answer.status_code, answer.json()["message"]) == (422, expected)

@@ -102,7 +102,7 @@ def _probe(probe: dict) -> dict:
 def _host_ports(container: dict) -> dict:
     if "ports" not in container:
         return container
-    ports = [{"hostPort": port["containerPort"], **port} for port in container["ports"]]
+    ports = [{"hostPort": port.get("containerPort", 0), **port} for port in container["ports"]]
     return {**container, "ports": ports}
 
 
