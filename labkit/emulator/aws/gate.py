@@ -156,8 +156,8 @@ class Gate:
         if len(call.body) > LONGEST_BODY:
             call.service = call.service or "s3"
             raise Refusal(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
-        if call.method == "POST" and call.form.get("Action") == WEB_IDENTITY:
-            # The one call that nobody signs: the token says who calls.
+        if call.method in ("GET", "POST") and call.form.get("Action") == WEB_IDENTITY:
+            # The one call that nobody signs: the token says who calls. STS takes it in a URL, too.
             call.service, call.region = "sts", self.region
             return await self._sts.assume_role_with_web_identity(call)
         caller = self._authenticate(call)

@@ -60,6 +60,18 @@ def test_an_accepted_token(aws, irsa):
     assert aws.last()["userIdentity"]["sessionContext"]["webIdFederationData"]["federatedProvider"] == irsa.provider_arn
 
 
+def test_a_token_in_a_url(aws, irsa):
+    token = aws.issuer.token()
+    asked = {"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "RoleArn": irsa.role_arn}
+    asked |= {"RoleSessionName": "my-pod", "WebIdentityToken": token}
+    answer = httpx.get(aws.endpoint, params=asked, trust_env=False)
+    assert (answer.status_code, "<AccessKeyId>ASIA" in answer.text) == (200, True)
+    assert aws.last()["lab"]["decision"] == "allowed"
+    answer = httpx.get(aws.endpoint, params=asked | {"WebIdentityToken": token + "AAAA"}, trust_env=False)
+    assert (answer.status_code, "<Code>InvalidIdentityToken</Code>" in answer.text) == (400, True)
+    assert token not in aws.trail_file.read_text()
+
+
 def test_the_packed_size_is_told_where_something_was_packed(irsa):
     document = {"Version": "2012-10-17", "Statement": [permit("s3:*")]}
     assert irsa.assume(Policy=json.dumps(document))["PackedPolicySize"] > 0
