@@ -4,6 +4,7 @@ https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
 """
 
+import json
 import re
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import Issuers, IssuerUnreachable
 from labkit.policy import MalformedPolicy, Policy
+from labkit.policy.validation import listed, texts
 
 # The parameter that holds a document, and the document's kind.
 DOCUMENTS = {
@@ -46,6 +48,9 @@ async def check(call: Call, backend: Backend, issuers: Issuers) -> None:
         if parameter in call.form:
             policy = _document(call.form[parameter], kind, backend)
             _check_size(call, policy, backend)
+            if _quote_numbers(policy.document):
+                call.form[parameter] = json.dumps(policy.document)
+                call.notes["form changed"] = True
     elif call.operation == "CreateOpenIDConnectProvider":
         await _provider(call, backend, issuers)
     elif call.operation == "UpdateOpenIDConnectProviderThumbprint":
@@ -90,6 +95,18 @@ def _check_size(call: Call, policy: Policy, backend: Backend) -> None:
     if policy.size + sum(len("".join(text.split())) for text in others) > longest:
         told = f"Maximum policy size of {longest} bytes exceeded for {kind} {name}"
         raise Refusal(409, "LimitExceeded", told)
+
+
+def _quote_numbers(document: dict) -> bool:
+    """Writes the conditions' numbers as strings, which is all that moto takes; returns whether there were any."""
+    found = False
+    for statement in listed(document["Statement"]):
+        for block in statement.get("Condition", {}).values():
+            for key, values in block.items():
+                if any(isinstance(value, int | float) and not isinstance(value, bool) for value in listed(values)):
+                    block[key] = texts(values) if isinstance(values, list) else texts(values)[0]
+                    found = True
+    return found
 
 
 def _named(document: dict) -> list[str]:

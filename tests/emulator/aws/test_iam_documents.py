@@ -41,6 +41,25 @@ def test_a_managed_policy_has_its_own_limit(aws):
     refused(lambda: iam.create_policy_version(**version), 409, "LimitExceeded", told)
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"NumericLessThan": {"aws:EpochTime": 99999999999, "aws:MultiFactorAuthAge": "1"}},
+        {"DateLessThan": {"aws:CurrentTime": [1700000000, "2099-01-01T00:00:00Z"]}},
+        {"DateGreaterThan": {"aws:CurrentTime": 1700000000}, "Bool": {"aws:SecureTransport": True}},
+    ],
+)
+def test_numbers_need_no_quotation_marks(irsa, condition):
+    statement = {"Effect": "Allow", "Action": "s3:*", "Resource": "*", "Condition": condition}
+    document = {"Version": "2012-10-17", "Statement": statement}
+    named = {"RoleName": "my-role", "PolicyName": "x"}
+    irsa.iam.put_role_policy(**named, PolicyDocument=json.dumps(document))
+    kept = irsa.iam.get_role_policy(**named)["PolicyDocument"]["Statement"]["Condition"]
+    first, (key, values) = next(iter(condition)), next(iter(next(iter(condition.values())).items()))
+    assert kept[first][key] == ([str(value) for value in values] if isinstance(values, list) else str(values))
+    assert kept.get("Bool") == condition.get("Bool")
+
+
 def nested(depth):
     return '{"Version": "2012-10-17", "Statement": ' + '{"Statement":' * depth + "{}" + "}" * (depth + 1)
 
