@@ -65,6 +65,11 @@ FAULTS: dict[str, dict[str, tuple[int, str, str]]] = {
         "query": (400, "IncompleteSignature", "The request signature does not conform to AWS standards."),
         "json": (400, "IncompleteSignatureException", "The request signature does not conform to AWS standards."),
     },
+    "unsupported": {
+        "s3": (400, "InvalidRequest", "The authorization mechanism you have provided is not supported."),
+        "query": (400, "IncompleteSignature", "The request signature does not conform to AWS standards."),
+        "json": (400, "IncompleteSignatureException", "The request signature does not conform to AWS standards."),
+    },
     "anonymous": {
         "s3": (403, "AccessDenied", "Access Denied"),
         "query": (403, "MissingAuthenticationToken", "Request is missing Authentication Token"),

@@ -26,7 +26,7 @@ from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.records import records
 from labkit.emulator.aws.s3 import S3
 from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, Sessions, User
-from labkit.emulator.aws.signature import Malformed, Mismatch, Signature
+from labkit.emulator.aws.signature import Malformed, Mismatch, Signature, Unsupported
 from labkit.emulator.aws.sqs import Sqs
 from labkit.emulator.aws.sts import WEB_IDENTITY, Sts
 from labkit.emulator.aws.trail import Trail, hidden
@@ -199,10 +199,15 @@ class Gate:
             signed = signature.read(call)
         except Malformed as malformed:
             call.service = _guess_service(call)
-            raise fault(call, "malformed", str(malformed), message=str(malformed)) from malformed
+            name = "unsupported" if isinstance(malformed, Unsupported) else "malformed"
+            raise fault(call, name, str(malformed), message=str(malformed)) from malformed
         if signed is None:
             call.service, call.region = _guess_service(call), self.region
-            raise fault(call, "anonymous", "the request is not signed: it carries no credentials")
+            told = "the request is not signed: it carries no credentials"
+            if call.method == "POST" and call.headers.get("content-type", "").startswith("multipart/form-data"):
+                # https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html
+                told = "the lab cannot verify an upload by a form (presigned POST)"
+            raise fault(call, "anonymous", told)
         call.service, call.region = signed.service, signed.region
         self._check_scope(call, signed)
         caller = self._caller(call, signed)

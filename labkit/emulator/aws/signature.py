@@ -25,6 +25,10 @@ class Malformed(Exception):
     """The request carries something that means to be a signature and is none."""
 
 
+class Unsupported(Malformed):
+    """It is signed by another algorithm, as Signature Version 2."""
+
+
 class Mismatch(Exception):
     """The signature, or what it covers, is not right."""
 
@@ -62,7 +66,7 @@ def read(call: Call) -> Signature | None:
     if "X-Amz-Signature" in call.query or "X-Amz-Algorithm" in call.query:
         return _from_query(call)
     if "AWSAccessKeyId" in call.query and "Signature" in call.query:
-        raise Malformed(f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.")
+        raise Unsupported(f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.")
     return None
 
 
@@ -111,7 +115,7 @@ def signing_key(secret: str, date: str, region: str, service: str) -> bytes:
 def _from_header(call: Call, authorization: str) -> Signature:
     algorithm, _, rest = authorization.partition(" ")
     if algorithm != ALGORITHM:
-        raise Malformed(f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.")
+        raise Unsupported(f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.")
     parts = {found[1]: found[2] for piece in rest.split(",") if (found := _HEADER.fullmatch(piece))}
     if missing := [name for name in ("Credential", "SignedHeaders", "Signature") if not parts.get(name)]:
         raise Malformed(f"Authorization header requires {' and '.join(repr(name) for name in missing)} parameter.")

@@ -79,6 +79,23 @@ def test_a_presigned_url_is_judged_as_the_session_that_signed_it(aws, irsa):
         assert (answer.status_code, "<Code>ExpiredToken</Code>" in answer.text) == (400, True)
 
 
+def test_a_url_that_is_signed_the_old_way(aws, irsa):
+    s3 = aws.client("s3", irsa.assume()["Credentials"], signature_version="s3")
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": "irsa-lab", "Key": "hello.txt"})
+    told = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
+    for headers, address in (({}, url), ({"Authorization": "AWS a:b"}, f"{aws.endpoint}/irsa-lab/hello.txt")):
+        answer = httpx.get(address, headers=headers, trust_env=False)
+        assert answer.status_code == 400
+        assert f"<Code>InvalidRequest</Code><Message>{told}</Message>" in answer.text
+
+
+def test_a_form_for_an_upload_is_refused_and_the_trail_says_why(aws, irsa):
+    form = aws.client("s3", irsa.assume()["Credentials"]).generate_presigned_post("irsa-lab", "up.txt")
+    answer = httpx.post(form["url"], data=form["fields"], files={"file": b"x"}, trust_env=False)
+    assert (answer.status_code, "<Code>AccessDenied</Code>" in answer.text) == (403, True)
+    assert aws.last()["lab"]["reason"] == "the lab cannot verify an upload by a form (presigned POST)"
+
+
 def test_whoever_may_not_list_a_bucket_is_not_told_what_is_not_in_it(aws, irsa):
     s3 = aws.client("s3", irsa.assume()["Credentials"])
     with pytest.raises(ClientError, match="NoSuchKey"):
