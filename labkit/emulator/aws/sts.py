@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 from labkit.emulator.aws import session_tags
 from labkit.emulator.aws.accounts import Accounts
-from labkit.emulator.aws.actions.permission import Permission
+from labkit.emulator.aws.actions.permission import Context, Permission, as_dict, resource_tags
 from labkit.emulator.aws.authorization import Authorization, stored_policy
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
@@ -152,6 +152,7 @@ class Sts:
             "sts:RoleSessionName": name,
             **identity.context(),
             **tags.of_request(),
+            **_role_tags(role),
         }
         decision = evaluate_trust(trust, provider_arn=identity.provider_arn, context=context)
         if not decision.allowed:
@@ -201,7 +202,7 @@ class Sts:
         decision = self._authorization.decide(
             caller,
             call,
-            Permission(action, role.arn, _condition_keys(call.form) | tags.of_request()),
+            Permission(action, role.arn, _condition_keys(call.form) | tags.of_request() | _role_tags(role)),
             resource_policy=stored_policy(role.assume_role_policy_document, "trust", role.name),
             owner=role.account_id,
         )
@@ -287,6 +288,14 @@ def _condition_keys(form: dict[str, str]) -> dict[str, str | list[str]]:
     if "ExternalId" in form:
         keys["sts:ExternalId"] = form["ExternalId"]
     return keys
+
+
+def _role_tags(role: Any) -> Context:
+    """The condition keys of the tags of the role that is asked for.
+
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html
+    """
+    return resource_tags(as_dict(role.tags) or {}, "iam")
 
 
 def _told(claims: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.emulator.aws.conftest import ACCOUNT, ISSUER, refused, trust_policy
 
@@ -286,3 +287,33 @@ def test_a_source_identity_is_refused_and_not_passed_over(aws, tagger, irsa):
     token = aws.issuer.token(**{"https://aws.amazon.com/source_identity": "ann"})
     told = "Not authorized to perform sts:SetSourceIdentity"
     refused(lambda: irsa.assume(WebIdentityToken=token), 403, "AccessDenied", told)
+
+
+@pytest.mark.parametrize("key", ["aws:ResourceTag/env", "iam:ResourceTag/env"])
+def test_the_tags_of_the_role_that_is_asked_for(aws, irsa, key):
+    to_any = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}
+    only = {"Condition": {"StringEquals": {key: "prod"}}}
+    session = aws.client("sts", irsa.assume()["Credentials"])
+    trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": trust})
+    for name in ("prod", "test"):
+        irsa.iam.create_role(RoleName=name, AssumeRolePolicyDocument=document, Tags=[{"Key": "env", "Value": name}])
+
+    def assumed(name):
+        try:
+            return bool(session.assume_role(RoleArn=f"arn:aws:iam::{ACCOUNT}:role/{name}", RoleSessionName="me"))
+        except ClientError as refused:
+            assert refused.response["Error"]["Code"] == "AccessDenied"
+            return False
+
+    irsa.permit(to_any | only)
+    assert (assumed("prod"), assumed("test")) == (True, False)
+    irsa.permit(to_any, to_any | only | {"Effect": "Deny"})
+    assert (assumed("prod"), assumed("test")) == (False, True)
+    irsa.iam.tag_role(RoleName="my-role", Tags=[{"Key": "env", "Value": "prod"}])
+    statement = trust_policy()["Statement"][0]
+    irsa.trust(trust_policy(Condition=only["Condition"]))
+    assert irsa.assume()["Credentials"]
+    irsa.trust({"Version": "2012-10-17", "Statement": [statement, statement | only | {"Effect": "Deny"}]})
+    with pytest.raises(ClientError, match="AccessDenied"):
+        irsa.assume()
