@@ -64,7 +64,7 @@ class Authorization:
         bound = getattr(holder, "permissions_boundary_arn", None)
         boundary = self._managed(bound, "boundary") if bound else None
         if isinstance(caller, Session):
-            principal, about = Principal.role_session(caller.arn, caller.role_arn), caller.context | _times(caller)
+            principal, about = Principal.role_session(caller.arn, caller.role_arn), caller.context | _of_session(caller)
             session = [stored_policy(document, "session", "session policy") for document in caller.policies]
         else:
             principal, about, session = Principal.aws(caller.arn), {}, []
@@ -192,8 +192,10 @@ _EVERYTHING = Policy.parse(
 )
 
 
-def _times(session: Session) -> Context:
-    return {"aws:TokenIssueTime": datetime.fromtimestamp(session.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+def _of_session(session: Session) -> Context:
+    """What every request with temporary credentials says: since when, and whether a second factor was asked for."""
+    issued = datetime.fromtimestamp(session.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"aws:TokenIssueTime": issued, "aws:MultiFactorAuthPresent": "false"}
 
 
 def _tags(tags: list[dict[str, str]]) -> Context:

@@ -79,6 +79,22 @@ def test_a_presigned_url_is_judged_as_the_session_that_signed_it(aws, irsa):
         assert (answer.status_code, "<Code>ExpiredToken</Code>" in answer.text) == (400, True)
 
 
+def test_a_session_s_credentials_came_without_a_second_factor(aws, irsa):
+    s3 = aws.client("s3", irsa.assume()["Credentials"])
+    statement = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+    denied = statement | {"Effect": "Deny", "Condition": {"Bool": {"aws:MultiFactorAuthPresent": "false"}}}
+    irsa.permit(statement, denied)
+    with pytest.raises(ClientError, match="with an explicit deny in an identity-based policy"):
+        s3.get_object(Bucket="irsa-lab", Key="hello.txt")
+    # A long-term key says nothing of it.
+    aws.client("iam").create_user(UserName="me")
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement, denied]})
+    aws.client("iam").put_user_policy(UserName="me", PolicyName="x", PolicyDocument=document)
+    key = aws.client("iam").create_access_key(UserName="me")["AccessKey"]
+    user = aws.new_client("s3", key["AccessKeyId"], key["SecretAccessKey"])
+    assert user.get_object(Bucket="irsa-lab", Key="hello.txt")["ContentLength"] == 5
+
+
 def test_a_url_that_is_signed_the_old_way(aws, irsa):
     s3 = aws.client("s3", irsa.assume()["Credentials"], signature_version="s3")
     url = s3.generate_presigned_url("get_object", Params={"Bucket": "irsa-lab", "Key": "hello.txt"})
