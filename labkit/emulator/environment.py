@@ -7,6 +7,9 @@ from pathlib import Path
 from labkit import aws_cli
 from labkit.emulator.folder import Folder
 
+# boto3's own choice for a presigned URL in us-east-1 is a signature that S3 takes for no bucket made after June 2020.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
+S3 = "s3 =\n  signature_version = s3v4\n"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy")
 
 
@@ -45,7 +48,9 @@ def variables(folder: Folder, endpoint_url: str, region: str) -> dict[str, str]:
 
 def write_aws_files(folder: Folder, region: str, access_key_id: str, secret_access_key: str) -> None:
     """The config and credentials files that stand for the learner's own ``~/.aws``."""
-    folder.write_private(folder.aws_config, f"[default]\nregion = {region}\noutput = json\n{aws_cli.CONFIG}".encode())
+    folder.write_private(
+        folder.aws_config, f"[default]\nregion = {region}\noutput = json\n{S3}{aws_cli.CONFIG}".encode()
+    )
     keys = f"[default]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret_access_key}\n"
     folder.write_private(folder.aws_credentials, keys.encode())
 

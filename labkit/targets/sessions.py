@@ -49,7 +49,9 @@ class BoundSession(boto3.Session):
             )
         config = kwargs.get("config")
         kwargs["endpoint_url"] = self.endpoint_url
-        kwargs["config"] = (QUICK.merge(config) if config else QUICK).merge(Config(proxies={}))
+        # Else boto3 presigns for S3 in us-east-1 with a signature that is no longer taken.
+        own = QUICK.merge(Config(signature_version="s3v4")) if service_name == "s3" else QUICK
+        kwargs["config"] = (own.merge(config) if config else own).merge(Config(proxies={}))
         return super().client(service_name, *args, **kwargs)
 
 

@@ -136,3 +136,10 @@ def test_a_caller_s_own_config_cannot_bring_a_proxy(endpoint, only_loopback):
     config = Config(proxies={"http": "http://proxy.invalid:3128"}, user_agent_extra="x")
     assert session(endpoint).client("sts", config=config).get_caller_identity()["Account"] == "123456789012"
     assert only_loopback == []
+
+
+def test_a_presigned_url_has_the_signature_that_s3_takes(endpoint):
+    keys = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "secret"}
+    s3 = BoundSession(endpoint_url=endpoint, region="us-east-1", **keys).client("s3")
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": "irsa-lab", "Key": "hello.txt"})
+    assert url.startswith(f"{endpoint}/irsa-lab/hello.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256")

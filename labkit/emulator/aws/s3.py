@@ -56,7 +56,11 @@ class S3:
         owners = [self._owner(call, permission) or caller.account_id for permission in operation.permissions]
         _check_owners(call, owners)
         call.account_id = owners[0] if owners else caller.account_id
-        if isinstance(caller, Administrator) and {*owners} <= {caller.account_id}:
+        if (
+            isinstance(caller, Administrator)
+            and {*owners} <= {caller.account_id}
+            and not self._may_deny(call, operation)
+        ):
             _check_policy(call, operation)
             return await self._backend.answer(call)
         if operation.name == "DeleteObjects":
@@ -70,6 +74,15 @@ class S3:
             needed = operation.permissions[0]
             self._require(call, caller, replace(needed, action="s3:ListBucket", resource=BUCKET + operation.bucket))
         return response
+
+    def _may_deny(self, call: Call, operation: Operation) -> bool:
+        """Whether a bucket's policy could deny this to the administrator, who may always mend the policy itself.
+
+        On AWS that is left to the account's root user, whom the administrator stands for, too.
+        """
+        if all(permission.action.endswith("BucketPolicy") for permission in operation.permissions):
+            return False
+        return any(self._bucket_policy(call, permission) for permission in operation.permissions)
 
     def _copied_tags(self, call: Call, operation: Operation) -> list[Permission]:
         """What it takes to copy an object's tags with it.

@@ -27,6 +27,7 @@ from labkit.policy import MalformedPolicy, Policy, evaluate_trust
 WEB_IDENTITY = "AssumeRoleWithWebIdentity"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
 SESSION_NAME = r"[\w+=,.@-]*"
+MOST_POLICY_ARNS = 10
 LONGEST_CHAINED = 3600
 TAG_SESSION, SET_SOURCE_IDENTITY = "sts:TagSession", "sts:SetSourceIdentity"
 SOURCE_IDENTITY_CLAIM = "https://aws.amazon.com/source_identity"
@@ -213,6 +214,9 @@ class Sts:
     def _session_policies(self, form: dict[str, str], role: Any) -> tuple[str, ...]:
         documents = [form["Policy"]] if "Policy" in form else []
         arns = [value for name, value in form.items() if re.fullmatch(r"PolicyArns\.member\.\d+\.arn", name)]
+        if len(arns) > MOST_POLICY_ARNS:
+            said = "1 validation error detected: Value at 'policyArns' failed to satisfy constraint: Member must have"
+            raise Refusal(400, "ValidationError", f"{said} length less than or equal to {MOST_POLICY_ARNS}")
         for arn in arns:
             of_role = arn.startswith(("arn:aws:iam::aws:", f"arn:aws:iam::{role.account_id}:"))
             if not of_role or (document := self._backend.managed_policy(arn)) is None:

@@ -235,6 +235,21 @@ def test_a_copy_takes_the_right_to_read_its_source(aws, irsa):
     assert s3.get_object(Bucket="irsa-lab", Key="public/copy")["Body"].read() == b"abc"
 
 
+def test_a_bucket_policy_denies_the_administrator_too_who_may_mend_it(aws, irsa):
+    s3 = aws.client("s3")
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": "arn:aws:s3:::irsa-lab/*"}
+    deny_bucket = deny | {"Resource": "arn:aws:s3:::irsa-lab"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [deny, deny_bucket]})
+    s3.put_bucket_policy(Bucket="irsa-lab", Policy=document)
+    status, code, message = code_of(lambda: s3.delete_object(Bucket="irsa-lab", Key="hello.txt"))
+    assert (status, code) == (403, "AccessDenied")
+    assert message.endswith("with an explicit deny in a resource-based policy")
+    refused = s3.delete_objects(Bucket="irsa-lab", Delete={"Objects": [{"Key": "hello.txt"}]})
+    assert [entry["Code"] for entry in refused["Errors"]] == ["AccessDenied"]
+    s3.delete_bucket_policy(Bucket="irsa-lab")
+    s3.delete_object(Bucket="irsa-lab", Key="hello.txt")
+
+
 def test_a_bucket_policy_that_is_no_policy(aws, irsa):
     found = code_of(lambda: aws.client("s3").put_bucket_policy(Bucket="irsa-lab", Policy="{}"))
     assert found[:2] == (400, "MalformedPolicy")

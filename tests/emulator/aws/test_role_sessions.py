@@ -173,3 +173,13 @@ def test_a_chained_session_is_the_second_role_s(aws, irsa):
     told = f"User: arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-pod is not authorized to perform: sts:AssumeRole "
     itself = {"RoleArn": irsa.role_arn, "RoleSessionName": "itself"}
     refused(lambda: sts.assume_role(**itself), 403, "AccessDenied", f"{told}on resource: {irsa.role_arn}")
+
+
+def test_ten_policy_arns_at_most(aws, irsa):
+    arns = [{"arn": irsa.policy_arn}] * 11
+    sts = aws.client("sts")
+    asked = {"RoleArn": irsa.role_arn, "RoleSessionName": "me", "WebIdentityToken": aws.issuer.token()}
+    assert sts.assume_role_with_web_identity(**asked, PolicyArns=arns[:10])
+    with pytest.raises(ClientError, match="length less than or equal to 10") as refused:
+        sts.assume_role_with_web_identity(**asked, PolicyArns=arns)
+    assert refused.value.response["Error"]["Code"] == "ValidationError"
