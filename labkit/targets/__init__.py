@@ -38,6 +38,8 @@ class Connection:
     trail: Callable[[], Iterator[dict[str, Any]]] | None = None
     """The records of the calls to AWS, newest first."""
     node_identity: str | None = None
+    account: Callable[[str], "boto3.Session | None"] = lambda account_id: None
+    """A session in the account of this id (12 digits); None where it cannot be entered from here."""
 
     @property
     def provider_arn(self) -> str:

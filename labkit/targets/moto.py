@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from labkit.targets.sessions import BoundSession
 
 CLUSTER_ROLE = "eks-cluster-role"
+ENTRANCE = "OrganizationAccountAccessRole"
 
 
 def plan(parameters: "Parameters") -> str:
@@ -48,6 +49,7 @@ def up(parameters: "Parameters") -> Connection:
         clock=folder.clock,
         trail=lambda: _read_trail(folder),
         node_identity="the node's role, from the instance metadata service",
+        account=lambda account_id: in_account(aws, account_id, state.account_id),
     )
 
 
@@ -70,6 +72,27 @@ def session(state: State, region: str) -> "BoundSession":
         access_key_id=state.access_key_id,
         secret_access_key=state.secret_access_key,
         region=region,
+    )
+
+
+def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession":
+    """The administrator's session in another account of the lab's organization, for an hour, or ``aws`` in its own.
+
+    https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
+    """
+    from labkit.targets.sessions import BoundSession
+
+    if account_id == own:
+        return aws
+    role_arn = f"arn:aws:iam::{account_id}:role/{ENTRANCE}"
+    with answering():
+        entered = aws.client("sts").assume_role(RoleArn=role_arn, RoleSessionName="labkit")["Credentials"]
+    return BoundSession(
+        endpoint_url=aws.endpoint_url,
+        access_key_id=entered["AccessKeyId"],
+        secret_access_key=entered["SecretAccessKey"],
+        session_token=entered["SessionToken"],
+        region=aws.region_name,
     )
 
 

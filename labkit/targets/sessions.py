@@ -29,11 +29,20 @@ class BoundSession(boto3.Session):
     https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html
     """
 
-    def __init__(self, *, endpoint_url: str, access_key_id: str, secret_access_key: str, region: str):
+    def __init__(
+        self,
+        *,
+        endpoint_url: str,
+        access_key_id: str,
+        secret_access_key: str,
+        region: str,
+        session_token: str | None = None,
+    ):
         self.endpoint_url = endpoint_url
         super().__init__(
             aws_access_key_id=access_key_id,
             aws_secret_access_key=secret_access_key,
+            aws_session_token=session_token,
             region_name=region,
             botocore_session=_without_environment(),
         )
