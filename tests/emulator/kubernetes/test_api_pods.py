@@ -293,7 +293,7 @@ def affinity(**expression: object) -> dict:
         (resources(**{"example.com/gpu": "1"}), "1 Insufficient example.com/gpu", NOT_HELPFUL),
         (resources(cpu="1500m"), "1 Insufficient cpu", "1 No preemption victims found for incoming pod"),
         (affinity(operator="In", values=["ssd"]), "", ""),
-        (resources(memory="1Gi", cpu="500m"), "", ""),
+        (resources(memory="512Mi", cpu="500m"), "", ""),
     ],
 )
 def test_a_pod_goes_only_where_it_fits(

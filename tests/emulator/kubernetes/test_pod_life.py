@@ -184,7 +184,7 @@ def test_variables_of_resources(lab):
         {"name": "OTHER", "valueFrom": of("limits.cpu", containerName="other")},
     ]
     resources = {"limits": {"cpu": "500m"}, "requests": {"memory": "1Mi"}}
-    other = {**shell("true", resources={"limits": {"cpu": "3"}}), "name": "other"}
+    other = {**shell("true", resources={"limits": {"cpu": "3"}, "requests": {"cpu": "1m"}}), "name": "other"}
     lab.create("resources", shell("echo $CPU $MEMORY $OTHER", env=env, resources=resources), other)
     lab.in_phase("resources", "Succeeded")
     assert lab.log("resources", container="app") == "500 1048576 3\n"
