@@ -12,11 +12,14 @@ from typing import Any
 
 from labkit.emulator.certificates import Authority
 from labkit.emulator.clock import Clock
+from labkit.emulator.published import Published
 from labkit.errors import LabError
 
 
 class Folder:
-    """Seed, ports, CA, keys, clock, trail and log of one lab. Files with secrets in them are 0600, the folder 0700.
+    """Seed, ports, CA, keys, clock, trail, log and overridden documents of one lab.
+
+    Files with secrets in them are 0600, the folder 0700.
 
     Who holds the lock on ``server.lock`` is the lab's server: the lock ends with the process, however it ends, so a
     stale process id never counts.
@@ -25,6 +28,7 @@ class Folder:
     def __init__(self, path: Path):
         self.path = Path(path)
         self.clock = Clock(self.path / "clock")
+        self.published = Published(self.path / "published", self.write_private)
         self.trail_file = self.path / "trail.jsonl"
         self.log_file = self.path / "server.log"
         self.kubeconfig = self.path / "kubeconfig"

@@ -85,7 +85,7 @@ class Server:
             clusters=self.clusters,
             administrator=keys,
         )
-        self.issuer = Issuer()
+        self.issuer = Issuer(folder.published)
         gate = await self.listen(self.ports.bind("gate"), self.gate, on_call=self.called)
         environment.write_aws_files(folder, REGION, keys.access_key_id, keys.secret_access_key)
         self.state = State(
@@ -114,7 +114,8 @@ class Server:
         listener = await self.listen(
             self.ports.bind(f"issuer/{region}"), self.issuer, hosts={host}, certificate=certificate
         )
-        self.gate.map_host(host, ("127.0.0.1", listener.port), authority.certificate_pem)
+        edition = self.folder.published.edition
+        self.gate.map_host(host, ("127.0.0.1", listener.port), authority.certificate_pem, edition)
         self.state = replace(self.state, issuers={**self.state.issuers, host: listener.port})
 
     async def listen(

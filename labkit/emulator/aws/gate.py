@@ -99,9 +99,14 @@ class Gate:
         self._eks = Eks(self.backend, clusters, clock, self._administrator)
         self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
 
-    def map_host(self, host: str, address: tuple[str, int], ca_pem: bytes) -> None:
-        """Leads requests for ``https://host/…`` to ``address``, verified against ``ca_pem`` as a public root."""
-        self._issuers.map_host(host, address, ca_pem)
+    def map_host(
+        self, host: str, address: tuple[str, int], ca_pem: bytes, edition: Callable[[str], object] | None = None
+    ) -> None:
+        """Leads requests for ``https://host/…`` to ``address``, verified against ``ca_pem`` as a public root.
+
+        The keys of an issuer there are fetched anew when its ``edition`` is another one.
+        """
+        self._issuers.map_host(host, address, ca_pem, edition)
 
     def forget_keys(self, issuer: str) -> None:
         """Fetches the keys of this issuer (``https://…``) anew the next time, as AWS does after a while."""

@@ -12,7 +12,7 @@ import math
 import ssl
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -47,12 +47,14 @@ class ThumbprintMismatch(Exception):
 class _Mapping:
     address: tuple[str, int]
     context: ssl.SSLContext
+    edition: Callable[[str], object] | None
 
 
 @dataclass
 class _Source:
     """The keys of an issuer, as far as one provider's thumbprints let it be trusted."""
 
+    edition: object = None
     keys: dict[str | None, jwt.PyJWK] = field(default_factory=dict)
     fetched_at: float = -math.inf
     failure: Exception | None = None
@@ -77,16 +79,21 @@ class Issuers:
         self._mapped: dict[str, _Mapping] = {}
         self._sources: OrderedDict[tuple[str, frozenset[str]], _Source] = OrderedDict()
 
-    def map_host(self, host: str, address: tuple[str, int], ca_pem: bytes) -> None:
-        """Leads ``https://host/…`` to ``address``, whose certificate must be that host's and chain to ``ca_pem``."""
+    def map_host(
+        self, host: str, address: tuple[str, int], ca_pem: bytes, edition: Callable[[str], object] | None = None
+    ) -> None:
+        """Leads ``https://host/…`` to ``address``, whose certificate must be that host's and chain to ``ca_pem``.
+
+        ``edition`` tells of an issuer there which edition of its documents is published: another's keys are not kept.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cadata=ca_pem.decode())
-        self._mapped[host.lower()] = _Mapping(address, context)
+        self._mapped[host.lower()] = _Mapping(address, context, edition)
 
     async def key(self, issuer: str, key_id: str | None, thumbprints: Iterable[str]) -> jwt.PyJWK:
         """The issuer's key with this id. Raises :class:`IssuerUnreachable` or :class:`ThumbprintMismatch`."""
         pinned = frozenset(thumbprint.lower() for thumbprint in thumbprints)
-        source = self._sources.setdefault((issuer, pinned), _Source())
+        source = self._source(issuer, pinned)
         if time.monotonic() - source.fetched_at <= KEPT_FOR and (key := source.key(key_id)):
             return key
         # Whoever asks meanwhile waits for the same answer: a slow issuer holds up each of many callers once.
@@ -114,6 +121,14 @@ class Issuers:
                 return _sha1((await self._served_chain(host, port))[-1])
         except TimeoutError:
             raise IssuerUnreachable(f"{url} did not answer within {TIMEOUT:.0f} seconds") from None
+
+    def _source(self, issuer: str, pinned: frozenset[str]) -> _Source:
+        mapping = self._mapped.get(_host(issuer)[0])
+        edition = mapping.edition(issuer) if mapping and mapping.edition else None
+        source = self._sources.get((issuer, pinned))
+        if source is None or source.edition != edition:
+            source = self._sources[issuer, pinned] = _Source(edition)
+        return source
 
     async def _fetch(self, source: _Source, issuer: str, pinned: frozenset[str]) -> None:
         while len(self._sources) > KEPT:

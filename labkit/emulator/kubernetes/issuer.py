@@ -7,35 +7,42 @@ import json
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-DISCOVERY, KEYS = "/.well-known/openid-configuration", "/keys"
+from labkit.emulator.published import Answer, Published
+
+# Below an issuer's own path, and as what each is published.
+PATHS = {"/.well-known/openid-configuration": "openid-configuration", "/keys": "keys"}
 
 
 class Issuer:
-    """An ASGI application that serves the discovery documents and keys of clusters."""
+    """An ASGI application that serves the discovery documents and keys of clusters, or what is published for them."""
 
-    def __init__(self) -> None:
-        self._documents: dict[str, bytes] = {}
+    def __init__(self, published: Published) -> None:
+        self._published = published
+        self._documents: dict[str, dict[str, Any]] = {}
 
     def publish(self, path: str, discovery: dict, jwks: dict) -> None:
         """Serves both documents below ``path``, e.g. ``/id/0123456789ABCDEF0123456789ABCDEF``."""
-        self._documents[path + DISCOVERY] = json.dumps(discovery).encode()
-        self._documents[path + KEYS] = json.dumps(jwks).encode()
+        self._documents[path] = {"openid-configuration": discovery, "keys": jwks}
 
     def withdraw(self, path: str) -> None:
         """Serves them no longer: tokens of that cluster can be verified by nobody any more."""
-        self._documents.pop(path + DISCOVERY, None)
-        self._documents.pop(path + KEYS, None)
+        self._documents.pop(path, None)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:
         if scope["type"] != "http":
             return
-        document = self._documents.get(scope["path"])
-        if scope["method"] not in ("GET", "HEAD"):
-            status, body = 405, b'{"message":"Method Not Allowed"}'
-        elif document is None:
-            status, body = 404, b'{"message":"Not Found"}'
+        if scope["method"] in ("GET", "HEAD"):
+            answer = self._answer(scope["path"])
         else:
-            status, body = 200, document
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+            answer = Answer(405, '{"message":"Method Not Allowed"}')
+        body = answer.body.encode()
+        headers = [(b"content-type", answer.content_type.encode()), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    def _answer(self, path: str) -> Answer:
+        for below, name in PATHS.items():
+            issuer = path.removesuffix(below)
+            if path.endswith(below) and (documents := self._documents.get(issuer)):
+                return self._published.override(issuer, name).get() or Answer(200, json.dumps(documents[name]))
+        return Answer(404, '{"message":"Not Found"}')

@@ -1,18 +1,32 @@
 """The public issuer gives a cluster's discovery document and keys to anybody, for as long as the cluster is there."""
 
+import asyncio
 import json
+import threading
+from itertools import pairwise
+from pathlib import Path
 
 import httpx
 import pytest
 
+from labkit.emulator.folder import Folder
 from labkit.emulator.kubernetes.issuer import Issuer
+from labkit.emulator.published import Published
+from labkit.errors import LabError
 
 PATH = "/id/0123456789ABCDEF0123456789ABCDEF"
+OTHER = "/id/FEDCBA9876543210FEDCBA9876543210"
+DENIED = '<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
 
 
 @pytest.fixture
-def issuer() -> Issuer:
-    made = Issuer()
+def published(tmp_path: Path) -> Published:
+    return Folder(tmp_path / ".lab").published
+
+
+@pytest.fixture
+def issuer(published: Published) -> Issuer:
+    made = Issuer(published)
     made.publish(PATH, {"issuer": "https://issuer" + PATH}, {"keys": [{"kid": "a"}]})
     return made
 
@@ -24,8 +38,6 @@ async def get(issuer: Issuer, path: str, method: str = "GET") -> httpx.Response:
 
 
 def fetch(issuer: Issuer, path: str, method: str = "GET") -> httpx.Response:
-    import asyncio
-
     return asyncio.run(get(issuer, path, method))
 
 
@@ -46,3 +58,73 @@ def test_nothing_else_is_there(issuer: Issuer):
 def test_a_deleted_cluster_has_no_keys(issuer: Issuer):
     issuer.withdraw(PATH)
     assert fetch(issuer, f"{PATH}/keys").status_code == 404
+
+
+def test_what_is_published_in_a_documents_place_is_answered_until_it_is_cleared(issuer: Issuer, published: Published):
+    issuer.publish(OTHER, {"issuer": "https://issuer" + OTHER}, {"keys": [{"kid": "b"}]})
+    discovery = published.override("https://oidc.eks.us-east-1.amazonaws.com" + PATH, "openid-configuration")
+    assert discovery.get() is None
+    discovery.set(403, DENIED)
+    answer = fetch(issuer, f"{PATH}/.well-known/openid-configuration")
+    assert (answer.status_code, answer.headers["content-type"], answer.text) == (403, "application/xml", DENIED)
+    assert (discovery.get().status, discovery.get().body) == (403, DENIED)
+    discovery.set(200, {"issuer": "https://another"})
+    assert fetch(issuer, f"{PATH}/.well-known/openid-configuration").json() == {"issuer": "https://another"}
+    assert fetch(issuer, f"{PATH}/keys").json() == {"keys": [{"kid": "a"}]}
+    assert fetch(issuer, f"{OTHER}/.well-known/openid-configuration").json() == {"issuer": "https://issuer" + OTHER}
+    discovery.clear()
+    discovery.clear()
+    assert fetch(issuer, f"{PATH}/.well-known/openid-configuration").json() == {"issuer": "https://issuer" + PATH}
+
+
+def test_nothing_is_published_for_a_cluster_that_is_not_there(issuer: Issuer, published: Published):
+    published.override(OTHER, "keys").set(200, {"keys": []})
+    assert fetch(issuer, f"{OTHER}/keys").status_code == 404
+
+
+def test_another_edition_is_another_value(published: Published):
+    keys = published.override(PATH, "keys")
+    seen = [published.edition(PATH)]
+    for change in (lambda: keys.set(404, ""), lambda: keys.set(403, ""), keys.clear, lambda: keys.set(403, "")):
+        change()
+        seen.append(published.edition("https://oidc.eks.us-east-1.amazonaws.com" + PATH))
+    assert all(one != other for one, other in pairwise(seen))
+    assert published.edition(OTHER) == (None, None)
+    assert published.edition("https://elsewhere.example/a/b?c") == ()
+
+
+@pytest.mark.parametrize("wrong", ["../../etc/passwd", "https://issuer/id/../x", "", "/id/a/b", "https://issuer"])
+def test_only_an_issuers_id_leads_to_a_file(published: Published, wrong: str):
+    with pytest.raises(LabError, match="is no issuer of a cluster"):
+        published.override(wrong, "keys")
+    with pytest.raises(LabError, match="Did you mean 'keys'"):
+        published.override(PATH, "key")
+
+
+def test_a_file_that_was_written_by_hand_is_a_broken_document(issuer: Issuer, published: Published):
+    keys = published.override(PATH, "keys")
+    keys.set(200, {"keys": []})
+    for content in ("no JSON", "[]", '{"status": 99, "body": ""}', '{"status": 200}'):
+        keys.file.write_text(content)
+        assert fetch(issuer, f"{PATH}/keys").status_code == 500
+
+
+def test_who_reads_while_it_is_written_gets_the_old_answer_or_the_new(issuer: Issuer, published: Published):
+    keys = published.override(PATH, "keys")
+    bodies = ["a" * 50_000, "b" * 90_000]
+    keys.set(200, bodies[0])
+    ended = threading.Event()
+
+    def write() -> None:
+        for turn in range(200):
+            keys.set(200, bodies[turn % 2])
+        ended.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not ended.is_set():
+        answer = fetch(issuer, f"{PATH}/keys")
+        assert answer.status_code == 200
+        assert answer.text in bodies
+    writer.join()
+    assert keys.file.stat().st_mode & 0o777 == 0o600
