@@ -288,12 +288,12 @@ def affinity(**expression: object) -> dict:
             NOT_HELPFUL,
         ),
         (affinity(operator="DoesNotExist"), "1 node(s) didn't match Pod's node affinity/selector", NOT_HELPFUL),
-        (resources(memory="2Gi"), "1 Insufficient memory", NOT_HELPFUL),
-        (resources(memory="2Gi", cpu="3"), "1 Insufficient cpu, 1 Insufficient memory", NOT_HELPFUL),
+        (resources(memory="2000Gi"), "1 Insufficient memory", NOT_HELPFUL),
+        (resources(memory="2000Gi", cpu="3000"), "1 Insufficient cpu, 1 Insufficient memory", NOT_HELPFUL),
         (resources(**{"example.com/gpu": "1"}), "1 Insufficient example.com/gpu", NOT_HELPFUL),
-        (resources(cpu="1500m"), "1 Insufficient cpu", "1 No preemption victims found for incoming pod"),
+        (resources(cpu="750"), "1 Insufficient cpu", "1 No preemption victims found for incoming pod"),
         (affinity(operator="In", values=["ssd"]), "", ""),
-        (resources(memory="512Mi", cpu="500m"), "", ""),
+        (resources(memory="500Gi", cpu="400"), "", ""),
     ],
 )
 def test_a_pod_goes_only_where_it_fits(
@@ -302,9 +302,9 @@ def test_a_pod_goes_only_where_it_fits(
     merge = {"Content-Type": "application/merge-patch+json"}
     path, taints = f"/api/v1/nodes/{node}", [{"key": "a", "value": "b", "effect": "NoSchedule"}]
     tolerations = [{"key": "a", "value": "b"}]
-    admin.patch(f"{path}/status", json={"status": {"allocatable": {"cpu": "2", "memory": "1Gi"}}}, headers=merge)
+    admin.patch(f"{path}/status", json={"status": {"allocatable": {"cpu": "1000", "memory": "1000Gi"}}}, headers=merge)
     admin.patch(path, json={"metadata": {"labels": {"disk": "ssd"}}, "spec": {"taints": taints}}, headers=merge)
-    admin.post(pods, json=pod("first", tolerations=tolerations, **resources(cpu="1")))
+    admin.post(pods, json=pod("first", tolerations=tolerations, **resources(cpu="500")))
     assert admin.get(f"{pods}/first").json()["spec"]["nodeName"] == node
     admin.post(pods, json=pod("p", **{"tolerations": tolerations, **spec}))
     made = admin.get(f"{pods}/p").json()
