@@ -9,7 +9,7 @@ from labkit.checks import RIGHT, WRONG, as_html, as_text
 from labkit.findings import Finding
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence
+    from labkit.evidence import Evidence, NotRead
 
 # The pod and its service account say most; then the provider, the role, and at last who the pod turned out to be.
 ORDER = ("pod", "service_account", "oidc_provider", "iam_role", "credentials")
@@ -21,6 +21,10 @@ class Diagnosis:
 
     subject: str
     findings: Sequence[Finding]
+    looked: Sequence[str] = ()
+    """The calls that were made, in their order."""
+    unread: "Sequence[NotRead]" = ()
+    """What could not be looked at, or was not to be."""
 
     @property
     def ok(self) -> bool:
@@ -50,9 +54,11 @@ class Diagnosis:
 def diagnose(evidence: "Evidence") -> Diagnosis:
     """What the checks of all steps find; only reads."""
     findings: list[Finding] = []
+    unread: list[NotRead] = []
     for name in ORDER:
         # Who the pod is follows from the rest: where that is wrong, it would only say the same once more.
         if name == "credentials" and any(finding.severity == "error" for finding in findings):
             continue
-        findings += steps.step(name).check(evidence)
-    return Diagnosis(evidence.subject, findings)
+        findings += steps.step(name).check(evidence, unread)
+    once = {error.call: error for error in unread}
+    return Diagnosis(evidence.subject, findings, list(evidence.reads.answers), list(once.values()))

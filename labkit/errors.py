@@ -55,7 +55,9 @@ def answering() -> Iterator[None]:
 
     try:
         yield
-    except (ConnectionError, HTTPClientError, HTTPError):
+    except (ConnectionError, HTTPClientError, HTTPError, LabError) as error:
+        if isinstance(error, LabError) and not getattr(error, "no_answer", False):
+            raise
         raise LabError(
             "The lab does not answer any more.",
             where="AWS's or the cluster's endpoint",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence
+    from labkit.evidence import Evidence, NotRead
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,21 @@ class Finding:
 Cause = Callable[["Evidence"], Finding | None]
 
 
-def found(causes: Iterable[Cause], evidence: "Evidence") -> list[Finding]:
-    """What these causes find, in their order."""
-    return [finding for cause in causes if (finding := cause(evidence))]
+def found(causes: Iterable[Cause], evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
+    """What these causes find, in their order.
+
+    Where a cause needs what cannot be read, it finds nothing: with `unread`, what it was goes there.
+    Raises `NotRead` without.
+    """
+    from labkit.evidence import NotRead
+
+    findings = []
+    for cause in causes:
+        try:
+            if finding := cause(evidence):
+                findings.append(finding)
+        except NotRead as error:
+            if unread is None:
+                raise
+            unread.append(error)
+    return findings

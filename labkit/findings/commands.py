@@ -3,9 +3,12 @@
 import json
 import shlex
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.parameters import Parameters
+
+if TYPE_CHECKING:
+    from labkit.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,28 @@ class Commands:
     service_account: dict[str, Any]
     pod: dict[str, Any]
     webhook_restored_by: str
+
+    @classmethod
+    def of(cls, evidence: "Evidence") -> "Commands":
+        """The commands for the service account, role and pod of this evidence."""
+        from labkit.steps import iam_role, oidc_provider, pod, service_account
+
+        parameters, connection = evidence.parameters, evidence.connection
+        if evidence.role_name:
+            parameters = parameters.model_copy(update={"role_name": evidence.role_name})
+        role_arn = evidence.role_arn or connection.role_arn(parameters.role_name)
+        return cls(
+            parameters=parameters,
+            kubectl=connection.kubectl,
+            pod_name=evidence.pod_name or pod.NAME,
+            provider_arn=evidence.provider_arn,
+            role_arn=role_arn,
+            provider=oidc_provider.build(parameters, evidence.issuer),
+            trust_policy=iam_role.build(parameters, evidence.provider_arn),
+            service_account=service_account.build(parameters, role_arn),
+            pod=pod.build(parameters, connection.image),
+            webhook_restored_by=connection.webhook_restored_by,
+        )
 
     def create_provider(self) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-open-id-connect-provider.html"""

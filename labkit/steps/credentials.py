@@ -7,15 +7,15 @@ from labkit.checks import Row
 from labkit.findings import Finding, credentials
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence
+    from labkit.evidence import Evidence, NotRead
 
 TITLE = "the credentials in the pod"
 CAUSES = (credentials.token_audience_mismatch, credentials.refused, credentials.of_another_identity)
 
 
-def check(evidence: "Evidence") -> list[Finding]:
+def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Is the token made for STS, and does AWS know the pod as the role?"""
-    return findings.found(CAUSES, evidence)
+    return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:

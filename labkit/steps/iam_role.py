@@ -10,7 +10,7 @@ from labkit.parameters import RUN_TAG
 from labkit.steps.ownership import Owner, of_tags
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence
+    from labkit.evidence import Evidence, NotRead
     from labkit.lab import Lab
     from labkit.parameters import Parameters
 
@@ -70,12 +70,12 @@ def ensure(lab: "Lab") -> None:
     _set_policies(iam, name, [lab.parameters.policy_arn])
 
 
-def check(evidence: "Evidence") -> list[Finding]:
+def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Is the role there, does it admit this service account and only this one, and has it its permissions?"""
     # What else is to be said of another run's role is that run's business, and so is its repair.
-    if foreign := role.of_another_run(evidence):
-        return [foreign]
-    return findings.found(CAUSES, evidence)
+    if foreign := findings.found([role.of_another_run], evidence, unread):
+        return foreign
+    return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:

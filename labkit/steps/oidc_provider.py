@@ -9,7 +9,7 @@ from labkit.findings import Finding, provider
 from labkit.steps.ownership import Owner, of_tags
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence
+    from labkit.evidence import Evidence, NotRead
     from labkit.lab import Lab
     from labkit.parameters import Parameters
 
@@ -41,9 +41,9 @@ def ensure(lab: "Lab") -> None:
         iam.add_client_id_to_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn, ClientID=AUDIENCE)
 
 
-def check(evidence: "Evidence") -> list[Finding]:
+def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Is the issuer registered, for the audience of its tokens?"""
-    return findings.found(CAUSES, evidence)
+    return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:

@@ -10,7 +10,7 @@ from labkit.steps.ownership import Owner, of_labels
 from labkit.steps.service_account import ensure_namespace, refuse_another_runs
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence
+    from labkit.evidence import Evidence, NotRead
     from labkit.lab import Lab
     from labkit.parameters import Parameters
 
@@ -82,9 +82,9 @@ def ensure(lab: "Lab") -> None:
     wait_until_running(lab)
 
 
-def check(evidence: "Evidence") -> list[Finding]:
+def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Does the pod run as the service account, and was it given the role?"""
-    return findings.found(CAUSES, evidence)
+    return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:

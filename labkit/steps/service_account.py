@@ -10,7 +10,7 @@ from labkit.parameters import RUN_LABEL
 from labkit.steps.ownership import Owner, of_labels
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence
+    from labkit.evidence import Evidence, NotRead
     from labkit.lab import Lab
     from labkit.parameters import Parameters
 
@@ -84,9 +84,9 @@ def ensure_namespace(lab: "Lab") -> None:
         core.create_namespace({"metadata": {"name": name, "labels": lab.labels}})
 
 
-def check(evidence: "Evidence") -> list[Finding]:
+def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Is the service account there, and does it name the role?"""
-    return findings.found(CAUSES, evidence)
+    return findings.found(CAUSES, evidence, unread)
 
 
 def rows(evidence: "Evidence") -> list[Row]:

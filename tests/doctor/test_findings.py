@@ -7,53 +7,40 @@ import shlex
 import pytest
 
 from labkit import doctor, steps
-from labkit.evidence import Caller, Evidence
-from labkit.parameters import Parameters
 from labkit.steps import iam_role, pod, service_account
-from labkit.targets import Connection
-
-ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
-NAME = ISSUER.removeprefix("https://")
-OTHER = NAME.replace("0123", "FFFF")
-PARAMETERS = Parameters.checked()
-CONNECTION = Connection(
-    aws=None, kubernetes=None, issuer=ISSUER, account_id="123456789012", webhook_restored_by="labkit reset"
+from tests.doctor.recording import (
+    ATTACHED,
+    CALLER,
+    NAME,
+    PARAMETERS,
+    PODS,
+    PROVIDER,
+    PROVIDERS,
+    ROLE,
+    ROLE_ARN,
+    SERVICE_ACCOUNTS,
+    WEBHOOK,
+    a_pod,
+    healthy,
 )
-ROLE_ARN = "arn:aws:iam::123456789012:role/my-role"
+from tests.doctor.recording import evidence as recorded
 
-
-def a_pod():
-    made = pod.build(PARAMETERS)
-    made["spec"]["containers"][0]["env"] = [{"name": "AWS_ROLE_ARN", "value": ROLE_ARN}]
-    token = {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}
-    made["spec"]["volumes"] = [{"name": "aws-iam-token", "projected": {"sources": [{"serviceAccountToken": token}]}}]
-    made["status"] = {"phase": "Running"}
-    return made
-
-
-def everything_right():
-    return {
-        "provider_arns": [CONNECTION.provider_arn],
-        "provider": {"Url": NAME, "ClientIDList": ["sts.amazonaws.com"], "ThumbprintList": []},
-        "role": {
-            "Arn": ROLE_ARN,
-            "AssumeRolePolicyDocument": iam_role.build(PARAMETERS, CONNECTION.provider_arn),
-            "Tags": PARAMETERS.tags,
-        },
-        "attached_policies": [PARAMETERS.policy_arn],
-        "service_account": service_account.build(PARAMETERS, ROLE_ARN),
-        "service_accounts": ["default", "my-service-account"],
-        "pod": a_pod(),
-        "webhook": {"metadata": {"name": "pod-identity-webhook"}},
-        "caller": Caller("arn:aws:sts::123456789012:assumed-role/my-role/botocore-session-1"),
-    }
+OTHER = NAME.replace("0123", "FFFF")
+# What the tests below change, and the call that answers with it.
+CALLS = {
+    "provider_arns": PROVIDERS,
+    "provider": PROVIDER,
+    "role": ROLE,
+    "attached_policies": ATTACHED,
+    "service_accounts": SERVICE_ACCOUNTS,
+    "pods": PODS,
+    "webhook": WEBHOOK,
+    "caller": CALLER,
+}
 
 
 def evidence(**facts):
-    found = Evidence(PARAMETERS, CONNECTION)
-    # What is set is not read: no connection is used.
-    found.__dict__.update(everything_right() | facts)
-    return found
+    return recorded(healthy() | {CALLS[name]: fact for name, fact in facts.items()})
 
 
 def check(step, **facts):
@@ -61,7 +48,7 @@ def check(step, **facts):
 
 
 def trusting(change):
-    role = copy.deepcopy(everything_right()["role"])
+    role = healthy()[ROLE]
     change(role["AssumeRolePolicyDocument"]["Statement"][0])
     return {"role": role}
 
@@ -106,7 +93,7 @@ def test_a_trust_policy_s_fault_is_found_and_it_alone(id, change):
     assert finding.severity == ("warning" if id == "trust-policy-sub-missing" else "error")
     command = shlex.split(finding.repair)
     assert command[:5] == ["aws", "iam", "update-assume-role-policy", "--role-name", "my-role"]
-    repaired = {"role": everything_right()["role"] | {"AssumeRolePolicyDocument": json.loads(command[-1])}}
+    repaired = {"role": healthy()[ROLE] | {"AssumeRolePolicyDocument": json.loads(command[-1])}}
     assert check("iam_role", **repaired) == []
 
 
@@ -125,7 +112,7 @@ def test_a_trust_policy_that_is_written_otherwise_and_admits_the_account_is_righ
 
 
 def test_a_statement_that_refuses_does_not_count_where_another_admits():
-    role = copy.deepcopy(everything_right()["role"])
+    role = copy.deepcopy(healthy()[ROLE])
     statements = role["AssumeRolePolicyDocument"]["Statement"]
     statements.insert(0, copy.deepcopy(statements[0]) | {"Action": "sts:AssumeRole"})
     assert check("iam_role", role=role) == []
@@ -134,7 +121,7 @@ def test_a_statement_that_refuses_does_not_count_where_another_admits():
 def account_with(annotations):
     account = service_account.build(PARAMETERS, ROLE_ARN)
     account["metadata"]["annotations"] = annotations
-    return {"service_account": account}
+    return {"service_accounts": [account]}
 
 
 KEY = "eks.amazonaws.com/role-arn"
@@ -147,11 +134,11 @@ KEY = "eks.amazonaws.com/role-arn"
         (
             "oidc_provider",
             "oidc-provider-audience-missing",
-            {"provider": {"Url": NAME, "ClientIDList": ["sts.amazonaws.com "]}},
+            {"provider": {"Url": NAME, "ClientIDList": ["sts.amazonaws.com "], "ThumbprintList": []}},
         ),
         ("iam_role", "role-missing", {"role": None}),
         ("iam_role", "role-policy-not-attached", {"attached_policies": []}),
-        ("service_account", "service-account-missing", {"service_account": None}),
+        ("service_account", "service-account-missing", {"service_accounts": []}),
         ("service_account", "service-account-annotation-missing", account_with(None)),
         ("service_account", "service-account-annotation-missing", account_with({KEY: "", "team": "a"})),
         (
@@ -171,13 +158,13 @@ KEY = "eks.amazonaws.com/role-arn"
             "service-account-annotation-role-mismatch",
             account_with({KEY: ROLE_ARN.replace("my-role", "other")}),
         ),
-        ("pod", "pod-missing", {"pod": None}),
+        ("pod", "pod-missing", {"pods": []}),
         ("pod", "webhook-missing", {"webhook": None}),
-        ("credentials", "credentials-refused", {"caller": Caller("", "An error occurred (AccessDenied) …")}),
+        ("credentials", "credentials-refused", {"caller": {"arn": "", "error": "An error occurred (AccessDenied) …"}}),
         (
             "credentials",
             "credentials-of-another-identity",
-            {"caller": Caller("arn:aws:sts::123456789012:assumed-role/blue-node/i-0123")},
+            {"caller": {"arn": "arn:aws:sts::123456789012:assumed-role/blue-node/i-0123", "error": ""}},
         ),
     ],
 )
@@ -200,8 +187,8 @@ def test_a_fault_is_found_and_it_alone(step, id, facts):
 def test_a_pod_s_fault_is_found_and_it_alone(id, change):
     broken = a_pod()
     change(broken)
-    assert check("pod", pod=broken) == [id]
-    (finding,) = pod.check(evidence(pod=broken))
+    assert check("pod", pods=[broken]) == [id]
+    (finding,) = pod.check(evidence(pods=[broken]))
     first, second = finding.repair.splitlines()
     assert first == "kubectl delete pod my-pod -n default --grace-period=1"
     assert json.loads(shlex.split(second)[1]) == pod.build(PARAMETERS)
@@ -210,7 +197,7 @@ def test_a_pod_s_fault_is_found_and_it_alone(id, change):
 def test_a_token_for_somebody_else_is_found():
     broken = a_pod()
     broken["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = "vault"
-    assert check("credentials", pod=broken) == ["token-audience-mismatch"]
+    assert check("credentials", pods=[broken]) == ["token-audience-mismatch"]
 
 
 def test_a_role_of_another_run_is_named_and_its_repair_touches_nothing():
@@ -227,7 +214,7 @@ def test_a_misspelt_key_is_taken_away_by_its_repair():
 
 
 def test_the_doctor_says_nothing_twice_and_gives_a_report():
-    diagnosis = doctor.diagnose(evidence(role=None, caller=Caller("", "An error occurred (AccessDenied)")))
+    diagnosis = doctor.diagnose(evidence(role=None, caller={"arn": "", "error": "An error occurred (AccessDenied)"}))
     assert [finding.id for finding in diagnosis.findings] == ["role-missing"]
     assert not diagnosis
     assert "aws iam create-role --role-name my-role" in repr(diagnosis)

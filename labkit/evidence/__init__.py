@@ -1,0 +1,260 @@
+"""What was read of one service account's way to its role: each thing once, when it is first asked for.
+
+`account` reads AWS, `cluster` reads Kubernetes, `probe` looks into the pod; `reading` keeps what they were told.
+"""
+
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from labkit.evidence.account import Account
+from labkit.evidence.cluster import Cluster
+from labkit.evidence.probe import Caller, Probe
+from labkit.evidence.reading import NotRead, Reads
+from labkit.findings.commands import Commands
+from labkit.parameters import RUN_LABEL, RUN_TAG, Parameters
+
+if TYPE_CHECKING:
+    from labkit.targets import Connection
+
+__all__ = ["Account", "Caller", "Cluster", "Evidence", "NotRead", "Probe", "Reads"]
+
+KEY = "eks.amazonaws.com/role-arn"
+ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
+TOKEN_VOLUME = "aws-iam-token"  # noqa: S105 - a volume's name
+
+
+class Evidence:
+    """The facts about one service account, its role and its pod.
+
+    Objects are dicts as AWS and Kubernetes define them; what does not exist is None. Every property raises `NotRead`
+    where what it needs could not be read.
+    """
+
+    audience = "sts.amazonaws.com"
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        connection: "Connection",
+        *,
+        pod_name: str = "my-pod",
+        role_is_known: bool = True,
+        action: str = "",
+        resource: str = "",
+        probe: bool = True,
+        reads: Reads | None = None,
+    ):
+        """
+        Args:
+            pod_name: the pod; empty: the newest of those that run as the service account.
+            role_is_known: whether the parameters' role, policy and bucket are what is wanted, and not only defaults.
+            action: what the pod wants to do, such as `s3:ListBucket`; empty: what the role may do is not tried.
+            resource: the ARN on which it wants to do it.
+            probe: whether commands may be run in the pod, and its token be sent to STS.
+        """
+        self.parameters = parameters
+        self.connection = connection
+        self.issuer = connection.issuer
+        self.provider_arn = connection.provider_arn
+        self.role_is_known = role_is_known
+        self.action = action
+        self.resource = resource or "*"
+        self.reads = reads or Reads()
+        self.account = Account(connection.aws, connection.account_id, self.reads)
+        self.cluster = Cluster(connection.kubernetes, self.reads)
+        self.probe = Probe(self, allowed=probe)
+        self._pod_name = pod_name
+
+    # What should be.
+
+    @property
+    def provider_name(self) -> str:
+        """The issuer without its scheme: what condition keys begin with."""
+        return self.issuer.removeprefix("https://")
+
+    @property
+    def subject(self) -> str:
+        """The subject of the service account's tokens."""
+        return self.parameters.subject
+
+    @cached_property
+    def role_arn(self) -> str:
+        """The ARN of the role that the service account is to have; empty where nothing says which.
+
+        Known by the parameters; else the role of the lab's run whose label the service account bears, the one that
+        its annotation names, or the only one whose trust policy names the service account.
+        """
+        if self.role_is_known:
+            return self.connection.role_arn(self.parameters.role_name)
+        if name := self._role_of_run():
+            return self.connection.role_arn(name)
+        if ROLE_ARN.fullmatch(self.annotation):
+            return self.annotation
+        try:
+            naming = [
+                role["Arn"] for role in self.account.roles if self.subject in str(role["AssumeRolePolicyDocument"])
+            ]
+        except NotRead:
+            naming = []
+        return naming[0] if len(naming) == 1 else ""
+
+    @property
+    def role_name(self) -> str:
+        """The role's name, without its path; empty where nothing says which role it is."""
+        return self.role_arn.rpartition("/")[2]
+
+    @property
+    def role_account_id(self) -> str:
+        """The account of the role, 12 digits."""
+        return self.role_arn.split(":")[4] if self.role_arn else self.connection.account_id
+
+    @cached_property
+    def role_account(self) -> Account:
+        """The account of the role, maybe not the cluster's. Raises `NotRead` where it cannot be entered."""
+        if self.role_account_id == self.connection.account_id:
+            return self.account
+        session = self.connection.account(self.role_account_id) if self.connection.account else None
+        if session is None:
+            raise NotRead(
+                f"iam:GetRole {self.role_name} ({self.role_account_id})",
+                "the role is in another account",
+                f"credentials of the account {self.role_account_id}",
+            )
+        return Account(session, self.role_account_id, self.reads)
+
+    @cached_property
+    def commands(self) -> Commands:
+        """The commands that repair."""
+        return Commands.of(self)
+
+    # AWS.
+
+    @property
+    def provider_arns(self) -> list[str]:
+        """The OIDC providers of the cluster's account."""
+        return self.account.provider_arns
+
+    @property
+    def provider(self) -> dict[str, Any] | None:
+        """The OIDC provider of the cluster's issuer, in the cluster's account."""
+        return self.account.provider(self.provider_arn)
+
+    @property
+    def role(self) -> dict[str, Any] | None:
+        """The role; None where there is none. Raises `NotRead` where nothing says which it is."""
+        if not self.role_name:
+            raise NotRead("iam:GetRole", "nothing says which role the service account is to have", "--role NAME")
+        return self.role_account.role(self.role_name)
+
+    @property
+    def trust_policy(self) -> dict[str, Any]:
+        """The role's trust policy; empty without a role."""
+        return self.role["AssumeRolePolicyDocument"] if self.role else {}
+
+    @property
+    def role_run(self) -> str | None:
+        """The run whose tag the role bears."""
+        tags = self.role.get("Tags") or [] if self.role else []
+        return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
+
+    @property
+    def attached_policies(self) -> list[str]:
+        """The ARNs of the role's managed policies."""
+        return self.role_account.attached_policies(self.role_name)
+
+    # Kubernetes.
+
+    @property
+    def service_account(self) -> dict[str, Any] | None:
+        """The service account."""
+        return self.cluster.service_account(self.parameters.namespace, self.parameters.service_account)
+
+    @property
+    def service_accounts(self) -> list[str]:
+        """The names of the namespace's service accounts."""
+        return [account["metadata"]["name"] for account in self.cluster.service_accounts(self.parameters.namespace)]
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """The service account's annotations."""
+        return ((self.service_account or {}).get("metadata") or {}).get("annotations") or {}
+
+    @property
+    def annotation(self) -> str:
+        """The role's ARN as the service account is annotated with it; empty where it is not."""
+        return self.annotations.get(KEY, "")
+
+    @cached_property
+    def pods(self) -> list[dict[str, Any]]:
+        """The pods that run as the service account, the newest first."""
+        name = self.parameters.service_account
+        mine = [
+            pod
+            for pod in self.cluster.pods(self.parameters.namespace)
+            if (pod["spec"].get("serviceAccountName") or "default") == name
+        ]
+        return sorted(mine, key=lambda pod: pod["metadata"].get("creationTimestamp") or "", reverse=True)
+
+    @property
+    def pod_name(self) -> str:
+        """The pod that is looked at; empty where none runs as the service account."""
+        return self._pod_name or next((pod["metadata"]["name"] for pod in self.pods), "")
+
+    @property
+    def pod(self) -> dict[str, Any] | None:
+        """The pod."""
+        return self.cluster.pod(self.parameters.namespace, self.pod_name) if self.pod_name else None
+
+    @property
+    def containers(self) -> list[dict[str, Any]]:
+        """The pod's containers, without the init containers."""
+        return self.pod["spec"]["containers"] if self.pod else []
+
+    @property
+    def pod_phase(self) -> str:
+        """The pod's phase, `Unknown` without one."""
+        return ((self.pod or {}).get("status") or {}).get("phase", "Unknown")
+
+    @property
+    def pod_trouble(self) -> str:
+        """Why the first container that waits does not run, in the node's words."""
+        for status in ((self.pod or {}).get("status") or {}).get("containerStatuses") or []:
+            if waiting := (status.get("state") or {}).get("waiting"):
+                return f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip()
+        return ""
+
+    @property
+    def pod_role_arn(self) -> str:
+        """`AWS_ROLE_ARN` as the pod's first container has it; empty where it is not set."""
+        variables = self.containers[0].get("env") or [] if self.containers else []
+        return next((variable.get("value", "") for variable in variables if variable["name"] == "AWS_ROLE_ARN"), "")
+
+    @property
+    def token_audience(self) -> str | None:
+        """The audience of the pod's projected token; None where it has none."""
+        for volume in (self.pod or {}).get("spec", {}).get("volumes") or []:
+            if volume["name"] == TOKEN_VOLUME:
+                for source in (volume.get("projected") or {}).get("sources") or []:
+                    if token := source.get("serviceAccountToken"):
+                        return token.get("audience")
+        return None
+
+    @property
+    def webhook(self) -> dict[str, Any] | None:
+        """The registration of the pod identity webhook."""
+        return self.cluster.webhook
+
+    # The pod itself.
+
+    @property
+    def caller(self) -> Caller | None:
+        """Who AWS says the pod is; None where it does not run. Raises `NotRead` where the pod is not to be probed."""
+        return self.probe.caller
+
+    def _role_of_run(self) -> str:
+        """The role in the label of the lab's run, cluster.namespace.serviceaccount.role; a long label is a hash."""
+        labels = ((self.service_account or {}).get("metadata") or {}).get("labels") or {}
+        of_this = f"{self.parameters.cluster}.{self.parameters.namespace}.{self.parameters.service_account}."
+        run = labels.get(RUN_LABEL, "")
+        return run.removeprefix(of_this) if run.startswith(of_this) else ""

@@ -1,0 +1,94 @@
+"""Recorded evidence: what a healthy lab answers to each call of the doctor's, for tests to change."""
+
+import copy
+from typing import Any
+
+from labkit.evidence import Evidence, Reads
+from labkit.parameters import Parameters
+from labkit.steps import iam_role, pod, service_account
+from labkit.targets import Connection
+
+ACCOUNT_ID = "123456789012"
+ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
+NAME = ISSUER.removeprefix("https://")
+PARAMETERS = Parameters.checked()
+ROLE_ARN = f"arn:aws:iam::{ACCOUNT_ID}:role/my-role"
+TOKEN_FILE = "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"
+CONNECTION = Connection(
+    aws=None, kubernetes=None, issuer=ISSUER, account_id=ACCOUNT_ID, webhook_restored_by="labkit reset"
+)
+
+# The calls, as evidence names them.
+PROVIDERS = f"iam:ListOpenIDConnectProviders ({ACCOUNT_ID})"
+PROVIDER = f"iam:GetOpenIDConnectProvider {NAME} ({ACCOUNT_ID})"
+ROLES = f"iam:ListRoles ({ACCOUNT_ID})"
+ROLE = f"iam:GetRole my-role ({ACCOUNT_ID})"
+ATTACHED = f"iam:ListAttachedRolePolicies my-role ({ACCOUNT_ID})"
+INLINE = f"iam:ListRolePolicies my-role ({ACCOUNT_ID})"
+SERVICE_ACCOUNTS = "list serviceaccounts -n default"
+PODS = "list pods -n default"
+EVENTS = "list events -n default"
+NAMESPACE = "get namespace default"
+WEBHOOK = "get mutatingwebhookconfiguration pod-identity-webhook"
+CALLER = "sts:GetCallerIdentity in pod my-pod -n default"
+
+
+def a_pod() -> dict[str, Any]:
+    """The pod as the API server gives it back, after the webhook and the admission of service accounts."""
+    made = pod.build(PARAMETERS)
+    made["metadata"] |= {"creationTimestamp": "2026-01-01T00:01:00Z", "uid": "b"}
+    container = made["spec"]["containers"][0]
+    container["env"] = [
+        {"name": "AWS_STS_REGIONAL_ENDPOINTS", "value": "regional"},
+        {"name": "AWS_DEFAULT_REGION", "value": "us-east-1"},
+        {"name": "AWS_REGION", "value": "us-east-1"},
+        {"name": "AWS_ROLE_ARN", "value": ROLE_ARN},
+        {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": TOKEN_FILE},
+    ]
+    container["volumeMounts"] = [
+        {"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True},
+        {"name": "aws-iam-token", "mountPath": TOKEN_FILE.removesuffix("/token"), "readOnly": True},
+    ]
+    token = {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}
+    own = {"expirationSeconds": 3607, "path": "token"}
+    made["spec"]["volumes"] = [
+        {"name": "aws-iam-token", "projected": {"sources": [{"serviceAccountToken": token}]}},
+        {"name": "kube-api-access-x", "projected": {"sources": [{"serviceAccountToken": own}]}},
+    ]
+    made["status"] = {"phase": "Running"}
+    return made
+
+
+def healthy() -> dict[str, Any]:
+    """The answers of a healthy lab by their calls; a new copy each time."""
+    role = {
+        "Arn": ROLE_ARN,
+        "RoleName": "my-role",
+        "CreateDate": "2026-01-01T00:00:00+00:00",
+        "MaxSessionDuration": 3600,
+        "AssumeRolePolicyDocument": iam_role.build(PARAMETERS, CONNECTION.provider_arn),
+        "Tags": PARAMETERS.tags,
+    }
+    account = service_account.build(PARAMETERS, ROLE_ARN)
+    account["metadata"]["creationTimestamp"] = "2026-01-01T00:00:30Z"
+    return copy.deepcopy(
+        {
+            PROVIDERS: [{"Arn": CONNECTION.provider_arn}],
+            PROVIDER: {"Url": NAME, "ClientIDList": ["sts.amazonaws.com"], "ThumbprintList": [], "Tags": []},
+            ROLES: [{key: value for key, value in role.items() if key != "Tags"}],
+            ROLE: role,
+            ATTACHED: [{"PolicyName": "AmazonS3ReadOnlyAccess", "PolicyArn": PARAMETERS.policy_arn}],
+            INLINE: [],
+            SERVICE_ACCOUNTS: [account, {"metadata": {"name": "default", "namespace": "default"}}],
+            PODS: [a_pod()],
+            EVENTS: [],
+            NAMESPACE: {"metadata": {"name": "default", "labels": {"kubernetes.io/metadata.name": "default"}}},
+            WEBHOOK: {"metadata": {"name": "pod-identity-webhook"}},
+            CALLER: {"arn": f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/my-role/botocore-session-1", "error": ""},
+        }
+    )
+
+
+def evidence(answers: dict[str, Any] | None = None, **settings: Any) -> Evidence:
+    """Evidence that was recorded; no connection is used."""
+    return Evidence(PARAMETERS, CONNECTION, reads=Reads(healthy() if answers is None else answers), **settings)
