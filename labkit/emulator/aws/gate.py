@@ -83,13 +83,13 @@ class Gate:
             arn=f"arn:aws:iam::{account_id}:user/administrator",
             principal_id="AIDA" + identifiers.base32("user", "administrator", 17),
         )
-        self._issuers = Issuers()
+        self.issuers = Issuers()
         self._authorization = Authorization(self.backend, clock)
-        self._iam = Iam(self.backend, self._issuers, identifiers)
+        self._iam = Iam(self.backend, self.issuers, identifiers)
         self._sts = Sts(
             backend=self.backend,
             sessions=self.sessions,
-            issuers=self._issuers,
+            issuers=self.issuers,
             clock=clock,
             authorization=self._authorization,
             accounts=Accounts(self.backend, self._iam),
@@ -106,11 +106,11 @@ class Gate:
 
         The keys of an issuer there are fetched anew when its ``edition`` is another one.
         """
-        self._issuers.map_host(host, address, ca_pem, edition)
+        self.issuers.map_host(host, address, ca_pem, edition)
 
     def forget_keys(self, issuer: str) -> None:
         """Fetches the keys of this issuer (``https://…``) anew the next time, as AWS does after a while."""
-        self._issuers.forget(issuer)
+        self.issuers.forget(issuer)
 
     async def ensure_role(self, name: str, trust: dict, policy_arns: list[str]) -> str:
         """The ARN of a role of the lab's own, such as a node's; made, with these policies, where it is missing."""

@@ -31,6 +31,10 @@ LONGEST_NUMBER = 2800
 # A learner who withdraws an issuer or its keys shall see the effect soon.
 KEPT_FOR = 30.0
 KEPT = 256
+# Where an API server publishes its keys, whatever URL its discovery document names.
+# https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
+API_KEYS = "/openid/v1/jwks"
+DISCOVERY = "/.well-known/openid-configuration"
 # An issuer is asked so often within so many seconds, however many tokens name keys that it does not have.
 FETCHES, WITHIN = 10, 10.0
 
@@ -72,11 +76,13 @@ class Issuers:
     """The issuers' keys, kept for 30 seconds and fetched again for a key id that is not among them.
 
     Nothing but a registered provider's host is asked, and of these only what the lab has mapped to a listener of its
-    own, and what is on this machine: on the moto target nothing leaves loopback.
+    own, what is on this machine, and the issuers of clusters that joined the lab: on the moto target nothing leaves
+    loopback.
     """
 
     def __init__(self) -> None:
         self._mapped: dict[str, _Mapping] = {}
+        self._joined: dict[str, httpx.AsyncClient | None] = {}
         self._sources: OrderedDict[tuple[str, frozenset[str]], _Source] = OrderedDict()
 
     def map_host(
@@ -89,6 +95,16 @@ class Issuers:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cadata=ca_pem.decode())
         self._mapped[host.lower()] = _Mapping(address, context, edition)
+
+    def join(self, issuer: str, api: httpx.AsyncClient | None) -> None:
+        """Asks this issuer, too: through the API server that ``api`` reaches, or where its name leads without one."""
+        self._joined[issuer] = api
+        self.forget(issuer)
+
+    def leave(self, issuer: str) -> None:
+        """Asks an issuer that had joined no longer."""
+        self._joined.pop(issuer, None)
+        self.forget(issuer)
 
     async def key(self, issuer: str, key_id: str | None, thumbprints: Iterable[str]) -> jwt.PyJWK:
         """The issuer's key with this id. Raises :class:`IssuerUnreachable` or :class:`ThumbprintMismatch`."""
@@ -149,57 +165,32 @@ class Issuers:
             raise source.failure
 
     async def _published(self, issuer: str, pinned: frozenset[str]) -> dict[str | None, jwt.PyJWK]:
+        # Whom the API server's certificate convinced is not compared with thumbprints: its CA stands for a public root.
+        if api := self._joined.get(issuer):
+            _same(issuer, await _document(api, f"{issuer}{DISCOVERY}", DISCOVERY))
+            location = f"{issuer}{API_KEYS}"
+            return _keys(location, await _document(api, location, API_KEYS))
         host, port = _host(issuer)
         mapping = self._mapped.get(host)
         context = mapping.context if mapping else await self._trust(host, port, pinned)
         async with httpx.AsyncClient(
             verify=context, trust_env=False, follow_redirects=False, timeout=TIMEOUT
         ) as client:
-            discovery = await self._document(client, f"{issuer}/.well-known/openid-configuration")
-            if (named := discovery.get("issuer")) != issuer:
-                shown = f"{named!r}" if isinstance(named, str) else "none by a string"
-                raise IssuerUnreachable(f"the discovery document names another issuer: {shown}")
+            discovery = await self._document(client, f"{issuer}{DISCOVERY}")
+            _same(issuer, discovery)
             location = discovery.get("jwks_uri")
             if not isinstance(location, str):
                 raise IssuerUnreachable("the discovery document names no jwks_uri")
             if _host(location) != (host, port):
                 raise IssuerUnreachable(f"{location} is on another host than the registered provider {issuer}")
-            keys = await self._document(client, location)
-        entries = keys.get("keys")
-        if not isinstance(entries, list):
-            raise IssuerUnreachable(f"{location} holds no list of keys")
-        kinds = [entry.get("kty") for entry in entries if isinstance(entry, dict)]
-        if max(kinds.count("RSA"), kinds.count("EC")) > MOST_KEYS:
-            raise IssuerUnreachable(f"{location} holds more than {MOST_KEYS} keys of one type")
-        return {entry.get("kid"): key for entry in entries if isinstance(entry, dict) and (key := _parse(entry))}
+            return _keys(location, await self._document(client, location))
 
     async def _document(self, client: httpx.AsyncClient, url: str) -> dict[str, Any]:
         host, port = _host(url)
         address, port = self._address(host, port)
-        # Compressed, a few bytes could be a great many.
-        headers = {
-            "Host": urlsplit(url).netloc.rpartition("@")[2],
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-        }
         target = httpx.URL(url).copy_with(host=address, port=port)
-        async with client.stream("GET", target, headers=headers, extensions={"sni_hostname": host}) as answer:
-            if answer.status_code != 200:
-                raise IssuerUnreachable(f"{url} answers {answer.status_code}")
-            if (encoding := answer.headers.get("content-encoding", "identity")) != "identity":
-                raise IssuerUnreachable(f"{url} answers in the encoding {encoding}, which was not asked for")
-            body = bytearray()
-            async for piece in answer.aiter_raw():
-                body += piece
-                if len(body) > LONGEST_DOCUMENT:
-                    raise IssuerUnreachable(f"{url} answers more than {LONGEST_DOCUMENT} bytes")
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError):
-            raise IssuerUnreachable(f"{url} is not JSON") from None
-        if not isinstance(document, dict):
-            raise IssuerUnreachable(f"{url} is not a JSON object")
-        return document
+        name = {"Host": urlsplit(url).netloc.rpartition("@")[2]}
+        return await _document(client, url, target, headers=name, extensions={"sni_hostname": host})
 
     @cached_property
     def _public_roots(self) -> ssl.SSLContext:
@@ -248,6 +239,9 @@ class Issuers:
     def _address(self, host: str, port: int) -> tuple[str, int]:
         if mapping := self._mapped.get(host):
             return mapping.address
+        for issuer, api in self._joined.items():
+            if _host(issuer) == (host, port):
+                return (api.base_url.host, api.base_url.port or 443) if api else (host, port)
         if host == "localhost" or host.endswith(".localhost"):
             return "127.0.0.1", port
         try:
@@ -256,6 +250,47 @@ class Issuers:
         except ValueError:
             pass
         raise IssuerUnreachable(f"{host} is no issuer of this lab and not on this machine: the lab does not contact it")
+
+
+async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str, **request: Any) -> dict[str, Any]:
+    """The JSON object at ``target``, which is called ``url`` to people."""
+    # Compressed, a few bytes could be a great many.
+    accepted = {"Accept": "application/json, application/jwk-set+json", "Accept-Encoding": "identity"}
+    headers = {**request.pop("headers", {}), **accepted}
+    async with client.stream("GET", target, headers=headers, **request) as answer:
+        if answer.status_code != 200:
+            raise IssuerUnreachable(f"{url} answers {answer.status_code}")
+        if (encoding := answer.headers.get("content-encoding", "identity")) != "identity":
+            raise IssuerUnreachable(f"{url} answers in the encoding {encoding}, which was not asked for")
+        body = bytearray()
+        async for piece in answer.aiter_raw():
+            body += piece
+            if len(body) > LONGEST_DOCUMENT:
+                raise IssuerUnreachable(f"{url} answers more than {LONGEST_DOCUMENT} bytes")
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise IssuerUnreachable(f"{url} is not JSON") from None
+    if not isinstance(document, dict):
+        raise IssuerUnreachable(f"{url} is not a JSON object")
+    return document
+
+
+def _same(issuer: str, discovery: dict[str, Any]) -> None:
+    if (named := discovery.get("issuer")) != issuer:
+        shown = f"{named!r}" if isinstance(named, str) else "none by a string"
+        raise IssuerUnreachable(f"the discovery document names another issuer: {shown}")
+
+
+def _keys(location: str, document: dict[str, Any]) -> dict[str | None, jwt.PyJWK]:
+    """The keys that can be used, by their ids."""
+    entries = document.get("keys")
+    if not isinstance(entries, list):
+        raise IssuerUnreachable(f"{location} holds no list of keys")
+    kinds = [entry.get("kty") for entry in entries if isinstance(entry, dict)]
+    if max(kinds.count("RSA"), kinds.count("EC")) > MOST_KEYS:
+        raise IssuerUnreachable(f"{location} holds more than {MOST_KEYS} keys of one type")
+    return {entry.get("kid"): key for entry in entries if isinstance(entry, dict) and (key := _parse(entry))}
 
 
 def _host(url: str) -> tuple[str, int]:
