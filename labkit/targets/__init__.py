@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     import boto3
     from kubernetes.client import ApiClient
 
+    from labkit.parameters import Parameters
+
 NAMES = ("moto", "kind", "eks")
-BUILT = ("moto",)
+BUILT = ("moto", "eks")
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,12 @@ def target(name: str) -> ModuleType:
             next='set target = "moto", and run again',
         )
     return importlib.import_module(f"labkit.targets.{name}")
+
+
+def connect(parameters: "Parameters") -> Connection:
+    """The connection to look with, where nothing is to be made: on eks it needs neither the plan nor its confirmation.
+
+    Raises `LabError`.
+    """
+    module = target(parameters.target)
+    return getattr(module, "connect", module.up)(parameters)

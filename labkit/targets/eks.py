@@ -1,0 +1,123 @@
+"""A real account and a real EKS cluster: nothing is made before the account is named and the plan is confirmed."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import LabError
+from labkit.targets import Connection
+
+if TYPE_CHECKING:
+    import boto3
+
+    from labkit.parameters import Parameters
+    from labkit.targets.account import Identity
+    from labkit.targets.eks_plan import Plan
+
+
+class NotConfirmed(LabError):
+    """The plan is there to be read, and waits for its confirmation."""
+
+
+def plan(parameters: "Parameters") -> str:
+    """What exists in the account and the cluster, and what a run will make there; raises `LabError`. Makes nothing."""
+    return str(_look(parameters)[1])
+
+
+def up(parameters: "Parameters") -> Connection:
+    """The connection to the account and the cluster, once the plan is confirmed; makes nothing itself.
+
+    Raises:
+        NotConfirmed: the parameter `confirm` is not `yes`; the text is the plan.
+        LabError: the credentials, the account, the cluster or a name in it is not as it has to be.
+    """
+    connection, found = _look(parameters)
+    if parameters.confirm != "yes":
+        raise NotConfirmed(
+            f"{found}\n\nNothing was made: the plan is not confirmed.",
+            where="parameter confirm",
+            next='set confirm = "yes", and run again   (in a terminal: labkit run … -p confirm=yes)',
+        )
+    return replace(connection, note=str(found))
+
+
+def connect(parameters: "Parameters") -> Connection:
+    """The connection, to look with: what is asked of an account that is to be changed is not asked here.
+
+    Raises `LabError`.
+    """
+    from labkit.targets import account
+
+    session = account.open_session(parameters.region)
+    caller = account.identify(session)
+    if parameters.account_id:
+        account.require_account(parameters.account_id, caller)
+    return _connect(parameters, session, caller)[0]
+
+
+def down() -> None:
+    """Ends nothing: the lab started nothing here. What a run made, `lab.remove()` takes away."""
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """What a kernel of this target may see of these variables: all of them, since they lead to the user's account."""
+    return dict(variables)
+
+
+def fetch(url: str) -> Any:
+    """GETs a URL of the cluster's public issuer, as STS does; the JSON it answers. Raises `LabError`.
+
+    https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
+    """
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=30).raise_for_status().json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise LabError(f"{url} is not to be had: {error}", where="fetch", next=f"curl {url}") from None
+
+
+def _look(parameters: "Parameters") -> tuple[Connection, "Plan"]:
+    """The connection and the plan; raises `LabError` for whatever would leave a run half made."""
+    from labkit.lab import Lab
+    from labkit.targets import account, eks_cluster
+    from labkit.targets.eks_plan import Plan, things
+
+    session = account.open_session(parameters.region)
+    caller = account.identify(session)
+    account.require_account(parameters.account_id, caller)
+    connection, cluster = _connect(parameters, session, caller)
+    nodes = eks_cluster.node_count(connection.kubernetes)
+    eks_cluster.require_nodes(nodes, cluster)
+    found = Plan(
+        account_id=caller.account_id,
+        principal=caller.principal,
+        region=parameters.region,
+        cluster=parameters.cluster,
+        nodes=nodes,
+        run=parameters.run,
+        things=things(Lab(parameters, connection)),
+    )
+    return connection, found
+
+
+def _connect(
+    parameters: "Parameters", session: "boto3.Session", caller: "Identity"
+) -> tuple[Connection, dict[str, Any]]:
+    from labkit.targets import eks_cluster
+
+    cluster = eks_cluster.describe(session, parameters.cluster, caller.account_id)
+    api = eks_cluster.api_client(session, cluster)
+    eks_cluster.require_access(api, cluster, caller)
+    connection = Connection(
+        aws=session,
+        kubernetes=api,
+        issuer=cluster["identity"]["oidc"]["issuer"],
+        account_id=caller.account_id,
+        partition=session.get_partition_for_region(parameters.region),
+        # As `aws eks update-kubeconfig --name CLUSTER` names it.
+        kubectl=f"kubectl --context {cluster['arn']}",
+        webhook_restored_by="# EKS runs the webhook itself: open a case with AWS Support",
+        fetch=fetch,
+    )
+    return connection, cluster

@@ -1,0 +1,182 @@
+"""An EKS cluster as its account's user reaches it: what EKS says of it, and its API by a token that AWS vouches for."""
+
+import base64
+import time
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import LabError
+from labkit.targets.account import explained
+
+if TYPE_CHECKING:
+    import boto3
+    from kubernetes.client import ApiClient
+
+    from labkit.targets.account import Identity
+
+CLUSTER_HEADER = "x-k8s-aws-id"
+PREFIX = "k8s-aws-v1."
+FRESH_FOR = 600  # seconds; the cluster takes a token for 900
+ANSWERS_WITHIN = (5, 30)  # seconds, to connect and to be answered
+
+
+class NoCluster(LabError):
+    """There is no cluster of this name, or it cannot be used as it is."""
+
+
+class NotLetIn(LabError):
+    """The cluster does not know the caller, or allows it too little."""
+
+
+def describe(session: "boto3.Session", name: str, account_id: str) -> dict[str, Any]:
+    """The cluster as EKS describes it, which is active. Raises `NoCluster` or `NotAllowed`.
+
+    https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeCluster.html
+    """
+    eks, region = session.client("eks"), session.region_name
+    try:
+        with explained("to look at the cluster (eks:DescribeCluster)"):
+            cluster = eks.describe_cluster(name=name)["cluster"]
+    except eks.exceptions.ResourceNotFoundException:
+        raise NoCluster(
+            f"The account {account_id} has no EKS cluster {name} in {region}.",
+            where="parameters cluster and region; nothing was made",
+            next=f"aws eks list-clusters --region {region}",
+        ) from None
+    if cluster["status"] not in ("ACTIVE", "UPDATING"):
+        raise NoCluster(
+            f"The cluster {name} is {cluster['status']}, and not ACTIVE.",
+            where="eks:DescribeCluster; nothing was made",
+            next=f"aws eks wait cluster-active --name {name} --region {region}",
+        )
+    if not ((cluster.get("identity") or {}).get("oidc") or {}).get("issuer"):
+        raise NoCluster(
+            f"The cluster {name} has no OIDC issuer.",
+            where="eks:DescribeCluster, cluster.identity.oidc; nothing was made",
+            next=f"aws eks list-clusters --region {region}, and choose one in the AWS cloud",
+        )
+    return cluster
+
+
+def api_client(session: "boto3.Session", cluster: dict[str, Any]) -> "ApiClient":
+    """A client of the cluster's API, whose token is made anew before it expires.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
+    """
+    from kubernetes.client import ApiClient, Configuration
+    from kubernetes.config import load_kube_config_from_dict
+
+    name, configuration = cluster["name"], Configuration()
+    where = {
+        "server": cluster["endpoint"],
+        "certificate-authority-data": cluster["certificateAuthority"]["data"],
+    }
+    kubeconfig = {
+        "clusters": [{"name": name, "cluster": where}],
+        "users": [{"name": name, "user": {}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": name,
+    }
+    load_kube_config_from_dict(kubeconfig, client_configuration=configuration, persist_config=False)
+    made_at = None
+
+    def renew(configuration: Any) -> None:
+        nonlocal made_at
+        # The wall clock, as AWS's: a laptop that slept wakes with a token that is old.
+        if made_at is None or not 0 <= time.time() - made_at < FRESH_FOR:
+            configuration.api_key["authorization"] = f"Bearer {token(session, name)}"
+            made_at = time.time()
+
+    renew(configuration)
+    configuration.refresh_api_key_hook = renew
+    configuration.retries = 1
+    return ApiClient(configuration)
+
+
+def token(session: "boto3.Session", cluster: str) -> str:
+    """What `aws eks get-token` prints: a GetCallerIdentity, signed for this cluster alone and sent by it to STS.
+
+    Raises `LabError`.
+    https://github.com/kubernetes-sigs/aws-iam-authenticator#api-authorization-from-outside-a-cluster
+    """
+    with explained():
+        sts = session.client("sts")
+        sts.meta.events.register(
+            "before-sign.sts.GetCallerIdentity",
+            lambda request, **_: request.headers.add_header(CLUSTER_HEADER, cluster),
+        )
+        url = sts.generate_presigned_url("get_caller_identity", ExpiresIn=60, HttpMethod="GET")
+    return PREFIX + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
+
+
+def require_access(api: "ApiClient", cluster: dict[str, Any], caller: "Identity") -> None:
+    """Raises `NotLetIn` where the cluster does not take the caller, and `LabError` where it does not answer."""
+    from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    name = cluster["name"]
+    try:
+        CoreV1Api(api).list_namespace(limit=1, _request_timeout=ANSWERS_WITHIN)
+    except ApiException as error:
+        raise _not_let_in(error, name, caller) from None
+    except HTTPError:
+        private = not (cluster.get("resourcesVpcConfig") or {}).get("endpointPublicAccess", True)
+        why = "is reached from inside its VPC alone" if private else "does not answer"
+        raise LabError(
+            f"The API server of the cluster {name} {why}: {cluster['endpoint']}",
+            where="the network between here and the cluster; nothing was made",
+            next="connect to the VPC's network"
+            if private
+            else f"kubectl --context {cluster['arn']} get --raw /version",
+        ) from None
+
+
+def node_count(api: "ApiClient") -> int | None:
+    """How many nodes take pods; None where the caller may not look.
+
+    https://kubernetes.io/docs/concepts/architecture/nodes/#condition
+    """
+    from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        nodes = CoreV1Api(api).list_node().items
+    except ApiException as error:
+        if error.status != 403:
+            raise
+        return None
+    return sum(not node.spec.unschedulable and _is_ready(node) for node in nodes)
+
+
+def require_nodes(count: int | None, cluster: dict[str, Any]) -> None:
+    """Raises `NoCluster` where no pod would ever run. A cluster in Auto Mode makes its nodes when a pod asks for one.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/automode.html
+    """
+    name = cluster["name"]
+    if count == 0 and not (cluster.get("computeConfig") or {}).get("enabled"):
+        raise NoCluster(
+            f"The cluster {name} has no node that takes pods.",
+            where="kubectl get nodes; nothing was made",
+            next=f"eksctl create nodegroup --cluster {name} --region {cluster['arn'].split(':')[3]}",
+        )
+
+
+def _is_ready(node: Any) -> bool:
+    return any(condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions or [])
+
+
+def _not_let_in(error: Any, cluster: str, caller: "Identity") -> NotLetIn:
+    entry = f"--cluster-name {cluster} --principal-arn {caller.arn}"
+    if error.status == 401:
+        return NotLetIn(
+            f"The cluster {cluster} does not know {caller.principal}: no access entry lets it in.",
+            where="the cluster's API (401 Unauthorized); nothing was made",
+            next=f"aws eks create-access-entry {entry}   (by who administers the cluster)",
+        )
+    return NotLetIn(
+        f"The cluster {cluster} lets {caller.principal} in, and allows it too little: {error.status} {error.reason}.",
+        where="the cluster's API; nothing was made",
+        next=f"aws eks associate-access-policy {entry} --access-scope type=cluster "
+        "--policy-arn arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy",
+    )

@@ -1,0 +1,350 @@
+"""The target eks against the emulator, which the standard `AWS_ENDPOINT_URL` leads to: nothing else is exchanged."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import boto3
+import pytest
+from kubernetes.client import AuthenticationV1Api, CoreV1Api
+
+import labkit
+from labkit import targets
+from labkit.errors import LabError
+from labkit.parameters import Parameters
+from labkit.steps.iam_role import RoleOfAnotherRun
+from labkit.steps.service_account import NotThisRuns
+from labkit.targets import eks_cluster
+from labkit.targets.account import NoCredentials, NotAllowed, WrongAccount
+from labkit.targets.eks import NotConfirmed
+from labkit.targets.eks_cluster import NoCluster, NotLetIn
+from labkit.targets.eks_plan import BucketOfAnother
+from tests.targets.conftest import ACCOUNT
+
+LABKIT = Path(sys.executable).with_name("labkit")
+EKS = {"target": "eks", "account_id": ACCOUNT, "confirm": "yes"}
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+}
+
+
+@pytest.fixture
+def refused(terminal, inventory):
+    """Opens the lab on eks; the error that it is refused with, where nothing was made."""
+
+    def attempt(**parameters):
+        before = inventory()
+        with pytest.raises(LabError) as refusal:
+            labkit.Lab.open(**{**EKS, **parameters})
+        assert inventory() == before
+        assert refusal.value.next
+        return refusal.value
+
+    return attempt
+
+
+def test_the_whole_run_in_a_terminal(terminal, moto, tmp_path):
+    given = [f"-p{name}={value}" for name, value in EKS.items()]
+    command = [LABKIT, "run", *given, "-prole_name=reader", "--output", tmp_path / "out.ipynb"]
+    done = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "assumed-role/reader/" in done.stdout
+    assert "irsa-lab" in done.stdout
+    executed = (tmp_path / "out.ipynb").read_text()
+    assert "will be made   role reader" in executed
+    run = "blue/default/my-service-account/reader"
+    tags = moto.aws.client("iam").get_role(RoleName="reader")["Role"]["Tags"]
+    assert {"Key": "labkit:run", "Value": run} in tags
+    # The record of a run in a real account holds nothing that opens it.
+    state = json.loads((Path(terminal["LABKIT_HOME"]) / "server.json").read_text())
+    assert state["secret_access_key"] not in executed
+    assert "k8s-aws-v1" not in executed
+    with labkit.Lab.open(**EKS, role_name="reader") as lab:
+        lab.remove()
+
+
+def test_the_plan_says_what_exists_and_what_will_be_made_and_makes_nothing(refused, moto):
+    moto.ready(through="oidc_provider")
+    try:
+        refusal = refused(confirm="", role_name="reader", namespace="team-a")
+    finally:
+        moto.remove()
+    assert isinstance(refusal, NotConfirmed)
+    provider = moto.provider_arn.partition("oidc-provider/")[2]
+    assert refusal.what.splitlines()[:9] == [
+        f"The plan for the account {ACCOUNT} (user/administrator), region us-east-1:",
+        "  exists         cluster blue, 1 node",
+        "  exists         bucket irsa-lab, of another run, which keeps it",
+        f"  exists         OIDC provider {provider}, of another run, which keeps it",
+        "  will be made   role reader, with arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess",
+        "  will be made   namespace team-a",
+        "  will be made   service account team-a/my-service-account",
+        "  will be made   pod team-a/my-pod (amazon/aws-cli)",
+        "All that is made bears the tag labkit:run=blue/team-a/my-service-account/reader, "
+        "and lab.remove() deletes by that tag alone.",
+    ]
+    assert "confirm=yes" in refusal.next
+
+
+def test_the_plan_alone_needs_no_confirmation(terminal, inventory):
+    before = inventory()
+    parameters = Parameters.checked(target="eks", account_id=ACCOUNT)
+    assert "will be made   role my-role" in targets.target("eks").plan(parameters)
+    assert inventory() == before
+
+
+def test_looking_asks_for_no_account_and_no_plan(terminal, inventory):
+    before = inventory()
+    connection = targets.connect(Parameters.checked(target="eks"))
+    assert connection.account_id == ACCOUNT
+    assert inventory() == before
+    with pytest.raises(WrongAccount):
+        targets.connect(Parameters.checked(target="eks", account_id="222222222222"))
+
+
+@pytest.mark.parametrize(("account", "said"), [("", "is not named"), ("222222222222", "and not to 222222222222")])
+def test_the_account_has_to_be_named_and_right(refused, account, said):
+    refusal = refused(account_id=account)
+    assert isinstance(refusal, WrongAccount)
+    assert said in refusal.what
+    assert ACCOUNT in refusal.what
+
+
+@pytest.mark.parametrize("elsewhere", [{"cluster": "green"}, {"region": "eu-west-1"}])
+def test_a_cluster_that_is_not_there_is_not_made(refused, elsewhere):
+    refusal = refused(**elsewhere)
+    assert isinstance(refusal, NoCluster)
+    assert "has no EKS cluster" in refusal.what
+    assert "aws eks list-clusters" in refusal.next
+
+
+@pytest.mark.parametrize("tags", [[], [{"Key": "labkit:run", "Value": "blue/other/other/my-role"}]])
+def test_a_role_of_that_name_that_somebody_else_made_stays_as_it_is(refused, moto, tags):
+    iam = moto.aws.client("iam")
+    iam.create_role(RoleName="my-role", AssumeRolePolicyDocument=json.dumps(TRUST), Tags=tags)
+    try:
+        refusal = refused()
+        assert iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"] == TRUST
+    finally:
+        iam.delete_role(RoleName="my-role")
+    assert isinstance(refusal, RoleOfAnotherRun)
+    assert "another role_name" in refusal.next
+
+
+def test_a_service_account_that_somebody_else_made_stays_as_it_is(refused, moto):
+    core = CoreV1Api(moto.kubernetes)
+    core.create_namespaced_service_account("default", {"metadata": {"name": "my-service-account"}})
+    try:
+        assert isinstance(refused(), NotThisRuns)
+    finally:
+        core.delete_namespaced_service_account("my-service-account", "default")
+
+
+def test_a_bucket_that_the_lab_did_not_make_stays_as_it_is(refused, moto):
+    s3 = moto.aws.client("s3")
+    s3.create_bucket(Bucket="somebodys")
+    try:
+        refusal = refused(bucket="somebodys")
+        assert s3.list_objects_v2(Bucket="somebodys")["KeyCount"] == 0
+    finally:
+        s3.delete_bucket(Bucket="somebodys")
+    assert isinstance(refusal, BucketOfAnother)
+    theirs = moto.connection.account("222222222222").client("s3")
+    theirs.create_bucket(Bucket="of-another-account")
+    try:
+        assert "another account" in refused(bucket="of-another-account").what
+    finally:
+        theirs.delete_bucket(Bucket="of-another-account")
+
+
+def test_a_cluster_without_nodes_is_refused(home, tmp_path, monkeypatch):
+    # The API server alone: nothing takes its pods.
+    environment = {**os.environ, "LABKIT_HOME": str(tmp_path / ".lab")}
+    subprocess.run([LABKIT, "up", "--bare"], env=environment, check=True, capture_output=True, timeout=120)
+    try:
+        state = json.loads((tmp_path / ".lab-bare" / "server.json").read_text())
+        monkeypatch.setenv("AWS_ENDPOINT_URL", state["endpoint_url"])
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", state["access_key_id"])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", state["secret_access_key"])
+        with pytest.raises(NoCluster, match="no node that takes pods") as refusal:
+            labkit.Lab.open(**EKS)
+        assert "eksctl create nodegroup --cluster blue" in refusal.value.next
+        assert (
+            boto3.client("iam", region_name="us-east-1").list_open_id_connect_providers()["OpenIDConnectProviderList"]
+            == []
+        )
+    finally:
+        subprocess.run([LABKIT, "down", "--bare"], env=environment, check=True, capture_output=True, timeout=60)
+
+
+# Credentials.
+
+
+def without_credentials(monkeypatch):
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+
+
+def a_profile_that_is_gone(monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "gone")
+
+
+def keys_that_nobody_has(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "then"),
+    [
+        (without_credentials, "There are no AWS credentials", "aws configure sso"),
+        (a_profile_that_is_gone, "(gone) could not be found", "aws configure list-profiles"),
+        (keys_that_nobody_has, "none that AWS knows", "aws sso login"),
+    ],
+)
+def test_what_is_wrong_with_the_credentials_is_a_sentence(refused, monkeypatch, given, said, then):
+    given(monkeypatch)
+    refusal = refused()
+    assert isinstance(refusal, NoCredentials)
+    assert said in refusal.what
+    assert then in refusal.next
+
+
+@pytest.mark.parametrize("session", ["", "sso_session = work\n"], ids=["a profile of its own", "a shared session"])
+def test_expired_sso_credentials_are_a_sentence(refused, monkeypatch, tmp_path, session):
+    where = "sso_start_url = https://example.awsapps.com/start\nsso_region = us-east-1\n"
+    account = f"sso_account_id = {ACCOUNT}\nsso_role_name = Reader\nregion = us-east-1\n"
+    own = session or where
+    config = (
+        f"[profile mine]\n{own}{account}\n[sso-session work]\n{where}sso_registration_scopes = sso:account:access\n"
+    )
+    (tmp_path / "config").write_text(config)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    refusal = refused()
+    assert isinstance(refusal, NoCredentials)
+    assert "SSO" in refusal.what
+    assert "aws sso login" in refusal.next
+
+
+def test_credentials_that_expire_while_the_lab_is_open_are_a_sentence_too(terminal, moto, monkeypatch):
+    iam = moto.aws.client("iam")
+    trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    arn = iam.create_role(RoleName="operator", AssumeRolePolicyDocument=document)["Role"]["Arn"]
+    iam.attach_role_policy(RoleName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+    admit(moto, arn)
+    try:
+        keys = moto.aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="a-person")["Credentials"]
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys["AccessKeyId"])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys["SecretAccessKey"])
+        monkeypatch.setenv("AWS_SESSION_TOKEN", keys["SessionToken"])
+        with labkit.Lab.open(**EKS) as lab:
+            assert "(assumed-role/operator)" in lab.connection.note
+            assert "a-person" not in lab.connection.note
+            moto.clock.advance(hours=2)
+            with pytest.raises(NoCredentials, match="have expired: ExpiredToken") as refusal:
+                lab.aws.client("iam").list_roles()
+            assert "aws sso login" in refusal.value.next
+    finally:
+        moto.clock.reset()
+        expel(moto, arn)
+        iam.detach_role_policy(RoleName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+        iam.delete_role(RoleName="operator")
+
+
+# The cluster's API.
+
+
+def admit(moto, principal_arn, **association):
+    eks = moto.aws.client("eks")
+    eks.create_access_entry(clusterName="blue", principalArn=principal_arn)
+    given = {"policyArn": f"{POLICIES}AmazonEKSClusterAdminPolicy", "accessScope": {"type": "cluster"}, **association}
+    eks.associate_access_policy(clusterName="blue", principalArn=principal_arn, **given)
+
+
+def expel(moto, principal_arn):
+    moto.aws.client("eks").delete_access_entry(clusterName="blue", principalArn=principal_arn)
+
+
+POLICIES = "arn:aws:eks::aws:cluster-access-policy/"
+
+
+@pytest.fixture
+def operator(moto, terminal, monkeypatch):
+    """A user of the account, who is in no cluster's access entries, in this terminal."""
+    iam = moto.aws.client("iam")
+    arn = iam.create_user(UserName="operator")["User"]["Arn"]
+    iam.attach_user_policy(UserName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+    key = iam.create_access_key(UserName="operator")["AccessKey"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    yield arn
+    iam.delete_access_key(UserName="operator", AccessKeyId=key["AccessKeyId"])
+    iam.detach_user_policy(UserName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+    iam.delete_user(UserName="operator")
+
+
+def test_whom_the_cluster_does_not_know_it_does_not_let_in(refused, operator):
+    refusal = refused()
+    assert isinstance(refusal, NotLetIn)
+    assert "does not know user/operator" in refusal.what
+    assert f"create-access-entry --cluster-name blue --principal-arn {operator}" in refusal.next
+
+
+def test_whom_the_cluster_allows_too_little_is_told(refused, operator, moto):
+    scope = {"type": "namespace", "namespaces": ["default"]}
+    admit(moto, operator, policyArn=f"{POLICIES}AmazonEKSViewPolicy", accessScope=scope)
+    try:
+        refusal = refused()
+    finally:
+        expel(moto, operator)
+    assert isinstance(refusal, NotLetIn)
+    assert "allows it too little" in refusal.what
+    assert "AmazonEKSClusterAdminPolicy" in refusal.next
+
+
+def test_who_may_not_even_look_at_the_cluster_is_told_of_the_policy(refused, operator, moto):
+    moto.aws.client("iam").detach_user_policy(
+        UserName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess"
+    )
+    refusal = refused()
+    moto.aws.client("iam").attach_user_policy(
+        UserName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess"
+    )
+    assert isinstance(refusal, NotAllowed)
+    assert "eks:DescribeCluster" in refusal.what
+    assert "labkit policy" in refusal.next
+
+
+@pytest.mark.parametrize(("public", "said"), [(True, "does not answer"), (False, "from inside its VPC alone")])
+def test_an_api_server_that_cannot_be_reached_is_a_sentence(terminal, moto, public, said):
+    session = boto3.Session()
+    cluster = eks_cluster.describe(session, "blue", ACCOUNT)
+    cluster |= {"endpoint": "https://127.0.0.1:9", "resourcesVpcConfig": {"endpointPublicAccess": public}}
+    caller = SimpleNamespace(principal="user/me", arn="arn")
+    with pytest.raises(LabError, match=said) as refusal:
+        eks_cluster.require_access(eks_cluster.api_client(session, cluster), cluster, caller)
+    assert refusal.value.next
+
+
+def test_the_token_is_renewed_before_the_cluster_stops_taking_it(terminal, moto, monkeypatch):
+    now = 1_000_000.0
+    monkeypatch.setattr(eks_cluster, "time", SimpleNamespace(time=lambda: now))
+    made = []
+    monkeypatch.setattr(eks_cluster, "token", lambda *of, new=eks_cluster.token: made.append(of) or new(*of))
+    session = boto3.Session()
+    api = eks_cluster.api_client(session, eks_cluster.describe(session, "blue", ACCOUNT))
+    assert who(api) == f"arn:aws:iam::{ACCOUNT}:user/administrator"
+    assert len(made) == 1
+    now += 601
+    assert who(api) == f"arn:aws:iam::{ACCOUNT}:user/administrator"
+    assert len(made) == 2
+
+
+def who(api):
+    review = AuthenticationV1Api(api).create_self_subject_review({})
+    return review.status.user_info.username
