@@ -24,6 +24,7 @@ from moto.s3.models import FakeBucket, s3_backends
 from labkit.emulator.aws import managed_policies
 from labkit.emulator.aws.actions.s3 import CONTROL, copy_source
 from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.clusters import Clusters
 from labkit.emulator.aws.errors import Refusal
 
 _log = logging.getLogger(__name__)
@@ -50,10 +51,11 @@ _KEPT_BACK = {
 
 
 class Backend:
-    """moto's state and its answers, by account; ``account_id`` is the lab's own."""
+    """moto's state and its answers, by account; ``account_id`` is the lab's own, which has the ``clusters``."""
 
-    def __init__(self, account_id: str):
+    def __init__(self, account_id: str, clusters: Clusters):
         self.account_id = account_id
+        self.clusters = clusters
         # moto would take every call for this account's.
         os.environ.pop("MOTO_ACCOUNT_ID", None)
         self._dispatcher = DomainDispatcherApplication(create_backend_app)

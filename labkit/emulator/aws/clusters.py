@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from labkit.emulator.aws.access_entries import AccessEntries
+from labkit.emulator.aws.identity_provider_configs import IdentityProviderConfigs
+from labkit.emulator.aws.pod_identity import PodIdentityAssociations
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class ClusterFacts:
     authentication_mode: str = "API"
     access: AccessEntries = field(default_factory=AccessEntries)
     """Whom the cluster lets in."""
+    identity_providers: IdentityProviderConfigs = field(default_factory=IdentityProviderConfigs)
+    pod_identity: PodIdentityAssociations = field(default_factory=PodIdentityAssociations)
 
 
 class Clusters(Protocol):

@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
 import base64
 import json
 import re
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,17 +17,29 @@ from labkit.emulator.aws.clusters import ClusterFacts, Clusters
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.sessions import Administrator, Session
 from labkit.emulator.clock import Clock
+from labkit.emulator.identifiers import Identifiers
 
 NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
+OF_CLUSTER = re.compile(
+    r"/clusters/([^/]+)/(access-entries|identity-provider-configs|pod-identity-associations)(?:/.*)?"
+)
 
 
 class Eks:
-    """EKS's operations on clusters and on whom they let in."""
+    """EKS's operations on clusters, on whom they let in and on what they are associated with."""
 
-    def __init__(self, backend: Backend, clusters: Clusters, clock: Clock, administrator: Administrator):
+    def __init__(
+        self,
+        backend: Backend,
+        clusters: Clusters,
+        clock: Clock,
+        identifiers: Identifiers,
+        administrator: Administrator,
+    ):
         self._backend = backend
         self._clusters = clusters
         self._clock = clock
+        self._identifiers = identifiers
         self._administrator = administrator
 
     async def answer(self, call: Call) -> Response:
@@ -36,11 +49,9 @@ class Eks:
                 raise Refusal(501, "NotImplemented", f"The lab has clusters in the account {own} alone")
             if named := re.match(r"/clusters/([^/]+)", call.raw_path):
                 raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {unquote(named[1])}.")
-        if "/access-entries" in call.raw_path:
-            return self._access(call)
+        if of_cluster := OF_CLUSTER.fullmatch(call.raw_path):
+            return self._of_cluster(call, of_cluster[2], unquote(of_cluster[1]))
         match call.operation:
-            case "ListIdentityProviderConfigs" | "ListPodIdentityAssociations":
-                return self._none(call)
             case "ListAccessPolicies":
                 return access_entries.access_policies()
             case "CreateCluster":
@@ -93,18 +104,21 @@ class Eks:
             facts.access.admit_creator(arn, identifier, self._clock.now())
         return self._filled(call, response)
 
-    def _none(self, call: Call) -> Response:
-        """A list of what the lab's clusters never have."""
-        if not self._clusters.get(call.region, name := unquote(call.raw_path.split("/")[2])):
-            raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
-        kind = "associations" if call.operation == "ListPodIdentityAssociations" else "identityProviderConfigs"
-        return access_entries.respond({kind: []})
-
-    def _access(self, call: Call) -> Response:
-        name = unquote(call.raw_path.split("/")[2])
+    def _of_cluster(self, call: Call, kind: str, name: str) -> Response:
         if not (facts := self._clusters.get(call.region, name)):
             raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
-        return facts.access.answer(call, facts.arn, self._principal_id, self._clock.now())
+        now = self._clock.now()
+        match kind:
+            case "access-entries":
+                return facts.access.answer(call, facts.arn, self._principal_id, now)
+            case "identity-provider-configs":
+                return facts.identity_providers.answer(call, facts.arn, facts.issuer, now)
+        return facts.pod_identity.answer(call, facts.arn, partial(self._association_id, facts.arn), now)
+
+    def _association_id(self, cluster_arn: str, namespace: str, service_account: str) -> str:
+        name = f"{cluster_arn}/{namespace}/{service_account}"
+        serial = self._identifiers.serial("pod-identity-association", name)
+        return "a-" + self._identifiers.base32("pod-identity-association", f"{name}#{serial}", 17).lower()
 
     def _principal_id(self, arn: str) -> str | None:
         if arn == self._administrator.arn:

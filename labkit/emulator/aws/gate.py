@@ -72,7 +72,7 @@ class Gate:
     ):
         self.account_id = account_id
         self.region = region
-        self.backend = Backend(account_id)
+        self.backend = Backend(account_id, clusters)
         self.sessions = Sessions(clock, identifiers, self.backend.role)
         self._clock = clock
         self._trail = trail
@@ -96,7 +96,7 @@ class Gate:
         )
         self._s3 = S3(self.backend, self._authorization)
         self._sqs = Sqs(self.backend)
-        self._eks = Eks(self.backend, clusters, clock, self._administrator)
+        self._eks = Eks(self.backend, clusters, clock, identifiers, self._administrator)
         self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
 
     def map_host(

@@ -10,10 +10,14 @@ from labkit.emulator.aws.access_entries import entry_arn
 from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, resource_tags, tag_keys
 from labkit.emulator.aws.actions.requests import ApiRequest
 from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.clusters import ClusterFacts
+from labkit.emulator.aws.identity_provider_configs import config_arn
+from labkit.emulator.aws.pod_identity import association_arn
 
 ON_NOTHING = {"DescribeAddonConfiguration", "DescribeAddonVersions", "DescribeClusterVersions", "ListAccessPolicies"}
 ON_CLUSTER = {
     "AssociateEncryptionConfig",
+    "AssociateIdentityProviderConfig",
     "CreateAccessEntry",
     "CreateAddon",
     "CreateCluster",
@@ -42,6 +46,12 @@ ON_ACCESS_ENTRY = {
     "ListAssociatedAccessPolicies",
     "UpdateAccessEntry",
 }
+ON_ASSOCIATION = {
+    "DeletePodIdentityAssociation",
+    "DescribePodIdentityAssociation",
+    "UpdatePodIdentityAssociation",
+}
+ON_IDENTITY_PROVIDER_CONFIG = {"DescribeIdentityProviderConfig", "DisassociateIdentityProviderConfig"}
 ON_NODEGROUP = {"DeleteNodegroup", "DescribeNodegroup", "UpdateNodegroupConfig", "UpdateNodegroupVersion"}
 ON_FARGATE_PROFILE = {"DeleteFargateProfile", "DescribeFargateProfile"}
 ON_ARN = {"ListTagsForResource", "TagResource", "UntagResource"}
@@ -52,6 +62,7 @@ PASSED = {
     "CreateFargateProfile": ("podExecutionRoleArn", "eks-fargate-pods.amazonaws.com"),
     "CreateNodegroup": ("nodeRole", "ec2.amazonaws.com"),
     "CreatePodIdentityAssociation": ("roleArn", "pods.eks.amazonaws.com"),
+    "UpdatePodIdentityAssociation": ("roleArn", "pods.eks.amazonaws.com"),
 }
 # Condition keys that are parameters of the request, by the parameter's name.
 FROM_PARAMETERS = {
@@ -62,7 +73,8 @@ FROM_PARAMETERS = {
     "username": "eks:username",
 }
 KNOWN = frozenset(
-    {key.lower() for key in FROM_PARAMETERS.values()} | {"eks:accessscope", "eks:namespaces", "eks:accessentrytype"}
+    {key.lower() for key in FROM_PARAMETERS.values()}
+    | {"eks:accessentrytype", "eks:accessscope", "eks:clientid", "eks:issuerurl", "eks:namespaces"}
 )
 NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
 
@@ -92,15 +104,33 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
         if not (arn := entry_arn(resource, parameters["principalArn"])):
             raise CannotDerive(f"eks:{operation} for something that is no principal")
         resource, tagged = arn, None
+    elif operation in ON_ASSOCIATION | ON_IDENTITY_PROVIDER_CONFIG:
+        resource, tags = _associated(operation, resource, parameters, backend.clusters.get(request.region, name))
+        return _needed(operation, parameters, resource, context | resource_tags(tags or {}))
     elif operation in ON_NODEGROUP | ON_FARGATE_PROFILE:
         resource, tagged = _part(operation, name, parameters, tagged, account)
     elif operation not in ON_CLUSTER:
         raise CannotDerive(f"eks:{operation}")
-    needed = [_permission(operation, resource, context | _tags(tagged))]
+    return _needed(operation, parameters, resource, context | _tags(tagged))
+
+
+def _needed(operation: str, parameters: dict[str, Any], resource: str, context: Context) -> list[Permission]:
+    needed = [_permission(operation, resource, context)]
     if operation in PASSED and (role := parameters.get(PASSED[operation][0])):
         passed: Context = {"iam:PassedToService": PASSED[operation][1], "iam:AssociatedResourceArn": resource}
         needed.append(Permission("iam:PassRole", role, passed, frozenset({"iam:passedtoservice"})))
     return needed
+
+
+def _associated(
+    operation: str, cluster_arn: str, parameters: dict[str, Any], facts: ClusterFacts | None
+) -> tuple[str, dict[str, str] | None]:
+    """The ARN of a cluster's Pod Identity association or identity provider config, and its tags."""
+    if operation in ON_ASSOCIATION:
+        identifier = parameters["associationId"]
+        return association_arn(cluster_arn, identifier), facts.pod_identity.tags(identifier) if facts else None
+    name = parameters["identityProviderConfig"]["name"]
+    return config_arn(cluster_arn, name), facts.identity_providers.tags(name) if facts else None
 
 
 def _part(operation: str, name: str, parameters: dict[str, Any], cluster: Any, account: str) -> tuple[str, Any]:
@@ -123,6 +153,8 @@ def _tags(thing: Any) -> Context:
 
 def _from_parameters(parameters: dict[str, Any]) -> Context:
     context: Context = {key: parameters[name] for name, key in FROM_PARAMETERS.items() if name in parameters}
+    if oidc := parameters.get("oidc"):
+        context |= {"eks:clientId": oidc.get("clientId", ""), "eks:issuerUrl": oidc.get("issuerUrl", "")}
     if scope := parameters.get("accessScope"):
         context |= {"eks:accessScope": scope.get("type", ""), "eks:namespaces": scope.get("namespaces", [])}
     if "principalArn" in parameters:

@@ -1,0 +1,111 @@
+"""EKS identity provider configs: an OIDC provider whose users may log in to a cluster, which is not what IRSA is.
+
+A config is kept and described, and that is all: the lab's API servers let nobody in by it.
+
+https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html
+"""
+
+import json
+import re
+import uuid
+from typing import Any
+
+from labkit.emulator.aws.access_entries import respond
+from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.errors import Refusal
+
+NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
+REQUIRED = ("identityProviderConfigName", "issuerUrl", "clientId")
+MEMBERS = (*REQUIRED, "usernameClaim", "usernamePrefix", "groupsClaim", "groupsPrefix", "requiredClaims")
+SAME_AS_ISSUER = (
+    "Incorrect Identity Provider URL configuration. "
+    "The Identity Provider URL cannot be same as OpenID Connect (OIDC) issuer URL"
+)
+
+
+class IdentityProviderConfigs:
+    """The identity provider config of one cluster, which has one at most."""
+
+    def __init__(self) -> None:
+        self._config: dict[str, Any] | None = None
+
+    def tags(self, name: str) -> dict[str, str] | None:
+        """The tags of the config with this name; None where there is none."""
+        found = self._config is not None and self._config["identityProviderConfigName"] == name
+        return self._config["tags"] if found else None
+
+    def answer(self, call: Call, cluster_arn: str, issuer: str, now: float) -> Response:
+        """The answer to one of EKS's operations on a cluster's identity provider configs. Raises ``Refusal``."""
+        request = call.json()
+        match call.operation:
+            case "AssociateIdentityProviderConfig":
+                tags = dict(request.get("tags") or {})
+                self._config = self._associated(request.get("oidc"), tags, cluster_arn, issuer)
+                return respond({"update": _update(call.operation, self._reference(), now), "tags": tags})
+            case "DescribeIdentityProviderConfig":
+                self._check_named(request)
+                return respond({"identityProviderConfig": {"oidc": self._config}})
+            case "DisassociateIdentityProviderConfig":
+                self._check_named(request)
+                reference, self._config = self._reference(), None
+                return respond({"update": _update(call.operation, reference, now)})
+            case "ListIdentityProviderConfigs":
+                return respond({"identityProviderConfigs": [self._reference()] if self._config else []})
+        raise Refusal(404, "UnknownOperationException", f"Unknown operation: {call.operation}")
+
+    def _associated(self, oidc: Any, tags: dict[str, str], cluster_arn: str, issuer: str) -> dict[str, Any]:
+        oidc = oidc if isinstance(oidc, dict) else {}
+        if missing := [name for name in REQUIRED if not isinstance(oidc.get(name), str) or not oidc[name]]:
+            raise _invalid(f"The parameter oidc.{missing[0]} is missing.")
+        if not NAME.fullmatch(name := oidc["identityProviderConfigName"]):
+            raise _invalid(f"The identity provider config name {name} is invalid.")
+        url = oidc["issuerUrl"]
+        if not url.startswith("https://") or "?" in url or "#" in url:
+            raise _invalid(f"The issuer URL {url} is invalid: it begins with https://, and has no query.")
+        if url.rstrip("/") == issuer:
+            raise _invalid(SAME_AS_ISSUER)
+        if self._config:
+            # No public source shows AWS's sentence; the code is one that the operation documents.
+            told = f"The cluster has the identity provider config {self._config['identityProviderConfigName']} already."
+            raise Refusal(409, "ResourceInUseException", told)
+        cluster_name = cluster_arn.partition("cluster/")[2]
+        given = {member: oidc[member] for member in MEMBERS if oidc.get(member)}
+        return {"usernameClaim": "sub", "requiredClaims": {}, **given} | {
+            "identityProviderConfigArn": config_arn(cluster_arn, name),
+            "clusterName": cluster_name,
+            "tags": tags,
+            # AWS is CREATING it for a quarter of an hour; nothing here takes time.
+            "status": "ACTIVE",
+        }
+
+    def _check_named(self, request: dict[str, Any]) -> None:
+        named = request.get("identityProviderConfig")
+        if not isinstance(named, dict) or named.get("type") != "oidc":
+            raise _invalid("The identity provider config type must be oidc.")
+        if self._config is None or named.get("name") != self._config["identityProviderConfigName"]:
+            told = f"No identity provider config found for name: {named.get('name')}."
+            raise Refusal(404, "ResourceNotFoundException", told)
+
+    def _reference(self) -> dict[str, str]:
+        return {"type": "oidc", "name": self._config["identityProviderConfigName"]}
+
+
+def config_arn(cluster_arn: str, name: str) -> str:
+    """The ARN that a config of this name has in a cluster."""
+    made = uuid.uuid5(uuid.NAMESPACE_URL, f"{cluster_arn}/oidc/{name}")
+    return f"{cluster_arn.replace(':cluster/', ':identityproviderconfig/')}/oidc/{name}/{made}"
+
+
+def _update(operation: str, reference: dict[str, str], now: float) -> dict[str, Any]:
+    return {
+        "id": str(uuid.uuid4()),
+        "status": "Successful",
+        "type": operation,
+        "params": [{"type": "IdentityProviderConfig", "value": json.dumps([reference])}],
+        "createdAt": now,
+        "errors": [],
+    }
+
+
+def _invalid(message: str) -> Refusal:
+    return Refusal(400, "InvalidParameterException", message)

@@ -1,0 +1,284 @@
+"""What EKS keeps beside a cluster: the OIDC provider of its users, and Pod Identity associations."""
+
+import json
+import re
+
+import pytest
+
+from tests.emulator.aws.conftest import ACCOUNT, ISSUER, REGION, Irsa, refused
+
+EKS = f"arn:aws:eks:{REGION}:{ACCOUNT}:"
+OIDC = {"identityProviderConfigName": "users", "issuerUrl": "https://users.example.com", "clientId": "kubectl"}
+USERS = {"type": "oidc", "name": "users"}
+ASSOCIATED = {"clusterName": "blue", "namespace": "default", "serviceAccount": "my-service-account"}
+NO_CLUSTER = "No cluster found for name: none."
+
+
+@pytest.fixture
+def eks(aws, irsa):
+    eks = aws.client("eks")
+    eks.create_cluster(name="blue", roleArn=irsa.role_arn, resourcesVpcConfig={})
+    return eks
+
+
+# The OIDC provider of a cluster's users.
+
+
+def test_an_identity_provider_config_is_described_until_it_is_disassociated(eks):
+    assert eks.list_identity_provider_configs(clusterName="blue")["identityProviderConfigs"] == []
+    given = OIDC | {"groupsClaim": "groups", "groupsPrefix": "oidc:", "requiredClaims": {"team": "blue"}}
+    made = eks.associate_identity_provider_config(clusterName="blue", oidc=given, tags={"team": "blue"})
+    assert made["tags"] == {"team": "blue"}
+    assert made["update"]["type"] == "AssociateIdentityProviderConfig"
+    assert made["update"]["params"] == [{"type": "IdentityProviderConfig", "value": json.dumps([USERS])}]
+    assert eks.list_identity_provider_configs(clusterName="blue")["identityProviderConfigs"] == [USERS]
+    described = eks.describe_identity_provider_config(clusterName="blue", identityProviderConfig=USERS)
+    config = described["identityProviderConfig"]["oidc"]
+    arn = config.pop("identityProviderConfigArn")
+    assert re.fullmatch(EKS + r"identityproviderconfig/blue/oidc/users/[0-9a-f-]{36}", arn)
+    kept = {"clusterName": "blue", "usernameClaim": "sub", "tags": {"team": "blue"}, "status": "ACTIVE"}
+    assert config == given | kept
+    gone = eks.disassociate_identity_provider_config(clusterName="blue", identityProviderConfig=USERS)
+    assert gone["update"]["type"] == "DisassociateIdentityProviderConfig"
+    assert eks.list_identity_provider_configs(clusterName="blue")["identityProviderConfigs"] == []
+
+
+def test_the_cluster_s_own_issuer_is_no_identity_provider_of_its_users(eks):
+    told = "Incorrect Identity Provider URL configuration. "
+    told += "The Identity Provider URL cannot be same as OpenID Connect (OIDC) issuer URL"
+    for url in (ISSUER, f"{ISSUER}/"):
+        refused(
+            lambda url=url: eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC | {"issuerUrl": url}),
+            400,
+            "InvalidParameterException",
+            told,
+        )
+
+
+def test_a_cluster_has_one_identity_provider_config(eks):
+    eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC)
+    another = OIDC | {"identityProviderConfigName": "others"}
+    for oidc in (OIDC, another):
+        refused(
+            lambda oidc=oidc: eks.associate_identity_provider_config(clusterName="blue", oidc=oidc),
+            409,
+            "ResourceInUseException",
+            "The cluster has the identity provider config users already.",
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"issuerUrl": "http://users.example.com"}, "The issuer URL http://users.example.com is invalid"),
+        ({"issuerUrl": "https://users.example.com?a=b"}, "The issuer URL https://users.example.com?a=b is invalid"),
+        ({"clientId": None}, "The parameter oidc.clientId is missing."),
+        ({"identityProviderConfigName": "a b"}, "The identity provider config name a b is invalid."),
+    ],
+)
+def test_what_is_no_identity_provider_config_is_refused(eks, changes, told):
+    oidc = {name: value for name, value in (OIDC | changes).items() if value is not None}
+    with pytest.raises(eks.exceptions.InvalidParameterException) as caught:
+        eks.associate_identity_provider_config(clusterName="blue", oidc=oidc)
+    assert caught.value.response["Error"]["Message"].startswith(told)
+
+
+def test_an_unknown_identity_provider_config_is_not_found(eks):
+    eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC)
+    named = {"type": "oidc", "name": "others"}
+    for call in (eks.describe_identity_provider_config, eks.disassociate_identity_provider_config):
+        told = "No identity provider config found for name: others."
+        refused(
+            lambda call=call: call(clusterName="blue", identityProviderConfig=named),
+            404,
+            "ResourceNotFoundException",
+            told,
+        )
+        told = "The identity provider config type must be oidc."
+        refused(
+            lambda call=call: call(clusterName="blue", identityProviderConfig=USERS | {"type": "saml"}),
+            400,
+            "InvalidParameterException",
+            told,
+        )
+    refused(
+        lambda: eks.associate_identity_provider_config(clusterName="none", oidc=OIDC),
+        404,
+        "ResourceNotFoundException",
+        NO_CLUSTER,
+    )
+
+
+# Pod Identity.
+
+
+def test_an_association_is_described_updated_and_deleted(aws, eks, irsa):
+    made = eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn, tags={"team": "blue"})
+    association = made["association"]
+    identifier = association["associationId"]
+    assert re.fullmatch(r"a-[a-z0-9]{17}", identifier)
+    assert association["associationArn"] == f"{EKS}podidentityassociation/blue/{identifier}"
+    assert association["roleArn"] == irsa.role_arn
+    assert association["tags"] == {"team": "blue"}
+    named = {"clusterName": "blue", "associationId": identifier}
+    assert eks.describe_pod_identity_association(**named)["association"] == association
+    aws.clock.advance(minutes=1)
+    other = f"arn:aws:iam::{ACCOUNT}:role/other"
+    updated = eks.update_pod_identity_association(**named, roleArn=other)["association"]
+    assert updated["roleArn"] == other
+    assert updated["modifiedAt"] > updated["createdAt"] == association["createdAt"]
+    assert eks.delete_pod_identity_association(**named)["association"] == updated
+    refused(
+        lambda: eks.describe_pod_identity_association(**named),
+        404,
+        "ResourceNotFoundException",
+        f"Association not found: {identifier}",
+    )
+    assert (
+        eks.create_pod_identity_association(**ASSOCIATED, roleArn=other)["association"]["associationId"] != identifier
+    )
+
+
+def test_a_service_account_has_one_association(eks, irsa):
+    made = eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn)["association"]
+    refused(
+        lambda: eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn),
+        409,
+        "ResourceInUseException",
+        f"Association already exists: {made['associationId']}",
+    )
+
+
+def test_associations_are_listed_by_namespace_and_service_account_a_page_at_a_time(eks, irsa):
+    for namespace in ("default", "team"):
+        for name in ("one", "two", "three"):
+            eks.create_pod_identity_association(
+                clusterName="blue", namespace=namespace, serviceAccount=name, roleArn=irsa.role_arn
+            )
+
+    def listed(**wanted):
+        pages = eks.get_paginator("list_pod_identity_associations").paginate(clusterName="blue", **wanted)
+        return [(one["namespace"], one["serviceAccount"]) for page in pages for one in page["associations"]]
+
+    everything = [(namespace, name) for namespace in ("default", "team") for name in ("one", "two", "three")]
+    assert listed() == everything
+    assert listed(PaginationConfig={"PageSize": 2}) == everything
+    assert listed(namespace="team", PaginationConfig={"PageSize": 1}) == everything[3:]
+    assert listed(namespace="team", serviceAccount="two") == [("team", "two")]
+    assert listed(serviceAccount="two") == [("default", "two"), ("team", "two")]
+    first = eks.list_pod_identity_associations(clusterName="blue", maxResults=1)
+    assert set(first["associations"][0]) == {
+        "clusterName",
+        "namespace",
+        "serviceAccount",
+        "associationArn",
+        "associationId",
+    }
+    for wrong in ({"maxResults": 101}, {"nextToken": "none"}):
+        with pytest.raises(eks.exceptions.InvalidParameterException):
+            eks.list_pod_identity_associations(clusterName="blue", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"namespace": "No Namespace"}, 400, "InvalidParameterException"),
+        ({"serviceAccount": ""}, 400, "InvalidParameterException"),
+        ({"roleArn": "arn:aws:iam::999999999999:role/my-role"}, 400, "InvalidParameterException"),
+        ({"roleArn": "my-role"}, 400, "InvalidParameterException"),
+        ({"clusterName": "none"}, 404, "ResourceNotFoundException"),
+        ({"targetRoleArn": "arn:aws:iam::999999999999:role/target"}, 501, "NotImplemented"),
+    ],
+)
+def test_what_is_no_association_is_refused(eks, changes, status, code):
+    with pytest.raises(eks.exceptions.ClientError) as caught:
+        eks.create_pod_identity_association(**ASSOCIATED | {"roleArn": Irsa.role_arn} | changes)
+    answer = caught.value.response
+    assert (answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"]) == (status, code)
+    assert eks.list_pod_identity_associations(clusterName="blue")["associations"] == []
+
+
+def test_an_id_of_another_length_is_none_of_an_association(eks):
+    told = "The parameter associationId should be 19 characters long."
+    refused(
+        lambda: eks.delete_pod_identity_association(clusterName="blue", associationId="None"),
+        400,
+        "InvalidParameterException",
+        told,
+    )
+
+
+# Both.
+
+
+def test_they_end_with_their_cluster(eks, irsa):
+    eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn)
+    eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC)
+    eks.delete_cluster(name="blue")
+    refused(
+        lambda: eks.list_pod_identity_associations(clusterName="blue"),
+        404,
+        "ResourceNotFoundException",
+        "No cluster found for name: blue.",
+    )
+    eks.create_cluster(name="blue", roleArn=irsa.role_arn, resourcesVpcConfig={})
+    assert eks.list_pod_identity_associations(clusterName="blue")["associations"] == []
+    assert eks.list_identity_provider_configs(clusterName="blue")["identityProviderConfigs"] == []
+
+
+def test_a_session_needs_the_action_on_the_association_or_config_itself_and_their_tags_count(aws, eks, irsa):
+    tags = {"team": "blue"}
+    made = eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn, tags=tags)["association"]
+    eks.associate_identity_provider_config(clusterName="blue", oidc=OIDC, tags=tags)
+    described = eks.describe_identity_provider_config(clusterName="blue", identityProviderConfig=USERS)
+    config_arn = described["identityProviderConfig"]["oidc"]["identityProviderConfigArn"]
+    session = aws.client("eks", irsa.assume()["Credentials"])
+    association = {"clusterName": "blue", "associationId": made["associationId"]}
+    config = {"clusterName": "blue", "identityProviderConfig": USERS}
+    for method, action, arn, parameters in (
+        ("describe_pod_identity_association", "DescribePodIdentityAssociation", made["associationArn"], association),
+        ("delete_pod_identity_association", "DeletePodIdentityAssociation", made["associationArn"], association),
+        ("describe_identity_provider_config", "DescribeIdentityProviderConfig", config_arn, config),
+        ("disassociate_identity_provider_config", "DisassociateIdentityProviderConfig", config_arn, config),
+    ):
+        allowed = {"Effect": "Allow", "Action": f"eks:{action}", "Resource": arn}
+        elsewhere = {"StringNotEquals": {"aws:ResourceTag/team": "blue"}}
+        who = f"User: arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-pod is not authorized to perform: eks:{action}"
+        for statement in (
+            allowed | {"Resource": f"{EKS}cluster/blue"},
+            allowed | {"Condition": elsewhere},
+        ):
+            irsa.permit(statement)
+            refused(
+                lambda method=method, parameters=parameters: getattr(session, method)(**parameters),
+                403,
+                "AccessDeniedException",
+                f"{who} on resource: {arn} because no identity-based policy allows the eks:{action} action",
+            )
+        irsa.permit(allowed | {"Condition": {"StringEquals": {"aws:ResourceTag/team": "blue"}}})
+        getattr(session, method)(**parameters)
+
+
+def test_who_updates_an_association_must_be_allowed_to_pass_the_role(aws, eks, irsa):
+    made = eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn)["association"]
+    session = aws.client("eks", irsa.assume()["Credentials"])
+    named = {"clusterName": "blue", "associationId": made["associationId"]}
+    update = {"Effect": "Allow", "Action": "eks:UpdatePodIdentityAssociation", "Resource": "*"}
+    irsa.permit(update)
+    with pytest.raises(session.exceptions.ClientError, match="is not authorized to perform: iam:PassRole"):
+        session.update_pod_identity_association(**named, roleArn=irsa.role_arn)
+    to_pods = {"StringEquals": {"iam:PassedToService": "pods.eks.amazonaws.com"}}
+    irsa.permit(update, {"Effect": "Allow", "Action": "iam:PassRole", "Resource": "*", "Condition": to_pods})
+    session.update_pod_identity_association(**named, roleArn=irsa.role_arn)
+
+
+def test_which_issuer_a_session_may_associate_is_a_condition(aws, eks, irsa):
+    session = aws.client("eks", irsa.assume()["Credentials"])
+    allowed = {"Effect": "Allow", "Action": "eks:AssociateIdentityProviderConfig", "Resource": "*"}
+    for issuer, permitted in (("https://other.example.com", False), (OIDC["issuerUrl"], True)):
+        irsa.permit(allowed | {"Condition": {"StringEquals": {"eks:issuerUrl": issuer}}})
+        if permitted:
+            session.associate_identity_provider_config(clusterName="blue", oidc=OIDC)
+        else:
+            with pytest.raises(session.exceptions.ClientError, match="AccessDeniedException"):
+                session.associate_identity_provider_config(clusterName="blue", oidc=OIDC)
