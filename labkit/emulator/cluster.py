@@ -19,6 +19,7 @@ from labkit.emulator.aws import eks_tokens
 from labkit.emulator.aws.clusters import ClusterFacts
 from labkit.emulator.aws.metadata import Metadata
 from labkit.emulator.certificates import Certificate
+from labkit.emulator.joined import JoinedCluster, is_joined
 from labkit.emulator.kubernetes.access.authentication import AUTHENTICATED, User
 from labkit.emulator.kubernetes.access.authorization import Grant
 from labkit.emulator.kubernetes.access.tokens import DAY
@@ -64,7 +65,7 @@ class Clusters:
 
     def __init__(self, server: "Server"):
         self.server = server
-        self.running: dict[str, Cluster] = {}
+        self.running: dict[str, Cluster | JoinedCluster] = {}
         self.spare_key: asyncio.Task[bytes] | None = None
 
     def prepare(self) -> None:
@@ -73,7 +74,8 @@ class Clusters:
 
     async def create(self, region: str, name: str, request: dict[str, Any]) -> ClusterFacts:
         """Brings a cluster up; returns when its API server, webhook and node answer."""
-        cluster = Cluster(region, name, self.server)
+        kind = JoinedCluster if is_joined(request) else Cluster
+        cluster = kind(region, name, self.server)
         try:
             await cluster.start(request)
         except BaseException:

@@ -111,13 +111,16 @@ class Listener:
         return config
 
 
-def bind(port: int) -> socket.socket:
-    """A socket bound to ``port`` of the loopback address; 0 chooses a free one. Raises OSError where it is taken."""
+def bind(port: int, address: str = "127.0.0.1") -> socket.socket:
+    """A socket bound to ``port`` of the loopback address, or of another IPv4 address of this machine.
+
+    0 chooses a free one. Raises OSError where it is taken.
+    """
     # asyncio sends small answers at once (TCP_NODELAY) only on a socket that names its protocol.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(("127.0.0.1", port))
+        bound.bind((address, port))
     except OSError:
         bound.close()
         raise

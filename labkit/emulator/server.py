@@ -171,13 +171,13 @@ class Ports:
         self.ports: dict[str, int] = folder.read_json("ports.json")
         self.notes: list[str] = []
 
-    def bind(self, name: str) -> socket.socket:
-        """A socket on the port of ``name``."""
+    def bind(self, name: str, address: str = "127.0.0.1") -> socket.socket:
+        """A socket on the port of ``name``. Raises OSError where the address is none of this machine's."""
         wanted = self.ports.get(name, 0)
         try:
-            bound = bind(wanted)
+            bound = bind(wanted, address)
         except OSError:
-            bound = bind(0)
+            bound = bind(0, address)
             self.notes.append(f"Port {wanted} was in use: the lab's {name} listens on {bound.getsockname()[1]} now.")
         if (port := bound.getsockname()[1]) != wanted:
             self.ports[name] = port

@@ -347,7 +347,7 @@ def test_keys_that_one_provider_s_thumbprint_lets_in_are_no_other_provider_s(aws
     server.assume()
 
     async def key(thumbprints):
-        return await aws.gate._issuers.key(server.issuer.url, "1", thumbprints)
+        return await aws.gate.issuers.key(server.issuer.url, "1", thumbprints)
 
     with pytest.raises(issuers.ThumbprintMismatch):
         server.run(key(["c" * 40]))

@@ -1,0 +1,112 @@
+"""The webhook `lab-network`: it leads the containers of a cluster that is not the lab's own to the lab's AWS.
+
+No manifest names the lab then. A variable that a container has already is left as it is.
+https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from labkit.webhook.review import malformed, refusal
+from labkit.webhook.server import LARGEST
+
+NAME = "lab-network"
+OPT_OUT_LABEL = "labkit/skip-lab-network"
+# What the cluster needs for itself stays as it is.
+SYSTEM = ("kube-node-lease", "kube-public", "kube-system")
+
+
+def variables(endpoint_url: str) -> dict[str, str]:
+    """What containers get, so that they find the lab's AWS and no other."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        # The SDK for Go 2 follows no other for the exchange.
+        "AWS_ENDPOINT_URL_STS": endpoint_url,
+        # On a virtual machine of a cloud, its own metadata service would answer with that machine's role.
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+async def answer(request: Request, added: Mapping[str, str]) -> Response:
+    """Answers one admission review."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST:
+            return PlainTextResponse(f"a review has {LARGEST} bytes at most", 413)
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        asked = None
+    return Response(json.dumps(review(asked if isinstance(asked, dict) else {}, added)), media_type="application/json")
+
+
+def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[str, Any]:
+    """The AdmissionReview that answers this one of a pod: each container gets the variables that it lacks.
+
+    https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
+    """
+    if wrong := malformed(admission_review):
+        return refusal(admission_review, wrong)
+    request = admission_review["request"]
+    patch = json.dumps(pod_patch(request["object"].get("spec") or {}, added)).encode()
+    return {
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "response": {
+            "uid": request.get("uid") or "",
+            "allowed": True,
+            "patchType": "JSONPatch",
+            "patch": base64.b64encode(patch).decode(),
+        },
+    }
+
+
+def pod_patch(spec: Mapping[str, Any], added: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The JSON patch for a pod of this spec."""
+    return [
+        {"op": "add", "path": f"/spec/{kind}", "value": [_led(container, added) for container in spec[kind]]}
+        for kind in ("containers", "initContainers")
+        if spec.get(kind)
+    ]
+
+
+def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> dict[str, Any]:
+    """The manifest that registers the webhook at ``url``.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/
+    """
+    outside = [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": list(SYSTEM)}]
+    pods = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "*"}
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": NAME},
+        "webhooks": [
+            {
+                "name": "lab-network.labkit.invalid",
+                "admissionReviewVersions": ["v1"],
+                "clientConfig": {"url": url, "caBundle": base64.b64encode(ca_bundle_pem).decode()},
+                "failurePolicy": "Ignore",
+                "matchPolicy": "Equivalent",
+                "namespaceSelector": {"matchExpressions": outside},
+                "objectSelector": {"matchExpressions": [{"key": OPT_OUT_LABEL, "operator": "DoesNotExist"}]},
+                # A container that another webhook adds is led here, too.
+                "reinvocationPolicy": "IfNeeded",
+                "rules": [pods],
+                "sideEffects": "None",
+                "timeoutSeconds": 10,
+            }
+        ],
+    }
+
+
+def _led(container: Mapping[str, Any], added: Mapping[str, str]) -> dict[str, Any]:
+    has = {variable.get("name") for variable in container.get("env") or ()}
+    missing = [{"name": name, "value": value} for name, value in added.items() if name not in has]
+    return {**container, "env": [*(container.get("env") or ()), *missing]} if missing else dict(container)
