@@ -141,6 +141,9 @@ class Call:
             for (method, pattern), name in REST_JSON_ROUTES.items():
                 if method == self.method and re.fullmatch(pattern, self.raw_path):
                     return name
+        if self.service == "account" and self.method == "POST":
+            # Its paths are the operations' names: /listRegions.
+            return self.path[1:2].upper() + self.path[2:]
         return f"{self.method} {self.path}"
 
     def json(self) -> dict[str, Any]:

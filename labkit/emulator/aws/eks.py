@@ -15,6 +15,7 @@ from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.clusters import ClusterFacts, Clusters
 from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.regions import Regions
 from labkit.emulator.aws.sessions import Administrator, Session
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
@@ -32,12 +33,15 @@ class Eks:
         self,
         backend: Backend,
         clusters: Clusters,
+        *,
+        regions: Regions,
         clock: Clock,
         identifiers: Identifiers,
         administrator: Administrator,
     ):
         self._backend = backend
         self._clusters = clusters
+        self._regions = regions
         self._clock = clock
         self._identifiers = identifiers
         self._administrator = administrator
@@ -94,6 +98,8 @@ class Eks:
                 Call("DELETE", f"/clusters/{name}", "", [], b"", service="eks", region=call.region)
             )
             raise
+        # Who has a cluster in a region has enabled that before.
+        self._regions.enable(call.account_id, call.region)
         if (request.get("accessConfig") or {}).get("bootstrapClusterCreatorAdminPermissions", True):
             creator = call.notes["caller"]
             arn, identifier = (

@@ -24,6 +24,7 @@ from labkit.emulator.aws.errors import Refusal, fault, render
 from labkit.emulator.aws.iam import Iam
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.records import records
+from labkit.emulator.aws.regions import Regions
 from labkit.emulator.aws.s3 import S3
 from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, Sessions, User
 from labkit.emulator.aws.signature import Malformed, Mismatch, Signature, Unsupported
@@ -96,7 +97,15 @@ class Gate:
         )
         self._s3 = S3(self.backend, self._authorization)
         self._sqs = Sqs(self.backend)
-        self._eks = Eks(self.backend, clusters, clock, identifiers, self._administrator)
+        self._regions = Regions(self.backend)
+        self._eks = Eks(
+            self.backend,
+            clusters,
+            regions=self._regions,
+            clock=clock,
+            identifiers=identifiers,
+            administrator=self._administrator,
+        )
         self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
 
     def map_host(
@@ -170,14 +179,19 @@ class Gate:
         del call.notes["lab"]
         match call.service:
             case "sts":
+                self._regions.check(call, caller)
                 return await self._sts.answer(call, caller)
             case "s3":
                 return await self._s3.answer(call, caller)
         if not isinstance(caller, Administrator):
             call = await self._authorized(of_oneself(call, caller), caller)
         match call.service:
+            case "account":
+                return await self._regions.answer(call)
             case "iam":
                 return await self._iam.answer(call)
+            case "ec2" if call.operation == "DescribeRegions":
+                return self._regions.describe(call)
             case "eks":
                 return await self._eks.answer(call)
             case "sqs":

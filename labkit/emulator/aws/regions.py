@@ -1,0 +1,179 @@
+"""The regions that an account may use: those that are on by default, and the opt-in regions that it has enabled.
+
+https://docs.aws.amazon.com/accounts/latest/reference/manage-acct-regions.html
+https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regions.html
+"""
+
+import re
+import uuid
+from collections import defaultdict
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any
+from xml.sax.saxutils import escape
+
+import boto3
+
+from labkit.emulator.aws.access_entries import respond
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.sessions import Caller
+
+# Those that were there before 20 March 2019, or are a part of one that was. All others have to be enabled.
+BY_DEFAULT = frozenset(
+    {
+        "ap-northeast-1",
+        "ap-northeast-2",
+        "ap-northeast-3",
+        "ap-south-1",
+        "ap-southeast-1",
+        "ap-southeast-2",
+        "ca-central-1",
+        "eu-central-1",
+        "eu-north-1",
+        "eu-west-1",
+        "eu-west-2",
+        "eu-west-3",
+        "sa-east-1",
+        "us-east-1",
+        "us-east-2",
+        "us-west-1",
+        "us-west-2",
+    }
+)
+OPERATIONS = ("DisableRegion", "EnableRegion", "GetRegionOptStatus", "ListRegions")
+STATUSES = ("ENABLED", "ENABLING", "DISABLING", "DISABLED", "ENABLED_BY_DEFAULT")
+# What EC2 calls the same.
+OPT_IN = {"ENABLED_BY_DEFAULT": "opt-in-not-required", "ENABLED": "opted-in", "DISABLED": "not-opted-in"}
+MOST_LISTED = 50
+
+
+class Regions:
+    """Which regions are on in which account. The lab turns one on or off at once, where AWS takes minutes to hours."""
+
+    def __init__(self, backend: Backend):
+        self._backend = backend
+        self._enabled: dict[str, set[str]] = defaultdict(set)
+
+    def enable(self, account_id: str, region: str) -> None:
+        """Turns a region on in an account, as an administrator does before anything is made there."""
+        self._enabled[account_id].add(region)
+
+    def check(self, call: Call, caller: Caller) -> None:
+        """Raises STS's refusal of a call that is signed for a region which is not on in the caller's account.
+
+        AssumeRoleWithWebIdentity is never among them: nobody signs it, so that it names no region, and all regions of
+        the lab are one endpoint.
+        """
+        if call.region in opt_in_regions() and call.region not in self._enabled[caller.account_id]:
+            told = f"STS is not activated in this region for account:{caller.account_id}. "
+            told += "Your account administrator can activate STS in this region using the IAM Console."
+            raise Refusal(403, "RegionDisabledException", told)
+
+    async def answer(self, call: Call) -> Response:
+        """The answer to a call of the Account Management API; moto's, but for those on regions.
+
+        https://docs.aws.amazon.com/accounts/latest/reference/API_Operations.html
+        """
+        if call.operation not in OPERATIONS:
+            return await self._backend.answer(call)
+        request = call.json()
+        account_id = self._account(call, request)
+        if call.operation == "ListRegions":
+            return respond(self._list(account_id, request))
+        region = request.get("RegionName")
+        if region not in regions():
+            raise Refusal(400, "ValidationException", f"The region {region} does not exist.")
+        if call.operation == "GetRegionOptStatus":
+            return respond({"RegionName": region, "RegionOptStatus": self._status(account_id, region)})
+        if region in BY_DEFAULT:
+            told = f"The region {region} is enabled by default, and can be neither enabled nor disabled."
+            raise Refusal(400, "ValidationException", told)
+        enabled = self._enabled[account_id]
+        (enabled.add if call.operation == "EnableRegion" else enabled.discard)(region)
+        return Response(200, [("content-type", "application/json"), ("x-amzn-requestid", str(uuid.uuid4()))], b"")
+
+    def describe(self, call: Call) -> Response:
+        """The answer to ``ec2:DescribeRegions``: the regions that are on, with ``AllRegions`` or by name also others.
+
+        https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeRegions.html
+        """
+        form = call.form
+        names = [value for name, value in form.items() if re.fullmatch(r"RegionName\.\d+", name)]
+        if unknown := sorted(set(names) - set(regions())):
+            raise Refusal(400, "InvalidParameterValue", f"Invalid region names: {', '.join(unknown)}")
+        every = form.get("AllRegions", "").lower() == "true"
+        found = [
+            {
+                "regionEndpoint": f"ec2.{region}.amazonaws.com",
+                "regionName": region,
+                "optInStatus": OPT_IN[self._status(call.account_id, region)],
+            }
+            for region in names or regions()
+        ]
+        if not every and not names:
+            found = [one for one in found if one["optInStatus"] != "not-opted-in"]
+        for key, wanted in _filters(form):
+            found = [one for one in found if any(fnmatchcase(one[key], pattern) for pattern in wanted)]
+        items = "".join(
+            f"<item>{''.join(f'<{name}>{escape(value)}</{name}>' for name, value in one.items())}</item>"
+            for one in found
+        )
+        body = (
+            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            '<DescribeRegionsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
+            f"<requestId>{uuid.uuid4()}</requestId><regionInfo>{items}</regionInfo></DescribeRegionsResponse>"
+        )
+        return Response(200, [("content-type", "text/xml;charset=UTF-8")], body.encode())
+
+    def _account(self, call: Call, request: dict[str, Any]) -> str:
+        """The account that is asked about; the management account may name another, and no account itself."""
+        named, own = request.get("AccountId"), call.account_id
+        if named is None:
+            return own
+        if own != self._backend.account_id or named == own or not re.fullmatch(r"\d{12}", str(named), re.ASCII):
+            told = "AccountId names a member account of the organization, to whom calls from its management account."
+            raise Refusal(400, "ValidationException", told)
+        return named
+
+    def _status(self, account_id: str, region: str) -> str:
+        if region in BY_DEFAULT:
+            return "ENABLED_BY_DEFAULT"
+        return "ENABLED" if region in self._enabled[account_id] else "DISABLED"
+
+    def _list(self, account_id: str, request: dict[str, Any]) -> dict[str, Any]:
+        wanted = request.get("RegionOptStatusContains") or STATUSES
+        most, token = request.get("MaxResults", MOST_LISTED), request.get("NextToken", "")
+        if not isinstance(most, int) or not 1 <= most <= MOST_LISTED:
+            raise Refusal(400, "ValidationException", f"MaxResults is 1 to {MOST_LISTED}.")
+        statuses = {region: self._status(account_id, region) for region in regions() if region > str(token)}
+        found = [{"RegionName": name, "RegionOptStatus": status} for name, status in statuses.items()]
+        found = [one for one in found if one["RegionOptStatus"] in wanted]
+        page = found[:most]
+        return {"Regions": page} | ({"NextToken": page[-1]["RegionName"]} if len(found) > most else {})
+
+
+@cache
+def regions() -> tuple[str, ...]:
+    """AWS's regions but for those of China and of governments, which no account can enable."""
+    return tuple(sorted(boto3.Session().get_available_regions("ec2")))
+
+
+@cache
+def opt_in_regions() -> frozenset[str]:
+    """Those that are off until they are enabled."""
+    return frozenset(regions()) - BY_DEFAULT
+
+
+def _filters(form: dict[str, str]) -> list[tuple[str, list[str]]]:
+    """What a region has to have, by the name of the field in the answer, and the values that it may have there."""
+    fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
+    found = []
+    for name, value in form.items():
+        if numbered := re.fullmatch(r"Filter\.(\d+)\.Name", name):
+            if value not in fields:
+                raise Refusal(400, "InvalidParameterValue", f"The filter '{value}' is invalid")
+            values = [v for n, v in form.items() if re.fullmatch(rf"Filter\.{numbered[1]}\.Value\.\d+", n)]
+            found.append((fields[value], values))
+    return found
