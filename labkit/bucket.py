@@ -1,8 +1,10 @@
 """What the pod looks at: a bucket with one object in it."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from labkit.steps.ownership import Owner, of_tags
+from labkit.steps.ownership import Found, of_tags
 
 if TYPE_CHECKING:
     from labkit.lab import Lab
@@ -35,12 +37,11 @@ def ensure(lab: "Lab") -> None:
         s3.put_object(Bucket=name, Key=KEY, Body=BODY)
 
 
-def remove(lab: "Lab") -> list[str]:
-    """Takes away the buckets that bear this run's tag, and what is in them; a line for each."""
+def found(lab: "Lab") -> Iterator[Found]:
+    """The account's buckets, and whose each is; with a bucket goes what is in it."""
     from botocore.exceptions import ClientError
 
     s3 = lab.aws.client("s3")
-    lines = []
     for bucket in s3.list_buckets()["Buckets"]:
         name = bucket["Name"]
         try:
@@ -50,11 +51,11 @@ def remove(lab: "Lab") -> list[str]:
                 raise
             tags = []
         owner = of_tags(lab, tags, same_name=name == lab.parameters.bucket)
-        if owner in (Owner.THIS_RUN, Owner.NOBODY):
-            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
-                for item in page.get("Contents", []):
-                    s3.delete_object(Bucket=name, Key=item["Key"])
-            s3.delete_bucket(Bucket=name)
-        if line := owner.line(f"bucket {name}"):
-            lines.append(line)
-    return lines
+        yield Found(f"bucket {name}", owner, partial(_delete, s3, name))
+
+
+def _delete(s3: Any, name: str) -> None:
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
+        for item in page.get("Contents", []):
+            s3.delete_object(Bucket=name, Key=item["Key"])
+    s3.delete_bucket(Bucket=name)

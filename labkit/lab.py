@@ -1,6 +1,8 @@
 """The lab: the one object that a notebook opens."""
 
-from itertools import takewhile
+from collections.abc import Iterable
+from itertools import chain, takewhile
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from labkit import bucket, steps, targets
@@ -9,6 +11,7 @@ from labkit.errors import LabError, UnknownName, answering
 from labkit.evidence import Evidence
 from labkit.parameters import Parameters
 from labkit.showing import show
+from labkit.steps.ownership import Found, removed
 
 if TYPE_CHECKING:
     import boto3
@@ -164,15 +167,17 @@ class Lab:
     def remove(self) -> None:
         """Takes away what bears this run's tag, the last step first, and prints what was removed and what was left."""
         with answering():
-            lines = [*self._remove(steps.ORDER), *bucket.remove(self)]
+            lines = self._remove(steps.ORDER, bucket)
         print("\n".join(lines) or "nothing to remove")
 
-    def _remove(self, names: tuple[str, ...]) -> list[str]:
-        lines = []
-        for name in reversed(names):
-            if name in steps.MADE:
-                lines += steps.step(name).remove(self)
-        return lines
+    def _remove(self, names: tuple[str, ...], *others: ModuleType) -> list[str]:
+        modules = [steps.step(name) for name in reversed(names) if name in steps.MADE]
+        found: Iterable[Found] = chain.from_iterable(module.found(self) for module in (*modules, *others))
+        if self.connection.shows_removal:
+            found = [*found]
+            if going := [each.thing for each in found if each.goes]:
+                print("\n  ".join([f"These bear the tag labkit:run={self.run}, and are removed now:", *going]))
+        return removed(found)
 
     # Look.
 

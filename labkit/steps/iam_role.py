@@ -1,5 +1,7 @@
 """Step 2: a role is made whose trust policy admits one service account."""
 
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit import findings
@@ -7,7 +9,7 @@ from labkit.checks import Row
 from labkit.errors import LabError
 from labkit.findings import Finding, role, trust_policy
 from labkit.parameters import RUN_TAG
-from labkit.steps.ownership import Owner, of_tags
+from labkit.steps.ownership import Found, Owner, of_tags, removed
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence, NotRead
@@ -110,25 +112,26 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 def remove(lab: "Lab") -> list[str]:
     """Takes away the roles and policies that bear this run's tag; returns a line for each, and for what was left."""
+    return removed(found(lab))
+
+
+def found(lab: "Lab") -> Iterator[Found]:
+    """The account's roles and policies, and whose each is."""
     iam = lab.aws.client("iam")
-    lines = []
     for page in iam.get_paginator("list_roles").paginate():
         for listed in page["Roles"]:
             name = listed["RoleName"]
-            tags = iam.list_role_tags(RoleName=name)["Tags"]
+            try:
+                tags = iam.list_role_tags(RoleName=name)["Tags"]
+            except iam.exceptions.NoSuchEntityException:
+                continue  # somebody has just removed it
             owner = of_tags(lab, tags, same_name=name == lab.parameters.role_name)
-            if owner in (Owner.THIS_RUN, Owner.NOBODY):
-                _set_policies(iam, name, [])
-                iam.delete_role(RoleName=name)
-            if line := owner.line(f"role {name}"):
-                lines.append(line)
+            yield Found(f"role {name}", owner, partial(_delete, iam, name))
     for page in iam.get_paginator("list_policies").paginate(Scope="Local"):
         for listed in page["Policies"]:
             tags = iam.list_policy_tags(PolicyArn=listed["Arn"])["Tags"]
-            if of_tags(lab, tags, same_name=False) is Owner.THIS_RUN:
-                iam.delete_policy(PolicyArn=listed["Arn"])
-                lines.append(Owner.THIS_RUN.line(f"policy {listed['PolicyName']}"))
-    return lines
+            owner = of_tags(lab, tags, same_name=False)
+            yield Found(f"policy {listed['PolicyName']}", owner, partial(iam.delete_policy, PolicyArn=listed["Arn"]))
 
 
 def make_way(lab: "Lab") -> list[str]:
@@ -142,6 +145,11 @@ def make_way(lab: "Lab") -> list[str]:
     if owner in (Owner.ANOTHER_RUN, Owner.UNTAGGED):
         raise _not_ours(lab, present, owner)
     return []
+
+
+def _delete(iam: Any, name: str) -> None:
+    _set_policies(iam, name, [])
+    iam.delete_role(RoleName=name)
 
 
 def _set_policies(iam: Any, role_name: str, wanted: list[str]) -> None:

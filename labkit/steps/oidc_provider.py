@@ -1,12 +1,14 @@
 """Step 1: an OIDC provider for the cluster's issuer is registered in IAM."""
 
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit import findings
 from labkit.checks import Row
 from labkit.findings import Finding, provider
-from labkit.steps.ownership import Owner, of_tags
+from labkit.steps.ownership import Found, of_tags, removed
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence, NotRead
@@ -60,8 +62,12 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 def remove(lab: "Lab") -> list[str]:
     """Takes away the providers that bear this run's tag; returns a line for each, and for what was left alone."""
+    return removed(found(lab))
+
+
+def found(lab: "Lab") -> Iterator[Found]:
+    """The account's OIDC providers, and whose each is."""
     iam = lab.aws.client("iam")
-    lines = []
     for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
         arn = listed["Arn"]
         try:
@@ -69,8 +75,5 @@ def remove(lab: "Lab") -> list[str]:
         except iam.exceptions.NoSuchEntityException:
             continue  # another run has just removed it
         owner = of_tags(lab, tags, same_name=arn == lab.provider_arn)
-        if owner in (Owner.THIS_RUN, Owner.NOBODY):
-            iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
-        if line := owner.line(f"OIDC provider {arn.partition('oidc-provider/')[2]}"):
-            lines.append(line)
-    return lines
+        delete = partial(iam.delete_open_id_connect_provider, OpenIDConnectProviderArn=arn)
+        yield Found(f"OIDC provider {arn.partition('oidc-provider/')[2]}", owner, delete)

@@ -1,6 +1,7 @@
 """Whose a thing is: this run's by its tag, another run's, or nobody's, who is not of the lab at all."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,37 @@ class Owner(Enum):
     NOBODY = "removed {}: it bears no tag, and exactly this run's name"
     ANOTHER_RUN = "left alone {}: it bears the tag of another run"
     UNTAGGED = "left alone {}: it bears no tag of the lab"
+    SHARED = "left alone {}: others are in it"
     STRANGER = ""
 
     def line(self, thing: str) -> str:
         """What to say of the thing; nothing of what is none of this run's business."""
         return self.value.format(thing)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A thing that the removal of a run comes upon: whose it is, and what takes it away."""
+
+    thing: str
+    owner: Owner
+    delete: Callable[[], object]
+
+    @property
+    def goes(self) -> bool:
+        """Whether the removal takes it."""
+        return self.owner in (Owner.THIS_RUN, Owner.NOBODY)
+
+    def remove(self) -> str:
+        """Takes it away where it goes; what there is to say of it, nothing of what is none of this run's business."""
+        if self.goes:
+            self.delete()
+        return self.owner.line(self.thing)
+
+
+def removed(found: Iterable[Found]) -> list[str]:
+    """Takes away what goes; a line for each, and for what was left."""
+    return [line for each in found if (line := each.remove())]
 
 
 def of_tags(lab: "Lab", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:

@@ -1,12 +1,14 @@
 """Step 4: a pod names the service account, and the webhook gives it the role."""
 
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit import findings
 from labkit.checks import Row
 from labkit.errors import LabError
 from labkit.findings import Finding, pod, webhook
-from labkit.steps.ownership import Owner, of_labels
+from labkit.steps.ownership import Found, Owner, of_labels, removed
 from labkit.steps.service_account import ensure_namespace, refuse_another_runs
 
 if TYPE_CHECKING:
@@ -106,17 +108,17 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 def remove(lab: "Lab") -> list[str]:
     """Takes away the pods that bear this run's label, and waits until they are gone; a line for each."""
+    return removed(found(lab))
+
+
+def found(lab: "Lab") -> Iterator[Found]:
+    """The cluster's pods, and whose each is."""
     from kubernetes.client import CoreV1Api
 
-    lines = []
     for present in CoreV1Api(lab.kubernetes).list_pod_for_all_namespaces().items:
         name, namespace = present.metadata.name, present.metadata.namespace
         owner = of_labels(lab, present.metadata.labels, same_name=(name, namespace) == (NAME, lab.parameters.namespace))
-        if owner in (Owner.THIS_RUN, Owner.NOBODY):
-            delete(lab, name, namespace)
-        if line := owner.line(f"pod {namespace}/{name}"):
-            lines.append(line)
-    return lines
+        yield Found(f"pod {namespace}/{name}", owner, partial(delete, lab, name, namespace))
 
 
 def make_way(lab: "Lab") -> list[str]:

@@ -1,5 +1,7 @@
 """Step 3: a service account is made and annotated with the role's ARN."""
 
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit import findings
@@ -7,7 +9,7 @@ from labkit.checks import Row
 from labkit.errors import LabError
 from labkit.findings import Finding, service_account
 from labkit.parameters import RUN_LABEL
-from labkit.steps.ownership import Owner, of_labels
+from labkit.steps.ownership import Found, Owner, of_labels, removed
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence, NotRead
@@ -101,30 +103,35 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 def remove(lab: "Lab") -> list[str]:
     """Takes away the service accounts and the namespace that bear this run's label; a line for each."""
+    return removed(found(lab))
+
+
+def found(lab: "Lab") -> Iterator[Found]:
+    """The cluster's service accounts, and the run's own namespaces, which go where nobody else is in them."""
     from kubernetes.client import CoreV1Api
 
     core = CoreV1Api(lab.kubernetes)
-    lines = []
     for account in core.list_service_account_for_all_namespaces().items:
         name, namespace = account.metadata.name, account.metadata.namespace
         same_name = (name, namespace) == (lab.parameters.service_account, lab.parameters.namespace)
         if name == "default":
             continue
         owner = of_labels(lab, account.metadata.labels, same_name=same_name)
-        if owner in (Owner.THIS_RUN, Owner.NOBODY):
-            core.delete_namespaced_service_account(name, namespace)
-        if line := owner.line(f"service account {namespace}/{name}"):
-            lines.append(line)
+        delete = partial(core.delete_namespaced_service_account, name, namespace)
+        yield Found(f"service account {namespace}/{name}", owner, delete)
     selector = f"{RUN_LABEL}={lab.labels[RUN_LABEL]}"
     for namespace in core.list_namespace(label_selector=selector).items:
         name = namespace.metadata.name
-        others = [account.metadata.name for account in core.list_namespaced_service_account(name).items]
-        if others in ([], ["default"]) and not core.list_namespaced_pod(name).items:
-            core.delete_namespace(name)
-            lines.append(Owner.THIS_RUN.line(f"namespace {name}"))
-        else:
-            lines.append(f"left alone namespace {name}: others are in it")
-    return lines
+        accounts, pods = core.list_namespaced_service_account(name).items, core.list_namespaced_pod(name).items
+        others = [one for one in (*accounts, *pods) if not _goes_with(lab, one.metadata)]
+        yield Found(
+            f"namespace {name}", Owner.SHARED if others else Owner.THIS_RUN, partial(core.delete_namespace, name)
+        )
+
+
+def _goes_with(lab: "Lab", metadata: Any) -> bool:
+    """Whether a pod or service account goes when its namespace, the run's own, does: the cluster's, and the run's."""
+    return metadata.name == "default" or of_labels(lab, metadata.labels, same_name=False) is Owner.THIS_RUN
 
 
 def make_way(lab: "Lab") -> list[str]:

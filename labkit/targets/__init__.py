@@ -33,6 +33,8 @@ class Connection:
     webhook_restored_by: str = "# see the documentation of your cluster"
     takes_untagged: bool = False
     """Whether objects of exactly the parameters' names count as the run's although they bear no tag."""
+    shows_removal: bool = False
+    """Whether what is to be removed is shown before it is: what is here may be dear to somebody."""
     note: str | None = None
     """What there is to say to the one who opens the lab."""
     fetch: Callable[[str], Any] | None = None

@@ -118,6 +118,7 @@ def _connect(
         # As `aws eks update-kubeconfig --name CLUSTER` names it.
         kubectl=f"kubectl --context {cluster['arn']}",
         webhook_restored_by="# EKS runs the webhook itself: open a case with AWS Support",
+        shows_removal=True,
         fetch=fetch,
     )
     return connection, cluster

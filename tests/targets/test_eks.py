@@ -348,3 +348,44 @@ def test_the_token_is_renewed_before_the_cluster_stops_taking_it(terminal, moto,
 def who(api):
     review = AuthenticationV1Api(api).create_self_subject_review({})
     return review.status.user_info.username
+
+
+# Removing.
+
+
+def test_removing_shows_first_what_goes_and_takes_what_bears_the_tag_alone(terminal, moto, capsys):
+    iam = moto.aws.client("iam")
+    iam.create_role(RoleName="untagged", AssumeRolePolicyDocument=json.dumps(TRUST))
+    tags = [{"Key": "labkit:run", "Value": "blue/other/other/other"}]
+    iam.create_role(RoleName="of-another-run", AssumeRolePolicyDocument=json.dumps(TRUST), Tags=tags)
+    with labkit.Lab.open(**EKS, namespace="team-b", role_name="team-b", bucket="team-b") as lab:
+        lab.ready(through="pod")
+        iam.create_role(RoleName="of-a-notebook", AssumeRolePolicyDocument=json.dumps(TRUST), Tags=lab.tags)
+        capsys.readouterr()
+        lab.remove()
+    provider = moto.provider_arn.partition("oidc-provider/")[2]
+    went = [
+        "pod team-b/my-pod",
+        "service account team-b/my-service-account",
+        "namespace team-b",
+        "role of-a-notebook",
+        "role team-b",
+        f"OIDC provider {provider}",
+        "bucket team-b",
+    ]
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "These bear the tag labkit:run=blue/team-b/my-service-account/team-b, and are removed now:"
+    assert said[1:8] == [f"  {thing}" for thing in went]
+    assert said[8:] == [f"removed {thing}" for thing in went]
+    for name in ("untagged", "of-another-run"):
+        assert iam.get_role(RoleName=name)
+        iam.delete_role(RoleName=name)
+
+
+def test_what_has_the_run_s_name_and_not_its_tag_stays(terminal, moto, capsys):
+    iam = moto.aws.client("iam")
+    with labkit.Lab.open(**EKS) as lab:
+        iam.create_role(RoleName="my-role", AssumeRolePolicyDocument=json.dumps(TRUST))
+        lab.remove()
+        assert "left alone role my-role: it bears no tag of the lab" in capsys.readouterr().out
+        iam.delete_role(RoleName="my-role")
