@@ -29,11 +29,16 @@ CAUSES = (
     pod.not_running,
 )
 # A container that waits for one of these will not run by waiting.
-HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CrashLoopBackOff", "CreateContainerConfigError")
+NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+HOPELESS = (*NO_IMAGE, "CrashLoopBackOff", "CreateContainerConfigError")
 
 
 class PodDoesNotRun(LabError):
     """The pod did not come to run; the text has the container's own words."""
+
+
+class ImageNotPulled(PodDoesNotRun):
+    """A node cannot have the container's image; the pod, which will never run, was taken away."""
 
 
 def build(parameters: "Parameters", image: str = "") -> dict[str, Any]:
@@ -167,7 +172,7 @@ def delete(lab: "Lab", name: str, namespace: str) -> None:
 
 
 def wait_until_running(lab: "Lab", name: str = NAME, namespace: str = "") -> None:
-    """Returns when the pod's containers run. Raises `PodDoesNotRun`, with the container's own words.
+    """Returns when the pod's containers run. Raises `PodDoesNotRun`, with the container's or the scheduler's own words.
 
     https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
     """
@@ -182,9 +187,12 @@ def wait_until_running(lab: "Lab", name: str = NAME, namespace: str = "") -> Non
             break
         if present.status.phase == "Running" and all(s.ready for s in present.status.container_statuses or [None]):
             return
+        words = _scheduler_says(present) or words
         waiting = [s.state.waiting for s in present.status.container_statuses or [] if s.state and s.state.waiting]
         if waiting:
             words = f"{waiting[0].reason}: {waiting[0].message or ''}".rstrip(": ")
+        if any(each.reason in NO_IMAGE for each in waiting):
+            raise _without_image(lab, present, words)
         if present.status.phase in ("Failed", "Succeeded") or any(w.reason in HOPELESS for w in waiting):
             words = words if waiting else f"it ended ({present.status.phase})"
             break
@@ -192,6 +200,27 @@ def wait_until_running(lab: "Lab", name: str = NAME, namespace: str = "") -> Non
         f"The pod {name} does not run: {words}.",
         where=f"namespace {namespace}",
         next=f"{lab.kubectl} describe pod {name} -n {namespace}",
+    )
+
+
+def _scheduler_says(pod: Any) -> str:
+    """Why no node takes the pod; empty where one does."""
+    conditions = [one for one in pod.status.conditions or [] if (one.type, one.status) == ("PodScheduled", "False")]
+    return f"{conditions[0].reason}: {conditions[0].message or ''}".rstrip(": ") if conditions else ""
+
+
+def _without_image(lab: "Lab", pod: Any, words: str) -> ImageNotPulled:
+    name, namespace = pod.metadata.name, pod.metadata.namespace
+    left = "it was left as it is"
+    if of_labels(lab, pod.metadata.labels, same_name=False) is Owner.THIS_RUN:
+        delete(lab, name, namespace)
+        left = "it was removed"
+    images = ", ".join(container.image for container in pod.spec.containers)
+    return ImageNotPulled(
+        f"The image {images} of the pod {name} cannot be pulled, and {left}: {words}.",
+        where=f"namespace {namespace}",
+        next="set image to one that the nodes can pull, and run again   (what was said: "
+        f"{lab.kubectl} get events -n {namespace} --field-selector involvedObject.name={name})",
     )
 
 

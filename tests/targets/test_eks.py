@@ -15,7 +15,9 @@ import labkit
 from labkit import targets
 from labkit.errors import LabError
 from labkit.parameters import Parameters
+from labkit.steps import pod
 from labkit.steps.iam_role import RoleOfAnotherRun
+from labkit.steps.pod import ImageNotPulled
 from labkit.steps.service_account import NotThisRuns
 from labkit.targets import eks_cluster
 from labkit.targets.account import NoCredentials, NotAllowed, WrongAccount
@@ -389,3 +391,26 @@ def test_what_has_the_run_s_name_and_not_its_tag_stays(terminal, moto, capsys):
         lab.remove()
         assert "left alone role my-role: it bears no tag of the lab" in capsys.readouterr().out
         iam.delete_role(RoleName="my-role")
+
+
+# The pod.
+
+
+def test_an_image_that_cannot_be_pulled_leaves_no_pod(terminal, moto):
+    with labkit.Lab.open(**EKS, image="nobody.example/knows:1") as lab:
+        with pytest.raises(ImageNotPulled, match=r"nobody\.example/knows:1 .* cannot be pulled, and it was removed"):
+            lab.ready(through="pod")
+        assert CoreV1Api(lab.kubernetes).list_namespaced_pod("default").items == []
+        lab.remove()
+
+
+def test_a_pod_that_no_node_takes_is_told_in_the_scheduler_s_words(terminal, moto, monkeypatch):
+    monkeypatch.setattr(pod, "RUNNING_WITHIN", 2)
+    with labkit.Lab.open(**EKS) as lab:
+        lab.ready(through="service_account")
+        manifest = pod.build(lab.parameters)
+        manifest["spec"]["nodeSelector"] = {"kubernetes.io/arch": "none"}
+        CoreV1Api(lab.kubernetes).create_namespaced_pod("default", manifest)
+        with pytest.raises(pod.PodDoesNotRun, match="Unschedulable: 0/1 nodes are available"):
+            pod.wait_until_running(lab)
+        lab.remove()
