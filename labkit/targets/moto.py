@@ -34,23 +34,27 @@ def up(parameters: "Parameters") -> Connection:
     state = process.start(folder)
     _refuse_another_account(parameters, state)
     aws = session(state, parameters.region)
-    cluster = ensure_cluster(aws, parameters.cluster, state.account_id)
-    context = state.context(parameters.cluster, parameters.region)
-    return Connection(
-        aws=aws,
-        kubernetes=kubernetes(state, context),
-        issuer=cluster["identity"]["oidc"]["issuer"],
-        account_id=state.account_id,
-        kubectl="kubectl" if context == _current_context(state) else f"kubectl --context {context}",
-        webhook_restored_by="labkit reset && labkit up",
-        takes_untagged=True,
-        note=state.note,
-        fetch=lambda url: fetch(state, url),
-        clock=folder.clock,
-        trail=lambda: _read_trail(folder),
-        node_identity="the node's role, from the instance metadata service",
-        account=lambda account_id: in_account(aws, account_id, state.account_id),
-    )
+    return _connection(parameters, folder, state, aws, ensure_cluster(aws, parameters.cluster, state.account_id))
+
+
+def connect(parameters: "Parameters") -> Connection:
+    """The connection to the lab that runs, to look with: nothing is started, and no cluster is made.
+
+    Raises `LabError` where no lab runs, or it has no such cluster.
+    """
+    folder = Folder.find()
+    state = State.read(folder)
+    if state is None or not folder.is_running():
+        raise LabError(f"No lab runs in {folder.path}.", where="the target moto; nothing was made", next="labkit up")
+    _refuse_another_account(parameters, state)
+    aws = session(state, parameters.region)
+    eks = aws.client("eks")
+    with answering():
+        try:
+            cluster = eks.describe_cluster(name=parameters.cluster)["cluster"]
+        except eks.exceptions.ResourceNotFoundException:
+            raise _no_cluster(parameters, state) from None
+    return _connection(parameters, folder, state, aws, cluster)
 
 
 def down() -> None:
@@ -158,6 +162,27 @@ def fetch(state: State, url: str) -> Any:
     return document
 
 
+def _connection(
+    parameters: "Parameters", folder: Folder, state: State, aws: "BoundSession", cluster: dict[str, Any]
+) -> Connection:
+    context = state.context(parameters.cluster, parameters.region)
+    return Connection(
+        aws=aws,
+        kubernetes=kubernetes(state, context),
+        issuer=cluster["identity"]["oidc"]["issuer"],
+        account_id=state.account_id,
+        kubectl="kubectl" if context == _current_context(state) else f"kubectl --context {context}",
+        webhook_restored_by="labkit reset && labkit up",
+        takes_untagged=True,
+        note=state.note,
+        fetch=lambda url: fetch(state, url),
+        clock=folder.clock,
+        trail=lambda: _read_trail(folder),
+        node_identity="the node's role, from the instance metadata service",
+        account=lambda account_id: in_account(aws, account_id, state.account_id),
+    )
+
+
 def _cluster(eks: Any, name: str, account_id: str) -> dict[str, Any]:
     try:
         cluster = eks.describe_cluster(name=name)["cluster"]
@@ -180,6 +205,16 @@ def _refuse_another_account(parameters: "Parameters", state: State) -> None:
             where="nothing was made",
             next=f'set account_id = "{state.account_id}", and run again',
         )
+
+
+def _no_cluster(parameters: "Parameters", state: State) -> LabError:
+    there = ", ".join(sorted(state.clusters))
+    return LabError(
+        f"The lab has no cluster {parameters.cluster} in {parameters.region}. "
+        + (f"There are: {there}." if there else "It has none yet."),
+        where="parameters cluster and region; nothing was made",
+        next=f"labkit up --cluster {parameters.cluster}",
+    )
 
 
 def _current_context(state: State) -> str:
