@@ -90,7 +90,7 @@ KNOWN = frozenset({"iam:policyarn", "iam:permissionsboundary", "iam:resourcetag/
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """What an operation of IAM needs; to put a role into an instance profile takes ``iam:PassRole`` too."""
+    """What an operation of IAM needs: with tags the permission to tag, too, and to hand on a role ``iam:PassRole``."""
     operation, parameters = request.operation, request.parameters
     account, iam = f"arn:aws:iam::{request.account_id}:", backend.iam(request.account_id)
     if operation == "ListPolicies":
@@ -109,6 +109,9 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     arn, shown = _arn(operation, account, parameters, thing)
     context = _context(request, kind, arn, thing, iam)
     needed = [_permission(operation, arn, context, shown)]
+    if operation.startswith("Create") and parameters.get("Tags"):
+        # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
+        needed.append(_permission(f"Tag{operation.removeprefix('Create')}", arn, context, shown))
     if operation in ("UpdateGroup", "UpdateUser"):
         # To rename takes the permission on both names.
         renamed = parameters.get(f"New{parameter}", name)
