@@ -8,6 +8,7 @@ import asyncio
 import base64
 import json
 import logging
+import shutil
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
@@ -61,41 +62,58 @@ class Facts:
     made: str = ""
     """The name under which the lab made it with the program kind; empty where it was there before."""
 
+
+class Kept:
+    """What the lab's folder keeps of one joined cluster, in a folder of its own."""
+
+    def __init__(self, folder: Folder, cluster: str, region: str):
+        self._folder = folder
+        self.path = folder.path / "joined" / f"{cluster}@{region}"
+        self.kubeconfig = self.path / "kubeconfig"
+        self.webhooks = self.path / "webhooks.yaml"
+        """The manifests of both webhooks, for `kubectl apply`."""
+
     @classmethod
-    def read(cls, folder: Folder, name: str) -> "Facts | None":
-        """The facts that the lab keeps of the cluster of this context; None where it keeps none."""
+    def all(cls, folder: Folder) -> "list[Kept]":
+        """Of every cluster that joined, and was not forgotten."""
+        return [
+            cls(folder, *facts.parent.name.rsplit("@", 1)) for facts in sorted(folder.path.glob("joined/*/facts.json"))
+        ]
+
+    @property
+    def facts(self) -> Facts | None:
+        """None where nothing is kept, or by another version of labkit."""
         try:
-            return cls(**folder.read_json(f"clusters/{name}/joined.json"))
+            return Facts(**self._folder.read_json(f"joined/{self.path.name}/facts.json"))
         except TypeError:
             return None
 
-    def keep(self, folder: Folder, name: str, kubeconfig: dict[str, Any]) -> None:
-        """Keeps them, and the kubeconfig of the cluster (with one context) beside them."""
-        folder.write_private(kubeconfig_file(folder, name), yaml.safe_dump(kubeconfig).encode())
-        folder.write_private(folder.path / f"clusters/{name}/joined.json", json.dumps(asdict(self)).encode())
+    def keep(self, facts: Facts, kubeconfig: dict[str, Any]) -> None:
+        """Keeps the facts, and the kubeconfig of the cluster, which has one context."""
+        self._folder.write_private(self.kubeconfig, yaml.safe_dump(kubeconfig).encode())
+        self._folder.write_private(self.path / "facts.json", json.dumps(asdict(facts)).encode())
 
-    @staticmethod
-    def forget(folder: Folder, name: str) -> None:
-        """Keeps them no longer."""
-        for kept in ("joined.json", "joined-kubeconfig", "webhooks.yaml"):
-            (folder.path / f"clusters/{name}/{kept}").unlink(missing_ok=True)
+    def keep_webhooks(self, manifests: list[dict[str, Any]]) -> None:
+        """Keeps the manifests."""
+        self._folder.write_private(self.webhooks, yaml.safe_dump_all(manifests, sort_keys=False).encode())
 
-
-def kubeconfig_file(folder: Folder, name: str) -> Path:
-    """Where the lab keeps the kubeconfig of a joined cluster."""
-    return folder.path / f"clusters/{name}/joined-kubeconfig"
-
-
-def manifest_file(folder: Folder, name: str) -> Path:
-    """Where the lab keeps the manifests of the webhooks of a joined cluster, for `kubectl apply`."""
-    return folder.path / f"clusters/{name}/webhooks.yaml"
+    def forget(self) -> None:
+        """Keeps nothing any more."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def is_of_this_lab(configuration: dict[str, Any], folder: Folder) -> bool:
     """Whether a MutatingWebhookConfiguration that is in a cluster was registered by the lab of this folder."""
-    labels = configuration["metadata"].get("labels") or {}
+    found = configuration["metadata"].get("labels") or {}
     bundles = {(hook.get("clientConfig") or {}).get("caBundle") for hook in configuration.get("webhooks") or ()}
-    return labels.items() >= _labels().items() and bundles == {_bundle(folder)}
+    return found.items() >= labels().items() and bundles == {_bundle(folder)}
+
+
+def labels() -> dict[str, str]:
+    """What tells the lab's things in the cluster from all others."""
+    from labkit.parameters import LAB, LAB_LABEL  # it takes long to load, and few labs need it here
+
+    return {LAB_LABEL: LAB}
 
 
 @dataclass(frozen=True)
@@ -119,11 +137,12 @@ class JoinedCluster:
         self.server = server
         self.context = context(name, region, server.state.region)
         self.folder: Folder = server.folder
+        self.kept = Kept(server.folder, name, region)
         self.endings: list[Callable[[], Awaitable[Any]]] = []
 
     async def start(self, request: dict[str, Any]) -> None:
         """Returns when the cluster's pods can take roles. Raises `Refusal`; nothing is left of the attempt then."""
-        joined = Facts.read(self.folder, self.context)
+        joined = self.kept.facts
         if joined is None:
             told = f"The lab was told of no cluster {self.name}: labkit up --target kind --cluster {self.name}"
             raise Refusal(400, "InvalidParameterException", told)
@@ -145,11 +164,11 @@ class JoinedCluster:
 
     def kubeconfig_entry(self) -> Entry:
         """What the lab's kubeconfig says of the cluster."""
-        config = yaml.safe_load(kubeconfig_file(self.folder, self.context).read_text())
+        config = yaml.safe_load(self.kept.kubeconfig.read_text())
         return Entry(self.context, self.facts.arn, config["clusters"][0]["cluster"], config["users"][0]["user"])
 
     async def _start(self, joined: Facts, request: dict[str, Any]) -> None:
-        api = self.api = await asyncio.to_thread(connect, kubeconfig_file(self.folder, self.context))
+        api = self.api = await asyncio.to_thread(connect, self.kept.kubeconfig)
         self.endings.append(api.aclose)
         version = await self._get("/version")
         discovery = await self._get(DISCOVERY)
@@ -158,8 +177,7 @@ class JoinedCluster:
         manifests = await self._serve_webhooks(joined.aws_host, pods_endpoint)
         for manifest in manifests:
             await self._register(manifest)
-        text = yaml.safe_dump_all(manifests, sort_keys=False)
-        self.folder.write_private(manifest_file(self.folder, self.context), text.encode())
+        self.kept.keep_webhooks(manifests)
         account_id = self.server.gate.account_id
         self.facts = ClusterFacts(
             name=self.name,
@@ -229,7 +247,7 @@ class JoinedCluster:
             lab_network.mutating_webhook_configuration(f"{at}/lab-network", bundle),
         ]
         for manifest in manifests:
-            manifest["metadata"]["labels"] = _labels()
+            manifest["metadata"]["labels"] = labels()
         return manifests
 
     async def _register(self, manifest: dict[str, Any]) -> None:
@@ -265,7 +283,7 @@ class JoinedCluster:
             return self.server.ports.bind(name)
 
     def _authority(self) -> bytes:
-        cluster = yaml.safe_load(kubeconfig_file(self.folder, self.context).read_text())["clusters"][0]["cluster"]
+        cluster = yaml.safe_load(self.kept.kubeconfig.read_text())["clusters"][0]["cluster"]
         if file := cluster.get("certificate-authority"):
             return Path(file).read_bytes()
         return base64.b64decode(cluster.get("certificate-authority-data", ""))
@@ -287,10 +305,3 @@ def is_public(discovery: dict[str, Any]) -> bool:
 
 def _bundle(folder: Folder) -> str:
     return base64.b64encode(folder.authority.certificate_pem).decode()
-
-
-def _labels() -> dict[str, str]:
-    """What tells the lab's things in the cluster from all others."""
-    from labkit.parameters import LAB, LAB_LABEL  # it takes long to load, and few labs need it here
-
-    return {LAB_LABEL: LAB}

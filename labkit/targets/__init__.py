@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from labkit.parameters import Parameters
 
 NAMES = ("moto", "kind", "eks")
-BUILT = ("moto", "eks")
+BUILT = ("moto", "kind", "eks")
 
 
 @dataclass(frozen=True)

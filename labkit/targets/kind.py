@@ -1,0 +1,363 @@
+"""A kind cluster, or a cluster that exists, with AWS emulated on this machine by the gate of the moto target."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from labkit.emulator import process
+from labkit.emulator.environment import closed
+from labkit.emulator.folder import Folder
+from labkit.emulator.joined import JOINED, LOOPBACK, TAG, Facts, Kept
+from labkit.emulator.process import State
+from labkit.errors import LabError, answering
+from labkit.targets import Connection, kind_address, kind_cluster, moto
+from labkit.targets.kind_cluster import NOTHING, NotUsable, Way
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+    from labkit.parameters import Parameters
+
+LED_WITHIN = 20  # seconds for an API server to hear of the webhooks, and to call them
+
+
+class NotReached(LabError):
+    """The cluster's API server does not reach this machine."""
+
+
+class AnotherCluster(LabError):
+    """The lab has another cluster of this name, or one that AWS could not tell from it."""
+
+
+def plan(parameters: "Parameters") -> str:
+    """What `up` makes, in a sentence. Raises `LabError` where the kubeconfig leads nowhere."""
+    folder = Folder.find()
+    lab = f"starts the lab in {folder.path}, registers two webhooks in it, and emulates AWS on this machine"
+    kept = Kept(folder, parameters.cluster, parameters.region)
+    if parameters.kubeconfig:
+        return f"takes the cluster of {Way.read(parameters.kubeconfig, parameters.context).where}, {lab}"
+    if facts := kept.facts:
+        return f"takes the cluster of {facts.source}, as before, {lab}"
+    return f"makes a kind cluster for {parameters.cluster}, {lab}"
+
+
+def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
+    """Joins the cluster to the lab, and starts the lab, where that is still to be done.
+
+    Args:
+        aws_host: the IPv4 address by which the cluster's containers reach this machine; found out without one.
+
+    Raises:
+        LabError: the cluster lacks something, or a name in it is somebody else's; nothing is made then.
+    """
+    folder = Folder.find()
+    kept = Kept(folder, parameters.cluster, parameters.region)
+    _refuse_moved_clock(folder)
+    _refuse_another_account(parameters)
+    aws_host = kind_address.checked(aws_host) if aws_host else ""
+    way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
+    if way is None and parameters.context:
+        raise LabError(
+            f"parameter context = {parameters.context!r} needs the kubeconfig that it is in.",
+            where=f"parameter kubeconfig; {NOTHING}",
+            next='set kubeconfig = "~/.kube/config", or the file that has it, and run again',
+        )
+    state = State.read(folder) if folder.is_running() else None
+    if state and not state.ended and (cluster := _described(state, parameters)):
+        _refuse_another(cluster, parameters, kept, way, aws_host)
+        return _connection(state, parameters, cluster, kept)
+    known, ran = bool(kept.facts), bool(state)
+    facts = _prepared(folder, kept, parameters, way, aws_host)
+    try:
+        state = process.start(folder)
+        cluster = _join(state, parameters, kept)
+    except BaseException:
+        if not ran:
+            process.stop(folder)
+        if not known:
+            _forget(kept, folder)
+        raise
+    said = f"The cluster of {facts.source} has joined the lab; {_listening(facts)}."
+    return _connection(state.noting(" ".join(filter(None, [state.note, said]))), parameters, cluster, kept)
+
+
+def down() -> None:
+    """Ends the lab, takes its webhooks out of the clusters, and deletes the clusters that it made with kind."""
+    folder = Folder.find()
+    process.stop(folder)
+    for kept in Kept.all(folder):
+        _forget(kept, folder)
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """What a kernel of this target may see of these variables: nothing that leads to another AWS, cluster or proxy."""
+    return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
+
+
+def _prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | None, aws_host: str) -> Facts:
+    """The facts of the cluster that is to join, which were checked and are kept now. Raises `LabError`."""
+    before = kept.facts
+    if way is not None:
+        facts = Facts(aws_host=aws_host, image=parameters.image, source=way.where)
+    elif before and (not before.made or _is_there(before.made)):
+        way = Way.read(kept.kubeconfig)
+        facts = Facts(aws_host or before.aws_host, parameters.image or before.image, before.source, before.made)
+    else:
+        return _made(folder, kept, parameters, aws_host)
+    return _checked(folder, kept, parameters, way, facts)
+
+
+def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -> Facts:
+    """The facts of a cluster that kind has just made. Raises `LabError`; there is no cluster then."""
+    from labkit.targets import kind_program
+
+    program, name = kind_program.Kind(), kind_program.name_of(parameters.cluster, parameters.region)
+    program.require_free(name)
+    keys = kept.path / "signing"
+    kind_program.write_keys(keys)
+    issuer = _issuer(folder, parameters)
+    made_kubeconfig = kept.path / "kind-kubeconfig"
+    print(f"Making the kind cluster {name} (a few minutes) …")
+    program.create(kind_program.configuration(name, issuer, keys), made_kubeconfig)
+    try:
+        way = Way.read(made_kubeconfig, f"kind-{name}")
+        facts = Facts(aws_host, parameters.image, f"kind, {name}", name)
+        return _checked(folder, kept, parameters, way, facts)
+    except BaseException:
+        program.delete(name)
+        raise
+
+
+def _checked(folder: Folder, kept: Kept, parameters: "Parameters", way: Way, facts: Facts) -> Facts:
+    api = way.client()
+    try:
+        discovery = kind_cluster.discovery(way, api)
+        addresses = kind_cluster.require_nodes(way, api)
+        kind_cluster.require_webhooks(way, api, folder)
+    finally:
+        api.close()
+    _refuse_known_issuer(folder, parameters, discovery["issuer"])
+    if not facts.aws_host:
+        facts = Facts(kind_address.find(addresses), facts.image, facts.source, facts.made)
+    kept.keep(facts, way.kubeconfig)
+    return facts
+
+
+def _join(state: State, parameters: "Parameters", kept: Kept) -> dict[str, Any]:
+    """The cluster as eks:DescribeCluster gives it, whose pods are led to the lab. Raises `LabError`."""
+    from botocore.exceptions import ClientError
+
+    eks = moto.session(state, parameters.region).client("eks")
+    request = {
+        "name": parameters.cluster,
+        "roleArn": f"arn:aws:iam::{state.account_id}:role/{moto.CLUSTER_ROLE}",
+        "resourcesVpcConfig": {},
+        "tags": {TAG: JOINED},
+    }
+    with answering():
+        try:
+            cluster = eks.create_cluster(**request)["cluster"]
+        except eks.exceptions.ResourceInUseException:
+            # Another notebook or terminal was a moment earlier.
+            eks.get_waiter("cluster_active").wait(
+                name=parameters.cluster, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150}
+            )
+            return eks.describe_cluster(name=parameters.cluster)["cluster"]
+        except ClientError as error:
+            raise NotUsable(
+                error.response["Error"]["Message"], where=f"eks:CreateCluster; {NOTHING}", next="labkit status --report"
+            ) from None
+    try:
+        _require_led(kept)
+    except BaseException:
+        eks.delete_cluster(name=parameters.cluster)
+        raise
+    return cluster
+
+
+def _require_led(kept: Kept) -> None:
+    """Raises `NotReached` where the API server makes pods without asking the lab's webhooks."""
+    import tenacity
+    from kubernetes.client.exceptions import ApiException
+
+    way, facts = Way.read(kept.kubeconfig), kept.facts
+    api = way.client()
+    ask = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda led: not led),
+        stop=tenacity.stop_after_delay(LED_WITHIN),
+        wait=tenacity.wait_fixed(0.2),
+        retry_error_callback=lambda state: False,
+    )
+    try:
+        led = ask(kind_cluster.is_led, api)
+    except ApiException as error:
+        raise NotUsable(
+            f"No pod can be made in the namespace default: {kind_cluster.message(error)}",
+            where=f"{facts.source}, a pod that was only asked for; {NOTHING}",
+            next=f"{way.kubectl} auth can-i create pods, and the cluster's admission rules",
+        ) from None
+    finally:
+        api.close()
+    if not led:
+        raise NotReached(
+            f"The cluster's API server does not reach this machine at {facts.aws_host}: pods would get no role.",
+            where=f"{facts.source}; its webhooks were taken away again, and {NOTHING}",
+            next="let the firewall pass what comes from the cluster's containers, or name another address:\n"
+            "       labkit up --target kind … --aws-host ADDRESS",
+        )
+
+
+def _forget(kept: Kept, folder: Folder) -> None:
+    """Deletes a cluster that the lab made, and leaves one that was there before as it was before."""
+    facts = kept.facts
+    if facts and facts.made:
+        from labkit.targets.kind_program import Kind
+
+        Kind().delete(facts.made)
+    elif facts:
+        # A server that was killed left them there.
+        kind_cluster.take_back_webhooks(kept, folder)
+    kept.forget()
+
+
+def _connection(state: State, parameters: "Parameters", cluster: dict[str, Any], kept: Kept) -> Connection:
+    aws = moto.session(state, parameters.region)
+    context = state.context(parameters.cluster, parameters.region)
+    api, issuer, facts = moto.kubernetes(state, context), cluster["identity"]["oidc"]["issuer"], kept.facts
+    kubectl = f"kubectl --context {context}"
+    return Connection(
+        aws=aws,
+        kubernetes=api,
+        issuer=issuer,
+        account_id=state.account_id,
+        image=facts.image or Connection.image,
+        kubectl=kubectl,
+        webhook_restored_by=f"{kubectl} apply -f {kept.webhooks}",
+        # In a cluster that was there before, what bears no tag may be somebody's.
+        takes_untagged=bool(facts.made),
+        note=state.note,
+        fetch=lambda url: fetch(state, api, issuer, url),
+        trail=_read_trail,
+        account=lambda account_id: moto.in_account(aws, account_id, state.account_id),
+    )
+
+
+def fetch(state: State, api: "ApiClient", issuer: str, url: str) -> Any:
+    """GETs a URL of the cluster's issuer as STS does: of the lab's own issuer, or through the API server.
+
+    Raises `LabError`.
+    """
+    from kubernetes.client.exceptions import ApiException
+
+    if urlsplit(issuer).hostname in state.issuers and url.startswith(issuer):
+        return moto.fetch(state, url)
+    document, path = f"{issuer}/.well-known/openid-configuration", urlsplit(url).path
+    if url != document and path != "/openid/v1/jwks":
+        raise LabError(
+            f"STS asks the cluster's issuer for its discovery document and its keys, and {url!r} is neither.",
+            where="fetch",
+            next=f"fetch {document}, or the jwks_uri that it names",
+        )
+    try:
+        return kind_cluster.published(api, keys=url != document)
+    except ApiException as error:
+        raise LabError(f"{url} answers {kind_cluster.message(error)}", where="fetch", next="labkit status") from None
+
+
+def _described(state: State, parameters: "Parameters") -> dict[str, Any] | None:
+    """The cluster of this name in the lab that runs; None where it has none."""
+    eks = moto.session(state, parameters.region).client("eks")
+    with answering():
+        try:
+            return eks.describe_cluster(name=parameters.cluster)["cluster"]
+        except eks.exceptions.ResourceNotFoundException:
+            return None
+
+
+def _refuse_another(
+    cluster: dict[str, Any], parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str
+) -> None:
+    """Raises `AnotherCluster` where the lab's cluster of this name is not the one that is asked for."""
+    if (cluster.get("tags") or {}).get(TAG) != JOINED:
+        raise AnotherCluster(
+            f"The lab has a cluster {parameters.cluster} of the moto target.",
+            where=f"parameter cluster; {NOTHING}",
+            next='choose another cluster, such as cluster = "real", or end that one: labkit down',
+        )
+    facts = kept.facts
+    if way and way.server != cluster["endpoint"]:
+        raise AnotherCluster(
+            f"The lab's cluster {parameters.cluster} is that of {facts.source}, and not of {way.where}.",
+            where=f"parameters cluster, kubeconfig and context; {NOTHING}",
+            next='choose another cluster, such as cluster = "other", or end that one: labkit down',
+        )
+    if aws_host and aws_host != facts.aws_host:
+        raise AnotherCluster(
+            f"The lab's cluster {parameters.cluster} reaches this machine at {facts.aws_host}, and not at {aws_host}.",
+            where=f"--aws-host; {NOTHING}",
+            next="labkit down, and then once more",
+        )
+
+
+def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) -> None:
+    """Raises `AnotherCluster` where another cluster of the lab has this issuer: their tokens would be the same."""
+    state = State.read(folder) if folder.is_running() else None
+    own = state.context(parameters.cluster, parameters.region) if state else ""
+    for name, cluster in (state.clusters if state else {}).items():
+        if cluster["issuer"] == issuer and name != own:
+            raise AnotherCluster(
+                f"The lab's cluster {name} has the issuer {issuer}, too: AWS could not tell whose a token is.",
+                where=f"parameter cluster; {NOTHING}",
+                next=f"end that one (aws eks delete-cluster --name {name}), or set LABKIT_HOME to a lab of its own",
+            )
+
+
+def _refuse_moved_clock(folder: Folder) -> None:
+    if abs(folder.clock.offset) > 1:
+        raise LabError(
+            "The lab's clock was moved, and a real cluster follows the machine's: its tokens would be of another time.",
+            where=f"labkit clock; {NOTHING}",
+            next="labkit clock 0, and run again",
+        )
+
+
+def _refuse_another_account(parameters: "Parameters") -> None:
+    if not parameters.account_id:
+        return
+    from labkit.emulator.cluster import ACCOUNT_ID
+
+    if parameters.account_id != ACCOUNT_ID:
+        raise LabError(
+            f"parameter account_id = {parameters.account_id!r}: the kind target is the account {ACCOUNT_ID}.",
+            where=NOTHING,
+            next=f'set account_id = "{ACCOUNT_ID}", and run again',
+        )
+
+
+def _issuer(folder: Folder, parameters: "Parameters") -> str:
+    """The issuer of a cluster that the lab makes; the same every time, and none that the moto target gives."""
+    from labkit.emulator.identifiers import Identifiers
+
+    cluster = f"kind/{parameters.cluster}@{parameters.region}"
+    return f"https://oidc.eks.{parameters.region}.amazonaws.com/id/{Identifiers(folder.seed).hex('issuer', cluster)}"
+
+
+def _is_there(name: str) -> bool:
+    from labkit.targets.kind_program import Kind
+
+    return Kind().has(name)
+
+
+def _listening(facts: Facts) -> str:
+    if facts.aws_host == LOOPBACK:
+        return "AWS and the webhooks listen on loopback alone"
+    return (
+        f"AWS and the webhooks listen on loopback and for {facts.aws_host}, where the cluster's containers reach them, "
+        "and whoever else reaches that address"
+    )
+
+
+def _read_trail() -> Any:
+    from labkit.emulator.aws.trail import Trail
+
+    return Trail.newest(Folder.find().trail_file)

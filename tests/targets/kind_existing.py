@@ -1,0 +1,109 @@
+"""A cluster that exists: `python -m tests.targets.kind_existing FOLDER` runs one until it is ended.
+
+It is an API server and a node of the emulator, without webhook, issuer and AWS, so that whatever leads its pods to a
+lab has come from outside. FOLDER/kubeconfig is there when it is up.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from labkit import aws_cli
+from labkit.emulator.certificates import Authority
+from labkit.emulator.clock import Clock
+from labkit.emulator.cluster import NOWHERE_ELSE
+from labkit.emulator.identifiers import Identifiers
+from labkit.emulator.kubernetes.api.server import ApiServer
+from labkit.emulator.kubernetes.node.images import of_this_environment
+from labkit.emulator.kubernetes.node.node import Node
+from labkit.emulator.listener import Listener, bind
+
+# The issuer of a cluster of kind, k3d, minikube or kubeadm that nobody has given another.
+ISSUER = "https://kubernetes.default.svc.cluster.local"
+NODE = "existing-control-plane"
+# Contexts of the kubeconfig, by user: an administrator, and one whom nothing is allowed.
+USERS = {"existing": ("admin", ["system:masters"]), "stranger": ("stranger", [])}
+
+
+async def main(folder: Path) -> None:
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    folder.mkdir(parents=True, exist_ok=True)
+    authority, clock = Authority.create("kubernetes"), Clock(folder / "clock")
+    clock.reset()
+    port_socket = bind(0)
+    address = f"127.0.0.1:{port_socket.getsockname()[1]}"
+    api = ApiServer(
+        name="existing",
+        authority=authority,
+        signing_key_pem=signing_key(),
+        issuer=ISSUER,
+        clock=clock,
+        identifiers=Identifiers("existing"),
+        kubelet_certificate=authority.issue("kube-apiserver-kubelet-client", client=True),
+        address=address,
+    )
+    listener = Listener(
+        api,
+        port_socket=port_socket,
+        hosts={"127.0.0.1"},
+        certificate=authority.issue("kube-apiserver", ips=["127.0.0.1"]),
+        client_authority=authority,
+    )
+    await listener.start()
+    node = Node(
+        name=NODE,
+        api_url=f"https://{address}",
+        ca_pem=authority.certificate_pem,
+        client=authority.issue(f"system:node:{NODE}", organizations=["system:nodes"], client=True),
+        kubelet_socket=bind(0),
+        kubelet_certificate=authority.issue(NODE, ips=["127.0.0.1"]),
+        folder=folder / "node",
+        clock_file=folder / "clock",
+        environment=NOWHERE_ELSE,
+        images=of_this_environment(),
+        home={".aws/config": aws_cli.CONFIG},
+    )
+    await node.start()
+    write_kubeconfig(folder, f"https://{address}", authority)
+    await ended.wait()
+    await node.stop()
+    await listener.stop()
+    await api.close()
+
+
+def signing_key() -> bytes:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem, pkcs8, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(pem, pkcs8, plain)
+
+
+def write_kubeconfig(folder: Path, server: str, authority: Authority) -> None:
+    """With files beside it, which it names by relative paths."""
+    (folder / "ca.pem").write_bytes(authority.certificate_pem)
+    users, contexts = [], []
+    for name, (user, groups) in USERS.items():
+        issued = authority.issue(user, organizations=groups, client=True)
+        (folder / f"{name}.pem").write_bytes(issued.certificate_pem + issued.key_pem)
+        users.append({"name": name, "user": {"client-certificate": f"{name}.pem", "client-key": f"{name}.pem"}})
+        contexts.append({"name": name, "context": {"cluster": "existing", "user": name}})
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "existing",
+        "clusters": [{"name": "existing", "cluster": {"server": server, "certificate-authority": "ca.pem"}}],
+        "users": users,
+        "contexts": contexts,
+    }
+    (folder / "kubeconfig.new").write_text(json.dumps(config))
+    (folder / "kubeconfig.new").rename(folder / "kubeconfig")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))
