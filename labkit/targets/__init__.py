@@ -37,7 +37,11 @@ class Connection:
     """Whether what is to be removed is shown before it is: what is here may be dear to somebody."""
     note: str | None = None
     """What there is to say to the one who opens the lab."""
+    issuer_restored_by: str = ""
+    """The command that publishes the issuer's own documents again, where this target knows one."""
     fetch: Callable[[str], Any] | None = None
+    served_chain: Callable[[str], list[bytes]] | None = None
+    """The certificates (DER) that an issuer's host serves, its own first; None: it is reached by its name."""
     clock: Any = None
     trail: Callable[[], Iterator[dict[str, Any]]] | None = None
     """The records of the calls to AWS, newest first."""

@@ -11,6 +11,7 @@ from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
 from labkit.errors import LabError, answering
+from labkit.evidence.issuer import served_chain
 from labkit.targets import Connection
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def fetch(state: State, url: str) -> Any:
         parts = urlsplit(url)
     except ValueError:
         parts = urlsplit("")
-    issuers = (State.read(Folder.find()) or state).issuers
+    issuers = _issuers(state)
     if parts.scheme != "https" or parts.hostname not in issuers:
         raise LabError(
             f"The lab leads to its own issuers alone, and {url!r} is none of them.",
@@ -166,21 +167,30 @@ def _connection(
     parameters: "Parameters", folder: Folder, state: State, aws: "BoundSession", cluster: dict[str, Any]
 ) -> Connection:
     context = state.context(parameters.cluster, parameters.region)
+    issuer = cluster["identity"]["oidc"]["issuer"]
     return Connection(
         aws=aws,
         kubernetes=kubernetes(state, context),
-        issuer=cluster["identity"]["oidc"]["issuer"],
+        issuer=issuer,
         account_id=state.account_id,
         kubectl="kubectl" if context == _current_context(state) else f"kubectl --context {context}",
         webhook_restored_by="labkit reset && labkit up",
         takes_untagged=True,
         note=state.note,
+        # What stands in the place of the issuer's own documents: see labkit.emulator.published.
+        issuer_restored_by=f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"',
         fetch=lambda url: fetch(state, url),
+        served_chain=lambda host: served_chain(host, address="127.0.0.1", port=_issuers(state)[host]),
         clock=folder.clock,
         trail=lambda: _read_trail(folder),
         node_identity="the node's role, from the instance metadata service",
         account=lambda account_id: in_account(aws, account_id, state.account_id),
     )
+
+
+def _issuers(state: State) -> dict[str, int]:
+    """The issuers' hosts and ports by now: a cluster of another region may have come since."""
+    return (State.read(Folder.find()) or state).issuers
 
 
 def _cluster(eks: Any, name: str, account_id: str) -> dict[str, Any]:
