@@ -1,8 +1,7 @@
 """The lab: the one object that a notebook opens."""
 
-from collections.abc import Iterable
-from itertools import chain, takewhile
-from types import ModuleType
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from labkit import bucket, steps, targets
@@ -154,7 +153,9 @@ class Lab:
                 for name in steps.ORDER[len(made) :]:
                     if name in steps.NAMED:
                         took += steps.step(name).make_way(self)
-                left = [line for line in self._remove(steps.ORDER[len(made) :]) if line.startswith("left alone")]
+                left = [
+                    line for line in self._remove(self._made(steps.ORDER[len(made) :])) if line.startswith("left alone")
+                ]
             for name in made:
                 if name in steps.MADE:
                     steps.step(name).ensure(self)
@@ -167,12 +168,20 @@ class Lab:
     def remove(self) -> None:
         """Takes away what bears this run's tag, the last step first, and prints what was removed and what was left."""
         with answering():
-            lines = self._remove(steps.ORDER, bucket)
+            lines = self._remove(self.found())
         print("\n".join(lines) or "nothing to remove")
 
-    def _remove(self, names: tuple[str, ...], *others: ModuleType) -> list[str]:
-        modules = [steps.step(name) for name in reversed(names) if name in steps.MADE]
-        found: Iterable[Found] = chain.from_iterable(module.found(self) for module in (*modules, *others))
+    def found(self) -> Iterator[Found]:
+        """What a removal comes upon, the last step first, and whose each is; reading it deletes nothing."""
+        yield from self._made(steps.ORDER)
+        yield from bucket.found(self)
+
+    def _made(self, names: tuple[str, ...]) -> Iterator[Found]:
+        for name in reversed(names):
+            if name in steps.MADE:
+                yield from steps.step(name).found(self)
+
+    def _remove(self, found: Iterable[Found]) -> list[str]:
         if self.connection.shows_removal:
             found = [*found]
             if going := [each.thing for each in found if each.goes]:
@@ -181,15 +190,17 @@ class Lab:
 
     # Look.
 
-    def evidence(self) -> Evidence:
-        """What can be read of this run, as it is from now on."""
-        return Evidence(self.parameters, self.connection)
+    def evidence(self, *, probe: bool = True) -> Evidence:
+        """What can be read of this run, as it is from now on; with `probe`, also by commands in its pod."""
+        return Evidence(self.parameters, self.connection, probe=probe)
 
     def check(self, step: str) -> Check:
         """The report of a step: what was checked, expected beside found. Raises `UnknownName`."""
         module, evidence = steps.step(step), self.evidence()
         with answering():
-            check = Check(step, module.TITLE, module.rows(evidence), module.check(evidence), lambda: self.check(step))
+            rows = module.rows(evidence)
+            # The rows need what the step is about; what only explains a fault may be forbidden to the caller.
+            check = Check(step, module.TITLE, rows, module.check(evidence, []), lambda: self.check(step))
         (self._right.add if check else self._right.discard)(step)
         return check
 
@@ -215,12 +226,18 @@ class Lab:
 
         return compared()
 
-    def diagnose(self) -> "Diagnosis":
-        """What is wrong between the pod and its role, and the commands that repair it."""
-        from labkit.doctor import diagnose
+    def diagnose(self, *, probe: bool = False) -> "Diagnosis":
+        """What is wrong between the pod and its role, and the commands that repair it; only reads.
+
+        With `probe`, the pod is also asked who it is, and its token is tried.
+        """
+        from labkit.doctor import examine
 
         with answering():
-            return diagnose(self.evidence())
+            diagnosis = examine(self.evidence(probe=probe))
+            if not diagnosis.looked:
+                raise diagnosis.unread[0]
+        return diagnosis
 
     def fetch(self, url: str) -> Any:
         """The JSON at a URL of the cluster's public issuer, fetched as STS does. Raises `LabError`."""

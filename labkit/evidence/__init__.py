@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.evidence.account import Account
 from labkit.evidence.cluster import Cluster
+from labkit.evidence.issuer import Issuer
 from labkit.evidence.probe import Caller, Probe
 from labkit.evidence.reading import NotRead, Reads
 from labkit.findings.commands import Commands
@@ -17,9 +18,11 @@ from labkit.parameters import RUN_LABEL, RUN_TAG, Parameters
 if TYPE_CHECKING:
     from labkit.targets import Connection
 
-__all__ = ["Account", "Caller", "Cluster", "Evidence", "NotRead", "Probe", "Reads"]
+__all__ = ["Account", "Caller", "Cluster", "Evidence", "Issuer", "NotRead", "Probe", "Reads"]
 
 KEY = "eks.amazonaws.com/role-arn"
+AUDIENCE_KEY = "eks.amazonaws.com/audience"
+STS = "sts.amazonaws.com"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
 TOKEN_VOLUME = "aws-iam-token"  # noqa: S105 - a volume's name
 
@@ -30,8 +33,6 @@ class Evidence:
     Objects are dicts as AWS and Kubernetes define them; what does not exist is None. Every property raises `NotRead`
     where what it needs could not be read.
     """
-
-    audience = "sts.amazonaws.com"
 
     def __init__(
         self,
@@ -56,17 +57,36 @@ class Evidence:
         self.parameters = parameters
         self.connection = connection
         self.issuer = connection.issuer
-        self.provider_arn = connection.provider_arn
         self.role_is_known = role_is_known
         self.action = action
         self.resource = resource or "*"
         self.reads = reads or Reads()
         self.account = Account(connection.aws, connection.account_id, self.reads)
         self.cluster = Cluster(connection.kubernetes, self.reads)
+        self.published = Issuer(connection, self.reads)
         self.probe = Probe(self, allowed=probe)
         self._pod_name = pod_name
 
     # What should be.
+
+    @cached_property
+    def audience(self) -> str:
+        """Whom the tokens have to be made for: STS, unless service account and provider agree on another name.
+
+        https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
+        """
+        try:
+            own = self.annotations.get(AUDIENCE_KEY)
+            agreed = bool(own and self.provider and own in self.provider["ClientIDList"])
+        except NotRead:
+            agreed = False
+        return own if agreed else STS
+
+    @property
+    def provider_arn(self) -> str:
+        """The ARN of the OIDC provider that STS asks: the one of the cluster's issuer, in the role's account."""
+        cluster = f":{self.connection.account_id}:"
+        return self.connection.provider_arn.replace(cluster, f":{self.role_account_id}:", 1)
 
     @property
     def provider_name(self) -> str:
@@ -106,22 +126,31 @@ class Evidence:
 
     @property
     def role_account_id(self) -> str:
-        """The account of the role, 12 digits."""
-        return self.role_arn.split(":")[4] if self.role_arn else self.connection.account_id
+        """The account of the role, 12 digits; the cluster's own where nothing says which role it is."""
+        try:
+            return self.role_arn.split(":")[4] if self.role_arn else self.connection.account_id
+        except NotRead:
+            return self.connection.account_id
 
     @cached_property
     def role_account(self) -> Account:
         """The account of the role, maybe not the cluster's. Raises `NotRead` where it cannot be entered."""
         if self.role_account_id == self.connection.account_id:
             return self.account
-        session = self.connection.account(self.role_account_id) if self.connection.account else None
+        return self.other_account(self.role_account_id)
+
+    def other_account(self, account_id: str) -> Account:
+        """Another account than the cluster's. Raises `NotRead` where it cannot be entered from here."""
+        from botocore.exceptions import ClientError
+
+        try:
+            session = self.connection.account(account_id)
+        except ClientError:
+            session = None
         if session is None:
-            raise NotRead(
-                f"iam:GetRole {self.role_name} ({self.role_account_id})",
-                "the role is in another account",
-                f"credentials of the account {self.role_account_id}",
-            )
-        return Account(session, self.role_account_id, self.reads)
+            what = f"sts:AssumeRole into {account_id} ({self.connection.account_id})"
+            raise NotRead(what, "it is another account than the cluster's", f"credentials of the account {account_id}")
+        return Account(session, account_id, self.reads)
 
     @cached_property
     def commands(self) -> Commands:
@@ -132,13 +161,13 @@ class Evidence:
 
     @property
     def provider_arns(self) -> list[str]:
-        """The OIDC providers of the cluster's account."""
-        return self.account.provider_arns
+        """The OIDC providers of the role's account."""
+        return self.role_account.provider_arns
 
     @property
     def provider(self) -> dict[str, Any] | None:
-        """The OIDC provider of the cluster's issuer, in the cluster's account."""
-        return self.account.provider(self.provider_arn)
+        """The OIDC provider of the cluster's issuer, in the role's account, where STS looks for it."""
+        return self.role_account.provider(self.provider_arn)
 
     @property
     def role(self) -> dict[str, Any] | None:

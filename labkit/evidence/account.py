@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import boto3
 
 
+# What is kept of a record of CloudTrail's: nothing of credentials is in it.
+RECORDED = ("eventTime", "eventName", "errorCode", "errorMessage", "requestParameters")
+
+
 class Account:
     """One account, by a session that may read it. Every method raises `NotRead` where it may not."""
 
@@ -105,7 +109,80 @@ class Account:
 
         return document(self._once(f"iam:GetPolicyVersion {arn}", read))
 
+    def simulated(self, role_arn: str, action: str, resource: str) -> dict[str, Any]:
+        """What IAM says to a role's action on a resource: `EvalDecision`, and what of it the permissions boundary says.
+
+        https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
+        """
+
+        def simulate() -> Any:
+            request = {"PolicySourceArn": role_arn, "ActionNames": [action], "ResourceArns": [resource]}
+            return self._iam.simulate_principal_policy(**request)["EvaluationResults"][0]
+
+        return self._once(f"iam:SimulatePrincipalPolicy {role_arn} {action} {resource}", simulate) or {}
+
+    # S3.
+
+    def bucket_policy(self, bucket: str) -> Any:
+        """A bucket's policy; None where it has none, or there is no such bucket.
+
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketPolicy.html
+        """
+        return document(
+            self._once(
+                f"s3:GetBucketPolicy {bucket}", lambda: self.client("s3").get_bucket_policy(Bucket=bucket)["Policy"]
+            )
+        )
+
+    # CloudTrail.
+
+    def calls(self, name: str) -> list[dict[str, Any]]:
+        """The last calls of this name to IAM, the newest first, as CloudTrail has them: 90 days, and 150 of them.
+
+        https://docs.aws.amazon.com/awscloudtrail/latest/APIReference/API_LookupEvents.html
+        """
+
+        def look_up() -> list[dict[str, Any]]:
+            # IAM is one for all regions, and is recorded in this one.
+            trail = self._session.client("cloudtrail", region_name="us-east-1")
+            wanted = [{"AttributeKey": "EventName", "AttributeValue": name}]
+            pages = trail.get_paginator("lookup_events").paginate(
+                LookupAttributes=wanted, PaginationConfig={"MaxItems": 150}
+            )
+            events = [json.loads(event["CloudTrailEvent"]) for page in pages for event in page["Events"]]
+            return [_recorded(event) for event in events]
+
+        return self._once(f"cloudtrail:LookupEvents {name}", look_up) or []
+
     # EKS.
+
+    @property
+    def cluster_names(self) -> list[str]:
+        """The names of the region's clusters.
+
+        https://docs.aws.amazon.com/eks/latest/APIReference/API_ListClusters.html
+        """
+        return self._once("eks:ListClusters", lambda: self._paged("list_clusters", "clusters", service="eks"))
+
+    def identity_provider_configs(self, cluster: str) -> list[dict[str, Any]]:
+        """The OIDC providers whose users may log in to a cluster: `issuerUrl`, `identityProviderConfigName` and more.
+
+        https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeIdentityProviderConfig.html
+        """
+        listed = self._once(
+            f"eks:ListIdentityProviderConfigs {cluster}",
+            lambda: self._paged(
+                "list_identity_provider_configs", "identityProviderConfigs", service="eks", clusterName=cluster
+            ),
+        )
+        return [self._identity_provider_config(cluster, config) for config in listed or []]
+
+    def _identity_provider_config(self, cluster: str, config: dict[str, str]) -> dict[str, Any]:
+        def describe() -> Any:
+            request = {"clusterName": cluster, "identityProviderConfig": config}
+            return self.client("eks").describe_identity_provider_config(**request)["identityProviderConfig"]["oidc"]
+
+        return self._once(f"eks:DescribeIdentityProviderConfig {cluster} {config['name']}", describe) or {}
 
     def cluster(self, name: str) -> dict[str, Any] | None:
         """A cluster as eks:DescribeCluster gives it; None where there is none.
@@ -128,8 +205,8 @@ class Account:
     def _iam(self) -> Any:
         return self.client("iam")
 
-    def _paged(self, operation: str, key: str, **arguments: Any) -> list[Any]:
-        pages = self._iam.get_paginator(operation).paginate(**arguments)
+    def _paged(self, operation: str, key: str, *, service: str = "iam", **arguments: Any) -> list[Any]:
+        pages = self.client(service).get_paginator(operation).paginate(**arguments)
         return [item for page in pages for item in page[key]]
 
     def _once(self, what: str, call: Any) -> Any:
@@ -157,3 +234,10 @@ def _with_document(role: dict[str, Any]) -> dict[str, Any]:
 
 def _answer(response: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in response.items() if key != "ResponseMetadata"}
+
+
+def _recorded(event: dict[str, Any]) -> dict[str, Any]:
+    """Of a record of CloudTrail's what is asked of it, and of the caller the user or role, without the session."""
+    identity = event.get("userIdentity") or {}
+    issuer = (identity.get("sessionContext") or {}).get("sessionIssuer") or {}
+    return {field: event.get(field) for field in RECORDED} | {"caller": issuer.get("arn") or identity.get("arn") or ""}
