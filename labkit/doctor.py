@@ -1,64 +1,161 @@
-"""Walks the steps' checks and says what is wrong, the checks that need the least access first."""
+"""Why a service account's pods do not get their role: walks the steps' checks, and only reads."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from labkit import steps
-from labkit.checks import RIGHT, WRONG, as_html, as_text
-from labkit.findings import Finding
+from labkit.diagnosis import Diagnosis, in_order
+from labkit.evidence import Evidence, NotRead, Reads
+from labkit.parameters import Parameters
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence, NotRead
+    import boto3
+    from kubernetes.client import ApiClient
+
+    from labkit.targets import Connection
+
+__all__ = ["Diagnosis", "diagnose", "examine"]
 
 # The pod and its service account say most; then the provider, the role, and at last who the pod turned out to be.
 ORDER = ("pod", "service_account", "oidc_provider", "iam_role", "credentials")
+# What follows from whatever else is wrong, and would only say the same once more.
+CONSEQUENCES = ("credentials-refused", "credentials-of-another-identity")
+ENDED = ("Succeeded", "Failed")
 
 
-@dataclass(frozen=True, repr=False)
-class Diagnosis:
-    """What is wrong with one service account's way to its role; true where nothing is."""
+def diagnose(
+    *,
+    namespace: str,
+    service_account: str,
+    connection: "Connection | None" = None,
+    aws: "boto3.Session | None" = None,
+    kubernetes: "ApiClient | None" = None,
+    cluster: str = "",
+    pod: str = "",
+    role: str = "",
+    action: str = "",
+    resource: str = "",
+    probe: bool = False,
+    reads: Reads | None = None,
+) -> Diagnosis:
+    """What is wrong between the pods of a service account and its role; only reads.
 
-    subject: str
-    findings: Sequence[Finding]
-    looked: Sequence[str] = ()
-    """The calls that were made, in their order."""
-    unread: "Sequence[NotRead]" = ()
-    """What could not be looked at, or was not to be."""
+    ::
 
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong; a warning does not count."""
-        return not any(finding.severity == "error" for finding in self.findings)
+        from labkit.doctor import diagnose
 
-    def __bool__(self) -> bool:
-        return self.ok
+        aws, kubernetes = boto3.Session(), ApiClient()
+        found = diagnose(namespace="shop", service_account="cart", aws=aws, kubernetes=kubernetes, cluster="blue")
+        for finding in found.findings:
+            print(finding.id, finding.summary, finding.repair)
 
-    def __repr__(self) -> str:
-        return "\n\n".join([self._headline, *(as_text(finding) for finding in self.findings)])
+    Args:
+        connection: the lab's or a target's connection, `labkit.targets.connect(parameters)`; else `aws`, a session in
+            the cluster's account and region, `kubernetes`, a client of the cluster's API, and `cluster`, its EKS name.
+        pod: the pod to look at; without one, the newest of each owner that runs as the service account.
+        role: the name of the role that it is to have; without one, what the annotation or the trust policies say.
+        action: what the pod wants to do, such as `s3:ListBucket`, on `resource`, an ARN.
+        probe: whether commands may be run in the pod, and its token be sent to STS.
+        reads: answers that are there already: of another diagnosis, or a record.
 
-    def _repr_html_(self) -> str:
-        headline = f"<p><strong>{self._headline}</strong></p>"
-        return headline + "".join(as_html(finding) for finding in self.findings)
+    Raises:
+        InvalidParameter: a name breaks its rule.
+        LabError: the cluster or the account cannot be reached at all.
+    """
+    names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
+    parameters = Parameters.checked(**{name: value for name, value in names.items() if value})
+    if connection is None:
+        connection = _connection(aws, kubernetes, parameters.cluster)
+    reads = reads or Reads()
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/plain": repr(self), "text/html": self._repr_html_()}
+    def evidence(name: str) -> Evidence:
+        return Evidence(
+            parameters,
+            connection,
+            pod_name=name,
+            role_is_known=bool(role),
+            action=action,
+            resource=resource,
+            probe=probe,
+            reads=reads,
+        )
 
-    @property
-    def _headline(self) -> str:
-        count = len(self.findings)
-        said = "nothing is wrong" if not count else f"{count} finding{'s' if count > 1 else ''}"
-        return f"{RIGHT if self.ok else WRONG}: {self.subject}: {said}"
+    names_of_pods = [pod] if pod else _pods(evidence(""))
+    return _joined([examine(evidence(name)) for name in names_of_pods or [""]])
 
 
-def diagnose(evidence: "Evidence") -> Diagnosis:
-    """What the checks of all steps find; only reads."""
-    findings: list[Finding] = []
+def examine(evidence: Evidence) -> Diagnosis:
+    """What the checks of all steps find in this evidence: of one service account and one pod."""
+    found = []
     unread: list[NotRead] = []
     for name in ORDER:
-        # Who the pod is follows from the rest: where that is wrong, it would only say the same once more.
-        if name == "credentials" and any(finding.severity == "error" for finding in findings):
-            continue
-        findings += steps.step(name).check(evidence, unread)
-    once = {error.call: error for error in unread}
-    return Diagnosis(evidence.subject, findings, list(evidence.reads.answers), list(once.values()))
+        found += steps.step(name).check(evidence, unread)
+    if any(finding.severity == "error" and finding.id not in CONSEQUENCES for finding in found):
+        found = [finding for finding in found if finding.id not in CONSEQUENCES]
+    try:
+        role_arn, pod_name = evidence.role_arn, evidence.pod_name
+    except NotRead:
+        role_arn = pod_name = ""
+    return Diagnosis(
+        subject=evidence.subject,
+        findings=in_order(found),
+        looked=list(evidence.reads.asked),
+        unread=list({error.call: error for error in unread}.values()),
+        made=list(evidence.reads.made),
+        cluster=evidence.parameters.cluster,
+        role_arn=role_arn,
+        pods=[pod_name] if pod_name else [],
+    )
+
+
+def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
+    """One diagnosis of several pods of the same service account; what is no pod's is said once."""
+    first, last = diagnoses[0], diagnoses[-1]
+    return Diagnosis(
+        subject=first.subject,
+        findings=in_order(finding for each in diagnoses for finding in each.findings),
+        looked=last.looked,
+        unread=list({error.call: error for each in diagnoses for error in each.unread}.values()),
+        made=last.made,
+        cluster=first.cluster,
+        role_arn=first.role_arn,
+        pods=[pod for each in diagnoses for pod in each.pods],
+    )
+
+
+def _pods(evidence: Evidence) -> list[str]:
+    """The newest pod of each owner; one that has ended only where there is no other."""
+    try:
+        pods = evidence.pods
+    except NotRead:
+        return []
+    alive = [pod for pod in pods if (pod.get("status") or {}).get("phase") not in ENDED]
+    newest: dict[Any, str] = {}
+    for pod in alive or pods[:1]:
+        newest.setdefault(_owner(pod["metadata"]), pod["metadata"]["name"])
+    return list(newest.values())
+
+
+def _owner(metadata: dict[str, Any]) -> Any:
+    """Who makes such pods: a Deployment for all its ReplicaSets; a pod that nobody owns is its own."""
+    for owner in metadata.get("ownerReferences") or []:
+        if owner.get("controller"):
+            hashed = (metadata.get("labels") or {}).get("pod-template-hash")
+            return owner["kind"], owner["name"].removesuffix(f"-{hashed}") if hashed else owner["name"]
+    return "Pod", metadata["name"]
+
+
+def _connection(aws: Any, kubernetes: Any, cluster: str) -> "Connection":
+    """The connection of another program's own clients. Raises `LabError`."""
+    from labkit.targets import Connection, account, eks, eks_cluster
+
+    caller = account.identify(aws)
+    described = eks_cluster.describe(aws, cluster, caller.account_id)
+    return Connection(
+        aws=aws,
+        kubernetes=kubernetes,
+        issuer=described["identity"]["oidc"]["issuer"],
+        account_id=caller.account_id,
+        partition=aws.get_partition_for_region(aws.region_name),
+        webhook_restored_by="# EKS runs the webhook itself: open a case with AWS Support",
+        fetch=eks.fetch,
+    )
