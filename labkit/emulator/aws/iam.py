@@ -27,6 +27,8 @@ MADE = {
     "CreateRole": ("roles", "RoleName", "AROA"),
     "CreateUser": ("users", "UserName", "AIDA"),
 }
+# What may give a permissions boundary.
+BOUNDED = ("CreateRole", "CreateUser", "PutRolePermissionsBoundary", *BOUNDARIES)
 PRINCIPALS_END = {"DeleteRole": ("roles", "RoleName"), "DeleteUser": ("users", "UserName")}
 # Whom the learner's own keys stand for.
 ADMINISTRATOR = "administrator"
@@ -50,6 +52,8 @@ class Iam:
             return await self._backend.run(simulation.answer, call, self._backend)
         await iam_documents.check(call, self._backend, self._issuers)
         iam = self._backend.iam(call.account_id)
+        if call.operation == "UpdateRole":
+            self._keep(call, iam)
         if call.operation == "ListPolicies" and call.form.get("Scope", "All") != "Local":
             await self._backend.run(managed_policies.load_all, iam)
         for value in call.form.values():
@@ -60,7 +64,7 @@ class Iam:
             self._issuers.forget(f"https://{url}")
         if call.operation in CLIENT_IDS:
             return await self._backend.run(self._client_ids, call, iam)
-        if call.operation in ("CreateUser", *BOUNDARIES):
+        if call.operation in BOUNDED:
             await self._backend.run(check_boundary, call, self._backend)
         if call.operation in BOUNDARIES:
             return await self._backend.run(set_boundary, call, iam)
@@ -93,7 +97,19 @@ class Iam:
 
     def _named(self, call: Call, iam: Any) -> Any:
         store, parameter = PRINCIPALS_END[call.operation]
-        return next((one for one in list(getattr(iam, store).values()) if one.name == call.form.get(parameter)), None)
+        return _find(iam, store, call.form.get(parameter))
+
+    def _keep(self, call: Call, iam: Any) -> None:
+        """Says of a role what UpdateRole leaves out and leaves alone, which moto would take away.
+
+        https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateRole.html
+        """
+        if role := _find(iam, "roles", call.form.get("RoleName")):
+            kept = {"Description": role.description, "MaxSessionDuration": role.max_session_duration}
+            for name, value in kept.items():
+                if value and name not in call.form:
+                    call.form[name] = str(value)
+                    call.notes["form changed"] = True
 
     def _client_ids(self, call: Call, iam: Any) -> Response:
         """Adds or takes away an audience of a provider, which moto cannot; both are done when it is done already.
@@ -138,3 +154,7 @@ class Iam:
         if store == "roles":
             iam.roles[made.id] = iam.roles.pop(given)
         return given
+
+
+def _find(iam: Any, store: str, name: str | None) -> Any:
+    return next((one for one in list(getattr(iam, store).values()) if one.name == name), None)

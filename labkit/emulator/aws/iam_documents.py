@@ -34,6 +34,8 @@ LONGEST_INLINE = {
     "PutRolePolicy": ("role", "RoleName", 10240),
 }
 MOST_THUMBPRINTS = 5
+# Seconds of a role's MaxSessionDuration.
+SHORTEST_SESSION, LONGEST_SESSION = 3600, 43200
 # moto's words, and AWS's.
 WORDS = (
     (re.compile(r"Role ([\w+=,.@-]+) not found"), r"The role with name \1 cannot be found."),
@@ -55,6 +57,10 @@ async def check(call: Call, backend: Backend, issuers: Issuers) -> None:
         await _provider(call, backend, issuers)
     elif call.operation == "UpdateOpenIDConnectProviderThumbprint":
         _thumbprints(call)
+    elif call.operation == "DeletePolicy":
+        _check_unused(call, backend)
+    if call.operation in ("CreateRole", "UpdateRole"):
+        _check_session_duration(call)
 
 
 def reworded(response: Response) -> Response:
@@ -67,6 +73,11 @@ def reworded(response: Response) -> Response:
     return response
 
 
+def missing_principals(document: dict, backend: Backend) -> list[str]:
+    """The users and roles that a trust policy or a bucket's policy names, and that are not there."""
+    return [name for name in _named(document) if not _exists(name, backend)]
+
+
 def _document(document: str, kind: str, backend: Backend) -> Policy:
     try:
         policy = Policy.parse(document, kind=kind, name="policy")
@@ -76,9 +87,8 @@ def _document(document: str, kind: str, backend: Backend) -> Policy:
             raise Refusal(409 if too_long else 400, malformed.code, malformed.message) from malformed
         policy = Policy.read(document, kind=kind, name="policy")
     if kind == "trust":
-        for name in _named(policy.document):
-            if not _exists(name, backend):
-                raise Refusal(400, "MalformedPolicyDocument", f'Invalid principal in policy: "AWS":"{name}"')
+        for name in missing_principals(policy.document, backend):
+            raise Refusal(400, "MalformedPolicyDocument", f'Invalid principal in policy: "AWS":"{name}"')
     return policy
 
 
@@ -97,6 +107,30 @@ def _check_size(call: Call, policy: Policy, backend: Backend) -> None:
         raise Refusal(409, "LimitExceeded", told)
 
 
+def _check_session_duration(call: Call) -> None:
+    given = call.form.get("MaxSessionDuration", "")
+    if not re.fullmatch(r"\d{1,9}", given, re.ASCII):
+        return
+    bound = f"less than or equal to {LONGEST_SESSION}" if int(given) > LONGEST_SESSION else ""
+    bound = f"greater than or equal to {SHORTEST_SESSION}" if int(given) < SHORTEST_SESSION else bound
+    if bound:
+        told = f"1 validation error detected: Value '{given}' at 'maxSessionDuration' failed to satisfy constraint: "
+        raise Refusal(400, "ValidationError", f"{told}Member must have value {bound}")
+
+
+def _check_unused(call: Call, backend: Backend) -> None:
+    """Raises the refusal to delete a policy that somebody has, as a policy or as a boundary, or that has versions."""
+    iam, arn = backend.iam(call.account_id), call.form.get("PolicyArn", "")
+    if (policy := iam.managed_policies.get(arn)) is None:
+        return
+    bounded = [*iam.roles.values(), *iam.users.values()]
+    if policy.attachment_count or any(getattr(one, "permissions_boundary_arn", None) == arn for one in bounded):
+        raise Refusal(409, "DeleteConflict", "Cannot delete a policy attached to entities.")
+    if len(policy.versions) > 1:
+        told = "This policy has more than one version. Before you delete a policy, you must delete the policy's "
+        raise Refusal(409, "DeleteConflict", f"{told}versions. The default version is deleted with the policy.")
+
+
 def _quote_numbers(document: dict) -> bool:
     """Writes the conditions' numbers as strings, which is all that moto takes; returns whether there were any."""
     found = False
@@ -110,7 +144,7 @@ def _quote_numbers(document: dict) -> bool:
 
 
 def _named(document: dict) -> list[str]:
-    """The users and roles that a trust policy names."""
+    """What a resource's policy names of AWS."""
     statements = document.get("Statement", [])
     names: list[str] = []
     for statement in statements if isinstance(statements, list) else [statements]:

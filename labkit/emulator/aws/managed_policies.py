@@ -37,4 +37,6 @@ def _add(backend: IAMBackend, name: str, data: dict[str, Any], arn: str = "") ->
     policy = AWSManagedPolicy.from_data(name, backend.account_id, backend.region_name, data)
     if arn in ("", policy.arn):
         policy.id = data.get("PolicyId") or policy.id
-        backend.managed_policies.setdefault(policy.arn, policy)
+        if backend.managed_policies.setdefault(policy.arn, policy) is policy:
+            # Else moto takes it for one of the account's own.
+            backend.aws_managed_policies.append(policy)

@@ -15,8 +15,10 @@ from labkit.emulator.aws.authorization import Authorization, denial, stored_poli
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal, fault
+from labkit.emulator.aws.iam_documents import missing_principals
 from labkit.emulator.aws.sessions import Administrator, Caller
 from labkit.policy import MalformedPolicy, Policy
+from labkit.policy.validation import listed
 
 BUCKET = "arn:aws:s3:::"
 EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
@@ -61,13 +63,13 @@ class S3:
             and {*owners} <= {caller.account_id}
             and not self._may_deny(call, operation)
         ):
-            _check_policy(call, operation)
+            self._check_policy(call, operation)
             return await self._backend.answer(call)
         if operation.name == "DeleteObjects":
             return await self._delete_objects(call, caller, operation, deleted)
         for permission in (*operation.permissions, *self._copied_tags(call, operation)):
             call.notes["reason"] = self._require(call, caller, permission)
-        _check_policy(call, operation)
+        self._check_policy(call, operation)
         response = await self._backend.answer(call)
         if response.status == 404 and operation.name in ("GetObject", "HeadObject"):
             # Whoever may not list a bucket is not told what is not in it.
@@ -83,6 +85,25 @@ class S3:
         if all(permission.action.endswith("BucketPolicy") for permission in operation.permissions):
             return False
         return any(self._bucket_policy(call, permission) for permission in operation.permissions)
+
+    def _check_policy(self, call: Call, operation: Operation) -> None:
+        """Raises the refusal of a bucket's policy that is none, or that names nobody or another bucket."""
+        if operation.name != "PutBucketPolicy":
+            return
+        try:
+            policy = Policy.parse(call.body.decode("utf-8", "replace"), kind="resource", name="bucket policy")
+        except MalformedPolicy as malformed:
+            raise Refusal(400, "MalformedPolicy", malformed.message) from malformed
+        if missing := missing_principals(policy.document, self._backend):
+            told = f"the policy names {missing[0]}, which is not there"
+            raise Refusal(400, "MalformedPolicy", "Invalid principal in policy", told)
+        bucket = split(call.path)[0]
+        for statement in listed(policy.document["Statement"]):
+            for resource in listed(statement.get("Resource", [])):
+                named = resource.removeprefix(BUCKET).partition("/")[0]
+                if named != bucket and not set("*?$") & set(named):
+                    told = f"{resource} is not of the bucket {bucket}"
+                    raise Refusal(400, "MalformedPolicy", "Policy has invalid resource", told)
 
     def _copied_tags(self, call: Call, operation: Operation) -> list[Permission]:
         """What it takes to copy an object's tags with it.
@@ -166,15 +187,6 @@ def _check_owners(call: Call, owners: list[str]) -> None:
     for header, owner in zip(EXPECTED_OWNERS, (*owners[:1], *owners[-1:]), strict=False):
         if (expected := call.headers.get(header)) and expected != owner:
             raise fault(call, "denied", f"{header} is {expected}, and the bucket is of the account {owner}")
-
-
-def _check_policy(call: Call, operation: Operation) -> None:
-    if operation.name != "PutBucketPolicy":
-        return
-    try:
-        Policy.parse(call.body.decode("utf-8", "replace"), kind="resource", name="bucket policy")
-    except MalformedPolicy as malformed:
-        raise Refusal(400, "MalformedPolicy", malformed.message) from malformed
 
 
 def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:

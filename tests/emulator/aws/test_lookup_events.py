@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, REGION, SUBJECT, refused
+from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, ISSUER, REGION, SUBJECT, refused, trust_policy
 
 LOOKUP = {"Effect": "Allow", "Action": "cloudtrail:LookupEvents", "Resource": "*"}
 
@@ -223,3 +223,21 @@ def test_the_aws_cli(aws, irsa, tmp_path):
     (event,) = json.loads(done.stdout)["Events"]
     assert event["Username"] == "administrator"
     assert event["Resources"] == [{"ResourceType": "AWS::IAM::Role", "ResourceName": "my-role"}]
+
+
+def test_a_trust_policy_that_iam_did_not_take_is_in_the_history_with_the_error_and_the_document(aws, irsa):
+    with_scheme = json.dumps(trust_policy(Condition={"StringEquals": {f"{ISSUER}:sub": SUBJECT}}))
+    refused(
+        lambda: irsa.iam.update_assume_role_policy(RoleName=irsa.role_name, PolicyDocument=with_scheme),
+        400,
+        "MalformedPolicyDocument",
+        "Condition can contain only one colon.",
+    )
+    for key, value in (("ResourceName", irsa.role_name), ("EventName", "UpdateAssumeRolePolicy")):
+        wanted = [{"AttributeKey": key, "AttributeValue": value}]
+        event = aws.client("cloudtrail").lookup_events(LookupAttributes=wanted)["Events"][0]
+        assert event["EventName"] == "UpdateAssumeRolePolicy"
+        record = json.loads(event["CloudTrailEvent"])
+        assert record["errorCode"] == "MalformedPolicyDocumentException"
+        assert record["errorMessage"] == "Condition can contain only one colon."
+        assert record["requestParameters"] == {"roleName": irsa.role_name, "policyDocument": with_scheme}

@@ -560,3 +560,34 @@ def test_protobuf_that_is_none(admin: httpx.Client, config_maps: str, body: byte
     messages = ("proto: cannot parse invalid wire-format data", "unexpected EOF")
     assert refused.status_code == 400
     assert refused.json()["message"] in messages
+
+
+def test_an_event_that_the_administrator_writes_is_kept_and_found_by_what_it_is_about(
+    admin: httpx.Client, namespace: str
+):
+    path = f"/api/v1/namespaces/{namespace}/events"
+    at = "2026-01-02T03:04:05Z"
+    written = {
+        "kind": "Event",
+        "apiVersion": "v1",
+        "metadata": {"name": "my-app.17f1c0ffee"},
+        "involvedObject": {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "my-app", "namespace": namespace},
+        "reason": "SuccessfulDelete",
+        "message": "Deleted pod: my-app-x7k2p",
+        "type": "Normal",
+        "count": 57,
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "source": {"component": "replicaset-controller"},
+    }
+    assert admin.post(path, json=written).status_code == 201
+    about = "involvedObject.kind=ReplicaSet,involvedObject.name=my-app,reason=SuccessfulDelete"
+    (kept,) = admin.get(path, params={"fieldSelector": about}).json()["items"]
+    assert {name: kept[name] for name in written if name not in ("metadata", "kind", "apiVersion")} == {
+        name: written[name] for name in written if name not in ("metadata", "kind", "apiVersion")
+    }
+    raised = {"count": 58, "lastTimestamp": "2026-01-02T03:05:05Z"}
+    merge = {"Content-Type": "application/merge-patch+json"}
+    assert admin.patch(f"{path}/my-app.17f1c0ffee", json=raised, headers=merge).json()["count"] == 58
+    assert admin.delete(f"{path}/my-app.17f1c0ffee").status_code == 200
+    assert admin.get(path, params={"fieldSelector": about}).json()["items"] == []
