@@ -19,7 +19,7 @@ class Cluster:
         self._api = api
         self._reads = reads
         self.everywhere = False
-        """Whether lists are asked for all namespaces at once, since many will be looked at."""
+        """Whether lists are asked for all namespaces at once, since many will be looked at; "" is each of them then."""
 
     def service_accounts(self, namespace: str) -> list[dict[str, Any]]:
         """The service accounts of a namespace."""
@@ -69,7 +69,7 @@ class Cluster:
         one, every = self._lists(resource)
         if self.everywhere:
             listed = self._once(f"list {resource} --all-namespaces", lambda: every().items)
-            return [item for item in listed if item["metadata"]["namespace"] == namespace]
+            return [item for item in listed if namespace in ("", item["metadata"]["namespace"])]
         return self._once(f"list {resource} -n {namespace}", lambda: one(namespace).items)
 
     def _named(self, resource: str, namespace: str, name: str) -> dict[str, Any] | None:
