@@ -46,6 +46,32 @@ class Cluster:
         what = f"get configmap {name} -n {namespace}"
         return self._once(what, lambda: self._core.read_namespaced_config_map(name, namespace))
 
+    def workload(self, namespace: str, kind: str, name: str) -> dict[str, Any] | None:
+        """A Deployment, ReplicaSet, StatefulSet or DaemonSet; None where there is none, and for another kind."""
+        from kubernetes.client import AppsV1Api
+
+        apps = AppsV1Api(self._api)
+        read = {
+            "Deployment": apps.read_namespaced_deployment,
+            "ReplicaSet": apps.read_namespaced_replica_set,
+            "StatefulSet": apps.read_namespaced_stateful_set,
+            "DaemonSet": apps.read_namespaced_daemon_set,
+        }.get(kind)
+        if read is None:
+            return None
+        return self._once(f"get {kind.lower()} {name} -n {namespace}", lambda: read(name, namespace))
+
+    def service(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A Service; None where there is none."""
+        return self._once(
+            f"get service {name} -n {namespace}", lambda: self._core.read_namespaced_service(name, namespace)
+        )
+
+    def endpoints(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """Who answers for a Service; None where there is no such object."""
+        what = f"get endpoints {name} -n {namespace}"
+        return self._once(what, lambda: self._core.read_namespaced_endpoints(name, namespace))
+
     def namespace(self, name: str) -> dict[str, Any] | None:
         """A namespace; None where there is none."""
         return self._once(f"get namespace {name}", lambda: self._core.read_namespace(name))
