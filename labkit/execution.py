@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
 WITHIN = 60  # seconds
+NOT_STARTED = 127  # as a shell ends where there is no such program
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,10 @@ class Executed:
     exit_code: int
 
 
-def execute(api: "ApiClient", pod: str, namespace: str, command: list[str]) -> Executed:
-    """Runs `command` in the pod's first container, and returns when it has ended; a refusal is an error like others.
+def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, container: str = "") -> Executed:
+    """Runs `command` in a container of the pod, and returns when it has ended; a refusal is an error like others.
+
+    A pod of one container needs no `container`.
 
     https://kubernetes.io/docs/tasks/debug/debug-application/get-shell-running-container/
     """
@@ -38,11 +41,16 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str]) -> E
             stdin=False,
             tty=False,
             _preload_content=False,
+            **({"container": container} if container else {}),
         )
     except ApiException as error:
         return Executed("", f"the cluster refuses exec: {error.reason}", 1)
     connection.run_forever(timeout=WITHIN)
     output, error = connection.read_stdout(timeout=0), connection.read_stderr(timeout=0)
-    code = connection.returncode
+    try:
+        code = connection.returncode
+    except ValueError:
+        # No exit code but the runtime's complaint: there is no such program, most often.
+        code, error = NOT_STARTED, f"there is no {command[0]} in the container, or it cannot be started"
     connection.close()
     return Executed(output or "", error or "", 1 if code is None else code)

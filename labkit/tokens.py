@@ -38,10 +38,7 @@ class Claims:
     @classmethod
     def parse(cls, token: str) -> "Claims":
         """Returns the claims, unverified. Raises `NotAToken`."""
-        parts = token.split(".") if isinstance(token, str) else []
-        if len(parts) != 3:
-            raise NotAToken(f"a token has three parts with dots between them, and this has {len(parts)}")
-        header, payload = _decode(parts[0], "header"), _decode(parts[1], "claims")
+        header, payload = parts(token)
         audiences = payload.get("aud")
         audiences = audiences if isinstance(audiences, list) else [audiences]
         kubernetes = payload.get("kubernetes.io")
@@ -79,6 +76,17 @@ class Claims:
             else [],
         }
         return {f"{self.provider}:{claim}": found for claim, found in values.items() if found}
+
+
+def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the token's header and claims, unverified. Raises `NotAToken`.
+
+    https://datatracker.ietf.org/doc/html/rfc7515#section-3.1
+    """
+    found = token.split(".") if isinstance(token, str) else []
+    if len(found) != 3:
+        raise NotAToken(f"a token has three parts with dots between them, and this has {len(found)}")
+    return _decode(found[0], "header"), _decode(found[1], "claims")
 
 
 @dataclass(frozen=True, slots=True)
