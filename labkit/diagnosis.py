@@ -1,13 +1,14 @@
 """What the doctor says of one service account: what is wrong, in the order of the checks, and what it rests on."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
 from labkit.checks import RIGHT, WARNING, WRONG, as_html, as_text
-from labkit.evidence.reading import NotRead, is_in_pod, is_kubernetes
+from labkit.evidence.reading import NotRead, asked_of
 from labkit.findings import Finding
 from labkit.showing import left_aligned
 
@@ -24,6 +25,8 @@ class Stage:
     """The findings that belong to it."""
     calls: str
     """The calls that it rests on: without an answer to one of them, it was not looked at."""
+    of_pod: bool = False
+    """Whether there is nothing to look at without a pod."""
 
 
 STAGES = (
@@ -37,8 +40,13 @@ STAGES = (
         r"service-account-.*|annotation-on-the-pod|eksctl-role-without-annotation",
         r"(list|get) serviceaccounts?\b",
     ),
-    Stage("what the webhook put into the pod", r"webhook-.*|pod-.*", r"(list|get) pods?\b"),
-    Stage("the token", r"token-.*|pod-uses-the-api-server-token|pod-token-file-missing", r"(list|get) pods?\b"),
+    Stage("what the webhook put into the pod", r"webhook-.*|pod-.*", r"(list|get) pods?\b", of_pod=True),
+    Stage(
+        "the token",
+        r"token-.*|pod-uses-the-api-server-token|pod-token-file-missing",
+        r"(list|get) pods?\b",
+        of_pod=True,
+    ),
     Stage(
         "the OIDC provider, and its audiences",
         r"oidc-provider-.*|cluster-rebuilt|issuer-.*|signing-key-.*|eks-identity-provider-config|operator-not-permitted",
@@ -174,11 +182,14 @@ class Diagnosis:
 
     def account(self) -> Iterator[str]:
         """Lines that say what was done, and what was not looked at and why."""
-        in_pod = [call for call in self.looked if is_in_pod(call)]
-        kubernetes = sum(is_kubernetes(call) and not is_in_pod(call) for call in self.looked)
-        aws = len(self.looked) - kubernetes - len(in_pod)
-        yield f"looked at: {aws} answers of AWS, {kubernetes} of the cluster, by calls that only get and list"
-        if in_pod:
+        whom = Counter(map(asked_of, self.looked))
+        counted = [f"{whom[name]} of {name}" for name in ("AWS", "the cluster", "the issuer") if whom[name]]
+        yield (
+            f"looked at, by calls that change nothing: answers {', '.join(counted)}"
+            if counted
+            else "looked at: nothing"
+        )
+        if in_pod := [call for call in self.looked if asked_of(call) == "the pod"]:
             yield f"in the pod: {'; '.join(in_pod)}"
         for (why, needs), calls in _grouped(self.unread).items():
             needed = f"; needed: {IN_A_NOTEBOOK.get(needs, needs)}" if needs else ""
@@ -192,7 +203,8 @@ class Diagnosis:
         for severity in ("error", "warning", "note"):
             if severity in severities:
                 return severity
-        return "right" if any(re.match(stage.calls, call) for call in self.looked) else "not looked at"
+        looked = any(re.match(stage.calls, call) for call in self.looked) and (bool(self.pods) or not stage.of_pod)
+        return "right" if looked else "not looked at"
 
 
 def stage_of(id: str) -> Stage:

@@ -1,5 +1,6 @@
 """Why a service account's pods do not get their role: walks the steps' checks, and only reads."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from labkit import steps
@@ -79,8 +80,18 @@ def diagnose(
             reads=reads,
         )
 
-    names_of_pods = [pod] if pod else _pods(evidence(""))
-    return _joined([examine(evidence(name)) for name in names_of_pods or [""]])
+    return examine_pods(evidence, pod)
+
+
+def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosis:
+    """What is found for each pod that runs as the service account, as one diagnosis.
+
+    Args:
+        evidence: the evidence for a pod of this name.
+        pod: the only pod to look at; without one, the newest of each owner.
+    """
+    names = [pod] if pod else _pods(evidence(""))
+    return _joined([examine(evidence(name)) for name in names or [""]])
 
 
 def examine(evidence: Evidence) -> Diagnosis:

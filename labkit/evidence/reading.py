@@ -4,7 +4,8 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from labkit.errors import LabError
 
@@ -112,24 +113,26 @@ class Reads:
                     self._lost[endpoint] = unread
 
 
-def is_kubernetes(what: str) -> bool:
-    """Whether a call of this name goes to the cluster's API server, and not to AWS."""
-    return re.match(r"[a-z0-9-]+:", what) is None
-
-
-def is_in_pod(what: str) -> bool:
-    """Whether it is a command in a pod, or what was made of one."""
-    return " in pod " in what
+def asked_of(what: str) -> Literal["AWS", "the cluster", "the issuer", "the pod"]:
+    """Whom a call of this name asks."""
+    if " in pod " in what:
+        return "the pod"
+    if "://" in what:
+        return "the issuer"
+    return "AWS" if re.match(r"[a-z0-9-]+:", what) else "the cluster"
 
 
 def _endpoint(what: str) -> str:
-    """Who answers it: a service of AWS in an account, or the cluster's API server."""
-    if is_in_pod(what):
-        return what
-    if is_kubernetes(what):
-        return "kubernetes"
-    account = re.search(r" \((\d{12})\)$", what)
-    return f"{what.partition(':')[0]} {account[1] if account else ''}"
+    """Who answers it: a service of AWS in an account, the cluster's API server, a host."""
+    match asked_of(what):
+        case "the pod":
+            return what
+        case "the issuer":
+            return urlsplit(what).netloc
+        case "AWS":
+            account = re.search(r" \((\d{12})\)$", what)
+            return f"{what.partition(':')[0]} {account[1] if account else ''}"
+    return "the cluster"
 
 
 def _asked(what: str, call: Callable[[], Any]) -> Any:
