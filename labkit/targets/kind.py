@@ -81,6 +81,28 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
     return _connection(state.noting(" ".join(filter(None, [state.note, said]))), parameters, cluster, kept)
 
 
+def connect(parameters: "Parameters") -> Connection:
+    """The connection to a cluster that has joined the lab that runs, to look with: nothing is started or registered.
+
+    Raises `LabError` where no lab runs, or no such cluster has joined it.
+    """
+    folder = Folder.find()
+    kept = Kept(folder, parameters.cluster, parameters.region)
+    _refuse_another_account(parameters)
+    way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
+    state = State.read(folder) if folder.is_running() else None
+    cluster = _described(state, parameters) if state and not state.ended else None
+    if cluster is None:
+        raise LabError(
+            f"The cluster {parameters.cluster} has not joined the lab in {folder.path}"
+            + (" yet." if state else ", which does not run."),
+            where=f"the target kind; {NOTHING}",
+            next=f"labkit up --target kind --cluster {parameters.cluster}",
+        )
+    _refuse_another(cluster, parameters, kept, way, "")
+    return _connection(state, parameters, cluster, kept)
+
+
 def down() -> None:
     """Ends the lab, takes its webhooks out of the clusters, and deletes the clusters that it made with kind."""
     folder = Folder.find()

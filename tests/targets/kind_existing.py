@@ -1,13 +1,16 @@
 """A cluster that exists: `python -m tests.targets.kind_existing FOLDER` runs one until it is ended.
 
 It is an API server and a node of the emulator, without webhook, issuer and AWS, so that whatever leads its pods to a
-lab has come from outside. FOLDER/kubeconfig is there when it is up.
+lab has come from outside. FOLDER/kubeconfig is there when it says `ready`.
 """
 
 import asyncio
+import contextlib
 import json
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -26,6 +29,8 @@ from labkit.emulator.listener import Listener, bind
 # The issuer of a cluster of kind, k3d, minikube or kubeadm that nobody has given another.
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 NODE = "existing-control-plane"
+# What is not on this machine is asked by a proxy that nobody is.
+HERE = "127.0.0.1,127.0.0.2,localhost"
 # Contexts of the kubeconfig, by user: an administrator, and one whom nothing is allowed.
 USERS = {"existing": ("admin", ["system:masters"]), "stranger": ("stranger", [])}
 
@@ -66,12 +71,13 @@ async def main(folder: Path) -> None:
         kubelet_certificate=authority.issue(NODE, ips=["127.0.0.1"]),
         folder=folder / "node",
         clock_file=folder / "clock",
-        environment=NOWHERE_ELSE,
+        environment={**NOWHERE_ELSE, "NO_PROXY": HERE, "no_proxy": HERE},
         images=of_this_environment(),
         home={".aws/config": aws_cli.CONFIG},
     )
     await node.start()
     write_kubeconfig(folder, f"https://{address}", authority)
+    print("ready", flush=True)
     await ended.wait()
     await node.stop()
     await listener.stop()
@@ -101,8 +107,25 @@ def write_kubeconfig(folder: Path, server: str, authority: Authority) -> None:
         "users": users,
         "contexts": contexts,
     }
-    (folder / "kubeconfig.new").write_text(json.dumps(config))
-    (folder / "kubeconfig.new").rename(folder / "kubeconfig")
+    (folder / "kubeconfig").write_text(json.dumps(config))
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Path]:
+    """The kubeconfig of such a cluster, which ends with the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.targets.kind_existing", folder],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield folder / "kubeconfig"
+    finally:
+        process.terminate()
+        process.wait(15)
+        process.stdout.close()
 
 
 if __name__ == "__main__":
