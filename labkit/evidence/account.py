@@ -184,6 +184,28 @@ class Account:
 
         return self._once(f"eks:DescribeIdentityProviderConfig {cluster} {config['name']}", describe) or {}
 
+    def pod_identity_associations(self, cluster: str) -> list[dict[str, Any]]:
+        """A cluster's EKS Pod Identity associations: `namespace`, `serviceAccount`, `associationId`.
+
+        https://docs.aws.amazon.com/eks/latest/APIReference/API_ListPodIdentityAssociations.html
+        """
+        listed = self._once(
+            f"eks:ListPodIdentityAssociations {cluster}",
+            lambda: self._paged("list_pod_identity_associations", "associations", service="eks", clusterName=cluster),
+        )
+        return listed or []
+
+    @property
+    def regions(self) -> dict[str, str]:
+        """Every region's name and its `OptInStatus`: `opt-in-not-required`, `opted-in` or `not-opted-in`.
+
+        https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeRegions.html
+        """
+        listed = self._once(
+            "ec2:DescribeRegions", lambda: self.client("ec2").describe_regions(AllRegions=True)["Regions"]
+        )
+        return {region["RegionName"]: region.get("OptInStatus", "") for region in listed}
+
     def cluster(self, name: str) -> dict[str, Any] | None:
         """A cluster as eks:DescribeCluster gives it; None where there is none.
 
