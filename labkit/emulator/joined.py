@@ -197,7 +197,8 @@ class JoinedCluster:
         if joined.made:
             path = urlsplit(issuer).path
             await self.server.listen_as_issuer(self.region)
-            self.server.issuer.publish(path, discovery, await self._get(API_KEYS))
+            published = {**discovery, "jwks_uri": f"{issuer}/keys"}
+            self.server.issuer.publish(path, published, await self._get(API_KEYS))
 
             async def withdraw() -> None:
                 self.server.issuer.withdraw(path)

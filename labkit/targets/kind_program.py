@@ -3,6 +3,7 @@
 https://kind.sigs.k8s.io/docs/user/configuration/
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -19,6 +20,8 @@ from labkit.targets.kind_cluster import NOTHING, NotThisLabs
 API_AUDIENCE = "https://kubernetes.default.svc"
 KEYS = "/etc/kubernetes/labkit"  # in the node
 READY_WITHIN = "180s"
+# kind adds `-control-plane`, and a host name has 63 characters.
+LONGEST_NAME = 48
 EXISTING = "labkit up --target kind --kubeconfig FILE --context NAME"
 INSTALL_KIND = "brew install kind, or: go install sigs.k8s.io/kind@latest   (https://kind.sigs.k8s.io)"
 INSTALL_DOCKER = "https://docs.docker.com/engine/install, or: apt-get install podman, or: brew install podman"
@@ -33,8 +36,11 @@ class NotMade(LabError):
 
 
 def name_of(cluster: str, region: str) -> str:
-    """What kind calls the cluster: lower-case letters, digits, dots and hyphens."""
-    return re.sub(r"[^a-z0-9.-]", "-", f"labkit-{cluster}-{region}".lower())
+    """What kind calls the cluster: lower-case letters, digits and hyphens, short enough for a node's host name."""
+    name = re.sub(r"[^a-z0-9-]", "-", f"labkit-{cluster}-{region}".lower())
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 11]}-{hashlib.sha256(f'{cluster}@{region}'.encode()).hexdigest()[:10]}"
 
 
 def configuration(name: str, issuer: str, keys: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A cluster that exists: `python -m tests.targets.kind_existing FOLDER` runs one until it is ended.
+"""A cluster that exists: `python -m tests.targets.kind_existing FOLDER [ISSUER KEY]` runs one until it is ended.
 
 It is an API server and a node of the emulator, without webhook, issuer and AWS, so that whatever leads its pods to a
 lab has come from outside. FOLDER/kubeconfig is there when it says `ready`.
@@ -35,7 +35,7 @@ HERE = "127.0.0.1,127.0.0.2,localhost"
 USERS = {"existing": ("admin", ["system:masters"]), "stranger": ("stranger", [])}
 
 
-async def main(folder: Path) -> None:
+async def main(folder: Path, issuer: str = ISSUER, key: str = "") -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -47,8 +47,8 @@ async def main(folder: Path) -> None:
     api = ApiServer(
         name="existing",
         authority=authority,
-        signing_key_pem=signing_key(),
-        issuer=ISSUER,
+        signing_key_pem=Path(key).read_bytes() if key else signing_key(),
+        issuer=issuer,
         clock=clock,
         identifiers=Identifiers("existing"),
         kubelet_certificate=authority.issue("kube-apiserver-kubelet-client", client=True),
@@ -129,4 +129,4 @@ def running(folder: Path) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:]))

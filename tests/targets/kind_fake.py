@@ -1,0 +1,87 @@
+"""Stands for the programs `kind` and `docker` where neither is: for the shape of the calls, and for nothing else.
+
+The real kind was not run. What `kind create cluster` is given is written down; the cluster that it "makes" is one of
+`kind_existing`, with the issuer and the signing key that stand in the configuration.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+HERE = Path(__file__).parents[2]
+
+
+def install(folder: Path, *, kind: str = "works", docker: str = "works") -> Path:
+    """A folder for the PATH with both programs in it; either may be `missing`, or `fails`. Returns it."""
+    folder.mkdir()
+    for program, does in (("kind", kind), ("docker", docker)):
+        if does == "missing":
+            continue
+        call = f'"{sys.executable}" -m tests.targets.kind_fake "{folder}" {does} {program} "$@"'
+        (folder / program).write_text(f'#!/bin/sh\ncd "{HERE}" && exec {call}\n')
+        (folder / program).chmod(0o755)
+    return folder
+
+
+def calls(folder: Path) -> list[list[str]]:
+    """How the programs were called, without what only asked."""
+    log = folder / "calls"
+    made = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [call for call in made if call[1] not in ("info", "get")]
+
+
+def main(folder: Path, does: str, *call: str) -> int:
+    with (folder / "calls").open("a") as log:
+        log.write(json.dumps(call) + "\n")
+    clusters = folder / "clusters"
+    clusters.mkdir(exist_ok=True)
+    match call:
+        case ["docker", "info"]:
+            if does == "fails":
+                print("Cannot connect to the Docker daemon. Is the docker daemon running?", file=sys.stderr)
+            return does == "fails"
+        case ["kind", "get", "clusters"]:
+            print("\n".join(cluster.name for cluster in clusters.iterdir()))
+        case ["kind", "create", "cluster", "--config", file, "--kubeconfig", kubeconfig, "--wait", _]:
+            if does == "fails":
+                print("ERROR: failed to create cluster: could not find a log line", file=sys.stderr)
+                return 1
+            create(clusters, yaml.safe_load(Path(file).read_text()), Path(kubeconfig))
+        case ["kind", "delete", "cluster", "--name", name]:
+            if (clusters / name).exists():
+                os.kill(int((clusters / name).read_text()), signal.SIGTERM)
+                (clusters / name).unlink()
+        case _:
+            print(f"unknown: {call}", file=sys.stderr)
+            return 2
+    return 0
+
+
+def create(clusters: Path, config: dict, kubeconfig: Path) -> None:
+    name = config["name"]
+    patch = yaml.safe_load(config["kubeadmConfigPatches"][-1])
+    arguments = {each["name"]: each["value"] for each in patch["apiServer"]["extraArgs"]}
+    mount = config["nodes"][0]["extraMounts"][0]
+    key = arguments["service-account-signing-key-file"].replace(mount["containerPath"], mount["hostPath"])
+    folder = clusters.with_name(f"of-{name}")
+    command = [sys.executable, "-m", "tests.targets.kind_existing", folder, arguments["service-account-issuer"], key]
+    # Its own session, as a container has: it does not end with the program.
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    assert process.stdout.readline() == b"ready\n"
+    (clusters / name).write_text(str(process.pid))
+    made = json.loads((folder / "kubeconfig").read_text())
+    made["clusters"][0]["cluster"]["certificate-authority"] = str(folder / "ca.pem")
+    chain = str(folder / "existing.pem")
+    made["users"] = [{"name": "existing", "user": {"client-certificate": chain, "client-key": chain}}]
+    context = {"cluster": "existing", "user": "existing"}
+    made["contexts"] = [{"name": f"kind-{name}", "context": context}]
+    kubeconfig.write_text(json.dumps(made | {"current-context": f"kind-{name}"}))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))

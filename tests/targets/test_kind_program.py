@@ -1,0 +1,211 @@
+"""Clusters that the program `kind` makes: the configuration against its schemas, and the shape of the calls.
+
+`kind` and Docker are `kind_fake` here: no real kind cluster was made by these tests.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from kubernetes.client import CoreV1Api
+
+import labkit
+from labkit.emulator.folder import Folder
+from labkit.emulator.joined import Kept
+from labkit.errors import LabError
+from labkit.parameters import Parameters
+from labkit.targets import kind, kind_program
+from labkit.targets.kind import NotReached
+from labkit.targets.kind_cluster import NotThisLabs
+from labkit.targets.kind_program import NotMade, ProgramMissing
+from tests.targets import kind_fake
+
+ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
+SCHEMAS = json.loads(Path(__file__).with_name("kind_schemas.json").read_text())
+NAME = "labkit-blue-us-east-1"
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """A lab folder of its own, and nothing of it afterwards."""
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ".lab"))
+    yield Folder.find()
+    kind.down()
+
+
+@pytest.fixture
+def programs(empty, tmp_path, monkeypatch):
+    """Puts the programs on the PATH, and no others with their names."""
+
+    def install(**does: str) -> Path:
+        folder = kind_fake.install(tmp_path / "bin", **does)
+        monkeypatch.setenv("PATH", os.pathsep.join([str(folder), "/usr/sbin", "/usr/bin", "/sbin", "/bin"]))
+        real = kind_program.shutil.which
+        monkeypatch.setattr(
+            kind_program.shutil,
+            "which",
+            lambda program: (
+                real(program) if program not in ("kind", "docker", "podman") else real(program, path=str(folder))
+            ),
+        )
+        return folder
+
+    return install
+
+
+# The configuration.
+
+
+def validated(document: dict) -> dict:
+    schema = {"$ref": f"#/$defs/{document['apiVersion'].replace('/', '~1')}", "$defs": SCHEMAS["$defs"]}
+    jsonschema.Draft202012Validator(schema).validate(document)
+    return document
+
+
+@pytest.mark.parametrize("cluster", ["blue", "Blue_2", "x" * 100])
+def test_the_configuration_keeps_to_the_schemas_of_its_kinds(cluster):
+    name = kind_program.name_of(cluster, "us-east-1")
+    assert len(f"{name}-control-plane") <= 63
+    config = validated(kind_program.configuration(name, ISSUER, Path("/lab/signing")))
+    patches = [validated(yaml.safe_load(patch)) for patch in config["kubeadmConfigPatches"]]
+    # kind patches kubeadm's configuration in the version that the node's Kubernetes has.
+    assert [patch["apiVersion"] for patch in patches] == ["kubeadm.k8s.io/v1beta3", "kubeadm.k8s.io/v1beta4"]
+
+
+def test_a_misspelt_field_breaks_the_schema():
+    config = kind_program.configuration(NAME, ISSUER, Path("/lab/signing"))
+    config["nodes"][0]["extraMounts"][0]["readonly"] = config["nodes"][0]["extraMounts"][0].pop("readOnly")
+    with pytest.raises(jsonschema.ValidationError, match="readonly"):
+        validated(config)
+
+
+def test_both_versions_give_the_api_server_the_labs_issuer_keys_and_audience():
+    config = kind_program.configuration(NAME, ISSUER, Path("/lab/signing"))
+    older, newer = (yaml.safe_load(patch)["apiServer"] for patch in config["kubeadmConfigPatches"])
+    expected = {
+        "service-account-issuer": ISSUER,
+        "service-account-jwks-uri": f"{ISSUER}/keys",
+        "service-account-signing-key-file": "/etc/kubernetes/labkit/sa.key",
+        "service-account-key-file": "/etc/kubernetes/labkit/sa.pub",
+        "api-audiences": "https://kubernetes.default.svc",
+    }
+    assert older["extraArgs"] == expected
+    assert {each["name"]: each["value"] for each in newer["extraArgs"]} == expected
+    # The keys are in the node by the one mount, and in the API server by the other.
+    (mount,) = config["nodes"][0]["extraMounts"]
+    assert (mount["hostPath"], mount["containerPath"], mount["readOnly"]) == (
+        "/lab/signing",
+        "/etc/kubernetes/labkit",
+        True,
+    )
+    assert older["extraVolumes"] == newer["extraVolumes"]
+    assert newer["extraVolumes"][0]["hostPath"] == newer["extraVolumes"][0]["mountPath"] == mount["containerPath"]
+
+
+def test_the_signing_key_is_made_once_and_for_its_owner_alone(tmp_path):
+    kind_program.write_keys(tmp_path / "signing")
+    key, public = (tmp_path / "signing" / name for name in ("sa.key", "sa.pub"))
+    made = key.read_bytes()
+    assert key.stat().st_mode & 0o777 == 0o600
+    numbers = load_pem_private_key(made, None).public_key().public_numbers()
+    assert load_pem_public_key(public.read_bytes()).public_numbers() == numbers
+    kind_program.write_keys(tmp_path / "signing")
+    assert key.read_bytes() == made
+
+
+# The calls.
+
+
+def test_a_cluster_is_made_joined_and_deleted_again(programs, empty, capsys):
+    folder = programs()
+    with labkit.Lab.open(target="kind") as lab:
+        assert "Making the kind cluster" in capsys.readouterr().out
+        kept = Kept(empty, "blue", "us-east-1")
+        (create,) = kind_fake.calls(folder)
+        assert create == [
+            *["kind", "create", "cluster", "--config", str(kept.path / "kind.yaml")],
+            *["--kubeconfig", str(kept.path / "kind-kubeconfig"), "--wait", "180s"],
+        ]
+        validated(yaml.safe_load((kept.path / "kind.yaml").read_text()))
+        # STS asks the lab's own issuer, which publishes the cluster's keys.
+        assert lab.issuer.startswith("https://oidc.eks.us-east-1.amazonaws.com/id/")
+        discovery = lab.fetch(f"{lab.issuer}/.well-known/openid-configuration")
+        assert discovery["jwks_uri"] == f"{lab.issuer}/keys"
+        assert lab.fetch(discovery["jwks_uri"])["keys"][0]["kty"] == "RSA"
+        lab.ready(through="pod")
+        assert lab.check("credentials")
+        # It is the lab's own: nothing in it is anybody's.
+        assert lab.takes_untagged
+        pods = CoreV1Api(lab.kubernetes)
+        assert [pod.metadata.name for pod in pods.list_namespaced_pod("default").items] == ["my-pod"]
+    labkit.Lab.open(target="kind").close()
+    assert len(kind_fake.calls(folder)) == 1
+    kind.down()
+    assert kind_fake.calls(folder)[1:] == [["kind", "delete", "cluster", "--name", NAME]]
+    assert Kept.all(empty) == []
+
+
+def refused(empty: Folder, **parameters: str) -> LabError:
+    with pytest.raises(LabError) as refusal:
+        kind.up(Parameters.checked(target="kind", **parameters))
+    assert not empty.is_running()
+    assert Kept.all(empty) == []
+    return refusal.value
+
+
+def test_without_kind_the_line_that_installs_it_is_said(programs, empty):
+    programs(kind="missing")
+    refusal = refused(empty)
+    assert isinstance(refusal, ProgramMissing)
+    assert "kind is not on the PATH" in refusal.what
+    assert "brew install kind" in refusal.next
+    assert "--kubeconfig FILE --context NAME" in refusal.next
+
+
+def test_without_docker_and_podman_the_line_that_installs_one_is_said(programs, empty):
+    programs(docker="missing")
+    refusal = refused(empty)
+    assert isinstance(refusal, ProgramMissing)
+    assert "Neither Docker nor Podman" in refusal.what
+    assert "apt-get install podman" in refusal.next
+
+
+def test_a_docker_that_does_not_run_is_said(programs, empty):
+    programs(docker="fails")
+    refusal = refused(empty)
+    assert isinstance(refusal, ProgramMissing)
+    assert "Cannot connect to the Docker daemon" in refusal.what
+    assert "start it" in refusal.next
+
+
+def test_a_cluster_that_kind_cannot_make_is_told_in_its_words_and_deleted(programs, empty):
+    folder = programs(kind="fails")
+    refusal = refused(empty)
+    assert isinstance(refusal, NotMade)
+    assert "could not find a log line" in refusal.what
+    assert kind_fake.calls(folder)[-1] == ["kind", "delete", "cluster", "--name", NAME]
+
+
+def test_a_kind_cluster_of_that_name_that_somebody_else_made_stays(programs, empty):
+    folder = programs()
+    (folder / "clusters").mkdir()
+    (folder / "clusters" / NAME).write_text("0")
+    refusal = refused(empty)
+    assert isinstance(refusal, NotThisLabs)
+    assert f"kind delete cluster --name {NAME}" in refusal.next
+    assert kind_fake.calls(folder) == []
+    (folder / "clusters" / NAME).unlink()
+
+
+def test_a_cluster_that_does_not_reach_the_lab_is_deleted_again(programs, empty, monkeypatch):
+    folder = programs()
+    monkeypatch.setattr(kind, "LED_WITHIN", 1)
+    with pytest.raises(NotReached):
+        kind.up(Parameters.checked(target="kind"), aws_host="240.0.0.1")
+    assert [call[1] for call in kind_fake.calls(folder)] == ["create", "delete"]
+    assert not empty.is_running()
+    assert Kept.all(empty) == []
