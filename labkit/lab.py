@@ -153,9 +153,8 @@ class Lab:
                 for name in steps.ORDER[len(made) :]:
                     if name in steps.NAMED:
                         took += steps.step(name).make_way(self)
-                left = [
-                    line for line in self._remove(self._made(steps.ORDER[len(made) :])) if line.startswith("left alone")
-                ]
+                done = self._remove(self._made(steps.ORDER[len(made) :]))
+                left = [line for line in done if line.startswith("left alone")]
             for name in made:
                 if name in steps.MADE:
                     steps.step(name).ensure(self)

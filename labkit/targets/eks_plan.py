@@ -101,17 +101,19 @@ def _bucket(lab: "Lab") -> Thing:
     s3, name = lab.aws.client("s3"), lab.parameters.bucket
     try:
         s3.head_bucket(Bucket=name)
+    except ClientError as error:
+        match error.response["ResponseMetadata"]["HTTPStatusCode"]:
+            case 404:
+                return Thing(f"bucket {name}, with an object in it", None)
+            case 403:
+                raise _of_another(name, "belongs to another account, or you may not look into it") from None
+        raise
+    try:
         tags = s3.get_bucket_tagging(Bucket=name)["TagSet"]
     except ClientError as error:
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if error.response["Error"]["Code"] == "NoSuchTagSet":
-            tags = []
-        elif status == 404:
-            return Thing(f"bucket {name}, with an object in it", None)
-        elif status == 403:
-            raise _of_another(name, "belongs to another account, or you may not look into it") from None
-        else:
+        if error.response["Error"]["Code"] != "NoSuchTagSet":
             raise
+        tags = []
     owner = of_tags(lab, tags, same_name=True)
     if owner is Owner.UNTAGGED:
         raise _of_another(name, "is there, and bears no tag of the lab")

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import boto3
 import pytest
 from kubernetes.client import AuthenticationV1Api, CoreV1Api
+from typer.testing import CliRunner
 
 import labkit
-from labkit import targets
+from labkit import account_commands, targets
 from labkit.errors import LabError
 from labkit.parameters import Parameters
 from labkit.steps import pod
@@ -414,3 +415,37 @@ def test_a_pod_that_no_node_takes_is_told_in_the_scheduler_s_words(terminal, mot
         with pytest.raises(pod.PodDoesNotRun, match="Unschedulable: 0/1 nodes are available"):
             pod.wait_until_running(lab)
         lab.remove()
+
+
+# In a terminal.
+
+
+def command(*words):
+    done = CliRunner().invoke(account_commands.app, [*words])
+    return done.stdout if done.exit_code == 0 else done.exception
+
+
+def test_the_plan_in_a_terminal(terminal, inventory):
+    before = inventory()
+    assert "will be made   role my-role" in command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
+    assert "is not named" in command("plan", "-ptarget=eks").what
+    assert inventory() == before
+
+
+def test_a_removal_in_a_terminal_is_shown_and_waits_for_its_yes(terminal, moto, inventory):
+    before = inventory()
+    with labkit.Lab.open(**EKS, bucket="of-a-terminal") as lab:
+        lab.ready(through="pod")
+    made = inventory()
+    given = ["-ptarget=eks", "-pbucket=of-a-terminal"]
+    shown = command("remove", *given).splitlines()
+    assert "  role my-role" in shown
+    assert "  bucket of-a-terminal" in shown
+    assert shown[-1] == "Nothing was deleted. To delete all that: --yes"
+    refused = command("remove", *given, "--yes")
+    assert isinstance(refused, LabError)
+    assert "account is not named" in refused.what
+    assert inventory() == made
+    assert "removed role my-role" in command("remove", *given, f"-paccount_id={ACCOUNT}", "--yes")
+    assert inventory() == before
+    assert command("remove", *given) == "nothing to remove\n"

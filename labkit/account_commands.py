@@ -1,0 +1,94 @@
+"""`labkit plan`, `labkit remove` and `labkit policy`: what a run needs and makes in an account, and leaves there."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labkit.errors import LabError
+
+if TYPE_CHECKING:
+    from labkit.lab import Lab
+
+app = typer.Typer()
+
+Given = Annotated[
+    list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the run.")
+]
+
+
+@app.command()
+def plan(parameter: Given = None) -> None:
+    """Show what a run finds, and what it will make. Changes nothing."""
+    from labkit import targets
+    from labkit.parameters import Parameters
+
+    parameters = Parameters.checked(**named(parameter))
+    typer.echo(targets.target(parameters.target).plan(parameters))
+
+
+@app.command()
+def remove(
+    parameter: Given = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it; else it is only shown.")] = False,
+) -> None:
+    """Show what bears a run's tag, and delete it with --yes."""
+    from labkit import targets
+    from labkit.lab import Lab
+    from labkit.parameters import Parameters
+
+    parameters = Parameters.checked(**named(parameter))
+    with Lab(parameters, targets.connect(parameters)) as lab:
+        if yes:
+            _require_account(lab)
+            lab.remove()
+            return
+        going = [found.thing for found in lab.found() if found.goes]
+    for thing in going:
+        typer.echo(f"  {thing}")
+    typer.echo("Nothing was deleted. To delete all that: --yes" if going else "nothing to remove")
+
+
+@app.command()
+def policy(parameter: Given = None) -> None:
+    """Print the IAM policy that lets a person run irsa.ipynb in an account, and clean up after it; and nothing more."""
+    import botocore.session
+
+    from labkit import operator_policy
+    from labkit.parameters import Parameters
+
+    parameters = Parameters.checked(**named(parameter))
+    if not parameters.account_id:
+        raise LabError(
+            "A policy names the account that it is for.",
+            where="parameter account_id",
+            next="labkit policy -p account_id=123456789012 -p cluster=… -p region=…",
+        )
+    partition = botocore.session.get_session().get_partition_for_region(parameters.region)
+    document = operator_policy.build(parameters, parameters.account_id, partition)
+    typer.echo(json.dumps(document, indent=2))
+    typer.echo(
+        "The cluster has to let that person in, too:\n"
+        f"  aws eks create-access-entry --cluster-name {parameters.cluster} --principal-arn ARN\n"
+        f"  aws eks associate-access-policy --cluster-name {parameters.cluster} --principal-arn ARN "
+        f"--access-scope type=cluster --policy-arn arn:{partition}:eks::aws:cluster-access-policy/"
+        "AmazonEKSClusterAdminPolicy",
+        err=True,
+    )
+
+
+def _require_account(lab: "Lab") -> None:
+    if lab.connection.shows_removal and lab.parameters.account_id != lab.account_id:
+        raise LabError(
+            f"The account is not named; the credentials belong to {lab.account_id}.",
+            where="parameter account_id; nothing was deleted",
+            next=f"if that is the account you mean: -p account_id={lab.account_id}",
+        )
+
+
+def named(pairs: list[str] | None) -> dict[str, str]:
+    """The parameters that `-p NAME=VALUE` gave, by name. Raises `LabError`."""
+    for pair in pairs or []:
+        if "=" not in pair:
+            raise LabError(f"{pair!r} is no parameter: NAME=VALUE", next="labkit plan -p target=eks -p account_id=…")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])}

@@ -1,0 +1,163 @@
+"""`labkit policy` against the gate: with it `irsa.ipynb` runs and is cleaned up, and with less of it it does not."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from typer.testing import CliRunner
+
+import labkit
+from labkit import account_commands, operator_policy
+from labkit.errors import LabError
+from labkit.parameters import Parameters
+from labkit.runs import Run, RunFailed
+from tests.notebooks.books import FOLDER
+from tests.targets.conftest import ACCOUNT
+
+GIVEN = {
+    "target": "eks",
+    "account_id": ACCOUNT,
+    "confirm": "yes",
+    "namespace": "team-p",
+    "role_name": "of-the-operator",
+    "bucket": "of-the-operator",
+}
+POLICY = operator_policy.build(Parameters.checked(**GIVEN), ACCOUNT)
+SIDS = [statement["Sid"] for statement in POLICY["Statement"]]
+ACTIONS = [(statement["Sid"], action) for statement in POLICY["Statement"] for action in statement["Action"]]
+# A HEAD's denial has no words of AWS's.
+DENIED = ("is not authorized to perform", "Forbidden", "may not look into it")
+
+
+class Operator:
+    """A user of the account whose policy can be changed, and whom the cluster lets in."""
+
+    def __init__(self, moto: labkit.Lab):
+        self.iam, self.eks = moto.aws.client("iam"), moto.aws.client("eks")
+        arn = self.iam.create_user(UserName="operator")["User"]["Arn"]
+        self.key = self.iam.create_access_key(UserName="operator")["AccessKey"]
+        self.entry = {"clusterName": "blue", "principalArn": arn}
+        self.eks.create_access_entry(**self.entry)
+        policy = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
+        self.eks.associate_access_policy(**self.entry, policyArn=policy, accessScope={"type": "cluster"})
+
+    def may(self, policy: dict[str, Any]) -> None:
+        self.may_nothing()
+        made = self.iam.create_policy(PolicyName="operators", PolicyDocument=json.dumps(policy))
+        self.iam.attach_user_policy(UserName="operator", PolicyArn=made["Policy"]["Arn"])
+
+    def may_nothing(self) -> None:
+        for attached in self.iam.list_attached_user_policies(UserName="operator")["AttachedPolicies"]:
+            self.iam.detach_user_policy(UserName="operator", PolicyArn=attached["PolicyArn"])
+            self.iam.delete_policy(PolicyArn=attached["PolicyArn"])
+
+    def close(self) -> None:
+        self.may_nothing()
+        self.eks.delete_access_entry(**self.entry)
+        self.iam.delete_access_key(UserName="operator", AccessKeyId=self.key["AccessKeyId"])
+        self.iam.delete_user(UserName="operator")
+
+
+@pytest.fixture
+def operator(moto, terminal, monkeypatch):
+    """The person who runs the lab, in this terminal; what the run left is gone afterwards."""
+    someone = Operator(moto)
+    someone.may(POLICY)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", someone.key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", someone.key["SecretAccessKey"])
+    yield someone
+    someone.close()
+    values = {name: GIVEN[name] for name in ("namespace", "role_name", "bucket")}
+    labkit.Lab(Parameters.checked(**values), moto.connection).remove()
+
+
+def run_and_clean_up(tmp_path) -> Run:
+    """The whole notebook, once more over what it made, and the clean-up."""
+    for _ in range(2):
+        done = labkit.run(FOLDER / "irsa.ipynb", tmp_path / "out.ipynb", GIVEN)
+    with labkit.Lab.open(**GIVEN) as lab:
+        lab.remove()
+    return done
+
+
+def test_the_notebook_runs_with_it_again_and_is_cleaned_up(operator, moto, inventory, tmp_path):
+    before = inventory()
+    done = run_and_clean_up(tmp_path)
+    assert done.ok
+    assert "assumed-role/of-the-operator/" in done.answers[0]["answer"]
+    assert "of-the-operator" in done.answers[1]["answer"]
+    assert inventory() == before
+
+
+def take_the_steps() -> None:
+    """What the notebook and the clean-up do, without a kernel."""
+    with labkit.Lab.open(**GIVEN) as lab:
+        lab.ready(before="oidc_provider")
+        lab.ready(through="pod")
+        for step in ("oidc_provider", "iam_role", "credentials"):
+            assert lab.check(step)
+        lab.ready(before="oidc_provider")
+        lab.remove()
+
+
+def test_the_steps_alone_need_no_more(operator):
+    take_the_steps()
+
+
+@pytest.mark.parametrize("sid", SIDS)
+def test_without_any_one_statement_a_step_fails(operator, tmp_path, sid):
+    operator.may(POLICY | {"Statement": [one for one in POLICY["Statement"] if one["Sid"] != sid]})
+    with pytest.raises((RunFailed, LabError, ClientError)) as failure:
+        run_and_clean_up(tmp_path)
+    assert any(each in str(failure.value) for each in DENIED)
+
+
+@pytest.mark.parametrize(("sid", "action"), ACTIONS, ids=[f"{sid}-{action}" for sid, action in ACTIONS])
+def test_without_any_one_action_a_step_fails(operator, sid, action):
+    less = copy.deepcopy(POLICY)
+    statement = next(one for one in less["Statement"] if one["Sid"] == sid)
+    statement["Action"].remove(action)
+    operator.may(less | {"Statement": [one for one in less["Statement"] if one["Action"]]})
+    with pytest.raises((LabError, ClientError)) as failure:
+        take_the_steps()
+    assert any(each in str(failure.value) for each in DENIED)
+
+
+def test_it_lets_nobody_touch_what_is_not_the_run_s(operator, moto):
+    iam = labkit.targets.connect(Parameters.checked(**GIVEN)).aws.client("iam")
+    trust = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    tags = Parameters.checked(**GIVEN).tags
+    theirs = moto.aws.client("iam")
+    theirs.create_role(RoleName=GIVEN["role_name"], AssumeRolePolicyDocument=document)
+    for refused in (
+        lambda: iam.delete_role(RoleName=GIVEN["role_name"]),
+        lambda: iam.create_role(RoleName="another", AssumeRolePolicyDocument=document, Tags=tags),
+        lambda: iam.create_role(RoleName=GIVEN["role_name"], AssumeRolePolicyDocument=document),
+        lambda: iam.tag_role(RoleName=GIVEN["role_name"], Tags=[{"Key": "labkit:run", "Value": "mine"}]),
+    ):
+        with pytest.raises(ClientError, match="is not authorized to perform"):
+            refused()
+    theirs.tag_role(RoleName=GIVEN["role_name"], Tags=tags)
+    with pytest.raises(ClientError, match="is not authorized to perform: iam:AttachRolePolicy"):
+        iam.attach_role_policy(RoleName=GIVEN["role_name"], PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+
+
+def test_the_command_prints_a_policy_that_iam_takes(moto, terminal):
+    given = ["-paccount_id=123456789012", "-prole_name=reader", "-pregion=cn-north-1"]
+    done = CliRunner().invoke(account_commands.app, ["policy", *given])
+    assert done.exit_code == 0
+    document = json.loads(done.stdout)
+    assert document["Statement"][0]["Resource"] == "arn:aws-cn:eks:cn-north-1:123456789012:cluster/blue"
+    assert "create-access-entry --cluster-name blue" in done.stderr
+    iam = moto.aws.client("iam")
+    made = iam.create_policy(PolicyName="operators", PolicyDocument=done.stdout)["Policy"]
+    iam.delete_policy(PolicyArn=made["Arn"])
+
+
+def test_the_command_asks_for_the_account():
+    done = CliRunner().invoke(account_commands.app, ["policy"])
+    assert isinstance(done.exception, LabError)
+    assert "-p account_id=" in done.exception.next
