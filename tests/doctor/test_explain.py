@@ -1,0 +1,79 @@
+"""From the texts of AWS, SDKs, kubectl and Terraform to the families of causes that they can have, offline."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labkit import explanations
+
+LABKIT = Path(sys.executable).with_name("labkit")
+
+TRUST = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
+# Errors as SDKs, tools and the cluster print them, each under the family that it is of.
+TEXTS = [
+    (text.strip(), family)
+    for family, _, text in (
+        part.partition("\n") for part in Path(__file__).with_name("errors.txt").read_text().split("== ")[1:]
+    )
+]
+DENIED = next(text for text, family in TEXTS if family == "permissions")
+
+
+@pytest.mark.parametrize(("text", "family"), TEXTS, ids=[f"{family}-{i}" for i, (_, family) in enumerate(TEXTS)])
+def test_a_text_leads_to_its_family_and_to_no_other(text, family):
+    (found,) = explanations.explain(text)
+    assert found.family == family
+    assert found.next
+    assert not re.search(r"[{}]", str(found))
+
+
+def test_every_family_is_told_by_a_text_of_its_own():
+    assert {family.name for family in explanations.FAMILIES} == {family for _, family in TEXTS}
+
+
+def test_the_names_in_a_text_are_those_of_the_next_commands():
+    (denied,) = explanations.explain(DENIED)
+    assert denied.next == (
+        "labkit doctor -n NAMESPACE -s SERVICE_ACCOUNT --action s3:ListBucket --resource arn:aws:s3:::irsa-lab",
+        "aws iam list-attached-role-policies --role-name my-role",
+    )
+    (missing,) = explanations.explain('error looking up service account shop/cart: serviceaccount "cart" not found')
+    assert missing.next == ("labkit doctor -n shop -s cart",)
+
+
+def test_what_a_text_brings_along_is_no_command():
+    (found,) = explanations.explain('serviceaccount "$(reboot)" not found; serviceaccount "cart" not found')
+    assert found.next == ("labkit doctor -n NAMESPACE -s cart",)
+
+
+def test_a_text_that_nobody_knows_has_no_family():
+    assert explanations.explain("segmentation fault") == []
+    assert explanations.explain("") == []
+
+
+def test_a_log_of_a_megabyte_is_read():
+    log = "2026-01-01 info: reconciling assumed-role sts.amazonaws.com serviceaccount/token\n" * 12_000
+    (found,) = explanations.explain(f"{log}{TRUST}\n{log}")
+    assert found.family == "trust-policy"
+
+
+def doctor(*arguments, **options):
+    return subprocess.run([LABKIT, "doctor", *arguments], capture_output=True, text=True, check=False, **options)
+
+
+def test_the_command_explains_without_a_lab(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ".lab"))
+    done = doctor("--explain", TRUST)
+    assert done.returncode == 0, done.stderr
+    assert "trust-policy-sub-mismatch" in done.stdout
+    assert "labkit doctor -n" in done.stdout
+    piped = doctor("--explain", "-", "--json", input=f"{TRUST}\n")
+    assert [each["family"] for each in json.loads(piped.stdout)] == ["trust-policy"]
+    unknown = doctor("--explain", "segmentation fault")
+    assert unknown.returncode == 2
+    assert "none that the doctor knows" in unknown.stderr
+    assert not (tmp_path / ".lab").exists()
