@@ -1,0 +1,105 @@
+"""`labkit break` and `labkit mend`: a fault is put into the running lab, and taken out again."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labkit.emulator import process
+from labkit.emulator.folder import Folder
+from labkit.errors import LabError, UnknownName
+
+if TYPE_CHECKING:
+    from labkit.lab import Lab
+
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The run's namespace.")]
+ServiceAccount = Annotated[str, typer.Option("--service-account", "-s", help="The run's service account.")]
+Role = Annotated[str, typer.Option("--role", help="The run's role.")]
+ClusterName = Annotated[str, typer.Option("--cluster", help="The run's cluster.")]
+
+
+def break_(
+    fault: Annotated[str, typer.Argument(help="The fault; see --list.", show_default=False)] = "",
+    *,
+    listed: Annotated[bool, typer.Option("--list", help="What can be broken.")] = False,
+    drawn: Annotated[bool, typer.Option("--random", help="A fault that is not told.")] = False,
+    seed: Annotated[int | None, typer.Option(help="With --random: the same seed draws the same fault.")] = None,
+    namespace: Namespace = "default",
+    service_account: ServiceAccount = "my-service-account",
+    role: Role = "my-role",
+    cluster: ClusterName = "blue",
+) -> None:
+    """Put a fault into the running lab. The run is made first where it is not there yet."""
+    from labkit import faults
+    from labkit.faults import breaking
+
+    if listed:
+        _list()
+        return
+    if bool(fault) == drawn or (seed is not None and not drawn):
+        raise LabError("One fault by its name, or --random (with --seed N, if you like).", next="labkit break --list")
+    chosen = faults.drawn(seed) if drawn else faults.named(fault)
+    with _opened(namespace, service_account, role, cluster) as lab:
+        inside = breaking.break_lab(lab, chosen)
+        typer.echo(f"What happened: {chosen.description}" if drawn else f"{chosen.id}: {chosen.description}")
+        if len(inside) > 1:
+            typer.echo(f"There are {len(inside)} faults in {lab.run} now.")
+        for command, answer in breaking.what_aws_says(lab):
+            typer.echo(f"in the pod, {command} says now:  {answer}")
+        there = f" --cluster {cluster}" if cluster != "blue" else ""
+        typer.echo(f"Next:  labkit doctor -n {namespace} -s {service_account}{there}")
+        typer.echo(f"Undo:  labkit mend{_different(namespace, service_account, role, cluster)}")
+
+
+def mend(
+    *,
+    namespace: Namespace = "default",
+    service_account: ServiceAccount = "my-service-account",
+    role: Role = "my-role",
+    cluster: ClusterName = "blue",
+) -> None:
+    """Take all faults out of the running lab: it is exactly as it was before the first."""
+    from labkit.faults import breaking
+
+    with _opened(namespace, service_account, role, cluster) as lab:
+        typer.echo(str(breaking.mend(lab)))
+
+
+def _list() -> None:
+    import sys
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from labkit import faults
+
+    table = Table("fault", "what happened", box=None, header_style="bold")
+    for fault in faults.CATALOGUE.values():
+        table.add_row(fault.id, escape(fault.description))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "Lab":
+    """The lab of this run. Raises `LabError` where no lab or no such cluster runs: nothing is started here."""
+    from labkit.parameters import Parameters
+
+    names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
+    parameters = Parameters.checked(**names)
+    folder = Folder.find()
+    state = process.State.read(folder)
+    if state is None or not folder.is_running():
+        raise LabError(f"No lab runs in {folder.path}.", next="labkit up")
+    context = state.context(parameters.cluster, parameters.region)
+    if context not in state.clusters:
+        raise UnknownName("cluster of the lab", context, state.clusters, next=f"labkit up --cluster {cluster}")
+
+    from labkit.lab import Lab
+
+    return Lab.open(**names)
+
+
+def _different(namespace: str, service_account: str, role: str, cluster: str) -> str:
+    """The options without which another run would be meant."""
+    given = {"-n": namespace, "-s": service_account, "--role": role, "--cluster": cluster}
+    usual = {"-n": "default", "-s": "my-service-account", "--role": "my-role", "--cluster": "blue"}
+    return "".join(f" {option} {value}" for option, value in given.items() if value != usual[option])

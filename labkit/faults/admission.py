@@ -1,0 +1,123 @@
+"""What becomes of a pod on its way through the API server, and the pod as it was applied, from what became of it."""
+
+import copy
+from typing import Any
+
+from labkit.emulator.kubernetes.api import defaults
+from labkit.emulator.kubernetes.api.kinds import BY_NAME
+from labkit.webhook import Account
+from labkit.webhook.review import VOLUME, pod_patch
+
+PREFIX = "eks.amazonaws.com/"
+OWN_TOKEN = "kube-api-access-"  # noqa: S105 - how the volume with the API server's own token is called
+# What the scheduler and admission write into a spec.
+FILLED_IN = ("nodeName", "priority", "preemptionPolicy", "serviceAccount")
+NODE_TROUBLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+USUAL = {f"{PREFIX}audience": Account().audience, f"{PREFIX}token-expiration": str(Account().token_expiration)}
+
+Document = dict[str, Any]
+
+
+def admitted(pod: Document, annotations: dict[str, str], region: str) -> Document:
+    """The spec that the API server makes of a pod whose service account the webhook knows with these annotations."""
+    account = Account.of({"metadata": {"annotations": annotations}})
+    made = copy.deepcopy(pod)
+    if account.role_arn:
+        for change in pod_patch(pod, account, region=region):
+            field = change["path"].split("/")[2]
+            is_item = change["path"].endswith("/0")
+            made["spec"][field] = [change["value"], *made["spec"][field]] if is_item else change["value"]
+    return with_defaults(made)["spec"]
+
+
+def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Document, dict[str, str]]:
+    """The pod as it was applied, from what became of it, and the annotations of its service account at that time.
+
+    `annotations` are those of now. Without a sign of the webhook it is the pod as it is, and no annotations.
+    """
+    for account_annotations in ({**annotations}, _annotations_of(pod)):
+        candidate = _without_role(pod, account_annotations, region)
+        if candidate != pod and admitted(candidate, account_annotations, region) == pod["spec"]:
+            return candidate, account_annotations
+    return pod, {}
+
+
+def with_defaults(obj: Document) -> Document:
+    """An object with the API server's defaults; what it writes into a pod beside them is left out."""
+    completed = defaults.with_defaults(BY_NAME[obj["kind"]], obj)
+    if obj["kind"] != "Pod":
+        return completed
+    return {**completed, "spec": {key: value for key, value in completed["spec"].items() if key not in FILLED_IN}}
+
+
+def volumes_with_defaults(volumes: list[Document]) -> list[Document]:
+    """The volumes as the API server gives them back."""
+    return defaults.pod_spec({"volumes": volumes})["volumes"]
+
+
+def plain(pod: Document) -> Document:
+    """A live pod without what the API server wrote into it: its own token, tolerations, the node."""
+    spec = {key: value for key, value in pod["spec"].items() if key not in FILLED_IN}
+    volumes = [volume for volume in spec.pop("volumes", []) if not volume["name"].startswith(OWN_TOKEN)]
+    tolerations = [each for each in spec.pop("tolerations", []) if each.get("key") not in NODE_TROUBLE]
+    spec |= {"volumes": volumes} if volumes else {}
+    spec |= {"tolerations": tolerations} if tolerations else {}
+    for field in ("containers", "initContainers"):
+        if field in spec:
+            spec[field] = [_without_own_token(container) for container in spec[field]]
+    return {**pod, "spec": spec}
+
+
+def _without_own_token(container: Document) -> Document:
+    mounts = [mount for mount in container.get("volumeMounts") or [] if not mount["name"].startswith(OWN_TOKEN)]
+    rest = {key: value for key, value in container.items() if key != "volumeMounts"}
+    return {**rest, "volumeMounts": mounts} if mounts else rest
+
+
+def _annotations_of(pod: Document) -> dict[str, str]:
+    """The annotations of a service account that would have led to this pod."""
+    found = {}
+    for container in pod["spec"]["containers"]:
+        for variable in container.get("env") or []:
+            if variable["name"] == "AWS_ROLE_ARN" and variable.get("value"):
+                found[f"{PREFIX}role-arn"] = variable["value"]
+    for volume in pod["spec"].get("volumes") or []:
+        for source in (volume.get("projected") or {}).get("sources") or []:
+            if volume["name"] == VOLUME and (token := source.get("serviceAccountToken")):
+                found[f"{PREFIX}audience"] = token.get("audience", "")
+                found[f"{PREFIX}token-expiration"] = str(token["expirationSeconds"])
+    return {key: value for key, value in found.items() if USUAL.get(key) != value}
+
+
+def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Document:
+    """The pod without what the webhook would add to it for this service account."""
+    bare = copy.deepcopy(pod)
+    volumes = bare["spec"].pop("volumes", [])
+    if volumes and volumes[0]["name"] == VOLUME and "projected" in volumes[0]:
+        volumes = volumes[1:]
+    if volumes:
+        bare["spec"]["volumes"] = volumes
+    for field in ("containers", "initContainers"):
+        if field in bare["spec"]:
+            bare["spec"][field] = [
+                _container_without_role(container, bare, annotations, region) for container in bare["spec"][field]
+            ]
+    return bare
+
+
+def _container_without_role(container: Document, pod: Document, annotations: dict[str, str], region: str) -> Document:
+    """The shortest container of which the webhook makes this one; the container itself where there is none."""
+    variables, mounts = container.get("env") or [], container.get("volumeMounts") or []
+    rest = {key: value for key, value in container.items() if key not in ("env", "volumeMounts")}
+    kept_mounts = mounts[:-1] if mounts and mounts[-1]["name"] == VOLUME else mounts
+    for count in range(len(variables) + 1):
+        for these in (kept_mounts, mounts):
+            shorter = {**rest}
+            if count:
+                shorter["env"] = variables[:count]
+            if these:
+                shorter["volumeMounts"] = these
+            alone = {**pod, "spec": {"containers": [shorter], "volumes": [{"name": VOLUME}]}}
+            if admitted(alone, annotations, region)["containers"] == [container]:
+                return shorter
+    return container

@@ -1,0 +1,205 @@
+"""Puts faults into a run of a lab, and takes all of them out again.
+
+What was there before the first is kept in the lab's folder, so that any process can bring it back.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
+
+from labkit.emulator.folder import Folder
+from labkit.errors import LabError
+from labkit.execution import execute
+from labkit.faults import live
+from labkit.faults.fault import Fault
+from labkit.faults.situation import ROLE_ARN, Situation
+from labkit.parameters import label_value
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from labkit.lab import Lab
+
+
+class Kept(BaseModel):
+    """What is known of a broken run."""
+
+    run: str
+    cluster_made: str
+    """When the cluster was made: what was kept of an earlier one of this name is about nothing that is there."""
+    faults: list[str]
+    before: Situation
+    """The run before its first fault."""
+    broken: Situation
+    """The run after its last fault."""
+
+
+@dataclass(frozen=True)
+class Mended:
+    """What taking the faults out came to."""
+
+    faults: list[str]
+    put_back: list[str]
+    """What was still broken."""
+    mended_before: list[str]
+    """What a fault had broken, and somebody had mended already."""
+    left_behind: list[str]
+    """What no fault had touched, and was otherwise than before: it was put back, too."""
+
+    def __str__(self) -> str:
+        lines = [f"Taken out: {', '.join(self.faults)}."]
+        lines += [f"  put back: {thing}" for thing in self.put_back]
+        lines += [f"  was mended already: {thing}" for thing in self.mended_before]
+        lines += [f"  was left behind, and is as before now: {thing}" for thing in self.left_behind]
+        return "\n".join(lines)
+
+
+def break_lab(lab: "Lab", fault: Fault) -> list[str]:
+    """Puts a fault into the run; returns the names of the faults that are in it now.
+
+    A run that is not made yet is made first. Raises `LabError` where the target is not the lab's own.
+    """
+    _refuse_others_clusters(lab)
+    kept = _read(lab)
+    now = live.read(lab, kept.before, kept.broken) if kept else live.read(lab)
+    if kept is None and not is_made(now):
+        lab.ready(through="pod")
+        now = live.read(lab)
+    wanted = now.model_copy(deep=True)
+    fault.apply(wanted)
+    wanted = wanted.settled()
+    before = kept.before if kept else now
+    faults = [*(kept.faults if kept else []), fault.id]
+    # Kept before anything is changed: what is interrupted can be mended, too.
+    _write(lab, Kept(run=lab.run, cluster_made=_cluster_made(lab), faults=faults, before=before, broken=wanted))
+    # In another account nothing was read yet.
+    live.make(lab, now if wanted.accounts == now.accounts else live.read(lab, before, wanted), wanted)
+    return faults
+
+
+def mend(lab: "Lab") -> Mended:
+    """Takes all faults out of the run, which is exactly as it was before the first. Raises `LabError` without one."""
+    kept = _read(lab)
+    if kept is None:
+        others = [other.run for other in _kept(Folder.find())]
+        raise LabError(
+            f"No fault is in {lab.run}.",
+            where=f"faults are in {', '.join(others)}" if others else "",
+            next="labkit mend, with that run's -n, -s, --role, --cluster" if others else "labkit break --list",
+        )
+    now = live.read(lab, kept.before, kept.broken)
+    live.make(lab, now, kept.before)
+    _file(lab).unlink(missing_ok=True)
+    broken = set(differences(kept.before, kept.broken))
+    different = differences(kept.before, now)
+    return Mended(
+        faults=list(dict.fromkeys(kept.faults)),
+        put_back=[thing for thing in different if thing in broken],
+        mended_before=sorted(broken - set(different)),
+        left_behind=[thing for thing in different if thing not in broken],
+    )
+
+
+def faults_in(lab: "Lab") -> list[str]:
+    """The names of the faults that are in the run, the first first."""
+    kept = _read(lab)
+    return kept.faults if kept else []
+
+
+def is_made(situation: Situation) -> bool:
+    """Whether the run has its provider, role, service account and pod."""
+    return bool(situation.provider and situation.role and situation.annotations.get(ROLE_ARN) and situation.pod_keys)
+
+
+def what_aws_says(lab: "Lab") -> list[tuple[str, str]]:
+    """Commands in the run's pod, and the last line of what each answers now."""
+    situation = live.read(lab)
+    commands = [
+        ["aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"],
+        ["aws", "s3", "ls", f"s3://{lab.parameters.bucket}"],
+    ]
+    if not situation.pod_keys or situation.fails_to_start:
+        return []
+    answers = []
+    for command in commands:
+        done = execute(lab.kubernetes, situation.pod["metadata"]["name"], lab.parameters.namespace, command)
+        said = (done.output if done.exit_code == 0 else done.error).strip().splitlines()
+        answers.append((" ".join(command[:3]), said[-1] if said else f"exit code {done.exit_code}"))
+    return answers
+
+
+def differences(one: Situation, other: Situation) -> list[str]:
+    """What is not the same in both, in words."""
+    return [thing for thing, is_same in _compared(one, other) if not is_same]
+
+
+def _compared(one: Situation, other: Situation) -> Iterator[tuple[str, bool]]:
+    for arn in sorted(one.providers.keys() | other.providers.keys()):
+        name = f"OIDC provider {arn.partition('oidc-provider/')[2]!r}"
+        yield f"{name} of account {arn.split(':')[4]}", one.providers.get(arn) == other.providers.get(arn)
+    for arn in sorted(one.roles.keys() | other.roles.keys()):
+        mine, others = one.roles.get(arn), other.roles.get(arn)
+        name = f"role {arn.rpartition('/')[2]}"
+        if mine is None or others is None:
+            yield name, False
+            continue
+        trust = "AssumeRolePolicyDocument"
+        yield f"trust policy of the {name}", mine[trust] == others[trust]
+        yield f"permissions of the {name}", all(mine[key] == others[key] for key in ("Attached", "Inline"))
+        yield f"permissions boundary of the {name}", mine["PermissionsBoundary"] == others["PermissionsBoundary"]
+        rest = ("Description", "MaxSessionDuration", "Tags")
+        yield f"settings of the {name}", all(mine[key] == others[key] for key in rest)
+    yield "bucket policy", one.bucket_policy == other.bucket_policy
+    yield "Pod Identity associations", one.associations == other.associations
+    yield "identity provider config of the cluster", one.identity_provider_configs == other.identity_provider_configs
+    yield "what the issuer publishes", one.published == other.published
+    for key in sorted(one.objects.keys() | other.objects.keys()):
+        mine, others = (
+            (each.objects.get(key), each.admitted.get(key), each.made_with if key.startswith("Pod ") else None)
+            for each in (one, other)
+        )
+        yield key[0].lower() + key[1:], mine == others
+
+
+# The file.
+
+
+def _refuse_others_clusters(lab: "Lab") -> None:
+    if not lab.connection.takes_untagged:
+        raise LabError(
+            "Faults are put into a cluster and an account of the lab's own alone.",
+            where=f"target {lab.parameters.target}",
+            next="labkit up, and break that one",
+        )
+
+
+def _cluster_made(lab: "Lab") -> str:
+    return str(lab.aws.client("eks").describe_cluster(name=lab.parameters.cluster)["cluster"]["createdAt"])
+
+
+def _file(lab: "Lab") -> "Path":
+    return Folder.find().path / "faults" / f"{label_value(lab.run)}.json"
+
+
+def _read(lab: "Lab") -> Kept | None:
+    """What is kept of this run; None where no fault is in it."""
+    kept = _parsed(_file(lab))
+    return kept if kept and (kept.run, kept.cluster_made) == (lab.run, _cluster_made(lab)) else None
+
+
+def _kept(folder: Folder) -> list[Kept]:
+    return [kept for file in sorted((folder.path / "faults").glob("*.json")) if (kept := _parsed(file))]
+
+
+def _parsed(file: "Path") -> Kept | None:
+    try:
+        return Kept.model_validate_json(file.read_text())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _write(lab: "Lab", kept: Kept) -> None:
+    # 0600: a pod's manifest may hold what is nobody's business.
+    Folder.find().write_private(_file(lab), kept.model_dump_json().encode())

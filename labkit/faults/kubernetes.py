@@ -1,0 +1,246 @@
+"""A run's objects in Kubernetes, read and made by its API; a pod is made again where what decides about it changes."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import LabError
+from labkit.faults import admission
+from labkit.faults.situation import WEBHOOK, Document, Situation, key_of
+from labkit.parameters import RUN_LABEL
+from labkit.steps.pod import HOPELESS
+
+if TYPE_CHECKING:
+    from labkit.lab import Lab
+
+PATHS = {
+    "Namespace": "/api/v1/namespaces",
+    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
+    "Pod": "/api/v1/namespaces/{}/pods",
+    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
+    "Event": "/api/v1/namespaces/{}/events",
+    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "MutatingWebhookConfiguration": "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+}
+OWN = ("ConfigMap", "Deployment", "Event")
+# What clients and controllers note for themselves.
+NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision")
+WITHIN = 30  # seconds
+
+
+def read(lab: "Lab", situation: Situation, webhook_serves: Document | None) -> None:
+    """Reads what the run has into the situation; `webhook_serves`: how the webhook is reached, where that is known."""
+    objects = _objects(lab)
+    situation.objects = {key: _plain(obj) for key, obj in objects.items()}
+    situation.fails_to_start = any(
+        obj["kind"] == "Pod" and obj["status"]["phase"] != "Running" for obj in objects.values()
+    )
+    situation.webhook_serves = webhook_serves or {**situation.webhook["clientConfig"]}
+    _read_pods_as_applied(situation)
+
+
+def make(lab: "Lab", now: Situation, wanted: Situation) -> None:
+    """Makes what is as `now` says as `wanted` says; returns when the pods run, or have failed as they must.
+
+    Raises `LabError`.
+    """
+    pods = {
+        key
+        for key in (*now.pod_keys, *wanted.pod_keys)
+        if (now.objects.get(key), now.admitted.get(key)) != (wanted.objects.get(key), wanted.admitted.get(key))
+    }
+    for key in pods:
+        if key in now.objects:
+            _delete_pod(lab, key)
+    beside = [key for key in wanted.objects if not key.startswith("Pod ")]
+    present = dict(now.objects)
+    if pods & wanted.objects.keys():
+        first = [key for key in beside if not key.startswith("Deployment ")]
+        at_first = {WEBHOOK: None, **{key: wanted.objects[key] for key in first}}
+        for key, obj in (at_first | _when_made(now, wanted)).items():
+            present[key] = _put(lab, key, obj, present.get(key))
+        for key in pods & wanted.objects.keys():
+            _make_pod(lab, wanted, key)
+    for key in beside:
+        present[key] = _put(lab, key, wanted.objects[key], present.get(key))
+    for key in present.keys() - wanted.objects.keys():
+        if not key.startswith("Pod ") and present[key] is not None:
+            _delete(lab, key)
+    for key in beside:
+        if key.startswith("Deployment ") and wanted.objects[key] != now.objects.get(key):
+            _wait_for_deployment(lab, key)
+
+
+def _objects(lab: "Lab") -> dict[str, Document]:
+    """The run's namespace, service account, standalone pods and what a fault put beside them; and the webhook."""
+    namespace, account = lab.parameters.namespace, lab.parameters.service_account
+    keys = [f"Namespace {namespace}", f"ServiceAccount {namespace}/{account}", WEBHOOK]
+    found = [present for key in keys if (present := _get(lab, key))]
+    for pod in _items(lab, "Pod", namespace):
+        is_of_run = (pod["metadata"].get("labels") or {}).get(RUN_LABEL) == lab.labels[RUN_LABEL]
+        is_of_account = pod["spec"].get("serviceAccountName") == account
+        if (is_of_run or is_of_account) and not pod["metadata"].get("ownerReferences"):
+            found.append(pod)
+    for kind in OWN:
+        found += _items(lab, kind, namespace, labelSelector=f"{RUN_LABEL}={lab.labels[RUN_LABEL]}")
+    return {key_of(obj): obj for obj in found}
+
+
+def _plain(obj: Document) -> Document:
+    """An object as it could be applied: without what the API server and others noted in it."""
+    metadata = {key: obj["metadata"][key] for key in ("name", "namespace", "labels") if obj["metadata"].get(key)}
+    annotations = obj["metadata"].get("annotations") or {}
+    if kept := {key: value for key, value in annotations.items() if key not in NOTED}:
+        metadata["annotations"] = kept
+    return {key: value for key, value in obj.items() if key != "status"} | {"metadata": metadata}
+
+
+def _read_pods_as_applied(situation: Situation) -> None:
+    """Each pod as it was applied, and what has become of it beside it."""
+    region = situation.parameters.region
+    for key in situation.pod_keys:
+        live = admission.plain(situation.objects[key])
+        situation.admitted[key] = live["spec"]
+        pod, annotations = admission.applied(live, situation.annotations, region)
+        situation.objects[key] = pod
+        if situation.admission_of(pod) != live["spec"]:
+            situation.made_with = annotations
+
+
+def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
+    """What has to be otherwise for a moment, so that a pod comes to be as it would have when it was made."""
+    if wanted.made_with is None:
+        return {}
+    account = wanted.objects.get(wanted.service_account_key) or now.objects.get(now.service_account_key)
+    metadata = {"name": wanted.parameters.service_account, "namespace": wanted.parameters.namespace}
+    account = account or {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
+    webhook = wanted.objects.get(WEBHOOK) or now.objects.get(WEBHOOK)
+    if not wanted.made_with:
+        # Without the webhook it is as without an annotation, and at once.
+        return {wanted.service_account_key: account, WEBHOOK: None}
+    made: dict[str, Document | None] = {
+        wanted.service_account_key: {**account, "metadata": {**account["metadata"], "annotations": wanted.made_with}}
+    }
+    if webhook:
+        serving = {**webhook["webhooks"][0], "clientConfig": wanted.webhook_serves}
+        made[WEBHOOK] = {**webhook, "webhooks": [serving]}
+    return made
+
+
+def _put(lab: "Lab", key: str, obj: Document | None, present: Document | None) -> Document | None:
+    """Makes the object so, or away with it; returns what is there then."""
+    if obj == present:
+        return present
+    if obj is None:
+        _delete(lab, key)
+    elif present is None:
+        _call(lab, "POST", _collection(key), obj)
+    else:
+        _call(lab, "PUT", _path(key), obj)
+    return obj
+
+
+def _make_pod(lab: "Lab", wanted: Situation, key: str) -> None:
+    """Makes a pod; returns when it runs, or has failed as it must."""
+    pod, expected = wanted.objects[key], wanted.admitted[key]
+
+    def is_admitted_so() -> bool:
+        # The webhook hears of a service account by a watch, a moment after it has changed.
+        dry = _call(lab, "POST", _collection(key), pod, dryRun="All")
+        return admission.plain(dry)["spec"] == expected
+
+    _wait(is_admitted_so, f"The webhook makes another pod of {key.partition('/')[2]} than it was to.")
+    _call(lab, "POST", _collection(key), pod)
+    _wait(lambda: _runs_or_fails(lab, key, wanted), f"{key} neither runs nor fails.")
+
+
+def _runs_or_fails(lab: "Lab", key: str, wanted: Situation) -> bool:
+    """Whether a pod runs, or has failed as it must. Raises `LabError` where it fails, and was to run."""
+    status = (_get(lab, key) or {}).get("status") or {}
+    containers = status.get("containerStatuses") or []
+    if status.get("phase") == "Running" and all(container["ready"] for container in containers):
+        return True
+    waiting = [
+        container["state"]["waiting"] for container in containers if (container.get("state") or {}).get("waiting")
+    ]
+    failed = [each for each in waiting if each["reason"] in HOPELESS]
+    if failed and not wanted.fails_to_start:
+        raise LabError(f"{key} does not run: {failed[0]['reason']}: {failed[0].get('message', '')}", next="labkit mend")
+    return bool(failed)
+
+
+def _delete_pod(lab: "Lab", key: str) -> None:
+    from labkit.steps import pod
+
+    namespace, _, name = key.partition(" ")[2].partition("/")
+    pod.delete(lab, name, namespace)
+
+
+def _delete(lab: "Lab", key: str) -> None:
+    body = {"propagationPolicy": "Foreground"} if key.startswith("Deployment ") else None
+    _call(lab, "DELETE", _path(key), body)
+    if key.startswith("Deployment "):
+        _wait(lambda: not _get(lab, key), f"The {key} does not go.")
+
+
+def _wait_for_deployment(lab: "Lab", key: str) -> None:
+    """Returns when its pods run, or could not be made."""
+
+    def is_settled() -> bool:
+        status = (_get(lab, key) or {}).get("status") or {}
+        failed = any(condition["type"] == "ReplicaFailure" for condition in status.get("conditions") or [])
+        return failed or bool(status.get("availableReplicas"))
+
+    _wait(is_settled, f"The {key} neither runs nor fails.")
+
+
+def _wait(is_so: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + WITHIN
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise LabError(otherwise, next="labkit mend")
+        time.sleep(0.02)
+
+
+# The API.
+
+
+def _call(lab: "Lab", method: str, path: str, body: Document | None = None, **query: str) -> Any:
+    api = lab.kubernetes
+    request = api.param_serialize(
+        method,
+        path,
+        query_params=list(query.items()),
+        header_params={"Content-Type": "application/json", "Accept": "application/json"},
+        body=body,
+        auth_settings=["BearerToken"],
+    )
+    response = api.call_api(*request)
+    response.read()
+    return api.response_deserialize(response, dict.fromkeys(("200", "201", "202"), "object")).data
+
+
+def _collection(key: str) -> str:
+    kind, _, name = key.partition(" ")
+    return PATHS[kind].format(name.rpartition("/")[0])
+
+
+def _path(key: str) -> str:
+    return f"{_collection(key)}/{key.rpartition(' ')[2].rpartition('/')[2]}"
+
+
+def _get(lab: "Lab", key: str) -> Document | None:
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        return _call(lab, "GET", _path(key))
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        return None
+
+
+def _items(lab: "Lab", kind: str, namespace: str, **query: str) -> list[Document]:
+    listed = _call(lab, "GET", PATHS[kind].format(namespace), **query)
+    version = listed["apiVersion"]
+    return [{"apiVersion": version, "kind": kind, **item} for item in listed["items"]]

@@ -1,0 +1,92 @@
+"""Faults of the pod, and of when and how it was made."""
+
+from labkit.faults.fault import fault
+from labkit.faults.service_account import ANNOTATION
+from labkit.faults.situation import ROLE_ARN, Situation
+
+PRESENT = ("whether there is a pod",)
+# A pod that nobody gave a role has none of what is said of the role it was given.
+UNTOUCHED_HIDES = (
+    "pod-older-than-annotation",
+    "pod-container-skipped",
+    "token-audience-mismatch",
+)
+ABSENT_HIDES = (
+    "pod-*",
+    "token-*",
+    "credentials-*",
+    "webhook-unreachable",
+    "annotation-on-the-pod",
+    "role-assumes-itself",
+    "role-session-too-long",
+    "region-not-activated",
+)
+
+
+@fault(finding="pod-missing", hides=ABSENT_HIDES, changes=PRESENT)
+def pod_deleted(situation: Situation) -> None:
+    """A node was drained."""
+    for key in situation.pod_keys:
+        del situation.objects[key]
+
+
+@fault(finding="pod-not-running", hides=("token-malformed",), changes=("the pod's image",))
+def image_that_nobody_has(situation: Situation) -> None:
+    """A new version was rolled out."""
+    situation.container["image"] = "registry.example.com/aws-cli:2"
+    situation.container["imagePullPolicy"] = "IfNotPresent"
+    situation.fails_to_start = bool(situation.pod_keys)
+
+
+@fault(
+    finding="pod-uses-another-service-account",
+    hides=("pod-older-than-annotation", "pod-identity-association-too", "token-audience-mismatch"),
+    changes=("the pod's service account",),
+)
+def pod_without_its_service_account(situation: Situation) -> None:
+    """The pod's manifest was made shorter."""
+    situation.pod["spec"]["serviceAccountName"] = "default"
+
+
+@fault(finding="pod-older-than-annotation", changes=("when the pod was made",))
+def pod_made_before_the_annotation(situation: Situation) -> None:
+    """The service account was put right, and nothing else was touched."""
+    situation.made_with = {}
+
+
+@fault(finding="annotation-on-the-pod", hides=UNTOUCHED_HIDES, changes=ANNOTATION)
+def annotation_on_the_pod(situation: Situation) -> None:
+    """The annotations were moved to where the application is."""
+    situation.annotations.pop(ROLE_ARN, None)
+    if not situation.annotations:
+        situation.service_account["metadata"].pop("annotations", None)
+    situation.pod["metadata"].setdefault("annotations", {})[ROLE_ARN] = situation.role_arn
+
+
+@fault(finding="pod-replaced-in-a-loop", works=True)
+def pod_replaced_again_and_again(situation: Situation) -> None:
+    """A controller compares what it made with what is there."""
+    namespace = situation.parameters.namespace
+    involved = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "my-pod", "namespace": namespace}
+    situation.add(
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": "my-pod.loop", "namespace": namespace, "labels": situation.parameters.labels},
+            "involvedObject": involved,
+            "reason": "SuccessfulDelete",
+            "message": "Deleted pod: my-pod-x7x2k",
+            "source": {"component": "replicaset-controller"},
+            "count": 40,
+            "firstTimestamp": "2026-01-01T00:00:00Z",
+            "lastTimestamp": "2026-01-01T00:10:00Z",
+            "type": "Normal",
+        }
+    )
+
+
+@fault(finding="pod-identity-association-too", works=True)
+def pod_identity_association_made(situation: Situation) -> None:
+    """The cluster was prepared for EKS Pod Identity."""
+    tags = {tag["Key"]: tag["Value"] for tag in situation.parameters.tags}
+    situation.associations = [{"roleArn": situation.role_arn, "tags": tags}]

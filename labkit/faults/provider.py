@@ -1,0 +1,130 @@
+"""Faults of the OIDC provider and of the issuer that it stands for."""
+
+import json
+
+from labkit.faults.fault import fault
+from labkit.faults.situation import ANOTHER_ACCOUNT, Situation
+
+PRESENT = ("whether there is a provider",)
+AUDIENCE = ("the provider's audiences",)
+ISSUER = ("what the issuer publishes",)
+# Of a provider that is not there, nothing else can be said.
+ABSENT_HIDES = (
+    "oidc-provider-audience-*",
+    "oidc-provider-thumbprint-stale",
+    "token-audience-mismatch",
+)
+OLD_ID = "0" * 31 + "1"
+
+
+@fault(finding="oidc-provider-missing", hides=ABSENT_HIDES, changes=PRESENT)
+def oidc_provider_deleted(situation: Situation) -> None:
+    """Somebody tidied up the identity providers of the account."""
+    situation.providers.pop(situation.provider_arn, None)
+
+
+@fault(finding="oidc-provider-in-another-account", hides=ABSENT_HIDES, changes=PRESENT)
+def oidc_provider_made_in_another_account(situation: Situation) -> None:
+    """The issuer was registered with the credentials of another account."""
+    if provider := situation.providers.pop(situation.provider_arn, None):
+        arn = situation.provider_arn.replace(situation.account_id, ANOTHER_ACCOUNT)
+        situation.providers[arn] = provider
+
+
+@fault(finding="oidc-provider-url-differs", hides=ABSENT_HIDES, changes=PRESENT)
+def oidc_provider_with_a_slash_at_its_end(situation: Situation) -> None:
+    """The issuer was registered anew, its URL copied from another document."""
+    if provider := situation.providers.pop(situation.provider_arn, None):
+        situation.providers[f"{situation.provider_arn}/"] = {**provider, "Url": f"{situation.issuer}/"}
+
+
+@fault(
+    finding="cluster-rebuilt",
+    hides=(*ABSENT_HIDES, "trust-policy-*"),
+    changes=(*PRESENT, "the trust policy's provider", "the trust policy's subject", "the trust policy's audience"),
+)
+def cluster_made_anew(situation: Situation) -> None:
+    """The cluster was made anew from the same files; in AWS all stayed as it was."""
+    old_id = situation.issuer.rpartition("/")[2]
+    if provider := situation.providers.pop(situation.provider_arn, None):
+        arn = situation.provider_arn.replace(old_id, OLD_ID)
+        situation.providers[arn] = {**provider, "Url": situation.issuer.replace(old_id, OLD_ID)}
+    if situation.role:
+        trust_policy = json.dumps(situation.role["AssumeRolePolicyDocument"])
+        situation.role["AssumeRolePolicyDocument"] = json.loads(trust_policy.replace(old_id, OLD_ID))
+
+
+@fault(finding="oidc-provider-dangling", works=True)
+def provider_of_a_cluster_that_is_gone(situation: Situation) -> None:
+    """An old cluster was deleted."""
+    old_id = situation.issuer.rpartition("/")[2]
+    url = situation.issuer.replace(old_id, "F" * 32)
+    arn = situation.provider_arn.replace(old_id, "F" * 32)
+    thumbprints = ["9e99a48a9960b14926bb7f3b02e22da2b0ab7280"]
+    situation.providers[arn] = {
+        "Url": url,
+        "ClientIDList": ["sts.amazonaws.com"],
+        "ThumbprintList": thumbprints,
+        "Tags": situation.parameters.tags,
+    }
+
+
+@fault(finding="oidc-provider-audience-missing", changes=AUDIENCE)
+def audience_misspelt(situation: Situation) -> None:
+    """The provider was made anew by a script that somebody had typed."""
+    situation.provider["ClientIDList"] = ["sts.amazon.com"]
+
+
+@fault(finding="oidc-provider-audience-is-an-endpoint", changes=AUDIENCE)
+def audience_taken_for_an_endpoint(situation: Situation) -> None:
+    """The provider was changed so that the region's own STS is used."""
+    situation.provider["ClientIDList"] = [f"sts.{situation.parameters.region}.amazonaws.com"]
+
+
+@fault(finding="oidc-provider-audience-invisible-character", changes=AUDIENCE)
+def audience_copied_from_a_chat(situation: Situation) -> None:
+    """The provider's audience was copied from a chat window."""
+    situation.provider["ClientIDList"] = ["sts.amazonaws.com\u200b"]
+
+
+@fault(finding="oidc-provider-thumbprint-stale", works=True)
+def thumbprint_of_an_old_certificate(situation: Situation) -> None:
+    """The issuer's certificate authority changed."""
+    situation.provider["ThumbprintList"] = ["9e99a48a9960b14926bb7f3b02e22da2b0ab7280"]
+
+
+@fault(finding="issuer-unreachable", hides=("signing-key-not-published",), changes=ISSUER)
+def discovery_is_not_public(situation: Situation) -> None:
+    """The access rules of what hosts the issuer's documents were tightened."""
+    body = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    situation.published["openid-configuration"] = {"status": 403, "body": body}
+
+
+@fault(finding="issuer-unreachable", hides=("signing-key-not-published",), changes=ISSUER)
+def discovery_of_another_issuer(situation: Situation) -> None:
+    """The issuer's documents were published once more, from a template."""
+    other = situation.issuer.replace(situation.issuer.rpartition("/")[2], OLD_ID)
+    document = {
+        "issuer": other,
+        "jwks_uri": f"{situation.issuer}/keys",
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+    }
+    situation.published["openid-configuration"] = {"status": 200, "body": json.dumps(document)}
+
+
+@fault(finding="signing-key-not-published", changes=ISSUER)
+def signing_key_changed(situation: Situation) -> None:
+    """The cluster's signing key was changed in a hurry."""
+    # An RSA key of 2,048 bits of nobody's.
+    key = {"use": "sig", "kty": "RSA", "kid": "an-older-key", "alg": "RS256", "n": "u" * 342, "e": "AQAB"}
+    situation.published["keys"] = {"status": 200, "body": json.dumps({"keys": [key]})}
+
+
+@fault(finding="eks-identity-provider-config", works=True)
+def identity_provider_config_associated(situation: Situation) -> None:
+    """Somebody read that a cluster needs an OIDC identity provider, and associated one."""
+    situation.identity_provider_configs = [
+        {"identityProviderConfigName": "irsa", "issuerUrl": "https://login.example.com", "clientId": "kubernetes"}
+    ]

@@ -1,0 +1,221 @@
+"""Faults of the role and of its trust policy."""
+
+import json
+from typing import Any
+
+from labkit.faults.fault import fault
+from labkit.faults.situation import Situation
+
+PROVIDER = ("the trust policy's provider",)
+SUBJECT = ("the trust policy's subject",)
+AUDIENCE = ("the trust policy's audience",)
+ACTION = ("the trust policy's action",)
+WHOLE = (*PROVIDER, *SUBJECT, *AUDIENCE, *ACTION)
+REFUSED = ("what IAM refused last",)
+# Who is admitted too much is only asked where somebody is admitted; and a refusal that has a name needs no other.
+REFUSED_HIDES = (
+    "trust-policy-sub-missing",
+    "trust-policy-aud-missing",
+    "trust-policy-admits-others",
+    "trust-policy-refuses",
+)
+OF_ANOTHER_KIND_HIDES = ("trust-policy-*",)
+ABSENT_HIDES = ("trust-policy-[!ct]*", "trust-policy-condition-key-of-another-issuer", "role-*", "cluster-rebuilt")
+ANOTHER_ID = "E" * 32
+
+
+@fault(finding="role-missing", hides=ABSENT_HIDES)
+def role_deleted(situation: Situation) -> None:
+    """Somebody deleted what looked unused in IAM."""
+    situation.roles.pop(situation.role_arn, None)
+
+
+@fault(finding="trust-policy-condition-key-with-scheme", hides=ABSENT_HIDES, changes=REFUSED)
+def role_made_anew_with_the_issuers_url(situation: Situation) -> None:
+    """The role was to be made anew by a script that was given the issuer's URL."""
+    trust_policy = _trust_policy(situation, f"{situation.issuer}:sub", situation.parameters.subject)
+    _made_anew_in_vain(situation, trust_policy)
+
+
+@fault(finding="trust-policy-too-long", hides=ABSENT_HIDES, changes=REFUSED)
+def role_made_anew_for_everybody(situation: Situation) -> None:
+    """The role was to be made anew for every service account of the cluster."""
+    subjects = [f"{situation.parameters.subject}-{number}" for number in range(50)]
+    _made_anew_in_vain(situation, _trust_policy(situation, f"{situation.provider_name}:sub", subjects))
+
+
+@fault(finding="trust-policy-sub-mismatch", hides=REFUSED_HIDES, changes=SUBJECT)
+def trust_policy_names_another_service_account(situation: Situation) -> None:
+    """The trust policy was copied from the role of another application."""
+    situation.require("sub", f"system:serviceaccount:{situation.parameters.namespace}:orders")
+
+
+@fault(finding="trust-policy-sub-of-another-namespace", hides=REFUSED_HIDES, changes=SUBJECT)
+def trust_policy_names_another_namespace(situation: Situation) -> None:
+    """The application moved to another namespace."""
+    situation.require("sub", f"system:serviceaccount:staging:{situation.parameters.service_account}")
+
+
+@fault(finding="trust-policy-sub-renamed", hides=REFUSED_HIDES, changes=SUBJECT)
+def service_account_renamed_by_a_chart(situation: Situation) -> None:
+    """A chart was installed under another release name."""
+    subject = f"system:serviceaccount:{situation.parameters.namespace}:prod-{situation.parameters.service_account}"
+    situation.require("sub", subject)
+
+
+@fault(finding="trust-policy-sub-wildcard-under-string-equals", hides=REFUSED_HIDES, changes=SUBJECT)
+def wildcard_is_compared_letter_by_letter(situation: Situation) -> None:
+    """The trust policy was widened to the whole namespace."""
+    situation.require("sub", f"system:serviceaccount:{situation.parameters.namespace}:*")
+
+
+@fault(finding="trust-policy-issuer-host-wrong", hides=REFUSED_HIDES, changes=(*PROVIDER, *SUBJECT, *AUDIENCE))
+def trust_policy_of_another_region(situation: Situation) -> None:
+    """The trust policy was taken from a guide whose sample is in another region."""
+    region = situation.parameters.region
+    other = "us-west-2" if region != "us-west-2" else "us-east-1"
+    _replace_in_trust_policy(situation, f"oidc.eks.{region}.", f"oidc.eks.{other}.")
+
+
+@fault(finding="trust-policy-issuer-host-wrong", hides=REFUSED_HIDES, changes=(*SUBJECT, *AUDIENCE))
+def condition_keys_with_swapped_host(situation: Situation) -> None:
+    """The trust policy's conditions were typed from memory."""
+    region = situation.parameters.region
+    name = situation.provider_name.replace(f"oidc.eks.{region}.", f"oidc.{region}.eks.")
+    _require_usual(situation, name)
+
+
+@fault(
+    finding="trust-policy-condition-key-of-another-issuer",
+    hides=(*REFUSED_HIDES, "trust-policy-sub-mismatch", "trust-policy-aud-mismatch"),
+    changes=(*SUBJECT, *AUDIENCE),
+)
+def condition_keys_of_another_cluster(situation: Situation) -> None:
+    """The trust policy's principal was brought up to date after the cluster was replaced."""
+    _require_usual(situation, situation.provider_name.replace(situation.issuer.rpartition("/")[2], ANOTHER_ID))
+
+
+@fault(finding="trust-policy-provider-mismatch", hides=REFUSED_HIDES, changes=PROVIDER)
+def trust_policy_trusts_another_cluster(situation: Situation) -> None:
+    """The trust policy's principal was copied from another cluster's role."""
+    other = situation.provider_arn.replace(situation.issuer.rpartition("/")[2], ANOTHER_ID)
+    situation.statement["Principal"] = {"Federated": other}
+
+
+@fault(finding="trust-policy-principal-not-a-provider", hides=REFUSED_HIDES, changes=PROVIDER)
+def trust_policy_trusts_a_host(situation: Situation) -> None:
+    """The trust policy's principal was shortened until IAM took it."""
+    situation.statement["Principal"] = {"Federated": situation.provider_name.partition("/")[0]}
+
+
+@fault(finding="trust-policy-action-wrong", hides=REFUSED_HIDES, changes=ACTION)
+def trust_policy_allows_another_action(situation: Situation) -> None:
+    """The trust policy's action was taken from a role that people assume."""
+    situation.statement["Action"] = "sts:AssumeRole"
+
+
+@fault(finding="trust-policy-aud-mismatch", hides=REFUSED_HIDES, changes=AUDIENCE)
+def trust_policy_wants_an_endpoint_for_audience(situation: Situation) -> None:
+    """The trust policy was changed so that the region's own STS is used."""
+    situation.require("aud", f"sts.{situation.parameters.region}.amazonaws.com")
+
+
+@fault(finding="trust-policy-of-a-service", hides=OF_ANOTHER_KIND_HIDES, changes=WHOLE)
+def trust_policy_of_an_instance(situation: Situation) -> None:
+    """The role was made anew in the console, with the use case that is proposed first."""
+    _replace_statement(situation, {"Service": "ec2.amazonaws.com"}, "sts:AssumeRole")
+
+
+@fault(finding="trust-policy-of-pod-identity", hides=OF_ANOTHER_KIND_HIDES, changes=WHOLE)
+def trust_policy_for_pod_identity(situation: Situation) -> None:
+    """The role was moved to EKS Pod Identity."""
+    _replace_statement(situation, {"Service": "pods.eks.amazonaws.com"}, ["sts:AssumeRole", "sts:TagSession"])
+
+
+@fault(finding="trust-policy-refuses", hides=REFUSED_HIDES[:-1])
+def trust_policy_denies(situation: Situation) -> None:
+    """A statement was added to the trust policy after an audit."""
+    if situation.role:
+        denied = {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRoleWithWebIdentity"}
+        situation.role["AssumeRolePolicyDocument"]["Statement"].append(denied)
+
+
+@fault(finding="trust-policy-sub-missing", hides=("trust-policy-admits-others",), changes=SUBJECT, works=True)
+def trust_policy_without_a_subject(situation: Situation) -> None:
+    """The trust policy was made shorter."""
+    situation.require("sub", None)
+
+
+@fault(finding="trust-policy-sub-missing", hides=("trust-policy-admits-others",), changes=SUBJECT, works=True)
+def trust_policy_for_every_service_account(situation: Situation) -> None:
+    """The trust policy was widened until it worked."""
+    situation.require("sub", "system:serviceaccount:*", operator="StringLike")
+
+
+@fault(finding="trust-policy-aud-missing", changes=AUDIENCE, works=True)
+def trust_policy_without_an_audience(situation: Situation) -> None:
+    """One condition of the trust policy was thought to be enough."""
+    situation.require("aud", None)
+
+
+@fault(finding="trust-policy-admits-others", changes=SUBJECT, works=True)
+def trust_policy_for_the_whole_namespace(situation: Situation) -> None:
+    """The trust policy was widened to the namespace."""
+    situation.require("sub", f"system:serviceaccount:{situation.parameters.namespace}:*", operator="StringLike")
+
+
+@fault(finding="trust-policy-near-size-limit", works=True)
+def trust_policy_has_grown(situation: Situation) -> None:
+    """One application after the other was admitted to the role."""
+    if not situation.role:
+        return
+    principal = {"AWS": f"arn:aws:iam::{situation.account_id}:root"}
+    statement = {"Sid": "", "Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
+    document = situation.role["AssumeRolePolicyDocument"]
+    while _size(document) + _size(statement) + 20 < 2040:
+        document["Statement"].append({**statement, "Sid": f"Application{len(document['Statement'])}"})
+
+
+def _made_anew_in_vain(situation: Situation, trust_policy: dict[str, Any]) -> None:
+    situation.roles.pop(situation.role_arn, None)
+    arguments = {
+        "RoleName": situation.parameters.role_name,
+        "AssumeRolePolicyDocument": json.dumps(trust_policy),
+        "Tags": situation.parameters.tags,
+    }
+    situation.refused.append({"operation": "create_role", "arguments": arguments})
+
+
+def _trust_policy(situation: Situation, key: str, value: Any) -> dict[str, Any]:
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Federated": situation.provider_arn},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": {key: value}},
+    }
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def _require_usual(situation: Situation, name: str) -> None:
+    situation.require("sub", situation.parameters.subject, key=name)
+    situation.require("aud", "sts.amazonaws.com", key=name)
+
+
+def _replace_statement(situation: Situation, principal: Any, action: Any) -> None:
+    if situation.role:
+        statement = {"Effect": "Allow", "Principal": principal, "Action": action}
+        situation.role["AssumeRolePolicyDocument"] = {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def _replace_in_trust_policy(situation: Situation, text: str, by: str) -> None:
+    if situation.role:
+        document = json.dumps(situation.role["AssumeRolePolicyDocument"])
+        situation.role["AssumeRolePolicyDocument"] = json.loads(document.replace(text, by))
+
+
+def _size(document: Any) -> int:
+    """Without white space, as IAM counts.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+    """
+    return len(json.dumps(document, separators=(",", ":")))

@@ -1,0 +1,84 @@
+"""Faults of what the SDK in the pod finds: variables, profiles, files."""
+
+from labkit.faults.fault import fault
+from labkit.faults.situation import Situation
+from labkit.faults.webhook import TOKEN_PATH, VARIABLES, _without_variables
+
+CONFIG = ("the pod's AWS config",)
+# AWS's own example of an access key, which is nobody's.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+}
+
+
+@fault(finding="pod-static-keys", changes=("the pod's keys",))
+def keys_in_the_pod(situation: Situation) -> None:
+    """Somebody made the pod work in a hurry."""
+    for name, value in KEYS.items():
+        situation.set_variable(name, value)
+
+
+@fault(finding="pod-static-keys", changes=("the pod's keys",))
+def keys_in_a_config_map(situation: Situation) -> None:
+    """The pod takes its settings from the ConfigMap of a sample."""
+    situation.add_config_map("my-settings", KEYS)
+    others = [each for each in situation.container.get("envFrom") or [] if "configMapRef" not in each]
+    situation.container["envFrom"] = [*others, {"configMapRef": {"name": "my-settings"}}]
+
+
+@fault(finding="pod-aws-profile", changes=("the pod's profile",))
+def profile_of_a_laptop(situation: Situation) -> None:
+    """The pod took the variables of the laptop on which it was written."""
+    situation.set_variable("AWS_PROFILE", "dev")
+
+
+@fault(finding="pod-uses-the-api-server-token", changes=VARIABLES)
+def token_of_the_api_server(situation: Situation) -> None:
+    """The pod was shown a token that had been there before."""
+    _without_variables(situation)
+    situation.set_variable("AWS_ROLE_ARN", situation.role_arn)
+    situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+@fault(finding="pod-token-file-missing", changes=VARIABLES)
+def token_file_of_another_mount(situation: Situation) -> None:
+    """The pod's variables were written for another cluster."""
+    _without_variables(situation)
+    situation.set_variable("AWS_ROLE_ARN", situation.role_arn)
+    situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/secrets/aws/token")
+
+
+@fault(finding="pod-role-session-name-invalid", changes=("the pod's session name",))
+def session_name_with_blanks(situation: Situation) -> None:
+    """The pod's sessions were given names that people can read."""
+    situation.set_variable("AWS_ROLE_SESSION_NAME", "the reader of our bucket")
+
+
+@fault(finding="role-session-too-long", changes=CONFIG)
+def session_of_twelve_hours(situation: Situation) -> None:
+    """The pod's sessions were to last through the night."""
+    _configure(
+        situation,
+        "[default]\n"
+        f"role_arn = {situation.role_arn}\n"
+        f"web_identity_token_file = {TOKEN_PATH}/token\n"
+        "duration_seconds = 43200\n",
+    )
+
+
+@fault(finding="role-assumes-itself", changes=CONFIG)
+def config_that_assumes_the_role_again(situation: Situation) -> None:
+    """The pod was told its role a second time."""
+    _configure(
+        situation,
+        f"[default]\nrole_arn = {situation.role_arn}\nsource_profile = irsa\n\n"
+        f"[profile irsa]\nrole_arn = {situation.role_arn}\nweb_identity_token_file = {TOKEN_PATH}/token\n",
+    )
+
+
+def _configure(situation: Situation, config: str) -> None:
+    situation.add_config_map("my-aws-config", {"config": config})
+    situation.mount("my-aws-config", {"configMap": {"name": "my-aws-config"}}, "/etc/aws")
+    situation.set_variable("AWS_CONFIG_FILE", "/etc/aws/config")

@@ -1,0 +1,95 @@
+"""Faults of the service account: its annotation, most of all."""
+
+from labkit.faults.fault import fault
+from labkit.faults.situation import ROLE_ARN, Situation
+
+ANNOTATION = ("the service account's annotation",)
+# Without a role the webhook leaves the pod alone, and so does what goes wrong with what it adds.
+WITHOUT_ROLE_HIDES = (
+    "pod-older-than-annotation",
+    "pod-opted-out-of-webhook",
+    "pod-container-skipped",
+    "token-audience-mismatch",
+    "webhook-unreachable",
+    "pod-identity-association-too",
+)
+
+
+@fault(finding="service-account-annotation-key-typo", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
+def annotation_key_misspelt(situation: Situation) -> None:
+    """The service account's manifest was typed anew."""
+    _annotate(situation, {"eks.amazon.com/role-arn": situation.role_arn})
+
+
+@fault(finding="service-account-annotation-key-typo", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
+def annotation_of_kube2iam(situation: Situation) -> None:
+    """The application came from a cluster that gave roles in another way."""
+    _annotate(situation, {"iam.amazonaws.com/role": situation.role_arn})
+
+
+@fault(finding="service-account-annotation-arn-malformed", changes=ANNOTATION)
+def annotation_of_a_template(situation: Situation) -> None:
+    """The service account's manifest came out of a template."""
+    _annotate(situation, {ROLE_ARN: situation.role_arn.replace(situation.account_id, "")})
+
+
+@fault(finding="service-account-annotation-arn-malformed", changes=ANNOTATION)
+def annotation_of_a_policy(situation: Situation) -> None:
+    """The ARN was copied from the list of what the role may do."""
+    _annotate(situation, {ROLE_ARN: situation.parameters.policy_arn})
+
+
+@fault(finding="service-account-annotation-missing", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
+def annotation_left_out(situation: Situation) -> None:
+    """The chart's values were put in order."""
+    _annotate(situation, {})
+
+
+@fault(finding="service-account-annotation-missing", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
+def annotation_empty(situation: Situation) -> None:
+    """A variable of the deployment pipeline was renamed."""
+    _annotate(situation, {ROLE_ARN: ""})
+
+
+@fault(finding="service-account-annotation-role-mismatch", changes=ANNOTATION)
+def annotation_of_another_role(situation: Situation) -> None:
+    """The service account's manifest was copied from another application."""
+    _annotate(situation, {ROLE_ARN: f"{situation.role_arn}-of-orders"})
+
+
+@fault(finding="eksctl-role-without-annotation", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
+def eksctl_excluded_the_service_account(situation: Situation) -> None:
+    """The service account was made anew; eksctl said that it had nothing to do."""
+    _annotate(situation, {})
+    parameters = situation.parameters
+    name = f"eksctl-{parameters.cluster}-addon-iamserviceaccount-{parameters.namespace}-{parameters.service_account}"
+    if situation.role:
+        arn = situation.role_arn.replace(f"role/{parameters.role_name}", f"role/{name[:44]}-Role1-1ABCDEFGHIJKL")
+        situation.roles[arn] = {**situation.role}
+
+
+@fault(
+    finding="service-account-missing",
+    hides=(*WITHOUT_ROLE_HIDES, "service-account-*", "eksctl-role-without-annotation", "annotation-on-the-pod"),
+    changes=("whether there is a service account",),
+)
+def service_account_deleted(situation: Situation) -> None:
+    """Somebody deleted what looked unused in the namespace."""
+    if situation.service_account_key in situation.objects:
+        if situation.made_with is None:
+            situation.made_with = situation.annotations if situation.webhook_acts_on(situation.pod) else {}
+        del situation.objects[situation.service_account_key]
+
+
+@fault(finding="token-audience-mismatch", changes=("the token's audience",))
+def audience_annotated(situation: Situation) -> None:
+    """The service account's tokens were to be used for another service, too."""
+    situation.annotations["eks.amazonaws.com/audience"] = "vault"
+
+
+def _annotate(situation: Situation, annotations: dict[str, str]) -> None:
+    """The service account says of a role this, and nothing else."""
+    kept = {key: value for key, value in situation.annotations.items() if not key.endswith(("/role-arn", "/role"))}
+    situation.service_account["metadata"]["annotations"] = kept | annotations
+    if not situation.service_account["metadata"]["annotations"]:
+        del situation.service_account["metadata"]["annotations"]

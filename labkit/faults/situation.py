@@ -1,0 +1,234 @@
+"""The documents that one run of a lab is made of, as they are, were or are to be.
+
+A fault edits them and touches nothing else; `live` reads them from a lab and makes a lab of them.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
+
+from labkit.faults import admission
+from labkit.parameters import Parameters
+
+if TYPE_CHECKING:
+    from labkit.targets import Connection
+
+PREFIX = "eks.amazonaws.com/"
+ROLE_ARN = f"{PREFIX}role-arn"
+WEBHOOK = "MutatingWebhookConfiguration pod-identity-webhook"
+ANOTHER_ACCOUNT = "210987654321"
+
+Document = dict[str, Any]
+
+
+class Situation(BaseModel):
+    """One run's documents: plain JSON, so that two can be compared and one be kept."""
+
+    parameters: Parameters
+    issuer: str
+    account_id: str
+    partition: str = "aws"
+    image: str
+
+    providers: dict[str, Document] = Field(default_factory=dict)
+    """The OIDC providers by ARN: `Url`, `ClientIDList`, `ThumbprintList`, `Tags`."""
+    roles: dict[str, Document] = Field(default_factory=dict)
+    """The roles by ARN: trust policy, `MaxSessionDuration`, `PermissionsBoundary`, `Attached`, `Inline`, `Tags`."""
+    bucket_policy: Document | None = None
+    associations: list[Document] = Field(default_factory=list)
+    """The EKS Pod Identity associations of the service account."""
+    identity_provider_configs: list[Document] = Field(default_factory=list)
+    published: dict[str, Document] = Field(default_factory=dict)
+    """What the public issuer answers in the place of its own documents: `status` and `body`."""
+    refused: list[Document] = Field(default_factory=list)
+    """Calls of IAM that were tried and refused: `operation` and `arguments`. Only CloudTrail knows of them."""
+
+    objects: dict[str, Document] = Field(default_factory=dict)
+    """The Kubernetes objects by kind and name; a pod as it was applied, without what the webhook added to it."""
+    admitted: dict[str, Document] = Field(default_factory=dict)
+    """What became of each pod's spec when it was made."""
+    made_with: dict[str, str] | None = None
+    """The service account's annotations when the pods were made, where they were others than now."""
+    fails_to_start: bool = False
+    """Whether a pod is there that does not come to run."""
+    webhook_serves: Document = Field(default_factory=dict)
+    """The client configuration by which the API server reaches the webhook."""
+
+    @classmethod
+    def wanted(cls, parameters: Parameters, connection: "Connection", webhook: Document) -> "Situation":
+        """A healthy lab's documents; `webhook` is the registration of its pod identity webhook."""
+        from labkit.steps import iam_role, oidc_provider, pod, service_account
+
+        role_arn = connection.role_arn(parameters.role_name)
+        provider = oidc_provider.build(parameters, connection.issuer)
+        role = {
+            "Description": "",
+            "AssumeRolePolicyDocument": iam_role.build(parameters, connection.provider_arn),
+            "MaxSessionDuration": 3600,
+            "PermissionsBoundary": "",
+            "Attached": [parameters.policy_arn],
+            "Inline": {},
+            "Tags": parameters.tags,
+        }
+        made = cls(
+            parameters=parameters,
+            issuer=connection.issuer,
+            account_id=connection.account_id,
+            partition=connection.partition,
+            image=parameters.image or connection.image,
+            providers={connection.provider_arn: {**provider, "ThumbprintList": [], "Tags": parameters.tags}},
+            roles={role_arn: role},
+            webhook_serves={**webhook["webhooks"][0]["clientConfig"]},
+        )
+        namespace = {"metadata": {"name": parameters.namespace}}
+        made.add({"apiVersion": "v1", "kind": "Namespace", **namespace})
+        made.add(service_account.build(parameters, role_arn))
+        made.add(webhook)
+        made.add(pod.build(parameters, connection.image))
+        return made.settled()
+
+    # The documents that faults edit. What is not there is an empty document that nobody reads again.
+
+    @property
+    def provider_arn(self) -> str:
+        return f"arn:{self.partition}:iam::{self.account_id}:oidc-provider/{self.provider_name}"
+
+    @property
+    def provider_name(self) -> str:
+        """The issuer without its scheme: what condition keys begin with."""
+        return self.issuer.removeprefix("https://")
+
+    @property
+    def role_arn(self) -> str:
+        return f"arn:{self.partition}:iam::{self.account_id}:role/{self.parameters.role_name}"
+
+    @property
+    def provider(self) -> Document:
+        return self.providers.get(self.provider_arn, {})
+
+    @property
+    def role(self) -> Document:
+        return self.roles.get(self.role_arn, {})
+
+    @property
+    def statement(self) -> Document:
+        """The trust policy's statement for an OIDC provider."""
+        statements = self.role.get("AssumeRolePolicyDocument", {}).get("Statement") or []
+        return next((statement for statement in statements if "Federated" in statement["Principal"]), {})
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """The service account's annotations."""
+        return self.service_account["metadata"].setdefault("annotations", {})
+
+    @property
+    def service_account(self) -> Document:
+        """The manifest of the service account."""
+        return self.objects.get(self.service_account_key, {"metadata": {}})
+
+    @property
+    def service_account_key(self) -> str:
+        return f"ServiceAccount {self.parameters.namespace}/{self.parameters.service_account}"
+
+    @property
+    def pod_keys(self) -> list[str]:
+        return [key for key in self.objects if key.startswith("Pod ")]
+
+    @property
+    def pod(self) -> Document:
+        """The first pod; what is edited where there is none is lost."""
+        empty = {"metadata": {}, "spec": {"containers": [{"name": ""}]}}
+        return next((self.objects[key] for key in self.pod_keys), empty)
+
+    @property
+    def container(self) -> Document:
+        """The pod's first container."""
+        return self.pod["spec"]["containers"][0]
+
+    @property
+    def webhook(self) -> Document:
+        """The registration of the pod identity webhook."""
+        return self.objects.get(WEBHOOK, {"webhooks": [{"clientConfig": {}}]})["webhooks"][0]
+
+    # How faults edit them.
+
+    def require(self, claim: str, value: Any, *, operator: str = "StringEquals", key: str = "") -> None:
+        """The trust policy wants this of a claim, and nothing else of it."""
+        condition = {
+            name: {kept: values for kept, values in block.items() if not kept.endswith(f":{claim}")}
+            for name, block in (self.statement.get("Condition") or {}).items()
+        }
+        if value is not None:
+            condition.setdefault(operator, {})[f"{key or self.provider_name}:{claim}"] = value
+        self.statement["Condition"] = {name: block for name, block in condition.items() if block}
+
+    def subject_condition(self) -> tuple[str, Any]:
+        """The operator of the condition on the subject, and what it wants; both empty where there is none."""
+        for operator, block in (self.statement.get("Condition") or {}).items():
+            for key, value in block.items():
+                if key.endswith(":sub"):
+                    return operator, value
+        return "", None
+
+    def set_variable(self, name: str, value: str, container: Document | None = None) -> None:
+        """The container has this variable."""
+        container = self.container if container is None else container
+        others = [variable for variable in container.get("env") or [] if variable["name"] != name]
+        container["env"] = [*others, {"name": name, "value": value}]
+
+    def mount(self, name: str, source: Document, path: str) -> None:
+        """The container has this volume at this path."""
+        spec, container = self.pod["spec"], self.container
+        volumes = [volume for volume in spec.get("volumes") or [] if volume["name"] != name]
+        spec["volumes"] = admission.volumes_with_defaults([*volumes, {"name": name, **source}])
+        mounts = [mount for mount in container.get("volumeMounts") or [] if mount["name"] != name]
+        container["volumeMounts"] = [*mounts, {"name": name, "mountPath": path}]
+
+    def add(self, manifest: Document) -> None:
+        """There is this Kubernetes object, as the API server completes it."""
+        self.objects[key_of(manifest)] = admission.with_defaults(manifest)
+
+    def add_config_map(self, name: str, data: dict[str, str]) -> None:
+        """There is this ConfigMap of the run."""
+        metadata = {"name": name, "namespace": self.parameters.namespace, "labels": self.parameters.labels}
+        self.add({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+
+    # What follows from them.
+
+    @property
+    def accounts(self) -> set[str]:
+        """The accounts in which there is something of the run."""
+        return {arn.split(":")[4] for arn in (*self.providers, *self.roles)} | {self.account_id}
+
+    def settled(self) -> "Situation":
+        """The same with what becomes of its pods."""
+        made = self.model_copy(deep=True)
+        made.admitted = {key: made.admission_of(made.objects[key]) for key in made.pod_keys}
+        return made
+
+    def admission_of(self, pod: Document) -> Document:
+        """The spec that the API server makes of a pod, with what the webhook adds."""
+        annotations: dict[str, str] = {}
+        if pod["spec"].get("serviceAccountName") == self.parameters.service_account:
+            if self.made_with is not None:
+                annotations = self.made_with
+            elif self.webhook_acts_on(pod):
+                annotations = self.annotations
+        return admission.admitted(pod, annotations, self.parameters.region)
+
+    def webhook_acts_on(self, pod: Document) -> bool:
+        """Whether the API server asks the webhook about this pod, and is answered."""
+        if WEBHOOK not in self.objects or self.webhook["clientConfig"] != self.webhook_serves:
+            return False
+        labels = pod["metadata"].get("labels") or {}
+        expressions = (self.webhook.get("objectSelector") or {}).get("matchExpressions") or []
+        return not any(
+            expression["operator"] == "DoesNotExist" and expression["key"] in labels for expression in expressions
+        )
+
+
+def key_of(manifest: Document) -> str:
+    """The kind and name of a Kubernetes object."""
+    metadata = manifest["metadata"]
+    namespace = f"{metadata['namespace']}/" if metadata.get("namespace") else ""
+    return f"{manifest['kind']} {namespace}{metadata['name']}"

@@ -1,0 +1,117 @@
+"""Faults of the pod identity webhook, and of what it meets in a pod."""
+
+import copy
+
+from labkit.faults.fault import fault
+from labkit.faults.pod import ABSENT_HIDES, UNTOUCHED_HIDES
+from labkit.faults.situation import WEBHOOK, Situation
+
+REGISTRATION = ("the webhook's registration",)
+VARIABLES = ("the pod's web identity variables",)
+VOLUME = ("the pod's token volume",)
+TOKEN_PATH = "/var/run/secrets/eks.amazonaws.com/serviceaccount"  # noqa: S105 - a path
+
+
+@fault(finding="webhook-missing", hides=(*UNTOUCHED_HIDES, "pod-opted-out-of-webhook"), changes=REGISTRATION)
+def webhook_registration_deleted(situation: Situation) -> None:
+    """The cluster's admission webhooks were tidied up."""
+    situation.objects.pop(WEBHOOK, None)
+
+
+@fault(finding="webhook-unreachable", hides=(*UNTOUCHED_HIDES, "pod-opted-out-of-webhook"), changes=REGISTRATION)
+def webhook_without_a_ca_bundle(situation: Situation) -> None:
+    """The webhook's manifest was applied without what fills it in."""
+    situation.webhook["clientConfig"].pop("caBundle", None)
+
+
+@fault(finding="webhook-unreachable", hides=(*UNTOUCHED_HIDES, "pod-opted-out-of-webhook"), changes=REGISTRATION)
+def webhook_that_nobody_answers_for(situation: Situation) -> None:
+    """The webhook's address was changed."""
+    situation.webhook["clientConfig"]["url"] = "https://127.0.0.1:9/mutate"
+
+
+@fault(finding="pod-opted-out-of-webhook", hides=UNTOUCHED_HIDES, changes=("the pod's labels",))
+def pod_opted_out(situation: Situation) -> None:
+    """A label was added while somebody looked for another trouble."""
+    situation.pod["metadata"].setdefault("labels", {})["eks.amazonaws.com/skip-pod-identity-webhook"] = "true"
+
+
+@fault(finding="pod-container-skipped", changes=("the containers that are skipped",))
+def container_skipped(situation: Situation) -> None:
+    """The pod was taught to spare its sidecars."""
+    annotations = situation.pod["metadata"].setdefault("annotations", {})
+    annotations["eks.amazonaws.com/skip-containers"] = situation.container["name"]
+
+
+@fault(finding="pod-token-variable-missing", changes=VARIABLES)
+def role_variable_given_by_hand(situation: Situation) -> None:
+    """The role was written into the pod, to be on the safe side."""
+    _without_variables(situation)
+    situation.set_variable("AWS_ROLE_ARN", situation.role_arn)
+
+
+@fault(finding="pod-role-variable-missing", changes=VARIABLES)
+def token_variable_given_by_hand(situation: Situation) -> None:
+    """The token's path was written into the pod, to be on the safe side."""
+    _without_variables(situation)
+    situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", f"{TOKEN_PATH}/token")
+
+
+@fault(finding="pod-variables-empty", changes=VARIABLES)
+def variables_left_empty(situation: Situation) -> None:
+    """The pod's variables came out of a template."""
+    _without_variables(situation)
+    situation.set_variable("AWS_ROLE_ARN", "")
+    situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "")
+
+
+@fault(finding="pod-volume-name-taken", hides=("token-audience-mismatch", "pod-token-file-missing"), changes=VOLUME)
+def volume_of_the_same_name(situation: Situation) -> None:
+    """The pod was given a volume of its own for what it downloads."""
+    situation.mount("aws-iam-token", {"emptyDir": {}}, "/cache")
+
+
+@fault(
+    finding="pod-mount-path-twice",
+    hides=ABSENT_HIDES,
+    changes=("whether there is a pod",),
+)
+def mount_at_the_tokens_path(situation: Situation) -> None:
+    """The pod became a deployment, with a mount that another webhook had asked for."""
+    if not situation.pod_keys:
+        return
+    situation.mount("own-token", {"emptyDir": {}}, TOKEN_PATH)
+    pod = copy.deepcopy(situation.pod)
+    metadata, labels = pod["metadata"], {**pod["metadata"].get("labels", {}), "app": "my-pod"}
+    template = {"metadata": {key: metadata[key] for key in ("annotations",) if key in metadata} | {"labels": labels}}
+    spec = {**pod["spec"], "terminationGracePeriodSeconds": 1}
+    for key in situation.pod_keys:
+        del situation.objects[key]
+    situation.add(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "my-pod", "namespace": metadata["namespace"], "labels": situation.parameters.labels},
+            "spec": {
+                "replicas": 1,
+                "selector": {"matchLabels": {"app": "my-pod"}},
+                "template": {**template, "spec": spec},
+            },
+        }
+    )
+
+
+@fault(finding="token-malformed", changes=(*VARIABLES, *VOLUME), needs_probe=True)
+def token_written_by_a_script(situation: Situation) -> None:
+    """The token was handed to the pod by a script that logs what it does."""
+    situation.add_config_map("my-token", {"token": "11:11:49 the token is: EOF\n"})
+    situation.mount("my-token", {"configMap": {"name": "my-token"}}, "/etc/my-token")
+    _without_variables(situation)
+    situation.set_variable("AWS_ROLE_ARN", situation.role_arn)
+    situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "/etc/my-token/token")
+
+
+def _without_variables(situation: Situation) -> None:
+    names = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
+    variables = [each for each in situation.container.get("env") or [] if each["name"] not in names]
+    situation.container["env"] = variables
