@@ -270,6 +270,8 @@ class Cluster:
         manifest = mutating_webhook_configuration(
             f"https://127.0.0.1:{listener.port}/mutate", self.authority.certificate_pem
         )
+        # Who has lost the registration applies it once more.
+        self.server.folder.write_json(f"{self.keys}/webhook.json", manifest)
         async with self._api_client(self.administrator) as api:
             path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
             (await api.post(path, json=manifest)).raise_for_status()

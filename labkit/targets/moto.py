@@ -168,13 +168,14 @@ def _connection(
 ) -> Connection:
     context = state.context(parameters.cluster, parameters.region)
     issuer = cluster["identity"]["oidc"]["issuer"]
+    kubectl = "kubectl" if context == _current_context(state) else f"kubectl --context {context}"
     return Connection(
         aws=aws,
         kubernetes=kubernetes(state, context),
         issuer=issuer,
         account_id=state.account_id,
-        kubectl="kubectl" if context == _current_context(state) else f"kubectl --context {context}",
-        webhook_restored_by="labkit reset && labkit up",
+        kubectl=kubectl,
+        webhook_restored_by=f'{kubectl} apply -f "$LABKIT_HOME/clusters/{context}/webhook.json"',
         takes_untagged=True,
         note=state.note,
         # What stands in the place of the issuer's own documents: see labkit.emulator.published.
