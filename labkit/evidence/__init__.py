@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from labkit.evidence.account import Account
 from labkit.evidence.cluster import Cluster
 from labkit.evidence.issuer import Issuer
+from labkit.evidence.pod_spec import PodSpec
 from labkit.evidence.probe import Caller, Probe
 from labkit.evidence.reading import NotRead, Reads
+from labkit.evidence.trust import Trust
 from labkit.findings.commands import Commands
 from labkit.parameters import RUN_LABEL, RUN_TAG, Parameters
 
@@ -120,6 +122,14 @@ class Evidence:
         return naming[0] if len(naming) == 1 else ""
 
     @property
+    def is_of_lab(self) -> bool:
+        """Whether the service account is a run's of the lab, whose policy and bucket are the parameters'."""
+        try:
+            return bool(self._role_of_run())
+        except NotRead:
+            return False
+
+    @property
     def role_name(self) -> str:
         """The role's name, without its path; empty where nothing says which role it is."""
         return self.role_arn.rpartition("/")[2]
@@ -181,6 +191,11 @@ class Evidence:
         """The role's trust policy; empty without a role."""
         return self.role["AssumeRolePolicyDocument"] if self.role else {}
 
+    @cached_property
+    def trust(self) -> Trust:
+        """The trust policy, evaluated for the service account's tokens."""
+        return Trust(self)
+
     @property
     def role_run(self) -> str | None:
         """The run whose tag the role bears."""
@@ -191,6 +206,11 @@ class Evidence:
     def attached_policies(self) -> list[str]:
         """The ARNs of the role's managed policies."""
         return self.role_account.attached_policies(self.role_name)
+
+    @property
+    def inline_policies(self) -> dict[str, Any]:
+        """The policies that are written into the role, by name."""
+        return self.role_account.inline_policies(self.role_name)
 
     # Kubernetes.
 
@@ -234,6 +254,11 @@ class Evidence:
     def pod(self) -> dict[str, Any] | None:
         """The pod."""
         return self.cluster.pod(self.parameters.namespace, self.pod_name) if self.pod_name else None
+
+    @cached_property
+    def pod_spec(self) -> PodSpec | None:
+        """The pod, its containers' variables and mounts read as they get them; None without a pod."""
+        return PodSpec(self.pod, self.cluster) if self.pod else None
 
     @property
     def containers(self) -> list[dict[str, Any]]:

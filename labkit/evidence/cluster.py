@@ -29,6 +29,12 @@ class Cluster:
         """A service account; None where there is none."""
         return self._named("serviceaccounts", namespace, name)
 
+    @property
+    def all_service_accounts(self) -> list[dict[str, Any]]:
+        """The service accounts of all namespaces."""
+        _, every = self._lists("serviceaccounts")
+        return self._once("list serviceaccounts --all-namespaces", lambda: every().items)
+
     def pods(self, namespace: str) -> list[dict[str, Any]]:
         """The pods of a namespace."""
         return self._listed("pods", namespace)

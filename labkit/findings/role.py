@@ -1,18 +1,33 @@
-"""The IAM role: is it there, is it this run's, and may it do anything?"""
+"""The IAM role: is it there, and is it this run's?"""
 
 from typing import TYPE_CHECKING
 
-from labkit.findings import Finding
+from labkit.evidence.reading import NotRead
+from labkit.evidence.trust import actions_of, principals_of
+from labkit.findings import Finding, trust_policy
+from labkit.policy.wildcards import wildcard
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence
+    from labkit.evidence.pod_spec import AwsConfig
 
 LEARN = "02-iam-role.ipynb"
+# The settings of a profile that assumes a role.
+# https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
+ASSUMING = (
+    "role_arn",
+    "source_profile",
+    "credential_source",
+    "role_session_name",
+    "external_id",
+    "duration_seconds",
+    "mfa_serial",
+)
 
 
 def missing(evidence: "Evidence") -> Finding | None:
     """No role of this name. STS does not say so: it answers as if the trust policy had refused."""
-    if evidence.role is not None:
+    if evidence.role is not None or trust_policy.was_refused(evidence):
         return None
     return Finding(
         id="role-missing",
@@ -20,7 +35,7 @@ def missing(evidence: "Evidence") -> Finding | None:
         expected=evidence.role_arn,
         found="no such role",
         source="iam:GetRole",
-        repair=f"{evidence.commands.create_role()}\n{evidence.commands.attach_policy()}",
+        repair=_another_role(evidence) or f"{evidence.commands.create_role()}\n{evidence.commands.attach_policy()}",
         learn=LEARN,
     )
 
@@ -28,7 +43,7 @@ def missing(evidence: "Evidence") -> Finding | None:
 def of_another_run(evidence: "Evidence") -> Finding | None:
     """A role of this name bears another run's tag; the lab never takes one over."""
     owner = evidence.role_run
-    if owner in (None, evidence.parameters.run):
+    if owner in (None, evidence.parameters.run) or not evidence.role_is_known:
         return None
     return Finding(
         id="role-belongs-to-another-run",
@@ -41,16 +56,65 @@ def of_another_run(evidence: "Evidence") -> Finding | None:
     )
 
 
-def policy_not_attached(evidence: "Evidence") -> Finding | None:
-    """The role lacks its permissions policy: the pod becomes the role and may do nothing."""
-    if evidence.role is None or evidence.parameters.policy_arn in evidence.attached_policies:
+def assumes_itself(evidence: "Evidence") -> Finding | None:
+    """The application's AWS config has it assume the role that it has already, which the role does not let itself do.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
+    """
+    if evidence.role is None or evidence.pod_spec is None or _trusts_itself(evidence):
         return None
-    return Finding(
-        id="role-policy-not-attached",
-        summary="The policy that says what the role may do is not attached to it.",
-        expected=evidence.parameters.policy_arn,
-        found=", ".join(evidence.attached_policies) or "no policy attached",
-        source="iam:ListAttachedRolePolicies",
-        repair=evidence.commands.attach_policy(),
-        learn=LEARN,
+    for container in evidence.pod_spec.containers:
+        for config in container.aws_configs:
+            for name, settings in config.profiles.items():
+                # With a token's file in it, the profile is the exchange itself.
+                if settings.get("role_arn") == evidence.role_arn and "web_identity_token_file" not in settings:
+                    return Finding(
+                        id="role-assumes-itself",
+                        summary="The container's AWS config has it assume the role that it has by its token already.",
+                        expected=f"no role_arn in the profile {name}",
+                        found=f"{config.path} in container {container.name}: role_arn = {evidence.role_arn}",
+                        source=f"kubectl get configmap {config.config_map} -o yaml",
+                        repair=_without_assuming(evidence, config, name),
+                        learn=LEARN,
+                    )
+    return None
+
+
+def _trusts_itself(evidence: "Evidence") -> bool:
+    return any(
+        evidence.role_arn in principals_of(statement, "AWS")
+        and any(wildcard(action.lower())("sts:assumerole") for action in actions_of(statement))
+        for statement in evidence.trust.allows
     )
+
+
+def _without_assuming(evidence: "Evidence", config: "AwsConfig", profile: str) -> str:
+    """Lines that take the role out of a profile, and make the pod anew, which reads its config once."""
+    from labkit.findings.pod_commands import replaced
+
+    kept, inside = [], False
+    for line in evidence.pod_spec.config_map(config.config_map)[config.key].splitlines(keepends=True):
+        if line.lstrip().startswith("["):
+            inside = line.strip().strip("[]").removeprefix("profile ").strip() == profile
+        if not (inside and line.partition("=")[0].strip() in ASSUMING):
+            kept.append(line)
+    text = {"data": {config.key: "".join(kept)}}
+    return f"{evidence.commands.patch_config_map(config.config_map, text)}\n{replaced(evidence)}"
+
+
+def _another_role(evidence: "Evidence") -> str:
+    """Where the role was renamed: the annotation of the one role that admits the service account."""
+    if evidence.role_is_known:
+        return ""
+    try:
+        naming = [role for role in evidence.account.roles if _names(evidence, role["AssumeRolePolicyDocument"])]
+    except NotRead:
+        return ""
+    if len(naming) != 1:
+        return ""
+    return f"{evidence.commands.annotate(role_arn=naming[0]['Arn'])}\n{evidence.commands.replace_pod()}"
+
+
+def _names(evidence: "Evidence", trust: object) -> bool:
+    """Whether a trust policy names exactly this service account of this cluster."""
+    return f"'{evidence.subject}'" in str(trust) and evidence.provider_name in str(trust)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from labkit import findings
 from labkit.checks import Row
 from labkit.errors import LabError
-from labkit.findings import Finding, role, trust_policy
+from labkit.findings import Finding, permissions, role, trust_policy
 from labkit.parameters import RUN_TAG
 from labkit.steps.ownership import Found, Owner, of_tags, removed
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from labkit.parameters import Parameters
 
 TITLE = "the IAM role"
-CAUSES = (role.missing, *trust_policy.CAUSES, role.policy_not_attached)
+CAUSES = (role.missing, *trust_policy.CAUSES, role.assumes_itself, *permissions.CAUSES)
 
 
 class RoleOfAnotherRun(LabError):
@@ -84,7 +84,7 @@ def rows(evidence: "Evidence") -> list[Row]:
     """What the check compared."""
     if evidence.role is None:
         return [Row("role", evidence.role_arn, "no such role")]
-    admitted = trust_policy.decide(evidence, evidence.trust_policy).allowed
+    admitted = evidence.trust.admits
     issuer, subject = evidence.provider_name, trust_policy.subject_found(evidence)
     wanted_subject = f"StringEquals {issuer}:sub = {evidence.subject}"
     # A policy that is written otherwise, and admits this service account and no stranger, is right too.

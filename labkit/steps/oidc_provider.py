@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TITLE = "the OIDC provider"
 AUDIENCE = "sts.amazonaws.com"
-CAUSES = (provider.missing, provider.audience_missing)
+CAUSES = provider.CAUSES
 
 
 def build(parameters: "Parameters", issuer: str) -> dict[str, Any]:

@@ -25,6 +25,19 @@ ROLES = f"iam:ListRoles ({ACCOUNT_ID})"
 ROLE = f"iam:GetRole my-role ({ACCOUNT_ID})"
 ATTACHED = f"iam:ListAttachedRolePolicies my-role ({ACCOUNT_ID})"
 INLINE = f"iam:ListRolePolicies my-role ({ACCOUNT_ID})"
+CLUSTERS = f"eks:ListClusters ({ACCOUNT_ID})"
+IDENTITY_PROVIDER_CONFIGS = f"eks:ListIdentityProviderConfigs blue ({ACCOUNT_ID})"
+BUCKET_POLICY = f"s3:GetBucketPolicy irsa-lab ({ACCOUNT_ID})"
+TRUST_WRITTEN = f"cloudtrail:LookupEvents UpdateAssumeRolePolicy ({ACCOUNT_ID})"
+ROLES_MADE = f"cloudtrail:LookupEvents CreateRole ({ACCOUNT_ID})"
+PROVIDERS_MADE = f"cloudtrail:LookupEvents CreateOpenIDConnectProvider ({ACCOUNT_ID})"
+PROVIDERS_TAGGED = f"cloudtrail:LookupEvents TagOpenIDConnectProvider ({ACCOUNT_ID})"
+DISCOVERY = f"{ISSUER}/.well-known/openid-configuration"
+KEYS = f"{ISSUER}/keys"
+CLUSTER_KEYS = "get --raw /openid/v1/jwks"
+SERVED = "tls://oidc.eks.us-east-1.amazonaws.com:443"
+THUMBPRINT = "0123456789abcdef0123456789abcdef01234567"
+ALL_SERVICE_ACCOUNTS = "list serviceaccounts --all-namespaces"
 SERVICE_ACCOUNTS = "list serviceaccounts -n default"
 PODS = "list pods -n default"
 EVENTS = "list events -n default"
@@ -74,11 +87,24 @@ def healthy() -> dict[str, Any]:
     return copy.deepcopy(
         {
             PROVIDERS: [{"Arn": CONNECTION.provider_arn}],
-            PROVIDER: {"Url": NAME, "ClientIDList": ["sts.amazonaws.com"], "ThumbprintList": [], "Tags": []},
+            PROVIDER: {"Url": NAME, "ClientIDList": ["sts.amazonaws.com"], "ThumbprintList": [THUMBPRINT], "Tags": []},
             ROLES: [{key: value for key, value in role.items() if key != "Tags"}],
             ROLE: role,
             ATTACHED: [{"PolicyName": "AmazonS3ReadOnlyAccess", "PolicyArn": PARAMETERS.policy_arn}],
             INLINE: [],
+            CLUSTERS: ["blue"],
+            f"eks:DescribeCluster blue ({ACCOUNT_ID})": {"identity": {"oidc": {"issuer": ISSUER}}},
+            IDENTITY_PROVIDER_CONFIGS: [],
+            BUCKET_POLICY: None,
+            TRUST_WRITTEN: [],
+            ROLES_MADE: [],
+            PROVIDERS_MADE: [],
+            PROVIDERS_TAGGED: [],
+            DISCOVERY: {"document": {"issuer": ISSUER, "jwks_uri": KEYS}},
+            KEYS: {"document": {"keys": [{"kid": "key-1", "kty": "RSA"}]}},
+            CLUSTER_KEYS: {"keys": [{"kid": "key-1", "kty": "RSA"}]},
+            SERVED: THUMBPRINT,
+            ALL_SERVICE_ACCOUNTS: [account, {"metadata": {"name": "default", "namespace": "default"}}],
             SERVICE_ACCOUNTS: [account, {"metadata": {"name": "default", "namespace": "default"}}],
             PODS: [a_pod()],
             EVENTS: [],

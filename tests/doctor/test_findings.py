@@ -68,14 +68,14 @@ def conditions(operator="StringEquals", sub=PARAMETERS.subject, aud="sts.amazona
     ("id", "change"),
     [
         ("trust-policy-action-wrong", lambda s: s.update(Action="sts:AssumeRole")),
-        ("trust-policy-provider-mismatch", lambda s: s.update(Principal={"Service": "ec2.amazonaws.com"})),
+        ("trust-policy-of-a-service", lambda s: s.update(Principal={"Service": "ec2.amazonaws.com"})),
         (
             "trust-policy-provider-mismatch",
             lambda s: s.update(Principal={"Federated": f"arn:aws:iam::123456789012:oidc-provider/{OTHER}"}),
         ),
         ("trust-policy-condition-key-of-another-issuer", conditions(issuer=OTHER)),
-        ("trust-policy-sub-mismatch", conditions(sub="system:serviceaccount:kube-system:my-service-account")),
-        ("trust-policy-sub-mismatch", conditions("StringLike", sub="system:serviceaccount:other:*")),
+        ("trust-policy-sub-of-another-namespace", conditions(sub="system:serviceaccount:other:my-service-account")),
+        ("trust-policy-sub-of-another-namespace", conditions("StringLike", sub="system:serviceaccount:other:*")),
         (
             "trust-policy-sub-wildcard-under-string-equals",
             conditions(sub="system:serviceaccount:default:*"),
@@ -102,7 +102,6 @@ def test_a_trust_policy_s_fault_is_found_and_it_alone(id, change):
     [
         conditions("StringLike", sub="system:serviceaccount:default:my-*"),
         conditions(sub=["system:serviceaccount:a:b", PARAMETERS.subject]),
-        conditions(aud=None),
         lambda s: s.update(Action=["sts:TagSession", "sts:AssumeRoleWithWebIdentity"]),
     ],
 )
@@ -134,7 +133,7 @@ KEY = "eks.amazonaws.com/role-arn"
         (
             "oidc_provider",
             "oidc-provider-audience-missing",
-            {"provider": {"Url": NAME, "ClientIDList": ["sts.amazonaws.com "], "ThumbprintList": []}},
+            {"provider": {"Url": NAME, "ClientIDList": ["vault"], "ThumbprintList": []}},
         ),
         ("iam_role", "role-missing", {"role": None}),
         ("iam_role", "role-policy-not-attached", {"attached_policies": []}),
