@@ -14,6 +14,7 @@ from labkit.showing import left_aligned
 
 MIME = "application/vnd.labkit.diagnosis+json"
 NOTHING, FOUND, COULD_NOT_LOOK = 0, 1, 2  # exit codes
+MANY = 4  # calls that one line may name
 
 
 @dataclass(frozen=True)
@@ -184,16 +185,10 @@ class Diagnosis:
         """Lines that say what was done, and what was not looked at and why."""
         whom = Counter(map(asked_of, self.looked))
         counted = [f"{whom[name]} of {name}" for name in ("AWS", "the cluster", "the issuer") if whom[name]]
-        yield (
-            f"looked at, by calls that change nothing: answers {', '.join(counted)}"
-            if counted
-            else "looked at: nothing"
-        )
+        yield f"looked at: answers {', '.join(counted) or 'of nobody'}; no call changed anything"
         if in_pod := [call for call in self.looked if asked_of(call) == "the pod"]:
             yield f"in the pod: {'; '.join(in_pod)}"
-        for (why, needs), calls in _grouped(self.unread).items():
-            needed = f"; needed: {IN_A_NOTEBOOK.get(needs, needs)}" if needs else ""
-            yield f"not looked at: {', '.join(calls)}: {why}{needed}"
+        yield from unread_lines(self.unread)
 
     def _of(self, stage: Stage) -> list[Finding]:
         return [finding for finding in self.findings if stage_of(finding.id) is stage]
@@ -222,8 +217,13 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(once, key=lambda finding: (STAGES.index(stage_of(finding.id)), severity(finding.severity)))
 
 
-def _grouped(unread: Iterable[NotRead]) -> dict[tuple[str, str], list[str]]:
-    groups: dict[tuple[str, str], list[str]] = {}
+def unread_lines(unread: Iterable[NotRead]) -> Iterator[str]:
+    """A line for each reason why something was not looked at, however much it concerns."""
+    reasons: dict[tuple[str, str], dict[str, None]] = {}
     for error in unread:
-        groups.setdefault((error.why, error.needs), []).append(error.call)
-    return groups
+        reasons.setdefault((error.why, error.needs), {})[error.call] = None
+    for (why, needs), calls in reasons.items():
+        first, *more = calls
+        needed = f"; needed: {IN_A_NOTEBOOK.get(needs, needs)}" if needs else ""
+        also = f", and {len(more)} more" if len(more) > MANY else "".join(f", {call}" for call in more)
+        yield f"not looked at: {first}{also if more else ''}: {why}{needed}"

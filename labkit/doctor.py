@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import steps
 from labkit.diagnosis import Diagnosis, in_order
+from labkit.errors import LabError
 from labkit.evidence import Evidence, NotRead, Reads
 from labkit.parameters import Parameters
 
@@ -64,9 +65,9 @@ def diagnose(
     """
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
     parameters = Parameters.checked(**{name: value for name, value in names.items() if value})
-    if connection is None:
-        connection = _connection(aws, kubernetes, parameters.cluster)
     reads = reads or Reads()
+    if connection is None:
+        connection = _connection(aws, kubernetes, parameters.cluster, reads)
 
     def evidence(name: str) -> Evidence:
         return Evidence(
@@ -155,17 +156,23 @@ def _owner(metadata: dict[str, Any]) -> Any:
     return "Pod", metadata["name"]
 
 
-def _connection(aws: Any, kubernetes: Any, cluster: str) -> "Connection":
+def _connection(aws: Any, kubernetes: Any, cluster: str, reads: Reads) -> "Connection":
     """The connection of another program's own clients. Raises `LabError`."""
-    from labkit.targets import Connection, account, eks, eks_cluster
+    from labkit.targets import Connection, eks, eks_cluster
 
-    caller = account.identify(aws)
-    described = eks_cluster.describe(aws, cluster, caller.account_id)
+    if aws is None or kubernetes is None:
+        raise LabError(
+            "The doctor needs the AWS account and the cluster.",
+            where="diagnose",
+            next="diagnose(…, aws=boto3.Session(), kubernetes=ApiClient(), cluster=NAME)",
+        )
+    caller = reads.once("sts:GetCallerIdentity", lambda: aws.client("sts").get_caller_identity())
+    described = eks_cluster.describe(aws, cluster, caller["Account"])
     return Connection(
         aws=aws,
         kubernetes=kubernetes,
         issuer=described["identity"]["oidc"]["issuer"],
-        account_id=caller.account_id,
+        account_id=caller["Account"],
         partition=aws.get_partition_for_region(aws.region_name),
         webhook_restored_by="# EKS runs the webhook itself: open a case with AWS Support",
         fetch=eks.fetch,

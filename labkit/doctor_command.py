@@ -13,17 +13,12 @@ import typer
 from labkit.errors import LabError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from labkit.diagnosis import Diagnosis
-    from labkit.findings import Finding
     from labkit.parameters import Parameters
     from labkit.survey import Survey
     from labkit.targets import Connection
 
 COULD_NOT_LOOK = 2
-COLOURS = {"error": "red", "warning": "yellow", "note": "cyan", "right": "green", "not looked at": "dim"}
-MARKS = {"error": "✗", "warning": "!", "note": "i", "right": "✓", "not looked at": "·"}
 
 app = typer.Typer()
 
@@ -116,6 +111,7 @@ def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
 
 
 def _one(parameters: "Parameters", connection: "Connection", as_json: bool, **options: Any) -> int:
+    from labkit import doctor_output
     from labkit.doctor import diagnose
 
     found = diagnose(
@@ -128,15 +124,12 @@ def _one(parameters: "Parameters", connection: "Connection", as_json: bool, **op
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2))
     else:
-        console = _console()
-        _show_stages(console, found)
-        _show_findings(console, found.findings, parameters.target)
-        for line in found.account():
-            console.print(line, style="dim", markup=False)
+        doctor_output.show(found, parameters.target)
     return found.exit_code
 
 
 def _all(parameters: "Parameters", connection: "Connection", namespace: str, probe: bool, as_json: bool) -> int:
+    from labkit import doctor_output
     from labkit.survey import Survey
 
     survey = Survey(connection, parameters, namespace, probe=probe)
@@ -146,9 +139,9 @@ def _all(parameters: "Parameters", connection: "Connection", namespace: str, pro
         if as_json:
             typer.echo(json.dumps(diagnosis.as_json()))
     if not as_json:
-        _show_survey(_console(), survey, found, namespace, parameters.target)
-    codes = {diagnosis.exit_code for diagnosis in found}
-    return max(codes, default=0)
+        where = f"namespace {namespace}" if namespace else "the cluster"
+        doctor_output.show_all(found, where, parameters.target)
+    return max((diagnosis.exit_code for diagnosis in found), default=0)
 
 
 def _with_progress(survey: "Survey") -> "Iterator[Diagnosis]":
@@ -159,104 +152,6 @@ def _with_progress(survey: "Survey") -> "Iterator[Diagnosis]":
     shown = sys.stderr.isatty()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as progress:
         yield from progress.track(survey, total=len(survey))
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    # Lines of commands are copied: nothing may break them but the terminal itself.
-    return Console(soft_wrap=True, highlight=False, emoji=False)
-
-
-def _show_stages(console: "Console", found: "Diagnosis") -> None:
-    console.print(found.headline, style=f"bold {_colour(found)}", markup=False)
-    console.print(f"role: {found.role_arn or 'nothing says which'}", markup=False)
-    console.print(f"pods: {', '.join(found.pods) or 'none'}\n", markup=False)
-    stages = found.stages()
-    width = max(len(stage.title) for stage, _, _ in stages)
-    for number, (stage, result, findings) in enumerate(stages, 1):
-        said = ", ".join(finding.id for finding in findings) or ("" if result == "right" else result)
-        line = f"  {MARKS[result]} {number}  {stage.title:{width}}  {said}"
-        console.print(line.rstrip(), style=COLOURS[result], markup=False)
-    console.print()
-
-
-def _show_findings(console: "Console", findings: "list[Finding]", target: str) -> None:
-    for finding in findings:
-        console.print(f"{MARKS[finding.severity]} {finding.severity}: {finding.id}", style=_bold(finding), markup=False)
-        console.print(f"  {finding.summary}", markup=False)
-        console.print("    expected  ", finding.expected, style="green", sep="", markup=False)
-        console.print("    found     ", finding.found, style=COLOURS[finding.severity], sep="", markup=False)
-        console.print(f"    seen in   {finding.source}\n    learn     notebooks/{finding.learn}", markup=False)
-        console.print("  repair:", markup=False)
-        for line in finding.repair.splitlines():
-            console.print(f"    {line}", style="bold", markup=False)
-        console.print()
-    if findings and target != "eks":
-        console.print('The repairs are for a shell after:  eval "$(labkit env)"', markup=False)
-
-
-def _show_survey(console: "Console", survey: "Survey", found: "list[Diagnosis]", namespace: str, target: str) -> None:
-    where = f"namespace {namespace}" if namespace else "the cluster"
-    if not found:
-        console.print(f"No service account of {where} is to have a role.", markup=False)
-        return
-    width = max(len(_short(diagnosis)) for diagnosis in found)
-    for diagnosis in found:
-        worst = _worst(diagnosis)
-        said = ", ".join(finding.id for finding in diagnosis.findings)
-        said = said or ("nothing found" if worst == "right" else "it could not be looked at in full")
-        role = diagnosis.role_arn.rpartition("role/")[2] or "-"
-        line = f"{MARKS[worst]} {_short(diagnosis):{width}}  {role}  {said}"
-        console.print(line, style=COLOURS[worst], markup=False)
-    console.print()
-    for diagnosis in found:
-        if diagnosis.findings:
-            console.print(diagnosis.headline, style=f"bold {_colour(diagnosis)}", markup=False)
-            _show_findings(console, diagnosis.findings, "eks")
-    wrong = sum(bool(diagnosis.findings) for diagnosis in found)
-    console.print(
-        f"{len(found)} service accounts of {where}: {wrong} with findings. "
-        f"{len(survey.reads.answers)} answers read, each once.",
-        markup=False,
-    )
-    for line in _unread_of(found):
-        console.print(line, style="dim", markup=False)
-    if wrong and target != "eks":
-        console.print('The repairs are for a shell after:  eval "$(labkit env)"', markup=False)
-
-
-def _unread_of(found: "list[Diagnosis]") -> list[str]:
-    """What some could not be looked at for: each reason once, however many it concerns."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for diagnosis in found:
-        for error in diagnosis.unread:
-            reasons.setdefault((error.why, error.needs), []).append(error.call)
-    return [
-        f"not looked at: {calls[0]}{f' and {len(calls) - 1} more' if len(calls) > 1 else ''}: {why}"
-        + (f"; needed: {needs}" if needs else "")
-        for (why, needs), calls in reasons.items()
-    ]
-
-
-def _worst(diagnosis: "Diagnosis") -> str:
-    severities = {finding.severity for finding in diagnosis.findings}
-    for severity in ("error", "warning", "note"):
-        if severity in severities:
-            return severity
-    return "not looked at" if diagnosis.exit_code else "right"
-
-
-def _short(diagnosis: "Diagnosis") -> str:
-    return "/".join(diagnosis.subject.split(":")[2:])
-
-
-def _colour(diagnosis: "Diagnosis") -> str:
-    return {"not looked at": "yellow"}.get(_worst(diagnosis), COLOURS[_worst(diagnosis)])
-
-
-def _bold(finding: "Finding") -> str:
-    return f"bold {COLOURS[finding.severity]}"
 
 
 def _could_not_look(error: LabError, as_json: bool) -> None:
