@@ -13,6 +13,7 @@ from labkit.evidence.issuer import Issuer
 from labkit.evidence.pod_spec import PodSpec
 from labkit.evidence.probe import Caller, Probe
 from labkit.evidence.reading import NotRead, Reads
+from labkit.evidence.registration import Registration
 from labkit.evidence.trust import Trust
 from labkit.findings.commands import Commands
 from labkit.parameters import RUN_LABEL, RUN_TAG, Parameters
@@ -20,12 +21,13 @@ from labkit.parameters import RUN_LABEL, RUN_TAG, Parameters
 if TYPE_CHECKING:
     from labkit.targets import Connection
 
-__all__ = ["Account", "Caller", "Cluster", "Evidence", "Issuer", "NotRead", "Probe", "Reads"]
+__all__ = ["Account", "Caller", "Cluster", "Evidence", "Issuer", "NotRead", "PodSpec", "Probe", "Reads"]
 
 KEY = "eks.amazonaws.com/role-arn"
 AUDIENCE_KEY = "eks.amazonaws.com/audience"
 STS = "sts.amazonaws.com"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
+FAILED = "FailedCreate"  # an event's reason
 TOKEN_VOLUME = "aws-iam-token"  # noqa: S105 - a volume's name
 
 
@@ -65,6 +67,7 @@ class Evidence:
         self.reads = reads or Reads()
         self.account = Account(connection.aws, connection.account_id, self.reads)
         self.cluster = Cluster(connection.kubernetes, self.reads)
+        self.registration = Registration(connection.kubernetes, self.cluster, self.reads)
         self.published = Issuer(connection, self.reads)
         self.probe = Probe(self, allowed=probe)
         self._pod_name = pod_name
@@ -96,6 +99,12 @@ class Evidence:
         return self.issuer.removeprefix("https://")
 
     @property
+    def region(self) -> str:
+        """The cluster's region, which its webhook gives to pods."""
+        of_eks = re.match(r"https://oidc\.eks\.([a-z0-9-]+)\.", self.issuer)
+        return of_eks[1] if of_eks else self.parameters.region
+
+    @property
     def subject(self) -> str:
         """The subject of the service account's tokens."""
         return self.parameters.subject
@@ -111,8 +120,10 @@ class Evidence:
             return self.connection.role_arn(self.parameters.role_name)
         if name := self._role_of_run():
             return self.connection.role_arn(name)
-        if ROLE_ARN.fullmatch(self.annotation):
-            return self.annotation
+        # One under a misspelt key says what is wanted, too.
+        for annotation in (self.annotation, *self.annotations.values()):
+            if ROLE_ARN.fullmatch(annotation):
+                return annotation
         try:
             naming = [
                 role["Arn"] for role in self.account.roles if self.subject in str(role["AssumeRolePolicyDocument"])
@@ -293,6 +304,14 @@ class Evidence:
                     if token := source.get("serviceAccountToken"):
                         return token.get("audience")
         return None
+
+    @property
+    def failed_creations(self) -> list[dict[str, Any]]:
+        """The namespace's events of pods that could not be made, the newest first; none where there is a pod."""
+        if self.pod is not None:
+            return []
+        failed = [event for event in self.cluster.events(self.parameters.namespace) if event["reason"] == FAILED]
+        return sorted(failed, key=lambda event: event.get("lastTimestamp") or "", reverse=True)
 
     @property
     def webhook(self) -> dict[str, Any] | None:

@@ -262,15 +262,19 @@ class PodSpec:
         None for a pod that nobody owns. Raises `NotRead`.
         """
         reference = _controller(self.document)
-        if reference is None:
-            return None
-        found = self._cluster.workload(self.namespace, reference["kind"], reference["name"]) or {}
-        above = _controller(found) if found else None
-        if above:
-            reference = above
-            found = self._cluster.workload(self.namespace, above["kind"], above["name"]) or {}
-        metadata = {"name": reference["name"], **(found.get("metadata") or {})}
-        return {**found, "kind": reference["kind"], "metadata": metadata}
+        return workload(self._cluster, self.namespace, reference) if reference else None
+
+
+def workload(cluster: "Cluster", namespace: str, reference: Document) -> Document | None:
+    """What makes the pods of the object that a reference names: the Deployment of a ReplicaSet, else it itself.
+
+    Of another kind than the cluster knows, the reference's kind and name. Raises `NotRead`.
+    """
+    found = cluster.workload(namespace, reference["kind"], reference["name"]) or {}
+    if above := _controller(found):
+        return workload(cluster, namespace, above)
+    metadata = {"name": reference["name"], **(found.get("metadata") or {})}
+    return {**found, "kind": reference["kind"], "metadata": metadata}
 
 
 def is_token_volume(volume: Document | None) -> bool:
@@ -308,7 +312,7 @@ def without_additions(spec: Document, region: str) -> Document:
 # The manifest.
 
 # What admission and the scheduler write, and what only a pod that is there has.
-WRITTEN = ("nodeName", "priority", "preemptionPolicy", "serviceAccount", "ephemeralContainers", "hostname")
+WRITTEN = ("nodeName", "priority", "preemptionPolicy", "serviceAccount", "ephemeralContainers")
 DEFAULTS = {
     "dnsPolicy": "ClusterFirst",
     "enableServiceLinks": True,

@@ -1,26 +1,45 @@
 """The pod: does it run as the service account, and was it given the role when it was made?"""
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
-from labkit.findings import Finding
+from labkit.evidence.pod_spec import ROLE, TOKEN_FILE, Container
+from labkit.findings import Finding, Severity, containers, pod_commands, webhook
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence
 
 LEARN = "04-pod.ipynb"
+# Those that leave a pod alone which a webhook has changed.
+BUILT_IN = ("ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", "Node")
+ENDINGS = ("Killing", "SuccessfulDelete")  # events' reasons
+LOOP = 3  # endings; fewer are a day's work
+SYSTEM = "kubernetes.io/os"
+# How a container, or the node for it, says that it may not read the token.
+DENIED = "Permission denied"
 
 
 def missing(evidence: "Evidence") -> Finding | None:
-    """No pod of this name in the namespace."""
-    if evidence.pod is not None:
+    """No pod of this name in the namespace; or, where none is named, none that runs as the service account."""
+    if evidence.pod is not None or evidence.service_account is None or webhook.mount_path_twice(evidence):
         return None
+    if evidence.pod_name:
+        return _finding(
+            "pod-missing",
+            "The pod does not exist.",
+            expected=f"pod {evidence.pod_name} in namespace {evidence.parameters.namespace}",
+            found="no such pod",
+            source="kubectl get pod",
+            repair=evidence.commands.create_pod(),
+        )
     return _finding(
         "pod-missing",
-        "The pod does not exist.",
-        expected=f"pod {evidence.pod_name} in namespace {evidence.parameters.namespace}",
-        found="no such pod",
-        source="kubectl get pod",
-        repair=evidence.commands.create_pod(),
+        "No pod runs as the service account.",
+        expected=f"a pod with serviceAccountName: {evidence.parameters.service_account}",
+        found=_others(evidence),
+        source="kubectl get pods",
+        repair=f"# one to try it with:\n{evidence.commands.create_pod()}",
+        severity="warning",
     )
 
 
@@ -37,7 +56,7 @@ def uses_another_service_account(evidence: "Evidence") -> Finding | None:
         expected=evidence.parameters.service_account,
         found=name,
         source="kubectl get pod -o yaml, spec.serviceAccountName",
-        repair=evidence.commands.replace_pod(),
+        repair=pod_commands.replaced(evidence),
     )
 
 
@@ -47,23 +66,58 @@ def older_than_annotation(evidence: "Evidence") -> Finding | None:
     The webhook changes a pod only when it is made.
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
-    if evidence.pod is None or evidence.webhook is None or uses_another_service_account(evidence):
+    spec = evidence.pod_spec
+    if spec is None or not evidence.annotation or uses_another_service_account(evidence):
         return None
-    if not evidence.annotation or evidence.pod_role_arn == evidence.annotation:
+    if not spec.is_mutated and webhook.explains_absence(evidence):
         return None
+    differing = [container for container in spec.containers if _has_another_role(evidence, container)]
+    if not differing:
+        return None
+    found = "; ".join(_role_found(container, alone=len(spec.containers) == 1) for container in differing)
     return _finding(
         "pod-older-than-annotation",
         "The pod was made before the service account named this role, and a pod gets its role only when it is made.",
         expected=f"AWS_ROLE_ARN={evidence.annotation}",
-        found=f"AWS_ROLE_ARN={evidence.pod_role_arn}" if evidence.pod_role_arn else "no AWS_ROLE_ARN",
+        found=found,
         source="kubectl get pod -o yaml, spec.containers[].env",
-        repair=evidence.commands.replace_pod(),
+        repair=pod_commands.replaced(evidence, pod_commands.without_variables(lambda *_: {ROLE, TOKEN_FILE})),
+    )
+
+
+def replaced_in_a_loop(evidence: "Evidence") -> Finding | None:
+    """Its controller takes the pod for another than it wanted, since the webhook has changed it, and makes it anew.
+
+    The events are read only where the pod is about to go, does not run, or is made by a controller of another kind
+    than Kubernetes' own.
+    """
+    owner = _owner_of_another_kind(evidence)
+    if not (owner or _is_unsettled(evidence)):
+        return None
+    names = _called(evidence, owner)
+    endings: Counter[str] = Counter()
+    for event in evidence.cluster.events(evidence.parameters.namespace):
+        name = event["involvedObject"].get("name", "")
+        if event.get("reason") in ENDINGS and any(name.startswith(called) for called in names):
+            endings[event["reason"]] += event.get("count") or 1
+    if not endings or max(endings.values()) < LOOP:
+        return None
+    return _finding(
+        "pod-replaced-in-a-loop",
+        "The pod is ended and made anew, again and again: its controller may take the webhook's changes for wrong.",
+        expected="a pod that stays",
+        found=", ".join(f"{count} times {reason}" for reason, count in endings.items()),
+        source="kubectl get events",
+        repair="# declare in what the controller applies what the webhook adds (variables, volume aws-iam-token), or "
+        "let it ignore them\n"
+        f"{evidence.connection.kubectl} get events -n {evidence.parameters.namespace} --sort-by=.lastTimestamp",
+        severity="note",
     )
 
 
 def not_running(evidence: "Evidence") -> Finding | None:
-    """It is there and does not run; the container's own words say why."""
-    if evidence.pod is None or evidence.pod_phase == "Running":
+    """It is there and does not run; the container's own words say why. One that has done its work is all right."""
+    if evidence.pod is None or evidence.pod_phase in ("Running", "Succeeded") or token_unreadable(evidence):
         return None
     return _finding(
         "pod-not-running",
@@ -71,9 +125,148 @@ def not_running(evidence: "Evidence") -> Finding | None:
         expected="Running",
         found=f"{evidence.pod_phase}{evidence.pod_trouble and ': ' + evidence.pod_trouble}",
         source="kubectl get pod -o yaml, status",
-        repair=evidence.commands.replace_pod(),
+        repair=pod_commands.replaced(evidence),
     )
 
 
-def _finding(id: str, summary: str, *, expected: str, found: str, source: str, repair: str) -> Finding:
-    return Finding(id=id, summary=summary, expected=expected, found=found, source=source, repair=repair, learn=LEARN)
+def token_unreadable(evidence: "Evidence") -> Finding | None:
+    """The container's user may not read the token: its file is root's, as on Kubernetes before 1.19.
+
+    https://github.com/aws/amazon-eks-pod-identity-webhook/issues/8
+    """
+    found = _denied_in_status(evidence) or _denied_in_probe(evidence)
+    if not found:
+        return None
+    return _finding(
+        "token-unreadable",
+        "The container's user may not read the token.",
+        expected="securityContext.fsGroup of a group that the user is in",
+        found=found,
+        source="kubectl get pod -o yaml, status; kubectl exec … -- cat TOKEN_FILE",
+        repair=pod_commands.replaced(evidence, _readable),
+    )
+
+
+def windows_by_affinity(evidence: "Evidence") -> Finding | None:
+    """The webhook knows a Windows pod by its nodeSelector alone; one by affinity gets a path of Linux.
+
+    https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
+    """
+    spec = evidence.pod_spec
+    if spec is None or "windows" in (spec.spec.get("nodeSelector") or {}).values():
+        return None
+    if not any(_wants_windows(term) for term in _node_terms(spec.spec)):
+        return None
+    files = {container.value(TOKEN_FILE) for container in spec.containers}
+    if not any(file.startswith("/") for file in files):
+        return None
+    return _finding(
+        "pod-windows-by-affinity",
+        "The pod asks for Windows by affinity, which the webhook does not look at: the token's path is Linux's.",
+        expected=f"nodeSelector {SYSTEM}: windows",
+        found=f"nodeAffinity {SYSTEM} In windows, {TOKEN_FILE}={', '.join(sorted(filter(None, files)))}",
+        source="kubectl get pod -o yaml, spec.affinity",
+        repair=pod_commands.replaced(evidence, _selecting_windows),
+    )
+
+
+CAUSES = (
+    missing,
+    uses_another_service_account,
+    older_than_annotation,
+    replaced_in_a_loop,
+    not_running,
+    token_unreadable,
+    windows_by_affinity,
+)
+
+
+def _others(evidence: "Evidence") -> str:
+    pods = evidence.cluster.pods(evidence.parameters.namespace)
+    running = [f"{pod['metadata']['name']} as {pod['spec'].get('serviceAccountName') or 'default'}" for pod in pods]
+    shown = ", ".join(running[:5]) + (f" and {len(running) - 5} more" if len(running) > 5 else "")
+    return shown or f"no pod in namespace {evidence.parameters.namespace}"
+
+
+def _has_another_role(evidence: "Evidence", container: Container) -> bool:
+    """Whether it lacks the annotation's role for no reason that has a name of its own."""
+    if container.name in webhook.skipped(evidence.pod_spec.annotations):
+        return False
+    return container.value(ROLE) != evidence.annotation and not containers.has_wrong_identity(evidence, container)
+
+
+def _role_found(container: Container, *, alone: bool) -> str:
+    role = container.value(ROLE)
+    found = f"{ROLE}={role}" if role else f"no {ROLE}"
+    return found if alone else f"container {container.name}: {found}"
+
+
+def _owner_of_another_kind(evidence: "Evidence") -> str:
+    references = ((evidence.pod or {}).get("metadata") or {}).get("ownerReferences") or []
+    return next((each["name"] for each in references if each.get("controller") and each["kind"] not in BUILT_IN), "")
+
+
+def _is_unsettled(evidence: "Evidence") -> bool:
+    if evidence.pod is None:
+        return bool(evidence.annotation)
+    return evidence.pod_phase not in ("Running", "Succeeded") or "deletionTimestamp" in evidence.pod["metadata"]
+
+
+def _called(evidence: "Evidence", owner: str) -> list[str]:
+    """What the names of such pods, or of their owner, begin with."""
+    made_from = ((evidence.pod or {}).get("metadata") or {}).get("generateName") or ""
+    return [name for name in (owner, made_from, evidence.pod_name) if name]
+
+
+def _denied_in_status(evidence: "Evidence") -> str:
+    for status in ((evidence.pod or {}).get("status") or {}).get("containerStatuses") or []:
+        for state in (status.get("state") or {}, status.get("lastState") or {}):
+            for told in state.values():
+                message = (told or {}).get("message") or ""
+                if DENIED.lower() in message.lower() and "serviceaccount/token" in message:
+                    return f"container {status['name']}: {message}"
+    return ""
+
+
+def _denied_in_probe(evidence: "Evidence") -> str:
+    if not evidence.probe.allowed or evidence.pod is None:
+        return ""
+    token = evidence.probe.token
+    return token.unreadable if token and DENIED in token.unreadable else ""
+
+
+def _readable(evidence: "Evidence", manifest: dict[str, Any]) -> None:
+    # 65534 is nobody's group: only the container's processes are in it.
+    manifest["spec"]["securityContext"] = {**(manifest["spec"].get("securityContext") or {}), "fsGroup": 65534}
+
+
+def _selecting_windows(evidence: "Evidence", manifest: dict[str, Any]) -> None:
+    manifest["spec"]["nodeSelector"] = {**(manifest["spec"].get("nodeSelector") or {}), SYSTEM: "windows"}
+
+
+def _node_terms(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    return required.get("nodeSelectorTerms") or []
+
+
+def _wants_windows(term: dict[str, Any]) -> bool:
+    return any(
+        each["key"].endswith(SYSTEM) and each["operator"] == "In" and each.get("values") == ["windows"]
+        for each in term.get("matchExpressions") or []
+    )
+
+
+def _finding(
+    id: str, summary: str, *, expected: str, found: str, source: str, repair: str, severity: Severity = "error"
+) -> Finding:
+    return Finding(
+        id=id,
+        summary=summary,
+        expected=expected,
+        found=found,
+        source=source,
+        repair=repair,
+        learn=LEARN,
+        severity=severity,
+    )

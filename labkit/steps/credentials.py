@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from labkit.evidence import Evidence, NotRead
 
 TITLE = "the credentials in the pod"
-CAUSES = (credentials.token_audience_mismatch, credentials.refused, credentials.of_another_identity)
+CAUSES = credentials.CAUSES
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from labkit import findings
 from labkit.checks import Row
 from labkit.errors import LabError
-from labkit.findings import Finding, pod, webhook
+from labkit.findings import Finding, containers, network, pod, webhook
 from labkit.steps.ownership import Found, Owner, of_labels, removed
 from labkit.steps.service_account import ensure_namespace, refuse_another_runs
 
@@ -21,13 +21,7 @@ NAME = "my-pod"
 CONTAINER = "aws"
 IMAGE = "amazon/aws-cli"
 RUNNING_WITHIN = 90  # seconds; an image that has to be pulled takes most of it
-CAUSES = (
-    pod.missing,
-    pod.uses_another_service_account,
-    webhook.missing,
-    pod.older_than_annotation,
-    pod.not_running,
-)
+CAUSES = (*pod.CAUSES, *webhook.CAUSES, *containers.CAUSES, *network.CAUSES)
 # A container that waits for one of these will not run by waiting.
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 HOPELESS = (*NO_IMAGE, "CrashLoopBackOff", "CreateContainerConfigError")

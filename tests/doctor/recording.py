@@ -3,10 +3,12 @@
 import copy
 from typing import Any
 
+from labkit.emulator.certificates import Authority
 from labkit.evidence import Evidence, Reads
 from labkit.parameters import Parameters
 from labkit.steps import iam_role, pod, service_account
 from labkit.targets import Connection
+from labkit.webhook import mutating_webhook_configuration
 
 ACCOUNT_ID = "123456789012"
 ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
@@ -43,7 +45,23 @@ PODS = "list pods -n default"
 EVENTS = "list events -n default"
 NAMESPACE = "get namespace default"
 WEBHOOK = "get mutatingwebhookconfiguration pod-identity-webhook"
+WEBHOOK_URL = "https://127.0.0.1:8443/mutate"
+WEBHOOK_ANSWERS = f"get {WEBHOOK_URL}"
+ASSOCIATIONS = f"eks:ListPodIdentityAssociations blue ({ACCOUNT_ID})"
+TOKEN = "the token's claims in pod my-pod -n default"
+EXCHANGE = "sts:AssumeRoleWithWebIdentity with the token in pod my-pod -n default"
 CALLER = "sts:GetCallerIdentity in pod my-pod -n default"
+
+SESSION = f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/my-role"
+AUTHORITY = Authority.create("kubernetes")
+TOKEN_HEADER = {"alg": "RS256", "kid": "key-1"}
+CLAIMS = {
+    "aud": ["sts.amazonaws.com"],
+    "exp": 1767312060,
+    "iat": 1767225660,  # 2026-01-01T00:01:00Z
+    "iss": ISSUER,
+    "sub": PARAMETERS.subject,
+}
 
 
 def a_pod() -> dict[str, Any]:
@@ -109,8 +127,12 @@ def healthy() -> dict[str, Any]:
             PODS: [a_pod()],
             EVENTS: [],
             NAMESPACE: {"metadata": {"name": "default", "labels": {"kubernetes.io/metadata.name": "default"}}},
-            WEBHOOK: {"metadata": {"name": "pod-identity-webhook"}},
-            CALLER: {"arn": f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/my-role/botocore-session-1", "error": ""},
+            WEBHOOK: mutating_webhook_configuration(WEBHOOK_URL, AUTHORITY.certificate_pem),
+            WEBHOOK_ANSWERS: "",
+            ASSOCIATIONS: [],
+            TOKEN: {"header": TOKEN_HEADER, "claims": CLAIMS, "unreadable": "", "malformed": "", "no_program": False},
+            EXCHANGE: {"arn": f"{SESSION}/labkit-doctor", "code": "", "message": ""},
+            CALLER: {"arn": f"{SESSION}/botocore-session-1", "error": ""},
         }
     )
 
