@@ -3,7 +3,7 @@
 import platform
 import sys
 
-from bench import kubernetes_api, lab, policy, role_sessions, web_identity
+from bench import doctor, kubernetes_api, lab, policy, role_sessions, web_identity
 
 MEASURES = {
     "up": ("labkit up, from nothing to ready", lab.up),
@@ -15,6 +15,8 @@ MEASURES = {
     "get-object": ("GetObject, 1 KiB, by a role session", role_sessions.get_object),
     "sessions": ("a call, by live role sessions", role_sessions.sessions),
     "policy": ("a decision, 20 statements and a boundary", policy.decisions),
+    "doctor": ("the doctor, one service account", doctor.one),
+    "doctor-all": ("the doctor, 500 service accounts", doctor.every),
     "notebooks": ("nbval, every notebook once, two workers", lab.notebooks),
 }
 
