@@ -1,0 +1,126 @@
+"""What the commands of a repair change in recorded evidence: IAM's, S3's and EKS's, in the words that a shell makes."""
+
+import copy
+import json
+import subprocess
+from typing import Any
+
+Answers = dict[str, Any]
+
+
+def repaired(answers: Answers, repair: str) -> Answers:
+    """The answers once the lines of a repair have been run. A line that is not known fails the test."""
+    after, account_id = copy.deepcopy(answers), "123456789012"
+    for line in repair.splitlines():
+        if line.startswith("(export "):
+            account_id = line.partition("arn:aws:iam::")[2][:12]
+        elif line == ")":
+            account_id = "123456789012"
+        elif not line.startswith("#"):
+            words = _words(line)
+            assert words[0] == "aws", line
+            Account(after, account_id).run(words[1], words[2], _options(words[3:]))
+    return after
+
+
+class Account:
+    """One account's part of the answers."""
+
+    def __init__(self, answers: Answers, account_id: str):
+        self.answers, self.account_id = answers, account_id
+
+    def run(self, service: str, operation: str, options: dict[str, list[str]]) -> None:
+        getattr(self, f"{service}_{operation}".replace("-", "_"))(
+            {key: v[0] if v else "" for key, v in options.items()}
+        )
+
+    def key(self, call: str) -> str:
+        return f"{call} ({self.account_id})"
+
+    def role(self, options: dict[str, str]) -> dict[str, Any]:
+        return self.answers[self.key(f"iam:GetRole {options['role-name']}")]
+
+    def iam_create_open_id_connect_provider(self, options: dict[str, str]) -> None:
+        name = options["url"].removeprefix("https://")
+        arn = f"arn:aws:iam::{self.account_id}:oidc-provider/{name}"
+        self.answers.setdefault(self.key("iam:ListOpenIDConnectProviders"), []).append({"Arn": arn})
+        made = {"Url": name, "ClientIDList": [options["client-id-list"]], "ThumbprintList": [], "Tags": []}
+        self.answers[self.key(f"iam:GetOpenIDConnectProvider {name}")] = made
+
+    def iam_delete_open_id_connect_provider(self, options: dict[str, str]) -> None:
+        providers = self.answers[self.key("iam:ListOpenIDConnectProviders")]
+        providers.remove({"Arn": options["open-id-connect-provider-arn"]})
+
+    def iam_add_client_id_to_open_id_connect_provider(self, options: dict[str, str]) -> None:
+        self.provider(options)["ClientIDList"].append(options["client-id"])
+
+    def iam_remove_client_id_from_open_id_connect_provider(self, options: dict[str, str]) -> None:
+        self.provider(options)["ClientIDList"].remove(options["client-id"])
+
+    def iam_update_open_id_connect_provider_thumbprint(self, options: dict[str, str]) -> None:
+        self.provider(options)["ThumbprintList"] = [options["thumbprint-list"]]
+
+    def provider(self, options: dict[str, str]) -> dict[str, Any]:
+        name = options["open-id-connect-provider-arn"].partition(":oidc-provider/")[2]
+        return self.answers[self.key(f"iam:GetOpenIDConnectProvider {name}")]
+
+    def iam_create_role(self, options: dict[str, str]) -> None:
+        name = options["role-name"]
+        self.answers[self.key(f"iam:GetRole {name}")] = {
+            "Arn": f"arn:aws:iam::{self.account_id}:role/{name}",
+            "RoleName": name,
+            "AssumeRolePolicyDocument": json.loads(options["assume-role-policy-document"]),
+        }
+        self.answers[self.key(f"iam:ListAttachedRolePolicies {name}")] = []
+
+    def iam_update_assume_role_policy(self, options: dict[str, str]) -> None:
+        self.role(options)["AssumeRolePolicyDocument"] = json.loads(options["policy-document"])
+
+    def iam_attach_role_policy(self, options: dict[str, str]) -> None:
+        attached = self.answers[self.key(f"iam:ListAttachedRolePolicies {options['role-name']}")]
+        attached.append({"PolicyName": "", "PolicyArn": options["policy-arn"]})
+
+    def iam_detach_role_policy(self, options: dict[str, str]) -> None:
+        call = self.key(f"iam:ListAttachedRolePolicies {options['role-name']}")
+        self.answers[call] = [each for each in self.answers[call] if each["PolicyArn"] != options["policy-arn"]]
+
+    def iam_delete_role_policy(self, options: dict[str, str]) -> None:
+        self.answers[self.key(f"iam:ListRolePolicies {options['role-name']}")].remove(options["policy-name"])
+
+    def iam_put_role_policy(self, options: dict[str, str]) -> None:
+        """What it allows, a simulation says from then on."""
+        (statement,) = json.loads(options["policy-document"])["Statement"]
+        for call in self.answers:
+            if call.startswith("iam:SimulatePrincipalPolicy") and statement["Action"][0] in call:
+                self.answers[call] = {"EvalDecision": "allowed"}
+
+    def iam_delete_role_permissions_boundary(self, options: dict[str, str]) -> None:
+        del self.role(options)["PermissionsBoundary"]
+
+    def s3api_delete_bucket_policy(self, options: dict[str, str]) -> None:
+        self.answers[self.key(f"s3:GetBucketPolicy {options['bucket']}")] = None
+
+    def s3api_put_bucket_policy(self, options: dict[str, str]) -> None:
+        self.answers[self.key(f"s3:GetBucketPolicy {options['bucket']}")] = options["policy"]
+
+    def eks_disassociate_identity_provider_config(self, options: dict[str, str]) -> None:
+        name = options["identity-provider-config"].partition("name=")[2]
+        configs = self.answers[self.key(f"eks:ListIdentityProviderConfigs {options['cluster-name']}")]
+        configs.remove({"type": "oidc", "name": name})
+
+
+def _words(line: str) -> list[str]:
+    """A line as the shell takes it apart."""
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True)
+    return done.stdout.decode().split("\0")[:-1]
+
+
+def _options(words: list[str]) -> dict[str, list[str]]:
+    options: dict[str, list[str]] = {}
+    for word in words:
+        if word.startswith("--"):
+            name = word.removeprefix("--")
+            options[name] = []
+        else:
+            options[name].append(word)
+    return options

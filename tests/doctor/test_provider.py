@@ -1,0 +1,272 @@
+"""The OIDC provider and the issuer: each fault is found alone, and its repair leaves nothing to be found."""
+
+import dataclasses
+import json
+
+import pytest
+
+from labkit import doctor
+from labkit.evidence import Evidence, Reads
+from labkit.evidence.issuer import served_chain
+from labkit.findings import commands, provider
+from tests.doctor.recording import (
+    ACCOUNT_ID,
+    ALL_SERVICE_ACCOUNTS,
+    CLUSTER_KEYS,
+    CLUSTERS,
+    CONNECTION,
+    DISCOVERY,
+    IDENTITY_PROVIDER_CONFIGS,
+    ISSUER,
+    KEYS,
+    NAME,
+    PARAMETERS,
+    PROVIDER,
+    PROVIDERS,
+    PROVIDERS_MADE,
+    PROVIDERS_TAGGED,
+    ROLE,
+    ROLE_ARN,
+    SERVED,
+    SERVICE_ACCOUNTS,
+    THUMBPRINT,
+    healthy,
+)
+from tests.doctor.repairing import repaired
+
+OTHER_ACCOUNT = "210987654321"
+OLD = "oidc.eks.us-east-1.amazonaws.com/id/FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF"
+CONNECTED = dataclasses.replace(CONNECTION, account=lambda account_id: object(), issuer_restored_by="labkit …")
+
+
+def arn(name, account_id=ACCOUNT_ID):
+    return f"arn:aws:iam::{account_id}:oidc-provider/{name}"
+
+
+def examine(answers, connection=CONNECTED, **settings):
+    return doctor.examine(Evidence(PARAMETERS, connection, reads=Reads(answers), **settings))
+
+
+def found(answers, **settings):
+    return [finding.id for finding in examine(answers, **settings).findings]
+
+
+def registered(**changes):
+    """A healthy lab whose provider is another."""
+    answers = healthy()
+    answers[PROVIDER] |= changes
+    return answers
+
+
+def registered_as(*names):
+    """A healthy lab in which these are registered in the place of the issuer."""
+    return healthy() | {PROVIDER: None, PROVIDERS: [{"Arn": arn(name)} for name in names]}
+
+
+def of_old_cluster(answers, *, with_provider=True):
+    """A role, and maybe a provider, of a cluster that is gone."""
+    text = json.dumps(answers[ROLE]["AssumeRolePolicyDocument"])
+    answers[ROLE]["AssumeRolePolicyDocument"] = json.loads(text.replace(NAME, OLD))
+    answers[PROVIDER], answers[PROVIDERS] = None, [{"Arn": arn(OLD)}] if with_provider else []
+    return answers
+
+
+def trusting_another_account(answers):
+    answers[ROLE]["AssumeRolePolicyDocument"]["Statement"][0]["Principal"] = {"Federated": arn(NAME, OTHER_ACCOUNT)}
+    return answers | {PROVIDER: None, PROVIDERS: []}
+
+
+def denied(name):
+    message = f"User: {ACCOUNT_ID} is not authorized to perform: iam:{name} on resource: {arn(NAME)} because no …"
+    call = {"eventTime": "2026-01-01T00:00:00Z", "eventName": name, "errorCode": "AccessDenied"}
+    return [call | {"errorMessage": message, "requestParameters": None, "caller": f"arn:aws:iam::{ACCOUNT_ID}:user/op"}]
+
+
+def associated(issuer, answers):
+    answers[IDENTITY_PROVIDER_CONFIGS] = [{"type": "oidc", "name": "users"}]
+    described = f"eks:DescribeIdentityProviderConfig blue users ({ACCOUNT_ID})"
+    return answers | {described: {"identityProviderConfigName": "users", "issuerUrl": issuer}}
+
+
+@pytest.mark.parametrize(
+    ("id", "answers"),
+    [
+        ("oidc-provider-missing", registered_as()),
+        ("oidc-provider-missing", registered_as("idp.example.com/users")),
+        ("oidc-provider-in-another-account", trusting_another_account(healthy())),
+        ("oidc-provider-audience-missing", registered(ClientIDList=[])),
+        ("oidc-provider-audience-missing", registered(ClientIDList=["sts.amazonaws.com.cn"])),
+        ("oidc-provider-audience-is-an-endpoint", registered(ClientIDList=["sts.eu-west-1.amazonaws.com"])),
+        ("oidc-provider-audience-is-an-endpoint", registered(ClientIDList=["https://sts.us-east-1.amazonaws.com"])),
+        ("oidc-provider-audience-invisible-character", registered(ClientIDList=["sts.amazonaws.com\u200b"])),
+        ("oidc-provider-audience-invisible-character", registered(ClientIDList=["sts.amazonaws.com "])),
+        ("oidc-provider-audience-invisible-character", registered(ClientIDList=["sts.\u0430mazonaws.com"])),
+        ("oidc-provider-audience-invisible-character", registered_as(f"{NAME}\u200b")),
+        ("oidc-provider-thumbprint-stale", registered(ThumbprintList=["f" * 40])),
+        ("cluster-rebuilt", of_old_cluster(healthy())),
+        ("cluster-rebuilt", of_old_cluster(healthy(), with_provider=False)),
+        ("oidc-provider-dangling", healthy() | {PROVIDERS: [{"Arn": arn(NAME)}, {"Arn": arn(OLD)}]}),
+        ("operator-not-permitted", registered_as() | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")}),
+        ("operator-not-permitted", registered_as() | {PROVIDERS_TAGGED: denied("TagOpenIDConnectProvider")}),
+        ("oidc-provider-url-differs", registered_as(f"{NAME}/")),
+        ("oidc-provider-url-differs", registered_as(NAME.lower())),
+        ("oidc-provider-url-differs", registered_as(NAME.replace("us-east-1", "eu-west-1"))),
+        ("oidc-provider-url-differs", registered_as(NAME.replace("/id/", "/"))),
+        ("eks-identity-provider-config", associated(f"https://{OLD}", healthy())),
+    ],
+)
+def test_a_fault_of_the_provider_is_found_alone_and_its_repair_mends_it(id, answers):
+    (finding,) = examine(answers).findings
+    assert finding.id == id
+    assert finding.expected != finding.found
+    calls = {PROVIDERS_MADE: [], PROVIDERS_TAGGED: []}
+    lines = [line for line in finding.repair.splitlines() if "put-user-policy" not in line]
+    assert found(repaired(answers | calls, "\n".join(lines))) == []
+
+
+@pytest.mark.parametrize(
+    ("id", "answers"),
+    [
+        ("issuer-unreachable", {DISCOVERY: {"error": f"{DISCOVERY} answers 403, AccessDenied"}}),
+        ("issuer-unreachable", {DISCOVERY: {"document": {"issuer": f"{ISSUER}/", "jwks_uri": KEYS}}}),
+        ("issuer-unreachable", {DISCOVERY: {"document": ["no object"]}}),
+        ("issuer-unreachable", {DISCOVERY: {"document": {"issuer": ISSUER}}}),
+        ("issuer-unreachable", {KEYS: {"error": f"{KEYS} answers 404"}}),
+        ("issuer-unreachable", {KEYS: {"document": {"keys": "none"}}}),
+        ("signing-key-not-published", {KEYS: {"document": {"keys": []}}}),
+        ("signing-key-not-published", {KEYS: {"document": {"keys": [{"kid": "another", "kty": "RSA"}]}}}),
+    ],
+)
+def test_what_the_issuer_does_not_publish_is_found_alone(id, answers):
+    (finding,) = examine(healthy() | answers).findings
+    assert (finding.id, finding.severity, finding.repair) == (id, "error", "labkit …")
+
+
+def test_where_nothing_says_how_the_issuer_is_published_the_cluster_s_documents_are_the_repair():
+    broken = healthy() | {KEYS: {"document": {"keys": []}}}
+    (finding,) = examine(broken, connection=CONNECTION).findings
+    assert "kubectl get --raw /openid/v1/jwks | aws s3 cp - s3://" in finding.repair
+
+
+def test_the_key_that_signed_the_pod_s_token_counts_before_what_the_cluster_names():
+    token = {"header": {"kid": "old"}, "claims": {}, "unreadable": "", "malformed": "", "no_program": False}
+    answers = healthy() | {"the token's claims in pod my-pod -n default": token}
+    finding = provider.signing_key_not_published(Evidence(PARAMETERS, CONNECTED, reads=Reads(answers)))
+    assert (finding.expected, finding.found) == ("old", "key-1")
+
+
+def test_keys_of_a_cluster_that_cannot_be_read_are_no_finding():
+    answers = healthy()
+    del answers[CLUSTER_KEYS]
+    diagnosis = examine(answers, probe=False)
+    assert list(diagnosis.findings) == []
+    assert CLUSTER_KEYS in [error.call for error in diagnosis.unread]
+
+
+def test_a_missing_provider_is_found_also_where_cloudtrail_may_not_be_read():
+    answers = registered_as()
+    del answers[PROVIDERS_MADE]
+    assert found(answers) == ["oidc-provider-missing"]
+
+
+def test_a_refusal_to_register_another_issuer_explains_nothing():
+    (call,) = denied("CreateOpenIDConnectProvider")
+    other = call | {"errorMessage": call["errorMessage"].replace(NAME, OLD)}
+    assert found(registered_as() | {PROVIDERS_MADE: [other]}) == ["oidc-provider-missing"]
+
+
+def test_who_may_not_register_the_issuer_is_permitted_to():
+    (finding,) = examine(registered_as() | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")}).findings
+    permit, create = finding.repair.splitlines()
+    assert permit.startswith("aws iam put-user-policy --user-name op --policy-name oidc-provider --policy-document ")
+    assert create.startswith(f"aws iam create-open-id-connect-provider --url {ISSUER} ")
+
+
+def test_the_issuer_of_a_cluster_that_lives_is_not_taken_for_a_gone_one():
+    lives = {
+        CLUSTERS: ["blue", "green"],
+        f"eks:DescribeCluster green ({ACCOUNT_ID})": {"identity": {"oidc": {"issuer": f"https://{OLD}"}}},
+    }
+    assert found(of_old_cluster(healthy()) | lives) == ["oidc-provider-missing", "trust-policy-provider-mismatch"]
+    assert found(healthy() | {PROVIDERS: [{"Arn": arn(NAME)}, {"Arn": arn(OLD)}]} | lives) == []
+
+
+def test_the_clusters_are_not_listed_without_other_providers_of_eks():
+    assert CLUSTERS not in examine(healthy()).looked
+
+
+def test_a_role_in_another_account_needs_a_provider_there():
+    other = f"({OTHER_ACCOUNT})"
+    role_arn = ROLE_ARN.replace(ACCOUNT_ID, OTHER_ACCOUNT)
+    answers = healthy()
+    for account in (*answers[SERVICE_ACCOUNTS][:1], *answers[ALL_SERVICE_ACCOUNTS][:1]):
+        account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"] = role_arn
+        # Not the label of the run, whose role is another.
+        account["metadata"]["labels"] = {}
+    for variable in answers["list pods -n default"][0]["spec"]["containers"][0]["env"]:
+        variable["value"] = variable["value"].replace(ROLE_ARN, role_arn)
+    for call in (PROVIDER, PROVIDERS, ROLE, *(call for call in [*answers] if "RolePolicies" in call)):
+        answers[call.replace(f"({ACCOUNT_ID})", other)] = answers[call]
+    answers |= {PROVIDER.replace(f"({ACCOUNT_ID})", other): None, PROVIDERS.replace(f"({ACCOUNT_ID})", other): []}
+    answers[ROLE.replace(f"({ACCOUNT_ID})", other)]["Arn"] = role_arn
+    for name in ("CreateRole", "UpdateAssumeRolePolicy", "CreateOpenIDConnectProvider", "TagOpenIDConnectProvider"):
+        answers[f"cloudtrail:LookupEvents {name} {other}"] = []
+    (finding,) = examine(answers, role_is_known=False).findings
+    assert (finding.id, finding.found) == ("oidc-provider-in-another-account", arn(NAME))
+    assert f"aws sts assume-role --role-arn arn:aws:iam::{OTHER_ACCOUNT}:role/" in finding.repair
+    assert found(repaired(answers, finding.repair), role_is_known=False) == []
+
+
+def test_a_thumbprint_counts_where_the_issuer_is_not_eks_s():
+    issuer = "https://issuer.example.com/cluster"
+    connection = dataclasses.replace(CONNECTED, issuer=issuer)
+    name = issuer.removeprefix("https://")
+    answers = healthy() | {
+        f"iam:GetOpenIDConnectProvider {name} ({ACCOUNT_ID})": {
+            "ClientIDList": ["sts.amazonaws.com"],
+            "ThumbprintList": ["F" * 40],
+        },
+        "tls://issuer.example.com:443": THUMBPRINT,
+    }
+    finding = provider.thumbprint_stale(Evidence(PARAMETERS, connection, reads=Reads(answers)))
+    assert (finding.severity, finding.expected, finding.found) == ("error", THUMBPRINT, "f" * 40)
+    assert examine(registered(ThumbprintList=["f" * 40])).findings[0].severity == "warning"
+
+
+def test_no_certificate_is_asked_for_where_no_thumbprint_is_listed():
+    answers = registered(ThumbprintList=[])
+    del answers[SERVED]
+    assert found(answers) == []
+    assert SERVED not in [error.call for error in examine(answers).unread]
+
+
+def test_users_may_log_in_to_a_cluster_that_is_right():
+    assert found(associated("https://idp.example.com", healthy())) == []
+    missing = examine(associated("https://idp.example.com", registered_as())).findings
+    assert {finding.id: finding.severity for finding in missing} == {
+        "oidc-provider-missing": "error",
+        "eks-identity-provider-config": "note",
+    }
+
+
+def test_an_audience_that_service_account_and_provider_agree_on_is_right():
+    answers = registered(ClientIDList=["vault"])
+    assert "oidc-provider-audience-missing" in found(answers)
+    for account in answers[SERVICE_ACCOUNTS][:1]:
+        account["metadata"]["annotations"]["eks.amazonaws.com/audience"] = "vault"
+    statement = answers[ROLE]["AssumeRolePolicyDocument"]["Statement"][0]
+    statement["Condition"]["StringEquals"][f"{NAME}:aud"] = "vault"
+    token = answers["list pods -n default"][0]["spec"]["volumes"][0]["projected"]["sources"][0]
+    token["serviceAccountToken"]["audience"] = "vault"
+    assert found(answers) == []
+
+
+def test_what_is_invisible_is_written_so_that_it_can_be_copied():
+    assert commands.shell_text("sts.amazonaws.com\u200b") == r"$'sts.amazonaws.com\xe2\x80\x8b'"
+    assert commands.shell_text("sts.amazonaws.com") == "sts.amazonaws.com"
+    assert commands.shell_text("it's\t") == r"$'it\'s\x09'"
+
+
+def test_a_host_that_serves_nothing_is_an_error_of_the_system():
+    with pytest.raises(OSError):
+        served_chain("localhost", address="127.0.0.1", port=9)
