@@ -361,6 +361,9 @@ def aud_missing(evidence: "Evidence") -> Finding | None:
     """It admits tokens that were made for somebody else than STS: there is no condition on `aud`."""
     if evidence.role is None or not evidence.trust.admits or not evidence.trust.admits_other(audience=NOBODY):
         return None
+    # Each repair is the whole document: the one that is run last must leave nothing of the other fault.
+    narrow = _is_told(evidence, sub_missing, admits_others)
+    right = trust_documents.narrowed(evidence) if narrow else trust_documents.with_audience(evidence)
     return _finding(
         evidence,
         "trust-policy-aud-missing",
@@ -368,7 +371,7 @@ def aud_missing(evidence: "Evidence") -> Finding | None:
         expected=f"StringEquals {evidence.provider_name}:aud = {evidence.audience}",
         found="no condition on aud",
         severity="warning",
-        repair=evidence.commands.update_trust_policy(trust_documents.with_audience(evidence)),
+        repair=evidence.commands.update_trust_policy(right),
     )
 
 

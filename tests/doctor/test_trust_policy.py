@@ -1,0 +1,422 @@
+"""The trust policy: each fault is found alone, two are found both, and what is written otherwise and right is right."""
+
+import copy
+import json
+from urllib.parse import quote
+
+import pytest
+
+from labkit import doctor
+from labkit.evidence import Evidence, Reads
+from tests.doctor.recording import (
+    ACCOUNT_ID,
+    ALL_SERVICE_ACCOUNTS,
+    ATTACHED,
+    CONNECTION,
+    NAME,
+    PARAMETERS,
+    PODS,
+    ROLE,
+    ROLE_ARN,
+    ROLES,
+    ROLES_MADE,
+    SERVICE_ACCOUNTS,
+    TRUST_WRITTEN,
+    healthy,
+)
+from tests.doctor.repairing import repaired
+
+OTHER = "oidc.eks.us-east-1.amazonaws.com/id/FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF"
+ACTION = "sts:AssumeRoleWithWebIdentity"
+
+
+def arn(name):
+    return f"arn:aws:iam::{ACCOUNT_ID}:oidc-provider/{name}"
+
+
+def examine(answers, **settings):
+    return doctor.examine(Evidence(PARAMETERS, CONNECTION, reads=Reads(answers), **settings))
+
+
+def found(answers, **settings):
+    return [finding.id for finding in examine(answers, **settings).findings]
+
+
+def document(answers):
+    return answers[ROLE]["AssumeRolePolicyDocument"]
+
+
+def trusting(*changes):
+    """A healthy lab with these changes of the one statement."""
+    answers = healthy()
+    for change in changes:
+        change(document(answers)["Statement"][0])
+    return answers
+
+
+def principal(**names):
+    return lambda statement: statement.update(Principal=names)
+
+
+def action(value):
+    return lambda statement: statement.update(Action=value)
+
+
+def wants(claim, value, operator="StringEquals", issuer=NAME):
+    """The statement's condition on a claim becomes this one."""
+
+    def change(statement):
+        for block in statement["Condition"].values():
+            for key in [key for key in block if key.endswith(f":{claim}")]:
+                del block[key]
+        if value is not None:
+            statement["Condition"].setdefault(operator, {})[f"{issuer}:{claim}"] = value
+        statement["Condition"] = {name: block for name, block in statement["Condition"].items() if block}
+
+    return change
+
+
+def named_by(issuer):
+    """Both condition keys begin with this issuer."""
+
+    def change(statement):
+        text = json.dumps(statement["Condition"])
+        statement["Condition"] = json.loads(text.replace(f"{NAME}:", f"{issuer}:"))
+
+    return change
+
+
+def sub(text, operator="StringEquals"):
+    return wants("sub", f"system:serviceaccount:{text}", operator)
+
+
+REGION, SWAPPED = NAME.replace("us-east-1", "us-west-2"), NAME.replace("oidc.eks.us-east-1", "oidc.us-east-1.eks")
+FAULTS = {
+    "trust-policy-sub-mismatch": [sub("default:another"), wants("sub", "default:my-service-account")],
+    "trust-policy-sub-of-another-namespace": [
+        sub("kube-system:my-service-account"),
+        sub("kube-system:*", "StringLike"),
+        wants("sub", ["system:serviceaccount:a:b", "system:serviceaccount:c:my-service-account"]),
+    ],
+    "trust-policy-sub-renamed": [
+        sub("default:release-my-service-account"),
+        sub("default:my-service-account-v2"),
+        sub("default:service-account"),
+    ],
+    "trust-policy-sub-wildcard-under-string-equals": [
+        sub("default:*"),
+        sub("*"),
+        sub("default:my-service-accoun?", "ForAnyValue:StringEquals"),
+    ],
+    "trust-policy-issuer-host-wrong": [
+        principal(Federated=arn(REGION)),
+        principal(Federated=arn(SWAPPED)),
+        named_by(REGION),
+        wants("sub", PARAMETERS.subject, issuer=SWAPPED),
+    ],
+    "trust-policy-condition-key-of-another-issuer": [
+        named_by(OTHER),
+        wants("aud", "sts.amazonaws.com", issuer=OTHER),
+    ],
+    "trust-policy-provider-mismatch": [principal(Federated=arn("idp.example.com"))],
+    "trust-policy-principal-not-a-provider": [
+        principal(Federated=NAME),
+        principal(Federated=""),
+        principal(Federated=ROLE_ARN),
+        principal(Federated=f"arn:aws:iam::{ACCOUNT_ID}:saml-provider/a"),
+        principal(AWS=f"arn:aws:iam::{ACCOUNT_ID}:root"),
+    ],
+    "trust-policy-of-a-service": [
+        lambda s: (s.update(Principal={"Service": "ec2.amazonaws.com"}, Action="sts:AssumeRole"), s.pop("Condition")),
+        principal(Service=["lambda.amazonaws.com", "ec2.amazonaws.com"]),
+    ],
+    "trust-policy-of-pod-identity": [
+        lambda s: (
+            s.update(Principal={"Service": "pods.eks.amazonaws.com"}, Action=["sts:AssumeRole", "sts:TagSession"]),
+            s.pop("Condition"),
+        ),
+    ],
+    "trust-policy-action-wrong": [
+        action("sts:AssumeRole"),
+        action(["sts:TagSession", "sts:AssumeRoleWithSAML"]),
+        lambda s: (s.pop("Action"), s.update(NotAction="sts:*")),
+    ],
+    "trust-policy-aud-mismatch": [
+        wants("aud", "sts.us-east-1.amazonaws.com"),
+        wants("aud", ["sts.amazonaws.com.cn", "vault"], "StringLike"),
+    ],
+    "trust-policy-refuses": [
+        lambda s: s.update(Effect="Deny"),
+        wants("sub", PARAMETERS.subject, "StringNotEquals"),
+        lambda s: s["Condition"].update({"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}),
+        lambda s: s.update(Unknown="field"),
+    ],
+    "trust-policy-sub-missing": [wants("sub", None), sub("*", "StringLike"), wants("sub", "*", "StringLike")],
+    "trust-policy-aud-missing": [wants("aud", None), wants("aud", "*", "StringLike")],
+    "trust-policy-admits-others": [sub("default:*", "StringLike"), sub("*:*", "StringLike")],
+    "trust-policy-near-size-limit": [lambda s: s.update(Sid="A" * 1600)],
+}
+CASES = [(id, change) for id, changes in FAULTS.items() for change in changes]
+WARNINGS = (
+    "trust-policy-sub-missing",
+    "trust-policy-aud-missing",
+    "trust-policy-admits-others",
+    "trust-policy-near-size-limit",
+)
+
+
+@pytest.mark.parametrize(("id", "change"), CASES, ids=[f"{id}-{number}" for number, (id, _) in enumerate(CASES)])
+def test_a_fault_is_found_alone_and_its_repair_mends_it(id, change):
+    answers = trusting(change)
+    if id == "trust-policy-admits-others" and "*:*" in str(document(answers)):
+        # What meets every service account is missing its condition.
+        id = "trust-policy-sub-missing"
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.severity) == (id, "warning" if id in WARNINGS else "error")
+    assert finding.expected != finding.found
+    assert found(repaired(answers, finding.repair)) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trust-policy-sub-mismatch": sub("default:another"), "trust-policy-aud-mismatch": wants("aud", "vault")},
+        {"trust-policy-sub-mismatch": sub("default:another"), "trust-policy-action-wrong": action("sts:AssumeRole")},
+        {
+            "trust-policy-sub-mismatch": sub("default:another"),
+            "trust-policy-condition-key-of-another-issuer": named_by(OTHER),
+        },
+        {
+            "trust-policy-provider-mismatch": principal(Federated=arn("idp.example.com")),
+            "trust-policy-sub-of-another-namespace": sub("a:my-service-account"),
+        },
+        {
+            "trust-policy-issuer-host-wrong": named_by(REGION),
+            "trust-policy-sub-wildcard-under-string-equals": sub("default:*"),
+        },
+        {
+            "trust-policy-principal-not-a-provider": principal(Federated=NAME),
+            "trust-policy-aud-mismatch": wants("aud", "vault"),
+        },
+        {"trust-policy-sub-missing": wants("sub", None), "trust-policy-aud-missing": wants("aud", None)},
+    ],
+)
+def test_two_faults_of_one_statement_are_found_both(changes):
+    answers = trusting(*changes.values())
+    assert set(found(answers)) == set(changes)
+    for finding in examine(answers).findings:
+        answers = repaired(answers, finding.repair)
+    assert found(answers) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(Statement=d["Statement"][0]),
+        lambda d: d["Statement"][0].update(Principal={"Federated": [arn(OTHER), arn(NAME)]}),
+        lambda d: d["Statement"][0].update(Action=[ACTION, "sts:TagSession"]),
+        lambda d: d["Statement"][0].update(Action="sts:assumerolewithweb*"),
+        lambda d: wants("sub", [PARAMETERS.subject])(d["Statement"][0]),
+        lambda d: wants("sub", PARAMETERS.subject, "StringLike")(d["Statement"][0]),
+        lambda d: sub("default:my-service-*", "StringLike")(d["Statement"][0]),
+        lambda d: (
+            sub("kube-system:[a-z]", "StringLike")(d["Statement"][0])
+            or wants("sub", [PARAMETERS.subject, "system:serviceaccount:nowhere:nobody"])(d["Statement"][0])
+        ),
+        lambda d: named_by(NAME.upper().replace("OIDC", "oidc"))(d["Statement"][0]),
+        lambda d: d.pop("Version"),
+        lambda d: d.update(Id="hand-written"),
+    ],
+)
+def test_what_is_written_otherwise_and_admits_this_service_account_alone_is_right(change):
+    answers = healthy()
+    change(document(answers))
+    assert found(answers) == []
+
+
+def test_a_document_as_iam_sends_it_is_read():
+    for text in (json.dumps, lambda value: quote(json.dumps(value))):
+        answers = healthy()
+        answers[ROLE]["AssumeRolePolicyDocument"] = text(document(answers))
+        assert found(answers) == []
+        answers = trusting(action("sts:AssumeRole"))
+        answers[ROLE]["AssumeRolePolicyDocument"] = text(document(answers))
+        assert found(answers) == ["trust-policy-action-wrong"]
+
+
+@pytest.mark.parametrize("document", ["{", [], {}, {"Statement": "all"}, {"Statement": [1, None]}, {"Statement": [{}]}])
+def test_what_is_no_policy_refuses_and_is_mended(document):
+    answers = healthy()
+    answers[ROLE]["AssumeRolePolicyDocument"] = document
+    (finding,) = examine(answers).findings
+    assert finding.id == "trust-policy-refuses" or document == {"Statement": [{}]}
+    assert found(repaired(answers, finding.repair)) == []
+
+
+def test_of_several_statements_the_repair_touches_the_one_that_is_meant():
+    answers = trusting(action("sts:AssumeRole"))
+    github = {
+        "Sid": "Deployment",
+        "Effect": "Allow",
+        "Principal": {"Federated": arn("token.actions.githubusercontent.com")},
+        "Action": ACTION,
+        "Condition": {"StringEquals": {"token.actions.githubusercontent.com:sub": "repo:example/shop:*"}},
+    }
+    document(answers)["Statement"].insert(0, github)
+    (finding,) = examine(answers).findings
+    assert finding.id == "trust-policy-action-wrong"
+    after = repaired(answers, finding.repair)
+    assert document(after)["Statement"] == [github, document(healthy())["Statement"][0]]
+
+
+def test_a_statement_of_another_service_account_stays_where_there_are_several():
+    answers = trusting(sub("default:cart"))
+    second = copy.deepcopy(document(answers)["Statement"][0])
+    wants("sub", "system:serviceaccount:default:till")(second)
+    document(answers)["Statement"].append(second)
+    (finding,) = examine(answers).findings
+    assert finding.id == "trust-policy-sub-mismatch"
+    after = document(repaired(answers, finding.repair))["Statement"]
+    assert after == [*document(answers)["Statement"], document(healthy())["Statement"][0]]
+
+
+def test_a_role_for_a_service_keeps_the_service():
+    answers = trusting(*FAULTS["trust-policy-of-pod-identity"])
+    (finding,) = examine(answers).findings
+    services = [each["Principal"] for each in document(repaired(answers, finding.repair))["Statement"]]
+    assert services == [{"Service": "pods.eks.amazonaws.com"}, {"Federated": arn(NAME)}]
+
+
+def test_the_name_and_the_further_actions_of_a_statement_stay():
+    answers = trusting(
+        sub("a:b"), lambda s: s.update(Sid="Pods"), action(["sts:AssumeRoleWithWebIdentity", "sts:TagSession"])
+    )
+    (finding,) = examine(answers).findings
+    (statement,) = document(repaired(answers, finding.repair))["Statement"]
+    assert (statement["Sid"], statement["Action"]) == ("Pods", [ACTION, "sts:TagSession"])
+
+
+def test_another_service_account_that_is_there_is_named():
+    answers = trusting(wants("sub", [PARAMETERS.subject, "system:serviceaccount:shop:cart"]))
+    assert found(answers) == []
+    answers[ALL_SERVICE_ACCOUNTS].append({"metadata": {"name": "cart", "namespace": "shop"}})
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.found) == ("trust-policy-admits-others", "system:serviceaccount:shop:cart")
+
+
+def test_the_other_service_accounts_are_not_listed_where_the_policy_names_one():
+    assert ALL_SERVICE_ACCOUNTS not in examine(healthy()).looked
+
+
+# What IAM refused to take.
+
+
+def refused(answers, code, message, *, name="UpdateAssumeRolePolicy", at="2026-01-02T00:00:00Z"):
+    """A try to write the right trust policy, with the condition's keys as the answers have them."""
+    written = document(healthy())
+    text = json.dumps(written).replace(f'"{NAME}:', f'"https://{NAME}:') if "colon" in message else json.dumps(written)
+    key = "policyDocument" if name.startswith("Update") else "assumeRolePolicyDocument"
+    call = {"eventTime": at, "eventName": name, "errorCode": code, "errorMessage": message, "caller": ""}
+    call["requestParameters"] = {"roleName": "my-role", key: text}
+    return answers | {TRUST_WRITTEN if name.startswith("Update") else ROLES_MADE: [call]}
+
+
+COLON = ("MalformedPolicyDocumentException", "Condition can contain only one colon.")
+TOO_LONG = ("LimitExceededException", "Cannot exceed quota for ACLSizePerRole: 2048")
+MISSING = healthy() | {ROLE: None, ATTACHED: None}
+
+
+@pytest.mark.parametrize(
+    ("id", "answers"),
+    [
+        ("trust-policy-condition-key-with-scheme", refused(trusting(sub("default:a")), *COLON)),
+        ("trust-policy-condition-key-with-scheme", refused(MISSING, *COLON, name="CreateRole")),
+        ("trust-policy-too-long", refused(trusting(sub("default:a")), *TOO_LONG)),
+        ("trust-policy-too-long", refused(MISSING, *TOO_LONG, name="CreateRole")),
+    ],
+)
+def test_a_trust_policy_that_iam_refused_is_what_is_wrong(id, answers):
+    (finding,) = examine(answers).findings
+    assert finding.id == id
+    assert "at 2026-01-02T00:00:00Z" in finding.source
+    assert found(repaired(answers, finding.repair)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # Another role's, one that was refused for something else, and one after which another was taken.
+        lambda calls: calls[0]["requestParameters"].update(roleName="other"),
+        lambda calls: calls[0].update(errorCode="AccessDenied"),
+        lambda calls: calls.insert(0, {**calls[0], "errorCode": None}),
+    ],
+)
+def test_a_refusal_that_is_no_more_or_of_another_kind_explains_nothing(change):
+    answers = refused(trusting(sub("default:a")), *COLON)
+    change(answers[TRUST_WRITTEN])
+    assert found(answers) == ["trust-policy-sub-mismatch"]
+
+
+def test_a_refused_try_is_not_looked_for_where_the_role_admits_the_account():
+    answers = refused(healthy(), *COLON)
+    diagnosis = examine(answers)
+    assert list(diagnosis.findings) == []
+    assert TRUST_WRITTEN not in diagnosis.looked
+
+
+def test_what_is_wrong_is_found_also_where_cloudtrail_may_not_be_read():
+    answers = trusting(sub("default:a"))
+    del answers[TRUST_WRITTEN]
+    diagnosis = examine(answers)
+    assert [finding.id for finding in diagnosis.findings] == ["trust-policy-sub-mismatch"]
+    assert TRUST_WRITTEN in [error.call for error in diagnosis.unread]
+
+
+# The role itself.
+
+
+def test_a_role_that_is_missing_is_made_with_its_policy():
+    (finding,) = examine(MISSING).findings
+    assert finding.id == "role-missing"
+    assert found(repaired(MISSING, finding.repair)) == []
+
+
+def test_a_role_that_was_renamed_is_annotated():
+    role_arn = ROLE_ARN.replace("my-role", "renamed")
+    answers = copy.deepcopy(MISSING)
+    answers[ROLES] = [{**answers[ROLES][0], "Arn": role_arn, "RoleName": "renamed"}]
+    for account in answers[SERVICE_ACCOUNTS]:
+        account["metadata"]["labels"] = {}
+    (finding,) = examine(answers, role_is_known=False).findings
+    assert finding.id == "role-missing"
+    assert f"eks.amazonaws.com/role-arn={role_arn}" in finding.repair.splitlines()[0]
+
+
+CONFIG = f"[default]\nregion = us-east-1\n\n[profile app]\nrole_arn = {ROLE_ARN}\nsource_profile = default\n"
+
+
+def mounting(answers, text):
+    """The pod mounts an AWS config from a ConfigMap."""
+    (pod,) = answers[PODS]
+    pod["spec"]["volumes"].append({"name": "aws", "configMap": {"name": "aws-config"}})
+    container = pod["spec"]["containers"][0]
+    container["volumeMounts"].append({"name": "aws", "mountPath": "/root/.aws"})
+    return answers | {"get configmap aws-config -n default": {"data": {"config": text}}}
+
+
+def test_a_config_that_assumes_the_role_which_the_pod_has_is_found_and_corrected():
+    (finding,) = examine(mounting(healthy(), CONFIG)).findings
+    assert finding.id == "role-assumes-itself"
+    patch = finding.repair.splitlines()[0]
+    assert patch.startswith("kubectl patch configmap aws-config -n default --type=merge -p ")
+    assert '{"data": {"config": "[default]\\nregion = us-east-1\\n\\n[profile app]\\n"}}' in patch
+    assert "kubectl delete pod my-pod" in finding.repair
+
+
+def test_a_role_may_assume_itself_where_it_trusts_itself_or_the_profile_is_the_exchange():
+    exchange = CONFIG.replace("source_profile = default", "web_identity_token_file = /token")
+    assert found(mounting(healthy(), exchange)) == []
+    answers = mounting(healthy(), CONFIG)
+    own = {"Effect": "Allow", "Principal": {"AWS": ROLE_ARN}, "Action": "sts:AssumeRole"}
+    document(answers)["Statement"].append(own)
+    assert found(answers) == []
