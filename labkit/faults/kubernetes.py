@@ -22,7 +22,9 @@ PATHS = {
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
     "MutatingWebhookConfiguration": "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
 }
+CONTROLLERS = {"ReplicaSet", "StatefulSet", "DaemonSet", "Job"}
 OWN = ("ConfigMap", "Deployment", "Event")
+METADATA = ("name", "namespace", "labels", "ownerReferences")
 # What clients and controllers note for themselves.
 NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision")
 WITHIN = 30  # seconds
@@ -79,7 +81,9 @@ def _objects(lab: "Lab") -> dict[str, Document]:
     for pod in _items(lab, "Pod", namespace):
         is_of_run = (pod["metadata"].get("labels") or {}).get(RUN_LABEL) == lab.labels[RUN_LABEL]
         is_of_account = pod["spec"].get("serviceAccountName") == account
-        if (is_of_run or is_of_account) and not pod["metadata"].get("ownerReferences"):
+        # A controller's pod is made again by it.
+        owners = {owner["kind"] for owner in pod["metadata"].get("ownerReferences") or []}
+        if (is_of_run or is_of_account) and not owners & CONTROLLERS:
             found.append(pod)
     for kind in OWN:
         found += _items(lab, kind, namespace, labelSelector=f"{RUN_LABEL}={lab.labels[RUN_LABEL]}")
@@ -88,7 +92,7 @@ def _objects(lab: "Lab") -> dict[str, Document]:
 
 def _plain(obj: Document) -> Document:
     """An object as it could be applied: without what the API server and others noted in it."""
-    metadata = {key: obj["metadata"][key] for key in ("name", "namespace", "labels") if obj["metadata"].get(key)}
+    metadata = {key: obj["metadata"][key] for key in METADATA if obj["metadata"].get(key)}
     annotations = obj["metadata"].get("annotations") or {}
     if kept := {key: value for key, value in annotations.items() if key not in NOTED}:
         metadata["annotations"] = kept

@@ -65,18 +65,22 @@ def annotation_on_the_pod(situation: Situation) -> None:
 
 @fault(finding="pod-replaced-in-a-loop", works=True)
 def pod_replaced_again_and_again(situation: Situation) -> None:
-    """A controller compares what it made with what is there."""
-    namespace = situation.parameters.namespace
-    involved = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "my-pod", "namespace": namespace}
+    """The pod was handed to a controller that compares what it wanted with what is there."""
+    pod, namespace = situation.pod, situation.parameters.namespace
+    if not situation.pod_keys:
+        return
+    owner = {"apiVersion": "actions.summerwind.dev/v1alpha1", "kind": "Runner", "name": "my-pod", "controller": True}
+    pod["metadata"]["ownerReferences"] = [{**owner, "uid": "00000000-0000-4000-8000-000000000001"}]
+    name = pod["metadata"]["name"]
     situation.add(
         {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": "my-pod.loop", "namespace": namespace, "labels": situation.parameters.labels},
-            "involvedObject": involved,
-            "reason": "SuccessfulDelete",
-            "message": "Deleted pod: my-pod-x7x2k",
-            "source": {"component": "replicaset-controller"},
+            "metadata": {"name": f"{name}.again", "namespace": namespace, "labels": situation.parameters.labels},
+            "involvedObject": {"apiVersion": "v1", "kind": "Pod", "name": name, "namespace": namespace},
+            "reason": "Killing",
+            "message": f"Stopping container {situation.container['name']}",
+            "source": {"component": "kubelet"},
             "count": 40,
             "firstTimestamp": "2026-01-01T00:00:00Z",
             "lastTimestamp": "2026-01-01T00:10:00Z",

@@ -23,12 +23,18 @@ def oidc_provider_deleted(situation: Situation) -> None:
     situation.providers.pop(situation.provider_arn, None)
 
 
-@fault(finding="oidc-provider-in-another-account", hides=ABSENT_HIDES, changes=PRESENT)
+@fault(
+    finding="oidc-provider-in-another-account",
+    hides=(*ABSENT_HIDES, "trust-policy-provider-mismatch"),
+    changes=(*PRESENT, "the trust policy's provider"),
+)
 def oidc_provider_made_in_another_account(situation: Situation) -> None:
     """The issuer was registered with the credentials of another account."""
     if provider := situation.providers.pop(situation.provider_arn, None):
         arn = situation.provider_arn.replace(situation.account_id, ANOTHER_ACCOUNT)
         situation.providers[arn] = provider
+        if situation.statement:
+            situation.statement["Principal"] = {"Federated": arn}
 
 
 @fault(finding="oidc-provider-url-differs", hides=ABSENT_HIDES, changes=PRESENT)
@@ -125,6 +131,7 @@ def signing_key_changed(situation: Situation) -> None:
 @fault(finding="eks-identity-provider-config", works=True)
 def identity_provider_config_associated(situation: Situation) -> None:
     """Somebody read that a cluster needs an OIDC identity provider, and associated one."""
+    issuer = situation.issuer.replace(situation.issuer.rpartition("/")[2], OLD_ID)
     situation.identity_provider_configs = [
-        {"identityProviderConfigName": "irsa", "issuerUrl": "https://login.example.com", "clientId": "kubernetes"}
+        {"identityProviderConfigName": "irsa", "issuerUrl": issuer, "clientId": "sts.amazonaws.com"}
     ]
