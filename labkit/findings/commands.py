@@ -146,6 +146,13 @@ class Commands:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-policy.html"""
         return self._aws(f"aws iam delete-role-policy --role-name {self._role} --policy-name {shlex.quote(name)}")
 
+    def put_inline_policy(self, name: str, document: Document) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html"""
+        return self._aws(
+            f"aws iam put-role-policy --role-name {self._role} --policy-name {shlex.quote(name)} "
+            f"--policy-document {_quoted(document)}"
+        )
+
     def permit_role(self, action: str, resource: str) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html"""
         name = re.sub(r"[^A-Za-z0-9]+", "-", action).strip("-")

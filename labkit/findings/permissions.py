@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.evidence.trust import listed
 from labkit.findings import Finding
-from labkit.policy import Policy, Principal, Request, matching
+from labkit.policy import Policy, Principal, Request, matching, verdict
 from labkit.policy.wildcards import wildcard
 
 if TYPE_CHECKING:
@@ -41,23 +41,25 @@ def lacks_permission(evidence: "Evidence") -> Finding | None:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html
     """
-    if evidence.role is None or not evidence.action or policy_not_attached(evidence) or denied_by_boundary(evidence):
+    if evidence.role is None or not evidence.action or policy_not_attached(evidence):
         return None
     said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
     if said.get("EvalDecision") == "allowed":
         return None
-    denying = [str(statement.get("SourcePolicyId")) for statement in said.get("MatchedStatements") or []]
-    explicit = said.get("EvalDecision") == "explicitDeny"
-    repair = evidence.commands.permit_role(evidence.action, evidence.resource)
-    if explicit:
-        repair = f"# first take the Deny out of {', '.join(denying)}, if it is not meant:\n{repair}"
+    (request,) = _requests(evidence, "")
+    policies = _policies(evidence)
+    told = verdict(policies.values(), request, bounded="PermissionsBoundary" in evidence.role)
+    # What the policies allow, the boundary has refused.
+    if told == "allowed" and denied_by_boundary(evidence):
+        return None
+    denying = [name for name, policy in policies.items() if matching([policy], request, allow=False)]
     return Finding(
         id="role-lacks-permission",
         summary=f"The role may not do {evidence.action} on {evidence.resource}.",
         expected=f"{evidence.action} allowed",
-        found=f"an explicit deny in {', '.join(denying)}" if explicit else "no identity-based policy allows it",
+        found=f"an explicit deny in {', '.join(denying)}" if denying else "no identity-based policy allows it",
         source="iam:SimulatePrincipalPolicy",
-        repair=repair,
+        repair="\n".join(_permitted(evidence, policies, request, denying)),
         learn=LEARN,
     )
 
@@ -67,19 +69,20 @@ def denied_by_boundary(evidence: "Evidence") -> Finding | None:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
     """
-    if evidence.role is None or policy_not_attached(evidence):
+    if evidence.role is None:
         return None
     arn = (evidence.role.get("PermissionsBoundary") or {}).get("PermissionsBoundaryArn")
     if not arn:
         return None
     if evidence.action:
         said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
-        told = (said.get("PermissionsBoundaryDecisionDetail") or {}).get("AllowedByPermissionsBoundary")
-        is_denied, wanted = told is False, f"{evidence.action} on {evidence.resource}"
+        detail = said.get("PermissionsBoundaryDecisionDetail") or {}
+        is_denied = detail.get("AllowedByPermissionsBoundary") is False
+        wanted = f"{evidence.action} on {evidence.resource}"
     else:
+        allowed = _wanted_actions(evidence)
         boundary = evidence.role_account.policy(arn)
-        allowed = [name for document in _documents(evidence) for name in _allowed(document)]
-        is_denied = not any(_overlap(mine, theirs) for mine in allowed for theirs in _left(boundary))
+        is_denied = bool(allowed) and not any(_lets_through(boundary, action) for action in allowed)
         wanted = ", ".join(dict.fromkeys(allowed))
     if not is_denied:
         return None
@@ -162,9 +165,46 @@ def _is_of_run(evidence: "Evidence") -> bool:
     return evidence.role_is_known or evidence.is_of_lab
 
 
-def _documents(evidence: "Evidence") -> list[Any]:
-    managed = [evidence.role_account.policy(arn) for arn in evidence.attached_policies]
-    return [*managed, *evidence.inline_policies.values()]
+def _documents(evidence: "Evidence") -> dict[str, Any]:
+    """The documents of the role's policies, by ARN or name."""
+    managed = {arn: evidence.role_account.policy(arn) for arn in evidence.attached_policies}
+    return managed | evidence.inline_policies
+
+
+def _policies(evidence: "Evidence") -> dict[str, Policy]:
+    return {
+        name: Policy.read(document or {"Statement": []}, kind="identity", name=name)
+        for name, document in _documents(evidence).items()
+    }
+
+
+def _wanted_actions(evidence: "Evidence") -> list[str]:
+    """What the role's policies allow; without any, what the run's policy would."""
+    documents = [*_documents(evidence).values()]
+    if not documents and _is_of_run(evidence):
+        documents = [evidence.role_account.policy(evidence.parameters.policy_arn)]
+    return [action for document in documents for action in _allowed(document)]
+
+
+def _permitted(evidence: "Evidence", policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
+    """Lines after which the request is allowed: without the statements that deny it, and with one that allows it."""
+    commands, lines = evidence.commands, []
+    for name in denying:
+        if name not in evidence.inline_policies:
+            lines.append(commands.detach_policy(name))
+            continue
+        positions = {statement.position for _, statement in matching([policies[name]], request, allow=False)}
+        document = evidence.inline_policies[name]
+        statements = enumerate(listed(document.get("Statement")), 1)
+        kept = [statement for position, statement in statements if position not in positions]
+        if kept:
+            lines.append(commands.put_inline_policy(name, {**document, "Statement": kept}))
+        else:
+            lines.append(commands.delete_inline_policy(name))
+    others = [policy for name, policy in policies.items() if name not in denying]
+    if verdict(others, request) != "allowed":
+        lines.append(commands.permit_role(evidence.action, evidence.resource))
+    return lines
 
 
 def _allows_all(evidence: "Evidence", arn: str) -> bool:
@@ -189,15 +229,17 @@ def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
     ]
 
 
-def _left(boundary: Any) -> list[str]:
-    """What a boundary allows and does not deny again as a whole."""
+def _lets_through(boundary: Any, action: str) -> bool:
+    """Whether a boundary allows any of what an action's pattern matches, and does not deny all of it again."""
     denied = [
-        str(action).lower()
+        str(each).lower()
         for statement in _statements(boundary, "Deny")
         if "Condition" not in statement and "*" in listed(statement.get("Resource"))
-        for action in listed(statement.get("Action"))
+        for each in listed(statement.get("Action"))
     ]
-    return [action for action in _allowed(boundary) if not any(wildcard(each)(action.lower()) for each in denied)]
+    if any(wildcard(each)(action.lower()) for each in denied):
+        return False
+    return any(_overlap(action, each) for each in _allowed(boundary))
 
 
 def _statements(document: Any, effect: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from labkit.evidence.reading import NotRead
@@ -137,10 +138,11 @@ def url_differs(evidence: "Evidence") -> Finding | None:
 
 def dangling(evidence: "Evidence") -> Finding | None:
     """A provider is left of a cluster that there is no more: whoever had that issuer would still be believed."""
-    if _is_told(evidence, cluster_rebuilt):
-        return None
     others = [arn for arn in evidence.account.provider_arns if _is_of_region(evidence, name_of(arn))]
     gone = _gone(evidence, {name_of(arn): arn for arn in others if not _is_alike_own(evidence, arn)})
+    with suppress(NotRead):
+        # The one that a rebuilt cluster has left goes with that finding's repair.
+        gone.pop(_gone_issuer_of_role(evidence), None)
     if not gone:
         return None
     return _finding(
@@ -347,12 +349,15 @@ def _gone_issuer_of_role(evidence: "Evidence") -> str:
     """The issuer of EKS in this region that the role trusts, where no cluster has it, and today's is not registered."""
     if evidence.provider is not None or evidence.role is None or evidence.trust.admits:
         return ""
-    names = {
+    named = [
         name
         for statement in evidence.trust.allows
         for name in (*map(name_of, federated_of(statement)), *(c.issuer for c in conditions_of(statement)))
-        if _is_of_region(evidence, name) and not _is_alike(name, evidence.provider_name)
-    }
+    ]
+    # A role that names today's cluster anywhere has been brought up to date, and not quite.
+    if any(_is_alike(name, evidence.provider_name) for name in named if name):
+        return ""
+    names = {name for name in named if _is_of_region(evidence, name)}
     return next(iter(_gone(evidence, dict.fromkeys(sorted(names), ""))), "")
 
 

@@ -187,7 +187,9 @@ def test_the_issuer_of_a_cluster_that_lives_is_not_taken_for_a_gone_one():
         CLUSTERS: ["blue", "green"],
         f"eks:DescribeCluster green ({ACCOUNT_ID})": {"identity": {"oidc": {"issuer": f"https://{OLD}"}}},
     }
-    assert found(of_old_cluster(healthy()) | lives) == ["oidc-provider-missing", "trust-policy-provider-mismatch"]
+    wrong = ["provider-mismatch", "condition-key-of-another-issuer"]
+    whole = ["oidc-provider-missing", *(f"trust-policy-{each}" for each in wrong)]
+    assert found(of_old_cluster(healthy()) | lives) == whole
     assert found(healthy() | {PROVIDERS: [{"Arn": arn(NAME)}, {"Arn": arn(OLD)}]} | lives) == []
 
 

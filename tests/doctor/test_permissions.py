@@ -1,0 +1,197 @@
+"""What the role may do: each fault is found alone, and its repair leaves nothing to be found."""
+
+import json
+
+import pytest
+
+from labkit import doctor
+from labkit.evidence import Evidence, Reads
+from tests.doctor.recording import (
+    ACCOUNT_ID,
+    ATTACHED,
+    BUCKET_POLICY,
+    CONNECTION,
+    INLINE,
+    PARAMETERS,
+    ROLE,
+    ROLE_ARN,
+    SERVICE_ACCOUNTS,
+    healthy,
+)
+from tests.doctor.repairing import repaired
+
+READ_ONLY = PARAMETERS.policy_arn
+ADMINISTRATOR = "arn:aws:iam::aws:policy/AdministratorAccess"
+BOUNDARY = f"arn:aws:iam::{ACCOUNT_ID}:policy/boundary"
+BUCKET = "arn:aws:s3:::irsa-lab"
+WANTED = {"action": "s3:ListBucket", "resource": BUCKET}
+SIMULATED = f"iam:SimulatePrincipalPolicy {ROLE_ARN} s3:ListBucket {BUCKET} ({ACCOUNT_ID})"
+
+
+def policy(*statements):
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def allow(action, resource="*", **more):
+    return {"Effect": "Allow", "Action": action, "Resource": resource, **more}
+
+
+def deny(action, resource="*", **more):
+    return {"Effect": "Deny", "Action": action, "Resource": resource, **more}
+
+
+def document(arn, content):
+    return {f"iam:GetPolicyVersion {arn} ({ACCOUNT_ID})": content}
+
+
+def attached(*arns):
+    return {ATTACHED: [{"PolicyName": "", "PolicyArn": arn} for arn in arns]}
+
+
+def inline(**policies):
+    documents = {f"iam:GetRolePolicy my-role {name} ({ACCOUNT_ID})": content for name, content in policies.items()}
+    return {INLINE: list(policies), **documents}
+
+
+def bounded(content):
+    """The role has this boundary; its policy is AWS's that reads S3."""
+    role = healthy()[ROLE] | {"PermissionsBoundary": {"PermissionsBoundaryArn": BOUNDARY}}
+    reading = policy(allow(["s3:Get*", "s3:List*", "s3:Describe*"]))
+    return {ROLE: role, **document(BOUNDARY, content), **document(READ_ONLY, reading)}
+
+
+def bucket_denies(**more):
+    return {BUCKET_POLICY: json.dumps(policy(deny("s3:*", [BUCKET, f"{BUCKET}/*"], **{"Principal": "*", **more})))}
+
+
+def simulated(decision, boundary=None):
+    detail = (
+        {} if boundary is None else {"PermissionsBoundaryDecisionDetail": {"AllowedByPermissionsBoundary": boundary}}
+    )
+    return {SIMULATED: {"EvalDecision": decision, **detail}}
+
+
+def not_of_the_lab(answers):
+    """The service account is nobody's run, so that nothing says which policy is wanted."""
+    for account in answers[SERVICE_ACCOUNTS]:
+        account["metadata"]["labels"] = {}
+    return answers
+
+
+def examine(answers, **settings):
+    return doctor.examine(Evidence(PARAMETERS, CONNECTION, reads=Reads(answers), **settings))
+
+
+def found(answers, **settings):
+    return [finding.id for finding in examine(answers, **settings).findings]
+
+
+CUSTOM = f"arn:aws:iam::{ACCOUNT_ID}:policy/custom"
+
+
+@pytest.mark.parametrize(
+    ("id", "answers", "settings"),
+    [
+        ("role-policy-not-attached", attached(), {}),
+        ("role-policy-not-attached", attached(), {"role_is_known": False}),
+        ("role-denied-by-boundary", bounded(policy(allow("ec2:*"))), {}),
+        ("role-denied-by-boundary", bounded(policy(allow("*"), deny("s3:*"))), {}),
+        ("role-denied-by-boundary", bounded(policy(allow("*"))) | simulated("implicitDeny", False), WANTED),
+        ("role-denied-by-bucket-policy", bucket_denies(), {}),
+        ("role-denied-by-bucket-policy", bucket_denies(Principal={"AWS": ROLE_ARN}), {"role_is_known": False}),
+        (
+            "role-denied-by-bucket-policy",
+            bucket_denies(Condition={"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/my-*"}}),
+            {},
+        ),
+        ("role-denied-by-bucket-policy", bucket_denies(Action="s3:GetObject"), {}),
+        ("role-is-administrator", attached(READ_ONLY, ADMINISTRATOR), {}),
+        ("role-is-administrator", attached(READ_ONLY, CUSTOM) | document(CUSTOM, policy(allow("*"))), {}),
+        ("role-is-administrator", inline(all=policy(allow(["s3:*", "*"]))), {}),
+        (
+            "role-is-administrator",
+            inline(most={"Statement": {"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"}}),
+            {},
+        ),
+        (
+            "role-lacks-permission",
+            attached(CUSTOM, READ_ONLY)
+            | document(CUSTOM, policy(allow("ec2:*")))
+            | document(READ_ONLY, policy(allow("s3:GetObject")))
+            | simulated("implicitDeny"),
+            WANTED,
+        ),
+        (
+            "role-lacks-permission",
+            inline(lists=policy(deny("s3:List*")))
+            | document(READ_ONLY, policy(allow("s3:*")))
+            | simulated("explicitDeny"),
+            WANTED,
+        ),
+    ],
+)
+def test_a_fault_of_the_permissions_is_found_alone_and_its_repair_mends_it(id, answers, settings):
+    answers = healthy() | answers
+    (finding,) = examine(answers, **settings).findings
+    assert (finding.id, finding.severity) == (id, "warning" if id == "role-is-administrator" else "error")
+    assert finding.expected != finding.found
+    after = repaired(answers, finding.repair)
+    if SIMULATED in after:
+        after[SIMULATED] = {"EvalDecision": "allowed"}
+    assert found(after, **settings) == []
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        bounded(policy(allow("*"))),
+        bounded(policy(allow("s3:ListBucket"))),
+        bounded(policy({"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"})),
+        bounded(policy(allow("s3:*"), deny("s3:Delete*"))),
+        inline(read=policy(allow("s3:GetObject", f"{BUCKET}/*"))),
+        inline(one=policy(allow("*", BUCKET))),
+        # Who else it denies, and what only a request shows, is none of the doctor's business.
+        bucket_denies(Principal={"AWS": f"arn:aws:iam::{ACCOUNT_ID}:role/other"}),
+        bucket_denies(Condition={"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}),
+        bucket_denies(Condition={"Bool": {"aws:SecureTransport": "false"}}),
+        bucket_denies(Action="s3:PutObject"),
+        {BUCKET_POLICY: json.dumps(policy(allow("s3:GetObject", f"{BUCKET}/*", Principal="*")))},
+    ],
+)
+def test_what_leaves_the_pod_what_it_needs_is_right(answers):
+    assert found(healthy() | answers) == []
+
+
+def test_without_a_run_any_policy_will_do_and_none_will_not():
+    assert found(not_of_the_lab(healthy() | attached(CUSTOM) | document(CUSTOM, policy())), role_is_known=False) == []
+    assert found(not_of_the_lab(healthy() | attached() | inline(read=policy())), role_is_known=False) == []
+    (finding,) = examine(not_of_the_lab(healthy() | attached()), role_is_known=False).findings
+    assert (finding.id, finding.expected) == ("role-policy-not-attached", "a policy")
+    assert finding.repair.splitlines()[0] == "# or the policy that the pod needs:"
+
+
+def test_what_the_pod_wants_is_only_simulated_where_it_is_said():
+    assert not any("Simulate" in call for call in examine(healthy()).looked)
+    assert found(healthy() | simulated("allowed"), **WANTED) == []
+
+
+def test_of_an_inline_policy_only_the_deny_goes():
+    answers = healthy() | inline(mixed=policy(allow("sqs:*"), deny("s3:List*"))) | simulated("explicitDeny")
+    answers |= document(READ_ONLY, policy(allow("s3:*")))
+    (finding,) = examine(answers, **WANTED).findings
+    assert finding.found == "an explicit deny in mixed"
+    (line,) = finding.repair.splitlines()
+    assert line.startswith("aws iam put-role-policy --role-name my-role --policy-name mixed ")
+    assert "sqs" in line
+    assert "s3" not in line
+
+
+def test_a_boundary_and_a_missing_policy_are_found_both():
+    answers = healthy() | bounded(policy(allow("ec2:*"))) | attached()
+    assert set(found(answers)) == {"role-denied-by-boundary", "role-policy-not-attached"}
+
+
+def test_what_boundary_and_policies_both_lack_is_found_of_both():
+    answers = healthy() | bounded(policy(allow("ec2:*"))) | document(READ_ONLY, policy(allow("sqs:*")))
+    answers |= simulated("implicitDeny", False)
+    assert set(found(answers, **WANTED)) == {"role-denied-by-boundary", "role-lacks-permission"}
