@@ -360,20 +360,16 @@ def _take_off_mounts(container: Document) -> None:
         for mount in container.get("volumeMounts") or []
         if not any(mount["name"] == name and path in (None, _normal(mount["mountPath"])) for name, path in added)
     ]
-    container["_had_token"] = any(
-        mount["name"] == TOKEN_VOLUME and _normal(mount["mountPath"]) == MOUNT_PATH
-        for mount in container.get("volumeMounts") or []
-    )
     _set(container, "volumeMounts", mounts)
 
 
 def _take_off_variables(container: Document, region: str) -> None:
     """What the webhook gave; a variable that somebody wrote would keep it from giving its own."""
-    had_token = container.pop("_had_token")
     variables = container.get("env") or []
     values = {variable["name"]: variable.get("value") for variable in variables if "valueFrom" not in variable}
     gone = set(POD_IDENTITY)
-    if had_token:
+    # Who mounts a token of their own there does without the webhook.
+    if not any(_normal(mount["mountPath"]) == MOUNT_PATH for mount in container.get("volumeMounts") or []):
         file = (values.get(TOKEN_FILE) or "").replace("\\", "/").removeprefix("C:")
         if file == f"{MOUNT_PATH}/token" and values.get(ROLE):
             gone |= {ROLE, TOKEN_FILE}

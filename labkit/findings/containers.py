@@ -8,7 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labkit.evidence.pod_spec import API_MOUNT_PATH, ROLE, TOKEN_FILE, Container, Variable
+from labkit.evidence.pod_spec import (
+    API_MOUNT_PATH,
+    MOUNT_PATH,
+    ROLE,
+    TOKEN_FILE,
+    TOKEN_VOLUME,
+    Container,
+    Variable,
+    is_token_volume,
+)
 from labkit.findings import Finding, pod_commands
 
 if TYPE_CHECKING:
@@ -278,6 +287,9 @@ def _token_file_missing(evidence: "Evidence", container: Container) -> Wrong | N
         return None
     mount = container.mount_of(file)
     volume = evidence.pod_spec.volumes.get(mount["name"]) if mount else None
+    taken = evidence.pod_spec.volumes.get(TOKEN_VOLUME)
+    if taken and not is_token_volume(taken) and file == f"{MOUNT_PATH}/token":
+        return None  # that the volume's name is taken says it already
     # What lies in a volume of another kind is known to nobody here.
     if volume and ("projected" not in volume or container.token_at(file)):
         return None

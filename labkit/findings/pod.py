@@ -1,6 +1,5 @@
 """The pod: does it run as the service account, and was it given the role when it was made?"""
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from labkit.evidence.pod_spec import ROLE, TOKEN_FILE, Container
@@ -10,10 +9,11 @@ if TYPE_CHECKING:
     from labkit.evidence import Evidence
 
 LEARN = "04-pod.ipynb"
-# Those that leave a pod alone which a webhook has changed.
+# Kubernetes' own controllers leave alone what a webhook has changed.
 BUILT_IN = ("ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", "Node")
-ENDINGS = ("Killing", "SuccessfulDelete")  # events' reasons
-LOOP = 3  # endings; fewer are a day's work
+DELETED, KILLED = "SuccessfulDelete", "Killing"  # events' reasons
+LOOP = 5  # times in an hour; fewer are a day's work
+NO_IMAGE = "# name an image that the nodes can pull in the place of the one below\n"
 SYSTEM = "kubernetes.io/os"
 # How a container, or the node for it, says that it may not read the token.
 DENIED = "Permission denied"
@@ -81,36 +81,38 @@ def older_than_annotation(evidence: "Evidence") -> Finding | None:
         expected=f"AWS_ROLE_ARN={evidence.annotation}",
         found=found,
         source="kubectl get pod -o yaml, spec.containers[].env",
-        repair=pod_commands.replaced(evidence, pod_commands.without_variables(lambda *_: {ROLE, TOKEN_FILE})),
+        repair=pod_commands.replaced(evidence, pod_commands.without_identity),
     )
 
 
 def replaced_in_a_loop(evidence: "Evidence") -> Finding | None:
     """Its controller takes the pod for another than it wanted, since the webhook has changed it, and makes it anew.
 
-    The events are read only where the pod is about to go, does not run, or is made by a controller of another kind
-    than Kubernetes' own.
+    Kubernetes' own controllers do not. The events are read only where another one has the pod, or the pod goes or does
+    not run.
     """
-    owner = _owner_of_another_kind(evidence)
-    if not (owner or _is_unsettled(evidence)):
+    owner = _controller_of_another_kind(evidence)
+    if not owner and not _is_unsettled(evidence):
         return None
-    names = _called(evidence, owner)
-    endings: Counter[str] = Counter()
-    for event in evidence.cluster.events(evidence.parameters.namespace):
-        name = event["involvedObject"].get("name", "")
-        if event.get("reason") in ENDINGS and any(name.startswith(called) for called in names):
-            endings[event["reason"]] += event.get("count") or 1
-    if not endings or max(endings.values()) < LOOP:
+    names = [name.rstrip("-") for name in (evidence.pod_name, _made_from(evidence), owner) if name]
+    # Somebody who makes a pod anew by hand leaves the node's events, too: they count where a controller has the pod.
+    reasons = (DELETED, KILLED) if owner else (DELETED,)
+    endings = [
+        event
+        for event in evidence.cluster.events(evidence.parameters.namespace)
+        if event.get("reason") in reasons and _is_one_of(event, names)
+    ]
+    times = sum(event.get("count") or 1 for event in endings)
+    if times < LOOP:
         return None
     return _finding(
         "pod-replaced-in-a-loop",
         "The pod is ended and made anew, again and again: its controller may take the webhook's changes for wrong.",
         expected="a pod that stays",
-        found=", ".join(f"{count} times {reason}" for reason, count in endings.items()),
+        found=f"ended {times} times in the hour that events are kept",
         source="kubectl get events",
         repair="# declare in what the controller applies what the webhook adds (variables, volume aws-iam-token), or "
-        "let it ignore them\n"
-        f"{evidence.connection.kubectl} get events -n {evidence.parameters.namespace} --sort-by=.lastTimestamp",
+        "let it ignore them;\n# then forget what was:\n" + _forgotten(evidence, endings),
         severity="note",
     )
 
@@ -119,13 +121,14 @@ def not_running(evidence: "Evidence") -> Finding | None:
     """It is there and does not run; the container's own words say why. One that has done its work is all right."""
     if evidence.pod is None or evidence.pod_phase in ("Running", "Succeeded") or token_unreadable(evidence):
         return None
+    images = "" if pod_commands.image(evidence) or not pod_commands.without_image(evidence) else NO_IMAGE
     return _finding(
         "pod-not-running",
         "The pod does not run.",
         expected="Running",
         found=f"{evidence.pod_phase}{evidence.pod_trouble and ': ' + evidence.pod_trouble}",
         source="kubectl get pod -o yaml, status",
-        repair=pod_commands.replaced(evidence),
+        repair=images + pod_commands.replaced(evidence),
     )
 
 
@@ -201,7 +204,8 @@ def _role_found(container: Container, *, alone: bool) -> str:
     return found if alone else f"container {container.name}: {found}"
 
 
-def _owner_of_another_kind(evidence: "Evidence") -> str:
+def _controller_of_another_kind(evidence: "Evidence") -> str:
+    """The name of the pod's controller, where it is none of Kubernetes' own."""
     references = ((evidence.pod or {}).get("metadata") or {}).get("ownerReferences") or []
     return next((each["name"] for each in references if each.get("controller") and each["kind"] not in BUILT_IN), "")
 
@@ -212,10 +216,22 @@ def _is_unsettled(evidence: "Evidence") -> bool:
     return evidence.pod_phase not in ("Running", "Succeeded") or "deletionTimestamp" in evidence.pod["metadata"]
 
 
-def _called(evidence: "Evidence", owner: str) -> list[str]:
-    """What the names of such pods, or of their owner, begin with."""
-    made_from = ((evidence.pod or {}).get("metadata") or {}).get("generateName") or ""
-    return [name for name in (owner, made_from, evidence.pod_name) if name]
+def _made_from(evidence: "Evidence") -> str:
+    return ((evidence.pod or {}).get("metadata") or {}).get("generateName") or ""
+
+
+def _is_one_of(event: dict[str, Any], names: list[str]) -> bool:
+    name = event["involvedObject"].get("name") or ""
+    return any(name == called or name.startswith(f"{called}-") for called in names)
+
+
+def _forgotten(evidence: "Evidence", events: list[dict[str, Any]]) -> str:
+    kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
+    told = sorted({(event["reason"], event["involvedObject"]["name"]) for event in events})
+    return "\n".join(
+        f"{kubectl} delete events -n {namespace} --field-selector reason={reason},involvedObject.name={name}"
+        for reason, name in told
+    )
 
 
 def _denied_in_status(evidence: "Evidence") -> str:

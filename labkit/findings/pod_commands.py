@@ -8,7 +8,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from labkit.evidence.pod_spec import MOUNT_PATH, TOKEN_VOLUME, is_token_volume, restored_manifest, without_additions
+from labkit.evidence.pod_spec import (
+    MOUNT_PATH,
+    ROLE,
+    TOKEN_FILE,
+    TOKEN_VOLUME,
+    is_token_volume,
+    restored_manifest,
+    without_additions,
+)
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence
@@ -20,6 +28,7 @@ KINDS = ("containers", "initContainers")
 # Variables that may hold a secret are not printed; these names are harmless.
 SECRET = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE")
+NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 NOT_SHOWN = "NOT-SHOWN"
 
 
@@ -54,15 +63,27 @@ def of_workload(evidence: "Evidence", owner: Document, *changes: Change) -> str:
     return "\n".join(_template_lines(evidence, owner, owner["spec"]["template"], changes))
 
 
-def without_variables(names_of: Callable[["Evidence", Document], set[str]]) -> Change:
-    """A change that takes variables off the containers."""
+def without_identity(evidence: "Evidence", manifest: Document) -> None:
+    """A change that leaves the containers' role and token variables to the webhook."""
+    for container in containers_of(manifest):
+        _without_variables(container, {ROLE, TOKEN_FILE})
 
-    def change(evidence: "Evidence", manifest: Document) -> None:
-        for container in containers_of(manifest):
-            gone = names_of(evidence, container)
-            _set(container, "env", [each for each in container.get("env") or [] if each["name"] not in gone])
 
-    return change
+def without_image(evidence: "Evidence") -> set[str]:
+    """The pod's containers whose image the node cannot have."""
+    status = (evidence.pod or {}).get("status") or {}
+    waiting = {
+        each["name"]: ((each.get("state") or {}).get("waiting") or {}).get("reason")
+        for kind in ("containerStatuses", "initContainerStatuses")
+        for each in status.get(kind) or []
+    }
+    return {name for name, reason in waiting.items() if reason in NO_IMAGE}
+
+
+def image(evidence: "Evidence") -> str:
+    """The image that the pod is to have, where it is one of the lab's; empty elsewhere."""
+    is_ours = evidence.role_is_known or evidence.is_of_lab
+    return (evidence.parameters.image or evidence.connection.image) if is_ours else ""
 
 
 def containers_of(manifest: Document) -> list[Document]:
@@ -110,9 +131,16 @@ def _no_skipping_all(evidence: "Evidence", manifest: Document) -> None:
 def _no_wrong_variables(evidence: "Evidence", manifest: Document) -> None:
     from labkit.findings import containers
 
-    without_variables(lambda evidence, container: containers.superfluous(evidence, container["name"]))(
-        evidence, manifest
-    )
+    for container in containers_of(manifest):
+        _without_variables(container, containers.superfluous(evidence, container["name"]))
+
+
+def _image_that_is_there(evidence: "Evidence", manifest: Document) -> None:
+    wanted, lacking = image(evidence), without_image(evidence)
+    for container in containers_of(manifest):
+        if wanted and container["name"] in lacking:
+            container["image"] = wanted
+            container.pop("imagePullPolicy", None)
 
 
 def _other_volume_name(evidence: "Evidence", manifest: Document) -> None:
@@ -147,6 +175,7 @@ CORRECTIONS: tuple[Change, ...] = (
     _no_role_annotation,
     _no_skipping_all,
     _no_wrong_variables,
+    _image_that_is_there,
     _other_volume_name,
     _no_own_mount,
 )
@@ -244,6 +273,10 @@ def _hide_secrets(manifest: Document) -> list[str]:
 
 def _kubectl(evidence: "Evidence") -> str:
     return evidence.connection.kubectl
+
+
+def _without_variables(container: Document, names: set[str]) -> None:
+    _set(container, "env", [each for each in container.get("env") or [] if each["name"] not in names])
 
 
 def _without(document: Document, key: str, names: set[str]) -> None:

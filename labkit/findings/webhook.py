@@ -134,7 +134,7 @@ def mount_path_twice(evidence: "Evidence") -> Finding | None:
             continue
         owner = workload(evidence.cluster, evidence.parameters.namespace, event["involvedObject"])
         template = ((owner or {}).get("spec") or {}).get("template")
-        if template and _runs_as(template, evidence.parameters.service_account):
+        if template and _runs_as(template, evidence.parameters.service_account) and not _has_pods(owner):
             found = f"{owner['kind']} {owner['metadata']['name']}: {event['message']}"
             return _mounted_twice(found, "kubectl get events", pod_commands.of_workload(evidence, owner))
     return None
@@ -217,6 +217,12 @@ def _forbidden(selectors: list[Any], labels: dict[str, str]) -> set[str]:
 
 def _runs_as(template: dict[str, Any], service_account: str) -> bool:
     return (template["spec"].get("serviceAccountName") or "default") == service_account
+
+
+def _has_pods(owner: dict[str, Any]) -> bool:
+    """Whether pods of a workload run: what its events tell is over then."""
+    status = owner.get("status") or {}
+    return bool(status.get("readyReplicas") or status.get("numberReady"))
 
 
 def _restored(evidence: "Evidence") -> str:
