@@ -5,8 +5,10 @@ import json
 import socket
 import ssl
 from collections.abc import Callable
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from labkit.errors import LabError
 from labkit.evidence.reading import NotRead, Reads
@@ -117,12 +119,23 @@ def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     with (
-        socket.create_connection((address or host, port), timeout=TIMEOUT) as connected,
+        _connect(host, address, port) as connected,
         context.wrap_socket(connected, server_hostname=host) as tls,
     ):
         # Public from Python 3.13 on; the same call has been there, underscored, since 3.10.
         chain = getattr(tls, "get_unverified_chain", None) or tls._sslobj.get_unverified_chain
         return [c if isinstance(c, bytes) else ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in chain()]
+
+
+def _connect(host: str, address: str, port: int) -> socket.socket:
+    """A connection to the address, or to the host, by this machine's proxy where it has one. Raises `OSError`."""
+    proxy = urlsplit(getproxies().get("https", ""))
+    if address or not proxy.hostname or proxy_bypass(host):
+        return socket.create_connection((address or host, port), timeout=TIMEOUT)
+    tunnel = HTTPConnection(proxy.hostname, proxy.port or 80, timeout=TIMEOUT)
+    tunnel.set_tunnel(host, port)
+    tunnel.connect()
+    return tunnel.sock
 
 
 def sha1(certificate: bytes) -> str:

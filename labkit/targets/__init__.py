@@ -1,4 +1,4 @@
-"""Where a lab runs. A target is a module with `plan(parameters)`, `up(parameters) -> Connection` and `down()`."""
+"""Where a lab runs: modules with `plan`, `up`, `connect`, `down` and `environment`, as tests/targets holds them to."""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -78,5 +78,4 @@ def connect(parameters: "Parameters") -> Connection:
 
     Raises `LabError`.
     """
-    module = target(parameters.target)
-    return getattr(module, "connect", module.up)(parameters)
+    return target(parameters.target).connect(parameters)

@@ -11,6 +11,7 @@ from kubernetes.client import CoreV1Api
 import labkit
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
+from tests.targets.internet import Internet, internet
 
 ACCOUNT = "123456789012"
 
@@ -25,15 +26,31 @@ def moto(home: Path) -> Iterator[labkit.Lab]:
 
 
 @pytest.fixture
-def terminal(moto: labkit.Lab, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The variables of `labkit env`, set for this process, too."""
+def state(moto: labkit.Lab) -> process.State:
+    """What is known of the server that runs."""
+    return process.State.read(Folder.find())
+
+
+@pytest.fixture
+def net(state: process.State) -> Iterator[Internet]:
+    """An internet in which there is the lab's issuer, and nothing else."""
+    with internet(state.issuers) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def terminal(state: process.State, net: Internet, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The variables of `labkit env`, set for this process, too; what is not on loopback is asked of `net`."""
     folder = Folder.find()
-    state = process.State.read(folder)
     for name in list(os.environ):
         if environment.is_open(name):
             monkeypatch.delenv(name)
     for name, value in environment.variables(folder, state.endpoint_url, state.region).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HTTPS_PROXY", net.url)
+    monkeypatch.setenv("HTTP_PROXY", net.url)
+    # The lab's CA stands for the public roots.
+    monkeypatch.setenv("SSL_CERT_FILE", str(state.ca_file))
     return dict(os.environ)
 
 

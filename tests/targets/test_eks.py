@@ -50,7 +50,7 @@ def refused(terminal, inventory):
     return attempt
 
 
-def test_the_whole_run_in_a_terminal(terminal, moto, tmp_path):
+def test_the_whole_run_in_a_terminal(terminal, moto, net, state, tmp_path):
     given = [f"-p{name}={value}" for name, value in EKS.items()]
     command = [LABKIT, "run", *given, "-prole_name=reader", "--output", tmp_path / "out.ipynb"]
     done = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=300, check=False)
@@ -62,9 +62,10 @@ def test_the_whole_run_in_a_terminal(terminal, moto, tmp_path):
     run = "blue/default/my-service-account/reader"
     tags = moto.aws.client("iam").get_role(RoleName="reader")["Role"]["Tags"]
     assert {"Key": "labkit:run", "Value": run} in tags
+    # Nothing but the issuer was ever asked of the internet.
+    assert set(net.asked) <= set(state.issuers)
     # The record of a run in a real account holds nothing that opens it.
-    state = json.loads((Path(terminal["LABKIT_HOME"]) / "server.json").read_text())
-    assert state["secret_access_key"] not in executed
+    assert state.secret_access_key not in executed
     assert "k8s-aws-v1" not in executed
     with labkit.Lab.open(**EKS, role_name="reader") as lab:
         lab.remove()

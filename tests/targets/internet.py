@@ -1,0 +1,65 @@
+"""What stands for the internet between a target that is real and the emulator: a proxy that leads an issuer's name
+to the lab's own listener, as a resolver would, and nothing else anywhere."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+
+
+class _Connect(StreamRequestHandler):
+    def handle(self) -> None:
+        request = self.rfile.readline().decode("latin-1").split()
+        while self.rfile.readline().strip():
+            pass
+        host = request[1].partition(":")[0] if len(request) > 1 else ""
+        self.server.asked.append(host)
+        if request[:1] != ["CONNECT"] or host not in self.server.hosts:
+            self.wfile.write(b"HTTP/1.1 502 Not in this internet\r\n\r\n")
+            return
+        with socket.create_connection(("127.0.0.1", self.server.hosts[host])) as upstream:
+            self.wfile.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+            back = threading.Thread(target=_copy, args=(upstream, self.connection))
+            back.start()
+            _copy(self.connection, upstream)
+            back.join()
+
+
+class Internet(ThreadingTCPServer):
+    """`hosts`: the port on loopback that each name leads to; `asked`: the names that were asked for."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, hosts: dict[str, int]):
+        super().__init__(("127.0.0.1", 0), _Connect)
+        self.hosts = hosts
+        self.asked: list[str] = []
+
+    @property
+    def url(self) -> str:
+        """What HTTPS_PROXY is set to."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@contextmanager
+def internet(hosts: dict[str, int]) -> Iterator[Internet]:
+    """The proxy, which ends with the block."""
+    with Internet(hosts) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # the other side has gone

@@ -1,0 +1,257 @@
+"""What every target keeps to, so that no other module has to ask which one it runs on.
+
+kind is a cluster that exists, and eks is the emulator by its standard endpoint: see `kind_existing` and `conftest`.
+"""
+
+import inspect
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from kubernetes.client import CoreV1Api, WellKnownApi
+
+import labkit
+from labkit import steps, targets
+from labkit.emulator.folder import Folder
+from labkit.errors import LabError
+from labkit.lab import CAPABILITIES
+from labkit.parameters import LAB_TAG, RUN_LABEL, RUN_TAG, Parameters
+from labkit.steps.iam_role import RoleOfAnotherRun
+from labkit.targets import kind
+from tests.targets.conftest import ACCOUNT
+from tests.targets.kind_existing import running
+
+# One of them alone, where LABKIT_TARGET names it.
+NAMES = [os.environ["LABKIT_TARGET"]] if "LABKIT_TARGET" in os.environ else targets.NAMES
+HOSTILE = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "KUBECONFIG": "/elsewhere", "HTTPS_PROXY": "http://elsewhere:1"}
+
+
+@dataclass
+class Target:
+    """A target as the contract sees it: its module, the parameters that it needs, and what it is allowed to lack."""
+
+    name: str
+    given: dict[str, Any]
+    has: set[str]
+    keeps_environment: bool
+
+    @property
+    def module(self) -> ModuleType:
+        return targets.target(self.name)
+
+    def parameters(self, **values: Any) -> Parameters:
+        return Parameters.checked(**{"target": self.name, **self.given, **values})
+
+    def open(self, **values: Any) -> labkit.Lab:
+        return labkit.Lab.open(**{"target": self.name, **self.given, **values})
+
+
+@pytest.fixture(params=NAMES)
+def target(request: pytest.FixtureRequest) -> Target:
+    return request.getfixturevalue(f"on_{request.param}")
+
+
+@pytest.fixture
+def on_moto(moto: labkit.Lab) -> Target:
+    return Target("moto", {}, {"clock", "trail", "node_identity"}, keeps_environment=False)
+
+
+@pytest.fixture(scope="module")
+def existing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with running(tmp_path_factory.mktemp("existing")) as kubeconfig:
+        yield kubeconfig
+
+
+@pytest.fixture
+def on_kind(existing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ".lab"))
+    given = {"kubeconfig": str(existing), "context": "existing"}
+    kind.up(Parameters.checked(target="kind", **given))
+    yield Target("kind", given, {"trail"}, keeps_environment=False)
+    kind.down()
+
+
+@pytest.fixture
+def on_eks(terminal: dict[str, str]) -> Target:
+    return Target("eks", {"account_id": ACCOUNT, "confirm": "yes"}, set(), keeps_environment=True)
+
+
+@pytest.fixture
+def lab(target: Target) -> Iterator[labkit.Lab]:
+    """The target's lab, with nothing of the run in it, before and after."""
+    with target.open(namespace="contract", role_name="contract", bucket="contract") as opened:
+        yield opened
+        opened.remove()
+
+
+def things(lab: labkit.Lab) -> dict[str, Any]:
+    """What is in the account and the cluster; a cluster's own pods and service accounts come and go."""
+    iam, s3, core = lab.aws.client("iam"), lab.aws.client("s3"), CoreV1Api(lab.kubernetes)
+    return {
+        "providers": sorted(one["Arn"] for one in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]),
+        "roles": sorted(one["RoleName"] for one in iam.list_roles()["Roles"]),
+        "buckets": sorted(one["Name"] for one in s3.list_buckets()["Buckets"]),
+        "namespaces": sorted(one.metadata.name for one in core.list_namespace().items),
+        "pods": sorted(one.metadata.name for one in core.list_namespaced_pod("contract").items),
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_a_module_with_these_functions(name):
+    module = targets.target(name)
+    for function, first in {"plan": "parameters", "up": "parameters", "connect": "parameters"}.items():
+        signature = inspect.signature(getattr(module, function))
+        given, *others = signature.parameters.values()
+        assert given.name == first
+        assert all(one.default is not inspect.Parameter.empty for one in others)
+    assert list(inspect.signature(module.down).parameters) == []
+    assert list(inspect.signature(module.environment).parameters) == ["variables"]
+
+
+def test_its_plan_can_be_read_and_makes_nothing(target, lab):
+    before = things(lab)
+    assert "cluster" in target.module.plan(target.parameters())
+    assert things(lab) == before
+
+
+def test_it_is_reached_as_its_connection_says(lab):
+    connection = lab.connection
+    assert connection.aws.client("sts").get_caller_identity()["Account"] == connection.account_id
+    assert connection.aws.region_name == lab.parameters.region
+    cluster = connection.aws.client("eks").describe_cluster(name=lab.parameters.cluster)["cluster"]
+    assert cluster["identity"]["oidc"]["issuer"] == connection.issuer
+    # The API server's own word on it.
+    discovery = WellKnownApi(connection.kubernetes).get_service_account_issuer_open_id_configuration()
+    assert connection.issuer in discovery
+    assert connection.provider_arn.startswith(f"arn:aws:iam::{connection.account_id}:oidc-provider/")
+    assert connection.provider_arn.endswith(connection.issuer.removeprefix("https://"))
+    assert connection.role_arn("reader") == f"arn:aws:iam::{connection.account_id}:role/reader"
+    assert connection.image
+    assert connection.kubectl.split()[0] == "kubectl"
+    assert connection.webhook_restored_by
+
+
+def test_looking_finds_the_same_and_starts_nothing(target, lab):
+    before = things(lab)
+    connection = targets.connect(target.parameters(confirm=""))
+    assert (connection.issuer, connection.account_id) == (lab.issuer, lab.account_id)
+    assert things(lab) == before
+
+
+def test_opening_it_again_finds_the_same(target, lab):
+    before = things(lab)
+    with target.open() as again:
+        assert (again.issuer, again.account_id) == (lab.issuer, lab.account_id)
+    assert things(lab) == before
+
+
+def test_what_it_lacks_is_explained_and_what_it_has_is_there(target, lab):
+    for capability in CAPABILITIES:
+        if capability in target.has:
+            lab.needs(capability)
+            continue
+        with pytest.raises(LabError, match=f"The target {target.name} lacks") as refusal:
+            lab.needs(capability)
+        assert refusal.value.next
+    if "clock" in target.has:
+        assert lab.clock.now() > 0
+    if "trail" in target.has:
+        lab.aws.client("iam").list_roles()
+        assert next(lab.connection.trail())["eventName"] == "ListRoles"
+
+
+def test_its_own_account_and_no_stranger_s_can_be_entered(lab):
+    enter = lab.connection.account
+    for account_id in (lab.account_id, "222222222222"):
+        session = enter(account_id)
+        assert session is None or session.client("sts").get_caller_identity()["Account"] == account_id
+
+
+def test_the_issuer_s_documents_can_be_fetched(lab):
+    discovery = lab.fetch(f"{lab.issuer}/.well-known/openid-configuration")
+    assert discovery["issuer"] == lab.issuer
+    assert lab.fetch(discovery["jwks_uri"])["keys"]
+    with pytest.raises(LabError) as refusal:
+        lab.fetch(f"{lab.issuer}/nothing")
+    assert refusal.value.next
+
+
+def test_the_pod_becomes_the_role_and_everything_bears_the_run_s_tag_and_goes_with_it(lab, capsys):
+    before = things(lab)
+    lab.ready(through="pod")
+    for step in steps.ORDER:
+        check = lab.check(step)
+        assert check, check
+    iam, core = lab.aws.client("iam"), CoreV1Api(lab.kubernetes)
+    for tags in (
+        iam.list_role_tags(RoleName="contract")["Tags"],
+        iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=lab.provider_arn)["Tags"],
+        lab.aws.client("s3").get_bucket_tagging(Bucket="contract")["TagSet"],
+    ):
+        assert {tag["Key"]: tag["Value"] for tag in tags} == {LAB_TAG: "irsa", RUN_TAG: lab.run}
+    for made in (
+        core.read_namespace("contract"),
+        core.read_namespaced_service_account("my-service-account", "contract"),
+        core.read_namespaced_pod("my-pod", "contract"),
+    ):
+        assert made.metadata.labels[RUN_LABEL] == lab.labels[RUN_LABEL]
+    capsys.readouterr()
+    lab.remove()
+    said = capsys.readouterr().out
+    assert {name: things(lab)[name] for name in before} == before
+    assert "removed role contract" in said
+    shown = said.partition("\nremoved ")[0]
+    assert ("role contract" in shown) == lab.connection.shows_removal
+    lab.remove()
+    assert capsys.readouterr().out == "nothing to remove\n"
+
+
+def test_another_run_s_role_is_never_taken_over(target, lab):
+    lab.ready(through="iam_role")
+    role = lab.aws.client("iam").get_role(RoleName="contract")["Role"]
+    with (
+        pytest.raises(RoleOfAnotherRun, match="role-belongs-to-another-run"),
+        target.open(namespace="another", role_name="contract", bucket="contract") as another,
+    ):
+        another.ready(through="iam_role")
+    assert lab.aws.client("iam").get_role(RoleName="contract")["Role"]["RoleId"] == role["RoleId"]
+
+
+def test_an_untagged_role_of_its_name_goes_only_where_nothing_can_be_lost(lab, capsys):
+    iam = lab.aws.client("iam")
+    trust = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"},'
+    iam.create_role(RoleName="contract", AssumeRolePolicyDocument=f'{trust} "Action": "sts:AssumeRole"}}]}}')
+    capsys.readouterr()
+    lab.remove()
+    left = "left alone role contract: it bears no tag of the lab" in capsys.readouterr().out
+    assert left != lab.takes_untagged
+    if left:
+        iam.delete_role(RoleName="contract")
+
+
+def test_another_account_than_its_own_is_refused(target):
+    with pytest.raises(LabError, match="222222222222") as refusal:
+        target.open(account_id="222222222222")
+    assert refusal.value.next
+
+
+def test_a_kernel_sees_what_leads_to_it_and_to_nothing_else(target):
+    seen = target.module.environment({**os.environ, **HOSTILE})
+    for name, value in HOSTILE.items():
+        assert (seen.get(name) == value) == target.keeps_environment
+    if not target.keeps_environment:
+        assert seen["LABKIT_HOME"] == str(Folder.find().path)
+
+
+def test_the_whole_notebook_runs_on_it(target, tmp_path):
+    notebook = Path(__file__).parents[2] / "notebooks" / "irsa.ipynb"
+    given = {"target": target.name, **target.given, "role_name": "reader"}
+    done = labkit.run(notebook, tmp_path / "out.ipynb", given)
+    assert done.ok
+    assert "assumed-role/reader/" in done.answers[0]["answer"]
+    with target.open(role_name="reader") as lab:
+        lab.remove()
