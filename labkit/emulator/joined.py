@@ -61,6 +61,8 @@ class Facts:
     """Where the kubeconfig came from, for people."""
     made: str = ""
     """The name under which the lab made it with the program kind; empty where it was there before."""
+    public_issuer: bool = False
+    """Whether its issuer publishes its own documents, so that STS asks it by its name and not the API server."""
 
 
 class Kept:
@@ -206,8 +208,7 @@ class JoinedCluster:
 
             self.endings.append(withdraw)
             return
-        by_name = await asyncio.to_thread(is_public, discovery)
-        gate.issuers.join(issuer, None if by_name else self.api)
+        gate.issuers.join(issuer, None if joined.public_issuer else self.api)
 
         async def leave() -> None:
             gate.issuers.leave(issuer)

@@ -1,21 +1,20 @@
 """A kind cluster, or a cluster that exists, with AWS emulated on this machine by the gate of the moto target."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from labkit.emulator import process
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
-from labkit.emulator.joined import JOINED, LOOPBACK, TAG, Facts, Kept
+from labkit.emulator.joined import JOINED, LOOPBACK, TAG, Facts, Kept, is_public
 from labkit.emulator.process import State
 from labkit.errors import LabError, answering
 from labkit.targets import Connection, kind_address, kind_cluster, moto
 from labkit.targets.kind_cluster import NOTHING, NotUsable, Way
+from labkit.targets.kind_issuer import IssuerWay
 
 if TYPE_CHECKING:
-    from kubernetes.client import ApiClient
-
     from labkit.parameters import Parameters
 
 LED_WITHIN = 20  # seconds for an API server to hear of the webhooks, and to call them
@@ -103,12 +102,16 @@ def connect(parameters: "Parameters") -> Connection:
     return _connection(state, parameters, cluster, kept)
 
 
-def down() -> None:
-    """Ends the lab, takes its webhooks out of the clusters, and deletes the clusters that it made with kind."""
+def down() -> bool:
+    """Ends the lab, takes its webhooks out of the clusters, and deletes the clusters that it made with kind.
+
+    Returns whether the lab ran.
+    """
     folder = Folder.find()
-    process.stop(folder)
+    ran = process.stop(folder)
     for kept in Kept.all(folder):
         _forget(kept, folder)
+    return ran
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
@@ -123,7 +126,7 @@ def _prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | N
         facts = Facts(aws_host=aws_host, image=parameters.image, source=way.where)
     elif before and (not before.made or _is_there(before.made)):
         way = Way.read(kept.kubeconfig)
-        facts = Facts(aws_host or before.aws_host, parameters.image or before.image, before.source, before.made)
+        facts = replace(before, aws_host=aws_host or before.aws_host, image=parameters.image or before.image)
     else:
         return _made(folder, kept, parameters, aws_host)
     return _checked(folder, kept, parameters, way, facts)
@@ -143,7 +146,7 @@ def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -
     program.create(kind_program.configuration(name, issuer, keys), made_kubeconfig)
     try:
         way = Way.read(made_kubeconfig, f"kind-{name}")
-        facts = Facts(aws_host, parameters.image, f"kind, {name}", name)
+        facts = Facts(aws_host=aws_host, image=parameters.image, source=f"kind, {name}", made=name)
         return _checked(folder, kept, parameters, way, facts)
     except BaseException:
         program.delete(name)
@@ -160,7 +163,9 @@ def _checked(folder: Folder, kept: Kept, parameters: "Parameters", way: Way, fac
         api.close()
     _refuse_known_issuer(folder, parameters, discovery["issuer"])
     if not facts.aws_host:
-        facts = Facts(kind_address.find(addresses), facts.image, facts.source, facts.made)
+        facts = replace(facts, aws_host=kind_address.find(addresses))
+    if not facts.made:
+        facts = replace(facts, public_issuer=is_public(discovery))
     kept.keep(facts, way.kubeconfig)
     return facts
 
@@ -245,8 +250,8 @@ def _forget(kept: Kept, folder: Folder) -> None:
 def _connection(state: State, parameters: "Parameters", cluster: dict[str, Any], kept: Kept) -> Connection:
     aws = moto.session(state, parameters.region)
     context = state.context(parameters.cluster, parameters.region)
-    api, issuer, facts = moto.kubernetes(state, context), cluster["identity"]["oidc"]["issuer"], kept.facts
-    kubectl = f"kubectl --context {context}"
+    api, issuer, facts = Way.read(kept.kubeconfig).client(), cluster["identity"]["oidc"]["issuer"], kept.facts
+    way, kubectl = IssuerWay(issuer, facts, state, api), f"kubectl --context {context}"
     return Connection(
         aws=aws,
         kubernetes=api,
@@ -254,36 +259,17 @@ def _connection(state: State, parameters: "Parameters", cluster: dict[str, Any],
         account_id=state.account_id,
         image=facts.image or Connection.image,
         kubectl=kubectl,
-        webhook_restored_by=f"{kubectl} apply -f {kept.webhooks}",
+        webhook_restored_by=f'{kubectl} apply -f "$LABKIT_HOME/joined/{kept.path.name}/{kept.webhooks.name}"',
         # In a cluster that was there before, what bears no tag may be somebody's.
         takes_untagged=bool(facts.made),
         note=state.note,
-        fetch=lambda url: fetch(state, api, issuer, url),
+        # What stands in the place of the lab's own issuer's documents: see labkit.emulator.published.
+        issuer_restored_by=f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"' if facts.made else "",
+        fetch=way.fetch,
+        served_chain=way.served_chain,
         trail=_read_trail,
         account=lambda account_id: moto.in_account(aws, account_id, state.account_id),
     )
-
-
-def fetch(state: State, api: "ApiClient", issuer: str, url: str) -> Any:
-    """GETs a URL of the cluster's issuer as STS does: of the lab's own issuer, or through the API server.
-
-    Raises `LabError`.
-    """
-    from kubernetes.client.exceptions import ApiException
-
-    if urlsplit(issuer).hostname in state.issuers and url.startswith(issuer):
-        return moto.fetch(state, url)
-    document, path = f"{issuer}/.well-known/openid-configuration", urlsplit(url).path
-    if url != document and path != "/openid/v1/jwks":
-        raise LabError(
-            f"STS asks the cluster's issuer for its discovery document and its keys, and {url!r} is neither.",
-            where="fetch",
-            next=f"fetch {document}, or the jwks_uri that it names",
-        )
-    try:
-        return kind_cluster.published(api, keys=url != document)
-    except ApiException as error:
-        raise LabError(f"{url} answers {kind_cluster.message(error)}", where="fetch", next="labkit status") from None
 
 
 def _described(state: State, parameters: "Parameters") -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from ssl import VERIFY_X509_STRICT
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -104,13 +105,21 @@ class Way:
         """A client of the API, by no proxy of this machine. Raises `NoWay` where a file or a key cannot be read."""
         from kubernetes.client import ApiClient, Configuration
         from kubernetes.config import ConfigException, load_kube_config_from_dict
+        from urllib3.util.ssl_ import create_urllib3_context
 
         configuration = Configuration()
         try:
             load_kube_config_from_dict(self.kubeconfig, client_configuration=configuration, persist_config=False)
-            configuration.proxy, configuration.no_proxy = "http://127.0.0.1:9", "*"
+            if "proxy-url" not in self.kubeconfig["clusters"][0]["cluster"]:
+                # Without one of its own the client for exec takes the machine's. No host goes by this one.
+                configuration.proxy, configuration.no_proxy = "http://127.0.0.1:9", "*"
             configuration.retries = 0
-            return ApiClient(configuration)
+            api = ApiClient(configuration)
+            # From Python 3.13 on it is strict, and the authorities of minikube and k3s would not do.
+            context = create_urllib3_context()
+            context.verify_flags &= ~VERIFY_X509_STRICT
+            api.rest_client.pool_manager.connection_pool_kw["ssl_context"] = context
+            return api
         except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
             raise NoWay(
                 f"The way to the cluster cannot be read: {error}",

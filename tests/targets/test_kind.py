@@ -17,7 +17,7 @@ from kubernetes.client import AdmissionregistrationV1Api, CoreV1Api, RbacAuthori
 from kubernetes.config import new_client_from_config
 
 import labkit
-from labkit import targets
+from labkit import kind_command, targets
 from labkit.emulator import process
 from labkit.emulator.certificates import Authority
 from labkit.emulator.folder import Folder
@@ -70,6 +70,7 @@ def lab_folder(tmp_path_factory) -> Iterator[Folder]:
 def empty(lab_folder, existing) -> Iterator[Folder]:
     """The lab's folder, with no lab that runs and nothing that joined it, before and after."""
     kind.down()
+    clear(existing)
     yield lab_folder
     lab_folder.clock.reset()
     kind.down()
@@ -98,6 +99,14 @@ def refused(empty, existing) -> Callable[..., LabError]:
         return refusal.value
 
     return attempt
+
+
+def clear(existing: SimpleNamespace) -> None:
+    """Takes away what a test before, which failed, may have left."""
+    existing.core.delete_collection_namespaced_pod("default", grace_period_seconds=0)
+    for account in existing.core.list_namespaced_service_account("default").items:
+        if account.metadata.name != "default":
+            existing.core.delete_namespaced_service_account(account.metadata.name, "default")
 
 
 def registered(existing: SimpleNamespace) -> list[str]:
@@ -129,6 +138,8 @@ def test_the_whole_run(empty, existing, tmp_path):
         True,
     ]
     assert ISSUER in (tmp_path / "out.ipynb").read_text()
+    with labkit.Lab.open(target="kind", role_name="reader") as lab:
+        assert not lab.diagnose().findings
     # The lab remembers the cluster.
     again = labkit.run(NOTEBOOK, tmp_path / "again.ipynb", {"target": "kind", "role_name": "reader"})
     assert again.ok
@@ -265,6 +276,21 @@ def test_the_plan_says_which_cluster(empty, existing):
     assert "context existing of" in kind.plan(Parameters.checked(**existing.parameters))
     assert "makes a kind cluster" in kind.plan(Parameters.checked(target="kind"))
     assert not empty.is_running()
+
+
+@pytest.mark.kubectl
+def test_a_webhook_that_was_deleted_is_restored_by_the_command_that_is_said(lab, existing):
+    existing.webhooks.delete_mutating_webhook_configuration("pod-identity-webhook")
+    lab.ready(through="service_account")
+    pod = build(lab.parameters)
+    assert "AWS_ROLE_ARN" not in variables(existing.core.create_namespaced_pod("default", pod, dry_run="All"))
+    state = process.State.read(Folder.find())
+    environment = {**os.environ, "KUBECONFIG": str(state.kubeconfig)}
+    subprocess.run(["sh", "-c", lab.connection.webhook_restored_by], env=environment, check=True, capture_output=True)
+    assert "AWS_ROLE_ARN" in variables(existing.core.create_namespaced_pod("default", pod, dry_run="All"))
+    kind.down()
+    assert registered(existing) == []
+    labkit.Lab.open(**existing.parameters).close()
 
 
 # The end.
@@ -538,3 +564,39 @@ def test_what_somebody_else_made_in_the_cluster_is_never_taken_over_nor_deleted(
     assert kept.metadata.uid == made.metadata.uid
     assert kept.metadata.annotations == made.metadata.annotations
     assert "another namespace or service_account" in refusal.value.next
+
+
+# In a terminal.
+
+
+def test_up_says_what_is_where_and_what_is_next(empty, existing, capsys):
+    kind_command.up(
+        cluster="blue", kubeconfig=existing.kubeconfig, context="existing", image="public.ecr.aws/aws-cli/aws-cli"
+    )
+    said = capsys.readouterr().out
+    assert "has joined the lab; AWS and the webhooks listen on loopback alone" in said
+    assert f"issuer   {ISSUER}" in said
+    assert "image    public.ecr.aws/aws-cli/aws-cli" in said
+    assert "End:   labkit down" in said
+    with labkit.Lab.open(target="kind") as lab:
+        assert lab.image == "public.ecr.aws/aws-cli/aws-cli"
+    kind_command.up(cluster="blue", as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["target"], told["issuer"]) == ("kind", ISSUER)
+    done = subprocess.run(
+        [LABKIT, "run", "-p", "target=kind", "-p", "role_name=in-a-terminal", "--output", empty.path / "out.ipynb"],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "assumed-role/in-a-terminal/" in done.stdout
+    with labkit.Lab.open(target="kind", role_name="in-a-terminal") as lab:
+        lab.remove()
+
+
+def test_options_of_this_target_are_refused_for_others():
+    with pytest.raises(LabError, match="--kubeconfig and --aws-host are for the target kind alone"):
+        kind_command.refuse_options(kubeconfig="file", context="", aws_host="127.0.0.1")
+    kind_command.refuse_options(kubeconfig=None, context="")

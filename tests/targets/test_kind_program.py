@@ -138,6 +138,7 @@ def test_a_cluster_is_made_joined_and_deleted_again(programs, empty, capsys):
         assert lab.fetch(discovery["jwks_uri"])["keys"][0]["kty"] == "RSA"
         lab.ready(through="pod")
         assert lab.check("credentials")
+        assert not lab.diagnose().findings
         # It is the lab's own: nothing in it is anybody's.
         assert lab.takes_untagged
         pods = CoreV1Api(lab.kubernetes)

@@ -1,0 +1,132 @@
+"""What the target kind decides by itself: addresses, issuers, and what the webhook `lab-network` adds."""
+
+import asyncio
+import base64
+import json
+from ipaddress import IPv4Interface
+
+import httpx
+import jsonpatch
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from labkit.emulator import joined, lab_network
+from labkit.targets import kind_address
+from labkit.targets.kind_address import NoAddress
+from labkit.targets.kind_cluster import Way
+from labkit.webhook import mutating_webhook_configuration
+from tests.emulator.kubernetes.conftest import cluster, signing_key  # noqa: F401
+
+ADDED = {"AWS_ENDPOINT_URL": "http://172.18.0.1:4566", "AWS_EC2_METADATA_DISABLED": "true"}
+# This machine: loopback, a network that others are in, and a bridge to containers.
+HERE = ("127.0.0.1/8", "192.168.1.20/24", "172.18.0.1/16")
+
+
+@pytest.fixture
+def here(monkeypatch):
+    monkeypatch.setattr(kind_address, "_interfaces", lambda: [IPv4Interface(one) for one in HERE])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "found"),
+    [
+        (["172.18.0.2"], "172.18.0.1"),
+        (["172.18.0.2", "172.18.0.3", "fc00::2"], "172.18.0.1"),
+        (["127.0.0.1"], "127.0.0.1"),
+        (["192.168.1.20"], "192.168.1.20"),  # a node on this machine itself
+    ],
+)
+def test_the_address_is_that_of_the_interface_in_the_nodes_network(here, nodes, found):
+    assert kind_address.find(nodes) == found
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        (["10.0.0.7"], "no interface here"),  # Docker Desktop's network is inside its virtual machine
+        ([], "no interface here"),
+        (["172.18.0.2", "192.168.1.30"], "several networks"),
+    ],
+)
+def test_where_it_cannot_be_found_out_it_is_asked_for(here, nodes, said):
+    with pytest.raises(NoAddress, match=said) as refusal:
+        kind_address.find(nodes)
+    assert "--aws-host ADDRESS" in refusal.value.next
+
+
+@pytest.mark.parametrize(
+    ("issuer", "keys", "public"),
+    [
+        ("https://kubernetes.default.svc.cluster.local", "https://172.18.0.2:6443/openid/v1/jwks", False),
+        ("https://kubernetes.default.svc.invalid", "https://kubernetes.default.svc.invalid/openid/v1/jwks", False),
+        ("https://oidc.eks.us-east-1.amazonaws.com/id/1", "https://127.0.0.1:6443/openid/v1/jwks", False),
+        ("https://localhost/cluster", "https://localhost/cluster/keys", True),
+    ],
+    ids=["kubeadm's own", "a name inside the cluster", "keys at the API server", "published by itself"],
+)
+def test_an_issuer_is_asked_by_its_name_only_where_it_publishes_and_has_one(issuer, keys, public):
+    assert joined.is_public({"issuer": issuer, "jwks_uri": keys}) is public
+
+
+def review(pod: dict) -> dict:
+    asked = {"request": {"uid": "1", "namespace": "default", "object": pod}}
+    response = lab_network.review(asked, ADDED)["response"]
+    assert (response["uid"], response["allowed"]) == ("1", True)
+    return jsonpatch.apply_patch(pod, json.loads(base64.b64decode(response["patch"])))
+
+
+def test_every_container_is_led_to_the_lab():
+    spec = {"containers": [{"name": "a"}, {"name": "b", "env": []}], "initContainers": [{"name": "c", "env": None}]}
+    led = review({"spec": spec})["spec"]
+    expected = [{"name": name, "value": value} for name, value in ADDED.items()]
+    assert [one["env"] for one in led["containers"] + led["initContainers"]] == [expected] * 3
+
+
+def test_what_a_container_has_is_left_and_nothing_is_added_twice():
+    own = {"name": "AWS_ENDPOINT_URL", "value": "http://mine"}
+    once = review({"spec": {"containers": [{"name": "a", "env": [own]}]}})
+    assert once["spec"]["containers"][0]["env"] == [own, {"name": "AWS_EC2_METADATA_DISABLED", "value": "true"}]
+    assert review(once) == once
+
+
+@pytest.mark.parametrize("body", [b"", b"[", b"[]", b'{"request": {"object": {"spec": {"containers": "a"}}}}'])
+def test_what_is_no_review_of_a_pod_is_not_allowed(body):
+    async def answer(request):
+        return await lab_network.answer(request, ADDED)
+
+    app = Starlette(routes=[Route("/lab-network", answer, methods=["POST"])])
+
+    async def post() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://lab") as client:
+            return await client.post("/lab-network", content=body)
+
+    answered = asyncio.run(post())
+    assert answered.status_code == 200
+    assert answered.json()["response"]["allowed"] is False
+
+
+def test_the_manifests_keep_to_the_schema_of_their_kind(cluster):  # noqa: F811
+    for manifest in (
+        lab_network.mutating_webhook_configuration("https://172.18.0.1:4567/lab-network", b"pem"),
+        mutating_webhook_configuration("https://172.18.0.1:4567/pod-identity/mutate", b"pem"),
+    ):
+        with cluster.http("admin", "system:masters") as api:
+            made = api.post(f"{joined.WEBHOOKS}?dryRun=All&fieldValidation=Strict", json=manifest)
+        assert made.status_code == 201, made.text
+
+
+def test_a_kubeconfig_is_read_with_the_files_beside_it(tmp_path):
+    (tmp_path / "config").write_text(
+        "{current-context: one, contexts: [{name: one, context: {cluster: c, user: u, namespace: n}}], "
+        "clusters: [{name: c, cluster: {server: 'https://1.2.3.4', certificate-authority: ca.pem, extensions: []}}], "
+        "users: [{name: u, user: {client-key: /k.pem, exec: {command: ./bin/get-token}}}]}"
+    )
+    way = Way.read(tmp_path / "config")
+    assert way.context == "one"
+    assert way.kubeconfig["clusters"][0]["cluster"] == {
+        "server": "https://1.2.3.4",
+        "certificate-authority": str(tmp_path / "ca.pem"),
+    }
+    user = way.kubeconfig["users"][0]["user"]
+    assert user == {"client-key": "/k.pem", "exec": {"command": str(tmp_path / "bin/get-token")}}
