@@ -195,6 +195,9 @@ def _has_another_role(evidence: "Evidence", container: Container) -> bool:
     """Whether it lacks the annotation's role for no reason that has a name of its own."""
     if container.name in webhook.skipped(evidence.pod_spec.annotations):
         return False
+    file = container.value(TOKEN_FILE)
+    if file and not container.token_at(file):
+        return False  # what it has there somebody else gave it, and its role with it
     return container.value(ROLE) != evidence.annotation and not containers.has_wrong_identity(evidence, container)
 
 
