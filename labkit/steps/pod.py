@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from labkit import findings
+from labkit import execution, findings
 from labkit.checks import Row
 from labkit.errors import LabError
 from labkit.findings import Finding, containers, network, pod, webhook
@@ -21,6 +21,11 @@ NAME = "my-pod"
 CONTAINER = "aws"
 IMAGE = "amazon/aws-cli"
 RUNNING_WITHIN = 90  # seconds; an image that has to be pulled takes most of it
+# How STS refuses a role, or a provider, that it does not know yet.
+NOT_YET = tuple(
+    f"({code}) when calling the AssumeRoleWithWebIdentity" for code in ("AccessDenied", "InvalidIdentityToken")
+)
+AGAIN_AFTER = 2  # seconds between two attempts of the pod to become its role
 CAUSES = (*pod.CAUSES, *webhook.CAUSES, *containers.CAUSES, *network.CAUSES)
 # A container that waits for one of these will not run by waiting.
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
@@ -180,6 +185,7 @@ def wait_until_running(lab: "Lab", name: str = NAME, namespace: str = "") -> Non
             words = "it was deleted"
             break
         if present.status.phase == "Running" and all(s.ready for s in present.status.container_statuses or [None]):
+            _await_role(lab, present)
             return
         words = _scheduler_says(present) or words
         waiting = [s.state.waiting for s in present.status.container_statuses or [] if s.state and s.state.waiting]
@@ -195,6 +201,22 @@ def wait_until_running(lab: "Lab", name: str = NAME, namespace: str = "") -> Non
         where=f"namespace {namespace}",
         next=f"{lab.kubectl} describe pod {name} -n {namespace}",
     )
+
+
+def _await_role(lab: "Lab", pod: Any) -> None:
+    """Returns when STS no longer refuses the pod, where IAM takes a while to know a new role; at the latest then."""
+    from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+    variables = {variable.name for variable in pod.spec.containers[0].env or []}
+    if not lab.connection.propagates_within or "AWS_ROLE_ARN" not in variables:
+        return
+    command = ["aws", "sts", "get-caller-identity"]
+    Retrying(
+        retry=retry_if_result(lambda done: any(refusal in done.error for refusal in NOT_YET)),
+        stop=stop_after_delay(lab.connection.propagates_within),
+        wait=wait_fixed(AGAIN_AFTER),
+        retry_error_callback=lambda _: None,
+    )(execution.execute, lab.kubernetes, pod.metadata.name, pod.metadata.namespace, command)
 
 
 def _scheduler_says(pod: Any) -> str:

@@ -119,6 +119,8 @@ def _connect(
         kubectl=f"kubectl --context {cluster['arn']}",
         webhook_restored_by="# EKS runs the webhook itself: open a case with AWS Support",
         shows_removal=True,
+        # https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
+        propagates_within=30,
         fetch=fetch,
     )
     return connection, cluster

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +14,9 @@ from kubernetes.client import AuthenticationV1Api, CoreV1Api
 from typer.testing import CliRunner
 
 import labkit
-from labkit import account_commands, targets
+from labkit import account_commands, execution, targets
 from labkit.errors import LabError
+from labkit.execution import execute
 from labkit.parameters import Parameters
 from labkit.steps import pod
 from labkit.steps.iam_role import RoleOfAnotherRun
@@ -403,6 +405,41 @@ def test_an_image_that_cannot_be_pulled_leaves_no_pod(terminal, moto):
         with pytest.raises(ImageNotPulled, match=r"nobody\.example/knows:1 .* cannot be pulled, and it was removed"):
             lab.ready(through="pod")
         assert CoreV1Api(lab.kubernetes).list_namespaced_pod("default").items == []
+        lab.remove()
+
+
+def test_a_role_that_iam_does_not_know_yet_is_waited_for(terminal, moto, monkeypatch):
+    """IAM tells its changes to STS after a while: here, when the pod has been refused once."""
+    answers = []
+
+    def executed(*of):
+        done = execute(*of)
+        answers.append(done.exit_code)
+        if done.exit_code:
+            lab.ready(through="iam_role")
+        return done
+
+    monkeypatch.setattr(execution, "execute", executed)
+    monkeypatch.setattr(pod, "AGAIN_AFTER", 0)
+    with labkit.Lab.open(**EKS) as lab:
+        lab.ready(through="service_account")
+        iam = lab.aws.client("iam")
+        iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(TRUST))
+        CoreV1Api(lab.kubernetes).create_namespaced_pod("default", pod.build(lab.parameters))
+        pod.wait_until_running(lab)
+        assert [code == 0 for code in answers] == [False, True]
+        lab.remove()
+
+
+def test_a_role_that_never_lets_the_pod_in_is_not_waited_for_longer(terminal, moto, monkeypatch):
+    monkeypatch.setattr(pod, "AGAIN_AFTER", 0)
+    with labkit.Lab.open(**EKS) as opened:
+        lab = labkit.Lab(opened.parameters, replace(opened.connection, propagates_within=1))
+        lab.ready(through="service_account")
+        lab.aws.client("iam").update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(TRUST))
+        CoreV1Api(lab.kubernetes).create_namespaced_pod("default", pod.build(lab.parameters))
+        pod.wait_until_running(lab)
+        assert not lab.check("credentials")
         lab.remove()
 
 
