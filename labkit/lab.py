@@ -27,6 +27,9 @@ CAPABILITIES = {
     "node_identity": "a node role whose credentials a pod can reach",
 }
 
+# https://docs.aws.amazon.com/awscloudtrail/latest/userguide/view-cloudtrail-events-cli.html
+LOOKUP = "aws cloudtrail lookup-events"
+
 
 class Lab:
     """AWS and a Kubernetes cluster, for one run: `Lab.open(**labkit.parameters())`.
@@ -260,11 +263,12 @@ class Lab:
             decision: only calls that ended so: `allowed`, or the error's code.
             last: the last so many of them.
 
-        Raises `LabError` where the target keeps no trail.
+        A target that keeps no trail shows why, and where AWS itself keeps one.
         """
-        from labkit.trail import Calls
+        from labkit.trail import Calls, NoCalls
 
-        self.needs("trail")
+        if self.connection.trail is None:
+            return NoCalls([], f"{self._lacks('trail')} CloudTrail has the calls, some minutes later: {LOOKUP}")
         since = [*takewhile(lambda record: record.get("eventID") != self._seen, self.connection.trail())][::-1]
         return Calls(since).of_issuer(self.provider_arn).only(event=event, who=who, decision=decision, last=last)
 
@@ -274,20 +278,34 @@ class Lab:
         self.needs("clock")
         return self.connection.clock
 
+    def has(self, capability: str) -> bool:
+        """Whether the target has this; where not, it is explained, and a cell does without: `if lab.has("clock"):`."""
+        if getattr(self.connection, _known(capability)) is not None:
+            return True
+        print(f"{self._lacks(capability)} This cell shows it on moto.")
+        return False
+
     def needs(self, capability: str) -> None:
         """Returns where the target has this, and raises `LabError` with the reason where it has not."""
-        if capability not in CAPABILITIES:
-            raise UnknownName("capability of a target", capability, CAPABILITIES)
-        if getattr(self.connection, capability) is None:
+        if getattr(self.connection, _known(capability)) is None:
             raise LabError(
-                f"The target {self.parameters.target} lacks {CAPABILITIES[capability]}.",
+                self._lacks(capability),
                 where="this cell, and those that build on it",
                 next='skip them, or set target = "moto", and run the notebook again',
             )
 
+    def _lacks(self, capability: str) -> str:
+        return f"The target {self.parameters.target} lacks {CAPABILITIES[capability]}."
+
     def close(self) -> None:
         """Closes the connections. The lab goes on; `labkit down` ends it."""
         self.connection.kubernetes.close()
+
+
+def _known(capability: str) -> str:
+    if capability not in CAPABILITIES:
+        raise UnknownName("capability of a target", capability, CAPABILITIES)
+    return capability
 
 
 def _listed(names: list[str]) -> str:

@@ -59,6 +59,19 @@ class Calls:
         return left_aligned(f"<table><tr>{head}</tr>{rows}</table>") if self.records else "<p>no call</p>"
 
 
+@dataclass(frozen=True, repr=False)
+class NoCalls(Calls):
+    """What is shown where a target keeps no trail: why."""
+
+    why: str
+
+    def __repr__(self) -> str:
+        return self.why
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self.why)}</p>"
+
+
 def _provider(record: dict[str, Any]) -> str | None:
     identity = record.get("userIdentity") or {}
     federation = (identity.get("sessionContext") or {}).get("webIdFederationData") or {}

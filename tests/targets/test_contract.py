@@ -149,7 +149,7 @@ def test_opening_it_again_finds_the_same(target, lab):
     assert things(lab) == before
 
 
-def test_what_it_lacks_is_explained_and_what_it_has_is_there(target, lab):
+def test_what_it_lacks_is_explained_and_what_it_has_is_there(target, lab, capsys):
     for capability in CAPABILITIES:
         if capability in target.has:
             lab.needs(capability)
@@ -157,11 +157,19 @@ def test_what_it_lacks_is_explained_and_what_it_has_is_there(target, lab):
         with pytest.raises(LabError, match=f"The target {target.name} lacks") as refusal:
             lab.needs(capability)
         assert refusal.value.next
+        capsys.readouterr()
+        assert not lab.has(capability)
+        assert f"The target {target.name} lacks" in capsys.readouterr().out
+    assert all(lab.has(capability) for capability in target.has)
     if "clock" in target.has:
         assert lab.clock.now() > 0
     if "trail" in target.has:
         lab.aws.client("iam").list_roles()
         assert next(lab.connection.trail())["eventName"] == "ListRoles"
+        assert lab.trail(event="ListRoles").records
+    else:
+        assert "aws cloudtrail lookup-events" in repr(lab.trail(last=1))
+        assert lab.trail(last=1).records == []
 
 
 def test_its_own_account_and_no_stranger_s_can_be_entered(lab):
