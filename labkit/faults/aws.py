@@ -168,14 +168,16 @@ def _name(arn: str) -> str:
 
 
 def _try(lab: "Lab", call: Document) -> None:
-    """Makes a call that IAM refuses, so that CloudTrail has it."""
+    """Makes a call that IAM refuses, so that CloudTrail has it. Raises `LabError` where it does not."""
     from botocore.exceptions import ClientError
 
     try:
         getattr(lab.aws.client("iam"), call["operation"])(**call["arguments"])
-    except ClientError:
-        return
-    raise LabError(f"IAM took {call['operation']}, which it was to refuse.", next="labkit mend")
+        code = "no error"
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+    if code != call["code"]:
+        raise LabError(f"IAM answered {call['operation']} with {code}, not {call['code']}.", next="labkit mend")
 
 
 def _bucket_policy(lab: "Lab") -> Document | None:

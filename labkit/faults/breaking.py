@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 from labkit.execution import execute
-from labkit.faults import live
+from labkit.faults import CATALOGUE, live
 from labkit.faults.fault import Fault
 from labkit.faults.situation import ROLE_ARN, Situation
 from labkit.parameters import label_value
@@ -59,7 +59,8 @@ class Mended:
 def break_lab(lab: "Lab", fault: Fault) -> list[str]:
     """Puts a fault into the run; returns the names of the faults that are in it now.
 
-    A run that is not made yet is made first. Raises `LabError` where the target is not the lab's own.
+    A run that is not made yet is made first. One that changes what an earlier one has changed takes its place. Raises
+    `LabError` where the target is not the lab's own.
     """
     _refuse_others_clusters(lab)
     kept = _read(lab)
@@ -67,16 +68,33 @@ def break_lab(lab: "Lab", fault: Fault) -> list[str]:
     if kept is None and not is_made(now):
         lab.ready(through="pod")
         now = live.read(lab)
-    wanted = now.model_copy(deep=True)
-    fault.apply(wanted)
-    wanted = wanted.settled()
     before = kept.before if kept else now
-    faults = [*(kept.faults if kept else []), fault.id]
+    earlier = [CATALOGUE[name] for name in kept.faults] if kept else []
+    base, there = _without_displaced(now, before, earlier, fault)
+    wanted = fault.put_into(base)
+    faults = [*(each.id for each in there if each is not fault), fault.id]
     # Kept before anything is changed: what is interrupted can be mended, too.
     _write(lab, Kept(run=lab.run, cluster_made=_cluster_made(lab), faults=faults, before=before, broken=wanted))
     # In another account nothing was read yet.
     live.make(lab, now if wanted.accounts == now.accounts else live.read(lab, before, wanted), wanted)
     return faults
+
+
+def _without_displaced(
+    now: Situation, before: Situation, earlier: list[Fault], fault: Fault
+) -> tuple[Situation, list[Fault]]:
+    """The run and its faults without those whose place this one takes.
+
+    What of the others has been mended by hand stays mended.
+    """
+    kept = [each for each in earlier if not fault.takes_the_place_of(each)]
+    if kept == earlier:
+        return now, kept
+    there = [each for each in kept if each.put_into(now) == now]
+    base = before
+    for each in there:
+        base = each.put_into(base)
+    return base, there
 
 
 def mend(lab: "Lab") -> Mended:

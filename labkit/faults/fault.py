@@ -1,6 +1,6 @@
 """A fault: one thing that people get wrong, as an edit of a run's documents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -21,7 +21,9 @@ class Fault:
     apply: Apply
     """Edits the documents, and touches nothing else."""
     hides: tuple[str, ...] = ()
-    """The findings (`*` stands for anything) that cannot be seen while it is there."""
+    """The findings (`*` stands for anything), or faults, that cannot be seen while it is there."""
+    seen_as: tuple[str, ...] = ()
+    """What is found of it where its own finding cannot be seen."""
     changes: tuple[str, ...] = ()
     """What of the lab it decides alone: of two faults that change the same, the later one is there."""
     needs_probe: bool = False
@@ -31,20 +33,47 @@ class Fault:
 
     def is_hidden_by(self, other: "Fault") -> bool:
         """Whether the doctor cannot see it beside the other."""
-        return other is not self and any(fnmatchcase(self.finding, pattern) for pattern in other.hides)
+        names = (self.id, self.finding)
+        return other is not self and any(fnmatchcase(name, pattern) for name in names for pattern in other.hides)
 
     def takes_the_place_of(self, earlier: "Fault") -> bool:
-        """Whether the other is gone when this one comes after it."""
+        """Whether the other is taken out when this one comes after it."""
         return bool(set(self.changes) & set(earlier.changes))
+
+    def put_into(self, situation: Situation) -> Situation:
+        """What the situation becomes with it; what was given stays as it is."""
+        changed = situation.model_copy(deep=True)
+        self.apply(changed)
+        return changed.settled()
+
+
+def expected(faults: Sequence[Fault]) -> set[str]:
+    """The findings that the doctor is to have where these faults are in a lab, one put in after the other."""
+    there = [
+        fault
+        for at, fault in enumerate(faults)
+        if not any(later.takes_the_place_of(fault) for later in faults[at + 1 :])
+    ]
+    hidden = [fault for fault in there if any(fault.is_hidden_by(other) for other in there)]
+    left = {finding for fault in hidden for finding in fault.seen_as}
+    patterns = [pattern for fault in there for pattern in fault.hides]
+    return {fault.finding for fault in there if fault not in hidden} | {
+        finding for finding in left if not any(fnmatchcase(finding, pattern) for pattern in patterns)
+    }
 
 
 def fault(
-    *, finding: str, hides: tuple[str, ...] = (), changes: tuple[str, ...] = (), **settings: bool
+    *,
+    finding: str,
+    hides: tuple[str, ...] = (),
+    seen_as: tuple[str, ...] = (),
+    changes: tuple[str, ...] = (),
+    **settings: bool,
 ) -> Callable[[Apply], Fault]:
     """Makes a fault of a function that edits a situation: its name is the id, its docstring the description."""
 
     def made(apply: Apply) -> Fault:
         name = apply.__name__.replace("_", "-")
-        return Fault(name, (apply.__doc__ or "").strip(), finding, apply, hides, changes, **settings)
+        return Fault(name, (apply.__doc__ or "").strip(), finding, apply, hides, seen_as, changes, **settings)
 
     return made

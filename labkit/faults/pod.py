@@ -1,29 +1,40 @@
 """Faults of the pod, and of when and how it was made."""
 
 from labkit.faults.fault import fault
-from labkit.faults.service_account import ANNOTATION
+from labkit.faults.service_account import ANNOTATION, WITHOUT_ROLE_HIDES
 from labkit.faults.situation import ROLE_ARN, Situation
 
 PRESENT = ("whether there is a pod",)
-# A pod that nobody gave a role has none of what is said of the role it was given.
-UNTOUCHED_HIDES = (
-    "pod-older-than-annotation",
-    "pod-container-skipped",
-    "token-audience-mismatch",
-)
+AGE = ("when the pod was made",)
+# What is seen in a pod alone.
 ABSENT_HIDES = (
-    "pod-*",
+    "pod-not-running",
+    "pod-uses-another-service-account",
+    "pod-older-than-annotation",
+    "pod-replaced-in-a-loop",
+    "pod-token-variable-missing",
+    "pod-role-variable-missing",
+    "pod-variables-empty",
+    "pod-volume-name-taken",
+    "pod-static-keys",
+    "pod-aws-profile",
+    "pod-uses-the-api-server-token",
+    "pod-token-file-missing",
+    "pod-role-session-name-invalid",
+    "pod-sts-endpoint-of-another-region",
+    "region-not-activated",
+    "role-session-too-long",
+    "role-assumes-itself",
     "token-*",
     "credentials-*",
-    "webhook-unreachable",
-    "annotation-on-the-pod",
-    "role-assumes-itself",
-    "role-session-too-long",
-    "region-not-activated",
 )
 
 
-@fault(finding="pod-missing", hides=ABSENT_HIDES, changes=PRESENT)
+@fault(
+    finding="pod-missing",
+    hides=(*ABSENT_HIDES, "pod-opted-out-of-webhook", "pod-container-skipped", "annotation-on-the-pod"),
+    changes=PRESENT,
+)
 def pod_deleted(situation: Situation) -> None:
     """A node was drained."""
     for key in situation.pod_keys:
@@ -40,7 +51,7 @@ def image_that_nobody_has(situation: Situation) -> None:
 
 @fault(
     finding="pod-uses-another-service-account",
-    hides=("pod-older-than-annotation", "pod-identity-association-too", "token-audience-mismatch"),
+    hides=("pod-older-than-annotation", "token-audience-mismatch"),
     changes=("the pod's service account",),
 )
 def pod_without_its_service_account(situation: Situation) -> None:
@@ -48,13 +59,18 @@ def pod_without_its_service_account(situation: Situation) -> None:
     situation.pod["spec"]["serviceAccountName"] = "default"
 
 
-@fault(finding="pod-older-than-annotation", changes=("when the pod was made",))
+@fault(finding="pod-older-than-annotation", hides=("token-audience-mismatch",), changes=AGE)
 def pod_made_before_the_annotation(situation: Situation) -> None:
     """The service account was put right, and nothing else was touched."""
     situation.made_with = {}
 
 
-@fault(finding="annotation-on-the-pod", hides=UNTOUCHED_HIDES, changes=ANNOTATION)
+@fault(
+    finding="annotation-on-the-pod",
+    hides=WITHOUT_ROLE_HIDES,
+    seen_as=("service-account-annotation-missing",),
+    changes=ANNOTATION,
+)
 def annotation_on_the_pod(situation: Situation) -> None:
     """The annotations were moved to where the application is."""
     situation.annotations.pop(ROLE_ARN, None)

@@ -3,6 +3,8 @@
 import json
 
 from labkit.faults.fault import fault
+from labkit.faults.role import ISSUER as TRUSTED_ISSUER
+from labkit.faults.role import REFUSED_HIDES
 from labkit.faults.situation import ANOTHER_ACCOUNT, Situation
 
 PRESENT = ("whether there is a provider",)
@@ -25,16 +27,16 @@ def oidc_provider_deleted(situation: Situation) -> None:
 
 @fault(
     finding="oidc-provider-in-another-account",
-    hides=(*ABSENT_HIDES, "trust-policy-provider-mismatch"),
-    changes=(*PRESENT, "the trust policy's provider"),
+    hides=(*ABSENT_HIDES, *REFUSED_HIDES),
+    seen_as=("oidc-provider-missing",),
+    changes=(*PRESENT, *TRUSTED_ISSUER),
 )
 def oidc_provider_made_in_another_account(situation: Situation) -> None:
     """The issuer was registered with the credentials of another account."""
     if provider := situation.providers.pop(situation.provider_arn, None):
         arn = situation.provider_arn.replace(situation.account_id, ANOTHER_ACCOUNT)
         situation.providers[arn] = provider
-        if situation.statement:
-            situation.statement["Principal"] = {"Federated": arn}
+        situation.trust(arn, situation.provider_name)
 
 
 @fault(finding="oidc-provider-url-differs", hides=ABSENT_HIDES, changes=PRESENT)
@@ -46,8 +48,9 @@ def oidc_provider_with_a_slash_at_its_end(situation: Situation) -> None:
 
 @fault(
     finding="cluster-rebuilt",
-    hides=(*ABSENT_HIDES, "trust-policy-*"),
-    changes=(*PRESENT, "the trust policy's provider", "the trust policy's subject", "the trust policy's audience"),
+    hides=(*ABSENT_HIDES, *REFUSED_HIDES),
+    seen_as=("oidc-provider-missing", "oidc-provider-dangling"),
+    changes=(*PRESENT, *TRUSTED_ISSUER),
 )
 def cluster_made_anew(situation: Situation) -> None:
     """The cluster was made anew from the same files; in AWS all stayed as it was."""
@@ -55,9 +58,7 @@ def cluster_made_anew(situation: Situation) -> None:
     if provider := situation.providers.pop(situation.provider_arn, None):
         arn = situation.provider_arn.replace(old_id, OLD_ID)
         situation.providers[arn] = {**provider, "Url": situation.issuer.replace(old_id, OLD_ID)}
-    if situation.role:
-        trust_policy = json.dumps(situation.role["AssumeRolePolicyDocument"])
-        situation.role["AssumeRolePolicyDocument"] = json.loads(trust_policy.replace(old_id, OLD_ID))
+        situation.trust(arn, situation.provider_name.replace(old_id, OLD_ID))
 
 
 @fault(finding="oidc-provider-dangling", works=True)

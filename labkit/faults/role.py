@@ -6,11 +6,12 @@ from typing import Any
 from labkit.faults.fault import fault
 from labkit.faults.situation import Situation
 
-PROVIDER = ("the trust policy's provider",)
+ISSUER = ("the issuer that the trust policy is about",)
 SUBJECT = ("the trust policy's subject",)
 AUDIENCE = ("the trust policy's audience",)
 ACTION = ("the trust policy's action",)
-WHOLE = (*PROVIDER, *SUBJECT, *AUDIENCE, *ACTION)
+LENGTH = ("the trust policy's length",)
+WHOLE = (*ISSUER, *SUBJECT, *AUDIENCE, *ACTION, *LENGTH)
 REFUSED = ("what IAM refused last",)
 # Who is admitted too much is only asked where somebody is admitted; and a refusal that has a name needs no other.
 REFUSED_HIDES = (
@@ -19,9 +20,21 @@ REFUSED_HIDES = (
     "trust-policy-admits-others",
     "trust-policy-refuses",
 )
-OF_ANOTHER_KIND_HIDES = ("trust-policy-*",)
-ABSENT_HIDES = ("trust-policy-[!ct]*", "trust-policy-condition-key-of-another-issuer", "role-*", "cluster-rebuilt")
+ABSENT_HIDES = (
+    *REFUSED_HIDES,
+    "trust-policy-[!ct]*",
+    "trust-policy-condition-key-of-another-issuer",
+    "role-missing",
+    "role-policy-not-attached",
+    "role-lacks-permission",
+    "role-denied-by-*",
+    "role-is-administrator",
+    "role-assumes-itself",
+    "cluster-rebuilt",
+    "oidc-provider-in-another-account",
+)
 ANOTHER_ID = "E" * 32
+LIMIT = 2048  # characters of a trust policy
 
 
 @fault(finding="role-missing", hides=ABSENT_HIDES)
@@ -34,14 +47,14 @@ def role_deleted(situation: Situation) -> None:
 def role_made_anew_with_the_issuers_url(situation: Situation) -> None:
     """The role was to be made anew by a script that was given the issuer's URL."""
     trust_policy = _trust_policy(situation, f"{situation.issuer}:sub", situation.parameters.subject)
-    _made_anew_in_vain(situation, trust_policy)
+    _made_anew_in_vain(situation, trust_policy, "MalformedPolicyDocument")
 
 
 @fault(finding="trust-policy-too-long", hides=ABSENT_HIDES, changes=REFUSED)
 def role_made_anew_for_everybody(situation: Situation) -> None:
     """The role was to be made anew for every service account of the cluster."""
     subjects = [f"{situation.parameters.subject}-{number}" for number in range(50)]
-    _made_anew_in_vain(situation, _trust_policy(situation, f"{situation.provider_name}:sub", subjects))
+    _made_anew_in_vain(situation, _trust_policy(situation, f"{situation.provider_name}:sub", subjects), "LimitExceeded")
 
 
 @fault(finding="trust-policy-sub-mismatch", hides=REFUSED_HIDES, changes=SUBJECT)
@@ -69,43 +82,44 @@ def wildcard_is_compared_letter_by_letter(situation: Situation) -> None:
     situation.require("sub", f"system:serviceaccount:{situation.parameters.namespace}:*")
 
 
-@fault(finding="trust-policy-issuer-host-wrong", hides=REFUSED_HIDES, changes=(*PROVIDER, *SUBJECT, *AUDIENCE))
+@fault(finding="trust-policy-issuer-host-wrong", hides=REFUSED_HIDES, changes=ISSUER)
 def trust_policy_of_another_region(situation: Situation) -> None:
     """The trust policy was taken from a guide whose sample is in another region."""
     region = situation.parameters.region
-    other = "us-west-2" if region != "us-west-2" else "us-east-1"
-    _replace_in_trust_policy(situation, f"oidc.eks.{region}.", f"oidc.eks.{other}.")
+    here, there = f"oidc.eks.{region}.", f"oidc.eks.{'us-west-2' if region != 'us-west-2' else 'us-east-1'}."
+    situation.trust(situation.provider_arn.replace(here, there), situation.provider_name.replace(here, there))
 
 
-@fault(finding="trust-policy-issuer-host-wrong", hides=REFUSED_HIDES, changes=(*SUBJECT, *AUDIENCE))
+@fault(finding="trust-policy-issuer-host-wrong", hides=REFUSED_HIDES, changes=ISSUER)
 def condition_keys_with_swapped_host(situation: Situation) -> None:
     """The trust policy's conditions were typed from memory."""
     region = situation.parameters.region
     name = situation.provider_name.replace(f"oidc.eks.{region}.", f"oidc.{region}.eks.")
-    _require_usual(situation, name)
+    situation.trust(situation.provider_arn, name)
 
 
 @fault(
     finding="trust-policy-condition-key-of-another-issuer",
-    hides=(*REFUSED_HIDES, "trust-policy-sub-mismatch", "trust-policy-aud-mismatch"),
-    changes=(*SUBJECT, *AUDIENCE),
+    hides=REFUSED_HIDES,
+    changes=ISSUER,
 )
 def condition_keys_of_another_cluster(situation: Situation) -> None:
     """The trust policy's principal was brought up to date after the cluster was replaced."""
-    _require_usual(situation, situation.provider_name.replace(situation.issuer.rpartition("/")[2], ANOTHER_ID))
+    other = situation.provider_name.replace(situation.issuer.rpartition("/")[2], ANOTHER_ID)
+    situation.trust(situation.provider_arn, other)
 
 
-@fault(finding="trust-policy-provider-mismatch", hides=REFUSED_HIDES, changes=PROVIDER)
+@fault(finding="trust-policy-provider-mismatch", hides=REFUSED_HIDES, changes=ISSUER)
 def trust_policy_trusts_another_cluster(situation: Situation) -> None:
     """The trust policy's principal was copied from another cluster's role."""
     other = situation.provider_arn.replace(situation.issuer.rpartition("/")[2], ANOTHER_ID)
-    situation.statement["Principal"] = {"Federated": other}
+    situation.trust(other, situation.provider_name)
 
 
-@fault(finding="trust-policy-principal-not-a-provider", hides=REFUSED_HIDES, changes=PROVIDER)
+@fault(finding="trust-policy-principal-not-a-provider", hides=REFUSED_HIDES, changes=ISSUER)
 def trust_policy_trusts_a_host(situation: Situation) -> None:
     """The trust policy's principal was shortened until IAM took it."""
-    situation.statement["Principal"] = {"Federated": situation.provider_name.partition("/")[0]}
+    situation.trust(situation.provider_name.partition("/")[0], situation.provider_name)
 
 
 @fault(finding="trust-policy-action-wrong", hides=REFUSED_HIDES, changes=ACTION)
@@ -120,13 +134,13 @@ def trust_policy_wants_an_endpoint_for_audience(situation: Situation) -> None:
     situation.require("aud", f"sts.{situation.parameters.region}.amazonaws.com")
 
 
-@fault(finding="trust-policy-of-a-service", hides=OF_ANOTHER_KIND_HIDES, changes=WHOLE)
+@fault(finding="trust-policy-of-a-service", hides=REFUSED_HIDES, changes=WHOLE)
 def trust_policy_of_an_instance(situation: Situation) -> None:
     """The role was made anew in the console, with the use case that is proposed first."""
     _replace_statement(situation, {"Service": "ec2.amazonaws.com"}, "sts:AssumeRole")
 
 
-@fault(finding="trust-policy-of-pod-identity", hides=OF_ANOTHER_KIND_HIDES, changes=WHOLE)
+@fault(finding="trust-policy-of-pod-identity", hides=REFUSED_HIDES, changes=WHOLE)
 def trust_policy_for_pod_identity(situation: Situation) -> None:
     """The role was moved to EKS Pod Identity."""
     _replace_statement(situation, {"Service": "pods.eks.amazonaws.com"}, ["sts:AssumeRole", "sts:TagSession"])
@@ -135,8 +149,8 @@ def trust_policy_for_pod_identity(situation: Situation) -> None:
 @fault(finding="trust-policy-refuses", hides=REFUSED_HIDES[:-1])
 def trust_policy_denies(situation: Situation) -> None:
     """A statement was added to the trust policy after an audit."""
-    if situation.role:
-        denied = {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRoleWithWebIdentity"}
+    denied = {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRoleWithWebIdentity"}
+    if situation.role and denied not in situation.role["AssumeRolePolicyDocument"]["Statement"]:
         situation.role["AssumeRolePolicyDocument"]["Statement"].append(denied)
 
 
@@ -164,26 +178,29 @@ def trust_policy_for_the_whole_namespace(situation: Situation) -> None:
     situation.require("sub", f"system:serviceaccount:{situation.parameters.namespace}:*", operator="StringLike")
 
 
-@fault(finding="trust-policy-near-size-limit", works=True)
+@fault(finding="trust-policy-near-size-limit", changes=LENGTH, works=True)
 def trust_policy_has_grown(situation: Situation) -> None:
     """One application after the other was admitted to the role."""
     if not situation.role:
         return
     principal = {"AWS": f"arn:aws:iam::{situation.account_id}:root"}
-    statement = {"Sid": "", "Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
+    statement = {"Sid": "Application", "Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
     document = situation.role["AssumeRolePolicyDocument"]
-    while _size(document) + _size(statement) + 20 < 2040:
-        document["Statement"].append({**statement, "Sid": f"Application{len(document['Statement'])}"})
+    while (room := LIMIT - _size(document) - _size(statement) - 2) > 0:
+        number = len(document["Statement"])
+        # The last one has a name as long as there is room.
+        sid = f"Application{number}" if room > 2 * _size(statement) else f"Application{number}".ljust(room, "x")
+        document["Statement"].append({**statement, "Sid": sid})
 
 
-def _made_anew_in_vain(situation: Situation, trust_policy: dict[str, Any]) -> None:
+def _made_anew_in_vain(situation: Situation, trust_policy: dict[str, Any], code: str) -> None:
     situation.roles.pop(situation.role_arn, None)
     arguments = {
         "RoleName": situation.parameters.role_name,
         "AssumeRolePolicyDocument": json.dumps(trust_policy),
         "Tags": situation.parameters.tags,
     }
-    situation.refused.append({"operation": "create_role", "arguments": arguments})
+    situation.refused.append({"operation": "create_role", "arguments": arguments, "code": code})
 
 
 def _trust_policy(situation: Situation, key: str, value: Any) -> dict[str, Any]:
@@ -196,21 +213,11 @@ def _trust_policy(situation: Situation, key: str, value: Any) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def _require_usual(situation: Situation, name: str) -> None:
-    situation.require("sub", situation.parameters.subject, key=name)
-    situation.require("aud", "sts.amazonaws.com", key=name)
-
-
 def _replace_statement(situation: Situation, principal: Any, action: Any) -> None:
-    if situation.role:
-        statement = {"Effect": "Allow", "Principal": principal, "Action": action}
-        situation.role["AssumeRolePolicyDocument"] = {"Version": "2012-10-17", "Statement": [statement]}
-
-
-def _replace_in_trust_policy(situation: Situation, text: str, by: str) -> None:
-    if situation.role:
-        document = json.dumps(situation.role["AssumeRolePolicyDocument"])
-        situation.role["AssumeRolePolicyDocument"] = json.loads(document.replace(text, by))
+    """Another statement stands where the one for the OIDC provider was."""
+    if statement := situation.statement:
+        statement.pop("Condition", None)
+        statement |= {"Principal": principal, "Action": action}
 
 
 def _size(document: Any) -> int:

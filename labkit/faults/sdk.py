@@ -2,8 +2,10 @@
 
 from labkit.faults.fault import fault
 from labkit.faults.situation import Situation
-from labkit.faults.webhook import TOKEN_PATH, VARIABLES, _without_variables
+from labkit.faults.webhook import BY_HAND_HIDES, TOKEN_PATH, VARIABLES, without_variables
 
+# Who has a token of their own does without the webhook.
+OWN_TOKEN_HIDES = (*BY_HAND_HIDES, "pod-container-skipped")
 CONFIG = ("the pod's AWS config",)
 # AWS's own example of an access key, which is nobody's.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html
@@ -34,18 +36,18 @@ def profile_of_a_laptop(situation: Situation) -> None:
     situation.set_variable("AWS_PROFILE", "dev")
 
 
-@fault(finding="pod-uses-the-api-server-token", changes=VARIABLES)
+@fault(finding="pod-uses-the-api-server-token", hides=OWN_TOKEN_HIDES, changes=VARIABLES)
 def token_of_the_api_server(situation: Situation) -> None:
     """The pod was shown a token that had been there before."""
-    _without_variables(situation)
+    without_variables(situation)
     situation.set_variable("AWS_ROLE_ARN", situation.role_arn)
     situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
-@fault(finding="pod-token-file-missing", changes=VARIABLES)
+@fault(finding="pod-token-file-missing", hides=OWN_TOKEN_HIDES, changes=VARIABLES)
 def token_file_of_another_mount(situation: Situation) -> None:
     """The pod's variables were written for another cluster."""
-    _without_variables(situation)
+    without_variables(situation)
     situation.set_variable("AWS_ROLE_ARN", situation.role_arn)
     situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/secrets/aws/token")
 

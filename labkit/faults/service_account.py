@@ -2,16 +2,31 @@
 
 from labkit.faults.fault import fault
 from labkit.faults.situation import ROLE_ARN, Situation
+from labkit.steps import iam_role
 
 ANNOTATION = ("the service account's annotation",)
 # Without a role the webhook leaves the pod alone, and so does what goes wrong with what it adds.
 WITHOUT_ROLE_HIDES = (
     "pod-older-than-annotation",
-    "pod-opted-out-of-webhook",
-    "pod-container-skipped",
+    "pod-mount-path-twice",
     "token-audience-mismatch",
-    "webhook-unreachable",
     "pod-identity-association-too",
+    "webhook-that-nobody-answers-for",
+)
+# Without the service account it is its trust policy alone that says which role is meant.
+WITHOUT_ACCOUNT_HIDES = (
+    *WITHOUT_ROLE_HIDES,
+    "service-account-*",
+    "eksctl-role-without-annotation",
+    "annotation-on-the-pod",
+    "pod-missing",
+    "role-missing",
+    "trust-policy-sub-*",
+    "trust-policy-admits-others",
+    "trust-policy-of-a-service",
+    "trust-policy-of-pod-identity",
+    "trust-policy-condition-key-with-scheme",
+    "trust-policy-too-long",
 )
 
 
@@ -63,21 +78,28 @@ def eksctl_excluded_the_service_account(situation: Situation) -> None:
     _annotate(situation, {})
     parameters = situation.parameters
     name = f"eksctl-{parameters.cluster}-addon-iamserviceaccount-{parameters.namespace}-{parameters.service_account}"
-    if situation.role:
-        arn = situation.role_arn.replace(f"role/{parameters.role_name}", f"role/{name[:44]}-Role1-1ABCDEFGHIJKL")
-        situation.roles[arn] = {**situation.role}
+    arn = situation.role_arn.replace(f"role/{parameters.role_name}", f"role/{name[:44]}-Role1-1ABCDEFGHIJKL")
+    situation.roles[arn] = {
+        "Description": "",
+        "AssumeRolePolicyDocument": iam_role.build(parameters, situation.provider_arn),
+        "MaxSessionDuration": 3600,
+        "PermissionsBoundary": "",
+        "Attached": [parameters.policy_arn],
+        "Inline": {},
+        "Tags": parameters.tags,
+    }
 
 
 @fault(
     finding="service-account-missing",
-    hides=(*WITHOUT_ROLE_HIDES, "service-account-*", "eksctl-role-without-annotation", "annotation-on-the-pod"),
+    hides=WITHOUT_ACCOUNT_HIDES,
     changes=("whether there is a service account",),
 )
 def service_account_deleted(situation: Situation) -> None:
     """Somebody deleted what looked unused in the namespace."""
     if situation.service_account_key in situation.objects:
         if situation.made_with is None:
-            situation.made_with = situation.annotations if situation.webhook_acts_on(situation.pod) else {}
+            situation.made_with = situation.annotations if situation.webhook_is_called else {}
         del situation.objects[situation.service_account_key]
 
 
@@ -89,7 +111,8 @@ def audience_annotated(situation: Situation) -> None:
 
 def _annotate(situation: Situation, annotations: dict[str, str]) -> None:
     """The service account says of a role this, and nothing else."""
+    metadata = situation.service_account["metadata"]
     kept = {key: value for key, value in situation.annotations.items() if not key.endswith(("/role-arn", "/role"))}
-    situation.service_account["metadata"]["annotations"] = kept | annotations
-    if not situation.service_account["metadata"]["annotations"]:
-        del situation.service_account["metadata"]["annotations"]
+    metadata["annotations"] = kept | annotations
+    if not metadata["annotations"]:
+        del metadata["annotations"]

@@ -41,7 +41,10 @@ class Situation(BaseModel):
     published: dict[str, Document] = Field(default_factory=dict)
     """What the public issuer answers in the place of its own documents: `status` and `body`."""
     refused: list[Document] = Field(default_factory=list)
-    """Calls of IAM that were tried and refused: `operation` and `arguments`. Only CloudTrail knows of them."""
+    """Calls of IAM that were tried and refused: `operation`, `arguments` and the error's `code`.
+
+    Only CloudTrail knows of them.
+    """
 
     objects: dict[str, Document] = Field(default_factory=dict)
     """The Kubernetes objects by kind and name; a pod as it was applied, without what the webhook added to it."""
@@ -152,23 +155,26 @@ class Situation(BaseModel):
 
     # How faults edit them.
 
-    def require(self, claim: str, value: Any, *, operator: str = "StringEquals", key: str = "") -> None:
-        """The trust policy wants this of a claim, and nothing else of it."""
+    def require(self, claim: str, value: Any, *, operator: str = "StringEquals") -> None:
+        """The trust policy wants this of a claim, and nothing else of it; None: it wants nothing of it."""
+        blocks = self.statement.get("Condition") or {}
+        issuers = [key.rpartition(":")[0] for block in blocks.values() for key in block]
         condition = {
-            name: {kept: values for kept, values in block.items() if not kept.endswith(f":{claim}")}
-            for name, block in (self.statement.get("Condition") or {}).items()
+            name: {key: values for key, values in block.items() if not key.endswith(f":{claim}")}
+            for name, block in blocks.items()
         }
         if value is not None:
-            condition.setdefault(operator, {})[f"{key or self.provider_name}:{claim}"] = value
+            condition.setdefault(operator, {})[f"{[*issuers, self.provider_name][0]}:{claim}"] = value
         self.statement["Condition"] = {name: block for name, block in condition.items() if block}
 
-    def subject_condition(self) -> tuple[str, Any]:
-        """The operator of the condition on the subject, and what it wants; both empty where there is none."""
-        for operator, block in (self.statement.get("Condition") or {}).items():
-            for key, value in block.items():
-                if key.endswith(":sub"):
-                    return operator, value
-        return "", None
+    def trust(self, principal: str, issuer: str) -> None:
+        """The trust policy is about this principal, and its conditions about this issuer's tokens."""
+        blocks = self.statement.get("Condition") or {}
+        self.statement["Principal"] = {"Federated": principal}
+        self.statement["Condition"] = {
+            operator: {f"{issuer}:{key.rpartition(':')[2]}": values for key, values in block.items()}
+            for operator, block in blocks.items()
+        }
 
     def set_variable(self, name: str, value: str, container: Document | None = None) -> None:
         """The container has this variable."""
@@ -209,17 +215,20 @@ class Situation(BaseModel):
     def admission_of(self, pod: Document) -> Document:
         """The spec that the API server makes of a pod, with what the webhook adds."""
         annotations: dict[str, str] = {}
-        if pod["spec"].get("serviceAccountName") == self.parameters.service_account:
+        if pod["spec"].get("serviceAccountName") == self.parameters.service_account and self._is_selected(pod):
             if self.made_with is not None:
                 annotations = self.made_with
-            elif self.webhook_acts_on(pod):
+            elif self.webhook_is_called:
                 annotations = self.annotations
         return admission.admitted(pod, annotations, self.parameters.region)
 
-    def webhook_acts_on(self, pod: Document) -> bool:
-        """Whether the API server asks the webhook about this pod, and is answered."""
-        if WEBHOOK not in self.objects or self.webhook["clientConfig"] != self.webhook_serves:
-            return False
+    @property
+    def webhook_is_called(self) -> bool:
+        """Whether the webhook is registered so that the API server reaches it."""
+        return WEBHOOK in self.objects and self.webhook["clientConfig"] == self.webhook_serves
+
+    def _is_selected(self, pod: Document) -> bool:
+        """Whether the webhook's registration is about this pod, as far as the pod's labels say."""
         labels = pod["metadata"].get("labels") or {}
         expressions = (self.webhook.get("objectSelector") or {}).get("matchExpressions") or []
         return not any(

@@ -3,69 +3,81 @@
 import copy
 
 from labkit.faults.fault import fault
-from labkit.faults.pod import ABSENT_HIDES, UNTOUCHED_HIDES
+from labkit.faults.pod import ABSENT_HIDES, AGE, PRESENT
 from labkit.faults.situation import WEBHOOK, Situation
 
 REGISTRATION = ("the webhook's registration",)
 VARIABLES = ("the pod's web identity variables",)
 VOLUME = ("the pod's token volume",)
+# A pod that nobody gave a role has none of what is said of the role it was given.
+UNTOUCHED_HIDES = ("pod-older-than-annotation", "pod-mount-path-twice", "token-audience-mismatch")
+# A pod that names its role itself is not older than the one that it was to be given.
+BY_HAND_HIDES = ("pod-older-than-annotation",)
 TOKEN_PATH = "/var/run/secrets/eks.amazonaws.com/serviceaccount"  # noqa: S105 - a path
 
 
-@fault(finding="webhook-missing", hides=(*UNTOUCHED_HIDES, "pod-opted-out-of-webhook"), changes=REGISTRATION)
+@fault(finding="webhook-missing", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
 def webhook_registration_deleted(situation: Situation) -> None:
     """The cluster's admission webhooks were tidied up."""
     situation.objects.pop(WEBHOOK, None)
 
 
-@fault(finding="webhook-unreachable", hides=(*UNTOUCHED_HIDES, "pod-opted-out-of-webhook"), changes=REGISTRATION)
+@fault(finding="webhook-unreachable", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
 def webhook_without_a_ca_bundle(situation: Situation) -> None:
     """The webhook's manifest was applied without what fills it in."""
     situation.webhook["clientConfig"].pop("caBundle", None)
 
 
-@fault(finding="webhook-unreachable", hides=(*UNTOUCHED_HIDES, "pod-opted-out-of-webhook"), changes=REGISTRATION)
+@fault(finding="webhook-unreachable", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
 def webhook_that_nobody_answers_for(situation: Situation) -> None:
     """The webhook's address was changed."""
     situation.webhook["clientConfig"]["url"] = "https://127.0.0.1:9/mutate"
 
 
-@fault(finding="pod-opted-out-of-webhook", hides=UNTOUCHED_HIDES, changes=("the pod's labels",))
+@fault(
+    finding="pod-opted-out-of-webhook",
+    hides=(*UNTOUCHED_HIDES, "webhook-that-nobody-answers-for"),
+    changes=("the pod's labels",),
+)
 def pod_opted_out(situation: Situation) -> None:
     """A label was added while somebody looked for another trouble."""
     situation.pod["metadata"].setdefault("labels", {})["eks.amazonaws.com/skip-pod-identity-webhook"] = "true"
 
 
-@fault(finding="pod-container-skipped", changes=("the containers that are skipped",))
+@fault(
+    finding="pod-container-skipped",
+    hides=("pod-older-than-annotation", "pod-mount-path-twice"),
+    changes=("the containers that are skipped",),
+)
 def container_skipped(situation: Situation) -> None:
     """The pod was taught to spare its sidecars."""
     annotations = situation.pod["metadata"].setdefault("annotations", {})
     annotations["eks.amazonaws.com/skip-containers"] = situation.container["name"]
 
 
-@fault(finding="pod-token-variable-missing", changes=VARIABLES)
+@fault(finding="pod-token-variable-missing", hides=BY_HAND_HIDES, changes=VARIABLES)
 def role_variable_given_by_hand(situation: Situation) -> None:
     """The role was written into the pod, to be on the safe side."""
-    _without_variables(situation)
+    without_variables(situation)
     situation.set_variable("AWS_ROLE_ARN", situation.role_arn)
 
 
-@fault(finding="pod-role-variable-missing", changes=VARIABLES)
+@fault(finding="pod-role-variable-missing", hides=BY_HAND_HIDES, changes=VARIABLES)
 def token_variable_given_by_hand(situation: Situation) -> None:
     """The token's path was written into the pod, to be on the safe side."""
-    _without_variables(situation)
+    without_variables(situation)
     situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", f"{TOKEN_PATH}/token")
 
 
-@fault(finding="pod-variables-empty", changes=VARIABLES)
+@fault(finding="pod-variables-empty", hides=BY_HAND_HIDES, changes=VARIABLES)
 def variables_left_empty(situation: Situation) -> None:
     """The pod's variables came out of a template."""
-    _without_variables(situation)
+    without_variables(situation)
     situation.set_variable("AWS_ROLE_ARN", "")
     situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "")
 
 
-@fault(finding="pod-volume-name-taken", hides=("token-audience-mismatch", "pod-token-file-missing"), changes=VOLUME)
+@fault(finding="pod-volume-name-taken", hides=("token-audience-mismatch",), changes=VOLUME)
 def volume_of_the_same_name(situation: Situation) -> None:
     """The pod was given a volume of its own for what it downloads."""
     situation.mount("aws-iam-token", {"emptyDir": {}}, "/cache")
@@ -74,7 +86,7 @@ def volume_of_the_same_name(situation: Situation) -> None:
 @fault(
     finding="pod-mount-path-twice",
     hides=ABSENT_HIDES,
-    changes=("whether there is a pod",),
+    changes=(*PRESENT, *AGE),
 )
 def mount_at_the_tokens_path(situation: Situation) -> None:
     """The pod became a deployment, with a mount that another webhook had asked for."""
@@ -101,17 +113,23 @@ def mount_at_the_tokens_path(situation: Situation) -> None:
     )
 
 
-@fault(finding="token-malformed", changes=(*VARIABLES, *VOLUME), needs_probe=True)
+@fault(
+    finding="token-malformed",
+    hides=(*BY_HAND_HIDES, "pod-container-skipped"),
+    changes=(*VARIABLES, *VOLUME),
+    needs_probe=True,
+)
 def token_written_by_a_script(situation: Situation) -> None:
     """The token was handed to the pod by a script that logs what it does."""
     situation.add_config_map("my-token", {"token": "11:11:49 the token is: EOF\n"})
     situation.mount("my-token", {"configMap": {"name": "my-token"}}, "/etc/my-token")
-    _without_variables(situation)
+    without_variables(situation)
     situation.set_variable("AWS_ROLE_ARN", situation.role_arn)
     situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "/etc/my-token/token")
 
 
-def _without_variables(situation: Situation) -> None:
+def without_variables(situation: Situation) -> None:
+    """The container has no web identity variables of its own."""
     names = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
     variables = [each for each in situation.container.get("env") or [] if each["name"] not in names]
     situation.container["env"] = variables

@@ -1,0 +1,465 @@
+"""What a situation answers to each call of the doctor's, without a lab: what the API server and AWS would."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from labkit.evidence import Evidence, Reads
+from labkit.evidence.reading import NotRead
+from labkit.faults import Situation, admission
+from labkit.faults.situation import Document
+from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust
+from labkit.targets import Connection
+
+ANSWERERS: list[tuple[re.Pattern[str], Callable[..., Any]]] = []
+MADE = "2026-01-01T00:00:00Z"
+NODE_TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+}
+ERRORS = {
+    "MalformedPolicyDocument": ("MalformedPolicyDocumentException", "Condition can contain only one colon."),
+    "LimitExceeded": ("LimitExceededException", "Cannot exceed quota for ACLSizePerRole: 2048"),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What no document of a situation says, and a lab has."""
+
+    thumbprint: str = "0123456789abcdef0123456789abcdef01234567"
+    key_id: str = "key-1"
+
+
+class Answers(Reads):
+    """The answers of a situation; a call that it has no answer for is one that could not be made."""
+
+    def __init__(self, situation: Situation, facts: Facts | None = None):
+        super().__init__({})
+        self.situation = situation
+        self.facts = facts or Facts()
+
+    def once(self, what: str, call: Callable[[], Any]) -> Any:
+        if what not in self.answers:
+            self.answers[what] = json.loads(json.dumps(self._answer(what)))
+        return super().once(what, call)
+
+    def _answer(self, what: str) -> Any:
+        for pattern, answerer in ANSWERERS:
+            if found := pattern.fullmatch(what):
+                return answerer(self.situation, self.facts, **found.groupdict())
+        raise NotRead(what, "no answer was written for it")
+
+
+def evidence(situation: Situation, *, probe: bool = False, facts: Facts | None = None) -> Evidence:
+    """The evidence that a situation gives, as the doctor without options looks at it."""
+    bucket = situation.parameters.bucket
+    connection = Connection(
+        aws=None,
+        kubernetes=None,
+        issuer=situation.issuer,
+        account_id=situation.account_id,
+        image=situation.image,
+        account=lambda account_id: object(),
+    )
+    return Evidence(
+        situation.parameters,
+        connection,
+        pod_name=situation.pod["metadata"].get("name", ""),
+        role_is_known=False,
+        action="s3:ListBucket",
+        resource=f"arn:aws:s3:::{bucket}",
+        probe=probe,
+        reads=Answers(situation, facts),
+    )
+
+
+def answers(pattern: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers who answers the calls of these names."""
+
+    def registered(answerer: Callable[..., Any]) -> Callable[..., Any]:
+        ANSWERERS.append((re.compile(pattern), answerer))
+        return answerer
+
+    return registered
+
+
+ACCOUNT = r" \((?P<account>\d{12})\)"
+
+
+# IAM.
+
+
+@answers("iam:ListOpenIDConnectProviders" + ACCOUNT)
+def list_providers(situation, facts, account):
+    return [{"Arn": arn} for arn in situation.providers if arn.split(":")[4] == account]
+
+
+@answers("iam:GetOpenIDConnectProvider (?P<name>.+)" + ACCOUNT)
+def get_provider(situation, facts, name, account):
+    provider = situation.providers.get(f"arn:aws:iam::{account}:oidc-provider/{name}")
+    return provider and {**provider, "Url": provider["Url"].removeprefix("https://")}
+
+
+@answers("iam:ListRoles" + ACCOUNT)
+def list_roles(situation, facts, account):
+    listed = ("RoleName", "Arn", "AssumeRolePolicyDocument", "MaxSessionDuration")
+    if account != situation.account_id:
+        return []
+    node = f"{situation.parameters.cluster}-node-role"
+    arn = situation.role_arn.replace(situation.parameters.role_name, node)
+    nodes = {"RoleName": node, "Arn": arn, "AssumeRolePolicyDocument": NODE_TRUST, "MaxSessionDuration": 3600}
+    mine = [_role(arn, role) for arn, role in situation.roles.items()]
+    return [nodes, *({key: role[key] for key in listed} for role in mine)]
+
+
+@answers("iam:GetRole (?P<name>\\S+)" + ACCOUNT)
+def get_role(situation, facts, name, account):
+    role = situation.roles.get(_arn(name, account))
+    return role and _role(_arn(name, account), role)
+
+
+@answers("iam:ListAttachedRolePolicies (?P<name>\\S+)" + ACCOUNT)
+def list_attached(situation, facts, name, account):
+    role = situation.roles.get(_arn(name, account))
+    return role and [{"PolicyName": arn.rpartition("/")[2], "PolicyArn": arn} for arn in role["Attached"]]
+
+
+@answers("iam:ListRolePolicies (?P<name>\\S+)" + ACCOUNT)
+def list_inline(situation, facts, name, account):
+    role = situation.roles.get(_arn(name, account))
+    return role and [*role["Inline"]]
+
+
+@answers("iam:GetRolePolicy (?P<name>\\S+) (?P<policy>\\S+)" + ACCOUNT)
+def get_inline(situation, facts, name, policy, account):
+    return situation.roles[_arn(name, account)]["Inline"][policy]
+
+
+@answers("iam:GetPolicyVersion (?P<arn>\\S+)" + ACCOUNT)
+def get_policy(situation, facts, arn, account):
+    return _managed(arn)
+
+
+@answers("iam:SimulatePrincipalPolicy (?P<arn>\\S+) (?P<action>\\S+) (?P<resource>\\S+)" + ACCOUNT)
+def simulate(situation, facts, arn, action, resource, account):
+    role = situation.roles[arn]
+    session = f"{arn.replace(':iam:', ':sts:').replace(':role/', ':assumed-role/')}/simulated"
+    request = Request(Principal.role_session(session, arn), action, resource, {})
+    inline = [Policy.read(document, kind="identity", name=name) for name, document in role["Inline"].items()]
+    attached = [Policy.read(_managed(each), kind="identity", name=each) for each in role["Attached"]]
+    answer = {"EvalDecision": evaluate(request, identity=[*inline, *attached]).outcome}
+    if boundary := role["PermissionsBoundary"]:
+        bounding = Policy.read(_managed(boundary), kind="boundary", name=boundary)
+        bounded = evaluate(request, identity=[bounding]).allowed
+        answer |= {"PermissionsBoundaryDecisionDetail": {"AllowedByPermissionsBoundary": bounded}}
+        answer["EvalDecision"] = answer["EvalDecision"] if bounded else "implicitDeny"
+    return answer
+
+
+def _arn(name: str, account: str) -> str:
+    return f"arn:aws:iam::{account}:role/{name}"
+
+
+def _role(arn: str, role: Document) -> Document:
+    kept = {key: role[key] for key in ("AssumeRolePolicyDocument", "MaxSessionDuration", "Tags")}
+    boundary = {"PermissionsBoundaryType": "Policy", "PermissionsBoundaryArn": role["PermissionsBoundary"]}
+    kept |= {"PermissionsBoundary": boundary} if role["PermissionsBoundary"] else {}
+    return {"RoleName": arn.rpartition("/")[2], "Arn": arn, "CreateDate": MADE, **kept}
+
+
+@cache
+def _managed(arn: str) -> Document | None:
+    """The document of one of AWS's policies."""
+    from moto.iam.aws_managed_policies import aws_managed_policies_data
+
+    start = f'\n "{arn.rpartition("/")[2]}":'
+    at = aws_managed_policies_data.find(start)
+    if at < 0:
+        return None
+    return json.JSONDecoder().raw_decode(aws_managed_policies_data, at + len(start))[0]["Document"]
+
+
+# The other services.
+
+
+@answers("s3:GetBucketPolicy (?P<bucket>\\S+)" + ACCOUNT)
+def get_bucket_policy(situation, facts, bucket, account):
+    return situation.bucket_policy and json.dumps(situation.bucket_policy)
+
+
+@answers("cloudtrail:LookupEvents (?P<name>\\w+)" + ACCOUNT)
+def look_up(situation, facts, name, account):
+    calls = []
+    for call in situation.refused:
+        if call["operation"].replace("_", "") == name.lower():
+            code, message = ERRORS[call["code"]]
+            arguments = {key[0].lower() + key[1:]: value for key, value in call["arguments"].items()}
+            made = {"eventTime": "2026-01-01T00:02:00Z", "eventName": name, "caller": ""}
+            calls.append({**made, "errorCode": code, "errorMessage": message, "requestParameters": arguments})
+    return calls[::-1]
+
+
+@answers("eks:ListClusters" + ACCOUNT)
+def list_clusters(situation, facts, account):
+    return [situation.parameters.cluster]
+
+
+@answers("eks:DescribeCluster (?P<name>\\S+)" + ACCOUNT)
+def describe_cluster(situation, facts, name, account):
+    return {"name": name, "identity": {"oidc": {"issuer": situation.issuer}}}
+
+
+@answers("eks:ListIdentityProviderConfigs (?P<cluster>\\S+)" + ACCOUNT)
+def list_identity_provider_configs(situation, facts, cluster, account):
+    return [
+        {"type": "oidc", "name": config["identityProviderConfigName"]} for config in situation.identity_provider_configs
+    ]
+
+
+@answers("eks:DescribeIdentityProviderConfig (?P<cluster>\\S+) (?P<name>\\S+)" + ACCOUNT)
+def describe_identity_provider_config(situation, facts, cluster, name, account):
+    return situation.identity_provider_configs[0]
+
+
+@answers("eks:ListPodIdentityAssociations (?P<cluster>\\S+)" + ACCOUNT)
+def list_associations(situation, facts, cluster, account):
+    parameters = situation.parameters
+    subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}
+    return [{"clusterName": cluster, **subject, "associationId": "a-1"} for _ in situation.associations]
+
+
+@answers("ec2:DescribeRegions" + ACCOUNT)
+def describe_regions(situation, facts, account):
+    regions = {"us-east-1": "opt-in-not-required", "eu-west-1": "opt-in-not-required", "af-south-1": "not-opted-in"}
+    return [{"RegionName": name, "OptInStatus": status} for name, status in regions.items()]
+
+
+# The issuer.
+
+
+@answers("https://(?P<name>.+)/.well-known/openid-configuration")
+def discovery(situation, facts, name):
+    url = f"https://{name}"
+    own = {"issuer": url, "jwks_uri": f"{url}/keys"}
+    return _published(situation, "openid-configuration", f"{url}/.well-known/openid-configuration", own)
+
+
+@answers("https://(?P<name>.+)/keys")
+def keys(situation, facts, name):
+    return _published(situation, "keys", f"https://{name}/keys", {"keys": [{"kid": facts.key_id, "kty": "RSA"}]})
+
+
+@answers("get --raw /openid/v1/jwks")
+def cluster_keys(situation, facts):
+    return {"keys": [{"kid": facts.key_id, "kty": "RSA"}]}
+
+
+@answers("tls://.+")
+def served(situation, facts):
+    return facts.thumbprint
+
+
+def _published(situation: Situation, document: str, url: str, own: Document) -> Document:
+    answer = situation.published.get(document)
+    if answer is None:
+        return {"document": own}
+    if answer["status"] != 200:
+        return {"error": f"{url} answers {answer['status']}, {answer['body']}"}
+    return {"document": json.loads(answer["body"])}
+
+
+# Kubernetes.
+
+
+@answers("get namespace (?P<name>\\S+)")
+def get_namespace(situation, facts, name):
+    return situation.objects.get(f"Namespace {name}")
+
+
+@answers("list serviceaccounts (-n (?P<namespace>\\S+)|--all-namespaces)")
+def list_service_accounts(situation, facts, namespace):
+    default = {"metadata": {"name": "default", "namespace": situation.parameters.namespace}}
+    account = situation.objects.get(situation.service_account_key)
+    return [default, *([account] if account else [])]
+
+
+@answers("get configmap (?P<name>\\S+) -n (?P<namespace>\\S+)")
+def get_config_map(situation, facts, name, namespace):
+    return situation.objects.get(f"ConfigMap {namespace}/{name}")
+
+
+@answers("get mutatingwebhookconfiguration (?P<name>\\S+)")
+def get_webhook(situation, facts, name):
+    return situation.objects.get(f"MutatingWebhookConfiguration {name}")
+
+
+@answers("get (?P<url>https://\\S+)")
+def handshake(situation, facts, url):
+    return "" if url == situation.webhook_serves["url"] else "Connection refused"
+
+
+@answers("list pods -n (?P<namespace>\\S+)")
+def list_pods(situation, facts, namespace):
+    alone = [_pod(situation, situation.objects[key], situation.admitted[key]) for key in situation.pod_keys]
+    return [*alone, *(pod for pod, trouble in _deployed(situation) if not trouble)]
+
+
+@answers("get deployment (?P<name>\\S+) -n (?P<namespace>\\S+)")
+def get_deployment(situation, facts, name, namespace):
+    return situation.objects.get(f"Deployment {namespace}/{name}")
+
+
+@answers("get replicaset (?P<name>\\S+)-1 -n (?P<namespace>\\S+)")
+def get_replica_set(situation, facts, name, namespace):
+    deployment = situation.objects[f"Deployment {namespace}/{name}"]
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "controller": True}
+    metadata = {"name": f"{name}-1", "namespace": namespace, "ownerReferences": [owner]}
+    return {"kind": "ReplicaSet", "metadata": metadata, "spec": {"template": deployment["spec"]["template"]}}
+
+
+@answers("list events -n (?P<namespace>\\S+)")
+def list_events(situation, facts, namespace):
+    events = [obj for key, obj in situation.objects.items() if key.startswith("Event ")]
+    for pod, trouble in _deployed(situation):
+        if trouble:
+            owner = pod["metadata"]["ownerReferences"][0]
+            involved = {"kind": "ReplicaSet", "name": owner["name"], "namespace": namespace}
+            failed = {"reason": "FailedCreate", "message": f"Error creating: {trouble}", "type": "Warning"}
+            events.append({"metadata": {"name": "failed"}, "involvedObject": involved, "lastTimestamp": MADE, **failed})
+    return events
+
+
+def _deployed(situation: Situation) -> Iterator[tuple[Document, str]]:
+    """The pods of Deployments, each with why the API server does not take it."""
+    for key, deployment in situation.objects.items():
+        if not key.startswith("Deployment "):
+            continue
+        metadata, template = deployment["metadata"], deployment["spec"]["template"]
+        owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": f"{metadata['name']}-1", "controller": True}
+        of_pod = {"name": f"{metadata['name']}-1-x", "namespace": metadata["namespace"], "ownerReferences": [owner]}
+        manifest = {"kind": "Pod", "metadata": {**template["metadata"], **of_pod}, "spec": template["spec"]}
+        spec = situation.model_copy(update={"made_with": None}).admission_of(admission.with_defaults(manifest))
+        paths = [mount["mountPath"] for mount in spec["containers"][0].get("volumeMounts") or []]
+        twice = next((path for path in paths if paths.count(path) > 1), "")
+        field = "spec.containers[0].volumeMounts[1].mountPath"
+        trouble = f'Pod "x" is invalid: {field}: Invalid value: "{twice}": must be unique' if twice else ""
+        yield _pod(situation, manifest, spec), trouble
+
+
+def _pod(situation: Situation, manifest: Document, spec: Document) -> Document:
+    """A pod as the API server gives it back, with the token for its own API in it."""
+    token = {"expirationSeconds": 3607, "path": "token"}
+    own = {"name": "kube-api-access-x", "projected": {"sources": [{"serviceAccountToken": token}], "defaultMode": 420}}
+    mount = {
+        "name": own["name"],
+        "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
+        "readOnly": True,
+    }
+    containers = []
+    for container, applied in zip(spec["containers"], manifest["spec"]["containers"], strict=True):
+        at = len(applied.get("volumeMounts") or [])
+        mounts = container.get("volumeMounts") or []
+        containers.append({**container, "volumeMounts": [*mounts[:at], mount, *mounts[at:]]})
+    made = {**spec, "containers": containers, "volumes": [*(spec.get("volumes") or []), own]}
+    metadata = {**manifest["metadata"], "creationTimestamp": MADE, "uid": "b"}
+    return {"kind": "Pod", "metadata": metadata, "spec": made, "status": _status(situation, spec)}
+
+
+def _status(situation: Situation, spec: Document) -> Document:
+    name, image = spec["containers"][0]["name"], spec["containers"][0]["image"]
+    if image == situation.image:
+        return {"phase": "Running", "containerStatuses": [{"name": name, "state": {"running": {}}}]}
+    waiting = {"reason": "ErrImagePull", "message": f'the node has no image "{image}"'}
+    return {"phase": "Pending", "containerStatuses": [{"name": name, "state": {"waiting": waiting}}]}
+
+
+# The pod itself.
+
+IN_POD = " in pod (?P<pod>\\S+) -n (?P<namespace>\\S+)"
+
+
+@answers("the token's claims" + IN_POD)
+def token_claims(situation, facts, pod, namespace):
+    answer = {"header": {}, "claims": {}, "unreadable": "", "malformed": "", "no_program": False}
+    source = _token_source(situation, pod, namespace)
+    if source is None:
+        return answer | {"unreadable": "cat: no such file or directory"}
+    if isinstance(source, str):
+        return answer | {"malformed": "it is no JSON web token"}
+    claims = {"iss": situation.issuer, "sub": situation.parameters.subject, "aud": [source["audience"]]}
+    return answer | {"header": {"alg": "RS256", "kid": facts.key_id}, "claims": claims}
+
+
+@answers("sts:AssumeRoleWithWebIdentity with the token" + IN_POD)
+def exchange(situation, facts, pod, namespace):
+    arn, code, message = _exchanged(situation, facts, pod, namespace)
+    return {"arn": arn, "code": code, "message": message}
+
+
+@answers("sts:GetCallerIdentity" + IN_POD)
+def caller(situation, facts, pod, namespace):
+    variables = _variables(situation, pod, namespace)
+    if "AWS_ACCESS_KEY_ID" in variables:
+        return {"arn": "", "error": "An error occurred (InvalidClientTokenId)"}
+    if "AWS_PROFILE" in variables:
+        return {"arn": "", "error": f"The config profile ({variables['AWS_PROFILE']}) could not be found"}
+    if not variables.get("AWS_ROLE_ARN") or not variables.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
+        node = f"{situation.parameters.cluster}-node-role"
+        return {"arn": f"arn:aws:sts::{situation.account_id}:assumed-role/{node}/i-01", "error": ""}
+    arn, code, message = _exchanged(situation, facts, pod, namespace)
+    error = f"An error occurred ({code}) when calling the AssumeRoleWithWebIdentity operation: {message}"
+    return {"arn": arn, "error": error if code else ""}
+
+
+def _exchanged(situation: Situation, facts: Facts, pod: str, namespace: str) -> tuple[str, str, str]:
+    """STS's answer to the pod's token: the session's ARN, or the error."""
+    arn = _variables(situation, pod, namespace).get("AWS_ROLE_ARN", "")
+    source = _token_source(situation, pod, namespace)
+    invalid = ("", "InvalidIdentityToken", "The web identity token provided could not be validated.")
+    if not re.fullmatch(r"arn:aws:iam::\d{12}:role/.+", arn):
+        return "", "ValidationError", "Request ARN is invalid"
+    provider_arn = situation.provider_arn.replace(situation.account_id, arn.split(":")[4])
+    provider = situation.providers.get(provider_arn)
+    if provider is None or not isinstance(source, dict) or source["audience"] not in provider["ClientIDList"]:
+        return invalid
+    if situation.published:
+        return invalid
+    name = situation.provider_name
+    context = {f"{name}:sub": situation.parameters.subject, f"{name}:aud": source["audience"]}
+    document = situation.roles.get(arn, {}).get("AssumeRolePolicyDocument") or {"Statement": []}
+    trust = Policy.read(document, kind="trust", name="trust policy")
+    if not evaluate_trust(trust, provider_arn=provider_arn, context=context).allowed:
+        return "", "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"
+    return f"{arn.replace(':iam:', ':sts:').replace(':role/', ':assumed-role/')}/session", "", ""
+
+
+def _live_pod(situation: Situation, name: str, namespace: str) -> Document:
+    return next(pod for pod in list_pods(situation, None, namespace) if pod["metadata"]["name"] == name)
+
+
+def _variables(situation: Situation, pod: str, namespace: str) -> dict[str, str]:
+    container = _live_pod(situation, pod, namespace)["spec"]["containers"][0]
+    found: dict[str, str] = {}
+    for source in container.get("envFrom") or []:
+        found |= situation.objects[f"ConfigMap {namespace}/{source['configMapRef']['name']}"]["data"]
+    return found | {variable["name"]: variable.get("value", "") for variable in container.get("env") or []}
+
+
+def _token_source(situation: Situation, pod: str, namespace: str) -> Document | str | None:
+    """What lies where the pod's variables say that the token is: a projected token, a text, or nothing."""
+    spec = _live_pod(situation, pod, namespace)["spec"]
+    file = _variables(situation, pod, namespace).get("AWS_WEB_IDENTITY_TOKEN_FILE", "")
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    for mount in spec["containers"][0]["volumeMounts"]:
+        if file == f"{mount['mountPath']}/token":
+            volume = volumes[mount["name"]]
+            for source in volume.get("projected", {}).get("sources", []):
+                if token := source.get("serviceAccountToken"):
+                    return {"audience": situation.issuer, **token}
+            if reference := volume.get("configMap"):
+                return situation.objects[f"ConfigMap {namespace}/{reference['name']}"]["data"]["token"]
+    return None
