@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from labkit.evidence.pod_spec import TOKEN_FILE
-from labkit.findings import Finding, containers, pod_commands
+from labkit.findings import Finding, containers, pod_commands, role
 
 if TYPE_CHECKING:
     from labkit.evidence import Caller, Evidence
@@ -190,7 +190,7 @@ def _refused_exchange(evidence: "Evidence"):
 
 def _is_named(evidence: "Evidence") -> bool:
     """Whether what the pod's variables and token show says it more exactly."""
-    named = (token_audience_mismatch, token_malformed, token_expired, *containers.CAUSES)
+    named = (token_audience_mismatch, token_malformed, token_expired, role.too_new, *containers.CAUSES)
     return any(cause(evidence) for cause in named if cause is not containers.role_session_too_long)
 
 

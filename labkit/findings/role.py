@@ -1,5 +1,6 @@
 """The IAM role: is it there, and is it this run's?"""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from labkit.evidence.reading import NotRead
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from labkit.evidence.pod_spec import AwsConfig
 
 LEARN = "02-iam-role.ipynb"
+# Seconds after which what was written in IAM is known everywhere.
+SETTLED = 60
 # The settings of a profile that assumes a role.
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
 ASSUMING = (
@@ -78,6 +81,40 @@ def assumes_itself(evidence: "Evidence") -> Finding | None:
                         learn=LEARN,
                     )
     return None
+
+
+def too_new(evidence: "Evidence") -> Finding | None:
+    """STS refuses a role that admits the service account, and was made a moment ago: IAM needs some seconds.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
+    """
+    if evidence.role is None or not evidence.trust.admits:
+        return None
+    made = str(evidence.role.get("CreateDate") or "")
+    age = (datetime.now(UTC) - datetime.fromisoformat(made)).total_seconds() if made else SETTLED
+    if age >= SETTLED:
+        return None
+    try:
+        caller = evidence.caller
+    except NotRead as unread:
+        if unread.is_choice:
+            raise
+        return None
+    if caller is None or caller.arn or not {"(AccessDenied)", "AssumeRoleWithWebIdentity"} <= {*caller.error.split()}:
+        return None
+    # Another role, or another service account's token, is refused at any age.
+    if evidence.pod_role_arn != evidence.role_arn or not any(pod == evidence.pod for pod in evidence.pods):
+        return None
+    return Finding(
+        id="role-too-new",
+        summary="The role is right and was made a moment ago; STS does not know of it yet.",
+        expected=f"a role that is older than {SETTLED} seconds",
+        found=f"made at {made}; {caller.error}",
+        source="iam:GetRole, CreateDate",
+        repair="# wait a minute, and try again; a program tries again by itself, with growing pauses:\nsleep 60",
+        learn=LEARN,
+        severity="note",
+    )
 
 
 def _trusts_itself(evidence: "Evidence") -> bool:

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING
 
 from labkit import findings
 from labkit.checks import Row
-from labkit.findings import Finding, credentials
+from labkit.findings import Finding, credentials, role
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence, NotRead
 
 TITLE = "the credentials in the pod"
-CAUSES = credentials.CAUSES
+CAUSES = (*credentials.CAUSES, role.too_new)
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:

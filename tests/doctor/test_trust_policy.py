@@ -2,6 +2,7 @@
 
 import copy
 import json
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
@@ -12,6 +13,7 @@ from tests.doctor.recording import (
     ACCOUNT_ID,
     ALL_SERVICE_ACCOUNTS,
     ATTACHED,
+    CALLER,
     CONNECTION,
     NAME,
     PARAMETERS,
@@ -390,6 +392,22 @@ def test_a_role_that_was_renamed_is_annotated():
     (finding,) = examine(answers, role_is_known=False).findings
     assert finding.id == "role-missing"
     assert f"eks.amazonaws.com/role-arn={role_arn}" in finding.repair.splitlines()[0]
+
+
+DENIED = "An error occurred (AccessDenied) when calling the AssumeRoleWithWebIdentity operation: Not authorized …"
+
+
+def test_a_role_that_was_made_a_moment_ago_is_no_fault():
+    answers = healthy() | {CALLER: {"arn": "", "error": DENIED}}
+    assert "role-too-new" not in found(answers)
+    answers[ROLE]["CreateDate"] = datetime.now(UTC).isoformat()
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.severity) == ("role-too-new", "note")
+    assert found(healthy() | {ROLE: answers[ROLE]}) == []
+    elsewhere = json.loads(json.dumps(answers).replace('"serviceAccountName": "my-service-account"', '"a": "b"'))
+    assert "role-too-new" not in found(elsewhere)
+    sub("default:a")(document(answers)["Statement"][0])
+    assert found(answers) == ["trust-policy-sub-mismatch"]
 
 
 CONFIG = f"[default]\nregion = us-east-1\n\n[profile app]\nrole_arn = {ROLE_ARN}\nsource_profile = default\n"
