@@ -33,7 +33,8 @@ def parameters() -> dict[str, Any]:
     """The parameters that the calling notebook or script has set, by name; those it does not set are left out.
 
     In a notebook they are what its cells so far have assigned, papermill's injected cell among them, the last
-    assignment counting; in a script they are the caller's global variables.
+    assignment counting; in a script, and where a notebook is run without a history, they are the caller's global
+    variables.
 
     Raises:
         UnknownName: a cell of parameters assigns a name that the lab does not know (papermill itself lets it pass).
@@ -45,7 +46,8 @@ def parameters() -> dict[str, Any]:
         caller = caller.f_back
     namespace = caller.f_globals
     cells = namespace.get("In")
-    if not isinstance(cells, list) or "get_ipython" not in namespace:
+    # nbval keeps no history: not even the cell that calls is in it.
+    if not isinstance(cells, list) or "get_ipython" not in namespace or not any(cells):
         return {name: namespace[name] for name in Parameters.names() if isinstance(namespace.get(name), str)}
     return read_cells(cells, namespace)
 

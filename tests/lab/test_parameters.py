@@ -136,6 +136,12 @@ def test_a_script_s_global_variables_are_read():
     assert labkit.parameters() == {"cluster": "from-a-script"}
 
 
+def test_a_notebook_s_global_variables_are_read_where_it_is_run_without_a_history():
+    namespace = {"In": [""], "get_ipython": print, "target": "kind", "cluster": "green", "other": "x", "image": 3}
+    exec("import labkit; found = labkit.parameters()", namespace)
+    assert namespace["found"] == {"target": "kind", "cluster": "green"}
+
+
 def test_a_run_as_a_label():
     assert Parameters.checked().labels == {
         "labkit/lab": "irsa",
