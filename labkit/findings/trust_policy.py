@@ -301,7 +301,8 @@ def refuses(evidence: "Evidence") -> Finding | None:
     """The trust policy refuses for a reason that has no name of its own, such as an explicit deny."""
     if evidence.role is None or evidence.trust.admits or any(_speaks(evidence, cause) for cause in NAMED):
         return None
-    if _is_told(evidence, provider.cluster_rebuilt, provider.in_another_account):
+    denied = any(evidence.trust.denies(statement) for statement in evidence.trust.statements)
+    if not denied and _is_told(evidence, provider.cluster_rebuilt, provider.in_another_account):
         return None
     return _finding(
         evidence,

@@ -193,6 +193,13 @@ def test_the_issuer_of_a_cluster_that_lives_is_not_taken_for_a_gone_one():
     assert found(healthy() | {PROVIDERS: [{"Arn": arn(NAME)}, {"Arn": arn(OLD)}]} | lives) == []
 
 
+def test_a_deny_is_told_beside_a_provider_in_another_account():
+    answers = trusting_another_account(healthy())
+    denied = {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRoleWithWebIdentity"}
+    answers[ROLE]["AssumeRolePolicyDocument"]["Statement"].append(denied)
+    assert found(answers) == ["oidc-provider-in-another-account", "trust-policy-refuses"]
+
+
 def test_the_clusters_are_not_listed_without_other_providers_of_eks():
     assert CLUSTERS not in examine(healthy()).looked
 
