@@ -281,7 +281,9 @@ def _annotated(evidence: "Evidence", *, without: str = "", role_arn: str = "") -
     """The annotation, and then the pod once more where one runs: it gets its role when it is made."""
     from labkit.evidence import NotRead
 
-    known = evidence.role_arn if evidence.role_is_known or not role_arn else role_arn
+    # A run of the lab has a role of its own.
+    is_told = evidence.role_is_known or evidence.is_of_lab or not role_arn
+    known = evidence.role_arn if is_told else role_arn
     unknown = f"arn:{evidence.connection.partition}:iam::{evidence.connection.account_id}:role/ROLE_NAME"
     lines = [] if known else ["# nothing says which role it is: put its name in the place of ROLE_NAME"]
     removed = f"{shlex.quote(without)}- " if without else ""
