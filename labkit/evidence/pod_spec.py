@@ -302,8 +302,8 @@ def without_additions(spec: Document, region: str) -> Document:
     added = is_token_volume(next((v for v in spec.get("volumes") or [] if v["name"] == TOKEN_VOLUME), None))
     for kind in ("containers", "initContainers"):
         for container in spec.get(kind) or []:
-            _take_off_mounts(container)
             _take_off_variables(container, region)
+            _take_off_mounts(container)
     gone = {POD_IDENTITY_VOLUME, *([TOKEN_VOLUME] if added and not _mounted(spec, TOKEN_VOLUME) else [])}
     _set(spec, "volumes", [volume for volume in spec.get("volumes") or [] if volume["name"] not in gone])
     return spec
@@ -368,8 +368,9 @@ def _take_off_variables(container: Document, region: str) -> None:
     variables = container.get("env") or []
     values = {variable["name"]: variable.get("value") for variable in variables if "valueFrom" not in variable}
     gone = set(POD_IDENTITY)
-    # Who mounts a token of their own there does without the webhook.
-    if not any(_normal(mount["mountPath"]) == MOUNT_PATH for mount in container.get("volumeMounts") or []):
+    there = [m["name"] for m in container.get("volumeMounts") or [] if _normal(m["mountPath"]) == MOUNT_PATH]
+    # Who mounts but a token of their own there does without the webhook.
+    if not there or TOKEN_VOLUME in there:
         file = (values.get(TOKEN_FILE) or "").replace("\\", "/").removeprefix("C:")
         if file == f"{MOUNT_PATH}/token" and values.get(ROLE):
             gone |= {ROLE, TOKEN_FILE}
@@ -408,8 +409,8 @@ def _ordered(document: Document, first: tuple[str, ...]) -> Document:
 def _set(document: Document, key: str, value: list[Any]) -> None:
     if value:
         document[key] = value
-    else:
-        document.pop(key, None)
+    elif document.get(key):
+        del document[key]
 
 
 # Paths and files.

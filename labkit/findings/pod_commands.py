@@ -290,5 +290,5 @@ def _without(document: Document, key: str, names: set[str]) -> None:
 def _set(document: Document, key: str, value: list[Any]) -> None:
     if value:
         document[key] = value
-    else:
-        document.pop(key, None)
+    elif document.get(key):
+        del document[key]

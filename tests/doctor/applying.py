@@ -1,0 +1,94 @@
+"""What kubectl's lines of a repair change in recorded evidence, as the API server and the webhook would make it."""
+
+import copy
+import json
+import re
+import shlex
+from typing import Any
+
+from labkit.faults import admission
+from tests.doctor.recording import ASSOCIATIONS, EVENTS, NAMESPACE, PODS, SERVICE_ACCOUNTS, WEBHOOK, healthy
+
+Answers = dict[str, Any]
+REGION = "us-east-1"
+
+
+def made(manifest: dict[str, Any], answers: Answers) -> dict[str, Any]:
+    """The pod that the API server makes of a manifest, with what the webhook adds where it is asked."""
+    account = manifest["spec"].get("serviceAccountName", "default")
+    accounts = {each["metadata"]["name"]: each for each in answers[SERVICE_ACCOUNTS]}
+    annotations = accounts[account]["metadata"].get("annotations") or {}
+    labels = {**(manifest["metadata"].get("labels") or {})}
+    asked = answers[WEBHOOK] == healthy_webhook(answers) and "eks.amazonaws.com/skip-pod-identity-webhook" not in labels
+    namespace = (answers[NAMESPACE] or {}).get("metadata", {}).get("labels") or {}
+    asked = asked and "no-webhook" not in namespace
+    spec = admission.admitted(manifest, annotations if asked else {}, REGION)
+    metadata = {**manifest["metadata"], "creationTimestamp": "2026-01-01T00:05:00Z", "uid": "c"}
+    return {**manifest, "metadata": metadata, "spec": spec, "status": {"phase": "Running"}}
+
+
+def healthy_webhook(answers: Answers) -> dict[str, Any]:
+    """The registration by which the webhook is reached; one with a namespace selector is reached by it, too."""
+    wanted = healthy()[WEBHOOK]
+    selector = ((answers[WEBHOOK] or {}).get("webhooks") or [{}])[0].get("namespaceSelector")
+    wanted["webhooks"][0]["namespaceSelector"] = selector or {}
+    return wanted
+
+
+def applied(answers: Answers, repair: str) -> Answers:
+    """The answers once the lines of a repair have been run. A line that is not known fails the test."""
+    after = copy.deepcopy(answers)
+    for line in repair.splitlines():
+        if line.startswith("#"):
+            continue
+        words = shlex.split(line)
+        if line == "labkit reset":
+            after[WEBHOOK] = healthy()[WEBHOOK]
+        elif words[0] == "echo":
+            assert words[2:] == ["|", "kubectl", "apply", "-f", "-"]
+            _apply(after, json.loads(words[1]))
+        elif words[:3] == ["kubectl", "delete", "pod"]:
+            after[PODS] = [pod for pod in after[PODS] if pod["metadata"]["name"] != words[3]]
+        elif words[:3] == ["kubectl", "delete", "events"]:
+            after[EVENTS] = []
+        elif words[:3] == ["kubectl", "create", "namespace"]:
+            after[NAMESPACE] = {"metadata": {"name": words[3]}}
+        elif words[:3] == ["kubectl", "annotate", "serviceaccount"]:
+            _edit(after[SERVICE_ACCOUNTS][0], "annotations", words[7:])
+        elif words[:3] == ["kubectl", "label", "namespace"]:
+            _edit(after[NAMESPACE], "labels", words[4:])
+        elif words[:3] == ["kubectl", "patch", "configmap"]:
+            data = after[f"get configmap {words[3]} -n default"]["data"]
+            for key in json.loads(words[-1])["data"]:
+                data.pop(key, None)
+        elif words[:3] == ["kubectl", "get", "configmap"]:
+            _substitute(after[f"get configmap {words[3]} -n default"]["data"], words[words.index("sed") + 1])
+        elif words[:3] == ["aws", "eks", "delete-pod-identity-association"]:
+            after[ASSOCIATIONS] = []
+        else:
+            raise AssertionError(line)
+    return after
+
+
+def _apply(answers: Answers, manifest: dict[str, Any]) -> None:
+    if manifest["kind"] == "Pod":
+        answers[PODS] = [made(manifest, answers)]
+    elif manifest["kind"] == "ServiceAccount":
+        answers[SERVICE_ACCOUNTS] = [manifest]
+
+
+def _edit(obj: dict[str, Any], field: str, words: list[str]) -> None:
+    entries = {**(obj["metadata"].get(field) or {})}
+    for word in words:
+        key, is_set, value = word.partition("=")
+        if is_set:
+            entries[key] = value
+        else:
+            entries.pop(key.removesuffix("-"), None)
+    obj["metadata"][field] = entries
+
+
+def _substitute(data: dict[str, str], command: str) -> None:
+    _, pattern, replacement, _ = command.split("/")
+    for key, text in data.items():
+        data[key] = re.sub(pattern, replacement, text)

@@ -1,0 +1,314 @@
+"""The pod and its containers: each fault is found alone, and its repair leaves nothing to be found."""
+
+import json
+import shlex
+
+import pytest
+
+from labkit import doctor
+from labkit.evidence import Evidence, Reads
+from labkit.steps import pod
+from tests.doctor.applying import applied, made
+from tests.doctor.recording import (
+    CONNECTION,
+    EVENTS,
+    INLINE,
+    PARAMETERS,
+    PODS,
+    ROLE,
+    ROLE_ARN,
+    SERVICE_ACCOUNTS,
+    TOKEN_FILE,
+    a_pod,
+    healthy,
+)
+
+KEY = "eks.amazonaws.com/role-arn"
+REGIONS = f"ec2:DescribeRegions ({ROLE_ARN.split(':')[4]})"
+CONFIG_MAP = "get configmap settings -n default"
+
+
+def examine(answers, **settings):
+    settings = {"probe": False, **settings}
+    return doctor.examine(Evidence(PARAMETERS, CONNECTION, reads=Reads(answers), **settings))
+
+
+def found(answers, **settings):
+    return [finding.id for finding in examine(answers, **settings).findings]
+
+
+def applying(change, config_map=None):
+    """A healthy lab whose pod was applied otherwise."""
+    answers, manifest = healthy(), pod.build(PARAMETERS)
+    if config_map is not None:
+        answers[CONFIG_MAP] = {"metadata": {"name": "settings"}, "data": config_map}
+    change(manifest)
+    answers[PODS] = [made(manifest, answers)]
+    return answers
+
+
+def with_variables(**values):
+    entries = [{"name": name, "value": value} for name, value in values.items()]
+    return lambda manifest: manifest["spec"]["containers"][0].update(env=entries)
+
+
+def with_sources(manifest):
+    manifest["spec"]["containers"][0]["envFrom"] = [{"configMapRef": {"name": "settings"}}]
+
+
+def with_config(manifest):
+    container = manifest["spec"]["containers"][0]
+    manifest["spec"]["volumes"] = [{"name": "settings", "configMap": {"name": "settings"}}]
+    container["volumeMounts"] = [{"name": "settings", "mountPath": "/root/.aws"}]
+
+
+def with_key_of_secret(manifest):
+    source = {"secretKeyRef": {"name": "keys", "key": "id"}}
+    manifest["spec"]["containers"][0]["env"] = [{"name": "AWS_ACCESS_KEY_ID", "valueFrom": source}]
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG"}
+LONG_SESSION = f"[default]\nrole_arn = {ROLE_ARN}\nweb_identity_token_file = {TOKEN_FILE}\nduration_seconds = 7200\n"
+CHAINED = "[profile a]\nrole_arn = arn:aws:iam::123456789012:role/b\nsource_profile = default\nduration_seconds=3601\n"
+
+FAULTS = {
+    "pod-static-keys": [
+        applying(with_variables(**KEYS)),
+        applying(with_sources, KEYS),
+        applying(with_key_of_secret),
+    ],
+    "pod-aws-profile": [
+        applying(with_variables(AWS_PROFILE="dev")),
+        applying(with_sources, {"AWS_PROFILE": "dev"}),
+        applying(lambda m: (with_config(m), with_variables(AWS_PROFILE="dev")(m)), {"config": "[profile prod]\n"}),
+    ],
+    "pod-uses-the-api-server-token": [
+        applying(
+            with_variables(
+                AWS_ROLE_ARN=ROLE_ARN,
+                AWS_WEB_IDENTITY_TOKEN_FILE="/var/run/secrets/kubernetes.io/serviceaccount/token",
+            )
+        )
+    ],
+    "pod-token-variable-missing": [applying(with_variables(AWS_ROLE_ARN=ROLE_ARN))],
+    "pod-role-variable-missing": [applying(with_variables(AWS_WEB_IDENTITY_TOKEN_FILE=TOKEN_FILE))],
+    "pod-variables-empty": [
+        applying(with_variables(AWS_ROLE_ARN="", AWS_WEB_IDENTITY_TOKEN_FILE="")),
+        applying(with_variables(AWS_ROLE_ARN="")),
+    ],
+    "pod-token-file-missing": [
+        applying(with_variables(AWS_ROLE_ARN=ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE="/var/run/aws/token"))
+    ],
+    "pod-role-session-name-invalid": [
+        applying(with_variables(AWS_ROLE_SESSION_NAME="n" * 65)),
+        applying(with_variables(AWS_ROLE_SESSION_NAME="the reader")),
+        applying(with_sources, {"AWS_ROLE_SESSION_NAME": "x"}),
+    ],
+    "role-session-too-long": [applying(with_config, {"config": LONG_SESSION})],
+    "pod-sts-endpoint-of-another-region": [
+        applying(with_variables(AWS_ENDPOINT_URL_STS="https://sts.eu-west-1.amazonaws.com")),
+        applying(with_variables(AWS_ENDPOINT_URL="https://sts.amazonaws.com", AWS_REGION="eu-west-1"))
+        | {REGIONS: [{"RegionName": "eu-west-1", "OptInStatus": "opt-in-not-required"}]},
+    ],
+    "region-not-activated": [
+        applying(with_variables(AWS_REGION="af-south-1"))
+        | {REGIONS: [{"RegionName": "af-south-1", "OptInStatus": "not-opted-in"}]},
+        applying(with_variables(AWS_REGION="us-esat-1")) | {REGIONS: []},
+    ],
+    "pod-uses-another-service-account": [applying(lambda m: m["spec"].pop("serviceAccountName"))],
+    "pod-not-running": [
+        healthy() | {PODS: [a_pod() | {"status": {"phase": "Pending"}}]},
+        healthy()
+        | {
+            PODS: [
+                a_pod()
+                | {
+                    "status": {
+                        "phase": "Pending",
+                        "containerStatuses": [{"name": "aws", "state": {"waiting": {"reason": "ErrImagePull"}}}],
+                    }
+                }
+            ]
+        },
+    ],
+    "pod-windows-by-affinity": [
+        applying(
+            lambda m: m["spec"].update(
+                affinity={
+                    "nodeAffinity": {
+                        "requiredDuringSchedulingIgnoredDuringExecution": {
+                            "nodeSelectorTerms": [
+                                {
+                                    "matchExpressions": [
+                                        {"key": "kubernetes.io/os", "operator": "In", "values": ["windows"]}
+                                    ]
+                                }
+                            ]
+                        }
+                    }
+                }
+            )
+        )
+    ],
+}
+
+
+@pytest.mark.parametrize(("id", "answers"), [(id, answers) for id, each in FAULTS.items() for answers in each])
+def test_a_pod_s_fault_is_found_alone_and_mended_by_its_repair(id, answers):
+    diagnosis = examine(answers)
+    assert [finding.id for finding in diagnosis.findings] == [id]
+    (finding,) = diagnosis.findings
+    assert finding.severity == "error"
+    assert finding.expected != finding.found
+    assert found(applied(answers, finding.repair)) == []
+
+
+def test_two_faults_of_one_pod_are_both_found_and_each_repair_mends_both():
+    answers = applying(with_variables(AWS_PROFILE="dev", AWS_ROLE_ARN="", **KEYS))
+    findings = examine(answers).findings
+    assert sorted(finding.id for finding in findings) == ["pod-aws-profile", "pod-static-keys", "pod-variables-empty"]
+    for finding in findings:
+        answers = applied(answers, finding.repair)
+    assert found(answers) == []
+
+
+def test_every_container_is_looked_at_and_named():
+    def with_sidecar(manifest):
+        sidecar = {"name": "proxy", "image": "proxy", "env": [{"name": "AWS_PROFILE", "value": "dev"}]}
+        manifest["spec"]["containers"].append(sidecar)
+
+    (finding,) = examine(applying(with_sidecar)).findings
+    assert finding.found == "container proxy: AWS_PROFILE=dev"
+
+
+def test_no_key_and_no_other_secret_is_printed():
+    variables = {**KEYS, "DB_PASSWORD": "hunter2", "GREETING": "hello"}
+    (finding,) = examine(applying(with_variables(**variables))).findings
+    shown = f"{finding}"
+    assert "hello" in finding.repair
+    assert not any(secret in shown for secret in ("hunter2", *KEYS.values()))
+    assert finding.repair.splitlines()[1] == "# not shown: put the values of DB_PASSWORD in the place of NOT-SHOWN"
+
+
+def test_a_secret_whose_keys_are_all_variables_is_not_read_and_it_is_said():
+    def with_secret(manifest):
+        manifest["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": "keys"}}]
+
+    diagnosis = examine(applying(with_secret))
+    assert not diagnosis.findings
+    assert "get secret keys -n default" in [unread.call for unread in diagnosis.unread]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        applying(lambda m: (with_config(m), with_variables(AWS_PROFILE="dev")(m)), {"config": "[profile dev]\n"}),
+        applying(with_config, {"config": LONG_SESSION.replace("7200", "3600")}),
+        applying(with_variables(AWS_ROLE_SESSION_NAME="reader@cart")),
+        applying(with_variables(AWS_ENDPOINT_URL_STS="https://sts.us-east-1.amazonaws.com")),
+        applying(with_variables(AWS_ENDPOINT_URL="http://127.0.0.1:4566")),
+        healthy() | {PODS: [a_pod() | {"status": {"phase": "Succeeded"}}]},
+    ],
+)
+def test_what_is_right_is_let_alone(answers):
+    assert found(answers) == []
+
+
+def test_a_chained_session_lasts_an_hour_whatever_the_role_allows():
+    answers = applying(with_config, {"config": CHAINED})
+    answers[ROLE]["MaxSessionDuration"] = 43200
+    assert found(answers) == ["role-session-too-long"]
+
+
+def test_a_pod_that_is_older_than_the_annotation_is_made_anew():
+    answers = healthy()
+    account = answers[SERVICE_ACCOUNTS][0]
+    annotations = account["metadata"].pop("annotations")
+    answers[PODS] = [made(pod.build(PARAMETERS), answers)]
+    account["metadata"]["annotations"] = annotations
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.found) == ("pod-older-than-annotation", "no AWS_ROLE_ARN")
+    assert found(applied(answers, finding.repair)) == []
+
+
+def test_no_pod_of_a_name_is_an_error_and_no_pod_at_all_a_warning():
+    answers = healthy() | {PODS: []}
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.severity) == ("pod-missing", "error")
+    assert found(applied(answers, finding.repair)) == []
+    other = a_pod()
+    other["spec"]["serviceAccountName"] = "default"
+    (finding,) = examine(healthy() | {PODS: [other]}, pod_name="").findings
+    assert (finding.id, finding.severity) == ("pod-missing", "warning")
+    assert finding.found == "my-pod as default"
+
+
+def test_a_pod_that_its_controller_makes_anew_again_and_again_is_a_note():
+    looping = a_pod()
+    runner = {"kind": "Runner", "name": "my-pod", "controller": True}
+    looping["metadata"]["ownerReferences"] = [runner]
+    event = {"reason": "Killing", "count": 9, "involvedObject": {"kind": "Pod", "name": "my-pod"}}
+    (finding,) = examine(healthy() | {PODS: [looping], EVENTS: [event]}).findings
+    assert (finding.id, finding.severity) == ("pod-replaced-in-a-loop", "note")
+    assert found(healthy() | {PODS: [looping], EVENTS: [event | {"count": 1}]}) == []
+    # Who makes a pod anew by hand is no controller.
+    assert found(healthy() | {EVENTS: [event]}) == []
+
+
+def deployment(env):
+    container = {"name": "aws", "image": "amazon/aws-cli", "env": env}
+    spec = {"serviceAccountName": "my-service-account", "containers": [container]}
+    template = {"metadata": {"labels": {"app": "cart"}}, "spec": spec}
+    return {"metadata": {"name": "cart", "namespace": "default"}, "spec": {"template": template}}
+
+
+def owned(env):
+    """A healthy lab whose pod is made by a Deployment."""
+    answers = applying(with_variables(**{each["name"]: each["value"] for each in env}))
+    replica_set = {"kind": "ReplicaSet", "name": "cart-1", "controller": True}
+    answers[PODS][0]["metadata"]["ownerReferences"] = [replica_set]
+    above = [{"kind": "Deployment", "name": "cart", "controller": True}]
+    answers["get replicaset cart-1 -n default"] = {"metadata": {"name": "cart-1", "ownerReferences": above}}
+    answers["get deployment cart -n default"] = deployment(env)
+    return answers
+
+
+def test_a_deployment_s_pod_is_corrected_in_the_template():
+    (finding,) = examine(owned([{"name": "AWS_PROFILE", "value": "dev"}])).findings
+    assert finding.repair.splitlines() == [
+        "kubectl set env deployment/cart -n default -c aws AWS_PROFILE-",
+        "kubectl rollout status deployment/cart -n default --timeout=90s",
+    ]
+
+
+def test_a_deployment_whose_template_is_right_is_started_again():
+    answers = owned([])
+    for container in answers[PODS][0]["spec"]["containers"]:
+        container["env"] = []
+    del answers[PODS][0]["spec"]["volumes"]
+    (finding,) = examine(answers).findings
+    assert finding.id == "pod-older-than-annotation"
+    assert finding.repair.splitlines()[0] == "kubectl rollout restart deployment/cart -n default"
+
+
+def test_a_deployment_s_template_is_patched_where_more_than_variables_is_wrong():
+    answers = owned([])
+    label = "eks.amazonaws.com/skip-pod-identity-webhook"
+    answers["get deployment cart -n default"]["spec"]["template"]["metadata"]["labels"][label] = "true"
+    live = answers[PODS][0]
+    live["metadata"]["labels"][label] = "true"
+    live["spec"].pop("volumes")
+    live["spec"]["containers"][0].pop("env")
+    (finding,) = examine(answers).findings
+    assert finding.id == "pod-opted-out-of-webhook"
+    patch = json.loads(shlex.split(finding.repair.splitlines()[0])[-1])
+    assert patch == {"spec": {"template": {"metadata": {"labels": {label: None}}}}}
+
+
+def test_the_lab_s_own_pod_is_restored_as_it_was_built():
+    answers = healthy() | {INLINE: []}
+    answers[PODS][0]["status"] = {"phase": "Pending"}
+    (finding,) = examine(answers).findings
+    delete, apply = finding.repair.splitlines()
+    assert delete == "kubectl delete pod my-pod -n default --grace-period=1"
+    assert json.loads(shlex.split(apply)[1]) == pod.build(PARAMETERS)

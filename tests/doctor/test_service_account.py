@@ -1,0 +1,110 @@
+"""The service account: each fault is found alone, and its repair, which makes its pod anew, leaves nothing."""
+
+import pytest
+
+from labkit.steps import pod, service_account
+from tests.doctor.applying import applied, made
+from tests.doctor.recording import (
+    ASSOCIATIONS,
+    CONNECTION,
+    NAMESPACE,
+    PARAMETERS,
+    PODS,
+    ROLE,
+    ROLE_ARN,
+    ROLES,
+    SERVICE_ACCOUNTS,
+    healthy,
+)
+from tests.doctor.test_pod import examine, found
+
+KEY = "eks.amazonaws.com/role-arn"
+EKSCTL = "arn:aws:iam::123456789012:role/eksctl-blue-addon-iamserviceaccount-default-Role1-1ABCDEFGHIJKL"
+
+
+def annotated(annotations, pod_annotations=None):
+    """A healthy lab with these annotations of the service account, and the pod that came of them."""
+    answers, manifest = healthy(), pod.build(PARAMETERS)
+    account = service_account.build(PARAMETERS, ROLE_ARN)
+    account["metadata"]["annotations"] = annotations
+    answers[SERVICE_ACCOUNTS] = [account]
+    if pod_annotations:
+        manifest["metadata"]["annotations"] = pod_annotations
+    answers[PODS] = [made(manifest, answers)]
+    return answers
+
+
+def with_eksctl_role():
+    answers = annotated({})
+    answers[ROLES].append({**answers[ROLE], "RoleName": EKSCTL.rpartition("/")[2], "Arn": EKSCTL})
+    return answers
+
+
+def taken_away(manager):
+    """The pod has its role, the service account has lost it, and somebody has written it since."""
+    answers = healthy()
+    metadata = answers[SERVICE_ACCOUNTS][0]["metadata"]
+    del metadata["annotations"]
+    metadata["managedFields"] = [
+        {"manager": "kubectl-client-side-apply", "operation": "Update", "time": "2026-01-01T00:00:30Z"},
+        {"manager": manager, "operation": "Apply", "time": "2026-01-01T09:00:00Z"},
+    ]
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("id", "answers"),
+    [
+        ("service-account-annotation-key-typo", annotated({"eks.amazon.com/role-arn": ROLE_ARN})),
+        ("service-account-annotation-key-typo", annotated({"eks.amazonaws.com/role_arn": ROLE_ARN})),
+        ("service-account-annotation-key-typo", annotated({"iam.amazonaws.com/role": "my-role"})),
+        ("service-account-annotation-key-typo", annotated({"example.com/role": ROLE_ARN})),
+        ("service-account-annotation-arn-malformed", annotated({KEY: "arn:aws:iam::aws:policy/ReadOnlyAccess"})),
+        ("service-account-annotation-arn-malformed", annotated({KEY: "arn:aws:iam:::role/my-role"})),
+        ("service-account-annotation-arn-malformed", annotated({KEY: f"{ROLE_ARN}\u200b"})),
+        ("service-account-annotation-missing", annotated({})),
+        ("service-account-annotation-missing", annotated({KEY: "", "team": "a"})),
+        ("service-account-annotation-missing", annotated({"example.com/role": "admin"})),
+        ("service-account-annotation-role-mismatch", annotated({KEY: f"{ROLE_ARN}-of-orders"})),
+        ("annotation-on-the-pod", annotated({}, {KEY: ROLE_ARN})),
+        ("eksctl-role-without-annotation", with_eksctl_role()),
+        ("service-account-annotation-taken-away", taken_away("argocd-controller")),
+        ("service-account-annotation-missing", taken_away("kubectl-annotate")),
+        ("service-account-missing", healthy() | {SERVICE_ACCOUNTS: []}),
+        ("namespace-missing", healthy() | {SERVICE_ACCOUNTS: [], PODS: [], NAMESPACE: None}),
+    ],
+)
+def test_a_service_account_s_fault_is_found_alone_and_mended_by_its_repair(id, answers):
+    diagnosis = examine(answers)
+    assert [finding.id for finding in diagnosis.findings] == [id]
+    (finding,) = diagnosis.findings
+    assert finding.expected != finding.found
+    after = applied(answers, finding.repair)
+    # The pod of a namespace that was not there is yet to be made.
+    assert found(after) == (["pod-missing"] if id == "namespace-missing" else [])
+
+
+def test_a_pod_identity_association_beside_the_annotation_is_a_warning():
+    subject = {"namespace": "default", "serviceAccount": "my-service-account"}
+    answers = healthy() | {ASSOCIATIONS: [{**subject, "associationId": "a-1"}]}
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.severity) == ("pod-identity-association-too", "warning")
+    assert found(applied(answers, finding.repair)) == []
+    assert found(healthy() | {ASSOCIATIONS: [{**subject, "serviceAccount": "other", "associationId": "a-1"}]}) == []
+
+
+def test_where_nothing_says_which_role_it_is_the_repair_says_so():
+    answers = annotated({KEY: "tbd"}) | {ROLES: [], PODS: []}
+    answers[SERVICE_ACCOUNTS][0]["metadata"].pop("labels")
+    findings = {finding.id: finding for finding in examine(answers, role_is_known=False, pod_name="").findings}
+    finding = findings["service-account-annotation-arn-malformed"]
+    comment, command = finding.repair.splitlines()
+    assert comment.startswith("# nothing says which role it is")
+    assert command.endswith(f"{KEY}=arn:aws:iam::{CONNECTION.account_id}:role/ROLE_NAME")
+
+
+def test_a_role_under_a_misspelt_key_is_what_is_wanted():
+    answers = annotated({"eks.amazon.com/role-arn": ROLE_ARN})
+    answers[SERVICE_ACCOUNTS][0]["metadata"].pop("labels")
+    (finding,) = examine(answers, role_is_known=False).findings
+    assert f"eks.amazon.com/role-arn- {KEY}={ROLE_ARN}" in finding.repair
