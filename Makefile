@@ -13,7 +13,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lab test test-python test-notebooks outputs bench lint lock clean
+.PHONY: help setup run lab test test-python test-notebooks test-kind outputs bench lint lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test-python: $(READY)  ## Run the tests but the notebooks'
 
 test-notebooks: $(READY)  ## Compare every notebook's stored outputs with what it prints now
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-sanitize-with notebooks/sanitize.cfg -p no:cacheprovider notebooks
+
+test-kind: $(READY)  ## Run the contract and the notebooks with target kind: on LABKIT_KUBECONFIG, LABKIT_CONTEXT, or the emulator's API
+	@$(BIN)/python -m tests.targets.kind_suite
 
 outputs: $(READY)  ## Run every notebook and keep its outputs in it
 	@$(BIN)/python -m labkit.runs notebooks/*.ipynb

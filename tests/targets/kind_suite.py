@@ -1,0 +1,42 @@
+"""`make test-kind`: the target's contract and the notebooks on a cluster that exists.
+
+`LABKIT_KUBECONFIG` and `LABKIT_CONTEXT` name it; without them it is one of `kind_existing`.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.targets.kind_existing import running
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="labkit-kind-") as folder, contextlib.ExitStack() as stack:
+        given = {"LABKIT_TARGET": "kind", "LABKIT_HOME": f"{folder}/.lab"}
+        if "LABKIT_KUBECONFIG" not in os.environ:
+            kubeconfig = stack.enter_context(running(Path(folder) / "existing"))
+            given |= {"LABKIT_KUBECONFIG": str(kubeconfig), "LABKIT_CONTEXT": "existing"}
+        environment = {**os.environ, **given}
+        stack.callback(ended, environment)
+        notebooks = ["-p", "tests.targets.on_target", "--nbval-lax", "-p", "no:cacheprovider", "notebooks"]
+        suites = [["tests/targets/test_contract.py"], notebooks]
+        return max(pytest(arguments, environment) for arguments in suites)
+
+
+def pytest(arguments: list[str], environment: dict[str, str]) -> int:
+    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=environment).returncode
+
+
+def ended(environment: dict[str, str]) -> None:
+    """The lab's webhooks are not left in the cluster."""
+    code = "from labkit.targets import kind; kind.down()"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""A pytest plugin: the notebooks run on the target that the environment names, under nbval lax.
+
+`LABKIT_TARGET=kind LABKIT_KUBECONFIG=… LABKIT_CONTEXT=…`: a variable `LABKIT_NAME` is the parameter `name`, which is
+assigned after the notebook's own. A cell that asks for what the target lacks explains that: it counts as skipped, and
+so do those of the notebook's later cells that fail, since they build on it.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+from nbval.plugin import IPyNbCell
+
+from labkit.parameters import Parameters
+
+GIVEN = {
+    name: os.environ[f"LABKIT_{name.upper()}"] for name in Parameters.names() if f"LABKIT_{name.upper()}" in os.environ
+}
+LACKS = re.compile(r"The target \w+ lacks [^.]+\.")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    Parameters.checked(**GIVEN)
+    for item in items:
+        if isinstance(item, IPyNbCell) and "parameters" in item.cell.metadata.get("tags", []):
+            item.cell.source += "".join(f"\n{name} = {value!r}" for name, value in GIVEN.items())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+    report = yield
+    if isinstance(item, IPyNbCell) and report.failed:
+        if lacks := LACKS.search(getattr(call.excinfo.value, "inner_traceback", "") or ""):
+            item.parent.lacks = lacks[0]
+        if lacks := getattr(item.parent, "lacks", ""):
+            report.outcome, report.longrepr = "skipped", (str(item.path), item.cell_num, f"Skipped: {lacks}")
+    return report
