@@ -110,10 +110,10 @@ class Diagnosis:
     def exit_code(self) -> int:
         """0: nothing was found. 1: something was. 2: it could not look.
 
-        Who may not make one call, and has found an error all the same, has found something; who reached no endpoint,
-        or has no credentials, or found no error and may not look everywhere, could not look.
+        Who may not make one call, and has found an error all the same, has found something; who reached AWS or the
+        cluster not at all, or has no credentials, or found no error and may not look everywhere, could not look.
         """
-        if any(error.is_lost for error in self.unread):
+        if any(error.is_lost and asked_of(error.call) in ("AWS", "the cluster") for error in self.unread):
             return COULD_NOT_LOOK
         if not self.ok:
             return FOUND

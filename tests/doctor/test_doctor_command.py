@@ -1,0 +1,498 @@
+"""`labkit doctor` as it is run, and `diagnose` as other programs call it: what it finds, what it could not see."""
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+from kubernetes.client import ApiClient, AppsV1Api, Configuration, CoreV1Api
+from typer.testing import CliRunner
+
+import labkit
+from labkit import targets
+from labkit.cli import app
+from labkit.diagnosis import STAGES, stage_of
+from labkit.doctor import diagnose, examine
+from labkit.emulator import environment
+from labkit.emulator.folder import Folder
+from labkit.emulator.process import State
+from labkit.errors import LabError
+from labkit.evidence import Reads
+from labkit.parameters import Parameters
+from labkit.survey import Survey
+from tests.doctor import recording
+
+LABKIT = Path(sys.executable).with_name("labkit")
+POLICY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
+NOBODY = {"namespace": "default", "service_account": "my-service-account", "cluster": "blue"}
+
+
+@pytest.fixture(scope="module")
+def lab(home):
+    with labkit.Lab.open() as lab:
+        lab.ready(through="pod")
+        yield lab
+
+
+@pytest.fixture
+def broken(lab):
+    """The lab, whose role lacks its policy."""
+    iam = lab.aws.client("iam")
+    iam.detach_role_policy(RoleName="my-role", PolicyArn=POLICY)
+    yield lab
+    iam.attach_role_policy(RoleName="my-role", PolicyArn=POLICY)
+
+
+def doctor(*arguments, **variables):
+    return subprocess.run(
+        [LABKIT, "doctor", *arguments], env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+
+
+# What it says.
+
+
+def test_a_healthy_service_account_is_exit_code_0_and_plain_text_where_no_terminal_is(lab):
+    done = doctor()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "nothing is wrong" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "no call changed anything" in done.stdout
+    assert "needed: --probe" in done.stdout
+
+
+def test_with_probe_the_pod_is_asked_and_it_says_so(lab):
+    done = doctor("--probe")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^in the pod: .*sts:GetCallerIdentity in pod my-pod", done.stdout, re.MULTILINE)
+    assert "--probe" not in done.stdout
+
+
+def test_a_finding_is_exit_code_1_and_its_repair_is_a_whole_line(broken):
+    done = doctor(COLUMNS="40")
+    assert done.returncode == 1
+    assert "error: role-policy-not-attached" in done.stdout
+    repair = f"aws iam attach-role-policy --role-name my-role --policy-arn {POLICY}"
+    assert repair in [line.strip() for line in done.stdout.splitlines()]
+    assert 'eval "$(labkit env)"' in done.stdout
+
+
+def test_the_checks_are_told_in_the_order_that_needs_the_least_access(broken):
+    said = doctor().stdout
+    told = [line.split()[1] for line in said.splitlines() if re.match(r"  [✓✗!i·] \d  ", line)]
+    assert told == [str(number) for number in range(1, 10)]
+    assert re.search(r"✗ 9  the role's permissions +role-policy-not-attached", said)
+
+
+def test_a_terminal_gets_colours_unless_it_asks_for_none(broken):
+    def seen(**variables):
+        env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        return pexpect.run(f"{LABKIT} doctor", env=env | {"TERM": "xterm-256color"} | variables, timeout=60).decode()
+
+    assert "\x1b[1;31m" in seen()
+    assert not re.search(r"\x1b\[[\d;]*3\d", seen(NO_COLOR="1"))
+
+
+def test_json_has_what_a_program_needs(broken):
+    done = doctor("--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert {
+        "subject",
+        "cluster",
+        "role_arn",
+        "pods",
+        "ok",
+        "exit_code",
+        "checks",
+        "findings",
+        "looked_at",
+        "calls",
+        "not_looked_at",
+    } <= set(found)
+    assert (found["ok"], found["exit_code"], found["pods"], found["role_arn"]) == (
+        False,
+        1,
+        ["my-pod"],
+        broken.role_arn,
+    )
+    (finding,) = found["findings"]
+    assert {
+        "id",
+        "severity",
+        "summary",
+        "expected",
+        "found",
+        "source",
+        "repair",
+        "learn",
+        "check",
+    } <= set(finding)
+    assert (finding["id"], finding["severity"], finding["check"]) == ("role-policy-not-attached", "error", 9)
+    assert {each["result"] for each in found["checks"]} <= {"right", "error", "warning", "note", "not looked at"}
+
+
+def test_a_notebook_gets_the_same(broken):
+    found = broken.diagnose()
+    assert [finding.id for finding in found.findings] == ["role-policy-not-attached"]
+    bundle = found._repr_mimebundle_()
+    assert bundle["application/vnd.labkit.diagnosis+json"] == found.as_json()
+    assert "aws iam attach-role-policy" in bundle["text/html"] and "aws iam attach-role-policy" in bundle["text/plain"]
+
+
+# It only reads.
+
+
+def test_nothing_is_changed_and_few_calls_are_made(broken):
+    core = CoreV1Api(broken.kubernetes)
+
+    def versions():
+        listed = [*core.list_pod_for_all_namespaces().items, *core.list_service_account_for_all_namespaces().items]
+        return [(item.metadata.uid, item.metadata.resource_version) for item in listed]
+
+    before, last = versions(), next(broken.connection.trail())["eventID"]
+    found = json.loads(doctor("--json").stdout)
+    calls = []
+    for record in broken.connection.trail():
+        if record["eventID"] == last:
+            break
+        calls.append(record["eventName"])
+    assert versions() == before
+    assert calls
+    assert all(name.startswith(("Get", "List", "Describe", "Lookup", "Simulate")) for name in calls), calls
+    assert len(calls) < 30
+    assert len(set(found["looked_at"])) == len(found["looked_at"])
+
+
+def test_without_a_lab_none_is_started(tmp_path):
+    done = doctor(LABKIT_HOME=str(tmp_path / ".lab"))
+    assert done.returncode == 2
+    assert "No lab runs" in done.stderr and "labkit up" in done.stderr
+    assert not (tmp_path / ".lab").exists()
+
+
+def test_a_cluster_that_is_not_there_is_not_made(lab):
+    done = doctor("--cluster", "green", "--json")
+    assert done.returncode == 2
+    assert "There are: blue" in json.loads(done.stdout)["could_not_look"]["what"]
+    assert "green" not in State.read(Folder.find()).clusters
+
+
+# What is not there, and what is no name.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "id"),
+    [
+        (["-s", "nobody"], "service-account-missing"),
+        (["-n", "nowhere", "-s", "nobody"], "missing"),
+        (["--pod", "no-pod"], "pod-missing"),
+        (["--role", "no-role"], "role-missing"),
+    ],
+)
+def test_what_does_not_exist_is_a_finding(lab, arguments, id):
+    done = CliRunner().invoke(app, ["doctor", *arguments])
+    assert done.exit_code == 1, done.exception
+    assert id in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-n", "Default"], "a DNS-1123 label"),
+        (["-s", "my_account"], "a DNS-1123 subdomain"),
+        (["--pod", "My Pod"], "no pod's name"),
+        (["--role", "arn:aws:iam::123456789012:role/my-role"], "a name, not an ARN"),
+        (["--cluster", "no cluster"], "parameter cluster"),
+        (["--region", "mars-north-1"], "a region that botocore knows"),
+        (["--target", "gke"], "one of 'moto', 'kind' or 'eks'"),
+        (["--account-id", "42"], "12 digits"),
+        (["--account-id", "222222222222"], "the moto target is the account"),
+        (["--kubeconfig", "/no/such/file"], "a kubeconfig file that exists"),
+        (["--action", "ListBucket"], "no action"),
+        (["--action", "s3:ListBucket", "--resource", "irsa-lab"], "no ARN"),
+        (["--resource", "arn:aws:s3:::irsa-lab"], "--action"),
+        (["--all", "-s", "my-service-account"], "--all"),
+        (["--explain", ""], "none that the doctor knows"),
+        (["--no-such-option"], "No such option"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_exit_code_2(lab, arguments, words):
+    done = CliRunner().invoke(app, ["doctor", *arguments], env={"COLUMNS": "200"})
+    assert done.exit_code == 2, done.exception
+    assert words in " ".join(done.stderr.split())
+    assert done.stdout == ""
+
+
+# Several pods.
+
+
+def test_the_newest_pod_of_each_owner_is_looked_at(lab):
+    apps, core = AppsV1Api(lab.kubernetes), CoreV1Api(lab.kubernetes)
+    labels = {"app": "cart"}
+    container = {"name": "aws", "image": "amazon/aws-cli", "command": ["sleep", "infinity"]}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {"serviceAccountName": "my-service-account", "containers": [container]},
+    }
+    spec = {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}
+    apps.create_namespaced_deployment("default", {"metadata": {"name": "cart", "labels": lab.labels}, "spec": spec})
+    try:
+        pods = _until(lambda: _running(core, "app=cart", 2))
+        found = diagnose(**NOBODY, connection=lab.connection)
+        assert found.exit_code == 0, found
+        assert len(found.pods) == 2 and "my-pod" in found.pods
+        assert set(found.pods) - {"my-pod"} <= pods
+    finally:
+        apps.delete_namespaced_deployment("cart", "default", propagation_policy="Foreground")
+        _until(lambda: not core.list_namespaced_pod("default", label_selector="app=cart").items)
+
+
+def _running(core, selector, count):
+    pods = core.list_namespaced_pod("default", label_selector=selector).items
+    return {p.metadata.name for p in pods} if [p.status.phase for p in pods] == ["Running"] * count else None
+
+
+def _until(asked):
+    from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+
+    return retry(retry=retry_if_result(lambda got: not got), stop=stop_after_delay(60), wait=wait_fixed(0.1))(asked)()
+
+
+# What it may not see.
+
+
+def session_of(lab, *denied):
+    """A session that may read everything but these actions."""
+    allow = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    deny = [{"Effect": "Deny", "Action": list(denied), "Resource": "*"}] if denied else []
+    iam, sts = lab.aws.client("iam"), lab.aws.client("sts")
+    trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{lab.account_id}:root"}, "Action": "sts:AssumeRole"}
+    name = "operator"
+    if name not in [role["RoleName"] for role in iam.list_roles()["Roles"]]:
+        iam.create_role(
+            RoleName=name, AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+        )
+    document = {"Version": "2012-10-17", "Statement": [allow, *deny]}
+    iam.put_role_policy(RoleName=name, PolicyName="own", PolicyDocument=json.dumps(document))
+    keys = sts.assume_role(RoleArn=f"arn:aws:iam::{lab.account_id}:role/{name}", RoleSessionName="somebody")[
+        "Credentials"
+    ]
+    return targets.sessions.BoundSession(
+        endpoint_url=lab.aws.endpoint_url,
+        access_key_id=keys["AccessKeyId"],
+        secret_access_key=keys["SecretAccessKey"],
+        session_token=keys["SessionToken"],
+        region=lab.aws.region_name,
+    )
+
+
+def test_other_programs_bring_their_own_session_and_client(lab):
+    found = diagnose(**NOBODY, aws=lab.aws, kubernetes=lab.kubernetes)
+    assert found.role_arn == lab.role_arn
+    with pytest.raises(LabError, match="needs the AWS account and the cluster"):
+        diagnose(**NOBODY)
+    with pytest.raises(LabError, match="no EKS cluster green"):
+        diagnose(**(NOBODY | {"cluster": "green"}), aws=lab.aws, kubernetes=lab.kubernetes)
+
+
+def test_what_may_not_be_read_is_named_with_its_permission_and_the_rest_is_looked_at(lab):
+    found = diagnose(**NOBODY, aws=session_of(lab, "iam:ListAttachedRolePolicies"), kubernetes=lab.kubernetes)
+    assert found.exit_code == 2
+    assert "iam:ListAttachedRolePolicies" in {error.needs for error in found.unread}
+    results = {stage.title: result for stage, result, _ in found.stages()}
+    assert results["the role, and its trust policy"] == "right"
+    assert "it could not be looked at in full" in repr(found)
+    assert "somebody" not in repr(found)
+
+
+def test_an_error_that_is_found_counts_more_than_one_call_that_is_forbidden(broken):
+    role = broken.aws.client("iam").get_role(RoleName="my-role")["Role"]
+    document = copy.deepcopy(role["AssumeRolePolicyDocument"])
+    document["Statement"][0]["Action"] = "sts:AssumeRole"
+    iam = broken.aws.client("iam")
+    iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(document))
+    try:
+        aws = session_of(broken, "iam:ListAttachedRolePolicies", "iam:ListRolePolicies")
+        found = diagnose(**NOBODY, aws=aws, kubernetes=broken.kubernetes)
+    finally:
+        iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(role["AssumeRolePolicyDocument"]))
+    assert [finding.id for finding in found.findings] == ["trust-policy-action-wrong"]
+    assert found.exit_code == 1
+    assert any("ListAttachedRolePolicies" in error.call for error in found.unread)
+
+
+def test_without_the_cluster_s_api_the_account_is_looked_at(lab):
+    configuration = Configuration(host="https://127.0.0.1:1")
+    configuration.retries = 0
+    found = diagnose(**NOBODY, role="my-role", aws=lab.aws, kubernetes=ApiClient(configuration))
+    assert found.exit_code == 2
+    assert any("API server" in error.why and error.needs == "the API server's endpoint" for error in found.unread)
+    results = {stage.title: result for stage, result, _ in found.stages()}
+    assert results["the annotation on the service account"] == "not looked at"
+    assert results["the OIDC provider, and its audiences"] == "right"
+
+
+def test_credentials_that_have_expired_are_a_sentence(lab):
+    aws = session_of(lab)
+    try:
+        lab.clock.advance(hours=2)
+        with pytest.raises(LabError, match="ExpiredToken"):
+            diagnose(**NOBODY, aws=aws, kubernetes=lab.kubernetes)
+        found = diagnose(**NOBODY, connection=_with(lab.connection, aws=aws))
+    finally:
+        lab.clock.reset()
+    assert found.exit_code == 2
+    assert any(error.no_credentials and "sts get-caller-identity" in error.needs for error in found.unread)
+
+
+def _with(connection, **changes):
+    from dataclasses import replace
+
+    return replace(connection, **changes)
+
+
+def on_eks(lab, **variables):
+    """The variables of a machine whose own AWS settings lead to the emulator."""
+    folder = Folder.find()
+    state = State.read(folder)
+    return environment.variables(folder, state.endpoint_url, state.region) | variables
+
+
+def test_the_target_eks_is_reached_by_the_machine_s_own_settings(lab):
+    done = doctor("--target", "eks", **on_eks(lab))
+    assert "labkit env" not in done.stdout
+    assert "role: arn:aws:iam::123456789012:role/my-role" in done.stdout, done.stderr
+    missing = doctor("--target", "eks", "--cluster", "green", **on_eks(lab))
+    assert missing.returncode == 2
+    assert "no EKS cluster green" in missing.stderr and "aws eks list-clusters" in missing.stderr
+    nobody = doctor("--target", "eks", **on_eks(lab, AWS_PROFILE="ghost"))
+    assert nobody.returncode == 2
+    assert "ghost" in nobody.stderr and "Traceback" not in nobody.stderr
+    other = doctor("--target", "eks", "--account-id", "222222222222", **on_eks(lab))
+    assert other.returncode == 2
+    assert "222222222222" in other.stderr
+
+
+# All of them.
+
+
+@pytest.fixture
+def shop(lab):
+    """Seven more service accounts in a namespace of their own: five right ones, a misspelt one, one without a role."""
+    core, iam = CoreV1Api(lab.kubernetes), lab.aws.client("iam")
+    core.create_namespace({"metadata": {"name": "shop", "labels": lab.labels}})
+    names = [f"cart-{number}" for number in range(5)]
+    for name in [*names, "typo", "none"]:
+        key = {"typo": "eks.amazon.com/role-arn"}.get(name, "eks.amazonaws.com/role-arn")
+        annotations = {} if name == "none" else {key: lab.connection.role_arn(name)}
+        core.create_namespaced_service_account("shop", {"metadata": {"name": name, "annotations": annotations}})
+    for name in [*names, "typo"]:
+        parameters = Parameters.checked(namespace="shop", service_account=name)
+        trust = labkit.steps.step("iam_role").build(parameters, lab.provider_arn)
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+        iam.attach_role_policy(RoleName=name, PolicyArn=POLICY)
+    yield lab
+    core.delete_namespace("shop")
+    for name in [*names, "typo"]:
+        iam.detach_role_policy(RoleName=name, PolicyArn=POLICY)
+        iam.delete_role(RoleName=name)
+
+
+def test_all_service_accounts_that_are_to_have_a_role_are_a_line_each(shop):
+    done = doctor("--all")
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == ""
+    lines = [line.split() for line in done.stdout.splitlines() if re.match(r"[✓✗!·] (shop|default)/", line)]
+    accounts = ["default/my-service-account", *(f"shop/cart-{number}" for number in range(5)), "shop/typo"]
+    assert [line[1] for line in lines] == accounts
+    assert "service-account-annotation-key-typo" in lines[-1]
+    assert "7 service accounts of the cluster" in done.stdout
+
+
+def test_all_of_one_namespace_as_json_is_an_object_a_line(shop):
+    done = doctor("--all", "-n", "default", "--json")
+    (found,) = map(json.loads, done.stdout.splitlines())
+    assert (found["subject"], done.returncode) == ("system:serviceaccount:default:my-service-account", 0)
+    nobody = doctor("--all", "-n", "kube-system")
+    assert (nobody.returncode, nobody.stdout.strip()) == (
+        0,
+        "No service account of namespace kube-system is to have a role.",
+    )
+
+
+def test_no_call_is_made_twice_and_the_roles_are_read_at_once(shop):
+    survey = Survey(shop.connection, shop.parameters)
+    calls = [call for diagnosis in survey for call in diagnosis.made] + survey.reads.made
+    assert len(survey) == 7
+    assert len(calls) == len(set(calls))
+    assert not [call for call in calls if call.startswith("iam:GetRole")]
+    single = [diagnose(namespace="shop", service_account=f"cart-{n}", connection=shop.connection) for n in range(5)]
+    told = [diagnosis for diagnosis in survey if "cart" in diagnosis.subject]
+    assert [d.findings for d in told] == [d.findings for d in single]
+
+
+def test_who_may_not_read_all_roles_at_once_reads_each(shop):
+    aws = session_of(shop, "iam:GetAccountAuthorizationDetails")
+    survey = Survey(_with(shop.connection, aws=aws), shop.parameters)
+    found = list(survey)
+    assert {diagnosis.exit_code for diagnosis in found if "typo" not in diagnosis.subject} <= {0, 1}
+    assert any(call.startswith("iam:GetRole ") for diagnosis in found for call in diagnosis.made)
+
+
+def test_who_may_not_list_service_accounts_is_told_what_is_needed(lab):
+    survey = {"connection": _with(lab.connection, kubernetes=_anonymous(lab)), "parameters": lab.parameters}
+    with pytest.raises(LabError, match="serviceaccounts"):
+        Survey(**survey)
+
+
+def _anonymous(lab):
+    configuration = Configuration(host=lab.kubernetes.configuration.host)
+    configuration.ssl_ca_cert = lab.kubernetes.configuration.ssl_ca_cert
+    return ApiClient(configuration)
+
+
+# What a diagnosis is, without a lab.
+
+
+def test_a_record_without_an_answer_says_so_and_is_exit_code_2():
+    answers = recording.healthy()
+    del answers[recording.ATTACHED]
+    found = examine(recording.evidence(answers))
+    assert found.exit_code == 2
+    assert "the record does not hold it" in {error.why for error in found.unread}
+
+
+def test_what_was_not_to_be_looked_at_is_no_reason_for_exit_code_2():
+    found = examine(recording.evidence(probe=False))
+    assert found.exit_code == 0, found
+    assert {error.needs for error in found.unread} == {"--probe"}
+
+
+def test_answers_are_shared_and_each_subject_counts_its_own():
+    reads = Reads(recording.healthy())
+    first, second = reads.shared(), reads.shared()
+    assert first.once(recording.ROLE, dict)["RoleName"] == "my-role"
+    assert (first.asked, second.asked) == ([recording.ROLE], [])
+
+
+def test_every_finding_has_its_place_among_the_checks():
+    places = {
+        "pod-missing": 1,
+        "service-account-annotation-missing": 2,
+        "pod-older-than-annotation": 3,
+        "webhook-missing": 3,
+        "token-audience-mismatch": 4,
+        "oidc-provider-missing": 5,
+        "trust-policy-refuses": 6,
+        "credentials-refused": 7,
+        "pod-static-keys": 8,
+        "role-lacks-permission": 9,
+    }
+    assert {id: STAGES.index(stage_of(id)) + 1 for id in places} == places
