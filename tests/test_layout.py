@@ -14,6 +14,10 @@ RULES = [
         ("policy", "tokens", "webhook", "findings", "steps", "evidence", "doctor", "lab", "widgets"),
         ("labkit.emulator", "moto"),
     ),
+    (
+        ("targets/eks", "targets/eks_cluster", "targets/eks_plan", "targets/account", "operator_policy"),
+        ("labkit.emulator", "moto"),
+    ),
     (("policy", "tokens"), ("boto3", "botocore", "kubernetes", "httpx")),
     (("emulator/aws",), ("labkit.emulator.kubernetes", "labkit.emulator.cluster", "labkit.emulator.server")),
     (("emulator/kubernetes",), ("labkit.emulator.aws", "labkit.emulator.cluster", "labkit.emulator.server", "moto")),

@@ -115,8 +115,7 @@ def _connect(
         issuer=cluster["identity"]["oidc"]["issuer"],
         account_id=caller.account_id,
         partition=session.get_partition_for_region(parameters.region),
-        # As `aws eks update-kubeconfig --name CLUSTER` names it.
-        kubectl=f"kubectl --context {cluster['arn']}",
+        kubectl=eks_cluster.kubectl(parameters, cluster),
         webhook_restored_by="# EKS runs the webhook itself: open a case with AWS Support",
         shows_removal=True,
         # https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency

@@ -2,15 +2,20 @@
 
 import base64
 import time
+from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from labkit.errors import LabError
+import yaml
+
+from labkit.errors import LabError, UnknownName
 from labkit.targets.account import explained
 
 if TYPE_CHECKING:
     import boto3
     from kubernetes.client import ApiClient
 
+    from labkit.parameters import Parameters
     from labkit.targets.account import Identity
 
 CLUSTER_HEADER = "x-k8s-aws-id"
@@ -90,6 +95,32 @@ def api_client(session: "boto3.Session", cluster: dict[str, Any]) -> "ApiClient"
     configuration.refresh_api_key_hook = renew
     configuration.retries = 1
     return ApiClient(configuration)
+
+
+def kubectl(parameters: "Parameters", cluster: dict[str, Any]) -> str:
+    """How kubectl reaches the cluster in a terminal: by the named context, or the one that the AWS CLI makes for it.
+
+    Raises `LabError` where the named kubeconfig has no such context.
+    https://docs.aws.amazon.com/eks/latest/userguide/create-kubeconfig.html
+    """
+    file, context = parameters.kubeconfig, parameters.context or cluster["arn"]
+    if not file:
+        return f"kubectl --context {quote(context)}"
+    path = Path(file).expanduser()
+    try:
+        known = [entry["name"] for entry in yaml.safe_load(path.read_text())["contexts"]]
+    except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError):
+        known = []
+    if context not in known:
+        add = f"aws eks update-kubeconfig --name {cluster['name']} --region {parameters.region}"
+        raise UnknownName(
+            "context of the kubeconfig",
+            context,
+            known,
+            where=f"{path}; nothing was made",
+            next=f"{add} --kubeconfig {quote(str(path))}",
+        )
+    return f"kubectl --kubeconfig {quote(str(path))} --context {quote(context)}"
 
 
 def token(session: "boto3.Session", cluster: str) -> str:

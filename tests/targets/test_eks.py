@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import labkit
 from labkit import account_commands, execution, targets
-from labkit.errors import LabError
+from labkit.errors import LabError, UnknownName
 from labkit.execution import execute
 from labkit.parameters import Parameters
 from labkit.steps import pod
@@ -324,6 +324,27 @@ def test_who_may_not_even_look_at_the_cluster_is_told_of_the_policy(refused, ope
     assert isinstance(refusal, NotAllowed)
     assert "eks:DescribeCluster" in refusal.what
     assert "labkit policy" in refusal.next
+
+
+def test_kubectl_is_called_with_the_context_that_is_named(terminal, tmp_path):
+    arn = f"arn:aws:eks:us-east-1:{ACCOUNT}:cluster/blue"
+    mine = tmp_path / "my config"
+    mine.write_text('{"contexts": [{"name": "mine", "context": {}}]}')
+    for given, kubectl in (
+        ({}, f"kubectl --context {arn}"),
+        ({"context": "mine"}, "kubectl --context mine"),
+        ({"kubeconfig": str(mine), "context": "mine"}, f"kubectl --kubeconfig '{mine}' --context mine"),
+    ):
+        assert targets.connect(Parameters.checked(target="eks", **given)).kubectl == kubectl
+
+
+@pytest.mark.parametrize("text", ['{"contexts": [{"name": "mine", "context": {}}]}', "", "a: [", "contexts: 3"])
+def test_a_context_that_is_gone_is_a_sentence(refused, tmp_path, text):
+    (tmp_path / "config").write_text(text)
+    refusal = refused(kubeconfig=str(tmp_path / "config"), context="min")
+    assert isinstance(refusal, UnknownName)
+    assert "'min' is no context of the kubeconfig" in refusal.what
+    assert "aws eks update-kubeconfig --name blue" in refusal.next
 
 
 @pytest.mark.parametrize(("public", "said"), [(True, "does not answer"), (False, "from inside its VPC alone")])
