@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labkit import doctor_command, webhook_command
+from labkit import doctor_command, fault_command, webhook_command
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
@@ -33,6 +33,8 @@ app = typer.Typer(
 
 app.add_typer(webhook_command.app, name="webhook")
 app.add_typer(doctor_command.app)
+app.command("break")(fault_command.break_)
+app.command()(fault_command.mend)
 
 ClusterOption = Annotated[str, typer.Option(help="The EKS cluster; it is made where it is missing.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
