@@ -179,10 +179,11 @@ def _policies(evidence: "Evidence") -> dict[str, Policy]:
 
 
 def _wanted_actions(evidence: "Evidence") -> list[str]:
-    """What the role's policies allow; without any, what the run's policy would."""
-    documents = [*_documents(evidence).values()]
-    if not documents and _is_of_run(evidence):
+    """What the run's policy allows, attached or not; without a run, what the role's policies do."""
+    if _is_of_run(evidence):
         documents = [evidence.role_account.policy(evidence.parameters.policy_arn)]
+    else:
+        documents = [*_documents(evidence).values()]
     return [action for document in documents for action in _allowed(document)]
 
 

@@ -540,11 +540,12 @@ def _refused_write(evidence: "Evidence") -> dict[str, Any] | None:
     """
     if evidence.role is not None and evidence.trust.admits:
         return None
-    account = evidence.role_account
+    # Of a role that is gone, only whether it could be made anew counts.
+    names = ("CreateRole",) if evidence.role is None else ("UpdateAssumeRolePolicy", "CreateRole")
     tries = [
         record
-        for name in ("UpdateAssumeRolePolicy", "CreateRole")
-        for record in account.calls(name)
+        for name in names
+        for record in evidence.role_account.calls(name)
         if (record.get("requestParameters") or {}).get("roleName") == evidence.role_name
     ]
     # Each list is the newest first; the sort keeps the order of what happened in one second.

@@ -191,6 +191,11 @@ def test_a_boundary_and_a_missing_policy_are_found_both():
     assert set(found(answers)) == {"role-denied-by-boundary", "role-policy-not-attached"}
 
 
+def test_an_administrator_behind_a_boundary_is_found_as_both():
+    answers = healthy() | bounded(policy(allow("ec2:*"))) | attached(READ_ONLY, ADMINISTRATOR)
+    assert set(found(answers)) == {"role-denied-by-boundary", "role-is-administrator"}
+
+
 def test_what_boundary_and_policies_both_lack_is_found_of_both():
     answers = healthy() | bounded(policy(allow("ec2:*"))) | document(READ_ONLY, policy(allow("sqs:*")))
     answers |= simulated("implicitDeny", False)

@@ -359,6 +359,13 @@ def test_a_refusal_that_is_no_more_or_of_another_kind_explains_nothing(change):
     assert found(answers) == ["trust-policy-sub-mismatch"]
 
 
+def test_what_was_written_to_a_role_before_it_went_does_not_count():
+    answers = refused(MISSING, *COLON, name="CreateRole")
+    (call,) = answers[ROLES_MADE]
+    answers[TRUST_WRITTEN] = [{**call, "eventName": "UpdateAssumeRolePolicy", "errorCode": None}]
+    assert found(answers) == ["trust-policy-condition-key-with-scheme"]
+
+
 def test_a_refused_try_is_not_looked_for_where_the_role_admits_the_account():
     answers = refused(healthy(), *COLON)
     diagnosis = examine(answers)
