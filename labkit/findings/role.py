@@ -38,7 +38,10 @@ def missing(evidence: "Evidence") -> Finding | None:
         expected=evidence.role_arn,
         found="no such role",
         source="iam:GetRole",
-        repair=_another_role(evidence) or f"{evidence.commands.create_role()}\n{evidence.commands.attach_policy()}",
+        repair=_another_role(evidence)
+        or trust_policy.with_new_sessions(
+            evidence, f"{evidence.commands.create_role()}\n{evidence.commands.attach_policy()}"
+        ),
         learn=LEARN,
     )
 

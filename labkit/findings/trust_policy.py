@@ -270,7 +270,7 @@ def condition_key_with_scheme(evidence: "Evidence") -> Finding | None:
         expected=f"{evidence.provider_name}:sub",
         found=", ".join(keys),
         source=_source(refused),
-        repair=evidence.commands.write_trust_policy(trust_documents.corrected(evidence)),
+        repair=with_new_sessions(evidence, evidence.commands.write_trust_policy(trust_documents.corrected(evidence))),
     )
 
 
@@ -290,7 +290,9 @@ def too_long(evidence: "Evidence") -> Finding | None:
         expected=f"at most {QUOTA} characters without white space",
         found=told,
         source=_source(refused),
-        repair=f"{_quota_comment()}\n{evidence.commands.write_trust_policy(trust_documents.alone(evidence))}",
+        repair=with_new_sessions(
+            evidence, f"{_quota_comment()}\n{evidence.commands.write_trust_policy(trust_documents.alone(evidence))}"
+        ),
     )
 
 
@@ -440,6 +442,20 @@ def actions_found(evidence: "Evidence") -> str:
 def was_refused(evidence: "Evidence") -> bool:
     """Whether a trust policy that IAM refused is what is wrong with the role, and not what the role has instead."""
     return _is_told(evidence, condition_key_with_scheme, too_long)
+
+
+def with_new_sessions(evidence: "Evidence", repair: str) -> str:
+    """The lines, and the pod made anew where they make the role: it may hold a session of the one that is gone.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
+    """
+    from labkit.findings.pod_commands import replaced
+
+    try:
+        is_held = evidence.role is None and evidence.pod is not None
+    except NotRead:
+        is_held = False
+    return f"{repair}\n{replaced(evidence)}" if is_held else repair
 
 
 def _condition_found(evidence: "Evidence", claim: str) -> str:

@@ -387,6 +387,9 @@ def test_what_is_wrong_is_found_also_where_cloudtrail_may_not_be_read():
 def test_a_role_that_is_missing_is_made_with_its_policy():
     (finding,) = examine(MISSING).findings
     assert finding.id == "role-missing"
+    # AWS takes no session of the role that is gone, which the pod may still hold.
+    assert "kubectl delete pod my-pod" in finding.repair
+    assert "kubectl delete pod" not in examine(MISSING | {PODS: []}).findings[-1].repair
     assert found(repaired(MISSING, finding.repair)) == []
 
 
