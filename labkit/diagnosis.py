@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
@@ -61,7 +61,7 @@ STAGES = (
     Stage(
         "the exchange with STS",
         r"credentials-refused|role-session-too-long|pod-role-session-name-invalid|pod-sts-endpoint-.*|region-.*",
-        r"sts:AssumeRoleWithWebIdentity\b.* in pod ",
+        r"sts:(AssumeRoleWithWebIdentity|GetCallerIdentity)\b.* in pod ",
     ),
     Stage(
         "who the pod turns out to be",
@@ -98,8 +98,10 @@ class Diagnosis:
     cluster: str = ""
     role_arn: str = ""
     """The role that the service account is to have; empty where nothing says which."""
-    pods: Sequence[str] = field(default=())
+    pods: Sequence[str] = ()
     """The pods that were looked at."""
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """What was read, by what it is of: documents without what is nobody's business, or a sentence."""
 
     @property
     def ok(self) -> bool:
@@ -145,6 +147,11 @@ class Diagnosis:
             "calls": len(self.made),
             "not_looked_at": [{"call": error.call, "why": error.why, "needed": error.needs} for error in self.unread],
         }
+
+    def script(self) -> str:
+        """The repairs of all findings as one shell script, each under its finding's id."""
+        repairs = [f"# {finding.id}: {finding.summary}\n{finding.repair}" for finding in self.findings]
+        return "\n\n".join(repairs) or "# nothing to repair"
 
     def __bool__(self) -> bool:
         return self.ok

@@ -22,6 +22,17 @@ ORDER = ("pod", "service_account", "oidc_provider", "iam_role", "credentials")
 # What follows from whatever else is wrong, and would only say the same once more.
 CONSEQUENCES = ("credentials-refused", "credentials-of-another-identity")
 ENDED = ("Succeeded", "Failed")
+# A container's variables whose values are no secret.
+TOLD = (
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_STS_REGIONAL_ENDPOINTS",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
 
 
 def diagnose(
@@ -116,6 +127,7 @@ def examine(evidence: Evidence) -> Diagnosis:
         cluster=evidence.parameters.cluster,
         role_arn=role_arn,
         pods=[pod_name] if pod_name else [],
+        facts=_facts(evidence, pod_name),
     )
 
 
@@ -131,7 +143,58 @@ def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
         cluster=first.cluster,
         role_arn=first.role_arn,
         pods=[pod for each in diagnoses for pod in each.pods],
+        facts={name: fact for each in diagnoses for name, fact in each.facts.items()},
     )
+
+
+def _facts(evidence: Evidence, pod_name: str) -> dict[str, Any]:
+    """What the findings rest on, for a report that is handed on: of a pod only what concerns its role."""
+    read: dict[str, Callable[[], Any]] = {
+        "service account": lambda: evidence.service_account and _metadata(evidence.service_account),
+        f"pod {pod_name}".strip(): lambda: evidence.pod and _of_pod(evidence.pod),
+        "OIDC provider": lambda: evidence.provider and _without(evidence.provider, "ThumbprintList"),
+        "role": lambda: evidence.role and _without(evidence.role, "RoleLastUsed"),
+    }
+    facts = {}
+    for name, look in read.items():
+        try:
+            facts[name] = look() or "there is none"
+        except NotRead as unread:
+            facts[name] = str(unread)
+    return facts
+
+
+def _metadata(thing: dict[str, Any]) -> dict[str, Any]:
+    kept = ("namespace", "name", "annotations", "labels")
+    return {key: value for key, value in thing["metadata"].items() if key in kept}
+
+
+def _without(document: dict[str, Any], changing: str) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key != changing}
+
+
+def _of_pod(pod: dict[str, Any]) -> dict[str, Any]:
+    containers = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
+    return {
+        "serviceAccountName": pod["spec"].get("serviceAccountName") or "default",
+        "phase": (pod.get("status") or {}).get("phase"),
+        "containers": {container["name"]: _variables(container) for container in containers},
+        "tokens": [
+            source["serviceAccountToken"] | {"volume": volume["name"]}
+            for volume in pod["spec"].get("volumes") or []
+            for source in (volume.get("projected") or {}).get("sources") or []
+            if "serviceAccountToken" in source
+        ],
+    }
+
+
+def _variables(container: dict[str, Any]) -> dict[str, str]:
+    """A container's variables for AWS; of those that may be secret only that they are there."""
+    return {
+        variable["name"]: variable.get("value", "(a reference)") if variable["name"] in TOLD else "(not shown)"
+        for variable in container.get("env") or []
+        if variable["name"].startswith("AWS_")
+    }
 
 
 def _pods(evidence: Evidence) -> list[str]:

@@ -1,6 +1,8 @@
 """The lab: the one object that a notebook opens."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ from labkit.checks import Check
 from labkit.errors import LabError, UnknownName, answering
 from labkit.evidence import Evidence
 from labkit.parameters import Parameters
-from labkit.showing import show
+from labkit.showing import show, stable
 from labkit.steps.ownership import Found, removed
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
     from labkit.doctor import Diagnosis
+    from labkit.faults.report import Report
     from labkit.trail import Calls
     from labkit.widgets.journey import Journey
     from labkit.widgets.token import TokenView
@@ -40,6 +43,7 @@ class Lab:
     def __init__(self, parameters: Parameters, connection: targets.Connection):
         self.parameters = parameters
         self.connection = connection
+        self._is_only_looked_at = False
         self._right: set[str] = set()  # the steps that were checked, and right
         self._seen = next(connection.trail(), {}).get("eventID") if connection.trail else None
 
@@ -55,6 +59,21 @@ class Lab:
         if connection.note:
             print(connection.note)
         return cls(parameters, connection)
+
+    @classmethod
+    def look(cls, **values: Any) -> "Lab":
+        """The lab to look at as it is: in an account or a cluster that is yours nothing is made.
+
+        The embedded lab is started where it does not run, and gets a run to look at where it holds nothing of it.
+        Raises `LabError`.
+        """
+        parameters = Parameters.checked(**values)
+        lab = cls(parameters, targets.look(parameters))
+        lab._is_only_looked_at = True
+        with answering(), redirect_stdout(StringIO()):
+            if lab.connection.is_embedded and lab._is_empty():
+                lab.ready(through="pod")
+        return lab
 
     def __enter__(self) -> "Lab":
         return self
@@ -231,15 +250,73 @@ class Lab:
     def diagnose(self, *, probe: bool = False) -> "Diagnosis":
         """What is wrong between the pod and its role, and the commands that repair it; only reads.
 
-        With `probe`, the pod is also asked who it is, and its token is tried.
+        With `probe`, the pod is also asked who it is, and its token is tried. In a lab that is only looked at the role
+        is the one that the annotation names, unless it was named, and the pods are all that run as the service account.
         """
-        from labkit.doctor import examine
+        from labkit import doctor
 
         with answering():
-            diagnosis = examine(self.evidence(probe=probe))
+            if self._is_only_looked_at:
+                given = self.parameters.role_name
+                diagnosis = doctor.diagnose(
+                    namespace=self.parameters.namespace,
+                    service_account=self.parameters.service_account,
+                    connection=self.connection,
+                    cluster=self.parameters.cluster,
+                    role="" if given == Parameters().role_name else given,
+                    probe=probe,
+                )
+            else:
+                diagnosis = doctor.examine(self.evidence(probe=probe))
             if not diagnosis.looked:
                 raise diagnosis.unread[0]
         return diagnosis
+
+    # Break and mend.
+
+    def break_(self, fault: str = "", *, seed: int | None = None) -> None:
+        """Breaks one thing, and prints what happened and what AWS says in the pod now.
+
+        Without the name of a fault one is drawn, the same for the same seed, and only what happened is told. What is
+        left of an earlier one is taken out first. Raises `LabError`: there is no such fault, or the cluster is not the
+        lab's own.
+        """
+        from labkit import faults
+        from labkit.faults import breaking
+
+        if fault and seed is not None:
+            raise LabError(
+                "One fault by its name, or a seed to draw one.", where="lab.break_", next=f'lab.break_("{fault}")'
+            )
+        chosen = faults.named(fault) if fault else faults.drawn(seed)
+        with answering():
+            if breaking.faults_in(self) and (taken := breaking.mend(self)).was_broken:
+                print(f"First of all: {taken}")
+            breaking.break_lab(self, chosen)
+            print(f"{chosen.id}: {chosen.description}" if fault else f"What happened: {chosen.description}")
+            for command, answer in breaking.what_aws_says(self):
+                print(f"$ {command}\n{stable(answer)}")
+
+    def mended(self) -> "Report":
+        """Whether what was broken is mended, what is as it was, and what was left behind; changes nothing.
+
+        It names what is still broken, and not what is wrong with it: that is `diagnose`'s. Raises `LabError` where
+        nothing was broken.
+        """
+        from labkit.faults import report
+
+        with answering():
+            found = report.of(self)
+        if found is None:
+            raise LabError(f"No fault is in {self.run}.", where="lab.mended", next="lab.break_()")
+        return found
+
+    def mend(self) -> None:
+        """Takes out what is left of faults: the run is exactly as it was before the first. Prints what was done."""
+        from labkit.faults import breaking
+
+        with answering():
+            print(breaking.mend(self) if breaking.faults_in(self) else "No fault is in this run.")
 
     def fetch(self, url: str) -> Any:
         """The JSON at a URL of the cluster's public issuer, fetched as STS does. Raises `LabError`."""
@@ -296,6 +373,10 @@ class Lab:
 
     def _lacks(self, capability: str) -> str:
         return f"The target {self.parameters.target} lacks {CAPABILITIES[capability]}."
+
+    def _is_empty(self) -> bool:
+        found = self.evidence()
+        return not (found.role or found.service_account or found.pod)
 
     def close(self) -> None:
         """Closes the connections. The lab goes on; `labkit down` ends it."""

@@ -33,6 +33,8 @@ class Connection:
     webhook_restored_by: str = "# see the documentation of your cluster"
     takes_untagged: bool = False
     """Whether objects of exactly the parameters' names count as the run's although they bear no tag."""
+    is_embedded: bool = False
+    """Whether cluster and account are the lab's own, so that what is made in them is nobody's."""
     shows_removal: bool = False
     """Whether what is to be removed is shown before it is: what is here may be dear to somebody."""
     note: str | None = None
@@ -81,3 +83,9 @@ def connect(parameters: "Parameters") -> Connection:
     Raises `LabError`.
     """
     return target(parameters.target).connect(parameters)
+
+
+def look(parameters: "Parameters") -> Connection:
+    """As `connect`, for a notebook: the embedded lab is started where it does not run. Raises `LabError`."""
+    module = target(parameters.target)
+    return getattr(module, "look", module.connect)(parameters)

@@ -58,6 +58,11 @@ def connect(parameters: "Parameters") -> Connection:
     return _connection(parameters, folder, state, aws, cluster)
 
 
+def look(parameters: "Parameters") -> Connection:
+    """As `up`: what is started here is this machine's own. Raises `LabError`."""
+    return up(parameters)
+
+
 def down() -> None:
     """Ends the lab and what it started."""
     process.stop(Folder.find())
@@ -177,6 +182,7 @@ def _connection(
         kubectl=kubectl,
         webhook_restored_by=f'{kubectl} apply -f "$LABKIT_HOME/clusters/{context}/webhook.json"',
         takes_untagged=True,
+        is_embedded=True,
         note=state.note,
         # What stands in the place of the issuer's own documents: see labkit.emulator.published.
         issuer_restored_by=f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"',
