@@ -48,12 +48,30 @@ class Mended:
     left_behind: list[str]
     """What no fault had touched, and was otherwise than before: it was put back, too."""
 
+    @property
+    def was_broken(self) -> bool:
+        """Whether anything had to be put back."""
+        return bool(self.put_back or self.left_behind)
+
     def __str__(self) -> str:
         lines = [f"Taken out: {', '.join(self.faults)}."]
         lines += [f"  put back: {thing}" for thing in self.put_back]
         lines += [f"  was mended already: {thing}" for thing in self.mended_before]
         lines += [f"  was left behind, and is as before now: {thing}" for thing in self.left_behind]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What has become of the things that faults have broken, by their names."""
+
+    faults: list[str]
+    still_broken: list[str]
+    otherwise: list[str]
+    """What is neither as it was nor as a fault made it."""
+    as_it_was: list[str]
+    left_behind: list[str]
+    """What no fault had touched, and is otherwise than before."""
 
 
 def break_lab(lab: "Lab", fault: Fault) -> list[str]:
@@ -65,6 +83,8 @@ def break_lab(lab: "Lab", fault: Fault) -> list[str]:
     _refuse_others_clusters(lab)
     kept = _read(lab)
     now = live.read(lab, kept.before, kept.broken) if kept else live.read(lab)
+    if kept and not differences(kept.before, now):
+        kept = None  # all was mended by hand
     if kept is None and not is_made(now):
         lab.ready(through="pod")
         now = live.read(lab)
@@ -120,6 +140,23 @@ def mend(lab: "Lab") -> Mended:
     )
 
 
+def progress(lab: "Lab") -> Progress | None:
+    """How far a broken run is mended, as far as it can be seen from its documents; None where no fault is in it."""
+    kept = _read(lab)
+    if kept is None:
+        return None
+    now = live.read(lab, kept.before, kept.broken)
+    broken = differences(kept.before, kept.broken)
+    different, changed = differences(kept.before, now), differences(kept.broken, now)
+    return Progress(
+        faults=list(dict.fromkeys(kept.faults)),
+        still_broken=[thing for thing in broken if thing in different and thing not in changed],
+        otherwise=[thing for thing in broken if thing in different and thing in changed],
+        as_it_was=[thing for thing in broken if thing not in different],
+        left_behind=[thing for thing in different if thing not in broken],
+    )
+
+
 def faults_in(lab: "Lab") -> list[str]:
     """The names of the faults that are in the run, the first first."""
     kept = _read(lab)
@@ -132,7 +169,10 @@ def is_made(situation: Situation) -> bool:
 
 
 def what_aws_says(lab: "Lab") -> list[tuple[str, str]]:
-    """Commands in the run's pod, and the last line of what each answers now."""
+    """Commands in the run's pod, and the last line of what each answers now, in a session that begins with it.
+
+    https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-role.html#cli-configure-role-cache
+    """
     situation = live.read(lab)
     commands = [
         ["aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"],
@@ -140,9 +180,11 @@ def what_aws_says(lab: "Lab") -> list[tuple[str, str]]:
     ]
     if not situation.pod_keys or situation.fails_to_start:
         return []
-    answers = []
+    name, answers = situation.pod["metadata"]["name"], []
+    # The session that the CLI keeps in the pod is good for an hour, whatever was broken meanwhile.
+    execute(lab.kubernetes, name, lab.parameters.namespace, ["sh", "-c", "rm -rf ~/.aws/cli/cache"])
     for command in commands:
-        done = execute(lab.kubernetes, situation.pod["metadata"]["name"], lab.parameters.namespace, command)
+        done = execute(lab.kubernetes, name, lab.parameters.namespace, command)
         said = (done.output if done.exit_code == 0 else done.error).strip().splitlines()
         answers.append((" ".join(command[:3]), said[-1] if said else f"exit code {done.exit_code}"))
     return answers

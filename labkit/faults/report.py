@@ -1,0 +1,77 @@
+"""Whether a broken run is mended, what of it is as it was, and what was left behind."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from labkit.checks import RIGHT, WRONG
+from labkit.doctor import examine
+from labkit.faults import CATALOGUE, breaking
+from labkit.showing import left_aligned, stable
+
+if TYPE_CHECKING:
+    from labkit.faults.breaking import Progress
+    from labkit.lab import Lab
+
+NOTHING = "nothing"
+# How the two marks end here.
+MENDED, NOT_MENDED = RIGHT.replace("right", "mended"), WRONG.replace("wrong", "not mended yet")
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """How far a run is mended; true where all is. It names the things, and not what is wrong with them."""
+
+    ok: bool
+    """Whether the doctor finds nothing of the faults, and no error."""
+    progress: "Progress"
+    answers: Sequence[tuple[str, str]]
+    """What AWS says in the pod now: the command, and the last line of its answer."""
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __repr__(self) -> str:
+        rows = list(self._rows())
+        width = max(len(what) for what, _ in rows)
+        return "\n".join([self._headline, *(f"  {what:{width}}  {found}".rstrip() for what, found in rows)])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(what)}</td><td><code>{escape(found)}</code></td></tr>" for what, found in self._rows()
+        )
+        return left_aligned(f"<p><strong>{escape(self._headline)}</strong></p><table>{rows}</table>")
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return {"text/plain": repr(self), "text/html": self._repr_html_()}
+
+    @property
+    def _headline(self) -> str:
+        return MENDED if self.ok else NOT_MENDED
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        progress, left = self.progress, list(self.progress.left_behind)
+        if self.ok:
+            yield from (("otherwise than it was", thing) for thing in progress.otherwise)
+            # What a fault has brought, and the pod does well with.
+            left += progress.still_broken
+        else:
+            yield from (("still broken", thing) for thing in (*progress.still_broken, *progress.otherwise))
+        yield from (("as it was", thing) for thing in progress.as_it_was)
+        yield from (("left behind", thing) for thing in left or [NOTHING])
+        yield from ((f"$ {command}", stable(answer)) for command, answer in self.answers)
+        if not self.answers:
+            yield "in the pod", "nobody can ask: no pod runs"
+
+
+def of(lab: "Lab") -> Report | None:
+    """How far the run is mended; None where no fault is in it. Only reads, and asks AWS in the pod."""
+    progress = breaking.progress(lab)
+    if progress is None:
+        return None
+    faults = [CATALOGUE[name] for name in progress.faults]
+    diagnosis = examine(lab.evidence(probe=any(fault.needs_probe for fault in faults)))
+    names = {name for fault in faults for name in (fault.finding, *fault.seen_as)}
+    of_faults = any(finding.id in names for finding in diagnosis.findings)
+    return Report(diagnosis.ok and not of_faults, progress, breaking.what_aws_says(lab))

@@ -1,0 +1,143 @@
+"""A run is broken, mended by hand or not, and reported on, as in a notebook."""
+
+import pytest
+from kubernetes.client import CoreV1Api
+
+from labkit import Lab
+from labkit.errors import LabError
+from labkit.faults import drawn
+
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def lab(home):
+    with Lab.open(cluster="break-tests") as opened:
+        opened.ready(through="pod")
+        yield opened
+        opened.remove()
+
+
+@pytest.fixture(autouse=True)
+def taken_out(lab):
+    yield
+    lab.mend()
+
+
+@pytest.fixture
+def iam(lab):
+    return lab.aws.client("iam")
+
+
+def test_break_says_what_happened_and_what_aws_says_the_same_each_time(lab, capsys):
+    lab.break_("bucket-policy-denies-the-role")
+    first = capsys.readouterr().out
+    lab.aws.client("s3").delete_bucket_policy(Bucket="irsa-lab")
+    lab.break_("bucket-policy-denies-the-role")
+    assert capsys.readouterr().out == first
+    happened, *said = first.splitlines()
+    assert happened == "bucket-policy-denies-the-role: The bucket was given a policy."
+    assert said[:2] == [
+        "$ aws sts get-caller-identity",
+        "arn:aws:sts::123456789012:assumed-role/my-role/<session name>",
+    ]
+    assert "explicit deny in a resource-based policy" in said[3]
+
+
+def test_a_session_that_the_pod_has_already_hides_nothing(lab, capsys):
+    lab.break_("policy-detached")
+    assert "assumed-role/my-role" in capsys.readouterr().out
+    lab.break_("trust-policy-names-another-namespace")
+    assert "Not authorized to perform sts:AssumeRoleWithWebIdentity" in capsys.readouterr().out
+
+
+def test_what_is_left_of_an_earlier_fault_is_taken_out_first(lab, capsys):
+    lab.break_("policy-detached")
+    capsys.readouterr()
+    lab.break_("pod-opted-out")
+    assert capsys.readouterr().out.startswith("First of all: Taken out: policy-detached.\n  put back: permissions")
+    assert [finding.id for finding in lab.diagnose().findings] == ["pod-opted-out-of-webhook"]
+
+
+def test_a_drawn_fault_is_told_by_what_happened_alone(lab, capsys):
+    lab.break_(seed=SEED)
+    assert capsys.readouterr().out.startswith(f"What happened: {drawn(SEED).description}\n")
+    assert drawn(SEED).id not in repr(lab.mended()) and drawn(SEED).finding not in repr(lab.mended())
+    lab.mend()
+    assert capsys.readouterr().out.startswith(f"Taken out: {drawn(SEED).id}.\n")
+
+
+def test_half_mended_is_not_mended_and_what_is_still_broken_is_named(lab):
+    lab.break_("annotation-key-misspelt")
+    annotations = {"eks.amazonaws.com/role-arn": lab.role_arn, "eks.amazon.com/role-arn": None}
+    CoreV1Api(lab.kubernetes).patch_namespaced_service_account(
+        "my-service-account", "default", {"metadata": {"annotations": annotations}}
+    )
+    report = lab.mended()
+    assert not report
+    assert str(report).splitlines()[:4] == [
+        "✗ not mended yet",
+        "  still broken                   pod default/my-pod",
+        "  as it was                      serviceAccount default/my-service-account",
+        "  left behind                    nothing",
+    ]
+    assert "blue-node-role" not in str(report) and "assumed-role/break-tests-node-role" in str(report)
+    assert "<code>pod default/my-pod</code>" in report._repr_html_()
+
+
+def test_mended_by_hand_and_what_was_left_behind(lab, iam):
+    lab.break_("policy-detached")
+    iam.attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
+    iam.update_role(RoleName="my-role", Description="somebody looked at it", MaxSessionDuration=3600)
+    report = lab.mended()
+    assert report
+    said = str(report)
+    assert said.startswith("✓ mended\n  as it was                      permissions of the role my-role\n")
+    assert "left behind                    settings of the role my-role\n" in said
+    assert "hello.txt" in said.splitlines()[-1]
+
+
+def test_mended_in_another_way_is_mended_too(lab, iam):
+    lab.break_("policy-detached")
+    policy = '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}}'
+    iam.attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
+    iam.put_role_policy(RoleName="my-role", PolicyName="more", PolicyDocument=policy)
+    report = lab.mended()
+    assert report
+    assert "otherwise than it was          permissions of the role my-role" in str(report)
+
+
+def test_what_a_fault_brought_and_nothing_needs_is_left_behind(lab):
+    lab.break_("keys-in-a-config-map")
+    from labkit.steps import pod
+
+    pod.delete(lab, "my-pod", "default")
+    pod.ensure(lab)
+    report = lab.mended()
+    assert report
+    assert "left behind                    configMap default/my-settings" in str(report)
+
+
+def test_a_fault_that_only_warns_is_not_mended_while_it_is_there(lab):
+    lab.break_("administrator-attached")
+    assert not lab.mended()
+
+
+def test_without_a_pod_nobody_asks(lab, capsys):
+    lab.break_("pod-deleted")
+    assert "$ aws" not in capsys.readouterr().out
+    assert str(lab.mended()).endswith("nobody can ask: no pod runs")
+
+
+def test_without_a_fault_there_is_nothing_to_report_and_nothing_to_mend(lab, capsys):
+    with pytest.raises(LabError, match=r"No fault is in break-tests/.*\n.*\nnext:  lab\.break_\(\)"):
+        lab.mended()
+    lab.mend()
+    assert capsys.readouterr().out == "No fault is in this run.\n"
+
+
+def test_one_fault_is_named_or_drawn(lab):
+    with pytest.raises(LabError, match="or a seed to draw one"):
+        lab.break_("pod-deleted", seed=1)
+    with pytest.raises(LabError, match="Did you mean 'pod-deleted'"):
+        lab.break_("pod-deletet")
