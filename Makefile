@@ -13,7 +13,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lab test test-python test-notebooks test-kind outputs bench lint lock clean
+.PHONY: help setup run lab test test-python test-notebooks test-kind test-eks outputs bench lint lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test-notebooks: $(READY)  ## Compare every notebook's stored outputs with what i
 
 test-kind: $(READY)  ## Run the contract and the notebooks with target kind: on LABKIT_KUBECONFIG, LABKIT_CONTEXT, or the emulator's API
 	@$(BIN)/python -m tests.targets.kind_suite
+
+test-eks: $(READY)  ## Run the tests of the target eks and the notebooks on it, in the emulator; with LABKIT_ACCOUNT_ID=… in that account
+	@$(BIN)/python -m tests.targets.eks_suite
 
 outputs: $(READY)  ## Run every notebook and keep its outputs in it
 	@$(BIN)/python -m labkit.runs notebooks/*.ipynb

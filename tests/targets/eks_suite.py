@@ -1,0 +1,66 @@
+"""`make test-eks`: the target's tests and the notebooks on the emulator, by its standard endpoint.
+
+With `LABKIT_ACCOUNT_ID`, `LABKIT_CLUSTER`, `LABKIT_REGION`, `LABKIT_BUCKET` and `LABKIT_CONFIRM=yes` it is the
+notebooks on that account and cluster, by this terminal's own AWS settings; what they made is removed afterwards.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import labkit
+from labkit import targets
+from labkit.emulator import environment, process
+from labkit.emulator.folder import Folder
+from labkit.parameters import Parameters
+from tests.targets.internet import internet
+
+ROOT = Path(__file__).parents[2]
+TESTS = ["tests/targets/test_eks.py", "tests/targets/test_policy.py", "tests/targets/test_contract.py"]
+NOTEBOOKS = ["-p", "tests.targets.on_target", "--nbval-lax", "-p", "no:cacheprovider", "notebooks"]
+
+
+def main() -> int:
+    if "LABKIT_ACCOUNT_ID" in os.environ:
+        return on_the_account()
+    with tempfile.TemporaryDirectory(prefix="labkit-eks-") as folder, contextlib.ExitStack() as stack:
+        os.environ["LABKIT_HOME"] = f"{folder}/.lab"
+        with labkit.Lab.open() as lab:
+            account_id = lab.account_id
+        stack.callback(process.stop, Folder.find())
+        state = process.State.read(Folder.find())
+        net = stack.enter_context(internet(state.issuers))
+        variables = environment.closed(os.environ) | environment.variables(
+            Folder.find(), state.endpoint_url, state.region
+        )
+        variables |= {"HTTPS_PROXY": net.url, "HTTP_PROXY": net.url, "SSL_CERT_FILE": str(state.ca_file)}
+        given = {"LABKIT_TARGET": "eks", "LABKIT_ACCOUNT_ID": account_id, "LABKIT_CONFIRM": "yes"}
+        failed = max(pytest(TESTS, {**os.environ, "LABKIT_TARGET": "eks"}), pytest(NOTEBOOKS, variables | given))
+        if strangers := set(net.asked) - set(state.issuers):
+            print(f"The notebooks asked the internet for {', '.join(sorted(strangers))}.")
+        return failed or int(bool(strangers))
+
+
+def on_the_account() -> int:
+    """The notebooks alone, and nothing left of them."""
+    names = {name: f"LABKIT_{name.upper()}" for name in Parameters.names()}
+    given = {name: os.environ[variable] for name, variable in names.items() if variable in os.environ}
+    parameters = Parameters.checked(**{**given, "target": "eks"})
+    print(targets.target("eks").plan(parameters), flush=True)
+    try:
+        return pytest(NOTEBOOKS, {**os.environ, "LABKIT_TARGET": "eks"})
+    finally:
+        if parameters.confirm == "yes":
+            with labkit.Lab(parameters, targets.connect(parameters)) as lab:
+                lab.remove()
+
+
+def pytest(arguments: list[str], variables: dict[str, str]) -> int:
+    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=variables, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
