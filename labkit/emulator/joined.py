@@ -28,7 +28,7 @@ from labkit.emulator.aws.clusters import ClusterFacts
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import API_KEYS, DISCOVERY
 from labkit.emulator.folder import Folder
-from labkit.emulator.process import context
+from labkit.emulator.process import TARGET_TAG, context
 from labkit.errors import LabError
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
 from labkit.webhook.connection import connect
@@ -36,7 +36,7 @@ from labkit.webhook.connection import connect
 if TYPE_CHECKING:
     from labkit.emulator.server import Server
 
-TAG, JOINED = "labkit:target", "kind"
+JOINED = "kind"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 TAKEN_BACK_WITHIN = 5  # seconds for a cluster to forget the lab's webhooks; it may be gone itself
 LOOPBACK = "127.0.0.1"
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 def is_joined(request: dict[str, Any]) -> bool:
     """Whether this request of `eks:CreateCluster` joins a cluster that exists, and makes none."""
-    return (request.get("tags") or {}).get(TAG) == JOINED
+    return (request.get("tags") or {}).get(TARGET_TAG) == JOINED
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 
 READY_WITHIN = 60  # seconds; a laptop that is busy still makes it
+# The tag of a cluster that is not the lab's own and joined it: the target that it belongs to.
+TARGET_TAG = "labkit:target"
 
 
 @dataclass(frozen=True)

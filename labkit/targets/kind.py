@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from labkit.emulator import process
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
-from labkit.emulator.joined import JOINED, LOOPBACK, TAG, Facts, Kept, is_public
-from labkit.emulator.process import State
+from labkit.emulator.joined import JOINED, LOOPBACK, Facts, Kept, is_public
+from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, answering
 from labkit.targets import Connection, kind_address, kind_cluster, moto
 from labkit.targets.kind_cluster import NOTHING, NotUsable, Way
@@ -64,7 +64,9 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
     state = State.read(folder) if folder.is_running() else None
     if state and not state.ended and (cluster := _described(state, parameters)):
         _refuse_another(cluster, parameters, kept, way, aws_host)
-        return _connection(state, parameters, cluster, kept)
+        connection = _connection(state, parameters, cluster, kept)
+        kind_cluster.require_answer(Way.read(kept.kubeconfig), connection.kubernetes)
+        return connection
     known, ran = bool(kept.facts), bool(state)
     facts = _prepared(folder, kept, parameters, way, aws_host)
     try:
@@ -179,7 +181,7 @@ def _join(state: State, parameters: "Parameters", kept: Kept) -> dict[str, Any]:
         "name": parameters.cluster,
         "roleArn": f"arn:aws:iam::{state.account_id}:role/{moto.CLUSTER_ROLE}",
         "resourcesVpcConfig": {},
-        "tags": {TAG: JOINED},
+        "tags": {TARGET_TAG: JOINED},
     }
     with answering():
         try:
@@ -286,7 +288,7 @@ def _refuse_another(
     cluster: dict[str, Any], parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str
 ) -> None:
     """Raises `AnotherCluster` where the lab's cluster of this name is not the one that is asked for."""
-    if (cluster.get("tags") or {}).get(TAG) != JOINED:
+    if (cluster.get("tags") or {}).get(TARGET_TAG) != JOINED:
         raise AnotherCluster(
             f"The lab has a cluster {parameters.cluster} of the moto target.",
             where=f"parameter cluster; {NOTHING}",

@@ -25,7 +25,8 @@ def find(node_addresses: Iterable[str]) -> str:
         + ("its nodes are in several networks." if len(found) > 1 else "no interface here is in its nodes' network."),
         where="nothing was made",
         next="labkit up --target kind … --aws-host ADDRESS\n"
-        "       With Docker Desktop it is what this prints:  docker run --rm busybox nslookup host.docker.internal",
+        "       With Docker Desktop it is what this prints:  docker run --rm busybox nslookup host.docker.internal\n"
+        "       and with rootless Podman:  podman run --rm busybox nslookup host.containers.internal",
     )
 
 

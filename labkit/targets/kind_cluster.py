@@ -128,6 +128,13 @@ class Way:
             ) from None
 
 
+def require_answer(way: Way, api: "ApiClient") -> None:
+    """Raises `NoWay` where the API server does not answer, or takes the credentials no more."""
+    from kubernetes.client import VersionApi
+
+    _asked(way, VersionApi(api).get_code, _may_not("ask for its version"))
+
+
 def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
     """What the API server says of its issuer. Raises `NoWay` or `NotUsable`; changes nothing.
 

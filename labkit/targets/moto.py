@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from labkit.emulator import process
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
-from labkit.emulator.process import State
+from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, answering
 from labkit.evidence.issuer import served_chain
 from labkit.targets import Connection
@@ -171,6 +171,12 @@ def fetch(state: State, url: str) -> Any:
 def _connection(
     parameters: "Parameters", folder: Folder, state: State, aws: "BoundSession", cluster: dict[str, Any]
 ) -> Connection:
+    if (cluster.get("tags") or {}).get(TARGET_TAG):
+        raise LabError(
+            f"The lab's cluster {parameters.cluster} is one of the target kind.",
+            where="parameters target and cluster; nothing was made",
+            next='set target = "kind", or choose another cluster, or end that one: labkit down',
+        )
     context = state.context(parameters.cluster, parameters.region)
     issuer = cluster["identity"]["oidc"]["issuer"]
     kubectl = "kubectl" if context == _current_context(state) else f"kubectl --context {context}"

@@ -198,6 +198,8 @@ def test_sts_reads_the_keys_at_the_api_server_and_nowhere_else(empty, tmp_path):
         exchange(lab, held)
     assert "verification key" in str(lab.trail(last=1))
     lab.close()
+    with pytest.raises(NoWay, match="does not answer"):
+        labkit.Lab.open(target="kind")
     # Nothing hangs on a cluster that is gone.
     kind.down()
     assert not empty.is_running()
@@ -520,6 +522,12 @@ def test_a_cluster_of_the_moto_target_is_not_taken_for_it(empty, existing):
     with labkit.Lab.open(), pytest.raises(AnotherCluster, match="of the moto target"):
         labkit.Lab.open(**existing.parameters)
     assert registered(existing) == []
+
+
+def test_the_moto_target_does_not_take_it_for_its_own(lab):
+    for look in (labkit.Lab.open, lambda: targets.connect(Parameters.checked())):
+        with pytest.raises(LabError, match="is one of the target kind"):
+            look()
 
 
 def test_a_second_cluster_under_the_same_name(lab, existing, tmp_path):
