@@ -33,8 +33,6 @@ app = typer.Typer(
 
 app.add_typer(webhook_command.app, name="webhook")
 app.add_typer(doctor_command.app)
-app.command("break")(fault_command.break_)
-app.command()(fault_command.mend)
 
 ClusterOption = Annotated[str, typer.Option(help="The EKS cluster; it is made where it is missing.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -232,6 +230,10 @@ def down(bare: Annotated[bool, typer.Option("--bare", help="End the one of `labk
     ended = process.stop(folder)
     other = "" if bare or not folder.bare.is_running() else " An API server alone does:  labkit down --bare"
     typer.echo("The lab has ended." if ended else f"No lab runs in {folder.path}.{other}")
+
+
+app.command("break")(fault_command.break_)
+app.command()(fault_command.mend)
 
 
 def _show_run(done: "runs.Run") -> None:

@@ -62,7 +62,7 @@ def diagnose(
             print(finding.id, finding.summary, finding.repair)
 
     Args:
-        connection: the lab's or a target's connection, `labkit.targets.connect(parameters)`; else `aws`, a session in
+        connection: the lab's or a target's connection, `labkit.targets.look(parameters)`; else `aws`, a session in
             the cluster's account and region, `kubernetes`, a client of the cluster's API, and `cluster`, its EKS name.
         pod: the pod to look at; without one, the newest of each owner that runs as the service account.
         role: the name of the role that it is to have; without one, what the annotation or the trust policies say.

@@ -107,7 +107,7 @@ def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
     from labkit.parameters import Parameters
 
     parameters = Parameters.checked(**names)
-    return parameters, targets.connect(parameters)
+    return parameters, targets.look(parameters)
 
 
 def _one(parameters: "Parameters", connection: "Connection", as_json: bool, **options: Any) -> int:

@@ -68,7 +68,7 @@ class Lab:
         Raises `LabError`.
         """
         parameters = Parameters.checked(**values)
-        lab = cls(parameters, targets.look(parameters))
+        lab = cls(parameters, targets.look(parameters, start=True))
         lab._is_only_looked_at = True
         with answering(), redirect_stdout(StringIO()):
             if lab.connection.is_embedded and lab._is_empty():

@@ -85,7 +85,10 @@ def connect(parameters: "Parameters") -> Connection:
     return target(parameters.target).connect(parameters)
 
 
-def look(parameters: "Parameters") -> Connection:
-    """As `connect`, for a notebook: the embedded lab is started where it does not run. Raises `LabError`."""
+def look(parameters: "Parameters", *, start: bool = False) -> Connection:
+    """As `connect`, asking for no more than it takes to look; with `start`, the embedded lab is started if need be.
+
+    Raises `LabError`.
+    """
     module = target(parameters.target)
-    return getattr(module, "look", module.connect)(parameters)
+    return module.look(parameters, start=start) if hasattr(module, "look") else module.connect(parameters)

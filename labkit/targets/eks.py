@@ -46,13 +46,14 @@ def connect(parameters: "Parameters") -> Connection:
 
     Raises `LabError`.
     """
-    from labkit.targets import account
-
-    session = account.open_session(parameters.region)
-    caller = account.identify(session)
-    if parameters.account_id:
-        account.require_account(parameters.account_id, caller)
+    session, caller = _identified(parameters)
     return _connect(parameters, session, caller)[0]
+
+
+def look(parameters: "Parameters", *, start: bool = False) -> Connection:
+    """As `connect`, for who only looks: whom the cluster lets see little may look at that. Raises `LabError`."""
+    session, caller = _identified(parameters)
+    return _connect(parameters, session, caller, to_look=True)[0]
 
 
 def down() -> None:
@@ -101,14 +102,28 @@ def _look(parameters: "Parameters") -> tuple[Connection, "Plan"]:
     return connection, found
 
 
+def _identified(parameters: "Parameters") -> tuple["boto3.Session", "Identity"]:
+    from labkit.targets import account
+
+    session = account.open_session(parameters.region)
+    caller = account.identify(session)
+    if parameters.account_id:
+        account.require_account(parameters.account_id, caller)
+    return session, caller
+
+
 def _connect(
-    parameters: "Parameters", session: "boto3.Session", caller: "Identity"
+    parameters: "Parameters", session: "boto3.Session", caller: "Identity", *, to_look: bool = False
 ) -> tuple[Connection, dict[str, Any]]:
     from labkit.targets import eks_cluster
 
     cluster = eks_cluster.describe(session, parameters.cluster, caller.account_id)
     api = eks_cluster.api_client(session, cluster)
-    eks_cluster.require_access(api, cluster, caller)
+    try:
+        eks_cluster.require_access(api, cluster, caller)
+    except eks_cluster.AllowedTooLittle:
+        if not to_look:
+            raise
     connection = Connection(
         aws=session,
         kubernetes=api,

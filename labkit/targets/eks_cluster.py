@@ -32,6 +32,10 @@ class NotLetIn(LabError):
     """The cluster does not know the caller, or allows it too little."""
 
 
+class AllowedTooLittle(NotLetIn):
+    """The cluster knows the caller, who may not list its namespaces."""
+
+
 def describe(session: "boto3.Session", name: str, account_id: str) -> dict[str, Any]:
     """The cluster as EKS describes it, which is active. Raises `NoCluster` or `NotAllowed`.
 
@@ -205,7 +209,7 @@ def _not_let_in(error: Any, cluster: str, caller: "Identity") -> NotLetIn:
             where="the cluster's API (401 Unauthorized); nothing was made",
             next=f"aws eks create-access-entry {entry}   (by who administers the cluster)",
         )
-    return NotLetIn(
+    return AllowedTooLittle(
         f"The cluster {cluster} lets {caller.principal} in, and allows it too little: {error.status} {error.reason}.",
         where="the cluster's API; nothing was made",
         next=f"aws eks associate-access-policy {entry} --access-scope type=cluster "

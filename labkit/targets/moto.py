@@ -58,9 +58,9 @@ def connect(parameters: "Parameters") -> Connection:
     return _connection(parameters, folder, state, aws, cluster)
 
 
-def look(parameters: "Parameters") -> Connection:
-    """As `up`: what is started here is this machine's own. Raises `LabError`."""
-    return up(parameters)
+def look(parameters: "Parameters", *, start: bool = False) -> Connection:
+    """As `connect`; with `start` as `up`, since what is started here is this machine's own. Raises `LabError`."""
+    return up(parameters) if start else connect(parameters)
 
 
 def down() -> None:
