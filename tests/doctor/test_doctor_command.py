@@ -28,6 +28,7 @@ from labkit.survey import Survey
 from tests.doctor import recording
 
 LABKIT = Path(sys.executable).with_name("labkit")
+NOTEBOOKS = Path(labkit.__file__).parent.parent / "notebooks"
 POLICY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 NOBODY = {"namespace": "default", "service_account": "my-service-account", "cluster": "blue"}
 
@@ -378,6 +379,57 @@ def test_the_target_eks_is_reached_by_the_machine_s_own_settings(lab):
     other = doctor("--target", "eks", "--account-id", "222222222222", **on_eks(lab))
     assert other.returncode == 2
     assert "222222222222" in other.stderr
+
+
+def test_who_may_see_one_namespace_of_an_eks_cluster_is_told_what_it_could_not_see(lab):
+    eks, aws = lab.aws.client("eks"), session_of(lab)
+    principal = {"clusterName": "blue", "principalArn": lab.connection.role_arn("operator")}
+    eks.create_access_entry(**principal)
+    view = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSViewPolicy"
+    scope = {"type": "namespace", "namespaces": ["default"]}
+    eks.associate_access_policy(**principal, policyArn=view, accessScope=scope)
+    keys = aws.get_credentials()
+    variables = {
+        "AWS_ACCESS_KEY_ID": keys.access_key,
+        "AWS_SECRET_ACCESS_KEY": keys.secret_key,
+        "AWS_SESSION_TOKEN": keys.token,
+    }
+    try:
+        done = doctor("--target", "eks", "--json", **on_eks(lab, **variables))
+    finally:
+        eks.delete_access_entry(**principal)
+    assert done.returncode == 2, done.stderr
+    found = json.loads(done.stdout)
+    assert found["role_arn"] == lab.role_arn
+    assert found["pods"] == ["my-pod"]
+    (webhook,) = [each for each in found["not_looked_at"] if "mutatingwebhookconfiguration" in each["call"]]
+    assert webhook["needed"] == webhook["call"]
+
+
+# The report.
+
+
+def test_the_report_of_a_broken_run_leaves_it_broken_and_holds_the_repair(broken, tmp_path):
+    done = labkit.run(NOTEBOOKS / "doctor.ipynb", tmp_path / "report.ipynb")
+    assert f"aws iam attach-role-policy --role-name my-role --policy-arn {POLICY}" in done.output.read_text()
+    assert [finding.id for finding in broken.diagnose().findings] == ["role-policy-not-attached"]
+
+
+def test_a_lab_that_is_only_looked_at_finds_the_role_and_the_pods_by_itself(lab):
+    with labkit.Lab.look(service_account="my-service-account") as looked:
+        found = looked.diagnose()
+    assert (found.role_arn, found.pods, found.exit_code) == (lab.role_arn, ["my-pod"], 0)
+    with labkit.Lab.look(role_name="no-role") as looked:
+        assert "role-missing" in [finding.id for finding in looked.diagnose().findings]
+
+
+def test_what_a_report_rests_on_holds_no_secret():
+    answers = recording.healthy()
+    variables = answers[recording.PODS][0]["spec"]["containers"][0]["env"]
+    variables += [{"name": "AWS_SECRET_ACCESS_KEY", "value": "hunter2"}, {"name": "PASSWORD", "value": "hunter2"}]
+    found = examine(recording.evidence(answers))
+    assert found.facts["pod my-pod"]["containers"]["aws"]["AWS_SECRET_ACCESS_KEY"] == "(not shown)"
+    assert "hunter2" not in json.dumps(found.facts) + json.dumps(found.as_json()) + repr(found) + found._repr_html_()
 
 
 # All of them.
