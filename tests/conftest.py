@@ -9,6 +9,7 @@ import pytest
 
 # What a test may need beside Python, who brings it, and how to install it.
 PROGRAMS = {
+    "kind": ("kind", "apt-get install kind   (or: brew install kind)"),
     "kubectl": ("kubectl", "apt-get install kubectl   (or: brew install kubernetes-cli)"),
     "browser": ("chromedriver", "apt-get install chromium-driver   (or: brew install --cask chromium chromedriver)"),
     "network": ("ip", "apt-get install iproute2 util-linux   (Linux only)"),

@@ -23,7 +23,7 @@ READY_WITHIN = "180s"
 # kind adds `-control-plane`, and a host name has 63 characters.
 LONGEST_NAME = 48
 EXISTING = "labkit up --target kind --kubeconfig FILE --context NAME"
-INSTALL_KIND = "brew install kind, or: go install sigs.k8s.io/kind@latest   (https://kind.sigs.k8s.io)"
+INSTALL_KIND = "apt-get install kind, or: brew install kind   (or as https://kind.sigs.k8s.io says)"
 INSTALL_DOCKER = "https://docs.docker.com/engine/install, or: apt-get install podman, or: brew install podman"
 
 

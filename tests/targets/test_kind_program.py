@@ -1,6 +1,6 @@
 """Clusters that the program `kind` makes: the configuration against its schemas, and the shape of the calls.
 
-`kind` and Docker are `kind_fake` here: no real kind cluster was made by these tests.
+`kind` and Docker are `kind_fake` here, and in the last test Docker alone: no real kind cluster was made by these tests.
 """
 
 import json
@@ -22,7 +22,7 @@ from labkit.targets import kind, kind_program
 from labkit.targets.kind import NotReached
 from labkit.targets.kind_cluster import NotThisLabs
 from labkit.targets.kind_program import NotMade, ProgramMissing
-from tests.targets import kind_fake
+from tests.targets import kind_docker, kind_fake
 
 ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
 SCHEMAS = json.loads(Path(__file__).with_name("kind_schemas.json").read_text())
@@ -210,3 +210,26 @@ def test_a_cluster_that_does_not_reach_the_lab_is_deleted_again(programs, empty,
     assert [call[1] for call in kind_fake.calls(folder)] == ["create", "delete"]
     assert not empty.is_running()
     assert Kept.all(empty) == []
+
+
+@pytest.mark.kind
+def test_the_real_kind_takes_the_configuration_and_its_node_gets_it(empty, tmp_path, monkeypatch):
+    """kind itself, with a `docker` that runs no container: it is about what kind makes of the configuration."""
+    folder = kind_docker.install(tmp_path / "bin")
+    monkeypatch.setenv("PATH", os.pathsep.join([str(folder), os.environ["PATH"]]))
+    with labkit.Lab.open(target="kind") as lab:
+        (made,) = (each for each in kind_docker.kubeadm(folder) if each["kind"] == "ClusterConfiguration")
+        arguments = made["apiServer"]["extraArgs"]
+        assert arguments["service-account-issuer"] == lab.issuer
+        assert arguments["service-account-jwks-uri"] == f"{lab.issuer}/keys"
+        assert arguments["api-audiences"] == "https://kubernetes.default.svc"
+        assert "runtime-config" in arguments  # what kind has there itself
+        assert made["controllerManager"]["extraArgs"].keys() >= {
+            "enable-hostpath-provisioner",
+            "service-account-private-key-file",
+        }
+        assert made["apiServer"]["extraVolumes"][0]["mountPath"] == "/etc/kubernetes/labkit"
+        lab.ready(through="pod")
+        assert lab.check("credentials")
+    kind.down()
+    assert not (folder / "node").exists()
