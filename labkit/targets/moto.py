@@ -55,6 +55,7 @@ def connect(parameters: "Parameters") -> Connection:
             cluster = eks.describe_cluster(name=parameters.cluster)["cluster"]
         except eks.exceptions.ResourceNotFoundException:
             raise _no_cluster(parameters, state) from None
+    _refuse_joined(cluster)
     return _connection(parameters, folder, state, aws, cluster)
 
 
@@ -112,7 +113,9 @@ def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> dict[str,
     https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
     """
     with answering():
-        return _cluster(aws.client("eks"), name, account_id)
+        cluster = _cluster(aws.client("eks"), name, account_id)
+    _refuse_joined(cluster)
+    return cluster
 
 
 def kubernetes(state: State, context: str) -> "ApiClient":
@@ -171,12 +174,6 @@ def fetch(state: State, url: str) -> Any:
 def _connection(
     parameters: "Parameters", folder: Folder, state: State, aws: "BoundSession", cluster: dict[str, Any]
 ) -> Connection:
-    if (cluster.get("tags") or {}).get(TARGET_TAG):
-        raise LabError(
-            f"The lab's cluster {parameters.cluster} is one of the target kind.",
-            where="parameters target and cluster; nothing was made",
-            next='set target = "kind", or choose another cluster, or end that one: labkit down',
-        )
     context = state.context(parameters.cluster, parameters.region)
     issuer = cluster["identity"]["oidc"]["issuer"]
     kubectl = "kubectl" if context == _current_context(state) else f"kubectl --context {context}"
@@ -227,6 +224,16 @@ def _refuse_another_account(parameters: "Parameters", state: State) -> None:
             f"parameter account_id = {parameters.account_id!r}: the moto target is the account {state.account_id}.",
             where="nothing was made",
             next=f'set account_id = "{state.account_id}", and run again',
+        )
+
+
+def _refuse_joined(cluster: dict[str, Any]) -> None:
+    """Raises `LabError` for a cluster that is not the lab's own: it lacks what this target promises."""
+    if (cluster.get("tags") or {}).get(TARGET_TAG):
+        raise LabError(
+            f"The lab's cluster {cluster['name']} is one of the target kind.",
+            where="parameters target and cluster; nothing was made",
+            next='set target = "kind", or choose another cluster, or end that one: labkit down',
         )
 
 

@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="labkit-kind-") as folder, contextlib.ExitStack() as stack:
         given = {"LABKIT_TARGET": "kind", "LABKIT_HOME": f"{folder}/.lab"}
-        if "LABKIT_KUBECONFIG" not in os.environ:
+        if "LABKIT_KUBECONFIG" in os.environ:
+            given["LABKIT_KUBECONFIG"] = str(Path(os.environ["LABKIT_KUBECONFIG"]).expanduser().absolute())
+        else:
             kubeconfig = stack.enter_context(running(Path(folder) / "existing"))
             given |= {"LABKIT_KUBECONFIG": str(kubeconfig), "LABKIT_CONTEXT": "existing"}
         environment = {**os.environ, **given}
