@@ -15,6 +15,7 @@ from tests.notebooks.books import NAMES, commands, fences, read
 # Programs that need more than the lab; their lines are for the reader's own machine.
 NOT_OF_THE_LAB = ("terraform", "papermill", "jupyter", "make")
 REFUSED = re.compile(r"  # refused: (\w+)$")
+FINDS = re.compile(r"  # finds: ([\w-]+)$")  # the doctor, which ends with 1 then
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,11 @@ def test_lines_for_a_terminal_work_in_order(name, terminal, tmp_path):
     work.mkdir()
     subprocess.run(["bash", "-c", script], cwd=work, env=terminal, check=True, timeout=300)
     for number, command in enumerate(run):
-        code, said = ((work / f"{number}.{part}").read_text().strip() for part in ("code", "err"))
+        code, said, answer = ((work / f"{number}.{part}").read_text().strip() for part in ("code", "err", "out"))
         if refused := REFUSED.search(command):
             assert code != "0" and refused[1] in said, f"{command}\nwas to be refused ({refused[1]}): {code} {said}"
+        elif finds := FINDS.search(command):
+            assert code == "1" and finds[1] in answer, f"{command}\nwas to find {finds[1]}: {code} {answer} {said}"
         else:
             assert code == "0", f"{command}\n{said}"
 

@@ -11,6 +11,9 @@ from tests.notebooks.books import FOLDER, NAMES, code, commands, fences, printed
 # The one notebook that teaches no step: a diagnosis to hand on.
 REPORT = "doctor.ipynb"
 
+# How many cells it may have, where it is more than 40: ten guided cases and more.
+MOST = {"09-break-and-repair.ipynb": 70}
+
 # What may not be printed: it is secret, or never the same twice.
 UNSTABLE = {
     "a token": r"eyJ[\w-]{8,}",
@@ -47,7 +50,7 @@ def test_ids_are_words(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_is_short_in_short_cells(name):
     notebook = read(name)
-    assert 20 <= len(notebook.cells) <= 40
+    assert 20 <= len(notebook.cells) <= MOST.get(name, 40)
     lines = {cell.id: len(cell.source.splitlines()) for cell in code(notebook) if cell.id != "parameters"}
     assert max(lines.values()) <= 12, lines
     assert sum(count < 5 for count in lines.values()) * 2 >= len(lines), lines
