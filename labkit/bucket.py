@@ -47,7 +47,11 @@ def found(lab: "Lab") -> Iterator[Found]:
         try:
             tags = s3.get_bucket_tagging(Bucket=name)["TagSet"]
         except ClientError as error:
-            if error.response["Error"]["Code"] != "NoSuchTagSet":
+            code = error.response["Error"]["Code"]
+            # A bucket may be closed even to its account's administrators; then it is none of the run's.
+            if code == "AccessDenied" and name != lab.parameters.bucket:
+                continue
+            if code != "NoSuchTagSet":
                 raise
             tags = []
         owner = of_tags(lab, tags, same_name=name == lab.parameters.bucket)

@@ -1,8 +1,15 @@
 """What the lab says when something is wrong: what, where, and what to do next."""
 
-from collections.abc import Iterable, Iterator
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
+
+# How AWS's services deny; the last is S3's answer to a HEAD, which has no words.
+DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
 
 
 class LabError(Exception):
@@ -47,14 +54,45 @@ class UnknownName(LabError):
         self.nearest = near[0] if near else None
 
 
+class NotAllowed(LabError):
+    """Whoever asked is known, and the permissions do not suffice."""
+
+    @classmethod
+    def by_aws(cls, refusal: Mapping[str, str], doing: str) -> "NotAllowed":
+        """The denial of an operation of AWS, without the name of the session, which may be a person's."""
+        said = re.sub(r"(:assumed-role/[^/\s]+)/\S+", r"\1", refusal.get("Message", ""))
+        return cls(
+            f"AWS does not allow {doing}: {said}",
+            where="the permissions of your AWS credentials",
+            next="labkit policy -p account_id=…, which prints what a run of the lab needs",
+        )
+
+    @classmethod
+    def by_the_cluster(cls, error: Any) -> "NotAllowed":
+        """The denial of the cluster's API."""
+        try:
+            said = json.loads(error.body)["message"]
+        except (TypeError, ValueError, KeyError):
+            said = f"{error.status} {error.reason}"
+        return cls(
+            f"The cluster does not allow it: {said}",
+            where="the permissions of your user in the cluster",
+            next="kubectl auth can-i --list",
+        )
+
+
 @contextmanager
 def answering() -> Iterator[None]:
-    """Raises `LabError` where AWS's or the cluster's endpoint does not answer what is asked in here."""
-    from botocore.exceptions import ConnectionError, HTTPClientError
+    """Raises `LabError` where AWS or the cluster does not answer what is asked in here, or does not allow it."""
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
     from urllib3.exceptions import HTTPError
 
     try:
         yield
+    except ClientError as error:
+        if error.response["Error"].get("Code") not in DENIED:
+            raise
+        raise NotAllowed.by_aws(error.response["Error"], error.operation_name) from None
     except (ConnectionError, HTTPClientError, HTTPError, LabError) as error:
         if isinstance(error, LabError) and not getattr(error, "no_answer", False):
             raise
@@ -63,6 +101,12 @@ def answering() -> Iterator[None]:
             where="AWS's or the cluster's endpoint",
             next="run the cell that opens the lab once more (in a terminal: labkit up)",
         ) from None
+    except Exception as error:
+        # Who has not loaded this slow library, has not been refused by it.
+        kubernetes = sys.modules.get("kubernetes.client.exceptions")
+        if kubernetes is None or not isinstance(error, kubernetes.ApiException) or error.status != 403:
+            raise
+        raise NotAllowed.by_the_cluster(error) from None
 
 
 def _restored(kind: type[LabError], args: tuple, attributes: dict) -> LabError:

@@ -16,11 +16,11 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
     cluster itself allows, an access entry says, and no IAM policy.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_iam-tags.html
     """
-    iam, s3 = f"arn:{partition}:iam::{account_id}:", f"arn:{partition}:s3:::"
+    iam = f"arn:{partition}:iam::{account_id}:"
     role = f"{iam}role/{parameters.role_name}"
     # EKS's issuers in the region. IAM names a provider that is being tagged by its host alone.
     providers = f"{iam}oidc-provider/oidc.eks.{parameters.region}.amazonaws.com*"
-    bucket = f"{s3}{parameters.bucket}"
+    bucket = f"arn:{partition}:s3:::{parameters.bucket}"
     cluster = f"arn:{partition}:eks:{parameters.region}:{account_id}:cluster/{parameters.cluster}"
     gives_tag = {f"aws:RequestTag/{RUN_TAG}": parameters.run}
     has_tag = {f"aws:ResourceTag/{RUN_TAG}": parameters.run}
@@ -28,7 +28,6 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
         _allow("FindTheCluster", ["eks:DescribeCluster"], cluster),
         _allow("ListWhatIsThere", LISTS, "*"),
         _allow("ReadWhoseItIs", TAGS_OF_IAM, [f"{iam}role/*", f"{iam}policy/*", f"{iam}oidc-provider/*"]),
-        _allow("ReadWhoseABucketIs", ["s3:GetBucketTagging"], f"{s3}*"),
         _allow("ReadTheProvider", ["iam:GetOpenIDConnectProvider"], providers),
         _allow("ReadTheRole", ["iam:GetRole", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies"], role),
         _allow(
@@ -52,7 +51,7 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
         ),
         _allow(
             "MakeAndRemoveTheBucket",
-            ["s3:CreateBucket", "s3:PutBucketTagging", "s3:ListBucket", "s3:DeleteBucket"],
+            ["s3:CreateBucket", "s3:PutBucketTagging", "s3:GetBucketTagging", "s3:ListBucket", "s3:DeleteBucket"],
             bucket,
         ),
         _allow("FillAndEmptyTheBucket", ["s3:PutObject", "s3:GetObject", "s3:DeleteObject"], f"{bucket}/*"),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from labkit.parameters import Parameters
 
 TITLE = "the IAM role"
+# Where services and the IAM Identity Center have their own roles: accounts have many, and none is the lab's.
+OF_AWS = ("/aws-service-role/", "/aws-reserved/")
 CAUSES = (role.missing, *trust_policy.CAUSES, role.assumes_itself, *permissions.CAUSES)
 
 
@@ -121,6 +123,8 @@ def found(lab: "Lab") -> Iterator[Found]:
     for page in iam.get_paginator("list_roles").paginate():
         for listed in page["Roles"]:
             name = listed["RoleName"]
+            if listed["Path"].startswith(OF_AWS):
+                continue
             try:
                 tags = iam.list_role_tags(RoleName=name)["Tags"]
             except iam.exceptions.NoSuchEntityException:

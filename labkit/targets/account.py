@@ -1,6 +1,5 @@
 """The user's own AWS account: the session that their profile gives, whose it is, and a sentence where it gives none."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 import boto3
 import botocore.exceptions as faults
 
-from labkit.errors import LabError
+from labkit.errors import DENIED, LabError, NotAllowed
 
 # How AWS's services say that a caller's credentials are no longer good, and that they never were.
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
@@ -20,7 +19,6 @@ UNKNOWN = (
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 )
-DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 # What the token, and not the signature, is refused for.
 UNSIGNED = ("AssumeRoleWithWebIdentity",)
 
@@ -31,10 +29,6 @@ class NoCredentials(LabError):
 
 class WrongAccount(LabError):
     """The account is not named, or the credentials belong to another."""
-
-
-class NotAllowed(LabError):
-    """The credentials are good, and the permissions do not suffice."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +94,9 @@ def explained(doing: str = "") -> Iterator[None]:
     try:
         yield
     except faults.ClientError as error:
-        refusal = error.response["Error"]
-        if refusal.get("Code") not in DENIED:
+        if error.response["Error"].get("Code") not in DENIED:
             raise
-        raise NotAllowed(
-            f"{doing or error.operation_name} is not allowed: {_without_session(refusal.get('Message', ''))}",
-            where="your own AWS permissions",
-            next="labkit policy -p account_id=…, which prints what the lab needs",
-        ) from None
+        raise NotAllowed.by_aws(error.response["Error"], doing or error.operation_name) from None
     except faults.BotoCoreError as error:
         raise _sentence(error) from None
 
@@ -161,8 +150,3 @@ def _explain_refusal(profile: str, *, parsed: dict[str, Any], model: Any, **_: A
 def _log_in(profile: str) -> str:
     chosen = f" --profile {profile}" if profile not in ("", "default") else ""
     return f"aws sso login{chosen}   (or get new keys, as you got these), and run again"
-
-
-def _without_session(message: str) -> str:
-    """A denial without the name of the session that it names, which may be a person's."""
-    return re.sub(r"(:assumed-role/[^/\s]+)/\S+", r"\1", message)

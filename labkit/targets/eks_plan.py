@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from labkit import steps
-from labkit.errors import LabError
+from labkit.errors import LabError, NotAllowed
 from labkit.steps import pod
 from labkit.steps.ownership import Owner, of_labels, of_tags
-from labkit.targets.account import NotAllowed, explained
+from labkit.targets.account import explained
 
 if TYPE_CHECKING:
     from labkit.lab import Lab
@@ -140,11 +140,9 @@ def _owner(lab: "Lab", read: Any) -> Owner | None:
     except ApiException as error:
         if error.status == 404:
             return None
-        raise NotAllowed(
-            f"The cluster does not let you look at what is there: {error.status} {error.reason}.",
-            where="the cluster's API; nothing was made",
-            next=f"{lab.kubectl} auth can-i --list",
-        ) from None
+        if error.status == 403:
+            raise NotAllowed.by_the_cluster(error) from None
+        raise
     return of_labels(lab, present.metadata.labels, same_name=True)
 
 

@@ -75,11 +75,6 @@ def test_parameters_are_refused_before_anything_is_written(notebook, tmp_path):
     assert not (tmp_path / "out.ipynb").exists()
 
 
-def test_a_target_of_a_later_version_is_refused_with_a_sentence(notebook, tmp_path):
-    with pytest.raises(LabError, match="The target kind is not part of this version"):
-        runs.run(notebook(), tmp_path / "out.ipynb", {"target": "kind"})
-
-
 def test_a_notebook_that_is_not_there(tmp_path):
     with pytest.raises(LabError, match="There is no notebook"):
         runs.run(tmp_path / "none.ipynb", tmp_path / "out.ipynb")

@@ -50,12 +50,14 @@ def on_the_account() -> int:
     given = {name: os.environ[variable] for name, variable in names.items() if variable in os.environ}
     parameters = Parameters.checked(**{**given, "target": "eks"})
     print(targets.target("eks").plan(parameters), flush=True)
+    if parameters.confirm != "yes":
+        print("Nothing was made. To run the notebooks there:  LABKIT_CONFIRM=yes make test-eks")
+        return 1
     try:
         return pytest(NOTEBOOKS, {**os.environ, "LABKIT_TARGET": "eks"})
     finally:
-        if parameters.confirm == "yes":
-            with labkit.Lab(parameters, targets.connect(parameters)) as lab:
-                lab.remove()
+        with labkit.Lab(parameters, targets.connect(parameters)) as lab:
+            lab.remove()
 
 
 def pytest(arguments: list[str], variables: dict[str, str]) -> int:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import labkit
 from labkit import account_commands, execution, targets
-from labkit.errors import LabError, UnknownName
+from labkit.errors import LabError, NotAllowed, UnknownName
 from labkit.execution import execute
 from labkit.parameters import Parameters
 from labkit.steps import pod
@@ -23,7 +23,7 @@ from labkit.steps.iam_role import RoleOfAnotherRun
 from labkit.steps.pod import ImageNotPulled
 from labkit.steps.service_account import NotThisRuns
 from labkit.targets import eks_cluster
-from labkit.targets.account import NoCredentials, NotAllowed, WrongAccount
+from labkit.targets.account import NoCredentials, WrongAccount
 from labkit.targets.eks import NotConfirmed
 from labkit.targets.eks_cluster import NoCluster, NotLetIn
 from labkit.targets.eks_plan import BucketOfAnother
@@ -508,3 +508,47 @@ def test_a_removal_in_a_terminal_is_shown_and_waits_for_its_yes(terminal, moto, 
     assert "removed role my-role" in command("remove", *given, f"-paccount_id={ACCOUNT}", "--yes")
     assert inventory() == before
     assert command("remove", *given) == "nothing to remove\n"
+
+
+# What the account has beside the lab's.
+
+
+def test_a_bucket_that_is_closed_to_its_own_account_is_nobody_s_business(terminal, moto, capsys):
+    s3 = moto.aws.client("s3")
+    s3.create_bucket(Bucket="closed")
+    closed = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetBucketTagging", "Resource": "arn:aws:s3:::closed"}
+    s3.put_bucket_policy(Bucket="closed", Policy=json.dumps({"Version": "2012-10-17", "Statement": [closed]}))
+    with labkit.Lab.open(**EKS) as lab:
+        lab.ready(through="oidc_provider")
+        lab.remove()
+        assert "removed bucket irsa-lab" in capsys.readouterr().out
+    s3.delete_bucket_policy(Bucket="closed")
+    s3.delete_bucket(Bucket="closed")
+
+
+def test_what_aws_denies_while_the_lab_is_open_is_a_sentence(terminal, moto, operator):
+    admit(moto, operator)
+    iam = moto.aws.client("iam")
+    try:
+        with labkit.Lab.open(**EKS) as lab:
+            deny = {"Effect": "Deny", "Action": "iam:CreateRole", "Resource": "*"}
+            document = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
+            iam.put_user_policy(UserName="operator", PolicyName="deny", PolicyDocument=document)
+            with pytest.raises(NotAllowed, match=r"AWS does not allow CreateRole: .* explicit deny") as refusal:
+                lab.ready(through="pod")
+            assert "labkit policy" in refusal.value.next
+            lab.remove()
+    finally:
+        iam.delete_user_policy(UserName="operator", PolicyName="deny")
+        expel(moto, operator)
+
+
+def test_what_the_cluster_denies_while_the_lab_is_open_is_a_sentence(terminal, moto, operator):
+    admit(moto, operator, policyArn=f"{POLICIES}AmazonEKSViewPolicy")
+    try:
+        with labkit.Lab.open(**EKS) as lab:
+            with pytest.raises(NotAllowed, match="The cluster does not allow it: serviceaccounts is forbidden"):
+                lab.ready(through="pod")
+            lab.remove()
+    finally:
+        expel(moto, operator)
