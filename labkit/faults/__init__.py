@@ -10,10 +10,10 @@ from itertools import chain
 
 from labkit.errors import LabError
 from labkit.faults import network, permissions, pod, provider, role, sdk, service_account, webhook
-from labkit.faults.fault import Fault
+from labkit.faults.fault import Fault, expected
 from labkit.faults.situation import Situation
 
-__all__ = ["CATALOGUE", "Fault", "Situation", "drawn", "named"]
+__all__ = ["CATALOGUE", "Fault", "Situation", "drawn", "expected", "named"]
 
 FAMILIES = (provider, role, permissions, service_account, pod, webhook, sdk, network)
 CATALOGUE: dict[str, Fault] = {

@@ -35,7 +35,8 @@ def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Do
 
     `annotations` are those of now. Without a sign of the webhook it is the pod as it is, and no annotations.
     """
-    for account_annotations in ({**annotations}, _annotations_of(pod)):
+    # Those that the pod itself shows come first: with the present ones, an old role is one that was given by hand.
+    for account_annotations in (_annotations_of(pod), annotations):
         candidate = _without_role(pod, account_annotations, region)
         if candidate != pod and admitted(candidate, account_annotations, region) == pod["spec"]:
             return candidate, account_annotations

@@ -110,7 +110,7 @@ def _without_displaced(
     kept = [each for each in earlier if not fault.takes_the_place_of(each)]
     if kept == earlier:
         return now, kept
-    there = [each for each in kept if each.put_into(now) == now]
+    there = [each for each in kept if each.put_into(now).is_as(now)]
     base = before
     for each in there:
         base = each.put_into(base)

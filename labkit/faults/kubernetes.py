@@ -1,5 +1,6 @@
 """A run's objects in Kubernetes, read and made by its API; a pod is made again where what decides about it changes."""
 
+import copy
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -30,14 +31,14 @@ NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "deployment.kuberne
 WITHIN = 30  # seconds
 
 
-def read(lab: "Lab", situation: Situation, webhook_serves: Document | None) -> None:
-    """Reads what the run has into the situation; `webhook_serves`: how the webhook is reached, where that is known."""
+def read(lab: "Lab", situation: Situation, registration: Document | None) -> None:
+    """Reads what the run has into the situation; `registration` is the webhook's, where a good one is known."""
     objects = _objects(lab)
     situation.objects = {key: _plain(obj) for key, obj in objects.items()}
     situation.fails_to_start = any(
         obj["kind"] == "Pod" and obj["status"]["phase"] != "Running" for obj in objects.values()
     )
-    situation.webhook_serves = webhook_serves or {**situation.webhook["clientConfig"]}
+    situation.registration = copy.deepcopy(registration or situation.objects.get(WEBHOOK) or {})
     _read_pods_as_applied(situation)
 
 
@@ -118,17 +119,11 @@ def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
     account = wanted.objects.get(wanted.service_account_key) or now.objects.get(now.service_account_key)
     metadata = {"name": wanted.parameters.service_account, "namespace": wanted.parameters.namespace}
     account = account or {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
-    webhook = wanted.objects.get(WEBHOOK) or now.objects.get(WEBHOOK)
     if not wanted.made_with:
         # Without the webhook it is as without an annotation, and at once.
         return {wanted.service_account_key: account, WEBHOOK: None}
-    made: dict[str, Document | None] = {
-        wanted.service_account_key: {**account, "metadata": {**account["metadata"], "annotations": wanted.made_with}}
-    }
-    if webhook:
-        serving = {**webhook["webhooks"][0], "clientConfig": wanted.webhook_serves}
-        made[WEBHOOK] = {**webhook, "webhooks": [serving]}
-    return made
+    annotated = {**account, "metadata": {**account["metadata"], "annotations": wanted.made_with}}
+    return {wanted.service_account_key: annotated, WEBHOOK: wanted.registration or None}
 
 
 def _put(lab: "Lab", key: str, obj: Document | None, present: Document | None) -> Document | None:
@@ -191,9 +186,13 @@ def _wait_for_deployment(lab: "Lab", key: str) -> None:
     """Returns when its pods run, or could not be made."""
 
     def is_settled() -> bool:
-        status = (_get(lab, key) or {}).get("status") or {}
+        deployment = _get(lab, key) or {}
+        status = deployment.get("status") or {}
+        if status.get("observedGeneration") != deployment["metadata"]["generation"]:
+            return False
         failed = any(condition["type"] == "ReplicaFailure" for condition in status.get("conditions") or [])
-        return failed or bool(status.get("availableReplicas"))
+        replicas = [status.get(name) for name in ("replicas", "updatedReplicas", "availableReplicas")]
+        return failed or replicas == [deployment["spec"]["replicas"]] * 3
 
     _wait(is_settled, f"The {key} neither runs nor fails.")
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def read(lab: "Lab", *others: Situation) -> Situation:
     """The run's documents as they are, also those in the accounts in which these others have something.
 
-    How the webhook is reached is taken from the first of the others; alone, from its registration.
+    How the webhook is reached is taken from the first of the others; alone, from its registration as it is.
     """
     situation = Situation(
         parameters=lab.parameters,
@@ -22,7 +22,7 @@ def read(lab: "Lab", *others: Situation) -> Situation:
         image=lab.image,
     )
     aws.read(lab, situation, {lab.account_id}.union(*(other.accounts for other in others)))
-    kubernetes.read(lab, situation, others[0].webhook_serves if others else None)
+    kubernetes.read(lab, situation, others[0].registration if others else None)
     return situation
 
 

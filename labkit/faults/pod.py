@@ -15,7 +15,6 @@ ABSENT_HIDES = (
     "pod-token-variable-missing",
     "pod-role-variable-missing",
     "pod-variables-empty",
-    "pod-volume-name-taken",
     "pod-static-keys",
     "pod-aws-profile",
     "pod-uses-the-api-server-token",
@@ -32,7 +31,13 @@ ABSENT_HIDES = (
 
 @fault(
     finding="pod-missing",
-    hides=(*ABSENT_HIDES, "pod-opted-out-of-webhook", "pod-container-skipped", "annotation-on-the-pod"),
+    hides=(
+        *ABSENT_HIDES,
+        "pod-opted-out-of-webhook",
+        "pod-container-skipped",
+        "pod-volume-name-taken",
+        "annotation-on-the-pod",
+    ),
     changes=PRESENT,
 )
 def pod_deleted(situation: Situation) -> None:
@@ -51,7 +56,8 @@ def image_that_nobody_has(situation: Situation) -> None:
 
 @fault(
     finding="pod-uses-another-service-account",
-    hides=("pod-older-than-annotation", "token-audience-mismatch"),
+    hides=("pod-older-than-annotation", "pod-mount-path-twice", "token-audience-mismatch"),
+    seen_as=("pod-missing",),
     changes=("the pod's service account",),
 )
 def pod_without_its_service_account(situation: Situation) -> None:
@@ -73,9 +79,7 @@ def pod_made_before_the_annotation(situation: Situation) -> None:
 )
 def annotation_on_the_pod(situation: Situation) -> None:
     """The annotations were moved to where the application is."""
-    situation.annotations.pop(ROLE_ARN, None)
-    if not situation.annotations:
-        situation.service_account["metadata"].pop("annotations", None)
+    situation.annotate({key: value for key, value in situation.annotations.items() if key != ROLE_ARN})
     situation.pod["metadata"].setdefault("annotations", {})[ROLE_ARN] = situation.role_arn
 
 

@@ -3,8 +3,8 @@
 import json
 
 from labkit.faults.fault import fault
+from labkit.faults.role import ADMITTED_TOO_MUCH
 from labkit.faults.role import ISSUER as TRUSTED_ISSUER
-from labkit.faults.role import REFUSED_HIDES
 from labkit.faults.situation import ANOTHER_ACCOUNT, Situation
 
 PRESENT = ("whether there is a provider",)
@@ -27,7 +27,7 @@ def oidc_provider_deleted(situation: Situation) -> None:
 
 @fault(
     finding="oidc-provider-in-another-account",
-    hides=(*ABSENT_HIDES, *REFUSED_HIDES),
+    hides=(*ABSENT_HIDES, *ADMITTED_TOO_MUCH),
     seen_as=("oidc-provider-missing",),
     changes=(*PRESENT, *TRUSTED_ISSUER),
 )
@@ -48,7 +48,7 @@ def oidc_provider_with_a_slash_at_its_end(situation: Situation) -> None:
 
 @fault(
     finding="cluster-rebuilt",
-    hides=(*ABSENT_HIDES, *REFUSED_HIDES),
+    hides=(*ABSENT_HIDES, *ADMITTED_TOO_MUCH),
     seen_as=("oidc-provider-missing", "oidc-provider-dangling"),
     changes=(*PRESENT, *TRUSTED_ISSUER),
 )

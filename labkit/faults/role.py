@@ -14,12 +14,8 @@ LENGTH = ("the trust policy's length",)
 WHOLE = (*ISSUER, *SUBJECT, *AUDIENCE, *ACTION, *LENGTH)
 REFUSED = ("what IAM refused last",)
 # Who is admitted too much is only asked where somebody is admitted; and a refusal that has a name needs no other.
-REFUSED_HIDES = (
-    "trust-policy-sub-missing",
-    "trust-policy-aud-missing",
-    "trust-policy-admits-others",
-    "trust-policy-refuses",
-)
+ADMITTED_TOO_MUCH = ("trust-policy-sub-missing", "trust-policy-aud-missing", "trust-policy-admits-others")
+REFUSED_HIDES = (*ADMITTED_TOO_MUCH, "trust-policy-refuses")
 ABSENT_HIDES = (
     *REFUSED_HIDES,
     "trust-policy-[!ct]*",
@@ -146,7 +142,7 @@ def trust_policy_for_pod_identity(situation: Situation) -> None:
     _replace_statement(situation, {"Service": "pods.eks.amazonaws.com"}, ["sts:AssumeRole", "sts:TagSession"])
 
 
-@fault(finding="trust-policy-refuses", hides=REFUSED_HIDES[:-1])
+@fault(finding="trust-policy-refuses", hides=ADMITTED_TOO_MUCH)
 def trust_policy_denies(situation: Situation) -> None:
     """A statement was added to the trust policy after an audit."""
     denied = {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRoleWithWebIdentity"}

@@ -106,13 +106,10 @@ def service_account_deleted(situation: Situation) -> None:
 @fault(finding="token-audience-mismatch", changes=("the token's audience",))
 def audience_annotated(situation: Situation) -> None:
     """The service account's tokens were to be used for another service, too."""
-    situation.annotations["eks.amazonaws.com/audience"] = "vault"
+    situation.annotate(situation.annotations | {"eks.amazonaws.com/audience": "vault"})
 
 
 def _annotate(situation: Situation, annotations: dict[str, str]) -> None:
     """The service account says of a role this, and nothing else."""
-    metadata = situation.service_account["metadata"]
     kept = {key: value for key, value in situation.annotations.items() if not key.endswith(("/role-arn", "/role"))}
-    metadata["annotations"] = kept | annotations
-    if not metadata["annotations"]:
-        del metadata["annotations"]
+    situation.annotate(kept | annotations)

@@ -3,6 +3,7 @@
 A fault edits them and touches nothing else; `live` reads them from a lab and makes a lab of them.
 """
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
@@ -54,8 +55,8 @@ class Situation(BaseModel):
     """The service account's annotations when the pods were made, where they were others than now."""
     fails_to_start: bool = False
     """Whether a pod is there that does not come to run."""
-    webhook_serves: Document = Field(default_factory=dict)
-    """The client configuration by which the API server reaches the webhook."""
+    registration: Document = Field(default_factory=dict)
+    """The registration by which the API server reaches the webhook, there or not."""
 
     @classmethod
     def wanted(cls, parameters: Parameters, connection: "Connection", webhook: Document) -> "Situation":
@@ -81,7 +82,7 @@ class Situation(BaseModel):
             image=parameters.image or connection.image,
             providers={connection.provider_arn: {**provider, "ThumbprintList": [], "Tags": parameters.tags}},
             roles={role_arn: role},
-            webhook_serves={**webhook["webhooks"][0]["clientConfig"]},
+            registration=admission.with_defaults(copy.deepcopy(webhook)),
         )
         namespace = {"metadata": {"name": parameters.namespace}}
         made.add({"apiVersion": "v1", "kind": "Namespace", **namespace})
@@ -121,8 +122,8 @@ class Situation(BaseModel):
 
     @property
     def annotations(self) -> dict[str, str]:
-        """The service account's annotations."""
-        return self.service_account["metadata"].setdefault("annotations", {})
+        """The service account's annotations; they are changed by `annotate`."""
+        return {**(self.service_account["metadata"].get("annotations") or {})}
 
     @property
     def service_account(self) -> Document:
@@ -139,9 +140,10 @@ class Situation(BaseModel):
 
     @property
     def pod(self) -> Document:
-        """The first pod; what is edited where there is none is lost."""
+        """The first pod, or what a Deployment makes its pods from; what is edited where there is neither is lost."""
         empty = {"metadata": {}, "spec": {"containers": [{"name": ""}]}}
-        return next((self.objects[key] for key in self.pod_keys), empty)
+        templates = [obj["spec"]["template"] for key, obj in self.objects.items() if key.startswith("Deployment ")]
+        return next((self.objects[key] for key in self.pod_keys), next(iter(templates), empty))
 
     @property
     def container(self) -> Document:
@@ -176,6 +178,13 @@ class Situation(BaseModel):
             for operator, block in blocks.items()
         }
 
+    def annotate(self, annotations: dict[str, str]) -> None:
+        """The service account has these annotations, and no others."""
+        metadata = self.service_account["metadata"]
+        metadata.pop("annotations", None)
+        if annotations:
+            metadata["annotations"] = annotations
+
     def set_variable(self, name: str, value: str, container: Document | None = None) -> None:
         """The container has this variable."""
         container = self.container if container is None else container
@@ -201,6 +210,10 @@ class Situation(BaseModel):
 
     # What follows from them.
 
+    def is_as(self, other: "Situation") -> bool:
+        """Whether the other has the same documents; what was only tried leaves none."""
+        return self.model_copy(update={"refused": []}) == other.model_copy(update={"refused": []})
+
     @property
     def accounts(self) -> set[str]:
         """The accounts in which there is something of the run."""
@@ -225,7 +238,8 @@ class Situation(BaseModel):
     @property
     def webhook_is_called(self) -> bool:
         """Whether the webhook is registered so that the API server reaches it."""
-        return WEBHOOK in self.objects and self.webhook["clientConfig"] == self.webhook_serves
+        serving = (self.registration.get("webhooks") or [{}])[0].get("clientConfig")
+        return WEBHOOK in self.objects and self.webhook["clientConfig"] == serving
 
     def _is_selected(self, pod: Document) -> bool:
         """Whether the webhook's registration is about this pod, as far as the pod's labels say."""

@@ -77,7 +77,7 @@ def variables_left_empty(situation: Situation) -> None:
     situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "")
 
 
-@fault(finding="pod-volume-name-taken", hides=("token-audience-mismatch",), changes=VOLUME)
+@fault(finding="pod-volume-name-taken", hides=("token-audience-mismatch", "pod-mount-path-twice"), changes=VOLUME)
 def volume_of_the_same_name(situation: Situation) -> None:
     """The pod was given a volume of its own for what it downloads."""
     situation.mount("aws-iam-token", {"emptyDir": {}}, "/cache")

@@ -20,6 +20,13 @@ NODE_TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
 }
+# What the API server mounts into every pod for its own use.
+NAMESPACE = {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+OWN_SOURCES = [
+    {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+    {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+    {"downwardAPI": {"items": [NAMESPACE]}},
+]
 ERRORS = {
     "MalformedPolicyDocument": ("MalformedPolicyDocumentException", "Condition can contain only one colon."),
     "LimitExceeded": ("LimitExceededException", "Cannot exceed quota for ACLSizePerRole: 2048"),
@@ -166,7 +173,10 @@ def _arn(name: str, account: str) -> str:
 
 def _role(arn: str, role: Document) -> Document:
     kept = {key: role[key] for key in ("AssumeRolePolicyDocument", "MaxSessionDuration", "Tags")}
-    boundary = {"PermissionsBoundaryType": "Policy", "PermissionsBoundaryArn": role["PermissionsBoundary"]}
+    boundary = {
+        "PermissionsBoundaryType": "PermissionsBoundaryPolicy",
+        "PermissionsBoundaryArn": role["PermissionsBoundary"],
+    }
     kept |= {"PermissionsBoundary": boundary} if role["PermissionsBoundary"] else {}
     return {"RoleName": arn.rpartition("/")[2], "Arn": arn, "CreateDate": MADE, **kept}
 
@@ -197,7 +207,8 @@ def look_up(situation, facts, name, account):
     for call in situation.refused:
         if call["operation"].replace("_", "") == name.lower():
             code, message = ERRORS[call["code"]]
-            arguments = {key[0].lower() + key[1:]: value for key, value in call["arguments"].items()}
+            given = {key: value for key, value in call["arguments"].items() if key != "Tags"}
+            arguments = {key[0].lower() + key[1:]: value for key, value in given.items()}
             made = {"eventTime": "2026-01-01T00:02:00Z", "eventName": name, "caller": ""}
             calls.append({**made, "errorCode": code, "errorMessage": message, "requestParameters": arguments})
     return calls[::-1]
@@ -284,7 +295,7 @@ def get_namespace(situation, facts, name):
 def list_service_accounts(situation, facts, namespace):
     default = {"metadata": {"name": "default", "namespace": situation.parameters.namespace}}
     account = situation.objects.get(situation.service_account_key)
-    return [default, *([account] if account else [])]
+    return [default, *([_item(account)] if account else [])]
 
 
 @answers("get configmap (?P<name>\\S+) -n (?P<namespace>\\S+)")
@@ -299,13 +310,18 @@ def get_webhook(situation, facts, name):
 
 @answers("get (?P<url>https://\\S+)")
 def handshake(situation, facts, url):
-    return "" if url == situation.webhook_serves["url"] else "Connection refused"
+    return "" if url == situation.registration["webhooks"][0]["clientConfig"]["url"] else "Connection refused"
 
 
 @answers("list pods -n (?P<namespace>\\S+)")
 def list_pods(situation, facts, namespace):
     alone = [_pod(situation, situation.objects[key], situation.admitted[key]) for key in situation.pod_keys]
-    return [*alone, *(pod for pod, trouble in _deployed(situation) if not trouble)]
+    return [_item(pod) for pod in (*alone, *(pod for pod, trouble in _deployed(situation) if not trouble))]
+
+
+def _item(obj: Document) -> Document:
+    """An object as a list has it: what it is, the list says."""
+    return {key: value for key, value in obj.items() if key not in ("apiVersion", "kind")}
 
 
 @answers("get deployment (?P<name>\\S+) -n (?P<namespace>\\S+)")
@@ -323,13 +339,13 @@ def get_replica_set(situation, facts, name, namespace):
 
 @answers("list events -n (?P<namespace>\\S+)")
 def list_events(situation, facts, namespace):
-    events = [obj for key, obj in situation.objects.items() if key.startswith("Event ")]
+    events = [_item(obj) for key, obj in situation.objects.items() if key.startswith("Event ")]
     for pod, trouble in _deployed(situation):
         if trouble:
             owner = pod["metadata"]["ownerReferences"][0]
             involved = {"kind": "ReplicaSet", "name": owner["name"], "namespace": namespace}
             failed = {"reason": "FailedCreate", "message": f"Error creating: {trouble}", "type": "Warning"}
-            events.append({"metadata": {"name": "failed"}, "involvedObject": involved, "lastTimestamp": MADE, **failed})
+            events.append({"metadata": {}, "involvedObject": involved, "lastTimestamp": MADE, **failed})
     return events
 
 
@@ -352,13 +368,8 @@ def _deployed(situation: Situation) -> Iterator[tuple[Document, str]]:
 
 def _pod(situation: Situation, manifest: Document, spec: Document) -> Document:
     """A pod as the API server gives it back, with the token for its own API in it."""
-    token = {"expirationSeconds": 3607, "path": "token"}
-    own = {"name": "kube-api-access-x", "projected": {"sources": [{"serviceAccountToken": token}], "defaultMode": 420}}
-    mount = {
-        "name": own["name"],
-        "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
-        "readOnly": True,
-    }
+    own = {"name": "kube-api-access-x", "projected": {"sources": OWN_SOURCES, "defaultMode": 420}}
+    mount = {"name": own["name"], "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True}
     containers = []
     for container, applied in zip(spec["containers"], manifest["spec"]["containers"], strict=True):
         at = len(applied.get("volumeMounts") or [])

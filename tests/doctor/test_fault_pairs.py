@@ -1,0 +1,90 @@
+"""Every fault, and every pair of faults, over recorded evidence: what is there is found, and nothing else."""
+
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+from labkit import findings
+from labkit.emulator.certificates import Authority
+from labkit.faults import CATALOGUE, Situation, expected
+from labkit.parameters import Parameters
+from labkit.webhook import mutating_webhook_configuration
+from tests.doctor import answers, recording
+from tests.doctor.own_lab import found
+
+FAULTS = list(CATALOGUE.values())
+# What a lab cannot show, or only says once more what another finding says; tested on evidence of its own.
+WITHOUT_A_FAULT = {
+    "credentials-of-another-identity",
+    "credentials-refused",
+    "namespace-missing",
+    "operator-not-permitted",
+    "pod-windows-by-affinity",
+    "role-belongs-to-another-run",
+    "role-too-new",
+    "service-account-annotation-taken-away",
+    "token-expired",
+    "token-read-once",
+    "token-unreadable",
+}
+# An id where a finding gets it.
+ID = re.compile(r'(?:id=|_finding\(\s*(?:evidence,\s*)?|\bfinding\(\s*evidence,\s*)"([a-z0-9]+(?:-[a-z0-9]+)+)"')
+
+
+@pytest.fixture(scope="module")
+def healthy():
+    authority = Authority.create("kubernetes").certificate_pem
+    webhook = mutating_webhook_configuration("https://127.0.0.1:8443/mutate", authority)
+    return Situation.wanted(Parameters.checked(), recording.CONNECTION, webhook)
+
+
+def test_nothing_is_found_in_a_healthy_lab(healthy):
+    assert found(answers.evidence(healthy, probe=True)) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
+def test_a_fault_alone_is_its_own_finding(healthy, fault):
+    before = healthy.model_copy(deep=True)
+    seen = answers.evidence(fault.put_into(healthy), probe=fault.needs_probe)
+    assert found(seen, fault.finding) == [fault.finding]
+    assert healthy == before, "a fault edits what it is given, and nothing else"
+
+
+@pytest.mark.parametrize("at", range(len(FAULTS)), ids=lambda at: FAULTS[at].id)
+def test_of_every_pair_both_are_found_but_for_what_one_hides(healthy, at):
+    wrong = []
+    for earlier in FAULTS[:at]:
+        # Half of the pairs come in the one order, and half in the other.
+        pair = (earlier, FAULTS[at]) if (at + FAULTS.index(earlier)) % 2 else (FAULTS[at], earlier)
+        there = [fault for fault in pair if fault is pair[-1] or not pair[-1].takes_the_place_of(fault)]
+        situation = healthy
+        for fault in there:
+            situation = fault.put_into(situation)
+        seen = answers.evidence(situation, probe=any(fault.needs_probe for fault in there))
+        ids = found(seen, *(fault.finding for fault in pair))
+        if set(ids) != expected(pair):
+            wrong.append(f"{pair[0].id}, then {pair[1].id}: {sorted(ids)}, not {sorted(expected(pair))}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_finding_has_a_fault():
+    modules = [
+        importlib.import_module(f"labkit.findings.{each.name}") for each in pkgutil.iter_modules(findings.__path__)
+    ]
+    ids = {id for module in modules for id in ID.findall(Path(module.__file__).read_text())}
+    assert ids - WITHOUT_A_FAULT == {fault.finding for fault in FAULTS}
+
+
+def test_a_fault_hides_what_there_is():
+    known = {name for fault in FAULTS for name in (fault.id, fault.finding)} | WITHOUT_A_FAULT
+    patterns = {pattern for fault in FAULTS for pattern in (*fault.hides, *fault.seen_as)}
+    assert {pattern for pattern in patterns if not re.search(r"[*\[]", pattern)} <= known
+
+
+def test_a_description_does_not_give_the_finding_away():
+    for fault in FAULTS:
+        assert fault.finding not in fault.description and fault.id not in fault.description
+        assert fault.description.endswith(".") and "\n" not in fault.description

@@ -1,0 +1,298 @@
+"""Faults in a running lab: each is found, alone and beside another, and taken out so that nothing is left of it."""
+
+import json
+import random
+import re
+import stat
+import subprocess
+import sys
+from itertools import combinations
+
+import pytest
+from kubernetes.client import CoreV1Api
+from typer.testing import CliRunner
+
+from labkit import fault_command
+from labkit.emulator.folder import Folder
+from labkit.errors import LabError
+from labkit.faults import CATALOGUE, breaking, drawn, expected, live, named
+from tests.doctor import answers
+from tests.doctor.own_lab import evidence, found, own_lab
+
+FAULTS = list(CATALOGUE.values())
+PAIRS = random.Random(5).sample(list(combinations(FAULTS, 2)), 40)
+# Of these a lab has more than the run's own.
+MORE = r"iam:ListRoles .*|list events .*|ec2:DescribeRegions .*|cloudtrail:.*|list serviceaccounts --all-namespaces"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with own_lab(tmp_path_factory.mktemp("faults") / ".lab") as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def healthy(lab):
+    return live.read(lab)
+
+
+@pytest.fixture(scope="module")
+def facts(lab, healthy):
+    """What only this lab knows, and a record does not."""
+    keys = lab.fetch(f"{lab.issuer}/keys")["keys"]
+    return answers.Facts(thumbprint=healthy.provider["ThumbprintList"][0], key_id=keys[0]["kid"])
+
+
+@pytest.fixture
+def mended(lab, healthy):
+    """Takes out what the test has put in."""
+    yield
+    if breaking.faults_in(lab):
+        breaking.mend(lab)
+    assert live.read(lab, healthy) == healthy
+
+
+# Each alone.
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
+def test_a_fault_is_found_alone_and_nothing_of_it_is_left(lab, healthy, facts, fault):
+    wanted = fault.put_into(healthy)
+    breaking.break_lab(lab, fault)
+    try:
+        assert live.read(lab, wanted).is_as(wanted)
+        seen = evidence(lab, wanted, probe=fault.needs_probe)
+        assert found(seen, fault.finding) == [fault.finding]
+        check_record(seen, wanted, facts, fault)
+    finally:
+        breaking.mend(lab)
+    assert live.read(lab, wanted) == healthy
+
+
+def test_the_doctor_finds_nothing_in_a_healthy_lab_and_the_record_says_the_same(lab, healthy, facts):
+    seen = evidence(lab, healthy, probe=True)
+    assert found(seen) == []
+    recorded = answers.evidence(healthy, probe=True, facts=facts)
+    assert found(recorded) == []
+    assert_contained(recorded.reads.answers, seen.reads.answers)
+
+
+def check_record(seen, wanted, facts, fault):
+    """The answers that the pairs are tested with are those that the lab gives."""
+    recorded = answers.evidence(wanted, probe=fault.needs_probe, facts=facts)
+    assert found(recorded, fault.finding) == [fault.finding]
+    assert_contained(recorded.reads.answers, seen.reads.answers)
+
+
+def assert_contained(recorded, answered):
+    recorded, answered = without_made_up_names(recorded), without_made_up_names(answered)
+    assert recorded.keys() == answered.keys()
+    for call, answer in recorded.items():
+        if " in pod " not in call:
+            why = is_contained(answer, answered[call], whole=not re.fullmatch(MORE, call))
+            assert not why, f"{call}: {why}"
+
+
+def without_made_up_names(answered):
+    """The names that a lab makes up, as the record has them."""
+    text = json.dumps(answered)
+    for pattern, name in (
+        (r"kube-api-access-\w+", "kube-api-access-x"),
+        (r"my-pod-[0-9a-f]{6,10}\b(-\w+)?", "my-pod-1"),
+        (r"\ba-[0-9a-z]{17}\b", "a-1"),
+    ):
+        text = re.sub(pattern, name, text)
+    return json.loads(text)
+
+
+VOLATILE = (
+    "uid",
+    "creationTimestamp",
+    "CreateDate",
+    "lastTimestamp",
+    "firstTimestamp",
+    "eventTime",
+    "caller",
+    "message",
+)
+
+
+def is_contained(recorded, answered, *, whole=True, where=""):
+    """Where the lab's answer has something else than the record; empty where it has all of it, or more."""
+    if isinstance(recorded, dict) and isinstance(answered, dict):
+        reasons = (
+            is_contained(value, answered.get(key), where=f"{where}.{key}")
+            for key, value in recorded.items()
+            if key not in VOLATILE
+        )
+        return next(filter(None, reasons), "")
+    if isinstance(recorded, list) and isinstance(answered, list):
+        if whole and len(recorded) != len(answered):
+            return f"{where}: {len(recorded)} recorded, {len(answered)} answered"
+        for number, item in enumerate(recorded):
+            reasons = [is_contained(item, other, where=f"{where}[{number}]") for other in answered]
+            if all(reasons):
+                return reasons[0] if len(reasons) == 1 else f"{where}[{number}]: {item} is none of {answered}"
+        return ""
+    same = recorded == answered or (isinstance(recorded, str) and recorded.strip() == str(answered).strip())
+    return "" if same else f"{where}: {recorded!r} recorded, {answered!r} answered"
+
+
+# Two at once.
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: "+".join(fault.id for fault in pair))
+def test_two_faults_are_both_found_but_for_what_one_hides(lab, healthy, pair):
+    for fault in pair:
+        names = breaking.break_lab(lab, fault)
+    there = [named(name) for name in names]
+    try:
+        now = live.read(lab, healthy, *(fault.put_into(healthy) for fault in there))
+        seen = evidence(lab, now, probe=any(fault.needs_probe for fault in there))
+        assert set(found(seen, *(fault.finding for fault in pair))) == expected(pair)
+    finally:
+        breaking.mend(lab)
+    assert live.read(lab, healthy) == healthy
+
+
+# What becomes of it.
+
+
+@pytest.mark.usefixtures("mended")
+def test_mending_says_what_was_put_back_what_was_mended_by_hand_and_what_was_left_behind(lab, healthy):
+    breaking.break_lab(lab, named("policy-detached"))
+    breaking.break_lab(lab, named("pod-opted-out"))
+    iam = lab.aws.client("iam")
+    iam.attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
+    iam.update_role(RoleName="my-role", Description="somebody looked at it", MaxSessionDuration=3600)
+    said = breaking.mend(lab)
+    assert said.faults == ["policy-detached", "pod-opted-out"]
+    assert said.put_back == ["pod default/my-pod"]
+    assert said.mended_before == ["permissions of the role my-role"]
+    assert said.left_behind == ["settings of the role my-role"]
+    assert "was left behind, and is as before now: settings of the role my-role" in str(said)
+
+
+@pytest.mark.usefixtures("mended")
+def test_of_two_faults_that_change_the_same_the_later_one_is_there(lab, healthy):
+    for name in ("keys-in-the-pod", "trust-policy-names-another-namespace", "annotation-left-out"):
+        breaking.break_lab(lab, named(name))
+    CoreV1Api(lab.kubernetes).patch_namespaced_service_account(
+        "my-service-account", "default", {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": lab.role_arn}}}
+    )
+    names = breaking.break_lab(lab, named("trust-policy-names-another-service-account"))
+    # What was mended by hand meanwhile stays so.
+    assert names == ["keys-in-the-pod", "trust-policy-names-another-service-account"]
+    assert set(found(evidence(lab, live.read(lab, healthy)))) == {"trust-policy-sub-mismatch", "pod-static-keys"}
+
+
+@pytest.mark.usefixtures("mended")
+def test_what_is_kept_is_for_its_owner_alone_and_another_process_mends(lab, healthy):
+    breaking.break_lab(lab, named("oidc-provider-made-in-another-account"))
+    breaking.break_lab(lab, named("keys-in-the-pod"))
+    (file,) = (Folder.find().path / "faults").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    command = [sys.executable, "-c", "from labkit.fault_command import app; app()", "mend"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Taken out: oidc-provider-made-in-another-account, keys-in-the-pod.\n")
+    another = lab.connection.account("210987654321").client("iam")
+    assert another.list_open_id_connect_providers()["OpenIDConnectProviderList"] == []
+
+
+@pytest.mark.usefixtures("mended")
+def test_a_run_that_is_not_made_yet_is_made_first(lab, capsys):
+    from labkit import Lab
+
+    with Lab.open(namespace="other", service_account="cart", role_name="cart-role") as other:
+        breaking.break_lab(other, named("policy-detached"))
+        assert "Ready" in capsys.readouterr().out
+        with pytest.raises(LabError, match="No fault is in blue/default") as refused:
+            breaking.mend(lab)
+        assert "blue/other/cart/cart-role" in str(refused.value)
+        breaking.mend(other)
+        other.remove()
+
+
+@pytest.mark.usefixtures("mended")
+def test_a_pod_as_it_was_before_comes_back_also_where_it_is_older_than_its_annotation(lab, healthy):
+    core = CoreV1Api(lab.kubernetes)
+    older = "arn:aws:iam::123456789012:role/older"
+    annotation = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": older}}}
+    core.patch_namespaced_service_account("my-service-account", "default", annotation)
+    try:
+        before = live.read(lab, healthy)
+        assert before.made_with == {"eks.amazonaws.com/role-arn": lab.role_arn}
+        breaking.break_lab(lab, named("webhook-registration-deleted"))
+        breaking.break_lab(lab, named("keys-in-the-pod"))
+        breaking.mend(lab)
+        assert live.read(lab, healthy) == before
+    finally:
+        annotation["metadata"]["annotations"]["eks.amazonaws.com/role-arn"] = lab.role_arn
+        core.patch_namespaced_service_account("my-service-account", "default", annotation)
+
+
+# The commands.
+
+
+def run(*arguments):
+    return CliRunner().invoke(fault_command.app, arguments)
+
+
+@pytest.mark.usefixtures("mended")
+def test_break_says_what_aws_says_now_and_what_to_do_next(lab):
+    done = run("break", "keys-in-the-pod")
+    assert done.exit_code == 0, done.output
+    assert "aws sts get-caller-identity says now:  An error occurred (InvalidClientTokenId)" in done.output
+    assert done.output.endswith("Next:  labkit doctor -n default -s my-service-account\nUndo:  labkit mend\n")
+    assert "put back: pod default/my-pod" in run("mend").output
+
+
+@pytest.mark.usefixtures("mended")
+def test_a_drawn_fault_is_not_told_and_the_same_seed_draws_it_again(lab):
+    fault = drawn(11)
+    done = run("break", "--random", "--seed", "11")
+    assert f"What happened: {fault.description}\n" in done.output
+    assert fault.id not in done.output and fault.finding not in done.output
+    assert fault.id in run("mend").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["break", "keys-in-the-pot"], "Did you mean 'keys-in-the-pod'?"),
+        (["break", "nothing-like-it-at-all"], "'nothing-like-it-at-all' is no fault."),
+        (["break"], "One fault by its name, or --random"),
+        (["break", "keys-in-the-pod", "--random"], "One fault by its name, or --random"),
+        (["break", "keys-in-the-pod", "--seed", "1"], "One fault by its name, or --random"),
+        (["break", "keys-in-the-pod", "--cluster", "red"], "'red' is no cluster of the lab"),
+        (["break", "keys-in-the-pod", "-n", "No_Namespace"], "parameter namespace = 'No_Namespace' breaks its rule"),
+        (["mend"], "No fault is in blue/default/my-service-account/my-role"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_done_is_a_sentence(lab, arguments, said):
+    done = run(*arguments)
+    assert isinstance(done.exception, LabError)
+    assert said in str(done.exception)
+
+
+def test_without_a_lab_nothing_is_started(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / "none"))
+    done = run("break", "keys-in-the-pod")
+    assert isinstance(done.exception, LabError)
+    assert "No lab runs in" in str(done.exception) and "labkit up" in str(done.exception)
+    assert not (tmp_path / "none").exists()
+
+
+def test_nobody_breaks_a_cluster_that_is_not_the_labs_own(lab, monkeypatch):
+    import dataclasses
+
+    monkeypatch.setattr(lab, "connection", dataclasses.replace(lab.connection, takes_untagged=False))
+    with pytest.raises(LabError, match="of the lab's own alone"):
+        breaking.break_lab(lab, named("keys-in-the-pod"))
+
+
+def test_the_list_has_every_fault_and_what_happened():
+    listed = run("break", "--list").output
+    for fault in FAULTS:
+        assert fault.id in listed and fault.description in listed
