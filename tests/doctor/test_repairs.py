@@ -1,0 +1,71 @@
+"""The repair that a finding prints, run as it is printed: the lab is right again."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labkit.doctor import examine
+from labkit.faults import CATALOGUE, breaking, live
+from tests.doctor.own_lab import evidence, found, own_lab
+
+PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with own_lab(tmp_path_factory.mktemp("repairs") / ".lab") as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def healthy(lab):
+    return live.read(lab)
+
+
+@pytest.fixture(scope="module")
+def shell(lab):
+    """A shell after `eval "$(labkit env)"`, in which a script ends with its first line that fails."""
+    variables = {**os.environ, "PATH": PROGRAMS}
+    lines = subprocess.run(["labkit", "env"], env=variables, capture_output=True, text=True, check=True).stdout
+
+    def run(script):
+        return subprocess.run(
+            ["bash", "-ec", f"{lines}\n{script}"], env=variables, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+@pytest.mark.kubectl
+@pytest.mark.parametrize("fault", CATALOGUE.values(), ids=lambda fault: fault.id)
+def test_the_repair_as_it_is_printed_mends_the_lab(lab, healthy, shell, fault):
+    breaking.break_lab(lab, fault)
+    broken = fault.put_into(healthy)
+    try:
+        findings = examine(evidence(lab, broken, probe=fault.needs_probe)).findings
+        (finding,) = [each for each in findings if each.id == fault.finding]
+        done = shell(finding.repair)
+        assert done.returncode == 0, f"{finding.repair}\n{done.stderr}"
+        there = shell("kubectl wait pods --all --for=condition=Ready --timeout=60s")
+        assert there.returncode == 0, there.stderr
+        now = live.read(lab, healthy, broken)
+        assert found(evidence(lab, now, probe=True), fault.finding) == [], finding.repair
+    finally:
+        breaking.mend(lab)
+
+
+@pytest.mark.kubectl
+def test_after_the_repair_the_pod_lists_the_bucket(lab, healthy, shell):
+    fault = CATALOGUE["cluster-made-anew"]
+    breaking.break_lab(lab, fault)
+    try:
+        (finding,) = examine(evidence(lab, fault.put_into(healthy))).findings
+        # In a session of its own: one that the CLI has kept is good for its hour.
+        listing = "kubectl exec my-pod -- sh -c 'rm -rf ~/.aws/cli/cache && aws s3 ls s3://irsa-lab'"
+        assert shell(listing).returncode != 0
+        assert "hello.txt" in shell(f"{finding.repair}\n{listing}").stdout
+    finally:
+        breaking.mend(lab)
