@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labkit import doctor_command, fault_command, webhook_command
+from labkit import account_commands, doctor_command, fault_command, webhook_command
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
@@ -33,6 +33,7 @@ app = typer.Typer(
 
 app.add_typer(webhook_command.app, name="webhook")
 app.add_typer(doctor_command.app)
+app.add_typer(account_commands.app)
 
 ClusterOption = Annotated[str, typer.Option(help="The EKS cluster; it is made where it is missing.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -118,12 +119,15 @@ def run(
         list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the run.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where the executed notebook goes; else below runs/.")] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="The plan is read: the same as -p confirm=yes.")
+    ] = False,
 ) -> None:
     """Run a notebook through papermill; show each step's check and what was answered in the pod."""
     from labkit import runs
     from labkit.parameters import Parameters
 
-    values = dict(_pair(text) for text in parameter or [])
+    values = dict(_pair(text) for text in parameter or []) | ({"confirm": "yes"} if yes else {})
     name = "-".join(Parameters.checked(**values).run.split("/"))
     output = output or Path("runs") / notebook.stem / f"{name}.ipynb"
     typer.echo(f"Running {_short(notebook)} on the {values.get('target', 'moto')} target …")
