@@ -289,6 +289,7 @@ class Lab:
                 "One fault by its name, or a seed to draw one.", where="lab.break_", next=f'lab.break_("{fault}")'
             )
         chosen = faults.named(fault) if fault else faults.drawn(seed)
+        self._needs_own_cluster()
         with answering():
             if breaking.faults_in(self) and (taken := breaking.mend(self)).was_broken:
                 print(f"First of all: {taken}")
@@ -305,6 +306,7 @@ class Lab:
         """
         from labkit.faults import report
 
+        self._needs_own_cluster()
         with answering():
             found = report.of(self)
         if found is None:
@@ -315,6 +317,7 @@ class Lab:
         """Takes out what is left of faults: the run is exactly as it was before the first. Prints what was done."""
         from labkit.faults import breaking
 
+        self._needs_own_cluster()
         with answering():
             print(breaking.mend(self) if breaking.faults_in(self) else "No fault is in this run.")
 
@@ -369,6 +372,15 @@ class Lab:
                 self._lacks(capability),
                 where="this cell, and those that build on it",
                 next='skip them, or set target = "moto", and run the notebook again',
+            )
+
+    def _needs_own_cluster(self) -> None:
+        """Raises `LabError` where the cluster or the account is not the lab's own, and so is not to be broken."""
+        if not self.takes_untagged:
+            raise LabError(
+                f"The target {self.parameters.target} lacks a cluster of the lab's own, which can be broken.",
+                where="this cell, and those that build on it",
+                next='set target = "moto", and run the notebook again',
             )
 
     def _lacks(self, capability: str) -> str:

@@ -1,5 +1,7 @@
 """A run is broken, mended by hand or not, and reported on, as in a notebook."""
 
+import dataclasses
+
 import pytest
 from kubernetes.client import CoreV1Api
 
@@ -141,3 +143,11 @@ def test_one_fault_is_named_or_drawn(lab):
         lab.break_("pod-deleted", seed=1)
     with pytest.raises(LabError, match="Did you mean 'pod-deleted'"):
         lab.break_("pod-deletet")
+
+
+def test_what_is_not_the_labs_own_is_not_broken(lab, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(lab, "connection", dataclasses.replace(lab.connection, takes_untagged=False))
+        for call in (lab.break_, lab.mended, lab.mend):
+            with pytest.raises(LabError, match="The target moto lacks a cluster of the lab's own"):
+                call()
