@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labkit import account_commands, doctor_command, fault_command, webhook_command
+from labkit import account_commands, doctor_command, fault_command, kind_command, webhook_command
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
-from labkit.errors import LabError
+from labkit.errors import LabError, UnknownName
 
 if TYPE_CHECKING:
     from labkit import runs
@@ -52,17 +52,32 @@ def main() -> None:
 
 @app.command()
 def up(
+    *,
     cluster: ClusterOption = "blue",
     bare: Annotated[
         bool,
         typer.Option("--bare", help="The API server alone, without webhook and node; beside the lab."),
     ] = False,
+    target: Annotated[
+        str, typer.Option(help="moto: all on this machine; kind: a kind cluster, or --kubeconfig's.")
+    ] = "moto",
+    kubeconfig: Annotated[Path | None, typer.Option(help="kind: the kubeconfig of a cluster that exists.")] = None,
+    context: Annotated[str, typer.Option(help="kind: the context in it.")] = "",
+    aws_host: Annotated[str, typer.Option(help="kind: this machine's IPv4 address as containers reach it.")] = "",
+    image: Annotated[str, typer.Option(help="kind: the pods' image; else amazon/aws-cli.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Start the lab and a cluster. What is there already stays as it is."""
     from labkit.parameters import Parameters
     from labkit.targets import moto
 
+    if target == "kind" and not bare:
+        of_kind = {"kubeconfig": kubeconfig, "context": context, "aws_host": aws_host, "image": image}
+        kind_command.up(cluster=cluster, **of_kind, as_json=as_json)
+        return
+    if target != "moto":
+        raise UnknownName("target that labkit up starts", target, ("moto", "kind"), next="labkit plan -p target=eks …")
+    kind_command.refuse_options(kubeconfig=kubeconfig, context=context, aws_host=aws_host, image=image)
     parameters = Parameters.checked(cluster=cluster)
     folder = Folder.find().bare if bare else Folder.find()
     # boto3 takes as long to load as the server needs to start: they do it side by side.
@@ -119,9 +134,7 @@ def run(
         list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the run.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where the executed notebook goes; else below runs/.")] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="The plan is read: the same as -p confirm=yes.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="The plan is read: the same as -p confirm=yes.")] = False,
 ) -> None:
     """Run a notebook through papermill; show each step's check and what was answered in the pod."""
     from labkit import runs
@@ -221,8 +234,10 @@ def fetch(url: Annotated[str, typer.Argument(help="A URL of a cluster's public i
 @app.command()
 def reset() -> None:
     """End the lab and forget all it had; the next start is a new lab. Ports stay."""
+    from labkit.targets import kind
+
     folder = Folder.find()
-    process.stop(folder)
+    kind.down()
     process.forget(folder)
     typer.echo(f"The lab in {folder.path} is empty. Next:  labkit up")
 
@@ -230,8 +245,10 @@ def reset() -> None:
 @app.command()
 def down(bare: Annotated[bool, typer.Option("--bare", help="End the one of `labkit up --bare`.")] = False) -> None:
     """End the lab and every process it started. The clock, ports, keys and trail are kept."""
+    from labkit.targets import kind
+
     folder = Folder.find().bare if bare else Folder.find()
-    ended = process.stop(folder)
+    ended = process.stop(folder) if bare else kind.down()
     other = "" if bare or not folder.bare.is_running() else " An API server alone does:  labkit down --bare"
     typer.echo("The lab has ended." if ended else f"No lab runs in {folder.path}.{other}")
 
