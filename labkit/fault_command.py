@@ -11,15 +11,12 @@ from labkit.errors import LabError, UnknownName
 if TYPE_CHECKING:
     from labkit.lab import Lab
 
-app = typer.Typer()
-
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The run's namespace.")]
 ServiceAccount = Annotated[str, typer.Option("--service-account", "-s", help="The run's service account.")]
 Role = Annotated[str, typer.Option("--role", help="The run's role.")]
 ClusterName = Annotated[str, typer.Option("--cluster", help="The run's cluster.")]
 
 
-@app.command("break")
 def break_(
     fault: Annotated[str, typer.Argument(help="The fault; see --list.", show_default=False)] = "",
     *,
@@ -53,7 +50,6 @@ def break_(
         typer.echo(f"Undo:  labkit mend{_different(namespace, service_account, role, cluster)}")
 
 
-@app.command()
 def mend(
     *,
     namespace: Namespace = "default",

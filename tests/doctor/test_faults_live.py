@@ -7,12 +7,13 @@ import stat
 import subprocess
 import sys
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from kubernetes.client import CoreV1Api
 from typer.testing import CliRunner
 
-from labkit import fault_command
+from labkit.cli import app
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 from labkit.faults import CATALOGUE, breaking, drawn, expected, live, named
@@ -192,8 +193,8 @@ def test_what_is_kept_is_for_its_owner_alone_and_another_process_mends(lab, heal
     breaking.break_lab(lab, named("keys-in-the-pod"))
     (file,) = (Folder.find().path / "faults").iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    command = [sys.executable, "-c", "from labkit.fault_command import app; app()", "mend"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = Path(sys.executable).with_name("labkit")
+    done = subprocess.run([command, "mend"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Taken out: oidc-provider-made-in-another-account, keys-in-the-pod.\n")
     another = lab.connection.account("210987654321").client("iam")
     assert another.list_open_id_connect_providers()["OpenIDConnectProviderList"] == []
@@ -235,7 +236,7 @@ def test_a_pod_as_it_was_before_comes_back_also_where_it_is_older_than_its_annot
 
 
 def run(*arguments):
-    return CliRunner().invoke(fault_command.app, arguments)
+    return CliRunner().invoke(app, arguments)
 
 
 @pytest.mark.usefixtures("mended")

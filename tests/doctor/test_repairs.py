@@ -52,7 +52,10 @@ def test_the_repair_as_it_is_printed_mends_the_lab(lab, healthy, shell, fault):
         there = shell("kubectl wait pods --all --for=condition=Ready --timeout=60s")
         assert there.returncode == 0, there.stderr
         now = live.read(lab, healthy, broken)
-        assert found(evidence(lab, now, probe=True), fault.finding) == [], finding.repair
+        assert found(evidence(lab, now, probe=fault.needs_probe), fault.finding) == [], finding.repair
+        # And STS thinks so, too.
+        exchanged = evidence(lab, now, probe=True).probe.exchange
+        assert ":assumed-role/my-role/" in exchanged.arn, exchanged
     finally:
         breaking.mend(lab)
 
