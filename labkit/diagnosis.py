@@ -10,7 +10,7 @@ from typing import Any
 from labkit.checks import RIGHT, WARNING, WRONG, as_html, as_text
 from labkit.evidence.reading import NotRead, asked_of
 from labkit.findings import Finding
-from labkit.showing import left_aligned
+from labkit.showing import left_aligned, stable
 
 MIME = "application/vnd.labkit.diagnosis+json"
 NOTHING, FOUND, COULD_NOT_LOOK = 0, 1, 2  # exit codes
@@ -176,7 +176,9 @@ class Diagnosis:
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/plain": repr(self), "text/html": self._repr_html_(), MIME: self.as_json()}
+        data = self.as_json()
+        data["looked_at"] = [stable(call) for call in self.looked]
+        return {"text/plain": repr(self), "text/html": self._repr_html_(), MIME: data}
 
     @property
     def headline(self) -> str:

@@ -56,6 +56,7 @@ _PATTERNS = [
     (re.compile(r"\bexpiration date/time \d+"), "expiration date/time <expiration>"),
     (re.compile(r"(Request ?Id|RequestID|HostId|Host ID): ?[\w/+=-]+", re.I), r"\1: <request id>"),
     (re.compile(r"\b(127\.0\.0\.1|localhost):\d+"), "<address>"),
+    (re.compile(r"\b(kube-api-access-)[a-z0-9]{5}\b"), r"\1<id>"),
 ]
 
 

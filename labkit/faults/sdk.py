@@ -58,7 +58,7 @@ def session_name_with_blanks(situation: Situation) -> None:
     situation.set_variable("AWS_ROLE_SESSION_NAME", "the reader of our bucket")
 
 
-@fault(finding="role-session-too-long", changes=CONFIG)
+@fault(finding="role-session-too-long", changes=CONFIG, works=True)
 def session_of_twelve_hours(situation: Situation) -> None:
     """The pod's sessions were to last through the night."""
     _configure(
