@@ -28,6 +28,8 @@ class Stage:
     """The calls that it rests on: without an answer to one of them, it was not looked at."""
     of_pod: bool = False
     """Whether there is nothing to look at without a pod."""
+    of_namespace: bool = False
+    """Whether there is nothing to look at without the namespace."""
 
 
 STAGES = (
@@ -40,6 +42,7 @@ STAGES = (
         "the annotation on the service account",
         r"service-account-.*|annotation-on-the-pod|eksctl-role-without-annotation",
         r"(list|get) serviceaccounts?\b",
+        of_namespace=True,
     ),
     Stage("what the webhook put into the pod", r"webhook-.*|pod-.*", r"(list|get) pods?\b", of_pod=True),
     Stage(
@@ -207,8 +210,13 @@ class Diagnosis:
         for severity in ("error", "warning", "note"):
             if severity in severities:
                 return severity
-        looked = any(re.match(stage.calls, call) for call in self.looked) and (bool(self.pods) or not stage.of_pod)
-        return "right" if looked else "not looked at"
+        if (stage.of_pod and not self.pods) or (stage.of_namespace and self._lacks_namespace):
+            return "not looked at"
+        return "right" if any(re.match(stage.calls, call) for call in self.looked) else "not looked at"
+
+    @property
+    def _lacks_namespace(self) -> bool:
+        return any(finding.id == "namespace-missing" for finding in self.findings)
 
 
 def stage_of(id: str) -> Stage:

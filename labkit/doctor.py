@@ -115,7 +115,7 @@ def examine(evidence: Evidence) -> Diagnosis:
     if any(finding.severity == "error" and finding.id not in CONSEQUENCES for finding in found):
         found = [finding for finding in found if finding.id not in CONSEQUENCES]
     try:
-        role_arn, pod_name = evidence.role_arn, evidence.pod_name
+        role_arn, pod_name = evidence.role_arn, evidence.pod_name if evidence.pod else ""
     except NotRead:
         role_arn = pod_name = ""
     return Diagnosis(

@@ -167,14 +167,14 @@ def _explain(text: str, as_json: bool) -> int:
     if text == "-":
         text = sys.stdin.read()
     found = explanations.explain(text)
-    if as_json:
-        typer.echo(json.dumps([each.as_json() for each in found], indent=2))
-    elif found:
-        typer.echo("\n\n".join(str(each) for each in found))
     if not found:
         raise LabError(
             "This text is none that the doctor knows.",
             where="--explain",
             next="labkit doctor -n NAMESPACE -s SERVICE_ACCOUNT, which looks at the thing itself",
         )
+    if as_json:
+        typer.echo(json.dumps([each.as_json() for each in found], indent=2))
+    else:
+        typer.echo("\n\n".join(str(each) for each in found))
     return 0

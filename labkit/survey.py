@@ -6,6 +6,7 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 from labkit import doctor
+from labkit.errors import LabError
 from labkit.evidence import KEY, Evidence, NotRead, Reads
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ MANY = 5
 class Survey:
     """The service accounts of a cluster, or of one namespace of it, that are to have a role.
 
-    Raises `NotRead` where the cluster's service accounts may not be listed.
+    Raises `NotRead` where the cluster's service accounts may not be listed, `LabError` without such a namespace.
     """
 
     def __init__(self, connection: "Connection", parameters: "Parameters", namespace: str = "", *, probe: bool = False):
@@ -38,6 +39,8 @@ class Survey:
         self.reads = Reads()
         self._any = self._of("default", "default", self.reads)("")
         self.subjects = self._subjects()
+        if not self.subjects:
+            self._refuse_a_missing_namespace()
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -75,6 +78,14 @@ class Survey:
             if _has_variables(pod) or _wants_a_role(pod["metadata"])
         }
         return sorted(named | used)
+
+    def _refuse_a_missing_namespace(self) -> None:
+        try:
+            if not self._namespace or self._any.cluster.namespace(self._namespace):
+                return
+        except NotRead:
+            return  # who may list what is in it may not know of the namespace itself
+        raise LabError(f"There is no namespace {self._namespace} in the cluster.", next="kubectl get namespaces")
 
     def _read_roles(self) -> None:
         """Reads all roles and their policies by two calls, where that is allowed; else each is read by itself.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from labkit.parameters import Parameters
+from labkit.parameters import RUN_TAG, Parameters
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # The role by which an organization's administrator enters the accounts that were made in it.
 # https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
 ENTRANCE = "OrganizationAccountAccessRole"
+# What stands for a role that nothing names.
+ROLE_NAME = "ROLE_NAME"
+ROLE_UNKNOWN = f"# nothing says which role it is: put its name in the place of {ROLE_NAME}"
 Document = dict[str, Any]
 
 
@@ -26,7 +29,6 @@ class Commands:
     parameters: Parameters
     kubectl: str
     """How kubectl is called so that it talks to this run's cluster."""
-    pod_name: str
     provider_arn: str
     role_arn: str
     provider: dict[str, Any]
@@ -51,22 +53,28 @@ class Commands:
         if evidence.role_name:
             parameters = parameters.model_copy(update={"role_name": evidence.role_name})
         role_arn = evidence.role_arn or connection.role_arn(parameters.role_name)
+        is_of_run = evidence.role_is_known or evidence.is_of_lab
+        named = role_arn if evidence.role_arn or _may_be_meant(evidence) else connection.role_arn(ROLE_NAME)
+        account, new_pod = service_account.build(parameters, named), pod.build(parameters, connection.image)
+        new_pod["metadata"]["name"] = _name_of_new_pod(evidence)
+        if not (is_of_run or connection.takes_untagged or _known(lambda: evidence.role_run, None) == parameters.run):
+            # What is nobody's run is not removed as one either.
+            del account["metadata"]["labels"], new_pod["metadata"]["labels"]
         return cls(
             parameters=parameters,
             kubectl=connection.kubectl,
-            pod_name=_known(lambda: evidence.pod_name, "") or pod.NAME,
             provider_arn=evidence.provider_arn,
             role_arn=role_arn,
             provider=oidc_provider.build(parameters, evidence.issuer),
             trust_policy=iam_role.build(parameters, evidence.provider_arn),
-            service_account=service_account.build(parameters, role_arn),
-            pod=pod.build(parameters, connection.image),
+            service_account=account,
+            pod=new_pod,
             webhook_restored_by=connection.webhook_restored_by,
             issuer_restored_by=connection.issuer_restored_by,
             account_id=connection.account_id,
             role_account_id=evidence.role_account_id,
             role_is_there=_known(lambda: evidence.role is not None, True),
-            is_of_run=evidence.role_is_known or evidence.is_of_lab,
+            is_of_run=is_of_run,
         )
 
     def create_provider(self) -> str:
@@ -186,7 +194,8 @@ class Commands:
 
     def create_service_account(self) -> str:
         """The manifest, applied."""
-        return self._apply(self.service_account)
+        line = self._apply(self.service_account)
+        return f"{ROLE_UNKNOWN}\n{line}" if f"role/{ROLE_NAME}" in line else line
 
     def annotate(self, *, without: str = "", role_arn: str = "") -> str:
         """https://kubernetes.io/docs/reference/kubectl/generated/kubectl_annotate/"""
@@ -204,13 +213,6 @@ class Commands:
     def create_pod(self) -> str:
         """The manifest, applied."""
         return self._apply(self.pod)
-
-    def replace_pod(self) -> str:
-        """A pod is given its role when it is made: away with it, and once more."""
-        return (
-            f"{self.kubectl} delete pod {self.pod_name} -n {self.parameters.namespace} --grace-period=1\n"
-            f"{self.create_pod()}"
-        )
 
     def restore_webhook(self) -> str:
         """How the target gets its webhook back."""
@@ -260,6 +262,24 @@ class Commands:
 
     def _apply(self, manifest: dict[str, Any]) -> str:
         return f"echo {_quoted(manifest)} | {self.kubectl} apply -f -"
+
+
+def _may_be_meant(evidence: "Evidence") -> bool:
+    """Whether the parameters' role is meant where nothing else is said: in the lab, unless it is another run's."""
+    parameters = evidence.parameters
+    role = _known(lambda: evidence.account.role(parameters.role_name), None) or {}
+    runs = [tag["Value"] for tag in role.get("Tags") or [] if tag["Key"] == RUN_TAG]
+    return evidence.connection.takes_untagged and runs in ([], [parameters.run])
+
+
+def _name_of_new_pod(evidence: "Evidence") -> str:
+    """The name that was asked for; else the lab's, where no other pod has it."""
+    from labkit.steps import pod
+
+    pods = _known(lambda: evidence.cluster.pods(evidence.parameters.namespace), [])
+    is_taken = any(each["metadata"]["name"] == pod.NAME for each in pods)
+    free = f"{evidence.parameters.service_account}-pod" if is_taken else pod.NAME
+    return _known(lambda: evidence.pod_name, "") or free
 
 
 def _known(read: Callable[[], Any], otherwise: Any) -> Any:

@@ -144,6 +144,8 @@ def _without_assuming(evidence: "Evidence", config: "AwsConfig", profile: str) -
 
 def _another_role(evidence: "Evidence") -> str:
     """Where the role was renamed: the annotation of the one role that admits the service account."""
+    from labkit.findings.pod_commands import replaced
+
     if evidence.role_is_known:
         return ""
     try:
@@ -152,7 +154,7 @@ def _another_role(evidence: "Evidence") -> str:
         return ""
     if len(naming) != 1:
         return ""
-    return f"{evidence.commands.annotate(role_arn=naming[0]['Arn'])}\n{evidence.commands.replace_pod()}"
+    return f"{evidence.commands.annotate(role_arn=naming[0]['Arn'])}\n{replaced(evidence)}"
 
 
 def _names(evidence: "Evidence", trust: object) -> bool:

@@ -6,6 +6,7 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 from labkit.findings import Finding, Severity, pod_commands
+from labkit.findings.commands import ROLE_NAME, ROLE_UNKNOWN
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence
@@ -284,8 +285,8 @@ def _annotated(evidence: "Evidence", *, without: str = "", role_arn: str = "") -
     # A run of the lab has a role of its own.
     is_told = evidence.role_is_known or evidence.is_of_lab or not role_arn
     known = evidence.role_arn if is_told else role_arn
-    unknown = f"arn:{evidence.connection.partition}:iam::{evidence.connection.account_id}:role/ROLE_NAME"
-    lines = [] if known else ["# nothing says which role it is: put its name in the place of ROLE_NAME"]
+    unknown = evidence.connection.role_arn(ROLE_NAME)
+    lines = [] if known else [ROLE_UNKNOWN]
     removed = f"{shlex.quote(without)}- " if without else ""
     lines.append(
         f"{evidence.connection.kubectl} annotate serviceaccount {evidence.parameters.service_account} "

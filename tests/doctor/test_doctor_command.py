@@ -203,6 +203,34 @@ def test_what_does_not_exist_is_a_finding(lab, arguments, id):
     assert id in done.stdout
 
 
+def test_what_is_not_there_was_not_looked_at(lab):
+    no_pod = diagnose(**NOBODY, connection=lab.connection, pod="no-pod")
+    results = [result for _, result, _ in no_pod.stages()]
+    assert results[:4] == ["error", "right", "not looked at", "not looked at"]
+    assert no_pod.pods == []
+    nowhere = diagnose(**(NOBODY | {"namespace": "nowhere"}), connection=lab.connection)
+    assert [result for _, result, _ in nowhere.stages()][:3] == ["error", "not looked at", "not looked at"]
+
+
+def test_a_pod_that_is_missing_is_made_under_the_name_that_was_asked_for_or_is_free(lab):
+    (missing,) = diagnose(**NOBODY, connection=lab.connection, pod="no-pod").findings
+    assert '"name": "no-pod"' in missing.repair
+    # The pod of the lab has its name already.
+    core = CoreV1Api(lab.kubernetes)
+    core.create_namespaced_service_account("default", {"metadata": {"name": "other", "labels": lab.labels}})
+    try:
+        found = diagnose(**(NOBODY | {"service_account": "other"}), connection=lab.connection).findings
+    finally:
+        core.delete_namespaced_service_account("other", "default")
+    (missing,) = (finding for finding in found if finding.id == "pod-missing")
+    assert '"name": "other-pod"' in missing.repair
+
+
+def test_another_s_role_is_not_what_an_unknown_service_account_is_given(lab):
+    (missing,) = diagnose(**(NOBODY | {"service_account": "nobody"}), connection=lab.connection).findings
+    assert "role/ROLE_NAME" in missing.repair
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -220,6 +248,7 @@ def test_what_does_not_exist_is_a_finding(lab, arguments, id):
         (["--action", "s3:ListBucket", "--resource", "irsa-lab"], "no ARN"),
         (["--resource", "arn:aws:s3:::irsa-lab"], "--action"),
         (["--all", "-s", "my-service-account"], "--all"),
+        (["--all", "-n", "nowhere"], "There is no namespace nowhere"),
         (["--explain", ""], "none that the doctor knows"),
         (["--no-such-option"], "No such option"),
     ],

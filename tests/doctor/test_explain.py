@@ -82,4 +82,6 @@ def test_the_command_explains_without_a_lab(tmp_path, monkeypatch):
     unknown = doctor("--explain", "segmentation fault")
     assert unknown.returncode == 2
     assert "none that the doctor knows" in unknown.stderr
+    as_json = doctor("--explain", "segmentation fault", "--json")
+    assert (as_json.returncode, json.loads(as_json.stdout)["ok"]) == (2, False)
     assert not (tmp_path / ".lab").exists()

@@ -103,6 +103,15 @@ def test_where_nothing_says_which_role_it_is_the_repair_says_so():
     assert command.endswith(f"{KEY}=arn:aws:iam::{CONNECTION.account_id}:role/ROLE_NAME")
 
 
+def test_a_service_account_that_is_nobody_s_run_is_made_without_the_lab_s_labels_and_role():
+    answers = healthy() | {SERVICE_ACCOUNTS: [], ROLES: [], PODS: []}
+    findings = {finding.id: finding for finding in examine(answers, role_is_known=False, pod_name="").findings}
+    comment, command = findings["service-account-missing"].repair.splitlines()
+    assert comment.startswith("# nothing says which role it is")
+    assert f"arn:aws:iam::{CONNECTION.account_id}:role/ROLE_NAME" in command
+    assert "labkit/" not in command
+
+
 def test_a_role_under_a_misspelt_key_is_what_is_wanted():
     answers = annotated({"eks.amazon.com/role-arn": ROLE_ARN})
     answers[SERVICE_ACCOUNTS][0]["metadata"].pop("labels")
