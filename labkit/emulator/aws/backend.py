@@ -67,6 +67,10 @@ class Backend:
         """moto's answer to a call that was authenticated and authorized."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, call)
 
+    async def delete_bucket(self, call: Call, name: str) -> Response:
+        """moto's answer to DeleteBucket. The tags go, too, which moto would keep for the next bucket of the name."""
+        return await self.run(self._delete_bucket, call, name)
+
     async def prepare(self, *services: str) -> None:
         """Loads moto's part of these services before they are called."""
         for service in services:
@@ -168,6 +172,12 @@ class Backend:
             if not name.lower().startswith("access-control-") and name.lower() not in ("connection", "date", "server")
         ]
         return Response(int(started[0].split()[0]), headers, body)
+
+    def _delete_bucket(self, call: Call, name: str) -> Response:
+        bucket, response = self.bucket(name), self._answer(call)
+        if bucket and not self.bucket(name):
+            s3_backends[bucket.account_id]["aws"].tagger.delete_all_tags_for_resource(bucket.arn)
+        return response
 
     def _app(self, call: Call, environ: dict[str, Any]) -> Any:
         # Chosen by the signed scope alone: the dispatcher would lead some paths to moto's own API.

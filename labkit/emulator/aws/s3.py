@@ -64,18 +64,23 @@ class S3:
             and not self._may_deny(call, operation)
         ):
             self._check_policy(call, operation)
-            return await self._backend.answer(call)
+            return await self._passed_on(call, operation)
         if operation.name == "DeleteObjects":
             return await self._delete_objects(call, caller, operation, deleted)
         for permission in (*operation.permissions, *self._copied_tags(call, operation)):
             call.notes["reason"] = self._require(call, caller, permission)
         self._check_policy(call, operation)
-        response = await self._backend.answer(call)
+        response = await self._passed_on(call, operation)
         if response.status == 404 and operation.name in ("GetObject", "HeadObject"):
             # Whoever may not list a bucket is not told what is not in it.
             needed = operation.permissions[0]
             self._require(call, caller, replace(needed, action="s3:ListBucket", resource=BUCKET + operation.bucket))
         return response
+
+    async def _passed_on(self, call: Call, operation: Operation) -> Response:
+        if operation.name == "DeleteBucket":
+            return await self._backend.delete_bucket(call, operation.bucket)
+        return await self._backend.answer(call)
 
     def _may_deny(self, call: Call, operation: Operation) -> bool:
         """Whether a bucket's policy could deny this to the administrator, who may always mend the policy itself.

@@ -255,6 +255,23 @@ def test_a_bucket_policy_that_is_no_policy(aws, irsa):
     assert found[:2] == (400, "MalformedPolicy")
 
 
+def test_a_bucket_of_a_deleted_ones_name_has_none_of_its_tags(aws, irsa):
+    s3 = aws.client("s3")
+    irsa.permit(permit("s3:DeleteBucket", resource="*"))
+    for deletes in (s3, aws.client("s3", irsa.assume()["Credentials"])):
+        s3.create_bucket(Bucket="twice")
+        assert code_of(lambda: s3.get_bucket_tagging(Bucket="twice"))[:2] == (404, "NoSuchTagSet")
+        s3.put_bucket_tagging(Bucket="twice", Tagging={"TagSet": [{"Key": "team", "Value": "blue"}]})
+        s3.put_object(Bucket="twice", Key="key", Body=b"")
+        assert code_of(lambda deletes=deletes: deletes.delete_bucket(Bucket="twice"))[1] == "BucketNotEmpty"
+        assert s3.get_bucket_tagging(Bucket="twice")["TagSet"] == [{"Key": "team", "Value": "blue"}]
+        s3.delete_object(Bucket="twice", Key="key")
+        deletes.delete_bucket(Bucket="twice")
+    s3.create_bucket(Bucket="twice")
+    assert code_of(lambda: s3.get_bucket_tagging(Bucket="twice"))[:2] == (404, "NoSuchTagSet")
+    s3.delete_bucket(Bucket="twice")
+
+
 def test_conditions_on_a_listing(aws, irsa):
     statement = permit("s3:ListBucket", resource="arn:aws:s3:::irsa-lab")
     irsa.permit(statement | {"Condition": {"StringLike": {"s3:prefix": "home/*"}}})
