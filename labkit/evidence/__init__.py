@@ -130,7 +130,7 @@ class Evidence:
             ]
         except NotRead:
             naming = []
-        return naming[0] if len(naming) == 1 else ""
+        return naming[0] if len(naming) == 1 and not self._is_of_another_cluster(naming[0]) else ""
 
     @property
     def is_of_lab(self) -> bool:
@@ -324,6 +324,15 @@ class Evidence:
     def caller(self) -> Caller | None:
         """Who AWS says the pod is; None where it does not run. Raises `NotRead` where the pod is not to be probed."""
         return self.probe.caller
+
+    def _is_of_another_cluster(self, role_arn: str) -> bool:
+        """Whether a role bears the tag of a lab's run on another cluster, which may have an account of that name."""
+        try:
+            role = self.account.role(role_arn.rpartition("/")[2]) or {}
+        except NotRead:
+            return False
+        runs = [tag["Value"] for tag in role.get("Tags") or [] if tag["Key"] == RUN_TAG]
+        return any(run.partition("/")[0] != self.parameters.cluster for run in runs)
 
     def _role_of_run(self) -> str:
         """The role in the label of the lab's run, cluster.namespace.serviceaccount.role; a long label is a hash."""

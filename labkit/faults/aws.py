@@ -130,7 +130,8 @@ def _make_roles(iam: Any, now: dict[str, Document], wanted: dict[str, Document])
                 RoleName=name,
                 Path=arn.partition(":role")[2].removesuffix(name),
                 AssumeRolePolicyDocument=trust_policy,
-                Description=role["Description"],
+                # An empty one is another thing than none.
+                **({"Description": role["Description"]} if role["Description"] else {}),
                 MaxSessionDuration=role["MaxSessionDuration"],
                 Tags=role["Tags"],
             )

@@ -112,6 +112,14 @@ def test_a_service_account_that_is_nobody_s_run_is_made_without_the_lab_s_labels
     assert "labkit/" not in command
 
 
+def test_the_role_of_a_run_on_another_cluster_is_not_this_one_s():
+    answers = healthy() | {SERVICE_ACCOUNTS: [], PODS: []}
+    answers[ROLE]["Tags"] = PARAMETERS.model_copy(update={"cluster": "green"}).tags
+    (finding,) = examine(answers, role_is_known=False, pod_name="").findings
+    assert finding.id == "service-account-missing"
+    assert "role/ROLE_NAME" in finding.repair
+
+
 def test_a_role_under_a_misspelt_key_is_what_is_wanted():
     answers = annotated({"eks.amazon.com/role-arn": ROLE_ARN})
     answers[SERVICE_ACCOUNTS][0]["metadata"].pop("labels")

@@ -61,6 +61,13 @@ def test_what_is_left_of_an_earlier_fault_is_taken_out_first(lab, capsys):
     assert [finding.id for finding in lab.diagnose().findings] == ["pod-opted-out-of-webhook"]
 
 
+def test_a_role_without_a_description_is_made_anew_without_one(lab, iam):
+    assert "Description" not in iam.get_role(RoleName="my-role")["Role"]
+    lab.break_("role-deleted")
+    lab.mend()
+    assert "Description" not in iam.get_role(RoleName="my-role")["Role"]
+
+
 def test_a_drawn_fault_is_told_by_what_happened_alone(lab, capsys):
     lab.break_(seed=SEED)
     assert capsys.readouterr().out.startswith(f"What happened: {drawn(SEED).description}\n")
