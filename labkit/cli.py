@@ -71,7 +71,9 @@ def up(
     from labkit.parameters import Parameters
     from labkit.targets import moto
 
-    if target == "kind" and not bare:
+    if target == "kind":
+        if bare:
+            raise LabError("An API server alone joins no cluster: --bare, or --target kind.", next="labkit up --bare")
         of_kind = {"kubeconfig": kubeconfig, "context": context, "aws_host": aws_host, "image": image}
         kind_command.up(cluster=cluster, **of_kind, as_json=as_json)
         return

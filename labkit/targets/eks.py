@@ -36,7 +36,7 @@ def up(parameters: "Parameters") -> Connection:
         raise NotConfirmed(
             f"{found}\n\nNothing was made: the plan is not confirmed.",
             where="parameter confirm",
-            next='set confirm = "yes", and run again   (in a terminal: labkit run … -p confirm=yes)',
+            next='set confirm = "yes", and run again   (in a terminal: labkit run … --yes)',
         )
     return replace(connection, note=str(found))
 

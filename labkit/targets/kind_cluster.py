@@ -177,7 +177,7 @@ def published(api: "ApiClient", *, keys: bool = False, _request_timeout: Any = A
 
 
 def require_nodes(way: Way, api: "ApiClient") -> list[str]:
-    """The addresses (InternalIP) of the nodes that are ready. Raises `NotUsable` where there are none.
+    """The addresses (InternalIP) of the nodes that are ready. Raises `NotUsable` where none takes pods.
 
     https://kubernetes.io/docs/reference/node/node-status/
     """
@@ -196,6 +196,13 @@ def require_nodes(way: Way, api: "ApiClient") -> list[str]:
             f"No node of the cluster is ready: {'; '.join(map(_why_not, nodes))}.",
             where=f"{way.where}; {NOTHING}",
             next=f"{way.kubectl} describe nodes",
+        )
+    if all(node.spec.unschedulable for node in ready):
+        names = " ".join(node.metadata.name for node in ready)
+        raise NotUsable(
+            f"No node of the cluster takes pods: cordoned: {names}.",
+            where=f"{way.where}; {NOTHING}",
+            next=f"{way.kubectl} uncordon {names}",
         )
     addresses = (address for node in ready for address in node.status.addresses or [])
     return [address.address for address in addresses if address.type == "InternalIP"]

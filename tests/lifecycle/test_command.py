@@ -84,6 +84,7 @@ def test_fetch_asks_the_issuer_by_its_real_name(home, up):
         (["clock", "+4000d"], "within ten years"),
         (["clock", "+99999999999d"], "within ten years"),
         (["up", "--cluster", "no/such name"], "cluster"),
+        (["up", "--target", "kind", "--bare"], "--bare, or --target kind"),
         (["run", "-p", "role_nam=x"], "Did you mean 'role_name'?"),
         (["run", "-p", "role_name"], "NAME=VALUE"),
         (["run", "-p", "namespace=Default"], "namespace"),

@@ -93,7 +93,7 @@ def test_the_plan_says_what_exists_and_what_will_be_made_and_makes_nothing(refus
         "All that is made bears the tag labkit:run=blue/team-a/my-service-account/reader, "
         "and lab.remove() deletes by that tag alone.",
     ]
-    assert "confirm=yes" in refusal.next
+    assert "labkit run … --yes" in refusal.next
 
 
 def test_the_plan_alone_needs_no_confirmation(terminal, inventory):

@@ -464,6 +464,16 @@ def test_a_cluster_without_nodes(refused, tmp_path):
     assert "get nodes" in refusal.next
 
 
+def test_a_cluster_whose_nodes_are_cordoned(refused, existing):
+    existing.core.patch_node("existing-control-plane", {"spec": {"unschedulable": True}})
+    try:
+        refusal = refused()
+    finally:
+        existing.core.patch_node("existing-control-plane", {"spec": {"unschedulable": None}})
+    assert "takes pods: cordoned: existing-control-plane" in refusal.what
+    assert "uncordon existing-control-plane" in refusal.next
+
+
 def test_a_cluster_whose_nodes_are_not_ready(refused, existing, monkeypatch):
     answer = CoreV1Api.list_node
 
