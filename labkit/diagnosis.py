@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 from labkit.checks import RIGHT, WARNING, WRONG, as_html, as_text
 from labkit.evidence.reading import NotRead, asked_of
@@ -26,10 +26,8 @@ class Stage:
     """The findings that belong to it."""
     calls: str
     """The calls that it rests on: without an answer to one of them, it was not looked at."""
-    of_pod: bool = False
-    """Whether there is nothing to look at without a pod."""
-    of_namespace: bool = False
-    """Whether there is nothing to look at without the namespace."""
+    of: Literal["", "the namespace", "a pod", "a role"] = ""
+    """Without what there is nothing to look at."""
 
 
 STAGES = (
@@ -42,14 +40,14 @@ STAGES = (
         "the annotation on the service account",
         r"service-account-.*|annotation-on-the-pod|eksctl-role-without-annotation",
         r"(list|get) serviceaccounts?\b",
-        of_namespace=True,
+        of="the namespace",
     ),
-    Stage("what the webhook put into the pod", r"webhook-.*|pod-.*", r"(list|get) pods?\b", of_pod=True),
+    Stage("what the webhook put into the pod", r"webhook-.*|pod-.*", r"(list|get) pods?\b", of="a pod"),
     Stage(
         "the token",
         r"token-.*|pod-uses-the-api-server-token|pod-token-file-missing",
         r"(list|get) pods?\b",
-        of_pod=True,
+        of="a pod",
     ),
     Stage(
         "the OIDC provider, and its audiences",
@@ -60,6 +58,7 @@ STAGES = (
         "the role, and its trust policy",
         r"role-missing|role-too-new|role-assumes-itself|role-belongs-to-another-run|trust-policy-.*",
         r"iam:GetRole\b",
+        of="a role",
     ),
     Stage(
         "the exchange with STS",
@@ -210,13 +209,14 @@ class Diagnosis:
         for severity in ("error", "warning", "note"):
             if severity in severities:
                 return severity
-        if (stage.of_pod and not self.pods) or (stage.of_namespace and self._lacks_namespace):
-            return "not looked at"
-        return "right" if any(re.match(stage.calls, call) for call in self.looked) else "not looked at"
-
-    @property
-    def _lacks_namespace(self) -> bool:
-        return any(finding.id == "namespace-missing" for finding in self.findings)
+        there = {
+            "": True,
+            "the namespace": all(finding.id != "namespace-missing" for finding in self.findings),
+            "a pod": bool(self.pods),
+            "a role": bool(self.role_arn),
+        }
+        looked = there[stage.of] and any(re.match(stage.calls, call) for call in self.looked)
+        return "right" if looked else "not looked at"
 
 
 def stage_of(id: str) -> Stage:

@@ -231,6 +231,13 @@ def test_another_s_role_is_not_what_an_unknown_service_account_is_given(lab):
     assert "role/ROLE_NAME" in missing.repair
 
 
+def test_a_role_that_nothing_names_was_not_looked_at(lab):
+    nobody = diagnose(**(NOBODY | {"service_account": "nobody"}), connection=lab.connection)
+    results = {stage.title: result for stage, result, _ in nobody.stages()}
+    assert nobody.role_arn == ""
+    assert results["the role, and its trust policy"] == "not looked at"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
