@@ -6,6 +6,7 @@ of them there, the public issuer answers it, and STS, which asks the issuer, ref
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -50,6 +51,10 @@ class Published:
                 next="aws eks describe-cluster --name CLUSTER --query cluster.identity.oidc.issuer",
             )
         return Override(self._path / found[1] / f"{document}.json", self._write)
+
+    def clear(self) -> None:
+        """All issuers answer their own documents from now on."""
+        shutil.rmtree(self._path, ignore_errors=True)
 
     def edition(self, issuer: str) -> tuple[Answer | None, ...]:
         """A value that is another one when what is answered for this issuer is another."""

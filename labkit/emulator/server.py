@@ -85,6 +85,8 @@ class Server:
             clusters=self.clusters,
             administrator=keys,
         )
+        # Providers and roles are gone with the lab that had them; what was published for it goes, too.
+        folder.published.clear()
         self.issuer = Issuer(folder.published)
         gate = await self.listen(self.ports.bind("gate"), self.gate, on_call=self.called)
         environment.write_aws_files(folder, REGION, keys.access_key_id, keys.secret_access_key)

@@ -121,6 +121,8 @@ def mend(lab: "Lab") -> Mended:
     """Takes all faults out of the run, which is exactly as it was before the first. Raises `LabError` without one."""
     kept = _read(lab)
     if kept is None:
+        # What is kept of a cluster of this name that is gone is of no use to anybody.
+        _file(lab).unlink(missing_ok=True)
         others = [other.run for other in _kept(Folder.find())]
         raise LabError(
             f"No fault is in {lab.run}.",

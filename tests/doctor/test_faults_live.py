@@ -200,6 +200,16 @@ def test_what_is_kept_is_for_its_owner_alone_and_another_process_mends(lab, heal
     assert another.list_open_id_connect_providers()["OpenIDConnectProviderList"] == []
 
 
+def test_what_is_kept_of_a_cluster_that_is_gone_is_forgotten(lab, healthy):
+    kept = breaking.Kept(run=lab.run, cluster_made="", faults=["policy-detached"], before=healthy, broken=healthy)
+    (folder := Folder.find().path / "faults").mkdir(exist_ok=True)
+    breaking._write(lab, kept)
+    with pytest.raises(LabError, match="No fault is in") as refused:
+        breaking.mend(lab)
+    assert "faults are in" not in str(refused.value)
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.usefixtures("mended")
 def test_a_run_that_is_not_made_yet_is_made_first(lab, capsys):
     from labkit import Lab
