@@ -274,6 +274,11 @@ class Lab:
 
     # Break and mend.
 
+    def to_break(self) -> "Lab":
+        """This lab, where the cluster is the lab's own; else there is none to repair either. Raises `LabError`."""
+        self._needs_own_cluster()
+        return self
+
     def break_(self, fault: str = "", *, seed: int | None = None) -> None:
         """Breaks one thing, and prints what happened and what AWS says in the pod now.
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nbformat
 import psutil
 import pytest
 import yaml
 from kubernetes.client import AdmissionregistrationV1Api, CoreV1Api, RbacAuthorizationV1Api
 from kubernetes.config import new_client_from_config
+from nbclient import NotebookClient
 
 import labkit
 from labkit import kind_command, targets
@@ -293,6 +295,18 @@ def test_a_webhook_that_was_deleted_is_restored_by_the_command_that_is_said(lab,
     kind.down()
     assert registered(existing) == []
     labkit.Lab.open(**existing.parameters).close()
+
+
+def test_cells_that_break_and_repair_change_nothing_here_whichever_of_them_are_run(lab, existing):
+    parameters = "".join(f"\n{name} = {value!r}" for name, value in existing.parameters.items())
+    notebook = nbformat.read(NOTEBOOK.with_name("09-break-and-repair.ipynb"), as_version=4)
+    notebook.cells[2].source += parameters
+    before = existing.webhooks.list_mutating_webhook_configuration().items
+    NotebookClient(notebook, allow_errors=True).execute()
+    errors = [output for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "error"]
+    assert "lacks a cluster of the lab's own, which can be broken" in errors[0].evalue
+    assert {error.ename for error in errors[1:]} == {"NameError"}
+    assert existing.webhooks.list_mutating_webhook_configuration().items == before
 
 
 # The end.
