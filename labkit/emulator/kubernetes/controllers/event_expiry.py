@@ -15,7 +15,7 @@ LOOK_SECONDS = 1  # how often the lab's clock is looked at, as long as there are
 class EventExpiry:
     def __init__(self, storage: Storage):
         self.storage = storage
-        self._written: dict[tuple[str, str], float] = {}  # the longest ago first
+        self._written: dict[tuple[str, str], float] = {}
         self._looking: asyncio.TimerHandle | None = None
 
     def observe(self, change: Change) -> None:
@@ -39,7 +39,8 @@ class EventExpiry:
     def _look(self) -> None:
         self._looking = None
         over = self.storage.clock.now() - LIFE_SECONDS
-        while self._written and (oldest := next(iter(self._written.items())))[1] <= over:
-            self.storage.remove(EVENT, self.storage.get(EVENT, *oldest[0]))
+        # In no order: the lab's clock is set back, too.
+        for key in [key for key, written in self._written.items() if written <= over]:
+            self.storage.remove(EVENT, self.storage.get(EVENT, *key))
         if self._written:
             self._look_later()
