@@ -15,6 +15,17 @@ def sized(size):
     return json.dumps(document, indent=2)
 
 
+def test_a_trust_policy_needs_no_version(aws):
+    iam = aws.client("iam")
+    document = {key: value for key, value in trust_policy().items() if key != "Version"}
+    iam.create_role(RoleName="one", AssumeRolePolicyDocument=json.dumps(document))
+    document["Statement"] = document["Statement"][0]  # one alone needs no list
+    iam.update_assume_role_policy(RoleName="one", PolicyDocument=json.dumps(document))
+    assert iam.get_role(RoleName="one")["Role"]["AssumeRolePolicyDocument"] == document
+    wrong = {"RoleName": "none", "PolicyDocument": json.dumps(trust_policy())}
+    refused(lambda: iam.update_assume_role_policy(**wrong), 404, "NoSuchEntity")
+
+
 @pytest.mark.parametrize(("kind", "longest"), [("user", 2048), ("group", 5120), ("role", 10240)])
 def test_inline_policies_are_counted_together(aws, kind, longest):
     iam = aws.client("iam")
