@@ -62,6 +62,8 @@ class Iam:
         if call.operation in PROVIDER_WRITES:
             url = call.form.get("OpenIDConnectProviderArn", "").partition(":oidc-provider/")[2]
             self._issuers.forget(f"https://{url}")
+        if call.operation == "UpdateAssumeRolePolicy":
+            return await self._backend.run(_trust, call, iam)
         if call.operation in CLIENT_IDS:
             return await self._backend.run(self._client_ids, call, iam)
         if call.operation in BOUNDED:
