@@ -23,7 +23,8 @@ def test_a_trust_policy_needs_no_version(aws):
     iam.update_assume_role_policy(RoleName="one", PolicyDocument=json.dumps(document))
     assert iam.get_role(RoleName="one")["Role"]["AssumeRolePolicyDocument"] == document
     wrong = {"RoleName": "none", "PolicyDocument": json.dumps(trust_policy())}
-    refused(lambda: iam.update_assume_role_policy(**wrong), 404, "NoSuchEntity")
+    told = "The role with name none cannot be found."
+    refused(lambda: iam.update_assume_role_policy(**wrong), 404, "NoSuchEntity", told)
 
 
 @pytest.mark.parametrize(("kind", "longest"), [("user", 2048), ("group", 5120), ("role", 10240)])
