@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -65,7 +64,7 @@ def doctor(
         names = {
             "target": target,
             "cluster": cluster,
-            "region": region or (os.environ.get("AWS_REGION", "") if target == "eks" else ""),
+            "region": region,
             "namespace": namespace,
             "service_account": service_account,
             "role_name": role,
@@ -107,6 +106,8 @@ def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
     from labkit.parameters import Parameters
 
     parameters = Parameters.checked(**names)
+    if "region" not in names and (region := targets.own_region(parameters.target)):
+        parameters = Parameters.checked(**names, region=region)
     return parameters, targets.look(parameters)
 
 
@@ -124,7 +125,7 @@ def _one(parameters: "Parameters", connection: "Connection", as_json: bool, **op
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2))
     else:
-        doctor_output.show(found, parameters.target)
+        doctor_output.show(found, connection.commands_after)
     return found.exit_code
 
 
@@ -140,7 +141,7 @@ def _all(parameters: "Parameters", connection: "Connection", namespace: str, pro
             typer.echo(json.dumps(diagnosis.as_json()))
     if not as_json:
         where = f"namespace {namespace}" if namespace else "the cluster"
-        doctor_output.show_all(found, where, parameters.target)
+        doctor_output.show_all(found, where, connection.commands_after)
     return max((diagnosis.exit_code for diagnosis in found), default=0)
 
 

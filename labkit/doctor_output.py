@@ -11,7 +11,7 @@ COLOURS = {"error": "red", "warning": "yellow", "note": "cyan", "right": "green"
 MARKS = {"error": "✗", "warning": "!", "note": "i", "right": "✓", "not looked at": "·"}
 
 
-def show(found: Diagnosis, target: str) -> None:
+def show(found: Diagnosis, commands_after: str) -> None:
     """Prints the checks in their order, the findings with their repairs, and what was not looked at."""
     console = _console()
     _show_headline(console, found)
@@ -24,12 +24,12 @@ def show(found: Diagnosis, target: str) -> None:
         _print(console, f"  {MARKS[result]} {number}  {stage.title:{width}}  {said}".rstrip(), COLOURS[result])
     _print(console, "")
     _show_findings(console, found.findings)
-    _show_preparation(console, found.findings, target)
+    _show_preparation(console, found.findings, commands_after)
     for line in found.account():
         _print(console, line, "dim")
 
 
-def show_all(found: Sequence[Diagnosis], where: str, target: str) -> None:
+def show_all(found: Sequence[Diagnosis], where: str, commands_after: str) -> None:
     """Prints a line for each service account, the findings of those that have some, and what was not looked at."""
     console = _console()
     if not found:
@@ -46,7 +46,7 @@ def show_all(found: Sequence[Diagnosis], where: str, target: str) -> None:
     for diagnosis in wrong:
         _show_headline(console, diagnosis)
         _show_findings(console, diagnosis.findings)
-    _show_preparation(console, wrong, target)
+    _show_preparation(console, wrong, commands_after)
     _print(
         console, f"{len(found)} service account{'s' if len(found) > 1 else ''} of {where}, {len(wrong)} with findings"
     )
@@ -83,9 +83,9 @@ def _show_findings(console: Console, findings: Iterable[Finding]) -> None:
         _print(console, "")
 
 
-def _show_preparation(console: Console, wrong: Sequence[object], target: str) -> None:
-    if wrong and target != "eks":
-        _print(console, 'The repairs are for a shell after:  eval "$(labkit env)"')
+def _show_preparation(console: Console, wrong: Sequence[object], commands_after: str) -> None:
+    if wrong and commands_after:
+        _print(console, f"The repairs are for a shell after:  {commands_after}")
 
 
 def _result(found: Diagnosis) -> str:

@@ -29,6 +29,8 @@ class Connection:
     image: str = "amazon/aws-cli"
     kubectl: str = "kubectl"
     """How kubectl is called in a terminal so that it talks to this cluster."""
+    commands_after: str = ""
+    """What a shell has to be told before its `aws` and `kubectl` talk to this account and cluster; empty: nothing."""
     webhook_restored_by: str = "# see the documentation of your cluster"
     takes_untagged: bool = False
     """Whether objects of exactly the parameters' names count as the run's although they bear no tag."""
@@ -68,6 +70,12 @@ def target(name: str) -> ModuleType:
     if name not in NAMES:
         raise UnknownName("target", name, NAMES)
     return importlib.import_module(f"labkit.targets.{name}")
+
+
+def own_region(name: str) -> str:
+    """The region that the machine's own setup names, where that counts on this target; else empty."""
+    module = target(name)
+    return module.own_region() if hasattr(module, "own_region") else ""
 
 
 def connect(parameters: "Parameters") -> Connection:

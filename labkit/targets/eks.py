@@ -1,5 +1,6 @@
 """A real account and a real EKS cluster: nothing is made before the account is named and the plan is confirmed."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,11 @@ def look(parameters: "Parameters", *, start: bool = False) -> Connection:
 
 def down() -> None:
     """Ends nothing: the lab started nothing here. What a run made, `lab.remove()` takes away."""
+
+
+def own_region() -> str:
+    """The region of the machine's own setup: `AWS_REGION`."""
+    return os.environ.get("AWS_REGION", "")
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:

@@ -263,6 +263,7 @@ def _connection(state: State, parameters: "Parameters", cluster: dict[str, Any],
         kubectl=kubectl,
         webhook_restored_by=f'{kubectl} apply -f "$LABKIT_HOME/joined/{kept.path.name}/{kept.webhooks.name}"',
         # In a cluster that was there before, what bears no tag may be somebody's.
+        commands_after='eval "$(labkit env)"',
         takes_untagged=bool(facts.made),
         note=state.note,
         # What stands in the place of the lab's own issuer's documents: see labkit.emulator.published.

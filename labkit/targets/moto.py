@@ -184,6 +184,7 @@ def _connection(
         account_id=state.account_id,
         kubectl=kubectl,
         webhook_restored_by=f'{kubectl} apply -f "$LABKIT_HOME/clusters/{context}/webhook.json"',
+        commands_after='eval "$(labkit env)"',
         takes_untagged=True,
         is_embedded=True,
         note=state.note,
