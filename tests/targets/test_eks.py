@@ -240,8 +240,8 @@ def test_credentials_that_expire_while_the_lab_is_open_are_a_sentence_too(termin
     iam = moto.aws.client("iam")
     trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
-    arn = iam.create_role(RoleName="operator", AssumeRolePolicyDocument=document)["Role"]["Arn"]
-    iam.attach_role_policy(RoleName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+    arn = iam.create_role(RoleName="person-on-call", AssumeRolePolicyDocument=document)["Role"]["Arn"]
+    iam.attach_role_policy(RoleName="person-on-call", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
     admit(moto, arn)
     try:
         keys = moto.aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="a-person")["Credentials"]
@@ -249,7 +249,7 @@ def test_credentials_that_expire_while_the_lab_is_open_are_a_sentence_too(termin
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys["SecretAccessKey"])
         monkeypatch.setenv("AWS_SESSION_TOKEN", keys["SessionToken"])
         with labkit.Lab.open(**EKS) as lab:
-            assert "(assumed-role/operator)" in lab.connection.note
+            assert "(assumed-role/person-on-call)" in lab.connection.note
             assert "a-person" not in lab.connection.note
             moto.clock.advance(hours=2)
             with pytest.raises(NoCredentials, match="have expired: ExpiredToken") as refusal:
@@ -258,8 +258,8 @@ def test_credentials_that_expire_while_the_lab_is_open_are_a_sentence_too(termin
     finally:
         moto.clock.reset()
         expel(moto, arn)
-        iam.detach_role_policy(RoleName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
-        iam.delete_role(RoleName="operator")
+        iam.detach_role_policy(RoleName="person-on-call", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+        iam.delete_role(RoleName="person-on-call")
 
 
 # The cluster's API.
