@@ -458,6 +458,7 @@ def test_the_node_renews_its_lease(lab):
         return found
 
     assert (lease().metadata.name, lease().spec.holder_identity) == ("node-1", "node-1")
+    # Another test may just have set the lab's clock back: later is not always more.
     before = lease().spec.renew_time
-    until(lambda: lease().spec.renew_time > before)
+    until(lambda: lease().spec.renew_time != before, seconds=60)
     assert re.search(r"Lease:\n +HolderIdentity: +node-1\n", lab.kubectl("describe", "node", "node-1"))
