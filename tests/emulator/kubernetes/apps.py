@@ -14,7 +14,7 @@ MERGE = {"Content-Type": "application/merge-patch+json"}
 REVISION = "deployment.kubernetes.io/revision"
 
 
-def until(condition: Callable, what: str = "", seconds: float = 15):
+def until(condition: Callable, what: str = "", seconds: float = 60):
     """Returns the first true result."""
     end = time.monotonic() + seconds
     while not (result := condition()):

@@ -23,7 +23,7 @@ from labkit.emulator.clock import Clock
 HOST = Path(__file__).with_name("node_host.py")
 
 
-def until(condition: Callable, what: str = "", seconds: float = 15):
+def until(condition: Callable, what: str = "", seconds: float = 60):
     """Return the first true result."""
     end = time.monotonic() + seconds
     while not (result := condition()):

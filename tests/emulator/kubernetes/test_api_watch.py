@@ -120,7 +120,7 @@ def test_events_go_after_an_hour(admin: httpx.Client, namespace: str, lab_time: 
     lab_time.advance(minutes=50)
     assert admin.get(f"{events}/a.1").status_code == 200
     version = made.json()["metadata"]["resourceVersion"]
-    with admin.stream("GET", events, params={"watch": "true", "resourceVersion": version}, timeout=20) as answer:
+    with admin.stream("GET", events, params={"watch": "true", "resourceVersion": version}, timeout=60) as answer:
         seen = lines(answer)
         assert next(seen)["type"] == "MODIFIED"
         lab_time.advance(minutes=11)
