@@ -1,14 +1,16 @@
 """The pod: does it run as the service account, and was it given the role when it was made?"""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit.evidence.pod_spec import ROLE, TOKEN_FILE, Container
-from labkit.findings import Finding, Severity, containers, pod_commands, webhook
+from labkit.findings import Finding, containers, pod_commands, webhook
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence
 
 LEARN = "04-pod.ipynb"
+_finding = partial(Finding, learn=LEARN)
 # Kubernetes' own controllers leave alone what a webhook has changed.
 BUILT_IN = ("ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", "Node")
 DELETED, KILLED = "SuccessfulDelete", "Killing"  # events' reasons
@@ -273,19 +275,4 @@ def _wants_windows(term: dict[str, Any]) -> bool:
     return any(
         each["key"].endswith(SYSTEM) and each["operator"] == "In" and each.get("values") == ["windows"]
         for each in term.get("matchExpressions") or []
-    )
-
-
-def _finding(
-    id: str, summary: str, *, expected: str, found: str, source: str, repair: str, severity: Severity = "error"
-) -> Finding:
-    return Finding(
-        id=id,
-        summary=summary,
-        expected=expected,
-        found=found,
-        source=source,
-        repair=repair,
-        learn=LEARN,
-        severity=severity,
     )

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit.evidence.reading import NotRead
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from labkit.evidence import Evidence
 
 LEARN = "01-oidc-provider.ipynb"
+_finding = partial(Finding, learn=LEARN)
 INSIDE = "07-inside-the-exchange.ipynb"
 ENDPOINT = re.compile(r"(https://)?sts(-fips)?\.[a-z0-9-]+\.(amazonaws|api)\.\S+")
 EKS_ISSUER = re.compile(r"oidc\.eks\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/id/([0-9A-Za-z]+)")
@@ -456,26 +458,3 @@ def _is_told(evidence: "Evidence", *causes: Any) -> bool:
         except NotRead:
             continue
     return False
-
-
-def _finding(
-    id: str,
-    summary: str,
-    *,
-    expected: str,
-    found: str,
-    source: str,
-    repair: str,
-    learn: str = LEARN,
-    severity: Any = "error",
-) -> Finding:
-    return Finding(
-        id=id,
-        summary=summary,
-        expected=expected,
-        found=found,
-        source=source,
-        repair=repair,
-        learn=learn,
-        severity=severity,
-    )

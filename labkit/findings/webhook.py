@@ -3,6 +3,7 @@
 https://github.com/aws/amazon-eks-pod-identity-webhook
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit.evidence.pod_spec import MOUNT_PATH, TOKEN_VOLUME, is_token_volume, workload
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from labkit.evidence import Evidence
 
 LEARN = "04-pod.ipynb"
+_finding = partial(Finding, learn=LEARN)
 POD = "kubectl get pod -o yaml"
 CONFIGURATION = "kubectl get mutatingwebhookconfiguration pod-identity-webhook -o yaml"
 SKIP = "eks.amazonaws.com/skip-containers"
@@ -248,19 +250,4 @@ def _mounted_twice(found: str, source: str, repair: str) -> Finding:
         found=found,
         source=source,
         repair=repair,
-    )
-
-
-def _finding(
-    id: str, summary: str, *, expected: str, found: str, source: str, repair: str, severity="error"
-) -> Finding:
-    return Finding(
-        id=id,
-        summary=summary,
-        expected=expected,
-        found=found,
-        source=source,
-        repair=repair,
-        learn=LEARN,
-        severity=severity,
     )
