@@ -1,6 +1,7 @@
 """What can be wrong: one pure function a cause, from the evidence to a finding or nothing.
 
-A module a family: `provider`, `role`, `trust_policy`, `service_account`, `pod`, `webhook`, `token`, `caller`.
+A module a family: `provider`, `role`, `trust_policy` (with `trust_writes`, `trust_statement` and
+`trust_conditions`), `service_account`, `pod`, `webhook`, `token`, `caller`.
 """
 
 from collections.abc import Callable, Iterable
@@ -53,3 +54,16 @@ def found(causes: Iterable[Cause], evidence: "Evidence", unread: "list[NotRead] 
                 raise
             unread.append(error)
     return findings
+
+
+def is_told(evidence: "Evidence", *causes: Cause) -> bool:
+    """Whether one of these causes explains it already; what cannot be read explains nothing."""
+    from labkit.evidence import NotRead
+
+    for cause in causes:
+        try:
+            if cause(evidence) is not None:
+                return True
+        except NotRead:
+            continue
+    return False

@@ -4,11 +4,11 @@ import re
 import unicodedata
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from labkit.evidence.reading import NotRead
 from labkit.evidence.trust import conditions_of, federated_of, name_of
-from labkit.findings import Finding
+from labkit.findings import Finding, is_told
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence
@@ -31,7 +31,7 @@ def missing(evidence: "Evidence") -> Finding | None:
 
     https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html
     """
-    if evidence.provider is not None or _is_told(evidence, *EXPLAIN_ABSENCE):
+    if evidence.provider is not None or is_told(evidence, *EXPLAIN_ABSENCE):
         return None
     return _finding(
         "oidc-provider-missing",
@@ -281,7 +281,7 @@ def signing_key_not_published(evidence: "Evidence") -> Finding | None:
 
     https://docs.aws.amazon.com/eks/latest/userguide/irsa-fetch-keys.html
     """
-    if _is_told(evidence, issuer_unreachable):
+    if is_told(evidence, issuer_unreachable):
         return None
     published, signing = evidence.published.key_ids, _signing_key_ids(evidence)
     if not signing or set(signing) & set(published):
@@ -447,14 +447,3 @@ def _signing_key_ids(evidence: "Evidence") -> list[str]:
     except NotRead:
         token = None
     return [token.key_id] if token and token.key_id else evidence.published.cluster_key_ids
-
-
-def _is_told(evidence: "Evidence", *causes: Any) -> bool:
-    """Whether one of these causes explains it; what cannot be read explains nothing."""
-    for cause in causes:
-        try:
-            if cause(evidence) is not None:
-                return True
-        except NotRead:
-            continue
-    return False

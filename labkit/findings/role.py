@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from labkit.evidence.reading import NotRead
 from labkit.evidence.trust import actions_of, principals_of
-from labkit.findings import Finding, trust_policy
+from labkit.findings import Finding, trust_writes
 from labkit.policy.wildcards import wildcard
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ ASSUMING = (
 
 def missing(evidence: "Evidence") -> Finding | None:
     """No role of this name. STS does not say so: it answers as if the trust policy had refused."""
-    if evidence.role is not None or trust_policy.was_refused(evidence):
+    if evidence.role is not None or trust_writes.was_refused(evidence):
         return None
     return Finding(
         id="role-missing",
@@ -39,7 +39,7 @@ def missing(evidence: "Evidence") -> Finding | None:
         found="no such role",
         source="iam:GetRole",
         repair=_another_role(evidence)
-        or trust_policy.with_new_sessions(
+        or trust_writes.with_new_sessions(
             evidence, f"{evidence.commands.create_role()}\n{evidence.commands.attach_policy()}"
         ),
         learn=LEARN,

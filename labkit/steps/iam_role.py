@@ -9,6 +9,7 @@ from labkit.checks import Row
 from labkit.errors import LabError
 from labkit.findings import Finding, permissions, role, trust_policy
 from labkit.parameters import RUN_TAG
+from labkit.policy.trust import WEB_IDENTITY
 from labkit.steps.ownership import Found, Owner, of_tags, removed
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def rows(evidence: "Evidence") -> list[Row]:
     return [
         Row("role", evidence.role_arn, evidence.role["Arn"]),
         Row("trusted provider", evidence.provider_arn, trust_policy.principal_found(evidence), good or None),
-        Row("action", trust_policy.ACTION, trust_policy.actions_found(evidence), good or None),
+        Row("action", WEB_IDENTITY, trust_policy.actions_found(evidence), good or None),
         Row("subject", wanted_subject, subject, good or None),
         Row(
             "audience",
