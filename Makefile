@@ -49,7 +49,7 @@ test-notebooks: $(READY)  ## Compare every notebook's stored outputs with what i
 test-kind: $(READY)  ## Run the contract and the notebooks with target kind: on LABKIT_KUBECONFIG, LABKIT_CONTEXT, or the emulator's API
 	@$(BIN)/python -m tests.targets.kind_suite
 
-test-eks: $(READY)  ## Run the tests of the target eks and the notebooks on it, in the emulator; with LABKIT_ACCOUNT_ID=… in that account
+test-eks: $(READY)  ## Run the contract and the notebooks with target eks: in the emulator, or with LABKIT_ACCOUNT_ID=… in that account
 	@$(BIN)/python -m tests.targets.eks_suite
 
 outputs: $(READY)  ## Run every notebook and keep its outputs in it

@@ -1,9 +1,11 @@
 """`labkit plan`, `labkit remove` and `labkit policy`: what a run needs and makes in an account, and leaves there."""
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+import yaml
 
 from labkit.errors import LabError
 
@@ -50,7 +52,12 @@ def remove(
 
 
 @app.command()
-def policy(parameter: Given = None) -> None:
+def policy(
+    parameter: Given = None,
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Print what the cluster has to allow instead, for kubectl apply.")
+    ] = False,
+) -> None:
     """Print the IAM policy that lets a person run irsa.ipynb in an account, and clean up after it; and nothing more."""
     import botocore.session
 
@@ -58,6 +65,9 @@ def policy(parameter: Given = None) -> None:
     from labkit.parameters import Parameters
 
     parameters = Parameters.checked(**named(parameter))
+    if kubernetes:
+        typer.echo(yaml.safe_dump_all(operator_policy.in_the_cluster(parameters), sort_keys=False))
+        return
     if not parameters.account_id:
         raise LabError(
             "A policy names the account that it is for.",
@@ -68,13 +78,17 @@ def policy(parameter: Given = None) -> None:
     document = operator_policy.build(parameters, parameters.account_id, partition)
     typer.echo(json.dumps(document, indent=2))
     typer.echo(
-        "The cluster has to let that person in, too:\n"
-        f"  aws eks create-access-entry --cluster-name {parameters.cluster} --principal-arn ARN\n"
-        f"  aws eks associate-access-policy --cluster-name {parameters.cluster} --principal-arn ARN "
-        f"--access-scope type=cluster --policy-arn arn:{partition}:eks::aws:cluster-access-policy/"
-        "AmazonEKSClusterAdminPolicy",
+        "The cluster has to let that person in, too. Its administrator does that with\n"
+        f"  labkit policy --kubernetes{_again(parameter)} | kubectl apply -f -\n"
+        f"  aws eks create-access-entry --cluster-name {parameters.cluster} --region {parameters.region} "
+        f"--principal-arn ARN --kubernetes-groups {operator_policy.GROUP}",
         err=True,
     )
+
+
+def _again(parameter: list[str] | None) -> str:
+    """The same parameters, for another command."""
+    return "".join(f" -p {shlex.quote(pair)}" for pair in parameter or [])
 
 
 def _require_account(lab: "Lab") -> None:

@@ -36,6 +36,7 @@ app.add_typer(doctor_command.app)
 app.add_typer(account_commands.app)
 
 ClusterOption = Annotated[str, typer.Option(help="The EKS cluster; it is made where it is missing.")]
+RegionOption = Annotated[str, typer.Option(help="The cluster's AWS region.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -54,6 +55,7 @@ def main() -> None:
 def up(
     *,
     cluster: ClusterOption = "blue",
+    region: RegionOption = "us-east-1",
     bare: Annotated[
         bool,
         typer.Option("--bare", help="The API server alone, without webhook and node; beside the lab."),
@@ -75,12 +77,12 @@ def up(
         if bare:
             raise LabError("An API server alone joins no cluster: --bare, or --target kind.", next="labkit up --bare")
         of_kind = {"kubeconfig": kubeconfig, "context": context, "aws_host": aws_host, "image": image}
-        kind_command.up(cluster=cluster, **of_kind, as_json=as_json)
+        kind_command.up(cluster=cluster, region=region, **of_kind, as_json=as_json)
         return
     if target != "moto":
         raise UnknownName("target that labkit up starts", target, ("moto", "kind"), next="labkit plan -p target=eks …")
     kind_command.refuse_options(kubeconfig=kubeconfig, context=context, aws_host=aws_host, image=image)
-    parameters = Parameters.checked(cluster=cluster)
+    Parameters.checked(cluster=cluster, region=region)
     folder = Folder.find().bare if bare else Folder.find()
     # boto3 takes as long to load as the server needs to start: they do it side by side.
     loading = threading.Thread(target=importlib.import_module, args=("labkit.targets.sessions",))
@@ -89,24 +91,24 @@ def up(
         state = process.start(folder, bare=bare)
     finally:
         loading.join()
-    made = moto.ensure_cluster(moto.session(state, state.region), parameters.cluster, state.account_id)
+    made = moto.ensure_cluster(moto.session(state, region), cluster, state.account_id)
     issuer = made["identity"]["oidc"]["issuer"]
     note = state.note
     state = process.State.read(folder) or state
     if as_json:
-        typer.echo(json.dumps(_connection(state, cluster, issuer), indent=2))
+        typer.echo(json.dumps(_connection(state, cluster, region, issuer), indent=2))
         return
     if note:
         typer.echo(note)
     if bare:
         typer.echo(
-            f"An API server alone is up: {state.clusters[cluster]['endpoint']}\n"
+            f"An API server alone is up: {state.clusters[state.context(cluster, region)]['endpoint']}\n"
             f"Next:  kubectl --kubeconfig {shlex.quote(str(state.kubeconfig))} get namespaces\n"
             "End:   labkit down --bare"
         )
         return
     typer.echo(
-        f"The lab is up: cluster {cluster}, account {state.account_id}, {state.region}.\n"
+        f"The lab is up: cluster {cluster}, account {state.account_id}, {region}.\n"
         f"  issuer   {issuer}\n"
         f"  AWS      {state.endpoint_url}\n"
         f"  mounts   {state.mounts}\n"
@@ -291,12 +293,12 @@ def _running() -> tuple[Folder, process.State]:
     return folder, state
 
 
-def _connection(state: process.State, cluster: str, issuer: str) -> dict[str, Any]:
+def _connection(state: process.State, cluster: str, region: str, issuer: str) -> dict[str, Any]:
     """What another program needs to use the lab; keys are only ever added."""
     return {
         "target": "moto",
         "cluster": cluster,
-        "region": state.region,
+        "region": region,
         "account_id": state.account_id,
         "aws": {
             "endpoint_url": state.endpoint_url,

@@ -1,7 +1,10 @@
 """A command in a pod: what it printed, and how it ended."""
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import NotAllowed
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -20,9 +23,10 @@ class Executed:
 
 
 def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, container: str = "") -> Executed:
-    """Runs `command` in a container of the pod, and returns when it has ended; a refusal is an error like others.
+    """Runs `command` in a container of the pod, and returns when it has ended.
 
-    A pod of one container needs no `container`.
+    A pod of one container needs no `container`. Raises `NotAllowed` where the cluster does not let the caller; what
+    else stands in the way is an error like the command's own.
 
     https://kubernetes.io/docs/tasks/debug/debug-application/get-shell-running-container/
     """
@@ -44,7 +48,11 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, c
             **({"container": container} if container else {}),
         )
     except ApiException as error:
-        return Executed("", f"the cluster refuses exec: {error.reason}", 1)
+        # The client has the server's answer to the handshake in its own words alone.
+        _, _, error.body = str(error.reason).rpartition(" -+-+- ")
+        if "Handshake status 403" in str(error.reason):
+            raise NotAllowed.by_the_cluster(error) from None
+        return Executed("", f"the cluster refuses exec: {_said(error)}", 1)
     connection.run_forever(timeout=WITHIN)
     output, error = connection.read_stdout(timeout=0), connection.read_stderr(timeout=0)
     try:
@@ -54,3 +62,10 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, c
         code, error = NOT_STARTED, f"there is no {command[0]} in the container, or it cannot be started"
     connection.close()
     return Executed(output or "", error or "", 1 if code is None else code)
+
+
+def _said(error: Any) -> str:
+    try:
+        return json.loads(error.body)["message"]
+    except (TypeError, ValueError, KeyError):
+        return str(error.reason).partition(" -+-+- ")[0]

@@ -66,7 +66,7 @@ def refuse_options(**given: Any) -> None:
     if named:
         raise LabError(
             f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} for the target kind alone.",
-            where="labkit up; nothing was made",
+            where="labkit up; nothing was changed",
             next="labkit up --target kind " + " ".join(f"{name} …" for name in named),
         )
 

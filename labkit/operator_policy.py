@@ -1,9 +1,12 @@
-"""The permissions of the person who runs `irsa.ipynb` in an account, and cleans up after it, and nothing more."""
+"""What lets a person run `irsa.ipynb` in an account and a cluster, and clean up after it, and nothing more."""
 
 from typing import Any
 
 from labkit.parameters import RUN_TAG, Parameters
+from labkit.webhook.server import NAME as WEBHOOK
 
+GROUP = "irsa-lab"
+"""The Kubernetes group of those who run the lab."""
 LISTS = ("iam:ListRoles", "iam:ListPolicies", "iam:ListOpenIDConnectProviders", "s3:ListAllMyBuckets")
 TAGS_OF_IAM = ("iam:ListRoleTags", "iam:ListPolicyTags", "iam:ListOpenIDConnectProviderTags")
 
@@ -12,8 +15,7 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
     """The identity-based policy, for the run of these parameters in the account (12 digits).
 
     A statement a purpose: where one is taken away, a step fails. It lets nobody give a role another policy than the
-    run's, and changes and deletes what bears the run's tag alone. What the
-    cluster itself allows, an access entry says, and no IAM policy.
+    run's, and changes and deletes what bears the run's tag alone. What the cluster has to allow: `in_the_cluster`.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_iam-tags.html
     """
     iam = f"arn:{partition}:iam::{account_id}:"
@@ -57,6 +59,46 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
         _allow("FillAndEmptyTheBucket", ["s3:PutObject", "s3:GetObject", "s3:DeleteObject"], f"{bucket}/*"),
     ]
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def in_the_cluster(parameters: Parameters) -> list[dict[str, Any]]:
+    """The Kubernetes manifests that let the group `GROUP` do what the run does in the cluster.
+
+    It looks at the whole cluster, since the clean-up finds what bears the run's label wherever that is, and makes and
+    deletes in the run's namespace alone, which is there with them.
+    https://kubernetes.io/docs/reference/access-authn-authz/rbac/
+    """
+    namespace = parameters.namespace
+    look = [
+        _rule(["list"], ["namespaces", "serviceaccounts", "pods"]),
+        # How many nodes take pods, for the plan.
+        _rule(["list"], ["nodes"]),
+        _rule(["get"], ["mutatingwebhookconfigurations"], [WEBHOOK], group="admissionregistration.k8s.io"),
+    ]
+    change = [
+        _rule(["get"], ["namespaces"]),
+        _rule(["get", "create", "delete"], ["serviceaccounts"]),
+        _rule(["get", "watch", "create", "delete"], ["pods"]),
+        # Who opens a WebSocket GETs; from Kubernetes 1.35 on that has to be somebody who may create, too.
+        _rule(["get", "create"], ["pods/exec"]),
+    ]
+    rbac, group = "rbac.authorization.k8s.io", {"kind": "Group", "name": GROUP, "apiGroup": "rbac.authorization.k8s.io"}
+    manifests = []
+    for kind, metadata, rules in (
+        ("ClusterRole", {"name": GROUP}, look),
+        ("Role", {"name": GROUP, "namespace": namespace}, change),
+    ):
+        role = {"apiVersion": f"{rbac}/v1", "kind": kind, "metadata": metadata}
+        binding = role | {"kind": f"{kind}Binding", "subjects": [group]}
+        manifests += [role | {"rules": rules}, binding | {"roleRef": {"apiGroup": rbac, "kind": kind, "name": GROUP}}]
+    if namespace == "default":
+        return manifests
+    return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, *manifests]
+
+
+def _rule(verbs: list[str], resources: list[str], names: list[str] | None = None, *, group: str = "") -> dict[str, Any]:
+    rule = {"apiGroups": [group], "resources": resources, "verbs": verbs}
+    return rule | ({"resourceNames": names} if names else {})
 
 
 def _allow(sid: str, actions: Any, resource: Any, condition: Any = None) -> dict[str, Any]:

@@ -209,7 +209,7 @@ class Parameters(BaseModel):
         except ValidationError as error:
             raise InvalidParameter(
                 "\n".join(_explain(fault) for fault in error.errors()),
-                where="the lab's parameters; nothing was made",
+                where="the lab's parameters; nothing was changed",
                 next="change it, and run again",
             ) from None
 

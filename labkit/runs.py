@@ -82,11 +82,13 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
     nbformat.write(executed, output)
     done = read(executed, output, validated)
     if failure is not None:
+        what, where, next_ = _parts(_without_colour(failure.evalue))
+        cell = f"{output}, In [{failure.exec_count}]: {_first_line(failure.source)}"
         raise RunFailed(
-            _without_colour(f"{failure.ename}: {failure.evalue}"),
+            f"{failure.ename}: {what}",
             done,
-            where=f"{output}, In [{failure.exec_count}]: {_first_line(failure.source)}",
-            next=f"jupyter lab {output}",
+            where=f"{where}\n       {cell}" if where else cell,
+            next=next_ or f"jupyter lab {output}",
         )
     return done
 
@@ -183,6 +185,11 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 def _first_line(source: str) -> str:
     return next((line for line in source.splitlines() if line.strip() and not line.startswith("#")), "")
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """What a `LabError`'s text is made of; another text is the first part alone."""
+    return re.fullmatch(r"(.*?)(?:\nwhere: (.*?))?(?:\nnext:  (.*))?", text, re.DOTALL).groups(default="")
 
 
 def _without_colour(text: str) -> str:

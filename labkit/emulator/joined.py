@@ -6,6 +6,7 @@ What the cluster is, stands in the lab's folder; `eks:CreateCluster` with the ta
 
 import asyncio
 import base64
+import hashlib
 import json
 import logging
 import shutil
@@ -40,6 +41,7 @@ JOINED = "kind"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 TAKEN_BACK_WITHIN = 5  # seconds for a cluster to forget the lab's webhooks; it may be gone itself
 LOOPBACK = "127.0.0.1"
+FOLDER_LABEL = "labkit/folder"
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,8 @@ class Facts:
     """The image of pods; empty: the usual one."""
     source: str = ""
     """Where the kubeconfig came from, for people."""
+    kubectl: str = ""
+    """How kubectl is called with the kubeconfig that was given."""
     made: str = ""
     """The name under which the lab made it with the program kind; empty where it was there before."""
     public_issuer: bool = False
@@ -106,16 +110,20 @@ class Kept:
 
 def is_of_this_lab(configuration: dict[str, Any], folder: Folder) -> bool:
     """Whether a MutatingWebhookConfiguration that is in a cluster was registered by the lab of this folder."""
-    found = configuration["metadata"].get("labels") or {}
-    bundles = {(hook.get("clientConfig") or {}).get("caBundle") for hook in configuration.get("webhooks") or ()}
-    return found.items() >= labels().items() and bundles == {_bundle(folder)}
+    return (configuration["metadata"].get("labels") or {}).items() >= labels(folder).items()
 
 
-def labels() -> dict[str, str]:
-    """What tells the lab's things in the cluster from all others."""
+def is_of_a_lab(configuration: dict[str, Any]) -> bool:
+    """Whether a lab registered it, whichever."""
+    return FOLDER_LABEL in (configuration["metadata"].get("labels") or {})
+
+
+def labels(folder: Folder) -> dict[str, str]:
+    """What the webhooks of the lab of this folder bear: no two folders have the same authority."""
     from labkit.parameters import LAB, LAB_LABEL  # it takes long to load, and few labs need it here
 
-    return {LAB_LABEL: LAB}
+    authority = hashlib.sha256(folder.authority.certificate_pem).hexdigest()
+    return {LAB_LABEL: LAB, FOLDER_LABEL: authority[:16]}
 
 
 @dataclass(frozen=True)
@@ -249,7 +257,7 @@ class JoinedCluster:
             lab_network.mutating_webhook_configuration(f"{at}/lab-network", bundle),
         ]
         for manifest in manifests:
-            manifest["metadata"]["labels"] = labels()
+            manifest["metadata"]["labels"] = labels(self.folder)
         return manifests
 
     async def _register(self, manifest: dict[str, Any]) -> None:
@@ -303,7 +311,3 @@ def is_public(discovery: dict[str, Any]) -> bool:
         return bool(socket.getaddrinfo(issuer.hostname, issuer.port or 443))
     except OSError:
         return False
-
-
-def _bundle(folder: Folder) -> str:
-    return base64.b64encode(folder.authority.certificate_pem).decode()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from labkit.errors import NotAllowed
 from labkit.evidence.pod_spec import REGIONS, ROLE, TOKEN_FILE, Container
 from labkit.evidence.reading import NotRead
 
@@ -164,7 +165,10 @@ class Probe:
         evidence = self._evidence
         container = self._container.name if self._container else evidence.containers[0]["name"]
         api, namespace = evidence.connection.kubernetes, evidence.parameters.namespace
-        return execute(api, evidence.pod_name, namespace, command, container=container)
+        try:
+            return execute(api, evidence.pod_name, namespace, command, container=container)
+        except NotAllowed as refusal:
+            raise NotRead(self._named("exec"), refusal.what, "to get and create pods/exec") from None
 
     def _once(self, what: str, call: Any) -> Any:
         what = self._named(what)

@@ -197,7 +197,7 @@ def wait_until_running(lab: "Lab", name: str = NAME, namespace: str = "") -> Non
             words = words if waiting else f"it ended ({present.status.phase})"
             break
     raise PodDoesNotRun(
-        f"The pod {name} does not run: {words}.",
+        f"The pod {name} does not run: {words.rstrip('.')}.",
         where=f"namespace {namespace}",
         next=f"{lab.kubectl} describe pod {name} -n {namespace}",
     )
@@ -233,8 +233,8 @@ def _without_image(lab: "Lab", pod: Any, words: str) -> ImageNotPulled:
         left = "it was removed"
     images = ", ".join(container.image for container in pod.spec.containers)
     return ImageNotPulled(
-        f"The image {images} of the pod {name} cannot be pulled, and {left}: {words}.",
-        where=f"namespace {namespace}",
+        f"The image {images} of the pod {name} cannot be pulled, and {left}: {words.rstrip('.')}.",
+        where=f"namespace {namespace}; what the earlier steps made is there still",
         next="set image to one that the nodes can pull, and run again   (what was said: "
         f"{lab.kubectl} get events -n {namespace} --field-selector involvedObject.name={name})",
     )

@@ -77,13 +77,13 @@ def require_account(wanted: str, found: Identity) -> None:
     if not wanted:
         raise WrongAccount(
             f"The account is not named; the credentials belong to {found.account_id} ({found.principal}).",
-            where="parameter account_id; nothing was made",
+            where="parameter account_id; nothing was changed",
             next=f'if that is the account you mean, set account_id = "{found.account_id}", and run again',
         )
     if wanted != found.account_id:
         raise WrongAccount(
             f"The credentials belong to the account {found.account_id} ({found.principal}), and not to {wanted}.",
-            where="parameter account_id; nothing was made",
+            where="parameter account_id; nothing was changed",
             next="export AWS_PROFILE=…, a profile of that account (aws configure list-profiles), and run again",
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from labkit.errors import LabError, UnknownName
+from labkit.operator_policy import GROUP
 from labkit.targets.account import explained
 
 if TYPE_CHECKING:
@@ -48,19 +49,19 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> dict[str, 
     except eks.exceptions.ResourceNotFoundException:
         raise NoCluster(
             f"The account {account_id} has no EKS cluster {name} in {region}.",
-            where="parameters cluster and region; nothing was made",
+            where="parameters cluster and region; nothing was changed",
             next=f"aws eks list-clusters --region {region}",
         ) from None
     if cluster["status"] not in ("ACTIVE", "UPDATING"):
         raise NoCluster(
             f"The cluster {name} is {cluster['status']}, and not ACTIVE.",
-            where="eks:DescribeCluster; nothing was made",
+            where="eks:DescribeCluster; nothing was changed",
             next=f"aws eks wait cluster-active --name {name} --region {region}",
         )
     if not ((cluster.get("identity") or {}).get("oidc") or {}).get("issuer"):
         raise NoCluster(
             f"The cluster {name} has no OIDC issuer.",
-            where="eks:DescribeCluster, cluster.identity.oidc; nothing was made",
+            where="eks:DescribeCluster, cluster.identity.oidc; nothing was changed",
             next=f"aws eks list-clusters --region {region}, and choose one in the AWS cloud",
         )
     return cluster
@@ -121,7 +122,7 @@ def kubectl(parameters: "Parameters", cluster: dict[str, Any]) -> str:
             "context of the kubeconfig",
             context,
             known,
-            where=f"{path}; nothing was made",
+            where=f"{path}; nothing was changed",
             next=f"{add} --kubeconfig {quote(str(path))}",
         )
     return f"kubectl --kubeconfig {quote(str(path))} --context {quote(context)}"
@@ -159,7 +160,7 @@ def require_access(api: "ApiClient", cluster: dict[str, Any], caller: "Identity"
         why = "is reached from inside its VPC alone" if private else "does not answer"
         raise LabError(
             f"The API server of the cluster {name} {why}: {cluster['endpoint']}",
-            where="the network between here and the cluster; nothing was made",
+            where="the network between here and the cluster; nothing was changed",
             next="connect to the VPC's network"
             if private
             else f"kubectl --context {cluster['arn']} get --raw /version",
@@ -192,7 +193,7 @@ def require_nodes(count: int | None, cluster: dict[str, Any]) -> None:
     if count == 0 and not (cluster.get("computeConfig") or {}).get("enabled"):
         raise NoCluster(
             f"The cluster {name} has no node that takes pods.",
-            where="kubectl get nodes; nothing was made",
+            where="kubectl get nodes; nothing was changed",
             next=f"eksctl create nodegroup --cluster {name} --region {cluster['arn'].split(':')[3]}",
         )
 
@@ -203,15 +204,17 @@ def _is_ready(node: Any) -> bool:
 
 def _not_let_in(error: Any, cluster: str, caller: "Identity") -> NotLetIn:
     entry = f"--cluster-name {cluster} --principal-arn {caller.arn}"
+    allow = "labkit policy --kubernetes -p namespace=… | kubectl apply -f -"
     if error.status == 401:
         return NotLetIn(
             f"The cluster {cluster} does not know {caller.principal}: no access entry lets it in.",
-            where="the cluster's API (401 Unauthorized); nothing was made",
-            next=f"aws eks create-access-entry {entry}   (by who administers the cluster)",
+            where="the cluster's API (401 Unauthorized); nothing was changed",
+            next=f"by who administers the cluster:  aws eks create-access-entry {entry} --kubernetes-groups {GROUP}\n"
+            f"       and what that group may do:      {allow}",
         )
     return AllowedTooLittle(
         f"The cluster {cluster} lets {caller.principal} in, and allows it too little: {error.status} {error.reason}.",
-        where="the cluster's API; nothing was made",
-        next=f"aws eks associate-access-policy {entry} --access-scope type=cluster "
-        "--policy-arn arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy",
+        where="the cluster's API; nothing was changed",
+        next=f"by who administers the cluster:  {allow}\n"
+        f"       and add the group {GROUP} to what is there:  aws eks describe-access-entry {entry}",
     )

@@ -149,6 +149,6 @@ def _owner(lab: "Lab", read: Any) -> Owner | None:
 def _of_another(name: str, why: str) -> BucketOfAnother:
     return BucketOfAnother(
         f"The bucket {name} {why}; it was left as it is.",
-        where="parameter bucket; nothing was made",
+        where="parameter bucket; nothing was changed",
         next="choose another bucket (their names are the whole world's), and run again",
     )

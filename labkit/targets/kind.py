@@ -11,7 +11,7 @@ from labkit.emulator.joined import JOINED, LOOPBACK, Facts, Kept, is_public
 from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, answering
 from labkit.targets import Connection, kind_address, kind_cluster, moto
-from labkit.targets.kind_cluster import NOTHING, NotUsable, Way
+from labkit.targets.kind_cluster import LABELLED, NOTHING, NotUsable, Way
 from labkit.targets.kind_issuer import IssuerWay
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | N
     """The facts of the cluster that is to join, which were checked and are kept now. Raises `LabError`."""
     before = kept.facts
     if way is not None:
-        facts = Facts(aws_host=aws_host, image=parameters.image, source=way.where)
+        facts = Facts(aws_host=aws_host, image=parameters.image, source=way.where, kubectl=way.kubectl)
     elif before and (not before.made or _is_there(before.made)):
         way = Way.read(kept.kubeconfig)
         facts = replace(before, aws_host=aws_host or before.aws_host, image=parameters.image or before.image)
@@ -237,15 +237,22 @@ def _require_led(kept: Kept) -> None:
 
 
 def _forget(kept: Kept, folder: Folder) -> None:
-    """Deletes a cluster that the lab made, and leaves one that was there before as it was before."""
+    """Deletes a cluster that the lab made; takes the lab's webhooks out of one that was there before.
+
+    What runs made in that one is left, and named: it may be dear to somebody.
+    """
     facts = kept.facts
     if facts and facts.made:
         from labkit.targets.kind_program import Kind
 
         Kind().delete(facts.made)
-    elif facts:
-        # A server that was killed left them there.
-        kind_cluster.take_back_webhooks(kept, folder)
+    # A server that was killed left its webhooks there.
+    elif facts and (left := kind_cluster.take_back_webhooks(kept, folder)):
+        print(
+            f"In the cluster of {facts.source} there is still what runs made: {', '.join(left)}.\n"
+            f"To delete it:  {facts.kubectl} delete pods,serviceaccounts -A -l {LABELLED}\n"
+            f"               {facts.kubectl} delete namespaces -l {LABELLED}"
+        )
     kept.forget()
 
 

@@ -23,7 +23,7 @@ def find(node_addresses: Iterable[str]) -> str:
     raise NoAddress(
         "It cannot be found out by which address the cluster's containers reach this machine: "
         + ("its nodes are in several networks." if len(found) > 1 else "no interface here is in its nodes' network."),
-        where="nothing was made",
+        where="nothing was changed",
         next="labkit up --target kind … --aws-host ADDRESS\n"
         "       With Docker Desktop it is what this prints:  docker run --rm busybox nslookup host.docker.internal\n"
         "       and with rootless Podman:  podman run --rm busybox nslookup host.containers.internal",
@@ -38,7 +38,7 @@ def checked(address: str) -> str:
     if not _is_ipv4(address) or IPv4Address(address).is_unspecified or IPv4Address(address).is_multicast:
         raise NoAddress(
             f"{address!r} is no IPv4 address that a container can call.",
-            where="--aws-host; nothing was made",
+            where="--aws-host; nothing was changed",
             next="--aws-host 172.18.0.1, or whatever containers call this machine by   (not a name, and not 0.0.0.0)",
         )
     return address

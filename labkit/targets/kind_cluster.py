@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import yaml
 
 from labkit.emulator import joined, lab_network
 from labkit.errors import LabError, UnknownName
+from labkit.parameters import LAB, LAB_LABEL
 from labkit.webhook.server import NAME as POD_IDENTITY
 
 if TYPE_CHECKING:
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from labkit.emulator.folder import Folder
 
 ANSWERS_WITHIN = (5, 15)  # seconds, to connect and to be answered
-NOTHING = "nothing was made"
+NOTHING = "nothing was changed"
 # What names a file beside the kubeconfig, in the entries of clusters and of users.
 FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+LABELLED = f"{LAB_LABEL}={LAB}"  # what runs made
 DISCOVERY_ROLE = "system:service-account-issuer-discovery"
 
 
@@ -223,10 +225,9 @@ def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
         name = there.metadata.name
         if name not in (POD_IDENTITY, lab_network.NAME):
             continue
-        if not joined.is_of_this_lab(api.sanitize_for_serialization(there), folder):
-            by = (
-                "another lab's" if (there.metadata.labels or {}).items() >= joined.labels().items() else "not the lab's"
-            )
+        configuration = api.sanitize_for_serialization(there)
+        if not joined.is_of_this_lab(configuration, folder):
+            by = "another lab's" if joined.is_of_a_lab(configuration) else "not the lab's"
             raise NotThisLabs(
                 f"The cluster has a webhook {name} already, which is {by}; it was left as it is.",
                 where=f"{way.where}, MutatingWebhookConfiguration {name}; {NOTHING}",
@@ -248,19 +249,34 @@ def is_led(api: "ApiClient", endpoint_variable: str = "AWS_ENDPOINT_URL") -> boo
     return any(variable.name == endpoint_variable for variable in made.spec.containers[0].env or [])
 
 
-def take_back_webhooks(kept: "joined.Kept", folder: "Folder") -> None:
-    """Takes the lab's webhooks out of a cluster, where they are there and the cluster answers."""
-    from kubernetes.client import AdmissionregistrationV1Api
+def take_back_webhooks(kept: "joined.Kept", folder: "Folder") -> list[str]:
+    """Takes the lab's webhooks out of a cluster, where they are there and the cluster answers.
+
+    Returns what the lab's runs have left there: `pod NAMESPACE/NAME`.
+    """
+    from kubernetes.client import AdmissionregistrationV1Api, CoreV1Api
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
-    with suppress(LabError, ApiException, HTTPError, OSError):
-        api = Way.read(kept.kubeconfig).client()
-        webhooks = AdmissionregistrationV1Api(api)
+    with (
+        suppress(LabError, ApiException, HTTPError, OSError),
+        closing(Way.read(kept.kubeconfig).client()) as api,
+    ):
+        webhooks, core = AdmissionregistrationV1Api(api), CoreV1Api(api)
         for there in webhooks.list_mutating_webhook_configuration(_request_timeout=ANSWERS_WITHIN).items:
             if joined.is_of_this_lab(api.sanitize_for_serialization(there), folder):
                 webhooks.delete_mutating_webhook_configuration(there.metadata.name)
-        api.close()
+        of_runs = {
+            "namespace": core.list_namespace,
+            "service account": core.list_service_account_for_all_namespaces,
+            "pod": core.list_pod_for_all_namespaces,
+        }
+        return [
+            f"{kind} " + "/".join(filter(None, (one.metadata.namespace, one.metadata.name)))
+            for kind, listed in of_runs.items()
+            for one in listed(label_selector=LABELLED, _request_timeout=ANSWERS_WITHIN).items
+        ]
+    return []
 
 
 def message(error: Any) -> str:

@@ -46,7 +46,7 @@ def connect(parameters: "Parameters") -> Connection:
     folder = Folder.find()
     state = State.read(folder)
     if state is None or not folder.is_running():
-        raise LabError(f"No lab runs in {folder.path}.", where="the target moto; nothing was made", next="labkit up")
+        raise LabError(f"No lab runs in {folder.path}.", where="the target moto; nothing was changed", next="labkit up")
     _refuse_another_account(parameters, state)
     aws = session(state, parameters.region)
     eks = aws.client("eks")
@@ -223,7 +223,7 @@ def _refuse_another_account(parameters: "Parameters", state: State) -> None:
     if parameters.account_id not in ("", state.account_id):
         raise LabError(
             f"parameter account_id = {parameters.account_id!r}: the moto target is the account {state.account_id}.",
-            where="nothing was made",
+            where="nothing was changed",
             next=f'set account_id = "{state.account_id}", and run again',
         )
 
@@ -233,7 +233,7 @@ def _refuse_joined(cluster: dict[str, Any]) -> None:
     if (cluster.get("tags") or {}).get(TARGET_TAG):
         raise LabError(
             f"The lab's cluster {cluster['name']} is one of the target kind.",
-            where="parameters target and cluster; nothing was made",
+            where="parameters target and cluster; nothing was changed",
             next='set target = "kind", or choose another cluster, or end that one: labkit down',
         )
 
@@ -243,7 +243,7 @@ def _no_cluster(parameters: "Parameters", state: State) -> LabError:
     return LabError(
         f"The lab has no cluster {parameters.cluster} in {parameters.region}. "
         + (f"There are: {there}." if there else "It has none yet."),
-        where="parameters cluster and region; nothing was made",
+        where="parameters cluster and region; nothing was changed",
         next=f"labkit up --cluster {parameters.cluster}",
     )
 

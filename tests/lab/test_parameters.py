@@ -58,7 +58,7 @@ def test_a_broken_parameter_is_named_with_its_value_and_its_rule(name, value, ru
     text = str(refusal.value)
     assert f"parameter {name} = {repr(value)[:60]}" in text
     assert rule in text
-    assert "nothing was made" in text
+    assert "nothing was changed" in text
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,9 @@ def test_a_cell_that_fails_is_named_and_the_notebook_is_written(notebook, tmp_pa
     source = notebook(CHECK, "from labkit.errors import LabError\nraise LabError('no role', next='lab.diagnose()')")
     with pytest.raises(runs.RunFailed) as failure:
         runs.run(source, tmp_path / "out.ipynb")
-    assert "LabError: no role\nnext:  lab.diagnose()" in str(failure.value)
-    assert "In [3]: from labkit.errors import LabError" in str(failure.value)
+    assert failure.value.what == "LabError: no role"
+    assert failure.value.next == "lab.diagnose()"
+    assert failure.value.where.endswith("In [3]: from labkit.errors import LabError")
     assert len(failure.value.run.checks) == 1
     (error,) = [
         output
@@ -64,6 +65,19 @@ def test_a_cell_that_fails_is_named_and_the_notebook_is_written(notebook, tmp_pa
         if output.output_type == "error"
     ]
     assert error.traceback == ["LabError: no role\nnext:  lab.diagnose()"]
+
+
+def test_an_error_that_says_what_to_do_next_says_it_once(notebook, tmp_path):
+    refusal = "LabError('no role', where='the account', next='aws configure')"
+    source = notebook(f"from labkit.errors import LabError\nraise {refusal}")
+    with pytest.raises(runs.RunFailed) as failure:
+        runs.run(source, tmp_path / "out.ipynb")
+    assert str(failure.value).splitlines() == [
+        "LabError: no role",
+        "where: the account",
+        f"       {tmp_path / 'out.ipynb'}, In [2]: from labkit.errors import LabError",
+        "next:  aws configure",
+    ]
 
 
 def test_parameters_are_refused_before_anything_is_written(notebook, tmp_path):

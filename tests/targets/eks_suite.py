@@ -1,4 +1,4 @@
-"""`make test-eks`: the target's tests and the notebooks on the emulator, by its standard endpoint.
+"""`make test-eks`: the target's contract and the notebooks on the emulator, by its standard endpoint.
 
 With `LABKIT_ACCOUNT_ID`, `LABKIT_CLUSTER`, `LABKIT_REGION`, `LABKIT_BUCKET` and `LABKIT_CONFIRM=yes` it is the
 notebooks on that account and cluster, by this terminal's own AWS settings; what they made is removed afterwards.
@@ -6,21 +6,16 @@ notebooks on that account and cluster, by this terminal's own AWS settings; what
 
 import contextlib
 import os
-import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 import labkit
 from labkit import targets
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
 from labkit.parameters import Parameters
+from tests.targets import suite
 from tests.targets.internet import internet
-
-ROOT = Path(__file__).parents[2]
-TESTS = ["tests/targets/test_eks.py", "tests/targets/test_policy.py", "tests/targets/test_contract.py"]
-NOTEBOOKS = ["-p", "tests.targets.on_target", "--nbval-lax", "-p", "no:cacheprovider", "notebooks"]
 
 
 def main() -> int:
@@ -38,7 +33,7 @@ def main() -> int:
         )
         variables |= {"HTTPS_PROXY": net.url, "HTTP_PROXY": net.url, "SSL_CERT_FILE": str(state.ca_file)}
         given = {"LABKIT_TARGET": "eks", "LABKIT_ACCOUNT_ID": account_id, "LABKIT_CONFIRM": "yes"}
-        failed = max(pytest(TESTS, {**os.environ, "LABKIT_TARGET": "eks"}), pytest(NOTEBOOKS, variables | given))
+        failed = max(suite.contract({**os.environ, "LABKIT_TARGET": "eks"}), suite.notebooks(variables | given))
         if strangers := set(net.asked) - set(state.issuers):
             print(f"The notebooks asked the internet for {', '.join(sorted(strangers))}.")
         return failed or int(bool(strangers))
@@ -54,14 +49,10 @@ def on_the_account() -> int:
         print("Nothing was made. To run the notebooks there:  LABKIT_CONFIRM=yes make test-eks")
         return 1
     try:
-        return pytest(NOTEBOOKS, {**os.environ, "LABKIT_TARGET": "eks"})
+        return suite.notebooks({**os.environ, "LABKIT_TARGET": "eks"})
     finally:
         with labkit.Lab(parameters, targets.connect(parameters)) as lab:
             lab.remove()
-
-
-def pytest(arguments: list[str], variables: dict[str, str]) -> int:
-    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=variables, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.targets import suite
 from tests.targets.kind_existing import running
-
-ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
@@ -25,13 +24,7 @@ def main() -> int:
             given |= {"LABKIT_KUBECONFIG": str(kubeconfig), "LABKIT_CONTEXT": "existing"}
         environment = {**os.environ, **given}
         stack.callback(ended, environment)
-        notebooks = ["-p", "tests.targets.on_target", "--nbval-lax", "-p", "no:cacheprovider", "notebooks"]
-        suites = [["tests/targets/test_contract.py"], notebooks]
-        return max(pytest(arguments, environment) for arguments in suites)
-
-
-def pytest(arguments: list[str], environment: dict[str, str]) -> int:
-    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=environment).returncode
+        return max(suite.contract(environment), suite.notebooks(environment))
 
 
 def ended(environment: dict[str, str]) -> None:

@@ -2,7 +2,8 @@
 
 `LABKIT_TARGET=kind LABKIT_KUBECONFIG=… LABKIT_CONTEXT=…`: a variable `LABKIT_NAME` is the parameter `name`, which is
 assigned after the notebook's own. A cell that asks for what the target lacks explains that: it counts as skipped, and
-so do those of the notebook's later cells that fail, since they build on it.
+so does a later one that fails for a name which that cell would have given; where it is the cell that makes the lab
+ready, every later one that fails.
 """
 
 import os
@@ -31,8 +32,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
     report = yield
     if isinstance(item, IPyNbCell) and report.failed:
-        if lacks := LACKS.search(getattr(call.excinfo.value, "inner_traceback", "") or ""):
-            item.parent.lacks = lacks[0]
-        if lacks := getattr(item.parent, "lacks", ""):
+        notebook, said = item.parent, getattr(call.excinfo.value, "inner_traceback", "") or ""
+        if lacks := LACKS.search(said):
+            notebook.lacks, notebook.is_ready = lacks[0], "Lab.open(" not in item.cell.source
+        lacks = getattr(notebook, "lacks", "")
+        if lacks and (lacks in said or "NameError: " in said or not notebook.is_ready):
             report.outcome, report.longrepr = "skipped", (str(item.path), item.cell_num, f"Skipped: {lacks}")
     return report

@@ -61,17 +61,20 @@ def on_moto(moto: labkit.Lab) -> Target:
 
 
 @pytest.fixture(scope="module")
-def existing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def existing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The parameters that name the cluster: those of `make test-kind`, or one that is run here."""
+    if "LABKIT_KUBECONFIG" in os.environ:
+        yield {name: os.environ.get(f"LABKIT_{name.upper()}", "") for name in ("kubeconfig", "context")}
+        return
     with running(tmp_path_factory.mktemp("existing")) as kubeconfig:
-        yield kubeconfig
+        yield {"kubeconfig": str(kubeconfig), "context": "existing"}
 
 
 @pytest.fixture
-def on_kind(existing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+def on_kind(existing: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
     monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ".lab"))
-    given = {"kubeconfig": str(existing), "context": "existing"}
-    kind.up(Parameters.checked(target="kind", **given))
-    yield Target("kind", given, {"trail"}, keeps_environment=False)
+    kind.up(Parameters.checked(target="kind", **existing))
+    yield Target("kind", existing, {"trail"}, keeps_environment=False)
     kind.down()
 
 

@@ -310,7 +310,8 @@ def test_whom_the_cluster_allows_too_little_is_told(refused, operator, moto):
         expel(moto, operator)
     assert isinstance(refusal, NotLetIn)
     assert "allows it too little" in refusal.what
-    assert "AmazonEKSClusterAdminPolicy" in refusal.next
+    assert "labkit policy --kubernetes" in refusal.next
+    assert f"describe-access-entry --cluster-name blue --principal-arn {operator}" in refusal.next
 
 
 def test_who_may_not_even_look_at_the_cluster_is_told_of_the_policy(refused, operator, moto):

@@ -1,15 +1,19 @@
-"""`labkit policy` against the gate: with it `irsa.ipynb` runs and is cleaned up, and with less of it it does not."""
+"""`labkit policy` against the gate and the cluster: with it `irsa.ipynb` runs and is cleaned up, and with less not."""
 
 import copy
 import json
 from typing import Any
 
 import pytest
+import yaml
 from botocore.exceptions import ClientError
+from kubernetes.client import CoreV1Api, RbacAuthorizationV1Api
+from kubernetes.client.exceptions import ApiException
+from kubernetes.utils import create_from_dict
 from typer.testing import CliRunner
 
 import labkit
-from labkit import account_commands, operator_policy
+from labkit import account_commands, operator_policy, steps
 from labkit.errors import LabError
 from labkit.parameters import Parameters
 from labkit.runs import Run, RunFailed
@@ -27,21 +31,36 @@ GIVEN = {
 POLICY = operator_policy.build(Parameters.checked(**GIVEN), ACCOUNT)
 SIDS = [statement["Sid"] for statement in POLICY["Statement"]]
 ACTIONS = [(statement["Sid"], action) for statement in POLICY["Statement"] for action in statement["Action"]]
+MANIFESTS = operator_policy.in_the_cluster(Parameters.checked(**GIVEN))
+# A rule for each verb and resource.
+RULES = {
+    manifest["kind"]: [
+        rule | {"verbs": [verb], "resources": [resource]}
+        for rule in manifest["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    ]
+    for manifest in MANIFESTS
+    if "rules" in manifest
+}
+VERBS = {
+    f"{kind}-{rule['verbs'][0]}-{rule['resources'][0]}": (kind, rule) for kind, rules in RULES.items() for rule in rules
+}
 # A HEAD's denial has no words of AWS's.
 DENIED = ("is not authorized to perform", "Forbidden", "may not look into it")
 
 
 class Operator:
-    """A user of the account whose policy can be changed, and whom the cluster lets in."""
+    """A user of the account, and of the cluster, whose permissions in both can be changed."""
 
     def __init__(self, moto: labkit.Lab):
-        self.iam, self.eks = moto.aws.client("iam"), moto.aws.client("eks")
+        self.iam, self.eks, self.cluster = moto.aws.client("iam"), moto.aws.client("eks"), moto.kubernetes
         arn = self.iam.create_user(UserName="operator")["User"]["Arn"]
         self.key = self.iam.create_access_key(UserName="operator")["AccessKey"]
         self.entry = {"clusterName": "blue", "principalArn": arn}
-        self.eks.create_access_entry(**self.entry)
-        policy = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
-        self.eks.associate_access_policy(**self.entry, policyArn=policy, accessScope={"type": "cluster"})
+        self.eks.create_access_entry(**self.entry, kubernetesGroups=[operator_policy.GROUP])
+        for manifest in MANIFESTS:
+            create_from_dict(self.cluster, manifest)
 
     def may(self, policy: dict[str, Any]) -> None:
         self.may_nothing()
@@ -53,8 +72,19 @@ class Operator:
             self.iam.detach_user_policy(UserName="operator", PolicyArn=attached["PolicyArn"])
             self.iam.delete_policy(PolicyArn=attached["PolicyArn"])
 
+    def may_in_the_cluster(self, kind: str, rules: list[dict[str, Any]]) -> None:
+        rbac = RbacAuthorizationV1Api(self.cluster)
+        if kind == "Role":
+            rbac.patch_namespaced_role(operator_policy.GROUP, GIVEN["namespace"], {"rules": rules})
+        else:
+            rbac.patch_cluster_role(operator_policy.GROUP, {"rules": rules})
+
     def close(self) -> None:
         self.may_nothing()
+        rbac, core = RbacAuthorizationV1Api(self.cluster), CoreV1Api(self.cluster)
+        rbac.delete_cluster_role_binding(operator_policy.GROUP)
+        rbac.delete_cluster_role(operator_policy.GROUP)
+        core.delete_namespace(GIVEN["namespace"])
         self.eks.delete_access_entry(**self.entry)
         self.iam.delete_access_key(UserName="operator", AccessKeyId=self.key["AccessKeyId"])
         self.iam.delete_user(UserName="operator")
@@ -96,7 +126,7 @@ def take_the_steps() -> None:
     with labkit.Lab.open(**GIVEN) as lab:
         lab.ready(before="oidc_provider")
         lab.ready(through="pod")
-        for step in ("oidc_provider", "iam_role", "credentials"):
+        for step in steps.ORDER:
             assert lab.check(step)
         lab.ready(before="oidc_provider")
         lab.remove()
@@ -123,6 +153,17 @@ def test_without_any_one_action_a_step_fails(operator, sid, action):
     with pytest.raises((LabError, ClientError)) as failure:
         take_the_steps()
     assert any(each in str(failure.value) for each in DENIED)
+
+
+@pytest.mark.parametrize(("kind", "rule"), VERBS.values(), ids=VERBS)
+def test_without_any_one_verb_in_the_cluster_a_step_fails(operator, kind, rule):
+    operator.may_in_the_cluster(kind, [one for one in RULES[kind] if one != rule])
+    if rule["resources"] == ["nodes"]:
+        assert "node" not in labkit.targets.target("eks").plan(Parameters.checked(**GIVEN))
+        return
+    with pytest.raises((LabError, ApiException)) as failure:
+        take_the_steps()
+    assert "forbidden" in str(failure.value).lower()
 
 
 def test_it_lets_nobody_touch_what_is_not_the_run_s(operator, moto):
@@ -155,6 +196,14 @@ def test_the_command_prints_a_policy_that_iam_takes(moto, terminal):
     iam = moto.aws.client("iam")
     made = iam.create_policy(PolicyName="operators", PolicyDocument=done.stdout)["Policy"]
     iam.delete_policy(PolicyArn=made["Arn"])
+
+
+def test_the_command_prints_manifests_that_the_cluster_takes(moto, terminal):
+    done = CliRunner().invoke(account_commands.app, ["policy", "--kubernetes", "-pnamespace=team-p"])
+    assert done.exit_code == 0
+    assert [*yaml.safe_load_all(done.stdout)] == MANIFESTS
+    default = CliRunner().invoke(account_commands.app, ["policy", "--kubernetes"])
+    assert "Namespace" not in [manifest["kind"] for manifest in yaml.safe_load_all(default.stdout)]
 
 
 def test_the_command_asks_for_the_account():
