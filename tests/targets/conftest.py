@@ -1,19 +1,30 @@
-"""A lab whose endpoints a terminal's environment holds, as `labkit env` sets it: for targets that follow it."""
+"""What the targets are tested on: a terminal's environment that leads to a lab, and a cluster that exists.
+
+The one is as `labkit env` sets it, for the target eks; the other is `kind_existing`, which knows of no lab.
+"""
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes.client import CoreV1Api
+from kubernetes.client import AdmissionregistrationV1Api, ApiClient, CoreV1Api
+from kubernetes.config import new_client_from_config
 
 import labkit
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
+from labkit.targets import kind
 from tests.targets.internet import Internet, internet
+from tests.targets.kind_existing import running
 
 ACCOUNT = "123456789012"
+WEBHOOKS = ["lab-network", "pod-identity-webhook"]
+
+
+# For eks.
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +81,68 @@ def inventory(moto: labkit.Lab) -> Callable[[], dict[str, Any]]:
         }
 
     return read
+
+
+# For kind.
+
+
+@dataclass(frozen=True)
+class Existing:
+    """A cluster that exists, as its administrator sees it."""
+
+    kubeconfig: Path
+    api: ApiClient
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        return {"target": "kind", "kubeconfig": str(self.kubeconfig), "context": "existing"}
+
+    @property
+    def core(self) -> CoreV1Api:
+        return CoreV1Api(self.api)
+
+    @property
+    def webhooks(self) -> AdmissionregistrationV1Api:
+        return AdmissionregistrationV1Api(self.api)
+
+    def registered(self) -> list[str]:
+        """The names of the webhooks that are registered in it."""
+        return sorted(one.metadata.name for one in self.webhooks.list_mutating_webhook_configuration().items)
+
+    def clear(self) -> None:
+        """Takes away what a test before, which failed, may have left."""
+        self.core.delete_collection_namespaced_pod("default", grace_period_seconds=0)
+        for account in self.core.list_namespaced_service_account("default").items:
+            if account.metadata.name != "default":
+                self.core.delete_namespaced_service_account(account.metadata.name, "default")
+
+
+@pytest.fixture(scope="module")
+def existing_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Existing]:
+    with running(tmp_path_factory.mktemp("existing")) as kubeconfig:
+        api = new_client_from_config(str(kubeconfig), context="existing")
+        yield Existing(kubeconfig, api)
+        api.close()
+
+
+@pytest.fixture
+def existing(existing_cluster: Existing) -> Existing:
+    """A cluster that exists, with nothing of a lab in it."""
+    existing_cluster.clear()
+    return existing_cluster
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+    """A lab folder of the test's own, in which no lab runs, and none afterwards."""
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ".lab"))
+    yield Folder.find()
+    kind.down()
+
+
+@pytest.fixture
+def lab(empty: Folder, existing: Existing) -> Iterator[labkit.Lab]:
+    """The lab that the cluster has joined."""
+    with labkit.Lab.open(**existing.parameters) as opened:
+        yield opened
+        opened.remove()

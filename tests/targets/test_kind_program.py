@@ -30,14 +30,6 @@ NAME = "labkit-blue-us-east-1"
 
 
 @pytest.fixture
-def empty(tmp_path, monkeypatch):
-    """A lab folder of its own, and nothing of it afterwards."""
-    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ".lab"))
-    yield Folder.find()
-    kind.down()
-
-
-@pytest.fixture
 def programs(empty, tmp_path, monkeypatch):
     """Puts the programs on the PATH, and no others with their names."""
 
@@ -158,29 +150,21 @@ def refused(empty: Folder, **parameters: str) -> LabError:
     return refusal.value
 
 
-def test_without_kind_the_line_that_installs_it_is_said(programs, empty):
-    programs(kind="missing")
+@pytest.mark.parametrize(
+    ("does", "said", "following"),
+    [
+        ({"kind": "missing"}, "kind is not on the PATH", ["brew install kind", "--kubeconfig FILE --context NAME"]),
+        ({"docker": "missing"}, "Neither Docker nor Podman", ["apt-get install podman"]),
+        ({"docker": "fails"}, "Cannot connect to the Docker daemon", ["start it"]),
+    ],
+    ids=["without kind", "without Docker and Podman", "Docker does not run"],
+)
+def test_a_program_that_is_missing_is_said_with_what_brings_it(programs, empty, does, said, following):
+    programs(**does)
     refusal = refused(empty)
     assert isinstance(refusal, ProgramMissing)
-    assert "kind is not on the PATH" in refusal.what
-    assert "brew install kind" in refusal.next
-    assert "--kubeconfig FILE --context NAME" in refusal.next
-
-
-def test_without_docker_and_podman_the_line_that_installs_one_is_said(programs, empty):
-    programs(docker="missing")
-    refusal = refused(empty)
-    assert isinstance(refusal, ProgramMissing)
-    assert "Neither Docker nor Podman" in refusal.what
-    assert "apt-get install podman" in refusal.next
-
-
-def test_a_docker_that_does_not_run_is_said(programs, empty):
-    programs(docker="fails")
-    refusal = refused(empty)
-    assert isinstance(refusal, ProgramMissing)
-    assert "Cannot connect to the Docker daemon" in refusal.what
-    assert "start it" in refusal.next
+    assert said in refusal.what
+    assert all(line in refusal.next for line in following)
 
 
 def test_a_cluster_that_kind_cannot_make_is_told_in_its_words_and_deleted(programs, empty):

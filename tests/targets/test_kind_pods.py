@@ -1,0 +1,130 @@
+"""Pods of a cluster that exists and has joined the lab: they find AWS and their role, and what is others' stays."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+import pytest
+from nbclient import NotebookClient
+
+import labkit
+from labkit.emulator import process
+from labkit.emulator.folder import Folder
+from labkit.emulator.listener import bind
+from labkit.execution import execute
+from labkit.parameters import Parameters
+from labkit.steps.pod import ImageNotPulled, build, wait_until_running
+from labkit.steps.service_account import NotThisRuns
+from labkit.targets import kind
+from labkit.targets.kind import AnotherCluster
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "09-break-and-repair.ipynb"
+
+
+def variables(pod: Any) -> dict[str, str]:
+    return {variable.name: variable.value for variable in pod.spec.containers[0].env or []}
+
+
+def test_no_manifest_names_the_lab_and_pods_find_it(lab, existing):
+    lab.ready(through="service_account")
+    made = existing.core.create_namespaced_pod("default", build(lab.parameters))
+    endpoint = process.State.read(Folder.find()).endpoint_url
+    assert variables(made)["AWS_ENDPOINT_URL"] == endpoint
+    assert variables(made)["AWS_EC2_METADATA_DISABLED"] == "true"
+    assert variables(made)["AWS_ROLE_ARN"] == lab.role_arn
+    wait_until_running(lab)
+    done = execute(
+        existing.api, "my-pod", "default", ["aws", "s3api", "put-object", "--bucket", "irsa-lab", "--key", "x"]
+    )
+    assert "(AccessDenied)" in done.error
+
+
+@pytest.mark.parametrize(
+    ("namespace", "labels", "env", "led"),
+    [
+        ("default", {}, [{"name": "AWS_ENDPOINT_URL", "value": "http://mine"}], "http://mine"),
+        ("default", {"labkit/skip-lab-network": "true"}, [], None),
+        ("kube-system", {}, [], None),
+    ],
+    ids=["a variable of its own", "opted out", "the cluster's own"],
+)
+def test_the_lab_network_leaves_alone(lab, existing, namespace, labels, env, led):
+    pod = {"metadata": {"name": "other", "labels": labels}, "spec": {"containers": [{"name": "a", "image": "python"}]}}
+    pod["spec"]["containers"][0]["env"] = env
+    made = existing.core.create_namespaced_pod(namespace, pod, dry_run="All")
+    assert variables(made).get("AWS_ENDPOINT_URL") == led
+
+
+def test_the_lab_listens_on_loopback_and_on_the_one_address_only(empty, existing):
+    own = "127.0.0.2"  # of this machine and no other's, and not the address that all listen on
+    try:
+        bind(0, own).close()
+    except OSError:
+        pytest.skip("this machine has no second loopback address")
+    connection = kind.up(Parameters.checked(**existing.parameters), aws_host=own)
+    lab = labkit.Lab(Parameters.checked(**existing.parameters), connection)
+    lab.ready(through="pod")
+    pod = existing.core.read_namespaced_pod("my-pod", "default")
+    assert variables(pod)["AWS_ENDPOINT_URL"].startswith(f"http://{own}:")
+    assert lab.check("credentials")
+    server = psutil.Process(process.State.read(empty).pid)
+    listening = {one.laddr.ip for one in server.net_connections("inet") if one.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1", own}
+    with pytest.raises(AnotherCluster, match=own):
+        kind.up(Parameters.checked(**existing.parameters), aws_host="127.0.0.1")
+    lab.remove()
+    lab.close()
+
+
+@pytest.mark.kubectl
+def test_a_webhook_that_was_deleted_is_restored_by_the_command_that_is_said(lab, existing):
+    existing.webhooks.delete_mutating_webhook_configuration("pod-identity-webhook")
+    lab.ready(through="service_account")
+    pod = build(lab.parameters)
+    assert "AWS_ROLE_ARN" not in variables(existing.core.create_namespaced_pod("default", pod, dry_run="All"))
+    state = process.State.read(Folder.find())
+    environment = {**os.environ, "KUBECONFIG": str(state.kubeconfig)}
+    subprocess.run(["sh", "-c", lab.connection.webhook_restored_by], env=environment, check=True, capture_output=True)
+    assert "AWS_ROLE_ARN" in variables(existing.core.create_namespaced_pod("default", pod, dry_run="All"))
+    kind.down()
+    assert existing.registered() == []
+    labkit.Lab.open(**existing.parameters).close()
+
+
+def test_an_image_that_cannot_be_pulled(empty, existing):
+    with labkit.Lab.open(**existing.parameters, image="example/nothing") as lab:
+        with pytest.raises(ImageNotPulled, match="image example/nothing of the pod") as refusal:
+            lab.ready(through="pod")
+        assert "set image" in refusal.value.next
+        assert existing.core.list_namespaced_pod("default").items == []
+        lab.remove()
+
+
+def test_what_somebody_else_made_in_the_cluster_is_never_taken_over_nor_deleted(lab, existing):
+    account = {"metadata": {"name": "my-service-account"}}
+    made = existing.core.create_namespaced_service_account("default", account)
+    try:
+        with pytest.raises(NotThisRuns) as refusal:
+            lab.ready(through="service_account")
+        lab.remove()
+        kept = existing.core.read_namespaced_service_account("my-service-account", "default")
+    finally:
+        existing.core.delete_namespaced_service_account("my-service-account", "default")
+    assert kept.metadata.uid == made.metadata.uid
+    assert kept.metadata.annotations == made.metadata.annotations
+    assert "another namespace or service_account" in refusal.value.next
+
+
+def test_cells_that_break_and_repair_change_nothing_here_whichever_of_them_are_run(lab, existing):
+    parameters = "".join(f"\n{name} = {value!r}" for name, value in existing.parameters.items())
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook.cells[2].source += parameters
+    before = existing.webhooks.list_mutating_webhook_configuration().items
+    NotebookClient(notebook, allow_errors=True).execute()
+    errors = [output for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "error"]
+    assert "lacks a cluster of the lab's own, which can be broken" in errors[0].evalue
+    assert {error.ename for error in errors[1:]} == {"NameError"}
+    assert existing.webhooks.list_mutating_webhook_configuration().items == before

@@ -1,0 +1,277 @@
+"""Clusters that the target kind does not join: nothing is made in them, nothing of the lab stays, and why is said."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.client import CoreV1Api, RbacAuthorizationV1Api
+
+import labkit
+from labkit import kind_command, targets
+from labkit.emulator.certificates import Authority
+from labkit.emulator.joined import Kept
+from labkit.errors import LabError, UnknownName
+from labkit.parameters import InvalidParameter, Parameters
+from labkit.targets import kind
+from labkit.targets.kind import AnotherCluster, NotReached
+from labkit.targets.kind_address import NoAddress
+from labkit.targets.kind_cluster import NotThisLabs, NotUsable, NoWay
+from tests.targets.conftest import WEBHOOKS, Existing
+
+LABKIT = Path(sys.executable).with_name("labkit")
+
+
+@pytest.fixture
+def refused(empty, existing) -> Callable[..., LabError]:
+    """Opens the lab; the error that it is refused with, where nothing was made and nothing stays."""
+
+    def attempt(aws_host: str = "", **parameters: Any) -> LabError:
+        before = existing.registered()
+        with pytest.raises(LabError) as refusal:
+            kind.up(Parameters.checked(**{**existing.parameters, **parameters}), aws_host=aws_host)
+        assert not empty.is_running()
+        assert existing.registered() == before
+        assert Kept.all(empty) == []
+        assert refusal.value.next
+        return refusal.value
+
+    return attempt
+
+
+def changed(existing: Existing, change: Callable[[dict], None]) -> str:
+    """A kubeconfig beside the first, with one thing changed in it."""
+    config = json.loads(existing.kubeconfig.read_text())
+    change(config)
+    file = existing.kubeconfig.with_name("kubeconfig-changed")
+    file.write_text(json.dumps(config))
+    return str(file)
+
+
+def elsewhere(config: dict) -> None:
+    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:9"
+
+
+# The kubeconfig.
+
+
+def test_a_context_that_is_gone(refused):
+    refusal = refused(context="existin")
+    assert isinstance(refusal, UnknownName)
+    assert "Did you mean 'existing'?" in refusal.what
+    assert "config get-contexts" in refusal.next
+
+
+def test_a_context_without_its_kubeconfig(refused):
+    assert "needs the kubeconfig" in refused(kubeconfig="", context="existing").what
+
+
+def test_a_kubeconfig_that_is_gone(existing):
+    with pytest.raises(InvalidParameter, match="a kubeconfig file that exists"):
+        labkit.Lab.open(**{**existing.parameters, "kubeconfig": "/nowhere/kubeconfig"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "it is no YAML"),
+        ("a list", "no kubeconfig"),
+        ("contexts: [1]", "no kubeconfig"),
+        ("contexts: []", "has no context"),
+        ("contexts: [{name: existing, context: {cluster: gone, user: gone}}]", "names the cluster 'gone'"),
+        (
+            "{contexts: [{name: existing, context: {cluster: a, user: a}}], clusters: [{name: a, cluster: {}}], "
+            "users: [{name: a, user: {}}]}",
+            "names no API server",
+        ),
+    ],
+)
+def test_a_file_that_is_no_kubeconfig(refused, tmp_path, text, said):
+    (tmp_path / "config").write_text(text)
+    refusal = refused(kubeconfig=str(tmp_path / "config"))
+    assert isinstance(refusal, NoWay)
+    assert said in refusal.what
+
+
+def test_a_file_that_the_kubeconfig_names_and_that_is_gone(refused, existing):
+    file = changed(existing, lambda config: config["users"][0]["user"].update({"client-key": "gone.pem"}))
+    assert "gone.pem" in refused(kubeconfig=file).what
+
+
+def test_options_of_this_target_are_refused_for_others():
+    with pytest.raises(LabError, match="--kubeconfig and --aws-host are for the target kind alone"):
+        kind_command.refuse_options(kubeconfig="file", context="", aws_host="127.0.0.1")
+    kind_command.refuse_options(kubeconfig=None, context="")
+
+
+# The cluster.
+
+
+def test_an_api_server_that_cannot_be_reached(refused, existing):
+    refusal = refused(kubeconfig=changed(existing, elsewhere))
+    assert isinstance(refusal, NoWay)
+    assert "https://127.0.0.1:9 does not answer" in refusal.what
+    assert "cluster-info" in refusal.next
+
+
+def test_an_api_server_with_another_certificate(refused, existing):
+    other = existing.kubeconfig.with_name("other-ca.pem")
+    other.write_bytes(Authority.create("another").certificate_pem)
+    authority = {"certificate-authority": other.name}
+    file = changed(existing, lambda config: config["clusters"][0]["cluster"].update(authority))
+    assert "a certificate that its CA did not sign" in refused(kubeconfig=file).what
+
+
+def test_credentials_that_the_cluster_does_not_take(refused, existing):
+    def with_token(config: dict) -> None:
+        config["users"][0]["user"] = {"token": "no-token"}
+
+    refusal = refused(kubeconfig=changed(existing, with_token))
+    assert isinstance(refusal, NoWay)
+    assert "401" in refusal.what
+    assert "auth whoami" in refusal.next
+
+
+def test_a_cluster_that_keeps_its_discovery_to_itself(refused, existing):
+    refusal = refused(context="stranger")
+    assert isinstance(refusal, NotUsable)
+    assert "keeps its issuer's discovery document from stranger" in refusal.what
+    assert "create clusterrolebinding" in refusal.next
+    assert "--clusterrole=system:service-account-issuer-discovery --user=stranger" in refusal.next
+
+
+def test_a_user_who_may_read_and_register_nothing(refused, existing):
+    reader = {
+        "metadata": {"name": "test-reader"},
+        "rules": [
+            {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]},
+            {"nonResourceURLs": ["/.well-known/*", "/openid/v1/jwks"], "verbs": ["get"]},
+        ],
+    }
+    group = "rbac.authorization.k8s.io"
+    binding = {
+        "metadata": {"name": "test-reader"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "test-reader"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": "stranger"}],
+    }
+    rbac = RbacAuthorizationV1Api(existing.api)
+    rbac.create_cluster_role(reader)
+    rbac.create_cluster_role_binding(binding)
+    try:
+        refusal = refused(context="stranger")
+    finally:
+        rbac.delete_cluster_role_binding("test-reader")
+        rbac.delete_cluster_role("test-reader")
+    assert isinstance(refusal, NotUsable)
+    assert "may not create mutatingwebhookconfigurations" in refusal.what
+    assert "cluster-admin" in refusal.next
+
+
+def test_a_cluster_without_nodes(refused, tmp_path):
+    # An API server alone.
+    subprocess.run([LABKIT, "up", "--bare"], check=True, capture_output=True, timeout=120)
+    try:
+        refusal = refused(kubeconfig=str(tmp_path / ".lab-bare" / "kubeconfig"), context="blue")
+    finally:
+        subprocess.run([LABKIT, "down", "--bare"], check=True, capture_output=True, timeout=60)
+    assert isinstance(refusal, NotUsable)
+    assert "has no node" in refusal.what
+    assert "get nodes" in refusal.next
+
+
+def test_a_cluster_whose_nodes_are_cordoned(refused, existing):
+    existing.core.patch_node("existing-control-plane", {"spec": {"unschedulable": True}})
+    try:
+        refusal = refused()
+    finally:
+        existing.core.patch_node("existing-control-plane", {"spec": {"unschedulable": None}})
+    assert "takes pods: cordoned: existing-control-plane" in refusal.what
+    assert "uncordon existing-control-plane" in refusal.next
+
+
+def test_a_cluster_whose_nodes_are_not_ready(refused, existing, monkeypatch):
+    answer = CoreV1Api.list_node
+
+    def unready(self, **options: Any) -> Any:
+        nodes = answer(self, **options)
+        for condition in nodes.items[0].status.conditions:
+            condition.status, condition.message = "False", "container runtime network not ready"
+        return nodes
+
+    # A node of the emulator is always ready.
+    monkeypatch.setattr(CoreV1Api, "list_node", unready)
+    refusal = refused()
+    assert "existing-control-plane: container runtime network not ready" in refusal.what
+
+
+@pytest.mark.parametrize(
+    ("labels", "whose"),
+    [({}, "not the lab's"), ({"labkit/lab": "irsa", "labkit/folder": "another"}, "another lab's")],
+    ids=["foreign", "another lab"],
+)
+@pytest.mark.parametrize("name", WEBHOOKS)
+def test_a_webhook_that_somebody_else_registered_stays_as_it_is(refused, existing, name, labels, whose):
+    made = existing.webhooks.create_mutating_webhook_configuration({"metadata": {"name": name, "labels": labels}})
+    try:
+        refusal = refused()
+        kept = existing.webhooks.read_mutating_webhook_configuration(name)
+    finally:
+        existing.webhooks.delete_mutating_webhook_configuration(name)
+    assert isinstance(refusal, NotThisLabs)
+    assert whose in refusal.what
+    assert kept.metadata.resource_version == made.metadata.resource_version
+    assert f"delete mutatingwebhookconfiguration {name}" in refusal.next
+
+
+def test_an_api_server_that_does_not_reach_this_machine(refused, existing, monkeypatch):
+    monkeypatch.setattr(kind, "LED_WITHIN", 1)
+    refusal = refused(aws_host="240.0.0.1")  # nobody's: no packet goes there
+    assert isinstance(refusal, NotReached)
+    assert "does not reach this machine at 240.0.0.1" in refusal.what
+    assert "--aws-host" in refusal.next
+
+
+@pytest.mark.parametrize("address", ["host.docker.internal", "0.0.0.0", "::1", "224.0.0.1"])
+def test_an_address_that_no_container_can_call(refused, address):
+    assert isinstance(refused(aws_host=address), NoAddress)
+
+
+# The lab that is there.
+
+
+def test_the_same_cluster_under_two_names(lab, existing):
+    with pytest.raises(AnotherCluster, match="AWS could not tell whose a token is") as refusal:
+        labkit.Lab.open(**existing.parameters, cluster="green")
+    assert "delete-cluster --name blue" in refusal.value.next
+    assert existing.registered() == WEBHOOKS
+
+
+def test_a_cluster_of_the_moto_target_is_not_taken_for_it(empty, existing):
+    with labkit.Lab.open(), pytest.raises(AnotherCluster, match="of the moto target"):
+        labkit.Lab.open(**existing.parameters)
+    assert existing.registered() == []
+
+
+def test_the_moto_target_does_not_take_it_for_its_own(lab):
+    for look in (labkit.Lab.open, lambda: targets.connect(Parameters.checked())):
+        with pytest.raises(LabError, match="is one of the target kind"):
+            look()
+
+
+def test_a_second_cluster_under_the_same_name(lab, existing):
+    other = changed(existing, elsewhere)
+    with pytest.raises(AnotherCluster, match="is that of context existing"):
+        labkit.Lab.open(target="kind", kubeconfig=other, context="existing")
+
+
+def test_a_clock_that_was_moved(refused, empty):
+    empty.clock.advance(hours=2)
+    assert "labkit clock 0" in refused().next
+
+
+def test_another_account(refused):
+    refusal = refused(account_id="222222222222")
+    assert "is the account 123456789012" in refusal.what
