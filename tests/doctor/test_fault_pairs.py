@@ -13,7 +13,7 @@ from labkit.faults import CATALOGUE, Situation, expected
 from labkit.parameters import Parameters
 from labkit.webhook import mutating_webhook_configuration
 from tests.doctor import answers, recording
-from tests.doctor.own_lab import found
+from tests.doctor.examining import found
 
 FAULTS = list(CATALOGUE.values())
 # What a lab cannot show, or only says once more what another finding says; tested on evidence of its own.

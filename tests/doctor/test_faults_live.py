@@ -18,23 +18,12 @@ from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 from labkit.faults import CATALOGUE, breaking, drawn, expected, live, named
 from tests.doctor import answers
-from tests.doctor.own_lab import evidence, found, own_lab
+from tests.doctor.examining import evidence, found
 
 FAULTS = list(CATALOGUE.values())
 PAIRS = random.Random(5).sample(list(combinations(FAULTS, 2)), 40)
 # Of these a lab has more than the run's own.
 MORE = r"iam:ListRoles .*|list events .*|ec2:DescribeRegions .*|cloudtrail:.*|list serviceaccounts --all-namespaces"
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    with own_lab(tmp_path_factory.mktemp("faults") / ".lab") as lab:
-        yield lab
-
-
-@pytest.fixture(scope="module")
-def healthy(lab):
-    return live.read(lab)
 
 
 @pytest.fixture(scope="module")

@@ -9,20 +9,9 @@ import pytest
 
 from labkit.doctor import examine
 from labkit.faults import CATALOGUE, breaking, live
-from tests.doctor.own_lab import evidence, found, own_lab
+from tests.doctor.examining import evidence, found
 
 PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    with own_lab(tmp_path_factory.mktemp("repairs") / ".lab") as lab:
-        yield lab
-
-
-@pytest.fixture(scope="module")
-def healthy(lab):
-    return live.read(lab)
 
 
 @pytest.fixture(scope="module")

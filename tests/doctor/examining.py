@@ -1,32 +1,9 @@
-"""A lab for one module of tests, healthy and with nobody else in it: what others leave behind is a finding, too."""
-
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+"""What the doctor reads of a lab that runs, and what it finds."""
 
 from labkit import Lab
 from labkit.doctor import examine
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
 from labkit.evidence import Evidence, Reads
 from labkit.faults import Situation
-
-
-@contextmanager
-def own_lab(path: Path) -> Iterator[Lab]:
-    """A lab of its own in this folder, ready through the pod; the folder is LABKIT_HOME meanwhile."""
-    before = os.environ.get("LABKIT_HOME")
-    os.environ["LABKIT_HOME"] = str(path)
-    try:
-        with Lab.open() as lab:
-            lab.ready(through="pod")
-            yield lab
-    finally:
-        process.stop(Folder(path))
-        os.environ.pop("LABKIT_HOME")
-        if before is not None:
-            os.environ["LABKIT_HOME"] = before
 
 
 def evidence(lab: Lab, situation: Situation, *, probe: bool = False) -> Evidence:
