@@ -98,8 +98,9 @@ def answering() -> Iterator[None]:
             raise
         raise LabError(
             "The lab does not answer any more.",
-            where="AWS's or the cluster's endpoint",
-            next="run the cell that opens the lab once more (in a terminal: labkit up)",
+            where=_asked(error) or "AWS's or the cluster's endpoint",
+            next="run the cell that opens the lab once more: it starts what is missing, or says what is wrong\n"
+            "       (in a terminal: labkit up, or labkit plan -p target=eks …)",
         ) from None
     except Exception as error:
         # Who has not loaded this slow library, has not been refused by it.
@@ -107,6 +108,16 @@ def answering() -> Iterator[None]:
         if kubernetes is None or not isinstance(error, kubernetes.ApiException) or error.status != 403:
             raise
         raise NotAllowed.by_the_cluster(error) from None
+
+
+def _asked(error: Exception) -> str:
+    """What was asked, or the endpoint alone, where the error knows it."""
+    if isinstance(error, LabError):
+        return error.what
+    if url := getattr(error, "kwargs", {}).get("endpoint_url"):
+        return url
+    pool = getattr(error, "pool", None)
+    return f"{pool.scheme}://{pool.host}:{pool.port}" if pool else ""
 
 
 def _restored(kind: type[LabError], args: tuple, attributes: dict) -> LabError:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -110,8 +111,9 @@ def test_a_notebook_whose_server_was_killed_is_told_so(lab, monkeypatch):
         killed.kill()
         gone([killed])
         for asks in (lambda: opened.check("iam_role"), lambda: opened.ready(through="pod"), opened.diagnose):
-            with pytest.raises(LabError, match="does not answer any more"):
+            with pytest.raises(LabError, match="does not answer any more") as failure:
                 asks()
+            assert re.search(r"//127\.0\.0\.1:|the cluster's API server", failure.value.where)
 
 
 def test_a_port_that_is_taken_is_replaced_and_named(lab):

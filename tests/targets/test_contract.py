@@ -61,7 +61,7 @@ def on_moto(moto: labkit.Lab) -> Target:
 
 
 @pytest.fixture(scope="module")
-def existing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The parameters that name the cluster: those of `make test-kind`, or one that is run here."""
     if "LABKIT_KUBECONFIG" in os.environ:
         yield {name: os.environ.get(f"LABKIT_{name.upper()}", "") for name in ("kubeconfig", "context")}
@@ -71,10 +71,10 @@ def existing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 
 
 @pytest.fixture
-def on_kind(existing: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+def on_kind(named: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
     monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ".lab"))
-    kind.up(Parameters.checked(target="kind", **existing))
-    yield Target("kind", existing, {"trail"}, keeps_environment=False)
+    kind.up(Parameters.checked(target="kind", **named))
+    yield Target("kind", named, {"trail"}, keeps_environment=False)
     kind.down()
 
 

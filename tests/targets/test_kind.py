@@ -4,6 +4,7 @@ How it joins the lab, what AWS says of it then, and how it leaves.
 """
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -181,6 +182,34 @@ def test_down_leaves_the_cluster_as_it_was(empty, existing):
     kind.down()
     assert existing.registered() == []
     assert Kept.all(empty) == []
+
+
+@pytest.mark.kubectl
+def test_down_names_what_runs_made_and_how_to_delete_it(empty, existing, capsys):
+    with labkit.Lab.open(**existing.parameters, namespace="team-a") as lab:
+        lab.ready(through="pod")
+    capsys.readouterr()
+    kind.down()
+    said = capsys.readouterr().out
+    assert "namespace team-a, service account team-a/my-service-account, pod team-a/my-pod" in said
+    # The named commands, as they are typed.
+    commands = [line.partition("kubectl ")[2] for line in said.splitlines() if "kubectl " in line]
+    assert len(commands) == 2
+    for command in commands:
+        subprocess.run(["kubectl", *shlex.split(command)], check=True, capture_output=True, timeout=60)
+    assert "team-a" not in [one.metadata.name for one in existing.core.list_namespace().items]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_its_webhooks_are_the_lab_s_whatever_somebody_changed_in_them(empty, existing, killed):
+    labkit.Lab.open(**existing.parameters).close()
+    if killed:
+        kill(empty)
+    registered = existing.webhooks.read_mutating_webhook_configuration(WEBHOOKS[1])
+    registered.webhooks[0].client_config.ca_bundle = "b3RoZXI="
+    existing.webhooks.replace_mutating_webhook_configuration(WEBHOOKS[1], registered)
+    kind.down()
+    assert existing.registered() == []
 
 
 def test_a_cluster_leaves_by_eks_delete_cluster(lab, existing):
