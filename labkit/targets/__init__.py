@@ -72,6 +72,13 @@ def target(name: str) -> ModuleType:
     return importlib.import_module(f"labkit.targets.{name}")
 
 
+def up_command(parameters: "Parameters") -> str:
+    """What starts the cluster of these parameters in a terminal, where the target starts one."""
+    named = {"target": parameters.target, "cluster": parameters.cluster, "region": parameters.region}
+    usual = type(parameters).model_fields
+    return " ".join(["labkit up", *(f"--{name} {it}" for name, it in named.items() if it != usual[name].default)])
+
+
 def own_region(name: str) -> str:
     """The region that the machine's own setup names, where that counts on this target; else empty."""
     module = target(name)

@@ -10,7 +10,7 @@ from labkit.emulator.folder import Folder
 from labkit.emulator.joined import JOINED, LOOPBACK, Facts, Kept, is_public
 from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, answering
-from labkit.targets import Connection, kind_address, kind_cluster, moto
+from labkit.targets import Connection, kind_address, kind_cluster, moto, up_command
 from labkit.targets.kind_cluster import LABELLED, NOTHING, NotUsable, Way
 from labkit.targets.kind_issuer import IssuerWay
 
@@ -98,7 +98,7 @@ def connect(parameters: "Parameters") -> Connection:
             f"The cluster {parameters.cluster} has not joined the lab in {folder.path}"
             + (" yet." if state else ", which does not run."),
             where=f"the target kind; {NOTHING}",
-            next=f"labkit up --target kind --cluster {parameters.cluster}",
+            next=up_command(parameters),
         )
     _refuse_another(cluster, parameters, kept, way, "")
     return _connection(state, parameters, cluster, kept)

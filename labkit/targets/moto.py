@@ -12,7 +12,7 @@ from labkit.emulator.folder import Folder
 from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, answering
 from labkit.evidence.issuer import served_chain
-from labkit.targets import Connection
+from labkit.targets import Connection, up_command
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -46,7 +46,11 @@ def connect(parameters: "Parameters") -> Connection:
     folder = Folder.find()
     state = State.read(folder)
     if state is None or not folder.is_running():
-        raise LabError(f"No lab runs in {folder.path}.", where="the target moto; nothing was changed", next="labkit up")
+        raise LabError(
+            f"No lab runs in {folder.path}.",
+            where="the target moto; nothing was changed",
+            next=up_command(parameters),
+        )
     _refuse_another_account(parameters, state)
     aws = session(state, parameters.region)
     eks = aws.client("eks")
@@ -244,7 +248,7 @@ def _no_cluster(parameters: "Parameters", state: State) -> LabError:
         f"The lab has no cluster {parameters.cluster} in {parameters.region}. "
         + (f"There are: {there}." if there else "It has none yet."),
         where="parameters cluster and region; nothing was changed",
-        next=f"labkit up --cluster {parameters.cluster}",
+        next=up_command(parameters),
     )
 
 
