@@ -28,7 +28,12 @@ def ensure(lab: "Lab") -> None:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
             raise
         s3.create_bucket(Bucket=name, **elsewhere)
-        s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": lab.tags})
+        try:
+            s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": lab.tags})
+        except BaseException:
+            # Without the tag it would be nobody's, and stay.
+            s3.delete_bucket(Bucket=name)
+            raise
     try:
         s3.head_object(Bucket=name, Key=KEY)
     except ClientError as error:

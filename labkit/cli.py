@@ -21,6 +21,7 @@ from labkit.errors import LabError, UnknownName
 if TYPE_CHECKING:
     from labkit import runs
 
+LONGEST_NAME = 200  # of a file, in characters: file systems take 255 bytes
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 app = typer.Typer(
@@ -142,10 +143,11 @@ def run(
 ) -> None:
     """Run a notebook through papermill; show each step's check and what was answered in the pod."""
     from labkit import runs
-    from labkit.parameters import Parameters
+    from labkit.parameters import Parameters, label_value
 
     values = dict(_pair(text) for text in parameter or []) | ({"confirm": "yes"} if yes else {})
-    name = "-".join(Parameters.checked(**values).run.split("/"))
+    run = Parameters.checked(**values).run
+    name = run.replace("/", "-") if len(run) <= LONGEST_NAME else label_value(run)
     output = output or Path("runs") / notebook.stem / f"{name}.ipynb"
     typer.echo(f"Running {_short(notebook)} on the {values.get('target', 'moto')} target …")
     try:

@@ -169,13 +169,15 @@ class Lab:
         made = steps.before(before) if before else steps.through(through)
         took: list[str] = []
         left: list[str] = []
+        later = steps.ORDER[len(made) :] if before else ()
         with answering():
+            for name in steps.NAMED:
+                # Where a name stays another's, it is refused before anything is made.
+                if name in later or (name in made and not self.takes_untagged):
+                    took += steps.step(name).make_way(self)
             bucket.ensure(self)
             if before:
-                for name in steps.ORDER[len(made) :]:
-                    if name in steps.NAMED:
-                        took += steps.step(name).make_way(self)
-                done = self._remove(self._made(steps.ORDER[len(made) :]))
+                done = self._remove(self._made(later))
                 left = [line for line in done if line.startswith("left alone")]
             for name in made:
                 if name in steps.MADE:

@@ -220,8 +220,8 @@ class Parameters(BaseModel):
 
     @property
     def run(self) -> str:
-        """What tells one run of the lab from another: cluster/namespace/service account/role."""
-        return f"{self.cluster}/{self.namespace}/{self.service_account}/{self.role_name}"
+        """What tells one run of the lab from another: cluster/namespace/service account/role, as a tag's value."""
+        return tag_value(f"{self.cluster}/{self.namespace}/{self.service_account}/{self.role_name}")
 
     @property
     def subject(self) -> str:
@@ -247,6 +247,17 @@ class Parameters(BaseModel):
 
 def _unknown(name: str, where: str = "") -> UnknownName:
     return UnknownName("parameter of the lab", name, Parameters.names(), where=where, next="rename it, and run again")
+
+
+def tag_value(run: str) -> str:
+    """A run as the value of a tag; with a hash of the whole, where IAM takes no such tag.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html#id_tags_rules_creating
+    """
+    if re.fullmatch(r"[A-Za-z0-9_.:/=+@-]{1,256}", run):
+        return run
+    kept = re.sub(r"[^A-Za-z0-9_.:/=+@-]", "_", run)[:240]
+    return f"{kept}-{hashlib.sha256(run.encode()).hexdigest()[:10]}"
 
 
 def label_value(run: str) -> str:

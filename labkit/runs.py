@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +20,9 @@ from labkit.errors import LabError
 from labkit.parameters import Parameters
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-# A kernel warns in the terminal that its messages, which stay on loopback, are not encrypted.
-QUIET = ["--IPKernelApp.log_level=ERROR"]
+# A kernel warns in the terminal that its messages, which stay on loopback, are not encrypted, and complains there when
+# it is ended. A cell's own error comes as a message.
+QUIET = ["--IPKernelApp.log_level=CRITICAL"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class RunFailed(LabError):
         self.run = run
 
 
+class Interrupted(LabError):
+    """The run ended before the notebook did; what it had made until then is still there."""
+
+
 def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] | None = None) -> Run:
     """Executes a notebook with these parameters and writes it to `output`.
 
@@ -57,6 +63,7 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
     Raises:
         UnknownName, InvalidParameter: before anything is made.
         RunFailed: a cell failed; `output` is written.
+        Interrupted: Ctrl-C, or the end of the kernel.
 
     https://papermill.readthedocs.io/en/latest/usage-execute.html
     """
@@ -66,7 +73,9 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
         raise LabError(f"There is no notebook {notebook}.", where="labkit.run", next="ls notebooks/")
     output.parent.mkdir(parents=True, exist_ok=True)
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from zmq import ZMQError
 
     # papermill warns of parameters that the notebook does not list; those were validated above.
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -78,6 +87,11 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
             )
         except PapermillExecutionError as error:
             failure = error
+        except (KeyboardInterrupt, DeadKernelError, ZMQError):
+            # At Ctrl-C nbclient ends the kernel, and then comes upon that in one of these ways.
+            raise _interrupted(output, validated, given) from None
+    if failure is not None and failure.ename == "KeyboardInterrupt":
+        raise _interrupted(output, validated, given)
     executed = normalize(nbformat.read(output, as_version=4))
     nbformat.write(executed, output)
     done = read(executed, output, validated)
@@ -185,6 +199,15 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 def _first_line(source: str) -> str:
     return next((line for line in source.splitlines() if line.strip() and not line.startswith("#")), "")
+
+
+def _interrupted(output: Path, parameters: Parameters, given: Mapping[str, Any]) -> Interrupted:
+    named = "".join(f" -p {shlex.quote(f'{name}={value}')}" for name, value in given.items() if name != "confirm")
+    return Interrupted(
+        "The run was interrupted, or its kernel ended; what it made until then is still there.",
+        where=f"{output}; all of it bears the tag labkit:run={parameters.run}",
+        next=f"run it again, or take it away:  labkit remove{named}   (deletes with --yes)",
+    )
 
 
 def _parts(text: str) -> tuple[str, str, str]:

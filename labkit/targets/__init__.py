@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from labkit.parameters import Parameters
 
 NAMES = ("moto", "kind", "eks")
+ANSWERS_WITHIN = (5, 30)  # seconds for a cluster, to connect and to be answered
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,22 @@ def target(name: str) -> ModuleType:
     if name not in NAMES:
         raise UnknownName("target", name, NAMES)
     return importlib.import_module(f"labkit.targets.{name}")
+
+
+def patient(api: "ApiClient") -> "ApiClient":
+    """The same client, which waits for an API server that keeps silent, but not for ever.
+
+    A watch may be silent for as long as it was asked to last.
+    """
+    ask = api.rest_client.request
+
+    def request(method: str, url: str, *arguments: Any, _request_timeout: Any = None, **named: Any) -> Any:
+        connect, read = ANSWERS_WITHIN
+        within = _request_timeout or (connect, None if "watch=" in url else read)
+        return ask(method, url, *arguments, _request_timeout=within, **named)
+
+    api.rest_client.request = request
+    return api
 
 
 def up_command(parameters: "Parameters") -> str:

@@ -16,6 +16,7 @@ import yaml
 from labkit.emulator import joined, lab_network
 from labkit.errors import LabError, UnknownName
 from labkit.parameters import LAB, LAB_LABEL
+from labkit.targets import patient
 from labkit.webhook.server import NAME as POD_IDENTITY
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Way:
             context = create_urllib3_context()
             context.verify_flags &= ~VERIFY_X509_STRICT
             api.rest_client.pool_manager.connection_pool_kw["ssl_context"] = context
-            return api
+            return patient(api)
         except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
             raise NoWay(
                 f"The way to the cluster cannot be read: {error}",

@@ -12,7 +12,7 @@ from labkit.emulator.folder import Folder
 from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, answering
 from labkit.evidence.issuer import served_chain
-from labkit.targets import Connection, up_command
+from labkit.targets import Connection, patient, up_command
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -131,7 +131,7 @@ def kubernetes(state: State, context: str) -> "ApiClient":
     load_kube_config(config_file=str(state.kubeconfig), context=context, client_configuration=configuration)
     # Without a proxy of its own the client for exec takes the machine's. This one is never used: no host goes by it.
     configuration.proxy, configuration.no_proxy = "http://127.0.0.1:9", "*"
-    return ApiClient(configuration)
+    return patient(ApiClient(configuration))
 
 
 def fetch(state: State, url: str) -> Any:
