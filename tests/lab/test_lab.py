@@ -6,10 +6,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from botocore.exceptions import ClientError
 
-from labkit import Lab
+from labkit import Lab, bucket
 from labkit.errors import LabError, UnknownName
 from labkit.steps.iam_role import RoleOfAnotherRun
 from labkit.steps.pod import PodDoesNotRun
@@ -203,6 +205,16 @@ def test_before_a_step_the_name_of_another_run_s_role_is_refused_and_its_service
         assert other.check("credentials")
         other.remove()
     assert lab.check("iam_role")
+
+
+def test_a_bucket_that_cannot_be_tagged_does_not_stay(lab):
+    s3 = lab.aws.client("s3")
+    parameters = lab.parameters.model_copy(update={"bucket": "untaggable"})
+    # S3 keeps such keys to itself.
+    untaggable = SimpleNamespace(aws=lab.aws, parameters=parameters, tags=[{"Key": "aws:mine", "Value": "x"}])
+    with pytest.raises(ClientError, match="Tag"):
+        bucket.ensure(untaggable)
+    assert "untaggable" not in [each["Name"] for each in s3.list_buckets()["Buckets"]]
 
 
 def test_removing_takes_what_bears_the_tag_whoever_made_it_and_says_what_it_left(lab, iam, core, capsys):

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -151,6 +152,16 @@ def test_a_run_as_a_label():
     assert all(len(value) <= 63 for value in long)
     assert long[0] != long[1]
     assert label_value("a/b/c/d=e") != label_value("a/b/c/d+e")
+
+
+def test_a_run_that_is_no_tag_s_value_has_one_of_its_own():
+    odd = [Parameters.checked(role_name=name).run for name in ("a,b", "a_b", "a+b")]
+    assert len({*odd}) == 3
+    assert odd[1:] == ["blue/default/my-service-account/a_b", "blue/default/my-service-account/a+b"]
+    names = {"cluster": "c" * 100, "namespace": "n" * 63, "role_name": "r" * 64}
+    long = [Parameters.checked(**names, service_account="s" * 150 + end).run for end in "xy"]
+    assert long[0] != long[1]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.:/=+@-]{1,256}", run) for run in (*odd, *long))
 
 
 def test_importing_labkit_imports_neither_boto3_nor_kubernetes():

@@ -1,6 +1,8 @@
 """A notebook executed through papermill: what it says of itself, the same bytes twice, and a cell that fails."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -87,6 +89,27 @@ def test_parameters_are_refused_before_anything_is_written(notebook, tmp_path):
     with pytest.raises(InvalidParameter, match="parameter namespace = 'A_B'"):
         runs.run(source, tmp_path / "out.ipynb", {"namespace": "A_B"})
     assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_ctrl_c_is_a_sentence_and_says_how_to_take_away_what_was_made(notebook, tmp_path):
+    # The kernel's parent is the command, as a terminal's Ctrl-C finds it.
+    source = notebook("import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)")
+    command = [Path(sys.executable).with_name("labkit"), "run", source, "--output", tmp_path / "out.ipynb"]
+    done = subprocess.run([*command, "-pcluster=green"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("labkit: The run was interrupted")
+    assert "tag labkit:run=green/default/my-service-account/my-role" in done.stderr
+    assert "labkit remove -p cluster=green " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_longest_names_have_a_file(notebook, tmp_path):
+    names = {"cluster": "c" * 100, "namespace": "n" * 63, "role_name": "r" * 64}
+    command = [Path(sys.executable).with_name("labkit"), "run", notebook("1")]
+    given = [f"-p{name}={value}" for name, value in names.items()]
+    done = subprocess.run([*command, *given], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len([*tmp_path.glob("runs/in/*.ipynb")]) == 1
 
 
 def test_a_notebook_that_is_not_there(tmp_path):

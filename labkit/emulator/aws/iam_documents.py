@@ -8,6 +8,7 @@ import json
 import re
 from urllib.parse import urlsplit
 
+from labkit.emulator.aws import session_tags
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal
@@ -44,7 +45,9 @@ WORDS = (
 
 
 async def check(call: Call, backend: Backend, issuers: Issuers) -> None:
-    """Raises the refusal of an IAM call that writes a faulty document; fills in a thumbprint that was left out."""
+    """Raises the refusal of an IAM call that writes a faulty document or tag; fills in a missing thumbprint."""
+    if faults := session_tags.faults(call.form):
+        raise Refusal(400, "ValidationError", session_tags.told(faults))
     if call.operation in DOCUMENTS:
         parameter, kind = DOCUMENTS[call.operation]
         if parameter in call.form:

@@ -99,6 +99,11 @@ def faults(form: Mapping[str, str]) -> list[str]:
     return found
 
 
+def told(faults: list[str]) -> str:
+    """These faults in the words of a `ValidationError`."""
+    return f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
+
+
 def of_token(claims: Mapping[str, Any]) -> SessionTags:
     """The tags in a token: nested in one claim, or one claim a tag. Raises ``Refusal`` where they are no tags.
 

@@ -258,8 +258,7 @@ def _validate(form: dict[str, str], required: tuple[str, ...]) -> None:
             faults.append(f"{said} have value less than or equal to {LONGEST}")
     faults += session_tags.faults(form)
     if faults:
-        count = f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: "
-        raise Refusal(400, "ValidationError", count + "; ".join(faults))
+        raise Refusal(400, "ValidationError", session_tags.told(faults))
     if not ROLE_ARN.fullmatch(form["RoleArn"]):
         raise Refusal(400, "ValidationError", "Request ARN is invalid")
 

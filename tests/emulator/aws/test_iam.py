@@ -6,6 +6,7 @@ import socket
 import ssl
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.emulator.aws.conftest import ACCOUNT, AUDIENCE, ISSUER, ISSUER_HOST, Irsa, refused, trust_policy
 
@@ -28,6 +29,27 @@ def role(iam, name="my-role"):
 
 
 # Roles.
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        ("a,b", r"satisfy regular expression pattern: \[\\p"),
+        ("a" * 257, "length less than or equal to 256"),
+    ],
+)
+def test_a_tag_that_iam_does_not_take_is_refused_wherever_it_is_given(iam, value, rule):
+    tag = {"Key": "run", "Value": value}
+    iam.create_role(RoleName="tagged", AssumeRolePolicyDocument=json.dumps(trust()))
+    for call in (
+        lambda: iam.create_role(RoleName="tags", AssumeRolePolicyDocument=json.dumps(trust()), Tags=[tag]),
+        lambda: iam.tag_role(RoleName="tagged", Tags=[tag]),
+        lambda: iam.create_policy(PolicyName="tags", PolicyDocument=json.dumps(DOCUMENT), Tags=[tag]),
+        lambda: iam.create_user(UserName="tags", Tags=[tag]),
+    ):
+        with pytest.raises(ClientError, match=f"ValidationError.*at 'tags.1.member.value'.*{rule}"):
+            call()
+    iam.delete_role(RoleName="tagged")
 
 
 def test_updating_a_role_leaves_alone_what_the_call_leaves_out(iam):
