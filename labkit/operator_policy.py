@@ -1,5 +1,6 @@
 """What lets a person run `irsa.ipynb` in an account and a cluster, and clean up after it, and nothing more."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from labkit.parameters import RUN_TAG, Parameters
@@ -69,24 +70,11 @@ def in_the_cluster(parameters: Parameters) -> list[dict[str, Any]]:
     https://kubernetes.io/docs/reference/access-authn-authz/rbac/
     """
     namespace = parameters.namespace
-    look = [
-        _rule(["list"], ["namespaces", "serviceaccounts", "pods"]),
-        # How many nodes take pods, for the plan.
-        _rule(["list"], ["nodes"]),
-        _rule(["get"], ["mutatingwebhookconfigurations"], [WEBHOOK], group="admissionregistration.k8s.io"),
-    ]
-    change = [
-        _rule(["get"], ["namespaces"]),
-        _rule(["get", "create", "delete"], ["serviceaccounts"]),
-        _rule(["get", "watch", "create", "delete"], ["pods"]),
-        # Who opens a WebSocket GETs; from Kubernetes 1.35 on that has to be somebody who may create, too.
-        _rule(["get", "create"], ["pods/exec"]),
-    ]
     rbac, group = "rbac.authorization.k8s.io", {"kind": "Group", "name": GROUP, "apiGroup": "rbac.authorization.k8s.io"}
     manifests = []
     for kind, metadata, rules in (
-        ("ClusterRole", {"name": GROUP}, look),
-        ("Role", {"name": GROUP, "namespace": namespace}, change),
+        ("ClusterRole", {"name": GROUP}, [*_look(), _count()]),
+        ("Role", {"name": GROUP, "namespace": namespace}, _change()),
     ):
         role = {"apiVersion": f"{rbac}/v1", "kind": kind, "metadata": metadata}
         binding = role | {"kind": f"{kind}Binding", "subjects": [group]}
@@ -94,6 +82,49 @@ def in_the_cluster(parameters: Parameters) -> list[dict[str, Any]]:
     if namespace == "default":
         return manifests
     return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, *manifests]
+
+
+def needed_in_the_cluster(parameters: Parameters, *, makes_namespace: bool) -> Iterator[dict[str, str]]:
+    """What the run may not lack of that, and the namespace where it makes that: each as a review's resource attributes.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/self-subject-access-review-v1/
+    """
+    make = [_rule(["create", "delete"], ["namespaces"])] if makes_namespace else []
+    for namespace, rules in (("", [*_look(), *make]), (parameters.namespace, _change())):
+        for rule in rules:
+            for whole in rule["resources"]:
+                resource, _, subresource = whole.partition("/")
+                for verb in rule["verbs"]:
+                    yield {
+                        "verb": verb,
+                        "group": rule["apiGroups"][0],
+                        "resource": resource,
+                        "subresource": subresource,
+                        "name": rule.get("resourceNames", [""])[0],
+                        "namespace": namespace,
+                    }
+
+
+def _look() -> list[dict[str, Any]]:
+    return [
+        _rule(["list"], ["namespaces", "serviceaccounts", "pods"]),
+        _rule(["get"], ["mutatingwebhookconfigurations"], [WEBHOOK], group="admissionregistration.k8s.io"),
+    ]
+
+
+def _count() -> dict[str, Any]:
+    """How many nodes take pods: the plan says it where it may."""
+    return _rule(["list"], ["nodes"])
+
+
+def _change() -> list[dict[str, Any]]:
+    return [
+        _rule(["get"], ["namespaces"]),
+        _rule(["get", "create", "delete"], ["serviceaccounts"]),
+        _rule(["get", "watch", "create", "delete"], ["pods"]),
+        # Who opens a WebSocket GETs; from Kubernetes 1.35 on that has to be somebody who may create, too.
+        _rule(["get", "create"], ["pods/exec"]),
+    ]
 
 
 def _rule(verbs: list[str], resources: list[str], names: list[str] | None = None, *, group: str = "") -> dict[str, Any]:

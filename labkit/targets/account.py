@@ -41,6 +41,8 @@ class Identity:
     """`user/NAME`, `assumed-role/NAME` (without the session's name, which may be a person's) or `root`."""
     arn: str
     """The user's ARN; a role's as the shell finds it out, since a session does not tell the role's path."""
+    arn_without_path: str = ""
+    """As the ConfigMap `aws-auth` wants a role's."""
 
 
 def open_session(region: str) -> boto3.Session:
@@ -66,10 +68,11 @@ def identify(session: boto3.Session) -> Identity:
     name = caller["Arn"].rpartition(":")[2]
     kind, _, rest = name.partition("/")
     if kind != "assumed-role":
-        return Identity(caller["Account"], name, caller["Arn"])
+        return Identity(caller["Account"], name, caller["Arn"], caller["Arn"])
     role = rest.partition("/")[0]
     arn = f"$(aws iam get-role --role-name {role} --query Role.Arn --output text)"
-    return Identity(caller["Account"], f"{kind}/{role}", arn)
+    without_path = f"arn:{caller['Arn'].split(':')[1]}:iam::{caller['Account']}:role/{role}"
+    return Identity(caller["Account"], f"{kind}/{role}", arn, without_path)
 
 
 def require_account(wanted: str, found: Identity) -> None:

@@ -87,13 +87,14 @@ def fetch(url: str) -> Any:
 def _look(parameters: "Parameters") -> tuple[Connection, "Plan"]:
     """The connection and the plan; raises `LabError` for whatever would leave a run half made."""
     from labkit.lab import Lab
-    from labkit.targets import account, eks_cluster
+    from labkit.targets import account, eks_access, eks_cluster
     from labkit.targets.eks_plan import Plan, things
 
     session = account.open_session(parameters.region)
     caller = account.identify(session)
     account.require_account(parameters.account_id, caller)
     connection, cluster = _connect(parameters, session, caller)
+    eks_access.require_rights(connection.kubernetes, cluster, caller, parameters)
     nodes = eks_cluster.node_count(connection.kubernetes)
     eks_cluster.require_nodes(nodes, cluster)
     found = Plan(
@@ -121,13 +122,13 @@ def _identified(parameters: "Parameters") -> tuple["boto3.Session", "Identity"]:
 def _connect(
     parameters: "Parameters", session: "boto3.Session", caller: "Identity", *, to_look: bool = False
 ) -> tuple[Connection, dict[str, Any]]:
-    from labkit.targets import eks_cluster
+    from labkit.targets import eks_access, eks_cluster
 
     cluster = eks_cluster.describe(session, parameters.cluster, caller.account_id)
     api = eks_cluster.api_client(session, cluster)
     try:
-        eks_cluster.require_access(api, cluster, caller)
-    except eks_cluster.AllowedTooLittle:
+        eks_access.require_access(api, cluster, caller)
+    except eks_access.AllowedTooLittle:
         if not to_look:
             raise
     connection = Connection(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from labkit.errors import LabError, UnknownName
-from labkit.operator_policy import GROUP
+from labkit.targets import patient
 from labkit.targets.account import explained
 
 if TYPE_CHECKING:
@@ -17,24 +17,14 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
     from labkit.parameters import Parameters
-    from labkit.targets.account import Identity
 
 CLUSTER_HEADER = "x-k8s-aws-id"
 PREFIX = "k8s-aws-v1."
 FRESH_FOR = 600  # seconds; the cluster takes a token for 900
-ANSWERS_WITHIN = (5, 30)  # seconds, to connect and to be answered
 
 
 class NoCluster(LabError):
     """There is no cluster of this name, or it cannot be used as it is."""
-
-
-class NotLetIn(LabError):
-    """The cluster does not know the caller, or allows it too little."""
-
-
-class AllowedTooLittle(NotLetIn):
-    """The cluster knows the caller, who may not list its namespaces."""
 
 
 def describe(session: "boto3.Session", name: str, account_id: str) -> dict[str, Any]:
@@ -99,7 +89,7 @@ def api_client(session: "boto3.Session", cluster: dict[str, Any]) -> "ApiClient"
     renew(configuration)
     configuration.refresh_api_key_hook = renew
     configuration.retries = 1
-    return ApiClient(configuration)
+    return patient(ApiClient(configuration))
 
 
 def kubectl(parameters: "Parameters", cluster: dict[str, Any]) -> str:
@@ -144,29 +134,6 @@ def token(session: "boto3.Session", cluster: str) -> str:
     return PREFIX + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
 
 
-def require_access(api: "ApiClient", cluster: dict[str, Any], caller: "Identity") -> None:
-    """Raises `NotLetIn` where the cluster does not take the caller, and `LabError` where it does not answer."""
-    from kubernetes.client import CoreV1Api
-    from kubernetes.client.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
-
-    name = cluster["name"]
-    try:
-        CoreV1Api(api).list_namespace(limit=1, _request_timeout=ANSWERS_WITHIN)
-    except ApiException as error:
-        raise _not_let_in(error, name, caller) from None
-    except HTTPError:
-        private = not (cluster.get("resourcesVpcConfig") or {}).get("endpointPublicAccess", True)
-        why = "is reached from inside its VPC alone" if private else "does not answer"
-        raise LabError(
-            f"The API server of the cluster {name} {why}: {cluster['endpoint']}",
-            where="the network between here and the cluster; nothing was changed",
-            next="connect to the VPC's network"
-            if private
-            else f"kubectl --context {cluster['arn']} get --raw /version",
-        ) from None
-
-
 def node_count(api: "ApiClient") -> int | None:
     """How many nodes take pods; None where the caller may not look.
 
@@ -194,7 +161,7 @@ def require_nodes(count: int | None, cluster: dict[str, Any]) -> None:
         raise NoCluster(
             f"The cluster {name} has no node that takes pods.",
             where="kubectl get nodes; nothing was changed",
-            next=f"eksctl create nodegroup --cluster {name} --region {cluster['arn'].split(':')[3]}",
+            next=f"eksctl create nodegroup --cluster {name} --region {region(cluster)}",
         )
 
 
@@ -202,19 +169,6 @@ def _is_ready(node: Any) -> bool:
     return any(condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions or [])
 
 
-def _not_let_in(error: Any, cluster: str, caller: "Identity") -> NotLetIn:
-    entry = f"--cluster-name {cluster} --principal-arn {caller.arn}"
-    allow = "labkit policy --kubernetes -p namespace=… | kubectl apply -f -"
-    if error.status == 401:
-        return NotLetIn(
-            f"The cluster {cluster} does not know {caller.principal}: no access entry lets it in.",
-            where="the cluster's API (401 Unauthorized); nothing was changed",
-            next=f"by who administers the cluster:  aws eks create-access-entry {entry} --kubernetes-groups {GROUP}\n"
-            f"       and what that group may do:      {allow}",
-        )
-    return AllowedTooLittle(
-        f"The cluster {cluster} lets {caller.principal} in, and allows it too little: {error.status} {error.reason}.",
-        where="the cluster's API; nothing was changed",
-        next=f"by who administers the cluster:  {allow}\n"
-        f"       and add the group {GROUP} to what is there:  aws eks describe-access-entry {entry}",
-    )
+def region(cluster: dict[str, Any]) -> str:
+    """The region that the cluster is in."""
+    return cluster["arn"].split(":")[3]

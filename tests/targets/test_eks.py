@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,10 +23,11 @@ from labkit.steps import pod
 from labkit.steps.iam_role import RoleOfAnotherRun
 from labkit.steps.pod import ImageNotPulled
 from labkit.steps.service_account import NotThisRuns
-from labkit.targets import eks_cluster
+from labkit.targets import eks_access, eks_cluster
 from labkit.targets.account import NoCredentials, WrongAccount
 from labkit.targets.eks import NotConfirmed
-from labkit.targets.eks_cluster import NoCluster, NotLetIn
+from labkit.targets.eks_access import AllowedTooLittle, NotLetIn
+from labkit.targets.eks_cluster import NoCluster
 from labkit.targets.eks_plan import BucketOfAnother
 from tests.targets.conftest import ACCOUNT
 
@@ -298,7 +300,44 @@ def test_whom_the_cluster_does_not_know_it_does_not_let_in(refused, operator):
     refusal = refused()
     assert isinstance(refusal, NotLetIn)
     assert "does not know user/operator" in refusal.what
-    assert f"create-access-entry --cluster-name blue --principal-arn {operator}" in refusal.next
+    assert f"create-access-entry --cluster-name blue --principal-arn {operator} --region us-east-1" in refusal.next
+
+
+def test_a_cluster_that_takes_no_access_entries_is_told_of_by_its_config_map(refused, operator, moto):
+    eks = moto.aws.client("eks")
+    mode = {"authenticationMode": "CONFIG_MAP"}
+    eks.create_cluster(
+        name="old", roleArn=f"arn:aws:iam::{ACCOUNT}:role/eks-cluster-role", resourcesVpcConfig={}, accessConfig=mode
+    )
+    try:
+        eks.get_waiter("cluster_active").wait(name="old", WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
+        refusal = refused(cluster="old")
+    finally:
+        eks.delete_cluster(name="old")
+    assert "does not know user/operator: no line of aws-auth lets it in" in refusal.what
+    mapping = f"--cluster old --region us-east-1 --arn {operator} --group irsa-lab"
+    assert f"eksctl create iamidentitymapping {mapping}" in refusal.next
+    assert "access-entry" not in refusal.next
+
+
+def test_who_may_only_look_is_told_what_lacks_before_anything_is_made(refused, operator, moto):
+    admit(moto, operator, policyArn=f"{POLICIES}AmazonEKSViewPolicy")
+    try:
+        refusal = refused()
+        assert isinstance(refusal, AllowedTooLittle)
+        for lacks in ("create serviceaccounts in default", "create pods in default", "get pods/exec in default"):
+            assert lacks in refusal.what
+        assert "get pods in default" not in refusal.what
+        assert "create namespaces" not in refusal.what
+        assert "labkit policy --kubernetes -p namespace=default | kubectl apply -f -" in refusal.next
+        assert f"describe-access-entry --cluster-name blue --principal-arn {operator}" in refusal.next
+        # A namespace that is not there has to be made, too.
+        assert "create namespaces, delete namespaces" in refused(namespace="team-n").what
+        # Looking, and removing what there is, takes no more than it did.
+        assert targets.look(Parameters.checked(target="eks")).account_id == ACCOUNT
+        assert command("remove", "-ptarget=eks", f"-paccount_id={ACCOUNT}", "--yes") == "nothing to remove\n"
+    finally:
+        expel(moto, operator)
 
 
 def test_whom_the_cluster_allows_too_little_is_told(refused, operator, moto):
@@ -355,8 +394,18 @@ def test_an_api_server_that_cannot_be_reached_is_a_sentence(terminal, moto, publ
     cluster |= {"endpoint": "https://127.0.0.1:9", "resourcesVpcConfig": {"endpointPublicAccess": public}}
     caller = SimpleNamespace(principal="user/me", arn="arn")
     with pytest.raises(LabError, match=said) as refusal:
-        eks_cluster.require_access(eks_cluster.api_client(session, cluster), cluster, caller)
+        eks_access.require_access(eks_cluster.api_client(session, cluster), cluster, caller)
     assert refusal.value.next
+
+
+def test_an_api_server_that_keeps_silent_is_a_sentence(terminal, moto, monkeypatch):
+    monkeypatch.setattr(targets, "ANSWERS_WITHIN", (1, 1))
+    session = boto3.Session()
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        cluster = eks_cluster.describe(session, "blue", ACCOUNT)
+        cluster["endpoint"] = f"https://127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(LabError, match="does not answer"):
+            eks_access.require_access(eks_cluster.api_client(session, cluster), cluster, SimpleNamespace())
 
 
 def test_the_token_is_renewed_before_the_cluster_stops_taking_it(terminal, moto, monkeypatch):
@@ -545,9 +594,11 @@ def test_what_aws_denies_while_the_lab_is_open_is_a_sentence(terminal, moto, ope
 
 
 def test_what_the_cluster_denies_while_the_lab_is_open_is_a_sentence(terminal, moto, operator):
-    admit(moto, operator, policyArn=f"{POLICIES}AmazonEKSViewPolicy")
+    admit(moto, operator)
     try:
         with labkit.Lab.open(**EKS) as lab:
+            expel(moto, operator)
+            admit(moto, operator, policyArn=f"{POLICIES}AmazonEKSViewPolicy")
             with pytest.raises(NotAllowed, match="The cluster does not allow it: serviceaccounts is forbidden"):
                 lab.ready(through="pod")
             lab.remove()

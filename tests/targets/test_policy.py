@@ -17,6 +17,8 @@ from labkit import account_commands, operator_policy, steps
 from labkit.errors import LabError
 from labkit.parameters import Parameters
 from labkit.runs import Run, RunFailed
+from labkit.targets import eks_access
+from labkit.targets.eks_access import NotLetIn
 from tests.notebooks.books import FOLDER
 from tests.targets.conftest import ACCOUNT
 
@@ -156,11 +158,22 @@ def test_without_any_one_action_a_step_fails(operator, sid, action):
 
 
 @pytest.mark.parametrize(("kind", "rule"), VERBS.values(), ids=VERBS)
-def test_without_any_one_verb_in_the_cluster_a_step_fails(operator, kind, rule):
+def test_without_any_one_verb_in_the_cluster_nothing_is_made_and_a_step_would_fail(
+    operator, inventory, monkeypatch, kind, rule
+):
     operator.may_in_the_cluster(kind, [one for one in RULES[kind] if one != rule])
     if rule["resources"] == ["nodes"]:
         assert "node" not in labkit.targets.target("eks").plan(Parameters.checked(**GIVEN))
         return
+    before = inventory()
+    with pytest.raises(NotLetIn) as refusal:
+        labkit.Lab.open(**GIVEN)
+    assert inventory() == before
+    # Whoever may not list the namespaces is asked no more.
+    if rule["resources"] != ["namespaces"] or rule["verbs"] != ["list"]:
+        assert f"it is forbidden to {rule['verbs'][0]} {rule['resources'][0]}" in refusal.value.what
+    # It is not asked for in vain: a step needs it.
+    monkeypatch.setattr(eks_access, "require_rights", lambda *of: None)
     with pytest.raises((LabError, ApiException)) as failure:
         take_the_steps()
     assert "forbidden" in str(failure.value).lower()
