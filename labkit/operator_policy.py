@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from labkit.errors import LabError
 from labkit.parameters import RUN_TAG, Parameters
 from labkit.webhook.server import NAME as WEBHOOK
 
@@ -12,13 +13,19 @@ LISTS = ("iam:ListRoles", "iam:ListPolicies", "iam:ListOpenIDConnectProviders", 
 TAGS_OF_IAM = ("iam:ListRoleTags", "iam:ListPolicyTags", "iam:ListOpenIDConnectProviderTags")
 
 
+class AnotherPartition(LabError):
+    """The role's policy is of another partition than the region, and cannot be attached there."""
+
+
 def build(parameters: Parameters, account_id: str, partition: str = "aws") -> dict[str, Any]:
     """The identity-based policy, for the run of these parameters in the account (12 digits).
 
     A statement a purpose: where one is taken away, a step fails. It lets nobody give a role another policy than the
     run's, and changes and deletes what bears the run's tag alone. What the cluster has to allow: `in_the_cluster`.
+    Raises `AnotherPartition`.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_iam-tags.html
     """
+    require_partition(parameters, partition)
     iam = f"arn:{partition}:iam::{account_id}:"
     role = f"{iam}role/{parameters.role_name}"
     # EKS's issuers in the region. IAM names a provider that is being tagged by its host alone.
@@ -32,6 +39,7 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
         _allow("ListWhatIsThere", LISTS, "*"),
         _allow("ReadWhoseItIs", TAGS_OF_IAM, [f"{iam}role/*", f"{iam}policy/*", f"{iam}oidc-provider/*"]),
         _allow("ReadTheProvider", ["iam:GetOpenIDConnectProvider"], providers),
+        _allow("ReadTheRolesPolicy", ["iam:GetPolicy"], parameters.policy_arn),
         _allow("ReadTheRole", ["iam:GetRole", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies"], role),
         _allow(
             "RegisterTheIssuer",
@@ -60,6 +68,20 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
         _allow("FillAndEmptyTheBucket", ["s3:PutObject", "s3:GetObject", "s3:DeleteObject"], f"{bucket}/*"),
     ]
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def require_partition(parameters: Parameters, partition: str) -> None:
+    """Raises `AnotherPartition`, with the ARN that the policy has in the region's.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
+    """
+    arn, scheme, found, rest = (parameters.policy_arn, *parameters.policy_arn.split(":", 2))
+    if found != partition:
+        raise AnotherPartition(
+            f"The policy {arn} is of the partition {found}, and the region {parameters.region} is of {partition}.",
+            where="parameters policy_arn and region; nothing was changed",
+            next=f'set policy_arn = "{scheme}:{partition}:{rest}", and run again   (in a terminal: -p policy_arn=…)',
+        )
 
 
 def in_the_cluster(parameters: Parameters) -> list[dict[str, Any]]:

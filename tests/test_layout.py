@@ -15,7 +15,14 @@ RULES = [
         ("labkit.emulator", "moto"),
     ),
     (
-        ("targets/eks", "targets/eks_access", "targets/eks_cluster", "targets/eks_plan", "targets/account", "operator_policy"),
+        (
+            "targets/eks",
+            "targets/eks_access",
+            "targets/eks_cluster",
+            "targets/eks_plan",
+            "targets/account",
+            "operator_policy",
+        ),
         ("labkit.emulator", "moto"),
     ),
     (("policy", "tokens"), ("boto3", "botocore", "kubernetes", "httpx")),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import steps
 from labkit.errors import LabError, NotAllowed
+from labkit.operator_policy import require_partition
 from labkit.steps import pod
 from labkit.steps.ownership import Owner, of_labels, of_tags
 from labkit.targets.account import explained
@@ -22,6 +23,10 @@ WHOSE = {
 
 class BucketOfAnother(LabError):
     """The bucket's name is taken, and the lab puts nothing into what it did not make."""
+
+
+class NoPolicy(LabError):
+    """There is no policy of the ARN that the role is to get."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,31 @@ def things(lab: "Lab") -> tuple[Thing, ...]:
     """What the run needs, in the order of building, and whose it is where it is there.
 
     Raises:
-        LabError: a name is another's (`RoleOfAnotherRun`, `NotThisRuns`, `BucketOfAnother`), or looking is not allowed.
+        LabError: a name is another's (`RoleOfAnotherRun`, `NotThisRuns`, `BucketOfAnother`), the role's policy is not
+            to be had (`AnotherPartition`, `NoPolicy`), or looking is not allowed.
     """
     with explained("to look at what is there"):
+        _require_policy(lab)
         found = (_bucket(lab), _provider(lab), _role(lab), *_in_kubernetes(lab))
         # These raise where a name is another's; on this target they take nothing away.
         for name in steps.NAMED:
             steps.step(name).make_way(lab)
     return found
+
+
+def _require_policy(lab: "Lab") -> None:
+    arn, partition = lab.parameters.policy_arn, lab.connection.partition
+    require_partition(lab.parameters, partition)
+    iam = lab.aws.client("iam")
+    try:
+        iam.get_policy(PolicyArn=arn)
+    except iam.exceptions.NoSuchEntityException:
+        scope = "AWS" if arn.startswith(f"arn:{partition}:iam::aws:") else "Local"
+        raise NoPolicy(
+            f"There is no policy {arn} for the role.",
+            where="parameter policy_arn; nothing was changed",
+            next=f"aws iam list-policies --scope {scope} --query 'Policies[].Arn', and set policy_arn to one of these",
+        ) from None
 
 
 def _provider(lab: "Lab") -> Thing:

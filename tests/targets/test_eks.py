@@ -169,6 +169,19 @@ def test_a_bucket_that_the_lab_did_not_make_stays_as_it_is(refused, moto):
         theirs.delete_bucket(Bucket="of-another-account")
 
 
+@pytest.mark.parametrize(("whose", "scope"), [("aws", "AWS"), (ACCOUNT, "Local")])
+def test_a_policy_that_is_not_there_is_refused_before_anything_is_made(refused, whose, scope):
+    refusal = refused(policy_arn=f"arn:aws:iam::{whose}:policy/NoSuchPolicy", role_name="rp")
+    assert refusal.what == f"There is no policy arn:aws:iam::{whose}:policy/NoSuchPolicy for the role."
+    assert f"aws iam list-policies --scope {scope} " in refusal.next
+
+
+def test_a_policy_of_another_partition_is_refused_with_the_right_arn(refused):
+    refusal = refused(policy_arn="arn:aws-cn:iam::aws:policy/AmazonS3ReadOnlyAccess")
+    assert "is of the partition aws-cn, and the region us-east-1 is of aws." in refusal.what
+    assert 'policy_arn = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"' in refusal.next
+
+
 def test_a_cluster_without_nodes_is_refused(home, tmp_path, monkeypatch):
     # The API server alone: nothing takes its pods.
     environment = {**os.environ, "LABKIT_HOME": str(tmp_path / ".lab")}

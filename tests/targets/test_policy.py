@@ -201,7 +201,11 @@ def test_it_lets_nobody_touch_what_is_not_the_run_s(operator, moto):
 
 def test_the_command_prints_a_policy_that_iam_takes(moto, terminal):
     given = ["-paccount_id=123456789012", "-prole_name=reader", "-pregion=cn-north-1"]
-    done = CliRunner().invoke(account_commands.app, ["policy", *given])
+    refused = CliRunner().invoke(account_commands.app, ["policy", *given])
+    assert "is of the partition aws, and the region cn-north-1 is of aws-cn." in str(refused.exception)
+    in_china = "arn:aws-cn:iam::aws:policy/AmazonS3ReadOnlyAccess"
+    assert f'policy_arn = "{in_china}"' in refused.exception.next
+    done = CliRunner().invoke(account_commands.app, ["policy", *given, f"-ppolicy_arn={in_china}"])
     assert done.exit_code == 0
     document = json.loads(done.stdout)
     assert document["Statement"][0]["Resource"] == "arn:aws-cn:eks:cn-north-1:123456789012:cluster/blue"
