@@ -45,9 +45,10 @@ def remove(
             _require_account(lab)
             lab.remove()
             return
-        going = [found.thing for found in lab.found() if found.goes]
-    for thing in going:
-        typer.echo(f"  {thing}")
+        found = [*lab.found()]
+    going = [each.thing for each in found if each.goes]
+    for line in [*(f"  {thing}" for thing in going), *(each.line for each in found if each.line and not each.goes)]:
+        typer.echo(line)
     typer.echo("Nothing was deleted. To delete all that: --yes" if going else "nothing to remove")
 
 

@@ -1,5 +1,6 @@
 """Step 1: an OIDC provider for the cluster's issuer is registered in IAM."""
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from labkit import findings
 from labkit.checks import Row
 from labkit.findings import Finding, provider
-from labkit.steps.ownership import Found, of_tags, removed
+from labkit.steps.ownership import Found, Owner, of_tags, removed
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence, NotRead
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 TITLE = "the OIDC provider"
 AUDIENCE = "sts.amazonaws.com"
+NAMED = 5  # roles that are named of those that keep a provider
 CAUSES = provider.CAUSES
 
 
@@ -66,7 +68,7 @@ def remove(lab: "Lab") -> list[str]:
 
 
 def found(lab: "Lab") -> Iterator[Found]:
-    """The account's OIDC providers, and whose each is."""
+    """The account's OIDC providers, and whose each is; one that other roles trust stays, in an account of yours."""
     iam = lab.aws.client("iam")
     for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
         arn = listed["Arn"]
@@ -74,6 +76,36 @@ def found(lab: "Lab") -> Iterator[Found]:
             tags = iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=arn)["Tags"]
         except iam.exceptions.NoSuchEntityException:
             continue  # another run has just removed it
-        owner = of_tags(lab, tags, same_name=arn == lab.provider_arn)
+        owner, others = of_tags(lab, tags, same_name=arn == lab.provider_arn), ""
+        if owner is Owner.THIS_RUN and not lab.connection.is_embedded and (roles := _others_roles(lab, iam, arn)):
+            owner, others = Owner.TRUSTED, _listed(roles)
         delete = partial(iam.delete_open_id_connect_provider, OpenIDConnectProviderArn=arn)
-        yield Found(f"OIDC provider {arn.partition('oidc-provider/')[2]}", owner, delete)
+        yield Found(f"OIDC provider {arn.partition('oidc-provider/')[2]}", owner, delete, others)
+
+
+def _others_roles(lab: "Lab", iam: Any, arn: str) -> list[str]:
+    """The account's roles that trust the provider, and do not go with this run.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
+    """
+    trusting = [
+        role["RoleName"]
+        for page in iam.get_paginator("list_roles").paginate()
+        for role in page["Roles"]
+        if f'"{arn}"' in json.dumps(role["AssumeRolePolicyDocument"])
+    ]
+    return sorted(name for name in trusting if not _goes(lab, iam, name))
+
+
+def _goes(lab: "Lab", iam: Any, role_name: str) -> bool:
+    try:
+        tags = iam.list_role_tags(RoleName=role_name)["Tags"]
+    except iam.exceptions.NoSuchEntityException:
+        return True  # somebody has just removed it
+    owner = of_tags(lab, tags, same_name=role_name == lab.parameters.role_name)
+    return owner in (Owner.THIS_RUN, Owner.NOBODY)
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:NAMED])
+    return f"the roles {shown}" + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

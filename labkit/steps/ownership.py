@@ -19,11 +19,12 @@ class Owner(Enum):
     ANOTHER_RUN = "left alone {}: it bears the tag of another run"
     UNTAGGED = "left alone {}: it bears no tag of the lab"
     SHARED = "left alone {}: others are in it"
+    TRUSTED = "left alone {}: {} trust it"
     STRANGER = ""
 
-    def line(self, thing: str) -> str:
-        """What to say of the thing; nothing of what is none of this run's business."""
-        return self.value.format(thing)
+    def line(self, thing: str, others: str = "") -> str:
+        """What to say of the thing, and of the others where it names them; nothing of what is not this run's."""
+        return self.value.format(thing, others)
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,24 @@ class Found:
     thing: str
     owner: Owner
     delete: Callable[[], object]
+    others: str = ""
+    """Who keeps it, where the owner's line names them."""
 
     @property
     def goes(self) -> bool:
         """Whether the removal takes it."""
         return self.owner in (Owner.THIS_RUN, Owner.NOBODY)
 
+    @property
+    def line(self) -> str:
+        """What there is to say of its removal; nothing of what is none of this run's business."""
+        return self.owner.line(self.thing, self.others)
+
     def remove(self) -> str:
-        """Takes it away where it goes; what there is to say of it, nothing of what is none of this run's business."""
+        """Takes it away where it goes; the line that says so, or why not."""
         if self.goes:
             self.delete()
-        return self.owner.line(self.thing)
+        return self.line
 
 
 def removed(found: Iterable[Found]) -> list[str]:

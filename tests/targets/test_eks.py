@@ -481,6 +481,31 @@ def test_what_has_the_run_s_name_and_not_its_tag_stays(terminal, moto, capsys):
         iam.delete_role(RoleName="my-role")
 
 
+def test_a_provider_that_other_roles_trust_stays_until_they_are_gone(terminal, moto, inventory, capsys):
+    before, iam = inventory(), moto.aws.client("iam")
+    first, second = [
+        {"namespace": f"team-{one}", "role_name": f"role-{one}", "bucket": f"bucket-of-{one}"} for one in ("a", "b")
+    ]
+    for given in (first, second):
+        with labkit.Lab.open(**EKS, **given) as lab:
+            lab.ready(through="service_account")
+    # The one that makes the provider goes first; a team's own role came since.
+    by_hand = json.dumps(TRUST).replace('"Service": "ec2.amazonaws.com"', f'"Federated": "{moto.provider_arn}"')
+    iam.create_role(RoleName="of-a-team", AssumeRolePolicyDocument=by_hand)
+    given = [f"-p{name}={value}" for name, value in {**EKS, **first}.items()]
+    left = f"left alone OIDC provider {moto.provider_arn.partition('oidc-provider/')[2]}: the roles of-a-team, role-b"
+    assert f"{left} trust it\n" in command("remove", *given)
+    said = command("remove", *given, "--yes")
+    assert "removed role role-a" in said
+    assert f"{left} trust it\n" in said
+    assert iam.get_open_id_connect_provider(OpenIDConnectProviderArn=moto.provider_arn)
+    iam.delete_role(RoleName="of-a-team")
+    with labkit.Lab.open(**EKS, **second) as lab:
+        lab.remove()
+    assert "removed OIDC provider" in command("remove", *given, "--yes")
+    assert inventory() == before
+
+
 # The pod.
 
 
