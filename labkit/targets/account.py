@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 import boto3
 import botocore.exceptions as faults
+import botocore.session
+from botocore.config import Config
 
 from labkit.errors import DENIED, LabError, NotAllowed
 
@@ -19,6 +22,10 @@ UNKNOWN = (
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 )
+# AWS answers within moments, also from the other side of the world; what keeps silent is tried again, but not for long.
+PATIENT = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 5})
+# Who asks first finds out whether anything answers at all.
+FIRST = Config(read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
 # What the token, and not the signature, is refused for.
 UNSIGNED = ("AssumeRoleWithWebIdentity",)
 
@@ -53,8 +60,9 @@ def open_session(region: str) -> boto3.Session:
     """
     with explained():
         session = boto3.Session(region_name=region)
+    session._session.set_default_client_config(PATIENT)
     session.events.register("after-call-error", _explain_error)
-    session.events.register("after-call", lambda **answer: _explain_refusal(session.profile_name, **answer))
+    session.events.register("after-call", _explain_refusal)
     return session
 
 
@@ -63,8 +71,16 @@ def identify(session: boto3.Session) -> Identity:
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
     """
-    with explained():
-        caller = session.client("sts").get_caller_identity()
+    try:
+        with explained():
+            caller = session.client("sts", config=FIRST).get_caller_identity()
+    except (OSError, ValueError) as error:
+        # A `credential_process` that is not there, or prints something else.
+        raise NoCredentials(
+            f"The credentials cannot be got: {error}",
+            where=f"credential_process of the profile {session.profile_name} in ~/.aws/config",
+            next="aws configure list, until it shows an access key",
+        ) from None
     name = caller["Arn"].rpartition(":")[2]
     kind, _, rest = name.partition("/")
     if kind != "assumed-role":
@@ -102,6 +118,14 @@ def explained(doing: str = "") -> Iterator[None]:
         raise NotAllowed.by_aws(error.response["Error"], doing or error.operation_name) from None
     except faults.BotoCoreError as error:
         raise _sentence(error) from None
+    except ValueError as error:
+        if not str(error).startswith("Invalid endpoint"):
+            raise
+        raise LabError(
+            f"The endpoint is no URL: {error}",
+            where="AWS_ENDPOINT_URL, or endpoint_url in ~/.aws/config",
+            next="unset AWS_ENDPOINT_URL   (or set it to a URL: AWS itself needs none)",
+        ) from None
 
 
 def _sentence(error: Exception) -> LabError:
@@ -116,7 +140,10 @@ def _sentence(error: Exception) -> LabError:
                 next="aws configure sso   (or, with a profile that is there: export AWS_PROFILE=…)",
             )
         case faults.SSOError() | faults.TokenRetrievalError() | faults.UnauthorizedSSOTokenError():
-            return NoCredentials(f"The SSO credentials have expired: {text}", where="your profile", next=_log_in(""))
+            profile = _signing_in()
+            return NoCredentials(
+                f"The SSO credentials have expired: {text}", where=f"profile {profile}", next=_log_in(profile)
+            )
         case faults.LoginError() | faults.CredentialRetrievalError() | faults.MetadataRetrievalError():
             return NoCredentials(
                 f"The credentials cannot be got: {text}", where="your profile", next="aws configure list"
@@ -137,12 +164,13 @@ def _explain_error(exception: Exception, **_: Any) -> None:
         raise said from None
 
 
-def _explain_refusal(profile: str, *, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+def _explain_refusal(*, parsed: dict[str, Any], model: Any, **_: Any) -> None:
     refusal = parsed.get("Error") or {}
     code = refusal.get("Code")
     if model.name in UNSIGNED or code not in (*EXPIRED, *UNKNOWN):
         return
     said = "have expired" if code in EXPIRED else "are none that AWS knows"
+    profile = _signing_in()
     raise NoCredentials(
         f"The credentials {said}: {code}: {refusal.get('Message', '')}",
         where=f"profile {profile}",
@@ -150,6 +178,18 @@ def _explain_refusal(profile: str, *, parsed: dict[str, Any], model: Any, **_: A
     )
 
 
+def _signing_in() -> str:
+    """The profile that signs in: the chosen one, or the one that it has its credentials from.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
+    """
+    session = botocore.session.Session()
+    name, profiles = session.profile or "default", session.full_config.get("profiles", {})
+    for _ in profiles:  # one that has its credentials from itself ends, too
+        name = profiles.get(name, {}).get("source_profile", name)
+    return name
+
+
 def _log_in(profile: str) -> str:
-    chosen = f" --profile {profile}" if profile not in ("", "default") else ""
+    chosen = f" --profile {quote(profile)}" if profile != "default" else ""
     return f"aws sso login{chosen}   (or get new keys, as you got these), and run again"

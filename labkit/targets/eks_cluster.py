@@ -32,7 +32,9 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> dict[str, 
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeCluster.html
     """
-    eks, region = session.client("eks"), session.region_name
+    region = session.region_name
+    with explained():
+        eks = session.client("eks")
     try:
         with explained("to look at the cluster (eks:DescribeCluster)"):
             cluster = eks.describe_cluster(name=name)["cluster"]

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import boto3
 import pytest
+from botocore.config import Config
 from kubernetes.client import AuthenticationV1Api, CoreV1Api
 from typer.testing import CliRunner
 
@@ -23,7 +24,7 @@ from labkit.steps import pod
 from labkit.steps.iam_role import RoleOfAnotherRun
 from labkit.steps.pod import ImageNotPulled
 from labkit.steps.service_account import NotThisRuns
-from labkit.targets import eks_access, eks_cluster
+from labkit.targets import account, eks_access, eks_cluster
 from labkit.targets.account import NoCredentials, WrongAccount
 from labkit.targets.eks import NotConfirmed
 from labkit.targets.eks_access import AllowedTooLittle, NotLetIn
@@ -248,7 +249,51 @@ def test_expired_sso_credentials_are_a_sentence(refused, monkeypatch, tmp_path, 
     refusal = refused()
     assert isinstance(refusal, NoCredentials)
     assert "SSO" in refusal.what
-    assert "aws sso login" in refusal.next
+    assert refusal.where == "profile mine"
+    assert "aws sso login --profile mine " in refusal.next
+    # The one that is to sign in is the one that the credentials come from.
+    with (tmp_path / "config").open("a") as file:
+        file.write(f"[profile chained]\nrole_arn = arn:aws:iam::{ACCOUNT}:role/r\nsource_profile = mine\n")
+    monkeypatch.setenv("AWS_PROFILE", "chained")
+    assert "aws sso login --profile mine " in refused().next
+
+
+@pytest.mark.parametrize("process", ["/gone/credentials", "echo nothing", "echo 'no end"])
+def test_a_credential_process_that_gives_none_is_a_sentence(terminal, monkeypatch, tmp_path, process):
+    (tmp_path / "config").write_text(f"[profile mine]\ncredential_process = {process}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    for asked in ("plan", "remove"):
+        refusal = command(asked, "-ptarget=eks", f"-paccount_id={ACCOUNT}")
+        assert isinstance(refusal, NoCredentials)
+        assert "The credentials cannot be got: " in refusal.what
+        assert refusal.where.startswith("credential_process of the profile mine")
+        assert refusal.next == "aws configure list, until it shows an access key"
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_EKS", "AWS_ENDPOINT_URL_IAM"])
+def test_an_endpoint_that_is_no_url_is_a_sentence(terminal, monkeypatch, variable):
+    monkeypatch.setenv(variable, "garbage")
+    refusal = command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
+    assert refusal.what == "The endpoint is no URL: Invalid endpoint: garbage"
+    assert "unset AWS_ENDPOINT_URL" in refusal.next
+
+
+def test_an_endpoint_that_keeps_silent_is_a_sentence_before_anybody_gives_up(terminal, monkeypatch):
+    # What is waited for at most, and how often, as botocore was told; waiting itself is not tried here.
+    assert (account.PATIENT.merge(account.FIRST).read_timeout + 5) * 2 <= 30
+    monkeypatch.setattr(account, "FIRST", account.FIRST.merge(Config(read_timeout=1)))
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{mute.getsockname()[1]}")
+        refusal = command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
+        mute.setblocking(False)
+        for _ in range(2):
+            mute.accept()
+        with pytest.raises(BlockingIOError):
+            mute.accept()
+    assert "AWS does not answer: Read timeout on endpoint URL" in refusal.what
+    assert refusal.next == "aws sts get-caller-identity, until it answers"
 
 
 def test_credentials_that_expire_while_the_lab_is_open_are_a_sentence_too(terminal, moto, monkeypatch):
