@@ -135,8 +135,17 @@ def _subdomain(value: str) -> str:
 
 
 def _file(value: str) -> str:
-    if value and not Path(value).expanduser().is_file():
-        raise ValueError("empty, or a kubeconfig file that exists")
+    try:
+        file = Path(value).expanduser()
+        found = "" if file.is_file() else "it is a folder" if file.is_dir() else "it is not there"
+    except (OSError, RuntimeError) as error:  # nobody has that home, or the name is too long
+        found = getattr(error, "strerror", None) or str(error)
+    if value and found:
+        raise InvalidParameter(
+            f"parameter kubeconfig = {value!r} breaks its rule: empty, or a kubeconfig file that exists ({found}).",
+            where="the lab's parameters; nothing was changed",
+            next='kubectl config get-contexts, which shows those of ~/.kube/config, and kubeconfig = "~/.kube/config"',
+        )
     return value
 
 

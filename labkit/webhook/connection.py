@@ -1,7 +1,10 @@
 """How the webhook reaches a real API server: as a kubeconfig says, or as a pod of the cluster."""
 
+import logging
 import os
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,12 +36,45 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx
             files = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or str(Path("~/.kube/config"))
             where = files
             _check(files, context)
-            load_kube_config(files, context, configuration, persist_config=False)
+            with untold() as said:
+                load_kube_config(files, context, configuration, persist_config=False)
+            if said:
+                raise LabError(
+                    f"the credentials plugin does not give the credentials: {' '.join(said)}",
+                    where=where,
+                    next="kubectl auth whoami, until it says who you are",
+                )
         return _client(configuration)
     except (ConfigException, ssl.SSLError, OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise LabError(
             f"the way to the API server cannot be read: {error}", where=where, next="kubectl config view"
         ) from error
+
+
+@contextmanager
+def untold() -> Iterator[list[str]]:
+    """What the Kubernetes client logs while it loads a kubeconfig in here, and raises not.
+
+    Without the credentials that a plugin should have given it would call as nobody.
+    https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
+    """
+    said: list[str] = []
+
+    def is_anothers(record: logging.LogRecord) -> bool:
+        if record.module != "kube_config":
+            return True
+        said.append(record.getMessage())
+        return False
+
+    # With a handler there already, `logging.error` sets none up for the whole process.
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
+    root.addFilter(is_anothers)
+    try:
+        yield said
+    finally:
+        root.removeFilter(is_anothers)
+        root.removeHandler(handler)
 
 
 def _check(files: str, context: str | None) -> None:
