@@ -231,21 +231,26 @@ def clock(
 @app.command()
 def fetch(url: Annotated[str, typer.Argument(help="A URL of a cluster's public issuer.")]) -> None:
     """GET a URL of the lab's issuer by its real name, as STS does."""
-    from labkit.targets import moto
+    from labkit.targets import kind_issuer
 
-    _, state = _running()
-    typer.echo(json.dumps(moto.fetch(state, url), indent=2))
+    typer.echo(json.dumps(kind_issuer.fetch(*_running(), url), indent=2))
 
 
 @app.command()
 def reset() -> None:
     """End the lab and forget all it had; the next start is a new lab. Ports stay."""
     from labkit.targets import kind
+    from labkit.targets.kind_leaving import LeftBehind
 
-    folder = Folder.find()
-    kind.down()
+    folder, left = Folder.find(), None
+    try:
+        kind.down()
+    except LeftBehind as error:
+        left = error.forgotten()
     process.forget(folder)
     typer.echo(f"The lab in {folder.path} is empty. Next:  labkit up")
+    if left:
+        raise left
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """`labkit up --target kind`: joins a kind cluster, or one that exists, to the lab, and says how to go on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,10 @@ def up(
     from labkit.emulator.process import State
     from labkit.parameters import Parameters
     from labkit.targets import kind
+    from labkit.targets.kind_kubeconfig import Way
 
+    if kubeconfig:
+        Way.read(kubeconfig, context)
     parameters = Parameters.checked(
         target="kind",
         cluster=cluster,
@@ -42,7 +46,11 @@ def up(
     )
     connection = kind.up(parameters, aws_host=aws_host)
     folder = Folder.find()
-    state, facts = State.read(folder), Kept(folder, cluster, region).facts
+    kept = Kept(folder, cluster, region)
+    state, facts = State.read(folder), kept.facts
+    if image and image != facts.image:
+        # The cluster had joined before: it is the notebooks' image from now on.
+        kept.keep_facts(facts := replace(facts, image=image))
     if as_json:
         typer.echo(json.dumps(_connection(state, cluster, region, connection.issuer), indent=2))
         return
@@ -53,7 +61,7 @@ def up(
         f"  cluster  {facts.source}, {state.clusters[state.context(cluster, region)]['endpoint']}\n"
         f"  issuer   {connection.issuer}\n"
         f"  AWS      {state.endpoint_url}; pods reach it at {facts.aws_host}\n"
-        f"  image    {connection.image}\n"
+        f"  image    {image or connection.image}\n"
         "While the lab is up, new pods outside the kube-… namespaces are led to its AWS, and to no real one.\n"
         'Next:  eval "$(labkit env)", and in a notebook target = "kind"\n'
         "End:   labkit down"

@@ -5,7 +5,9 @@ import sys
 from importlib import metadata
 
 from labkit.emulator.folder import Folder
+from labkit.emulator.joined import Kept
 from labkit.emulator.process import State
+from labkit.targets import Connection
 
 PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill", "nbval")
 
@@ -17,7 +19,7 @@ def summary(folder: Folder) -> str:
         return f"Another version of labkit started the lab in {folder.path}. Next:  labkit up"
     if state is None or not folder.is_running():
         ended = f" The last server {state.ended or 'was killed'}." if state else ""
-        return f"No lab runs in {folder.path}.{ended} Next:  labkit up"
+        return "\n".join([f"No lab runs in {folder.path}.{ended} Next:  labkit up", *_remembered(folder)])
     ahead = folder.clock.offset
     lines = [
         f"The lab in {folder.path} runs (process {state.pid}).",
@@ -25,9 +27,16 @@ def summary(folder: Folder) -> str:
         f"  AWS       {state.endpoint_url}",
         f"  clock     {f'{ahead:+.0f} s from' if ahead else 'at'} the machine's time; "
         f"pods {'follow' if state.pod_clock else 'do not follow'} it",
-        f"  mounts: {state.mounts or 'no cluster yet'}",
+        f"  mounts: {_mounts(state)}",
     ]
-    lines += [f"  cluster   {name}  {facts['endpoint']}  {facts['issuer']}" for name, facts in state.clusters.items()]
+    joined = Kept.joined(folder)
+    for name, facts in state.clusters.items():
+        lines.append(f"  cluster   {name}  {facts['endpoint']}  {facts['issuer']}")
+        if name in joined:
+            its = joined[name].facts
+            lines.append(f"            target kind: {its.source}")
+            lines.append(f"            pods reach AWS at {its.aws_host}, image {its.image or Connection.image}")
+    lines += _remembered(folder)
     lines += [f"  note      {note}" for note in state.notes]
     return "\n".join(lines)
 
@@ -45,10 +54,12 @@ def report(folder: Folder) -> str:
         f"- lab: {'runs' if running else 'does not run'}",
     ]
     if state and running:
+        of_kind = Kept.joined(folder)
+        clusters = [f"{name} (target kind)" if name in of_kind else name for name in state.clusters]
         lines += [
-            f"- mounts: {state.mounts or 'no cluster yet'}; pods follow: {'yes' if state.pod_clock else 'no'}",
+            f"- mounts: {_mounts(state)}; pods follow: {'yes' if state.pod_clock else 'no'}",
             f"- clock offset: {folder.clock.offset:.0f} s",
-            f"- clusters: {', '.join(state.clusters) or 'none'}",
+            f"- clusters: {', '.join(clusters) or 'none'}",
         ]
         lines += [f"- note: {note}" for note in state.notes]
     if folder.log_file.exists():
@@ -58,6 +69,21 @@ def report(folder: Folder) -> str:
         ]
         lines += ["```"]
     return "\n".join(lines)
+
+
+def _mounts(state: State) -> str:
+    return state.mounts or ("its joined cluster's own" if state.clusters else "no cluster yet")
+
+
+def _remembered(folder: Folder) -> list[str]:
+    """The clusters of the target kind that have not joined the lab that runs, and in which something may be left."""
+    joined = {kept.path for kept in Kept.joined(folder).values()}
+    return [
+        f"  It remembers the cluster of {kept.facts.source}: labkit up --target kind --cluster {kept.cluster} joins "
+        "it, labkit down lets it go."
+        for kept in Kept.all(folder)
+        if kept.path not in joined and kept.facts
+    ]
 
 
 def _without_paths(line: str, folder: Folder) -> str:

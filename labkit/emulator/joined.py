@@ -29,7 +29,7 @@ from labkit.emulator.aws.clusters import ClusterFacts
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import API_KEYS, DISCOVERY
 from labkit.emulator.folder import Folder
-from labkit.emulator.process import TARGET_TAG, context
+from labkit.emulator.process import TARGET_TAG, State, context
 from labkit.errors import LabError
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
 from labkit.webhook.connection import connect
@@ -74,6 +74,7 @@ class Kept:
 
     def __init__(self, folder: Folder, cluster: str, region: str):
         self._folder = folder
+        self.cluster, self.region = cluster, region
         self.path = folder.path / "joined" / f"{cluster}@{region}"
         self.kubeconfig = self.path / "kubeconfig"
         self.webhooks = self.path / "webhooks.yaml"
@@ -86,6 +87,15 @@ class Kept:
             cls(folder, *facts.parent.name.rsplit("@", 1)) for facts in sorted(folder.path.glob("joined/*/facts.json"))
         ]
 
+    @classmethod
+    def joined(cls, folder: Folder) -> "dict[str, Kept]":
+        """Of every cluster that is in the lab that runs, by its context."""
+        state = State.read(folder) if folder.is_running() else None
+        if state is None:
+            return {}
+        remembered = {state.context(kept.cluster, kept.region): kept for kept in cls.all(folder) if kept.facts}
+        return {name: kept for name, kept in remembered.items() if name in state.clusters}
+
     @property
     def facts(self) -> Facts | None:
         """None where nothing is kept, or by another version of labkit."""
@@ -97,6 +107,10 @@ class Kept:
     def keep(self, facts: Facts, kubeconfig: dict[str, Any]) -> None:
         """Keeps the facts, and the kubeconfig of the cluster, which has one context."""
         self._folder.write_private(self.kubeconfig, yaml.safe_dump(kubeconfig).encode())
+        self.keep_facts(facts)
+
+    def keep_facts(self, facts: Facts) -> None:
+        """Keeps the facts alone: of a cluster that is still being made, or with another image."""
         self._folder.write_private(self.path / "facts.json", json.dumps(asdict(facts)).encode())
 
     def keep_webhooks(self, manifests: list[dict[str, Any]]) -> None:
@@ -124,6 +138,11 @@ def labels(folder: Folder) -> dict[str, str]:
 
     authority = hashlib.sha256(folder.authority.certificate_pem).hexdigest()
     return {LAB_LABEL: LAB, FOLDER_LABEL: authority[:16]}
+
+
+def selector(folder: Folder) -> str:
+    """The same for `kubectl -l`."""
+    return ",".join(f"{name}={value}" for name, value in labels(folder).items())
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,20 @@
 """A kind cluster, or a cluster that exists, with AWS emulated on this machine by the gate of the moto target."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from labkit.emulator import process
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
-from labkit.emulator.joined import JOINED, LOOPBACK, Facts, Kept, is_public
+from labkit.emulator.joined import JOINED, LOOPBACK, Facts, Kept
 from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, answering
 from labkit.targets import Connection, kind_address, kind_cluster, moto, up_command
-from labkit.targets.kind_cluster import LABELLED, NOTHING, NotUsable, Way
+from labkit.targets.kind_cluster import NotUsable
 from labkit.targets.kind_issuer import IssuerWay
+from labkit.targets.kind_joining import AnotherCluster, prepared, undo
+from labkit.targets.kind_kubeconfig import NOTHING, Way
+from labkit.targets.kind_leaving import LeftBehind, leave
 
 if TYPE_CHECKING:
     from labkit.parameters import Parameters
@@ -24,17 +26,17 @@ class NotReached(LabError):
     """The cluster's API server does not reach this machine."""
 
 
-class AnotherCluster(LabError):
-    """The lab has another cluster of this name, or one that AWS could not tell from it."""
-
-
 def plan(parameters: "Parameters") -> str:
     """What `up` makes, in a sentence. Raises `LabError` where the kubeconfig leads nowhere."""
     folder = Folder.find()
     lab = f"starts the lab in {folder.path}, registers two webhooks in it, and emulates AWS on this machine"
     kept = Kept(folder, parameters.cluster, parameters.region)
-    if parameters.kubeconfig:
-        return f"takes the cluster of {Way.read(parameters.kubeconfig, parameters.context).where}, {lab}"
+    way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
+    is_joined = any(one.path == kept.path for one in Kept.joined(folder).values())
+    if is_joined and (way is None or way.server == Way.kept(kept).server):
+        return f"goes on with the cluster of {kept.facts.source}, which has joined the lab in {folder.path}"
+    if way:
+        return f"takes the cluster of {way.where}, {lab}"
     if facts := kept.facts:
         return f"takes the cluster of {facts.source}, as before, {lab}"
     return f"makes a kind cluster for {parameters.cluster}, {lab}"
@@ -65,18 +67,18 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
     if state and not state.ended and (cluster := _described(state, parameters)):
         _refuse_another(cluster, parameters, kept, way, aws_host)
         connection = _connection(state, parameters, cluster, kept)
-        kind_cluster.require_answer(Way.read(kept.kubeconfig), connection.kubernetes)
+        kind_cluster.require_answer(Way.kept(kept), connection.kubernetes)
         return connection
-    known, ran = bool(kept.facts), bool(state)
-    facts = _prepared(folder, kept, parameters, way, aws_host)
+    before, ran = kept.facts, bool(state)
+    facts = prepared(folder, kept, parameters, way, aws_host)
     try:
         state = process.start(folder)
         cluster = _join(state, parameters, kept)
     except BaseException:
         if not ran:
             process.stop(folder)
-        if not known:
-            _forget(kept, folder)
+        if not (before and before.source == facts.source):
+            undo(kept, folder)
         raise
     said = f"The cluster of {facts.source} has joined the lab; {_listening(facts)}."
     return _connection(state.noting(" ".join(filter(None, [state.note, said]))), parameters, cluster, kept)
@@ -107,69 +109,18 @@ def connect(parameters: "Parameters") -> Connection:
 def down() -> bool:
     """Ends the lab, takes its webhooks out of the clusters, and deletes the clusters that it made with kind.
 
-    Returns whether the lab ran.
+    Returns whether the lab ran. Raises `LeftBehind` where a cluster could not leave; all else has ended then.
     """
     folder = Folder.find()
     ran = process.stop(folder)
-    for kept in Kept.all(folder):
-        _forget(kept, folder)
+    if left := [one for kept in Kept.all(folder) if (one := leave(kept, folder))]:
+        raise LeftBehind(left)
     return ran
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
     """What a kernel of this target may see of these variables: nothing that leads to another AWS, cluster or proxy."""
     return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
-
-
-def _prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | None, aws_host: str) -> Facts:
-    """The facts of the cluster that is to join, which were checked and are kept now. Raises `LabError`."""
-    before = kept.facts
-    if way is not None:
-        facts = Facts(aws_host=aws_host, image=parameters.image, source=way.where, kubectl=way.kubectl)
-    elif before and (not before.made or _is_there(before.made)):
-        way = Way.read(kept.kubeconfig)
-        facts = replace(before, aws_host=aws_host or before.aws_host, image=parameters.image or before.image)
-    else:
-        return _made(folder, kept, parameters, aws_host)
-    return _checked(folder, kept, parameters, way, facts)
-
-
-def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -> Facts:
-    """The facts of a cluster that kind has just made. Raises `LabError`; there is no cluster then."""
-    from labkit.targets import kind_program
-
-    program, name = kind_program.Kind(), kind_program.name_of(parameters.cluster, parameters.region)
-    program.require_free(name)
-    keys = kept.path / "signing"
-    kind_program.write_keys(keys)
-    issuer = _issuer(folder, parameters)
-    made_kubeconfig = kept.path / "kind-kubeconfig"
-    print(f"Making the kind cluster {name} (a few minutes) …")
-    program.create(kind_program.configuration(name, issuer, keys), made_kubeconfig)
-    try:
-        way = Way.read(made_kubeconfig, f"kind-{name}")
-        facts = Facts(aws_host=aws_host, image=parameters.image, source=f"kind, {name}", made=name)
-        return _checked(folder, kept, parameters, way, facts)
-    except BaseException:
-        program.delete(name)
-        raise
-
-
-def _checked(folder: Folder, kept: Kept, parameters: "Parameters", way: Way, facts: Facts) -> Facts:
-    api = way.client()
-    try:
-        discovery = kind_cluster.discovery(way, api)
-        addresses = kind_cluster.require_nodes(way, api)
-        kind_cluster.require_webhooks(way, api, folder)
-    finally:
-        api.close()
-    _refuse_known_issuer(folder, parameters, discovery["issuer"])
-    if not facts.aws_host:
-        facts = replace(facts, aws_host=kind_address.find(addresses))
-    if not facts.made:
-        facts = replace(facts, public_issuer=is_public(discovery))
-    kept.keep(facts, way.kubeconfig)
-    return facts
 
 
 def _join(state: State, parameters: "Parameters", kept: Kept) -> dict[str, Any]:
@@ -209,7 +160,7 @@ def _require_led(kept: Kept) -> None:
     import tenacity
     from kubernetes.client.exceptions import ApiException
 
-    way, facts = Way.read(kept.kubeconfig), kept.facts
+    way, facts = Way.kept(kept), kept.facts
     api = way.client()
     ask = tenacity.Retrying(
         retry=tenacity.retry_if_result(lambda led: not led),
@@ -236,30 +187,10 @@ def _require_led(kept: Kept) -> None:
         )
 
 
-def _forget(kept: Kept, folder: Folder) -> None:
-    """Deletes a cluster that the lab made; takes the lab's webhooks out of one that was there before.
-
-    What runs made in that one is left, and named: it may be dear to somebody.
-    """
-    facts = kept.facts
-    if facts and facts.made:
-        from labkit.targets.kind_program import Kind
-
-        Kind().delete(facts.made)
-    # A server that was killed left its webhooks there.
-    elif facts and (left := kind_cluster.take_back_webhooks(kept, folder)):
-        print(
-            f"In the cluster of {facts.source} there is still what runs made: {', '.join(left)}.\n"
-            f"To delete it:  {facts.kubectl} delete pods,serviceaccounts -A -l {LABELLED}\n"
-            f"               {facts.kubectl} delete namespaces -l {LABELLED}"
-        )
-    kept.forget()
-
-
 def _connection(state: State, parameters: "Parameters", cluster: dict[str, Any], kept: Kept) -> Connection:
     aws = moto.session(state, parameters.region)
     context = state.context(parameters.cluster, parameters.region)
-    api, issuer, facts = Way.read(kept.kubeconfig).client(), cluster["identity"]["oidc"]["issuer"], kept.facts
+    api, issuer, facts = Way.kept(kept).client(), cluster["identity"]["oidc"]["issuer"], kept.facts
     way, kubectl = IssuerWay(issuer, facts, state, api), f"kubectl --context {context}"
     return Connection(
         aws=aws,
@@ -303,11 +234,17 @@ def _refuse_another(
             next='choose another cluster, such as cluster = "real", or end that one: labkit down',
         )
     facts = kept.facts
-    if way and way.server != cluster["endpoint"]:
+    if way and way.server.rstrip("/") != cluster["endpoint"]:
         raise AnotherCluster(
             f"The lab's cluster {parameters.cluster} is that of {facts.source}, and not of {way.where}.",
             where=f"parameters cluster, kubeconfig and context; {NOTHING}",
             next='choose another cluster, such as cluster = "other", or end that one: labkit down',
+        )
+    if way and way.context != (joined := Way.read(kept.kubeconfig).context):
+        raise AnotherCluster(
+            f"The lab joined its cluster {parameters.cluster} by the context {joined}, and not by {way.context}.",
+            where=f"parameter context; {NOTHING}",
+            next="labkit down, and then once more",
         )
     if aws_host and aws_host != facts.aws_host:
         raise AnotherCluster(
@@ -315,19 +252,6 @@ def _refuse_another(
             where=f"--aws-host; {NOTHING}",
             next="labkit down, and then once more",
         )
-
-
-def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) -> None:
-    """Raises `AnotherCluster` where another cluster of the lab has this issuer: their tokens would be the same."""
-    state = State.read(folder) if folder.is_running() else None
-    own = state.context(parameters.cluster, parameters.region) if state else ""
-    for name, cluster in (state.clusters if state else {}).items():
-        if cluster["issuer"] == issuer and name != own:
-            raise AnotherCluster(
-                f"The lab's cluster {name} has the issuer {issuer}, too: AWS could not tell whose a token is.",
-                where=f"parameter cluster; {NOTHING}",
-                next=f"end that one (aws eks delete-cluster --name {name}), or set LABKIT_HOME to a lab of its own",
-            )
 
 
 def _refuse_moved_clock(folder: Folder) -> None:
@@ -350,20 +274,6 @@ def _refuse_another_account(parameters: "Parameters") -> None:
             where=NOTHING,
             next=f'set account_id = "{ACCOUNT_ID}", and run again',
         )
-
-
-def _issuer(folder: Folder, parameters: "Parameters") -> str:
-    """The issuer of a cluster that the lab makes; the same every time, and none that the moto target gives."""
-    from labkit.emulator.identifiers import Identifiers
-
-    cluster = f"kind/{parameters.cluster}@{parameters.region}"
-    return f"https://oidc.eks.{parameters.region}.amazonaws.com/id/{Identifiers(folder.seed).hex('issuer', cluster)}"
-
-
-def _is_there(name: str) -> bool:
-    from labkit.targets.kind_program import Kind
-
-    return Kind().has(name)
 
 
 def _listening(facts: Facts) -> str:

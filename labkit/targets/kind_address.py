@@ -20,9 +20,13 @@ def find(node_addresses: Iterable[str]) -> str:
     found = {_beside(IPv4Address(address)) for address in node_addresses if _is_ipv4(address)}
     if len(found) == 1 and (address := next(iter(found))):
         return address
-    raise NoAddress(
-        "It cannot be found out by which address the cluster's containers reach this machine: "
-        + ("its nodes are in several networks." if len(found) > 1 else "no interface here is in its nodes' network."),
+    raise unknown("its nodes are in several networks" if len(found) > 1 else "no interface here is in their network")
+
+
+def unknown(why: str) -> NoAddress:
+    """The address has to be named."""
+    return NoAddress(
+        f"It cannot be found out by which address the cluster's containers reach this machine: {why}.",
         where="nothing was changed",
         next="labkit up --target kind … --aws-host ADDRESS\n"
         "       With Docker Desktop it is what this prints:  docker run --rm busybox nslookup host.docker.internal\n"

@@ -1,22 +1,14 @@
-"""A cluster that exists, as its kubeconfig leads to it, and what has to be true of it before the lab joins it."""
+"""What has to be true of a cluster that exists before the lab joins it."""
 
 import json
 import re
-import shlex
 from collections.abc import Callable
-from contextlib import closing, suppress
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from ssl import VERIFY_X509_STRICT
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from labkit.emulator import joined, lab_network
-from labkit.errors import LabError, UnknownName
-from labkit.parameters import LAB, LAB_LABEL
-from labkit.targets import patient
+from labkit.errors import LabError
+from labkit.targets.kind_kubeconfig import NOTHING, NoWay, Way
 from labkit.webhook.server import NAME as POD_IDENTITY
 
 if TYPE_CHECKING:
@@ -25,15 +17,8 @@ if TYPE_CHECKING:
     from labkit.emulator.folder import Folder
 
 ANSWERS_WITHIN = (5, 15)  # seconds, to connect and to be answered
-NOTHING = "nothing was changed"
-# What names a file beside the kubeconfig, in the entries of clusters and of users.
-FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
-LABELLED = f"{LAB_LABEL}={LAB}"  # what runs made
 DISCOVERY_ROLE = "system:service-account-issuer-discovery"
-
-
-class NoWay(LabError):
-    """The kubeconfig leads to no API server that answers."""
+NOBODY = "system:anonymous"
 
 
 class NotUsable(LabError):
@@ -44,98 +29,11 @@ class NotThisLabs(LabError):
     """Something in the cluster has the name of what the lab would register, and is somebody else's."""
 
 
-@dataclass(frozen=True)
-class Way:
-    """The way to a cluster: one context of a kubeconfig, with the files that it names as absolute paths."""
-
-    kubeconfig: dict[str, Any]
-    file: Path
-
-    @classmethod
-    def read(cls, file: str | Path, context: str = "") -> "Way":
-        """The way that a context of the file shows, its current one without a name.
-
-        Raises `NoWay`, and `UnknownName` for a context that is gone.
-        https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
-        """
-        file = Path(file).expanduser().absolute()
-        config = _load(file)
-        contexts, clusters, users = (_named(config, kind, file) for kind in ("context", "cluster", "user"))
-        name = context or config.get("current-context") or ""
-        if name not in contexts:
-            again = f"kubectl --kubeconfig {shlex.quote(str(file))} config get-contexts, and name one of these"
-            if not name or not contexts:
-                why = "names no current context" if contexts else "has no context"
-                raise NoWay(f"The kubeconfig {why}.", where=f"{file}; {NOTHING}", next=again)
-            raise UnknownName("context of the kubeconfig", name, contexts, where=f"{file}; {NOTHING}", next=again)
-        chosen = contexts[name]
-        parts = {}
-        for kind, there in (("cluster", clusters), ("user", users)):
-            if (wanted := chosen.get(kind)) not in there:
-                raise NoWay(
-                    f"The context {name} names the {kind} {wanted!r}, and the kubeconfig has none of that name.",
-                    where=f"{file}; {NOTHING}",
-                    next=f"kubectl --kubeconfig {shlex.quote(str(file))} config view",
-                )
-            parts[kind] = _absolute(there[wanted], file.parent)
-        if not isinstance(parts["cluster"].get("server"), str):
-            raise NoWay(
-                f"The context {name} names no API server.", where=f"{file}; {NOTHING}", next="kubectl config view"
-            )
-        return cls(_kubeconfig(name, parts["cluster"], parts["user"]), file)
-
-    @property
-    def context(self) -> str:
-        """The context's name."""
-        return self.kubeconfig["current-context"]
-
-    @property
-    def server(self) -> str:
-        """The API server's URL."""
-        return self.kubeconfig["clusters"][0]["cluster"]["server"]
-
-    @property
-    def where(self) -> str:
-        """The way in words, for a message."""
-        return f"context {self.context} of {self.file}"
-
-    @property
-    def kubectl(self) -> str:
-        """How kubectl is called so that it goes this way."""
-        return f"kubectl --kubeconfig {shlex.quote(str(self.file))} --context {shlex.quote(self.context)}"
-
-    def client(self) -> "ApiClient":
-        """A client of the API, by no proxy of this machine. Raises `NoWay` where a file or a key cannot be read."""
-        from kubernetes.client import ApiClient, Configuration
-        from kubernetes.config import ConfigException, load_kube_config_from_dict
-        from urllib3.util.ssl_ import create_urllib3_context
-
-        configuration = Configuration()
-        try:
-            load_kube_config_from_dict(self.kubeconfig, client_configuration=configuration, persist_config=False)
-            if "proxy-url" not in self.kubeconfig["clusters"][0]["cluster"]:
-                # Without one of its own the client for exec takes the machine's. No host goes by this one.
-                configuration.proxy, configuration.no_proxy = "http://127.0.0.1:9", "*"
-            configuration.retries = 0
-            api = ApiClient(configuration)
-            # From Python 3.13 on it is strict, and the authorities of minikube and k3s would not do.
-            context = create_urllib3_context()
-            context.verify_flags &= ~VERIFY_X509_STRICT
-            api.rest_client.pool_manager.connection_pool_kw["ssl_context"] = context
-            return patient(api)
-        except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
-            raise NoWay(
-                f"The way to the cluster cannot be read: {error}",
-                where=f"{self.where}; {NOTHING}",
-                next="kubectl config view",
-            ) from None
-
-
 def require_answer(way: Way, api: "ApiClient") -> None:
     """Raises `NoWay` where the API server does not answer, or takes the credentials no more."""
     from kubernetes.client import VersionApi
 
-    _asked(way, VersionApi(api).get_code, _may_not("ask for its version"))
+    asked(way, VersionApi(api).get_code, may_not("ask for its version"))
 
 
 def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
@@ -144,10 +42,10 @@ def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """
     try:
-        document = _asked(way, partial(published, api), _no_discovery)
+        document = asked(way, partial(published, api), _no_discovery)
         issuer = document["issuer"]
-        _asked(way, partial(published, api, keys=True), _no_discovery)["keys"][0]["kty"]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        asked(way, partial(published, api, keys=True), _no_discovery)["keys"][0]["kty"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError) as error:
         raise NotUsable(
             f"The API server's discovery document or keys are none: {type(error).__name__}, {error}.",
             where=f"{way.where}; {NOTHING}",
@@ -186,7 +84,7 @@ def require_nodes(way: Way, api: "ApiClient") -> list[str]:
     """
     from kubernetes.client import CoreV1Api
 
-    nodes = _asked(way, CoreV1Api(api).list_node, _may_not("list its nodes")).items
+    nodes = asked(way, CoreV1Api(api).list_node, may_not("list its nodes")).items
     if not nodes:
         raise NotUsable(
             "The cluster has no node: no pod would ever run in it.",
@@ -219,10 +117,10 @@ def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
     review = AuthorizationV1Api(api).create_self_subject_access_review
     for verb in ("create", "delete"):
         body = {"spec": {"resourceAttributes": {**attributes, "verb": verb}}}
-        if not _asked(way, lambda body=body, **how: review(body, **how), _may_not("ask what it may")).status.allowed:
-            raise _may_not(f"{verb} mutatingwebhookconfigurations")(way, "")
+        if not asked(way, lambda body=body, **how: review(body, **how), may_not("ask what it may")).status.allowed:
+            raise may_not(f"{verb} mutatingwebhookconfigurations")(way, "")
     listed = AdmissionregistrationV1Api(api).list_mutating_webhook_configuration
-    for there in _asked(way, listed, _may_not("list mutatingwebhookconfigurations")).items:
+    for there in asked(way, listed, may_not("list mutatingwebhookconfigurations")).items:
         name = there.metadata.name
         if name not in (POD_IDENTITY, lab_network.NAME):
             continue
@@ -250,36 +148,6 @@ def is_led(api: "ApiClient", endpoint_variable: str = "AWS_ENDPOINT_URL") -> boo
     return any(variable.name == endpoint_variable for variable in made.spec.containers[0].env or [])
 
 
-def take_back_webhooks(kept: "joined.Kept", folder: "Folder") -> list[str]:
-    """Takes the lab's webhooks out of a cluster, where they are there and the cluster answers.
-
-    Returns what the lab's runs have left there: `pod NAMESPACE/NAME`.
-    """
-    from kubernetes.client import AdmissionregistrationV1Api, CoreV1Api
-    from kubernetes.client.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
-
-    with (
-        suppress(LabError, ApiException, HTTPError, OSError),
-        closing(Way.read(kept.kubeconfig).client()) as api,
-    ):
-        webhooks, core = AdmissionregistrationV1Api(api), CoreV1Api(api)
-        for there in webhooks.list_mutating_webhook_configuration(_request_timeout=ANSWERS_WITHIN).items:
-            if joined.is_of_this_lab(api.sanitize_for_serialization(there), folder):
-                webhooks.delete_mutating_webhook_configuration(there.metadata.name)
-        of_runs = {
-            "namespace": core.list_namespace,
-            "service account": core.list_service_account_for_all_namespaces,
-            "pod": core.list_pod_for_all_namespaces,
-        }
-        return [
-            f"{kind} " + "/".join(filter(None, (one.metadata.namespace, one.metadata.name)))
-            for kind, listed in of_runs.items()
-            for one in listed(label_selector=LABELLED, _request_timeout=ANSWERS_WITHIN).items
-        ]
-    return []
-
-
 def message(error: Any) -> str:
     """What the API server said, with its status."""
     try:
@@ -292,7 +160,7 @@ def message(error: Any) -> str:
 Sentence = Callable[[Way, str], LabError]
 
 
-def _asked(way: Way, call: Callable[..., Any], refused: Sentence) -> Any:
+def asked(way: Way, call: Callable[..., Any], refused: Sentence) -> Any:
     """The answer; `refused` makes the error of what the API server said where it refused."""
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError, SSLError
@@ -328,6 +196,12 @@ def _no_discovery(way: Way, message: str) -> LabError:
         )
     user = re.search(r'User "([^"]+)"', message)
     named = user[1] if user else "USER"
+    if named == NOBODY:
+        return NoWay(
+            f"The API server knows nobody by the context's credentials: it takes them for {NOBODY}.",
+            where=f"{way.where}; {NOTHING}",
+            next=f"{way.kubectl} auth whoami, until it says who you are",
+        )
     return NotUsable(
         f"The cluster keeps its issuer's discovery document from {named}: STS could not verify its tokens.",
         where=f"{way.where}, RBAC; {NOTHING}",
@@ -336,7 +210,7 @@ def _no_discovery(way: Way, message: str) -> LabError:
     )
 
 
-def _may_not(do: str) -> Sentence:
+def may_not(do: str) -> Sentence:
     def sentence(way: Way, message: str) -> LabError:
         return NotUsable(
             f"The context's user may not {do}{': ' + message if message else ''}",
@@ -345,53 +219,6 @@ def _may_not(do: str) -> Sentence:
         )
 
     return sentence
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no YAML"
-        raise NoWay(
-            f"The kubeconfig cannot be read: {reason}.", where=f"{file}; {NOTHING}", next=f"ls -l {file}"
-        ) from None
-    if not isinstance(config, dict) or not isinstance(config.get("contexts") or [], list):
-        raise NoWay("The file is no kubeconfig.", where=f"{file}; {NOTHING}", next="kubectl config view")
-    return config
-
-
-def _named(config: dict[str, Any], kind: str, file: Path) -> dict[str, dict[str, Any]]:
-    """The entries of a kind by their names."""
-    try:
-        return {entry["name"]: dict(entry[kind] or {}) for entry in config.get(f"{kind}s") or []}
-    except (KeyError, TypeError, ValueError):
-        raise NoWay(
-            f"The file is no kubeconfig: an entry of its {kind}s cannot be read.",
-            where=f"{file}; {NOTHING}",
-            next=f"kubectl --kubeconfig {shlex.quote(str(file))} config view",
-        ) from None
-
-
-def _absolute(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The entry without extensions, with its files as absolute paths: they are relative to the kubeconfig's folder."""
-    entry = {key: value for key, value in entry.items() if key != "extensions"}
-    for key in FILES:
-        if entry.get(key):
-            entry[key] = str(folder / Path(entry[key]).expanduser())
-    if (program := (entry.get("exec") or {}).get("command", "")) and "/" in program:
-        entry["exec"] = {**entry["exec"], "command": str(folder / program)}
-    return entry
-
-
-def _kubeconfig(name: str, cluster: dict[str, Any], user: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": name, "cluster": cluster}],
-        "users": [{"name": name, "user": user}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-        "current-context": name,
-    }
 
 
 def _is_ready(node: Any) -> bool:

@@ -1,19 +1,49 @@
 """The way to a joined cluster's issuer: the same as STS's, which is the lab's own issuer, a name, or the API server."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from labkit.errors import LabError
 from labkit.targets import kind_cluster
+from labkit.targets.kind_kubeconfig import Way
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
+    from labkit.emulator.folder import Folder
     from labkit.emulator.joined import Facts
     from labkit.emulator.process import State
 
 DISCOVERY, KEYS = "/.well-known/openid-configuration", "/openid/v1/jwks"
+
+
+def fetch(folder: "Folder", state: "State", url: str) -> Any:
+    """GETs a URL of the issuer of any of the lab's clusters, joined or its own; the JSON it answers.
+
+    Raises `LabError`.
+    """
+    from labkit.emulator.joined import Kept
+    from labkit.targets import moto
+
+    if url.startswith(tuple(f"https://{host}/" for host in state.issuers)):
+        return moto.fetch(state, url)
+    joined = {name: kept for name, kept in Kept.joined(folder).items() if not kept.facts.made}
+    for name, kept in joined.items():
+        issuer = state.clusters[name]["issuer"]
+        with closing(Way.kept(kept).client()) as api:
+            way = IssuerWay(issuer, kept.facts, state, api)
+            at_api_server = url.endswith(KEYS) and way.fetch(issuer + DISCOVERY).get("jwks_uri") == url
+            if at_api_server or url.startswith(f"{issuer}/"):
+                return way.fetch(url)
+    if not joined:
+        return moto.fetch(state, url)
+    raise LabError(
+        f"The lab leads to its clusters' issuers alone, and {url!r} is of none of them.",
+        where="fetch",
+        next="\n       ".join(f"labkit fetch {one['issuer']}{DISCOVERY}" for one in state.clusters.values()),
+    )
 
 
 @dataclass(frozen=True)

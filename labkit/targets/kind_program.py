@@ -3,18 +3,22 @@
 https://kind.sigs.k8s.io/docs/user/configuration/
 """
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from labkit.errors import LabError
-from labkit.targets.kind_cluster import NOTHING, NotThisLabs
+from labkit.targets.kind_cluster import NotThisLabs
+from labkit.targets.kind_kubeconfig import NOTHING
 
 # What the API's own tokens are for, as on EKS; tokens for AWS are asked for with an audience of their own.
 API_AUDIENCE = "https://kubernetes.default.svc"
@@ -23,6 +27,9 @@ READY_WITHIN = "180s"
 # kind adds `-control-plane`, and a host name has 63 characters.
 LONGEST_NAME = 48
 EXISTING = "labkit up --target kind --kubeconfig FILE --context NAME"
+# What `docker info` and `podman info` say where no interface of this machine is in the containers' network.
+# https://docs.docker.com/engine/security/rootless
+APART = re.compile(r"^\s*(rootless(: true)?|Operating System: Docker Desktop)\s*$", re.MULTILINE)
 INSTALL_KIND = "apt-get install kind, or: brew install kind   (or as https://kind.sigs.k8s.io says)"
 INSTALL_DOCKER = "https://docs.docker.com/engine/install, or: apt-get install podman, or: brew install podman"
 
@@ -32,7 +39,7 @@ class ProgramMissing(LabError):
 
 
 class NotMade(LabError):
-    """The program kind made no cluster; its own words are in the text."""
+    """The program kind made no cluster, or deleted none; its own words are in the text."""
 
 
 def name_of(cluster: str, region: str) -> str:
@@ -113,7 +120,10 @@ class Kind:
                 where=f"PATH; {NOTHING}",
                 next=f"{INSTALL_KIND}\n       or: {EXISTING}",
             )
-        self._environment = {**os.environ, **_runtime()}
+        program, info = _runtime()
+        self._environment = {**os.environ, **({"KIND_EXPERIMENTAL_PROVIDER": "podman"} if program == "podman" else {})}
+        self.is_apart = sys.platform == "darwin" or bool(APART.search(info))
+        """Whether its nodes are in a virtual machine, or in a user's own network, which no interface here is in."""
 
     def has(self, name: str) -> bool:
         """Whether there is a cluster of this name, the lab's or not."""
@@ -130,38 +140,53 @@ class Kind:
             )
 
     def create(self, config: dict[str, Any], kubeconfig: Path) -> None:
-        """Makes the cluster, and its kubeconfig. Raises `NotMade`; there is no cluster then."""
-        name = config["name"]
+        """Makes the cluster, and its kubeconfig. Raises `NotMade`, or is interrupted: a half may be there then."""
         file = kubeconfig.with_name("kind.yaml")
         file.write_text(yaml.safe_dump(config, sort_keys=False))
         done = self._run(
             "create", "cluster", "--config", str(file), "--kubeconfig", str(kubeconfig), "--wait", READY_WITHIN
         )
         if done.returncode:
-            self.delete(name)
             raise NotMade(
                 f"kind made no cluster (exit code {done.returncode}):\n{_end(done.stderr)}",
-                where=f"kind create cluster --config {file}; what there was of it was deleted again",
+                where=f"kind create cluster --name {config['name']}",
                 next="put that right, and run again   (https://kind.sigs.k8s.io/docs/user/known-issues)",
             )
 
     def delete(self, name: str) -> None:
-        """Deletes the cluster; one that is gone already is fine."""
-        self._run("delete", "cluster", "--name", name)
+        """Deletes the cluster; one that is gone already is fine. Raises `NotMade`."""
+        done = self._run("delete", "cluster", "--name", name)
+        if done.returncode:
+            raise NotMade(
+                f"kind did not delete the cluster (exit code {done.returncode}):\n{_end(done.stderr)}",
+                where=f"kind delete cluster --name {name}",
+                next=f"put that right, and: kind delete cluster --name {name}",
+            )
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        # In a session of its own, since a terminal sends Ctrl-C to all that runs in it: it is the lab that ends kind.
+        process = subprocess.Popen(
             ["kind", *arguments],
             env=self._environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
+            start_new_session=True,
         )
+        try:
+            output, error = process.communicate()
+        except BaseException:
+            # With what it has started: a `docker run` that goes on would make the node after all.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        return subprocess.CompletedProcess(process.args, process.returncode, output, error)
 
 
-def _runtime() -> dict[str, str]:
-    """What tells kind which container runtime it is to use, where that is not Docker. Raises `ProgramMissing`."""
+def _runtime() -> tuple[str, str]:
+    """The container runtime that runs, and what it says of itself. Raises `ProgramMissing`."""
     there = [program for program in ("docker", "podman") if shutil.which(program)]
     if not there:
         raise ProgramMissing(
@@ -173,7 +198,7 @@ def _runtime() -> dict[str, str]:
     for program in there:
         asked = subprocess.run([program, "info"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if asked.returncode == 0:
-            return {"KIND_EXPERIMENTAL_PROVIDER": "podman"} if program == "podman" else {}
+            return program, asked.stdout
         said = said or _end(asked.stderr, 2)
     raise ProgramMissing(
         f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} installed, and does not run:\n{said}",

@@ -3,6 +3,7 @@
 The one is as `labkit env` sets it, for the target eks; the other is `kind_existing`, which knows of no lab.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from kubernetes.config import new_client_from_config
 import labkit
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
-from labkit.targets import kind
+from labkit.targets import kind, kind_program
+from tests.targets import kind_fake
 from tests.targets.internet import Internet, internet
 from tests.targets.kind_existing import running
 
@@ -117,6 +119,15 @@ class Existing:
                 self.core.delete_namespaced_service_account(account.metadata.name, "default")
 
 
+def changed(existing: Existing, change: Callable[[dict], None]) -> str:
+    """A kubeconfig beside the first, with one thing changed in it."""
+    config = json.loads(existing.kubeconfig.read_text())
+    change(config)
+    file = existing.kubeconfig.with_name("kubeconfig-changed")
+    file.write_text(json.dumps(config))
+    return str(file)
+
+
 @pytest.fixture(scope="module")
 def existing_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Existing]:
     with running(tmp_path_factory.mktemp("existing")) as kubeconfig:
@@ -146,3 +157,23 @@ def lab(empty: Folder, existing: Existing) -> Iterator[labkit.Lab]:
     with labkit.Lab.open(**existing.parameters) as opened:
         yield opened
         opened.remove()
+
+
+@pytest.fixture
+def programs(empty, tmp_path, monkeypatch):
+    """Puts the programs on the PATH, and no others with their names."""
+
+    def install(**does: str) -> Path:
+        folder = kind_fake.install(tmp_path / "bin", **does)
+        monkeypatch.setenv("PATH", os.pathsep.join([str(folder), "/usr/sbin", "/usr/bin", "/sbin", "/bin"]))
+        real = kind_program.shutil.which
+        monkeypatch.setattr(
+            kind_program.shutil,
+            "which",
+            lambda program: (
+                real(program) if program not in ("kind", "docker", "podman") else real(program, path=str(folder))
+            ),
+        )
+        return folder
+
+    return install

@@ -17,7 +17,11 @@ HERE = Path(__file__).parents[2]
 
 
 def install(folder: Path, *, kind: str = "works", docker: str = "works") -> Path:
-    """A folder for the PATH with both programs in it; either may be `missing`, or `fails`. Returns it."""
+    """A folder for the PATH with both programs in it; either may be `missing`, or `fails`; docker, `rootless`, too.
+
+    With a FIFO `hold` in it, `kind` writes its process id there when a half of the cluster is there, and goes on for
+    ever; with a file `stuck` it deletes no cluster. Returns the folder.
+    """
     folder.mkdir()
     for program, does in (("kind", kind), ("docker", docker)):
         if does == "missing":
@@ -44,6 +48,8 @@ def main(folder: Path, does: str, *call: str) -> int:
         case ["docker", "info"]:
             if does == "fails":
                 print("Cannot connect to the Docker daemon. Is the docker daemon running?", file=sys.stderr)
+            if does == "rootless":
+                print(" Security Options:\n  seccomp\n   Profile: builtin\n  rootless\n  cgroupns")
             return does == "fails"
         case ["kind", "get", "clusters"]:
             print("\n".join(cluster.name for cluster in clusters.iterdir()))
@@ -52,7 +58,13 @@ def main(folder: Path, does: str, *call: str) -> int:
                 print("ERROR: failed to create cluster: could not find a log line", file=sys.stderr)
                 return 1
             create(clusters, yaml.safe_load(Path(file).read_text()), Path(kubeconfig))
+            if (folder / "hold").exists():
+                (folder / "hold").write_text(str(os.getpid()))
+                signal.pause()
         case ["kind", "delete", "cluster", "--name", name]:
+            if (folder / "stuck").exists():
+                print("ERROR: failed to delete cluster: could not kill container", file=sys.stderr)
+                return 1
             if (clusters / name).exists():
                 os.kill(int((clusters / name).read_text()), signal.SIGTERM)
                 (clusters / name).unlink()

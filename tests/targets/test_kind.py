@@ -4,28 +4,24 @@ How it joins the lab, what AWS says of it then, and how it leaves.
 """
 
 import json
-import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 from kubernetes.client import CoreV1Api
 from kubernetes.config import new_client_from_config
 
 import labkit
-from labkit import kind_command, targets
+from labkit import cli, kind_command, targets
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
-from labkit.emulator.joined import Kept
 from labkit.errors import LabError
 from labkit.parameters import Parameters
 from labkit.targets import kind
-from labkit.targets.kind_cluster import NoWay
-from tests.targets.conftest import WEBHOOKS
+from labkit.targets.kind_kubeconfig import NoWay
+from tests.targets.conftest import changed
 from tests.targets.kind_existing import ISSUER, running
 
 LABKIT = Path(sys.executable).with_name("labkit")
@@ -52,6 +48,20 @@ def test_the_whole_run(empty, existing, tmp_path):
     with labkit.Lab.open(target="kind", role_name="reader") as lab:
         lab.remove()
     assert existing.core.list_namespaced_pod("default").items == []
+
+
+def insecure(config: dict) -> None:
+    del config["clusters"][0]["cluster"]["certificate-authority"]
+    config["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = True
+
+
+def test_a_kubeconfig_that_says_not_to_verify_the_api_server(empty, existing, recwarn):
+    file = changed(existing, insecure)
+    with labkit.Lab.open(target="kind", kubeconfig=file, context="existing") as lab:
+        lab.ready(through="pod")
+        assert lab.check("credentials")
+        lab.remove()
+    assert not [one for one in recwarn if "Unverified HTTPS" in str(one.message)]
 
 
 def test_a_terminal_finds_the_cluster_by_the_labs_kubeconfig(lab, existing):
@@ -87,6 +97,45 @@ def test_up_says_what_is_where_and_what_is_next(empty, existing, capsys):
     assert "assumed-role/in-a-terminal/" in done.stdout
     with labkit.Lab.open(target="kind", role_name="in-a-terminal") as lab:
         lab.remove()
+
+
+def test_an_image_that_is_named_later_is_the_cluster_s_from_then_on(lab, existing, capsys):
+    kind_command.up(cluster="blue", image="example/other")
+    assert "image    example/other" in capsys.readouterr().out
+    with labkit.Lab.open(**existing.parameters) as again:
+        assert again.image == "example/other"
+    cli.status()
+    assert "image example/other" in capsys.readouterr().out
+
+
+def test_status_says_what_has_joined(lab, existing, capsys):
+    cli.status()
+    said = capsys.readouterr().out
+    assert f"target kind: context existing of {existing.kubeconfig}" in said
+    assert "pods reach AWS at 127.0.0.1, image amazon/aws-cli" in said
+    assert "no cluster yet" not in said
+    cli.status(report=True)
+    report = capsys.readouterr().out
+    assert "- clusters: blue (target kind)" in report
+    assert str(existing.kubeconfig) not in report
+
+
+def test_the_plan_of_a_cluster_that_has_joined_makes_nothing(lab, existing):
+    assert "which has joined the lab" in kind.plan(lab.parameters)
+    assert "which has joined the lab" in kind.plan(Parameters.checked(target="kind"))
+    assert "registers two webhooks" in kind.plan(Parameters.checked(target="kind", cluster="green"))
+
+
+def test_fetch_reaches_the_issuer_of_a_cluster_that_has_joined(lab, capsys):
+    cli.fetch(f"{ISSUER}/.well-known/openid-configuration")
+    document = json.loads(capsys.readouterr().out)
+    assert document["issuer"] == ISSUER
+    cli.fetch(document["jwks_uri"])
+    assert json.loads(capsys.readouterr().out)["keys"][0]["kty"] == "RSA"
+    for other in ("https://example.com/keys", "https://[", f"{ISSUER}.example.com/keys"):
+        with pytest.raises(LabError, match="of none of them") as refusal:
+            cli.fetch(other)
+        assert refusal.value.next == f"labkit fetch {ISSUER}/.well-known/openid-configuration"
 
 
 def test_looking_starts_and_registers_nothing(empty, existing):
@@ -169,68 +218,6 @@ def test_sts_reads_the_keys_at_the_api_server_and_nowhere_else(empty, tmp_path):
     with pytest.raises(NoWay, match="does not answer"):
         labkit.Lab.open(target="kind")
     # Nothing hangs on a cluster that is gone.
-    kind.down()
+    with pytest.raises(LabError, match="Connection refused"):
+        cli.reset()
     assert not empty.is_running()
-
-
-# It leaves.
-
-
-def test_down_leaves_the_cluster_as_it_was(empty, existing):
-    labkit.Lab.open(**existing.parameters).close()
-    assert existing.registered() == WEBHOOKS
-    kind.down()
-    assert existing.registered() == []
-    assert Kept.all(empty) == []
-
-
-@pytest.mark.kubectl
-def test_down_names_what_runs_made_and_how_to_delete_it(empty, existing, capsys):
-    with labkit.Lab.open(**existing.parameters, namespace="team-a") as lab:
-        lab.ready(through="pod")
-    capsys.readouterr()
-    kind.down()
-    said = capsys.readouterr().out
-    assert "namespace team-a, service account team-a/my-service-account, pod team-a/my-pod" in said
-    # The named commands, as they are typed.
-    commands = [line.partition("kubectl ")[2] for line in said.splitlines() if "kubectl " in line]
-    assert len(commands) == 2
-    for command in commands:
-        subprocess.run(["kubectl", *shlex.split(command)], check=True, capture_output=True, timeout=60)
-    assert "team-a" not in [one.metadata.name for one in existing.core.list_namespace().items]
-
-
-@pytest.mark.parametrize("killed", [False, True])
-def test_its_webhooks_are_the_lab_s_whatever_somebody_changed_in_them(empty, existing, killed):
-    labkit.Lab.open(**existing.parameters).close()
-    if killed:
-        kill(empty)
-    registered = existing.webhooks.read_mutating_webhook_configuration(WEBHOOKS[1])
-    registered.webhooks[0].client_config.ca_bundle = "b3RoZXI="
-    existing.webhooks.replace_mutating_webhook_configuration(WEBHOOKS[1], registered)
-    kind.down()
-    assert existing.registered() == []
-
-
-def test_a_cluster_leaves_by_eks_delete_cluster(lab, existing):
-    lab.aws.client("eks").delete_cluster(name="blue")
-    assert existing.registered() == []
-
-
-def kill(folder: Folder) -> None:
-    server = psutil.Process(process.State.read(folder).pid)
-    server.send_signal(signal.SIGKILL)
-    server.wait(10)
-
-
-def test_a_lab_that_was_killed_joins_the_cluster_again_and_leaves_nothing(empty, existing, capsys):
-    labkit.Lab.open(**existing.parameters).close()
-    kill(empty)
-    assert existing.registered() == WEBHOOKS
-    labkit.Lab.open(target="kind").close()
-    said = capsys.readouterr().out
-    assert "was killed" in said
-    assert "has joined the lab" in said
-    kill(empty)
-    kind.down()
-    assert existing.registered() == []

@@ -14,12 +14,14 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from kubernetes.client import CoreV1Api
 
 import labkit
+from labkit import kind_command
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import Kept
 from labkit.errors import LabError
 from labkit.parameters import Parameters
 from labkit.targets import kind, kind_program
 from labkit.targets.kind import NotReached
+from labkit.targets.kind_address import NoAddress
 from labkit.targets.kind_cluster import NotThisLabs
 from labkit.targets.kind_program import NotMade, ProgramMissing
 from tests.targets import kind_docker, kind_fake
@@ -27,26 +29,6 @@ from tests.targets import kind_docker, kind_fake
 ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
 SCHEMAS = json.loads(Path(__file__).with_name("kind_schemas.json").read_text())
 NAME = "labkit-blue-us-east-1"
-
-
-@pytest.fixture
-def programs(empty, tmp_path, monkeypatch):
-    """Puts the programs on the PATH, and no others with their names."""
-
-    def install(**does: str) -> Path:
-        folder = kind_fake.install(tmp_path / "bin", **does)
-        monkeypatch.setenv("PATH", os.pathsep.join([str(folder), "/usr/sbin", "/usr/bin", "/sbin", "/bin"]))
-        real = kind_program.shutil.which
-        monkeypatch.setattr(
-            kind_program.shutil,
-            "which",
-            lambda program: (
-                real(program) if program not in ("kind", "docker", "podman") else real(program, path=str(folder))
-            ),
-        )
-        return folder
-
-    return install
 
 
 # The configuration.
@@ -115,7 +97,7 @@ def test_the_signing_key_is_made_once_and_for_its_owner_alone(tmp_path):
 def test_a_cluster_is_made_joined_and_deleted_again(programs, empty, capsys):
     folder = programs()
     with labkit.Lab.open(target="kind") as lab:
-        assert "Making the kind cluster" in capsys.readouterr().out
+        assert "Making the kind cluster" in capsys.readouterr().err
         kept = Kept(empty, "blue", "us-east-1")
         (create,) = kind_fake.calls(folder)
         assert create == [
@@ -140,6 +122,14 @@ def test_a_cluster_is_made_joined_and_deleted_again(programs, empty, capsys):
     kind.down()
     assert kind_fake.calls(folder)[1:] == [["kind", "delete", "cluster", "--name", NAME]]
     assert Kept.all(empty) == []
+
+
+def test_what_is_printed_as_json_is_json_alone(programs, empty, capsys):
+    programs()
+    kind_command.up(cluster="blue", as_json=True)
+    said = capsys.readouterr()
+    assert json.loads(said.out)["target"] == "kind"
+    assert "Making the kind cluster" in said.err
 
 
 def refused(empty: Folder, **parameters: str) -> LabError:
@@ -173,6 +163,16 @@ def test_a_cluster_that_kind_cannot_make_is_told_in_its_words_and_deleted(progra
     assert isinstance(refusal, NotMade)
     assert "could not find a log line" in refusal.what
     assert kind_fake.calls(folder)[-1] == ["kind", "delete", "cluster", "--name", NAME]
+
+
+def test_where_the_nodes_are_out_of_reach_the_address_is_asked_for_before_anything_is_made(programs, empty):
+    folder = programs(docker="rootless")
+    refusal = refused(empty)
+    assert isinstance(refusal, NoAddress)
+    assert "labkit up --target kind … --aws-host ADDRESS" in refusal.next
+    assert kind_fake.calls(folder) == []
+    kind.up(Parameters.checked(target="kind"), aws_host="127.0.0.1").kubernetes.close()
+    kind.down()
 
 
 def test_a_kind_cluster_of_that_name_that_somebody_else_made_stays(programs, empty):

@@ -1,6 +1,5 @@
 """Clusters that the target kind does not join: nothing is made in them, nothing of the lab stays, and why is said."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from kubernetes.client import CoreV1Api, RbacAuthorizationV1Api
 
 import labkit
@@ -19,8 +19,10 @@ from labkit.parameters import InvalidParameter, Parameters
 from labkit.targets import kind
 from labkit.targets.kind import AnotherCluster, NotReached
 from labkit.targets.kind_address import NoAddress
-from labkit.targets.kind_cluster import NotThisLabs, NotUsable, NoWay
-from tests.targets.conftest import WEBHOOKS, Existing
+from labkit.targets.kind_cluster import NotThisLabs, NotUsable
+from labkit.targets.kind_kubeconfig import NoWay
+from labkit.webhook.connection import connect
+from tests.targets.conftest import WEBHOOKS, changed
 
 LABKIT = Path(sys.executable).with_name("labkit")
 
@@ -42,15 +44,6 @@ def refused(empty, existing) -> Callable[..., LabError]:
     return attempt
 
 
-def changed(existing: Existing, change: Callable[[dict], None]) -> str:
-    """A kubeconfig beside the first, with one thing changed in it."""
-    config = json.loads(existing.kubeconfig.read_text())
-    change(config)
-    file = existing.kubeconfig.with_name("kubeconfig-changed")
-    file.write_text(json.dumps(config))
-    return str(file)
-
-
 def elsewhere(config: dict) -> None:
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:9"
 
@@ -69,15 +62,35 @@ def test_a_context_without_its_kubeconfig(refused):
     assert "needs the kubeconfig" in refused(kubeconfig="", context="existing").what
 
 
-def test_a_kubeconfig_that_is_gone(existing):
-    with pytest.raises(InvalidParameter, match="a kubeconfig file that exists"):
-        labkit.Lab.open(**{**existing.parameters, "kubeconfig": "/nowhere/kubeconfig"})
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("/nowhere/kubeconfig", "it is not there"),
+        ("/tmp", "it is a folder"),
+        ("~nobody-has-this-name/config", "home"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_a_kubeconfig_that_is_gone(existing, file, why):
+    with pytest.raises(InvalidParameter, match="a kubeconfig file that exists") as refusal:
+        labkit.Lab.open(**{**existing.parameters, "kubeconfig": file})
+    assert why in refusal.value.what
+    assert "kubectl config get-contexts" in refusal.value.next
+
+
+def test_a_kubeconfig_that_is_gone_as_it_is_typed(empty, tmp_path):
+    for file, why in ((tmp_path / "gone", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(NoWay, match=f"kubeconfig cannot be read: {why}") as refusal:
+            kind_command.up(cluster="blue", kubeconfig=file)
+        assert refusal.value.where.startswith(str(file))
+        assert f"ls -ld {file}" in refusal.value.next
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "it is no YAML"),
+        ("{", "it is no YAML from line 1 on"),
+        ("\x00", "it is no YAML"),
         ("a list", "no kubeconfig"),
         ("contexts: [1]", "no kubeconfig"),
         ("contexts: []", "has no context"),
@@ -94,11 +107,15 @@ def test_a_file_that_is_no_kubeconfig(refused, tmp_path, text, said):
     refusal = refused(kubeconfig=str(tmp_path / "config"))
     assert isinstance(refusal, NoWay)
     assert said in refusal.what
+    # The next command is about this file, and no other.
+    assert f"kubectl --kubeconfig {tmp_path / 'config'} config " in refusal.next
 
 
 def test_a_file_that_the_kubeconfig_names_and_that_is_gone(refused, existing):
     file = changed(existing, lambda config: config["users"][0]["user"].update({"client-key": "gone.pem"}))
-    assert "gone.pem" in refused(kubeconfig=file).what
+    refusal = refused(kubeconfig=file)
+    assert "gone.pem" in refusal.what
+    assert f"--kubeconfig {file} --context existing" in refusal.next
 
 
 def test_options_of_this_target_are_refused_for_others():
@@ -132,6 +149,44 @@ def test_credentials_that_the_cluster_does_not_take(refused, existing):
     refusal = refused(kubeconfig=changed(existing, with_token))
     assert isinstance(refusal, NoWay)
     assert "401" in refusal.what
+    assert "auth whoami" in refusal.next
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "why"),
+    [
+        ("no-such-program", [], "No such file or directory: 'no-such-program'"),
+        ("sh", ["-c", "echo the SSO session has expired >&2; exit 3"], "the SSO session has expired"),
+        ("echo", ["no JSON"], "failed to decode"),
+    ],
+    ids=["missing", "fails", "no credentials"],
+)
+def test_a_credentials_plugin_that_gives_none(refused, existing, caplog, command, arguments, why):
+    def with_plugin(config: dict) -> None:
+        plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": command, "args": arguments}
+        config["users"][0]["user"] = {"exec": plugin}
+
+    file = changed(existing, with_plugin)
+    refusal = refused(kubeconfig=file)
+    assert isinstance(refusal, NoWay)
+    assert f"The credentials plugin {command} does not give the credentials" in refusal.what
+    assert why in refusal.what
+    assert refusal.next.startswith(f"kubectl --kubeconfig {file} --context existing auth whoami")
+    # The webhook by itself says the same.
+    with pytest.raises(LabError, match="credentials plugin does not give the credentials"):
+        connect(Path(file), "existing")
+    assert not [record for record in caplog.records if record.name == "root"]
+
+
+def test_a_context_without_credentials(refused, existing):
+    def without(config: dict) -> None:
+        config["users"][0]["user"] = {}
+
+    refusal = refused(kubeconfig=changed(existing, without))
+    assert isinstance(refusal, NoWay)
+    assert "knows nobody by the context's credentials" in refusal.what
+    # Nobody is told to open the cluster to everybody.
+    assert "clusterrolebinding" not in refusal.next
     assert "auth whoami" in refusal.next
 
 
@@ -265,6 +320,27 @@ def test_a_second_cluster_under_the_same_name(lab, existing):
     other = changed(existing, elsewhere)
     with pytest.raises(AnotherCluster, match="is that of context existing"):
         labkit.Lab.open(target="kind", kubeconfig=other, context="existing")
+
+
+def test_another_context_of_the_cluster_that_has_joined(lab, existing):
+    with pytest.raises(AnotherCluster, match="by the context existing, and not by stranger") as refusal:
+        labkit.Lab.open(**{**existing.parameters, "context": "stranger"})
+    assert "labkit down" in refusal.value.next
+
+
+def test_a_cluster_that_answers_no_more_is_told_in_the_words_in_which_it_was_given(lab, existing, empty):
+    kept = Kept(empty, "blue", "us-east-1")
+    config = yaml.safe_load(kept.kubeconfig.read_text())
+    before = kept.kubeconfig.read_bytes()
+    elsewhere(config)
+    kept.kubeconfig.write_text(yaml.safe_dump(config))
+    try:
+        with pytest.raises(NoWay) as refusal:
+            labkit.Lab.open(target="kind")
+    finally:
+        kept.kubeconfig.write_bytes(before)
+    assert f"context existing of {existing.kubeconfig}" in refusal.value.where
+    assert f"kubectl --kubeconfig {existing.kubeconfig} --context existing cluster-info" in refusal.value.next
 
 
 def test_a_clock_that_was_moved(refused, empty):

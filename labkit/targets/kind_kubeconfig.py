@@ -1,0 +1,205 @@
+"""The way to a cluster as a kubeconfig shows it: one of its contexts, with what that names.
+
+https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
+"""
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from ssl import CERT_NONE, VERIFY_X509_STRICT
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from labkit.errors import LabError, UnknownName
+from labkit.targets import patient
+from labkit.webhook.connection import untold
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+    from labkit.emulator.joined import Kept
+
+NOTHING = "nothing was changed"
+# What names a file beside the kubeconfig, in the entries of clusters and of users.
+FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+
+
+class NoWay(LabError):
+    """The kubeconfig leads to no API server that answers."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """The way to a cluster: one context of a kubeconfig, with the files that it names as absolute paths."""
+
+    kubeconfig: dict[str, Any]
+    where: str
+    """The way in words, for a message."""
+    kubectl: str
+    """How kubectl is called so that it goes this way."""
+
+    @classmethod
+    def read(cls, file: str | Path, context: str = "") -> "Way":
+        """The way that a context of the file shows, its current one without a name.
+
+        Raises `NoWay`, and `UnknownName` for a context that is gone.
+        https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
+        """
+        file = Path(file).expanduser().absolute()
+        config = _load(file)
+        contexts, clusters, users = (_named(config, kind, file) for kind in ("context", "cluster", "user"))
+        name = context or config.get("current-context") or ""
+        if name not in contexts:
+            again = f"{_kubectl(file)} config get-contexts, and name one of these"
+            if not name or not contexts:
+                why = "names no current context" if contexts else "has no context"
+                raise NoWay(f"The kubeconfig {why}.", where=f"{file}; {NOTHING}", next=again)
+            raise UnknownName("context of the kubeconfig", name, contexts, where=f"{file}; {NOTHING}", next=again)
+        chosen = contexts[name]
+        parts = {}
+        for kind, there in (("cluster", clusters), ("user", users)):
+            if (wanted := chosen.get(kind)) not in there:
+                raise NoWay(
+                    f"The context {name} names the {kind} {wanted!r}, and the kubeconfig has none of that name.",
+                    where=f"{file}; {NOTHING}",
+                    next=f"{_kubectl(file)} config view",
+                )
+            parts[kind] = _absolute(there[wanted], file.parent)
+        if not isinstance(parts["cluster"].get("server"), str):
+            raise NoWay(
+                f"The context {name} names no API server.",
+                where=f"{file}; {NOTHING}",
+                next=f"{_kubectl(file)} config view",
+            )
+        return cls(
+            _kubeconfig(name, parts["cluster"], parts["user"]),
+            where=f"context {name} of {file}",
+            kubectl=f"{_kubectl(file)} --context {shlex.quote(name)}",
+        )
+
+    @classmethod
+    def kept(cls, kept: "Kept") -> "Way":
+        """The way to a cluster that has joined, in the words in which it was given. Raises `NoWay`."""
+        way, facts = cls.read(kept.kubeconfig), kept.facts
+        return replace(way, where=facts.source or way.where, kubectl=facts.kubectl or way.kubectl) if facts else way
+
+    @property
+    def context(self) -> str:
+        """The context's name."""
+        return self.kubeconfig["current-context"]
+
+    @property
+    def server(self) -> str:
+        """The API server's URL."""
+        return self.kubeconfig["clusters"][0]["cluster"]["server"]
+
+    def client(self) -> "ApiClient":
+        """A client of the API, by no proxy of this machine.
+
+        Raises `NoWay` where a file or a key cannot be read, or the credentials plugin gives none.
+        """
+        from kubernetes.client import ApiClient, Configuration
+        from kubernetes.config import ConfigException, load_kube_config_from_dict
+
+        configuration = Configuration()
+        try:
+            with untold() as said:
+                load_kube_config_from_dict(self.kubeconfig, client_configuration=configuration, persist_config=False)
+            if "proxy-url" not in self.kubeconfig["clusters"][0]["cluster"]:
+                # Without one of its own the client for exec takes the machine's. No host goes by this one.
+                configuration.proxy, configuration.no_proxy = "http://127.0.0.1:9", "*"
+            configuration.retries = 0
+            api = ApiClient(configuration)
+            api.rest_client.pool_manager.connection_pool_kw["ssl_context"] = _tls(configuration.verify_ssl)
+        except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+            raise NoWay(
+                f"The way to the cluster cannot be read: {error}",
+                where=f"{self.where}; {NOTHING}",
+                next=f"{self.kubectl} config view",
+            ) from None
+        if said:
+            plugin = self.kubeconfig["users"][0]["user"].get("exec") or {}
+            raise NoWay(
+                f"The credentials plugin {plugin.get('command', '')} does not give the credentials: {' '.join(said)}",
+                where=f"{self.where}; {NOTHING}",
+                next=f"{self.kubectl} auth whoami, until it says who you are",
+            )
+        return patient(api)
+
+
+def _tls(verify: bool) -> Any:
+    import urllib3
+    from urllib3.util.ssl_ import create_urllib3_context
+
+    context = create_urllib3_context()
+    # From Python 3.13 on it is strict, and the authorities of minikube and k3s would not do.
+    context.verify_flags &= ~VERIFY_X509_STRICT
+    if not verify:
+        # The kubeconfig says so itself; a warning at each call would say it again.
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        context.check_hostname, context.verify_mode = False, CERT_NONE
+    return context
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise NoWay(
+            f"The kubeconfig cannot be read: {error.strerror}.",
+            where=f"{file}; {NOTHING}",
+            next=f"ls -ld {shlex.quote(str(file))}, and name the file that it is in   (usually ~/.kube/config)",
+        ) from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise NoWay(
+            "The kubeconfig cannot be read: it is no YAML" + (f" from line {mark.line + 1} on." if mark else "."),
+            where=f"{file}; {NOTHING}",
+            next=f"{_kubectl(file)} config view, until it shows a context",
+        ) from None
+    if not isinstance(config, dict) or not isinstance(config.get("contexts") or [], list):
+        raise NoWay(
+            "The file is no kubeconfig.",
+            where=f"{file}; {NOTHING}",
+            next=f"{_kubectl(file)} config view, until it shows a context",
+        )
+    return config
+
+
+def _named(config: dict[str, Any], kind: str, file: Path) -> dict[str, dict[str, Any]]:
+    """The entries of a kind by their names."""
+    try:
+        return {entry["name"]: dict(entry[kind] or {}) for entry in config.get(f"{kind}s") or []}
+    except (KeyError, TypeError, ValueError):
+        raise NoWay(
+            f"The file is no kubeconfig: an entry of its {kind}s cannot be read.",
+            where=f"{file}; {NOTHING}",
+            next=f"{_kubectl(file)} config view",
+        ) from None
+
+
+def _absolute(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The entry without extensions, with its files as absolute paths: they are relative to the kubeconfig's folder."""
+    entry = {key: value for key, value in entry.items() if key != "extensions"}
+    for key in FILES:
+        if entry.get(key):
+            entry[key] = str(folder / Path(entry[key]).expanduser())
+    if (program := (entry.get("exec") or {}).get("command", "")) and "/" in program:
+        entry["exec"] = {**entry["exec"], "command": str(folder / program)}
+    return entry
+
+
+def _kubeconfig(name: str, cluster: dict[str, Any], user: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": cluster}],
+        "users": [{"name": name, "user": user}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": name,
+    }
+
+
+def _kubectl(file: Path) -> str:
+    return f"kubectl --kubeconfig {shlex.quote(str(file))}"

@@ -1,0 +1,262 @@
+"""How clusters of the target kind leave the lab: by `down`, by `reset`, by Ctrl-C, and when they do not answer."""
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import labkit
+from labkit import cli
+from labkit.emulator import process
+from labkit.emulator.folder import Folder
+from labkit.emulator.joined import Kept
+from labkit.errors import LabError
+from labkit.targets import kind, kind_cluster
+from labkit.targets.kind_joining import AnotherCluster
+from labkit.targets.kind_leaving import LeftBehind
+from tests.targets import kind_fake
+from tests.targets.conftest import WEBHOOKS, Existing
+from tests.targets.kind_existing import running
+
+LABKIT = Path(sys.executable).with_name("labkit")
+NAME = "labkit-blue-us-east-1"
+
+
+# A cluster that was there before.
+
+
+def test_down_leaves_the_cluster_as_it_was(empty, existing):
+    labkit.Lab.open(**existing.parameters).close()
+    assert existing.registered() == WEBHOOKS
+    kind.down()
+    assert existing.registered() == []
+    assert Kept.all(empty) == []
+
+
+@pytest.mark.kubectl
+def test_down_names_what_runs_made_and_how_to_delete_it(empty, existing, capsys):
+    with labkit.Lab.open(**existing.parameters, namespace="team-a") as lab:
+        lab.ready(through="pod")
+    capsys.readouterr()
+    kind.down()
+    said = capsys.readouterr().out
+    assert "namespace team-a, service account team-a/my-service-account, pod team-a/my-pod" in said
+    # The named commands, as they are typed.
+    commands = [line.partition("kubectl ")[2] for line in said.splitlines() if "kubectl " in line]
+    assert len(commands) == 2
+    for command in commands:
+        subprocess.run(["kubectl", *shlex.split(command)], check=True, capture_output=True, timeout=60)
+    assert "team-a" not in [one.metadata.name for one in existing.core.list_namespace().items]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_its_webhooks_are_the_lab_s_whatever_somebody_changed_in_them(empty, existing, killed):
+    labkit.Lab.open(**existing.parameters).close()
+    if killed:
+        kill(empty)
+    registered = existing.webhooks.read_mutating_webhook_configuration(WEBHOOKS[1])
+    registered.webhooks[0].client_config.ca_bundle = "b3RoZXI="
+    existing.webhooks.replace_mutating_webhook_configuration(WEBHOOKS[1], registered)
+    kind.down()
+    assert existing.registered() == []
+
+
+def test_a_cluster_leaves_by_eks_delete_cluster(lab, existing):
+    lab.aws.client("eks").delete_cluster(name="blue")
+    assert existing.registered() == []
+
+
+def kill(folder: Folder) -> None:
+    server = psutil.Process(process.State.read(folder).pid)
+    server.send_signal(signal.SIGKILL)
+    server.wait(10)
+
+
+def test_a_lab_that_was_killed_joins_the_cluster_again_and_leaves_nothing(empty, existing, capsys):
+    labkit.Lab.open(**existing.parameters).close()
+    kill(empty)
+    assert existing.registered() == WEBHOOKS
+    labkit.Lab.open(target="kind").close()
+    said = capsys.readouterr().out
+    assert "was killed" in said
+    assert "has joined the lab" in said
+    kill(empty)
+    kind.down()
+    assert existing.registered() == []
+
+
+@contextlib.contextmanager
+def silent(existing: Existing) -> Iterator[None]:
+    """The cluster takes connections and answers nothing."""
+    folder = str(existing.kubeconfig.parent)
+    (cluster,) = (child for child in psutil.Process().children() if folder in child.cmdline())
+    cluster.suspend()
+    try:
+        yield
+    finally:
+        cluster.resume()
+
+
+@pytest.mark.kubectl
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_cluster_that_does_not_answer_is_not_forgotten(empty, existing, monkeypatch, by_hand):
+    labkit.Lab.open(**existing.parameters).close()
+    kill(empty)
+    with silent(existing), monkeypatch.context() as quick:
+        quick.setattr(kind_cluster, "ANSWERS_WITHIN", (1, 1))
+        with pytest.raises(LeftBehind, match="could not be taken out of the cluster of context existing") as refusal:
+            kind.down()
+    assert "does not answer" in refusal.value.what
+    assert existing.registered() == WEBHOOKS
+    if by_hand:
+        # As it is typed.
+        (command,) = (line for line in refusal.value.next.splitlines() if "kubectl" in line)
+        subprocess.run(["sh", "-c", command], check=True, capture_output=True, timeout=60)
+        assert existing.registered() == []
+    kind.down()
+    assert existing.registered() == []
+    assert Kept.all(empty) == []
+
+
+def test_a_cluster_that_is_gone_for_good_is_forgotten_by_reset(empty, tmp_path, capsys):
+    with running(tmp_path / "other") as kubeconfig:
+        labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig)).close()
+    ended = subprocess.run([LABKIT, "down"], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert f"could not be taken out of the cluster of context existing of {kubeconfig}" in ended.stderr
+    assert "Connection refused" in ended.stderr
+    assert "labkit reset, which forgets it" in ended.stderr
+    assert not empty.is_running()
+    cli.status()
+    assert f"It remembers the cluster of context existing of {kubeconfig}" in capsys.readouterr().out
+    with pytest.raises(LabError, match="could not be taken out") as refusal:
+        cli.reset()
+    assert f"kubectl --kubeconfig {kubeconfig} --context existing delete mutatingwebhook" in refusal.value.next
+    assert "is empty" in capsys.readouterr().out
+    assert Kept.all(empty) == []
+    assert kind.down() is False
+
+
+def test_a_cluster_that_is_gone_keeps_nobody_from_joining_another(empty, existing, tmp_path, capsys):
+    with running(tmp_path / "other") as kubeconfig:
+        labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig)).close()
+    kill(empty)
+    labkit.Lab.open(**existing.parameters).close()
+    said = capsys.readouterr().err
+    assert f"could not be taken out of the cluster of context existing of {kubeconfig}" in said
+    assert existing.registered() == WEBHOOKS
+    kind.down()
+    assert existing.registered() == []
+
+
+def test_the_cluster_of_the_last_time_is_left_for_another(empty, existing, tmp_path):
+    labkit.Lab.open(**existing.parameters).close()
+    kill(empty)
+    with running(tmp_path / "other") as kubeconfig:
+        labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig)).close()
+        assert existing.registered() == []
+        kind.down()
+
+
+# A cluster that kind made.
+
+
+@pytest.fixture
+def held(programs) -> Iterator[Path]:
+    """The folder of the programs, of which kind stays half-way."""
+    folder = programs()
+    os.mkfifo(folder / "hold")
+    yield folder
+    for cluster in (folder / "clusters").iterdir():
+        os.kill(int(cluster.read_text()), signal.SIGTERM)
+
+
+def up_half_way(folder: Path) -> tuple[subprocess.Popen, int]:
+    """`labkit up` in a terminal, and the process id of the kind that it started, which has made a half."""
+    command = [LABKIT, "up", "--target", "kind"]
+    begun = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return begun, int((folder / "hold").read_text())
+
+
+def test_ctrl_c_while_kind_makes_the_cluster_leaves_none(held, empty):
+    begun, program = up_half_way(held)
+    # A terminal sends it to all that runs in it.
+    os.killpg(begun.pid, signal.SIGINT)
+    _, said = begun.communicate(timeout=60)
+    assert begun.returncode == 130
+    assert f"Interrupted: what there is of the kind cluster {NAME} is deleted" in said
+    assert "Traceback" not in said
+    assert kind_fake.calls(held)[-1] == ["kind", "delete", "cluster", "--name", NAME]
+    assert not psutil.pid_exists(program)
+    assert list((held / "clusters").iterdir()) == []
+    assert Kept.all(empty) == []
+
+
+def test_a_cluster_half_made_when_the_lab_was_killed_is_the_lab_s_own(held, empty):
+    for follows in ("up", "down"):
+        begun, program = up_half_way(held)
+        for each in (begun.pid, program):
+            os.kill(each, signal.SIGKILL)
+        begun.communicate()
+        assert [one.name for one in (held / "clusters").iterdir()] == [NAME]
+        if follows == "up":
+            # It makes a whole one.
+            (held / "hold").unlink()
+            with labkit.Lab.open(target="kind") as lab:
+                lab.ready(through="service_account")
+            os.mkfifo(held / "hold")
+        kind.down()
+        assert list((held / "clusters").iterdir()) == []
+        assert Kept.all(empty) == []
+
+
+def test_a_cluster_that_cannot_be_deleted_is_named_and_remembered(programs, empty):
+    folder = programs()
+    labkit.Lab.open(target="kind").close()
+    for stuck, why in (("docker", "Neither Docker nor Podman"), ("stuck", "could not kill container")):
+        if stuck == "docker":
+            (folder / "docker").rename(folder / "no-docker")
+        else:
+            (folder / "stuck").touch()
+        with pytest.raises(LeftBehind, match=f"kind cluster {NAME} could not be deleted") as refusal:
+            kind.down()
+        assert why in refusal.value.what
+        assert "nothing was" not in str(refusal.value)
+        assert f"kind delete cluster --name {NAME}" in refusal.value.next
+        assert not empty.is_running()
+        if stuck == "docker":
+            (folder / "no-docker").rename(folder / "docker")
+    (folder / "stuck").unlink()
+    kind.down()
+    assert list((folder / "clusters").iterdir()) == []
+    assert Kept.all(empty) == []
+
+
+def test_reset_empties_the_folder_whatever_cannot_be_deleted(programs, empty, capsys):
+    folder = programs()
+    labkit.Lab.open(target="kind").close()
+    (folder / "stuck").touch()
+    with pytest.raises(LabError, match="could not kill container") as refusal:
+        cli.reset()
+    assert "is empty. Next:  labkit up" in capsys.readouterr().out
+    assert f"kind delete cluster --name {NAME}" in refusal.value.next
+    assert Kept.all(empty) == []
+    os.kill(int((folder / "clusters" / NAME).read_text()), signal.SIGTERM)
+
+
+def test_the_cluster_that_kind_made_is_not_forgotten_for_another(programs, empty, existing):
+    folder = programs()
+    labkit.Lab.open(target="kind").close()
+    kill(empty)
+    with pytest.raises(AnotherCluster, match=f"is the kind cluster {NAME}") as refusal:
+        labkit.Lab.open(**existing.parameters)
+    assert "labkit down" in refusal.value.next
+    kind.down()
+    assert list((folder / "clusters").iterdir()) == []
