@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
-from labkit.errors import LabError
+from labkit.errors import LabError, answering
 
 if TYPE_CHECKING:
     from labkit.lab import Lab
@@ -40,7 +40,9 @@ def remove(
     from labkit.parameters import Parameters
 
     parameters = Parameters.checked(**named(parameter))
-    with Lab(parameters, targets.connect(parameters)) as lab:
+    with Lab(parameters, targets.to_remove(parameters)) as lab, answering():
+        if lab.connection.kubernetes is None:
+            typer.echo(lab.connection.note)
         if yes:
             _require_account(lab)
             lab.remove()

@@ -196,7 +196,8 @@ class Lab:
 
     def found(self) -> Iterator[Found]:
         """What a removal comes upon, the last step first, and whose each is; reading it deletes nothing."""
-        yield from self._made(steps.ORDER)
+        # What was in a cluster that is gone is gone with it.
+        yield from self._made(steps.ORDER if self.connection.kubernetes else steps.IN_AWS)
         yield from bucket.found(self)
 
     def _made(self, names: tuple[str, ...]) -> Iterator[Found]:
@@ -399,7 +400,8 @@ class Lab:
 
     def close(self) -> None:
         """Closes the connections. The lab goes on; `labkit down` ends it."""
-        self.connection.kubernetes.close()
+        if self.connection.kubernetes:
+            self.connection.kubernetes.close()
 
 
 def _known(capability: str) -> str:

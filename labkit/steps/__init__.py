@@ -11,6 +11,7 @@ from labkit.errors import UnknownName
 
 ORDER = ("oidc_provider", "iam_role", "service_account", "pod", "credentials")
 MADE = ORDER[:-1]
+IN_AWS = ORDER[:2]
 # What bears a name of the parameters, which another run may have given already: these have `make_way(lab)`, too.
 NAMED = MADE[1:]
 

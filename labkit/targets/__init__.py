@@ -23,7 +23,8 @@ class Connection:
     """What a lab is reached by. What a target does not have is None."""
 
     aws: "boto3.Session"
-    kubernetes: "ApiClient"
+    kubernetes: "ApiClient | None"
+    """None where the cluster is gone, and what a run left in AWS is to be removed."""
     issuer: str
     account_id: str
     partition: str = "aws"
@@ -108,6 +109,12 @@ def connect(parameters: "Parameters") -> Connection:
     Raises `LabError`.
     """
     return target(parameters.target).connect(parameters)
+
+
+def to_remove(parameters: "Parameters") -> Connection:
+    """As `connect`, for who removes what a run made: on eks also where the cluster is gone. Raises `LabError`."""
+    module = target(parameters.target)
+    return module.to_remove(parameters) if hasattr(module, "to_remove") else module.connect(parameters)
 
 
 def look(parameters: "Parameters", *, start: bool = False) -> Connection:

@@ -1,6 +1,8 @@
 """A real account and a real EKS cluster: nothing is made before the account is named and the plan is confirmed."""
 
+import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -57,6 +59,26 @@ def look(parameters: "Parameters", *, start: bool = False) -> Connection:
     return _connect(parameters, session, caller, to_look=True)[0]
 
 
+def to_remove(parameters: "Parameters") -> Connection:
+    """As `connect`; where the cluster is gone, the connection to AWS alone. Raises `LabError`."""
+    from labkit.targets import eks_cluster
+
+    session, caller = _identified(parameters)
+    try:
+        return _connect(parameters, session, caller)[0]
+    except eks_cluster.ClusterGone as gone:
+        _refuse_another_region(session, parameters)
+        return Connection(
+            aws=session,
+            kubernetes=None,
+            issuer="",
+            account_id=caller.account_id,
+            partition=session.get_partition_for_region(parameters.region),
+            shows_removal=True,
+            note=f"{gone.what} Only what a run left in AWS is there to remove.",
+        )
+
+
 def down() -> None:
     """Ends nothing: the lab started nothing here. What a run made, `lab.remove()` takes away."""
 
@@ -107,6 +129,27 @@ def _look(parameters: "Parameters") -> tuple[Connection, "Plan"]:
         things=things(Lab(parameters, connection)),
     )
     return connection, found
+
+
+def _refuse_another_region(session: "boto3.Session", parameters: "Parameters") -> None:
+    """Raises `NoCluster` where the run's role is for a cluster of another region, which may well be there."""
+    from labkit.targets.account import explained
+    from labkit.targets.eks_cluster import NoCluster
+
+    iam, name = session.client("iam"), parameters.role_name
+    try:
+        with explained("to look at the run's role (iam:GetRole)"):
+            role = iam.get_role(RoleName=name)["Role"]
+    except iam.exceptions.NoSuchEntityException:
+        return
+    trusted = re.findall(r"oidc-provider/oidc\.eks\.([a-z0-9-]+)\.", json.dumps(role["AssumeRolePolicyDocument"]))
+    if trusted and parameters.region not in trusted:
+        raise NoCluster(
+            f"The role {name} is for a cluster in {trusted[0]}, and {parameters.region} has none named "
+            f"{parameters.cluster}.",
+            where="parameters cluster and region; nothing was changed",
+            next=f"labkit remove -p target=eks -p region={trusted[0]} …",
+        )
 
 
 def _identified(parameters: "Parameters") -> tuple["boto3.Session", "Identity"]:

@@ -27,6 +27,10 @@ class NoCluster(LabError):
     """There is no cluster of this name, or it cannot be used as it is."""
 
 
+class ClusterGone(NoCluster):
+    """The account has no cluster of this name in the region: not yet, or not any more."""
+
+
 def describe(session: "boto3.Session", name: str, account_id: str) -> dict[str, Any]:
     """The cluster as EKS describes it, which is active. Raises `NoCluster` or `NotAllowed`.
 
@@ -39,16 +43,17 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> dict[str, 
         with explained("to look at the cluster (eks:DescribeCluster)"):
             cluster = eks.describe_cluster(name=name)["cluster"]
     except eks.exceptions.ResourceNotFoundException:
-        raise NoCluster(
+        raise ClusterGone(
             f"The account {account_id} has no EKS cluster {name} in {region}.",
             where="parameters cluster and region; nothing was changed",
             next=f"aws eks list-clusters --region {region}",
         ) from None
     if cluster["status"] not in ("ACTIVE", "UPDATING"):
+        until = "deleted" if cluster["status"] == "DELETING" else "active"
         raise NoCluster(
             f"The cluster {name} is {cluster['status']}, and not ACTIVE.",
             where="eks:DescribeCluster; nothing was changed",
-            next=f"aws eks wait cluster-active --name {name} --region {region}",
+            next=f"aws eks wait cluster-{until} --name {name} --region {region}",
         )
     if not ((cluster.get("identity") or {}).get("oidc") or {}).get("issuer"):
         raise NoCluster(

@@ -1,5 +1,6 @@
 """The target eks against the emulator, which the standard `AWS_ENDPOINT_URL` leads to: nothing else is exchanged."""
 
+import contextlib
 import json
 import os
 import socket
@@ -549,6 +550,63 @@ def test_a_provider_that_other_roles_trust_stays_until_they_are_gone(terminal, m
         lab.remove()
     assert "removed OIDC provider" in command("remove", *given, "--yes")
     assert inventory() == before
+
+
+@pytest.fixture
+def green(moto):
+    """Another cluster of the account; the function deletes it."""
+    eks, name = moto.aws.client("eks"), {"name": "green"}
+    eks.create_cluster(**name, roleArn=f"arn:aws:iam::{ACCOUNT}:role/eks-cluster-role", resourcesVpcConfig={})
+    eks.get_waiter("cluster_active").wait(**name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
+
+    def delete():
+        eks.delete_cluster(**name)
+        eks.get_waiter("cluster_deleted").wait(**name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
+
+    yield delete
+    with contextlib.suppress(eks.exceptions.ResourceNotFoundException):
+        delete()
+
+
+def test_what_a_run_left_in_aws_goes_when_its_cluster_is_gone(terminal, green, inventory):
+    before = inventory()
+    with labkit.Lab.open(**EKS, cluster="green") as lab:
+        lab.ready(through="service_account")
+        provider = lab.provider_arn.partition("oidc-provider/")[2]
+    green()
+    given = ["-ptarget=eks", "-pcluster=green", f"-paccount_id={ACCOUNT}"]
+    gone = (
+        f"The account {ACCOUNT} has no EKS cluster green in us-east-1. Only what a run left in AWS is there to remove."
+    )
+    assert command("remove", *given).splitlines() == [
+        gone,
+        "  role my-role",
+        f"  OIDC provider {provider}",
+        "  bucket irsa-lab",
+        "Nothing was deleted. To delete all that: --yes",
+    ]
+    # The role tells where its cluster is: it may be this command that is mistaken.
+    elsewhere = command("remove", *given, "-pregion=eu-west-1", "--yes")
+    assert "The role my-role is for a cluster in us-east-1, and eu-west-1 has none named green." in elsewhere.what
+    assert "-p region=us-east-1" in elsewhere.next
+    assert "removed role my-role" in command("remove", *given, "--yes")
+    assert inventory() == before
+    assert command("remove", *given, "--yes").splitlines() == [gone, "nothing to remove"]
+
+
+def test_who_may_not_list_the_roles_cannot_see_what_a_removal_takes(terminal, moto, operator):
+    admit(moto, operator)
+    iam = moto.aws.client("iam")
+    deny = {"Effect": "Deny", "Action": "iam:ListRoles", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
+    iam.put_user_policy(UserName="operator", PolicyName="deny", PolicyDocument=document)
+    try:
+        refusal = command("remove", "-ptarget=eks")
+    finally:
+        iam.delete_user_policy(UserName="operator", PolicyName="deny")
+        expel(moto, operator)
+    assert isinstance(refusal, NotAllowed)
+    assert "AWS does not allow ListRoles" in refusal.what
 
 
 # The pod.
