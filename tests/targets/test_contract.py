@@ -226,9 +226,11 @@ def test_another_run_s_role_is_never_taken_over(target, lab):
     role = lab.aws.client("iam").get_role(RoleName="contract")["Role"]
     with (
         pytest.raises(RoleOfAnotherRun, match="role-belongs-to-another-run"),
-        target.open(namespace="another", role_name="contract", bucket="contract") as another,
+        target.open(namespace="another", role_name="contract", bucket="another") as another,
     ):
-        another.ready(through="iam_role")
+        another.ready(before="iam_role")
+    # Nothing is half made: no bucket, first of all.
+    assert "another" not in things(lab)["buckets"] + things(lab)["namespaces"]
     assert lab.aws.client("iam").get_role(RoleName="contract")["Role"]["RoleId"] == role["RoleId"]
 
 
