@@ -61,7 +61,10 @@ def policy(
         bool, typer.Option("--kubernetes", help="Print what the cluster has to allow instead, for kubectl apply.")
     ] = False,
 ) -> None:
-    """Print the IAM policy that lets a person run irsa.ipynb in an account, and clean up after it; and nothing more."""
+    """Print the IAM policy that lets a person run irsa.ipynb in an account, and clean up after it; and nothing more.
+
+    Notebooks that change trust policies or make roles of other names, 02 and 08 among them, need more.
+    """
     import botocore.session
 
     from labkit import operator_policy
@@ -81,6 +84,13 @@ def policy(
     document = operator_policy.build(parameters, parameters.account_id, partition)
     typer.echo(json.dumps(document, indent=2))
     typer.echo(
+        # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+        "It is longer than what may be written into a user. The account's administrator makes a policy of it, with\n"
+        f"  labkit policy{_again(parameter)} > {operator_policy.GROUP}.json\n"
+        f"  aws iam create-policy --policy-name {operator_policy.GROUP} "
+        f"--policy-document file://{operator_policy.GROUP}.json\n"
+        f"  aws iam attach-user-policy --user-name NAME "
+        f"--policy-arn arn:{partition}:iam::{parameters.account_id}:policy/{operator_policy.GROUP}\n"
         "The cluster has to let that person in, too. Its administrator does that with\n"
         f"  labkit policy --kubernetes{_again(parameter)} | kubectl apply -f -\n"
         f"  aws eks create-access-entry --cluster-name {parameters.cluster} --region {parameters.region} "

@@ -2,6 +2,9 @@
 
 import copy
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -215,12 +218,39 @@ def test_the_command_prints_a_policy_that_iam_takes(moto, terminal):
     iam.delete_policy(PolicyArn=made["Arn"])
 
 
+def test_the_commands_that_it_prints_give_the_policy_to_a_user(moto, terminal, tmp_path):
+    given = [f"-paccount_id={ACCOUNT}", "-prole_name=reader"]
+    printed = CliRunner().invoke(account_commands.app, ["policy", *given]).stderr.splitlines()
+    lines = [line.strip() for line in printed if line.startswith(("  labkit policy -p", "  aws iam"))]
+    assert [line.split()[:3] for line in lines] == [
+        ["labkit", "policy", "-p"],
+        ["aws", "iam", "create-policy"],
+        ["aws", "iam", "attach-user-policy"],
+    ]
+    iam = moto.aws.client("iam")
+    iam.create_user(UserName="sam")
+    path = f"{Path(sys.executable).parent}:{terminal['PATH']}"
+    script = "set -e\n" + "\n".join(lines).replace("NAME", "sam")
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=terminal | {"PATH": path}, check=True, timeout=120)
+    (attached,) = iam.list_attached_user_policies(UserName="sam")["AttachedPolicies"]
+    version = iam.get_policy_version(PolicyArn=attached["PolicyArn"], VersionId="v1")["PolicyVersion"]
+    assert version["Document"] == operator_policy.build(Parameters.checked(role_name="reader"), ACCOUNT)
+    iam.detach_user_policy(UserName="sam", PolicyArn=attached["PolicyArn"])
+    iam.delete_policy(PolicyArn=attached["PolicyArn"])
+    iam.delete_user(UserName="sam")
+
+
 def test_the_command_prints_manifests_that_the_cluster_takes(moto, terminal):
     done = CliRunner().invoke(account_commands.app, ["policy", "--kubernetes", "-pnamespace=team-p"])
     assert done.exit_code == 0
     assert [*yaml.safe_load_all(done.stdout)] == MANIFESTS
     default = CliRunner().invoke(account_commands.app, ["policy", "--kubernetes"])
     assert "Namespace" not in [manifest["kind"] for manifest in yaml.safe_load_all(default.stdout)]
+
+
+def test_its_help_says_which_notebooks_need_more():
+    said = " ".join(CliRunner().invoke(account_commands.app, ["policy", "--help"]).stdout.split())
+    assert "02 and 08 among them, need more" in said
 
 
 def test_the_command_asks_for_the_account():
