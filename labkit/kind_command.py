@@ -1,6 +1,7 @@
 """`labkit up --target kind`: joins a kind cluster, or one that exists, to the lab, and says how to go on."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,12 +36,15 @@ def up(
     from labkit.targets.kind_kubeconfig import Way
 
     if kubeconfig:
+        with suppress(RuntimeError):  # nobody has that home
+            kubeconfig = kubeconfig.expanduser()  # a shell leaves the ~ of --kubeconfig=~/…
+        kubeconfig = kubeconfig.absolute()
         Way.read(kubeconfig, context)
     parameters = Parameters.checked(
         target="kind",
         cluster=cluster,
         region=region,
-        kubeconfig=str(kubeconfig.absolute()) if kubeconfig else "",
+        kubeconfig=str(kubeconfig or ""),
         context=context,
         image=image,
     )

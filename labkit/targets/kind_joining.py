@@ -44,6 +44,8 @@ def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | No
 
 def undo(kept: Kept, folder: Folder) -> None:
     """Lets a cluster leave that just came; says so where that cannot be, since what is raised is why it was to."""
+    if (facts := kept.facts) and facts.made:
+        print(f"Deleting what there is of the kind cluster {facts.made} …", file=sys.stderr)
     if left := leave(kept, folder):
         print(f"{left.what}\nThe lab remembers it. Next:  labkit down, or  {left.command}", file=sys.stderr)
 
@@ -93,9 +95,7 @@ def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -
         facts = _checked(folder, parameters, way, facts)
         kept.keep(facts, way.kubeconfig)
         return facts
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            print(f"Interrupted: what there is of the kind cluster {name} is deleted …", file=sys.stderr)
+    except BaseException:
         undo(kept, folder)
         raise
 

@@ -66,7 +66,8 @@ def main(folder: Path, *call: str) -> None:
     elif "get nodes" in said:
         print("True")
     elif said.startswith("rm "):
-        os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+        if (folder / "pid").exists():
+            os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
         node.unlink()
 
 

@@ -84,6 +84,8 @@ def test_a_kubeconfig_that_is_gone_as_it_is_typed(empty, tmp_path):
             kind_command.up(cluster="blue", kubeconfig=file)
         assert refusal.value.where.startswith(str(file))
         assert f"ls -ld {file}" in refusal.value.next
+    with pytest.raises(NoWay, match="No such file"):
+        kind_command.up(cluster="blue", kubeconfig=Path("~nobody-has-this-name/config"))
 
 
 @pytest.mark.parametrize(
