@@ -1,6 +1,8 @@
 """What lets a person run `irsa.ipynb` in an account and a cluster, and clean up after it, and nothing more."""
 
+import json
 from collections.abc import Iterator
+from importlib import resources
 from typing import Any
 
 from labkit.errors import LabError
@@ -29,7 +31,8 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
     iam = f"arn:{partition}:iam::{account_id}:"
     role = f"{iam}role/{parameters.role_name}"
     # EKS's issuers in the region. IAM names a provider that is being tagged by its host alone.
-    providers = f"{iam}oidc-provider/oidc.eks.{parameters.region}.amazonaws.com*"
+    issuers = f"{iam}oidc-provider/{issuer_host(parameters.region, partition)}"
+    providers = [issuers, f"{issuers}/*"]
     bucket = f"arn:{partition}:s3:::{parameters.bucket}"
     cluster = f"arn:{partition}:eks:{parameters.region}:{account_id}:cluster/{parameters.cluster}"
     gives_tag = {f"aws:RequestTag/{RUN_TAG}": parameters.run}
@@ -57,7 +60,7 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
         _allow(
             "RemoveByTheTag",
             ["iam:DeleteRole", "iam:DeleteOpenIDConnectProvider"],
-            [role, providers],
+            [role, *providers],
             {"StringEquals": has_tag},
         ),
         _allow(
@@ -68,6 +71,18 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
         _allow("FillAndEmptyTheBucket", ["s3:PutObject", "s3:GetObject", "s3:DeleteObject"], f"{bucket}/*"),
     ]
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def issuer_host(region: str, partition: str) -> str:
+    """The host of EKS's issuers in a region, in what the cluster is described by and in its tokens.
+
+    The dual-stack host, oidc-eks.REGION.api.aws, leads to the same documents, and no issuer is named by it.
+    https://docs.aws.amazon.com/eks/latest/userguide/network-reqs.html
+    https://github.com/terraform-aws-modules/terraform-aws-eks/issues/3237
+    """
+    partitions = json.loads((resources.files("botocore") / "data" / "partitions.json").read_text())["partitions"]
+    suffix = next(one["outputs"]["dnsSuffix"] for one in partitions if one["id"] == partition)
+    return f"oidc.eks.{region}.{suffix}"
 
 
 def require_partition(parameters: Parameters, partition: str) -> None:

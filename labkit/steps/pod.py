@@ -160,7 +160,7 @@ def delete(lab: "Lab", name: str, namespace: str) -> None:
         if error.status != 404:
             raise
         return
-    for kind, present in _watch(core, name, namespace):
+    for kind, present in _watch(core, name, namespace, RUNNING_WITHIN):
         if kind == "DELETED" or present is None:
             return
     raise PodDoesNotRun(
@@ -180,7 +180,7 @@ def wait_until_running(lab: "Lab", name: str = NAME, namespace: str = "") -> Non
     core = CoreV1Api(lab.kubernetes)
     namespace = namespace or lab.parameters.namespace
     words = "the node did not take it"
-    for kind, present in _watch(core, name, namespace):
+    for kind, present in _watch(core, name, namespace, RUNNING_WITHIN + lab.connection.node_within):
         if kind == "DELETED" or present is None:
             words = "it was deleted"
             break
@@ -240,8 +240,8 @@ def _without_image(lab: "Lab", pod: Any, words: str) -> ImageNotPulled:
     )
 
 
-def _watch(core: Any, name: str, namespace: str):
-    """What happens to a pod, its present state first, for `RUNNING_WITHIN` seconds; None for one that is not there."""
+def _watch(core: Any, name: str, namespace: str, seconds: int):
+    """What happens to a pod, its present state first, for so many seconds; None for one that is not there."""
     from kubernetes.watch import Watch
 
     selector = f"metadata.name={name}"
@@ -256,7 +256,7 @@ def _watch(core: Any, name: str, namespace: str):
         namespace,
         field_selector=selector,
         resource_version=listed.metadata.resource_version,
-        timeout_seconds=RUNNING_WITHIN,
+        timeout_seconds=seconds,
     ):
         yield event["type"], event["object"]
 

@@ -46,6 +46,8 @@ class Connection:
     """The command that publishes the issuer's own documents again, where this target knows one."""
     propagates_within: int = 0
     """Seconds within which a change in IAM is known everywhere; 0 where it is at once."""
+    node_within: int = 0
+    """Seconds within which a node is made for a pod that none takes; 0 where none is made."""
     fetch: Callable[[str], Any] | None = None
     served_chain: Callable[[str], list[bytes]] | None = None
     """The certificates (DER) that an issuer's host serves, its own first; None: it is reached by its name."""

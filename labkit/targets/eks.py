@@ -185,6 +185,7 @@ def _connect(
         shows_removal=True,
         # https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
         propagates_within=30,
+        node_within=eks_cluster.NODE_WITHIN if eks_cluster.makes_nodes(cluster) else 0,
         fetch=fetch,
     )
     return connection, cluster

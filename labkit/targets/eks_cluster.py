@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CLUSTER_HEADER = "x-k8s-aws-id"
 PREFIX = "k8s-aws-v1."
 FRESH_FOR = 600  # seconds; the cluster takes a token for 900
+NODE_WITHIN = 210  # seconds, until a machine that was just made takes pods
 
 
 class NoCluster(LabError):
@@ -159,17 +160,22 @@ def node_count(api: "ApiClient") -> int | None:
 
 
 def require_nodes(count: int | None, cluster: dict[str, Any]) -> None:
-    """Raises `NoCluster` where no pod would ever run. A cluster in Auto Mode makes its nodes when a pod asks for one.
-
-    https://docs.aws.amazon.com/eks/latest/userguide/automode.html
-    """
+    """Raises `NoCluster` where no pod would ever run."""
     name = cluster["name"]
-    if count == 0 and not (cluster.get("computeConfig") or {}).get("enabled"):
+    if count == 0 and not makes_nodes(cluster):
         raise NoCluster(
             f"The cluster {name} has no node that takes pods.",
             where="kubectl get nodes; nothing was changed",
             next=f"eksctl create nodegroup --cluster {name} --region {region(cluster)}",
         )
+
+
+def makes_nodes(cluster: dict[str, Any]) -> bool:
+    """Whether the cluster is in Auto Mode: it makes a node when a pod asks for one.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/automode.html
+    """
+    return bool((cluster.get("computeConfig") or {}).get("enabled"))
 
 
 def _is_ready(node: Any) -> bool:

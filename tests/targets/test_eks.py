@@ -14,6 +14,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from kubernetes.client import AuthenticationV1Api, CoreV1Api
+from kubernetes.watch import Watch
 from typer.testing import CliRunner
 
 import labkit
@@ -617,6 +618,28 @@ def test_an_image_that_cannot_be_pulled_leaves_no_pod(terminal, moto):
         with pytest.raises(ImageNotPulled, match=r"nobody\.example/knows:1 .* cannot be pulled, and it was removed"):
             lab.ready(through="pod")
         assert CoreV1Api(lab.kubernetes).list_namespaced_pod("default").items == []
+        lab.remove()
+
+
+def test_a_cluster_that_makes_its_nodes_is_given_the_time(terminal, moto, monkeypatch):
+    described = eks_cluster.describe
+
+    def in_auto_mode(*of):
+        return {**described(*of), "computeConfig": {"enabled": True}}
+
+    monkeypatch.setattr(eks_cluster, "describe", in_auto_mode)
+    monkeypatch.setattr(eks_cluster, "node_count", lambda api: 0)
+    monkeypatch.setattr(pod, "RUNNING_WITHIN", 1)
+    watched, stream = [], Watch.stream
+
+    def watch(*of, timeout_seconds, **given):
+        watched.append(timeout_seconds)
+        return stream(*of, timeout_seconds=timeout_seconds, **given)
+
+    monkeypatch.setattr(Watch, "stream", watch)
+    with labkit.Lab.open(**EKS) as lab:
+        lab.ready(through="pod")
+        assert watched == [1 + eks_cluster.NODE_WITHIN]
         lab.remove()
 
 

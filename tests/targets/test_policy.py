@@ -212,6 +212,9 @@ def test_the_command_prints_a_policy_that_iam_takes(moto, terminal):
     assert done.exit_code == 0
     document = json.loads(done.stdout)
     assert document["Statement"][0]["Resource"] == "arn:aws-cn:eks:cn-north-1:123456789012:cluster/blue"
+    provider = next(one for one in document["Statement"] if one["Sid"] == "ReadTheProvider")["Resource"]
+    issuers = "arn:aws-cn:iam::123456789012:oidc-provider/oidc.eks.cn-north-1.amazonaws.com.cn"
+    assert provider == [issuers, f"{issuers}/*"]
     assert "create-access-entry --cluster-name blue" in done.stderr
     iam = moto.aws.client("iam")
     made = iam.create_policy(PolicyName="operators", PolicyDocument=done.stdout)["Policy"]
