@@ -33,13 +33,6 @@ POLICY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 NOBODY = {"namespace": "default", "service_account": "my-service-account", "cluster": "blue"}
 
 
-@pytest.fixture(scope="module")
-def lab(home):
-    with labkit.Lab.open() as lab:
-        lab.ready(through="pod")
-        yield lab
-
-
 @pytest.fixture
 def broken(lab):
     """The lab, whose role lacks its policy."""
