@@ -190,8 +190,9 @@ def _require_led(kept: Kept) -> None:
 def _connection(state: State, parameters: "Parameters", cluster: dict[str, Any], kept: Kept) -> Connection:
     aws = moto.session(state, parameters.region)
     context = state.context(parameters.cluster, parameters.region)
-    api, issuer, facts = Way.kept(kept).client(), cluster["identity"]["oidc"]["issuer"], kept.facts
-    way, kubectl = IssuerWay(issuer, facts, state, api), f"kubectl --context {context}"
+    to_api, issuer, facts = Way.kept(kept), cluster["identity"]["oidc"]["issuer"], kept.facts
+    api, kubectl = to_api.client(), f"kubectl --context {context}"
+    way = IssuerWay(issuer, facts, state, to_api, api)
     return Connection(
         aws=aws,
         kubernetes=api,

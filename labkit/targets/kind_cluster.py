@@ -177,12 +177,16 @@ def asked(way: Way, call: Callable[..., Any], refused: Sentence) -> Any:
         raise refused(way, message(error)) from None
     except (HTTPError, OSError) as error:
         reason = getattr(error, "reason", None) or error
-        why = "shows a certificate that its CA did not sign" if isinstance(reason, SSLError) else "does not answer"
+        is_of_another = isinstance(reason, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(reason)
+        why = "shows a certificate that its CA did not sign" if is_of_another else "does not answer"
         said = re.sub(r"^.*?(?=\[Errno|\[SSL|\()|^<.*?>: ", "", str(reason))
         raise NoWay(
             f"The API server {way.server} {why}: {said}",
             where=f"{way.where}; {NOTHING}",
-            next=f"{way.kubectl} cluster-info, until it answers   (does the cluster run?)",
+            next=f"{way.kubectl} config view --minify, and name the CA of this API server there\n"
+            "       (certificate-authority; kind export kubeconfig writes that of a kind cluster)"
+            if is_of_another
+            else f"{way.kubectl} cluster-info, until it answers   (does the cluster run?)",
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
     from labkit.emulator.folder import Folder
-    from labkit.emulator.joined import Facts
+    from labkit.emulator.joined import Facts, Kept
     from labkit.emulator.process import State
 
 DISCOVERY, KEYS = "/.well-known/openid-configuration", "/openid/v1/jwks"
@@ -29,14 +30,22 @@ def fetch(folder: "Folder", state: "State", url: str) -> Any:
 
     if url.startswith(tuple(f"https://{host}/" for host in state.issuers)):
         return moto.fetch(state, url)
-    joined = {name: kept for name, kept in Kept.joined(folder).items() if not kept.facts.made}
-    for name, kept in joined.items():
-        issuer = state.clusters[name]["issuer"]
-        with closing(Way.kept(kept).client()) as api:
-            way = IssuerWay(issuer, kept.facts, state, api)
-            at_api_server = url.endswith(KEYS) and way.fetch(issuer + DISCOVERY).get("jwks_uri") == url
-            if at_api_server or url.startswith(f"{issuer}/"):
-                return way.fetch(url)
+    joined = {state.clusters[name]["issuer"]: kept for name, kept in Kept.joined(folder).items() if not kept.facts.made}
+    for issuer, kept in joined.items():
+        if url.startswith(f"{issuer}/"):
+            return _fetch(issuer, kept, state, url)
+    unanswered: list[LabError] = []
+    # The keys may be at an API server, and bear its name: only it says so.
+    for issuer, kept in joined.items() if url.endswith(KEYS) else ():
+        try:
+            keys = _fetch(issuer, kept, state, issuer + DISCOVERY).get("jwks_uri")
+        except LabError as error:
+            unanswered.append(error)  # it may be another's
+            continue
+        if keys == url:
+            return _fetch(issuer, kept, state, url)
+    if unanswered:
+        raise unanswered[0]
     if not joined:
         return moto.fetch(state, url)
     raise LabError(
@@ -53,6 +62,7 @@ class IssuerWay:
     issuer: str
     facts: "Facts"
     state: "State"
+    to_api: Way
     api: "ApiClient"
 
     def fetch(self, url: str) -> Any:
@@ -60,8 +70,6 @@ class IssuerWay:
 
         https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
         """
-        from kubernetes.client.exceptions import ApiException
-
         if self.facts.made:
             from labkit.targets import moto
 
@@ -78,11 +86,13 @@ class IssuerWay:
                 next=f"fetch {document}, or the jwks_uri that it names",
             )
         try:
-            return kind_cluster.published(self.api, keys=url != document)
-        except ApiException as error:
-            raise LabError(
-                f"{url} answers {kind_cluster.message(error)}", where="fetch", next="labkit status"
-            ) from None
+            return kind_cluster.asked(
+                self.to_api,
+                partial(kind_cluster.published, self.api, keys=url != document),
+                lambda way, message: LabError(f"{url} answers {message}", where="fetch", next="labkit status"),
+            )
+        except ValueError as error:
+            raise LabError(f"{url} answers no JSON: {error}", where="fetch", next="labkit status") from None
 
     def served_chain(self, host: str) -> list[bytes]:
         """The certificates (DER) that the issuer's host serves, its own first; those of the API server behind it.
@@ -97,6 +107,12 @@ class IssuerWay:
             return served_chain(host, port=urlsplit(self.issuer).port or 443)
         server = urlsplit(self.api.configuration.host)
         return served_chain(host, address=server.hostname or host, port=server.port or 443)
+
+
+def _fetch(issuer: str, kept: "Kept", state: "State", url: str) -> Any:
+    to_api = Way.kept(kept)
+    with closing(to_api.client()) as api:
+        return IssuerWay(issuer, kept.facts, state, to_api, api).fetch(url)
 
 
 def _issuers(state: "State") -> dict[str, int]:

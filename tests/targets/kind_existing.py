@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -111,10 +112,10 @@ def write_kubeconfig(folder: Path, server: str, authority: Authority) -> None:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Path]:
+def running(folder: Path, issuer: str = ISSUER) -> Iterator[Path]:
     """The kubeconfig of such a cluster, which ends with the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.targets.kind_existing", folder],
+        [sys.executable, "-m", "tests.targets.kind_existing", folder, issuer],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         text=True,
@@ -126,6 +127,18 @@ def running(folder: Path) -> Iterator[Path]:
         process.terminate()
         process.wait(15)
         process.stdout.close()
+
+
+@contextlib.contextmanager
+def silent(kubeconfig: Path) -> Iterator[None]:
+    """The cluster takes connections and answers nothing."""
+    folder = str(kubeconfig.parent)
+    (cluster,) = (child for child in psutil.Process().children() if folder in child.cmdline())
+    cluster.suspend()
+    try:
+        yield
+    finally:
+        cluster.resume()
 
 
 if __name__ == "__main__":

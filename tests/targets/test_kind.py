@@ -3,6 +3,7 @@
 How it joins the lab, what AWS says of it then, and how it leaves.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -19,10 +20,10 @@ from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 from labkit.parameters import Parameters
-from labkit.targets import kind
+from labkit.targets import kind, kind_cluster
 from labkit.targets.kind_kubeconfig import NoWay
 from tests.targets.conftest import changed
-from tests.targets.kind_existing import ISSUER, running
+from tests.targets.kind_existing import ISSUER, running, silent
 
 LABKIT = Path(sys.executable).with_name("labkit")
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "irsa.ipynb"
@@ -136,6 +137,35 @@ def test_fetch_reaches_the_issuer_of_a_cluster_that_has_joined(lab, capsys):
         with pytest.raises(LabError, match="of none of them") as refusal:
             cli.fetch(other)
         assert refusal.value.next == f"labkit fetch {ISSUER}/.well-known/openid-configuration"
+
+
+@pytest.mark.parametrize("is_mute", [False, True], ids=["gone", "mute"])
+def test_a_cluster_that_does_not_answer_breaks_fetch_for_itself_alone(
+    empty, existing, tmp_path, capsys, monkeypatch, is_mute
+):
+    monkeypatch.setattr(kind_cluster, "ANSWERS_WITHIN", (1, 1))
+    issuer = "https://kubernetes.default.svc.example"
+    discovery = f"{issuer}/.well-known/openid-configuration"
+    with contextlib.ExitStack() as cluster:
+        kubeconfig = cluster.enter_context(running(tmp_path / "other", issuer))
+        # By its name it is the first to be asked.
+        labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig), cluster="a").close()
+        labkit.Lab.open(**existing.parameters).close()
+        capsys.readouterr()
+        cli.fetch(discovery)
+        keys = json.loads(capsys.readouterr().out)["jwks_uri"]
+        if is_mute:
+            cluster.enter_context(silent(kubeconfig))
+        else:
+            cluster.close()
+        for url in (discovery, keys):
+            with pytest.raises(NoWay, match=r"The API server https://127.0.0.1:[0-9]+ does not answer") as refusal:
+                cli.fetch(url)
+            assert f"--kubeconfig {kubeconfig} --context existing cluster-info" in refusal.value.next
+        cli.fetch(f"{existing.api.configuration.host}/openid/v1/jwks")
+        assert json.loads(capsys.readouterr().out)["keys"][0]["kty"] == "RSA"
+    with pytest.raises(LabError, match="could not be taken out"):
+        cli.reset()
 
 
 def test_looking_starts_and_registers_nothing(empty, existing):

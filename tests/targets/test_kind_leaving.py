@@ -1,6 +1,5 @@
 """How clusters of the target kind leave the lab: by `down`, by `reset`, by Ctrl-C, and when they do not answer."""
 
-import contextlib
 import os
 import shlex
 import signal
@@ -22,8 +21,8 @@ from labkit.targets import kind, kind_cluster
 from labkit.targets.kind_joining import AnotherCluster
 from labkit.targets.kind_leaving import LeftBehind
 from tests.targets import kind_fake
-from tests.targets.conftest import WEBHOOKS, Existing
-from tests.targets.kind_existing import running
+from tests.targets.conftest import WEBHOOKS
+from tests.targets.kind_existing import running, silent
 
 LABKIT = Path(sys.executable).with_name("labkit")
 NAME = "labkit-blue-us-east-1"
@@ -92,24 +91,12 @@ def test_a_lab_that_was_killed_joins_the_cluster_again_and_leaves_nothing(empty,
     assert existing.registered() == []
 
 
-@contextlib.contextmanager
-def silent(existing: Existing) -> Iterator[None]:
-    """The cluster takes connections and answers nothing."""
-    folder = str(existing.kubeconfig.parent)
-    (cluster,) = (child for child in psutil.Process().children() if folder in child.cmdline())
-    cluster.suspend()
-    try:
-        yield
-    finally:
-        cluster.resume()
-
-
 @pytest.mark.kubectl
 @pytest.mark.parametrize("by_hand", [False, True])
 def test_a_cluster_that_does_not_answer_is_not_forgotten(empty, existing, monkeypatch, by_hand):
     labkit.Lab.open(**existing.parameters).close()
     kill(empty)
-    with silent(existing), monkeypatch.context() as quick:
+    with silent(existing.kubeconfig), monkeypatch.context() as quick:
         quick.setattr(kind_cluster, "ANSWERS_WITHIN", (1, 1))
         with pytest.raises(LeftBehind, match="could not be taken out of the cluster of context existing") as refusal:
             kind.down()

@@ -141,7 +141,11 @@ def test_an_api_server_with_another_certificate(refused, existing):
     other.write_bytes(Authority.create("another").certificate_pem)
     authority = {"certificate-authority": other.name}
     file = changed(existing, lambda config: config["clusters"][0]["cluster"].update(authority))
-    assert "a certificate that its CA did not sign" in refused(kubeconfig=file).what
+    refusal = refused(kubeconfig=file)
+    assert "a certificate that its CA did not sign" in refusal.what
+    # It does answer: what is wrong is in the kubeconfig.
+    assert "cluster-info" not in refusal.next
+    assert f"kubectl --kubeconfig {file} --context existing config view" in refusal.next
 
 
 def test_credentials_that_the_cluster_does_not_take(refused, existing):
