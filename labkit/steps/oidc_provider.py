@@ -1,15 +1,15 @@
 """Step 1: an OIDC provider for the cluster's issuer is registered in IAM."""
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from labkit import findings
 from labkit.checks import Row
 from labkit.findings import Finding, provider
-from labkit.steps.ownership import Found, Owner, of_tags, removed
+from labkit.steps.ownership import Found, Owner, in_words, of_tags, removed, roles_trusting, run_of
 
 if TYPE_CHECKING:
     from labkit.evidence import Evidence, NotRead
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 TITLE = "the OIDC provider"
 AUDIENCE = "sts.amazonaws.com"
-NAMED = 5  # roles that are named of those that keep a provider
 CAUSES = provider.CAUSES
 
 
@@ -77,35 +76,50 @@ def found(lab: "Lab") -> Iterator[Found]:
         except iam.exceptions.NoSuchEntityException:
             continue  # another run has just removed it
         owner, others = of_tags(lab, tags, same_name=arn == lab.provider_arn), ""
-        if owner is Owner.THIS_RUN and not lab.connection.is_embedded and (roles := _others_roles(lab, iam, arn)):
-            owner, others = Owner.TRUSTED, _listed(roles)
+        if not lab.connection.is_embedded:
+            owner, others = _kept(lab, arn, tags, owner)
         delete = partial(iam.delete_open_id_connect_provider, OpenIDConnectProviderArn=arn)
         yield Found(f"OIDC provider {arn.partition('oidc-provider/')[2]}", owner, delete, others)
 
 
-def _others_roles(lab: "Lab", iam: Any, arn: str) -> list[str]:
-    """The account's roles that trust the provider, and do not go with this run.
-
-    https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
-    """
-    trusting = [
-        role["RoleName"]
-        for page in iam.get_paginator("list_roles").paginate()
-        for role in page["Roles"]
-        if f'"{arn}"' in json.dumps(role["AssumeRolePolicyDocument"])
-    ]
-    return sorted(name for name in trusting if not _goes(lab, iam, name))
-
-
-def _goes(lab: "Lab", iam: Any, role_name: str) -> bool:
-    try:
-        tags = iam.list_role_tags(RoleName=role_name)["Tags"]
-    except iam.exceptions.NoSuchEntityException:
-        return True  # somebody has just removed it
-    owner = of_tags(lab, tags, same_name=role_name == lab.parameters.role_name)
-    return owner in (Owner.THIS_RUN, Owner.NOBODY)
+def _kept(lab: "Lab", arn: str, tags: list[dict[str, str]], owner: Owner) -> tuple[Owner, str]:
+    """Whose the provider is, and who keeps it, with the command that takes it when nobody does any more."""
+    run = run_of(tags)
+    if owner is Owner.THIS_RUN and (roles := _others_roles(lab, arn)):
+        trust = in_words(roles, "trusts it", "trust it")
+        return Owner.TRUSTED, f"{trust}; once none does any more: {_removal(lab, lab.run)}"
+    # Where the cluster is gone, nothing but the run's own role tells which provider was the cluster's.
+    if owner is Owner.STRANGER and run and lab.connection.kubernetes is None and _is_trusted(lab, arn):
+        owner = Owner.ANOTHER_RUN
+    if owner is Owner.ANOTHER_RUN:
+        return owner, f", {run}, and is removed with that: {_removal(lab, run)}"
+    return owner, ""
 
 
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:NAMED])
-    return f"the roles {shown}" + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+def _others_roles(lab: "Lab", arn: str) -> list[str]:
+    """The account's roles that trust the provider, and do not go with this run."""
+    goes = (Owner.THIS_RUN, Owner.NOBODY)
+    return sorted(
+        name
+        for name, tags in roles_trusting(lab, f'"{arn}"')
+        if of_tags(lab, tags, same_name=name == lab.parameters.role_name) not in goes
+    )
+
+
+def _is_trusted(lab: "Lab", arn: str) -> bool:
+    """Whether a role of this run trusts the provider."""
+    return any(run_of(tags) == lab.run for _, tags in roles_trusting(lab, f'"{arn}"'))
+
+
+def _removal(lab: "Lab", run: str) -> str:
+    """The command that shows, and with --yes takes away, what bears the tag of a run in this account."""
+    names, parts = ("cluster", "namespace", "service_account", "role_name"), run.split("/")
+    if len(parts) != len(names):
+        return "labkit remove -p …, with that run's parameters"
+    given = {name: getattr(lab.parameters, name) for name in ("target", "region", "kubeconfig", "context")}
+    if lab.connection.shows_removal:
+        given["account_id"] = lab.account_id
+    given |= dict(zip(names, parts, strict=True))
+    usual = type(lab.parameters).model_fields
+    named = {name: value for name, value in given.items() if name == "region" or value != usual[name].default}
+    return " ".join(["labkit remove", *(f"-p {name}={quote(value)}" for name, value in named.items())])

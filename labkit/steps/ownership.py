@@ -1,6 +1,8 @@
 """Whose a thing is: this run's by its tag, another run's, or nobody's, who is not of the lab at all."""
 
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -10,16 +12,18 @@ from labkit.parameters import RUN_LABEL, RUN_TAG
 if TYPE_CHECKING:
     from labkit.lab import Lab
 
+NAMED = 5  # roles that are named of those that keep a thing
+
 
 class Owner(Enum):
     """What becomes of a thing when a run is removed."""
 
     THIS_RUN = "removed {}"
     NOBODY = "removed {}: it bears no tag, and exactly this run's name"
-    ANOTHER_RUN = "left alone {}: it bears the tag of another run"
+    ANOTHER_RUN = "left alone {}: it bears the tag of another run{}"
     UNTAGGED = "left alone {}: it bears no tag of the lab"
     SHARED = "left alone {}: others are in it"
-    TRUSTED = "left alone {}: {} trust it"
+    TRUSTED = "left alone {}: {}"
     STRANGER = ""
 
     def line(self, thing: str, others: str = "") -> str:
@@ -35,7 +39,7 @@ class Found:
     owner: Owner
     delete: Callable[[], object]
     others: str = ""
-    """Who keeps it, where the owner's line names them."""
+    """Who keeps it, and what takes it, where the owner's line names them."""
 
     @property
     def goes(self) -> bool:
@@ -61,8 +65,34 @@ def removed(found: Iterable[Found]) -> list[str]:
 
 def of_tags(lab: "Lab", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:
     """Whose an AWS object with these tags is; `same_name` says that it has exactly the name of the parameters."""
-    run = next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
-    return _owner(lab, run, lab.parameters.run, same_name)
+    return _owner(lab, run_of(tags), lab.parameters.run, same_name)
+
+
+def run_of(tags: Iterable[Mapping[str, str]]) -> str | None:
+    """The run whose tag is among these, cluster/namespace/service account/role; None where there is none."""
+    return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
+
+
+def roles_trusting(lab: "Lab", provider: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """The names and tags of the account's roles in whose trust policy this is, an OIDC provider's ARN or a part of it.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
+    """
+    iam = lab.aws.client("iam")
+    for page in iam.get_paginator("list_roles").paginate():
+        for role in page["Roles"]:
+            if provider in json.dumps(role["AssumeRolePolicyDocument"]):
+                # Somebody may just have removed it.
+                with suppress(iam.exceptions.NoSuchEntityException):
+                    yield role["RoleName"], iam.list_role_tags(RoleName=role["RoleName"])["Tags"]
+
+
+def in_words(names: list[str], singular: str, plural: str) -> str:
+    """The roles of these names, the first of them by name, and what they do: `the role a trusts it`."""
+    if len(names) == 1:
+        return f"the role {names[0]} {singular}"
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"the roles {', '.join(names[:NAMED])}{more} {plural}"
 
 
 def of_labels(lab: "Lab", labels: Mapping[str, str] | None, *, same_name: bool) -> Owner:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -540,16 +541,21 @@ def test_a_provider_that_other_roles_trust_stays_until_they_are_gone(terminal, m
     by_hand = json.dumps(TRUST).replace('"Service": "ec2.amazonaws.com"', f'"Federated": "{moto.provider_arn}"')
     iam.create_role(RoleName="of-a-team", AssumeRolePolicyDocument=by_hand)
     given = [f"-p{name}={value}" for name, value in {**EKS, **first}.items()]
-    left = f"left alone OIDC provider {moto.provider_arn.partition('oidc-provider/')[2]}: the roles of-a-team, role-b"
-    assert f"{left} trust it\n" in command("remove", *given)
+    left = f"left alone OIDC provider {moto.provider_arn.partition('oidc-provider/')[2]}: "
+    assert f"{left}the roles of-a-team, role-b trust it; once none does any more: " in command("remove", *given)
     said = command("remove", *given, "--yes")
     assert "removed role role-a" in said
-    assert f"{left} trust it\n" in said
+    assert f"{left}the roles of-a-team, role-b trust it; once none does any more: " in said
     assert iam.get_open_id_connect_provider(OpenIDConnectProviderArn=moto.provider_arn)
     iam.delete_role(RoleName="of-a-team")
-    with labkit.Lab.open(**EKS, **second) as lab:
-        lab.remove()
-    assert "removed OIDC provider" in command("remove", *given, "--yes")
+    assert f"{left}the role role-b trusts it; once none does any more: " in command("remove", *given)
+    # What is left says what takes it, whoever was the last.
+    last = [f"-p{name}={value}" for name, value in {**EKS, **second}.items()]
+    said = command("remove", *last, "--yes")
+    run = "blue/team-a/my-service-account/role-a"
+    (line,) = [line for line in said.splitlines() if line.startswith(left)]
+    assert line.startswith(f"{left}it bears the tag of another run, {run}, and is removed with that: labkit remove ")
+    assert "removed OIDC provider" in command(*shlex.split(line.partition(": labkit ")[2]), "--yes")
     assert inventory() == before
 
 
@@ -593,6 +599,21 @@ def test_what_a_run_left_in_aws_goes_when_its_cluster_is_gone(terminal, green, i
     assert "removed role my-role" in command("remove", *given, "--yes")
     assert inventory() == before
     assert command("remove", *given, "--yes").splitlines() == [gone, "nothing to remove"]
+
+
+def test_a_provider_that_another_run_made_is_told_of_when_the_cluster_is_gone_too(terminal, green, inventory):
+    before = inventory()
+    for role in ("role-a", "role-b"):
+        with labkit.Lab.open(**EKS, cluster="green", role_name=role, namespace=f"of-{role}") as lab:
+            lab.ready(through="iam_role")
+    green()
+    given = ["remove", "-ptarget=eks", "-pcluster=green", f"-paccount_id={ACCOUNT}", "--yes"]
+    assert "the role role-b trusts it" in command(*given, "-prole_name=role-a", "-pnamespace=of-role-a")
+    said = command(*given, "-prole_name=role-b", "-pnamespace=of-role-b")
+    assert "it bears the tag of another run, green/of-role-a/my-service-account/role-a, and is removed with" in said
+    takes = said.partition(": labkit ")[2].splitlines()[0]
+    assert "removed OIDC provider" in command(*shlex.split(takes), "--yes")
+    assert inventory() == before
 
 
 def test_who_may_not_list_the_roles_cannot_see_what_a_removal_takes(terminal, moto, operator):
