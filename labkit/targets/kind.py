@@ -1,6 +1,7 @@
 """A kind cluster, or a cluster that exists, with AWS emulated on this machine by the gate of the moto target."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from labkit.emulator import process
@@ -10,7 +11,7 @@ from labkit.emulator.joined import JOINED, LOOPBACK, Facts, Kept
 from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, answering
 from labkit.targets import Connection, kind_address, kind_cluster, moto, up_command
-from labkit.targets.kind_cluster import NotUsable
+from labkit.targets.kind_cluster import NoAnswer, NotUsable
 from labkit.targets.kind_issuer import IssuerWay
 from labkit.targets.kind_joining import AnotherCluster, prepared, undo
 from labkit.targets.kind_kubeconfig import NOTHING, Way
@@ -104,6 +105,23 @@ def connect(parameters: "Parameters") -> Connection:
         )
     _refuse_another(cluster, parameters, kept, way, "")
     return _connection(state, parameters, cluster, kept)
+
+
+def to_remove(parameters: "Parameters") -> Connection:
+    """As `connect`; where the cluster does not answer, the connection to the lab's AWS alone. Raises `LabError`."""
+    connection = connect(parameters)
+    kept = Kept(Folder.find(), parameters.cluster, parameters.region)
+    try:
+        kind_cluster.require_answer(Way.kept(kept), connection.kubernetes)
+    except NoAnswer as silent:
+        connection.kubernetes.close()
+        return replace(
+            connection,
+            kubernetes=None,
+            note=f"{silent.what}\nOnly what a run left in the lab's AWS is there to remove; what it made in "
+            f"the cluster {parameters.cluster} ({kept.facts.source}) stays, if that is not gone.",
+        )
+    return connection
 
 
 def down() -> bool:

@@ -25,12 +25,16 @@ class NotUsable(LabError):
     """The cluster answers, and lacks what the lab needs of it."""
 
 
+class NoAnswer(NoWay):
+    """The API server cannot be reached, or keeps silent: it may be gone."""
+
+
 class NotThisLabs(LabError):
     """Something in the cluster has the name of what the lab would register, and is somebody else's."""
 
 
 def require_answer(way: Way, api: "ApiClient") -> None:
-    """Raises `NoWay` where the API server does not answer, or takes the credentials no more."""
+    """Raises `NoAnswer` where the API server gives none, and `NoWay` where it takes the credentials no more."""
     from kubernetes.client import VersionApi
 
     asked(way, VersionApi(api).get_code, may_not("ask for its version"))
@@ -177,16 +181,18 @@ def asked(way: Way, call: Callable[..., Any], refused: Sentence) -> Any:
         raise refused(way, message(error)) from None
     except (HTTPError, OSError) as error:
         reason = getattr(error, "reason", None) or error
-        is_of_another = isinstance(reason, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(reason)
-        why = "shows a certificate that its CA did not sign" if is_of_another else "does not answer"
         said = re.sub(r"^.*?(?=\[Errno|\[SSL|\()|^<.*?>: ", "", str(reason))
-        raise NoWay(
-            f"The API server {way.server} {why}: {said}",
+        if isinstance(reason, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(reason):
+            raise NoWay(
+                f"The API server {way.server} shows a certificate that its CA did not sign: {said}",
+                where=f"{way.where}; {NOTHING}",
+                next=f"{way.kubectl} config view --minify, and name the CA of this API server there\n"
+                "       (certificate-authority; kind export kubeconfig writes that of a kind cluster)",
+            ) from None
+        raise NoAnswer(
+            f"The API server {way.server} does not answer: {said}",
             where=f"{way.where}; {NOTHING}",
-            next=f"{way.kubectl} config view --minify, and name the CA of this API server there\n"
-            "       (certificate-authority; kind export kubeconfig writes that of a kind cluster)"
-            if is_of_another
-            else f"{way.kubectl} cluster-info, until it answers   (does the cluster run?)",
+            next=f"{way.kubectl} cluster-info, until it answers   (does the cluster run?)",
         ) from None
 
 

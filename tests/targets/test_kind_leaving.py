@@ -1,5 +1,6 @@
 """How clusters of the target kind leave the lab: by `down`, by `reset`, by Ctrl-C, and when they do not answer."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 import labkit
-from labkit import cli
+from labkit import account_commands, cli
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import Kept
@@ -150,6 +151,57 @@ def test_the_cluster_of_the_last_time_is_left_for_another(empty, existing, tmp_p
         labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig)).close()
         assert existing.registered() == []
         kind.down()
+
+
+# A run, where its cluster does not answer.
+
+
+def removed(capsys: pytest.CaptureFixture, *given: str, yes: bool = False) -> list[str]:
+    """What `labkit remove` says."""
+    capsys.readouterr()
+    account_commands.remove(list(given), yes=yes)
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("is_mute", [False, True], ids=["gone", "mute"])
+def test_what_a_run_left_in_aws_goes_although_its_cluster_does_not_answer(
+    empty, tmp_path, capsys, monkeypatch, is_mute
+):
+    monkeypatch.setattr(kind_cluster, "ANSWERS_WITHIN", (1, 1))
+    given = ["target=kind", "cluster=two"]
+    with contextlib.ExitStack() as cluster:
+        kubeconfig = cluster.enter_context(running(tmp_path / "other"))
+        with labkit.Lab.open(target="kind", cluster="two", kubeconfig=str(kubeconfig)) as lab:
+            lab.ready(through="service_account")
+            provider = lab.provider_arn.partition("oidc-provider/")[2]
+        if is_mute:
+            cluster.enter_context(silent(kubeconfig))
+        else:
+            cluster.close()
+        answerless, aws_alone, *lines = removed(capsys, *given)
+        assert "does not answer" in answerless
+        assert f"the cluster two (context existing of {kubeconfig}) stays" in aws_alone
+        assert lines == [
+            "  role my-role",
+            f"  OIDC provider {provider}",
+            "  bucket irsa-lab",
+            "Nothing was deleted. To delete all that: --yes",
+        ]
+        assert removed(capsys, *given, yes=True)[2:] == [line.replace("  ", "removed ", 1) for line in lines[:3]]
+        assert removed(capsys, *given, yes=True)[2:] == ["nothing to remove"]
+    with pytest.raises(LabError, match="could not be taken out"):
+        cli.reset()
+
+
+def test_what_a_run_made_in_a_cluster_that_answers_again_goes_then(lab, existing, capsys, monkeypatch):
+    lab.ready(through="pod")
+    with silent(existing.kubeconfig), monkeypatch.context() as quick:
+        quick.setattr(kind_cluster, "ANSWERS_WITHIN", (1, 1))
+        assert "removed role my-role" in removed(capsys, "target=kind", yes=True)
+    assert removed(capsys, "target=kind", yes=True) == [
+        "removed pod default/my-pod",
+        "removed service account default/my-service-account",
+    ]
 
 
 # A cluster that kind made.
