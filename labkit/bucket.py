@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from labkit.steps.ownership import Found, of_tags
+from labkit.steps.ownership import Found, Owner, in_words, of_tags, roles_trusting, run_of
 
 if TYPE_CHECKING:
     from labkit.lab import Lab
@@ -60,7 +60,14 @@ def found(lab: "Lab") -> Iterator[Found]:
                 raise
             tags = []
         owner = of_tags(lab, tags, same_name=name == lab.parameters.bucket)
-        yield Found(f"bucket {name}", owner, partial(_delete, s3, name))
+        used = _used(lab) if owner is Owner.THIS_RUN and not lab.connection.is_embedded else ""
+        yield Found(f"bucket {name}{used}", owner, partial(_delete, s3, name))
+
+
+def _used(lab: "Lab") -> str:
+    """Whose the bucket may be, too: runs that are given no other share it, and it is the first one's."""
+    others = [name for name, tags in roles_trusting(lab, ":oidc-provider/") if run_of(tags) not in (None, lab.run)]
+    return f", which other runs may still use: {in_words(sorted(others), 'is', 'are')} there" if others else ""
 
 
 def _delete(s3: Any, name: str) -> None:

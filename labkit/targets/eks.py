@@ -170,7 +170,7 @@ def _connect(
     cluster = eks_cluster.describe(session, parameters.cluster, caller.account_id)
     api = eks_cluster.api_client(session, cluster)
     try:
-        eks_access.require_access(api, cluster, caller)
+        eks_access.require_access(api, cluster, caller, parameters)
     except eks_access.AllowedTooLittle:
         if not to_look:
             raise

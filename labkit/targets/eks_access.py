@@ -21,7 +21,7 @@ class AllowedTooLittle(NotLetIn):
     """The cluster knows the caller, who may not do there what a run does."""
 
 
-def require_access(api: "ApiClient", cluster: dict[str, Any], caller: "Identity") -> None:
+def require_access(api: "ApiClient", cluster: dict[str, Any], caller: "Identity", parameters: "Parameters") -> None:
     """Raises `NotLetIn` where the cluster does not take the caller, and `LabError` where it does not answer."""
     from kubernetes.client import CoreV1Api
     from kubernetes.client.exceptions import ApiException
@@ -31,7 +31,7 @@ def require_access(api: "ApiClient", cluster: dict[str, Any], caller: "Identity"
     try:
         CoreV1Api(api).list_namespace(limit=1)
     except ApiException as error:
-        raise _not_let_in(error, cluster, caller) from None
+        raise _not_let_in(error, cluster, caller, parameters.namespace) from None
     except HTTPError:
         private = not (cluster.get("resourcesVpcConfig") or {}).get("endpointPublicAccess", True)
         why = "is reached from inside its VPC alone" if private else "does not answer"
@@ -88,7 +88,7 @@ def _words(attributes: dict[str, str]) -> str:
     return f"{attributes['verb']} {what}{named}" + (f" in {attributes['namespace']}" if attributes["namespace"] else "")
 
 
-def _not_let_in(error: Any, cluster: dict[str, Any], caller: "Identity") -> NotLetIn:
+def _not_let_in(error: Any, cluster: dict[str, Any], caller: "Identity", namespace: str) -> NotLetIn:
     name = cluster["name"]
     if error.status == 401:
         lacks = "no line of aws-auth" if _keeps_config_map(cluster) else "no access entry"
@@ -96,12 +96,12 @@ def _not_let_in(error: Any, cluster: dict[str, Any], caller: "Identity") -> NotL
             f"The cluster {name} does not know {caller.principal}: {lacks} lets it in.",
             where="the cluster's API (401 Unauthorized); nothing was changed",
             next=f"by who administers the cluster:  {_let_in(cluster, caller)}\n"
-            f"       and what that group may do:      {_allow('…')}",
+            f"       and what that group may do:      {_allow(namespace)}",
         )
     return AllowedTooLittle(
         f"The cluster {name} lets {caller.principal} in, and allows it too little: {error.status} {error.reason}.",
         where="the cluster's API; nothing was changed",
-        next=_allow_more(cluster, caller, "…"),
+        next=_allow_more(cluster, caller, namespace),
     )
 
 
@@ -116,15 +116,20 @@ def _let_in(cluster: dict[str, Any], caller: "Identity") -> str:
 
 
 def _allow_more(cluster: dict[str, Any], caller: "Identity", namespace: str) -> str:
-    """How a caller that is known is allowed what a run does."""
-    shown = (
-        f"eksctl get iamidentitymapping {_mapping(cluster, caller)}"
-        if _keeps_config_map(cluster)
-        else f"aws eks describe-access-entry {_entry(cluster, caller)}"
-    )
+    """How a caller that is known is allowed what a run does, and keeps what it is allowed.
+
+    https://docs.aws.amazon.com/eks/latest/APIReference/API_UpdateAccessEntry.html
+    """
+    by_whom = f"by who administers the cluster:  {_allow(namespace)}\n"
+    if _keeps_config_map(cluster):
+        return (
+            f"{by_whom}       and in that line's groups, {GROUP} too:  kubectl edit configmap aws-auth -n kube-system\n"
+            f"       which lines there are:           eksctl get iamidentitymapping {_mapping(cluster, caller)}"
+        )
     return (
-        f"by who administers the cluster:  {_allow(namespace)}\n"
-        f"       and add the group {GROUP} to what is there:  {shown}"
+        f"{by_whom}       which groups the entry has:      aws eks describe-access-entry {_entry(cluster, caller)}\n"
+        f"       all of them, and {GROUP}:       "
+        f"aws eks update-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP} …"
     )
 
 

@@ -358,9 +358,10 @@ def operator(moto, terminal, monkeypatch):
 
 
 def test_whom_the_cluster_does_not_know_it_does_not_let_in(refused, operator):
-    refusal = refused()
+    refusal = refused(namespace="team-n")
     assert isinstance(refusal, NotLetIn)
     assert "does not know user/operator" in refusal.what
+    assert "labkit policy --kubernetes -p namespace=team-n | kubectl apply -f -" in refusal.next
     assert f"create-access-entry --cluster-name blue --principal-arn {operator} --region us-east-1" in refusal.next
 
 
@@ -391,7 +392,9 @@ def test_who_may_only_look_is_told_what_lacks_before_anything_is_made(refused, o
         assert "get pods in default" not in refusal.what
         assert "create namespaces" not in refusal.what
         assert "labkit policy --kubernetes -p namespace=default | kubectl apply -f -" in refusal.next
-        assert f"describe-access-entry --cluster-name blue --principal-arn {operator}" in refusal.next
+        entry = f"--cluster-name blue --principal-arn {operator} --region us-east-1"
+        assert f"aws eks update-access-entry {entry} --kubernetes-groups irsa-lab" in refusal.next
+        assert f"aws eks describe-access-entry {entry}" in refusal.next
         # A namespace that is not there has to be made, too.
         assert "create namespaces, delete namespaces" in refused(namespace="team-n").what
         # Looking, and removing what there is, takes no more than it did.
@@ -401,17 +404,22 @@ def test_who_may_only_look_is_told_what_lacks_before_anything_is_made(refused, o
         expel(moto, operator)
 
 
-def test_whom_the_cluster_allows_too_little_is_told(refused, operator, moto):
+def test_whom_the_cluster_allows_too_little_is_told(refused, operator, moto, monkeypatch):
     scope = {"type": "namespace", "namespaces": ["default"]}
     admit(moto, operator, policyArn=f"{POLICIES}AmazonEKSViewPolicy", accessScope=scope)
     try:
-        refusal = refused()
+        refusal = refused(namespace="team-n")
+        described, mode = eks_cluster.describe, {"accessConfig": {"authenticationMode": "CONFIG_MAP"}}
+        monkeypatch.setattr(eks_cluster, "describe", lambda *of: {**described(*of), **mode})
+        by_config_map = refused()
     finally:
         expel(moto, operator)
+    assert "kubectl edit configmap aws-auth -n kube-system" in by_config_map.next
+    assert "access-entry" not in by_config_map.next
     assert isinstance(refusal, NotLetIn)
     assert "allows it too little" in refusal.what
-    assert "labkit policy --kubernetes" in refusal.next
-    assert f"describe-access-entry --cluster-name blue --principal-arn {operator}" in refusal.next
+    assert "labkit policy --kubernetes -p namespace=team-n | kubectl apply -f -" in refusal.next
+    assert f"update-access-entry --cluster-name blue --principal-arn {operator}" in refusal.next
 
 
 def test_who_may_not_even_look_at_the_cluster_is_told_of_the_policy(refused, operator, moto):
@@ -455,7 +463,7 @@ def test_an_api_server_that_cannot_be_reached_is_a_sentence(terminal, moto, publ
     cluster |= {"endpoint": "https://127.0.0.1:9", "resourcesVpcConfig": {"endpointPublicAccess": public}}
     caller = SimpleNamespace(principal="user/me", arn="arn")
     with pytest.raises(LabError, match=said) as refusal:
-        eks_access.require_access(eks_cluster.api_client(session, cluster), cluster, caller)
+        eks_access.require_access(eks_cluster.api_client(session, cluster), cluster, caller, Parameters())
     assert refusal.value.next
 
 
@@ -466,7 +474,9 @@ def test_an_api_server_that_keeps_silent_is_a_sentence(terminal, moto, monkeypat
         cluster = eks_cluster.describe(session, "blue", ACCOUNT)
         cluster["endpoint"] = f"https://127.0.0.1:{mute.getsockname()[1]}"
         with pytest.raises(LabError, match="does not answer"):
-            eks_access.require_access(eks_cluster.api_client(session, cluster), cluster, SimpleNamespace())
+            eks_access.require_access(
+                eks_cluster.api_client(session, cluster), cluster, SimpleNamespace(), Parameters()
+            )
 
 
 def test_the_token_is_renewed_before_the_cluster_stops_taking_it(terminal, moto, monkeypatch):
@@ -556,6 +566,24 @@ def test_a_provider_that_other_roles_trust_stays_until_they_are_gone(terminal, m
     (line,) = [line for line in said.splitlines() if line.startswith(left)]
     assert line.startswith(f"{left}it bears the tag of another run, {run}, and is removed with that: labkit remove ")
     assert "removed OIDC provider" in command(*shlex.split(line.partition(": labkit ")[2]), "--yes")
+    assert inventory() == before
+
+
+def test_a_bucket_that_other_runs_may_use_is_shown_as_such(terminal, moto, inventory):
+    before = inventory()
+    for role in ("role-a", "role-b"):
+        with labkit.Lab.open(**EKS, role_name=role, namespace=f"of-{role}") as lab:
+            lab.ready(through="iam_role")
+    given = [f"-p{name}={value}" for name, value in EKS.items()]
+    first, last = [["remove", *given, f"-prole_name={role}", f"-pnamespace=of-{role}"] for role in ("role-a", "role-b")]
+    shown = "bucket irsa-lab, which other runs may still use: the role role-b is there\n"
+    assert f"  {shown}" in command(*first)
+    assert f"removed {shown}" in command(*first, "--yes")
+    # The one that is left needs it again; then nobody else does.
+    with labkit.Lab.open(**EKS, role_name="role-b", namespace="of-role-b") as lab:
+        lab.ready(through="iam_role")
+    assert "removed bucket irsa-lab\n" in command(*last, "--yes")
+    assert "removed OIDC provider" in command(*first, "--yes")
     assert inventory() == before
 
 
