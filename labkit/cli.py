@@ -42,12 +42,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
-    """The entry point: an error that a user can cause is one sentence and the next command, exit code 1."""
+    """The entry point: an error that a user can cause is one sentence, the next command and an exit code."""
     try:
         app()
     except LabError as error:
         typer.secho(f"labkit: {error}", fg="red" if sys.stderr.isatty() else None, err=True)
-        raise SystemExit(1) from None
+        raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

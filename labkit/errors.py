@@ -18,6 +18,9 @@ class LabError(Exception):
     A notebook shows the text alone, without a traceback: the lines of labkit would tell a learner nothing.
     """
 
+    exit_code = 1
+    """How a command ends with it."""
+
     def __init__(self, what: str, *, where: str = "", next: str = ""):
         super().__init__(what)
         self.what = what

@@ -54,6 +54,8 @@ class RunFailed(LabError):
 class Interrupted(LabError):
     """The run ended before the notebook did; what it had made until then is still there."""
 
+    exit_code = 130
+
 
 def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] | None = None) -> Run:
     """Executes a notebook with these parameters and writes it to `output`.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 from labkit.errors import UnknownName
 
@@ -79,14 +80,16 @@ def target(name: str) -> ModuleType:
 def patient(api: "ApiClient") -> "ApiClient":
     """The same client, which waits for an API server that keeps silent, but not for ever.
 
-    A watch may be silent for as long as it was asked to last.
+    A watch may be silent for as long as it was asked to last besides.
     """
     ask = api.rest_client.request
 
     def request(method: str, url: str, *arguments: Any, _request_timeout: Any = None, **named: Any) -> Any:
         connect, read = ANSWERS_WITHIN
-        within = _request_timeout or (connect, None if "watch=" in url else read)
-        return ask(method, url, *arguments, _request_timeout=within, **named)
+        asked = parse_qs(urlsplit(url).query)
+        if "watch" in asked:
+            read = read + int(asked["timeoutSeconds"][0]) if "timeoutSeconds" in asked else None
+        return ask(method, url, *arguments, _request_timeout=_request_timeout or (connect, read), **named)
 
     api.rest_client.request = request
     return api

@@ -1,0 +1,30 @@
+"""An API server that takes connections and keeps silent: whoever asks it is told, and does not wait for ever."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from kubernetes.client import ApiClient, Configuration, CoreV1Api
+from kubernetes.watch import Watch
+from urllib3.exceptions import HTTPError
+
+from labkit import targets
+
+
+@pytest.fixture
+def mute(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiClient]:
+    monkeypatch.setattr(targets, "ANSWERS_WITHIN", (1, 1))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        configuration = Configuration(host=f"http://127.0.0.1:{server.getsockname()[1]}", retries=0)
+        with targets.patient(ApiClient(configuration)) as api:
+            yield api
+
+
+def test_a_read_ends(mute):
+    with pytest.raises(HTTPError, match="Read timed out"):
+        CoreV1Api(mute).list_node()
+
+
+def test_a_watch_ends_after_the_time_that_it_was_to_last(mute):
+    with pytest.raises(HTTPError, match="read timeout=2"):
+        next(Watch().stream(CoreV1Api(mute).list_namespaced_pod, "default", timeout_seconds=1))
