@@ -127,11 +127,22 @@ def to_remove(parameters: "Parameters") -> Connection:
 def down() -> bool:
     """Ends the lab, takes its webhooks out of the clusters, and deletes the clusters that it made with kind.
 
-    Returns whether the lab ran. Raises `LeftBehind` where a cluster could not leave; all else has ended then.
+    Prints which clusters have left; returns whether the lab ran. Raises `LeftBehind` where one could not leave; all
+    else has ended then.
     """
     folder = Folder.find()
-    ran = process.stop(folder)
-    if left := [one for kept in Kept.all(folder) if (one := leave(kept, folder))]:
+    ran, left = process.stop(folder), []
+    for kept in Kept.all(folder):
+        facts = kept.facts
+        if stays := leave(kept, folder):
+            left.append(stays)
+        elif facts:
+            print(
+                f"The kind cluster {facts.made} is deleted."
+                if facts.made
+                else f"The lab's webhooks are out of the cluster of {facts.source}."
+            )
+    if left:
         raise LeftBehind(left)
     return ran
 

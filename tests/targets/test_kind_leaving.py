@@ -32,10 +32,18 @@ NAME = "labkit-blue-us-east-1"
 # A cluster that was there before.
 
 
-def test_down_leaves_the_cluster_as_it_was(empty, existing):
+@pytest.mark.parametrize("killed", [False, True])
+def test_down_leaves_the_cluster_as_it_was(empty, existing, capsys, killed):
     labkit.Lab.open(**existing.parameters).close()
     assert existing.registered() == WEBHOOKS
-    kind.down()
+    if killed:
+        kill(empty)
+    capsys.readouterr()
+    cli.down()
+    assert capsys.readouterr().out.splitlines() == [
+        f"The lab's webhooks are out of the cluster of context existing of {existing.kubeconfig}.",
+        f"No lab runs in {empty.path}." if killed else "The lab has ended.",
+    ]
     assert existing.registered() == []
     assert Kept.all(empty) == []
 
@@ -217,10 +225,10 @@ def held(programs) -> Iterator[Path]:
         os.kill(int(cluster.read_text()), signal.SIGTERM)
 
 
-def up_half_way(folder: Path) -> tuple[subprocess.Popen, int]:
+def up_half_way(folder: Path, terminal: int = subprocess.PIPE) -> tuple[subprocess.Popen, int]:
     """`labkit up` in a terminal, and the process id of the kind that it started, which has made a half."""
     command = [LABKIT, "up", "--target", "kind"]
-    begun = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    begun = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True, start_new_session=True)
     return begun, int((folder / "hold").read_text())
 
 
@@ -238,7 +246,23 @@ def test_ctrl_c_while_kind_makes_the_cluster_leaves_none(held, empty):
     assert Kept.all(empty) == []
 
 
-def test_a_cluster_half_made_when_the_lab_was_killed_is_the_lab_s_own(held, empty):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_lab_that_is_ended_while_kind_makes_the_cluster_leaves_none(held, empty, number):
+    ours, its = os.openpty()
+    begun, program = up_half_way(held, its)
+    os.close(its)
+    # A terminal that is closed takes no words any more.
+    os.close(ours)
+    begun.send_signal(number)
+    begun.communicate(timeout=60)
+    assert begun.returncode == 128 + number
+    assert kind_fake.calls(held)[-1] == ["kind", "delete", "cluster", "--name", NAME]
+    assert not psutil.pid_exists(program)
+    assert list((held / "clusters").iterdir()) == []
+    assert Kept.all(empty) == []
+
+
+def test_a_cluster_half_made_when_the_lab_was_killed_is_the_lab_s_own(held, empty, capsys):
     for follows in ("up", "down"):
         begun, program = up_half_way(held)
         for each in (begun.pid, program):
@@ -252,6 +276,7 @@ def test_a_cluster_half_made_when_the_lab_was_killed_is_the_lab_s_own(held, empt
                 lab.ready(through="service_account")
             os.mkfifo(held / "hold")
         kind.down()
+        assert f"The kind cluster {NAME} is deleted.\n" in capsys.readouterr().out
         assert list((held / "clusters").iterdir()) == []
         assert Kept.all(empty) == []
 
