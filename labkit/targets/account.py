@@ -1,5 +1,6 @@
 """The user's own AWS account: the session that their profile gives, whose it is, and a sentence where it gives none."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import boto3
 import botocore.exceptions as faults
 import botocore.session
 from botocore.config import Config
+from urllib3.exceptions import URLSchemeUnknown
 
 from labkit.errors import DENIED, LabError, NotAllowed
 
@@ -26,6 +28,9 @@ UNKNOWN = (
 PATIENT = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 5})
 # Who asks first finds out whether anything answers at all.
 FIRST = Config(read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
+# By which the environment gives credentials, before every profile.
+# https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # What the token, and not the signature, is refused for.
 UNSIGNED = ("AssumeRoleWithWebIdentity",)
 
@@ -75,10 +80,10 @@ def identify(session: boto3.Session) -> Identity:
         with explained():
             caller = session.client("sts", config=FIRST).get_caller_identity()
     except (OSError, ValueError) as error:
-        # A `credential_process` that is not there, or prints something else.
+        # A process or a file that is not there, or holds something else.
         raise NoCredentials(
             f"The credentials cannot be got: {error}",
-            where=f"credential_process of the profile {session.profile_name} in ~/.aws/config",
+            where=_source(),
             next="aws configure list, until it shows an access key",
         ) from None
     name = caller["Arn"].rpartition(":")[2]
@@ -121,15 +126,20 @@ def explained(doing: str = "") -> Iterator[None]:
     except ValueError as error:
         if not str(error).startswith("Invalid endpoint"):
             raise
-        raise LabError(
-            f"The endpoint is no URL: {error}",
-            where="AWS_ENDPOINT_URL, or endpoint_url in ~/.aws/config",
-            next="unset AWS_ENDPOINT_URL   (or set it to a URL: AWS itself needs none)",
-        ) from None
+        raise _no_endpoint(f"{error}") from None
+
+
+def _no_endpoint(why: str) -> LabError:
+    return LabError(
+        f"The endpoint is no URL: {why}",
+        where="AWS_ENDPOINT_URL, or endpoint_url in ~/.aws/config",
+        next="unset AWS_ENDPOINT_URL   (or set it to an https URL: AWS itself needs none)",
+    )
 
 
 def _sentence(error: Exception) -> LabError:
     text = " ".join(str(error).split())
+    cause = getattr(error, "kwargs", {}).get("error")
     match error:
         case faults.ProfileNotFound():
             return NoCredentials(f"{text}.", where="AWS_PROFILE", next="aws configure list-profiles")
@@ -148,11 +158,12 @@ def _sentence(error: Exception) -> LabError:
             return NoCredentials(
                 f"The credentials cannot be got: {text}", where="your profile", next="aws configure list"
             )
+        case faults.HTTPClientError() if isinstance(cause, URLSchemeUnknown):
+            return _no_endpoint(f"{cause}")
         case faults.ConnectionError() | faults.HTTPClientError():
+            where = _trusted() if isinstance(error, faults.SSLError) else "the network, the region, or AWS_ENDPOINT_URL"
             return LabError(
-                f"AWS does not answer: {text}",
-                where="the network, the region, or AWS_ENDPOINT_URL",
-                next="aws sts get-caller-identity, until it answers",
+                f"AWS does not answer: {text}", where=where, next="aws sts get-caller-identity, until it answers"
             )
     return LabError(text, where="your AWS settings", next="aws configure list")
 
@@ -170,12 +181,38 @@ def _explain_refusal(*, parsed: dict[str, Any], model: Any, **_: Any) -> None:
     if model.name in UNSIGNED or code not in (*EXPIRED, *UNKNOWN):
         return
     said = "have expired" if code in EXPIRED else "are none that AWS knows"
+    what = f"The credentials {said}: {code}: {refusal.get('Message', '')}"
+    if given := [name for name in KEYS if os.environ.get(KEYS[0]) and os.environ.get(name)]:
+        raise NoCredentials(
+            what,
+            where=f"the environment: {', '.join(given)}",
+            next=f"set them anew, as you got them, or take a profile instead (unset {' '.join(given)}), and run again",
+        )
     profile = _signing_in()
-    raise NoCredentials(
-        f"The credentials {said}: {code}: {refusal.get('Message', '')}",
-        where=f"profile {profile}",
-        next=_log_in(profile),
-    )
+    raise NoCredentials(what, where=f"profile {profile}", next=_log_in(profile))
+
+
+def _source() -> str:
+    """Where the credentials are configured that are got from a process or a file.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
+    """
+    session, name = botocore.session.Session(), _signing_in()
+    # What the environment names comes before what is in a profile, but for one that has its credentials from another.
+    if name == (session.profile or "default") and os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
+        return "AWS_WEB_IDENTITY_TOKEN_FILE"
+    profile = session.full_config.get("profiles", {}).get(name, {})
+    given = next((f"{key} of the " for key in ("web_identity_token_file", "credential_process") if key in profile), "")
+    return f"{given}profile {name} in ~/.aws/config"
+
+
+def _trusted() -> str:
+    """What names the CAs that AWS's certificate is to be of, where the machine has settings of its own.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/feature-gen-config.html
+    """
+    given = next((name for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE") if os.environ.get(name)), "")
+    return f"{given} = {os.environ[given]}" if given else "ca_bundle in ~/.aws/config, the network, or AWS_ENDPOINT_URL"
 
 
 def _signing_in() -> str:

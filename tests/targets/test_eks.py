@@ -222,12 +222,20 @@ def keys_that_nobody_has(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 
 
+def a_profile_with_keys_that_nobody_has(monkeypatch):
+    file = Path(os.environ["AWS_SHARED_CREDENTIALS_FILE"]).with_name("keys-of-nobody")
+    file.write_text("[mine]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = none\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+
+
 @pytest.mark.parametrize(
     ("given", "said", "then"),
     [
         (without_credentials, "There are no AWS credentials", "aws configure sso"),
         (a_profile_that_is_gone, "(gone) could not be found", "aws configure list-profiles"),
-        (keys_that_nobody_has, "none that AWS knows", "aws sso login"),
+        (keys_that_nobody_has, "none that AWS knows", "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY)"),
+        (a_profile_with_keys_that_nobody_has, "none that AWS knows", "aws sso login --profile mine "),
     ],
 )
 def test_what_is_wrong_with_the_credentials_is_a_sentence(refused, monkeypatch, given, said, then):
@@ -271,8 +279,31 @@ def test_a_credential_process_that_gives_none_is_a_sentence(terminal, monkeypatc
         refusal = command(asked, "-ptarget=eks", f"-paccount_id={ACCOUNT}")
         assert isinstance(refusal, NoCredentials)
         assert "The credentials cannot be got: " in refusal.what
-        assert refusal.where.startswith("credential_process of the profile mine")
+        assert refusal.where == "credential_process of the profile mine in ~/.aws/config"
         assert refusal.next == "aws configure list, until it shows an access key"
+    # The profile that is to be mended is the one that has the process.
+    with (tmp_path / "config").open("a") as file:
+        file.write(f"[profile chained]\nrole_arn = arn:aws:iam::{ACCOUNT}:role/r\nsource_profile = mine\n")
+    monkeypatch.setenv("AWS_PROFILE", "chained")
+    refusal = command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
+    assert refusal.where == "credential_process of the profile mine in ~/.aws/config"
+
+
+def test_a_token_s_file_that_is_not_there_is_named(terminal, monkeypatch, tmp_path):
+    gone, role = tmp_path / "gone", f"arn:aws:iam::{ACCOUNT}:role/r"
+    (tmp_path / "config").write_text(f"[profile mine]\nrole_arn = {role}\nweb_identity_token_file = {gone}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    for variables, where in (
+        ({"AWS_PROFILE": "mine"}, "web_identity_token_file of the profile mine in ~/.aws/config"),
+        ({"AWS_WEB_IDENTITY_TOKEN_FILE": str(gone), "AWS_ROLE_ARN": role}, "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    ):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        refusal = command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
+        assert isinstance(refusal, NoCredentials)
+        assert str(gone) in refusal.what
+        assert refusal.where == where
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_EKS", "AWS_ENDPOINT_URL_IAM"])
@@ -281,6 +312,21 @@ def test_an_endpoint_that_is_no_url_is_a_sentence(terminal, monkeypatch, variabl
     refusal = command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
     assert refusal.what == "The endpoint is no URL: Invalid endpoint: garbage"
     assert "unset AWS_ENDPOINT_URL" in refusal.next
+
+
+def test_an_endpoint_of_another_scheme_is_a_sentence(terminal, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "ftp://127.0.0.1")
+    refusal = command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
+    assert refusal.what == "The endpoint is no URL: Not supported URL scheme ftp"
+    assert "unset AWS_ENDPOINT_URL" in refusal.next
+
+
+def test_a_ca_bundle_that_is_not_there_is_named(terminal, state, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{next(iter(state.issuers.values()))}")
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/gone.pem")
+    refusal = command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
+    assert "No such file or directory" in refusal.what
+    assert refusal.where == "AWS_CA_BUNDLE = /gone.pem"
 
 
 def test_an_endpoint_that_keeps_silent_is_a_sentence_before_anybody_gives_up(terminal, monkeypatch):
@@ -317,7 +363,8 @@ def test_credentials_that_expire_while_the_lab_is_open_are_a_sentence_too(termin
             moto.clock.advance(hours=2)
             with pytest.raises(NoCredentials, match="have expired: ExpiredToken") as refusal:
                 lab.aws.client("iam").list_roles()
-            assert "aws sso login" in refusal.value.next
+            given = "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"
+            assert f"(unset {given})" in refusal.value.next
     finally:
         moto.clock.reset()
         expel(moto, arn)
