@@ -1,6 +1,7 @@
 """The cluster that is to join the lab: one that was named, the one of the last time, or one that kind makes now."""
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -45,9 +46,14 @@ def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | No
 def undo(kept: Kept, folder: Folder) -> None:
     """Lets a cluster leave that just came; says so where that cannot be, since what is raised is why it was to."""
     if (facts := kept.facts) and facts.made:
-        print(f"Deleting what there is of the kind cluster {facts.made} …", file=sys.stderr)
+        _say(f"Deleting what there is of the kind cluster {facts.made} …")
     if left := leave(kept, folder):
-        print(f"{left.what}\nThe lab remembers it. Next:  labkit down, or  {left.command}", file=sys.stderr)
+        _say(f"{left.what}\nThe lab remembers it. Next:  labkit down, or  {left.command}")
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # the terminal may have been closed
+        print(text, file=sys.stderr)
 
 
 def _refuse_for_made(way: Way, kept: Kept) -> None:

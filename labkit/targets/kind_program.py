@@ -11,6 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -165,24 +167,45 @@ class Kind:
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         # In a session of its own, since a terminal sends Ctrl-C to all that runs in it: it is the lab that ends kind.
-        process = subprocess.Popen(
-            ["kind", *arguments],
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            output, error = process.communicate()
-        except BaseException:
-            # With what it has started: a `docker run` that goes on would make the node after all.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
+        with _ended_as_by_ctrl_c():
+            process = subprocess.Popen(
+                ["kind", *arguments],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            try:
+                output, error = process.communicate()
+            except BaseException:
+                # With what it has started: a `docker run` that goes on would make the node after all.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                raise
         return subprocess.CompletedProcess(process.args, process.returncode, output, error)
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """In here SIGTERM, and SIGHUP as of a terminal that is closed, raise `SystemExit`: what was begun is cleared up."""
+
+    def end(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    # Python lets the main thread alone set them; what `nohup` ignores stays ignored.
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = [signal.SIGTERM, signal.SIGHUP] if is_main else []
+    before = {number: there for number in numbers if (there := signal.getsignal(number)) is not signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number, there in before.items():
+            signal.signal(number, there)
 
 
 def _runtime() -> tuple[str, str]:
