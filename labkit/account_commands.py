@@ -18,6 +18,12 @@ Given = Annotated[
     list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the run.")
 ]
 
+NEED_MORE = (
+    "That is what irsa.ipynb and its clean-up need. Other notebooks need more, among them\n"
+    "  02   create serviceaccounts/token in the cluster, iam:UpdateAssumeRolePolicy\n"
+    "  08   roles of other names, with policies written into them"
+)
+
 
 @app.command()
 def plan(parameter: Given = None) -> None:
@@ -63,7 +69,7 @@ def policy(
 ) -> None:
     """Print the IAM policy that lets a person run irsa.ipynb in an account, and clean up after it; and nothing more.
 
-    Notebooks that change trust policies or make roles of other names, 02 and 08 among them, need more.
+    Other notebooks, 02 and 08 among them, need more: tokens of the cluster, trust policies, roles of other names.
     """
     import botocore.session
 
@@ -73,6 +79,7 @@ def policy(
     parameters = Parameters.checked(**named(parameter))
     if kubernetes:
         typer.echo(yaml.safe_dump_all(operator_policy.in_the_cluster(parameters), sort_keys=False))
+        typer.echo(NEED_MORE, err=True)
         return
     if not parameters.account_id:
         raise LabError(
@@ -94,7 +101,7 @@ def policy(
         "The cluster has to let that person in, too. Its administrator does that with\n"
         f"  labkit policy --kubernetes{_again(parameter)} | kubectl apply -f -\n"
         f"  aws eks create-access-entry --cluster-name {parameters.cluster} --region {parameters.region} "
-        f"--principal-arn ARN --kubernetes-groups {operator_policy.GROUP}",
+        f"--principal-arn ARN --kubernetes-groups {operator_policy.GROUP}\n{NEED_MORE}",
         err=True,
     )
 
