@@ -1,5 +1,6 @@
 """How a cluster leaves the lab: one that kind made is deleted, out of any other the lab's webhooks are taken."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -23,10 +24,13 @@ LABELLED = f"{LAB_LABEL}={LAB}"  # what runs made
 
 @dataclass(frozen=True)
 class Left:
-    """What is still there of a cluster that could not leave, and the command that takes it away."""
+    """What is still there of a cluster that could not leave."""
 
     what: str
     command: str
+    """What takes it away."""
+    forget: str
+    """What makes the lab that does not run forget this cluster, and nothing else."""
 
 
 class LeftBehind(LabError):
@@ -34,11 +38,12 @@ class LeftBehind(LabError):
 
     def __init__(self, left: Sequence[Left]):
         self.left = list(left)
+        forget = "\n       ".join(one.forget for one in left)
         super().__init__(
             "\n".join(one.what for one in left),
             where="all else has ended; the lab remembers the cluster, and the next labkit down tries again",
             next=f"labkit down, once that is put right, or by hand:\n       {self._commands}\n"
-            "       and where the cluster is gone for good:  labkit reset, which forgets it",
+            f"       and where the cluster is gone for good, what makes the lab forget it alone:\n       {forget}",
         )
 
     def forgotten(self) -> LabError:
@@ -73,7 +78,7 @@ def leave(kept: "Kept", folder: "Folder") -> Left | None:
         else:
             what = f"The lab's webhooks could not be taken out of the cluster of {facts.source}"
             command = f"{facts.kubectl} delete mutatingwebhookconfigurations -l {joined.selector(folder)}"
-        return Left(f"{what}: {error.what}", command)
+        return Left(f"{what}: {error.what}", command, forget=f"rm -r {shlex.quote(str(kept.path))}")
     kept.forget()
     return None
 

@@ -121,17 +121,28 @@ def test_a_cluster_that_does_not_answer_is_not_forgotten(empty, existing, monkey
     assert Kept.all(empty) == []
 
 
-def test_a_cluster_that_is_gone_for_good_is_forgotten_by_reset(empty, tmp_path, capsys):
+def test_a_cluster_that_is_gone_for_good_is_forgotten_alone(empty, tmp_path, capsys):
     with running(tmp_path / "other") as kubeconfig:
         labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig)).close()
     ended = subprocess.run([LABKIT, "down"], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1
     assert f"could not be taken out of the cluster of context existing of {kubeconfig}" in ended.stderr
     assert "Connection refused" in ended.stderr
-    assert "labkit reset, which forgets it" in ended.stderr
     assert not empty.is_running()
     cli.status()
     assert f"It remembers the cluster of context existing of {kubeconfig}" in capsys.readouterr().out
+    # As it is typed.
+    *_, forget = ended.stderr.splitlines()
+    subprocess.run(["sh", "-c", forget], check=True, capture_output=True, timeout=60)
+    assert subprocess.run([LABKIT, "down"], capture_output=True, timeout=120).returncode == 0
+    cli.status()
+    assert "remembers" not in capsys.readouterr().out
+    assert empty.trail_file.exists()
+
+
+def test_a_cluster_that_is_gone_for_good_is_forgotten_by_reset(empty, tmp_path, capsys):
+    with running(tmp_path / "other") as kubeconfig:
+        labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig)).close()
     with pytest.raises(LabError, match="could not be taken out") as refusal:
         cli.reset()
     assert f"kubectl --kubeconfig {kubeconfig} --context existing delete mutatingwebhook" in refusal.value.next
