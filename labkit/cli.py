@@ -246,11 +246,11 @@ def reset() -> None:
     try:
         kind.down()
     except LeftBehind as error:
-        left = error.forgotten()
+        left = error.forgotten(folder)
     process.forget(folder)
-    typer.echo(f"The lab in {folder.path} is empty. Next:  labkit up")
     if left:
         raise left
+    typer.echo(f"The lab in {folder.path} is empty. Next:  labkit up")
 
 
 @app.command()

@@ -5,7 +5,7 @@ import sys
 from importlib import metadata
 
 from labkit.emulator.folder import Folder
-from labkit.emulator.joined import Kept
+from labkit.emulator.joined import Facts, Kept
 from labkit.emulator.process import State
 from labkit.targets import Connection
 
@@ -79,11 +79,19 @@ def _remembered(folder: Folder) -> list[str]:
     """The clusters of the target kind that have not joined the lab that runs, and in which something may be left."""
     joined = {kept.path for kept in Kept.joined(folder).values()}
     return [
-        f"  It remembers the cluster of {kept.facts.source}: labkit up --target kind --cluster {kept.cluster} joins "
-        "it, labkit down lets it go."
+        f"  It remembers {_what_becomes(kept, kept.facts)}"
         for kept in Kept.all(folder)
         if kept.path not in joined and kept.facts
     ]
+
+
+def _what_becomes(kept: Kept, facts: Facts) -> str:
+    up = f"labkit up --target kind --cluster {kept.cluster}"
+    if facts.made and not kept.kubeconfig.exists():
+        return f"the kind cluster {facts.made}, which was half made: {up} makes it anew, labkit down deletes it."
+    if facts.made:
+        return f"the kind cluster {facts.made}: {up} joins it, labkit down deletes it."
+    return f"the cluster of {facts.source}: {up} joins it, labkit down lets it go."
 
 
 def _without_paths(line: str, folder: Folder) -> str:

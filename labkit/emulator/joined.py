@@ -179,7 +179,7 @@ class JoinedCluster:
             await self._start(joined, request)
         except (httpx.HTTPError, LabError, OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s could not be joined", self.context, exc_info=error)
-            told = f"The cluster {self.name} could not be joined: {error or type(error).__name__}"
+            told = f"The cluster {self.name} could not be joined: {str(error) or type(error).__name__}"
             raise Refusal(400, "InvalidRequestException", told) from error
 
     async def stop(self) -> None:
@@ -188,7 +188,7 @@ class JoinedCluster:
             try:
                 await end()
             except (httpx.HTTPError, TimeoutError, OSError) as error:
-                log.warning("%s: %s", self.context, error or type(error).__name__)
+                log.warning("%s could not leave: %s", self.context, str(error) or type(error).__name__)
         self.endings = []
 
     def kubeconfig_entry(self) -> Entry:

@@ -1,6 +1,7 @@
 """A kind cluster, or a cluster that exists, with AWS emulated on this machine by the gate of the moto target."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +155,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 def _join(state: State, parameters: "Parameters", kept: Kept) -> dict[str, Any]:
     """The cluster as eks:DescribeCluster gives it, whose pods are led to the lab. Raises `LabError`."""
-    from botocore.exceptions import ClientError
+    from botocore.exceptions import BotoCoreError, ClientError
 
     eks = moto.session(state, parameters.region).client("eks")
     request = {
@@ -179,7 +180,9 @@ def _join(state: State, parameters: "Parameters", kept: Kept) -> dict[str, Any]:
     try:
         _require_led(kept)
     except BaseException:
-        eks.delete_cluster(name=parameters.cluster)
+        # What is raised is why it was to leave.
+        with suppress(BotoCoreError, ClientError):
+            eks.delete_cluster(name=parameters.cluster)
         raise
     return cluster
 

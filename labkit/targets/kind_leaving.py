@@ -46,11 +46,11 @@ class LeftBehind(LabError):
             f"       and where the cluster is gone for good, what makes the lab forget it alone:\n       {forget}",
         )
 
-    def forgotten(self) -> LabError:
+    def forgotten(self, folder: "Folder") -> LabError:
         """The same, where the lab remembers nothing any more."""
         return LabError(
             "\n".join(one.what for one in self.left),
-            where="the lab has forgotten it",
+            where=f"the lab in {folder.path} is empty, and has forgotten it",
             next=f"where the cluster is not gone for good:\n       {self._commands}",
         )
 

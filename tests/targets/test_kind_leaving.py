@@ -81,6 +81,14 @@ def test_a_cluster_leaves_by_eks_delete_cluster(lab, existing):
     assert existing.registered() == []
 
 
+def test_the_server_s_log_says_why_a_mute_cluster_could_not_leave(empty, existing):
+    with labkit.Lab.open(**existing.parameters) as lab, silent(existing.kubeconfig):
+        lab.aws.client("eks").delete_cluster(name="blue")
+    said = [line for line in empty.log_file.read_text().splitlines() if "blue could not leave" in line]
+    assert said
+    assert all("Timeout" in line for line in said)
+
+
 def kill(folder: Folder) -> None:
     server = psutil.Process(process.State.read(folder).pid)
     server.send_signal(signal.SIGKILL)
@@ -146,7 +154,8 @@ def test_a_cluster_that_is_gone_for_good_is_forgotten_by_reset(empty, tmp_path, 
     with pytest.raises(LabError, match="could not be taken out") as refusal:
         cli.reset()
     assert f"kubectl --kubeconfig {kubeconfig} --context existing delete mutatingwebhook" in refusal.value.next
-    assert "is empty" in capsys.readouterr().out
+    assert refusal.value.where == f"the lab in {empty.path} is empty, and has forgotten it"
+    assert "labkit up" not in capsys.readouterr().out
     assert Kept.all(empty) == []
     assert kind.down() is False
 
@@ -280,6 +289,11 @@ def test_a_cluster_half_made_when_the_lab_was_killed_is_the_lab_s_own(held, empt
             os.kill(each, signal.SIGKILL)
         begun.communicate()
         assert [one.name for one in (held / "clusters").iterdir()] == [NAME]
+        capsys.readouterr()
+        cli.status()
+        said = capsys.readouterr().out
+        assert f"It remembers the kind cluster {NAME}, which was half made: labkit up --target kind" in said
+        assert "makes it anew, labkit down deletes it." in said
         if follows == "up":
             # It makes a whole one.
             (held / "hold").unlink()
@@ -314,13 +328,13 @@ def test_a_cluster_that_cannot_be_deleted_is_named_and_remembered(programs, empt
     assert Kept.all(empty) == []
 
 
-def test_reset_empties_the_folder_whatever_cannot_be_deleted(programs, empty, capsys):
+def test_reset_empties_the_folder_whatever_cannot_be_deleted(programs, empty):
     folder = programs()
     labkit.Lab.open(target="kind").close()
     (folder / "stuck").touch()
     with pytest.raises(LabError, match="could not kill container") as refusal:
         cli.reset()
-    assert "is empty. Next:  labkit up" in capsys.readouterr().out
+    assert "is empty" in refusal.value.where
     assert f"kind delete cluster --name {NAME}" in refusal.value.next
     assert Kept.all(empty) == []
     os.kill(int((folder / "clusters" / NAME).read_text()), signal.SIGTERM)

@@ -12,6 +12,7 @@ from kubernetes.client import CoreV1Api, RbacAuthorizationV1Api
 
 import labkit
 from labkit import kind_command, targets
+from labkit.emulator import process
 from labkit.emulator.certificates import Authority
 from labkit.emulator.joined import Kept
 from labkit.errors import LabError, UnknownName
@@ -293,6 +294,15 @@ def test_an_api_server_that_does_not_reach_this_machine(refused, existing, monke
     assert isinstance(refusal, NotReached)
     assert "does not reach this machine at 240.0.0.1" in refusal.what
     assert "--aws-host" in refusal.next
+
+
+def test_why_a_cluster_is_not_joined_is_said_although_the_lab_ends_meanwhile(refused, empty, monkeypatch):
+    def require_led(_: Kept) -> None:
+        process.stop(empty)
+        raise NotReached("why it was to leave", next="labkit up")
+
+    monkeypatch.setattr(kind, "_require_led", require_led)
+    assert isinstance(refused(), NotReached)
 
 
 @pytest.mark.parametrize("address", ["host.docker.internal", "0.0.0.0", "::1", "224.0.0.1"])
