@@ -133,7 +133,9 @@ def running(folder: Path, issuer: str = ISSUER) -> Iterator[Path]:
 def silent(kubeconfig: Path) -> Iterator[None]:
     """The cluster takes connections and answers nothing."""
     folder = str(kubeconfig.parent)
-    (cluster,) = (child for child in psutil.Process().children() if folder in child.cmdline())
+    # A lab that has ended may be among them yet, which nobody has waited for.
+    there = (child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE)
+    (cluster,) = (child for child in there if folder in child.cmdline())
     cluster.suspend()
     try:
         yield
