@@ -13,20 +13,26 @@ from typing import Any
 import pytest
 from kubernetes.client import AdmissionregistrationV1Api, ApiClient, CoreV1Api
 from kubernetes.config import new_client_from_config
+from typer.testing import CliRunner
 
 import labkit
+from labkit import account_commands
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
+from labkit.errors import LabError
 from labkit.targets import kind, kind_program
 from tests.targets import kind_fake
 from tests.targets.internet import Internet, internet
 from tests.targets.kind_existing import running
 
 ACCOUNT = "123456789012"
+EKS = {"target": "eks", "account_id": ACCOUNT, "confirm": "yes"}
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+}
+POLICIES = "arn:aws:eks::aws:cluster-access-policy/"
 WEBHOOKS = ["lab-network", "pod-identity-webhook"]
-
-
-# For eks.
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +89,56 @@ def inventory(moto: labkit.Lab) -> Callable[[], dict[str, Any]]:
         }
 
     return read
+
+
+# For eks.
+
+
+@pytest.fixture
+def refused(terminal, inventory):
+    """Opens the lab on eks; the error that it is refused with, where nothing was made."""
+
+    def attempt(**parameters):
+        before = inventory()
+        with pytest.raises(LabError) as refusal:
+            labkit.Lab.open(**{**EKS, **parameters})
+        assert inventory() == before
+        assert refusal.value.next
+        return refusal.value
+
+    return attempt
+
+
+def command(*words):
+    """What `labkit plan`, `remove` or `policy` prints, or the error that it ends with."""
+    done = CliRunner().invoke(account_commands.app, [*words])
+    return done.stdout if done.exit_code == 0 else done.exception
+
+
+def admit(moto, principal_arn, **association):
+    eks = moto.aws.client("eks")
+    eks.create_access_entry(clusterName="blue", principalArn=principal_arn)
+    given = {"policyArn": f"{POLICIES}AmazonEKSClusterAdminPolicy", "accessScope": {"type": "cluster"}, **association}
+    eks.associate_access_policy(clusterName="blue", principalArn=principal_arn, **given)
+
+
+def expel(moto, principal_arn):
+    moto.aws.client("eks").delete_access_entry(clusterName="blue", principalArn=principal_arn)
+
+
+@pytest.fixture
+def operator(moto, terminal, monkeypatch):
+    """A user of the account, who is in no cluster's access entries, in this terminal."""
+    iam = moto.aws.client("iam")
+    arn = iam.create_user(UserName="operator")["User"]["Arn"]
+    iam.attach_user_policy(UserName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+    key = iam.create_access_key(UserName="operator")["AccessKey"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    yield arn
+    iam.delete_access_key(UserName="operator", AccessKeyId=key["AccessKeyId"])
+    iam.detach_user_policy(UserName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+    iam.delete_user(UserName="operator")
 
 
 # For kind.

@@ -133,14 +133,19 @@ def running(folder: Path, issuer: str = ISSUER) -> Iterator[Path]:
 def silent(kubeconfig: Path) -> Iterator[None]:
     """The cluster takes connections and answers nothing."""
     folder = str(kubeconfig.parent)
-    # A lab that has ended may be among them yet, which nobody has waited for.
-    there = (child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE)
-    (cluster,) = (child for child in there if folder in child.cmdline())
+    (cluster,) = (child for child in psutil.Process().children() if folder in _arguments(child))
     cluster.suspend()
     try:
         yield
     finally:
         cluster.resume()
+
+
+def _arguments(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []  # it has ended, and nobody has waited for it yet
 
 
 if __name__ == "__main__":
