@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -23,6 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith("AWS_") or name in ("KUBECONFIG", "LABKIT_HOME"):
             del os.environ[name]
+    # A shell starts what runs in its background with Ctrl-C ignored, and every child inherits that: some tests send it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # The AWS CLI and kubectl keep caches there. Workers inherit it from the process that starts them.
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="labkit-home-")
