@@ -65,3 +65,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["LABKIT_HOME"] = str(path)
     yield path
     process.stop(Folder(path))
+
+
+@pytest.fixture(scope="module")
+def empty_home(home: Path) -> Path:
+    """The folder of this worker's lab, with nothing in it of what the modules before left there."""
+    from labkit.emulator import process
+    from labkit.emulator.folder import Folder
+
+    process.stop(Folder(home))
+    process.forget(Folder(home))
+    return home

@@ -19,16 +19,15 @@ FINDS = re.compile(r"  # finds: ([\w-]+)$")  # the doctor, which ends with 1 the
 
 
 @pytest.fixture(scope="module")
-def terminal(home):
+def terminal(empty_home):
     """The environment of a terminal after `labkit up`, the first notebook's first cell, and `eval "$(labkit env)"`."""
     import labkit
 
-    process.stop(Folder(home))
-    process.forget(Folder(home))
     with labkit.Lab.open() as lab:
         lab.ready(before="oidc_provider")
-    state = process.State.read(Folder(home))
-    variables = environment.closed(os.environ) | environment.variables(Folder(home), state.endpoint_url, state.region)
+    folder = Folder(empty_home)
+    state = process.State.read(folder)
+    variables = environment.closed(os.environ) | environment.variables(folder, state.endpoint_url, state.region)
     return variables | {"PATH": environment.with_programs(os.environ["PATH"], Path(sys.executable).parent)}
 
 

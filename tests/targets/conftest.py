@@ -36,10 +36,9 @@ WEBHOOKS = ["lab-network", "pod-identity-webhook"]
 
 
 @pytest.fixture(scope="module")
-def moto(home: Path) -> Iterator[labkit.Lab]:
+def moto(empty_home: Path) -> Iterator[labkit.Lab]:
     """The embedded lab, as its administrator: what is there, whoever made it."""
     with labkit.Lab.open() as lab:
-        lab.remove()
         yield lab
         lab.remove()
 
