@@ -40,8 +40,9 @@ lab: $(READY)  ## Open JupyterLab on the first notebook
 
 test: test-notebooks test-python  ## Run every test; what needs more than Python is skipped where it is missing, and named
 
+# Three workers even on two cores: half of what these tests do is wait.
 test-python: $(READY)  ## Run the tests but the notebooks'
-	@$(BIN)/python -m pytest -n 2 --dist loadscope tests
+	@$(BIN)/python -m pytest -n 3 --dist loadscope tests
 
 test-notebooks: $(READY)  ## Compare every notebook's stored outputs with what it prints now
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-sanitize-with notebooks/sanitize.cfg -p no:cacheprovider notebooks

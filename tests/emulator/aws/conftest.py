@@ -139,6 +139,15 @@ class Aws:
         self.issuer_port = port
         self.gate.map_host(ISSUER_HOST, ("127.0.0.1", port), self.authority.certificate_pem)
 
+    def begin_anew(self) -> None:
+        """Takes away what was made; the clock has the machine's time then, and the issuer is as it should be."""
+        self.gate.backend.forget_everything()
+        self.clock.reset()
+        self.clusters.known.clear()
+        self.issuer.publish()
+        self.gate.forget_keys(ISSUER)
+        self.trail_file.unlink(missing_ok=True)
+
     def node_metadata(self, role_arn: str) -> str:
         """The endpoint of a node's metadata service."""
         about = {"instance_id": "i-0123456789abcdef0", "region": REGION, "availability_zone": f"{REGION}a"}
@@ -199,13 +208,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 
 @pytest.fixture
 def aws(running: Aws) -> Iterator[Aws]:
-    """The running gate with nothing in it, its clock at the machine's time and its issuer as it should be."""
-    running.gate.backend.forget_everything()
-    running.clock.reset()
-    running.clusters.known.clear()
-    running.issuer.publish()
-    running.gate.forget_keys(ISSUER)
-    running.trail_file.unlink(missing_ok=True)
+    """The running gate with nothing in it."""
+    running.begin_anew()
     yield running
     running.clock.reset()
 

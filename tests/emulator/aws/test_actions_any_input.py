@@ -28,7 +28,7 @@ JUNK = st.recursive(
 @pytest.fixture(scope="module")
 def sessions(running):
     """By name: a session that may do nothing and one that may do everything; and the operations' models."""
-    running.gate.backend.forget_everything()
+    running.begin_anew()
     irsa = Irsa(running)
     irsa.permit({"Effect": "Allow", "Action": "*", "Resource": "*"})
     irsa.iam.create_role(RoleName="nobody", AssumeRolePolicyDocument=json.dumps(trust_policy()))

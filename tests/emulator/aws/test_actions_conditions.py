@@ -145,7 +145,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def stocked(running):
     """Two of each thing, one with a tag."""
-    running.gate.backend.forget_everything()
+    running.begin_anew()
     irsa = Irsa(running)
     tags = [{"Key": "team", "Value": "blue"}]
     for name, given in (("table", {"Tags": tags}), ("plain", {})):
@@ -168,7 +168,6 @@ def stocked(running):
     irsa.iam.create_user(UserName="bob", Tags=tags)
     irsa.iam.create_instance_profile(InstanceProfileName="profile")
     yield running, irsa
-    running.clusters.known.clear()
 
 
 @pytest.mark.parametrize(("condition", "service", "method", "parameters", "allowed"), ROWS)

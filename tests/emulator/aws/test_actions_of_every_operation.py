@@ -75,7 +75,7 @@ def example(shape, name="", depth=0):
 @pytest.fixture(scope="module")
 def nobody(running):
     """A session of a role without a single policy; one for all the operations, which change nothing."""
-    running.gate.backend.forget_everything()
+    running.begin_anew()
     irsa = Irsa(running)
     irsa.iam.detach_role_policy(RoleName=irsa.role_name, PolicyArn=irsa.policy_arn)
     issued: Credentials = running.gate.sessions.issue(irsa.role_arn, "nobody", 3600)

@@ -20,7 +20,7 @@ SEND = "Action=SendMessage&Version=2012-11-05&MessageBody=x"
 @pytest.fixture(scope="module")
 def stocked(running):
     """A session that may do a little with each service, and one thing more of each that it may not touch."""
-    running.gate.backend.forget_everything()
+    running.begin_anew()
     irsa = Irsa(running)
     secrets, sqs = running.client("secretsmanager"), running.client("sqs")
     mine = secrets.create_secret(Name="mine", SecretString="mine")["ARN"]
@@ -47,7 +47,6 @@ def stocked(running):
         )
     irsa.iam.detach_role_policy(RoleName="my-role", PolicyArn=Irsa.policy_arn)
     yield running, irsa.assume()["Credentials"]
-    running.clusters.known.clear()
 
 
 def trust():

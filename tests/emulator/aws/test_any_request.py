@@ -27,8 +27,7 @@ some = settings(max_examples=80, deadline=None, suppress_health_check=[HealthChe
 @pytest.fixture(scope="module")
 def gate(running):
     """A lab with a bucket that may be read by one role, whose session's credentials are ``session``."""
-    running.gate.backend.forget_everything()
-    running.clock.reset()
+    running.begin_anew()
     irsa = Irsa(running)
     running.client("s3").put_object(Bucket="irsa-lab", Key="secret/a", Body=b"secret")
     allow = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::irsa-lab/hello.txt"}

@@ -44,10 +44,7 @@ class Sts:
 
 @pytest.fixture(scope="module")
 def sts(running):
-    running.gate.backend.forget_everything()
-    running.clock.reset()
-    running.issuer.publish()
-    running.gate.forget_keys(ISSUER)
+    running.begin_anew()
     Irsa(running)
     with httpx.Client(base_url=running.endpoint, trust_env=False) as client:
         yield Sts(running, client)
