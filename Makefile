@@ -40,7 +40,7 @@ lab: $(READY)  ## Open JupyterLab on the first notebook
 
 test: test-notebooks test-python  ## Run every test; what needs more than Python is skipped where it is missing, and named
 
-# Three workers even on two cores: half of what these tests do is wait.
+# Three workers even on two cores: much of what these tests do is wait.
 test-python: $(READY)  ## Run the tests but the notebooks'
 	@$(BIN)/python -m pytest -n 3 --dist loadscope tests
 
