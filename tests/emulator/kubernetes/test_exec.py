@@ -1,5 +1,6 @@
 """kubectl exec and the Python client's, into containers with mounts of their own and with mapped paths."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -15,8 +16,8 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config import new_client_from_config
 from kubernetes.stream import stream
 from kubernetes.stream.ws_client import ERROR_CHANNEL
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
 from tests.emulator.kubernetes.node_kubectl import PROMPT, Kubectl, end_of
 from tests.emulator.kubernetes.node_lab import Lab, ended, shell, short_folder, started, until
@@ -284,18 +285,27 @@ def test_the_python_client_is_refused(python, sleeper):
     )
 
 
-def _connected(lab: Lab, query: str, protocol: str) -> ClientConnection:
+def _frames(lab: Lab, query: str, protocol: str, *sent: bytes | str) -> list[bytes]:
+    """What the server sends to a bare WebSocket that sends these frames."""
     context = ssl.create_default_context(cafile=lab.folder / "ca.pem")
     context.load_cert_chain(lab.folder / "admin.pem")
     host = lab.api.api_client.configuration.host.replace("https:", "wss:")
     url = f"{host}/api/v1/namespaces/default/pods/sleeper/exec?{query}"
-    return connect(url, ssl=context, subprotocols=[protocol], proxy=None)
+
+    # Not websockets.sync: it reads and writes TLS in two threads at once, and may wait for an answer that came.
+    async def talk() -> list[bytes]:
+        async with connect(url, ssl=context, subprotocols=[protocol], proxy=None) as socket:
+            for frame in sent:
+                await socket.send(frame)
+            return [frame async for frame in socket]
+
+    return asyncio.run(talk())
 
 
 def test_an_older_protocol_has_the_kubelets_own_answer(lab, sleeper):
     def refused(query: str) -> tuple[int, bytes]:
         with pytest.raises(InvalidStatus) as caught:
-            _connected(lab, query, "v4.channel.k8s.io")
+            _frames(lab, query, "v4.channel.k8s.io")
         return caught.value.response.status_code, caught.value.response.body
 
     assert refused("command=true&stdout=true&container=over") == (500, b'container not found ("over")')
@@ -304,19 +314,21 @@ def test_an_older_protocol_has_the_kubelets_own_answer(lab, sleeper):
 
 
 def test_a_command_has_to_be_named(lab, sleeper):
-    with _connected(lab, "stdout=true&container=app", "v5.channel.k8s.io") as socket:
-        empty, told = list(socket)
+    empty, told = _frames(lab, "stdout=true&container=app", "v5.channel.k8s.io")
     assert empty == b"\x01"  # says that the stream has begun
     assert "args must not be empty" in json.loads(told[1:])["message"]
 
 
 def test_frames_that_make_no_sense_are_passed_over(lab, sleeper):
-    with _connected(lab, "command=cat&stdin=true&stdout=true&tty=true&container=app", "v5.channel.k8s.io") as socket:
-        for frame in (b"", b"\x09", b"\xff", b"\x04{", b"\x04[1]", b'\x04{"Width":"x","Height":-1}', "text"):
-            socket.send(frame)
-        socket.send(b'\x04{"Width":99999,"Height":-1}')
-        socket.send(b"\x00hello\n\x04")
-        frames = list(socket)
+    senseless = (b"", b"\x09", b"\xff", b"\x04{", b"\x04[1]", b'\x04{"Width":"x","Height":-1}', "text")
+    frames = _frames(
+        lab,
+        "command=cat&stdin=true&stdout=true&tty=true&container=app",
+        "v5.channel.k8s.io",
+        *senseless,
+        b'\x04{"Width":99999,"Height":-1}',
+        b"\x00hello\n\x04",
+    )
     assert b"".join(frame[1:] for frame in frames if frame[0] == 1) == b"hello\r\nhello\r\n"
     assert json.loads(frames[-1][1:])["status"] == "Success"
 
