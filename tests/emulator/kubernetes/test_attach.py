@@ -1,5 +1,6 @@
 """kubectl attach and run -it: a container's own streams."""
 
+import json
 from collections.abc import Iterator
 
 import psutil
@@ -65,7 +66,13 @@ def test_run_attached_has_the_programs_exit_code(lab, kubectl):
 
 
 def test_what_ended_before_the_client_came_is_read_from_its_log(kubectl):
-    done = kubectl("run", "quick", "-i", "--rm", *RUN, "--", "sh", "-c", "echo hi; exit 3", given=b"", code=3)
+    # kubectl attaches to a pod that is ready; this one is not before it has ended.
+    probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 600}
+    never_ready = json.dumps({"spec": {"containers": [{"name": "quick", "readinessProbe": probe}]}})
+    override = ("--override-type=strategic", f"--overrides={never_ready}")
+    done = kubectl(
+        "run", "quick", "-i", "--rm", *override, *RUN, "--", "sh", "-c", "echo hi; exit 3", given=b"", code=3
+    )
     assert done.stdout == b'hi\npod "quick" deleted\n'
 
 
