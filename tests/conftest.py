@@ -70,6 +70,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def empty_home(home: Path) -> Path:
     """The folder of this worker's lab, with nothing in it of what the modules before left there."""
+    return emptied(home)
+
+
+def emptied(home: Path) -> Path:
+    """The folder of a lab, whose server has ended, and which has forgotten all but its ports."""
     from labkit.emulator import process
     from labkit.emulator.folder import Folder
 

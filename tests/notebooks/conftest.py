@@ -2,12 +2,10 @@
 
 import pytest
 
-from labkit.emulator import process
-from labkit.emulator.folder import Folder
+from tests.conftest import emptied
 
 
 @pytest.fixture
 def empty_lab(home):
     """No server, and nothing of what an earlier one kept."""
-    process.stop(Folder(home))
-    process.forget(Folder(home))
+    emptied(home)
