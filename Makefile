@@ -32,10 +32,10 @@ $(READY): requirements.lock pyproject.toml
 run: $(READY)  ## Run the whole lab once on the moto target, and show what each step did
 	@$(BIN)/labkit run
 
-# jupyter/ turns off what would ask the internet: JupyterLab's news and its extension manager.
+# labkit/cli/jupyter/ turns off what would ask the internet: JupyterLab's news and its extension manager.
 lab: $(READY)  ## Open JupyterLab on the first notebook
 	@$(BIN)/labkit up && eval "$$($(BIN)/labkit env)" \
-	  && JUPYTER_CONFIG_PATH="$(CURDIR)/jupyter" exec $(BIN)/jupyter lab $(ALLOW_ROOT) \
+	  && JUPYTER_CONFIG_PATH="$(CURDIR)/labkit/cli/jupyter" exec $(BIN)/jupyter lab $(ALLOW_ROOT) \
 	  --ServerApp.root_dir="$(CURDIR)" notebooks/00-the-problem.ipynb
 
 test: test-notebooks test-python  ## Run every test; what needs more than Python is skipped where it is missing, and named
@@ -57,7 +57,7 @@ outputs: $(READY)  ## Run every notebook and keep its outputs in it
 	@$(BIN)/python -m labkit.runs notebooks/*.ipynb
 
 bench: $(READY)  ## Measure, and print the numbers
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m tests.bench
 
 lint: $(READY)  ## Check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

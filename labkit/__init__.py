@@ -14,9 +14,9 @@ import importlib
 from typing import Any
 
 _WHERE = {
-    "Check": "labkit.checks",
-    "Evidence": "labkit.evidence",
-    "Finding": "labkit.findings",
+    "Check": "labkit.widgets.check",
+    "Evidence": "labkit.diagnosis.evidence",
+    "Finding": "labkit.diagnosis.findings",
     "Lab": "labkit.lab",
     "LabError": "labkit.errors",
     "Parameters": "labkit.parameters",

@@ -6,23 +6,24 @@ from io import StringIO
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from labkit import bucket, steps, targets
-from labkit.checks import Check
+from labkit import steps, targets
+from labkit.diagnosis.evidence import Evidence
 from labkit.errors import LabError, UnknownName, answering
-from labkit.evidence import Evidence
 from labkit.parameters import Parameters
 from labkit.showing import show, stable
+from labkit.steps import bucket
 from labkit.steps.ownership import Found, removed
+from labkit.widgets.check import Check
 
 if TYPE_CHECKING:
     import boto3
     from kubernetes.client import ApiClient
 
-    from labkit.doctor import Diagnosis
+    from labkit.doctor.examination import Diagnosis
     from labkit.faults.report import Report
-    from labkit.trail import Calls
     from labkit.widgets.journey import Journey
     from labkit.widgets.token import TokenView
+    from labkit.widgets.trail import Calls
 
 CAPABILITIES = {
     "clock": "a clock of its own that can be moved",
@@ -353,7 +354,7 @@ class Lab:
 
         A target that keeps no trail shows why, and where AWS itself keeps one.
         """
-        from labkit.trail import Calls, NoCalls
+        from labkit.widgets.trail import Calls, NoCalls
 
         if self.connection.trail is None:
             return NoCalls([], f"{self._lacks('trail')} CloudTrail has the calls, some minutes later: {LOOKUP}")

@@ -15,9 +15,10 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from labkit import checks, showing, targets
+from labkit import showing, targets
 from labkit.errors import LabError
 from labkit.parameters import Parameters
+from labkit.widgets import check as checks
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # A kernel warns in the terminal that its messages, which stay on loopback, are not encrypted, and complains there when
@@ -33,7 +34,7 @@ class Run:
     """The executed notebook."""
     parameters: Parameters
     checks: list[dict[str, Any]] = field(default_factory=list)
-    """The reports of the steps' checks, in order; see `labkit.checks.Check.as_json`."""
+    """The reports of the steps' checks, in order; see `labkit.widgets.check.Check.as_json`."""
     answers: list[dict[str, str]] = field(default_factory=list)
     """What was answered to commands: `{"command": …, "answer": …}`."""
 

@@ -13,8 +13,7 @@ import httpx
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from labkit import aws_cli
-from labkit.emulator import kubeconfig
+from labkit.emulator import aws_cli, kubeconfig
 from labkit.emulator.aws import eks_tokens
 from labkit.emulator.aws.clusters import ClusterFacts
 from labkit.emulator.aws.metadata import Metadata

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from labkit import aws_cli
+from labkit.emulator import aws_cli
 from labkit.emulator.folder import Folder
 
 # boto3's own choice for a presigned URL in us-east-1 is a signature that S3 takes for no bucket made after June 2020.

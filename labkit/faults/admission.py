@@ -3,8 +3,8 @@
 import copy
 from typing import Any
 
-from labkit.emulator.kubernetes.api import defaults
-from labkit.emulator.kubernetes.api.kinds import BY_NAME
+from labkit.emulator.kubernetes.objects import defaults
+from labkit.emulator.kubernetes.objects.kinds import BY_NAME
 from labkit.webhook import Account
 from labkit.webhook.review import VOLUME, pod_patch
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from labkit.checks import RIGHT, WRONG
-from labkit.doctor import examine
+from labkit.doctor.examination import examine
 from labkit.faults import CATALOGUE, breaking
 from labkit.showing import left_aligned, stable
+from labkit.widgets.check import RIGHT, WRONG
 
 if TYPE_CHECKING:
     from labkit.faults.breaking import Progress

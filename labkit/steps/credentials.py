@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from labkit import findings
-from labkit.checks import Row
-from labkit.findings import Finding, credentials, role
+from labkit.diagnosis import findings
+from labkit.diagnosis.findings import Finding, credentials, role
+from labkit.widgets.check import Row
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence, NotRead
+    from labkit.diagnosis.evidence import Evidence, NotRead
 
 TITLE = "the credentials in the pod"
 CAUSES = (*credentials.CAUSES, role.too_new)

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from labkit import findings
-from labkit.checks import Row
+from labkit.diagnosis import findings
+from labkit.diagnosis.findings import Finding, permissions, role, trust_policy
 from labkit.errors import LabError
-from labkit.findings import Finding, permissions, role, trust_policy
 from labkit.parameters import RUN_TAG
 from labkit.policy.trust import WEB_IDENTITY
 from labkit.steps.ownership import Found, Owner, of_tags, removed
+from labkit.widgets.check import Row
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence, NotRead
+    from labkit.diagnosis.evidence import Evidence, NotRead
     from labkit.lab import Lab
     from labkit.parameters import Parameters
 

@@ -6,13 +6,13 @@ from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from labkit import findings
-from labkit.checks import Row
-from labkit.findings import Finding, provider
+from labkit.diagnosis import findings
+from labkit.diagnosis.findings import Finding, provider
 from labkit.steps.ownership import Found, Owner, in_words, of_tags, removed, roles_trusting, run_of
+from labkit.widgets.check import Row
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence, NotRead
+    from labkit.diagnosis.evidence import Evidence, NotRead
     from labkit.lab import Lab
     from labkit.parameters import Parameters
 

@@ -4,15 +4,16 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from labkit import execution, findings
-from labkit.checks import Row
+from labkit import execution
+from labkit.diagnosis import findings
+from labkit.diagnosis.findings import Finding, containers, network, pod, webhook
 from labkit.errors import LabError
-from labkit.findings import Finding, containers, network, pod, webhook
 from labkit.steps.ownership import Found, Owner, of_labels, removed
 from labkit.steps.service_account import ensure_namespace, refuse_another_runs
+from labkit.widgets.check import Row
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence, NotRead
+    from labkit.diagnosis.evidence import Evidence, NotRead
     from labkit.lab import Lab
     from labkit.parameters import Parameters
 

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from labkit import findings
-from labkit.checks import Row
+from labkit.diagnosis import findings
+from labkit.diagnosis.findings import Finding, service_account
 from labkit.errors import LabError
-from labkit.findings import Finding, service_account
 from labkit.parameters import RUN_LABEL
 from labkit.steps.ownership import Found, Owner, of_labels, removed
+from labkit.widgets.check import Row
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence, NotRead
+    from labkit.diagnosis.evidence import Evidence, NotRead
     from labkit.lab import Lab
     from labkit.parameters import Parameters
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from labkit.diagnosis.evidence.issuer import served_chain
 from labkit.emulator import process
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, answering
-from labkit.evidence.issuer import served_chain
 from labkit.targets import Connection, patient, up_command
 
 if TYPE_CHECKING:

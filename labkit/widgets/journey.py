@@ -7,11 +7,11 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from labkit import steps
-from labkit.checks import Check
 from labkit.showing import left_aligned
+from labkit.widgets.check import Check
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence
+    from labkit.diagnosis.evidence import Evidence
 
 
 class State(StrEnum):

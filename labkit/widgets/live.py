@@ -11,9 +11,9 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from labkit.checks import RIGHT, WARNING, WRONG
 from labkit.errors import LabError
 from labkit.showing import stable
+from labkit.widgets.check import RIGHT, WARNING, WRONG
 
 if TYPE_CHECKING:
     import ipywidgets

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from labkit.checks import RIGHT, WRONG
 from labkit.errors import LabError
 from labkit.policy import Policy, evaluate_trust
 from labkit.showing import left_aligned, stable
 from labkit.tokens import Claims, Comparison, NotAToken, compare
+from labkit.widgets.check import RIGHT, WRONG
 
 if TYPE_CHECKING:
-    from labkit.evidence import Evidence
+    from labkit.diagnosis.evidence import Evidence
 
 SIGNATURE = "The signature is not looked at here: STS verifies it, with the key that the issuer publishes."
 TRUST_POLICY = "trust policy"

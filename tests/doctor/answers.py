@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from labkit.evidence import Evidence, Reads
-from labkit.evidence.reading import NotRead
+from labkit.diagnosis.evidence import Evidence, Reads
+from labkit.diagnosis.evidence.reading import NotRead
 from labkit.faults import Situation, admission
 from labkit.faults.situation import Document
 from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust

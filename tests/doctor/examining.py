@@ -1,8 +1,8 @@
 """What the doctor reads of a lab that runs, and what it finds."""
 
 from labkit import Lab
-from labkit.doctor import examine
-from labkit.evidence import Evidence, Reads
+from labkit.diagnosis.evidence import Evidence, Reads
+from labkit.doctor.examination import examine
 from labkit.faults import Situation
 
 

@@ -3,8 +3,8 @@
 import copy
 from typing import Any
 
+from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.emulator.certificates import Authority
-from labkit.evidence import Evidence, Reads
 from labkit.parameters import Parameters
 from labkit.steps import iam_role, pod, service_account
 from labkit.targets import Connection

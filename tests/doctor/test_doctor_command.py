@@ -15,16 +15,16 @@ from typer.testing import CliRunner
 
 import labkit
 from labkit import targets
-from labkit.cli import app
-from labkit.diagnosis import STAGES, stage_of
-from labkit.doctor import diagnose, examine
+from labkit.cli.main import app
+from labkit.diagnosis.evidence import Reads
+from labkit.doctor.examination import diagnose, examine
+from labkit.doctor.report import STAGES, stage_of
+from labkit.doctor.survey import Survey
 from labkit.emulator import environment
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
 from labkit.errors import LabError
-from labkit.evidence import Reads
 from labkit.parameters import Parameters
-from labkit.survey import Survey
 from tests.doctor import recording
 
 LABKIT = Path(sys.executable).with_name("labkit")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit import explanations
+from labkit.doctor import explanations
 
 LABKIT = Path(sys.executable).with_name("labkit")
 FINDINGS = Path(explanations.__file__).parent / "findings"

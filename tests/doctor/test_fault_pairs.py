@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit import findings
+from labkit.diagnosis import findings
 from labkit.emulator.certificates import Authority
 from labkit.faults import CATALOGUE, Situation, expected
 from labkit.parameters import Parameters
@@ -72,7 +72,8 @@ def test_of_every_pair_both_are_found_but_for_what_one_hides(healthy, at):
 
 def test_every_finding_has_a_fault():
     modules = [
-        importlib.import_module(f"labkit.findings.{each.name}") for each in pkgutil.iter_modules(findings.__path__)
+        importlib.import_module(f"labkit.diagnosis.findings.{each.name}")
+        for each in pkgutil.iter_modules(findings.__path__)
     ]
     ids = {id for module in modules for id in ID.findall(Path(module.__file__).read_text())}
     assert ids - WITHOUT_A_FAULT == {fault.finding for fault in FAULTS}

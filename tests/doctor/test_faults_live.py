@@ -13,7 +13,7 @@ import pytest
 from kubernetes.client import CoreV1Api
 from typer.testing import CliRunner
 
-from labkit.cli import app
+from labkit.cli.main import app
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 from labkit.faults import CATALOGUE, breaking, drawn, expected, live, named

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from labkit import doctor
-from labkit.evidence import Evidence, Reads
+from labkit.diagnosis.evidence import Evidence, Reads
 from tests.doctor.recording import (
     ACCOUNT_ID,
     ATTACHED,

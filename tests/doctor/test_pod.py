@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from labkit import doctor
-from labkit.evidence import Evidence, Reads
+from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.steps import pod
 from tests.doctor.applying import applied, made
 from tests.doctor.recording import (

@@ -3,7 +3,7 @@
 import pytest
 
 from labkit import doctor
-from labkit.evidence import Evidence, Reads
+from labkit.diagnosis.evidence import Evidence, Reads
 from tests.doctor.applying import applied
 from tests.doctor.recording import (
     ACCOUNT_ID,

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from labkit import doctor
-from labkit.evidence import Evidence, Reads
-from labkit.evidence.issuer import served_chain
-from labkit.findings import commands, provider
+from labkit.diagnosis.evidence import Evidence, Reads
+from labkit.diagnosis.evidence.issuer import served_chain
+from labkit.diagnosis.findings import commands, provider
 from tests.doctor.recording import (
     ACCOUNT_ID,
     ALL_SERVICE_ACCOUNTS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.doctor import examine
+from labkit.doctor.examination import examine
 from labkit.faults import CATALOGUE, breaking, live
 from tests.doctor.examining import evidence, found
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from labkit import doctor
-from labkit.evidence import Evidence, Reads
+from labkit.diagnosis.evidence import Evidence, Reads
 from tests.doctor.recording import (
     ACCOUNT_ID,
     ALL_SERVICE_ACCOUNTS,

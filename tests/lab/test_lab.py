@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 from botocore.exceptions import ClientError
 
-from labkit import Lab, bucket
+from labkit import Lab
 from labkit.errors import LabError, UnknownName
+from labkit.steps import bucket
 from labkit.steps.iam_role import RoleOfAnotherRun
 from labkit.steps.pod import PodDoesNotRun
 

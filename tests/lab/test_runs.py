@@ -14,7 +14,7 @@ from labkit.errors import LabError, UnknownName
 from labkit.parameters import InvalidParameter
 
 CHECK = """
-from labkit.checks import Check, Row
+from labkit.widgets.check import Check, Row
 Check("pod", "the pod", [Row("pod", "Running", "Running")], [])
 """
 SHOW = """

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from labkit import expect_denied
-from labkit.checks import Check, Row
 from labkit.denials import NotDenied
 from labkit.errors import LabError, UnknownName
 from labkit.showing import as_text, show, stable
-from labkit.trail import Calls
+from labkit.widgets.check import Check, Row
+from labkit.widgets.trail import Calls
 
 
 def test_an_answer_of_boto3_is_shown_without_secrets_and_dates():

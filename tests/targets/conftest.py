@@ -16,11 +16,12 @@ from kubernetes.config import new_client_from_config
 from typer.testing import CliRunner
 
 import labkit
-from labkit import account_commands
+from labkit.cli import account as account_commands
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
-from labkit.targets import kind, kind_program
+from labkit.targets import kind
+from labkit.targets.kind import program as kind_program
 from tests.targets import kind_fake
 from tests.targets.internet import Internet, internet
 from tests.targets.kind_existing import running

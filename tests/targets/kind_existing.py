@@ -17,7 +17,7 @@ import psutil
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from labkit import aws_cli
+from labkit.emulator import aws_cli
 from labkit.emulator.certificates import Authority
 from labkit.emulator.clock import Clock
 from labkit.emulator.cluster import NOWHERE_ELSE

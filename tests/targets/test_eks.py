@@ -24,11 +24,11 @@ from labkit.steps import pod
 from labkit.steps.iam_role import RoleOfAnotherRun
 from labkit.steps.pod import ImageNotPulled
 from labkit.steps.service_account import NotThisRuns
-from labkit.targets import eks_cluster
-from labkit.targets.account import WrongAccount
 from labkit.targets.eks import NotConfirmed
-from labkit.targets.eks_cluster import NoCluster
-from labkit.targets.eks_plan import BucketOfAnother
+from labkit.targets.eks import cluster as eks_cluster
+from labkit.targets.eks.account import WrongAccount
+from labkit.targets.eks.cluster import NoCluster
+from labkit.targets.eks.plan import BucketOfAnother
 from tests.targets.conftest import ACCOUNT, EKS, POLICIES, TRUST, admit, expel
 
 LABKIT = Path(sys.executable).with_name("labkit")

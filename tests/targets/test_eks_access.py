@@ -15,9 +15,11 @@ import labkit
 from labkit import targets
 from labkit.errors import LabError, NotAllowed, UnknownName
 from labkit.parameters import Parameters
-from labkit.targets import account, eks_access, eks_cluster
-from labkit.targets.account import NoCredentials
-from labkit.targets.eks_access import AllowedTooLittle, NotLetIn
+from labkit.targets.eks import access as eks_access
+from labkit.targets.eks import account
+from labkit.targets.eks import cluster as eks_cluster
+from labkit.targets.eks.access import AllowedTooLittle, NotLetIn
+from labkit.targets.eks.account import NoCredentials
 from tests.targets.conftest import ACCOUNT, EKS, POLICIES, admit, command, expel
 
 # Credentials.

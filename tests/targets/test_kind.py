@@ -15,13 +15,16 @@ from kubernetes.client import CoreV1Api
 from kubernetes.config import new_client_from_config
 
 import labkit
-from labkit import cli, kind_command, targets
+from labkit import targets
+from labkit.cli import kind as kind_command
+from labkit.cli import main as cli
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 from labkit.parameters import Parameters
-from labkit.targets import kind, kind_cluster
-from labkit.targets.kind_kubeconfig import NoWay
+from labkit.targets import kind
+from labkit.targets.kind import cluster as kind_cluster
+from labkit.targets.kind.kubeconfig import NoWay
 from tests.targets.conftest import changed
 from tests.targets.kind_existing import ISSUER, running, silent
 

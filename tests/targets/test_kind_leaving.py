@@ -13,14 +13,16 @@ import psutil
 import pytest
 
 import labkit
-from labkit import account_commands, cli
+from labkit.cli import account as account_commands
+from labkit.cli import main as cli
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import Kept
 from labkit.errors import LabError
-from labkit.targets import kind, kind_cluster
-from labkit.targets.kind_joining import AnotherCluster
-from labkit.targets.kind_leaving import LeftBehind
+from labkit.targets import kind
+from labkit.targets.kind import cluster as kind_cluster
+from labkit.targets.kind.joining import AnotherCluster
+from labkit.targets.kind.leaving import LeftBehind
 from tests.targets import kind_fake
 from tests.targets.conftest import WEBHOOKS
 from tests.targets.kind_existing import running, silent

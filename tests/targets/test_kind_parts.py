@@ -12,9 +12,9 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from labkit.emulator import joined, lab_network
-from labkit.targets import kind_address
-from labkit.targets.kind_address import NoAddress
-from labkit.targets.kind_cluster import Way
+from labkit.targets.kind import address as kind_address
+from labkit.targets.kind.address import NoAddress
+from labkit.targets.kind.cluster import Way
 from labkit.webhook import mutating_webhook_configuration
 from tests.emulator.kubernetes.conftest import cluster, signing_key  # noqa: F401
 

@@ -14,16 +14,17 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from kubernetes.client import CoreV1Api
 
 import labkit
-from labkit import kind_command
+from labkit.cli import kind as kind_command
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import Kept
 from labkit.errors import LabError
 from labkit.parameters import Parameters
-from labkit.targets import kind, kind_program
+from labkit.targets import kind
 from labkit.targets.kind import NotReached
-from labkit.targets.kind_address import NoAddress
-from labkit.targets.kind_cluster import NotThisLabs
-from labkit.targets.kind_program import NotMade, ProgramMissing
+from labkit.targets.kind import program as kind_program
+from labkit.targets.kind.address import NoAddress
+from labkit.targets.kind.cluster import NotThisLabs
+from labkit.targets.kind.program import NotMade, ProgramMissing
 from tests.targets import kind_docker, kind_fake
 
 ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"

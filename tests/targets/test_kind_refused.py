@@ -11,7 +11,8 @@ import yaml
 from kubernetes.client import CoreV1Api, RbacAuthorizationV1Api
 
 import labkit
-from labkit import kind_command, targets
+from labkit import targets
+from labkit.cli import kind as kind_command
 from labkit.emulator import process
 from labkit.emulator.certificates import Authority
 from labkit.emulator.joined import Kept
@@ -19,9 +20,9 @@ from labkit.errors import LabError, UnknownName
 from labkit.parameters import InvalidParameter, Parameters
 from labkit.targets import kind
 from labkit.targets.kind import AnotherCluster, NotReached
-from labkit.targets.kind_address import NoAddress
-from labkit.targets.kind_cluster import NotThisLabs, NotUsable
-from labkit.targets.kind_kubeconfig import NoWay
+from labkit.targets.kind.address import NoAddress
+from labkit.targets.kind.cluster import NotThisLabs, NotUsable
+from labkit.targets.kind.kubeconfig import NoWay
 from labkit.webhook.connection import connect
 from tests.targets.conftest import WEBHOOKS, changed
 

@@ -16,12 +16,14 @@ from kubernetes.utils import create_from_dict
 from typer.testing import CliRunner
 
 import labkit
-from labkit import account_commands, operator_policy, steps
+from labkit import steps
+from labkit.cli import account as account_commands
 from labkit.errors import LabError
 from labkit.parameters import Parameters
 from labkit.runs import Run, RunFailed
-from labkit.targets import eks_access
-from labkit.targets.eks_access import NotLetIn
+from labkit.targets.eks import access as eks_access
+from labkit.targets.eks import operator_policy
+from labkit.targets.eks.access import NotLetIn
 from tests.notebooks.books import FOLDER
 from tests.targets.conftest import ACCOUNT
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from labkit.emulator.kubernetes.api.storage import timestamp
+from labkit.emulator.kubernetes.objects.storage import timestamp
 from tests.emulator.kubernetes.conftest import Cluster, pod
 
 STRATEGIC = {"Content-Type": "application/strategic-merge-patch+json"}

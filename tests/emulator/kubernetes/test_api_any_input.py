@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from labkit.emulator.kubernetes.api.kinds import KINDS, SUBRESOURCES
+from labkit.emulator.kubernetes.objects.kinds import KINDS, SUBRESOURCES
 from tests.emulator.kubernetes.conftest import pod
 
 many = settings(

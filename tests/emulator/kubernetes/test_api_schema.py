@@ -5,8 +5,9 @@ import contextlib
 import pytest
 from hypothesis import given, strategies
 
-from labkit.emulator.kubernetes.api import protobuf, schema
+from labkit.emulator.kubernetes.api import protobuf
 from labkit.emulator.kubernetes.api.patches import strategic_merge_patch
+from labkit.emulator.kubernetes.objects import schema
 
 # `kubectl create token app --audience sts.amazonaws.com --duration 10m`, as it goes over the wire.
 SPEC = b"\x0a\x11sts.amazonaws.com\x20\xd8\x04"

@@ -5,9 +5,9 @@ https://kubernetes.io/docs/reference/access-authn-authz/rbac/#aggregated-cluster
 
 from collections.abc import Callable
 
-from labkit.emulator.kubernetes.api.kinds import BY_NAME
-from labkit.emulator.kubernetes.api.selectors import object_selector
-from labkit.emulator.kubernetes.api.storage import Change, Storage, Stored
+from labkit.emulator.kubernetes.objects.kinds import BY_NAME
+from labkit.emulator.kubernetes.objects.selectors import object_selector
+from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored
 
 CLUSTER_ROLE = BY_NAME["ClusterRole"]
 

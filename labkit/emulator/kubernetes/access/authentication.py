@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.emulator.kubernetes.access.tokens import InvalidToken, Tokens, Verified
-from labkit.emulator.kubernetes.api.status import unauthorized
+from labkit.emulator.kubernetes.objects.status import unauthorized
 
 AUTHENTICATED = "system:authenticated"
 CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"

@@ -12,9 +12,9 @@ from fnmatch import fnmatchcase
 from labkit.emulator.kubernetes.access import node_authorization
 from labkit.emulator.kubernetes.access.authentication import User
 from labkit.emulator.kubernetes.access.rules import Attributes, allows
-from labkit.emulator.kubernetes.api.kinds import BY_NAME, Kind
-from labkit.emulator.kubernetes.api.status import ApiError
-from labkit.emulator.kubernetes.api.storage import Storage, Stored
+from labkit.emulator.kubernetes.objects.kinds import BY_NAME, Kind
+from labkit.emulator.kubernetes.objects.status import ApiError
+from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
 ROLE, CLUSTER_ROLE = BY_NAME["Role"], BY_NAME["ClusterRole"]
 ROLE_BINDING, CLUSTER_ROLE_BINDING = BY_NAME["RoleBinding"], BY_NAME["ClusterRoleBinding"]

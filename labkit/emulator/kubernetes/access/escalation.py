@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from labkit.emulator.kubernetes.access.authorization import EVERYTHING, MASTERS, Authorization
 from labkit.emulator.kubernetes.access.rules import Attributes, compact, missing
-from labkit.emulator.kubernetes.api.kinds import RBAC
-from labkit.emulator.kubernetes.api.status import forbidden
-from labkit.emulator.kubernetes.api.storage import quoted_list
+from labkit.emulator.kubernetes.objects.kinds import RBAC
+from labkit.emulator.kubernetes.objects.status import forbidden
+from labkit.emulator.kubernetes.objects.storage import quoted_list
 
 if TYPE_CHECKING:
     from labkit.emulator.kubernetes.api.admission import Review

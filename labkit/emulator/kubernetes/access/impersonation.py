@@ -8,8 +8,8 @@ from urllib.parse import unquote
 from labkit.emulator.kubernetes.access.authentication import ANONYMOUS, AUTHENTICATED, User
 from labkit.emulator.kubernetes.access.authorization import Authorization
 from labkit.emulator.kubernetes.access.rules import Attributes
-from labkit.emulator.kubernetes.api.kinds import AUTHENTICATION
-from labkit.emulator.kubernetes.api.status import bad_request
+from labkit.emulator.kubernetes.objects.kinds import AUTHENTICATION
+from labkit.emulator.kubernetes.objects.status import bad_request
 
 UNAUTHENTICATED = ANONYMOUS.groups[0]
 EXTRA = "impersonate-extra-"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from labkit.emulator.kubernetes.access.authentication import User
 from labkit.emulator.kubernetes.access.roles import CLUSTER_ROLES
 from labkit.emulator.kubernetes.access.rules import Attributes, allows
-from labkit.emulator.kubernetes.api.kinds import NODE, POD, SERVICE_ACCOUNT
-from labkit.emulator.kubernetes.api.status import ApiError, forbidden
-from labkit.emulator.kubernetes.api.storage import Storage, Stored
+from labkit.emulator.kubernetes.objects.kinds import NODE, POD, SERVICE_ACCOUNT
+from labkit.emulator.kubernetes.objects.status import ApiError, forbidden
+from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
 if TYPE_CHECKING:
     from labkit.emulator.kubernetes.access.authorization import Authorization

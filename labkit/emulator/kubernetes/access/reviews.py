@@ -8,9 +8,9 @@ from labkit.emulator.kubernetes.access.authentication import Authentication, Use
 from labkit.emulator.kubernetes.access.authorization import Authorization
 from labkit.emulator.kubernetes.access.rules import Attributes
 from labkit.emulator.kubernetes.access.tokens import InvalidToken
-from labkit.emulator.kubernetes.api.kinds import AUTHORIZATION, Subresource
 from labkit.emulator.kubernetes.api.requests import Request, Response, respond
-from labkit.emulator.kubernetes.api.status import bad_request, invalid, invalid_value
+from labkit.emulator.kubernetes.objects.kinds import AUTHORIZATION, Subresource
+from labkit.emulator.kubernetes.objects.status import bad_request, invalid, invalid_value
 
 
 class Reviews:

@@ -3,7 +3,7 @@
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings
 """
 
-from labkit.emulator.kubernetes.api.kinds import ADMISSION, APPS, AUTHENTICATION, AUTHORIZATION, RBAC
+from labkit.emulator.kubernetes.objects.kinds import ADMISSION, APPS, AUTHENTICATION, AUTHORIZATION, RBAC
 
 READ = ["get", "list", "watch"]
 WRITE = ["create", "delete", "deletecollection", "patch", "update"]

@@ -6,7 +6,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/role
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from labkit.emulator.kubernetes.api.storage import quoted_list
+from labkit.emulator.kubernetes.objects.storage import quoted_list
 
 # A rule's lists, in the order in which messages write them.
 PARTS = ("apiGroups", "resources", "nonResourceURLs", "resourceNames", "verbs")

@@ -13,15 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.kubernetes.api.kinds import NODE, POD, SECRET, SERVICE_ACCOUNT, Kind
-from labkit.emulator.kubernetes.api.status import (
-    ApiError,
-    bad_request,
-    conflict,
-    invalid,
-    invalid_value,
-)
-from labkit.emulator.kubernetes.api.storage import Storage, Stored, quoted_list, timestamp
+from labkit.emulator.kubernetes.objects.kinds import NODE, POD, SECRET, SERVICE_ACCOUNT, Kind
+from labkit.emulator.kubernetes.objects.status import ApiError, bad_request, conflict, invalid, invalid_value
+from labkit.emulator.kubernetes.objects.storage import Storage, Stored, quoted_list, timestamp
 
 HOUR, DAY, YEAR = 3600, 24 * 3600, 365 * 24 * 3600
 # What the kubelet asks for in every pod: such tokens live a year, so that old clients that never read them again work.

@@ -18,12 +18,12 @@ import jsonpointer
 from labkit.emulator.kubernetes.access import escalation, node_authorization
 from labkit.emulator.kubernetes.access.authentication import User
 from labkit.emulator.kubernetes.access.authorization import Authorization
-from labkit.emulator.kubernetes.api.defaults import with_defaults
-from labkit.emulator.kubernetes.api.kinds import BY_NAME, NAMESPACE, POD, SERVICE_ACCOUNT, Kind
-from labkit.emulator.kubernetes.api.names import suffix
-from labkit.emulator.kubernetes.api.selectors import object_selector
-from labkit.emulator.kubernetes.api.status import ApiError, forbidden, internal
-from labkit.emulator.kubernetes.api.storage import Storage
+from labkit.emulator.kubernetes.objects.defaults import with_defaults
+from labkit.emulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE, POD, SERVICE_ACCOUNT, Kind
+from labkit.emulator.kubernetes.objects.names import suffix
+from labkit.emulator.kubernetes.objects.selectors import object_selector
+from labkit.emulator.kubernetes.objects.status import ApiError, forbidden, internal
+from labkit.emulator.kubernetes.objects.storage import Storage
 
 WEBHOOKS = BY_NAME["MutatingWebhookConfiguration"]
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 (a path)

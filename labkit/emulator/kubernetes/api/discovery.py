@@ -8,8 +8,8 @@ import json
 import platform
 from functools import cache
 
-from labkit.emulator.kubernetes.api import schema
-from labkit.emulator.kubernetes.api.kinds import GROUPS, KINDS, SUBRESOURCES, Kind, Subresource
+from labkit.emulator.kubernetes.objects import schema
+from labkit.emulator.kubernetes.objects.kinds import GROUPS, KINDS, SUBRESOURCES, Kind, Subresource
 
 VERSION = "1.36"
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"

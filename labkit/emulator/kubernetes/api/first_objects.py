@@ -5,8 +5,8 @@ https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster/#dire
 """
 
 from labkit.emulator.kubernetes.access import roles
-from labkit.emulator.kubernetes.api.kinds import BY_NAME, NAMESPACE
-from labkit.emulator.kubernetes.api.storage import Storage
+from labkit.emulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE
+from labkit.emulator.kubernetes.objects.storage import Storage
 
 NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 

@@ -9,9 +9,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from labkit.emulator.kubernetes.api.patches import merged
-from labkit.emulator.kubernetes.api.schema import Field, struct
-from labkit.emulator.kubernetes.api.status import ApiError
-from labkit.emulator.kubernetes.api.storage import dump
+from labkit.emulator.kubernetes.objects.schema import Field, struct
+from labkit.emulator.kubernetes.objects.status import ApiError
+from labkit.emulator.kubernetes.objects.storage import dump
 
 Path = tuple[str, ...]
 SERVERS_OWN = {

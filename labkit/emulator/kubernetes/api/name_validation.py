@@ -5,7 +5,7 @@ https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 
 import re
 
-from labkit.emulator.kubernetes.api.status import Cause, invalid_value
+from labkit.emulator.kubernetes.objects.status import Cause, invalid_value
 
 LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"

@@ -6,7 +6,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/common-parameters/common-par
 from collections.abc import Callable
 
 from labkit.emulator.kubernetes.api.requests import Request, parse
-from labkit.emulator.kubernetes.api.status import ApiError, bad_request
+from labkit.emulator.kubernetes.objects.status import ApiError, bad_request
 
 
 def resource_version(request: Request, refusal: Callable[[str], ApiError]) -> int | None:

@@ -3,8 +3,8 @@
 import jsonpatch
 import jsonpointer
 
-from labkit.emulator.kubernetes.api.schema import Field, json_type, struct
-from labkit.emulator.kubernetes.api.status import ApiError, bad_request
+from labkit.emulator.kubernetes.objects.schema import Field, json_type, struct
+from labkit.emulator.kubernetes.objects.status import ApiError, bad_request
 
 STRATEGIC, MERGE = "application/strategic-merge-patch+json", "application/merge-patch+json"
 JSON_PATCH, APPLY = "application/json-patch+json", "application/apply-patch+yaml"

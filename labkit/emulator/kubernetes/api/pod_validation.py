@@ -15,7 +15,8 @@ from labkit.emulator.kubernetes.api.name_validation import (
     subdomain_name,
 )
 from labkit.emulator.kubernetes.api.spec_difference import difference, internal
-from labkit.emulator.kubernetes.api.status import (
+from labkit.emulator.kubernetes.objects.quantities import quantity
+from labkit.emulator.kubernetes.objects.status import (
     Cause,
     duplicate,
     forbidden_field,
@@ -23,7 +24,6 @@ from labkit.emulator.kubernetes.api.status import (
     required,
     unsupported,
 )
-from labkit.emulator.kubernetes.quantities import quantity
 
 ENVIRONMENT_TEXT = "a valid environment variable name must consist only of printable ASCII characters other than '='"
 PORT_TEXT = "must be between 1 and 65535, inclusive"

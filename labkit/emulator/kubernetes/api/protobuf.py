@@ -9,7 +9,7 @@ import datetime
 import struct as packing
 from collections.abc import Iterator
 
-from labkit.emulator.kubernetes.api.schema import Field, Struct, struct
+from labkit.emulator.kubernetes.objects.schema import Field, Struct, struct
 
 MAGIC = b"k8s\x00"
 INVALID = "proto: cannot parse invalid wire-format data"

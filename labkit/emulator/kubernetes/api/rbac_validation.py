@@ -3,8 +3,8 @@
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/
 """
 
-from labkit.emulator.kubernetes.api.kinds import RBAC
-from labkit.emulator.kubernetes.api.status import Cause, invalid_value, required, unsupported
+from labkit.emulator.kubernetes.objects.kinds import RBAC
+from labkit.emulator.kubernetes.objects.status import Cause, invalid_value, required, unsupported
 
 
 def role(obj: dict) -> list[Cause]:

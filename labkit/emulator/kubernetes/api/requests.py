@@ -14,9 +14,10 @@ import yaml
 
 from labkit.emulator.kubernetes.access.authentication import ANONYMOUS, User
 from labkit.emulator.kubernetes.access.rules import Attributes
-from labkit.emulator.kubernetes.api import protobuf, schema
-from labkit.emulator.kubernetes.api.kinds import BY_NAME, SUBRESOURCES
-from labkit.emulator.kubernetes.api.status import (
+from labkit.emulator.kubernetes.api import protobuf
+from labkit.emulator.kubernetes.objects import schema
+from labkit.emulator.kubernetes.objects.kinds import BY_NAME, SUBRESOURCES
+from labkit.emulator.kubernetes.objects.status import (
     ApiError,
     Cause,
     bad_request,
@@ -25,7 +26,7 @@ from labkit.emulator.kubernetes.api.status import (
     not_acceptable,
     unsupported,
 )
-from labkit.emulator.kubernetes.api.storage import dump
+from labkit.emulator.kubernetes.objects.storage import dump
 
 LIMIT = 3 * 1024 * 1024
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"

@@ -6,11 +6,9 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/
 import json
 import random
 
-from labkit.emulator.kubernetes.api import defaults, paging, patches, schema, services, writes
+from labkit.emulator.kubernetes.api import patches, writes
 from labkit.emulator.kubernetes.api.admission import Admission, Review
-from labkit.emulator.kubernetes.api.kinds import NAMESPACE, POD, Kind
 from labkit.emulator.kubernetes.api.managers import Writer, applied, created, named, updated
-from labkit.emulator.kubernetes.api.names import suffix
 from labkit.emulator.kubernetes.api.parameters import integer, options_version, resource_version
 from labkit.emulator.kubernetes.api.requests import (
     YAML,
@@ -21,8 +19,14 @@ from labkit.emulator.kubernetes.api.requests import (
     respond,
     wrong_kind,
 )
-from labkit.emulator.kubernetes.api.selectors import field_selector, label_selector
-from labkit.emulator.kubernetes.api.status import (
+from labkit.emulator.kubernetes.api.tables import table
+from labkit.emulator.kubernetes.api.validation import validate, validate_update
+from labkit.emulator.kubernetes.api.watches import Selection, Watch
+from labkit.emulator.kubernetes.objects import defaults, paging, schema, services
+from labkit.emulator.kubernetes.objects.kinds import NAMESPACE, POD, Kind
+from labkit.emulator.kubernetes.objects.names import suffix
+from labkit.emulator.kubernetes.objects.selectors import field_selector, label_selector
+from labkit.emulator.kubernetes.objects.status import (
     ApiError,
     Cause,
     bad_request,
@@ -35,10 +39,7 @@ from labkit.emulator.kubernetes.api.status import (
     unsupported,
     unsupported_media_type,
 )
-from labkit.emulator.kubernetes.api.storage import Storage, Stored, dump
-from labkit.emulator.kubernetes.api.tables import table
-from labkit.emulator.kubernetes.api.validation import validate, validate_update
-from labkit.emulator.kubernetes.api.watches import Selection, Watch
+from labkit.emulator.kubernetes.objects.storage import Storage, Stored, dump
 
 KEPT = (
     "uid",

@@ -5,13 +5,14 @@ https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-
 
 import json
 
-from labkit.emulator.kubernetes.api import patches, schema
-from labkit.emulator.kubernetes.api.kinds import Kind
+from labkit.emulator.kubernetes.api import patches
 from labkit.emulator.kubernetes.api.requests import Request, Response, parse, respond
 from labkit.emulator.kubernetes.api.resources import PATCHES, Resources
-from labkit.emulator.kubernetes.api.selectors import selector_text
-from labkit.emulator.kubernetes.api.status import bad_request, invalid, invalid_value, unsupported_media_type
-from labkit.emulator.kubernetes.api.storage import dump
+from labkit.emulator.kubernetes.objects import schema
+from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.selectors import selector_text
+from labkit.emulator.kubernetes.objects.status import bad_request, invalid, invalid_value, unsupported_media_type
+from labkit.emulator.kubernetes.objects.storage import dump
 
 TYPE, API_VERSION = "autoscaling.Scale", "autoscaling/v1"
 

@@ -21,7 +21,13 @@ from labkit.emulator.kubernetes.access.reviews import Reviews
 from labkit.emulator.kubernetes.access.tokens import Tokens
 from labkit.emulator.kubernetes.api import discovery, first_objects, writes
 from labkit.emulator.kubernetes.api.admission import Admission
-from labkit.emulator.kubernetes.api.kinds import (
+from labkit.emulator.kubernetes.api.requests import JSON, LIMIT, Request, Response, in_media_type, respond
+from labkit.emulator.kubernetes.api.resources import Resources
+from labkit.emulator.kubernetes.api.scale import scale
+from labkit.emulator.kubernetes.api.streams import STREAMED, Kubelets
+from labkit.emulator.kubernetes.controllers.controllers import Controllers
+from labkit.emulator.kubernetes.controllers.token_secrets import TokenSecrets
+from labkit.emulator.kubernetes.objects.kinds import (
     BY_RESOURCE,
     NAMESPACE,
     POD,
@@ -30,10 +36,7 @@ from labkit.emulator.kubernetes.api.kinds import (
     Kind,
     Subresource,
 )
-from labkit.emulator.kubernetes.api.requests import JSON, LIMIT, Request, Response, in_media_type, respond
-from labkit.emulator.kubernetes.api.resources import Resources
-from labkit.emulator.kubernetes.api.scale import scale
-from labkit.emulator.kubernetes.api.status import (
+from labkit.emulator.kubernetes.objects.status import (
     ApiError,
     bad_request,
     conflict,
@@ -43,10 +46,7 @@ from labkit.emulator.kubernetes.api.status import (
     too_large,
     unknown_path,
 )
-from labkit.emulator.kubernetes.api.storage import Storage, dump
-from labkit.emulator.kubernetes.api.streams import STREAMED, Kubelets
-from labkit.emulator.kubernetes.controllers.controllers import Controllers
-from labkit.emulator.kubernetes.controllers.token_secrets import TokenSecrets
+from labkit.emulator.kubernetes.objects.storage import Storage, dump
 
 Scope = MutableMapping[str, Any]
 log = logging.getLogger(__name__)

@@ -21,9 +21,9 @@ import websockets
 from websockets.asyncio.client import connect
 
 from labkit.emulator.certificates import Authority, Certificate
-from labkit.emulator.kubernetes.api.kinds import NODE, POD
 from labkit.emulator.kubernetes.api.requests import Request, Response
-from labkit.emulator.kubernetes.api.status import (
+from labkit.emulator.kubernetes.objects.kinds import NODE, POD
+from labkit.emulator.kubernetes.objects.status import (
     ApiError,
     bad_request,
     forbidden_field,
@@ -33,7 +33,7 @@ from labkit.emulator.kubernetes.api.status import (
     not_found,
     quote,
 )
-from labkit.emulator.kubernetes.api.storage import Storage, Stored, dump
+from labkit.emulator.kubernetes.objects.storage import Storage, Stored, dump
 
 STREAMED = ("exec", "attach")
 OUTPUTS, ERROR = (("stdout", 1), ("stderr", 2)), 3

@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-from labkit.emulator.kubernetes.api.kinds import Kind
-from labkit.emulator.kubernetes.api.selectors import selector_text
-from labkit.emulator.kubernetes.api.storage import Stored
+from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.selectors import selector_text
+from labkit.emulator.kubernetes.objects.storage import Stored
 
 Row = Callable[[dict, float], list]
 

@@ -4,8 +4,7 @@ import base64
 import re
 from collections.abc import Callable, Iterable
 
-from labkit.emulator.kubernetes.api import rbac_validation, services
-from labkit.emulator.kubernetes.api.kinds import Kind
+from labkit.emulator.kubernetes.api import rbac_validation
 from labkit.emulator.kubernetes.api.name_validation import (
     QUALIFIED,
     SUBDOMAIN,
@@ -18,9 +17,11 @@ from labkit.emulator.kubernetes.api.name_validation import (
 )
 from labkit.emulator.kubernetes.api.pod_validation import pod, pod_spec, pod_update
 from labkit.emulator.kubernetes.api.requests import parse
-from labkit.emulator.kubernetes.api.schema import json_type
-from labkit.emulator.kubernetes.api.selectors import object_selector
-from labkit.emulator.kubernetes.api.status import (
+from labkit.emulator.kubernetes.objects import services
+from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.schema import json_type
+from labkit.emulator.kubernetes.objects.selectors import object_selector
+from labkit.emulator.kubernetes.objects.status import (
     Cause,
     forbidden_field,
     invalid,

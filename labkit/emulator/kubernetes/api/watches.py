@@ -8,10 +8,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from labkit.emulator.kubernetes.api.kinds import Kind
-from labkit.emulator.kubernetes.api.selectors import Matcher
-from labkit.emulator.kubernetes.api.status import ApiError, expired
-from labkit.emulator.kubernetes.api.storage import Change, Storage, Stored, dump
+from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.selectors import Matcher
+from labkit.emulator.kubernetes.objects.status import ApiError, expired
+from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored, dump
 
 BACKLOG = 10_000  # changes that a client may be behind before its watch is ended
 BOOKMARK_SECONDS = 60

@@ -4,9 +4,9 @@ https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-terminatio
 https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
 """
 
-from labkit.emulator.kubernetes.api.kinds import NAMESPACE, POD, Kind
-from labkit.emulator.kubernetes.api.status import conflict
-from labkit.emulator.kubernetes.api.storage import Storage, Stored, timestamp
+from labkit.emulator.kubernetes.objects.kinds import NAMESPACE, POD, Kind
+from labkit.emulator.kubernetes.objects.status import conflict
+from labkit.emulator.kubernetes.objects.storage import Storage, Stored, timestamp
 
 CASCADES = {"foregroundDeletion", "orphan"}
 

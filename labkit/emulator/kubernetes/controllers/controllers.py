@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from labkit.emulator.kubernetes.api import writes
-from labkit.emulator.kubernetes.api.kinds import BY_NAME, CONFIG_MAP, KINDS, NAMESPACE, NODE, POD, SERVICE_ACCOUNT, Kind
 from labkit.emulator.kubernetes.api.resources import Resources
-from labkit.emulator.kubernetes.api.storage import Change, Stored
 from labkit.emulator.kubernetes.controllers.client import ControllerClient
 from labkit.emulator.kubernetes.controllers.deployments import Deployments
 from labkit.emulator.kubernetes.controllers.event_expiry import EventExpiry
@@ -19,6 +17,17 @@ from labkit.emulator.kubernetes.controllers.events import Events
 from labkit.emulator.kubernetes.controllers.fit import Amounts, against, is_helped_by_room, requests
 from labkit.emulator.kubernetes.controllers.owners import Owners
 from labkit.emulator.kubernetes.controllers.replicasets import ReplicaSets
+from labkit.emulator.kubernetes.objects.kinds import (
+    BY_NAME,
+    CONFIG_MAP,
+    KINDS,
+    NAMESPACE,
+    NODE,
+    POD,
+    SERVICE_ACCOUNT,
+    Kind,
+)
+from labkit.emulator.kubernetes.objects.storage import Change, Stored
 
 
 class Controllers:

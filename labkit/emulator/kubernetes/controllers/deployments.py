@@ -3,15 +3,15 @@
 https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 """
 
-from labkit.emulator.kubernetes.api.kinds import DEPLOYMENT, POD, REPLICA_SET
-from labkit.emulator.kubernetes.api.selectors import object_selector
-from labkit.emulator.kubernetes.api.status import ApiError
-from labkit.emulator.kubernetes.api.storage import Change, Stored
 from labkit.emulator.kubernetes.controllers import rollout
 from labkit.emulator.kubernetes.controllers.client import ControllerClient
 from labkit.emulator.kubernetes.controllers.owners import Owners, controller_of, controller_reference
 from labkit.emulator.kubernetes.controllers.rollout import counted, replicas
 from labkit.emulator.kubernetes.controllers.workqueue import Key, WorkQueue
+from labkit.emulator.kubernetes.objects.kinds import DEPLOYMENT, POD, REPLICA_SET
+from labkit.emulator.kubernetes.objects.selectors import object_selector
+from labkit.emulator.kubernetes.objects.status import ApiError
+from labkit.emulator.kubernetes.objects.storage import Change, Stored
 
 
 class Deployments:

@@ -5,8 +5,8 @@ https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver
 
 import asyncio
 
-from labkit.emulator.kubernetes.api.kinds import EVENT
-from labkit.emulator.kubernetes.api.storage import Change, Storage
+from labkit.emulator.kubernetes.objects.kinds import EVENT
+from labkit.emulator.kubernetes.objects.storage import Change, Storage
 
 LIFE_SECONDS = 3600
 LOOK_SECONDS = 1  # how often the lab's clock is looked at, as long as there are events

@@ -3,8 +3,8 @@
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 """
 
-from labkit.emulator.kubernetes.api.kinds import EVENT, NAMESPACE, Kind
-from labkit.emulator.kubernetes.api.storage import Storage, Stored
+from labkit.emulator.kubernetes.objects.kinds import EVENT, NAMESPACE, Kind
+from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
 REMEMBERED = 4096  # events that are counted when they come again
 SIMILAR = 10  # events with one reason about one object, from which on they are told as one

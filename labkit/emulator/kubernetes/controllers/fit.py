@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
 
-from labkit.emulator.kubernetes.quantities import quantity
+from labkit.emulator.kubernetes.objects.quantities import quantity
 
 Amounts = dict[str, Decimal]
 

@@ -3,9 +3,9 @@
 https://kubernetes.io/docs/concepts/overview/working-with-objects/owners-dependents/
 """
 
-from labkit.emulator.kubernetes.api.kinds import POD, REPLICA_SET, Kind
-from labkit.emulator.kubernetes.api.selectors import object_selector
-from labkit.emulator.kubernetes.api.storage import Change, Storage, Stored
+from labkit.emulator.kubernetes.objects.kinds import POD, REPLICA_SET, Kind
+from labkit.emulator.kubernetes.objects.selectors import object_selector
+from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored
 
 CONTROLLED = (POD, REPLICA_SET)  # the kinds that have controllers here
 

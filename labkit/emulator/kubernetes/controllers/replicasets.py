@@ -7,13 +7,13 @@ import asyncio
 import math
 import re
 
-from labkit.emulator.kubernetes.api.kinds import POD, REPLICA_SET
-from labkit.emulator.kubernetes.api.selectors import object_selector
-from labkit.emulator.kubernetes.api.status import ApiError
-from labkit.emulator.kubernetes.api.storage import Change, Stored, seconds
 from labkit.emulator.kubernetes.controllers.client import ControllerClient
 from labkit.emulator.kubernetes.controllers.owners import Owners, controller_of, controller_reference
 from labkit.emulator.kubernetes.controllers.workqueue import Key, WorkQueue
+from labkit.emulator.kubernetes.objects.kinds import POD, REPLICA_SET
+from labkit.emulator.kubernetes.objects.selectors import object_selector
+from labkit.emulator.kubernetes.objects.status import ApiError
+from labkit.emulator.kubernetes.objects.storage import Change, Stored, seconds
 
 BURST = 500  # pods that are made or deleted at one look
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"

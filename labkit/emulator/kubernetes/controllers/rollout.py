@@ -9,9 +9,9 @@ import math
 import re
 from collections.abc import Callable, Iterable
 
-from labkit.emulator.kubernetes.api import schema
-from labkit.emulator.kubernetes.api.names import ALPHABET
-from labkit.emulator.kubernetes.api.storage import Stored, seconds
+from labkit.emulator.kubernetes.objects import schema
+from labkit.emulator.kubernetes.objects.names import ALPHABET
+from labkit.emulator.kubernetes.objects.storage import Stored, seconds
 
 HASH_LABEL = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"

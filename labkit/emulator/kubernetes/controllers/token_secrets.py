@@ -7,8 +7,8 @@ import base64
 from collections.abc import Callable
 
 from labkit.emulator.kubernetes.access.tokens import Tokens
-from labkit.emulator.kubernetes.api.kinds import SECRET, SERVICE_ACCOUNT
-from labkit.emulator.kubernetes.api.storage import Change, Storage, Stored
+from labkit.emulator.kubernetes.objects.kinds import SECRET, SERVICE_ACCOUNT
+from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored
 
 TYPE = "kubernetes.io/service-account-token"
 NAME, UID = "kubernetes.io/service-account.name", "kubernetes.io/service-account.uid"

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from labkit.emulator.kubernetes.api.status import ApiError
+from labkit.emulator.kubernetes.objects.status import ApiError
 
 Key = tuple[str, str]  # namespace and name
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
-from labkit.emulator.kubernetes.quantities import quantity
+from labkit.emulator.kubernetes.objects.quantities import quantity
 
 Room = dict[str, str]  # what a node can give: resource -> quantity
 

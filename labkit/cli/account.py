@@ -1,0 +1,128 @@
+"""`labkit plan`, `labkit remove` and `labkit policy`: what a run needs and makes in an account, and leaves there."""
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import yaml
+
+from labkit.errors import LabError, answering
+
+if TYPE_CHECKING:
+    from labkit.lab import Lab
+
+app = typer.Typer()
+
+Given = Annotated[
+    list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the run.")
+]
+
+NEED_MORE = (
+    "That is what irsa.ipynb and its clean-up need. Other notebooks need more, among them\n"
+    "  02   create serviceaccounts/token in the cluster, iam:UpdateAssumeRolePolicy\n"
+    "  08   roles of other names, with policies written into them"
+)
+
+
+@app.command()
+def plan(parameter: Given = None) -> None:
+    """Show what a run finds, and what it will make. Changes nothing."""
+    from labkit import targets
+    from labkit.parameters import Parameters
+
+    parameters = Parameters.checked(**named(parameter))
+    typer.echo(targets.target(parameters.target).plan(parameters))
+
+
+@app.command()
+def remove(
+    parameter: Given = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it; else it is only shown.")] = False,
+) -> None:
+    """Show what bears a run's tag, and delete it with --yes."""
+    from labkit import targets
+    from labkit.lab import Lab
+    from labkit.parameters import Parameters
+
+    parameters = Parameters.checked(**named(parameter))
+    with Lab(parameters, targets.to_remove(parameters)) as lab, answering():
+        if lab.connection.kubernetes is None:
+            typer.echo(lab.connection.note)
+        if yes:
+            _require_account(lab)
+            lab.remove()
+            return
+        found = [*lab.found()]
+    going = [each.thing for each in found if each.goes]
+    for line in [*(f"  {thing}" for thing in going), *(each.line for each in found if each.line and not each.goes)]:
+        typer.echo(line)
+    typer.echo("Nothing was deleted. To delete all that: --yes" if going else "nothing to remove")
+
+
+@app.command()
+def policy(
+    parameter: Given = None,
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Print what the cluster has to allow instead, for kubectl apply.")
+    ] = False,
+) -> None:
+    """Print the IAM policy that lets a person run irsa.ipynb in an account, and clean up after it; and nothing more.
+
+    Other notebooks, 02 and 08 among them, need more: tokens of the cluster, trust policies, roles of other names.
+    """
+    import botocore.session
+
+    from labkit.parameters import Parameters
+    from labkit.targets.eks import operator_policy
+
+    parameters = Parameters.checked(**named(parameter))
+    if kubernetes:
+        typer.echo(yaml.safe_dump_all(operator_policy.in_the_cluster(parameters), sort_keys=False))
+        typer.echo(NEED_MORE, err=True)
+        return
+    if not parameters.account_id:
+        raise LabError(
+            "A policy names the account that it is for.",
+            where="parameter account_id",
+            next="labkit policy -p account_id=123456789012 -p cluster=… -p region=…",
+        )
+    partition = botocore.session.get_session().get_partition_for_region(parameters.region)
+    document = operator_policy.build(parameters, parameters.account_id, partition)
+    typer.echo(json.dumps(document, indent=2))
+    typer.echo(
+        # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+        "It is longer than what may be written into a user. The account's administrator makes a policy of it, with\n"
+        f"  labkit policy{_again(parameter)} > {operator_policy.GROUP}.json\n"
+        f"  aws iam create-policy --policy-name {operator_policy.GROUP} "
+        f"--policy-document file://{operator_policy.GROUP}.json\n"
+        f"  aws iam attach-user-policy --user-name NAME "
+        f"--policy-arn arn:{partition}:iam::{parameters.account_id}:policy/{operator_policy.GROUP}\n"
+        "The cluster has to let that person in, too. Its administrator does that with\n"
+        f"  labkit policy --kubernetes{_again(parameter)} | kubectl apply -f -\n"
+        f"  aws eks create-access-entry --cluster-name {parameters.cluster} --region {parameters.region} "
+        f"--principal-arn ARN --kubernetes-groups {operator_policy.GROUP}\n{NEED_MORE}",
+        err=True,
+    )
+
+
+def _again(parameter: list[str] | None) -> str:
+    """The same parameters, for another command."""
+    return "".join(f" -p {shlex.quote(pair)}" for pair in parameter or [])
+
+
+def _require_account(lab: "Lab") -> None:
+    if lab.connection.shows_removal and lab.parameters.account_id != lab.account_id:
+        raise LabError(
+            f"The account is not named; the credentials belong to {lab.account_id}.",
+            where="parameter account_id; nothing was deleted",
+            next=f"if that is the account you mean: -p account_id={lab.account_id}",
+        )
+
+
+def named(pairs: list[str] | None) -> dict[str, str]:
+    """The parameters that `-p NAME=VALUE` gave, by name. Raises `LabError`."""
+    for pair in pairs or []:
+        if "=" not in pair:
+            raise LabError(f"{pair!r} is no parameter: NAME=VALUE", next="labkit plan -p target=eks -p account_id=…")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])}

@@ -1,0 +1,181 @@
+"""`labkit doctor`: the diagnosis in a terminal, or as JSON."""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from labkit.errors import LabError
+
+if TYPE_CHECKING:
+    from labkit.doctor.report import Diagnosis
+    from labkit.doctor.survey import Survey
+    from labkit.parameters import Parameters
+    from labkit.targets import Connection
+
+COULD_NOT_LOOK = 2
+
+app = typer.Typer()
+
+
+@app.command()
+def doctor(
+    *,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="The namespace; `default` without one.")] = "",
+    service_account: Annotated[
+        str, typer.Option("--service-account", "-s", help="The service account; the lab's own without one.")
+    ] = "",
+    pod: Annotated[str, typer.Option(help="The pod; else the newest of each owner that runs as the account.")] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every service account that is to have a role, of the cluster or of -n.")
+    ] = False,
+    role: Annotated[str, typer.Option(help="The role's name, where it is known.")] = "",
+    action: Annotated[str, typer.Option(help="What the pod wants to do, such as s3:ListBucket.")] = "",
+    resource: Annotated[str, typer.Option(help="The ARN on which it wants to do it.")] = "",
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Also read the token in the pod, try it with STS, and ask who the pod is.")
+    ] = False,
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Explain this error, offline; `-` reads it from stdin."),
+    ] = None,
+    cluster: Annotated[str, typer.Option(help="The EKS cluster.")] = "blue",
+    target: Annotated[str, typer.Option(help="Where it runs: moto, kind or eks.")] = "moto",
+    region: Annotated[str, typer.Option(help="The AWS region; on eks AWS_REGION, else us-east-1.")] = "",
+    account_id: Annotated[str, typer.Option(help="The AWS account that it has to be.")] = "",
+    kubeconfig: Annotated[str, typer.Option(help="The kubeconfig of a cluster that exists (kind).")] = "",
+    context: Annotated[str, typer.Option(help="The context in that kubeconfig.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all one object a line.")] = False,
+) -> None:
+    """Find out why the pods of a service account do not get their role, and print the commands that repair it.
+
+    It only reads. Exit code 0: nothing found; 1: findings; 2: it could not look.
+    """
+    # A client that tries again says so by itself; the doctor says once what did not answer.
+    logging.getLogger("urllib3").addHandler(logging.NullHandler())
+    try:
+        if explain is not None:
+            raise typer.Exit(_explain(explain, as_json))
+        _refuse_nonsense(everything, service_account or pod or role or action, pod, action, resource)
+        names = {
+            "target": target,
+            "cluster": cluster,
+            "region": region,
+            "namespace": namespace,
+            "service_account": service_account,
+            "role_name": role,
+            "account_id": account_id,
+            "kubeconfig": kubeconfig,
+            "context": context,
+        }
+        parameters, connection = _connect({name: value for name, value in names.items() if value})
+        if everything:
+            code = _all(parameters, connection, namespace, probe, as_json)
+        else:
+            code = _one(
+                parameters, connection, as_json, pod=pod, role=role, action=action, resource=resource, probe=probe
+            )
+    except LabError as error:
+        _could_not_look(error, as_json)
+        code = COULD_NOT_LOOK
+    raise typer.Exit(code)
+
+
+def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resource: str) -> None:
+    if everything and of_one:
+        raise LabError("--all looks at every service account; the other options name one.", next="labkit doctor --all")
+    if resource and not action:
+        raise LabError("--resource says on what; --action has to say what.", next="--action s3:ListBucket")
+    if action and not re.fullmatch(r"[a-z0-9-]+:[A-Za-z0-9]+", action):
+        raise LabError(f"{action!r} is no action: SERVICE:NAME.", next="--action s3:ListBucket")
+    if resource and not (resource == "*" or resource.startswith("arn:")):
+        raise LabError(f"{resource!r} is no ARN.", next="--resource arn:aws:s3:::BUCKET")
+    if pod and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", pod):
+        raise LabError(
+            f"{pod!r} is no pod's name: lower-case letters, digits, hyphens and dots.",
+            next="kubectl get pods -n NAMESPACE",
+        )
+
+
+def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
+    from labkit import targets
+    from labkit.parameters import Parameters
+
+    parameters = Parameters.checked(**names)
+    if "region" not in names and (region := targets.own_region(parameters.target)):
+        parameters = Parameters.checked(**names, region=region)
+    return parameters, targets.look(parameters)
+
+
+def _one(parameters: "Parameters", connection: "Connection", as_json: bool, **options: Any) -> int:
+    from labkit.cli import doctor_output
+    from labkit.doctor.examination import diagnose
+
+    found = diagnose(
+        namespace=parameters.namespace,
+        service_account=parameters.service_account,
+        connection=connection,
+        cluster=parameters.cluster,
+        **options,
+    )
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        doctor_output.show(found, connection.commands_after)
+    return found.exit_code
+
+
+def _all(parameters: "Parameters", connection: "Connection", namespace: str, probe: bool, as_json: bool) -> int:
+    from labkit.cli import doctor_output
+    from labkit.doctor.survey import Survey
+
+    survey = Survey(connection, parameters, namespace, probe=probe)
+    found = []
+    for diagnosis in _with_progress(survey):
+        found.append(diagnosis)
+        if as_json:
+            typer.echo(json.dumps(diagnosis.as_json()))
+    if not as_json:
+        where = f"namespace {namespace}" if namespace else "the cluster"
+        doctor_output.show_all(found, where, connection.commands_after)
+    return max((diagnosis.exit_code for diagnosis in found), default=0)
+
+
+def _with_progress(survey: "Survey") -> "Iterator[Diagnosis]":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("service accounts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown = sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as progress:
+        yield from progress.track(survey, total=len(survey))
+
+
+def _could_not_look(error: LabError, as_json: bool) -> None:
+    if as_json:
+        said = {"what": error.what, "where": error.where, "next": error.next}
+        typer.echo(json.dumps({"ok": False, "exit_code": COULD_NOT_LOOK, "could_not_look": said}))
+    typer.secho(f"labkit doctor: {error}", fg="red" if sys.stderr.isatty() else None, err=True)
+
+
+def _explain(text: str, as_json: bool) -> int:
+    from labkit.doctor import explanations
+
+    if text == "-":
+        text = sys.stdin.read()
+    found = explanations.explain(text)
+    if not found:
+        raise LabError(
+            "This text is none that the doctor knows.",
+            where="--explain",
+            next="labkit doctor -n NAMESPACE -s SERVICE_ACCOUNT, which looks at the thing itself",
+        )
+    if as_json:
+        typer.echo(json.dumps([each.as_json() for each in found], indent=2))
+    else:
+        typer.echo("\n\n".join(str(each) for each in found))
+    return 0

@@ -1,0 +1,157 @@
+"""What is read of a cluster's issuer: the documents that it publishes, its certificate, and the cluster's own keys."""
+
+import hashlib
+import json
+import socket
+import ssl
+from collections.abc import Callable
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from labkit.diagnosis.evidence.reading import NotRead, Reads
+from labkit.errors import LabError
+
+if TYPE_CHECKING:
+    from labkit.targets import Connection
+
+DISCOVERY = "/.well-known/openid-configuration"
+# Where an API server publishes the keys that it takes tokens of.
+# https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
+CLUSTER_KEYS = "/openid/v1/jwks"
+TIMEOUT = 10.0  # seconds
+
+
+class Issuer:
+    """One cluster's issuer, seen from the outside as STS sees it, and from the inside."""
+
+    def __init__(self, connection: "Connection", reads: Reads):
+        self._connection = connection
+        self._reads = reads
+
+    @property
+    def url(self) -> str:
+        """The issuer, as the cluster's tokens name it."""
+        return self._connection.issuer
+
+    @property
+    def is_of_eks(self) -> bool:
+        """Whether EKS hosts it: then it is public, and AWS compares no thumbprint of it."""
+        return (urlsplit(self.url).hostname or "").startswith("oidc.eks.")
+
+    @property
+    def discovery(self) -> dict[str, Any]:
+        """The discovery document: `{"document": …}`, or `{"error": …}` where it is not served.
+
+        Raises `NotRead` where nobody can be reached from here who certainly can from AWS.
+        https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
+        """
+        return self._got(self.url + DISCOVERY)
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """The published keys, at the place that the discovery document names: as `discovery`."""
+        document = self.discovery.get("document")
+        location = document.get("jwks_uri") if isinstance(document, dict) else None
+        if not isinstance(location, str) or not location.startswith("https://"):
+            return {"error": f"the discovery document names no https jwks_uri, but {location!r}"}
+        return self._got(location)
+
+    @property
+    def key_ids(self) -> list[str]:
+        """The ids of the published keys. Raises `NotRead` where there are no keys to be read."""
+        found = self.keys
+        if "error" in found:
+            raise NotRead(f"{self.url}: its keys", found["error"])
+        return _ids(found["document"])
+
+    @property
+    def cluster_key_ids(self) -> list[str]:
+        """The ids of the keys that the cluster's own API server names. Raises `NotRead`."""
+        return _ids(self._reads.once(f"get --raw {CLUSTER_KEYS}", self._cluster_keys))
+
+    @property
+    def thumbprint(self) -> str:
+        """The SHA-1 (40 hex digits) of the top certificate that the issuer's host serves. Raises `NotRead`.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc_verify-thumbprint.html
+        """
+        parts = urlsplit(self.url)
+        what = f"tls://{parts.hostname}:{parts.port or 443}"
+        serve = self._connection.served_chain or (lambda host: served_chain(host, port=parts.port or 443))
+
+        def read() -> str:
+            try:
+                return sha1(serve(parts.hostname)[-1])
+            except (OSError, ValueError, KeyError) as error:
+                raise NotRead(what, f"its certificate cannot be had: {error}", what, no_answer=True) from None
+
+        return self._reads.once(what, read)
+
+    def _got(self, url: str) -> dict[str, Any]:
+        return self._reads.once(url, lambda: self._get(url))
+
+    def _get(self, url: str) -> dict[str, Any]:
+        import httpx
+
+        fetch: Callable[[str], Any] = self._connection.fetch or _fetch
+        try:
+            return {"document": fetch(url)}
+        except LabError as error:
+            # The cause, which the error's own text names, tells an answer from none at all.
+            lost = isinstance(error.__context__, httpx.TransportError)
+            if lost and self.is_of_eks:
+                raise NotRead(url, error.what, url, no_answer=True) from None
+            return {"error": error.what}
+
+    def _cluster_keys(self) -> Any:
+        from kubernetes.client import OpenidApi
+
+        # Read as it is: the client would make Python's text of it.
+        api = OpenidApi(self._connection.kubernetes)
+        return json.loads(api.get_service_account_issuer_open_id_keyset(_preload_content=False).data)
+
+
+def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes]:
+    """The certificates (DER) that a host serves, its own first. Nothing is verified; raises `OSError`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        _connect(host, address, port) as connected,
+        context.wrap_socket(connected, server_hostname=host) as tls,
+    ):
+        # Public from Python 3.13 on; the same call has been there, underscored, since 3.10.
+        chain = getattr(tls, "get_unverified_chain", None) or tls._sslobj.get_unverified_chain
+        return [c if isinstance(c, bytes) else ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in chain()]
+
+
+def _connect(host: str, address: str, port: int) -> socket.socket:
+    """A connection to the address, or to the host, by this machine's proxy where it has one. Raises `OSError`."""
+    proxy = urlsplit(getproxies().get("https", ""))
+    if address or not proxy.hostname or proxy_bypass(host):
+        return socket.create_connection((address or host, port), timeout=TIMEOUT)
+    tunnel = HTTPConnection(proxy.hostname, proxy.port or 80, timeout=TIMEOUT)
+    tunnel.set_tunnel(host, port)
+    tunnel.connect()
+    return tunnel.sock
+
+
+def sha1(certificate: bytes) -> str:
+    """A certificate's thumbprint as IAM writes it."""
+    return hashlib.sha1(certificate).hexdigest()  # noqa: S324 - the algorithm is IAM's
+
+
+def _fetch(url: str) -> Any:
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=TIMEOUT).raise_for_status().json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise LabError(f"{url} is not to be had: {error}", where="fetch", next=f"curl {url}") from None
+
+
+def _ids(keys: Any) -> list[str]:
+    listed = keys.get("keys") if isinstance(keys, dict) else None
+    return [str(key.get("kid")) for key in listed if isinstance(key, dict)] if isinstance(listed, list) else []

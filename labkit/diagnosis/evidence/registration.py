@@ -1,0 +1,107 @@
+"""How the API server reaches the pod identity webhook, and whether it can.
+
+https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#contacting-the-webhook
+"""
+
+import base64
+import binascii
+import ipaddress
+import socket
+import ssl
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from labkit.diagnosis.evidence.cluster import Cluster
+from labkit.diagnosis.evidence.reading import NotRead, Reads
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+WITHIN = 5  # seconds to be answered
+BEGIN = "-----BEGIN CERTIFICATE-----"
+
+
+class Registration:
+    """The client configuration of the webhook's registration, looked at and tried."""
+
+    def __init__(self, api: "ApiClient | None", cluster: Cluster, reads: Reads):
+        self._api = api
+        self._cluster = cluster
+        self._reads = reads
+
+    def fault(self, client: dict[str, Any]) -> str:
+        """What can be seen to be wrong without asking anybody; empty where nothing is."""
+        if not client.get("url") and not client.get("service"):
+            return "neither a URL nor a service"
+        bundle = client.get("caBundle") or ""
+        if not bundle:
+            return "caBundle: empty"
+        certificates = _certificates(bundle)
+        if not certificates:
+            return "caBundle: no certificate"
+        if all(certificate.not_valid_after_utc < datetime.now(UTC) for certificate in certificates):
+            return f"caBundle: expired on {certificates[0].not_valid_after_utc:%Y-%m-%d}"
+        return ""
+
+    def silence(self, client: dict[str, Any]) -> str:
+        """Why nobody that the bundle vouches for answers there; empty where somebody does, or it cannot be told."""
+        if service := client.get("service"):
+            return self._service_silence(service)
+        url = client["url"]
+        # An address is the API server's own; ours where the cluster runs on this machine.
+        if not self._is_here or not _is_loopback(urlsplit(url).hostname or ""):
+            return ""
+        try:
+            said = self._reads.once(f"get {url.partition('?')[0]}", lambda: _handshake(url, client["caBundle"]))
+        except NotRead:
+            return ""
+        return f"{url}: {said}" if said else ""
+
+    @property
+    def _is_here(self) -> bool:
+        host = self._api.configuration.host if self._api else ""
+        return self._api is None or _is_loopback(urlsplit(host).hostname or "")
+
+    def _service_silence(self, service: dict[str, Any]) -> str:
+        namespace, name = service.get("namespace", ""), service.get("name", "")
+        try:
+            if self._cluster.service(namespace, name) is None:
+                return f"no service {name} in namespace {namespace}"
+            endpoints = self._cluster.endpoints(namespace, name) or {}
+        except NotRead:
+            return ""
+        ready = any(subset.get("addresses") for subset in endpoints.get("subsets") or [])
+        return "" if ready else f"nobody answers for the service {namespace}/{name}"
+
+
+def _certificates(bundle: str) -> list[Any]:
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificates(base64.b64decode(bundle))
+    except (binascii.Error, ValueError):
+        return []
+
+
+def _handshake(url: str, bundle: str) -> str:
+    """Why the TLS connection fails; empty where it does not."""
+    parts = urlsplit(url)
+    context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
+    try:
+        with (
+            socket.create_connection((parts.hostname, parts.port or 443), timeout=WITHIN) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname),
+        ):
+            return ""
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
+    except OSError as error:
+        return error.strerror or "no answer"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,208 @@
+"""The role's trust policy, as STS evaluates it for this service account's tokens."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from labkit.policy import Decision, Policy, evaluate_trust
+from labkit.policy.trust import WEB_IDENTITY
+from labkit.policy.wildcards import wildcard
+
+if TYPE_CHECKING:
+    from labkit.diagnosis.evidence import Evidence
+
+# A service account and an audience that no trust policy for this one should admit.
+STRANGER = "system:serviceaccount:somewhere-else:somebody-else"
+NOBODY = "somebody-else"
+CLAIMS = ("sub", "aud")
+PROVIDER_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:oidc-provider/\S+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One line of a statement's Condition."""
+
+    operator: str
+    key: str
+    values: tuple[str, ...]
+
+    @property
+    def issuer(self) -> str:
+        """What the key begins with: the issuer of whose tokens it speaks, or a service's prefix such as `aws`."""
+        return self.key.rpartition(":")[0]
+
+    @property
+    def claim(self) -> str:
+        """What the key is about: `sub`, `aud`."""
+        return self.key.rpartition(":")[2].lower()
+
+    @property
+    def is_negated(self) -> bool:
+        """Whether it holds for everything but its values."""
+        return "not" in self.operator.lower()
+
+    @property
+    def compares_text(self) -> bool:
+        """Whether it holds for what is like one of its values."""
+        return not self.is_negated and any(word in self.operator.lower() for word in ("string", "arn"))
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether the operator takes `*` and `?` as they are."""
+        return "stringequals" in self.operator.lower()
+
+
+class Trust:
+    """A trust policy and one service account's token; a role that does not exist has an empty one."""
+
+    def __init__(self, evidence: "Evidence"):
+        self._evidence = evidence
+        self.document = evidence.trust_policy if isinstance(evidence.trust_policy, dict) else {}
+        self._policy = self._read(self.document)
+
+    @property
+    def statements(self) -> list[dict[str, Any]]:
+        """The statements, also where it is one that is not in a list."""
+        return [statement for statement in listed(self.document.get("Statement")) if isinstance(statement, dict)]
+
+    @property
+    def allows(self) -> list[dict[str, Any]]:
+        """The Allow statements."""
+        return [statement for statement in self.statements if statement.get("Effect") == "Allow"]
+
+    @property
+    def size(self) -> int:
+        """Characters without white space, as IAM counts them."""
+        return self._policy.size
+
+    @cached_property
+    def decision(self) -> Decision:
+        """How STS decides on the service account's token.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+        """
+        return self._decide(self._policy)
+
+    @property
+    def admits(self) -> bool:
+        """Whether the service account's token is admitted."""
+        return self.decision.allowed
+
+    def admits_other(self, *, subject: str = "", audience: str = "") -> bool:
+        """Whether a token with another subject or audience is admitted, too."""
+        return self._decide(self._policy, subject, audience).allowed
+
+    def statement_admits(self, statement: dict[str, Any], *, subject: str = "", audience: str = "") -> bool:
+        """Whether a statement by itself admits a token."""
+        return self._decide(self._read({**self.document, "Statement": [statement]}), subject, audience).allowed
+
+    def denies(self, statement: dict[str, Any]) -> bool:
+        """Whether a statement by itself is an explicit deny of the service account's token."""
+        alone = self._decide(self._read({**self.document, "Statement": [statement]}))
+        return alone.outcome == "explicitDeny"
+
+    @cached_property
+    def nearest(self) -> dict[str, Any] | None:
+        """The Allow statement that comes nearest to admitting the token, where none does; None where there is none.
+
+        What one statement refuses another may allow: what is wrong is told of this one alone.
+        """
+        if self._evidence.role is None or self.admits or not self.allows:
+            return None
+        return max(self.allows, key=self._nearness)
+
+    def conditions(self, claim: str) -> list[Condition]:
+        """The conditions on a claim in the nearest statement, whichever issuer's tokens they speak of."""
+        return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
+
+    def holds(self, condition: Condition) -> bool:
+        """Whether a condition holds for the token, were it about the cluster's own issuer."""
+        key = f"{self._evidence.provider_name}:{condition.claim}" if condition.claim in CLAIMS else condition.key
+        statement = {
+            "Effect": "Allow",
+            "Principal": {"Federated": self._evidence.provider_arn},
+            "Action": WEB_IDENTITY,
+            "Condition": {condition.operator: {key: list(condition.values)}},
+        }
+        return self._decide(self._read({**self.document, "Statement": [statement]})).allowed
+
+    def names_subject(self, statement: dict[str, Any]) -> bool:
+        """Whether a statement names the service account, by whatever operator and issuer."""
+        subject = self._evidence.subject
+        return any(
+            condition.claim == "sub" and any(wildcard(value)(subject) for value in condition.values)
+            for condition in conditions_of(statement)
+        )
+
+    def _nearness(self, statement: dict[str, Any]) -> tuple[bool, int, bool, int]:
+        failed = [condition for condition in conditions_of(statement) if not self.holds(condition)]
+        return self.names_subject(statement), self._trusted(statement), allows_action(statement), -len(failed)
+
+    def _trusted(self, statement: dict[str, Any]) -> int:
+        """How near the principal comes to the cluster's provider."""
+        federated = federated_of(statement)
+        if self._evidence.provider_arn in federated:
+            return 3
+        if any(name_of(arn).rpartition("/")[2] == self._evidence.provider_name.rpartition("/")[2] for arn in federated):
+            return 2
+        return 1 if federated else 0
+
+    def _read(self, document: dict[str, Any]) -> Policy:
+        return Policy.read(document, kind="trust", name=self._evidence.parameters.role_name)
+
+    def _decide(self, policy: Policy, subject: str = "", audience: str = "") -> Decision:
+        evidence = self._evidence
+        context = {
+            f"{evidence.provider_name}:sub": subject or evidence.subject,
+            f"{evidence.provider_name}:aud": audience or evidence.audience,
+        }
+        return evaluate_trust(policy, provider_arn=evidence.provider_arn, action=WEB_IDENTITY, context=context)
+
+
+def conditions_of(statement: dict[str, Any]) -> Iterator[Condition]:
+    """The conditions of a statement; what cannot be read as one is left out."""
+    element = statement.get("Condition")
+    for operator, block in element.items() if isinstance(element, dict) else ():
+        for key, values in block.items() if isinstance(block, dict) else ():
+            yield Condition(operator, key, tuple(str(value) for value in listed(values)))
+
+
+def federated_of(statement: dict[str, Any]) -> list[str]:
+    """The federated principals of a statement."""
+    return principals_of(statement, "Federated")
+
+
+def principals_of(statement: dict[str, Any], kind: str) -> list[str]:
+    """The principals of a kind: `Federated`, `Service`, `AWS`."""
+    principal = statement.get("Principal")
+    return [str(name) for name in listed(principal.get(kind))] if isinstance(principal, dict) else []
+
+
+def actions_of(statement: dict[str, Any]) -> list[str]:
+    """The actions of a statement."""
+    return [str(action) for action in listed(statement.get("Action"))]
+
+
+def allows_action(statement: dict[str, Any]) -> bool:
+    """Whether the statement is about the action that exchanges a web identity token."""
+    if "NotAction" in statement:
+        return not _matches(listed(statement["NotAction"]))
+    return _matches(listed(statement.get("Action")))
+
+
+def name_of(provider_arn: str) -> str:
+    """The issuer without its scheme, as a provider's ARN ends with it."""
+    return provider_arn.partition(":oidc-provider/")[2]
+
+
+def listed(value: Any) -> list[Any]:
+    """A list, also where a policy has one thing that is not in a list."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _matches(actions: list[Any]) -> bool:
+    return any(wildcard(str(action).lower())(WEB_IDENTITY.lower()) for action in actions)

@@ -1,0 +1,312 @@
+"""The commands that repair: lines for a shell after `eval "$(labkit env)"`."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from labkit.parameters import RUN_TAG, Parameters
+
+if TYPE_CHECKING:
+    from labkit.diagnosis.evidence import Evidence
+
+
+# The role by which an organization's administrator enters the accounts that were made in it.
+# https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
+ENTRANCE = "OrganizationAccountAccessRole"
+# What stands for a role that nothing names.
+ROLE_NAME = "ROLE_NAME"
+ROLE_UNKNOWN = f"# nothing says which role it is: put its name in the place of {ROLE_NAME}"
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Commands:
+    """The commands for one run, and the documents as they should be."""
+
+    parameters: Parameters
+    kubectl: str
+    """How kubectl is called so that it talks to this run's cluster."""
+    provider_arn: str
+    role_arn: str
+    provider: dict[str, Any]
+    trust_policy: dict[str, Any]
+    service_account: dict[str, Any]
+    pod: dict[str, Any]
+    webhook_restored_by: str
+    issuer_restored_by: str
+    account_id: str
+    """The account whose credentials the shell has: the cluster's."""
+    role_account_id: str
+    role_is_there: bool
+    is_of_run: bool
+    """Whether it is a run of the lab: what is made bears its tags, and the parameters' policy is the one wanted."""
+
+    @classmethod
+    def of(cls, evidence: "Evidence") -> "Commands":
+        """The commands for the service account, role and pod of this evidence."""
+        from labkit.steps import iam_role, oidc_provider, pod, service_account
+
+        parameters, connection = evidence.parameters, evidence.connection
+        if evidence.role_name:
+            parameters = parameters.model_copy(update={"role_name": evidence.role_name})
+        role_arn = evidence.role_arn or connection.role_arn(parameters.role_name)
+        is_of_run = evidence.role_is_known or evidence.is_of_lab
+        named = role_arn if evidence.role_arn or _may_be_meant(evidence) else connection.role_arn(ROLE_NAME)
+        account, new_pod = service_account.build(parameters, named), pod.build(parameters, connection.image)
+        new_pod["metadata"]["name"] = _name_of_new_pod(evidence)
+        if not (is_of_run or connection.takes_untagged or _known(lambda: evidence.role_run, None) == parameters.run):
+            # What is nobody's run is not removed as one either.
+            del account["metadata"]["labels"], new_pod["metadata"]["labels"]
+        return cls(
+            parameters=parameters,
+            kubectl=connection.kubectl,
+            provider_arn=evidence.provider_arn,
+            role_arn=role_arn,
+            provider=oidc_provider.build(parameters, evidence.issuer),
+            trust_policy=iam_role.build(parameters, evidence.provider_arn),
+            service_account=account,
+            pod=new_pod,
+            webhook_restored_by=connection.webhook_restored_by,
+            issuer_restored_by=connection.issuer_restored_by,
+            account_id=connection.account_id,
+            role_account_id=evidence.role_account_id,
+            role_is_there=_known(lambda: evidence.role is not None, True),
+            is_of_run=is_of_run,
+        )
+
+    def create_provider(self) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/create-open-id-connect-provider.html"""
+        audiences = " ".join(self.provider["ClientIDList"])
+        return self._aws(
+            f"aws iam create-open-id-connect-provider --url {self.provider['Url']} --client-id-list {audiences}"
+            f"{self._tags()}"
+        )
+
+    def delete_provider(self, arn: str) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/delete-open-id-connect-provider.html"""
+        return self._aws(
+            f"aws iam delete-open-id-connect-provider --open-id-connect-provider-arn {shell_text(arn)}",
+            account_id=arn.split(":")[4],
+        )
+
+    def add_client_id(self, *, instead_of: str = "") -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/add-client-id-to-open-id-connect-provider.html"""
+        audience = self.provider["ClientIDList"][0]
+        lines = [self._client_id("add-client-id-to", audience)]
+        if instead_of:
+            lines.append(self._client_id("remove-client-id-from", instead_of))
+        return self._aws(*lines)
+
+    def update_thumbprint(self, thumbprint: str) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/update-open-id-connect-provider-thumbprint.html"""
+        return self._aws(
+            "aws iam update-open-id-connect-provider-thumbprint "
+            f"--open-id-connect-provider-arn {self.provider_arn} --thumbprint-list {thumbprint}"
+        )
+
+    def disassociate_identity_provider_config(self, name: str) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/eks/disassociate-identity-provider-config.html"""
+        return (
+            f"aws eks disassociate-identity-provider-config --cluster-name {self.parameters.cluster} "
+            f"--identity-provider-config type=oidc,name={name}"
+        )
+
+    def permit(self, caller_arn: str, actions: list[str], resource: str) -> str:
+        """Lets a user or role do this: https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html"""
+        kind, _, path = caller_arn.partition(":iam::")[2].partition(":")[2].partition("/")
+        if kind not in ("role", "user"):
+            return f"# an administrator has to let {caller_arn or 'the caller'} do {', '.join(actions)}"
+        return self._put_policy(kind, path.rpartition("/")[2], "oidc-provider", actions, resource)
+
+    def create_role(self, trust_policy: Document | None = None) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/create-role.html"""
+        return self._aws(
+            f"aws iam create-role --role-name {self._role} "
+            f"--assume-role-policy-document {_quoted(trust_policy or self.trust_policy)}{self._tags()}"
+        )
+
+    def update_trust_policy(self, trust_policy: Document | None = None) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/update-assume-role-policy.html"""
+        return self._aws(
+            f"aws iam update-assume-role-policy --role-name {self._role} "
+            f"--policy-document {_quoted(trust_policy or self.trust_policy)}"
+        )
+
+    def write_trust_policy(self, trust_policy: Document) -> str:
+        """The trust policy of the role, which is made where it is missing."""
+        if self.role_is_there:
+            return self.update_trust_policy(trust_policy)
+        return f"{self.create_role(trust_policy)}\n{self.attach_policy()}"
+
+    def attach_policy(self) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/attach-role-policy.html"""
+        line = f"aws iam attach-role-policy --role-name {self._role} --policy-arn {self._policy}"
+        return self._aws(line) if self.is_of_run else self._aws("# or the policy that the pod needs:", line)
+
+    def detach_policy(self, arn: str) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/detach-role-policy.html"""
+        return self._aws(f"aws iam detach-role-policy --role-name {self._role} --policy-arn {shlex.quote(arn)}")
+
+    def delete_inline_policy(self, name: str) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-policy.html"""
+        return self._aws(f"aws iam delete-role-policy --role-name {self._role} --policy-name {shlex.quote(name)}")
+
+    def put_inline_policy(self, name: str, document: Document) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html"""
+        return self._aws(
+            f"aws iam put-role-policy --role-name {self._role} --policy-name {shlex.quote(name)} "
+            f"--policy-document {_quoted(document)}"
+        )
+
+    def permit_role(self, action: str, resource: str) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html"""
+        name = re.sub(r"[^A-Za-z0-9]+", "-", action).strip("-")
+        return self._aws(self._put_policy("role", self.parameters.role_name, name, [action], resource))
+
+    def delete_boundary(self) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-permissions-boundary.html"""
+        return self._aws(f"aws iam delete-role-permissions-boundary --role-name {self._role}")
+
+    def put_bucket_policy(self, bucket: str, policy: Document | None) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/s3api/put-bucket-policy.html"""
+        if policy is None:
+            return f"aws s3api delete-bucket-policy --bucket {bucket}"
+        return f"aws s3api put-bucket-policy --bucket {bucket} --policy {_quoted(policy)}"
+
+    def list_role_tags(self) -> str:
+        """https://docs.aws.amazon.com/cli/latest/reference/iam/list-role-tags.html"""
+        return self._aws(f"aws iam list-role-tags --role-name {self._role}")
+
+    def publish_issuer(self) -> str:
+        """The issuer's documents, from the cluster to where it publishes them."""
+        if self.issuer_restored_by:
+            return self.issuer_restored_by
+        return (
+            f"# to the place that {self.provider['Url']} is served from, such as a bucket:\n"
+            f"{self.kubectl} get --raw /.well-known/openid-configuration | "
+            "aws s3 cp - s3://BUCKET/.well-known/openid-configuration --content-type application/json\n"
+            f"{self.kubectl} get --raw /openid/v1/jwks | "
+            "aws s3 cp - s3://BUCKET/openid/v1/jwks --content-type application/json"
+        )
+
+    def create_service_account(self) -> str:
+        """The manifest, applied."""
+        line = self._apply(self.service_account)
+        return f"{ROLE_UNKNOWN}\n{line}" if f"role/{ROLE_NAME}" in line else line
+
+    def annotate(self, *, without: str = "", role_arn: str = "") -> str:
+        """https://kubernetes.io/docs/reference/kubectl/generated/kubectl_annotate/"""
+        removed = f"{shlex.quote(without)}- " if without else ""
+        return (
+            f"{self.kubectl} annotate serviceaccount {self.parameters.service_account} "
+            f"-n {self.parameters.namespace} --overwrite {removed}"
+            f"eks.amazonaws.com/role-arn={shlex.quote(role_arn or self.role_arn)}"
+        )
+
+    def patch_config_map(self, name: str, patch: Document) -> str:
+        """https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/"""
+        return f"{self.kubectl} patch configmap {name} -n {self.parameters.namespace} --type=merge -p {_quoted(patch)}"
+
+    def create_pod(self) -> str:
+        """The manifest, applied."""
+        return self._apply(self.pod)
+
+    def restore_webhook(self) -> str:
+        """How the target gets its webhook back."""
+        return self.webhook_restored_by
+
+    @property
+    def _role(self) -> str:
+        return shlex.quote(self.parameters.role_name)
+
+    @property
+    def _policy(self) -> str:
+        return shlex.quote(self.parameters.policy_arn)
+
+    def _client_id(self, operation: str, audience: str) -> str:
+        return (
+            f"aws iam {operation}-open-id-connect-provider "
+            f"--open-id-connect-provider-arn {self.provider_arn} --client-id {shell_text(audience)}"
+        )
+
+    def _put_policy(self, kind: str, who: str, name: str, actions: list[str], resource: str) -> str:
+        statement = {"Effect": "Allow", "Action": actions, "Resource": resource}
+        return (
+            f"aws iam put-{kind}-policy --{kind}-name {shlex.quote(who)} --policy-name {name} "
+            f"--policy-document {_quoted({'Version': '2012-10-17', 'Statement': [statement]})}"
+        )
+
+    def _aws(self, *lines: str, account_id: str = "") -> str:
+        """The lines, in a shell of the role's account where that is not the one whose credentials there are."""
+        account_id = account_id or self.role_account_id
+        if account_id == self.account_id:
+            return "\n".join(lines)
+        role_arn = f"arn:{self.provider_arn.split(':')[1]}:iam::{account_id}:role/{ENTRANCE}"
+        fields = ("AccessKeyId", "SecretAccessKey", "SessionToken")
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+        pairs = ",".join(f"join('=',['{name}',{field}])" for name, field in zip(names, fields, strict=True))
+        entered = (
+            f"(export $(aws sts assume-role --role-arn {role_arn} --role-session-name labkit "
+            f'--query "Credentials.[{pairs}]" --output text)'
+        )
+        return "\n".join([f"# in the account {account_id}:", entered, *lines, ")"])
+
+    def _tags(self) -> str:
+        if not self.is_of_run:
+            return ""
+        pairs = (f"Key={tag['Key']},Value={tag['Value']}" for tag in self.parameters.tags)
+        return f" --tags {' '.join(shlex.quote(pair) for pair in pairs)}"
+
+    def _apply(self, manifest: dict[str, Any]) -> str:
+        return f"echo {_quoted(manifest)} | {self.kubectl} apply -f -"
+
+
+def _may_be_meant(evidence: "Evidence") -> bool:
+    """Whether the parameters' role is meant where nothing else is said: in the lab, unless it is another run's."""
+    parameters = evidence.parameters
+    role = _known(lambda: evidence.account.role(parameters.role_name), None) or {}
+    runs = [tag["Value"] for tag in role.get("Tags") or [] if tag["Key"] == RUN_TAG]
+    return evidence.connection.takes_untagged and runs in ([], [parameters.run])
+
+
+def _name_of_new_pod(evidence: "Evidence") -> str:
+    """The name that was asked for; else the lab's, where no other pod has it."""
+    from labkit.steps import pod
+
+    pods = _known(lambda: evidence.cluster.pods(evidence.parameters.namespace), [])
+    is_taken = any(each["metadata"]["name"] == pod.NAME for each in pods)
+    free = f"{evidence.parameters.service_account}-pod" if is_taken else pod.NAME
+    return _known(lambda: evidence.pod_name, "") or free
+
+
+def _known(read: Callable[[], Any], otherwise: Any) -> Any:
+    """What a command says of something that could not be read."""
+    from labkit.diagnosis.evidence import NotRead
+
+    try:
+        return read()
+    except NotRead:
+        return otherwise
+
+
+def shell_text(text: str) -> str:
+    """A word for a shell, in which what is invisible in print can be seen and copied."""
+    if text.isascii() and text.isprintable():
+        return shlex.quote(text)
+    # Bytes, since what \\u stands for depends on the shell's locale.
+    escaped = "".join(
+        character if character.isascii() and character.isprintable() else _escaped(character)
+        for character in text.replace("\\", "\\\\").replace("'", "\\'")
+    )
+    return f"$'{escaped}'"
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode())
+
+
+def _quoted(document: dict[str, Any]) -> str:
+    return shlex.quote(json.dumps(document))

@@ -1,0 +1,305 @@
+"""The permissions: what may the pod do, once AWS knows it as the role?"""
+
+from typing import TYPE_CHECKING, Any
+
+from labkit.diagnosis.evidence.trust import listed
+from labkit.diagnosis.findings import Finding
+from labkit.policy import Policy, Principal, Request, matching, verdict
+from labkit.policy.wildcards import wildcard
+
+if TYPE_CHECKING:
+    from labkit.diagnosis.evidence import Evidence
+
+LEARN = "08-least-privilege.ipynb"
+ADMINISTRATOR = ":policy/AdministratorAccess"
+OF_AWS = ":iam::aws:policy/"
+# What a bucket's policy can be asked for without a request: who asks is known, and that it is by TLS.
+KNOWN_KEYS = ("aws:principal", "aws:securetransport", "aws:userid")
+
+
+def policy_not_attached(evidence: "Evidence") -> Finding | None:
+    """The role lacks its permissions policy: the pod becomes the role and may do nothing."""
+    if evidence.role is None:
+        return None
+    attached, wanted = evidence.attached_policies, evidence.parameters.policy_arn
+    # Without a run, nothing says which policy is wanted, but none at all is never enough.
+    if wanted in attached or (not _is_of_run(evidence) and (attached or evidence.inline_policies)):
+        return None
+    return Finding(
+        id="role-policy-not-attached",
+        summary="The policy that says what the role may do is not attached to it.",
+        expected=wanted if _is_of_run(evidence) else "a policy",
+        found=", ".join(attached) or "no policy attached",
+        source="iam:ListAttachedRolePolicies",
+        repair=evidence.commands.attach_policy(),
+        learn="02-iam-role.ipynb",
+    )
+
+
+def lacks_permission(evidence: "Evidence") -> Finding | None:
+    """The role may not do what the pod wants to do.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html
+    """
+    if evidence.role is None or not evidence.action or policy_not_attached(evidence):
+        return None
+    said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
+    if said.get("EvalDecision") == "allowed":
+        return None
+    (request,) = _requests(evidence, "")
+    policies = _policies(evidence)
+    told = verdict(policies.values(), request, bounded="PermissionsBoundary" in evidence.role)
+    # What the policies allow, the boundary has refused.
+    if told == "allowed" and denied_by_boundary(evidence):
+        return None
+    denying = [name for name, policy in policies.items() if matching([policy], request, allow=False)]
+    return Finding(
+        id="role-lacks-permission",
+        summary=f"The role may not do {evidence.action} on {evidence.resource}.",
+        expected=f"{evidence.action} allowed",
+        found=f"an explicit deny in {', '.join(denying)}" if denying else "no identity-based policy allows it",
+        source="iam:SimulatePrincipalPolicy",
+        repair="\n".join(_permitted(evidence, policies, request, denying)),
+        learn=LEARN,
+    )
+
+
+def denied_by_boundary(evidence: "Evidence") -> Finding | None:
+    """The role's permissions boundary lets nothing through of what its policies allow, or not what the pod wants.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
+    """
+    if evidence.role is None:
+        return None
+    arn = (evidence.role.get("PermissionsBoundary") or {}).get("PermissionsBoundaryArn")
+    if not arn:
+        return None
+    if evidence.action:
+        said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
+        detail = said.get("PermissionsBoundaryDecisionDetail") or {}
+        is_denied = detail.get("AllowedByPermissionsBoundary") is False
+        wanted = f"{evidence.action} on {evidence.resource}"
+    else:
+        allowed = _wanted_actions(evidence)
+        boundary = evidence.role_account.policy(arn)
+        is_denied = bool(allowed) and not any(_lets_through(boundary, action) for action in allowed)
+        wanted = ", ".join(dict.fromkeys(allowed))
+    if not is_denied:
+        return None
+    return Finding(
+        id="role-denied-by-boundary",
+        summary="The role's permissions boundary does not allow what its policies allow.",
+        expected=f"a boundary that allows {wanted}, or none",
+        found=arn,
+        source="iam:GetRole, PermissionsBoundary",
+        repair=evidence.commands.delete_boundary(),
+        learn=LEARN,
+    )
+
+
+def denied_by_bucket_policy(evidence: "Evidence") -> Finding | None:
+    """The bucket's own policy denies it to the role, whatever the role's policies allow.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html
+    """
+    bucket = _bucket(evidence)
+    if evidence.role is None or not bucket:
+        return None
+    document = evidence.account.bucket_policy(bucket)
+    if not isinstance(document, dict):
+        return None
+    policy = Policy.read(document, kind="resource", name=bucket)
+    denying = {
+        statement.position
+        for request in _requests(evidence, bucket)
+        for _, statement in matching([policy], request, allow=False)
+        if not statement.fault and _is_known(statement.raw)
+    }
+    if not denying:
+        return None
+    statements = listed(document.get("Statement"))
+    kept = [statement for position, statement in enumerate(statements, 1) if position not in denying]
+    found = [str(statement) for position, statement in enumerate(statements, 1) if position in denying]
+    return Finding(
+        id="role-denied-by-bucket-policy",
+        summary="The bucket's policy denies the role what its own policies allow.",
+        expected=f"no Deny for {evidence.role_arn} in the policy of {bucket}",
+        found="; ".join(found),
+        source="s3:GetBucketPolicy",
+        repair=evidence.commands.put_bucket_policy(bucket, {**document, "Statement": kept} if kept else None),
+        learn=LEARN,
+    )
+
+
+def is_administrator(evidence: "Evidence") -> Finding | None:
+    """The role may do everything: whoever takes over the pod has the account.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/best-practices.html#grant-least-privilege
+    """
+    if evidence.role is None:
+        return None
+    attached = [arn for arn in evidence.attached_policies if _allows_all(evidence, arn)]
+    inline = [name for name, document in evidence.inline_policies.items() if "*" in _allowed(document, anywhere=True)]
+    if not attached and not inline:
+        return None
+    commands = evidence.commands
+    repair = [*map(commands.detach_policy, attached), *map(commands.delete_inline_policy, inline)]
+    if not set(evidence.attached_policies) - set(attached) and not set(evidence.inline_policies) - set(inline):
+        repair.append(commands.attach_policy())
+    return Finding(
+        id="role-is-administrator",
+        summary="The role may do everything in the account.",
+        expected="a policy that allows what the pod does",
+        found=", ".join([*attached, *inline]),
+        source="iam:ListAttachedRolePolicies, iam:GetRolePolicy",
+        repair="\n".join(repair),
+        learn=LEARN,
+        severity="warning",
+    )
+
+
+CAUSES = (policy_not_attached, lacks_permission, denied_by_boundary, denied_by_bucket_policy, is_administrator)
+
+
+def _is_of_run(evidence: "Evidence") -> bool:
+    return evidence.role_is_known or evidence.is_of_lab
+
+
+def _documents(evidence: "Evidence") -> dict[str, Any]:
+    """The documents of the role's policies, by ARN or name."""
+    managed = {arn: evidence.role_account.policy(arn) for arn in evidence.attached_policies}
+    return managed | evidence.inline_policies
+
+
+def _policies(evidence: "Evidence") -> dict[str, Policy]:
+    return {
+        name: Policy.read(document or {"Statement": []}, kind="identity", name=name)
+        for name, document in _documents(evidence).items()
+    }
+
+
+def _wanted_actions(evidence: "Evidence") -> list[str]:
+    """What the run's policy allows, attached or not; without a run, what the role's policies do."""
+    if _is_of_run(evidence):
+        documents = [evidence.role_account.policy(evidence.parameters.policy_arn)]
+    else:
+        documents = [*_documents(evidence).values()]
+    return [action for document in documents for action in _allowed(document)]
+
+
+def _permitted(evidence: "Evidence", policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
+    """Lines after which the request is allowed: without the statements that deny it, and with one that allows it."""
+    commands, lines = evidence.commands, []
+    for name in denying:
+        if name not in evidence.inline_policies:
+            lines.append(commands.detach_policy(name))
+            continue
+        positions = {statement.position for _, statement in matching([policies[name]], request, allow=False)}
+        document = evidence.inline_policies[name]
+        statements = enumerate(listed(document.get("Statement")), 1)
+        kept = [statement for position, statement in statements if position not in positions]
+        if kept:
+            lines.append(commands.put_inline_policy(name, {**document, "Statement": kept}))
+        else:
+            lines.append(commands.delete_inline_policy(name))
+    others = [policy for name, policy in policies.items() if name not in denying]
+    if verdict(others, request) != "allowed":
+        lines.append(commands.permit_role(evidence.action, evidence.resource))
+    return lines
+
+
+def _allows_all(evidence: "Evidence", arn: str) -> bool:
+    if arn.endswith(ADMINISTRATOR):
+        return True
+    # Of AWS's own policies only that one allows everything: they need not be read.
+    return OF_AWS not in arn and "*" in _allowed(evidence.role_account.policy(arn), anywhere=True)
+
+
+def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
+    """The actions that a document allows, as they are written; with `anywhere`, those on all resources."""
+    return [
+        str(action)
+        for statement in _statements(document, "Allow")
+        if not anywhere or "*" in listed(statement.get("Resource"))
+        for action in listed(statement.get("Action"))
+    ] + [
+        "*"
+        for statement in _statements(document, "Allow")
+        # All but a few is as good as all.
+        if "NotAction" in statement and (not anywhere or "*" in listed(statement.get("Resource")))
+    ]
+
+
+def _lets_through(boundary: Any, action: str) -> bool:
+    """Whether a boundary allows any of what an action's pattern matches, and does not deny all of it again."""
+    denied = [
+        str(each).lower()
+        for statement in _statements(boundary, "Deny")
+        if "Condition" not in statement and "*" in listed(statement.get("Resource"))
+        for each in listed(statement.get("Action"))
+    ]
+    if any(wildcard(each)(action.lower()) for each in denied):
+        return False
+    return any(_overlap(action, each) for each in _allowed(boundary))
+
+
+def _statements(document: Any, effect: str) -> list[dict[str, Any]]:
+    statements = listed(document.get("Statement")) if isinstance(document, dict) else []
+    return [each for each in statements if isinstance(each, dict) and each.get("Effect") == effect]
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether there is an action that both patterns match."""
+    one, other = one.lower(), other.lower()
+    # Places in both patterns that a common text can have come to.
+    places, seen = [(0, 0)], {(0, 0)}
+    while places:
+        i, j = places.pop()
+        if i == len(one) and j == len(other):
+            return True
+        for place in _steps(one[i : i + 1], other[j : j + 1], i, j):
+            if place not in seen:
+                seen.add(place)
+                places.append(place)
+    return False
+
+
+def _steps(a: str, b: str, i: int, j: int) -> list[tuple[int, int]]:
+    steps = []
+    if a == "*":
+        steps.append((i + 1, j))
+        if b and b != "*":
+            steps.append((i, j + 1))
+    if b == "*":
+        steps.append((i, j + 1))
+        if a and a != "*":
+            steps.append((i + 1, j))
+    if a and b and "*" not in (a, b) and ("?" in (a, b) or a == b):
+        steps.append((i + 1, j + 1))
+    return steps
+
+
+def _bucket(evidence: "Evidence") -> str:
+    """The bucket that the pod wants something of: the resource's, or the run's own."""
+    if evidence.action:
+        is_s3 = evidence.action.lower().startswith("s3:") and evidence.resource.startswith("arn:")
+        return evidence.resource.rpartition(":")[2].partition("/")[0] if is_s3 else ""
+    return evidence.parameters.bucket if _is_of_run(evidence) else ""
+
+
+def _requests(evidence: "Evidence", bucket: str) -> list[Request]:
+    """What the role would ask of the bucket."""
+    partition, name = evidence.role_arn.split(":")[1], evidence.role_name
+    session = f"arn:{partition}:sts::{evidence.role_account_id}:assumed-role/{name}/session"
+    principal = Principal.role_session(session, evidence.role_arn)
+    arn = f"arn:{partition}:s3:::{bucket}"
+    wanted = [(evidence.action, evidence.resource)] if evidence.action else []
+    wanted = wanted or [("s3:ListBucket", arn), ("s3:GetObject", f"{arn}/object")]
+    return [Request(principal, action, resource, {"aws:SecureTransport": "true"}) for action, resource in wanted]
+
+
+def _is_known(statement: dict[str, Any]) -> bool:
+    """Whether all its conditions are about what is known without a request."""
+    conditions = statement.get("Condition") or {}
+    keys = [key.lower() for block in conditions.values() for key in block]
+    return all(key.startswith(KNOWN_KEYS) for key in keys)

@@ -1,0 +1,278 @@
+"""The pod: does it run as the service account, and was it given the role when it was made?"""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container
+from labkit.diagnosis.findings import Finding, containers, pod_commands, webhook
+
+if TYPE_CHECKING:
+    from labkit.diagnosis.evidence import Evidence
+
+LEARN = "04-pod.ipynb"
+_finding = partial(Finding, learn=LEARN)
+# Kubernetes' own controllers leave alone what a webhook has changed.
+BUILT_IN = ("ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", "Node")
+DELETED, KILLED = "SuccessfulDelete", "Killing"  # events' reasons
+LOOP = 5  # times in an hour; fewer are a day's work
+NO_IMAGE = "# name an image that the nodes can pull in the place of the one below\n"
+SYSTEM = "kubernetes.io/os"
+# How a container, or the node for it, says that it may not read the token.
+DENIED = "Permission denied"
+
+
+def missing(evidence: "Evidence") -> Finding | None:
+    """No pod of this name in the namespace; or, where none is named, none that runs as the service account."""
+    if evidence.pod is not None or evidence.service_account is None or webhook.mount_path_twice(evidence):
+        return None
+    if evidence.pod_name:
+        return _finding(
+            "pod-missing",
+            "The pod does not exist.",
+            expected=f"pod {evidence.pod_name} in namespace {evidence.parameters.namespace}",
+            found="no such pod",
+            source="kubectl get pod",
+            repair=evidence.commands.create_pod(),
+        )
+    return _finding(
+        "pod-missing",
+        "No pod runs as the service account.",
+        expected=f"a pod with serviceAccountName: {evidence.parameters.service_account}",
+        found=_others(evidence),
+        source="kubectl get pods",
+        repair=f"# one to try it with:\n{evidence.commands.create_pod()}",
+        severity="warning",
+    )
+
+
+def uses_another_service_account(evidence: "Evidence") -> Finding | None:
+    """`spec.serviceAccountName` is another; without one it is `default`."""
+    if evidence.pod is None:
+        return None
+    name = evidence.pod["spec"].get("serviceAccountName", "default")
+    if name == evidence.parameters.service_account:
+        return None
+    return _finding(
+        "pod-uses-another-service-account",
+        "The pod runs as another service account.",
+        expected=evidence.parameters.service_account,
+        found=name,
+        source="kubectl get pod -o yaml, spec.serviceAccountName",
+        repair=pod_commands.replaced(evidence),
+    )
+
+
+def older_than_annotation(evidence: "Evidence") -> Finding | None:
+    """The service account names the role, and the pod has none or another: it was made before.
+
+    The webhook changes a pod only when it is made.
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
+    """
+    spec = evidence.pod_spec
+    if spec is None or not evidence.annotation or uses_another_service_account(evidence):
+        return None
+    if not spec.is_mutated and webhook.explains_absence(evidence):
+        return None
+    differing = [container for container in spec.containers if _has_another_role(evidence, container)]
+    if not differing:
+        return None
+    found = "; ".join(_role_found(container, alone=len(spec.containers) == 1) for container in differing)
+    return _finding(
+        "pod-older-than-annotation",
+        "The pod was made before the service account named this role, and a pod gets its role only when it is made.",
+        expected=f"AWS_ROLE_ARN={evidence.annotation}",
+        found=found,
+        source="kubectl get pod -o yaml, spec.containers[].env",
+        repair=pod_commands.replaced(evidence, pod_commands.without_identity),
+    )
+
+
+def replaced_in_a_loop(evidence: "Evidence") -> Finding | None:
+    """Its controller takes the pod for another than it wanted, since the webhook has changed it, and makes it anew.
+
+    Kubernetes' own controllers do not. The events are read only where another one has the pod, or the pod goes or does
+    not run.
+    """
+    owner = _controller_of_another_kind(evidence)
+    if not owner and not _is_unsettled(evidence):
+        return None
+    names = [name.rstrip("-") for name in (evidence.pod_name, _made_from(evidence), owner) if name]
+    # Somebody who makes a pod anew by hand leaves the node's events, too: they count where a controller has the pod.
+    reasons = (DELETED, KILLED) if owner else (DELETED,)
+    endings = [
+        event
+        for event in evidence.cluster.events(evidence.parameters.namespace)
+        if event.get("reason") in reasons and _is_one_of(event, names)
+    ]
+    times = sum(event.get("count") or 1 for event in endings)
+    if times < LOOP:
+        return None
+    return _finding(
+        "pod-replaced-in-a-loop",
+        "The pod is ended and made anew, again and again: its controller may take the webhook's changes for wrong.",
+        expected="a pod that stays",
+        found=f"ended {times} times in the hour that events are kept",
+        source="kubectl get events",
+        repair="# declare in what the controller applies what the webhook adds (variables, volume aws-iam-token), or "
+        "let it ignore them;\n# then forget what was:\n" + _forgotten(evidence, endings),
+        severity="note",
+    )
+
+
+def not_running(evidence: "Evidence") -> Finding | None:
+    """It is there and does not run; the container's own words say why. One that has done its work is all right."""
+    if evidence.pod is None or evidence.pod_phase in ("Running", "Succeeded") or token_unreadable(evidence):
+        return None
+    images = "" if pod_commands.image(evidence) or not pod_commands.without_image(evidence) else NO_IMAGE
+    return _finding(
+        "pod-not-running",
+        "The pod does not run.",
+        expected="Running",
+        found=f"{evidence.pod_phase}{evidence.pod_trouble and ': ' + evidence.pod_trouble}",
+        source="kubectl get pod -o yaml, status",
+        repair=images + pod_commands.replaced(evidence),
+    )
+
+
+def token_unreadable(evidence: "Evidence") -> Finding | None:
+    """The container's user may not read the token: its file is root's, as on Kubernetes before 1.19.
+
+    https://github.com/aws/amazon-eks-pod-identity-webhook/issues/8
+    """
+    found = _denied_in_status(evidence) or _denied_in_probe(evidence)
+    if not found:
+        return None
+    return _finding(
+        "token-unreadable",
+        "The container's user may not read the token.",
+        expected="securityContext.fsGroup of a group that the user is in",
+        found=found,
+        source="kubectl get pod -o yaml, status; kubectl exec … -- cat TOKEN_FILE",
+        repair=pod_commands.replaced(evidence, _readable),
+    )
+
+
+def windows_by_affinity(evidence: "Evidence") -> Finding | None:
+    """The webhook knows a Windows pod by its nodeSelector alone; one by affinity gets a path of Linux.
+
+    https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
+    """
+    spec = evidence.pod_spec
+    if spec is None or "windows" in (spec.spec.get("nodeSelector") or {}).values():
+        return None
+    if not any(_wants_windows(term) for term in _node_terms(spec.spec)):
+        return None
+    files = {container.value(TOKEN_FILE) for container in spec.containers}
+    if not any(file.startswith("/") for file in files):
+        return None
+    return _finding(
+        "pod-windows-by-affinity",
+        "The pod asks for Windows by affinity, which the webhook does not look at: the token's path is Linux's.",
+        expected=f"nodeSelector {SYSTEM}: windows",
+        found=f"nodeAffinity {SYSTEM} In windows, {TOKEN_FILE}={', '.join(sorted(filter(None, files)))}",
+        source="kubectl get pod -o yaml, spec.affinity",
+        repair=pod_commands.replaced(evidence, _selecting_windows),
+    )
+
+
+CAUSES = (
+    missing,
+    uses_another_service_account,
+    older_than_annotation,
+    replaced_in_a_loop,
+    not_running,
+    token_unreadable,
+    windows_by_affinity,
+)
+
+
+def _others(evidence: "Evidence") -> str:
+    pods = evidence.cluster.pods(evidence.parameters.namespace)
+    running = [f"{pod['metadata']['name']} as {pod['spec'].get('serviceAccountName') or 'default'}" for pod in pods]
+    shown = ", ".join(running[:5]) + (f" and {len(running) - 5} more" if len(running) > 5 else "")
+    return shown or f"no pod in namespace {evidence.parameters.namespace}"
+
+
+def _has_another_role(evidence: "Evidence", container: Container) -> bool:
+    """Whether it lacks the annotation's role for no reason that has a name of its own."""
+    if container.name in webhook.skipped(evidence.pod_spec.annotations):
+        return False
+    file = container.value(TOKEN_FILE)
+    if file and not container.token_at(file):
+        return False  # what it has there somebody else gave it, and its role with it
+    return container.value(ROLE) != evidence.annotation and not containers.has_wrong_identity(evidence, container)
+
+
+def _role_found(container: Container, *, alone: bool) -> str:
+    role = container.value(ROLE)
+    found = f"{ROLE}={role}" if role else f"no {ROLE}"
+    return found if alone else f"container {container.name}: {found}"
+
+
+def _controller_of_another_kind(evidence: "Evidence") -> str:
+    """The name of the pod's controller, where it is none of Kubernetes' own."""
+    references = ((evidence.pod or {}).get("metadata") or {}).get("ownerReferences") or []
+    return next((each["name"] for each in references if each.get("controller") and each["kind"] not in BUILT_IN), "")
+
+
+def _is_unsettled(evidence: "Evidence") -> bool:
+    if evidence.pod is None:
+        return bool(evidence.annotation)
+    return evidence.pod_phase not in ("Running", "Succeeded") or "deletionTimestamp" in evidence.pod["metadata"]
+
+
+def _made_from(evidence: "Evidence") -> str:
+    return ((evidence.pod or {}).get("metadata") or {}).get("generateName") or ""
+
+
+def _is_one_of(event: dict[str, Any], names: list[str]) -> bool:
+    name = event["involvedObject"].get("name") or ""
+    return any(name == called or name.startswith(f"{called}-") for called in names)
+
+
+def _forgotten(evidence: "Evidence", events: list[dict[str, Any]]) -> str:
+    kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
+    told = sorted({(event["reason"], event["involvedObject"]["name"]) for event in events})
+    return "\n".join(
+        f"{kubectl} delete events -n {namespace} --field-selector reason={reason},involvedObject.name={name}"
+        for reason, name in told
+    )
+
+
+def _denied_in_status(evidence: "Evidence") -> str:
+    for status in ((evidence.pod or {}).get("status") or {}).get("containerStatuses") or []:
+        for state in (status.get("state") or {}, status.get("lastState") or {}):
+            for told in state.values():
+                message = (told or {}).get("message") or ""
+                if DENIED.lower() in message.lower() and "serviceaccount/token" in message:
+                    return f"container {status['name']}: {message}"
+    return ""
+
+
+def _denied_in_probe(evidence: "Evidence") -> str:
+    if not evidence.probe.allowed or evidence.pod is None:
+        return ""
+    token = evidence.probe.token
+    return token.unreadable if token and DENIED in token.unreadable else ""
+
+
+def _readable(evidence: "Evidence", manifest: dict[str, Any]) -> None:
+    # 65534 is nobody's group: only the container's processes are in it.
+    manifest["spec"]["securityContext"] = {**(manifest["spec"].get("securityContext") or {}), "fsGroup": 65534}
+
+
+def _selecting_windows(evidence: "Evidence", manifest: dict[str, Any]) -> None:
+    manifest["spec"]["nodeSelector"] = {**(manifest["spec"].get("nodeSelector") or {}), SYSTEM: "windows"}
+
+
+def _node_terms(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    return required.get("nodeSelectorTerms") or []
+
+
+def _wants_windows(term: dict[str, Any]) -> bool:
+    return any(
+        each["key"].endswith(SYSTEM) and each["operator"] == "In" and each.get("values") == ["windows"]
+        for each in term.get("matchExpressions") or []
+    )

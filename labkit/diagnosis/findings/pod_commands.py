@@ -1,0 +1,294 @@
+"""The commands that make a pod anew, as it was applied and without what is wrong with it."""
+
+import copy
+import json
+import re
+import shlex
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from labkit.diagnosis.evidence.pod_spec import (
+    MOUNT_PATH,
+    ROLE,
+    TOKEN_FILE,
+    TOKEN_VOLUME,
+    is_token_volume,
+    restored_manifest,
+    without_additions,
+)
+
+if TYPE_CHECKING:
+    from labkit.diagnosis.evidence import Evidence
+
+Document = dict[str, Any]
+Change = Callable[["Evidence", Document], None]
+
+KINDS = ("containers", "initContainers")
+# Variables that may hold a secret are not printed; these names are harmless.
+SECRET = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
+HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE")
+NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+NOT_SHOWN = "NOT-SHOWN"
+
+
+def replaced(evidence: "Evidence", *changes: Change) -> str:
+    """Lines that make the pod anew; whatever is wrong with its manifest is corrected in it, and `changes` beside.
+
+    A pod that nobody owns is deleted and applied again. One of a Deployment, StatefulSet or DaemonSet is corrected
+    in its template, or where nothing is wrong there, started again.
+    """
+    pod = evidence.pod
+    if pod is None:
+        return evidence.commands.create_pod()
+    owner = evidence.pod_spec.owner
+    lines = _config_map_lines(evidence)
+    if owner is None:
+        manifest = restored_manifest(pod, evidence.region)
+        _corrected(evidence, manifest, changes)
+        lines += [_delete(evidence, pod["metadata"]["name"]), *_applied(evidence, manifest)]
+    elif template := (owner.get("spec") or {}).get("template"):
+        lines += _template_lines(evidence, owner, template, changes)
+    else:
+        kind = f"{owner['kind']} {owner['metadata']['name']}"
+        lines += [
+            f"# {kind} makes the pod: what is to change has to change there",
+            _delete(evidence, pod["metadata"]["name"]),
+        ]
+    return "\n".join(lines)
+
+
+def of_workload(evidence: "Evidence", owner: Document, *changes: Change) -> str:
+    """Lines that correct the template of a workload whose pods could not be made."""
+    return "\n".join(_template_lines(evidence, owner, owner["spec"]["template"], changes))
+
+
+def without_identity(evidence: "Evidence", manifest: Document) -> None:
+    """A change that leaves the containers' role and token variables to the webhook."""
+    for container in containers_of(manifest):
+        _without_variables(container, {ROLE, TOKEN_FILE})
+
+
+def without_image(evidence: "Evidence") -> set[str]:
+    """The pod's containers whose image the node cannot have."""
+    status = (evidence.pod or {}).get("status") or {}
+    waiting = {
+        each["name"]: ((each.get("state") or {}).get("waiting") or {}).get("reason")
+        for kind in ("containerStatuses", "initContainerStatuses")
+        for each in status.get(kind) or []
+    }
+    return {name for name, reason in waiting.items() if reason in NO_IMAGE}
+
+
+def image(evidence: "Evidence") -> str:
+    """The image that the pod is to have, where it is one of the lab's; empty elsewhere."""
+    is_ours = evidence.role_is_known or evidence.is_of_lab
+    return (evidence.parameters.image or evidence.connection.image) if is_ours else ""
+
+
+def containers_of(manifest: Document) -> list[Document]:
+    """The containers and init containers of a manifest."""
+    return [container for kind in KINDS for container in manifest["spec"].get(kind) or []]
+
+
+# What is corrected in every manifest.
+
+
+def _corrected(evidence: "Evidence", manifest: Document, changes: tuple[Change, ...]) -> None:
+    from labkit.diagnosis.evidence import NotRead
+
+    for change in (*CORRECTIONS, *changes):
+        # What could not be looked at is not corrected either.
+        with suppress(NotRead):
+            change(evidence, manifest)
+
+
+def _service_account(evidence: "Evidence", manifest: Document) -> None:
+    manifest["spec"]["serviceAccountName"] = evidence.parameters.service_account
+    if "serviceAccount" in manifest["spec"]:
+        manifest["spec"]["serviceAccount"] = evidence.parameters.service_account
+
+
+def _no_opting_out(evidence: "Evidence", manifest: Document) -> None:
+    from labkit.diagnosis.findings import webhook
+
+    _without(manifest["metadata"], "labels", webhook.opting_out(evidence, manifest["metadata"].get("labels") or {}))
+
+
+def _no_role_annotation(evidence: "Evidence", manifest: Document) -> None:
+    from labkit.diagnosis.findings import service_account
+
+    _without(manifest["metadata"], "annotations", {service_account.KEY})
+
+
+def _no_skipping_all(evidence: "Evidence", manifest: Document) -> None:
+    from labkit.diagnosis.findings import webhook
+
+    if webhook.skips_all(manifest):
+        _without(manifest["metadata"], "annotations", {webhook.SKIP})
+
+
+def _no_wrong_variables(evidence: "Evidence", manifest: Document) -> None:
+    from labkit.diagnosis.findings import containers
+
+    for container in containers_of(manifest):
+        _without_variables(container, containers.superfluous(evidence, container["name"]))
+
+
+def _image_that_is_there(evidence: "Evidence", manifest: Document) -> None:
+    wanted, lacking = image(evidence), without_image(evidence)
+    for container in containers_of(manifest):
+        if wanted and container["name"] in lacking:
+            container["image"] = wanted
+            container.pop("imagePullPolicy", None)
+
+
+def _other_volume_name(evidence: "Evidence", manifest: Document) -> None:
+    """A volume of another kind keeps the webhook from adding its own of that name."""
+    volumes = {volume["name"]: volume for volume in manifest["spec"].get("volumes") or []}
+    if TOKEN_VOLUME not in volumes or is_token_volume(volumes[TOKEN_VOLUME]):
+        return
+    for mount in [mount for container in containers_of(manifest) for mount in container.get("volumeMounts") or []]:
+        if mount["name"] == TOKEN_VOLUME:
+            mount["name"] = f"{TOKEN_VOLUME}-own"
+    volumes[TOKEN_VOLUME]["name"] = f"{TOKEN_VOLUME}-own"
+
+
+def _no_own_mount(evidence: "Evidence", manifest: Document) -> None:
+    """The webhook mounts the token there; two mounts at one path are refused."""
+    if evidence.webhook is None:
+        return
+    for container in containers_of(manifest):
+        mounts = container.get("volumeMounts") or []
+        kept = [mount for mount in mounts if mount["mountPath"].rstrip("/") != MOUNT_PATH]
+        if len(kept) != len(mounts):
+            _set(container, "volumeMounts", kept)
+    mounted = {mount["name"] for each in containers_of(manifest) for mount in each.get("volumeMounts") or []}
+    volumes = manifest["spec"].get("volumes") or []
+    gone = {f"{TOKEN_VOLUME}-own"} - mounted
+    _set(manifest["spec"], "volumes", [volume for volume in volumes if volume["name"] not in gone])
+
+
+CORRECTIONS: tuple[Change, ...] = (
+    _service_account,
+    _no_opting_out,
+    _no_role_annotation,
+    _no_skipping_all,
+    _no_wrong_variables,
+    _image_that_is_there,
+    _other_volume_name,
+    _no_own_mount,
+)
+
+
+# The lines.
+
+
+def _delete(evidence: "Evidence", name: str) -> str:
+    return f"{_kubectl(evidence)} delete pod {name} -n {evidence.parameters.namespace} --grace-period=1"
+
+
+def _applied(evidence: "Evidence", manifest: Document) -> list[str]:
+    hidden = _hide_secrets(manifest)
+    lines = [f"# not shown: put the values of {', '.join(hidden)} in the place of {NOT_SHOWN}"] if hidden else []
+    return [*lines, f"echo {shlex.quote(json.dumps(manifest))} | {_kubectl(evidence)} apply -f -"]
+
+
+def _template_lines(
+    evidence: "Evidence", owner: Document, template: Document, changes: tuple[Change, ...]
+) -> list[str]:
+    wanted = copy.deepcopy(template)
+    wanted["metadata"] = wanted.get("metadata") or {}
+    wanted["spec"] = without_additions(wanted["spec"], evidence.region)
+    _corrected(evidence, wanted, changes)
+    workload = f"{owner['kind'].lower()}/{owner['metadata']['name']}"
+    kubectl, namespace = _kubectl(evidence), f"-n {evidence.parameters.namespace}"
+    variables = _variables_gone(template, wanted)
+    if variables:
+        lines = [f"{kubectl} set env {workload} {namespace} -c {name} {gone}" for name, gone in variables.items()]
+    elif patch := _difference(template, wanted):
+        hidden = _hide_secrets(wanted)
+        if hidden:
+            names = ", ".join(hidden)
+            why = f"# correct the template by hand, since the values of {names} are not shown:"
+            return [why, f"{kubectl} edit {workload} {namespace}"]
+        patch = json.dumps({"spec": {"template": patch}})
+        lines = [f"{kubectl} patch {workload} {namespace} --type=merge -p {shlex.quote(patch)}"]
+    else:
+        lines = [f"{kubectl} rollout restart {workload} {namespace}"]
+    return [*lines, f"{kubectl} rollout status {workload} {namespace} --timeout=90s"]
+
+
+def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:
+    """Where nothing but variables is taken off: which, by container, as `kubectl set env` takes them."""
+    lines, rest = {}, copy.deepcopy(template)
+    rest.setdefault("metadata", {})
+    for container, after in zip(containers_of(rest), containers_of(wanted), strict=True):
+        kept = [variable["name"] for variable in after.get("env") or []]
+        gone = [variable["name"] for variable in container.get("env") or [] if variable["name"] not in kept]
+        _set(container, "env", [v for v in container.get("env") or [] if v["name"] not in gone])
+        if gone:
+            lines[container["name"]] = " ".join(f"{name}-" for name in gone)
+    return lines if rest == wanted else {}
+
+
+def _difference(before: Document, after: Document) -> Document:
+    """A JSON merge patch: lists as a whole, null for what goes.
+
+    https://datatracker.ietf.org/doc/html/rfc7386
+    """
+    patch: Document = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        if key not in before:
+            patch[key] = value
+        elif isinstance(value, dict) and isinstance(before[key], dict):
+            if inner := _difference(before[key], value):
+                patch[key] = inner
+        elif value != before[key]:
+            patch[key] = value
+    return patch
+
+
+def _config_map_lines(evidence: "Evidence") -> list[str]:
+    """Away with variables that `envFrom` takes from a ConfigMap."""
+    from labkit.diagnosis.findings import containers
+
+    kubectl, namespace = _kubectl(evidence), evidence.parameters.namespace
+    return [
+        f"{kubectl} patch configmap {name} -n {namespace} --type=merge "
+        f"-p {shlex.quote(json.dumps({'data': dict.fromkeys(sorted(keys))}))}"
+        for name, keys in containers.superfluous_keys(evidence).items()
+    ]
+
+
+def _hide_secrets(manifest: Document) -> list[str]:
+    hidden = []
+    for container in containers_of(manifest):
+        for variable in container.get("env") or []:
+            if variable.get("value") and SECRET.search(variable["name"]) and variable["name"] not in HARMLESS:
+                variable["value"] = NOT_SHOWN
+                hidden.append(variable["name"])
+    return hidden
+
+
+def _kubectl(evidence: "Evidence") -> str:
+    return evidence.connection.kubectl
+
+
+def _without_variables(container: Document, names: set[str]) -> None:
+    _set(container, "env", [each for each in container.get("env") or [] if each["name"] not in names])
+
+
+def _without(document: Document, key: str, names: set[str]) -> None:
+    kept = {name: value for name, value in (document.get(key) or {}).items() if name not in names}
+    if kept:
+        document[key] = kept
+    else:
+        document.pop(key, None)
+
+
+def _set(document: Document, key: str, value: list[Any]) -> None:
+    if value:
+        document[key] = value
+    elif document.get(key):
+        del document[key]

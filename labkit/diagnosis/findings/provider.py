@@ -1,0 +1,449 @@
+"""The OIDC provider: is the cluster's issuer registered in IAM, for the audience of its tokens, and can STS read it?"""
+
+import re
+import unicodedata
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from labkit.diagnosis.evidence.reading import NotRead
+from labkit.diagnosis.evidence.trust import conditions_of, federated_of, name_of
+from labkit.diagnosis.findings import Finding, is_told
+
+if TYPE_CHECKING:
+    from labkit.diagnosis.evidence import Evidence
+
+LEARN = "01-oidc-provider.ipynb"
+_finding = partial(Finding, learn=LEARN)
+INSIDE = "07-inside-the-exchange.ipynb"
+ENDPOINT = re.compile(r"(https://)?sts(-fips)?\.[a-z0-9-]+\.(amazonaws|api)\.\S+")
+EKS_ISSUER = re.compile(r"oidc\.eks\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/id/([0-9A-Za-z]+)")
+# An issuer's last part that says by itself which issuer it is, whatever the host.
+SHORTEST_ID = 16
+CREATION = ("CreateOpenIDConnectProvider", "TagOpenIDConnectProvider")
+
+
+# Is it registered?
+
+
+def missing(evidence: "Evidence") -> Finding | None:
+    """No OIDC provider for the cluster's issuer in the role's account.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html
+    """
+    if evidence.provider is not None or is_told(evidence, *EXPLAIN_ABSENCE):
+        return None
+    return _finding(
+        "oidc-provider-missing",
+        "IAM has no OIDC provider for the cluster's issuer, so STS knows nobody who vouches for its tokens.",
+        expected=evidence.provider_arn,
+        found=", ".join(evidence.provider_arns) or "no OIDC provider",
+        source="iam:ListOpenIDConnectProviders",
+        repair=evidence.commands.create_provider(),
+    )
+
+
+def in_another_account(evidence: "Evidence") -> Finding | None:
+    """The provider is in another account than the role: STS looks for it in the role's.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html
+    """
+    if evidence.provider is not None:
+        return None
+    elsewhere = _provider_elsewhere(evidence)
+    if not elsewhere:
+        return None
+    repair = [evidence.commands.create_provider()]
+    if evidence.role is not None and not evidence.trust.admits:
+        from labkit.diagnosis.findings.trust_documents import corrected
+
+        repair.append(evidence.commands.update_trust_policy(corrected(evidence)))
+    return _finding(
+        "oidc-provider-in-another-account",
+        "The cluster's issuer is registered in another account than the role's, which is where STS looks.",
+        expected=evidence.provider_arn,
+        found=elsewhere,
+        source="iam:ListOpenIDConnectProviders",
+        repair="\n".join(repair),
+    )
+
+
+def cluster_rebuilt(evidence: "Evidence") -> Finding | None:
+    """The role is for a cluster that there is no more: a cluster that is made again has another issuer.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html
+    """
+    old = _gone_issuer_of_role(evidence)
+    if not old:
+        return None
+    from labkit.diagnosis.findings.trust_documents import corrected
+
+    repair = [
+        evidence.commands.create_provider(),
+        evidence.commands.update_trust_policy(corrected(evidence)),
+        *(evidence.commands.delete_provider(arn) for arn in evidence.provider_arns if name_of(arn) == old),
+    ]
+    return _finding(
+        "cluster-rebuilt",
+        "The role is for a cluster that is gone; the cluster of today has another issuer, and no OIDC provider yet.",
+        expected=evidence.provider_name,
+        found=f"{old}, the issuer of no cluster",
+        source="iam:GetRole, AssumeRolePolicyDocument, and eks:DescribeCluster, identity.oidc.issuer",
+        repair="\n".join(repair),
+    )
+
+
+def operator_not_permitted(evidence: "Evidence") -> Finding | None:
+    """Somebody tried to register the issuer, and was not allowed to, or not to tag it.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
+    """
+    if evidence.provider is not None:
+        return None
+    for name in CREATION:
+        for call in evidence.role_account.calls(name):
+            about = f"{call.get('errorMessage')} {call.get('requestParameters')}"
+            if call.get("errorCode") in ("AccessDenied", "AccessDeniedException") and evidence.provider_name in about:
+                actions = [f"iam:{action}" for action in CREATION]
+                repair = evidence.commands.permit(str(call.get("caller")), actions, evidence.provider_arn)
+                return _finding(
+                    "operator-not-permitted",
+                    f"The issuer was to be registered, and IAM refused it: the caller may not do iam:{name}.",
+                    expected=f"iam:{name} is allowed to {call.get('caller') or 'the caller'}",
+                    found=str(call.get("errorMessage")),
+                    source=f"cloudtrail:LookupEvents, {name} at {call.get('eventTime')}",
+                    repair=f"{repair}\n{evidence.commands.create_provider()}",
+                )
+    return None
+
+
+def url_differs(evidence: "Evidence") -> Finding | None:
+    """The issuer is registered with another URL: a slash at its end, another case or path, another host.
+
+    A token's `iss` has to be `https://` and the provider's URL, character by character.
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
+    """
+    if evidence.provider is not None or _with_invisible(evidence):
+        return None
+    near = [arn for arn in evidence.provider_arns if _is_alike(name_of(arn), evidence.provider_name)]
+    if not near:
+        return None
+    return _finding(
+        "oidc-provider-url-differs",
+        "The OIDC provider's URL is not the cluster's issuer, character by character.",
+        expected=evidence.issuer,
+        found=", ".join(f"https://{name_of(arn)}" for arn in near),
+        source="iam:ListOpenIDConnectProviders",
+        repair="\n".join([evidence.commands.create_provider(), *map(evidence.commands.delete_provider, near)]),
+    )
+
+
+def dangling(evidence: "Evidence") -> Finding | None:
+    """A provider is left of a cluster that there is no more: whoever had that issuer would still be believed."""
+    others = [arn for arn in evidence.account.provider_arns if _is_of_region(evidence, name_of(arn))]
+    gone = _gone(evidence, {name_of(arn): arn for arn in others if not _is_alike_own(evidence, arn)})
+    with suppress(NotRead):
+        # The one that a rebuilt cluster has left goes with that finding's repair.
+        gone.pop(_gone_issuer_of_role(evidence), None)
+    if not gone:
+        return None
+    return _finding(
+        "oidc-provider-dangling",
+        "IAM has OIDC providers for clusters that are gone.",
+        expected="a cluster for each OIDC provider of EKS in this region",
+        found=", ".join(gone),
+        source="iam:ListOpenIDConnectProviders, and eks:DescribeCluster, identity.oidc.issuer",
+        repair="\n".join(evidence.commands.delete_provider(arn) for arn in gone.values()),
+        severity="warning",
+    )
+
+
+# For whom?
+
+
+def audience_missing(evidence: "Evidence") -> Finding | None:
+    """The provider's client ids lack the audience of the cluster's tokens.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
+    """
+    if not _lacks_audience(evidence) or _endpoint(evidence) or _look_alike(evidence):
+        return None
+    audiences = evidence.provider["ClientIDList"]
+    return _finding(
+        "oidc-provider-audience-missing",
+        "The OIDC provider does not list the audience of the tokens among its client ids.",
+        expected=evidence.audience,
+        found=", ".join(repr(audience) for audience in audiences) or "no client id",
+        source="iam:GetOpenIDConnectProvider, ClientIDList",
+        repair=evidence.commands.add_client_id(),
+    )
+
+
+def audience_is_an_endpoint(evidence: "Evidence") -> Finding | None:
+    """A client id is the address of a region's STS: the audience is a name, and the same everywhere."""
+    if not _lacks_audience(evidence) or _look_alike(evidence) or not (endpoint := _endpoint(evidence)):
+        return None
+    return _finding(
+        "oidc-provider-audience-is-an-endpoint",
+        "The OIDC provider has the address of a region's STS for an audience; the audience is a name, not an address.",
+        expected=evidence.audience,
+        found=endpoint,
+        source="iam:GetOpenIDConnectProvider, ClientIDList",
+        repair=evidence.commands.add_client_id(instead_of=endpoint),
+    )
+
+
+def invisible_character(evidence: "Evidence") -> Finding | None:
+    """A client id or the URL looks right, and has a character in it that is not seen, or another script's letter."""
+    if evidence.provider is None:
+        arns = _with_invisible(evidence)
+        if not arns:
+            return None
+        expected, found = evidence.issuer, ", ".join(f"https://{name_of(arn)}" for arn in arns)
+        repair = "\n".join([evidence.commands.create_provider(), *map(evidence.commands.delete_provider, arns)])
+    else:
+        found = _look_alike(evidence) if _lacks_audience(evidence) else ""
+        if not found:
+            return None
+        expected, repair = evidence.audience, evidence.commands.add_client_id(instead_of=found)
+    return _finding(
+        "oidc-provider-audience-invisible-character",
+        "The OIDC provider has a character that is not seen in print: it looks right, and is not.",
+        expected=repr(expected),
+        found=f"{found!a}: {_names(found, expected)}",
+        source="iam:GetOpenIDConnectProvider",
+        repair=repair,
+    )
+
+
+# Can STS read what it publishes?
+
+
+def thumbprint_stale(evidence: "Evidence") -> Finding | None:
+    """None of the provider's thumbprints is that of the certificate which the issuer's host serves.
+
+    AWS compares them only where that certificate chains to no public root.
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc_verify-thumbprint.html
+    """
+    if evidence.provider is None:
+        return None
+    listed = [thumbprint.lower() for thumbprint in evidence.provider.get("ThumbprintList") or []]
+    if not listed or evidence.published.thumbprint in listed:
+        return None
+    public = evidence.published.is_of_eks
+    compared = "AWS does not compare it for EKS's issuers" if public else "AWS compares it unless a public root signed"
+    return _finding(
+        "oidc-provider-thumbprint-stale",
+        f"The issuer's host serves another certificate than the OIDC provider's thumbprint; {compared}.",
+        expected=evidence.published.thumbprint,
+        found=", ".join(listed),
+        source="iam:GetOpenIDConnectProvider, ThumbprintList",
+        repair=evidence.commands.update_thumbprint(evidence.published.thumbprint),
+        severity="warning" if public else "error",
+    )
+
+
+def issuer_unreachable(evidence: "Evidence") -> Finding | None:
+    """The issuer's discovery document or its keys are not served, or the document names another issuer.
+
+    https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationValidation
+    """
+    published = evidence.published
+    discovery = published.discovery.get("document")
+    expected = f"{evidence.issuer}/.well-known/openid-configuration, which names {evidence.issuer}"
+    if discovery is None:
+        found = published.discovery["error"]
+    elif not isinstance(discovery, dict):
+        found = "a discovery document that is no JSON object"
+    elif discovery.get("issuer") != evidence.issuer:
+        found = f"a discovery document of {discovery.get('issuer')!r}"
+    elif "error" in published.keys:
+        expected, found = f"the issuer's keys at {discovery.get('jwks_uri')}", published.keys["error"]
+    elif not isinstance(published.keys["document"], dict) or not isinstance(
+        published.keys["document"].get("keys"), list
+    ):
+        expected, found = f"the issuer's keys at {discovery.get('jwks_uri')}", "a document without a list of keys"
+    else:
+        return None
+    return _finding(
+        "issuer-unreachable",
+        "The issuer does not publish what STS needs to verify its tokens.",
+        expected=expected,
+        found=found,
+        source=f"GET {evidence.issuer}/.well-known/openid-configuration, and its jwks_uri",
+        repair=evidence.commands.publish_issuer(),
+        learn=INSIDE,
+    )
+
+
+def signing_key_not_published(evidence: "Evidence") -> Finding | None:
+    """The key that signs the cluster's tokens is not among those that the issuer publishes.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/irsa-fetch-keys.html
+    """
+    if is_told(evidence, issuer_unreachable):
+        return None
+    published, signing = evidence.published.key_ids, _signing_key_ids(evidence)
+    if not signing or set(signing) & set(published):
+        return None
+    return _finding(
+        "signing-key-not-published",
+        "The issuer does not publish the key that signs the cluster's tokens.",
+        expected=", ".join(signing),
+        found=", ".join(published) or "no key",
+        source="kubectl get --raw /openid/v1/jwks, beside the issuer's jwks_uri",
+        repair=evidence.commands.publish_issuer(),
+        learn=INSIDE,
+    )
+
+
+def eks_identity_provider_config(evidence: "Evidence") -> Finding | None:
+    """The cluster lets users of an OIDC provider log in, which is the other direction: pods need nothing of it.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html
+    """
+    for config in evidence.account.identity_provider_configs(evidence.parameters.cluster):
+        issuer = str(config.get("issuerUrl"))
+        # The issuer of a cluster has no users; another one beside a missing provider shows what was meant.
+        confused = EKS_ISSUER.match(issuer.removeprefix("https://")) is not None
+        if confused or evidence.provider is None:
+            return _finding(
+                "eks-identity-provider-config",
+                "The cluster has an identity provider config, which lets users into the cluster, and no pod to AWS.",
+                expected="an OIDC provider in IAM, and no identity provider config for it",
+                found=f"{config.get('identityProviderConfigName')}: {issuer}",
+                source="eks:DescribeIdentityProviderConfig",
+                repair=evidence.commands.disassociate_identity_provider_config(
+                    str(config.get("identityProviderConfigName"))
+                ),
+                severity="warning" if confused else "note",
+            )
+    return None
+
+
+EXPLAIN_ABSENCE = (in_another_account, cluster_rebuilt, operator_not_permitted, url_differs, invisible_character)
+CAUSES = (
+    missing,
+    *EXPLAIN_ABSENCE,
+    dangling,
+    audience_missing,
+    audience_is_an_endpoint,
+    thumbprint_stale,
+    issuer_unreachable,
+    signing_key_not_published,
+    eks_identity_provider_config,
+)
+
+
+def _provider_elsewhere(evidence: "Evidence") -> str:
+    """The ARN of the issuer's provider in the cluster's account, or in the one that the role's trust policy names."""
+    cluster = evidence.connection.provider_arn
+    if evidence.role_account_id != evidence.connection.account_id and evidence.account.provider(cluster):
+        return cluster
+    for statement in evidence.trust.statements if evidence.role else ():
+        for arn in federated_of(statement):
+            if name_of(arn) == evidence.provider_name and arn.split(":")[4] != evidence.role_account_id:
+                return arn
+    return ""
+
+
+def _gone_issuer_of_role(evidence: "Evidence") -> str:
+    """The issuer of EKS in this region that the role trusts, where no cluster has it, and today's is not registered."""
+    if evidence.provider is not None or evidence.role is None or evidence.trust.admits:
+        return ""
+    named = [
+        name
+        for statement in evidence.trust.allows
+        for name in (*map(name_of, federated_of(statement)), *(c.issuer for c in conditions_of(statement)))
+    ]
+    # A role that names today's cluster anywhere has been brought up to date, and not quite.
+    if any(_is_alike(name, evidence.provider_name) for name in named if name):
+        return ""
+    names = {name for name in named if _is_of_region(evidence, name)}
+    return next(iter(_gone(evidence, dict.fromkeys(sorted(names), ""))), "")
+
+
+def _gone(evidence: "Evidence", candidates: dict[str, str]) -> dict[str, str]:
+    """Those of these issuers that no cluster of the region has. Clusters are read until none is left in doubt."""
+    left = dict(candidates)
+    for name in evidence.account.cluster_names if left else ():
+        if not left:
+            break
+        cluster = evidence.account.cluster(name) or {}
+        issuer = ((cluster.get("identity") or {}).get("oidc") or {}).get("issuer", "")
+        left.pop(issuer.removeprefix("https://"), None)
+    return left
+
+
+def _is_of_region(evidence: "Evidence", name: str) -> bool:
+    match = EKS_ISSUER.fullmatch(name)
+    return match is not None and match[1] == evidence.parameters.region
+
+
+def _is_alike_own(evidence: "Evidence", arn: str) -> bool:
+    return _is_alike(_clean(name_of(arn)), evidence.provider_name)
+
+
+def _is_alike(name: str, issuer: str) -> bool:
+    """Whether somebody who wrote `name` meant the issuer: the same id, or the same but for its ends and its case."""
+    mine, theirs = _canonical(issuer), _canonical(name)
+    host, _, path = mine.partition("/")
+    other, _, rest = theirs.partition("/")
+    last = path.rpartition("/")[2]
+    same_id = len(last) >= SHORTEST_ID and rest.rpartition("/")[2] == last
+    nested = path == rest or path.startswith(f"{rest}/") or rest.startswith(f"{path}/") or not rest
+    return same_id or (host == other and nested)
+
+
+def _canonical(name: str) -> str:
+    text = name.lower().removesuffix("/.well-known/openid-configuration").rstrip("/")
+    return re.sub(r"/{2,}", "/", re.sub(r":443(?=/|$)", "", re.sub(r"^https?:/+", "", text)))
+
+
+def _with_invisible(evidence: "Evidence") -> list[str]:
+    """The providers whose URL is the issuer but for characters that are not seen."""
+    wanted = evidence.provider_name
+    return [arn for arn in evidence.provider_arns if name_of(arn) != wanted and _looks_like(name_of(arn), wanted)]
+
+
+def _lacks_audience(evidence: "Evidence") -> bool:
+    return evidence.provider is not None and evidence.audience not in evidence.provider["ClientIDList"]
+
+
+def _endpoint(evidence: "Evidence") -> str:
+    return next((text for text in evidence.provider["ClientIDList"] if ENDPOINT.fullmatch(text)), "")
+
+
+def _look_alike(evidence: "Evidence") -> str:
+    audiences = evidence.provider["ClientIDList"]
+    return next((text for text in audiences if _looks_like(text, evidence.audience)), "")
+
+
+def _looks_like(text: str, wanted: str) -> bool:
+    """Whether the text is seen as the wanted one: what is invisible in it apart, or for letters of another script."""
+    if text == wanted:
+        return False
+    if _clean(text) == wanted:
+        return True
+    same_length = len(text) == len(wanted)
+    return same_length and all(a == b or not a.isascii() for a, b in zip(text, wanted, strict=True))
+
+
+def _clean(text: str) -> str:
+    seen = unicodedata.normalize("NFKC", text)
+    return "".join(c for c in seen if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf", "Cn", "Mn"))
+
+
+def _names(found: str, expected: str) -> str:
+    """The characters that the text has, and ought not to, by their names."""
+    strange = [c for c in dict.fromkeys(found) if c not in expected]
+    return ", ".join(unicodedata.name(c, f"U+{ord(c):04X}") for c in strange) or "a character too many"
+
+
+def _signing_key_ids(evidence: "Evidence") -> list[str]:
+    """The id of the key that signed the pod's token, where it was looked at; else those that the cluster names."""
+    try:
+        token = evidence.probe.token
+    except NotRead:
+        token = None
+    return [token.key_id] if token and token.key_id else evidence.published.cluster_key_ids

@@ -1,0 +1,324 @@
+"""The service account: is it there, and does its annotation lead to the role?"""
+
+import re
+import shlex
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Any
+
+from labkit.diagnosis.findings import Finding, Severity, pod_commands
+from labkit.diagnosis.findings.commands import ROLE_NAME, ROLE_UNKNOWN
+
+if TYPE_CHECKING:
+    from labkit.diagnosis.evidence import Evidence
+
+KEY = "eks.amazonaws.com/role-arn"
+LEARN = "03-service-account.ipynb"
+SOURCE = "kubectl get serviceaccount -o yaml, metadata.annotations"
+ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
+# Keys of the tools that did this before IRSA (kiam, kube2iam), which people bring along.
+OLDER_KEYS = ("iam.amazonaws.com/role", "iam.amazonaws.com/role-arn")
+# How the clients that people use by hand call themselves; what else writes an object does so again.
+BY_HAND = re.compile(r"kubectl|OpenAPI-Generator|python|labkit|Mozilla|node-fetch|unknown|curl|Lens", re.IGNORECASE)
+
+
+def namespace_missing(evidence: "Evidence") -> Finding | None:
+    """There is no such namespace, so there is nothing in it."""
+    if evidence.service_account is not None:
+        return None
+    namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
+    if evidence.cluster.namespace(namespace) is not None:
+        return None
+    return _finding(
+        evidence,
+        "namespace-missing",
+        "The namespace does not exist.",
+        expected=f"namespace {namespace}",
+        found="no such namespace",
+        source="kubectl get namespace",
+        repair=f"{kubectl} create namespace {namespace}\n{evidence.commands.create_service_account()}",
+    )
+
+
+def missing(evidence: "Evidence") -> Finding | None:
+    """No service account of this name in the namespace."""
+    if evidence.service_account is not None or namespace_missing(evidence):
+        return None
+    return _finding(
+        evidence,
+        "service-account-missing",
+        "The service account does not exist.",
+        expected=evidence.subject,
+        found=", ".join(evidence.service_accounts) or f"none in namespace {evidence.parameters.namespace}",
+        source="kubectl get serviceaccounts",
+        repair=evidence.commands.create_service_account(),
+    )
+
+
+def annotation_missing(evidence: "Evidence") -> Finding | None:
+    """It bears no annotation with the role, and nothing says why."""
+    if not _is_bare(evidence):
+        return None
+    if any(cause(evidence) for cause in (annotation_on_the_pod, annotation_taken_away, eksctl_role)):
+        return None
+    return _finding(
+        evidence,
+        "service-account-annotation-missing",
+        "The service account does not say which role its pods get.",
+        expected=f"{KEY}: {evidence.role_arn}",
+        found=_not_found(evidence),
+    )
+
+
+def annotation_key_typo(evidence: "Evidence") -> Finding | None:
+    """The role stands under a key that the webhook does not read."""
+    key = _misspelt(evidence)
+    if key is None:
+        return None
+    return _finding(
+        evidence,
+        "service-account-annotation-key-typo",
+        "The role stands under a key that the pod identity webhook does not read.",
+        expected=KEY,
+        found=key,
+        repair=_annotated(evidence, without=key),
+    )
+
+
+def annotation_arn_malformed(evidence: "Evidence") -> Finding | None:
+    """What the annotation holds is no role's ARN: STS answers `Request ARN is invalid`."""
+    arn = evidence.annotation
+    if not arn or ROLE_ARN.fullmatch(arn):
+        return None
+    return _finding(
+        evidence,
+        "service-account-annotation-arn-malformed",
+        "The annotation holds something that is no role's ARN.",
+        expected=evidence.role_arn,
+        # repr shows what is invisible in print.
+        found=repr(arn),
+    )
+
+
+def annotation_role_mismatch(evidence: "Evidence") -> Finding | None:
+    """The annotation names another role than this run's."""
+    arn = evidence.annotation
+    if not arn or not ROLE_ARN.fullmatch(arn) or arn == evidence.role_arn:
+        return None
+    return _finding(
+        evidence,
+        "service-account-annotation-role-mismatch",
+        "The annotation names another role.",
+        expected=evidence.role_arn,
+        found=arn,
+    )
+
+
+def annotation_on_the_pod(evidence: "Evidence") -> Finding | None:
+    """The role stands in an annotation of the pod, or of what makes it: only the service account's is read.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
+    """
+    if not _is_bare(evidence):
+        return None
+    where, arn = _annotated_elsewhere(evidence)
+    if not where:
+        return None
+    return _finding(
+        evidence,
+        "annotation-on-the-pod",
+        "The role stands in an annotation of the pod, where the webhook does not look.",
+        expected=f"{KEY} on the service account {evidence.parameters.service_account}",
+        found=f"{KEY}: {arn} on the {where}",
+        source="kubectl get pod -o yaml, metadata.annotations",
+        repair=_annotated(evidence, role_arn=arn),
+    )
+
+
+def annotation_taken_away(evidence: "Evidence") -> Finding | None:
+    """The annotation was there, since a pod has its role, and a controller has written the service account since.
+
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    """
+    if not _is_bare(evidence) or (spec := evidence.pod_spec) is None or not spec.is_mutated:
+        return None
+    managers = (evidence.service_account["metadata"].get("managedFields")) or []
+    last = max(managers, key=lambda manager: manager.get("time") or "", default=None)
+    made = evidence.pod["metadata"].get("creationTimestamp") or ""
+    if last is None or (last.get("time") or "") <= made or BY_HAND.match(last.get("manager") or "unknown"):
+        return None
+    return _finding(
+        evidence,
+        "service-account-annotation-taken-away",
+        "The annotation was there when the pod was made, and whoever manages the service account has taken it away.",
+        expected=f"{KEY}: {evidence.role_arn or spec.containers[0].value('AWS_ROLE_ARN')}",
+        found=f"{_not_found(evidence)}, written by {last['manager']} at {last['time']}",
+        source="kubectl get serviceaccount -o yaml --show-managed-fields",
+        repair=f"# declare the annotation in what {last['manager']} applies, or it goes again\n"
+        + _annotated(evidence, role_arn=spec.containers[0].value("AWS_ROLE_ARN")),
+    )
+
+
+def eksctl_role(evidence: "Evidence") -> Finding | None:
+    """eksctl has made a role for the service account, and has not annotated it: its stack was there already.
+
+    https://eksctl.io/usage/iamserviceaccounts/
+    """
+    from labkit.diagnosis.evidence import NotRead
+
+    if not _is_bare(evidence):
+        return None
+    # The name that CloudFormation makes of the stack's is cut to what a role's may have.
+    begins = f"eksctl-{evidence.parameters.cluster}-addon-iamserviceaccount"[:40]
+    try:
+        roles = evidence.account.roles
+    except NotRead:
+        return None
+    made = [
+        role["Arn"]
+        for role in roles
+        if role["RoleName"].startswith(begins) and evidence.subject in str(role["AssumeRolePolicyDocument"])
+    ]
+    if not made:
+        return None
+    return _finding(
+        evidence,
+        "eksctl-role-without-annotation",
+        "eksctl has made a role for the service account, which is not annotated with it.",
+        expected=f"{KEY}: {made[0]}",
+        found=_not_found(evidence),
+        source=f"iam:ListRoles; {SOURCE}",
+        repair=_annotated(evidence, role_arn=made[0]),
+    )
+
+
+def pod_identity_association_too(evidence: "Evidence") -> Finding | None:
+    """The service account has a role by EKS Pod Identity, too: which of the two a pod gets depends on its SDK.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
+    """
+    if not evidence.annotation:
+        return None
+    cluster = evidence.parameters.cluster
+    subject = (evidence.parameters.namespace, evidence.parameters.service_account)
+    ids = [
+        association["associationId"]
+        for association in evidence.account.pod_identity_associations(cluster)
+        if (association["namespace"], association["serviceAccount"]) == subject
+    ]
+    if not ids:
+        return None
+    lines = [
+        f"aws eks delete-pod-identity-association --cluster-name {cluster} --association-id {association}"
+        for association in ids
+    ]
+    return _finding(
+        evidence,
+        "pod-identity-association-too",
+        "The service account has a role by EKS Pod Identity as well: which of the two a pod takes is its SDK's choice.",
+        expected="one of the two",
+        found=f"{KEY}, and the association {', '.join(ids)}",
+        source="eks:ListPodIdentityAssociations",
+        repair="\n".join(lines),
+        severity="warning",
+    )
+
+
+CAUSES = (
+    namespace_missing,
+    missing,
+    annotation_missing,
+    annotation_key_typo,
+    annotation_arn_malformed,
+    annotation_role_mismatch,
+    annotation_on_the_pod,
+    annotation_taken_away,
+    eksctl_role,
+    pod_identity_association_too,
+)
+
+
+def _is_bare(evidence: "Evidence") -> bool:
+    """Whether it is there without a role, and without anything that looks like one."""
+    return evidence.service_account is not None and not evidence.annotation and _misspelt(evidence) is None
+
+
+def _misspelt(evidence: "Evidence") -> str | None:
+    if evidence.annotation:
+        return None
+    return next((key for key, value in evidence.annotations.items() if key != KEY and _looks_like_it(key, value)), None)
+
+
+def _looks_like_it(key: str, value: str) -> bool:
+    if key in OLDER_KEYS or SequenceMatcher(None, key.lower(), KEY).ratio() > 0.85:
+        return True
+    return key.endswith(("/role-arn", "/role")) and bool(ROLE_ARN.fullmatch(value or ""))
+
+
+def _not_found(evidence: "Evidence") -> str:
+    return "no annotation with a role" if KEY not in evidence.annotations else f"{KEY}: (empty)"
+
+
+def _annotated_elsewhere(evidence: "Evidence") -> tuple[str, str]:
+    """What bears the annotation instead, and its value; both empty where nothing does, or it cannot be read."""
+    from labkit.diagnosis.evidence import NotRead
+
+    try:
+        spec = evidence.pod_spec
+        if spec is None:
+            return "", ""
+        if arn := spec.annotations.get(KEY):
+            return "pod", arn
+        owner = spec.owner or {}
+    except NotRead:
+        return "", ""
+    places: tuple[dict[str, Any], ...] = (owner, (owner.get("spec") or {}).get("template") or {})
+    for place in places:
+        if arn := ((place.get("metadata") or {}).get("annotations") or {}).get(KEY):
+            return owner["kind"], arn
+    return "", ""
+
+
+def _annotated(evidence: "Evidence", *, without: str = "", role_arn: str = "") -> str:
+    """The annotation, and then the pod once more where one runs: it gets its role when it is made."""
+    from labkit.diagnosis.evidence import NotRead
+
+    # A run of the lab has a role of its own.
+    is_told = evidence.role_is_known or evidence.is_of_lab or not role_arn
+    known = evidence.role_arn if is_told else role_arn
+    unknown = evidence.connection.role_arn(ROLE_NAME)
+    lines = [] if known else [ROLE_UNKNOWN]
+    removed = f"{shlex.quote(without)}- " if without else ""
+    lines.append(
+        f"{evidence.connection.kubectl} annotate serviceaccount {evidence.parameters.service_account} "
+        f"-n {evidence.parameters.namespace} --overwrite {removed}{KEY}={shlex.quote(known or unknown)}"
+    )
+    try:
+        pod = evidence.pod
+        if pod and (pod["spec"].get("serviceAccountName") or "default") == evidence.parameters.service_account:
+            lines.append(pod_commands.replaced(evidence))
+    except NotRead:
+        pass
+    return "\n".join(lines)
+
+
+def _finding(
+    evidence: "Evidence",
+    id: str,
+    summary: str,
+    *,
+    expected: str,
+    found: str,
+    source: str = SOURCE,
+    repair: str = "",
+    severity: Severity = "error",
+) -> Finding:
+    return Finding(
+        id=id,
+        summary=summary,
+        expected=expected,
+        found=found,
+        source=source,
+        repair=repair or _annotated(evidence),
+        learn=LEARN,
+        severity=severity,
+    )

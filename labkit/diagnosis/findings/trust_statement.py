@@ -1,0 +1,200 @@
+"""The statement of the trust policy that comes nearest, where the policy refuses: whom it trusts, and for what.
+
+Each cause looks at one thing, so that two faults in a statement are two findings.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from labkit.diagnosis.evidence.trust import (
+    PROVIDER_ARN,
+    Condition,
+    actions_of,
+    allows_action,
+    conditions_of,
+    federated_of,
+    name_of,
+    principals_of,
+)
+from labkit.diagnosis.findings import Finding, Severity, is_told, provider, trust_documents
+from labkit.diagnosis.findings.trust_writes import was_refused
+from labkit.policy.trust import WEB_IDENTITY
+
+if TYPE_CHECKING:
+    from labkit.diagnosis.evidence import Evidence
+
+LEARN = "02-iam-role.ipynb"
+SOURCE = "iam:GetRole, AssumeRolePolicyDocument"
+POD_IDENTITY = "pods.eks.amazonaws.com"
+
+
+# Whom it trusts.
+
+
+def of_pod_identity(evidence: "Evidence") -> Finding | None:
+    """The role is made for EKS Pod Identity, which is another way from a pod to a role.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html
+    """
+    statement = refusing(evidence)
+    if statement is None or POD_IDENTITY not in principals_of(statement, "Service"):
+        return None
+    return finding(
+        evidence,
+        "trust-policy-of-pod-identity",
+        "The trust policy is one for EKS Pod Identity, and the service account's annotation is IRSA's.",
+        expected=f"Federated {evidence.provider_arn}",
+        found=f"Service {', '.join(principals_of(statement, 'Service'))}",
+    )
+
+
+def of_a_service(evidence: "Evidence") -> Finding | None:
+    """The trust policy is the one that a role for an AWS service has: nobody with a web identity is in it.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-service.html
+    """
+    statement = refusing(evidence)
+    services = principals_of(statement, "Service") if statement else []
+    if not services or federated_of(statement) or POD_IDENTITY in services:
+        return None
+    return finding(
+        evidence,
+        "trust-policy-of-a-service",
+        "The trust policy lets a service of AWS take the role, and no pod.",
+        expected=f"Federated {evidence.provider_arn}",
+        found=f"Service {', '.join(services)}",
+    )
+
+
+def principal_not_a_provider(evidence: "Evidence") -> Finding | None:
+    """The principal is no OIDC provider's ARN: a bare URL, a role, an account, or nothing.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-federated-web-identity
+    """
+    statement = refusing(evidence)
+    if statement is None or principals_of(statement, "Service") or statement.get("Principal") == "*":
+        return None
+    if any(PROVIDER_ARN.fullmatch(arn) for arn in federated_of(statement)):
+        return None
+    return finding(
+        evidence,
+        "trust-policy-principal-not-a-provider",
+        "The trust policy's principal is not the ARN of an OIDC provider.",
+        expected=f"Federated {evidence.provider_arn}",
+        found=json.dumps(statement.get("Principal", "no Principal")),
+    )
+
+
+def issuer_host_wrong(evidence: "Evidence") -> Finding | None:
+    """The cluster's id under another host: another region's, or `oidc.REGION.eks` for `oidc.eks.REGION`."""
+    statement = refusing(evidence)
+    if statement is None:
+        return None
+    named = [*map(name_of, federated_of(statement)), *(condition.issuer for condition in about_tokens(statement))]
+    wrong = [name for name in dict.fromkeys(named) if has_other_host(evidence, name)]
+    if not wrong:
+        return None
+    return finding(
+        evidence,
+        "trust-policy-issuer-host-wrong",
+        "The trust policy names the cluster's issuer with another host than it has.",
+        expected=evidence.provider_name,
+        found=", ".join(wrong),
+    )
+
+
+def provider_mismatch(evidence: "Evidence") -> Finding | None:
+    """The principal is another OIDC provider than the one of this cluster's issuer."""
+    statement = refusing(evidence)
+    providers = [arn for arn in federated_of(statement or {}) if PROVIDER_ARN.fullmatch(arn)]
+    if not providers or evidence.provider_arn in providers:
+        return None
+    if any(has_other_host(evidence, name_of(arn)) for arn in providers):
+        return None
+    if is_told(evidence, provider.cluster_rebuilt, provider.in_another_account):
+        return None
+    return finding(
+        evidence,
+        "trust-policy-provider-mismatch",
+        "The trust policy trusts somebody else than the OIDC provider of this cluster's issuer.",
+        expected=evidence.provider_arn,
+        found=", ".join(providers),
+    )
+
+
+# For what.
+
+
+def action_wrong(evidence: "Evidence") -> Finding | None:
+    """The statement allows another action, such as `sts:AssumeRole`, the one for AWS's own services.
+
+    https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
+    """
+    statement = refusing(evidence)
+    if statement is None or allows_action(statement):
+        return None
+    # A service's role has a service's action.
+    if principals_of(statement, "Service"):
+        return None
+    return finding(
+        evidence,
+        "trust-policy-action-wrong",
+        "The trust policy allows another action than the one that a web identity token is exchanged with.",
+        expected=WEB_IDENTITY,
+        found=", ".join(actions_of(statement)) or "no Action",
+    )
+
+
+CAUSES = (
+    of_pod_identity,
+    of_a_service,
+    principal_not_a_provider,
+    issuer_host_wrong,
+    provider_mismatch,
+    action_wrong,
+)
+
+
+# What its conditions are looked at with, too.
+
+
+def refusing(evidence: "Evidence") -> dict[str, Any] | None:
+    """The statement that comes nearest, where the policy refuses and nothing else explains it."""
+    if evidence.role is None or evidence.trust.nearest is None or was_refused(evidence):
+        return None
+    return evidence.trust.nearest
+
+
+def about_tokens(statement: dict[str, Any]) -> list[Condition]:
+    """The statement's conditions on `sub` and `aud`."""
+    return [condition for condition in conditions_of(statement) if condition.claim in ("sub", "aud")]
+
+
+def has_other_host(evidence: "Evidence", name: str) -> bool:
+    """Whether it is the issuer's own path under another host."""
+    host, _, path = evidence.provider_name.partition("/")
+    other, _, same = name.partition("/")
+    return bool(path) and same.lower() == path.lower() and other.lower() != host.lower()
+
+
+def finding(
+    evidence: "Evidence",
+    id: str,
+    summary: str,
+    *,
+    expected: str,
+    found: str,
+    severity: Severity = "error",
+    repair: str = "",
+) -> Finding:
+    """A finding about the trust policy; without another `repair`, with the one that puts right what refuses."""
+    return Finding(
+        id=id,
+        summary=summary,
+        expected=expected,
+        found=found,
+        source=SOURCE,
+        repair=repair or evidence.commands.update_trust_policy(trust_documents.corrected(evidence)),
+        learn=LEARN,
+        severity=severity,
+    )

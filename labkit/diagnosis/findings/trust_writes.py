@@ -1,0 +1,136 @@
+"""What IAM takes as the role's trust policy: what it refused to take, and how much more this one may hold."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from labkit.diagnosis.evidence.reading import NotRead
+from labkit.diagnosis.evidence.trust import conditions_of, listed
+from labkit.diagnosis.findings import Finding, is_told, trust_documents
+
+if TYPE_CHECKING:
+    from labkit.diagnosis.evidence import Evidence
+
+LEARN = "02-iam-role.ipynb"
+_finding = partial(Finding, learn=LEARN)
+# Characters without white space that IAM takes by default, and how many of them are too near to that.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
+QUOTA, NEAR = 2048, 1843
+QUOTA_CODE = "L-C07B4B0D"
+
+
+def condition_key_with_scheme(evidence: "Evidence") -> Finding | None:
+    """The trust policy that was to help was refused by IAM: `https://` stands in a condition's key."""
+    refused = _refused_write(evidence)
+    if refused is None or not str(refused["errorCode"]).startswith("MalformedPolicyDocument"):
+        return None
+    keys = [c.key for s in _statements_of(refused) for c in conditions_of(s) if "://" in c.key]
+    if not keys:
+        return None
+    return _finding(
+        "trust-policy-condition-key-with-scheme",
+        "IAM refused the last trust policy that was written for the role: a condition's key begins with https://.",
+        expected=f"{evidence.provider_name}:sub",
+        found=", ".join(keys),
+        source=_source(refused),
+        repair=with_new_sessions(evidence, evidence.commands.write_trust_policy(trust_documents.corrected(evidence))),
+    )
+
+
+def too_long(evidence: "Evidence") -> Finding | None:
+    """The trust policy that was to help was refused by IAM: it is longer than the quota.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
+    """
+    refused = _refused_write(evidence)
+    told = str((refused or {}).get("errorMessage"))
+    if refused is None or not str(refused["errorCode"]).startswith("LimitExceeded") or "ACLSizePerRole" not in told:
+        return None
+    return _finding(
+        "trust-policy-too-long",
+        "IAM refused the last trust policy that was written for the role: it is too long.",
+        expected=f"at most {QUOTA} characters without white space",
+        found=told,
+        source=_source(refused),
+        repair=with_new_sessions(
+            evidence, f"{_quota_comment()}\n{evidence.commands.write_trust_policy(trust_documents.alone(evidence))}"
+        ),
+    )
+
+
+def near_size_limit(evidence: "Evidence") -> Finding | None:
+    """One service account more, and IAM takes it no longer."""
+    if evidence.role is None or evidence.trust.size <= NEAR:
+        return None
+    return _finding(
+        "trust-policy-near-size-limit",
+        "The trust policy is nearly as long as IAM takes one.",
+        expected=f"at most {NEAR} characters without white space, of {QUOTA}",
+        found=f"{evidence.trust.size} characters",
+        source="iam:GetRole, AssumeRolePolicyDocument",
+        severity="warning",
+        repair=f"{_quota_comment()}\n{evidence.commands.update_trust_policy(trust_documents.alone(evidence))}",
+    )
+
+
+REFUSED = (condition_key_with_scheme, too_long)
+
+
+def was_refused(evidence: "Evidence") -> bool:
+    """Whether a trust policy that IAM refused is what is wrong with the role, and not what the role has instead."""
+    return is_told(evidence, *REFUSED)
+
+
+def with_new_sessions(evidence: "Evidence", repair: str) -> str:
+    """The lines, and the pod made anew where they make the role: it may hold a session of the one that is gone.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
+    """
+    from labkit.diagnosis.findings.pod_commands import replaced
+
+    try:
+        is_held = evidence.role is None and evidence.pod is not None
+    except NotRead:
+        is_held = False
+    return f"{repair}\n{replaced(evidence)}" if is_held else repair
+
+
+def _refused_write(evidence: "Evidence") -> dict[str, Any] | None:
+    """The newest try to write the role's trust policy, where IAM refused it and the role lacks what it was to have.
+
+    Raises `NotRead` where CloudTrail may not be read.
+    """
+    if evidence.role is not None and evidence.trust.admits:
+        return None
+    # Of a role that is gone, only whether it could be made anew counts.
+    names = ("CreateRole",) if evidence.role is None else ("UpdateAssumeRolePolicy", "CreateRole")
+    tries = [
+        record
+        for name in names
+        for record in evidence.role_account.calls(name)
+        if (record.get("requestParameters") or {}).get("roleName") == evidence.role_name
+    ]
+    # Each list is the newest first; the sort keeps the order of what happened in one second.
+    newest = next(iter(sorted(tries, key=lambda record: record["eventTime"], reverse=True)), None)
+    return newest if newest and newest["errorCode"] else None
+
+
+def _statements_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The statements of the trust policy that was refused."""
+    from labkit.diagnosis.evidence.account import document
+
+    parameters = record.get("requestParameters") or {}
+    written = document(parameters.get("policyDocument") or parameters.get("assumeRolePolicyDocument") or {})
+    statements = listed(written.get("Statement")) if isinstance(written, dict) else []
+    return [statement for statement in statements if isinstance(statement, dict)]
+
+
+def _source(record: dict[str, Any]) -> str:
+    return f"cloudtrail:LookupEvents, {record['eventName']} at {record['eventTime']}: {record['errorCode']}"
+
+
+def _quota_comment() -> str:
+    return (
+        "# first give the other service accounts roles of their own, or ask for a longer quota:\n"
+        "# aws service-quotas request-service-quota-increase --service-code iam "
+        f"--quota-code {QUOTA_CODE} --desired-value 4096"
+    )

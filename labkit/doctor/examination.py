@@ -1,0 +1,243 @@
+"""Why a service account's pods do not get their role: walks the steps' checks, and only reads."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from labkit import steps
+from labkit.diagnosis.evidence import Evidence, NotRead, Reads
+from labkit.doctor.report import Diagnosis, in_order
+from labkit.errors import LabError
+from labkit.parameters import Parameters
+
+if TYPE_CHECKING:
+    import boto3
+    from kubernetes.client import ApiClient
+
+    from labkit.targets import Connection
+
+__all__ = ["Diagnosis", "diagnose", "examine"]
+
+# The pod and its service account say most; then the provider, the role, and at last who the pod turned out to be.
+ORDER = ("pod", "service_account", "oidc_provider", "iam_role", "credentials")
+# What follows from whatever else is wrong, and would only say the same once more.
+CONSEQUENCES = ("credentials-refused", "credentials-of-another-identity")
+ENDED = ("Succeeded", "Failed")
+# A container's variables whose values are no secret.
+TOLD = (
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_STS_REGIONAL_ENDPOINTS",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
+
+
+def diagnose(
+    *,
+    namespace: str,
+    service_account: str,
+    connection: "Connection | None" = None,
+    aws: "boto3.Session | None" = None,
+    kubernetes: "ApiClient | None" = None,
+    cluster: str = "",
+    pod: str = "",
+    role: str = "",
+    action: str = "",
+    resource: str = "",
+    probe: bool = False,
+    reads: Reads | None = None,
+) -> Diagnosis:
+    """What is wrong between the pods of a service account and its role; only reads.
+
+    ::
+
+        from labkit.doctor import diagnose
+
+        aws, kubernetes = boto3.Session(), ApiClient()
+        found = diagnose(namespace="shop", service_account="cart", aws=aws, kubernetes=kubernetes, cluster="blue")
+        for finding in found.findings:
+            print(finding.id, finding.summary, finding.repair)
+
+    Args:
+        connection: the lab's or a target's connection, `labkit.targets.look(parameters)`; else `aws`, a session in
+            the cluster's account and region, `kubernetes`, a client of the cluster's API, and `cluster`, its EKS name.
+        pod: the pod to look at; without one, the newest of each owner that runs as the service account.
+        role: the name of the role that it is to have; without one, what the annotation or the trust policies say.
+        action: what the pod wants to do, such as `s3:ListBucket`, on `resource`, an ARN.
+        probe: whether commands may be run in the pod, and its token be sent to STS.
+        reads: answers that are there already: of another diagnosis, or a record.
+
+    Raises:
+        InvalidParameter: a name breaks its rule.
+        LabError: the cluster or the account cannot be reached at all.
+    """
+    names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
+    parameters = Parameters.checked(**{name: value for name, value in names.items() if value})
+    reads = reads or Reads()
+    if connection is None:
+        connection = _connection(aws, kubernetes, parameters.cluster, reads)
+
+    def evidence(name: str) -> Evidence:
+        return Evidence(
+            parameters,
+            connection,
+            pod_name=name,
+            role_is_known=bool(role),
+            action=action,
+            resource=resource,
+            probe=probe,
+            reads=reads,
+        )
+
+    return examine_pods(evidence, pod)
+
+
+def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosis:
+    """What is found for each pod that runs as the service account, as one diagnosis.
+
+    Args:
+        evidence: the evidence for a pod of this name.
+        pod: the only pod to look at; without one, the newest of each owner.
+    """
+    names = [pod] if pod else _pods(evidence(""))
+    return _joined([examine(evidence(name)) for name in names or [""]])
+
+
+def examine(evidence: Evidence) -> Diagnosis:
+    """What the checks of all steps find in this evidence: of one service account and one pod."""
+    found = []
+    unread: list[NotRead] = []
+    for name in ORDER:
+        found += steps.step(name).check(evidence, unread)
+    if any(finding.severity == "error" and finding.id not in CONSEQUENCES for finding in found):
+        found = [finding for finding in found if finding.id not in CONSEQUENCES]
+    try:
+        role_arn, pod_name = evidence.role_arn, evidence.pod_name if evidence.pod else ""
+    except NotRead:
+        role_arn = pod_name = ""
+    return Diagnosis(
+        subject=evidence.subject,
+        findings=in_order(found),
+        looked=list(evidence.reads.asked),
+        unread=list({error.call: error for error in unread}.values()),
+        made=list(evidence.reads.made),
+        cluster=evidence.parameters.cluster,
+        role_arn=role_arn,
+        pods=[pod_name] if pod_name else [],
+        facts=_facts(evidence, pod_name),
+    )
+
+
+def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
+    """One diagnosis of several pods of the same service account; what is no pod's is said once."""
+    first, last = diagnoses[0], diagnoses[-1]
+    return Diagnosis(
+        subject=first.subject,
+        findings=in_order(finding for each in diagnoses for finding in each.findings),
+        looked=last.looked,
+        unread=list({error.call: error for each in diagnoses for error in each.unread}.values()),
+        made=last.made,
+        cluster=first.cluster,
+        role_arn=first.role_arn,
+        pods=[pod for each in diagnoses for pod in each.pods],
+        facts={name: fact for each in diagnoses for name, fact in each.facts.items()},
+    )
+
+
+def _facts(evidence: Evidence, pod_name: str) -> dict[str, Any]:
+    """What the findings rest on, for a report that is handed on: of a pod only what concerns its role."""
+    read: dict[str, Callable[[], Any]] = {
+        "service account": lambda: evidence.service_account and _metadata(evidence.service_account),
+        f"pod {pod_name}".strip(): lambda: evidence.pod and _of_pod(evidence.pod),
+        "OIDC provider": lambda: evidence.provider and _without(evidence.provider, "ThumbprintList"),
+        "role": lambda: evidence.role and _without(evidence.role, "RoleLastUsed"),
+    }
+    facts = {}
+    for name, look in read.items():
+        try:
+            facts[name] = look() or "there is none"
+        except NotRead as unread:
+            facts[name] = str(unread)
+    return facts
+
+
+def _metadata(thing: dict[str, Any]) -> dict[str, Any]:
+    kept = ("namespace", "name", "annotations", "labels")
+    return {key: value for key, value in thing["metadata"].items() if key in kept}
+
+
+def _without(document: dict[str, Any], changing: str) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key != changing}
+
+
+def _of_pod(pod: dict[str, Any]) -> dict[str, Any]:
+    containers = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
+    return {
+        "serviceAccountName": pod["spec"].get("serviceAccountName") or "default",
+        "phase": (pod.get("status") or {}).get("phase"),
+        "containers": {container["name"]: _variables(container) for container in containers},
+        "tokens": [
+            source["serviceAccountToken"] | {"volume": volume["name"]}
+            for volume in pod["spec"].get("volumes") or []
+            for source in (volume.get("projected") or {}).get("sources") or []
+            if "serviceAccountToken" in source
+        ],
+    }
+
+
+def _variables(container: dict[str, Any]) -> dict[str, str]:
+    """A container's variables for AWS; of those that may be secret only that they are there."""
+    return {
+        variable["name"]: variable.get("value", "(a reference)") if variable["name"] in TOLD else "(not shown)"
+        for variable in container.get("env") or []
+        if variable["name"].startswith("AWS_")
+    }
+
+
+def _pods(evidence: Evidence) -> list[str]:
+    """The newest pod of each owner; one that has ended only where there is no other."""
+    try:
+        pods = evidence.pods
+    except NotRead:
+        return []
+    alive = [pod for pod in pods if (pod.get("status") or {}).get("phase") not in ENDED]
+    newest: dict[Any, str] = {}
+    for pod in alive or pods[:1]:
+        newest.setdefault(_owner(pod["metadata"]), pod["metadata"]["name"])
+    return list(newest.values())
+
+
+def _owner(metadata: dict[str, Any]) -> Any:
+    """Who makes such pods: a Deployment for all its ReplicaSets; a pod that nobody owns is its own."""
+    for owner in metadata.get("ownerReferences") or []:
+        if owner.get("controller"):
+            hashed = (metadata.get("labels") or {}).get("pod-template-hash")
+            return owner["kind"], owner["name"].removesuffix(f"-{hashed}") if hashed else owner["name"]
+    return "Pod", metadata["name"]
+
+
+def _connection(aws: Any, kubernetes: Any, cluster: str, reads: Reads) -> "Connection":
+    """The connection of another program's own clients. Raises `LabError`."""
+    from labkit.targets import Connection, eks
+    from labkit.targets.eks import cluster as eks_cluster
+
+    if aws is None or kubernetes is None:
+        raise LabError(
+            "The doctor needs the AWS account and the cluster.",
+            where="diagnose",
+            next="diagnose(…, aws=boto3.Session(), kubernetes=ApiClient(), cluster=NAME)",
+        )
+    caller = reads.once("sts:GetCallerIdentity", lambda: aws.client("sts").get_caller_identity())
+    described = eks_cluster.describe(aws, cluster, caller["Account"])
+    return Connection(
+        aws=aws,
+        kubernetes=kubernetes,
+        issuer=described["identity"]["oidc"]["issuer"],
+        account_id=caller["Account"],
+        partition=aws.get_partition_for_region(aws.region_name),
+        webhook_restored_by="# EKS runs the webhook itself: open a case with AWS Support",
+        fetch=eks.fetch,
+    )

@@ -1,0 +1,580 @@
+"""From an error's text to the families of causes that it can have, and the next command; needs no connection.
+
+STS says one sentence for most faults of a token since 2026; the older, telling ones are what threads on the web show.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+# A session of an instance's role bears the instance's id; without the session, the role's name has to do.
+NODE = (
+    r"assumed-role/[^/\s]+/i-[0-9a-f]{8,17}\b|assumed-role/[^/\s]*(node-?instance-?role|node-?group|[-_]node[-_]?role)"
+)
+
+DOCTOR = "labkit doctor -n {namespace} -s {service_account}"
+PROBE = f"{DOCTOR} --probe"
+WHO = "kubectl exec {pod} -n {namespace} -- aws sts get-caller-identity"
+VARIABLES = "kubectl exec {pod} -n {namespace} -- env | grep ^AWS_"
+TRUST_POLICY = "aws iam get-role --role-name {role} --query Role.AssumeRolePolicyDocument"
+PROVIDERS = "aws iam list-open-id-connect-providers"
+
+TRUST_POLICY_IDS = (
+    "role-missing",
+    "trust-policy-sub-mismatch",
+    "trust-policy-sub-of-another-namespace",
+    "trust-policy-sub-renamed",
+    "trust-policy-sub-wildcard-under-string-equals",
+    "trust-policy-aud-mismatch",
+    "trust-policy-issuer-host-wrong",
+    "trust-policy-condition-key-of-another-issuer",
+    "trust-policy-provider-mismatch",
+    "trust-policy-principal-not-a-provider",
+    "trust-policy-of-a-service",
+    "trust-policy-of-pod-identity",
+    "trust-policy-action-wrong",
+    "trust-policy-refuses",
+    "cluster-rebuilt",
+    "pod-older-than-annotation",
+    "role-too-new",
+)
+PROVIDER_IDS = (
+    "oidc-provider-missing",
+    "oidc-provider-in-another-account",
+    "oidc-provider-url-differs",
+    "cluster-rebuilt",
+)
+AUDIENCE_IDS = (
+    "oidc-provider-audience-missing",
+    "oidc-provider-audience-is-an-endpoint",
+    "oidc-provider-audience-invisible-character",
+    "token-audience-mismatch",
+    "pod-uses-the-api-server-token",
+)
+KEY_IDS = ("issuer-unreachable", "signing-key-not-published", "oidc-provider-thumbprint-stale")
+NOT_USED_IDS = (
+    "service-account-annotation-missing",
+    "service-account-annotation-key-typo",
+    "annotation-on-the-pod",
+    "pod-uses-another-service-account",
+    "pod-older-than-annotation",
+    "webhook-missing",
+    "webhook-unreachable",
+    "pod-opted-out-of-webhook",
+    "pod-container-skipped",
+    "pod-token-variable-missing",
+    "pod-variables-empty",
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Causes that one error can have."""
+
+    name: str
+    pattern: str
+    means: str
+    """What is known from the text alone."""
+    ids: tuple[str, ...] = ()
+    """The findings of the doctor's that it can be; none where the doctor does not see the cause."""
+    next: tuple[str, ...] = (DOCTOR,)
+    """Shell lines, with the names that the text tells, else placeholders."""
+    is_general: bool = False
+    """Whether it counts only where the text says nothing more telling."""
+
+
+FAMILIES = (
+    # STS about the token: provider, audience, keys, expiry. The trust policy was not looked at.
+    Family(
+        "provider-unknown",
+        r"No OpenIDConnect provider found in your account",
+        "STS knows no OIDC provider for the token's issuer in the role's account; the trust policy was not looked at.",
+        PROVIDER_IDS,
+        (DOCTOR, PROVIDERS),
+    ),
+    Family(
+        "audience",
+        r"Incorrect token audience",
+        "The token is made for somebody whom the OIDC provider does not list among its client ids.",
+        AUDIENCE_IDS,
+        (PROBE, f"{PROVIDERS}   # then: aws iam get-open-id-connect-provider --open-id-connect-provider-arn …"),
+    ),
+    Family(
+        "issuer-keys",
+        r"Couldn'?t retrieve verification key|IDPCommunicationError|OpenIdIdpCommunicationError",
+        "STS could not fetch the issuer's keys, or none of them has signed the token.",
+        ("issuer-unreachable", "signing-key-not-published", "oidc-provider-url-differs"),
+        (PROBE, "curl {issuer}/.well-known/openid-configuration"),
+    ),
+    Family(
+        "thumbprint",
+        r"certificate doesn'?t match configured thumbprint",
+        "The certificate of the issuer's host is none of those whose thumbprints the OIDC provider lists.",
+        ("oidc-provider-thumbprint-stale",),
+    ),
+    Family(
+        "token-malformed",
+        r"not a valid JWT|token contains an invalid number of segments|token is malformed|invalid JWT",
+        "What was sent to STS is no token: a file that was written in part, or another file.",
+        ("token-malformed", "pod-volume-name-taken", "pod-uses-the-api-server-token"),
+        (PROBE,),
+    ),
+    Family(
+        "token-claims",
+        r"Missing a required claim",
+        "The token lacks a claim that STS wants: mostly it is the one for the API server, and not the projected one.",
+        ("pod-uses-the-api-server-token", "token-audience-mismatch", "token-malformed"),
+        (PROBE,),
+    ),
+    Family(
+        "token-expired",
+        r"ExpiredTokenException|Token expired: current date",
+        "The token was good once. The node puts a fresh one into the same file well before it expires: the program has "
+        "read it once and kept it, or a clock is wrong.",
+        ("token-read-once", "token-expired"),
+        (PROBE,),
+    ),
+    Family(
+        "token-not-validated",
+        r"InvalidIdentityToken|web identity token (that was passed |provided )?could not be validated",
+        "The token against the OIDC provider: the provider, its audiences, the issuer's keys, or the token itself. The "
+        "trust policy was not looked at. Since 2026 STS says no more than that.",
+        (*PROVIDER_IDS, *AUDIENCE_IDS, *KEY_IDS, "token-malformed"),
+        (PROBE, PROVIDERS),
+        is_general=True,
+    ),
+    Family(
+        "login-with-amazon",
+        r"not a Login With Amazon token",
+        "A ProviderId was sent, which is for Login with Amazon and Facebook; leave it out for the token of a cluster.",
+        next=("aws sts assume-role-with-web-identity help",),
+    ),
+    # STS about the trust policy, and about the request.
+    Family(
+        "trust-policy",
+        r"Not authorized to perform:? sts:AssumeRoleWithWebIdentity"
+        r"|AssumeRoleWithWebIdentity.{0,120}\b(StatusCode: 403|AccessDenied\b)"
+        r"|AccessDenied\).{0,40}AssumeRoleWithWebIdentity",
+        "The token is fine. The role's trust policy says no, or there is no such role: STS does not say which.",
+        TRUST_POLICY_IDS,
+        (DOCTOR, TRUST_POLICY),
+    ),
+    Family(
+        "role-arn",
+        r"Request ARN is invalid|at 'roleArn' failed to satisfy|Invalid ARN in AWS_ROLE_ARN",
+        "What the pod takes for its role's ARN is none.",
+        ("service-account-annotation-arn-malformed",),
+    ),
+    Family(
+        "session-name",
+        r"at 'roleSessionName' failed to satisfy",
+        "The session's name breaks its rule: 2 to 64 letters, digits and any of _ + = , . @ -",
+        ("pod-role-session-name-invalid",),
+    ),
+    Family(
+        "session-duration",
+        r"exceeds the MaxSessionDuration|1 hour session limit for roles assumed by role chaining"
+        r"|at 'durationSeconds' failed to satisfy",
+        "The session is asked to last longer than the role allows; one that is assumed from another role, one hour.",
+        ("role-session-too-long",),
+        (DOCTOR, "aws iam get-role --role-name {role} --query Role.MaxSessionDuration"),
+    ),
+    Family(
+        "sts-of-another-region",
+        r"Credential should be scoped to a valid region",
+        "The request was signed for one region and sent to another's endpoint.",
+        ("pod-sts-endpoint-of-another-region",),
+        (DOCTOR, VARIABLES),
+    ),
+    Family(
+        "region-not-activated",
+        r"RegionDisabledException|STS is not activated in this region",
+        "The account has not turned on this region, or its STS.",
+        ("region-not-activated",),
+        (DOCTOR, "aws account list-regions"),
+    ),
+    # Who the caller is, and what it may do.
+    Family(
+        "role-assumes-itself",
+        r"assumed-role/(?P<own>[\w+=,.@-]+)/\S+ is not authorized to perform: sts:AssumeRole on resource:"
+        r" \"?arn:[\w-]+:iam::\d{12}:role/(?:[^\s\"]*/)?(?P=own)\b",
+        "The program is told to assume the role that it already has.",
+        ("role-assumes-itself",),
+        (DOCTOR, VARIABLES),
+    ),
+    Family(
+        "assume-another-role",
+        r"is not authorized to perform: sts:AssumeRole on resource",
+        "The pod is somebody already, and wants to assume another role, whose trust policy does not admit it.",
+        ("role-assumes-itself", "oidc-provider-in-another-account", "role-lacks-permission"),
+        (WHO, DOCTOR),
+        is_general=True,
+    ),
+    Family(
+        "operator",
+        r"not authorized to perform: iam:(Create|Tag|Update|AddClientIDTo)OpenIDConnectProvider",
+        "The one who registers the OIDC provider may not: its permissions lack the action that the error names.",
+        ("operator-not-permitted",),
+        (DOCTOR, "labkit policy"),
+    ),
+    Family(
+        "node-role",
+        rf"^(?=.*is not authorized to perform).*({NODE})",
+        "The caller is the node's role: IAM Roles for Service Accounts is not in use at all in this pod.",
+        NOT_USED_IDS,
+        (DOCTOR, VARIABLES),
+    ),
+    Family(
+        "boundary",
+        r"because no permissions boundary allows|explicit deny in a permissions boundary",
+        "The role's policies are not what refuses: its permissions boundary does.",
+        ("role-denied-by-boundary",),
+    ),
+    Family(
+        "resource-policy",
+        r"explicit deny in a resource-based policy|because no resource-based policy allows",
+        "The policy of the thing itself (a bucket, a key) denies it, or does not admit another account's role.",
+        ("role-denied-by-bucket-policy",),
+    ),
+    Family(
+        "organization",
+        r"(explicit deny in|no) an? ?(service|resource) control policy|(service|resource) control policy allows",
+        "A policy of the organization refuses, which only its administrators see; the doctor cannot.",
+        next=("aws organizations list-policies-for-target --target-id {account} --filter SERVICE_CONTROL_POLICY",),
+    ),
+    Family(
+        "session-policy",
+        r"no session policy allows|explicit deny in a session policy",
+        "The program sent a policy along when it assumed the role, and that one does not allow it.",
+        next=(WHO,),
+    ),
+    Family(
+        "permissions",
+        r"is not authorized to perform:? (?!sts:AssumeRoleWithWebIdentity)|no identity-based policy allows",
+        "Whoever is named in the error is known to AWS, and may not do this. Is it your role: its permissions. Is it "
+        "the node's: IAM Roles for Service Accounts is not in use in this pod.",
+        (
+            "role-policy-not-attached",
+            "role-lacks-permission",
+            "role-denied-by-boundary",
+            "role-denied-by-bucket-policy",
+            *NOT_USED_IDS,
+        ),
+        (f"{DOCTOR}{{wants}}", "aws iam list-attached-role-policies --role-name {role}"),
+        is_general=True,
+    ),
+    Family(
+        "access-denied",
+        r"\bAccess ?Denied(Exception)?\b",
+        "AWS refuses, and the text does not say whom. Ask first who the pod is.",
+        ("role-policy-not-attached", "role-lacks-permission", *NOT_USED_IDS),
+        (WHO, f"{PROBE}{{wants}}"),
+        is_general=True,
+    ),
+    Family(
+        "session-expired",
+        r"security token included in the request is expired|The provided token has expired|\bExpiredToken\b(?!Exc)",
+        "Temporary credentials have expired, and were not got anew: somebody copied them, or keeps them.",
+        ("pod-static-keys", "token-read-once"),
+        (WHO, VARIABLES),
+    ),
+    Family(
+        "keys-unknown",
+        r"InvalidClientTokenId|InvalidAccessKeyId|UnrecognizedClientException"
+        r"|security token included in the request is invalid",
+        "AWS does not know the access key. Keys in the environment or in a config beat the role.",
+        ("pod-static-keys", "role-missing"),
+        (VARIABLES, DOCTOR),
+    ),
+    Family(
+        "session-credentials-not-taken",
+        r"Cannot call \w+ with session credentials",
+        "This call takes no temporary credentials, whatever role they are of: use sts:AssumeRole in its place.",
+        next=(WHO,),
+    ),
+    Family(
+        "pod-identity",
+        r"EKS does not have permissions to assume the associated role|pods\.eks\.amazonaws\.com",
+        "This is EKS Pod Identity, another mechanism, with a trust policy of its own.",
+        ("pod-identity-association-too", "trust-policy-of-pod-identity"),
+        (DOCTOR, "aws eks list-pod-identity-associations --cluster-name {cluster}"),
+    ),
+    # The SDK in the pod.
+    Family(
+        "role-variable-missing",
+        r"has no role ARN configured|role ARN is not set|RoleArn (is|was) not (set|specified)|no role ARN provided",
+        "AWS_WEB_IDENTITY_TOKEN_FILE is set, and AWS_ROLE_ARN is not.",
+        ("pod-role-variable-missing",),
+        (DOCTOR, VARIABLES),
+    ),
+    Family(
+        "token-file",
+        r"(No such file or directory|ENOENT|FileNotFound|NoSuchFile|cannot find the (file|path)).{0,120}"
+        r"serviceaccount/token|serviceaccount/token.{0,60}(no such file|does not exist)|failed to read token file",
+        "There is no token at the path that AWS_WEB_IDENTITY_TOKEN_FILE names: it is not mounted in this container, or "
+        "the program does not run in the pod.",
+        ("pod-token-file-missing", "pod-volume-name-taken", "pod-container-skipped"),
+        (DOCTOR, "kubectl exec {pod} -n {namespace} -- ls -l /var/run/secrets/eks.amazonaws.com/serviceaccount/"),
+    ),
+    Family(
+        "token-unreadable",
+        r"(Permission denied|EACCES|PermissionError|AccessDeniedException: /).{0,120}serviceaccount/token"
+        r"|serviceaccount/token.{0,60}permission denied",
+        "The token is there, and the program's user may not read it.",
+        ("token-unreadable",),
+        (PROBE, "kubectl exec {pod} -n {namespace} -- ls -lL /var/run/secrets/eks.amazonaws.com/serviceaccount/token"),
+    ),
+    Family(
+        "profile",
+        r"config profile \(.+?\) could not be found|failed to get shared config profile"
+        r"|Profile .{1,60} (could not be found|was not found|not found)|ProfileNotFound"
+        r"|Could not resolve credentials using profile",
+        "AWS_PROFILE names a profile that no config in the pod defines; a profile beats the pod's own role.",
+        ("pod-aws-profile",),
+        (DOCTOR, VARIABLES),
+    ),
+    Family(
+        "java-sts-module",
+        r"'sts' service module must be on the class ?path|aws-java-sdk-sts",
+        "The Java SDK does web identity only with its STS module, and goes on to the node's role without it.",
+        next=("# add software.amazon.awssdk:sts (version 1: com.amazonaws:aws-java-sdk-sts) to the program",),
+    ),
+    Family(
+        "region",
+        r"failed to introspect region|could not find region configuration|You must specify a region|Region is missing"
+        r"|Missing required.{0,20}AWS_REGION|sts\.\.amazonaws\.com|Unable to load region|Missing region in config"
+        r"|an AWS region is required|MissingRegion",
+        "The program does not know its region. The webhook sets AWS_REGION: without it, the pod was not given a role "
+        "either, or the program does not read it.",
+        ("webhook-missing", "webhook-unreachable", "pod-opted-out-of-webhook", "service-account-annotation-missing"),
+        (VARIABLES, DOCTOR),
+    ),
+    Family(
+        "no-credentials",
+        r"Unable to locate credentials|NoCredentialProviders|no EC2 IMDS role found|no valid providers in chain"
+        r"|Unable to load (AWS )?credentials from any (of the )?providers?|NoCredentialsError"
+        r"|Could not load credentials from|CredentialsProviderError|Missing credentials in config"
+        r"|EC2RoleRequestError|no EC2 instance role found|No valid credential sources found|Web identity configuration"
+        r"|aws\.webIdentityTokenFile must be set|failed to (retrieve|refresh cached) credentials",
+        "The SDK found no credentials at all: the pod has no role, and cannot reach its node's either.",
+        NOT_USED_IDS,
+        (DOCTOR, VARIABLES),
+        is_general=True,
+    ),
+    # The network.
+    Family(
+        "throttled",
+        r"\bThrottling\b|Rate exceeded|TooManyRequests",
+        "Too many calls at once, mostly of AssumeRoleWithWebIdentity: one session a process, and retries with jitter.",
+        next=(
+            "aws cloudtrail lookup-events --max-results 50 "
+            "--lookup-attributes AttributeKey=EventName,AttributeValue=AssumeRoleWithWebIdentity",
+        ),
+    ),
+    Family(
+        "webhook-call",
+        r"failed calling webhook.{0,40}(iam-for-pods|pod-identity-webhook)",
+        "The API server cannot call the pod identity webhook.",
+        ("webhook-unreachable",),
+    ),
+    Family(
+        "certificate",
+        r"^(?!.*failed calling webhook).*(CERTIFICATE_VERIFY_FAILED|certificate signed by unknown authority"
+        r"|PKIX path building failed|self[- ]signed certificate|unable to get local issuer certificate)",
+        "Somebody between the pod and AWS, mostly a proxy, shows a certificate that the program does not trust.",
+        next=(VARIABLES, "kubectl exec {pod} -n {namespace} -- env | grep -i _PROXY   # then: AWS_CA_BUNDLE, NO_PROXY"),
+    ),
+    Family(
+        "sts-unreachable",
+        r"(sts|s3)[\w.-]*\.amazonaws\.com.{0,160}(i/o timeout|timed? ?out|ETIMEDOUT|context deadline|no such host"
+        r"|ENOTFOUND|connection refused|UnknownHost|EAI_AGAIN|Temporary failure in name resolution)"
+        r"|Could not connect to the endpoint URL|Connect timeout on endpoint URL"
+        r"|(ENOTFOUND|UnknownHostException).{0,20}sts",
+        "The pod cannot reach AWS: a private subnet without a VPC endpoint for it, a network policy, a proxy.",
+        ("pod-sts-endpoint-of-another-region",),
+        (VARIABLES, "kubectl exec {pod} -n {namespace} -- curl -sS https://sts.{region}.amazonaws.com/"),
+    ),
+    # Documents that IAM refuses, and what the tools say that write them.
+    Family(
+        "principal",
+        r"Federated principals must be valid domain names|Invalid principal in policy",
+        "The trust policy's principal is none: for a cluster it is the ARN of the OIDC provider.",
+        ("trust-policy-principal-not-a-provider",),
+        (DOCTOR, PROVIDERS),
+    ),
+    Family(
+        "condition-key-scheme",
+        r"Condition can contain only one colon",
+        "A condition key of the trust policy still has https:// in front of the issuer.",
+        ("trust-policy-condition-key-with-scheme",),
+    ),
+    Family(
+        "trust-policy-size",
+        r"ACLSizePerRole",
+        "The trust policy is longer than IAM takes; white space does not count.",
+        ("trust-policy-too-long", "trust-policy-near-size-limit"),
+        (DOCTOR, TRUST_POLICY),
+    ),
+    Family(
+        "document",
+        r"MalformedPolicyDocument|may only specify STS AssumeRole actions|Has prohibited field|Missing required field"
+        r"|Syntax errors in policy|contains invalid Json",
+        "IAM does not take the document as it is written; the role is as it was before.",
+        ("trust-policy-condition-key-with-scheme", "trust-policy-principal-not-a-provider"),
+        (
+            "aws accessanalyzer validate-policy --policy-type RESOURCE_POLICY --policy-document file://trust-policy.json",
+        ),
+        is_general=True,
+    ),
+    Family(
+        "provider-exists",
+        r"Provider with url \S+ already exists",
+        "The issuer is registered already: a cluster has one OIDC provider an account, and all share it. Look whether "
+        "it lists the audience.",
+        ("oidc-provider-audience-missing",),
+        (PROVIDERS, DOCTOR),
+    ),
+    Family(
+        "eks-identity-provider-config",
+        r"Identity Provider URL cannot be same as OpenID Connect",
+        "EKS's identity provider configuration lets people into the cluster; pods need the OIDC provider of IAM.",
+        ("eks-identity-provider-config", "oidc-provider-missing"),
+        (DOCTOR, PROVIDERS),
+    ),
+    Family(
+        "role-not-found",
+        r"The role with name (?P<role>\S+) cannot be found|NoSuchEntity.{0,60}\brole\b",
+        "There is no role of this name in the account that was asked.",
+        ("role-missing",),
+    ),
+    Family(
+        "provider-not-found",
+        r"OpenIDConnect Provider not found|OIDC [Pp]rovider.{0,40}(not found|couldn't find)",
+        "There is no such OIDC provider in the account that was asked.",
+        PROVIDER_IDS,
+        (DOCTOR, PROVIDERS),
+    ),
+    Family(
+        "eksctl-excluded",
+        r"iamserviceaccounts?.{0,80}(were|was|will be) excluded|\bno tasks\b",
+        "eksctl has made the stack of this service account once, and does nothing about it any more, whether the "
+        "annotation is still there or not.",
+        ("eksctl-role-without-annotation", "service-account-annotation-missing", "service-account-missing"),
+        (DOCTOR, "eksctl get iamserviceaccount --cluster {cluster}"),
+    ),
+    # Kubernetes.
+    Family(
+        "mount-path-twice",
+        r"mountPath: Invalid value: .{0,120}must be unique",
+        "Two webhooks, or the manifest and one, mount the token at the same path.",
+        ("pod-mount-path-twice",),
+    ),
+    Family(
+        "native-sidecar",
+        r"may not be set for init containers without restartPolicy=Always",
+        "An old pod identity webhook drops what it does not know of init containers: bring it up to date.",
+        next=("kubectl get deployment -A -l app=pod-identity-webhook -o wide",),
+    ),
+    Family(
+        "service-account-not-found",
+        r"serviceaccounts? \\?\"(?P<service_account>[a-z0-9.-]+)\\?\" not found",
+        "There is no such service account in the namespace; where a pod names it, no pod is made.",
+        ("service-account-missing",),
+    ),
+    Family(
+        "namespace-not-found",
+        r"namespaces \\?\"(?P<namespace>[a-z0-9-]+)\\?\" not found",
+        "There is no such namespace.",
+        ("namespace-missing",),
+        ("kubectl get namespaces",),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a text can mean, with its own names in the next commands."""
+
+    family: str
+    means: str
+    ids: tuple[str, ...]
+    next: tuple[str, ...] = field(default=())
+
+    def as_json(self) -> dict[str, Any]:
+        """For other programs; keys are only ever added."""
+        return {"family": self.family, "means": self.means, "findings": list(self.ids), "next": list(self.next)}
+
+    def __str__(self) -> str:
+        can_be = "\n            ".join(self.ids) or "nothing that the doctor sees"
+        following = "\n            ".join(self.next)
+        return f"{self.family}: {self.means}\n  can be    {can_be}\n  next      {following}"
+
+
+def explain(text: str) -> list[Explanation]:
+    """The families of causes that an error's text can have, the most telling first; empty where it is none known."""
+    # In logs the lines of an error are one, with the line breaks written out.
+    said = " ".join(text.replace("\\n", " ").replace("\\t", " ").split())
+    matches = [(family, match) for family in FAMILIES if (match := _compiled(family).search(said))]
+    telling = [(family, match) for family, match in matches if not family.is_general]
+    if not telling:
+        telling = matches[:1]
+    names = _names(said)
+    return [
+        Explanation(
+            family.name,
+            family.means,
+            tuple(dict.fromkeys(family.ids)),
+            tuple(line.format_map(names | _named(match)) for line in family.next),
+        )
+        for family, match in telling
+    ]
+
+
+def known_ids() -> set[str]:
+    """Every finding that an explanation names."""
+    return {id for family in FAMILIES for id in family.ids}
+
+
+@cache
+def _compiled(family: Family) -> re.Pattern[str]:
+    return re.compile(family.pattern, re.IGNORECASE)
+
+
+def _named(match: re.Match[str]) -> dict[str, str]:
+    named = {name: value for name, value in match.groupdict().items() if value and name != "own"}
+    return {name: shlex.quote(value.strip(".:,")) for name, value in named.items()}
+
+
+def _names(said: str) -> dict[str, str]:
+    """What the text tells of who is concerned; capitals for what it does not."""
+    names = {
+        "namespace": "NAMESPACE",
+        "service_account": "SERVICE_ACCOUNT",
+        "pod": "POD",
+        "role": "ROLE",
+        "cluster": "CLUSTER",
+        "account": "ACCOUNT_ID",
+        "issuer": "ISSUER",
+        "region": "REGION",
+        "wants": "",
+    }
+    for pattern in _TOLD:
+        if match := re.search(pattern, said):
+            names |= {name: shlex.quote(value) for name, value in match.groupdict().items() if value}
+    if wants := re.search(r"not authorized to perform: ([a-z0-9-]+:\w+)(?: on resource: \"?(arn:[^\s\"]+|\*))?", said):
+        resource = f" --resource {shlex.quote(wants[2])}" if wants[2] else ""
+        names["wants"] = f" --action {wants[1]}{resource}"
+    return names
+
+
+_TOLD: Iterable[str] = (
+    r"system:serviceaccount:(?P<namespace>[a-z0-9-]+):(?P<service_account>[a-z0-9.-]*[a-z0-9])",
+    r"looking up service account (?P<namespace>[a-z0-9-]+)/(?P<service_account>[a-z0-9.-]*[a-z0-9])",
+    r"arn:[\w-]+:iam::(?P<account>\d{12}):role/(?:[\w+=,.@-]+/)*(?P<role>[\w+=,.@-]+)",
+    r":assumed-role/(?P<role>[\w+=,.@-]+)/",
+    r"(?P<issuer>https://oidc\.eks\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/id/[0-9A-F]{32})",
+    r"sts\.(?P<region>[a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws\.com",
+)

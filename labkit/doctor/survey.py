@@ -1,0 +1,159 @@
+"""Every service account of a cluster that is to have a role: the doctor's diagnosis of each, and nothing read twice."""
+
+import re
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Any
+
+from labkit.diagnosis.evidence import KEY, Evidence, NotRead, Reads
+from labkit.doctor.examination import examine_pods
+from labkit.errors import LabError
+
+if TYPE_CHECKING:
+    from labkit.doctor.report import Diagnosis
+    from labkit.parameters import Parameters
+    from labkit.targets import Connection
+
+VARIABLES = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
+# From so many on, one call that tells all roles is worth more than some for each.
+MANY = 5
+
+
+class Survey:
+    """The service accounts of a cluster, or of one namespace of it, that are to have a role.
+
+    Raises `NotRead` where the cluster's service accounts may not be listed, `LabError` without such a namespace.
+    """
+
+    def __init__(self, connection: "Connection", parameters: "Parameters", namespace: str = "", *, probe: bool = False):
+        """
+        Args:
+            parameters: what of them does not name a service account: the target, the cluster, the region.
+            namespace: the only one to look at; without one, all.
+            probe: whether commands may be run in the pods, and their tokens be sent to STS.
+        """
+        self._connection = connection
+        self._parameters = parameters
+        self._namespace = namespace
+        self._probe = probe
+        self.reads = Reads()
+        self._any = self._of("default", "default", self.reads)("")
+        self.subjects = self._subjects()
+        if not self.subjects:
+            self._refuse_a_missing_namespace()
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    def __iter__(self) -> Iterator["Diagnosis"]:
+        """The diagnosis of each, in the order of namespace and name."""
+        if len(self) > MANY:
+            self._read_roles()
+        for namespace, name in self.subjects:
+            yield examine_pods(self._of(namespace, name, self.reads.shared()))
+
+    def _of(self, namespace: str, name: str, reads: Reads) -> Any:
+        parameters = self._parameters.model_copy(update={"namespace": namespace, "service_account": name})
+
+        def evidence(pod: str) -> Evidence:
+            found = Evidence(
+                parameters, self._connection, pod_name=pod, role_is_known=False, probe=self._probe, reads=reads
+            )
+            found.cluster.everywhere = not self._namespace
+            return found
+
+        return evidence
+
+    def _subjects(self) -> list[tuple[str, str]]:
+        cluster = self._any.cluster
+        accounts = cluster.service_accounts(self._namespace)
+        named = {_name(account["metadata"]) for account in accounts if _wants_a_role(account["metadata"])}
+        try:
+            pods = cluster.pods(self._namespace)
+        except NotRead:
+            pods = []  # each diagnosis says so
+        used = {
+            (pod["metadata"]["namespace"], pod["spec"].get("serviceAccountName") or "default")
+            for pod in pods
+            if _has_variables(pod) or _wants_a_role(pod["metadata"])
+        }
+        return sorted(named | used)
+
+    def _refuse_a_missing_namespace(self) -> None:
+        try:
+            if not self._namespace or self._any.cluster.namespace(self._namespace):
+                return
+        except NotRead:
+            return  # who may list what is in it may not know of the namespace itself
+        raise LabError(f"There is no namespace {self._namespace} in the cluster.", next="kubectl get namespaces")
+
+    def _read_roles(self) -> None:
+        """Reads all roles and their policies by two calls, where that is allowed; else each is read by itself.
+
+        https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetAccountAuthorizationDetails.html
+        """
+        account = self._any.account
+        try:
+            listed = {role["RoleName"]: role for role in account.roles}
+            details = self.reads.once(
+                f"iam:GetAccountAuthorizationDetails ({account.account_id})", lambda: _details(account.client("iam"))
+            )
+        except NotRead:
+            return
+        for role in details["RoleDetailList"]:
+            # What the one leaves out, the other tells: MaxSessionDuration, or tags and boundary.
+            self._know_role(account.account_id, listed.get(role["RoleName"], {}), role)
+        known = {role["RoleName"] for role in details["RoleDetailList"]}
+        for name in self._annotated(account.account_id) - known:
+            self.reads.know(f"iam:GetRole {name} ({account.account_id})", None)
+        for policy in details["Policies"]:
+            for version in policy.get("PolicyVersionList") or []:
+                if version.get("IsDefaultVersion"):
+                    self.reads.know(f"iam:GetPolicyVersion {policy['Arn']} ({account.account_id})", version["Document"])
+
+    def _know_role(self, account_id: str, listed: dict[str, Any], details: dict[str, Any]) -> None:
+        name, inline = details["RoleName"], details.get("RolePolicyList") or []
+        left_out = ("RolePolicyList", "AttachedManagedPolicies", "InstanceProfileList")
+        role = listed | {key: value for key, value in details.items() if key not in left_out}
+        self.reads.know(f"iam:GetRole {name} ({account_id})", role)
+        attached = details.get("AttachedManagedPolicies") or []
+        self.reads.know(f"iam:ListAttachedRolePolicies {name} ({account_id})", attached)
+        self.reads.know(f"iam:ListRolePolicies {name} ({account_id})", [policy["PolicyName"] for policy in inline])
+        for policy in inline:
+            what = f"iam:GetRolePolicy {name} {policy['PolicyName']} ({account_id})"
+            self.reads.know(what, policy["PolicyDocument"])
+
+    def _annotated(self, account_id: str) -> set[str]:
+        """The names of the account's roles that annotations name, whether there are such roles or not."""
+        accounts = self._any.cluster.service_accounts(self._namespace)
+        arns = [(account["metadata"].get("annotations") or {}).get(KEY) or "" for account in accounts]
+        return {arn.rpartition("/")[2] for arn in arns if re.match(rf"arn:[\w-]+:iam::{account_id}:role/", arn)}
+
+
+def _name(metadata: dict[str, Any]) -> tuple[str, str]:
+    return metadata["namespace"], metadata["name"]
+
+
+def _wants_a_role(metadata: dict[str, Any]) -> bool:
+    """Whether an annotation names a role, under the right key or one that was meant to be it."""
+    return any(
+        key.endswith(("/role-arn", "iam.amazonaws.com/role")) or SequenceMatcher(None, key.lower(), KEY).ratio() > 0.85
+        for key in metadata.get("annotations") or {}
+    )
+
+
+def _has_variables(pod: dict[str, Any]) -> bool:
+    return any(
+        variable["name"] in VARIABLES
+        for container in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]
+        for variable in container.get("env") or []
+    )
+
+
+def _details(iam: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"RoleDetailList": [], "Policies": []}
+    pages = iam.get_paginator("get_account_authorization_details").paginate(Filter=["Role", "LocalManagedPolicy"])
+    for page in pages:
+        for key in found:
+            found[key] += page.get(key) or []
+    return found

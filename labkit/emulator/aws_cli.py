@@ -1,0 +1,23 @@
+"""A plugin of the AWS CLI 1, named in the lab's own AWS config: it asks the lab for every service.
+
+The CLI asks SQS, RDS and a few others by old host names of theirs, whatever ``AWS_ENDPOINT_URL`` says: at the real AWS.
+https://docs.aws.amazon.com/cli/v1/userguide/cli-configure-endpoints.html
+"""
+
+import os
+from argparse import Namespace
+from typing import Any
+
+CONFIG = "[plugins]\nlabkit = labkit.emulator.aws_cli\n"
+OLD_NAMES = ("docdb", "emr", "health", "neptune", "rds", "sqs")
+
+
+def awscli_initialize(events: Any) -> None:
+    """Called by the CLI with its events as it starts."""
+    events.register_first("before-building-argument-table-parser", keep_endpoint)
+
+
+def keep_endpoint(parsed_globals: Namespace, **_: Any) -> None:
+    """Takes the endpoint of the environment for one that was given, where none was."""
+    if parsed_globals.command in OLD_NAMES and parsed_globals.endpoint_url is None:
+        parsed_globals.endpoint_url = os.environ.get("AWS_ENDPOINT_URL")

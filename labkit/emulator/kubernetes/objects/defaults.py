@@ -1,0 +1,250 @@
+"""What the API server fills in when an object is written."""
+
+import base64
+from collections.abc import Callable
+
+from labkit.emulator.kubernetes.objects import services
+from labkit.emulator.kubernetes.objects.kinds import Kind
+
+
+def with_defaults(kind: Kind, obj: dict) -> dict:
+    """The object with its kind's defaults; `obj` itself stays as it is."""
+    fill = _DEFAULTS.get(kind.kind)
+    return fill(dict(obj)) if fill else obj
+
+
+def pod_spec(spec: dict) -> dict:
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec"""
+    spec = dict(spec)
+    for lists in ("initContainers", "containers"):
+        if lists in spec:
+            spec[lists] = [_container(container) for container in spec[lists]]
+    if "volumes" in spec:
+        spec["volumes"] = [_volume(volume) for volume in spec["volumes"]]
+    if spec.get("hostNetwork"):
+        spec["containers"] = [_host_ports(container) for container in spec.get("containers", ())]
+    spec.setdefault("restartPolicy", "Always")
+    spec.setdefault("terminationGracePeriodSeconds", 30)
+    spec.setdefault("dnsPolicy", "ClusterFirst")
+    spec.setdefault("securityContext", {})
+    spec.setdefault("schedulerName", "default-scheduler")
+    account = spec.get("serviceAccountName") or spec.get("serviceAccount")
+    if account:
+        spec["serviceAccountName"] = spec["serviceAccount"] = account
+    spec.setdefault("enableServiceLinks", True)
+    return spec
+
+
+def first_status(kind: Kind, obj: dict) -> dict:
+    """The object with the status that it has before anybody has seen it, whatever was sent."""
+    match kind.kind:
+        case "Pod":
+            return {**obj, "status": {"phase": "Pending", "qosClass": quality_of_service(obj["spec"])}}
+        case "Deployment":
+            return {**obj, "status": {}}
+        case "ReplicaSet":
+            return {**obj, "status": {"replicas": 0}}
+    return obj
+
+
+def quality_of_service(spec: dict) -> str:
+    """https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/"""
+    containers = [*spec.get("containers", ()), *spec.get("initContainers", ())]
+    resources = [container.get("resources") or {} for container in containers]
+    if not any(part.get("requests") or part.get("limits") for part in resources):
+        return "BestEffort"
+    guaranteed = all(
+        {"cpu", "memory"} <= set(part.get("limits") or ())
+        and all(
+            (part.get("requests") or part["limits"]).get(name) == part["limits"][name] for name in ("cpu", "memory")
+        )
+        for part in resources
+    )
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _container(container: dict) -> dict:
+    container = dict(container)
+    image = container.get("image", "")
+    tag = image.rsplit("/", 1)[-1].partition(":")[2]
+    latest = "@" not in image and tag in ("", "latest")
+    container.setdefault("resources", {})
+    container.setdefault("terminationMessagePath", "/dev/termination-log")
+    container.setdefault("terminationMessagePolicy", "File")
+    container.setdefault("imagePullPolicy", "Always" if latest else "IfNotPresent")
+    if "ports" in container:
+        container["ports"] = [{"protocol": "TCP", **port} for port in container["ports"]]
+    if "env" in container:
+        container["env"] = [_variable(variable) for variable in container["env"]]
+    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if probe in container:
+            container[probe] = _probe(container[probe])
+    requests = container["resources"].get("limits", {}) | container["resources"].get("requests", {})
+    if requests and requests != container["resources"].get("requests"):
+        container["resources"] = container["resources"] | {"requests": requests}
+    return container
+
+
+def _variable(variable: dict) -> dict:
+    reference = (variable.get("valueFrom") or {}).get("fieldRef")
+    if reference and "apiVersion" not in reference:
+        return {**variable, "valueFrom": {"fieldRef": {"apiVersion": "v1", **reference}}}
+    return variable
+
+
+def _probe(probe: dict) -> dict:
+    probe = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3} | probe
+    if "httpGet" in probe:
+        probe["httpGet"] = {"path": "/", "scheme": "HTTP"} | probe["httpGet"]
+    return probe
+
+
+def _host_ports(container: dict) -> dict:
+    if "ports" not in container:
+        return container
+    ports = [{"hostPort": port.get("containerPort", 0), **port} for port in container["ports"]]
+    return {**container, "ports": ports}
+
+
+def _volume(volume: dict) -> dict:
+    volume = dict(volume)
+    for source in ("configMap", "secret", "downwardAPI", "projected"):
+        if source in volume:
+            volume[source] = {**volume[source]}
+            volume[source].setdefault("defaultMode", 0o644)
+    if "projected" in volume:
+        sources = volume["projected"].get("sources") or []
+        volume["projected"]["sources"] = [_projection(source) for source in sources]
+    if "downwardAPI" in volume and "items" in volume["downwardAPI"]:
+        volume["downwardAPI"]["items"] = [_downward(item) for item in volume["downwardAPI"]["items"]]
+    if "hostPath" in volume:
+        volume["hostPath"] = {"type": "", **volume["hostPath"]}
+    if set(volume) == {"name"}:
+        volume["emptyDir"] = {}
+    return volume
+
+
+def _projection(source: dict) -> dict:
+    if token := source.get("serviceAccountToken"):
+        return {**source, "serviceAccountToken": {"expirationSeconds": 3600, **token}}
+    if items := (source.get("downwardAPI") or {}).get("items"):
+        return {**source, "downwardAPI": {"items": [_downward(item) for item in items]}}
+    return source
+
+
+def _downward(item: dict) -> dict:
+    if "fieldRef" in item:
+        return {**item, "fieldRef": {"apiVersion": "v1", **item["fieldRef"]}}
+    return item
+
+
+def _pod(pod: dict) -> dict:
+    pod["spec"] = pod_spec(pod.get("spec") or {})
+    return pod
+
+
+def _deployment(deployment: dict) -> dict:
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/deployment-v1/#DeploymentSpec"""
+    spec = {
+        "replicas": 1,
+        "revisionHistoryLimit": 10,
+        "progressDeadlineSeconds": 600,
+        **_with_template(deployment.get("spec") or {}),
+    }
+    strategy = {"type": "RollingUpdate", **(spec.get("strategy") or {})}
+    if strategy["type"] == "RollingUpdate":
+        at_most = {"maxUnavailable": "25%", "maxSurge": "25%", **(strategy.get("rollingUpdate") or {})}
+        strategy["rollingUpdate"] = at_most
+    return {**deployment, "spec": {**spec, "strategy": strategy}}
+
+
+def _replica_set(replica_set: dict) -> dict:
+    spec = {"replicas": 1, **_with_template(replica_set.get("spec") or {})}
+    labels = (spec["template"].get("metadata") or {}).get("labels")
+    metadata = replica_set["metadata"]
+    if labels and not metadata.get("labels"):
+        metadata = {**metadata, "labels": labels}
+    return {**replica_set, "metadata": metadata, "spec": spec}
+
+
+def _with_template(spec: dict) -> dict:
+    template = spec.get("template") or {}
+    template = {**template, "metadata": template.get("metadata") or {}, "spec": pod_spec(template.get("spec") or {})}
+    return {**spec, "template": template}
+
+
+def _namespace(namespace: dict) -> dict:
+    metadata = namespace["metadata"]
+    if metadata.get("name"):
+        labels = (metadata.get("labels") or {}) | {"kubernetes.io/metadata.name": metadata["name"]}
+        namespace["metadata"] = {**metadata, "labels": labels}
+    namespace["spec"] = {"finalizers": ["kubernetes"], **(namespace.get("spec") or {})}
+    namespace["status"] = {"phase": "Active", **(namespace.get("status") or {})}
+    return namespace
+
+
+def _secret(secret: dict) -> dict:
+    if texts := secret.pop("stringData", None):
+        encoded = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
+        secret["data"] = (secret.get("data") or {}) | encoded
+    secret.setdefault("type", "Opaque")
+    return secret
+
+
+def _event(event: dict) -> dict:
+    event.setdefault("source", {})
+    event.setdefault("firstTimestamp", None)
+    event.setdefault("lastTimestamp", None)
+    event.setdefault("eventTime", None)
+    event.setdefault("reportingComponent", "")
+    event.setdefault("reportingInstance", "")
+    return event
+
+
+def _webhooks(configuration: dict) -> dict:
+    configuration["webhooks"] = [
+        {
+            "failurePolicy": "Fail",
+            "matchPolicy": "Equivalent",
+            "namespaceSelector": {},
+            "objectSelector": {},
+            "timeoutSeconds": 10,
+            "reinvocationPolicy": "Never",
+            **webhook,
+            "rules": [{"scope": "*", **rule} for rule in webhook.get("rules") or ()],
+        }
+        for webhook in configuration.get("webhooks") or ()
+    ]
+    return configuration
+
+
+def _binding(binding: dict) -> dict:
+    group = "rbac.authorization.k8s.io"
+    binding["roleRef"] = {"apiGroup": group, "kind": "", "name": "", **(binding.get("roleRef") or {})}
+    if "subjects" in binding:
+        binding["subjects"] = [
+            subject if subject.get("kind") == "ServiceAccount" else {"apiGroup": group, **subject}
+            for subject in binding["subjects"]
+        ]
+    return binding
+
+
+def _node(node: dict) -> dict:
+    node.setdefault("spec", {})
+    node.setdefault("status", {})
+    return node
+
+
+_DEFAULTS: dict[str, Callable[[dict], dict]] = {
+    "Pod": _pod,
+    "Deployment": _deployment,
+    "ReplicaSet": _replica_set,
+    "Namespace": _namespace,
+    "Node": _node,
+    "Secret": _secret,
+    "Service": services.with_defaults,
+    "Event": _event,
+    "MutatingWebhookConfiguration": _webhooks,
+    "RoleBinding": _binding,
+    "ClusterRoleBinding": _binding,
+}

@@ -1,0 +1,41 @@
+"""Where the next page of a list begins.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks
+"""
+
+import base64
+import json
+
+from labkit.emulator.kubernetes.objects.status import bad_request, expired
+from labkit.emulator.kubernetes.objects.storage import Storage, Stored, dump
+
+
+def token(last: Stored, version: int) -> str:
+    """What a client sends as `continue` to get what comes after ``last``."""
+    text = dump({"v": "meta.k8s.io/v1", "rv": version, "start": [last.namespace, last.name]})
+    return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
+
+
+def start(given: str, storage: Storage) -> tuple[tuple[str, str] | None, int]:
+    """The namespace and name that the page comes after, and the version of the list; None and 0 for a first page.
+
+    Raises BadRequest for what is no token, Expired for one of another server or of long ago.
+    """
+    if not given:
+        return None, 0
+    try:
+        raw = base64.urlsafe_b64decode(given + "=" * (-len(given) % 4))
+    except ValueError as error:
+        raise bad_request(f"continue key is not valid: {error}") from error
+    try:
+        value = json.loads(raw)
+        (namespace, name), version = value["start"], int(value["rv"])
+    except (ValueError, KeyError, TypeError) as error:
+        first = f"\\x{raw[0]:02x}" if raw and raw[0] > 126 else chr(raw[0]) if raw else ""
+        raise bad_request(
+            "invalid continue token: continue key is not valid:"
+            f" invalid character '{first}' looking for beginning of value"
+        ) from error
+    if version < storage.oldest or version > storage.version:
+        raise expired("The provided continue parameter is too old to display a consistent list result.")
+    return (namespace, name), version

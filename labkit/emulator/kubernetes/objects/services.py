@@ -1,0 +1,87 @@
+"""Services: stored with an address of their own, as manifests want them; nothing is routed there.
+
+https://kubernetes.io/docs/concepts/services-networking/service/
+"""
+
+from labkit.emulator.kubernetes.objects.kinds import BY_NAME
+from labkit.emulator.kubernetes.objects.status import Cause, duplicate, invalid_value, required, unsupported
+from labkit.emulator.kubernetes.objects.storage import Storage
+
+SERVICE = BY_NAME["Service"]
+TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+PROTOCOLS = ("SCTP", "TCP", "UDP")
+NO_ROUTE = (
+    "this lab routes no network: nothing answers at a Service's address; a pod's ports are at 127.0.0.1 of this machine"
+)
+
+
+def with_defaults(service: dict) -> dict:
+    """The service with what the API server fills in, but for its address."""
+    spec = {"type": "ClusterIP", "sessionAffinity": "None", **(service.get("spec") or {})}
+    spec["ports"] = [
+        {"protocol": "TCP", "targetPort": port.get("port"), **port} if port.get("port") else port
+        for port in spec.get("ports") or ()
+    ]
+    if not spec["ports"]:
+        del spec["ports"]
+    if spec["type"] != "ExternalName":
+        spec = {"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster", **spec}
+    return {**service, "spec": spec, "status": {"loadBalancer": {}, **(service.get("status") or {})}}
+
+
+def with_address(storage: Storage, service: dict) -> dict:
+    """The service with an address of 10.100.0.0/16 that no other has, where it asks for none itself.
+
+    https://kubernetes.io/docs/concepts/services-networking/cluster-ip-allocation/
+    """
+    spec, metadata = service["spec"], service["metadata"]
+    if spec["type"] == "ExternalName":
+        return service
+    if not spec.get("clusterIP"):
+        taken = {other.object["spec"].get("clusterIP") for other in storage.list(SERVICE)}
+        number = int(storage.identifiers.hex("service", f"{metadata.get('namespace')}/{metadata.get('name')}", 4), 16)
+        while (address := f"10.100.{number // 256 % 256}.{number % 256}") in taken:
+            number += 1
+        spec = {**spec, "clusterIP": address}
+    return {**service, "spec": {**spec, "clusterIPs": [spec["clusterIP"]]}}
+
+
+def with_kept_address(service: dict, before: dict) -> dict:
+    """A changed service with the address that it had, where the change names none."""
+    kept = {key: before["spec"][key] for key in ("clusterIP", "clusterIPs") if key in before["spec"]}
+    if service["spec"]["type"] == "ExternalName" or service["spec"].get("clusterIP"):
+        return service
+    return {**service, "spec": {**service["spec"], **kept}}
+
+
+def validate(service: dict) -> list[Cause]:
+    """What is wrong with it."""
+    spec, causes = service["spec"], []
+    if spec["type"] not in TYPES:
+        causes.append(unsupported("spec.type", spec["type"], TYPES))
+    if spec["type"] == "ExternalName":
+        return causes + ([] if spec.get("externalName") else [required("spec.externalName")])
+    ports = spec.get("ports") or []
+    if not ports and spec.get("clusterIP") != "None":
+        causes.append(required("spec.ports"))
+    names: set[str] = set()
+    for i, port in enumerate(ports):
+        path, name, number = f"spec.ports[{i}]", port.get("name", ""), port.get("port", 0)
+        if not name and len(ports) > 1:
+            causes.append(required(f"{path}.name"))
+        if name in names:
+            causes.append(duplicate(f"{path}.name", name))
+        names |= {name} if name else set()
+        if not 1 <= number <= 65535:
+            causes.append(invalid_value(f"{path}.port", number, "must be between 1 and 65535, inclusive"))
+        if port.get("protocol", "TCP") not in PROTOCOLS:
+            causes.append(unsupported(f"{path}.protocol", port["protocol"], PROTOCOLS))
+    return causes
+
+
+def validate_update(new: dict, old: dict) -> list[Cause]:
+    """What may not change."""
+    before, after = old["spec"].get("clusterIP"), new["spec"].get("clusterIP")
+    if before and after != before and new["spec"]["type"] == old["spec"]["type"]:
+        return [invalid_value("spec.clusterIPs[0]", [after or ""], "may not change once set")]
+    return []

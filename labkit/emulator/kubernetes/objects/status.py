@@ -1,0 +1,157 @@
+"""What the API answers when it refuses: a `Status`, in the words of a real API server.
+
+https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from labkit.emulator.kubernetes.objects.kinds import Kind
+
+
+class ApiError(Exception):
+    """A refusal. ``status()`` is the answer's body."""
+
+    def __init__(self, code: int, reason: str, message: str, details: dict | None = None):
+        super().__init__(message)
+        self.code, self.reason, self.message, self.details = code, reason, message, details
+
+    def status(self) -> dict:
+        body = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message}
+        if self.reason:
+            body["reason"] = self.reason
+        if self.details is not None:
+            body["details"] = self.details
+        return body | {"code": self.code}
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One thing that is wrong with an object: which field, and the text of the API server."""
+
+    field: str
+    message: str
+    reason: str = "FieldValueInvalid"
+
+
+def required(field: str, more: str = "") -> Cause:
+    return Cause(field, f"Required value{': ' + more if more else ''}", "FieldValueRequired")
+
+
+def invalid_value(field: str, value: object, more: str) -> Cause:
+    return Cause(field, f"Invalid value: {quote(value)}: {more}")
+
+
+def duplicate(field: str, value: object) -> Cause:
+    return Cause(field, f"Duplicate value: {quote(value)}", "FieldValueDuplicate")
+
+
+def unsupported(field: str, value: object, supported: Iterable[str]) -> Cause:
+    choices = ", ".join(quote(choice) for choice in supported)
+    return Cause(field, f"Unsupported value: {quote(value)}: supported values: {choices}", "FieldValueNotSupported")
+
+
+def forbidden_field(field: str, more: str) -> Cause:
+    return Cause(field, f"Forbidden: {more}", "FieldValueForbidden")
+
+
+def quote(value: object) -> str:
+    """A value as Go's %q prints a string, and as JSON prints the rest."""
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'"{escaped}"'
+    if isinstance(value, dict):
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    if isinstance(value, list):
+        return "[" + ", ".join(quote(item) for item in value) + "]"
+    return (
+        {True: "true", False: "false", None: "null"}.get(value, str(value))
+        if isinstance(value, (bool, type(None)))
+        else str(value)
+    )
+
+
+def _details(kind: Kind, name: str = "") -> dict:
+    details = {"name": name} if name else {}
+    if kind.group:
+        details["group"] = kind.group
+    return details | {"kind": kind.plural}
+
+
+def not_found(kind: Kind, name: str) -> ApiError:
+    return ApiError(404, "NotFound", f'{kind.resource} "{name}" not found', _details(kind, name))
+
+
+def already_exists(kind: Kind, name: str) -> ApiError:
+    return ApiError(409, "AlreadyExists", f'{kind.resource} "{name}" already exists', _details(kind, name))
+
+
+def conflict(kind: Kind, name: str, why: str, *, called: str = "") -> ApiError:
+    """``called`` replaces the resource's name where the server uses another, e.g. the kind."""
+    details = _details(kind, name) | ({"kind": called} if called else {})
+    message = f'Operation cannot be fulfilled on {called or kind.resource} "{name}": {why}'
+    return ApiError(409, "Conflict", message, details)
+
+
+def modified(kind: Kind, name: str) -> ApiError:
+    return conflict(
+        kind, name, "the object has been modified; please apply your changes to the latest version and try again"
+    )
+
+
+def forbidden(kind: Kind, name: str, why: str) -> ApiError:
+    subject = f'{kind.resource} "{name}"' if name else kind.resource
+    return ApiError(403, "Forbidden", f"{subject} is forbidden: {why}", _details(kind, name))
+
+
+def invalid(kind_name: str, group: str, name: str, causes: list[Cause]) -> ApiError:
+    """422 with every cause, e.g. ``Pod "p" is invalid: spec.containers: Required value``."""
+    texts = [*dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes)]
+    text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+    details = {"name": name} if name else {}
+    if group:
+        details["group"] = group
+    if kind_name:
+        details["kind"] = kind_name
+    details["causes"] = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
+    qualified = f"{kind_name}.{group}" if group else kind_name
+    return ApiError(422, "Invalid", f'{qualified} "{name}" is invalid: {text}', details)
+
+
+def bad_request(message: str) -> ApiError:
+    return ApiError(400, "BadRequest", message)
+
+
+def unauthorized() -> ApiError:
+    return ApiError(401, "Unauthorized", "Unauthorized")
+
+
+def unknown_path() -> ApiError:
+    return ApiError(404, "NotFound", "the server could not find the requested resource", {})
+
+
+def method_not_allowed() -> ApiError:
+    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
+
+
+def not_acceptable(available: str) -> ApiError:
+    message = f"406: Not Acceptable\n\nAvailable representations: {available}"
+    return ApiError(406, "NotAcceptable", message, {})
+
+
+def unsupported_media_type() -> ApiError:
+    return ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
+
+
+def too_large(limit: int) -> ApiError:
+    return ApiError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}", {})
+
+
+def expired(message: str) -> ApiError:
+    return ApiError(410, "Expired", message)
+
+
+def internal(message: str) -> ApiError:
+    causes = {"causes": [{"message": message}]}
+    return ApiError(500, "InternalError", f"Internal error occurred: {message}", causes)

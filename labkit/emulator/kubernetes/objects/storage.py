@@ -1,0 +1,193 @@
+"""Every object of one API server, and every change to them: all changes go through `Storage._commit`.
+
+Objects are plain dicts without `kind` and `apiVersion`, and are never changed in place: a change stores a new one. So a
+reader may keep what it got, and the JSON of an object is made once.
+https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from labkit.emulator.clock import Clock
+from labkit.emulator.identifiers import Identifiers
+from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.status import already_exists, modified, not_found
+
+HISTORY = 4096  # changes that a watch can be resumed from
+
+
+class Stored:
+    """One version of one object. ``managers`` is metadata.managedFields, kept as JSON: it is long and rarely read."""
+
+    __slots__ = ("_text", "managers", "object")
+
+    def __init__(self, obj: dict, managers: bytes = b""):
+        self.object = obj
+        self.managers = managers
+        self._text: bytes | None = None
+
+    @property
+    def text(self) -> bytes:
+        """The object as JSON, without kind and apiVersion: what a list holds."""
+        if self._text is None:
+            text = dump(self.object)
+            if self.managers:
+                # `metadata` is first in every stored object; its last brace is where managedFields go.
+                metadata = dump(self.object["metadata"])
+                start = len(b'{"metadata":')
+                text = (
+                    b'{"metadata":'
+                    + metadata[:-1]
+                    + b',"managedFields":'
+                    + self.managers
+                    + b"}"
+                    + (text[start + len(metadata) :])
+                )
+            self._text = text
+        return self._text
+
+    def full(self, kind: Kind) -> bytes:
+        """The object as JSON with its kind and apiVersion."""
+        return f'{{"kind":"{kind.kind}","apiVersion":"{kind.api_version}",'.encode() + self.text[1:]
+
+    @property
+    def metadata(self) -> dict:
+        return self.object["metadata"]
+
+    @property
+    def name(self) -> str:
+        return self.object["metadata"]["name"]
+
+    @property
+    def namespace(self) -> str:
+        return self.object["metadata"].get("namespace", "")
+
+    @property
+    def uid(self) -> str:
+        return self.object["metadata"]["uid"]
+
+    @property
+    def version(self) -> int:
+        return int(self.object["metadata"]["resourceVersion"])
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change: ``type`` is ADDED, MODIFIED or DELETED; ``before`` is what was there, ``stored`` what is or was."""
+
+    version: int
+    type: str
+    kind: Kind
+    stored: Stored
+    before: Stored | None
+
+
+class Storage:
+    """The objects, in memory. Observers are called with each change, after watches have been told."""
+
+    def __init__(self, clock: Clock, identifiers: Identifiers):
+        self.clock, self.identifiers = clock, identifiers
+        self.version = 1
+        self.history: deque[Change] = deque(maxlen=HISTORY)
+        self.observers: list[Callable[[Change], None]] = []
+        self.subscribers: dict[Kind, set[Callable[[Change], None]]] = {}
+        self._objects: dict[Kind, dict[tuple[str, str], Stored]] = {}
+
+    @property
+    def oldest(self) -> int:
+        """The resource version from which on every change is in the history."""
+        return self.history[0].version - 1 if len(self.history) == HISTORY else 0
+
+    def now(self) -> str:
+        """Lab time as the API writes it."""
+        return timestamp(self.clock.now())
+
+    def find(self, kind: Kind, namespace: str, name: str) -> Stored | None:
+        return self._objects.get(kind, {}).get((namespace, name))
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Stored:
+        """Raises NotFound."""
+        if (stored := self.find(kind, namespace, name)) is None:
+            raise not_found(kind, name)
+        return stored
+
+    def list(self, kind: Kind, namespace: str = "") -> Iterator[Stored]:
+        """In order of namespace and name; of all namespaces where none is given."""
+        objects = self._objects.get(kind, {})
+        for key in sorted(objects):
+            if not namespace or key[0] == namespace:
+                yield objects[key]
+
+    def create(self, kind: Kind, obj: dict, managers: bytes = b"", *, dry_run: bool = False) -> Stored:
+        """Stores a new object and gives it uid and creation time. Raises AlreadyExists."""
+        metadata = obj["metadata"]
+        namespace, name = metadata.get("namespace", ""), metadata["name"]
+        if (namespace, name) in self._objects.get(kind, {}):
+            raise already_exists(kind, name)
+        path = f"{namespace}/{name}"
+        serial = 0 if dry_run else self.identifiers.serial(f"uid/{kind.resource}", path)
+        added = {"uid": self.identifiers.uuid(f"uid/{kind.resource}", f"{path}/{serial}")}
+        added |= {"creationTimestamp": self.now()}
+        if kind.generation:
+            added["generation"] = 1
+        new = Stored({"metadata": metadata | added, **{k: v for k, v in obj.items() if k != "metadata"}}, managers)
+        return new if dry_run else self._commit("ADDED", kind, new, None)
+
+    def replace(self, kind: Kind, before: Stored, obj: dict, managers: bytes = b"", *, dry_run: bool = False) -> Stored:
+        """Stores a new version. Raises Conflict if ``before`` is no longer the current one."""
+        self._require_current(kind, before)
+        if obj == before.object and managers == before.managers:
+            return before
+        new = Stored({"metadata": dict(obj["metadata"]), **{k: v for k, v in obj.items() if k != "metadata"}}, managers)
+        return new if dry_run else self._commit("MODIFIED", kind, new, before)
+
+    def remove(self, kind: Kind, before: Stored) -> Stored:
+        """Takes the object away; returns its last version. Raises Conflict if ``before`` is not the current one."""
+        self._require_current(kind, before)
+        last = Stored({**before.object, "metadata": dict(before.metadata)}, before.managers)
+        return self._commit("DELETED", kind, last, before)
+
+    def _require_current(self, kind: Kind, stored: Stored) -> None:
+        current = self.find(kind, stored.namespace, stored.name)
+        if current is None:
+            raise not_found(kind, stored.name)
+        if current is not stored:
+            raise modified(kind, stored.name)
+
+    def _commit(self, type_: str, kind: Kind, stored: Stored, before: Stored | None) -> Stored:
+        self.version += 1
+        stored.metadata["resourceVersion"] = str(self.version)
+        objects = self._objects.setdefault(kind, {})
+        key = (stored.namespace, stored.name)
+        if type_ == "DELETED":
+            del objects[key]
+        else:
+            objects[key] = stored
+        change = Change(self.version, type_, kind, stored, before)
+        self.history.append(change)
+        for tell in tuple(self.subscribers.get(kind, ())):
+            tell(change)
+        for observe in self.observers:
+            observe(change)
+        return stored
+
+
+def dump(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds(moment: str) -> float:
+    """The opposite of ``timestamp``."""
+    return datetime.fromisoformat(moment).timestamp()
+
+
+def quoted_list(values: list[str]) -> str:
+    """A list of strings as Go's %q prints it."""
+    return "[" + " ".join(f'"{value}"' for value in values) + "]"

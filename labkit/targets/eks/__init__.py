@@ -1,0 +1,194 @@
+"""A real account and a real EKS cluster: nothing is made before the account is named and the plan is confirmed."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import LabError
+from labkit.targets import Connection
+
+if TYPE_CHECKING:
+    import boto3
+
+    from labkit.parameters import Parameters
+    from labkit.targets.eks.account import Identity
+    from labkit.targets.eks.plan import Plan
+
+
+class NotConfirmed(LabError):
+    """The plan is there to be read, and waits for its confirmation."""
+
+
+def plan(parameters: "Parameters") -> str:
+    """What exists in the account and the cluster, and what a run will make there; raises `LabError`. Makes nothing."""
+    return str(_look(parameters)[1])
+
+
+def up(parameters: "Parameters") -> Connection:
+    """The connection to the account and the cluster, once the plan is confirmed; makes nothing itself.
+
+    Raises:
+        NotConfirmed: the parameter `confirm` is not `yes`; the text is the plan.
+        LabError: the credentials, the account, the cluster or a name in it is not as it has to be.
+    """
+    connection, found = _look(parameters)
+    if parameters.confirm != "yes":
+        raise NotConfirmed(
+            f"{found}\n\nNothing was made: the plan is not confirmed.",
+            where="parameter confirm",
+            next='set confirm = "yes", and run again   (in a terminal: labkit run … --yes)',
+        )
+    return replace(connection, note=str(found))
+
+
+def connect(parameters: "Parameters") -> Connection:
+    """The connection, to look with: what is asked of an account that is to be changed is not asked here.
+
+    Raises `LabError`.
+    """
+    session, caller = _identified(parameters)
+    return _connect(parameters, session, caller)[0]
+
+
+def look(parameters: "Parameters", *, start: bool = False) -> Connection:
+    """As `connect`, for who only looks: whom the cluster lets see little may look at that. Raises `LabError`."""
+    session, caller = _identified(parameters)
+    return _connect(parameters, session, caller, to_look=True)[0]
+
+
+def to_remove(parameters: "Parameters") -> Connection:
+    """As `connect`; where the cluster is gone, the connection to AWS alone. Raises `LabError`."""
+    from labkit.targets.eks import cluster as eks_cluster
+
+    session, caller = _identified(parameters)
+    try:
+        return _connect(parameters, session, caller)[0]
+    except eks_cluster.ClusterGone as gone:
+        _refuse_another_region(session, parameters)
+        return Connection(
+            aws=session,
+            kubernetes=None,
+            issuer="",
+            account_id=caller.account_id,
+            partition=session.get_partition_for_region(parameters.region),
+            shows_removal=True,
+            note=f"{gone.what} Only what a run left in AWS is there to remove.",
+        )
+
+
+def down() -> None:
+    """Ends nothing: the lab started nothing here. What a run made, `lab.remove()` takes away."""
+
+
+def own_region() -> str:
+    """The region of the machine's own setup: `AWS_REGION`."""
+    return os.environ.get("AWS_REGION", "")
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """What a kernel of this target may see of these variables: all of them, since they lead to the user's account."""
+    return dict(variables)
+
+
+def fetch(url: str) -> Any:
+    """GETs a URL of the cluster's public issuer, as STS does; the JSON it answers. Raises `LabError`.
+
+    https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
+    """
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=30).raise_for_status().json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise LabError(f"{url} is not to be had: {error}", where="fetch", next=f"curl {url}") from None
+
+
+def _look(parameters: "Parameters") -> tuple[Connection, "Plan"]:
+    """The connection and the plan; raises `LabError` for whatever would leave a run half made."""
+    from labkit.lab import Lab
+    from labkit.targets.eks import access as eks_access
+    from labkit.targets.eks import account
+    from labkit.targets.eks import cluster as eks_cluster
+    from labkit.targets.eks.plan import Plan, things
+
+    session = account.open_session(parameters.region)
+    caller = account.identify(session)
+    account.require_account(parameters.account_id, caller)
+    connection, cluster = _connect(parameters, session, caller)
+    eks_access.require_rights(connection.kubernetes, cluster, caller, parameters)
+    nodes = eks_cluster.node_count(connection.kubernetes)
+    eks_cluster.require_nodes(nodes, cluster)
+    found = Plan(
+        account_id=caller.account_id,
+        principal=caller.principal,
+        region=parameters.region,
+        cluster=parameters.cluster,
+        nodes=nodes,
+        run=parameters.run,
+        things=things(Lab(parameters, connection)),
+    )
+    return connection, found
+
+
+def _refuse_another_region(session: "boto3.Session", parameters: "Parameters") -> None:
+    """Raises `NoCluster` where the run's role is for a cluster of another region, which may well be there."""
+    from labkit.targets.eks.account import explained
+    from labkit.targets.eks.cluster import NoCluster
+
+    iam, name = session.client("iam"), parameters.role_name
+    try:
+        with explained("to look at the run's role (iam:GetRole)"):
+            role = iam.get_role(RoleName=name)["Role"]
+    except iam.exceptions.NoSuchEntityException:
+        return
+    trusted = re.findall(r"oidc-provider/oidc\.eks\.([a-z0-9-]+)\.", json.dumps(role["AssumeRolePolicyDocument"]))
+    if trusted and parameters.region not in trusted:
+        raise NoCluster(
+            f"The role {name} is for a cluster in {trusted[0]}, and {parameters.region} has none named "
+            f"{parameters.cluster}.",
+            where="parameters cluster and region; nothing was changed",
+            next=f"labkit remove -p target=eks -p region={trusted[0]} …",
+        )
+
+
+def _identified(parameters: "Parameters") -> tuple["boto3.Session", "Identity"]:
+    from labkit.targets.eks import account
+
+    session = account.open_session(parameters.region)
+    caller = account.identify(session)
+    if parameters.account_id:
+        account.require_account(parameters.account_id, caller)
+    return session, caller
+
+
+def _connect(
+    parameters: "Parameters", session: "boto3.Session", caller: "Identity", *, to_look: bool = False
+) -> tuple[Connection, dict[str, Any]]:
+    from labkit.targets.eks import access as eks_access
+    from labkit.targets.eks import cluster as eks_cluster
+
+    cluster = eks_cluster.describe(session, parameters.cluster, caller.account_id)
+    api = eks_cluster.api_client(session, cluster)
+    try:
+        eks_access.require_access(api, cluster, caller, parameters)
+    except eks_access.AllowedTooLittle:
+        if not to_look:
+            raise
+    connection = Connection(
+        aws=session,
+        kubernetes=api,
+        issuer=cluster["identity"]["oidc"]["issuer"],
+        account_id=caller.account_id,
+        partition=session.get_partition_for_region(parameters.region),
+        kubectl=eks_cluster.kubectl(parameters, cluster),
+        webhook_restored_by="# EKS runs the webhook itself: open a case with AWS Support",
+        shows_removal=True,
+        # https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
+        propagates_within=30,
+        node_within=eks_cluster.NODE_WITHIN if eks_cluster.makes_nodes(cluster) else 0,
+        fetch=fetch,
+    )
+    return connection, cluster

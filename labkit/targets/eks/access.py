@@ -1,0 +1,153 @@
+"""What an EKS cluster lets its account's user do: whether it knows them, and whether it allows what a run does."""
+
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import LabError
+from labkit.targets.eks.cluster import region
+from labkit.targets.eks.operator_policy import GROUP, needed_in_the_cluster
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+    from labkit.parameters import Parameters
+    from labkit.targets.eks.account import Identity
+
+
+class NotLetIn(LabError):
+    """The cluster does not know the caller, or allows it too little."""
+
+
+class AllowedTooLittle(NotLetIn):
+    """The cluster knows the caller, who may not do there what a run does."""
+
+
+def require_access(api: "ApiClient", cluster: dict[str, Any], caller: "Identity", parameters: "Parameters") -> None:
+    """Raises `NotLetIn` where the cluster does not take the caller, and `LabError` where it does not answer."""
+    from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    name = cluster["name"]
+    try:
+        CoreV1Api(api).list_namespace(limit=1)
+    except ApiException as error:
+        raise _not_let_in(error, cluster, caller, parameters.namespace) from None
+    except HTTPError:
+        private = not (cluster.get("resourcesVpcConfig") or {}).get("endpointPublicAccess", True)
+        why = "is reached from inside its VPC alone" if private else "does not answer"
+        raise LabError(
+            f"The API server of the cluster {name} {why}: {cluster['endpoint']}",
+            where="the network between here and the cluster; nothing was changed",
+            next="connect to the VPC's network"
+            if private
+            else f"kubectl --context {cluster['arn']} get --raw /version",
+        ) from None
+
+
+def require_rights(api: "ApiClient", cluster: dict[str, Any], caller: "Identity", parameters: "Parameters") -> None:
+    """Raises `AllowedTooLittle` where the run would be refused half-way, with what the caller lacks.
+
+    https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access
+    """
+    needed = needed_in_the_cluster(parameters, makes_namespace=not _has_namespace(api, parameters.namespace))
+    if lacks := [_words(attributes) for attributes in needed if not _may(api, attributes)]:
+        raise AllowedTooLittle(
+            f"The cluster {cluster['name']} lets {caller.principal} in, and allows it too little: it is forbidden to "
+            f"{', '.join(lacks)}.",
+            where="SelfSubjectAccessReview, the cluster's own answer; nothing was changed",
+            next=_allow_more(cluster, caller, parameters.namespace),
+        )
+
+
+def _has_namespace(api: "ApiClient", name: str) -> bool:
+    """Whether it is there; what may not be looked at is taken to be there, and is told of as a right that lacks."""
+    from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        CoreV1Api(api).read_namespace(name)
+    except ApiException as error:
+        if error.status not in (403, 404):
+            raise
+        return error.status == 403
+    return True
+
+
+def _may(api: "ApiClient", attributes: dict[str, str]) -> bool:
+    from kubernetes.client import AuthorizationV1Api
+
+    # Not the one review of all rules: it does not know what EKS's access policies allow.
+    review = {"spec": {"resourceAttributes": attributes}}
+    answer = AuthorizationV1Api(api).create_self_subject_access_review(review)
+    return answer.status.allowed
+
+
+def _words(attributes: dict[str, str]) -> str:
+    what = "/".join(filter(None, (attributes["resource"], attributes["subresource"])))
+    named = f" {attributes['name']}" if attributes["name"] else ""
+    return f"{attributes['verb']} {what}{named}" + (f" in {attributes['namespace']}" if attributes["namespace"] else "")
+
+
+def _not_let_in(error: Any, cluster: dict[str, Any], caller: "Identity", namespace: str) -> NotLetIn:
+    name = cluster["name"]
+    if error.status == 401:
+        lacks = "no line of aws-auth" if _keeps_config_map(cluster) else "no access entry"
+        return NotLetIn(
+            f"The cluster {name} does not know {caller.principal}: {lacks} lets it in.",
+            where="the cluster's API (401 Unauthorized); nothing was changed",
+            next=f"by who administers the cluster:  {_let_in(cluster, caller)}\n"
+            f"       and what that group may do:      {_allow(namespace)}",
+        )
+    return AllowedTooLittle(
+        f"The cluster {name} lets {caller.principal} in, and allows it too little: {error.status} {error.reason}.",
+        where="the cluster's API; nothing was changed",
+        next=_allow_more(cluster, caller, namespace),
+    )
+
+
+def _let_in(cluster: dict[str, Any], caller: "Identity") -> str:
+    """The command that makes the caller one of the group.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/grant-k8s-access.html
+    """
+    if _keeps_config_map(cluster):
+        return f"eksctl create iamidentitymapping {_mapping(cluster, caller)} --group {GROUP} --username {GROUP}"
+    return f"aws eks create-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP}"
+
+
+def _allow_more(cluster: dict[str, Any], caller: "Identity", namespace: str) -> str:
+    """How a caller that is known is allowed what a run does, and keeps what it is allowed.
+
+    https://docs.aws.amazon.com/eks/latest/APIReference/API_UpdateAccessEntry.html
+    """
+    by_whom = f"by who administers the cluster:  {_allow(namespace)}\n"
+    if _keeps_config_map(cluster):
+        return (
+            f"{by_whom}       and in that line's groups, {GROUP} too:  kubectl edit configmap aws-auth -n kube-system\n"
+            f"       which lines there are:           eksctl get iamidentitymapping {_mapping(cluster, caller)}"
+        )
+    return (
+        f"{by_whom}       which groups the entry has:      aws eks describe-access-entry {_entry(cluster, caller)}\n"
+        f"       all of them, and {GROUP}:       "
+        f"aws eks update-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP} …"
+    )
+
+
+def _allow(namespace: str) -> str:
+    return f"labkit policy --kubernetes -p namespace={namespace} | kubectl apply -f -"
+
+
+def _keeps_config_map(cluster: dict[str, Any]) -> bool:
+    """Whether the cluster takes no access entries: it was made before there were any.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/setting-up-access-entries.html
+    """
+    return (cluster.get("accessConfig") or {}).get("authenticationMode") == "CONFIG_MAP"
+
+
+def _entry(cluster: dict[str, Any], caller: "Identity") -> str:
+    return f"--cluster-name {cluster['name']} --principal-arn {caller.arn} --region {region(cluster)}"
+
+
+def _mapping(cluster: dict[str, Any], caller: "Identity") -> str:
+    return f"--cluster {cluster['name']} --region {region(cluster)} --arn {caller.arn_without_path}"

@@ -1,0 +1,187 @@
+"""An EKS cluster as its account's user reaches it: what EKS says of it, and its API by a token that AWS vouches for."""
+
+import base64
+import time
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from labkit.errors import LabError, UnknownName
+from labkit.targets import patient
+from labkit.targets.eks.account import explained
+
+if TYPE_CHECKING:
+    import boto3
+    from kubernetes.client import ApiClient
+
+    from labkit.parameters import Parameters
+
+CLUSTER_HEADER = "x-k8s-aws-id"
+PREFIX = "k8s-aws-v1."
+FRESH_FOR = 600  # seconds; the cluster takes a token for 900
+NODE_WITHIN = 210  # seconds, until a machine that was just made takes pods
+
+
+class NoCluster(LabError):
+    """There is no cluster of this name, or it cannot be used as it is."""
+
+
+class ClusterGone(NoCluster):
+    """The account has no cluster of this name in the region: not yet, or not any more."""
+
+
+def describe(session: "boto3.Session", name: str, account_id: str) -> dict[str, Any]:
+    """The cluster as EKS describes it, which is active. Raises `NoCluster` or `NotAllowed`.
+
+    https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeCluster.html
+    """
+    region = session.region_name
+    with explained():
+        eks = session.client("eks")
+    try:
+        with explained("to look at the cluster (eks:DescribeCluster)"):
+            cluster = eks.describe_cluster(name=name)["cluster"]
+    except eks.exceptions.ResourceNotFoundException:
+        raise ClusterGone(
+            f"The account {account_id} has no EKS cluster {name} in {region}.",
+            where="parameters cluster and region; nothing was changed",
+            next=f"aws eks list-clusters --region {region}",
+        ) from None
+    if cluster["status"] not in ("ACTIVE", "UPDATING"):
+        until = "deleted" if cluster["status"] == "DELETING" else "active"
+        raise NoCluster(
+            f"The cluster {name} is {cluster['status']}, and not ACTIVE.",
+            where="eks:DescribeCluster; nothing was changed",
+            next=f"aws eks wait cluster-{until} --name {name} --region {region}",
+        )
+    if not ((cluster.get("identity") or {}).get("oidc") or {}).get("issuer"):
+        raise NoCluster(
+            f"The cluster {name} has no OIDC issuer.",
+            where="eks:DescribeCluster, cluster.identity.oidc; nothing was changed",
+            next=f"aws eks list-clusters --region {region}, and choose one in the AWS cloud",
+        )
+    return cluster
+
+
+def api_client(session: "boto3.Session", cluster: dict[str, Any]) -> "ApiClient":
+    """A client of the cluster's API, whose token is made anew before it expires.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
+    """
+    from kubernetes.client import ApiClient, Configuration
+    from kubernetes.config import load_kube_config_from_dict
+
+    name, configuration = cluster["name"], Configuration()
+    where = {
+        "server": cluster["endpoint"],
+        "certificate-authority-data": cluster["certificateAuthority"]["data"],
+    }
+    kubeconfig = {
+        "clusters": [{"name": name, "cluster": where}],
+        "users": [{"name": name, "user": {}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": name,
+    }
+    load_kube_config_from_dict(kubeconfig, client_configuration=configuration, persist_config=False)
+    made_at = None
+
+    def renew(configuration: Any) -> None:
+        nonlocal made_at
+        # The wall clock, as AWS's: a laptop that slept wakes with a token that is old.
+        if made_at is None or not 0 <= time.time() - made_at < FRESH_FOR:
+            configuration.api_key["authorization"] = f"Bearer {token(session, name)}"
+            made_at = time.time()
+
+    renew(configuration)
+    configuration.refresh_api_key_hook = renew
+    configuration.retries = 1
+    return patient(ApiClient(configuration))
+
+
+def kubectl(parameters: "Parameters", cluster: dict[str, Any]) -> str:
+    """How kubectl reaches the cluster in a terminal: by the named context, or the one that the AWS CLI makes for it.
+
+    Raises `LabError` where the named kubeconfig has no such context.
+    https://docs.aws.amazon.com/eks/latest/userguide/create-kubeconfig.html
+    """
+    file, context = parameters.kubeconfig, parameters.context or cluster["arn"]
+    if not file:
+        return f"kubectl --context {quote(context)}"
+    path = Path(file).expanduser()
+    try:
+        known = [entry["name"] for entry in yaml.safe_load(path.read_text())["contexts"]]
+    except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError):
+        known = []
+    if context not in known:
+        add = f"aws eks update-kubeconfig --name {cluster['name']} --region {parameters.region}"
+        raise UnknownName(
+            "context of the kubeconfig",
+            context,
+            known,
+            where=f"{path}; nothing was changed",
+            next=f"{add} --kubeconfig {quote(str(path))}",
+        )
+    return f"kubectl --kubeconfig {quote(str(path))} --context {quote(context)}"
+
+
+def token(session: "boto3.Session", cluster: str) -> str:
+    """What `aws eks get-token` prints: a GetCallerIdentity, signed for this cluster alone and sent by it to STS.
+
+    Raises `LabError`.
+    https://github.com/kubernetes-sigs/aws-iam-authenticator#api-authorization-from-outside-a-cluster
+    """
+    with explained():
+        sts = session.client("sts")
+        sts.meta.events.register(
+            "before-sign.sts.GetCallerIdentity",
+            lambda request, **_: request.headers.add_header(CLUSTER_HEADER, cluster),
+        )
+        url = sts.generate_presigned_url("get_caller_identity", ExpiresIn=60, HttpMethod="GET")
+    return PREFIX + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
+
+
+def node_count(api: "ApiClient") -> int | None:
+    """How many nodes take pods; None where the caller may not look.
+
+    https://kubernetes.io/docs/concepts/architecture/nodes/#condition
+    """
+    from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        nodes = CoreV1Api(api).list_node().items
+    except ApiException as error:
+        if error.status != 403:
+            raise
+        return None
+    return sum(not node.spec.unschedulable and _is_ready(node) for node in nodes)
+
+
+def require_nodes(count: int | None, cluster: dict[str, Any]) -> None:
+    """Raises `NoCluster` where no pod would ever run."""
+    name = cluster["name"]
+    if count == 0 and not makes_nodes(cluster):
+        raise NoCluster(
+            f"The cluster {name} has no node that takes pods.",
+            where="kubectl get nodes; nothing was changed",
+            next=f"eksctl create nodegroup --cluster {name} --region {region(cluster)}",
+        )
+
+
+def makes_nodes(cluster: dict[str, Any]) -> bool:
+    """Whether the cluster is in Auto Mode: it makes a node when a pod asks for one.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/automode.html
+    """
+    return bool((cluster.get("computeConfig") or {}).get("enabled"))
+
+
+def _is_ready(node: Any) -> bool:
+    return any(condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions or [])
+
+
+def region(cluster: dict[str, Any]) -> str:
+    """The region that the cluster is in."""
+    return cluster["arn"].split(":")[3]

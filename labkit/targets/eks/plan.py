@@ -1,0 +1,176 @@
+"""What a run finds in an account and a cluster, and what it will make there. Looking changes nothing."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from labkit import steps
+from labkit.errors import LabError, NotAllowed
+from labkit.steps import pod
+from labkit.steps.ownership import Owner, of_labels, of_tags
+from labkit.targets.eks.account import explained
+from labkit.targets.eks.operator_policy import require_partition
+
+if TYPE_CHECKING:
+    from labkit.lab import Lab
+
+# Whose what is there may be, in the words of the plan.
+WHOSE = {
+    Owner.THIS_RUN: "of this run",
+    Owner.ANOTHER_RUN: "of another run, which keeps it",
+    Owner.UNTAGGED: "not of the lab, which leaves it as it is",
+}
+
+
+class BucketOfAnother(LabError):
+    """The bucket's name is taken, and the lab puts nothing into what it did not make."""
+
+
+class NoPolicy(LabError):
+    """There is no policy of the ARN that the role is to get."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One thing that a run needs; `owner` is None where it is not there yet."""
+
+    what: str
+    owner: Owner | None
+
+    def __str__(self) -> str:
+        return (
+            f"  will be made   {self.what}"
+            if self.owner is None
+            else f"  exists         {self.what}, {WHOSE[self.owner]}"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What exists and what will be made: `print(plan)`."""
+
+    account_id: str
+    principal: str
+    region: str
+    cluster: str
+    nodes: int | None
+    run: str
+    things: tuple[Thing, ...]
+
+    def __str__(self) -> str:
+        takes_pods = "" if self.nodes is None else f", {self.nodes} node{'' if self.nodes == 1 else 's'}"
+        return "\n".join(
+            [
+                f"The plan for the account {self.account_id} ({self.principal}), region {self.region}:",
+                f"  exists         cluster {self.cluster}{takes_pods}",
+                *map(str, self.things),
+                f"All that is made bears the tag labkit:run={self.run}, and lab.remove() deletes by that tag alone.",
+            ]
+        )
+
+
+def things(lab: "Lab") -> tuple[Thing, ...]:
+    """What the run needs, in the order of building, and whose it is where it is there.
+
+    Raises:
+        LabError: a name is another's (`RoleOfAnotherRun`, `NotThisRuns`, `BucketOfAnother`), the role's policy is not
+            to be had (`AnotherPartition`, `NoPolicy`), or looking is not allowed.
+    """
+    with explained("to look at what is there"):
+        _require_policy(lab)
+        found = (_bucket(lab), _provider(lab), _role(lab), *_in_kubernetes(lab))
+        # These raise where a name is another's; on this target they take nothing away.
+        for name in steps.NAMED:
+            steps.step(name).make_way(lab)
+    return found
+
+
+def _require_policy(lab: "Lab") -> None:
+    arn, partition = lab.parameters.policy_arn, lab.connection.partition
+    require_partition(lab.parameters, partition)
+    iam = lab.aws.client("iam")
+    try:
+        iam.get_policy(PolicyArn=arn)
+    except iam.exceptions.NoSuchEntityException:
+        scope = "AWS" if arn.startswith(f"arn:{partition}:iam::aws:") else "Local"
+        raise NoPolicy(
+            f"There is no policy {arn} for the role.",
+            where="parameter policy_arn; nothing was changed",
+            next=f"aws iam list-policies --scope {scope} --query 'Policies[].Arn', and set policy_arn to one of these",
+        ) from None
+
+
+def _provider(lab: "Lab") -> Thing:
+    iam, what = lab.aws.client("iam"), f"OIDC provider {lab.provider_arn.partition('oidc-provider/')[2]}"
+    try:
+        present = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn)
+    except iam.exceptions.NoSuchEntityException:
+        return Thing(what, None)
+    return Thing(what, of_tags(lab, present.get("Tags", []), same_name=True))
+
+
+def _role(lab: "Lab") -> Thing:
+    iam, what = lab.aws.client("iam"), f"role {lab.parameters.role_name}, with {lab.parameters.policy_arn}"
+    try:
+        present = iam.get_role(RoleName=lab.parameters.role_name)["Role"]
+    except iam.exceptions.NoSuchEntityException:
+        return Thing(what, None)
+    return Thing(what, of_tags(lab, present.get("Tags", []), same_name=True))
+
+
+def _bucket(lab: "Lab") -> Thing:
+    from botocore.exceptions import ClientError
+
+    s3, name = lab.aws.client("s3"), lab.parameters.bucket
+    try:
+        s3.head_bucket(Bucket=name)
+    except ClientError as error:
+        match error.response["ResponseMetadata"]["HTTPStatusCode"]:
+            case 404:
+                return Thing(f"bucket {name}, with an object in it", None)
+            case 403:
+                raise _of_another(name, "belongs to another account, or you may not look into it") from None
+        raise
+    try:
+        tags = s3.get_bucket_tagging(Bucket=name)["TagSet"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchTagSet":
+            raise
+        tags = []
+    owner = of_tags(lab, tags, same_name=True)
+    if owner is Owner.UNTAGGED:
+        raise _of_another(name, "is there, and bears no tag of the lab")
+    return Thing(f"bucket {name}", owner)
+
+
+def _in_kubernetes(lab: "Lab") -> list[Thing]:
+    from kubernetes.client import CoreV1Api
+
+    core, namespace, account = CoreV1Api(lab.kubernetes), lab.parameters.namespace, lab.parameters.service_account
+    reads = {
+        f"namespace {namespace}": lambda: core.read_namespace(namespace),
+        f"service account {namespace}/{account}": lambda: core.read_namespaced_service_account(account, namespace),
+        f"pod {namespace}/{pod.NAME} ({lab.image})": lambda: core.read_namespaced_pod(pod.NAME, namespace),
+    }
+    return [Thing(what, _owner(lab, read)) for what, read in reads.items()]
+
+
+def _owner(lab: "Lab", read: Any) -> Owner | None:
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        present = read()
+    except ApiException as error:
+        if error.status == 404:
+            return None
+        if error.status == 403:
+            raise NotAllowed.by_the_cluster(error) from None
+        raise
+    return of_labels(lab, present.metadata.labels, same_name=True)
+
+
+def _of_another(name: str, why: str) -> BucketOfAnother:
+    return BucketOfAnother(
+        f"The bucket {name} {why}; it was left as it is.",
+        where="parameter bucket; nothing was changed",
+        next="choose another bucket (their names are the whole world's), and run again",
+    )

@@ -1,0 +1,326 @@
+"""A kind cluster, or a cluster that exists, with AWS emulated on this machine by the gate of the moto target."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from labkit.emulator import process
+from labkit.emulator.environment import closed
+from labkit.emulator.folder import Folder
+from labkit.emulator.joined import JOINED, LOOPBACK, Facts, Kept
+from labkit.emulator.process import TARGET_TAG, State
+from labkit.errors import LabError, answering
+from labkit.targets import Connection, moto, up_command
+from labkit.targets.kind import address as kind_address
+from labkit.targets.kind import cluster as kind_cluster
+from labkit.targets.kind.cluster import NoAnswer, NotUsable
+from labkit.targets.kind.issuer import IssuerWay
+from labkit.targets.kind.joining import AnotherCluster, prepared, undo
+from labkit.targets.kind.kubeconfig import NOTHING, Way
+from labkit.targets.kind.leaving import LeftBehind, leave
+
+if TYPE_CHECKING:
+    from labkit.parameters import Parameters
+
+LED_WITHIN = 20  # seconds for an API server to hear of the webhooks, and to call them
+
+
+class NotReached(LabError):
+    """The cluster's API server does not reach this machine."""
+
+
+def plan(parameters: "Parameters") -> str:
+    """What `up` makes, in a sentence. Raises `LabError` where the kubeconfig leads nowhere."""
+    folder = Folder.find()
+    lab = f"starts the lab in {folder.path}, registers two webhooks in it, and emulates AWS on this machine"
+    kept = Kept(folder, parameters.cluster, parameters.region)
+    way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
+    is_joined = any(one.path == kept.path for one in Kept.joined(folder).values())
+    if is_joined and (way is None or way.server == Way.kept(kept).server):
+        return f"goes on with the cluster of {kept.facts.source}, which has joined the lab in {folder.path}"
+    if way:
+        return f"takes the cluster of {way.where}, {lab}"
+    if facts := kept.facts:
+        return f"takes the cluster of {facts.source}, as before, {lab}"
+    return f"makes a kind cluster for {parameters.cluster}, {lab}"
+
+
+def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
+    """Joins the cluster to the lab, and starts the lab, where that is still to be done.
+
+    Args:
+        aws_host: the IPv4 address by which the cluster's containers reach this machine; found out without one.
+
+    Raises:
+        LabError: the cluster lacks something, or a name in it is somebody else's; nothing is made then.
+    """
+    folder = Folder.find()
+    kept = Kept(folder, parameters.cluster, parameters.region)
+    _refuse_moved_clock(folder)
+    _refuse_another_account(parameters)
+    aws_host = kind_address.checked(aws_host) if aws_host else ""
+    way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
+    if way is None and parameters.context:
+        raise LabError(
+            f"parameter context = {parameters.context!r} needs the kubeconfig that it is in.",
+            where=f"parameter kubeconfig; {NOTHING}",
+            next='set kubeconfig = "~/.kube/config", or the file that has it, and run again',
+        )
+    state = State.read(folder) if folder.is_running() else None
+    if state and not state.ended and (cluster := _described(state, parameters)):
+        _refuse_another(cluster, parameters, kept, way, aws_host)
+        connection = _connection(state, parameters, cluster, kept)
+        kind_cluster.require_answer(Way.kept(kept), connection.kubernetes)
+        return connection
+    before, ran = kept.facts, bool(state)
+    facts = prepared(folder, kept, parameters, way, aws_host)
+    try:
+        state = process.start(folder)
+        cluster = _join(state, parameters, kept)
+    except BaseException:
+        if not ran:
+            process.stop(folder)
+        if not (before and before.source == facts.source):
+            undo(kept, folder)
+        raise
+    said = f"The cluster of {facts.source} has joined the lab; {_listening(facts)}."
+    return _connection(state.noting(" ".join(filter(None, [state.note, said]))), parameters, cluster, kept)
+
+
+def connect(parameters: "Parameters") -> Connection:
+    """The connection to a cluster that has joined the lab that runs, to look with: nothing is started or registered.
+
+    Raises `LabError` where no lab runs, or no such cluster has joined it.
+    """
+    folder = Folder.find()
+    kept = Kept(folder, parameters.cluster, parameters.region)
+    _refuse_another_account(parameters)
+    way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
+    state = State.read(folder) if folder.is_running() else None
+    cluster = _described(state, parameters) if state and not state.ended else None
+    if cluster is None:
+        raise LabError(
+            f"The cluster {parameters.cluster} has not joined the lab in {folder.path}"
+            + (" yet." if state else ", which does not run."),
+            where=f"the target kind; {NOTHING}",
+            next=up_command(parameters),
+        )
+    _refuse_another(cluster, parameters, kept, way, "")
+    return _connection(state, parameters, cluster, kept)
+
+
+def to_remove(parameters: "Parameters") -> Connection:
+    """As `connect`; where the cluster does not answer, the connection to the lab's AWS alone. Raises `LabError`."""
+    connection = connect(parameters)
+    kept = Kept(Folder.find(), parameters.cluster, parameters.region)
+    try:
+        kind_cluster.require_answer(Way.kept(kept), connection.kubernetes)
+    except NoAnswer as silent:
+        connection.kubernetes.close()
+        return replace(
+            connection,
+            kubernetes=None,
+            note=f"{silent.what}\nOnly what a run left in the lab's AWS is there to remove; what it made in "
+            f"the cluster {parameters.cluster} ({kept.facts.source}) stays, if that is not gone.",
+        )
+    return connection
+
+
+def down() -> bool:
+    """Ends the lab, takes its webhooks out of the clusters, and deletes the clusters that it made with kind.
+
+    Prints which clusters have left; returns whether the lab ran. Raises `LeftBehind` where one could not leave; all
+    else has ended then.
+    """
+    folder = Folder.find()
+    ran, left = process.stop(folder), []
+    for kept in Kept.all(folder):
+        facts = kept.facts
+        if stays := leave(kept, folder):
+            left.append(stays)
+        elif facts:
+            print(
+                f"The kind cluster {facts.made} is deleted."
+                if facts.made
+                else f"The lab's webhooks are out of the cluster of {facts.source}."
+            )
+    if left:
+        raise LeftBehind(left)
+    return ran
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """What a kernel of this target may see of these variables: nothing that leads to another AWS, cluster or proxy."""
+    return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
+
+
+def _join(state: State, parameters: "Parameters", kept: Kept) -> dict[str, Any]:
+    """The cluster as eks:DescribeCluster gives it, whose pods are led to the lab. Raises `LabError`."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    eks = moto.session(state, parameters.region).client("eks")
+    request = {
+        "name": parameters.cluster,
+        "roleArn": f"arn:aws:iam::{state.account_id}:role/{moto.CLUSTER_ROLE}",
+        "resourcesVpcConfig": {},
+        "tags": {TARGET_TAG: JOINED},
+    }
+    with answering():
+        try:
+            cluster = eks.create_cluster(**request)["cluster"]
+        except eks.exceptions.ResourceInUseException:
+            # Another notebook or terminal was a moment earlier.
+            eks.get_waiter("cluster_active").wait(
+                name=parameters.cluster, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150}
+            )
+            return eks.describe_cluster(name=parameters.cluster)["cluster"]
+        except ClientError as error:
+            raise NotUsable(
+                error.response["Error"]["Message"], where=f"eks:CreateCluster; {NOTHING}", next="labkit status --report"
+            ) from None
+    try:
+        _require_led(kept)
+    except BaseException:
+        # What is raised is why it was to leave.
+        with suppress(BotoCoreError, ClientError):
+            eks.delete_cluster(name=parameters.cluster)
+        raise
+    return cluster
+
+
+def _require_led(kept: Kept) -> None:
+    """Raises `NotReached` where the API server makes pods without asking the lab's webhooks."""
+    import tenacity
+    from kubernetes.client.exceptions import ApiException
+
+    way, facts = Way.kept(kept), kept.facts
+    api = way.client()
+    ask = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda led: not led),
+        stop=tenacity.stop_after_delay(LED_WITHIN),
+        wait=tenacity.wait_fixed(0.2),
+        retry_error_callback=lambda state: False,
+    )
+    try:
+        led = ask(kind_cluster.is_led, api)
+    except ApiException as error:
+        raise NotUsable(
+            f"No pod can be made in the namespace default: {kind_cluster.message(error)}",
+            where=f"{facts.source}, a pod that was only asked for; {NOTHING}",
+            next=f"{way.kubectl} auth can-i create pods, and the cluster's admission rules",
+        ) from None
+    finally:
+        api.close()
+    if not led:
+        raise NotReached(
+            f"The cluster's API server does not reach this machine at {facts.aws_host}: pods would get no role.",
+            where=f"{facts.source}; its webhooks were taken away again, and {NOTHING}",
+            next="let the firewall pass what comes from the cluster's containers, or name another address:\n"
+            "       labkit up --target kind … --aws-host ADDRESS",
+        )
+
+
+def _connection(state: State, parameters: "Parameters", cluster: dict[str, Any], kept: Kept) -> Connection:
+    aws = moto.session(state, parameters.region)
+    context = state.context(parameters.cluster, parameters.region)
+    to_api, issuer, facts = Way.kept(kept), cluster["identity"]["oidc"]["issuer"], kept.facts
+    api, kubectl = to_api.client(), f"kubectl --context {context}"
+    way = IssuerWay(issuer, facts, state, to_api, api)
+    return Connection(
+        aws=aws,
+        kubernetes=api,
+        issuer=issuer,
+        account_id=state.account_id,
+        image=facts.image or Connection.image,
+        kubectl=kubectl,
+        webhook_restored_by=f'{kubectl} apply -f "$LABKIT_HOME/joined/{kept.path.name}/{kept.webhooks.name}"',
+        # In a cluster that was there before, what bears no tag may be somebody's.
+        commands_after='eval "$(labkit env)"',
+        takes_untagged=bool(facts.made),
+        note=state.note,
+        # What stands in the place of the lab's own issuer's documents: see labkit.emulator.published.
+        issuer_restored_by=f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"' if facts.made else "",
+        fetch=way.fetch,
+        served_chain=way.served_chain,
+        trail=_read_trail,
+        account=lambda account_id: moto.in_account(aws, account_id, state.account_id),
+    )
+
+
+def _described(state: State, parameters: "Parameters") -> dict[str, Any] | None:
+    """The cluster of this name in the lab that runs; None where it has none."""
+    eks = moto.session(state, parameters.region).client("eks")
+    with answering():
+        try:
+            return eks.describe_cluster(name=parameters.cluster)["cluster"]
+        except eks.exceptions.ResourceNotFoundException:
+            return None
+
+
+def _refuse_another(
+    cluster: dict[str, Any], parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str
+) -> None:
+    """Raises `AnotherCluster` where the lab's cluster of this name is not the one that is asked for."""
+    if (cluster.get("tags") or {}).get(TARGET_TAG) != JOINED:
+        raise AnotherCluster(
+            f"The lab has a cluster {parameters.cluster} of the moto target.",
+            where=f"parameter cluster; {NOTHING}",
+            next='choose another cluster, such as cluster = "real", or end that one: labkit down',
+        )
+    facts = kept.facts
+    if way and way.server.rstrip("/") != cluster["endpoint"]:
+        raise AnotherCluster(
+            f"The lab's cluster {parameters.cluster} is that of {facts.source}, and not of {way.where}.",
+            where=f"parameters cluster, kubeconfig and context; {NOTHING}",
+            next='choose another cluster, such as cluster = "other", or end that one: labkit down',
+        )
+    if way and way.context != (joined := Way.read(kept.kubeconfig).context):
+        raise AnotherCluster(
+            f"The lab joined its cluster {parameters.cluster} by the context {joined}, and not by {way.context}.",
+            where=f"parameter context; {NOTHING}",
+            next="labkit down, and then once more",
+        )
+    if aws_host and aws_host != facts.aws_host:
+        raise AnotherCluster(
+            f"The lab's cluster {parameters.cluster} reaches this machine at {facts.aws_host}, and not at {aws_host}.",
+            where=f"--aws-host; {NOTHING}",
+            next="labkit down, and then once more",
+        )
+
+
+def _refuse_moved_clock(folder: Folder) -> None:
+    if abs(folder.clock.offset) > 1:
+        raise LabError(
+            "The lab's clock was moved, and a real cluster follows the machine's: its tokens would be of another time.",
+            where=f"labkit clock; {NOTHING}",
+            next="labkit clock 0, and run again",
+        )
+
+
+def _refuse_another_account(parameters: "Parameters") -> None:
+    if not parameters.account_id:
+        return
+    from labkit.emulator.cluster import ACCOUNT_ID
+
+    if parameters.account_id != ACCOUNT_ID:
+        raise LabError(
+            f"parameter account_id = {parameters.account_id!r}: the kind target is the account {ACCOUNT_ID}.",
+            where=NOTHING,
+            next=f'set account_id = "{ACCOUNT_ID}", and run again',
+        )
+
+
+def _listening(facts: Facts) -> str:
+    if facts.aws_host == LOOPBACK:
+        return "AWS and the webhooks listen on loopback alone"
+    return (
+        f"AWS and the webhooks listen on loopback and for {facts.aws_host}, where the cluster's containers reach them, "
+        "and whoever else reaches that address"
+    )
+
+
+def _read_trail() -> Any:
+    from labkit.emulator.aws.trail import Trail
+
+    return Trail.newest(Folder.find().trail_file)

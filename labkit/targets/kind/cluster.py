@@ -1,0 +1,240 @@
+"""What has to be true of a cluster that exists before the lab joins it."""
+
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from labkit.emulator import joined, lab_network
+from labkit.errors import LabError
+from labkit.targets.kind.kubeconfig import NOTHING, NoWay, Way
+from labkit.webhook.server import NAME as POD_IDENTITY
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+    from labkit.emulator.folder import Folder
+
+ANSWERS_WITHIN = (5, 15)  # seconds, to connect and to be answered
+DISCOVERY_ROLE = "system:service-account-issuer-discovery"
+NOBODY = "system:anonymous"
+
+
+class NotUsable(LabError):
+    """The cluster answers, and lacks what the lab needs of it."""
+
+
+class NoAnswer(NoWay):
+    """The API server cannot be reached, or keeps silent: it may be gone."""
+
+
+class NotThisLabs(LabError):
+    """Something in the cluster has the name of what the lab would register, and is somebody else's."""
+
+
+def require_answer(way: Way, api: "ApiClient") -> None:
+    """Raises `NoAnswer` where the API server gives none, and `NoWay` where it takes the credentials no more."""
+    from kubernetes.client import VersionApi
+
+    asked(way, VersionApi(api).get_code, may_not("ask for its version"))
+
+
+def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
+    """What the API server says of its issuer. Raises `NoWay` or `NotUsable`; changes nothing.
+
+    https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
+    """
+    try:
+        document = asked(way, partial(published, api), _no_discovery)
+        issuer = document["issuer"]
+        asked(way, partial(published, api, keys=True), _no_discovery)["keys"][0]["kty"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError) as error:
+        raise NotUsable(
+            f"The API server's discovery document or keys are none: {type(error).__name__}, {error}.",
+            where=f"{way.where}; {NOTHING}",
+            next=f"{way.kubectl} get --raw /.well-known/openid-configuration",
+        ) from None
+    if not isinstance(issuer, str) or not issuer.startswith("https://"):
+        raise NotUsable(
+            f"The cluster's issuer is {issuer!r}, and IAM takes only one that begins with https://.",
+            where=f"{way.where}; {NOTHING}",
+            next="start its API server with --service-account-issuer=https://kubernetes.default.svc.cluster.local,\n"
+            "       or let the lab make a cluster: labkit up --target kind",
+        )
+    return document
+
+
+def published(api: "ApiClient", *, keys: bool = False, _request_timeout: Any = ANSWERS_WITHIN) -> Any:
+    """The discovery document or the keys that the API server gives. Raises `ApiException`, and ValueError for no JSON.
+
+    https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
+    """
+    from kubernetes.client import OpenidApi, WellKnownApi
+
+    get = (
+        OpenidApi(api).get_service_account_issuer_open_id_keyset
+        if keys
+        else WellKnownApi(api).get_service_account_issuer_open_id_configuration
+    )
+    # As it comes: the client would make Python's own text of it.
+    return json.loads(get(_preload_content=False, _request_timeout=_request_timeout).data)
+
+
+def require_nodes(way: Way, api: "ApiClient") -> list[str]:
+    """The addresses (InternalIP) of the nodes that are ready. Raises `NotUsable` where none takes pods.
+
+    https://kubernetes.io/docs/reference/node/node-status/
+    """
+    from kubernetes.client import CoreV1Api
+
+    nodes = asked(way, CoreV1Api(api).list_node, may_not("list its nodes")).items
+    if not nodes:
+        raise NotUsable(
+            "The cluster has no node: no pod would ever run in it.",
+            where=f"{way.where}; {NOTHING}",
+            next=f"join a node to it, until {way.kubectl} get nodes shows one that is Ready",
+        )
+    ready = [node for node in nodes if _is_ready(node)]
+    if not ready:
+        raise NotUsable(
+            f"No node of the cluster is ready: {'; '.join(map(_why_not, nodes))}.",
+            where=f"{way.where}; {NOTHING}",
+            next=f"{way.kubectl} describe nodes",
+        )
+    if all(node.spec.unschedulable for node in ready):
+        names = " ".join(node.metadata.name for node in ready)
+        raise NotUsable(
+            f"No node of the cluster takes pods: cordoned: {names}.",
+            where=f"{way.where}; {NOTHING}",
+            next=f"{way.kubectl} uncordon {names}",
+        )
+    addresses = (address for node in ready for address in node.status.addresses or [])
+    return [address.address for address in addresses if address.type == "InternalIP"]
+
+
+def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
+    """Raises `NotUsable` where the lab may register no webhooks, and `NotThisLabs` where their names are taken."""
+    from kubernetes.client import AdmissionregistrationV1Api, AuthorizationV1Api
+
+    attributes = {"group": "admissionregistration.k8s.io", "resource": "mutatingwebhookconfigurations"}
+    review = AuthorizationV1Api(api).create_self_subject_access_review
+    for verb in ("create", "delete"):
+        body = {"spec": {"resourceAttributes": {**attributes, "verb": verb}}}
+        if not asked(way, lambda body=body, **how: review(body, **how), may_not("ask what it may")).status.allowed:
+            raise may_not(f"{verb} mutatingwebhookconfigurations")(way, "")
+    listed = AdmissionregistrationV1Api(api).list_mutating_webhook_configuration
+    for there in asked(way, listed, may_not("list mutatingwebhookconfigurations")).items:
+        name = there.metadata.name
+        if name not in (POD_IDENTITY, lab_network.NAME):
+            continue
+        configuration = api.sanitize_for_serialization(there)
+        if not joined.is_of_this_lab(configuration, folder):
+            by = "another lab's" if joined.is_of_a_lab(configuration) else "not the lab's"
+            raise NotThisLabs(
+                f"The cluster has a webhook {name} already, which is {by}; it was left as it is.",
+                where=f"{way.where}, MutatingWebhookConfiguration {name}; {NOTHING}",
+                next="use another cluster, or, if nobody needs that webhook any more:\n"
+                f"       {way.kubectl} delete mutatingwebhookconfiguration {name}",
+            )
+
+
+def is_led(api: "ApiClient", endpoint_variable: str = "AWS_ENDPOINT_URL") -> bool:
+    """Whether a pod that would be made now is led to the lab; none is made (`dryRun`). Raises `ApiException`.
+
+    https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
+    """
+    from kubernetes.client import CoreV1Api
+
+    container = {"name": "asked", "image": "labkit.invalid/asked", "command": ["true"]}
+    body = {"metadata": {"generateName": "labkit-asks-"}, "spec": {"containers": [container]}}
+    made = CoreV1Api(api).create_namespaced_pod("default", body, dry_run="All", _request_timeout=30)
+    return any(variable.name == endpoint_variable for variable in made.spec.containers[0].env or [])
+
+
+def message(error: Any) -> str:
+    """What the API server said, with its status."""
+    try:
+        said = json.loads(error.body)["message"]
+    except (ValueError, KeyError, TypeError):
+        said = error.reason
+    return f"{said} ({error.status})"
+
+
+Sentence = Callable[[Way, str], LabError]
+
+
+def asked(way: Way, call: Callable[..., Any], refused: Sentence) -> Any:
+    """The answer; `refused` makes the error of what the API server said where it refused."""
+    from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError, SSLError
+
+    try:
+        return call(_request_timeout=ANSWERS_WITHIN)
+    except ApiException as error:
+        if error.status == 401:
+            raise NoWay(
+                "The API server does not take these credentials (401 Unauthorized).",
+                where=f"{way.where}; {NOTHING}",
+                next=f"{way.kubectl} auth whoami, until it says who you are",
+            ) from None
+        raise refused(way, message(error)) from None
+    except (HTTPError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        said = re.sub(r"^.*?(?=\[Errno|\[SSL|\()|^<.*?>: ", "", str(reason))
+        if isinstance(reason, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(reason):
+            raise NoWay(
+                f"The API server {way.server} shows a certificate that its CA did not sign: {said}",
+                where=f"{way.where}; {NOTHING}",
+                next=f"{way.kubectl} config view --minify, and name the CA of this API server there\n"
+                "       (certificate-authority; kind export kubeconfig writes that of a kind cluster)",
+            ) from None
+        raise NoAnswer(
+            f"The API server {way.server} does not answer: {said}",
+            where=f"{way.where}; {NOTHING}",
+            next=f"{way.kubectl} cluster-info, until it answers   (does the cluster run?)",
+        ) from None
+
+
+def _no_discovery(way: Way, message: str) -> LabError:
+    if "404" in message or "not found" in message:
+        return NotUsable(
+            "The API server publishes no discovery document: STS could not verify its tokens.",
+            where=f"{way.where}, /.well-known/openid-configuration; {NOTHING}",
+            next="start its API server with --service-account-issuer=https://kubernetes.default.svc.cluster.local,\n"
+            "       or let the lab make a cluster: labkit up --target kind",
+        )
+    user = re.search(r'User "([^"]+)"', message)
+    named = user[1] if user else "USER"
+    if named == NOBODY:
+        return NoWay(
+            f"The API server knows nobody by the context's credentials: it takes them for {NOBODY}.",
+            where=f"{way.where}; {NOTHING}",
+            next=f"{way.kubectl} auth whoami, until it says who you are",
+        )
+    return NotUsable(
+        f"The cluster keeps its issuer's discovery document from {named}: STS could not verify its tokens.",
+        where=f"{way.where}, RBAC; {NOTHING}",
+        next="as an administrator of the cluster:\n"
+        f"       kubectl create clusterrolebinding labkit-discovery --clusterrole={DISCOVERY_ROLE} --user={named}",
+    )
+
+
+def may_not(do: str) -> Sentence:
+    def sentence(way: Way, message: str) -> LabError:
+        return NotUsable(
+            f"The context's user may not {do}{': ' + message if message else ''}",
+            where=f"{way.where}, RBAC; {NOTHING}",
+            next="name the context of an administrator of the cluster (ClusterRole cluster-admin)",
+        )
+
+    return sentence
+
+
+def _is_ready(node: Any) -> bool:
+    return any(condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions or [])
+
+
+def _why_not(node: Any) -> str:
+    said = next((c.message for c in node.status.conditions or [] if c.type == "Ready"), "") or "says nothing of itself"
+    return f"{node.metadata.name}: {said}"

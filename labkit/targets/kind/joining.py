@@ -1,0 +1,150 @@
+"""The cluster that is to join the lab: one that was named, the one of the last time, or one that kind makes now."""
+
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from labkit.emulator.folder import Folder
+from labkit.emulator.joined import Facts, Kept, is_public
+from labkit.emulator.process import State
+from labkit.errors import LabError
+from labkit.targets.kind import address as kind_address
+from labkit.targets.kind import cluster as kind_cluster
+from labkit.targets.kind.kubeconfig import NOTHING, Way
+from labkit.targets.kind.leaving import leave
+
+if TYPE_CHECKING:
+    from labkit.parameters import Parameters
+
+
+class AnotherCluster(LabError):
+    """The lab has another cluster of this name, or one that AWS could not tell from it."""
+
+
+def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | None, aws_host: str) -> Facts:
+    """The facts of the cluster that is to join, which were checked and are kept now. Raises `LabError`."""
+    # Another notebook may be making the cluster: it is there then.
+    with folder.lock("kind.lock"):
+        before = kept.facts
+        if way is not None and not (before and before.made and _is_of(way, kept)):
+            _refuse_for_made(way, kept)
+            facts = Facts(aws_host=aws_host, image=parameters.image, source=way.where, kubectl=way.kubectl)
+            facts = _checked(folder, parameters, way, facts)
+            if before and not _is_of(way, kept):
+                _leave_for_another(kept, folder)
+            kept.keep(facts, way.kubeconfig)
+            return facts
+        if before and (not before.made or (kept.kubeconfig.exists() and _is_there(before.made))):
+            facts = replace(before, aws_host=aws_host or before.aws_host, image=parameters.image or before.image)
+            way = Way.kept(kept)
+            facts = _checked(folder, parameters, way, facts)
+            kept.keep(facts, way.kubeconfig)
+            return facts
+        return _made(folder, kept, parameters, aws_host)
+
+
+def undo(kept: Kept, folder: Folder) -> None:
+    """Lets a cluster leave that just came; says so where that cannot be, since what is raised is why it was to."""
+    if (facts := kept.facts) and facts.made:
+        _say(f"Deleting what there is of the kind cluster {facts.made} …")
+    if left := leave(kept, folder):
+        _say(f"{left.what}\nThe lab remembers it. Next:  labkit down, or  {left.command}")
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # the terminal may have been closed
+        print(text, file=sys.stderr)
+
+
+def _refuse_for_made(way: Way, kept: Kept) -> None:
+    """Raises `AnotherCluster` where kind made the lab's cluster of this name: it would be forgotten, and stay."""
+    if (facts := kept.facts) and facts.made:
+        raise AnotherCluster(
+            f"The lab's cluster {kept.cluster} is the kind cluster {facts.made}, and not that of {way.where}.",
+            where=f"parameters cluster, kubeconfig and context; {NOTHING}",
+            next='choose another cluster, such as cluster = "other", or have that one deleted: labkit down',
+        )
+
+
+def _leave_for_another(kept: Kept, folder: Folder) -> None:
+    """Lets the cluster leave that the lab had under this name; one that is gone keeps nobody from going on."""
+    if left := leave(kept, folder):
+        print(f"{left.what}\nWhere that cluster is not gone for good:  {left.command}", file=sys.stderr)
+
+
+def _is_of(way: Way, kept: Kept) -> bool:
+    """Whether the way leads to this cluster."""
+    return kept.kubeconfig.exists() and Way.read(kept.kubeconfig).server == way.server
+
+
+def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -> Facts:
+    """The facts of a cluster that kind has just made. Raises `LabError`; there is no cluster then."""
+    from labkit.targets.kind import program as kind_program
+
+    program, name = kind_program.Kind(), kind_program.name_of(parameters.cluster, parameters.region)
+    if not aws_host and program.is_apart:
+        raise kind_address.unknown("they are in a virtual machine, or in a network of your user's own")
+    if kept.facts and kept.facts.made == name:
+        program.delete(name)  # what was left of it when somebody ended the lab meanwhile
+        kept.kubeconfig.unlink(missing_ok=True)
+    else:
+        program.require_free(name)
+    print(f"Making the kind cluster {name} (a few minutes) …", file=sys.stderr)
+    facts = Facts(aws_host=aws_host, image=parameters.image, source=f"kind, {name}", made=name)
+    # From now on it is the lab's own, whatever happens to it.
+    kept.keep_facts(facts)
+    try:
+        keys, made_kubeconfig = kept.path / "signing", kept.path / "kind-kubeconfig"
+        kind_program.write_keys(keys)
+        program.create(kind_program.configuration(name, _issuer(folder, parameters), keys), made_kubeconfig)
+        way = Way.read(made_kubeconfig, f"kind-{name}")
+        facts = _checked(folder, parameters, way, facts)
+        kept.keep(facts, way.kubeconfig)
+        return facts
+    except BaseException:
+        undo(kept, folder)
+        raise
+
+
+def _checked(folder: Folder, parameters: "Parameters", way: Way, facts: Facts) -> Facts:
+    api = way.client()
+    try:
+        discovery = kind_cluster.discovery(way, api)
+        addresses = kind_cluster.require_nodes(way, api)
+        kind_cluster.require_webhooks(way, api, folder)
+    finally:
+        api.close()
+    _refuse_known_issuer(folder, parameters, discovery["issuer"])
+    if not facts.aws_host:
+        facts = replace(facts, aws_host=kind_address.find(addresses))
+    if not facts.made:
+        facts = replace(facts, public_issuer=is_public(discovery))
+    return facts
+
+
+def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) -> None:
+    """Raises `AnotherCluster` where another cluster of the lab has this issuer: their tokens would be the same."""
+    state = State.read(folder) if folder.is_running() else None
+    own = state.context(parameters.cluster, parameters.region) if state else ""
+    for name, cluster in (state.clusters if state else {}).items():
+        if cluster["issuer"] == issuer and name != own:
+            raise AnotherCluster(
+                f"The lab's cluster {name} has the issuer {issuer}, too: AWS could not tell whose a token is.",
+                where=f"parameter cluster; {NOTHING}",
+                next=f"end that one (aws eks delete-cluster --name {name}), or set LABKIT_HOME to a lab of its own",
+            )
+
+
+def _issuer(folder: Folder, parameters: "Parameters") -> str:
+    """The issuer of a cluster that the lab makes; the same every time, and none that the moto target gives."""
+    from labkit.emulator.identifiers import Identifiers
+
+    cluster = f"kind/{parameters.cluster}@{parameters.region}"
+    return f"https://oidc.eks.{parameters.region}.amazonaws.com/id/{Identifiers(folder.seed).hex('issuer', cluster)}"
+
+
+def _is_there(name: str) -> bool:
+    from labkit.targets.kind.program import Kind
+
+    return Kind().has(name)

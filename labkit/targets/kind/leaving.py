@@ -1,0 +1,128 @@
+"""How a cluster leaves the lab: one that kind made is deleted, out of any other the lab's webhooks are taken."""
+
+import shlex
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from labkit.emulator import joined
+from labkit.errors import LabError
+from labkit.parameters import LAB, LAB_LABEL
+from labkit.targets.kind.cluster import asked, may_not
+from labkit.targets.kind.kubeconfig import Way
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+    from labkit.emulator.folder import Folder
+    from labkit.emulator.joined import Facts, Kept
+
+LABELLED = f"{LAB_LABEL}={LAB}"  # what runs made
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is still there of a cluster that could not leave."""
+
+    what: str
+    command: str
+    """What takes it away."""
+    forget: str
+    """What makes the lab that does not run forget this cluster, and nothing else."""
+
+
+class LeftBehind(LabError):
+    """Clusters that could not leave: the lab remembers them, and `labkit down` tries again."""
+
+    def __init__(self, left: Sequence[Left]):
+        self.left = list(left)
+        forget = "\n       ".join(one.forget for one in left)
+        super().__init__(
+            "\n".join(one.what for one in left),
+            where="all else has ended; the lab remembers the cluster, and the next labkit down tries again",
+            next=f"labkit down, once that is put right, or by hand:\n       {self._commands}\n"
+            f"       and where the cluster is gone for good, what makes the lab forget it alone:\n       {forget}",
+        )
+
+    def forgotten(self, folder: "Folder") -> LabError:
+        """The same, where the lab remembers nothing any more."""
+        return LabError(
+            "\n".join(one.what for one in self.left),
+            where=f"the lab in {folder.path} is empty, and has forgotten it",
+            next=f"where the cluster is not gone for good:\n       {self._commands}",
+        )
+
+    @property
+    def _commands(self) -> str:
+        return "\n       ".join(one.command for one in self.left)
+
+
+def leave(kept: "Kept", folder: "Folder") -> Left | None:
+    """Lets a cluster leave, and forgets it; what is still there of it, where that cannot be, and it is remembered.
+
+    What runs made in a cluster that was there before is left, and named: it may be dear to somebody.
+    """
+    facts = kept.facts
+    try:
+        if facts and facts.made:
+            _delete(facts)
+        elif facts:
+            # A server that was killed left its webhooks there.
+            _take_back_webhooks(kept, facts, folder)
+    except LabError as error:
+        if facts.made:
+            what = f"The kind cluster {facts.made} could not be deleted"
+            command = f"kind delete cluster --name {facts.made}"
+        else:
+            what = f"The lab's webhooks could not be taken out of the cluster of {facts.source}"
+            command = f"{facts.kubectl} delete mutatingwebhookconfigurations -l {joined.selector(folder)}"
+        return Left(f"{what}: {error.what}", command, forget=f"rm -r {shlex.quote(str(kept.path))}")
+    kept.forget()
+    return None
+
+
+def _delete(facts: "Facts") -> None:
+    from labkit.targets.kind.program import Kind
+
+    Kind().delete(facts.made)
+
+
+def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
+    """Takes the lab's webhooks out of a cluster, and names what runs have left there. Raises `LabError`."""
+    from kubernetes.client import AdmissionregistrationV1Api
+    from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    way = Way.kept(kept)
+    with closing(way.client()) as api:
+        webhooks = AdmissionregistrationV1Api(api)
+        listed, delete = webhooks.list_mutating_webhook_configuration, webhooks.delete_mutating_webhook_configuration
+        for there in asked(way, listed, may_not("list mutatingwebhookconfigurations")).items:
+            if joined.is_of_this_lab(api.sanitize_for_serialization(there), folder):
+                asked(way, partial(delete, there.metadata.name), may_not("delete mutatingwebhookconfigurations"))
+        with suppress(ApiException, HTTPError, OSError):
+            if left := _of_runs(api):
+                print(
+                    f"In the cluster of {facts.source} there is still what runs made: {', '.join(left)}.\n"
+                    f"To delete it:  {facts.kubectl} delete pods,serviceaccounts -A -l {LABELLED}\n"
+                    f"               {facts.kubectl} delete namespaces -l {LABELLED}"
+                )
+
+
+def _of_runs(api: "ApiClient") -> list[str]:
+    """`pod NAMESPACE/NAME`, and so on."""
+    from kubernetes.client import CoreV1Api
+
+    core = CoreV1Api(api)
+    of_runs = {
+        "namespace": core.list_namespace,
+        "service account": core.list_service_account_for_all_namespaces,
+        "pod": core.list_pod_for_all_namespaces,
+    }
+    return [
+        f"{kind} " + "/".join(filter(None, (one.metadata.namespace, one.metadata.name)))
+        for kind, listed in of_runs.items()
+        for one in listed(label_selector=LABELLED).items
+    ]

@@ -1,0 +1,240 @@
+"""A cluster made with the program `kind`: the lab's issuer, keys and audience are in its API server from the start.
+
+https://kind.sigs.k8s.io/docs/user/configuration/
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from labkit.errors import LabError
+from labkit.targets.kind.cluster import NotThisLabs
+from labkit.targets.kind.kubeconfig import NOTHING
+
+# What the API's own tokens are for, as on EKS; tokens for AWS are asked for with an audience of their own.
+API_AUDIENCE = "https://kubernetes.default.svc"
+KEYS = "/etc/kubernetes/labkit"  # in the node
+READY_WITHIN = "180s"
+# kind adds `-control-plane`, and a host name has 63 characters.
+LONGEST_NAME = 48
+EXISTING = "labkit up --target kind --kubeconfig FILE --context NAME"
+# What `docker info` and `podman info` say where no interface of this machine is in the containers' network.
+# https://docs.docker.com/engine/security/rootless
+APART = re.compile(r"^\s*(rootless(: true)?|Operating System: Docker Desktop)\s*$", re.MULTILINE)
+INSTALL_KIND = "apt-get install kind, or: brew install kind   (or as https://kind.sigs.k8s.io says)"
+INSTALL_DOCKER = "https://docs.docker.com/engine/install, or: apt-get install podman, or: brew install podman"
+
+
+class ProgramMissing(LabError):
+    """A program that makes clusters is not on the PATH, or does not run."""
+
+
+class NotMade(LabError):
+    """The program kind made no cluster, or deleted none; its own words are in the text."""
+
+
+def name_of(cluster: str, region: str) -> str:
+    """What kind calls the cluster: lower-case letters, digits and hyphens, short enough for a node's host name."""
+    name = re.sub(r"[^a-z0-9-]", "-", f"labkit-{cluster}-{region}".lower())
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 11]}-{hashlib.sha256(f'{cluster}@{region}'.encode()).hexdigest()[:10]}"
+
+
+def configuration(name: str, issuer: str, keys: Path) -> dict[str, Any]:
+    """The configuration for kind; `keys` is the folder of this machine with `sa.key` and `sa.pub`.
+
+    kind patches kubeadm's configuration of Kubernetes 1.36 and later in version v1beta4, of those before in v1beta3.
+    https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/
+    """
+    keys_in_node = {"hostPath": str(keys), "containerPath": KEYS, "readOnly": True, "selinuxRelabel": True}
+    return {
+        "kind": "Cluster",
+        "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "name": name,
+        "nodes": [{"role": "control-plane", "extraMounts": [keys_in_node]}],
+        "kubeadmConfigPatches": [
+            yaml.safe_dump(cluster_configuration(issuer, version), sort_keys=False)
+            for version in ("v1beta3", "v1beta4")
+        ],
+    }
+
+
+def cluster_configuration(issuer: str, version: str) -> dict[str, Any]:
+    """kubeadm's ClusterConfiguration, as far as it differs from kind's own.
+
+    https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/
+    """
+    volume = {"name": "labkit-keys", "hostPath": KEYS, "mountPath": KEYS, "readOnly": True, "pathType": "Directory"}
+    api_server = {
+        "service-account-issuer": issuer,
+        "service-account-jwks-uri": f"{issuer}/keys",
+        "service-account-signing-key-file": f"{KEYS}/sa.key",
+        "service-account-key-file": f"{KEYS}/sa.pub",
+        "api-audiences": API_AUDIENCE,
+    }
+    controller_manager = {"service-account-private-key-file": f"{KEYS}/sa.key"}
+    return {
+        "kind": "ClusterConfiguration",
+        "apiVersion": f"kubeadm.k8s.io/{version}",
+        "apiServer": {"extraArgs": _arguments(api_server, version), "extraVolumes": [volume]},
+        "controllerManager": {"extraArgs": _arguments(controller_manager, version), "extraVolumes": [volume]},
+    }
+
+
+def write_keys(folder: Path) -> None:
+    """A signing key (RSA 2048, as EKS's) and its public half, made once."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    if (folder / "sa.pub").exists():
+        return
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for file, content in (("sa.key", private), ("sa.pub", public)):
+        (folder / file).touch(mode=0o600)
+        (folder / file).write_bytes(content)
+
+
+class Kind:
+    """The program, with the container runtime that it uses here."""
+
+    def __init__(self) -> None:
+        """Raises `ProgramMissing` where there is no `kind`, or neither Docker nor Podman runs."""
+        if not shutil.which("kind"):
+            raise ProgramMissing(
+                "The program kind is not on the PATH.",
+                where=f"PATH; {NOTHING}",
+                next=f"{INSTALL_KIND}\n       or: {EXISTING}",
+            )
+        program, info = _runtime()
+        self._environment = {**os.environ, **({"KIND_EXPERIMENTAL_PROVIDER": "podman"} if program == "podman" else {})}
+        self.is_apart = sys.platform == "darwin" or bool(APART.search(info))
+        """Whether its nodes are in a virtual machine, or in a user's own network, which no interface here is in."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is a cluster of this name, the lab's or not."""
+        listed = self._run("get", "clusters")
+        return listed.returncode == 0 and name in listed.stdout.split()
+
+    def require_free(self, name: str) -> None:
+        """Raises `NotThisLabs` where somebody else made a cluster of this name."""
+        if self.has(name):
+            raise NotThisLabs(
+                f"There is a kind cluster {name}, and it is not of this lab; it was left as it is.",
+                where=f"kind get clusters; {NOTHING}",
+                next=f"kind delete cluster --name {name}, if nobody needs it any more, and run again",
+            )
+
+    def create(self, config: dict[str, Any], kubeconfig: Path) -> None:
+        """Makes the cluster, and its kubeconfig. Raises `NotMade`, or is interrupted: a half may be there then."""
+        file = kubeconfig.with_name("kind.yaml")
+        file.write_text(yaml.safe_dump(config, sort_keys=False))
+        done = self._run(
+            "create", "cluster", "--config", str(file), "--kubeconfig", str(kubeconfig), "--wait", READY_WITHIN
+        )
+        if done.returncode:
+            raise NotMade(
+                f"kind made no cluster (exit code {done.returncode}):\n{_end(done.stderr)}",
+                where=f"kind create cluster --name {config['name']}",
+                next="put that right, and run again   (https://kind.sigs.k8s.io/docs/user/known-issues)",
+            )
+
+    def delete(self, name: str) -> None:
+        """Deletes the cluster; one that is gone already is fine. Raises `NotMade`."""
+        done = self._run("delete", "cluster", "--name", name)
+        if done.returncode:
+            raise NotMade(
+                f"kind did not delete the cluster (exit code {done.returncode}):\n{_end(done.stderr)}",
+                where=f"kind delete cluster --name {name}",
+                next=f"put that right, and: kind delete cluster --name {name}",
+            )
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        # In a session of its own, since a terminal sends Ctrl-C to all that runs in it: it is the lab that ends kind.
+        with _ended_as_by_ctrl_c():
+            process = subprocess.Popen(
+                ["kind", *arguments],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            try:
+                output, error = process.communicate()
+            except BaseException:
+                # With what it has started: a `docker run` that goes on would make the node after all.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, output, error)
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """In here SIGTERM, and SIGHUP as of a terminal that is closed, raise `SystemExit`: what was begun is cleared up."""
+
+    def end(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    # Python lets the main thread alone set them; what `nohup` ignores stays ignored.
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = [signal.SIGTERM, signal.SIGHUP] if is_main else []
+    before = {number: there for number in numbers if (there := signal.getsignal(number)) is not signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number, there in before.items():
+            signal.signal(number, there)
+
+
+def _runtime() -> tuple[str, str]:
+    """The container runtime that runs, and what it says of itself. Raises `ProgramMissing`."""
+    there = [program for program in ("docker", "podman") if shutil.which(program)]
+    if not there:
+        raise ProgramMissing(
+            "Neither Docker nor Podman is on the PATH: kind's nodes are containers.",
+            where=f"PATH; {NOTHING}",
+            next=f"{INSTALL_DOCKER}\n       or: {EXISTING}",
+        )
+    said = ""
+    for program in there:
+        asked = subprocess.run([program, "info"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if asked.returncode == 0:
+            return program, asked.stdout
+        said = said or _end(asked.stderr, 2)
+    raise ProgramMissing(
+        f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} installed, and does not run:\n{said}",
+        where=f"{there[0]} info; {NOTHING}",
+        next=f"start it, until {there[0]} info answers   (podman machine start, or Docker Desktop)",
+    )
+
+
+def _arguments(arguments: dict[str, str], version: str) -> Any:
+    if version == "v1beta3":
+        return arguments
+    return [{"name": name, "value": value} for name, value in arguments.items()]
+
+
+def _end(text: str, lines: int = 12) -> str:
+    return "\n".join(f"    {line}" for line in text.strip().splitlines()[-lines:])

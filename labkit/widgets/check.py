@@ -1,0 +1,116 @@
+"""The report of a check: what was checked, what was expected beside what was found, and what repairs it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from typing import Any
+
+from labkit.diagnosis.findings import Finding
+from labkit.showing import left_aligned
+
+MIME = "application/vnd.labkit.check+json"
+RIGHT, WRONG, WARNING = "✓ right", "✗ wrong", "! warning"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that was compared. `ok` is given where being right is not being equal."""
+
+    what: str
+    expected: str
+    found: str
+    ok: bool | None = None
+
+    @property
+    def right(self) -> bool:
+        """Whether what was found is as it should be."""
+        return self.expected == self.found if self.ok is None else self.ok
+
+
+@dataclass(frozen=True, repr=False)
+class Check:
+    """What the check of a step found. It is true where nothing is wrong; notebooks show it as a table and a button."""
+
+    step: str
+    title: str
+    rows: Sequence[Row]
+    findings: Sequence[Finding]
+    again: Callable[[], "Check"] | None = field(default=None, compare=False)
+    """Reads the live lab once more; with it, a running notebook shows a button that does."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is as it should be; a warning does not count."""
+        return all(row.right for row in self.rows) and not any(f.severity == "error" for f in self.findings)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __repr__(self) -> str:
+        width = max((len(row.what) for row in self.rows), default=0)
+        lines = [f"{RIGHT if self.ok else WRONG}: {self.title}"]
+        for row in self.rows:
+            if row.right:
+                lines.append(f"  {RIGHT}  {row.what:{width}}  {row.found}")
+            else:
+                lines.append(f"  {WRONG}  {row.what:{width}}  expected  {row.expected}")
+                lines.append(f"           {'':{width}}  found     {row.found}")
+        for finding in self.findings:
+            lines += ["", as_text(finding)]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{RIGHT if row.right else WRONG}</td><td>{escape(row.what)}</td>"
+            f"<td><code>{escape(row.expected)}</code></td><td><code>{escape(row.found)}</code></td></tr>"
+            for row in self.rows
+        )
+        findings = "".join(as_html(finding) for finding in self.findings)
+        return (
+            f"<p><strong>{RIGHT if self.ok else WRONG}: {escape(self.title)}</strong></p>"
+            f"<table><tr><th></th><th>checked</th><th>expected</th><th>found</th></tr>{rows}</table>{findings}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON, for programs that read executed notebooks."""
+        rows = [{"what": r.what, "expected": r.expected, "found": r.found, "right": r.right} for r in self.rows]
+        return {
+            "step": self.step,
+            "title": self.title,
+            "ok": self.ok,
+            "rows": rows,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        bundle = {"text/plain": repr(self), "text/html": left_aligned(self._repr_html_()), MIME: self.as_json()}
+        if (again := self.again) is None:
+            return bundle
+        from labkit.widgets import live
+
+        label = f"Check {self.title} again"
+        return bundle | live.view(self._repr_html_(), lambda: again()._repr_html_(), label)
+
+
+def as_text(finding: Finding) -> str:
+    """A finding as lines of text."""
+    mark = WARNING if finding.severity == "warning" else WRONG
+    repair = finding.repair.replace("\n", "\n            ")
+    return (
+        f"{mark}: {finding.id}\n  {finding.summary}\n"
+        f"  expected  {finding.expected}\n  found     {finding.found}\n"
+        f"  seen in   {finding.source}\n  repair    {repair}\n  learn     {finding.learn}"
+    )
+
+
+def as_html(finding: Finding) -> str:
+    """A finding as a block of HTML."""
+    mark = WARNING if finding.severity == "warning" else WRONG
+    return (
+        f"<p><strong>{mark}: {escape(finding.id)}</strong><br>{escape(finding.summary)}</p>"
+        f"<table><tr><th>expected</th><td><code>{escape(finding.expected)}</code></td></tr>"
+        f"<tr><th>found</th><td><code>{escape(finding.found)}</code></td></tr>"
+        f"<tr><th>seen in</th><td>{escape(finding.source)}</td></tr>"
+        f"<tr><th>learn</th><td>{escape(finding.learn)}</td></tr></table>"
+        f"<pre>{escape(finding.repair)}</pre>"
+    )

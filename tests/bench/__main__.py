@@ -1,0 +1,34 @@
+"""Measures and prints every number; name some to measure only those: `python -m tests.bench up memory`."""
+
+import platform
+import sys
+
+from tests.bench import doctor, kubernetes_api, lab, policy, role_sessions, web_identity
+
+MEASURES = {
+    "up": ("labkit up, from nothing to ready", lab.up),
+    "memory": ("the server at rest", lab.memory),
+    "run": ("labkit run, in a ready environment", lab.run),
+    "objects": ("the Kubernetes API, 1,000 pods", kubernetes_api.objects),
+    "running": ("kubectl, one pod after the other", kubernetes_api.running),
+    "web-identity": ("AssumeRoleWithWebIdentity", web_identity.rates),
+    "get-object": ("GetObject, 1 KiB, by a role session", role_sessions.get_object),
+    "sessions": ("a call, by live role sessions", role_sessions.sessions),
+    "policy": ("a decision, 20 statements and a boundary", policy.decisions),
+    "doctor": ("the doctor, one service account", doctor.one),
+    "doctor-all": ("the doctor, 500 service accounts", doctor.every),
+    "notebooks": ("nbval, every notebook once, two workers", lab.notebooks),
+}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(MEASURES)
+    if unknown := set(names) - set(MEASURES):
+        sys.exit(f"no such measure: {', '.join(unknown)}. There are: {', '.join(MEASURES)}")
+    print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    for name in names:
+        title, measure = MEASURES[name]
+        print(f"{title:42} {measure()}", flush=True)
+
+
+main()
