@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from labkit import steps, targets
+from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence
 from labkit.errors import LabError, UnknownName, answering
 from labkit.parameters import Parameters
@@ -41,7 +42,7 @@ class Lab:
     It prepares, checks, shows and cleans up; the steps themselves are calls of boto3 and of the Kubernetes client.
     """
 
-    def __init__(self, parameters: Parameters, connection: targets.Connection):
+    def __init__(self, parameters: Parameters, connection: Connection):
         self.parameters = parameters
         self.connection = connection
         self._is_only_looked_at = False

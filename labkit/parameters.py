@@ -246,6 +246,13 @@ class Parameters(BaseModel):
         return [{"Key": LAB_TAG, "Value": LAB}, {"Key": RUN_TAG, "Value": self.run}]
 
     @property
+    def up_command(self) -> str:
+        """The command that starts the cluster of these parameters in a terminal, on a target that starts one."""
+        named = {"target": self.target, "cluster": self.cluster, "region": self.region}
+        usual = type(self).model_fields
+        return " ".join(["labkit up", *(f"--{name} {it}" for name, it in named.items() if it != usual[name].default)])
+
+    @property
     def labels(self) -> dict[str, str]:
         """The same as labels of Kubernetes objects, in whose values there are no slashes.
 

@@ -12,10 +12,10 @@ import typer
 from labkit.errors import LabError
 
 if TYPE_CHECKING:
+    from labkit.connection import Connection
     from labkit.doctor.report import Diagnosis
     from labkit.doctor.survey import Survey
     from labkit.parameters import Parameters
-    from labkit.targets import Connection
 
 COULD_NOT_LOOK = 2
 

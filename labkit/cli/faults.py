@@ -81,7 +81,6 @@ def _list() -> None:
 
 def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "Lab":
     """The lab of this run. Raises `LabError` where no lab or no such cluster runs: nothing is started here."""
-    from labkit import targets
     from labkit.parameters import Parameters
 
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
@@ -89,10 +88,10 @@ def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "L
     folder = Folder.find()
     state = process.State.read(folder)
     if state is None or not folder.is_running():
-        raise LabError(f"No lab runs in {folder.path}.", next=targets.up_command(parameters))
+        raise LabError(f"No lab runs in {folder.path}.", next=parameters.up_command)
     context = state.context(parameters.cluster, parameters.region)
     if context not in state.clusters:
-        raise UnknownName("cluster of the lab", context, state.clusters, next=targets.up_command(parameters))
+        raise UnknownName("cluster of the lab", context, state.clusters, next=parameters.up_command)
 
     from labkit.lab import Lab
 

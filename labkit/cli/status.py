@@ -4,10 +4,10 @@ import platform
 import sys
 from importlib import metadata
 
+from labkit.connection import Connection
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import Facts, Kept
 from labkit.emulator.process import State
-from labkit.targets import Connection
 
 PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill", "nbval")
 

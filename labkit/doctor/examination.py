@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import boto3
     from kubernetes.client import ApiClient
 
-    from labkit.targets import Connection
+    from labkit.connection import Connection
 
 __all__ = ["Diagnosis", "diagnose", "examine"]
 
@@ -221,7 +221,8 @@ def _owner(metadata: dict[str, Any]) -> Any:
 
 def _connection(aws: Any, kubernetes: Any, cluster: str, reads: Reads) -> "Connection":
     """The connection of another program's own clients. Raises `LabError`."""
-    from labkit.targets import Connection, eks
+    from labkit.connection import Connection
+    from labkit.targets import eks
     from labkit.targets.eks import cluster as eks_cluster
 
     if aws is None or kubernetes is None:

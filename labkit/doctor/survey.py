@@ -10,9 +10,9 @@ from labkit.doctor.examination import examine_pods
 from labkit.errors import LabError
 
 if TYPE_CHECKING:
+    from labkit.connection import Connection
     from labkit.doctor.report import Diagnosis
     from labkit.parameters import Parameters
-    from labkit.targets import Connection
 
 VARIABLES = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
 # From so many on, one call that tells all roles is worth more than some for each.

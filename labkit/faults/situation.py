@@ -12,7 +12,7 @@ from labkit.faults import admission
 from labkit.parameters import Parameters
 
 if TYPE_CHECKING:
-    from labkit.targets import Connection
+    from labkit.connection import Connection
 
 PREFIX = "eks.amazonaws.com/"
 ROLE_ARN = f"{PREFIX}role-arn"

@@ -1,73 +1,13 @@
 """Where a lab runs: modules with `plan`, `up`, `connect`, `down` and `environment`, as tests/targets holds them to."""
 
 import importlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
+from labkit.connection import Connection
 from labkit.errors import UnknownName
-
-if TYPE_CHECKING:
-    import boto3
-    from kubernetes.client import ApiClient
-
-    from labkit.parameters import Parameters
+from labkit.parameters import Parameters
 
 NAMES = ("moto", "kind", "eks")
-ANSWERS_WITHIN = (5, 30)  # seconds for a cluster, to connect and to be answered
-
-
-@dataclass(frozen=True)
-class Connection:
-    """What a lab is reached by. What a target does not have is None."""
-
-    aws: "boto3.Session"
-    kubernetes: "ApiClient | None"
-    """None where the cluster is gone, and what a run left in AWS is to be removed."""
-    issuer: str
-    account_id: str
-    partition: str = "aws"
-    image: str = "amazon/aws-cli"
-    kubectl: str = "kubectl"
-    """How kubectl is called in a terminal so that it talks to this cluster."""
-    commands_after: str = ""
-    """What a shell has to be told before its `aws` and `kubectl` talk to this account and cluster; empty: nothing."""
-    webhook_restored_by: str = "# see the documentation of your cluster"
-    takes_untagged: bool = False
-    """Whether objects of exactly the parameters' names count as the run's although they bear no tag."""
-    is_embedded: bool = False
-    """Whether cluster and account are the lab's own, so that what is made in them is nobody's."""
-    shows_removal: bool = False
-    """Whether what is to be removed is shown before it is: what is here may be dear to somebody."""
-    note: str | None = None
-    """What there is to say to the one who opens the lab."""
-    issuer_restored_by: str = ""
-    """The command that publishes the issuer's own documents again, where this target knows one."""
-    propagates_within: int = 0
-    """Seconds within which a change in IAM is known everywhere; 0 where it is at once."""
-    node_within: int = 0
-    """Seconds within which a node is made for a pod that none takes; 0 where none is made."""
-    fetch: Callable[[str], Any] | None = None
-    served_chain: Callable[[str], list[bytes]] | None = None
-    """The certificates (DER) that an issuer's host serves, its own first; None: it is reached by its name."""
-    clock: Any = None
-    trail: Callable[[], Iterator[dict[str, Any]]] | None = None
-    """The records of the calls to AWS, newest first."""
-    node_identity: str | None = None
-    account: Callable[[str], "boto3.Session | None"] = lambda account_id: None
-    """A session in the account of this id (12 digits); None where it cannot be entered from here."""
-
-    @property
-    def provider_arn(self) -> str:
-        """The ARN of the OIDC provider of the cluster's issuer, registered or not."""
-        name = self.issuer.removeprefix("https://")
-        return f"arn:{self.partition}:iam::{self.account_id}:oidc-provider/{name}"
-
-    def role_arn(self, role_name: str) -> str:
-        """The ARN of a role of this name, made or not."""
-        return f"arn:{self.partition}:iam::{self.account_id}:role/{role_name}"
 
 
 def target(name: str) -> ModuleType:
@@ -77,38 +17,13 @@ def target(name: str) -> ModuleType:
     return importlib.import_module(f"labkit.targets.{name}")
 
 
-def patient(api: "ApiClient") -> "ApiClient":
-    """The same client, which waits for an API server that keeps silent, but not for ever.
-
-    A watch may be silent for as long as it was asked to last besides.
-    """
-    ask = api.rest_client.request
-
-    def request(method: str, url: str, *arguments: Any, _request_timeout: Any = None, **named: Any) -> Any:
-        connect, read = ANSWERS_WITHIN
-        asked = parse_qs(urlsplit(url).query)
-        if "watch" in asked:
-            read = read + int(asked["timeoutSeconds"][0]) if "timeoutSeconds" in asked else None
-        return ask(method, url, *arguments, _request_timeout=_request_timeout or (connect, read), **named)
-
-    api.rest_client.request = request
-    return api
-
-
-def up_command(parameters: "Parameters") -> str:
-    """What starts the cluster of these parameters in a terminal, where the target starts one."""
-    named = {"target": parameters.target, "cluster": parameters.cluster, "region": parameters.region}
-    usual = type(parameters).model_fields
-    return " ".join(["labkit up", *(f"--{name} {it}" for name, it in named.items() if it != usual[name].default)])
-
-
 def own_region(name: str) -> str:
     """The region that the machine's own setup names, where that counts on this target; else empty."""
     module = target(name)
     return module.own_region() if hasattr(module, "own_region") else ""
 
 
-def connect(parameters: "Parameters") -> Connection:
+def connect(parameters: Parameters) -> Connection:
     """The connection to look with, where nothing is to be made: on eks it needs neither the plan nor its confirmation.
 
     Raises `LabError`.
@@ -116,13 +31,13 @@ def connect(parameters: "Parameters") -> Connection:
     return target(parameters.target).connect(parameters)
 
 
-def to_remove(parameters: "Parameters") -> Connection:
+def to_remove(parameters: Parameters) -> Connection:
     """As `connect`, for who removes what a run made: on eks also where the cluster is gone. Raises `LabError`."""
     module = target(parameters.target)
     return module.to_remove(parameters) if hasattr(module, "to_remove") else module.connect(parameters)
 
 
-def look(parameters: "Parameters", *, start: bool = False) -> Connection:
+def look(parameters: Parameters, *, start: bool = False) -> Connection:
     """As `connect`, asking for no more than it takes to look; with `start`, the embedded lab is started if need be.
 
     Raises `LabError`.

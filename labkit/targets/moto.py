@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from labkit.connection import Connection, patient
 from labkit.diagnosis.evidence.issuer import served_chain
 from labkit.emulator import process
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, answering
-from labkit.targets import Connection, patient, up_command
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -49,7 +49,7 @@ def connect(parameters: "Parameters") -> Connection:
         raise LabError(
             f"No lab runs in {folder.path}.",
             where="the target moto; nothing was changed",
-            next=up_command(parameters),
+            next=parameters.up_command,
         )
     _refuse_another_account(parameters, state)
     aws = session(state, parameters.region)
@@ -248,7 +248,7 @@ def _no_cluster(parameters: "Parameters", state: State) -> LabError:
         f"The lab has no cluster {parameters.cluster} in {parameters.region}. "
         + (f"There are: {there}." if there else "It has none yet."),
         where="parameters cluster and region; nothing was changed",
-        next=up_command(parameters),
+        next=parameters.up_command,
     )
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.diagnosis.evidence.reading import NotRead
 from labkit.faults import Situation, admission
 from labkit.faults.situation import Document
 from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust
-from labkit.targets import Connection
 
 ANSWERERS: list[tuple[re.Pattern[str], Callable[..., Any]]] = []
 MADE = "2026-01-01T00:00:00Z"

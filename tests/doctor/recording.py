@@ -3,11 +3,11 @@
 import copy
 from typing import Any
 
+from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.emulator.certificates import Authority
 from labkit.parameters import Parameters
 from labkit.steps import iam_role, pod, service_account
-from labkit.targets import Connection
 from labkit.webhook import mutating_webhook_configuration
 
 ACCOUNT_ID = "123456789012"

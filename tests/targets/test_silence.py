@@ -8,15 +8,15 @@ from kubernetes.client import ApiClient, Configuration, CoreV1Api
 from kubernetes.watch import Watch
 from urllib3.exceptions import HTTPError
 
-from labkit import targets
+from labkit import connection
 
 
 @pytest.fixture
 def mute(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiClient]:
-    monkeypatch.setattr(targets, "ANSWERS_WITHIN", (1, 1))
+    monkeypatch.setattr(connection, "ANSWERS_WITHIN", (1, 1))
     with socket.create_server(("127.0.0.1", 0)) as server:
         configuration = Configuration(host=f"http://127.0.0.1:{server.getsockname()[1]}", retries=0)
-        with targets.patient(ApiClient(configuration)) as api:
+        with connection.patient(ApiClient(configuration)) as api:
             yield api
 
 

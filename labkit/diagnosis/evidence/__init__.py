@@ -19,7 +19,7 @@ from labkit.diagnosis.findings.commands import Commands
 from labkit.parameters import RUN_LABEL, RUN_TAG, Parameters
 
 if TYPE_CHECKING:
-    from labkit.targets import Connection
+    from labkit.connection import Connection
 
 __all__ = ["Account", "Caller", "Cluster", "Evidence", "Issuer", "NotRead", "PodSpec", "Probe", "Reads"]
 

@@ -14,7 +14,7 @@ from labkit.diagnosis.evidence.reading import NotRead, Reads
 from labkit.errors import LabError
 
 if TYPE_CHECKING:
-    from labkit.targets import Connection
+    from labkit.connection import Connection
 
 DISCOVERY = "/.well-known/openid-configuration"
 # Where an API server publishes the keys that it takes tokens of.

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from labkit.connection import Connection
 from labkit.errors import LabError
-from labkit.targets import Connection
 
 if TYPE_CHECKING:
     import boto3

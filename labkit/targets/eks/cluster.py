@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from labkit.connection import patient
 from labkit.errors import LabError, UnknownName
-from labkit.targets import patient
 from labkit.targets.eks.account import explained
 
 if TYPE_CHECKING:

@@ -5,13 +5,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from labkit.connection import Connection
 from labkit.emulator import process
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import JOINED, LOOPBACK, Facts, Kept
 from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, answering
-from labkit.targets import Connection, moto, up_command
+from labkit.targets import moto
 from labkit.targets.kind import address as kind_address
 from labkit.targets.kind import cluster as kind_cluster
 from labkit.targets.kind.cluster import NoAnswer, NotUsable
@@ -104,7 +105,7 @@ def connect(parameters: "Parameters") -> Connection:
             f"The cluster {parameters.cluster} has not joined the lab in {folder.path}"
             + (" yet." if state else ", which does not run."),
             where=f"the target kind; {NOTHING}",
-            next=up_command(parameters),
+            next=parameters.up_command,
         )
     _refuse_another(cluster, parameters, kept, way, "")
     return _connection(state, parameters, cluster, kept)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from labkit.connection import patient
 from labkit.errors import LabError, UnknownName
-from labkit.targets import patient
 from labkit.webhook.connection import untold
 
 if TYPE_CHECKING:

@@ -1,0 +1,81 @@
+"""How a lab is reached: what every target gives, whatever it runs on."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    import boto3
+    from kubernetes.client import ApiClient
+
+ANSWERS_WITHIN = (5, 30)  # seconds for a cluster, to connect and to be answered
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What a lab is reached by. What a target does not have is None."""
+
+    aws: "boto3.Session"
+    kubernetes: "ApiClient | None"
+    """None where the cluster is gone, and what a run left in AWS is to be removed."""
+    issuer: str
+    account_id: str
+    partition: str = "aws"
+    image: str = "amazon/aws-cli"
+    kubectl: str = "kubectl"
+    """How kubectl is called in a terminal so that it talks to this cluster."""
+    commands_after: str = ""
+    """What a shell has to be told before its `aws` and `kubectl` talk to this account and cluster; empty: nothing."""
+    webhook_restored_by: str = "# see the documentation of your cluster"
+    takes_untagged: bool = False
+    """Whether objects of exactly the parameters' names count as the run's although they bear no tag."""
+    is_embedded: bool = False
+    """Whether cluster and account are the lab's own, so that what is made in them is nobody's."""
+    shows_removal: bool = False
+    """Whether what is to be removed is shown before it is: what is here may be dear to somebody."""
+    note: str | None = None
+    """What there is to say to the one who opens the lab."""
+    issuer_restored_by: str = ""
+    """The command that publishes the issuer's own documents again, where this target knows one."""
+    propagates_within: int = 0
+    """Seconds within which a change in IAM is known everywhere; 0 where it is at once."""
+    node_within: int = 0
+    """Seconds within which a node is made for a pod that none takes; 0 where none is made."""
+    fetch: Callable[[str], Any] | None = None
+    served_chain: Callable[[str], list[bytes]] | None = None
+    """The certificates (DER) that an issuer's host serves, its own first; None: it is reached by its name."""
+    clock: Any = None
+    trail: Callable[[], Iterator[dict[str, Any]]] | None = None
+    """The records of the calls to AWS, newest first."""
+    node_identity: str | None = None
+    account: Callable[[str], "boto3.Session | None"] = lambda account_id: None
+    """A session in the account of this id (12 digits); None where it cannot be entered from here."""
+
+    @property
+    def provider_arn(self) -> str:
+        """The ARN of the OIDC provider of the cluster's issuer, registered or not."""
+        name = self.issuer.removeprefix("https://")
+        return f"arn:{self.partition}:iam::{self.account_id}:oidc-provider/{name}"
+
+    def role_arn(self, role_name: str) -> str:
+        """The ARN of a role of this name, made or not."""
+        return f"arn:{self.partition}:iam::{self.account_id}:role/{role_name}"
+
+
+def patient(api: "ApiClient") -> "ApiClient":
+    """The same client, which waits for an API server that keeps silent, but not for ever.
+
+    A watch may be silent for as long as it was asked to last besides.
+    """
+    ask = api.rest_client.request
+
+    def request(method: str, url: str, *arguments: Any, _request_timeout: Any = None, **named: Any) -> Any:
+        connect, read = ANSWERS_WITHIN
+        asked = parse_qs(urlsplit(url).query)
+        if "watch" in asked:
+            read = read + int(asked["timeoutSeconds"][0]) if "timeoutSeconds" in asked else None
+        return ask(method, url, *arguments, _request_timeout=_request_timeout or (connect, read), **named)
+
+    api.rest_client.request = request
+    return api
