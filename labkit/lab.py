@@ -1,6 +1,5 @@
 """The lab: the one object that a notebook opens."""
 
-from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from io import StringIO
 from itertools import takewhile
@@ -12,14 +11,10 @@ from labkit.diagnosis.evidence import Evidence
 from labkit.errors import LabError, UnknownName, answering
 from labkit.parameters import Parameters
 from labkit.showing import show, stable
-from labkit.steps import bucket
-from labkit.steps.ownership import Found, removed
 from labkit.widgets.check import Check
+from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
-    import boto3
-    from kubernetes.client import ApiClient
-
     from labkit.doctor.examination import Diagnosis
     from labkit.faults.report import Report
     from labkit.widgets.journey import Journey
@@ -36,15 +31,14 @@ CAPABILITIES = {
 LOOKUP = "aws cloudtrail lookup-events"
 
 
-class Lab:
+class Lab(Workspace):
     """AWS and a Kubernetes cluster, for one run: `Lab.open(**labkit.parameters())`.
 
     It prepares, checks, shows and cleans up; the steps themselves are calls of boto3 and of the Kubernetes client.
     """
 
     def __init__(self, parameters: Parameters, connection: Connection):
-        self.parameters = parameters
-        self.connection = connection
+        super().__init__(parameters, connection)
         self._is_only_looked_at = False
         self._right: set[str] = set()  # the steps that were checked, and right
         self._seen = next(connection.trail(), {}).get("eventID") if connection.trail else None
@@ -86,68 +80,6 @@ class Lab:
     def __repr__(self) -> str:
         return f"the lab: {self.parameters.target}, {self.run}"
 
-    # What a step needs.
-
-    @property
-    def aws(self) -> "boto3.Session":
-        """AWS, as the account's administrator."""
-        return self.connection.aws
-
-    @property
-    def kubernetes(self) -> "ApiClient":
-        """The cluster's API, as its administrator: `kubernetes.client.CoreV1Api(lab.kubernetes)`."""
-        return self.connection.kubernetes
-
-    @property
-    def issuer(self) -> str:
-        """The cluster's OIDC issuer, a URL."""
-        return self.connection.issuer
-
-    @property
-    def account_id(self) -> str:
-        """The AWS account, 12 digits."""
-        return self.connection.account_id
-
-    @property
-    def provider_arn(self) -> str:
-        """The ARN of the issuer's OIDC provider, whether it is registered or not."""
-        return self.connection.provider_arn
-
-    @property
-    def role_arn(self) -> str:
-        """The ARN of this run's role, whether it is made or not."""
-        return self.connection.role_arn(self.parameters.role_name)
-
-    @property
-    def image(self) -> str:
-        """The image of the pod."""
-        return self.parameters.image or self.connection.image
-
-    @property
-    def run(self) -> str:
-        """What tells this run from others: cluster/namespace/service account/role."""
-        return self.parameters.run
-
-    @property
-    def tags(self) -> list[dict[str, str]]:
-        """The tags of everything that this run makes in AWS."""
-        return self.parameters.tags
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """The labels of everything that this run makes in Kubernetes."""
-        return self.parameters.labels
-
-    @property
-    def kubectl(self) -> str:
-        """How kubectl is called in a terminal, after `eval "$(labkit env)"`."""
-        return self.connection.kubectl
-
-    @property
-    def takes_untagged(self) -> bool:
-        """Whether what has exactly the parameters' names counts as this run's, although it bears no tag."""
-        return self.connection.takes_untagged
-
     # Prepare and clean up.
 
     def ready(self, *, before: str = "", through: str = "") -> None:
@@ -168,51 +100,15 @@ class Lab:
                 where="lab.ready",
                 next='lab.ready(before="iam_role")',
             )
-        made = steps.before(before) if before else steps.through(through)
-        took: list[str] = []
-        left: list[str] = []
-        later = steps.ORDER[len(made) :] if before else ()
         with answering():
-            for name in steps.NAMED:
-                # Where a name stays another's, it is refused before anything is made.
-                if name in later or (name in made and not self.takes_untagged):
-                    took += steps.step(name).make_way(self)
-            bucket.ensure(self)
-            if before:
-                done = self._remove(self._made(later))
-                left = [line for line in done if line.startswith("left alone")]
-            for name in made:
-                if name in steps.MADE:
-                    steps.step(name).ensure(self)
-        titles = [steps.step(name).TITLE for name in made if name in steps.MADE]
-        done = f"{_listed(titles)} {'is' if len(titles) == 1 else 'are'} there" if titles else "nothing is made yet"
-        print(f"Ready: {done}." if through else f"Ready for {steps.step(before).TITLE}: {done}.")
-        for line in [*took, *left]:
-            print(line)
+            for line in steps.ready_before(self, before) if before else steps.ready_through(self, through):
+                print(line)
 
     def remove(self) -> None:
         """Takes away what bears this run's tag, the last step first, and prints what was removed and what was left."""
         with answering():
-            lines = self._remove(self.found())
-        print("\n".join(lines) or "nothing to remove")
-
-    def found(self) -> Iterator[Found]:
-        """What a removal comes upon, the last step first, and whose each is; reading it deletes nothing."""
-        # What was in a cluster that is gone is gone with it.
-        yield from self._made(steps.ORDER if self.connection.kubernetes else steps.IN_AWS)
-        yield from bucket.found(self)
-
-    def _made(self, names: tuple[str, ...]) -> Iterator[Found]:
-        for name in reversed(names):
-            if name in steps.MADE:
-                yield from steps.step(name).found(self)
-
-    def _remove(self, found: Iterable[Found]) -> list[str]:
-        if self.connection.shows_removal:
-            found = [*found]
-            if going := [each.thing for each in found if each.goes]:
-                print("\n  ".join([f"These bear the tag labkit:run={self.run}, and are removed now:", *going]))
-        return removed(found)
+            for line in steps.remove(self):
+                print(line)
 
     # Look.
 
@@ -410,7 +306,3 @@ def _known(capability: str) -> str:
     if capability not in CAPABILITIES:
         raise UnknownName("capability of a target", capability, CAPABILITIES)
     return capability
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

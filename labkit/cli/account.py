@@ -41,7 +41,7 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Delete it; else it is only shown.")] = False,
 ) -> None:
     """Show what bears a run's tag, and delete it with --yes."""
-    from labkit import targets
+    from labkit import steps, targets
     from labkit.lab import Lab
     from labkit.parameters import Parameters
 
@@ -53,7 +53,7 @@ def remove(
             _require_account(lab)
             lab.remove()
             return
-        found = [*lab.found()]
+        found = [*steps.found(lab)]
     going = [each.thing for each in found if each.goes]
     for line in [*(f"  {thing}" for thing in going), *(each.line for each in found if each.line and not each.goes)]:
         typer.echo(line)

@@ -9,10 +9,10 @@ from labkit.errors import LabError
 from labkit.faults.situation import Document, Situation
 
 if TYPE_CHECKING:
-    from labkit.lab import Lab
+    from labkit.workspace import Workspace
 
 
-def read(lab: "Lab", situation: Situation, accounts: set[str]) -> None:
+def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
     """Reads what the run has in these accounts into the situation."""
     for account_id in sorted(accounts):
         iam = _iam(lab, account_id)
@@ -24,7 +24,7 @@ def read(lab: "Lab", situation: Situation, accounts: set[str]) -> None:
     situation.published = _published(lab)
 
 
-def make(lab: "Lab", now: Situation, wanted: Situation) -> None:
+def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     """Makes what is as `now` says as `wanted` says."""
     for account_id in sorted(now.accounts | wanted.accounts):
         iam = _iam(lab, account_id)
@@ -39,7 +39,7 @@ def make(lab: "Lab", now: Situation, wanted: Situation) -> None:
         _publish(lab, document, wanted.published.get(document))
 
 
-def _iam(lab: "Lab", account_id: str) -> Any:
+def _iam(lab: "Workspace", account_id: str) -> Any:
     session = lab.aws if account_id == lab.account_id else lab.connection.account(account_id)
     if session is None:
         raise LabError(f"The account {account_id} cannot be entered.", next="choose another fault")
@@ -86,7 +86,7 @@ def _make_providers(iam: Any, now: dict[str, Document], wanted: dict[str, Docume
             iam.tag_open_id_connect_provider(OpenIDConnectProviderArn=arn, Tags=provider["Tags"])
 
 
-def _roles(lab: "Lab", iam: Any) -> dict[str, Document]:
+def _roles(lab: "Workspace", iam: Any) -> dict[str, Document]:
     """The run's role, and what it has beside it of eksctl's."""
     found = {}
     for page in iam.get_paginator("list_roles").paginate():
@@ -168,7 +168,7 @@ def _name(arn: str) -> str:
     return arn.rpartition("/")[2]
 
 
-def _try(lab: "Lab", call: Document) -> None:
+def _try(lab: "Workspace", call: Document) -> None:
     """Makes a call that IAM refuses, so that CloudTrail has it. Raises `LabError` where it does not."""
     from botocore.exceptions import ClientError
 
@@ -181,7 +181,7 @@ def _try(lab: "Lab", call: Document) -> None:
         raise LabError(f"IAM answered {call['operation']} with {code}, not {call['code']}.", next="labkit mend")
 
 
-def _bucket_policy(lab: "Lab") -> Document | None:
+def _bucket_policy(lab: "Workspace") -> Document | None:
     from botocore.exceptions import ClientError
 
     try:
@@ -192,7 +192,7 @@ def _bucket_policy(lab: "Lab") -> Document | None:
         return None
 
 
-def _make_bucket_policy(lab: "Lab", policy: Document | None) -> None:
+def _make_bucket_policy(lab: "Workspace", policy: Document | None) -> None:
     s3, bucket = lab.aws.client("s3"), lab.parameters.bucket
     if policy is None:
         s3.delete_bucket_policy(Bucket=bucket)
@@ -200,7 +200,7 @@ def _make_bucket_policy(lab: "Lab", policy: Document | None) -> None:
         s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
 
 
-def _associations(lab: "Lab") -> list[Document]:
+def _associations(lab: "Workspace") -> list[Document]:
     eks, parameters = lab.aws.client("eks"), lab.parameters
     listed = eks.list_pod_identity_associations(
         clusterName=parameters.cluster, namespace=parameters.namespace, serviceAccount=parameters.service_account
@@ -214,7 +214,7 @@ def _associations(lab: "Lab") -> list[Document]:
     return [{"roleArn": association["roleArn"], "tags": association["tags"]} for association in described]
 
 
-def _identity_provider_configs(lab: "Lab") -> list[Document]:
+def _identity_provider_configs(lab: "Workspace") -> list[Document]:
     eks, cluster = lab.aws.client("eks"), lab.parameters.cluster
     kept = ("identityProviderConfigName", "issuerUrl", "clientId")
     configs = []
@@ -224,7 +224,7 @@ def _identity_provider_configs(lab: "Lab") -> list[Document]:
     return configs
 
 
-def _make_eks(lab: "Lab", now: Situation, wanted: Situation) -> None:
+def _make_eks(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     eks, parameters = lab.aws.client("eks"), lab.parameters
     subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}
     if now.associations != wanted.associations:
@@ -243,13 +243,13 @@ def _make_eks(lab: "Lab", now: Situation, wanted: Situation) -> None:
             eks.associate_identity_provider_config(clusterName=parameters.cluster, oidc=config)
 
 
-def _published(lab: "Lab") -> dict[str, Document]:
+def _published(lab: "Workspace") -> dict[str, Document]:
     published = Folder.find().published
     answers = {document: published.override(lab.issuer, document).get() for document in DOCUMENTS}
     return {document: {"status": answer.status, "body": answer.body} for document, answer in answers.items() if answer}
 
 
-def _publish(lab: "Lab", document: str, answer: Document | None) -> None:
+def _publish(lab: "Workspace", document: str, answer: Document | None) -> None:
     override = Folder.find().published.override(lab.issuer, document)
     if answer is None:
         override.clear()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
+from labkit import steps
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 from labkit.execution import execute
@@ -20,7 +21,7 @@ from labkit.parameters import label_value
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from labkit.lab import Lab
+    from labkit.workspace import Workspace
 
 
 class Kept(BaseModel):
@@ -74,7 +75,7 @@ class Progress:
     """What no fault had touched, and is otherwise than before."""
 
 
-def break_lab(lab: "Lab", fault: Fault) -> list[str]:
+def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
     """Puts a fault into the run; returns the names of the faults that are in it now.
 
     A run that is not made yet is made first. One that changes what an earlier one has changed takes its place. Raises
@@ -86,7 +87,7 @@ def break_lab(lab: "Lab", fault: Fault) -> list[str]:
     if kept and not differences(kept.before, now):
         kept = None  # all was mended by hand
     if kept is None and not is_made(now):
-        lab.ready(through="pod")
+        print(*steps.ready_through(lab, "pod"), sep="\n")
         now = live.read(lab)
     before = kept.before if kept else now
     earlier = [CATALOGUE[name] for name in kept.faults] if kept else []
@@ -117,7 +118,7 @@ def _without_displaced(
     return base, there
 
 
-def mend(lab: "Lab") -> Mended:
+def mend(lab: "Workspace") -> Mended:
     """Takes all faults out of the run, which is exactly as it was before the first. Raises `LabError` without one."""
     kept = _read(lab)
     if kept is None:
@@ -142,7 +143,7 @@ def mend(lab: "Lab") -> Mended:
     )
 
 
-def progress(lab: "Lab") -> Progress | None:
+def progress(lab: "Workspace") -> Progress | None:
     """How far a broken run is mended, as far as it can be seen from its documents; None where no fault is in it."""
     kept = _read(lab)
     if kept is None:
@@ -159,7 +160,7 @@ def progress(lab: "Lab") -> Progress | None:
     )
 
 
-def faults_in(lab: "Lab") -> list[str]:
+def faults_in(lab: "Workspace") -> list[str]:
     """The names of the faults that are in the run, the first first."""
     kept = _read(lab)
     return kept.faults if kept else []
@@ -170,7 +171,7 @@ def is_made(situation: Situation) -> bool:
     return bool(situation.provider and situation.role and situation.annotations.get(ROLE_ARN) and situation.pod_keys)
 
 
-def what_aws_says(lab: "Lab") -> list[tuple[str, str]]:
+def what_aws_says(lab: "Workspace") -> list[tuple[str, str]]:
     """Commands in the run's pod, and the last line of what each answers now, in a session that begins with it.
 
     https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-role.html#cli-configure-role-cache
@@ -228,7 +229,7 @@ def _compared(one: Situation, other: Situation) -> Iterator[tuple[str, bool]]:
 # The file.
 
 
-def _refuse_others_clusters(lab: "Lab") -> None:
+def _refuse_others_clusters(lab: "Workspace") -> None:
     if not lab.connection.takes_untagged:
         raise LabError(
             "Faults are put into a cluster and an account of the lab's own alone.",
@@ -237,15 +238,15 @@ def _refuse_others_clusters(lab: "Lab") -> None:
         )
 
 
-def _cluster_made(lab: "Lab") -> str:
+def _cluster_made(lab: "Workspace") -> str:
     return str(lab.aws.client("eks").describe_cluster(name=lab.parameters.cluster)["cluster"]["createdAt"])
 
 
-def _file(lab: "Lab") -> "Path":
+def _file(lab: "Workspace") -> "Path":
     return Folder.find().path / "faults" / f"{label_value(lab.run)}.json"
 
 
-def _read(lab: "Lab") -> Kept | None:
+def _read(lab: "Workspace") -> Kept | None:
     """What is kept of this run; None where no fault is in it."""
     kept = _parsed(_file(lab))
     return kept if kept and (kept.run, kept.cluster_made) == (lab.run, _cluster_made(lab)) else None
@@ -262,6 +263,6 @@ def _parsed(file: "Path") -> Kept | None:
         return None
 
 
-def _write(lab: "Lab", kept: Kept) -> None:
+def _write(lab: "Workspace", kept: Kept) -> None:
     # 0600: a pod's manifest may hold what is nobody's business.
     Folder.find().write_private(_file(lab), kept.model_dump_json().encode())

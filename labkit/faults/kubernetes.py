@@ -12,7 +12,7 @@ from labkit.parameters import RUN_LABEL
 from labkit.steps.pod import HOPELESS
 
 if TYPE_CHECKING:
-    from labkit.lab import Lab
+    from labkit.workspace import Workspace
 
 PATHS = {
     "Namespace": "/api/v1/namespaces",
@@ -31,7 +31,7 @@ NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "deployment.kuberne
 WITHIN = 30  # seconds
 
 
-def read(lab: "Lab", situation: Situation, registration: Document | None) -> None:
+def read(lab: "Workspace", situation: Situation, registration: Document | None) -> None:
     """Reads what the run has into the situation; `registration` is the webhook's, where a good one is known."""
     objects = _objects(lab)
     situation.objects = {key: _plain(obj) for key, obj in objects.items()}
@@ -42,7 +42,7 @@ def read(lab: "Lab", situation: Situation, registration: Document | None) -> Non
     _read_pods_as_applied(situation)
 
 
-def make(lab: "Lab", now: Situation, wanted: Situation) -> None:
+def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     """Makes what is as `now` says as `wanted` says; returns when the pods run, or have failed as they must.
 
     Raises `LabError`.
@@ -74,7 +74,7 @@ def make(lab: "Lab", now: Situation, wanted: Situation) -> None:
             _wait_for_deployment(lab, key)
 
 
-def _objects(lab: "Lab") -> dict[str, Document]:
+def _objects(lab: "Workspace") -> dict[str, Document]:
     """The run's namespace, service account, standalone pods and what a fault put beside them; and the webhook."""
     namespace, account = lab.parameters.namespace, lab.parameters.service_account
     keys = [f"Namespace {namespace}", f"ServiceAccount {namespace}/{account}", WEBHOOK]
@@ -126,7 +126,7 @@ def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
     return {wanted.service_account_key: annotated, WEBHOOK: wanted.registration or None}
 
 
-def _put(lab: "Lab", key: str, obj: Document | None, present: Document | None) -> Document | None:
+def _put(lab: "Workspace", key: str, obj: Document | None, present: Document | None) -> Document | None:
     """Makes the object so, or away with it; returns what is there then."""
     if obj == present:
         return present
@@ -139,7 +139,7 @@ def _put(lab: "Lab", key: str, obj: Document | None, present: Document | None) -
     return obj
 
 
-def _make_pod(lab: "Lab", wanted: Situation, key: str) -> None:
+def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
     """Makes a pod; returns when it runs, or has failed as it must."""
     pod, expected = wanted.objects[key], wanted.admitted[key]
 
@@ -153,7 +153,7 @@ def _make_pod(lab: "Lab", wanted: Situation, key: str) -> None:
     _wait(lambda: _runs_or_fails(lab, key, wanted), f"{key} neither runs nor fails.")
 
 
-def _runs_or_fails(lab: "Lab", key: str, wanted: Situation) -> bool:
+def _runs_or_fails(lab: "Workspace", key: str, wanted: Situation) -> bool:
     """Whether a pod runs, or has failed as it must. Raises `LabError` where it fails, and was to run."""
     status = (_get(lab, key) or {}).get("status") or {}
     containers = status.get("containerStatuses") or []
@@ -168,21 +168,21 @@ def _runs_or_fails(lab: "Lab", key: str, wanted: Situation) -> bool:
     return bool(failed)
 
 
-def _delete_pod(lab: "Lab", key: str) -> None:
+def _delete_pod(lab: "Workspace", key: str) -> None:
     from labkit.steps import pod
 
     namespace, _, name = key.partition(" ")[2].partition("/")
     pod.delete(lab, name, namespace)
 
 
-def _delete(lab: "Lab", key: str) -> None:
+def _delete(lab: "Workspace", key: str) -> None:
     body = {"propagationPolicy": "Foreground"} if key.startswith("Deployment ") else None
     _call(lab, "DELETE", _path(key), body)
     if key.startswith("Deployment "):
         _wait(lambda: not _get(lab, key), f"The {key} does not go.")
 
 
-def _wait_for_deployment(lab: "Lab", key: str) -> None:
+def _wait_for_deployment(lab: "Workspace", key: str) -> None:
     """Returns when its pods run, or could not be made."""
 
     def is_settled() -> bool:
@@ -208,7 +208,7 @@ def _wait(is_so: Callable[[], bool], otherwise: str) -> None:
 # The API.
 
 
-def _call(lab: "Lab", method: str, path: str, body: Document | None = None, **query: str) -> Any:
+def _call(lab: "Workspace", method: str, path: str, body: Document | None = None, **query: str) -> Any:
     api = lab.kubernetes
     request = api.param_serialize(
         method,
@@ -232,7 +232,7 @@ def _path(key: str) -> str:
     return f"{_collection(key)}/{key.rpartition(' ')[2].rpartition('/')[2]}"
 
 
-def _get(lab: "Lab", key: str) -> Document | None:
+def _get(lab: "Workspace", key: str) -> Document | None:
     from kubernetes.client.exceptions import ApiException
 
     try:
@@ -243,7 +243,7 @@ def _get(lab: "Lab", key: str) -> Document | None:
         return None
 
 
-def _items(lab: "Lab", kind: str, namespace: str, **query: str) -> list[Document]:
+def _items(lab: "Workspace", kind: str, namespace: str, **query: str) -> list[Document]:
     listed = _call(lab, "GET", PATHS[kind].format(namespace), **query)
     version = listed["apiVersion"]
     return [{"apiVersion": version, "kind": kind, **item} for item in listed["items"]]

@@ -6,10 +6,10 @@ from labkit.faults import aws, kubernetes
 from labkit.faults.situation import Situation
 
 if TYPE_CHECKING:
-    from labkit.lab import Lab
+    from labkit.workspace import Workspace
 
 
-def read(lab: "Lab", *others: Situation) -> Situation:
+def read(lab: "Workspace", *others: Situation) -> Situation:
     """The run's documents as they are, also those in the accounts in which these others have something.
 
     How the webhook is reached is taken from the first of the others; alone, from its registration as it is.
@@ -26,7 +26,7 @@ def read(lab: "Lab", *others: Situation) -> Situation:
     return situation
 
 
-def make(lab: "Lab", now: Situation, wanted: Situation) -> None:
+def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     """Makes the lab, which is as `now` says, as `wanted` says.
 
     Returns when its pods run, or have failed as they must. Raises `LabError`.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from labkit.diagnosis.evidence import Evidence
 from labkit.doctor.examination import examine
 from labkit.faults import CATALOGUE, breaking
 from labkit.showing import left_aligned, stable
@@ -12,7 +13,7 @@ from labkit.widgets.check import RIGHT, WRONG
 
 if TYPE_CHECKING:
     from labkit.faults.breaking import Progress
-    from labkit.lab import Lab
+    from labkit.workspace import Workspace
 
 NOTHING = "nothing"
 # How the two marks end here.
@@ -65,13 +66,14 @@ class Report:
             yield "in the pod", "nobody can ask: no pod runs"
 
 
-def of(lab: "Lab") -> Report | None:
+def of(lab: "Workspace") -> Report | None:
     """How far the run is mended; None where no fault is in it. Only reads, and asks AWS in the pod."""
     progress = breaking.progress(lab)
     if progress is None:
         return None
     faults = [CATALOGUE[name] for name in progress.faults]
-    diagnosis = examine(lab.evidence(probe=any(fault.needs_probe for fault in faults)))
+    needs_probe = any(fault.needs_probe for fault in faults)
+    diagnosis = examine(Evidence(lab.parameters, lab.connection, probe=needs_probe))
     names = {name for fault in faults for name in (fault.finding, *fault.seen_as)}
     of_faults = any(finding.id in names for finding in diagnosis.findings)
     return Report(diagnosis.ok and not of_faults, progress, breaking.what_aws_says(lab))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from labkit.steps.ownership import Found, Owner, in_words, of_tags, roles_trusting, run_of
 
 if TYPE_CHECKING:
-    from labkit.lab import Lab
+    from labkit.workspace import Workspace
 
 KEY, BODY = "hello.txt", b"hello from the lab\n"
 
 
-def ensure(lab: "Lab") -> None:
+def ensure(lab: "Workspace") -> None:
     """Makes the bucket and the object where they are missing.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
@@ -42,7 +42,7 @@ def ensure(lab: "Lab") -> None:
         s3.put_object(Bucket=name, Key=KEY, Body=BODY)
 
 
-def found(lab: "Lab") -> Iterator[Found]:
+def found(lab: "Workspace") -> Iterator[Found]:
     """The account's buckets, and whose each is; with a bucket goes what is in it."""
     from botocore.exceptions import ClientError
 
@@ -64,7 +64,7 @@ def found(lab: "Lab") -> Iterator[Found]:
         yield Found(f"bucket {name}{used}", owner, partial(_delete, s3, name))
 
 
-def _used(lab: "Lab") -> str:
+def _used(lab: "Workspace") -> str:
     """Whose the bucket may be, too: runs that are given no other share it, and it is the first one's."""
     others = [name for name, tags in roles_trusting(lab, ":oidc-provider/") if run_of(tags) not in (None, lab.run)]
     return f", which other runs may still use: {in_words(sorted(others), 'is', 'are')} there" if others else ""

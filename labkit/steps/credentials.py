@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, credentials, role
-from labkit.widgets.check import Row
+from labkit.steps.row import Row
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead

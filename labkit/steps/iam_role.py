@@ -10,12 +10,12 @@ from labkit.errors import LabError
 from labkit.parameters import RUN_TAG
 from labkit.policy.trust import WEB_IDENTITY
 from labkit.steps.ownership import Found, Owner, of_tags, removed
-from labkit.widgets.check import Row
+from labkit.steps.row import Row
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
-    from labkit.lab import Lab
     from labkit.parameters import Parameters
+    from labkit.workspace import Workspace
 
 TITLE = "the IAM role"
 # Where services and the IAM Identity Center have their own roles: accounts have many, and none is the lab's.
@@ -51,7 +51,7 @@ def build(parameters: "Parameters", provider_arn: str) -> dict[str, Any]:
     }
 
 
-def ensure(lab: "Lab") -> None:
+def ensure(lab: "Workspace") -> None:
     """Makes the role, or brings this run's role back to what it should be. Raises `RoleOfAnotherRun`."""
     import json
 
@@ -113,12 +113,12 @@ def rows(evidence: "Evidence") -> list[Row]:
     ]
 
 
-def remove(lab: "Lab") -> list[str]:
+def remove(lab: "Workspace") -> list[str]:
     """Takes away the roles and policies that bear this run's tag; returns a line for each, and for what was left."""
     return removed(found(lab))
 
 
-def found(lab: "Lab") -> Iterator[Found]:
+def found(lab: "Workspace") -> Iterator[Found]:
     """The account's roles and policies, and whose each is."""
     iam = lab.aws.client("iam")
     for page in iam.get_paginator("list_roles").paginate():
@@ -139,7 +139,7 @@ def found(lab: "Lab") -> Iterator[Found]:
             yield Found(f"policy {listed['PolicyName']}", owner, partial(iam.delete_policy, PolicyArn=listed["Arn"]))
 
 
-def make_way(lab: "Lab") -> list[str]:
+def make_way(lab: "Workspace") -> list[str]:
     """Raises `RoleOfAnotherRun` where the role's name is another's: it is never taken over. Returns no line."""
     iam = lab.aws.client("iam")
     try:
@@ -171,7 +171,7 @@ def _set_policies(iam: Any, role_name: str, wanted: list[str]) -> None:
             iam.attach_role_policy(RoleName=role_name, PolicyArn=arn)
 
 
-def _not_ours(lab: "Lab", present: dict[str, Any], owner: Owner) -> RoleOfAnotherRun:
+def _not_ours(lab: "Workspace", present: dict[str, Any], owner: Owner) -> RoleOfAnotherRun:
     runs = [tag["Value"] for tag in present.get("Tags", []) if tag["Key"] == RUN_TAG]
     whose = f"belongs to another run, {runs[0]}" if owner is Owner.ANOTHER_RUN else "bears no tag of the lab"
     return RoleOfAnotherRun(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, provider
 from labkit.steps.ownership import Found, Owner, in_words, of_tags, removed, roles_trusting, run_of
-from labkit.widgets.check import Row
+from labkit.steps.row import Row
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
-    from labkit.lab import Lab
     from labkit.parameters import Parameters
+    from labkit.workspace import Workspace
 
 TITLE = "the OIDC provider"
 AUDIENCE = "sts.amazonaws.com"
@@ -29,7 +29,7 @@ def build(parameters: "Parameters", issuer: str) -> dict[str, Any]:
     return {"Url": issuer, "ClientIDList": [AUDIENCE]}
 
 
-def ensure(lab: "Lab") -> None:
+def ensure(lab: "Workspace") -> None:
     """Registers the issuer, and adds the audience where it lacks. Other runs of the cluster share the provider."""
     iam = lab.aws.client("iam")
     wanted = build(lab.parameters, lab.issuer)
@@ -61,12 +61,12 @@ def rows(evidence: "Evidence") -> list[Row]:
     ]
 
 
-def remove(lab: "Lab") -> list[str]:
+def remove(lab: "Workspace") -> list[str]:
     """Takes away the providers that bear this run's tag; returns a line for each, and for what was left alone."""
     return removed(found(lab))
 
 
-def found(lab: "Lab") -> Iterator[Found]:
+def found(lab: "Workspace") -> Iterator[Found]:
     """The account's OIDC providers, and whose each is; one that other roles trust stays, in an account of yours."""
     iam = lab.aws.client("iam")
     for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
@@ -82,7 +82,7 @@ def found(lab: "Lab") -> Iterator[Found]:
         yield Found(f"OIDC provider {arn.partition('oidc-provider/')[2]}", owner, delete, others)
 
 
-def _kept(lab: "Lab", arn: str, tags: list[dict[str, str]], owner: Owner) -> tuple[Owner, str]:
+def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) -> tuple[Owner, str]:
     """Whose the provider is, and who keeps it, with the command that takes it when nobody does any more."""
     run = run_of(tags)
     if owner is Owner.THIS_RUN and (roles := _others_roles(lab, arn)):
@@ -96,7 +96,7 @@ def _kept(lab: "Lab", arn: str, tags: list[dict[str, str]], owner: Owner) -> tup
     return owner, ""
 
 
-def _others_roles(lab: "Lab", arn: str) -> list[str]:
+def _others_roles(lab: "Workspace", arn: str) -> list[str]:
     """The account's roles that trust the provider, and do not go with this run."""
     goes = (Owner.THIS_RUN, Owner.NOBODY)
     return sorted(
@@ -106,12 +106,12 @@ def _others_roles(lab: "Lab", arn: str) -> list[str]:
     )
 
 
-def _is_trusted(lab: "Lab", arn: str) -> bool:
+def _is_trusted(lab: "Workspace", arn: str) -> bool:
     """Whether a role of this run trusts the provider."""
     return any(run_of(tags) == lab.run for _, tags in roles_trusting(lab, f'"{arn}"'))
 
 
-def _removal(lab: "Lab", run: str) -> str:
+def _removal(lab: "Workspace", run: str) -> str:
     """The command that shows, and with --yes takes away, what bears the tag of a run in this account."""
     names, parts = ("cluster", "namespace", "service_account", "role_name"), run.split("/")
     if len(parts) != len(names):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from labkit.parameters import RUN_LABEL, RUN_TAG
 
 if TYPE_CHECKING:
-    from labkit.lab import Lab
+    from labkit.workspace import Workspace
 
 NAMED = 5  # roles that are named of those that keep a thing
 
@@ -63,7 +63,7 @@ def removed(found: Iterable[Found]) -> list[str]:
     return [line for each in found if (line := each.remove())]
 
 
-def of_tags(lab: "Lab", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:
+def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:
     """Whose an AWS object with these tags is; `same_name` says that it has exactly the name of the parameters."""
     return _owner(lab, run_of(tags), lab.parameters.run, same_name)
 
@@ -73,7 +73,7 @@ def run_of(tags: Iterable[Mapping[str, str]]) -> str | None:
     return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
 
 
-def roles_trusting(lab: "Lab", provider: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
+def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """The names and tags of the account's roles in whose trust policy this is, an OIDC provider's ARN or a part of it.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
@@ -95,12 +95,12 @@ def in_words(names: list[str], singular: str, plural: str) -> str:
     return f"the roles {', '.join(names[:NAMED])}{more} {plural}"
 
 
-def of_labels(lab: "Lab", labels: Mapping[str, str] | None, *, same_name: bool) -> Owner:
+def of_labels(lab: "Workspace", labels: Mapping[str, str] | None, *, same_name: bool) -> Owner:
     """Whose a Kubernetes object with these labels is."""
     return _owner(lab, (labels or {}).get(RUN_LABEL), lab.labels[RUN_LABEL], same_name)
 
 
-def _owner(lab: "Lab", run: str | None, this_run: str, same_name: bool) -> Owner:
+def _owner(lab: "Workspace", run: str | None, this_run: str, same_name: bool) -> Owner:
     if run == this_run:
         return Owner.THIS_RUN
     if not same_name:

@@ -9,13 +9,13 @@ from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, containers, network, pod, webhook
 from labkit.errors import LabError
 from labkit.steps.ownership import Found, Owner, of_labels, removed
+from labkit.steps.row import Row
 from labkit.steps.service_account import ensure_namespace, refuse_another_runs
-from labkit.widgets.check import Row
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
-    from labkit.lab import Lab
     from labkit.parameters import Parameters
+    from labkit.workspace import Workspace
 
 TITLE = "the pod"
 NAME = "my-pod"
@@ -63,7 +63,7 @@ def build(parameters: "Parameters", image: str = "") -> dict[str, Any]:
     }
 
 
-def ensure(lab: "Lab") -> None:
+def ensure(lab: "Workspace") -> None:
     """Makes the pod, or makes it again where it is not as it should be; returns when it runs.
 
     Raises `PodDoesNotRun`.
@@ -111,12 +111,12 @@ def rows(evidence: "Evidence") -> list[Row]:
     ]
 
 
-def remove(lab: "Lab") -> list[str]:
+def remove(lab: "Workspace") -> list[str]:
     """Takes away the pods that bear this run's label, and waits until they are gone; a line for each."""
     return removed(found(lab))
 
 
-def found(lab: "Lab") -> Iterator[Found]:
+def found(lab: "Workspace") -> Iterator[Found]:
     """The cluster's pods, and whose each is."""
     from kubernetes.client import CoreV1Api
 
@@ -126,7 +126,7 @@ def found(lab: "Lab") -> Iterator[Found]:
         yield Found(f"pod {namespace}/{name}", owner, partial(delete, lab, name, namespace))
 
 
-def make_way(lab: "Lab") -> list[str]:
+def make_way(lab: "Workspace") -> list[str]:
     """Takes away another run's pod of this name, where one name is one thing; a line says so.
 
     Raises `NotThisRuns` elsewhere.
@@ -148,7 +148,7 @@ def make_way(lab: "Lab") -> list[str]:
     return [f"removed pod {namespace}/{NAME}: it bore the tag of another run, and this run's name"]
 
 
-def delete(lab: "Lab", name: str, namespace: str) -> None:
+def delete(lab: "Workspace", name: str, namespace: str) -> None:
     """Deletes a pod and returns when it is gone."""
     from kubernetes.client import CoreV1Api
     from kubernetes.client.exceptions import ApiException
@@ -171,7 +171,7 @@ def delete(lab: "Lab", name: str, namespace: str) -> None:
     )
 
 
-def wait_until_running(lab: "Lab", name: str = NAME, namespace: str = "") -> None:
+def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") -> None:
     """Returns when the pod's containers run. Raises `PodDoesNotRun`, with the container's or the scheduler's own words.
 
     https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
@@ -204,7 +204,7 @@ def wait_until_running(lab: "Lab", name: str = NAME, namespace: str = "") -> Non
     )
 
 
-def _await_role(lab: "Lab", pod: Any) -> None:
+def _await_role(lab: "Workspace", pod: Any) -> None:
     """Returns when STS no longer refuses the pod, where IAM takes a while to know a new role; at the latest then."""
     from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
@@ -226,7 +226,7 @@ def _scheduler_says(pod: Any) -> str:
     return f"{conditions[0].reason}: {conditions[0].message or ''}".rstrip(": ") if conditions else ""
 
 
-def _without_image(lab: "Lab", pod: Any, words: str) -> ImageNotPulled:
+def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
     name, namespace = pod.metadata.name, pod.metadata.namespace
     left = "it was left as it is"
     if of_labels(lab, pod.metadata.labels, same_name=False) is Owner.THIS_RUN:
@@ -262,7 +262,7 @@ def _watch(core: Any, name: str, namespace: str, seconds: int):
         yield event["type"], event["object"]
 
 
-def _is_as_wanted(lab: "Lab", present: Any, wanted: dict[str, Any]) -> bool:
+def _is_as_wanted(lab: "Workspace", present: Any, wanted: dict[str, Any]) -> bool:
     container = present.spec.containers[0]
     variables = {variable.name: variable.value for variable in container.env or []}
     return (

@@ -9,12 +9,12 @@ from labkit.diagnosis.findings import Finding, service_account
 from labkit.errors import LabError
 from labkit.parameters import RUN_LABEL
 from labkit.steps.ownership import Found, Owner, of_labels, removed
-from labkit.widgets.check import Row
+from labkit.steps.row import Row
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
-    from labkit.lab import Lab
     from labkit.parameters import Parameters
+    from labkit.workspace import Workspace
 
 TITLE = "the service account"
 KEY = service_account.KEY
@@ -42,7 +42,7 @@ def build(parameters: "Parameters", role_arn: str) -> dict[str, Any]:
     }
 
 
-def ensure(lab: "Lab") -> None:
+def ensure(lab: "Workspace") -> None:
     """Makes the namespace and the service account, or brings its annotations back to what they should be."""
     from kubernetes.client import CoreV1Api
     from kubernetes.client.exceptions import ApiException
@@ -72,7 +72,7 @@ def ensure(lab: "Lab") -> None:
     core.replace_namespaced_service_account(name, namespace, present)
 
 
-def ensure_namespace(lab: "Lab") -> None:
+def ensure_namespace(lab: "Workspace") -> None:
     """Makes the run's namespace where it is missing."""
     from kubernetes.client import CoreV1Api
     from kubernetes.client.exceptions import ApiException
@@ -101,12 +101,12 @@ def rows(evidence: "Evidence") -> list[Row]:
     ]
 
 
-def remove(lab: "Lab") -> list[str]:
+def remove(lab: "Workspace") -> list[str]:
     """Takes away the service accounts and the namespace that bear this run's label; a line for each."""
     return removed(found(lab))
 
 
-def found(lab: "Lab") -> Iterator[Found]:
+def found(lab: "Workspace") -> Iterator[Found]:
     """The cluster's service accounts, and the run's own namespaces, which go where nobody else is in them."""
     from kubernetes.client import CoreV1Api
 
@@ -129,12 +129,12 @@ def found(lab: "Lab") -> Iterator[Found]:
         )
 
 
-def _goes_with(lab: "Lab", metadata: Any) -> bool:
+def _goes_with(lab: "Workspace", metadata: Any) -> bool:
     """Whether a pod or service account goes when its namespace, the run's own, does: the cluster's, and the run's."""
     return metadata.name == "default" or of_labels(lab, metadata.labels, same_name=False) is Owner.THIS_RUN
 
 
-def make_way(lab: "Lab") -> list[str]:
+def make_way(lab: "Workspace") -> list[str]:
     """Takes away another run's service account of this name, where one name is one thing; a line says so.
 
     Raises `NotThisRuns` elsewhere.
@@ -157,7 +157,7 @@ def make_way(lab: "Lab") -> list[str]:
     return [f"removed service account {namespace}/{name}: it bore the tag of another run, and this run's name"]
 
 
-def refuse_another_runs(lab: "Lab", metadata: Any, thing: str) -> None:
+def refuse_another_runs(lab: "Workspace", metadata: Any, thing: str) -> None:
     """Raises `NotThisRuns` where taking over what another made could cost somebody their work."""
     owner = of_labels(lab, metadata.labels, same_name=True)
     # On a cluster of the lab's own, one name is one thing: the last run has it.

@@ -7,24 +7,10 @@ from typing import Any
 
 from labkit.diagnosis.findings import Finding
 from labkit.showing import left_aligned
+from labkit.steps.row import Row
 
 MIME = "application/vnd.labkit.check+json"
 RIGHT, WRONG, WARNING = "✓ right", "✗ wrong", "! warning"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One thing that was compared. `ok` is given where being right is not being equal."""
-
-    what: str
-    expected: str
-    found: str
-    ok: bool | None = None
-
-    @property
-    def right(self) -> bool:
-        """Whether what was found is as it should be."""
-        return self.expected == self.found if self.ok is None else self.ok
 
 
 @dataclass(frozen=True, repr=False)

@@ -28,7 +28,7 @@ from labkit.targets.eks import NotConfirmed
 from labkit.targets.eks import cluster as eks_cluster
 from labkit.targets.eks.account import WrongAccount
 from labkit.targets.eks.cluster import NoCluster
-from labkit.targets.eks.plan import BucketOfAnother
+from labkit.targets.eks.inventory import BucketOfAnother
 from tests.targets.conftest import ACCOUNT, EKS, POLICIES, TRUST, admit, expel
 
 LABKIT = Path(sys.executable).with_name("labkit")

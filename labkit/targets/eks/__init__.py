@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from labkit.parameters import Parameters
     from labkit.targets.eks.account import Identity
-    from labkit.targets.eks.plan import Plan
+    from labkit.targets.eks.inventory import Plan
 
 
 class NotConfirmed(LabError):
@@ -108,11 +108,11 @@ def fetch(url: str) -> Any:
 
 def _look(parameters: "Parameters") -> tuple[Connection, "Plan"]:
     """The connection and the plan; raises `LabError` for whatever would leave a run half made."""
-    from labkit.lab import Lab
     from labkit.targets.eks import access as eks_access
     from labkit.targets.eks import account
     from labkit.targets.eks import cluster as eks_cluster
-    from labkit.targets.eks.plan import Plan, things
+    from labkit.targets.eks.inventory import Plan, things
+    from labkit.workspace import Workspace
 
     session = account.open_session(parameters.region)
     caller = account.identify(session)
@@ -128,7 +128,7 @@ def _look(parameters: "Parameters") -> tuple[Connection, "Plan"]:
         cluster=parameters.cluster,
         nodes=nodes,
         run=parameters.run,
-        things=things(Lab(parameters, connection)),
+        things=things(Workspace(parameters, connection)),
     )
     return connection, found
 

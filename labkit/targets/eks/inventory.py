@@ -11,7 +11,7 @@ from labkit.targets.eks.account import explained
 from labkit.targets.eks.operator_policy import require_partition
 
 if TYPE_CHECKING:
-    from labkit.lab import Lab
+    from labkit.workspace import Workspace
 
 # Whose what is there may be, in the words of the plan.
 WHOSE = {
@@ -68,7 +68,7 @@ class Plan:
         )
 
 
-def things(lab: "Lab") -> tuple[Thing, ...]:
+def things(lab: "Workspace") -> tuple[Thing, ...]:
     """What the run needs, in the order of building, and whose it is where it is there.
 
     Raises:
@@ -84,7 +84,7 @@ def things(lab: "Lab") -> tuple[Thing, ...]:
     return found
 
 
-def _require_policy(lab: "Lab") -> None:
+def _require_policy(lab: "Workspace") -> None:
     arn, partition = lab.parameters.policy_arn, lab.connection.partition
     require_partition(lab.parameters, partition)
     iam = lab.aws.client("iam")
@@ -99,7 +99,7 @@ def _require_policy(lab: "Lab") -> None:
         ) from None
 
 
-def _provider(lab: "Lab") -> Thing:
+def _provider(lab: "Workspace") -> Thing:
     iam, what = lab.aws.client("iam"), f"OIDC provider {lab.provider_arn.partition('oidc-provider/')[2]}"
     try:
         present = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn)
@@ -108,7 +108,7 @@ def _provider(lab: "Lab") -> Thing:
     return Thing(what, of_tags(lab, present.get("Tags", []), same_name=True))
 
 
-def _role(lab: "Lab") -> Thing:
+def _role(lab: "Workspace") -> Thing:
     iam, what = lab.aws.client("iam"), f"role {lab.parameters.role_name}, with {lab.parameters.policy_arn}"
     try:
         present = iam.get_role(RoleName=lab.parameters.role_name)["Role"]
@@ -117,7 +117,7 @@ def _role(lab: "Lab") -> Thing:
     return Thing(what, of_tags(lab, present.get("Tags", []), same_name=True))
 
 
-def _bucket(lab: "Lab") -> Thing:
+def _bucket(lab: "Workspace") -> Thing:
     from botocore.exceptions import ClientError
 
     s3, name = lab.aws.client("s3"), lab.parameters.bucket
@@ -142,7 +142,7 @@ def _bucket(lab: "Lab") -> Thing:
     return Thing(f"bucket {name}", owner)
 
 
-def _in_kubernetes(lab: "Lab") -> list[Thing]:
+def _in_kubernetes(lab: "Workspace") -> list[Thing]:
     from kubernetes.client import CoreV1Api
 
     core, namespace, account = CoreV1Api(lab.kubernetes), lab.parameters.namespace, lab.parameters.service_account
@@ -154,7 +154,7 @@ def _in_kubernetes(lab: "Lab") -> list[Thing]:
     return [Thing(what, _owner(lab, read)) for what, read in reads.items()]
 
 
-def _owner(lab: "Lab", read: Any) -> Owner | None:
+def _owner(lab: "Workspace", read: Any) -> Owner | None:
     from kubernetes.client.exceptions import ApiException
 
     try:

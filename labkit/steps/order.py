@@ -1,0 +1,107 @@
+"""The steps in the order of building: what is made for a step, and what a removal takes away."""
+
+import importlib
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+
+from labkit.errors import UnknownName
+from labkit.steps import bucket
+from labkit.steps.ownership import Found, removed
+from labkit.workspace import Workspace
+
+ORDER = ("oidc_provider", "iam_role", "service_account", "pod", "credentials")
+MADE = ORDER[:-1]
+IN_AWS = ORDER[:2]
+# Another run may already use a name of the parameters: these steps have `make_way(lab)`, too.
+NAMED = MADE[1:]
+
+
+def step(name: str) -> ModuleType:
+    """The module of a step. Raises `UnknownName`."""
+    if name not in ORDER:
+        raise UnknownName("step", name, ORDER)
+    return importlib.import_module(f"labkit.steps.{name}")
+
+
+def before(name: str) -> tuple[str, ...]:
+    """The steps before this one."""
+    step(name)
+    return ORDER[: ORDER.index(name)]
+
+
+def through(name: str) -> tuple[str, ...]:
+    """The steps up to this one, and it."""
+    return (*before(name), name)
+
+
+def ready_before(lab: Workspace, name: str) -> Iterator[str]:
+    """Make the steps before this one and take this one and the later ones away. Yields what to tell, line by line.
+
+    Raises `UnknownName`, and `LabError` where a step could not be made or another run keeps a name.
+    """
+    made, later = before(name), ORDER[ORDER.index(name) :]
+    took = _make_way(lab, later if lab.takes_untagged else ORDER)
+    bucket.ensure(lab)
+    found = _made(lab, later)
+    if lab.connection.shows_removal:
+        found = [*found]
+        yield from _announced(lab, found)
+    left = [line for line in removed(found) if line.startswith("left alone")]
+    yield f"Ready for {step(name).TITLE}: {_make(lab, made)}."
+    yield from [*took, *left]
+
+
+def ready_through(lab: Workspace, name: str) -> Iterator[str]:
+    """Make the steps up to this one; later ones are left alone. Yields what to tell, line by line.
+
+    Raises `UnknownName`, and `LabError` where a step could not be made or another run keeps a name.
+    """
+    made = through(name)
+    took = [] if lab.takes_untagged else _make_way(lab, made)
+    bucket.ensure(lab)
+    yield f"Ready: {_make(lab, made)}."
+    yield from took
+
+
+def remove(lab: Workspace) -> Iterator[str]:
+    """Take away everything with this run's tag, the last step first. Yields what was removed and what was left."""
+    things = found(lab)
+    if lab.connection.shows_removal:
+        things = [*things]
+        yield from _announced(lab, things)
+    yield from removed(things) or ["nothing to remove"]
+
+
+def found(lab: Workspace) -> Iterator[Found]:
+    """What a removal comes upon, the last step first, and who owns each; nothing is deleted."""
+    # What was in a cluster that is gone is gone with it.
+    yield from _made(lab, ORDER if lab.kubernetes else IN_AWS)
+    yield from bucket.found(lab)
+
+
+def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
+    """A name that stays another's is refused before anything is made."""
+    return [line for name in NAMED if name in names for line in step(name).make_way(lab)]
+
+
+def _made(lab: Workspace, names: tuple[str, ...]) -> Iterator[Found]:
+    for name in reversed(names):
+        if name in MADE:
+            yield from step(name).found(lab)
+
+
+def _make(lab: Workspace, names: tuple[str, ...]) -> str:
+    modules = [step(name) for name in names if name in MADE]
+    for module in modules:
+        module.ensure(lab)
+    titles = [module.TITLE for module in modules]
+    return f"{_listed(titles)} {'is' if len(titles) == 1 else 'are'} there" if titles else "nothing is made yet"
+
+
+def _announced(lab: Workspace, things: Iterable[Found]) -> Iterator[str]:
+    if going := [each.thing for each in things if each.goes]:
+        yield "\n  ".join([f"These bear the tag labkit:run={lab.run}, and are removed now:", *going])
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

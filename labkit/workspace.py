@@ -1,0 +1,78 @@
+"""What a step works in: AWS, the cluster, and the names and tags of one run."""
+
+from typing import TYPE_CHECKING
+
+from labkit.connection import Connection
+from labkit.parameters import Parameters
+
+if TYPE_CHECKING:
+    import boto3
+    from kubernetes.client import ApiClient
+
+
+class Workspace:
+    """AWS and a Kubernetes cluster, for one run. A `Lab` is one; steps and faults ask for no more than this."""
+
+    def __init__(self, parameters: Parameters, connection: Connection):
+        self.parameters = parameters
+        self.connection = connection
+
+    @property
+    def aws(self) -> "boto3.Session":
+        """AWS, as the account's administrator."""
+        return self.connection.aws
+
+    @property
+    def kubernetes(self) -> "ApiClient":
+        """The cluster's API, as its administrator: `kubernetes.client.CoreV1Api(lab.kubernetes)`."""
+        return self.connection.kubernetes
+
+    @property
+    def issuer(self) -> str:
+        """The cluster's OIDC issuer, a URL."""
+        return self.connection.issuer
+
+    @property
+    def account_id(self) -> str:
+        """The AWS account, 12 digits."""
+        return self.connection.account_id
+
+    @property
+    def provider_arn(self) -> str:
+        """The ARN of the issuer's OIDC provider, registered or not."""
+        return self.connection.provider_arn
+
+    @property
+    def role_arn(self) -> str:
+        """The ARN of this run's role, made or not."""
+        return self.connection.role_arn(self.parameters.role_name)
+
+    @property
+    def image(self) -> str:
+        """The image of the pod."""
+        return self.parameters.image or self.connection.image
+
+    @property
+    def run(self) -> str:
+        """The name that tells this run from others: cluster/namespace/service account/role."""
+        return self.parameters.run
+
+    @property
+    def tags(self) -> list[dict[str, str]]:
+        """The tags of everything that this run makes in AWS."""
+        return self.parameters.tags
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of everything that this run makes in Kubernetes."""
+        return self.parameters.labels
+
+    @property
+    def kubectl(self) -> str:
+        """How kubectl is called in a terminal, after `eval "$(labkit env)"`."""
+        return self.connection.kubectl
+
+    @property
+    def takes_untagged(self) -> bool:
+        """Whether an untagged object with exactly the parameters' names counts as this run's."""
+        return self.connection.takes_untagged
