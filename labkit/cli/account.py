@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 
+from labkit.cli.given import Given, named
 from labkit.errors import LabError, answering
 
 if TYPE_CHECKING:
     from labkit.lab import Lab
 
 app = typer.Typer()
-
-Given = Annotated[
-    list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the run.")
-]
 
 NEED_MORE = (
     "That is what irsa.ipynb and its clean-up need. Other notebooks need more, among them\n"
@@ -118,11 +115,3 @@ def _require_account(lab: "Lab") -> None:
             where="parameter account_id; nothing was deleted",
             next=f"if that is the account you mean: -p account_id={lab.account_id}",
         )
-
-
-def named(pairs: list[str] | None) -> dict[str, str]:
-    """The parameters that `-p NAME=VALUE` gave, by name. Raises `LabError`."""
-    for pair in pairs or []:
-        if "=" not in pair:
-            raise LabError(f"{pair!r} is no parameter: NAME=VALUE", next="labkit plan -p target=eks -p account_id=…")
-    return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])}

@@ -16,8 +16,8 @@ from kubernetes.config import new_client_from_config
 
 import labkit
 from labkit import targets
-from labkit.cli import kind as kind_command
 from labkit.cli import main as cli
+from labkit.cli import up as up_command
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
@@ -78,7 +78,7 @@ def test_a_terminal_finds_the_cluster_by_the_labs_kubeconfig(lab, existing):
 
 
 def test_up_says_what_is_where_and_what_is_next(empty, existing, capsys):
-    kind_command.up(
+    up_command.join(
         cluster="blue", kubeconfig=existing.kubeconfig, context="existing", image="public.ecr.aws/aws-cli/aws-cli"
     )
     said = capsys.readouterr().out
@@ -88,7 +88,7 @@ def test_up_says_what_is_where_and_what_is_next(empty, existing, capsys):
     assert "End:   labkit down" in said
     with labkit.Lab.open(target="kind") as lab:
         assert lab.image == "public.ecr.aws/aws-cli/aws-cli"
-    kind_command.up(cluster="blue", as_json=True)
+    up_command.join(cluster="blue", as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert (told["target"], told["issuer"]) == ("kind", ISSUER)
     done = subprocess.run(
@@ -104,7 +104,7 @@ def test_up_says_what_is_where_and_what_is_next(empty, existing, capsys):
 
 
 def test_an_image_that_is_named_later_is_the_cluster_s_from_then_on(lab, existing, capsys):
-    kind_command.up(cluster="blue", image="example/other")
+    up_command.join(cluster="blue", image="example/other")
     assert "image    example/other" in capsys.readouterr().out
     with labkit.Lab.open(**existing.parameters) as again:
         assert again.image == "example/other"

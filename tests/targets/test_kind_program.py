@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from kubernetes.client import CoreV1Api
 
 import labkit
-from labkit.cli import kind as kind_command
+from labkit.cli import up as up_command
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import Kept
 from labkit.errors import LabError
@@ -127,7 +127,7 @@ def test_a_cluster_is_made_joined_and_deleted_again(programs, empty, capsys):
 
 def test_what_is_printed_as_json_is_json_alone(programs, empty, capsys):
     programs()
-    kind_command.up(cluster="blue", as_json=True)
+    up_command.join(cluster="blue", as_json=True)
     said = capsys.readouterr()
     assert json.loads(said.out)["target"] == "kind"
     assert "Making the kind cluster" in said.err

@@ -12,7 +12,7 @@ from kubernetes.client import CoreV1Api, RbacAuthorizationV1Api
 
 import labkit
 from labkit import targets
-from labkit.cli import kind as kind_command
+from labkit.cli import up as up_command
 from labkit.emulator import process
 from labkit.emulator.certificates import Authority
 from labkit.emulator.joined import Kept
@@ -83,11 +83,11 @@ def test_a_kubeconfig_that_is_gone(existing, file, why):
 def test_a_kubeconfig_that_is_gone_as_it_is_typed(empty, tmp_path):
     for file, why in ((tmp_path / "gone", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(NoWay, match=f"kubeconfig cannot be read: {why}") as refusal:
-            kind_command.up(cluster="blue", kubeconfig=file)
+            up_command.join(cluster="blue", kubeconfig=file)
         assert refusal.value.where.startswith(str(file))
         assert f"ls -ld {file}" in refusal.value.next
     with pytest.raises(NoWay, match="No such file"):
-        kind_command.up(cluster="blue", kubeconfig=Path("~nobody-has-this-name/config"))
+        up_command.join(cluster="blue", kubeconfig=Path("~nobody-has-this-name/config"))
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_a_file_that_the_kubeconfig_names_and_that_is_gone(refused, existing):
 
 def test_options_of_this_target_are_refused_for_others():
     with pytest.raises(LabError, match="--kubeconfig and --aws-host are for the target kind alone"):
-        kind_command.refuse_options(kubeconfig="file", context="", aws_host="127.0.0.1")
-    kind_command.refuse_options(kubeconfig=None, context="")
+        up_command.refuse_options(kubeconfig="file", context="", aws_host="127.0.0.1")
+    up_command.refuse_options(kubeconfig=None, context="")
 
 
 # The cluster.

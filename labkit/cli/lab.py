@@ -1,0 +1,108 @@
+"""The running lab in a terminal: `env`, `status`, `clock`, `fetch`, `reset` and `down`."""
+
+import json
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labkit.emulator import environment, process
+from labkit.emulator.folder import Folder
+from labkit.errors import LabError
+
+
+def env() -> None:
+    """Lines for eval: aws and kubectl in this terminal talk to the lab, and to nothing else."""
+    folder, state = _running()
+    variables = environment.variables(folder, state.endpoint_url, state.region)
+    variables["PATH"] = environment.with_programs(os.environ.get("PATH", ""), Path(sys.executable).parent)
+    for name in sorted(os.environ):
+        if environment.is_open(name) and name not in variables:
+            typer.echo(f"unset {name}")
+    for name, value in variables.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+def status(
+    report: Annotated[bool, typer.Option(help="A report without secrets, to paste into a question.")] = False,
+) -> None:
+    """What runs, where it listens, and what was said at its start."""
+    from labkit.cli import status as status_of
+
+    folder = Folder.find()
+    typer.echo(status_of.report(folder) if report else status_of.summary(folder))
+
+
+def clock(
+    move: Annotated[str, typer.Argument(help="+2h, -30m, +1d, +90s; 0 sets it back to the machine's time.")] = "",
+) -> None:
+    """Show the lab's clock, or move it: tokens and credentials age by it."""
+    import datetime
+
+    lab_clock = Folder.find().clock
+    if move == "0":
+        lab_clock.reset()
+    elif move:
+        lab_clock.advance(seconds=_seconds(move))
+    now = datetime.datetime.fromtimestamp(lab_clock.now(), datetime.UTC)
+    ahead = datetime.timedelta(seconds=abs(lab_clock.offset))
+    relation = "the machine's time" if not ahead else f"{ahead} {'ahead' if lab_clock.offset > 0 else 'behind'}"
+    typer.echo(f"{now:%Y-%m-%d %H:%M:%S} UTC ({relation})")
+
+
+def fetch(url: Annotated[str, typer.Argument(help="A URL of a cluster's public issuer.")]) -> None:
+    """GET a URL of the lab's issuer by its real name, as STS does."""
+    from labkit.targets.kind import issuer as kind_issuer
+
+    typer.echo(json.dumps(kind_issuer.fetch(*_running(), url), indent=2))
+
+
+def reset() -> None:
+    """End the lab and forget all it had; the next start is a new lab. Ports stay."""
+    from labkit.targets.kind import down as leave
+    from labkit.targets.kind.leaving import LeftBehind
+
+    folder, left = Folder.find(), None
+    try:
+        leave()
+    except LeftBehind as error:
+        left = error.forgotten(folder)
+    process.forget(folder)
+    if left:
+        raise left
+    typer.echo(f"The lab in {folder.path} is empty. Next:  labkit up")
+
+
+def down(bare: Annotated[bool, typer.Option("--bare", help="End the one of `labkit up --bare`.")] = False) -> None:
+    """End the lab and every process it started. The clock, ports, keys and trail are kept."""
+    from labkit.targets.kind import down as leave
+
+    folder = Folder.find().bare if bare else Folder.find()
+    ended = process.stop(folder) if bare else leave()
+    other = "" if bare or not folder.bare.is_running() else " An API server alone does:  labkit down --bare"
+    typer.echo("The lab has ended." if ended else f"No lab runs in {folder.path}.{other}")
+
+
+def _running() -> tuple[Folder, process.State]:
+    folder = Folder.find()
+    state = process.State.read(folder)
+    if not folder.is_running():
+        raise LabError(f"no lab runs in {folder.path}", next="labkit up")
+    if state is None:
+        raise LabError(f"another version of labkit started the lab in {folder.path}", next="labkit up")
+    return folder, state
+
+
+def _seconds(move: str) -> float:
+    match = re.fullmatch(r"([+-])(\d+(?:\.\d+)?)([smhd])", move)
+    if not match:
+        raise LabError(
+            f"{move!r} is no move of the clock: a sign, a number and one of s, m, h, d, or 0",
+            next="labkit clock +2h",
+        )
+    sign, number, unit = match.groups()
+    return float(sign + number) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit]

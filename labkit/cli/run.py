@@ -1,0 +1,57 @@
+"""`labkit run`: a notebook through papermill, its checks and what the pod answered."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labkit.cli.given import Given, named
+from labkit.errors import LabError
+
+if TYPE_CHECKING:
+    from labkit import runs
+
+LONGEST_NAME = 200  # of a file, in characters: file systems take 255 bytes
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+def run(
+    notebook: Annotated[Path, typer.Argument(help="A notebook; without one, the whole lab.")] = NOTEBOOKS
+    / "irsa.ipynb",
+    parameter: Given = None,
+    output: Annotated[Path | None, typer.Option(help="Where the executed notebook goes; else below runs/.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="The plan is read: the same as -p confirm=yes.")] = False,
+) -> None:
+    """Run a notebook through papermill; show each step's check and what was answered in the pod."""
+    from labkit import runs
+    from labkit.parameters import Parameters, label_value
+
+    values = named(parameter) | ({"confirm": "yes"} if yes else {})
+    run = Parameters.checked(**values).run
+    name = run.replace("/", "-") if len(run) <= LONGEST_NAME else label_value(run)
+    output = output or Path("runs") / notebook.stem / f"{name}.ipynb"
+    typer.echo(f"Running {_short(notebook)} on the {values.get('target', 'moto')} target …")
+    try:
+        done = runs.run(notebook, output, values)
+    except runs.RunFailed as failed:
+        _show_run(failed.run)
+        raise
+    _show_run(done)
+    if not done.ok:
+        raise LabError("a check found something", where=str(output), next=f"jupyter lab {output}")
+
+
+def _show_run(done: "runs.Run") -> None:
+    for check in done.checks:
+        mark = "ok" if check["ok"] else "NOT OK"
+        typer.echo(f"  {mark:7} {check['title']}")
+        for finding in check["findings"]:
+            typer.echo(f"          {finding['summary']}\n          repair: {finding['repair']}")
+    for answer in done.answers:
+        typer.echo(f"\n$ {answer['command']}\n{answer['answer'].rstrip()}")
+    typer.echo(f"\nThe executed notebook: {_short(done.output)}")
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)

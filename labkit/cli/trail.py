@@ -1,0 +1,48 @@
+"""`labkit trail`: the calls to AWS, the decisions and their reasons."""
+
+import json
+import sys
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from labkit.emulator.folder import Folder
+
+
+def trail(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    last: Annotated[int, typer.Option(min=0, help="How many records, the newest last; 0 for all.")] = 20,
+    event: Annotated[str, typer.Option(help="Only calls of this name, such as AssumeRoleWithWebIdentity.")] = "",
+    role: Annotated[str, typer.Option(help="Only calls of this role, service account or user.")] = "",
+    refused: Annotated[bool, typer.Option("--refused", help="Only calls that ended with an error.")] = False,
+) -> None:
+    """Who called what, what was decided, and the reason that AWS would not tell."""
+    from labkit.emulator.aws.trail import Trail
+    from labkit.widgets import trail as shown
+
+    newest = (
+        record
+        for record in Trail.newest(Folder.find().trail_file, containing=role)
+        if event in ("", record.get("eventName"))
+        and role in ("", shown.who(record))
+        and (not refused or shown.is_refused(record))
+    )
+    records = [*islice(newest, last or None)][::-1]
+    if as_json:
+        for record in records:
+            typer.echo(json.dumps(record))
+        return
+    if not records:
+        is_asked = event or role or refused
+        typer.echo("The trail has no such call." if is_asked else "The trail is empty: nothing has called AWS yet.")
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("time", "event", "who", "decision", "reason", box=None, header_style="bold")
+    for record in records:
+        row = (record.get("eventTime", ""), record.get("eventName", ""), shown.session_of(record))
+        table.add_row(*map(escape, (*row, shown.decision(record), shown.reason(record))))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

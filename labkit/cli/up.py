@@ -1,0 +1,166 @@
+"""`labkit up`: starts the lab and a cluster, or joins one that exists, and says how to go on."""
+
+import importlib
+import json
+import shlex
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from labkit.emulator import process
+from labkit.emulator.folder import Folder
+from labkit.errors import LabError, UnknownName
+
+
+def up(
+    *,
+    cluster: Annotated[str, typer.Option(help="The EKS cluster; it is made where it is missing.")] = "blue",
+    region: Annotated[str, typer.Option(help="The cluster's AWS region.")] = "us-east-1",
+    bare: Annotated[
+        bool,
+        typer.Option("--bare", help="The API server alone, without webhook and node; beside the lab."),
+    ] = False,
+    target: Annotated[
+        str, typer.Option(help="moto: all on this machine; kind: a kind cluster, or --kubeconfig's.")
+    ] = "moto",
+    kubeconfig: Annotated[Path | None, typer.Option(help="kind: the kubeconfig of a cluster that exists.")] = None,
+    context: Annotated[str, typer.Option(help="kind: the context in it.")] = "",
+    aws_host: Annotated[str, typer.Option(help="kind: this machine's IPv4 address as containers reach it.")] = "",
+    image: Annotated[str, typer.Option(help="kind: the pods' image; else amazon/aws-cli.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Start the lab and a cluster. What is there already stays as it is."""
+    from labkit.parameters import Parameters
+    from labkit.targets import moto
+
+    if target == "kind":
+        if bare:
+            raise LabError("An API server alone joins no cluster: --bare, or --target kind.", next="labkit up --bare")
+        of_kind = {"kubeconfig": kubeconfig, "context": context, "aws_host": aws_host, "image": image}
+        join(cluster=cluster, region=region, **of_kind, as_json=as_json)
+        return
+    if target != "moto":
+        raise UnknownName("target that labkit up starts", target, ("moto", "kind"), next="labkit plan -p target=eks …")
+    refuse_options(kubeconfig=kubeconfig, context=context, aws_host=aws_host, image=image)
+    Parameters.checked(cluster=cluster, region=region)
+    folder = Folder.find().bare if bare else Folder.find()
+    # boto3 takes as long to load as the server needs to start: they do it side by side.
+    loading = threading.Thread(target=importlib.import_module, args=("labkit.targets.sessions",))
+    loading.start()
+    try:
+        state = process.start(folder, bare=bare)
+    finally:
+        loading.join()
+    made = moto.ensure_cluster(moto.session(state, region), cluster, state.account_id)
+    issuer = made["identity"]["oidc"]["issuer"]
+    note = state.note
+    state = process.State.read(folder) or state
+    if as_json:
+        typer.echo(json.dumps(_described("moto", state, cluster, region, issuer), indent=2))
+        return
+    if note:
+        typer.echo(note)
+    if bare:
+        typer.echo(
+            f"An API server alone is up: {state.clusters[state.context(cluster, region)]['endpoint']}\n"
+            f"Next:  kubectl --kubeconfig {shlex.quote(str(state.kubeconfig))} get namespaces\n"
+            "End:   labkit down --bare"
+        )
+        return
+    typer.echo(
+        f"The lab is up: cluster {cluster}, account {state.account_id}, {region}.\n"
+        f"  issuer   {issuer}\n"
+        f"  AWS      {state.endpoint_url}\n"
+        f"  mounts   {state.mounts}\n"
+        "Pods are processes of your user, not sandboxes: run in them what you would run yourself.\n"
+        'Next:  eval "$(labkit env)"'
+    )
+
+
+def join(
+    *,
+    cluster: str,
+    region: str = "us-east-1",
+    kubeconfig: Path | None = None,
+    context: str = "",
+    aws_host: str = "",
+    image: str = "",
+    as_json: bool = False,
+) -> None:
+    """Joins the cluster that the kubeconfig's context names; without one, the cluster of the last time, or a new one.
+
+    Raises `LabError`.
+    """
+    from labkit.emulator.joined import Kept
+    from labkit.parameters import Parameters
+    from labkit.targets import kind
+    from labkit.targets.kind.kubeconfig import Way
+
+    if kubeconfig:
+        with suppress(RuntimeError):  # nobody has that home
+            kubeconfig = kubeconfig.expanduser()  # a shell leaves the ~ of --kubeconfig=~/…
+        kubeconfig = kubeconfig.absolute()
+        Way.read(kubeconfig, context)
+    parameters = Parameters.checked(
+        target="kind",
+        cluster=cluster,
+        region=region,
+        kubeconfig=str(kubeconfig or ""),
+        context=context,
+        image=image,
+    )
+    connection = kind.up(parameters, aws_host=aws_host)
+    folder = Folder.find()
+    kept = Kept(folder, cluster, region)
+    state, facts = process.State.read(folder), kept.facts
+    if image and image != facts.image:
+        # The cluster had joined before: it is the notebooks' image from now on.
+        kept.keep_facts(facts := replace(facts, image=image))
+    if as_json:
+        typer.echo(json.dumps(_described("kind", state, cluster, region, connection.issuer), indent=2))
+        return
+    if connection.note:
+        typer.echo(connection.note)
+    typer.echo(
+        f"The lab is up: cluster {cluster}, account {state.account_id}, {region}.\n"
+        f"  cluster  {facts.source}, {state.clusters[state.context(cluster, region)]['endpoint']}\n"
+        f"  issuer   {connection.issuer}\n"
+        f"  AWS      {state.endpoint_url}; pods reach it at {facts.aws_host}\n"
+        f"  image    {image or connection.image}\n"
+        "While the lab is up, new pods outside the kube-… namespaces are led to its AWS, and to no real one.\n"
+        'Next:  eval "$(labkit env)", and in a notebook target = "kind"\n'
+        "End:   labkit down"
+    )
+
+
+def refuse_options(**given: Any) -> None:
+    """Raises `LabError` where an option of this target was given for another."""
+    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if named:
+        raise LabError(
+            f"{' and '.join(named)} {'is' if len(named) == 1 else 'are'} for the target kind alone.",
+            where="labkit up; nothing was changed",
+            next="labkit up --target kind " + " ".join(f"{name} …" for name in named),
+        )
+
+
+def _described(target: str, state: process.State, cluster: str, region: str, issuer: str) -> dict[str, Any]:
+    """What another program needs to use the lab; keys are only ever added."""
+    return {
+        "target": target,
+        "cluster": cluster,
+        "region": region,
+        "account_id": state.account_id,
+        "aws": {
+            "endpoint_url": state.endpoint_url,
+            "access_key_id": state.access_key_id,
+            "secret_access_key": state.secret_access_key,
+        },
+        "kubeconfig": str(state.kubeconfig),
+        "issuer": issuer,
+        "ca_file": str(state.ca_file),
+    }
