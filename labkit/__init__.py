@@ -20,7 +20,7 @@ _WHERE = {
     "Lab": "labkit.lab",
     "LabError": "labkit.errors",
     "Parameters": "labkit.parameters",
-    "expect_denied": "labkit.denials",
+    "expect_denied": "labkit.errors",
     "parameters": "labkit.parameters",
     "run": "labkit.runs",
 }

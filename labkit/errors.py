@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
+from labkit.showing import stable
+
 # How AWS's services deny; the last is S3's answer to a HEAD, which has no words.
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
 
@@ -111,6 +113,39 @@ def answering() -> Iterator[None]:
         if kubernetes is None or not isinstance(error, kubernetes.ApiException) or error.status != 403:
             raise
         raise NotAllowed.by_the_cluster(error) from None
+
+
+class NotDenied(LabError, AssertionError):
+    """What should have been refused was not, or was refused for another reason."""
+
+
+@contextmanager
+def expect_denied(code: str = "AccessDenied") -> Iterator[None]:
+    """Passes where AWS refuses with exactly this error code, and prints what it said.
+
+    Raises:
+        NotDenied: nothing was refused, or with another code.
+
+    https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        refusal = error.response["Error"]
+        said = stable(f"{refusal.get('Code')}: {refusal.get('Message')}")
+        if refusal.get("Code") != code:
+            raise NotDenied(
+                f"expected {code}, and AWS said {said}",
+                next="lab.diagnose() says what is not as it should be",
+            ) from None
+        print(said)
+    else:
+        raise NotDenied(
+            f"expected {code}, and AWS allowed it",
+            next="lab.trail(last=3) shows what was decided, and why",
+        )
 
 
 def _asked(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from html import escape
@@ -143,3 +143,20 @@ def _in_ipython() -> bool:
 def left_aligned(html: str) -> str:
     """The same tables with their cells to the left; JupyterLab sets those of a plain table to the right."""
     return re.sub("<(td|th)>", r'<\1 style="text-align:left">', html)
+
+
+class Code(str):
+    """The text of a cell that a table shows as code."""
+
+    __slots__ = ()
+
+
+def table(rows: Iterable[Iterable[str]], head: Iterable[str] = ()) -> str:
+    """A table as plain HTML, every text escaped. Code hosts drop classes and styles, so it has none."""
+    lines = [[f"<th>{escape(name)}</th>" for name in head]] if head else []
+    lines += [[f"<td>{_cell(text)}</td>" for text in row] for row in rows]
+    return "<table>" + "".join(f"<tr>{''.join(line)}</tr>" for line in lines) + "</table>"
+
+
+def _cell(text: str) -> str:
+    return f"<code>{escape(text)}</code>" if isinstance(text, Code) else escape(text)

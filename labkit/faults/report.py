@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.diagnosis.evidence import Evidence
 from labkit.doctor.examination import examine
 from labkit.faults import CATALOGUE, breaking
-from labkit.showing import left_aligned, stable
+from labkit.showing import Code, left_aligned, stable, table
 from labkit.widgets.check import RIGHT, WRONG
 
 if TYPE_CHECKING:
@@ -39,10 +39,8 @@ class Report:
         return "\n".join([self._headline, *(f"  {what:{width}}  {found}".rstrip() for what, found in rows)])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{escape(what)}</td><td><code>{escape(found)}</code></td></tr>" for what, found in self._rows()
-        )
-        return left_aligned(f"<p><strong>{escape(self._headline)}</strong></p><table>{rows}</table>")
+        rows = [(what, Code(found)) for what, found in self._rows()]
+        return left_aligned(f"<p><strong>{escape(self._headline)}</strong></p>{table(rows)}")
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         return {"text/plain": repr(self), "text/html": self._repr_html_()}

@@ -10,6 +10,7 @@ from labkit.policy.conditions import ConditionResult, quoted
 from labkit.policy.document import Policy, Statement
 from labkit.policy.matching import Request, covers_resource, failures, names, tell, unevaluable
 from labkit.policy.principals import Match
+from labkit.showing import left_aligned, table
 
 Outcome = Literal["allowed", "explicitDeny", "implicitDeny"]
 SHOWN = 4
@@ -129,17 +130,15 @@ class Decision:
         }
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr>" + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in cells) + "</tr>"
+        rows = [
+            (str(near), _label(miss), _listed(miss.wanted), _listed(miss.found))
             for near in self.near[:SHOWN]
             for miss in near.misses
-            for cells in [(str(near), _label(miss), _listed(miss.wanted), _listed(miss.found))]
-        )
-        head = "".join(f'<th style="text-align:left">{name}</th>' for name in ("near", "part", "wants", "found"))
+        ]
         return (
             f"<p><strong>{_MARKS[self.outcome]}</strong>: {escape(self.request.action)} on "
             f"<code>{escape(self.request.resource)}</code><br>{escape(self.reason)}</p>"
-            + (f"<table><tr>{head}</tr>{rows}</table>" if rows else "")
+            + (left_aligned(table(rows, ("near", "part", "wants", "found"))) if rows else "")
         )
 
 

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from labkit import steps
-from labkit.showing import left_aligned
+from labkit.showing import left_aligned, table
 from labkit.widgets.check import Check
 
 if TYPE_CHECKING:
@@ -63,14 +63,11 @@ class Journey:
         return "\n".join([self.headline, f"From {self.subject} to the role {self.role_name}:", *lines])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{stop.number}</td><td>{escape(stop.title)}</td><td>{stop.state}</td><td>{escape(stop.line)}</td></tr>"
-            for stop in self.stops
-        )
+        rows = [(str(stop.number), stop.title, str(stop.state), stop.line) for stop in self.stops]
         return (
             f"<p><strong>{escape(self.headline)}</strong><br>"
             f"From <code>{escape(self.subject)}</code> to the role <code>{escape(self.role_name)}</code>:</p>"
-            f"<table><tr><th>step</th><th></th><th>state</th><th>what the lab holds</th></tr>{rows}</table>"
+            + table(rows, ("step", "", "state", "what the lab holds"))
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
 from labkit.policy import Policy, evaluate_trust
-from labkit.showing import left_aligned, stable
+from labkit.showing import Code, left_aligned, stable, table
 from labkit.tokens import Claims, Comparison, NotAToken, compare
 from labkit.widgets.check import RIGHT, WRONG
 
@@ -87,12 +87,16 @@ class TokenView:
 
     def _html(self, shown: Callable[[str], str]) -> str:
         mark, said = self._headline
-        rows = "".join(
-            f"<tr><td>{RIGHT if row.matches else WRONG}</td><td><code>{escape(row.field)}</code></td>"
-            f"<td><code>{escape(shown(row.found) or NONE)}</code></td>"
-            f"<td><code>{escape(shown(row.wanted) or NONE)}</code></td><td>{escape(row.where)}</td></tr>"
+        rows = [
+            (
+                RIGHT if row.matches else WRONG,
+                Code(row.field),
+                Code(shown(row.found) or NONE),
+                Code(shown(row.wanted) or NONE),
+                row.where,
+            )
             for row in self.rows
-        )
+        ]
         refused = f"{escape(shown(self._refused))}<br>" if self._refused else ""
         about = (
             f"The claim <code>kubernetes.io</code>, which nobody compares: {escape(self._about)}.<br>"
@@ -101,8 +105,8 @@ class TokenView:
         )
         return (
             f"<p><strong>{mark}: {escape(said)}</strong></p>"
-            "<table><tr><th></th><th>claim</th><th>in the token</th><th>wanted</th><th>by</th></tr>"
-            f"{rows}</table><p>{refused}{about}{SIGNATURE}</p>"
+            + table(rows, ("", "claim", "in the token", "wanted", "by"))
+            + f"<p>{refused}{about}{SIGNATURE}</p>"
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:

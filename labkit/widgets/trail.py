@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from labkit.showing import left_aligned, stable
+from labkit.showing import left_aligned, stable, table
 
 COLUMNS = ("event", "who", "decision", "reason")
 
@@ -54,9 +54,7 @@ class Calls:
         )
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{column}</th>" for column in COLUMNS)
-        rows = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
-        return left_aligned(f"<table><tr>{head}</tr>{rows}</table>") if self.records else "<p>no call</p>"
+        return left_aligned(table(self.rows, COLUMNS)) if self.records else "<p>no call</p>"
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from labkit import expect_denied
-from labkit.denials import NotDenied
-from labkit.errors import LabError, UnknownName
+from labkit.errors import LabError, NotDenied, UnknownName
 from labkit.showing import as_text, show, stable
 from labkit.widgets.check import Check, Row
 from labkit.widgets.trail import Calls

@@ -16,7 +16,7 @@ from kubernetes.config import new_client_from_config
 
 import labkit
 from labkit import targets
-from labkit.cli import main as cli
+from labkit.cli import lab as cli
 from labkit.cli import up as up_command
 from labkit.emulator import process
 from labkit.emulator.folder import Folder

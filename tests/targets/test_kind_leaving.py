@@ -14,7 +14,7 @@ import pytest
 
 import labkit
 from labkit.cli import account as account_commands
-from labkit.cli import main as cli
+from labkit.cli import lab as cli
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import Kept
