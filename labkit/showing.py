@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 MIME = "application/vnd.labkit.answer+json"
+# How a check, a diagnosis and a finding are marked.
+RIGHT, WRONG, WARNING = "✓ right", "✗ wrong", "! warning"
 
 # Fields whose values are secret, or never the same twice.
 FIELDS = {

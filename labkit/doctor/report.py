@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from labkit.diagnosis.evidence.reading import NotRead, asked_of
 from labkit.diagnosis.findings import Finding
-from labkit.showing import left_aligned, stable
-from labkit.widgets.check import RIGHT, WARNING, WRONG, as_html, as_text
+from labkit.showing import RIGHT, WARNING, WRONG, left_aligned, stable
 
 MIME = "application/vnd.labkit.diagnosis+json"
 NOTHING, FOUND, COULD_NOT_LOOK = 0, 1, 2  # exit codes
@@ -159,7 +158,7 @@ class Diagnosis:
         return self.ok
 
     def __repr__(self) -> str:
-        findings = [as_text(finding) for finding in self.findings]
+        findings = [finding.as_text() for finding in self.findings]
         return "\n\n".join([self.headline, *findings, "\n".join(self.account())])
 
     def _repr_html_(self) -> str:
@@ -169,7 +168,7 @@ class Diagnosis:
             f"<td>{', '.join(finding.id for finding in found)}</td></tr>"
             for number, (stage, result, found) in enumerate(self.stages(), 1)
         )
-        findings = "".join(as_html(finding) for finding in self.findings)
+        findings = "".join(finding.as_html() for finding in self.findings)
         account = "".join(f"<li>{escape(line.strip())}</li>" for line in self.account())
         return left_aligned(
             f"<p><strong>{escape(self.headline)}</strong></p>"

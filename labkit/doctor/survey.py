@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
-from labkit.diagnosis.evidence import KEY, Evidence, NotRead, Reads
+from labkit.diagnosis.evidence import Evidence, NotRead, Reads
 from labkit.doctor.examination import examine_pods
+from labkit.documents import ROLE_ANNOTATION
 from labkit.errors import LabError
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Survey:
     def _annotated(self, account_id: str) -> set[str]:
         """The names of the account's roles that annotations name, whether there are such roles or not."""
         accounts = self._any.cluster.service_accounts(self._namespace)
-        arns = [(account["metadata"].get("annotations") or {}).get(KEY) or "" for account in accounts]
+        arns = [(account["metadata"].get("annotations") or {}).get(ROLE_ANNOTATION) or "" for account in accounts]
         return {arn.rpartition("/")[2] for arn in arns if re.match(rf"arn:[\w-]+:iam::{account_id}:role/", arn)}
 
 
@@ -137,7 +138,8 @@ def _name(metadata: dict[str, Any]) -> tuple[str, str]:
 def _wants_a_role(metadata: dict[str, Any]) -> bool:
     """Whether an annotation names a role, under the right key or one that was meant to be it."""
     return any(
-        key.endswith(("/role-arn", "iam.amazonaws.com/role")) or SequenceMatcher(None, key.lower(), KEY).ratio() > 0.85
+        key.endswith(("/role-arn", "iam.amazonaws.com/role"))
+        or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85
         for key in metadata.get("annotations") or {}
     )
 

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+from labkit import documents
 from labkit.emulator.kubernetes.objects import defaults
 from labkit.emulator.kubernetes.objects.kinds import BY_NAME
 from labkit.webhook import Account
@@ -81,7 +82,7 @@ def _annotations_of(pod: Document) -> dict[str, str]:
     for container in pod["spec"]["containers"]:
         for variable in container.get("env") or []:
             if variable["name"] == "AWS_ROLE_ARN" and variable.get("value"):
-                found[f"{PREFIX}role-arn"] = variable["value"]
+                found[documents.ROLE_ANNOTATION] = variable["value"]
     for volume in pod["spec"].get("volumes") or []:
         for source in (volume.get("projected") or {}).get("sources") or []:
             if volume["name"] == VOLUME and (token := source.get("serviceAccountToken")):

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.diagnosis.evidence import Evidence
 from labkit.doctor.examination import examine
 from labkit.faults import CATALOGUE, breaking
-from labkit.showing import Code, left_aligned, stable, table
-from labkit.widgets.check import RIGHT, WRONG
+from labkit.showing import RIGHT, WRONG, Code, left_aligned, stable, table
 
 if TYPE_CHECKING:
     from labkit.faults.breaking import Progress

@@ -1,8 +1,8 @@
 """Faults of the service account: its annotation, most of all."""
 
+from labkit import documents
 from labkit.faults.fault import fault
 from labkit.faults.situation import ROLE_ARN, Situation
-from labkit.steps import iam_role
 
 ANNOTATION = ("the service account's annotation",)
 # Without a role the webhook leaves the pod alone, and so does what goes wrong with what it adds.
@@ -81,7 +81,7 @@ def eksctl_excluded_the_service_account(situation: Situation) -> None:
     arn = situation.role_arn.replace(f"role/{parameters.role_name}", f"role/{name[:44]}-Role1-1ABCDEFGHIJKL")
     situation.roles[arn] = {
         "Description": "",
-        "AssumeRolePolicyDocument": iam_role.build(parameters, situation.provider_arn),
+        "AssumeRolePolicyDocument": documents.trust_policy(parameters, situation.provider_arn),
         "MaxSessionDuration": 3600,
         "PermissionsBoundary": "",
         "Attached": [parameters.policy_arn],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
+from labkit import documents
 from labkit.faults import admission
 from labkit.parameters import Parameters
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from labkit.connection import Connection
 
 PREFIX = "eks.amazonaws.com/"
-ROLE_ARN = f"{PREFIX}role-arn"
+ROLE_ARN = documents.ROLE_ANNOTATION
 WEBHOOK = "MutatingWebhookConfiguration pod-identity-webhook"
 ANOTHER_ACCOUNT = "210987654321"
 
@@ -61,13 +62,11 @@ class Situation(BaseModel):
     @classmethod
     def wanted(cls, parameters: Parameters, connection: "Connection", webhook: Document) -> "Situation":
         """A healthy lab's documents; `webhook` is the registration of its pod identity webhook."""
-        from labkit.steps import iam_role, oidc_provider, pod, service_account
-
         role_arn = connection.role_arn(parameters.role_name)
-        provider = oidc_provider.build(parameters, connection.issuer)
+        provider = documents.provider(parameters, connection.issuer)
         role = {
             "Description": "",
-            "AssumeRolePolicyDocument": iam_role.build(parameters, connection.provider_arn),
+            "AssumeRolePolicyDocument": documents.trust_policy(parameters, connection.provider_arn),
             "MaxSessionDuration": 3600,
             "PermissionsBoundary": "",
             "Attached": [parameters.policy_arn],
@@ -86,9 +85,9 @@ class Situation(BaseModel):
         )
         namespace = {"metadata": {"name": parameters.namespace}}
         made.add({"apiVersion": "v1", "kind": "Namespace", **namespace})
-        made.add(service_account.build(parameters, role_arn))
+        made.add(documents.service_account(parameters, role_arn))
         made.add(webhook)
-        made.add(pod.build(parameters, connection.image))
+        made.add(documents.pod(parameters, connection.image))
         return made.settled()
 
     # The documents that faults edit. What is not there is an empty document that nobody reads again.

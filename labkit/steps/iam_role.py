@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from labkit import documents
 from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, permissions, role, trust_policy
 from labkit.errors import LabError
@@ -14,41 +15,17 @@ from labkit.steps.row import Row
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
-    from labkit.parameters import Parameters
     from labkit.workspace import Workspace
 
 TITLE = "the IAM role"
 # Where services and the IAM Identity Center have their own roles: accounts have many, and none is the lab's.
 OF_AWS = ("/aws-service-role/", "/aws-reserved/")
 CAUSES = (role.missing, *trust_policy.CAUSES, role.assumes_itself, *permissions.CAUSES)
+build = documents.trust_policy
 
 
 class RoleOfAnotherRun(LabError):
     """A role of this name is there, and it is not this run's; the lab never takes one over."""
-
-
-def build(parameters: "Parameters", provider_arn: str) -> dict[str, Any]:
-    """The trust policy: the provider's tokens, for this service account exactly, and for STS.
-
-    https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
-    """
-    issuer = provider_arn.partition(":oidc-provider/")[2]
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Federated": provider_arn},
-                "Action": "sts:AssumeRoleWithWebIdentity",
-                "Condition": {
-                    "StringEquals": {
-                        f"{issuer}:sub": parameters.subject,
-                        f"{issuer}:aud": "sts.amazonaws.com",
-                    }
-                },
-            }
-        ],
-    }
 
 
 def ensure(lab: "Workspace") -> None:

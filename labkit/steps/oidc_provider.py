@@ -4,29 +4,22 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from labkit import documents
 from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, provider
+from labkit.documents import AUDIENCE
 from labkit.steps.ownership import Found, Owner, in_words, of_tags, removed, roles_trusting, run_of
 from labkit.steps.row import Row
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
-    from labkit.parameters import Parameters
     from labkit.workspace import Workspace
 
 TITLE = "the OIDC provider"
-AUDIENCE = "sts.amazonaws.com"
 CAUSES = provider.CAUSES
-
-
-def build(parameters: "Parameters", issuer: str) -> dict[str, Any]:
-    """What is registered: the issuer, and the audience of the tokens that it signs for AWS.
-
-    https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
-    """
-    return {"Url": issuer, "ClientIDList": [AUDIENCE]}
+build = documents.provider
 
 
 def ensure(lab: "Workspace") -> None:

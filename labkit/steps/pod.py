@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from labkit import execution
+from labkit import documents, execution
 from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, containers, network, pod, webhook
+from labkit.documents import POD_NAME as NAME
 from labkit.errors import LabError
 from labkit.steps.ownership import Found, Owner, of_labels, removed
 from labkit.steps.row import Row
@@ -14,13 +15,9 @@ from labkit.steps.service_account import ensure_namespace, refuse_another_runs
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
-    from labkit.parameters import Parameters
     from labkit.workspace import Workspace
 
 TITLE = "the pod"
-NAME = "my-pod"
-CONTAINER = "aws"
-IMAGE = "amazon/aws-cli"
 RUNNING_WITHIN = 90  # seconds; an image that has to be pulled takes most of it
 # How STS refuses a role, or a provider, that it does not know yet.
 NOT_YET = tuple(
@@ -28,6 +25,7 @@ NOT_YET = tuple(
 )
 AGAIN_AFTER = 2  # seconds between two attempts of the pod to become its role
 CAUSES = (*pod.CAUSES, *webhook.CAUSES, *containers.CAUSES, *network.CAUSES)
+build = documents.pod
 # A container that waits for one of these will not run by waiting.
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 HOPELESS = (*NO_IMAGE, "CrashLoopBackOff", "CreateContainerConfigError")
@@ -39,28 +37,6 @@ class PodDoesNotRun(LabError):
 
 class ImageNotPulled(PodDoesNotRun):
     """A node cannot have the container's image; the pod, which will never run, was taken away."""
-
-
-def build(parameters: "Parameters", image: str = "") -> dict[str, Any]:
-    """The manifest: an `aws` that sleeps, so that commands can be run in it, under the service account.
-
-    https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
-    """
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": NAME, "namespace": parameters.namespace, "labels": parameters.labels},
-        "spec": {
-            "serviceAccountName": parameters.service_account,
-            "containers": [
-                {
-                    "name": CONTAINER,
-                    "image": parameters.image or image or IMAGE,
-                    "command": ["sleep", "infinity"],
-                }
-            ],
-        },
-    }
 
 
 def ensure(lab: "Workspace") -> None:

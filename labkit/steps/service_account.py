@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from labkit import documents
 from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, service_account
+from labkit.documents import ROLE_ANNOTATION as KEY
 from labkit.errors import LabError
 from labkit.parameters import RUN_LABEL
 from labkit.steps.ownership import Found, Owner, of_labels, removed
@@ -13,33 +15,15 @@ from labkit.steps.row import Row
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
-    from labkit.parameters import Parameters
     from labkit.workspace import Workspace
 
 TITLE = "the service account"
-KEY = service_account.KEY
 CAUSES = service_account.CAUSES
+build = documents.service_account
 
 
 class NotThisRuns(LabError):
     """A Kubernetes object of this name is there, and it is not this run's."""
-
-
-def build(parameters: "Parameters", role_arn: str) -> dict[str, Any]:
-    """The manifest: the annotation is what ties the service account to the role.
-
-    https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
-    """
-    return {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": {
-            "name": parameters.service_account,
-            "namespace": parameters.namespace,
-            "labels": parameters.labels,
-            "annotations": {KEY: role_arn},
-        },
-    }
 
 
 def ensure(lab: "Workspace") -> None:

@@ -6,11 +6,10 @@ from html import escape
 from typing import Any
 
 from labkit.diagnosis.findings import Finding
-from labkit.showing import left_aligned
+from labkit.showing import RIGHT, WRONG, left_aligned
 from labkit.steps.row import Row
 
 MIME = "application/vnd.labkit.check+json"
-RIGHT, WRONG, WARNING = "✓ right", "✗ wrong", "! warning"
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,7 +41,7 @@ class Check:
                 lines.append(f"  {WRONG}  {row.what:{width}}  expected  {row.expected}")
                 lines.append(f"           {'':{width}}  found     {row.found}")
         for finding in self.findings:
-            lines += ["", as_text(finding)]
+            lines += ["", finding.as_text()]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -51,7 +50,7 @@ class Check:
             f"<td><code>{escape(row.expected)}</code></td><td><code>{escape(row.found)}</code></td></tr>"
             for row in self.rows
         )
-        findings = "".join(as_html(finding) for finding in self.findings)
+        findings = "".join(finding.as_html() for finding in self.findings)
         return (
             f"<p><strong>{RIGHT if self.ok else WRONG}: {escape(self.title)}</strong></p>"
             f"<table><tr><th></th><th>checked</th><th>expected</th><th>found</th></tr>{rows}</table>{findings}"
@@ -76,27 +75,3 @@ class Check:
 
         label = f"Check {self.title} again"
         return bundle | live.view(self._repr_html_(), lambda: again()._repr_html_(), label)
-
-
-def as_text(finding: Finding) -> str:
-    """A finding as lines of text."""
-    mark = WARNING if finding.severity == "warning" else WRONG
-    repair = finding.repair.replace("\n", "\n            ")
-    return (
-        f"{mark}: {finding.id}\n  {finding.summary}\n"
-        f"  expected  {finding.expected}\n  found     {finding.found}\n"
-        f"  seen in   {finding.source}\n  repair    {repair}\n  learn     {finding.learn}"
-    )
-
-
-def as_html(finding: Finding) -> str:
-    """A finding as a block of HTML."""
-    mark = WARNING if finding.severity == "warning" else WRONG
-    return (
-        f"<p><strong>{mark}: {escape(finding.id)}</strong><br>{escape(finding.summary)}</p>"
-        f"<table><tr><th>expected</th><td><code>{escape(finding.expected)}</code></td></tr>"
-        f"<tr><th>found</th><td><code>{escape(finding.found)}</code></td></tr>"
-        f"<tr><th>seen in</th><td>{escape(finding.source)}</td></tr>"
-        f"<tr><th>learn</th><td>{escape(finding.learn)}</td></tr></table>"
-        f"<pre>{escape(finding.repair)}</pre>"
-    )

@@ -12,8 +12,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
-from labkit.showing import stable
-from labkit.widgets.check import RIGHT, WARNING, WRONG
+from labkit.showing import RIGHT, WARNING, WRONG, stable
 
 if TYPE_CHECKING:
     import ipywidgets

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
 from labkit.policy import Policy, evaluate_trust
-from labkit.showing import Code, left_aligned, stable, table
+from labkit.showing import RIGHT, WRONG, Code, left_aligned, stable, table
 from labkit.tokens import Claims, Comparison, NotAToken, compare
-from labkit.widgets.check import RIGHT, WRONG
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence

@@ -16,6 +16,7 @@ from labkit.diagnosis.evidence.reading import NotRead, Reads
 from labkit.diagnosis.evidence.registration import Registration
 from labkit.diagnosis.evidence.trust import Trust
 from labkit.diagnosis.findings.commands import Commands
+from labkit.documents import AUDIENCE, ROLE_ANNOTATION
 from labkit.parameters import RUN_LABEL, RUN_TAG, Parameters
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Account", "Caller", "Cluster", "Evidence", "Issuer", "NotRead", "PodSpec", "Probe", "Reads"]
 
-KEY = "eks.amazonaws.com/role-arn"
 AUDIENCE_KEY = "eks.amazonaws.com/audience"
-STS = "sts.amazonaws.com"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
 FAILED = "FailedCreate"  # an event's reason
 TOKEN_VOLUME = "aws-iam-token"  # noqa: S105 - a volume's name
@@ -85,7 +84,7 @@ class Evidence:
             agreed = bool(own and self.provider and own in self.provider["ClientIDList"])
         except NotRead:
             agreed = False
-        return own if agreed else STS
+        return own if agreed else AUDIENCE
 
     @property
     def provider_arn(self) -> str:
@@ -243,7 +242,7 @@ class Evidence:
     @property
     def annotation(self) -> str:
         """The role's ARN as the service account is annotated with it; empty where it is not."""
-        return self.annotations.get(KEY, "")
+        return self.annotations.get(ROLE_ANNOTATION, "")
 
     @cached_property
     def pods(self) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from labkit import documents
+from labkit.documents import POD_NAME, ROLE_ANNOTATION
 from labkit.parameters import RUN_TAG, Parameters
 
 if TYPE_CHECKING:
@@ -47,15 +49,13 @@ class Commands:
     @classmethod
     def of(cls, evidence: "Evidence") -> "Commands":
         """The commands for the service account, role and pod of this evidence."""
-        from labkit.steps import iam_role, oidc_provider, pod, service_account
-
         parameters, connection = evidence.parameters, evidence.connection
         if evidence.role_name:
             parameters = parameters.model_copy(update={"role_name": evidence.role_name})
         role_arn = evidence.role_arn or connection.role_arn(parameters.role_name)
         is_of_run = evidence.role_is_known or evidence.is_of_lab
         named = role_arn if evidence.role_arn or _may_be_meant(evidence) else connection.role_arn(ROLE_NAME)
-        account, new_pod = service_account.build(parameters, named), pod.build(parameters, connection.image)
+        account, new_pod = documents.service_account(parameters, named), documents.pod(parameters, connection.image)
         new_pod["metadata"]["name"] = _name_of_new_pod(evidence)
         if not (is_of_run or connection.takes_untagged or _known(lambda: evidence.role_run, None) == parameters.run):
             # What is nobody's run is not removed as one either.
@@ -65,8 +65,8 @@ class Commands:
             kubectl=connection.kubectl,
             provider_arn=evidence.provider_arn,
             role_arn=role_arn,
-            provider=oidc_provider.build(parameters, evidence.issuer),
-            trust_policy=iam_role.build(parameters, evidence.provider_arn),
+            provider=documents.provider(parameters, evidence.issuer),
+            trust_policy=documents.trust_policy(parameters, evidence.provider_arn),
             service_account=account,
             pod=new_pod,
             webhook_restored_by=connection.webhook_restored_by,
@@ -203,7 +203,7 @@ class Commands:
         return (
             f"{self.kubectl} annotate serviceaccount {self.parameters.service_account} "
             f"-n {self.parameters.namespace} --overwrite {removed}"
-            f"eks.amazonaws.com/role-arn={shlex.quote(role_arn or self.role_arn)}"
+            f"{ROLE_ANNOTATION}={shlex.quote(role_arn or self.role_arn)}"
         )
 
     def patch_config_map(self, name: str, patch: Document) -> str:
@@ -274,11 +274,9 @@ def _may_be_meant(evidence: "Evidence") -> bool:
 
 def _name_of_new_pod(evidence: "Evidence") -> str:
     """The name that was asked for; else the lab's, where no other pod has it."""
-    from labkit.steps import pod
-
     pods = _known(lambda: evidence.cluster.pods(evidence.parameters.namespace), [])
-    is_taken = any(each["metadata"]["name"] == pod.NAME for each in pods)
-    free = f"{evidence.parameters.service_account}-pod" if is_taken else pod.NAME
+    is_taken = any(each["metadata"]["name"] == POD_NAME for each in pods)
+    free = f"{evidence.parameters.service_account}-pod" if is_taken else POD_NAME
     return _known(lambda: evidence.pod_name, "") or free
 
 

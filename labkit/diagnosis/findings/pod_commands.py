@@ -17,6 +17,7 @@ from labkit.diagnosis.evidence.pod_spec import (
     restored_manifest,
     without_additions,
 )
+from labkit.documents import ROLE_ANNOTATION
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence
@@ -116,9 +117,7 @@ def _no_opting_out(evidence: "Evidence", manifest: Document) -> None:
 
 
 def _no_role_annotation(evidence: "Evidence", manifest: Document) -> None:
-    from labkit.diagnosis.findings import service_account
-
-    _without(manifest["metadata"], "annotations", {service_account.KEY})
+    _without(manifest["metadata"], "annotations", {ROLE_ANNOTATION})
 
 
 def _no_skipping_all(evidence: "Evidence", manifest: Document) -> None:

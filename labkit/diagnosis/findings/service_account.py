@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.diagnosis.findings import Finding, Severity, pod_commands
 from labkit.diagnosis.findings.commands import ROLE_NAME, ROLE_UNKNOWN
+from labkit.documents import ROLE_ANNOTATION
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence
 
-KEY = "eks.amazonaws.com/role-arn"
 LEARN = "03-service-account.ipynb"
 SOURCE = "kubectl get serviceaccount -o yaml, metadata.annotations"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
@@ -64,7 +64,7 @@ def annotation_missing(evidence: "Evidence") -> Finding | None:
         evidence,
         "service-account-annotation-missing",
         "The service account does not say which role its pods get.",
-        expected=f"{KEY}: {evidence.role_arn}",
+        expected=f"{ROLE_ANNOTATION}: {evidence.role_arn}",
         found=_not_found(evidence),
     )
 
@@ -78,7 +78,7 @@ def annotation_key_typo(evidence: "Evidence") -> Finding | None:
         evidence,
         "service-account-annotation-key-typo",
         "The role stands under a key that the pod identity webhook does not read.",
-        expected=KEY,
+        expected=ROLE_ANNOTATION,
         found=key,
         repair=_annotated(evidence, without=key),
     )
@@ -127,8 +127,8 @@ def annotation_on_the_pod(evidence: "Evidence") -> Finding | None:
         evidence,
         "annotation-on-the-pod",
         "The role stands in an annotation of the pod, where the webhook does not look.",
-        expected=f"{KEY} on the service account {evidence.parameters.service_account}",
-        found=f"{KEY}: {arn} on the {where}",
+        expected=f"{ROLE_ANNOTATION} on the service account {evidence.parameters.service_account}",
+        found=f"{ROLE_ANNOTATION}: {arn} on the {where}",
         source="kubectl get pod -o yaml, metadata.annotations",
         repair=_annotated(evidence, role_arn=arn),
     )
@@ -150,7 +150,7 @@ def annotation_taken_away(evidence: "Evidence") -> Finding | None:
         evidence,
         "service-account-annotation-taken-away",
         "The annotation was there when the pod was made, and whoever manages the service account has taken it away.",
-        expected=f"{KEY}: {evidence.role_arn or spec.containers[0].value('AWS_ROLE_ARN')}",
+        expected=f"{ROLE_ANNOTATION}: {evidence.role_arn or spec.containers[0].value('AWS_ROLE_ARN')}",
         found=f"{_not_found(evidence)}, written by {last['manager']} at {last['time']}",
         source="kubectl get serviceaccount -o yaml --show-managed-fields",
         repair=f"# declare the annotation in what {last['manager']} applies, or it goes again\n"
@@ -184,7 +184,7 @@ def eksctl_role(evidence: "Evidence") -> Finding | None:
         evidence,
         "eksctl-role-without-annotation",
         "eksctl has made a role for the service account, which is not annotated with it.",
-        expected=f"{KEY}: {made[0]}",
+        expected=f"{ROLE_ANNOTATION}: {made[0]}",
         found=_not_found(evidence),
         source=f"iam:ListRoles; {SOURCE}",
         repair=_annotated(evidence, role_arn=made[0]),
@@ -216,7 +216,7 @@ def pod_identity_association_too(evidence: "Evidence") -> Finding | None:
         "pod-identity-association-too",
         "The service account has a role by EKS Pod Identity as well: which of the two a pod takes is its SDK's choice.",
         expected="one of the two",
-        found=f"{KEY}, and the association {', '.join(ids)}",
+        found=f"{ROLE_ANNOTATION}, and the association {', '.join(ids)}",
         source="eks:ListPodIdentityAssociations",
         repair="\n".join(lines),
         severity="warning",
@@ -245,17 +245,20 @@ def _is_bare(evidence: "Evidence") -> bool:
 def _misspelt(evidence: "Evidence") -> str | None:
     if evidence.annotation:
         return None
-    return next((key for key, value in evidence.annotations.items() if key != KEY and _looks_like_it(key, value)), None)
+    return next(
+        (key for key, value in evidence.annotations.items() if key != ROLE_ANNOTATION and _looks_like_it(key, value)),
+        None,
+    )
 
 
 def _looks_like_it(key: str, value: str) -> bool:
-    if key in OLDER_KEYS or SequenceMatcher(None, key.lower(), KEY).ratio() > 0.85:
+    if key in OLDER_KEYS or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85:
         return True
     return key.endswith(("/role-arn", "/role")) and bool(ROLE_ARN.fullmatch(value or ""))
 
 
 def _not_found(evidence: "Evidence") -> str:
-    return "no annotation with a role" if KEY not in evidence.annotations else f"{KEY}: (empty)"
+    return "no annotation with a role" if ROLE_ANNOTATION not in evidence.annotations else f"{ROLE_ANNOTATION}: (empty)"
 
 
 def _annotated_elsewhere(evidence: "Evidence") -> tuple[str, str]:
@@ -266,14 +269,14 @@ def _annotated_elsewhere(evidence: "Evidence") -> tuple[str, str]:
         spec = evidence.pod_spec
         if spec is None:
             return "", ""
-        if arn := spec.annotations.get(KEY):
+        if arn := spec.annotations.get(ROLE_ANNOTATION):
             return "pod", arn
         owner = spec.owner or {}
     except NotRead:
         return "", ""
     places: tuple[dict[str, Any], ...] = (owner, (owner.get("spec") or {}).get("template") or {})
     for place in places:
-        if arn := ((place.get("metadata") or {}).get("annotations") or {}).get(KEY):
+        if arn := ((place.get("metadata") or {}).get("annotations") or {}).get(ROLE_ANNOTATION):
             return owner["kind"], arn
     return "", ""
 
@@ -290,7 +293,7 @@ def _annotated(evidence: "Evidence", *, without: str = "", role_arn: str = "") -
     removed = f"{shlex.quote(without)}- " if without else ""
     lines.append(
         f"{evidence.connection.kubectl} annotate serviceaccount {evidence.parameters.service_account} "
-        f"-n {evidence.parameters.namespace} --overwrite {removed}{KEY}={shlex.quote(known or unknown)}"
+        f"-n {evidence.parameters.namespace} --overwrite {removed}{ROLE_ANNOTATION}={shlex.quote(known or unknown)}"
     )
     try:
         pod = evidence.pod

@@ -3,6 +3,7 @@
 import copy
 from typing import TYPE_CHECKING, Any
 
+from labkit import documents
 from labkit.diagnosis.evidence.trust import NOBODY, actions_of, allows_action, federated_of, principals_of
 
 if TYPE_CHECKING:
@@ -13,9 +14,7 @@ Document = dict[str, Any]
 
 def alone(evidence: "Evidence") -> Document:
     """The policy that admits this service account, and says nothing else."""
-    from labkit.steps import iam_role
-
-    document = iam_role.build(evidence.parameters, evidence.provider_arn)
+    document = documents.trust_policy(evidence.parameters, evidence.provider_arn)
     document["Statement"][0]["Condition"]["StringEquals"][f"{evidence.provider_name}:aud"] = evidence.audience
     return document
 

@@ -1,0 +1,85 @@
+"""The four documents that you make in IRSA: built from the parameters, and nothing is touched.
+
+`labkit.steps` makes them so, `labkit.diagnosis` compares with them, `labkit.faults` breaks them.
+"""
+
+from typing import Any
+
+from labkit.parameters import Parameters
+
+AUDIENCE = "sts.amazonaws.com"
+ROLE_ANNOTATION = "eks.amazonaws.com/role-arn"
+POD_NAME = "my-pod"
+CONTAINER = "aws"
+IMAGE = "amazon/aws-cli"
+
+
+def provider(parameters: Parameters, issuer: str) -> dict[str, Any]:
+    """What is registered: the issuer, and the audience of the tokens that it signs for AWS.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
+    """
+    return {"Url": issuer, "ClientIDList": [AUDIENCE]}
+
+
+def trust_policy(parameters: Parameters, provider_arn: str) -> dict[str, Any]:
+    """The trust policy: the provider's tokens, for this service account exactly, and for STS.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
+    """
+    issuer = provider_arn.partition(":oidc-provider/")[2]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Federated": provider_arn},
+                "Action": "sts:AssumeRoleWithWebIdentity",
+                "Condition": {
+                    "StringEquals": {
+                        f"{issuer}:sub": parameters.subject,
+                        f"{issuer}:aud": AUDIENCE,
+                    }
+                },
+            }
+        ],
+    }
+
+
+def service_account(parameters: Parameters, role_arn: str) -> dict[str, Any]:
+    """The manifest: the annotation is what ties the service account to the role.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {
+            "name": parameters.service_account,
+            "namespace": parameters.namespace,
+            "labels": parameters.labels,
+            "annotations": {ROLE_ANNOTATION: role_arn},
+        },
+    }
+
+
+def pod(parameters: Parameters, image: str = "") -> dict[str, Any]:
+    """The manifest: an `aws` that sleeps, so that commands can be run in it, under the service account.
+
+    https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": POD_NAME, "namespace": parameters.namespace, "labels": parameters.labels},
+        "spec": {
+            "serviceAccountName": parameters.service_account,
+            "containers": [
+                {
+                    "name": CONTAINER,
+                    "image": parameters.image or image or IMAGE,
+                    "command": ["sleep", "infinity"],
+                }
+            ],
+        },
+    }
