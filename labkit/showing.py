@@ -153,12 +153,19 @@ class Code(str):
     __slots__ = ()
 
 
+class Name(str):
+    """The text of a cell that heads its row or column."""
+
+    __slots__ = ()
+
+
 def table(rows: Iterable[Iterable[str]], head: Iterable[str] = ()) -> str:
     """A table as plain HTML, every text escaped. Code hosts drop classes and styles, so it has none."""
-    lines = [[f"<th>{escape(name)}</th>" for name in head]] if head else []
-    lines += [[f"<td>{_cell(text)}</td>" for text in row] for row in rows]
-    return "<table>" + "".join(f"<tr>{''.join(line)}</tr>" for line in lines) + "</table>"
+    lines = [*([map(Name, head)] if head else []), *rows]
+    return "<table>" + "".join(f"<tr>{''.join(map(_cell, line))}</tr>" for line in lines) + "</table>"
 
 
 def _cell(text: str) -> str:
-    return f"<code>{escape(text)}</code>" if isinstance(text, Code) else escape(text)
+    if isinstance(text, Name):
+        return f"<th>{escape(text)}</th>"
+    return f"<td><code>{escape(text)}</code></td>" if isinstance(text, Code) else f"<td>{escape(text)}</td>"

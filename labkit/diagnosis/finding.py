@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
-from labkit.showing import WARNING, WRONG
+from labkit.showing import WARNING, WRONG, Code, Name, table
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
@@ -42,13 +42,15 @@ class Finding:
 
     def as_html(self) -> str:
         """The finding as a block of HTML."""
+        rows = [
+            (Name("expected"), Code(self.expected)),
+            (Name("found"), Code(self.found)),
+            (Name("seen in"), self.source),
+            (Name("learn"), self.learn),
+        ]
         return (
             f"<p><strong>{self._mark}: {escape(self.id)}</strong><br>{escape(self.summary)}</p>"
-            f"<table><tr><th>expected</th><td><code>{escape(self.expected)}</code></td></tr>"
-            f"<tr><th>found</th><td><code>{escape(self.found)}</code></td></tr>"
-            f"<tr><th>seen in</th><td>{escape(self.source)}</td></tr>"
-            f"<tr><th>learn</th><td>{escape(self.learn)}</td></tr></table>"
-            f"<pre>{escape(self.repair)}</pre>"
+            f"{table(rows)}<pre>{escape(self.repair)}</pre>"
         )
 
     @property

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from labkit.diagnosis.evidence.reading import NotRead, asked_of
 from labkit.diagnosis.findings import Finding
-from labkit.showing import RIGHT, WARNING, WRONG, left_aligned, stable
+from labkit.showing import RIGHT, WARNING, WRONG, left_aligned, stable, table
 
 MIME = "application/vnd.labkit.diagnosis+json"
 NOTHING, FOUND, COULD_NOT_LOOK = 0, 1, 2  # exit codes
@@ -163,17 +163,16 @@ class Diagnosis:
 
     def _repr_html_(self) -> str:
         marks = {"right": RIGHT, "error": WRONG, "warning": WARNING}
-        rows = "".join(
-            f"<tr><td>{number}</td><td>{escape(stage.title)}</td><td>{marks.get(result, result)}</td>"
-            f"<td>{', '.join(finding.id for finding in found)}</td></tr>"
+        rows = [
+            (str(number), stage.title, marks.get(result, result), ", ".join(finding.id for finding in found))
             for number, (stage, result, found) in enumerate(self.stages(), 1)
-        )
+        ]
         findings = "".join(finding.as_html() for finding in self.findings)
         account = "".join(f"<li>{escape(line.strip())}</li>" for line in self.account())
         return left_aligned(
             f"<p><strong>{escape(self.headline)}</strong></p>"
-            f"<table><tr><th></th><th>check</th><th>result</th><th>findings</th></tr>{rows}</table>"
-            f"{findings}<ul>{account}</ul>"
+            + table(rows, ("", "check", "result", "findings"))
+            + f"{findings}<ul>{account}</ul>"
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:

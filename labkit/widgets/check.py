@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from labkit.diagnosis.findings import Finding
-from labkit.showing import RIGHT, WRONG, left_aligned
+from labkit.showing import RIGHT, WRONG, Code, left_aligned, table
 from labkit.steps.row import Row
 
 MIME = "application/vnd.labkit.check+json"
@@ -45,16 +45,10 @@ class Check:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{RIGHT if row.right else WRONG}</td><td>{escape(row.what)}</td>"
-            f"<td><code>{escape(row.expected)}</code></td><td><code>{escape(row.found)}</code></td></tr>"
-            for row in self.rows
-        )
+        rows = [(RIGHT if row.right else WRONG, row.what, Code(row.expected), Code(row.found)) for row in self.rows]
         findings = "".join(finding.as_html() for finding in self.findings)
-        return (
-            f"<p><strong>{RIGHT if self.ok else WRONG}: {escape(self.title)}</strong></p>"
-            f"<table><tr><th></th><th>checked</th><th>expected</th><th>found</th></tr>{rows}</table>{findings}"
-        )
+        headline = f"<p><strong>{RIGHT if self.ok else WRONG}: {escape(self.title)}</strong></p>"
+        return headline + table(rows, ("", "checked", "expected", "found")) + findings
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON, for programs that read executed notebooks."""
