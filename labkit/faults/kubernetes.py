@@ -1,7 +1,6 @@
 """A run's objects in Kubernetes, read and made by its API; a pod is made again where what decides about it changes."""
 
 import copy
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -198,11 +197,16 @@ def _wait_for_deployment(lab: "Workspace", key: str) -> None:
 
 
 def _wait(is_so: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + WITHIN
-    while not is_so():
-        if time.monotonic() > deadline:
-            raise LabError(otherwise, next="labkit mend")
-        time.sleep(0.02)
+    from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+    asking = Retrying(
+        retry=retry_if_result(lambda so: not so),
+        stop=stop_after_delay(WITHIN),
+        wait=wait_fixed(0.02),
+        retry_error_callback=lambda _: False,
+    )
+    if not asking(is_so):
+        raise LabError(otherwise, next="labkit mend")
 
 
 # The API.

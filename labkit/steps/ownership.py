@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from labkit.errors import LabError
 from labkit.parameters import RUN_LABEL, RUN_TAG
 
 if TYPE_CHECKING:
@@ -98,6 +99,49 @@ def in_words(names: list[str], singular: str, plural: str) -> str:
 def of_labels(lab: "Workspace", labels: Mapping[str, str] | None, *, same_name: bool) -> Owner:
     """Whose a Kubernetes object with these labels is."""
     return _owner(lab, (labels or {}).get(RUN_LABEL), lab.labels[RUN_LABEL], same_name)
+
+
+class NotThisRuns(LabError):
+    """A Kubernetes object of this name exists, and another run or somebody else made it."""
+
+
+def existing(read: Callable[[], Any]) -> Any:
+    """The Kubernetes object that this call reads; None where it was not found."""
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        return read()
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        return None
+
+
+def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Callable[[], object]) -> list[str]:
+    """Delete another run's object of this name, on a cluster where one name is one thing; a line says so.
+
+    Raises `NotThisRuns` elsewhere.
+    """
+    if present is None:
+        return []
+    refuse_another_runs(lab, present.metadata, f"{kind} {name}")
+    if of_labels(lab, present.metadata.labels, same_name=True) is not Owner.ANOTHER_RUN:
+        return []
+    delete()
+    namespace = lab.parameters.namespace
+    return [f"removed {kind} {namespace}/{name}: it bore the tag of another run, and this run's name"]
+
+
+def refuse_another_runs(lab: "Workspace", metadata: Any, thing: str) -> None:
+    """Raise `NotThisRuns` where taking over what another made could cost somebody their work."""
+    owner = of_labels(lab, metadata.labels, same_name=True)
+    # On a cluster of the lab's own, one name is one thing: the last run has it.
+    if owner is Owner.UNTAGGED or (owner is Owner.ANOTHER_RUN and not lab.takes_untagged):
+        raise NotThisRuns(
+            f"The {thing} was not made by this run of the lab; it was left as it is.",
+            where=f"namespace {lab.parameters.namespace}",
+            next="choose another namespace or service_account, and run again",
+        )
 
 
 def _owner(lab: "Workspace", run: str | None, this_run: str, same_name: bool) -> Owner:

@@ -9,9 +9,9 @@ from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, containers, network, pod, webhook
 from labkit.documents import POD_NAME as NAME
 from labkit.errors import LabError
-from labkit.steps.ownership import Found, Owner, of_labels, removed
+from labkit.steps.ownership import Found, Owner, existing, of_labels, refuse_another_runs, removed, take_name
 from labkit.steps.row import Row
-from labkit.steps.service_account import ensure_namespace, refuse_another_runs
+from labkit.steps.service_account import ensure_namespace
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
@@ -45,17 +45,11 @@ def ensure(lab: "Workspace") -> None:
     Raises `PodDoesNotRun`.
     """
     from kubernetes.client import CoreV1Api
-    from kubernetes.client.exceptions import ApiException
 
     core = CoreV1Api(lab.kubernetes)
     ensure_namespace(lab)
     wanted = build(lab.parameters, lab.image)
-    try:
-        present = core.read_namespaced_pod(NAME, lab.parameters.namespace)
-    except ApiException as error:
-        if error.status != 404:
-            raise
-    else:
+    if present := existing(lambda: core.read_namespaced_pod(NAME, lab.parameters.namespace)):
         refuse_another_runs(lab, present.metadata, f"pod {NAME}")
         if _is_as_wanted(lab, present, wanted):
             wait_until_running(lab)
@@ -108,20 +102,10 @@ def make_way(lab: "Workspace") -> list[str]:
     Raises `NotThisRuns` elsewhere.
     """
     from kubernetes.client import CoreV1Api
-    from kubernetes.client.exceptions import ApiException
 
     namespace = lab.parameters.namespace
-    try:
-        present = CoreV1Api(lab.kubernetes).read_namespaced_pod(NAME, namespace)
-    except ApiException as error:
-        if error.status != 404:
-            raise
-        return []
-    refuse_another_runs(lab, present.metadata, f"pod {NAME}")
-    if of_labels(lab, present.metadata.labels, same_name=True) is not Owner.ANOTHER_RUN:
-        return []
-    delete(lab, NAME, namespace)
-    return [f"removed pod {namespace}/{NAME}: it bore the tag of another run, and this run's name"]
+    present = existing(lambda: CoreV1Api(lab.kubernetes).read_namespaced_pod(NAME, namespace))
+    return take_name(lab, "pod", NAME, present, partial(delete, lab, NAME, namespace))
 
 
 def delete(lab: "Workspace", name: str, namespace: str) -> None:

@@ -8,9 +8,16 @@ from labkit import documents
 from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, service_account
 from labkit.documents import ROLE_ANNOTATION as KEY
-from labkit.errors import LabError
 from labkit.parameters import RUN_LABEL
-from labkit.steps.ownership import Found, Owner, of_labels, removed
+from labkit.steps.ownership import (
+    Found,
+    Owner,
+    existing,
+    of_labels,
+    refuse_another_runs,
+    removed,
+    take_name,
+)
 from labkit.steps.row import Row
 
 if TYPE_CHECKING:
@@ -20,10 +27,6 @@ if TYPE_CHECKING:
 TITLE = "the service account"
 CAUSES = service_account.CAUSES
 build = documents.service_account
-
-
-class NotThisRuns(LabError):
-    """A Kubernetes object of this name is there, and it is not this run's."""
 
 
 def ensure(lab: "Workspace") -> None:
@@ -59,14 +62,9 @@ def ensure(lab: "Workspace") -> None:
 def ensure_namespace(lab: "Workspace") -> None:
     """Makes the run's namespace where it is missing."""
     from kubernetes.client import CoreV1Api
-    from kubernetes.client.exceptions import ApiException
 
     core, name = CoreV1Api(lab.kubernetes), lab.parameters.namespace
-    try:
-        core.read_namespace(name)
-    except ApiException as error:
-        if error.status != 404:
-            raise
+    if existing(lambda: core.read_namespace(name)) is None:
         core.create_namespace({"metadata": {"name": name, "labels": lab.labels}})
 
 
@@ -124,30 +122,9 @@ def make_way(lab: "Workspace") -> list[str]:
     Raises `NotThisRuns` elsewhere.
     """
     from kubernetes.client import CoreV1Api
-    from kubernetes.client.exceptions import ApiException
 
     core = CoreV1Api(lab.kubernetes)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace
-    try:
-        present = core.read_namespaced_service_account(name, namespace)
-    except ApiException as error:
-        if error.status != 404:
-            raise
-        return []
-    refuse_another_runs(lab, present.metadata, f"service account {name}")
-    if of_labels(lab, present.metadata.labels, same_name=True) is not Owner.ANOTHER_RUN:
-        return []
-    core.delete_namespaced_service_account(name, namespace)
-    return [f"removed service account {namespace}/{name}: it bore the tag of another run, and this run's name"]
-
-
-def refuse_another_runs(lab: "Workspace", metadata: Any, thing: str) -> None:
-    """Raises `NotThisRuns` where taking over what another made could cost somebody their work."""
-    owner = of_labels(lab, metadata.labels, same_name=True)
-    # On a cluster of the lab's own, one name is one thing: the last run has it.
-    if owner is Owner.UNTAGGED or (owner is Owner.ANOTHER_RUN and not lab.takes_untagged):
-        raise NotThisRuns(
-            f"The {thing} was not made by this run of the lab; it was left as it is.",
-            where=f"namespace {lab.parameters.namespace}",
-            next="choose another namespace or service_account, and run again",
-        )
+    present = existing(lambda: core.read_namespaced_service_account(name, namespace))
+    delete = partial(core.delete_namespaced_service_account, name, namespace)
+    return take_name(lab, "service account", name, present, delete)

@@ -22,8 +22,8 @@ from labkit.execution import execute
 from labkit.parameters import Parameters
 from labkit.steps import pod
 from labkit.steps.iam_role import RoleOfAnotherRun
+from labkit.steps.ownership import NotThisRuns
 from labkit.steps.pod import ImageNotPulled
-from labkit.steps.service_account import NotThisRuns
 from labkit.targets.eks import NotConfirmed
 from labkit.targets.eks import cluster as eks_cluster
 from labkit.targets.eks.account import WrongAccount

@@ -16,8 +16,8 @@ from labkit.emulator.folder import Folder
 from labkit.emulator.listener import bind
 from labkit.execution import execute
 from labkit.parameters import Parameters
+from labkit.steps.ownership import NotThisRuns
 from labkit.steps.pod import ImageNotPulled, build, wait_until_running
-from labkit.steps.service_account import NotThisRuns
 from labkit.targets import kind
 from labkit.targets.kind import AnotherCluster
 

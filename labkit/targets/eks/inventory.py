@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from labkit import steps
 from labkit.errors import LabError, NotAllowed
 from labkit.steps import pod
-from labkit.steps.ownership import Owner, of_labels, of_tags
+from labkit.steps.ownership import Owner, existing, of_labels, of_tags
 from labkit.targets.eks.account import explained
 from labkit.targets.eks.operator_policy import require_partition
 
@@ -158,14 +158,12 @@ def _owner(lab: "Workspace", read: Any) -> Owner | None:
     from kubernetes.client.exceptions import ApiException
 
     try:
-        present = read()
+        present = existing(read)
     except ApiException as error:
-        if error.status == 404:
-            return None
         if error.status == 403:
             raise NotAllowed.by_the_cluster(error) from None
         raise
-    return of_labels(lab, present.metadata.labels, same_name=True)
+    return of_labels(lab, present.metadata.labels, same_name=True) if present else None
 
 
 def _of_another(name: str, why: str) -> BucketOfAnother:
