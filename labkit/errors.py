@@ -64,10 +64,9 @@ class NotAllowed(LabError):
 
     @classmethod
     def by_aws(cls, refusal: Mapping[str, str], doing: str) -> "NotAllowed":
-        """The denial of an operation of AWS, without the name of the session, which may be a person's."""
-        said = re.sub(r"(:assumed-role/[^/\s]+)/\S+", r"\1", refusal.get("Message", ""))
+        """The denial of an operation of AWS."""
         return cls(
-            f"AWS does not allow {doing}: {said}",
+            f"AWS does not allow {doing}: {without_session(refusal.get('Message', ''))}",
             where="the permissions of your AWS credentials",
             next="labkit policy -p account_id=…, which prints what a run of the lab needs",
         )
@@ -75,15 +74,31 @@ class NotAllowed(LabError):
     @classmethod
     def by_the_cluster(cls, error: Any) -> "NotAllowed":
         """The denial of the cluster's API."""
-        try:
-            said = json.loads(error.body)["message"]
-        except (TypeError, ValueError, KeyError):
-            said = f"{error.status} {error.reason}"
         return cls(
-            f"The cluster does not allow it: {said}",
+            f"The cluster does not allow it: {said_by_the_cluster(error)}",
             where="the permissions of your user in the cluster",
             next="kubectl auth can-i --list",
         )
+
+
+class NoCredentials(LabError):
+    """AWS takes no credentials of this machine: there are none, they have expired, or AWS does not know them."""
+
+
+def said_by_the_cluster(error: Any, otherwise: str = "") -> str:
+    """The message of a Kubernetes error (an `ApiException`).
+
+    Without one, `otherwise`, or the status and its reason.
+    """
+    try:
+        return json.loads(error.body)["message"]
+    except (TypeError, ValueError, KeyError):
+        return otherwise or f"{error.status} {error.reason}"
+
+
+def without_session(message: str) -> str:
+    """A denial of AWS's without the name of the caller's session, which may be a person's."""
+    return re.sub(r"(:assumed-role/[^/\s]+)/\S+", r"\1", message)
 
 
 @contextmanager

@@ -1,10 +1,9 @@
 """A command in a pod: what it printed, and how it ended."""
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from labkit.errors import NotAllowed
+from labkit.errors import NotAllowed, said_by_the_cluster
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -52,7 +51,8 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, c
         _, _, error.body = str(error.reason).rpartition(" -+-+- ")
         if "Handshake status 403" in str(error.reason):
             raise NotAllowed.by_the_cluster(error) from None
-        return Executed("", f"the cluster refuses exec: {_said(error)}", 1)
+        said = said_by_the_cluster(error, str(error.reason).partition(" -+-+- ")[0])
+        return Executed("", f"the cluster refuses exec: {said}", 1)
     connection.run_forever(timeout=WITHIN)
     output, error = connection.read_stdout(timeout=0), connection.read_stderr(timeout=0)
     try:
@@ -62,10 +62,3 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, c
         code, error = NOT_STARTED, f"there is no {command[0]} in the container, or it cannot be started"
     connection.close()
     return Executed(output or "", error or "", 1 if code is None else code)
-
-
-def _said(error: Any) -> str:
-    try:
-        return json.loads(error.body)["message"]
-    except (TypeError, ValueError, KeyError):
-        return str(error.reason).partition(" -+-+- ")[0]

@@ -3,12 +3,10 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.showing import WARNING, WRONG, Code, Name, table
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence, NotRead
 
 Severity = Literal["error", "warning", "note"]
 
@@ -58,17 +56,15 @@ class Finding:
         return WARNING if self.severity == "warning" else WRONG
 
 
-Cause = Callable[["Evidence"], Finding | None]
+Cause = Callable[[Evidence], Finding | None]
 
 
-def found(causes: Iterable[Cause], evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
+def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | None = None) -> list[Finding]:
     """What these causes find, in their order.
 
     Where a cause needs what cannot be read, it finds nothing: with `unread`, what it was goes there.
     Raises `NotRead` without.
     """
-    from labkit.diagnosis.evidence import NotRead
-
     findings = []
     for cause in causes:
         try:
@@ -81,10 +77,8 @@ def found(causes: Iterable[Cause], evidence: "Evidence", unread: "list[NotRead] 
     return findings
 
 
-def is_told(evidence: "Evidence", *causes: Cause) -> bool:
+def is_told(evidence: Evidence, *causes: Cause) -> bool:
     """Whether one of these causes explains it already; what cannot be read explains nothing."""
-    from labkit.diagnosis.evidence import NotRead
-
     for cause in causes:
         try:
             if cause(evidence) is not None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from labkit.diagnosis import findings
 from labkit.doctor import explanations
 
 LABKIT = Path(sys.executable).with_name("labkit")
-FINDINGS = Path(explanations.__file__).parent / "findings"
+FINDINGS = Path(findings.__file__).parent
 
 TRUST = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
 # Errors as SDKs, tools and the cluster print them, each under the family that it is of.

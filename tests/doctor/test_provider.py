@@ -8,7 +8,8 @@ import pytest
 from labkit import doctor
 from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.diagnosis.evidence.issuer import served_chain
-from labkit.diagnosis.findings import commands, provider
+from labkit.diagnosis.findings import provider
+from labkit.diagnosis.repairs import commands
 from tests.doctor.recording import (
     ACCOUNT_ID,
     ALL_SERVICE_ACCOUNTS,

@@ -6,15 +6,13 @@ import socket
 import ssl
 from collections.abc import Callable
 from http.client import HTTPConnection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from labkit.connection import Connection
 from labkit.diagnosis.evidence.reading import NotRead, Reads
 from labkit.errors import LabError
-
-if TYPE_CHECKING:
-    from labkit.connection import Connection
 
 DISCOVERY = "/.well-known/openid-configuration"
 # Where an API server publishes the keys that it takes tokens of.
@@ -26,7 +24,7 @@ TIMEOUT = 10.0  # seconds
 class Issuer:
     """One cluster's issuer, seen from the outside as STS sees it, and from the inside."""
 
-    def __init__(self, connection: "Connection", reads: Reads):
+    def __init__(self, connection: Connection, reads: Reads):
         self._connection = connection
         self._reads = reads
 

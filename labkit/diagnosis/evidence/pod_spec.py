@@ -1,18 +1,16 @@
-"""A pod as its spec says it: its containers' variables, mounts and AWS configs, its owner, and its manifest as applied.
+"""A pod as its spec says it: its containers' variables, mounts and AWS configs, and its owner.
 
 https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/
 """
 
 import configparser
-import copy
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence.cluster import Cluster
+from labkit.diagnosis.evidence.cluster import Cluster
 
 ROLE = "AWS_ROLE_ARN"
 TOKEN_FILE = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105 - a variable's name
@@ -26,6 +24,8 @@ TOKEN_VOLUME = "aws-iam-token"  # noqa: S105 - a volume's name
 MOUNT_PATH = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 API_MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 API_VOLUME = "kube-api-access-"
+# How a container waits whose image the node cannot have.
+NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 Document = dict[str, Any]
 
@@ -102,9 +102,9 @@ class Container:
 
     def mount_of(self, path: str) -> Document | None:
         """The mount below which a path lies."""
-        path = _normal(path)
-        above = [mount for mount in self.mounts if _is_below(path, _normal(mount["mountPath"]))]
-        return max(above, key=lambda mount: len(_normal(mount["mountPath"])), default=None)
+        path = normal(path)
+        above = [mount for mount in self.mounts if _is_below(path, normal(mount["mountPath"]))]
+        return max(above, key=lambda mount: len(normal(mount["mountPath"])), default=None)
 
     def token_at(self, path: str) -> Document | None:
         """The projected token (`audience`, `expirationSeconds`, `path`) that the container finds at a path."""
@@ -112,7 +112,7 @@ class Container:
         volume = self._pod.volumes.get(mount["name"]) if mount else None
         if volume is None:
             return None
-        inside = _normal(path)[len(_normal(mount["mountPath"])) :].lstrip("/")
+        inside = normal(path)[len(normal(mount["mountPath"])) :].lstrip("/")
         inside = posixpath.normpath(posixpath.join(mount.get("subPath") or "", inside))
         for source in (volume.get("projected") or {}).get("sources") or []:
             token = source.get("serviceAccountToken")
@@ -175,12 +175,12 @@ class Container:
 
     def _may_hold_config(self, mount: Document) -> bool:
         """Whether an SDK could look there: before anything is read."""
-        path = _normal(mount["mountPath"])
+        path = normal(mount["mountPath"])
         told = [value for name in CONFIG_FILES if (value := self._plain(name))]
-        return "/.aws" in path or any(_is_below(_normal(value), path) for value in told)
+        return "/.aws" in path or any(_is_below(normal(value), path) for value in told)
 
     def _is_config(self, path: str) -> bool:
-        told = [_normal(value) for name in CONFIG_FILES if (value := self._plain(name))]
+        told = [normal(value) for name in CONFIG_FILES if (value := self._plain(name))]
         return path in told or path.endswith(("/.aws/config", "/.aws/credentials"))
 
     def _plain(self, name: str) -> str:
@@ -192,7 +192,7 @@ class Container:
 class PodSpec:
     """A pod, read through the cluster where it refers to something else."""
 
-    def __init__(self, pod: Document, cluster: "Cluster"):
+    def __init__(self, pod: Document, cluster: Cluster):
         self.document = pod
         self._cluster = cluster
 
@@ -215,6 +215,22 @@ class PodSpec:
     @property
     def spec(self) -> Document:
         return self.document["spec"]
+
+    @property
+    def phase(self) -> str:
+        """The pod's phase."""
+        return (self.document.get("status") or {}).get("phase", "Unknown")
+
+    @property
+    def without_image(self) -> set[str]:
+        """The names of the containers whose image the node cannot have."""
+        status = self.document.get("status") or {}
+        waiting = {
+            each["name"]: ((each.get("state") or {}).get("waiting") or {}).get("reason")
+            for kind in ("containerStatuses", "initContainerStatuses")
+            for each in status.get(kind) or []
+        }
+        return {name for name, reason in waiting.items() if reason in NO_IMAGE}
 
     @cached_property
     def containers(self) -> list[Container]:
@@ -265,7 +281,7 @@ class PodSpec:
         return workload(self._cluster, self.namespace, reference) if reference else None
 
 
-def workload(cluster: "Cluster", namespace: str, reference: Document) -> Document | None:
+def workload(cluster: Cluster, namespace: str, reference: Document) -> Document | None:
     """What makes the pods of the object that a reference names: the Deployment of a ReplicaSet, else it itself.
 
     Of another kind than the cluster knows, the reference's kind and name. Raises `NotRead`.
@@ -283,134 +299,9 @@ def is_token_volume(volume: Document | None) -> bool:
     return any((source.get("serviceAccountToken") or {}).get("path") == "token" for source in sources)
 
 
-def restored_manifest(pod: Document, region: str) -> Document:
-    """The manifest from which a live pod was made.
-
-    Taken off: status, defaults, and what admission and the webhook added, which both add again. `region` is the one
-    that the webhook gives.
-    """
-    pod = copy.deepcopy(pod)
-    metadata = {key: pod["metadata"][key] for key in ("name", "namespace", "labels") if pod["metadata"].get(key)}
-    if annotations := _annotations(pod["metadata"]):
-        metadata["annotations"] = annotations
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": _restored_spec(pod["spec"], region)}
-
-
-def without_additions(spec: Document, region: str) -> Document:
-    """A spec without the webhook's variables, mounts and volume; what somebody else wrote stays."""
-    spec = copy.deepcopy(spec)
-    added = is_token_volume(next((v for v in spec.get("volumes") or [] if v["name"] == TOKEN_VOLUME), None))
-    for kind in ("containers", "initContainers"):
-        for container in spec.get(kind) or []:
-            _take_off_variables(container, region)
-            _take_off_mounts(container)
-    gone = {POD_IDENTITY_VOLUME, *([TOKEN_VOLUME] if added and not _mounted(spec, TOKEN_VOLUME) else [])}
-    _set(spec, "volumes", [volume for volume in spec.get("volumes") or [] if volume["name"] not in gone])
-    return spec
-
-
-# The manifest.
-
-# What admission and the scheduler write, and what only a pod that is there has.
-WRITTEN = ("nodeName", "priority", "preemptionPolicy", "serviceAccount", "ephemeralContainers")
-DEFAULTS = {
-    "dnsPolicy": "ClusterFirst",
-    "enableServiceLinks": True,
-    "restartPolicy": "Always",
-    "schedulerName": "default-scheduler",
-    "securityContext": {},
-    "terminationGracePeriodSeconds": 30,
-}
-CONTAINER_DEFAULTS = {
-    "resources": {},
-    "terminationMessagePath": "/dev/termination-log",
-    "terminationMessagePolicy": "File",
-}
-NODE_TROUBLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-FIRST = ("serviceAccountName", "initContainers", "containers", "volumes")
-FIRST_OF_CONTAINER = ("name", "image", "command", "args", "env", "envFrom", "volumeMounts")
-NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "kubectl.kubernetes.io/restartedAt")
-
-
-def _restored_spec(spec: Document, region: str) -> Document:
-    spec = without_additions(spec, region)
-    spec = {key: value for key, value in spec.items() if key not in WRITTEN and DEFAULTS.get(key, ...) != value}
-    tolerations = [each for each in spec.get("tolerations") or [] if not _is_of_admission(each)]
-    _set(spec, "tolerations", tolerations)
-    _set(spec, "volumes", [v for v in spec.get("volumes") or [] if not v["name"].startswith(API_VOLUME)])
-    for kind in ("containers", "initContainers"):
-        if spec.get(kind):
-            spec[kind] = [_restored_container(container) for container in spec[kind]]
-    return _ordered(spec, FIRST)
-
-
-def _restored_container(container: Document) -> Document:
-    container = {key: value for key, value in container.items() if CONTAINER_DEFAULTS.get(key, ...) != value}
-    if container.get("imagePullPolicy") == _usual_pull_policy(container.get("image", "")):
-        del container["imagePullPolicy"]
-    mounts = [m for m in container.get("volumeMounts") or [] if not m["name"].startswith(API_VOLUME)]
-    _set(container, "volumeMounts", mounts)
-    return _ordered(container, FIRST_OF_CONTAINER)
-
-
-def _take_off_mounts(container: Document) -> None:
-    added = ((TOKEN_VOLUME, MOUNT_PATH), (POD_IDENTITY_VOLUME, None))
-    mounts = [
-        mount
-        for mount in container.get("volumeMounts") or []
-        if not any(mount["name"] == name and path in (None, _normal(mount["mountPath"])) for name, path in added)
-    ]
-    _set(container, "volumeMounts", mounts)
-
-
-def _take_off_variables(container: Document, region: str) -> None:
-    """What the webhook gave; a variable that somebody wrote would keep it from giving its own."""
-    variables = container.get("env") or []
-    values = {variable["name"]: variable.get("value") for variable in variables if "valueFrom" not in variable}
-    gone = set(POD_IDENTITY)
-    there = [m["name"] for m in container.get("volumeMounts") or [] if _normal(m["mountPath"]) == MOUNT_PATH]
-    # Who mounts but a token of their own there does without the webhook.
-    if not there or TOKEN_VOLUME in there:
-        file = (values.get(TOKEN_FILE) or "").replace("\\", "/").removeprefix("C:")
-        if file == f"{MOUNT_PATH}/token" and values.get(ROLE):
-            gone |= {ROLE, TOKEN_FILE}
-        if all(values.get(name) == region for name in REGIONS):
-            gone |= set(REGIONS)
-        if values.get(STS_ENDPOINTS) == "regional":
-            gone |= {STS_ENDPOINTS}
-    _set(container, "env", [variable for variable in variables if variable["name"] not in gone])
-
-
-def _mounted(spec: Document, volume: str) -> bool:
-    containers = [each for kind in ("containers", "initContainers") for each in spec.get(kind) or []]
-    return any(mount["name"] == volume for each in containers for mount in each.get("volumeMounts") or [])
-
-
-def _annotations(metadata: Document) -> dict[str, str]:
-    return {key: value for key, value in (metadata.get("annotations") or {}).items() if key not in NOTED}
-
-
-def _is_of_admission(toleration: Document) -> bool:
-    return toleration.get("key") in NODE_TROUBLE and toleration.get("tolerationSeconds") == 300
-
-
-def _usual_pull_policy(image: str) -> str:
-    last = image.rpartition("/")[2]
-    has_digest = "@" in last
-    tag = last.partition(":")[2]
-    return "IfNotPresent" if has_digest or tag not in ("", "latest") else "Always"
-
-
-def _ordered(document: Document, first: tuple[str, ...]) -> Document:
-    head = {key: document[key] for key in first if key in document}
-    return head | {key: value for key, value in document.items() if key not in head}
-
-
-def _set(document: Document, key: str, value: list[Any]) -> None:
-    if value:
-        document[key] = value
-    elif document.get(key):
-        del document[key]
+def normal(path: str) -> str:
+    """A path in a container as Linux writes it."""
+    return posixpath.normpath(path.replace("\\", "/").removeprefix("C:"))
 
 
 # Paths and files.
@@ -419,10 +310,6 @@ def _set(document: Document, key: str, value: list[Any]) -> None:
 def _controller(document: Document) -> Document | None:
     references = (document.get("metadata") or {}).get("ownerReferences") or []
     return next((reference for reference in references if reference.get("controller")), None)
-
-
-def _normal(path: str) -> str:
-    return posixpath.normpath(path.replace("\\", "/").removeprefix("C:"))
 
 
 def _is_below(path: str, folder: str) -> bool:
@@ -435,10 +322,10 @@ def _path_in(mount: Document, file: str) -> str:
         return ""
     inside = mount.get("subPath") or ""
     if not inside:
-        return _normal(posixpath.join(mount["mountPath"], file))
-    if not _is_below(_normal(file), _normal(inside)):
+        return normal(posixpath.join(mount["mountPath"], file))
+    if not _is_below(normal(file), normal(inside)):
         return ""
-    return _normal(posixpath.join(mount["mountPath"], _normal(file)[len(_normal(inside)) :].lstrip("/")))
+    return normal(posixpath.join(mount["mountPath"], normal(file)[len(normal(inside)) :].lstrip("/")))
 
 
 def _config_maps(volume: Document) -> Iterator[tuple[str, dict[str, str]]]:

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from labkit.diagnosis.evidence.pod_spec import REGIONS, ROLE, TOKEN_FILE, Container
-from labkit.diagnosis.evidence.reading import NotRead
+from labkit.connection import Connection
+from labkit.diagnosis.evidence.pod_spec import REGIONS, ROLE, TOKEN_FILE, Container, PodSpec
+from labkit.diagnosis.evidence.reading import NotRead, Reads
 from labkit.errors import NotAllowed
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
+from labkit.execution import execute
+from labkit.tokens import NotAToken, parts
 
 WHO_AM_I = ["aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"]
 # What a shell or a container runtime ends with where there is no such program.
@@ -66,9 +66,17 @@ class Exchange:
 class Probe:
     """Commands in the pod. Every property raises `NotRead` where the pod is not to be probed."""
 
-    def __init__(self, evidence: "Evidence", *, allowed: bool):
-        self._evidence = evidence
+    def __init__(self, pod: PodSpec | None, connection: Connection, reads: Reads, *, region: str, allowed: bool):
+        """
+        Args:
+            region: where STS is asked, if the container names no region.
+            allowed: whether commands may be run in the pod.
+        """
         self.allowed = allowed
+        self._pod = pod
+        self._connection = connection
+        self._reads = reads
+        self._region = region
         self._secret = ""
 
     @property
@@ -115,20 +123,17 @@ class Probe:
     @cached_property
     def _container(self) -> Container | None:
         """The container that is looked into: the first that has the pair of variables."""
-        spec = self._evidence.pod_spec
-        running = [container for container in spec.containers if not container.is_init] if spec else []
+        running = [container for container in self._pod.containers if not container.is_init] if self._pod else []
         return next((container for container in running if container.has_role), None)
 
     @property
     def _runs(self) -> bool:
-        return self._evidence.pod_phase == "Running"
+        return self._pod is not None and self._pod.phase == "Running"
 
     def _cat(self) -> Any:
         return self._execute(["cat", self._container.value(TOKEN_FILE)])
 
     def _parsed(self, done: Any) -> dict[str, Any]:
-        from labkit.tokens import NotAToken, parts
-
         answer = {"header": {}, "claims": {}, "unreadable": "", "malformed": "", "no_program": _has_no_program(done)}
         if done.exit_code != 0:
             return answer | {"unreadable": _last_line(done)}
@@ -145,11 +150,11 @@ class Probe:
         from botocore.config import Config
         from botocore.exceptions import ClientError
 
-        evidence, container = self._evidence, self._container
+        container = self._container
         # An answer that is kept came without the token.
         token = self._secret or self._cat().output
-        region = next(filter(None, map(container.value, REGIONS)), evidence.parameters.region)
-        sts = evidence.connection.aws.client("sts", region_name=region, config=Config(signature_version=UNSIGNED))
+        region = next(filter(None, map(container.value, REGIONS)), self._region)
+        sts = self._connection.aws.client("sts", region_name=region, config=Config(signature_version=UNSIGNED))
         try:
             answer = sts.assume_role_with_web_identity(
                 RoleArn=container.value(ROLE), RoleSessionName="labkit-doctor", WebIdentityToken=token
@@ -160,13 +165,9 @@ class Probe:
         return {"arn": answer["AssumedRoleUser"]["Arn"], "code": "", "message": ""}
 
     def _execute(self, command: list[str]) -> Any:
-        from labkit.execution import execute
-
-        evidence = self._evidence
-        container = self._container.name if self._container else evidence.containers[0]["name"]
-        api, namespace = evidence.connection.kubernetes, evidence.parameters.namespace
+        pod, container = self._pod, self._container or self._pod.containers[0]
         try:
-            return execute(api, evidence.pod_name, namespace, command, container=container)
+            return execute(self._connection.kubernetes, pod.name, pod.namespace, command, container=container.name)
         except NotAllowed as refusal:
             raise NotRead(self._named("exec"), refusal.what, "to get and create pods/exec") from None
 
@@ -174,10 +175,10 @@ class Probe:
         what = self._named(what)
         if not self.allowed:
             raise NotRead(what, "the pod was not probed", "--probe")
-        return self._evidence.reads.once(what, call)
+        return self._reads.once(what, call)
 
     def _named(self, what: str) -> str:
-        return f"{what} in pod {self._evidence.pod_name} -n {self._evidence.parameters.namespace}"
+        return f"{what} in pod {self._pod.name} -n {self._pod.namespace}"
 
 
 def _said(done: Any) -> dict[str, Any]:

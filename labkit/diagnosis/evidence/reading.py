@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from labkit.errors import LabError
+from labkit.errors import LabError, NoCredentials, said_by_the_cluster, without_session
 
 # What AWS answers where there is no such thing, and where it is not this caller's to know.
 ABSENT = ("NoSuchEntity", "NoSuchEntityException", "ResourceNotFoundException", "NoSuchBucketPolicy", "NoSuchBucket")
@@ -146,7 +146,7 @@ def _asked(what: str, call: Callable[[], Any]) -> Any:
         code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
         if code in ABSENT or code.startswith("NoSuch"):
             return None
-        why = f"{code}: {_without_session(message)}"
+        why = f"{code}: {without_session(message)}"
         if code in NOBODY:
             raise NotRead(what, why, CREDENTIALS, no_credentials=True) from None
         raise NotRead(what, why, what.partition(" ")[0] if code in FORBIDDEN else "") from None
@@ -160,16 +160,12 @@ def _asked(what: str, call: Callable[[], Any]) -> Any:
         needs = what if error.status == 403 else ""
         if error.status == 401:
             needs = "a kubeconfig whose user the cluster knows   (kubectl auth whoami)"
-        raise NotRead(what, _status_message(error), needs, no_credentials=error.status == 401) from None
+        raise NotRead(what, said_by_the_cluster(error), needs, no_credentials=error.status == 401) from None
     except HTTPError as error:
         why = f"the cluster's API server does not answer: {_reason(error)}"
         raise NotRead(what, why, "the API server's endpoint", no_answer=True) from None
-    except LabError as error:
+    except NoCredentials as error:
         # The eks target's session says itself what is wrong with its credentials.
-        from labkit.targets.eks.account import NoCredentials
-
-        if not isinstance(error, NoCredentials):
-            raise
         raise NotRead(what, error.what, error.next, no_credentials=True) from None
 
 
@@ -183,18 +179,6 @@ def _reason(error: Any) -> str:
     """Why, without the connection pool and its retries."""
     said = str(getattr(error, "reason", None) or error)
     return said.partition("): ")[2] or said
-
-
-def _status_message(error: Any) -> str:
-    try:
-        return json.loads(error.body)["message"]
-    except (TypeError, ValueError, KeyError):
-        return f"{error.status} {error.reason}"
-
-
-def _without_session(message: str) -> str:
-    """A denial without the name of the caller's session, which may be a person's."""
-    return re.sub(r"(:assumed-role/[^/\s]+)/\S+", r"\1", message)
 
 
 def _plain(answer: Any) -> Any:

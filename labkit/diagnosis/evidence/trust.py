@@ -4,14 +4,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from labkit.policy import Decision, Policy, evaluate_trust
 from labkit.policy.trust import WEB_IDENTITY
 from labkit.policy.wildcards import wildcard
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
 
 # A service account and an audience that no trust policy for this one should admit.
 STRANGER = "system:serviceaccount:somewhere-else:somebody-else"
@@ -57,9 +54,19 @@ class Condition:
 class Trust:
     """A trust policy and one service account's token; a role that does not exist has an empty one."""
 
-    def __init__(self, evidence: "Evidence"):
-        self._evidence = evidence
-        self.document = evidence.trust_policy if isinstance(evidence.trust_policy, dict) else {}
+    def __init__(self, document: Any, *, role_name: str, provider_arn: str, subject: str, audience: str):
+        """
+        Args:
+            document: the trust policy; what is not a dict admits nobody.
+            provider_arn: the OIDC provider of the cluster's issuer.
+            subject: the token's `sub`.
+            audience: the token's `aud`.
+        """
+        self.document = document if isinstance(document, dict) else {}
+        self._role_name = role_name
+        self._provider_arn = provider_arn
+        self._subject = subject
+        self._audience = audience
         self._policy = self._read(self.document)
 
     @property
@@ -109,7 +116,7 @@ class Trust:
 
         What one statement refuses another may allow: what is wrong is told of this one alone.
         """
-        if self._evidence.role is None or self.admits or not self.allows:
+        if not self.allows or self.admits:
             return None
         return max(self.allows, key=self._nearness)
 
@@ -119,10 +126,10 @@ class Trust:
 
     def holds(self, condition: Condition) -> bool:
         """Whether a condition holds for the token, were it about the cluster's own issuer."""
-        key = f"{self._evidence.provider_name}:{condition.claim}" if condition.claim in CLAIMS else condition.key
+        key = f"{name_of(self._provider_arn)}:{condition.claim}" if condition.claim in CLAIMS else condition.key
         statement = {
             "Effect": "Allow",
-            "Principal": {"Federated": self._evidence.provider_arn},
+            "Principal": {"Federated": self._provider_arn},
             "Action": WEB_IDENTITY,
             "Condition": {condition.operator: {key: list(condition.values)}},
         }
@@ -130,9 +137,8 @@ class Trust:
 
     def names_subject(self, statement: dict[str, Any]) -> bool:
         """Whether a statement names the service account, by whatever operator and issuer."""
-        subject = self._evidence.subject
         return any(
-            condition.claim == "sub" and any(wildcard(value)(subject) for value in condition.values)
+            condition.claim == "sub" and any(wildcard(value)(self._subject) for value in condition.values)
             for condition in conditions_of(statement)
         )
 
@@ -143,22 +149,20 @@ class Trust:
     def _trusted(self, statement: dict[str, Any]) -> int:
         """How near the principal comes to the cluster's provider."""
         federated = federated_of(statement)
-        if self._evidence.provider_arn in federated:
+        if self._provider_arn in federated:
             return 3
-        if any(name_of(arn).rpartition("/")[2] == self._evidence.provider_name.rpartition("/")[2] for arn in federated):
+        last = name_of(self._provider_arn).rpartition("/")[2]
+        if any(name_of(arn).rpartition("/")[2] == last for arn in federated):
             return 2
         return 1 if federated else 0
 
     def _read(self, document: dict[str, Any]) -> Policy:
-        return Policy.read(document, kind="trust", name=self._evidence.parameters.role_name)
+        return Policy.read(document, kind="trust", name=self._role_name)
 
     def _decide(self, policy: Policy, subject: str = "", audience: str = "") -> Decision:
-        evidence = self._evidence
-        context = {
-            f"{evidence.provider_name}:sub": subject or evidence.subject,
-            f"{evidence.provider_name}:aud": audience or evidence.audience,
-        }
-        return evaluate_trust(policy, provider_arn=evidence.provider_arn, action=WEB_IDENTITY, context=context)
+        issuer = name_of(self._provider_arn)
+        context = {f"{issuer}:sub": subject or self._subject, f"{issuer}:aud": audience or self._audience}
+        return evaluate_trust(policy, provider_arn=self._provider_arn, action=WEB_IDENTITY, context=context)
 
 
 def conditions_of(statement: dict[str, Any]) -> Iterator[Condition]:

@@ -1,12 +1,12 @@
 """What happens in the pod: is its token one that STS takes, and who does AWS say the pod is?"""
 
-from typing import TYPE_CHECKING
-
+from labkit.diagnosis.evidence import Evidence, NotRead
+from labkit.diagnosis.evidence.evidence import AUDIENCE_KEY
 from labkit.diagnosis.evidence.pod_spec import TOKEN_FILE
-from labkit.diagnosis.findings import Finding, containers, pod_commands, role
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Caller, Evidence
+from labkit.diagnosis.evidence.probe import Caller
+from labkit.diagnosis.finding import Finding
+from labkit.diagnosis.findings import containers, role
+from labkit.diagnosis.repairs import pod_commands
 
 LEARN = "05-verify.ipynb"
 CALL = "kubectl exec … -- aws sts get-caller-identity"
@@ -16,7 +16,7 @@ EXPIRED = ("ExpiredTokenException", "ExpiredToken")
 ASSUME = "AssumeRoleWithWebIdentity"
 
 
-def token_audience_mismatch(evidence: "Evidence") -> Finding | None:
+def token_audience_mismatch(evidence: Evidence) -> Finding | None:
     """The projected token is made for an audience that the OIDC provider does not list.
 
     https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken
@@ -35,12 +35,12 @@ def token_audience_mismatch(evidence: "Evidence") -> Finding | None:
         expected=", ".join(audiences),
         found=audience,
         source="kubectl get pod -o yaml, the projected volume aws-iam-token",
-        repair=f"{kubectl} {annotation} --overwrite eks.amazonaws.com/audience-\n{pod_commands.replaced(evidence)}",
+        repair=f"{kubectl} {annotation} --overwrite {AUDIENCE_KEY}-\n{pod_commands.replaced(evidence)}",
         learn=LEARN,
     )
 
 
-def token_malformed(evidence: "Evidence") -> Finding | None:
+def token_malformed(evidence: Evidence) -> Finding | None:
     """What lies in the token's file is no token.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook/issues/232
@@ -59,7 +59,7 @@ def token_malformed(evidence: "Evidence") -> Finding | None:
     )
 
 
-def token_expired(evidence: "Evidence") -> Finding | None:
+def token_expired(evidence: Evidence) -> Finding | None:
     """STS says that the pod's token has expired: the node did not renew it.
 
     https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken
@@ -78,7 +78,7 @@ def token_expired(evidence: "Evidence") -> Finding | None:
     )
 
 
-def token_read_once(evidence: "Evidence") -> Finding | None:
+def token_read_once(evidence: Evidence) -> Finding | None:
     """The application sends STS a token that has expired, while the file in the pod holds a fresh one: it read it once.
 
     CloudTrail is asked only where the token in the file has been renewed.
@@ -106,7 +106,7 @@ def token_read_once(evidence: "Evidence") -> Finding | None:
     )
 
 
-def refused(evidence: "Evidence") -> Finding | None:
+def refused(evidence: Evidence) -> Finding | None:
     """The pod asked AWS who it is, and got no answer, or STS does not take its token."""
     caller = _caller(evidence)
     exchange = _refused_exchange(evidence)
@@ -123,7 +123,7 @@ def refused(evidence: "Evidence") -> Finding | None:
     )
 
 
-def of_another_identity(evidence: "Evidence") -> Finding | None:
+def of_another_identity(evidence: Evidence) -> Finding | None:
     """AWS knows the pod as somebody else: as the node, most often, which means that IRSA was not used at all."""
     caller = evidence.caller
     if caller is None or not caller.arn or caller.role_name == _role_name(evidence) or _is_named(evidence):
@@ -149,11 +149,11 @@ CAUSES = (
 )
 
 
-def _role_name(evidence: "Evidence") -> str:
+def _role_name(evidence: Evidence) -> str:
     return evidence.role_name or evidence.parameters.role_name
 
 
-def _audience(evidence: "Evidence") -> str | None:
+def _audience(evidence: Evidence) -> str | None:
     """Whom the token is made for that the containers send."""
     spec = evidence.pod_spec
     for container in spec.containers if spec else []:
@@ -163,14 +163,12 @@ def _audience(evidence: "Evidence") -> str | None:
     return evidence.token_audience
 
 
-def _token(evidence: "Evidence"):
+def _token(evidence: Evidence):
     return evidence.probe.token if evidence.pod_spec else None
 
 
-def _caller(evidence: "Evidence") -> "Caller | None":
+def _caller(evidence: Evidence) -> Caller | None:
     """Who the pod is; None also where there is no `aws` in it to ask with."""
-    from labkit.diagnosis.evidence import NotRead
-
     try:
         return evidence.caller
     except NotRead as unread:
@@ -179,7 +177,7 @@ def _caller(evidence: "Evidence") -> "Caller | None":
         return None
 
 
-def _refused_exchange(evidence: "Evidence"):
+def _refused_exchange(evidence: Evidence):
     """STS's refusal of the pod's token; it is asked only where the pod is not known to be the role."""
     caller = _caller(evidence)
     if caller is not None and caller.role_name == _role_name(evidence):
@@ -188,13 +186,13 @@ def _refused_exchange(evidence: "Evidence"):
     return exchange if exchange and exchange.code else None
 
 
-def _is_named(evidence: "Evidence") -> bool:
+def _is_named(evidence: Evidence) -> bool:
     """Whether what the pod's variables and token show says it more exactly."""
     named = (token_audience_mismatch, token_malformed, token_expired, role.too_new, *containers.CAUSES)
     return any(cause(evidence) for cause in named if cause is not containers.role_session_too_long)
 
 
-def _was_renewed(evidence: "Evidence", claims: dict) -> bool:
+def _was_renewed(evidence: Evidence, claims: dict) -> bool:
     """Whether the first token that the pod had is over."""
     from datetime import datetime
 

@@ -1,14 +1,13 @@
 """The permissions: what may the pod do, once AWS knows it as the role?"""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from labkit.diagnosis.evidence import Evidence
 from labkit.diagnosis.evidence.trust import listed
-from labkit.diagnosis.findings import Finding
+from labkit.diagnosis.finding import Finding
+from labkit.diagnosis.repairs.commands import Commands
 from labkit.policy import Policy, Principal, Request, matching, verdict
 from labkit.policy.wildcards import wildcard
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
 
 LEARN = "08-least-privilege.ipynb"
 ADMINISTRATOR = ":policy/AdministratorAccess"
@@ -17,7 +16,7 @@ OF_AWS = ":iam::aws:policy/"
 KNOWN_KEYS = ("aws:principal", "aws:securetransport", "aws:userid")
 
 
-def policy_not_attached(evidence: "Evidence") -> Finding | None:
+def policy_not_attached(evidence: Evidence) -> Finding | None:
     """The role lacks its permissions policy: the pod becomes the role and may do nothing."""
     if evidence.role is None:
         return None
@@ -31,12 +30,12 @@ def policy_not_attached(evidence: "Evidence") -> Finding | None:
         expected=wanted if _is_of_run(evidence) else "a policy",
         found=", ".join(attached) or "no policy attached",
         source="iam:ListAttachedRolePolicies",
-        repair=evidence.commands.attach_policy(),
+        repair=Commands.of(evidence).attach_policy(),
         learn="02-iam-role.ipynb",
     )
 
 
-def lacks_permission(evidence: "Evidence") -> Finding | None:
+def lacks_permission(evidence: Evidence) -> Finding | None:
     """The role may not do what the pod wants to do.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html
@@ -64,7 +63,7 @@ def lacks_permission(evidence: "Evidence") -> Finding | None:
     )
 
 
-def denied_by_boundary(evidence: "Evidence") -> Finding | None:
+def denied_by_boundary(evidence: Evidence) -> Finding | None:
     """The role's permissions boundary lets nothing through of what its policies allow, or not what the pod wants.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
@@ -92,12 +91,12 @@ def denied_by_boundary(evidence: "Evidence") -> Finding | None:
         expected=f"a boundary that allows {wanted}, or none",
         found=arn,
         source="iam:GetRole, PermissionsBoundary",
-        repair=evidence.commands.delete_boundary(),
+        repair=Commands.of(evidence).delete_boundary(),
         learn=LEARN,
     )
 
 
-def denied_by_bucket_policy(evidence: "Evidence") -> Finding | None:
+def denied_by_bucket_policy(evidence: Evidence) -> Finding | None:
     """The bucket's own policy denies it to the role, whatever the role's policies allow.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html
@@ -126,12 +125,12 @@ def denied_by_bucket_policy(evidence: "Evidence") -> Finding | None:
         expected=f"no Deny for {evidence.role_arn} in the policy of {bucket}",
         found="; ".join(found),
         source="s3:GetBucketPolicy",
-        repair=evidence.commands.put_bucket_policy(bucket, {**document, "Statement": kept} if kept else None),
+        repair=Commands.of(evidence).put_bucket_policy(bucket, {**document, "Statement": kept} if kept else None),
         learn=LEARN,
     )
 
 
-def is_administrator(evidence: "Evidence") -> Finding | None:
+def is_administrator(evidence: Evidence) -> Finding | None:
     """The role may do everything: whoever takes over the pod has the account.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/best-practices.html#grant-least-privilege
@@ -142,7 +141,7 @@ def is_administrator(evidence: "Evidence") -> Finding | None:
     inline = [name for name, document in evidence.inline_policies.items() if "*" in _allowed(document, anywhere=True)]
     if not attached and not inline:
         return None
-    commands = evidence.commands
+    commands = Commands.of(evidence)
     repair = [*map(commands.detach_policy, attached), *map(commands.delete_inline_policy, inline)]
     if not set(evidence.attached_policies) - set(attached) and not set(evidence.inline_policies) - set(inline):
         repair.append(commands.attach_policy())
@@ -161,24 +160,24 @@ def is_administrator(evidence: "Evidence") -> Finding | None:
 CAUSES = (policy_not_attached, lacks_permission, denied_by_boundary, denied_by_bucket_policy, is_administrator)
 
 
-def _is_of_run(evidence: "Evidence") -> bool:
+def _is_of_run(evidence: Evidence) -> bool:
     return evidence.role_is_known or evidence.is_of_lab
 
 
-def _documents(evidence: "Evidence") -> dict[str, Any]:
+def _documents(evidence: Evidence) -> dict[str, Any]:
     """The documents of the role's policies, by ARN or name."""
     managed = {arn: evidence.role_account.policy(arn) for arn in evidence.attached_policies}
     return managed | evidence.inline_policies
 
 
-def _policies(evidence: "Evidence") -> dict[str, Policy]:
+def _policies(evidence: Evidence) -> dict[str, Policy]:
     return {
         name: Policy.read(document or {"Statement": []}, kind="identity", name=name)
         for name, document in _documents(evidence).items()
     }
 
 
-def _wanted_actions(evidence: "Evidence") -> list[str]:
+def _wanted_actions(evidence: Evidence) -> list[str]:
     """What the run's policy allows, attached or not; without a run, what the role's policies do."""
     if _is_of_run(evidence):
         documents = [evidence.role_account.policy(evidence.parameters.policy_arn)]
@@ -187,9 +186,9 @@ def _wanted_actions(evidence: "Evidence") -> list[str]:
     return [action for document in documents for action in _allowed(document)]
 
 
-def _permitted(evidence: "Evidence", policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
+def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
     """Lines after which the request is allowed: without the statements that deny it, and with one that allows it."""
-    commands, lines = evidence.commands, []
+    commands, lines = Commands.of(evidence), []
     for name in denying:
         if name not in evidence.inline_policies:
             lines.append(commands.detach_policy(name))
@@ -208,7 +207,7 @@ def _permitted(evidence: "Evidence", policies: dict[str, Policy], request: Reque
     return lines
 
 
-def _allows_all(evidence: "Evidence", arn: str) -> bool:
+def _allows_all(evidence: Evidence, arn: str) -> bool:
     if arn.endswith(ADMINISTRATOR):
         return True
     # Of AWS's own policies only that one allows everything: they need not be read.
@@ -279,7 +278,7 @@ def _steps(a: str, b: str, i: int, j: int) -> list[tuple[int, int]]:
     return steps
 
 
-def _bucket(evidence: "Evidence") -> str:
+def _bucket(evidence: Evidence) -> str:
     """The bucket that the pod wants something of: the resource's, or the run's own."""
     if evidence.action:
         is_s3 = evidence.action.lower().startswith("s3:") and evidence.resource.startswith("arn:")
@@ -287,7 +286,7 @@ def _bucket(evidence: "Evidence") -> str:
     return evidence.parameters.bucket if _is_of_run(evidence) else ""
 
 
-def _requests(evidence: "Evidence", bucket: str) -> list[Request]:
+def _requests(evidence: Evidence, bucket: str) -> list[Request]:
     """What the role would ask of the bucket."""
     partition, name = evidence.role_arn.split(":")[1], evidence.role_name
     session = f"arn:{partition}:sts::{evidence.role_account_id}:assumed-role/{name}/session"

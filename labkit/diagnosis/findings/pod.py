@@ -1,13 +1,14 @@
 """The pod: does it run as the service account, and was it given the role when it was made?"""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from labkit.diagnosis.evidence import Evidence, opt_out, variables
 from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container
-from labkit.diagnosis.findings import Finding, containers, pod_commands, webhook
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis.finding import Finding
+from labkit.diagnosis.findings import webhook
+from labkit.diagnosis.repairs import pod_commands
+from labkit.diagnosis.repairs.commands import Commands
 
 LEARN = "04-pod.ipynb"
 _finding = partial(Finding, learn=LEARN)
@@ -21,7 +22,7 @@ SYSTEM = "kubernetes.io/os"
 DENIED = "Permission denied"
 
 
-def missing(evidence: "Evidence") -> Finding | None:
+def missing(evidence: Evidence) -> Finding | None:
     """No pod of this name in the namespace; or, where none is named, none that runs as the service account."""
     if evidence.pod is not None or evidence.service_account is None or webhook.mount_path_twice(evidence):
         return None
@@ -32,7 +33,7 @@ def missing(evidence: "Evidence") -> Finding | None:
             expected=f"pod {evidence.pod_name} in namespace {evidence.parameters.namespace}",
             found="no such pod",
             source="kubectl get pod",
-            repair=evidence.commands.create_pod(),
+            repair=Commands.of(evidence).create_pod(),
         )
     return _finding(
         "pod-missing",
@@ -40,12 +41,12 @@ def missing(evidence: "Evidence") -> Finding | None:
         expected=f"a pod with serviceAccountName: {evidence.parameters.service_account}",
         found=_others(evidence),
         source="kubectl get pods",
-        repair=f"# one to try it with:\n{evidence.commands.create_pod()}",
+        repair=f"# one to try it with:\n{Commands.of(evidence).create_pod()}",
         severity="warning",
     )
 
 
-def uses_another_service_account(evidence: "Evidence") -> Finding | None:
+def uses_another_service_account(evidence: Evidence) -> Finding | None:
     """`spec.serviceAccountName` is another; without one it is `default`."""
     if evidence.pod is None:
         return None
@@ -62,7 +63,7 @@ def uses_another_service_account(evidence: "Evidence") -> Finding | None:
     )
 
 
-def older_than_annotation(evidence: "Evidence") -> Finding | None:
+def older_than_annotation(evidence: Evidence) -> Finding | None:
     """The service account names the role, and the pod has none or another: it was made before.
 
     The webhook changes a pod only when it is made.
@@ -87,7 +88,7 @@ def older_than_annotation(evidence: "Evidence") -> Finding | None:
     )
 
 
-def replaced_in_a_loop(evidence: "Evidence") -> Finding | None:
+def replaced_in_a_loop(evidence: Evidence) -> Finding | None:
     """Its controller takes the pod for another than it wanted, since the webhook has changed it, and makes it anew.
 
     Kubernetes' own controllers do not. The events are read only where another one has the pod, or the pod goes or does
@@ -119,11 +120,11 @@ def replaced_in_a_loop(evidence: "Evidence") -> Finding | None:
     )
 
 
-def not_running(evidence: "Evidence") -> Finding | None:
+def not_running(evidence: Evidence) -> Finding | None:
     """It is there and does not run; the container's own words say why. One that has done its work is all right."""
     if evidence.pod is None or evidence.pod_phase in ("Running", "Succeeded") or token_unreadable(evidence):
         return None
-    images = "" if pod_commands.image(evidence) or not pod_commands.without_image(evidence) else NO_IMAGE
+    images = "" if pod_commands.image(evidence) or not evidence.pod_spec.without_image else NO_IMAGE
     return _finding(
         "pod-not-running",
         "The pod does not run.",
@@ -134,7 +135,7 @@ def not_running(evidence: "Evidence") -> Finding | None:
     )
 
 
-def token_unreadable(evidence: "Evidence") -> Finding | None:
+def token_unreadable(evidence: Evidence) -> Finding | None:
     """The container's user may not read the token: its file is root's, as on Kubernetes before 1.19.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook/issues/8
@@ -152,7 +153,7 @@ def token_unreadable(evidence: "Evidence") -> Finding | None:
     )
 
 
-def windows_by_affinity(evidence: "Evidence") -> Finding | None:
+def windows_by_affinity(evidence: Evidence) -> Finding | None:
     """The webhook knows a Windows pod by its nodeSelector alone; one by affinity gets a path of Linux.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
@@ -186,21 +187,21 @@ CAUSES = (
 )
 
 
-def _others(evidence: "Evidence") -> str:
+def _others(evidence: Evidence) -> str:
     pods = evidence.cluster.pods(evidence.parameters.namespace)
     running = [f"{pod['metadata']['name']} as {pod['spec'].get('serviceAccountName') or 'default'}" for pod in pods]
     shown = ", ".join(running[:5]) + (f" and {len(running) - 5} more" if len(running) > 5 else "")
     return shown or f"no pod in namespace {evidence.parameters.namespace}"
 
 
-def _has_another_role(evidence: "Evidence", container: Container) -> bool:
+def _has_another_role(evidence: Evidence, container: Container) -> bool:
     """Whether it lacks the annotation's role for no reason that has a name of its own."""
-    if container.name in webhook.skipped(evidence.pod_spec.annotations):
+    if container.name in opt_out.skipped(evidence.pod_spec.annotations):
         return False
     file = container.value(TOKEN_FILE)
     if file and not container.token_at(file):
         return False  # what it has there somebody else gave it, and its role with it
-    return container.value(ROLE) != evidence.annotation and not containers.has_wrong_identity(evidence, container)
+    return container.value(ROLE) != evidence.annotation and not variables.has_wrong_identity(evidence, container)
 
 
 def _role_found(container: Container, *, alone: bool) -> str:
@@ -209,19 +210,19 @@ def _role_found(container: Container, *, alone: bool) -> str:
     return found if alone else f"container {container.name}: {found}"
 
 
-def _controller_of_another_kind(evidence: "Evidence") -> str:
+def _controller_of_another_kind(evidence: Evidence) -> str:
     """The name of the pod's controller, where it is none of Kubernetes' own."""
     references = ((evidence.pod or {}).get("metadata") or {}).get("ownerReferences") or []
     return next((each["name"] for each in references if each.get("controller") and each["kind"] not in BUILT_IN), "")
 
 
-def _is_unsettled(evidence: "Evidence") -> bool:
+def _is_unsettled(evidence: Evidence) -> bool:
     if evidence.pod is None:
         return bool(evidence.annotation)
     return evidence.pod_phase not in ("Running", "Succeeded") or "deletionTimestamp" in evidence.pod["metadata"]
 
 
-def _made_from(evidence: "Evidence") -> str:
+def _made_from(evidence: Evidence) -> str:
     return ((evidence.pod or {}).get("metadata") or {}).get("generateName") or ""
 
 
@@ -230,7 +231,7 @@ def _is_one_of(event: dict[str, Any], names: list[str]) -> bool:
     return any(name == called or name.startswith(f"{called}-") for called in names)
 
 
-def _forgotten(evidence: "Evidence", events: list[dict[str, Any]]) -> str:
+def _forgotten(evidence: Evidence, events: list[dict[str, Any]]) -> str:
     kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
     told = sorted({(event["reason"], event["involvedObject"]["name"]) for event in events})
     return "\n".join(
@@ -239,7 +240,7 @@ def _forgotten(evidence: "Evidence", events: list[dict[str, Any]]) -> str:
     )
 
 
-def _denied_in_status(evidence: "Evidence") -> str:
+def _denied_in_status(evidence: Evidence) -> str:
     for status in ((evidence.pod or {}).get("status") or {}).get("containerStatuses") or []:
         for state in (status.get("state") or {}, status.get("lastState") or {}):
             for told in state.values():
@@ -249,19 +250,19 @@ def _denied_in_status(evidence: "Evidence") -> str:
     return ""
 
 
-def _denied_in_probe(evidence: "Evidence") -> str:
+def _denied_in_probe(evidence: Evidence) -> str:
     if not evidence.probe.allowed or evidence.pod is None:
         return ""
     token = evidence.probe.token
     return token.unreadable if token and DENIED in token.unreadable else ""
 
 
-def _readable(evidence: "Evidence", manifest: dict[str, Any]) -> None:
+def _readable(evidence: Evidence, manifest: dict[str, Any]) -> None:
     # 65534 is nobody's group: only the container's processes are in it.
     manifest["spec"]["securityContext"] = {**(manifest["spec"].get("securityContext") or {}), "fsGroup": 65534}
 
 
-def _selecting_windows(evidence: "Evidence", manifest: dict[str, Any]) -> None:
+def _selecting_windows(evidence: Evidence, manifest: dict[str, Any]) -> None:
     manifest["spec"]["nodeSelector"] = {**(manifest["spec"].get("nodeSelector") or {}), SYSTEM: "windows"}
 
 

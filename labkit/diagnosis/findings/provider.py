@@ -4,14 +4,12 @@ import re
 import unicodedata
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
-from labkit.diagnosis.evidence.reading import NotRead
+from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.trust import conditions_of, federated_of, name_of
-from labkit.diagnosis.findings import Finding, is_told
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis.finding import Finding, is_told
+from labkit.diagnosis.repairs import trust_documents
+from labkit.diagnosis.repairs.commands import Commands
 
 LEARN = "01-oidc-provider.ipynb"
 _finding = partial(Finding, learn=LEARN)
@@ -26,7 +24,7 @@ CREATION = ("CreateOpenIDConnectProvider", "TagOpenIDConnectProvider")
 # Is it registered?
 
 
-def missing(evidence: "Evidence") -> Finding | None:
+def missing(evidence: Evidence) -> Finding | None:
     """No OIDC provider for the cluster's issuer in the role's account.
 
     https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html
@@ -39,11 +37,11 @@ def missing(evidence: "Evidence") -> Finding | None:
         expected=evidence.provider_arn,
         found=", ".join(evidence.provider_arns) or "no OIDC provider",
         source="iam:ListOpenIDConnectProviders",
-        repair=evidence.commands.create_provider(),
+        repair=Commands.of(evidence).create_provider(),
     )
 
 
-def in_another_account(evidence: "Evidence") -> Finding | None:
+def in_another_account(evidence: Evidence) -> Finding | None:
     """The provider is in another account than the role: STS looks for it in the role's.
 
     https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html
@@ -53,11 +51,9 @@ def in_another_account(evidence: "Evidence") -> Finding | None:
     elsewhere = _provider_elsewhere(evidence)
     if not elsewhere:
         return None
-    repair = [evidence.commands.create_provider()]
+    repair = [Commands.of(evidence).create_provider()]
     if evidence.role is not None and not evidence.trust.admits:
-        from labkit.diagnosis.findings.trust_documents import corrected
-
-        repair.append(evidence.commands.update_trust_policy(corrected(evidence)))
+        repair.append(Commands.of(evidence).update_trust_policy(trust_documents.corrected(evidence)))
     return _finding(
         "oidc-provider-in-another-account",
         "The cluster's issuer is registered in another account than the role's, which is where STS looks.",
@@ -68,7 +64,7 @@ def in_another_account(evidence: "Evidence") -> Finding | None:
     )
 
 
-def cluster_rebuilt(evidence: "Evidence") -> Finding | None:
+def cluster_rebuilt(evidence: Evidence) -> Finding | None:
     """The role is for a cluster that there is no more: a cluster that is made again has another issuer.
 
     https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html
@@ -76,12 +72,10 @@ def cluster_rebuilt(evidence: "Evidence") -> Finding | None:
     old = _gone_issuer_of_role(evidence)
     if not old:
         return None
-    from labkit.diagnosis.findings.trust_documents import corrected
-
     repair = [
-        evidence.commands.create_provider(),
-        evidence.commands.update_trust_policy(corrected(evidence)),
-        *(evidence.commands.delete_provider(arn) for arn in evidence.provider_arns if name_of(arn) == old),
+        Commands.of(evidence).create_provider(),
+        Commands.of(evidence).update_trust_policy(trust_documents.corrected(evidence)),
+        *(Commands.of(evidence).delete_provider(arn) for arn in evidence.provider_arns if name_of(arn) == old),
     ]
     return _finding(
         "cluster-rebuilt",
@@ -93,7 +87,7 @@ def cluster_rebuilt(evidence: "Evidence") -> Finding | None:
     )
 
 
-def operator_not_permitted(evidence: "Evidence") -> Finding | None:
+def operator_not_permitted(evidence: Evidence) -> Finding | None:
     """Somebody tried to register the issuer, and was not allowed to, or not to tag it.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
@@ -105,19 +99,19 @@ def operator_not_permitted(evidence: "Evidence") -> Finding | None:
             about = f"{call.get('errorMessage')} {call.get('requestParameters')}"
             if call.get("errorCode") in ("AccessDenied", "AccessDeniedException") and evidence.provider_name in about:
                 actions = [f"iam:{action}" for action in CREATION]
-                repair = evidence.commands.permit(str(call.get("caller")), actions, evidence.provider_arn)
+                repair = Commands.of(evidence).permit(str(call.get("caller")), actions, evidence.provider_arn)
                 return _finding(
                     "operator-not-permitted",
                     f"The issuer was to be registered, and IAM refused it: the caller may not do iam:{name}.",
                     expected=f"iam:{name} is allowed to {call.get('caller') or 'the caller'}",
                     found=str(call.get("errorMessage")),
                     source=f"cloudtrail:LookupEvents, {name} at {call.get('eventTime')}",
-                    repair=f"{repair}\n{evidence.commands.create_provider()}",
+                    repair=f"{repair}\n{Commands.of(evidence).create_provider()}",
                 )
     return None
 
 
-def url_differs(evidence: "Evidence") -> Finding | None:
+def url_differs(evidence: Evidence) -> Finding | None:
     """The issuer is registered with another URL: a slash at its end, another case or path, another host.
 
     A token's `iss` has to be `https://` and the provider's URL, character by character.
@@ -134,11 +128,11 @@ def url_differs(evidence: "Evidence") -> Finding | None:
         expected=evidence.issuer,
         found=", ".join(f"https://{name_of(arn)}" for arn in near),
         source="iam:ListOpenIDConnectProviders",
-        repair="\n".join([evidence.commands.create_provider(), *map(evidence.commands.delete_provider, near)]),
+        repair="\n".join([Commands.of(evidence).create_provider(), *map(Commands.of(evidence).delete_provider, near)]),
     )
 
 
-def dangling(evidence: "Evidence") -> Finding | None:
+def dangling(evidence: Evidence) -> Finding | None:
     """A provider is left of a cluster that there is no more: whoever had that issuer would still be believed."""
     others = [arn for arn in evidence.account.provider_arns if _is_of_region(evidence, name_of(arn))]
     gone = _gone(evidence, {name_of(arn): arn for arn in others if not _is_alike_own(evidence, arn)})
@@ -153,7 +147,7 @@ def dangling(evidence: "Evidence") -> Finding | None:
         expected="a cluster for each OIDC provider of EKS in this region",
         found=", ".join(gone),
         source="iam:ListOpenIDConnectProviders, and eks:DescribeCluster, identity.oidc.issuer",
-        repair="\n".join(evidence.commands.delete_provider(arn) for arn in gone.values()),
+        repair="\n".join(Commands.of(evidence).delete_provider(arn) for arn in gone.values()),
         severity="warning",
     )
 
@@ -161,7 +155,7 @@ def dangling(evidence: "Evidence") -> Finding | None:
 # For whom?
 
 
-def audience_missing(evidence: "Evidence") -> Finding | None:
+def audience_missing(evidence: Evidence) -> Finding | None:
     """The provider's client ids lack the audience of the cluster's tokens.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
@@ -175,11 +169,11 @@ def audience_missing(evidence: "Evidence") -> Finding | None:
         expected=evidence.audience,
         found=", ".join(repr(audience) for audience in audiences) or "no client id",
         source="iam:GetOpenIDConnectProvider, ClientIDList",
-        repair=evidence.commands.add_client_id(),
+        repair=Commands.of(evidence).add_client_id(),
     )
 
 
-def audience_is_an_endpoint(evidence: "Evidence") -> Finding | None:
+def audience_is_an_endpoint(evidence: Evidence) -> Finding | None:
     """A client id is the address of a region's STS: the audience is a name, and the same everywhere."""
     if not _lacks_audience(evidence) or _look_alike(evidence) or not (endpoint := _endpoint(evidence)):
         return None
@@ -189,23 +183,23 @@ def audience_is_an_endpoint(evidence: "Evidence") -> Finding | None:
         expected=evidence.audience,
         found=endpoint,
         source="iam:GetOpenIDConnectProvider, ClientIDList",
-        repair=evidence.commands.add_client_id(instead_of=endpoint),
+        repair=Commands.of(evidence).add_client_id(instead_of=endpoint),
     )
 
 
-def invisible_character(evidence: "Evidence") -> Finding | None:
+def invisible_character(evidence: Evidence) -> Finding | None:
     """A client id or the URL looks right, and has a character in it that is not seen, or another script's letter."""
     if evidence.provider is None:
         arns = _with_invisible(evidence)
         if not arns:
             return None
         expected, found = evidence.issuer, ", ".join(f"https://{name_of(arn)}" for arn in arns)
-        repair = "\n".join([evidence.commands.create_provider(), *map(evidence.commands.delete_provider, arns)])
+        repair = "\n".join([Commands.of(evidence).create_provider(), *map(Commands.of(evidence).delete_provider, arns)])
     else:
         found = _look_alike(evidence) if _lacks_audience(evidence) else ""
         if not found:
             return None
-        expected, repair = evidence.audience, evidence.commands.add_client_id(instead_of=found)
+        expected, repair = evidence.audience, Commands.of(evidence).add_client_id(instead_of=found)
     return _finding(
         "oidc-provider-audience-invisible-character",
         "The OIDC provider has a character that is not seen in print: it looks right, and is not.",
@@ -219,7 +213,7 @@ def invisible_character(evidence: "Evidence") -> Finding | None:
 # Can STS read what it publishes?
 
 
-def thumbprint_stale(evidence: "Evidence") -> Finding | None:
+def thumbprint_stale(evidence: Evidence) -> Finding | None:
     """None of the provider's thumbprints is that of the certificate which the issuer's host serves.
 
     AWS compares them only where that certificate chains to no public root.
@@ -238,12 +232,12 @@ def thumbprint_stale(evidence: "Evidence") -> Finding | None:
         expected=evidence.published.thumbprint,
         found=", ".join(listed),
         source="iam:GetOpenIDConnectProvider, ThumbprintList",
-        repair=evidence.commands.update_thumbprint(evidence.published.thumbprint),
+        repair=Commands.of(evidence).update_thumbprint(evidence.published.thumbprint),
         severity="warning" if public else "error",
     )
 
 
-def issuer_unreachable(evidence: "Evidence") -> Finding | None:
+def issuer_unreachable(evidence: Evidence) -> Finding | None:
     """The issuer's discovery document or its keys are not served, or the document names another issuer.
 
     https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationValidation
@@ -271,12 +265,12 @@ def issuer_unreachable(evidence: "Evidence") -> Finding | None:
         expected=expected,
         found=found,
         source=f"GET {evidence.issuer}/.well-known/openid-configuration, and its jwks_uri",
-        repair=evidence.commands.publish_issuer(),
+        repair=Commands.of(evidence).publish_issuer(),
         learn=INSIDE,
     )
 
 
-def signing_key_not_published(evidence: "Evidence") -> Finding | None:
+def signing_key_not_published(evidence: Evidence) -> Finding | None:
     """The key that signs the cluster's tokens is not among those that the issuer publishes.
 
     https://docs.aws.amazon.com/eks/latest/userguide/irsa-fetch-keys.html
@@ -292,12 +286,12 @@ def signing_key_not_published(evidence: "Evidence") -> Finding | None:
         expected=", ".join(signing),
         found=", ".join(published) or "no key",
         source="kubectl get --raw /openid/v1/jwks, beside the issuer's jwks_uri",
-        repair=evidence.commands.publish_issuer(),
+        repair=Commands.of(evidence).publish_issuer(),
         learn=INSIDE,
     )
 
 
-def eks_identity_provider_config(evidence: "Evidence") -> Finding | None:
+def eks_identity_provider_config(evidence: Evidence) -> Finding | None:
     """The cluster lets users of an OIDC provider log in, which is the other direction: pods need nothing of it.
 
     https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html
@@ -313,7 +307,7 @@ def eks_identity_provider_config(evidence: "Evidence") -> Finding | None:
                 expected="an OIDC provider in IAM, and no identity provider config for it",
                 found=f"{config.get('identityProviderConfigName')}: {issuer}",
                 source="eks:DescribeIdentityProviderConfig",
-                repair=evidence.commands.disassociate_identity_provider_config(
+                repair=Commands.of(evidence).disassociate_identity_provider_config(
                     str(config.get("identityProviderConfigName"))
                 ),
                 severity="warning" if confused else "note",
@@ -335,7 +329,7 @@ CAUSES = (
 )
 
 
-def _provider_elsewhere(evidence: "Evidence") -> str:
+def _provider_elsewhere(evidence: Evidence) -> str:
     """The ARN of the issuer's provider in the cluster's account, or in the one that the role's trust policy names."""
     cluster = evidence.connection.provider_arn
     if evidence.role_account_id != evidence.connection.account_id and evidence.account.provider(cluster):
@@ -347,7 +341,7 @@ def _provider_elsewhere(evidence: "Evidence") -> str:
     return ""
 
 
-def _gone_issuer_of_role(evidence: "Evidence") -> str:
+def _gone_issuer_of_role(evidence: Evidence) -> str:
     """The issuer of EKS in this region that the role trusts, where no cluster has it, and today's is not registered."""
     if evidence.provider is not None or evidence.role is None or evidence.trust.admits:
         return ""
@@ -363,7 +357,7 @@ def _gone_issuer_of_role(evidence: "Evidence") -> str:
     return next(iter(_gone(evidence, dict.fromkeys(sorted(names), ""))), "")
 
 
-def _gone(evidence: "Evidence", candidates: dict[str, str]) -> dict[str, str]:
+def _gone(evidence: Evidence, candidates: dict[str, str]) -> dict[str, str]:
     """Those of these issuers that no cluster of the region has. Clusters are read until none is left in doubt."""
     left = dict(candidates)
     for name in evidence.account.cluster_names if left else ():
@@ -375,12 +369,12 @@ def _gone(evidence: "Evidence", candidates: dict[str, str]) -> dict[str, str]:
     return left
 
 
-def _is_of_region(evidence: "Evidence", name: str) -> bool:
+def _is_of_region(evidence: Evidence, name: str) -> bool:
     match = EKS_ISSUER.fullmatch(name)
     return match is not None and match[1] == evidence.parameters.region
 
 
-def _is_alike_own(evidence: "Evidence", arn: str) -> bool:
+def _is_alike_own(evidence: Evidence, arn: str) -> bool:
     return _is_alike(_clean(name_of(arn)), evidence.provider_name)
 
 
@@ -400,21 +394,21 @@ def _canonical(name: str) -> str:
     return re.sub(r"/{2,}", "/", re.sub(r":443(?=/|$)", "", re.sub(r"^https?:/+", "", text)))
 
 
-def _with_invisible(evidence: "Evidence") -> list[str]:
+def _with_invisible(evidence: Evidence) -> list[str]:
     """The providers whose URL is the issuer but for characters that are not seen."""
     wanted = evidence.provider_name
     return [arn for arn in evidence.provider_arns if name_of(arn) != wanted and _looks_like(name_of(arn), wanted)]
 
 
-def _lacks_audience(evidence: "Evidence") -> bool:
+def _lacks_audience(evidence: Evidence) -> bool:
     return evidence.provider is not None and evidence.audience not in evidence.provider["ClientIDList"]
 
 
-def _endpoint(evidence: "Evidence") -> str:
+def _endpoint(evidence: Evidence) -> str:
     return next((text for text in evidence.provider["ClientIDList"] if ENDPOINT.fullmatch(text)), "")
 
 
-def _look_alike(evidence: "Evidence") -> str:
+def _look_alike(evidence: Evidence) -> str:
     audiences = evidence.provider["ClientIDList"]
     return next((text for text in audiences if _looks_like(text, evidence.audience)), "")
 
@@ -440,7 +434,7 @@ def _names(found: str, expected: str) -> str:
     return ", ".join(unicodedata.name(c, f"U+{ord(c):04X}") for c in strange) or "a character too many"
 
 
-def _signing_key_ids(evidence: "Evidence") -> list[str]:
+def _signing_key_ids(evidence: Evidence) -> list[str]:
     """The id of the key that signed the pod's token, where it was looked at; else those that the cluster names."""
     try:
         token = evidence.probe.token

@@ -1,16 +1,15 @@
 """The IAM role: is it there, and is it this run's?"""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
-from labkit.diagnosis.evidence.reading import NotRead
+from labkit.diagnosis.evidence import Evidence, NotRead
+from labkit.diagnosis.evidence.pod_spec import AwsConfig
 from labkit.diagnosis.evidence.trust import actions_of, principals_of
-from labkit.diagnosis.findings import Finding, trust_writes
+from labkit.diagnosis.finding import Finding
+from labkit.diagnosis.findings import trust_writes
+from labkit.diagnosis.repairs import pod_commands
+from labkit.diagnosis.repairs.commands import Commands
 from labkit.policy.wildcards import wildcard
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
-    from labkit.diagnosis.evidence.pod_spec import AwsConfig
 
 LEARN = "02-iam-role.ipynb"
 # Seconds after which what was written in IAM is known everywhere.
@@ -28,7 +27,7 @@ ASSUMING = (
 )
 
 
-def missing(evidence: "Evidence") -> Finding | None:
+def missing(evidence: Evidence) -> Finding | None:
     """No role of this name. STS does not say so: it answers as if the trust policy had refused."""
     if evidence.role is not None or trust_writes.was_refused(evidence):
         return None
@@ -39,14 +38,14 @@ def missing(evidence: "Evidence") -> Finding | None:
         found="no such role",
         source="iam:GetRole",
         repair=_another_role(evidence)
-        or trust_writes.with_new_sessions(
-            evidence, f"{evidence.commands.create_role()}\n{evidence.commands.attach_policy()}"
+        or pod_commands.with_new_sessions(
+            evidence, f"{Commands.of(evidence).create_role()}\n{Commands.of(evidence).attach_policy()}"
         ),
         learn=LEARN,
     )
 
 
-def of_another_run(evidence: "Evidence") -> Finding | None:
+def of_another_run(evidence: Evidence) -> Finding | None:
     """A role of this name bears another run's tag; the lab never takes one over."""
     owner = evidence.role_run
     if owner in (None, evidence.parameters.run) or not evidence.role_is_known:
@@ -57,12 +56,12 @@ def of_another_run(evidence: "Evidence") -> Finding | None:
         expected=f"labkit:run = {evidence.parameters.run}",
         found=f"labkit:run = {owner}",
         source="iam:GetRole, Tags",
-        repair=f"# choose another role_name; this one shows whose it is:\n{evidence.commands.list_role_tags()}",
+        repair=f"# choose another role_name; this one shows whose it is:\n{Commands.of(evidence).list_role_tags()}",
         learn=LEARN,
     )
 
 
-def assumes_itself(evidence: "Evidence") -> Finding | None:
+def assumes_itself(evidence: Evidence) -> Finding | None:
     """The application's AWS config has it assume the role that it has already, which the role does not let itself do.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
@@ -86,7 +85,7 @@ def assumes_itself(evidence: "Evidence") -> Finding | None:
     return None
 
 
-def too_new(evidence: "Evidence") -> Finding | None:
+def too_new(evidence: Evidence) -> Finding | None:
     """STS refuses a role that admits the service account, and was made a moment ago: IAM needs some seconds.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
@@ -120,7 +119,7 @@ def too_new(evidence: "Evidence") -> Finding | None:
     )
 
 
-def _trusts_itself(evidence: "Evidence") -> bool:
+def _trusts_itself(evidence: Evidence) -> bool:
     return any(
         evidence.role_arn in principals_of(statement, "AWS")
         and any(wildcard(action.lower())("sts:assumerole") for action in actions_of(statement))
@@ -128,10 +127,8 @@ def _trusts_itself(evidence: "Evidence") -> bool:
     )
 
 
-def _without_assuming(evidence: "Evidence", config: "AwsConfig", profile: str) -> str:
+def _without_assuming(evidence: Evidence, config: AwsConfig, profile: str) -> str:
     """Lines that take the role out of a profile, and make the pod anew, which reads its config once."""
-    from labkit.diagnosis.findings.pod_commands import replaced
-
     kept, inside = [], False
     for line in evidence.pod_spec.config_map(config.config_map)[config.key].splitlines(keepends=True):
         if line.lstrip().startswith("["):
@@ -139,13 +136,11 @@ def _without_assuming(evidence: "Evidence", config: "AwsConfig", profile: str) -
         if not (inside and line.partition("=")[0].strip() in ASSUMING):
             kept.append(line)
     text = {"data": {config.key: "".join(kept)}}
-    return f"{evidence.commands.patch_config_map(config.config_map, text)}\n{replaced(evidence)}"
+    return f"{Commands.of(evidence).patch_config_map(config.config_map, text)}\n{pod_commands.replaced(evidence)}"
 
 
-def _another_role(evidence: "Evidence") -> str:
+def _another_role(evidence: Evidence) -> str:
     """Where the role was renamed: the annotation of the one role that admits the service account."""
-    from labkit.diagnosis.findings.pod_commands import replaced
-
     if evidence.role_is_known:
         return ""
     try:
@@ -154,9 +149,9 @@ def _another_role(evidence: "Evidence") -> str:
         return ""
     if len(naming) != 1:
         return ""
-    return f"{evidence.commands.annotate(role_arn=naming[0]['Arn'])}\n{replaced(evidence)}"
+    return f"{Commands.of(evidence).annotate(role_arn=naming[0]['Arn'])}\n{pod_commands.replaced(evidence)}"
 
 
-def _names(evidence: "Evidence", trust: object) -> bool:
+def _names(evidence: Evidence, trust: object) -> bool:
     """Whether a trust policy names exactly this service account of this cluster."""
     return f"'{evidence.subject}'" in str(trust) and evidence.provider_name in str(trust)

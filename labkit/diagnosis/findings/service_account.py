@@ -1,27 +1,25 @@
 """The service account: is it there, and does its annotation lead to the role?"""
 
 import re
-import shlex
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from labkit.diagnosis.findings import Finding, Severity, pod_commands
-from labkit.diagnosis.findings.commands import ROLE_NAME, ROLE_UNKNOWN
+from labkit.diagnosis.evidence import Evidence, NotRead
+from labkit.diagnosis.evidence.evidence import ROLE_ARN
+from labkit.diagnosis.finding import Finding, Severity
+from labkit.diagnosis.repairs import pod_commands
+from labkit.diagnosis.repairs.commands import ROLE_NAME, ROLE_UNKNOWN, Commands
 from labkit.documents import ROLE_ANNOTATION
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
 
 LEARN = "03-service-account.ipynb"
 SOURCE = "kubectl get serviceaccount -o yaml, metadata.annotations"
-ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
 # Keys of the tools that did this before IRSA (kiam, kube2iam), which people bring along.
 OLDER_KEYS = ("iam.amazonaws.com/role", "iam.amazonaws.com/role-arn")
 # How the clients that people use by hand call themselves; what else writes an object does so again.
 BY_HAND = re.compile(r"kubectl|OpenAPI-Generator|python|labkit|Mozilla|node-fetch|unknown|curl|Lens", re.IGNORECASE)
 
 
-def namespace_missing(evidence: "Evidence") -> Finding | None:
+def namespace_missing(evidence: Evidence) -> Finding | None:
     """There is no such namespace, so there is nothing in it."""
     if evidence.service_account is not None:
         return None
@@ -35,11 +33,11 @@ def namespace_missing(evidence: "Evidence") -> Finding | None:
         expected=f"namespace {namespace}",
         found="no such namespace",
         source="kubectl get namespace",
-        repair=f"{kubectl} create namespace {namespace}\n{evidence.commands.create_service_account()}",
+        repair=f"{kubectl} create namespace {namespace}\n{Commands.of(evidence).create_service_account()}",
     )
 
 
-def missing(evidence: "Evidence") -> Finding | None:
+def missing(evidence: Evidence) -> Finding | None:
     """No service account of this name in the namespace."""
     if evidence.service_account is not None or namespace_missing(evidence):
         return None
@@ -50,11 +48,11 @@ def missing(evidence: "Evidence") -> Finding | None:
         expected=evidence.subject,
         found=", ".join(evidence.service_accounts) or f"none in namespace {evidence.parameters.namespace}",
         source="kubectl get serviceaccounts",
-        repair=evidence.commands.create_service_account(),
+        repair=Commands.of(evidence).create_service_account(),
     )
 
 
-def annotation_missing(evidence: "Evidence") -> Finding | None:
+def annotation_missing(evidence: Evidence) -> Finding | None:
     """It bears no annotation with the role, and nothing says why."""
     if not _is_bare(evidence):
         return None
@@ -69,7 +67,7 @@ def annotation_missing(evidence: "Evidence") -> Finding | None:
     )
 
 
-def annotation_key_typo(evidence: "Evidence") -> Finding | None:
+def annotation_key_typo(evidence: Evidence) -> Finding | None:
     """The role stands under a key that the webhook does not read."""
     key = _misspelt(evidence)
     if key is None:
@@ -84,7 +82,7 @@ def annotation_key_typo(evidence: "Evidence") -> Finding | None:
     )
 
 
-def annotation_arn_malformed(evidence: "Evidence") -> Finding | None:
+def annotation_arn_malformed(evidence: Evidence) -> Finding | None:
     """What the annotation holds is no role's ARN: STS answers `Request ARN is invalid`."""
     arn = evidence.annotation
     if not arn or ROLE_ARN.fullmatch(arn):
@@ -99,7 +97,7 @@ def annotation_arn_malformed(evidence: "Evidence") -> Finding | None:
     )
 
 
-def annotation_role_mismatch(evidence: "Evidence") -> Finding | None:
+def annotation_role_mismatch(evidence: Evidence) -> Finding | None:
     """The annotation names another role than this run's."""
     arn = evidence.annotation
     if not arn or not ROLE_ARN.fullmatch(arn) or arn == evidence.role_arn:
@@ -113,7 +111,7 @@ def annotation_role_mismatch(evidence: "Evidence") -> Finding | None:
     )
 
 
-def annotation_on_the_pod(evidence: "Evidence") -> Finding | None:
+def annotation_on_the_pod(evidence: Evidence) -> Finding | None:
     """The role stands in an annotation of the pod, or of what makes it: only the service account's is read.
 
     https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
@@ -134,7 +132,7 @@ def annotation_on_the_pod(evidence: "Evidence") -> Finding | None:
     )
 
 
-def annotation_taken_away(evidence: "Evidence") -> Finding | None:
+def annotation_taken_away(evidence: Evidence) -> Finding | None:
     """The annotation was there, since a pod has its role, and a controller has written the service account since.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
@@ -158,13 +156,11 @@ def annotation_taken_away(evidence: "Evidence") -> Finding | None:
     )
 
 
-def eksctl_role(evidence: "Evidence") -> Finding | None:
+def eksctl_role(evidence: Evidence) -> Finding | None:
     """eksctl has made a role for the service account, and has not annotated it: its stack was there already.
 
     https://eksctl.io/usage/iamserviceaccounts/
     """
-    from labkit.diagnosis.evidence import NotRead
-
     if not _is_bare(evidence):
         return None
     # The name that CloudFormation makes of the stack's is cut to what a role's may have.
@@ -191,7 +187,7 @@ def eksctl_role(evidence: "Evidence") -> Finding | None:
     )
 
 
-def pod_identity_association_too(evidence: "Evidence") -> Finding | None:
+def pod_identity_association_too(evidence: Evidence) -> Finding | None:
     """The service account has a role by EKS Pod Identity, too: which of the two a pod gets depends on its SDK.
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
@@ -237,12 +233,12 @@ CAUSES = (
 )
 
 
-def _is_bare(evidence: "Evidence") -> bool:
+def _is_bare(evidence: Evidence) -> bool:
     """Whether it is there without a role, and without anything that looks like one."""
     return evidence.service_account is not None and not evidence.annotation and _misspelt(evidence) is None
 
 
-def _misspelt(evidence: "Evidence") -> str | None:
+def _misspelt(evidence: Evidence) -> str | None:
     if evidence.annotation:
         return None
     return next(
@@ -257,14 +253,12 @@ def _looks_like_it(key: str, value: str) -> bool:
     return key.endswith(("/role-arn", "/role")) and bool(ROLE_ARN.fullmatch(value or ""))
 
 
-def _not_found(evidence: "Evidence") -> str:
+def _not_found(evidence: Evidence) -> str:
     return "no annotation with a role" if ROLE_ANNOTATION not in evidence.annotations else f"{ROLE_ANNOTATION}: (empty)"
 
 
-def _annotated_elsewhere(evidence: "Evidence") -> tuple[str, str]:
+def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
     """What bears the annotation instead, and its value; both empty where nothing does, or it cannot be read."""
-    from labkit.diagnosis.evidence import NotRead
-
     try:
         spec = evidence.pod_spec
         if spec is None:
@@ -281,20 +275,14 @@ def _annotated_elsewhere(evidence: "Evidence") -> tuple[str, str]:
     return "", ""
 
 
-def _annotated(evidence: "Evidence", *, without: str = "", role_arn: str = "") -> str:
+def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> str:
     """The annotation, and then the pod once more where one runs: it gets its role when it is made."""
-    from labkit.diagnosis.evidence import NotRead
-
     # A run of the lab has a role of its own.
     is_told = evidence.role_is_known or evidence.is_of_lab or not role_arn
     known = evidence.role_arn if is_told else role_arn
     unknown = evidence.connection.role_arn(ROLE_NAME)
     lines = [] if known else [ROLE_UNKNOWN]
-    removed = f"{shlex.quote(without)}- " if without else ""
-    lines.append(
-        f"{evidence.connection.kubectl} annotate serviceaccount {evidence.parameters.service_account} "
-        f"-n {evidence.parameters.namespace} --overwrite {removed}{ROLE_ANNOTATION}={shlex.quote(known or unknown)}"
-    )
+    lines.append(Commands.of(evidence).annotate(without=without, role_arn=known or unknown))
     try:
         pod = evidence.pod
         if pod and (pod["spec"].get("serviceAccountName") or "default") == evidence.parameters.service_account:
@@ -305,7 +293,7 @@ def _annotated(evidence: "Evidence", *, without: str = "", role_arn: str = "") -
 
 
 def _finding(
-    evidence: "Evidence",
+    evidence: Evidence,
     id: str,
     summary: str,
     *,

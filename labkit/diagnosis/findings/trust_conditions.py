@@ -1,20 +1,18 @@
 """The conditions of the statement that comes nearest, where the policy refuses: whose `sub` and `aud` they want."""
 
 import re
-from typing import TYPE_CHECKING
 
+from labkit.diagnosis.evidence import Evidence
 from labkit.diagnosis.evidence.trust import Condition
-from labkit.diagnosis.findings import Finding, is_told, provider
+from labkit.diagnosis.finding import Finding, is_told
+from labkit.diagnosis.findings import provider
 from labkit.diagnosis.findings.trust_statement import about_tokens, finding, has_other_host, refusing
 from labkit.policy.wildcards import wildcard
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
 
 SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):(.+)")
 
 
-def condition_key_of_another_issuer(evidence: "Evidence") -> Finding | None:
+def condition_key_of_another_issuer(evidence: Evidence) -> Finding | None:
     """A condition's key begins with another issuer: no token of this cluster has it, so the condition never holds."""
     statement = refusing(evidence)
     if statement is None or is_told(evidence, provider.cluster_rebuilt):
@@ -33,7 +31,7 @@ def condition_key_of_another_issuer(evidence: "Evidence") -> Finding | None:
     return None
 
 
-def sub_wildcard_under_string_equals(evidence: "Evidence") -> Finding | None:
+def sub_wildcard_under_string_equals(evidence: Evidence) -> Finding | None:
     """`StringEquals` takes `*` and `?` literally.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
@@ -51,7 +49,7 @@ def sub_wildcard_under_string_equals(evidence: "Evidence") -> Finding | None:
     return None
 
 
-def sub_of_another_namespace(evidence: "Evidence") -> Finding | None:
+def sub_of_another_namespace(evidence: Evidence) -> Finding | None:
     """The condition on `sub` names a service account of this name, in another namespace."""
     condition = _wrong_subject(evidence)
     if condition is None or not _names_another_namespace(evidence, condition):
@@ -65,7 +63,7 @@ def sub_of_another_namespace(evidence: "Evidence") -> Finding | None:
     )
 
 
-def sub_renamed(evidence: "Evidence") -> Finding | None:
+def sub_renamed(evidence: Evidence) -> Finding | None:
     """The condition on `sub` names it without, or with, what a chart's release puts before or behind the name."""
     condition = _wrong_subject(evidence)
     if condition is None or _names_another_namespace(evidence, condition) or not _names_a_relative(evidence, condition):
@@ -79,7 +77,7 @@ def sub_renamed(evidence: "Evidence") -> Finding | None:
     )
 
 
-def sub_mismatch(evidence: "Evidence") -> Finding | None:
+def sub_mismatch(evidence: Evidence) -> Finding | None:
     """The condition on `sub` names another service account."""
     condition = _wrong_subject(evidence)
     if condition is None or _names_another_namespace(evidence, condition) or _names_a_relative(evidence, condition):
@@ -93,7 +91,7 @@ def sub_mismatch(evidence: "Evidence") -> Finding | None:
     )
 
 
-def aud_mismatch(evidence: "Evidence") -> Finding | None:
+def aud_mismatch(evidence: Evidence) -> Finding | None:
     """The condition on `aud` wants another audience than the token's."""
     for condition in _failed(evidence, "aud"):
         return finding(
@@ -116,14 +114,14 @@ CAUSES = (
 )
 
 
-def _failed(evidence: "Evidence", claim: str) -> list[Condition]:
+def _failed(evidence: Evidence, claim: str) -> list[Condition]:
     """The conditions on a claim whose values the token does not have, whichever issuer they are about."""
     if refusing(evidence) is None:
         return []
     return [c for c in evidence.trust.conditions(claim) if c.compares_text and not evidence.trust.holds(c)]
 
 
-def _wrong_subject(evidence: "Evidence") -> Condition | None:
+def _wrong_subject(evidence: Evidence) -> Condition | None:
     """The condition that names another service account, also were its wildcards wildcards."""
     for condition in _failed(evidence, "sub"):
         if not (condition.is_literal and any(wildcard(value)(evidence.subject) for value in condition.values)):
@@ -131,7 +129,7 @@ def _wrong_subject(evidence: "Evidence") -> Condition | None:
     return None
 
 
-def _names_another_namespace(evidence: "Evidence", condition: Condition) -> bool:
+def _names_another_namespace(evidence: Evidence, condition: Condition) -> bool:
     for namespace, name in _accounts_of(condition):
         other = not wildcard(namespace)(evidence.parameters.namespace)
         if other and wildcard(name)(evidence.parameters.service_account):
@@ -139,7 +137,7 @@ def _names_another_namespace(evidence: "Evidence", condition: Condition) -> bool
     return False
 
 
-def _names_a_relative(evidence: "Evidence", condition: Condition) -> bool:
+def _names_a_relative(evidence: Evidence, condition: Condition) -> bool:
     mine = evidence.parameters.service_account
     for namespace, name in _accounts_of(condition):
         related = any(

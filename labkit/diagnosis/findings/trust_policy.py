@@ -4,27 +4,18 @@ Whether it does is evaluated, as STS would; the causes of a refusal are asked on
 the statement that comes nearest.
 """
 
-from typing import TYPE_CHECKING
-
+from labkit.diagnosis.evidence import Evidence
 from labkit.diagnosis.evidence.trust import NOBODY, STRANGER, actions_of, conditions_of, federated_of
-from labkit.diagnosis.findings import (
-    Finding,
-    is_told,
-    provider,
-    trust_conditions,
-    trust_documents,
-    trust_statement,
-    trust_writes,
-)
+from labkit.diagnosis.finding import Finding, is_told
+from labkit.diagnosis.findings import provider, trust_conditions, trust_statement, trust_writes
 from labkit.diagnosis.findings.trust_statement import finding
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis.repairs import trust_documents
+from labkit.diagnosis.repairs.commands import Commands
 
 NAMED = (*trust_writes.REFUSED, *trust_statement.CAUSES, *trust_conditions.CAUSES)
 
 
-def refuses(evidence: "Evidence") -> Finding | None:
+def refuses(evidence: Evidence) -> Finding | None:
     """The trust policy refuses for a reason that has no name of its own, such as an explicit deny."""
     if evidence.role is None or evidence.trust.admits or is_told(evidence, *NAMED):
         return None
@@ -43,7 +34,7 @@ def refuses(evidence: "Evidence") -> Finding | None:
 # What it admits, and should not.
 
 
-def sub_missing(evidence: "Evidence") -> Finding | None:
+def sub_missing(evidence: Evidence) -> Finding | None:
     """It admits every service account: there is no condition on `sub`, or one that anything meets."""
     if not _admits_strangers(evidence):
         return None
@@ -60,11 +51,11 @@ def sub_missing(evidence: "Evidence") -> Finding | None:
         expected=f"StringEquals {evidence.provider_name}:sub = {evidence.subject}",
         found="; ".join(subjects) or "no condition on sub",
         severity="warning",
-        repair=evidence.commands.update_trust_policy(trust_documents.narrowed(evidence)),
+        repair=Commands.of(evidence).update_trust_policy(trust_documents.narrowed(evidence)),
     )
 
 
-def admits_others(evidence: "Evidence") -> Finding | None:
+def admits_others(evidence: Evidence) -> Finding | None:
     """Other service accounts of the cluster may take the role, too."""
     if evidence.role is None or not evidence.trust.admits or _admits_strangers(evidence) or _is_exact(evidence):
         return None
@@ -78,11 +69,11 @@ def admits_others(evidence: "Evidence") -> Finding | None:
         expected=f"{evidence.subject} alone",
         found=", ".join(others),
         severity="warning",
-        repair=evidence.commands.update_trust_policy(trust_documents.narrowed(evidence)),
+        repair=Commands.of(evidence).update_trust_policy(trust_documents.narrowed(evidence)),
     )
 
 
-def aud_missing(evidence: "Evidence") -> Finding | None:
+def aud_missing(evidence: Evidence) -> Finding | None:
     """It admits tokens that were made for somebody else than STS: there is no condition on `aud`."""
     if evidence.role is None or not evidence.trust.admits or not evidence.trust.admits_other(audience=NOBODY):
         return None
@@ -96,7 +87,7 @@ def aud_missing(evidence: "Evidence") -> Finding | None:
         expected=f"StringEquals {evidence.provider_name}:aud = {evidence.audience}",
         found="no condition on aud",
         severity="warning",
-        repair=evidence.commands.update_trust_policy(right),
+        repair=Commands.of(evidence).update_trust_policy(right),
     )
 
 
@@ -106,29 +97,29 @@ CAUSES = (*NAMED, refuses, sub_missing, admits_others, aud_missing, trust_writes
 # For the report of a check.
 
 
-def principal_found(evidence: "Evidence") -> str:
+def principal_found(evidence: Evidence) -> str:
     """Whom the policy trusts, for the report of a check."""
     found = [arn for statement in evidence.trust.statements for arn in federated_of(statement)]
     return ", ".join(found) or "no federated principal"
 
 
-def actions_found(evidence: "Evidence") -> str:
+def actions_found(evidence: Evidence) -> str:
     """What the policy allows, for the report of a check."""
     found = [action for statement in evidence.trust.statements for action in actions_of(statement)]
     return ", ".join(found) or "no Action"
 
 
-def subject_found(evidence: "Evidence") -> str:
+def subject_found(evidence: Evidence) -> str:
     """The condition on `sub` as the policy has it, for the report of a check."""
     return _condition_found(evidence, "sub")
 
 
-def audience_found(evidence: "Evidence") -> str:
+def audience_found(evidence: Evidence) -> str:
     """The condition on `aud` as the policy has it, for the report of a check."""
     return _condition_found(evidence, "aud")
 
 
-def _condition_found(evidence: "Evidence", claim: str) -> str:
+def _condition_found(evidence: Evidence, claim: str) -> str:
     found = [
         f"{condition.operator} {condition.key} = {', '.join(condition.values)}"
         for statement in evidence.trust.statements
@@ -138,11 +129,11 @@ def _condition_found(evidence: "Evidence", claim: str) -> str:
     return "; ".join(found) or "no condition"
 
 
-def _admits_strangers(evidence: "Evidence") -> bool:
+def _admits_strangers(evidence: Evidence) -> bool:
     return evidence.role is not None and evidence.trust.admits and evidence.trust.admits_other(subject=STRANGER)
 
 
-def _is_exact(evidence: "Evidence") -> bool:
+def _is_exact(evidence: Evidence) -> bool:
     """Whether no statement can admit another of the cluster's accounts: then nobody else needs to be looked for."""
     return all(
         any(c.claim == "sub" and c.is_literal and c.values == (evidence.subject,) for c in conditions_of(statement))
@@ -151,7 +142,7 @@ def _is_exact(evidence: "Evidence") -> bool:
     )
 
 
-def _subjects(evidence: "Evidence") -> list[str]:
+def _subjects(evidence: Evidence) -> list[str]:
     """The subjects of the cluster's other service accounts."""
     found = [
         f"system:serviceaccount:{account['metadata']['namespace']}:{account['metadata']['name']}"

@@ -4,8 +4,9 @@ Each cause looks at one thing, so that two faults in a statement are two finding
 """
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from labkit.diagnosis.evidence import Evidence
 from labkit.diagnosis.evidence.trust import (
     PROVIDER_ARN,
     Condition,
@@ -16,12 +17,12 @@ from labkit.diagnosis.evidence.trust import (
     name_of,
     principals_of,
 )
-from labkit.diagnosis.findings import Finding, Severity, is_told, provider, trust_documents
+from labkit.diagnosis.finding import Finding, Severity, is_told
+from labkit.diagnosis.findings import provider
 from labkit.diagnosis.findings.trust_writes import was_refused
+from labkit.diagnosis.repairs import trust_documents
+from labkit.diagnosis.repairs.commands import Commands
 from labkit.policy.trust import WEB_IDENTITY
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
 
 LEARN = "02-iam-role.ipynb"
 SOURCE = "iam:GetRole, AssumeRolePolicyDocument"
@@ -31,7 +32,7 @@ POD_IDENTITY = "pods.eks.amazonaws.com"
 # Whom it trusts.
 
 
-def of_pod_identity(evidence: "Evidence") -> Finding | None:
+def of_pod_identity(evidence: Evidence) -> Finding | None:
     """The role is made for EKS Pod Identity, which is another way from a pod to a role.
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html
@@ -48,7 +49,7 @@ def of_pod_identity(evidence: "Evidence") -> Finding | None:
     )
 
 
-def of_a_service(evidence: "Evidence") -> Finding | None:
+def of_a_service(evidence: Evidence) -> Finding | None:
     """The trust policy is the one that a role for an AWS service has: nobody with a web identity is in it.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-service.html
@@ -66,7 +67,7 @@ def of_a_service(evidence: "Evidence") -> Finding | None:
     )
 
 
-def principal_not_a_provider(evidence: "Evidence") -> Finding | None:
+def principal_not_a_provider(evidence: Evidence) -> Finding | None:
     """The principal is no OIDC provider's ARN: a bare URL, a role, an account, or nothing.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-federated-web-identity
@@ -85,7 +86,7 @@ def principal_not_a_provider(evidence: "Evidence") -> Finding | None:
     )
 
 
-def issuer_host_wrong(evidence: "Evidence") -> Finding | None:
+def issuer_host_wrong(evidence: Evidence) -> Finding | None:
     """The cluster's id under another host: another region's, or `oidc.REGION.eks` for `oidc.eks.REGION`."""
     statement = refusing(evidence)
     if statement is None:
@@ -103,7 +104,7 @@ def issuer_host_wrong(evidence: "Evidence") -> Finding | None:
     )
 
 
-def provider_mismatch(evidence: "Evidence") -> Finding | None:
+def provider_mismatch(evidence: Evidence) -> Finding | None:
     """The principal is another OIDC provider than the one of this cluster's issuer."""
     statement = refusing(evidence)
     providers = [arn for arn in federated_of(statement or {}) if PROVIDER_ARN.fullmatch(arn)]
@@ -125,7 +126,7 @@ def provider_mismatch(evidence: "Evidence") -> Finding | None:
 # For what.
 
 
-def action_wrong(evidence: "Evidence") -> Finding | None:
+def action_wrong(evidence: Evidence) -> Finding | None:
     """The statement allows another action, such as `sts:AssumeRole`, the one for AWS's own services.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
@@ -158,7 +159,7 @@ CAUSES = (
 # What its conditions are looked at with, too.
 
 
-def refusing(evidence: "Evidence") -> dict[str, Any] | None:
+def refusing(evidence: Evidence) -> dict[str, Any] | None:
     """The statement that comes nearest, where the policy refuses and nothing else explains it."""
     if evidence.role is None or evidence.trust.nearest is None or was_refused(evidence):
         return None
@@ -170,7 +171,7 @@ def about_tokens(statement: dict[str, Any]) -> list[Condition]:
     return [condition for condition in conditions_of(statement) if condition.claim in ("sub", "aud")]
 
 
-def has_other_host(evidence: "Evidence", name: str) -> bool:
+def has_other_host(evidence: Evidence, name: str) -> bool:
     """Whether it is the issuer's own path under another host."""
     host, _, path = evidence.provider_name.partition("/")
     other, _, same = name.partition("/")
@@ -178,7 +179,7 @@ def has_other_host(evidence: "Evidence", name: str) -> bool:
 
 
 def finding(
-    evidence: "Evidence",
+    evidence: Evidence,
     id: str,
     summary: str,
     *,
@@ -194,7 +195,7 @@ def finding(
         expected=expected,
         found=found,
         source=SOURCE,
-        repair=repair or evidence.commands.update_trust_policy(trust_documents.corrected(evidence)),
+        repair=repair or Commands.of(evidence).update_trust_policy(trust_documents.corrected(evidence)),
         learn=LEARN,
         severity=severity,
     )

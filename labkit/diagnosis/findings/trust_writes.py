@@ -1,14 +1,14 @@
 """What IAM takes as the role's trust policy: what it refused to take, and how much more this one may hold."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from labkit.diagnosis.evidence.reading import NotRead
+from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis.evidence.account import document
 from labkit.diagnosis.evidence.trust import conditions_of, listed
-from labkit.diagnosis.findings import Finding, is_told, trust_documents
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis.finding import Finding, is_told
+from labkit.diagnosis.repairs import pod_commands, trust_documents
+from labkit.diagnosis.repairs.commands import Commands
 
 LEARN = "02-iam-role.ipynb"
 _finding = partial(Finding, learn=LEARN)
@@ -18,7 +18,7 @@ QUOTA, NEAR = 2048, 1843
 QUOTA_CODE = "L-C07B4B0D"
 
 
-def condition_key_with_scheme(evidence: "Evidence") -> Finding | None:
+def condition_key_with_scheme(evidence: Evidence) -> Finding | None:
     """The trust policy that was to help was refused by IAM: `https://` stands in a condition's key."""
     refused = _refused_write(evidence)
     if refused is None or not str(refused["errorCode"]).startswith("MalformedPolicyDocument"):
@@ -32,11 +32,13 @@ def condition_key_with_scheme(evidence: "Evidence") -> Finding | None:
         expected=f"{evidence.provider_name}:sub",
         found=", ".join(keys),
         source=_source(refused),
-        repair=with_new_sessions(evidence, evidence.commands.write_trust_policy(trust_documents.corrected(evidence))),
+        repair=pod_commands.with_new_sessions(
+            evidence, Commands.of(evidence).write_trust_policy(trust_documents.corrected(evidence))
+        ),
     )
 
 
-def too_long(evidence: "Evidence") -> Finding | None:
+def too_long(evidence: Evidence) -> Finding | None:
     """The trust policy that was to help was refused by IAM: it is longer than the quota.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
@@ -51,13 +53,13 @@ def too_long(evidence: "Evidence") -> Finding | None:
         expected=f"at most {QUOTA} characters without white space",
         found=told,
         source=_source(refused),
-        repair=with_new_sessions(
-            evidence, f"{_quota_comment()}\n{evidence.commands.write_trust_policy(trust_documents.alone(evidence))}"
+        repair=pod_commands.with_new_sessions(
+            evidence, f"{_quota_comment()}\n{Commands.of(evidence).write_trust_policy(trust_documents.alone(evidence))}"
         ),
     )
 
 
-def near_size_limit(evidence: "Evidence") -> Finding | None:
+def near_size_limit(evidence: Evidence) -> Finding | None:
     """One service account more, and IAM takes it no longer."""
     if evidence.role is None or evidence.trust.size <= NEAR:
         return None
@@ -68,33 +70,19 @@ def near_size_limit(evidence: "Evidence") -> Finding | None:
         found=f"{evidence.trust.size} characters",
         source="iam:GetRole, AssumeRolePolicyDocument",
         severity="warning",
-        repair=f"{_quota_comment()}\n{evidence.commands.update_trust_policy(trust_documents.alone(evidence))}",
+        repair=f"{_quota_comment()}\n{Commands.of(evidence).update_trust_policy(trust_documents.alone(evidence))}",
     )
 
 
 REFUSED = (condition_key_with_scheme, too_long)
 
 
-def was_refused(evidence: "Evidence") -> bool:
+def was_refused(evidence: Evidence) -> bool:
     """Whether a trust policy that IAM refused is what is wrong with the role, and not what the role has instead."""
     return is_told(evidence, *REFUSED)
 
 
-def with_new_sessions(evidence: "Evidence", repair: str) -> str:
-    """The lines, and the pod made anew where they make the role: it may hold a session of the one that is gone.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
-    """
-    from labkit.diagnosis.findings.pod_commands import replaced
-
-    try:
-        is_held = evidence.role is None and evidence.pod is not None
-    except NotRead:
-        is_held = False
-    return f"{repair}\n{replaced(evidence)}" if is_held else repair
-
-
-def _refused_write(evidence: "Evidence") -> dict[str, Any] | None:
+def _refused_write(evidence: Evidence) -> dict[str, Any] | None:
     """The newest try to write the role's trust policy, where IAM refused it and the role lacks what it was to have.
 
     Raises `NotRead` where CloudTrail may not be read.
@@ -116,8 +104,6 @@ def _refused_write(evidence: "Evidence") -> dict[str, Any] | None:
 
 def _statements_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     """The statements of the trust policy that was refused."""
-    from labkit.diagnosis.evidence.account import document
-
     parameters = record.get("requestParameters") or {}
     written = document(parameters.get("policyDocument") or parameters.get("assumeRolePolicyDocument") or {})
     statements = listed(written.get("Statement")) if isinstance(written, dict) else []

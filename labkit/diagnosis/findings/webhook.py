@@ -4,24 +4,21 @@ https://github.com/aws/amazon-eks-pod-identity-webhook
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from labkit.diagnosis.evidence import Evidence, NotRead, opt_out
 from labkit.diagnosis.evidence.pod_spec import MOUNT_PATH, TOKEN_VOLUME, is_token_volume, workload
-from labkit.diagnosis.findings import Finding, pod_commands
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis.finding import Finding
+from labkit.diagnosis.repairs import pod_commands
+from labkit.diagnosis.repairs.commands import Commands
 
 LEARN = "04-pod.ipynb"
 _finding = partial(Finding, learn=LEARN)
 POD = "kubectl get pod -o yaml"
 CONFIGURATION = "kubectl get mutatingwebhookconfiguration pod-identity-webhook -o yaml"
-SKIP = "eks.amazonaws.com/skip-containers"
-# As the webhook is registered on EKS.
-OPT_OUT = {"matchExpressions": [{"key": "eks.amazonaws.com/skip-pod-identity-webhook", "operator": "DoesNotExist"}]}
 
 
-def missing(evidence: "Evidence") -> Finding | None:
+def missing(evidence: Evidence) -> Finding | None:
     """No webhook is registered for pods: they are made, and without a role."""
     if evidence.webhook is not None:
         return None
@@ -35,7 +32,7 @@ def missing(evidence: "Evidence") -> Finding | None:
     )
 
 
-def unreachable(evidence: "Evidence") -> Finding | None:
+def unreachable(evidence: Evidence) -> Finding | None:
     """The webhook is registered, and the API server cannot call it; `failurePolicy: Ignore` keeps that silent.
 
     Whether it answers is tried only where a pod was made without its role, and from where it can be told.
@@ -59,13 +56,13 @@ def unreachable(evidence: "Evidence") -> Finding | None:
     return None
 
 
-def opted_out(evidence: "Evidence") -> Finding | None:
+def opted_out(evidence: Evidence) -> Finding | None:
     """A label of the pod, or of its namespace, keeps the pod from the webhook."""
     spec = evidence.pod_spec
     if spec is None or spec.is_mutated:
         return None
-    on_pod = opting_out(evidence, spec.labels)
-    on_namespace = set() if on_pod else _namespace_opting_out(evidence)
+    on_pod = opt_out.of_pod(evidence, spec.labels)
+    on_namespace = set() if on_pod else opt_out.of_namespace(evidence)
     if not on_pod and not on_namespace:
         return None
     labels, whose = (on_pod, "pod") if on_pod else (on_namespace, "namespace")
@@ -82,10 +79,10 @@ def opted_out(evidence: "Evidence") -> Finding | None:
     )
 
 
-def container_skipped(evidence: "Evidence") -> Finding | None:
+def container_skipped(evidence: Evidence) -> Finding | None:
     """An annotation of the pod names containers that the webhook passes over."""
     spec = evidence.pod_spec
-    named = skipped(spec.annotations) if spec else set()
+    named = opt_out.skipped(spec.annotations) if spec else set()
     passed_over = [c.name for c in spec.containers if c.name in named and not c.has_role] if named else []
     if not passed_over:
         return None
@@ -96,14 +93,14 @@ def container_skipped(evidence: "Evidence") -> Finding | None:
         if others
         else "An annotation of the pod keeps the role from its containers.",
         expected="the role in every container",
-        found=f"{SKIP}: {spec.annotations[SKIP]}",
+        found=f"{opt_out.SKIP}: {spec.annotations[opt_out.SKIP]}",
         source=f"{POD}, metadata.annotations",
-        repair=pod_commands.replaced(evidence, _no_skipping),
+        repair=pod_commands.replaced(evidence, pod_commands.without_skipping),
         severity="warning" if others else "error",
     )
 
 
-def volume_name_taken(evidence: "Evidence") -> Finding | None:
+def volume_name_taken(evidence: Evidence) -> Finding | None:
     """The pod has a volume of its own of the name that the webhook gives to the token's: there is no token then."""
     spec = evidence.pod_spec
     volume = spec.volumes.get(TOKEN_VOLUME) if spec else None
@@ -120,7 +117,7 @@ def volume_name_taken(evidence: "Evidence") -> Finding | None:
     )
 
 
-def mount_path_twice(evidence: "Evidence") -> Finding | None:
+def mount_path_twice(evidence: Evidence) -> Finding | None:
     """Something else is mounted where the token goes: the API server refuses the pod that the webhook has changed.
 
     It is seen in the events of the pod's owner, since there is no pod.
@@ -145,76 +142,18 @@ def mount_path_twice(evidence: "Evidence") -> Finding | None:
 CAUSES = (missing, unreachable, opted_out, container_skipped, volume_name_taken, mount_path_twice)
 
 
-# What the repairs look at, too.
-
-
-def opting_out(evidence: "Evidence", labels: dict[str, str]) -> set[str]:
-    """Those of a pod's labels that keep it from the webhook."""
-    selectors = [webhook.get("objectSelector") for webhook in (evidence.webhook or {}).get("webhooks") or []]
-    return _forbidden(selectors or [OPT_OUT], labels)
-
-
-def skipped(annotations: dict[str, str]) -> set[str]:
-    """The containers that the pod's annotation names for the webhook to pass over."""
-    if not annotations.get(SKIP):
-        return set()
-    from labkit.webhook.annotations import skipped_containers
-
-    return skipped_containers({SKIP.rpartition("/")[2]: annotations[SKIP]})
-
-
-def skips_all(manifest: dict[str, Any]) -> bool:
-    """Whether a manifest's annotation leaves no container to the webhook."""
-    names = skipped((manifest.get("metadata") or {}).get("annotations") or {})
-    return bool(names) and all(container["name"] in names for container in manifest["spec"]["containers"])
-
-
-def explains_absence(evidence: "Evidence") -> bool:
+def explains_absence(evidence: Evidence) -> bool:
     """Whether the webhook is why a pod has no role."""
     return bool(missing(evidence) or unreachable(evidence) or opted_out(evidence))
 
 
-def _no_skipping(evidence: "Evidence", manifest: dict[str, Any]) -> None:
-    kept = {key: value for key, value in manifest["metadata"].get("annotations", {}).items() if key != SKIP}
-    manifest["metadata"].pop("annotations", None)
-    if kept:
-        manifest["metadata"]["annotations"] = kept
-
-
-def _was_passed_over(evidence: "Evidence") -> bool:
+def _was_passed_over(evidence: Evidence) -> bool:
     """Whether there is a pod that was to get a role and has none."""
-    from labkit.diagnosis.evidence import NotRead
-
     try:
         spec = evidence.pod_spec
         return bool(evidence.annotation) and (spec is None or not (spec.is_mutated or opted_out(evidence)))
     except NotRead:
         return False
-
-
-def _namespace_opting_out(evidence: "Evidence") -> set[str]:
-    selectors = [webhook.get("namespaceSelector") for webhook in (evidence.webhook or {}).get("webhooks") or []]
-    if not any(selectors):
-        return set()
-    namespace = evidence.cluster.namespace(evidence.parameters.namespace) or {}
-    return _forbidden(selectors, (namespace.get("metadata") or {}).get("labels") or {})
-
-
-def _forbidden(selectors: list[Any], labels: dict[str, str]) -> set[str]:
-    """The labels that none of these selectors may see.
-
-    https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#resources-that-support-set-based-requirements
-    """
-    expressions = [each for selector in selectors for each in (selector or {}).get("matchExpressions") or []]
-    return {
-        each["key"]
-        for each in expressions
-        if each["key"] in labels
-        and (
-            each["operator"] == "DoesNotExist"
-            or (each["operator"] == "NotIn" and labels[each["key"]] in (each.get("values") or []))
-        )
-    }
 
 
 def _runs_as(template: dict[str, Any], service_account: str) -> bool:
@@ -227,11 +166,9 @@ def _has_pods(owner: dict[str, Any]) -> bool:
     return bool(status.get("readyReplicas") or status.get("numberReady"))
 
 
-def _restored(evidence: "Evidence") -> str:
+def _restored(evidence: Evidence) -> str:
     """The webhook, and then the pod once more where it was made without its role."""
-    from labkit.diagnosis.evidence import NotRead
-
-    lines = [evidence.commands.restore_webhook()]
+    lines = [Commands.of(evidence).restore_webhook()]
     try:
         spec = evidence.pod_spec
         if spec is not None and evidence.annotation and not spec.is_mutated:

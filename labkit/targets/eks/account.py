@@ -13,7 +13,7 @@ import botocore.session
 from botocore.config import Config
 from urllib3.exceptions import URLSchemeUnknown
 
-from labkit.errors import DENIED, LabError, NotAllowed
+from labkit.errors import DENIED, LabError, NoCredentials, NotAllowed
 
 # How AWS's services say that a caller's credentials are no longer good, and that they never were.
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
@@ -33,10 +33,6 @@ FIRST = Config(read_timeout=10, retries={"mode": "standard", "total_max_attempts
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # What the token, and not the signature, is refused for.
 UNSIGNED = ("AssumeRoleWithWebIdentity",)
-
-
-class NoCredentials(LabError):
-    """AWS takes no credentials of this machine: there are none, they have expired, or AWS does not know them."""
 
 
 class WrongAccount(LabError):

@@ -1,25 +1,23 @@
 """The trust policy as it should be: what is there, with what is wrong put right and the rest left as it is."""
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from labkit import documents
+from labkit.diagnosis.evidence import Evidence
 from labkit.diagnosis.evidence.trust import NOBODY, actions_of, allows_action, federated_of, principals_of
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
 
 Document = dict[str, Any]
 
 
-def alone(evidence: "Evidence") -> Document:
+def alone(evidence: Evidence) -> Document:
     """The policy that admits this service account, and says nothing else."""
     document = documents.trust_policy(evidence.parameters, evidence.provider_arn)
     document["Statement"][0]["Condition"]["StringEquals"][f"{evidence.provider_name}:aud"] = evidence.audience
     return document
 
 
-def corrected(evidence: "Evidence") -> Document:
+def corrected(evidence: Evidence) -> Document:
     """The policy with the statement that comes nearest put right, and without what denies the service account."""
     trust, right = evidence.trust, _right(evidence)
     statements = [statement for statement in trust.statements if not trust.denies(statement)]
@@ -33,7 +31,7 @@ def corrected(evidence: "Evidence") -> Document:
     return _with(evidence, statements)
 
 
-def narrowed(evidence: "Evidence") -> Document:
+def narrowed(evidence: Evidence) -> Document:
     """The policy with one statement for this service account, in the place of those that admit it and others."""
     trust, right = evidence.trust, _right(evidence)
     statements: list[Document] = []
@@ -47,7 +45,7 @@ def narrowed(evidence: "Evidence") -> Document:
     return _with(evidence, statements)
 
 
-def with_audience(evidence: "Evidence") -> Document:
+def with_audience(evidence: Evidence) -> Document:
     """The policy with a condition on `aud` in each statement that admits a token for anybody."""
     statements = copy.deepcopy(evidence.trust.statements)
     for statement in statements:
@@ -57,7 +55,7 @@ def with_audience(evidence: "Evidence") -> Document:
     return _with(evidence, statements)
 
 
-def _right(evidence: "Evidence") -> Document:
+def _right(evidence: Evidence) -> Document:
     return alone(evidence)["Statement"][0]
 
 
@@ -69,13 +67,13 @@ def _like(present: Document, right: Document) -> Document:
     return made
 
 
-def _is_of_cluster(evidence: "Evidence", statement: Document) -> bool:
+def _is_of_cluster(evidence: Evidence, statement: Document) -> bool:
     """Whether it lets service accounts of the cluster take the role."""
     trusted = statement.get("Principal") == "*" or evidence.provider_arn in federated_of(statement)
     return trusted and allows_action(statement)
 
 
-def _with(evidence: "Evidence", statements: list[Document]) -> Document:
+def _with(evidence: Evidence, statements: list[Document]) -> Document:
     present = evidence.trust.document
     rest = {key: value for key, value in present.items() if key not in ("Version", "Statement")}
     return {"Version": present.get("Version", "2012-10-17"), **rest, "Statement": statements}

@@ -5,15 +5,12 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from labkit import documents
+from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
 from labkit.parameters import RUN_TAG, Parameters
-
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
-
 
 # The role by which an organization's administrator enters the accounts that were made in it.
 # https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
@@ -47,7 +44,7 @@ class Commands:
     """Whether it is a run of the lab: what is made bears its tags, and the parameters' policy is the one wanted."""
 
     @classmethod
-    def of(cls, evidence: "Evidence") -> "Commands":
+    def of(cls, evidence: Evidence) -> "Commands":
         """The commands for the service account, role and pod of this evidence."""
         parameters, connection = evidence.parameters, evidence.connection
         if evidence.role_name:
@@ -264,7 +261,7 @@ class Commands:
         return f"echo {_quoted(manifest)} | {self.kubectl} apply -f -"
 
 
-def _may_be_meant(evidence: "Evidence") -> bool:
+def _may_be_meant(evidence: Evidence) -> bool:
     """Whether the parameters' role is meant where nothing else is said: in the lab, unless it is another run's."""
     parameters = evidence.parameters
     role = _known(lambda: evidence.account.role(parameters.role_name), None) or {}
@@ -272,7 +269,7 @@ def _may_be_meant(evidence: "Evidence") -> bool:
     return evidence.connection.takes_untagged and runs in ([], [parameters.run])
 
 
-def _name_of_new_pod(evidence: "Evidence") -> str:
+def _name_of_new_pod(evidence: Evidence) -> str:
     """The name that was asked for; else the lab's, where no other pod has it."""
     pods = _known(lambda: evidence.cluster.pods(evidence.parameters.namespace), [])
     is_taken = any(each["metadata"]["name"] == POD_NAME for each in pods)
@@ -282,8 +279,6 @@ def _name_of_new_pod(evidence: "Evidence") -> str:
 
 def _known(read: Callable[[], Any], otherwise: Any) -> Any:
     """What a command says of something that could not be read."""
-    from labkit.diagnosis.evidence import NotRead
-
     try:
         return read()
     except NotRead:

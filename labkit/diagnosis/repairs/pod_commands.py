@@ -6,34 +6,23 @@ import re
 import shlex
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from labkit.diagnosis.evidence.pod_spec import (
-    MOUNT_PATH,
-    ROLE,
-    TOKEN_FILE,
-    TOKEN_VOLUME,
-    is_token_volume,
-    restored_manifest,
-    without_additions,
-)
+from labkit.diagnosis.evidence import Evidence, NotRead, opt_out, variables
+from labkit.diagnosis.evidence.pod_spec import MOUNT_PATH, ROLE, TOKEN_FILE, TOKEN_VOLUME, is_token_volume
+from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
 from labkit.documents import ROLE_ANNOTATION
 
-if TYPE_CHECKING:
-    from labkit.diagnosis.evidence import Evidence
-
 Document = dict[str, Any]
-Change = Callable[["Evidence", Document], None]
+Change = Callable[[Evidence, Document], None]
 
-KINDS = ("containers", "initContainers")
 # Variables that may hold a secret are not printed; these names are harmless.
 SECRET = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE")
-NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 NOT_SHOWN = "NOT-SHOWN"
 
 
-def replaced(evidence: "Evidence", *changes: Change) -> str:
+def replaced(evidence: Evidence, *changes: Change) -> str:
     """Lines that make the pod anew; whatever is wrong with its manifest is corrected in it, and `changes` beside.
 
     A pod that nobody owns is deleted and applied again. One of a Deployment, StatefulSet or DaemonSet is corrected
@@ -59,113 +48,107 @@ def replaced(evidence: "Evidence", *changes: Change) -> str:
     return "\n".join(lines)
 
 
-def of_workload(evidence: "Evidence", owner: Document, *changes: Change) -> str:
+def of_workload(evidence: Evidence, owner: Document, *changes: Change) -> str:
     """Lines that correct the template of a workload whose pods could not be made."""
     return "\n".join(_template_lines(evidence, owner, owner["spec"]["template"], changes))
 
 
-def without_identity(evidence: "Evidence", manifest: Document) -> None:
+def with_new_sessions(evidence: Evidence, repair: str) -> str:
+    """The lines, and the pod made anew where they make the role: it may hold a session of the one that is gone.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
+    """
+    try:
+        is_held = evidence.role is None and evidence.pod is not None
+    except NotRead:
+        is_held = False
+    return f"{repair}\n{replaced(evidence)}" if is_held else repair
+
+
+def without_identity(evidence: Evidence, manifest: Document) -> None:
     """A change that leaves the containers' role and token variables to the webhook."""
-    for container in containers_of(manifest):
+    for container in containers_of(manifest["spec"]):
         _without_variables(container, {ROLE, TOKEN_FILE})
 
 
-def without_image(evidence: "Evidence") -> set[str]:
-    """The pod's containers whose image the node cannot have."""
-    status = (evidence.pod or {}).get("status") or {}
-    waiting = {
-        each["name"]: ((each.get("state") or {}).get("waiting") or {}).get("reason")
-        for kind in ("containerStatuses", "initContainerStatuses")
-        for each in status.get(kind) or []
-    }
-    return {name for name, reason in waiting.items() if reason in NO_IMAGE}
+def without_skipping(evidence: Evidence, manifest: Document) -> None:
+    """A change that takes off the annotation by which the webhook passes over containers."""
+    _without(manifest["metadata"], "annotations", {opt_out.SKIP})
 
 
-def image(evidence: "Evidence") -> str:
+def image(evidence: Evidence) -> str:
     """The image that the pod is to have, where it is one of the lab's; empty elsewhere."""
     is_ours = evidence.role_is_known or evidence.is_of_lab
     return (evidence.parameters.image or evidence.connection.image) if is_ours else ""
 
 
-def containers_of(manifest: Document) -> list[Document]:
-    """The containers and init containers of a manifest."""
-    return [container for kind in KINDS for container in manifest["spec"].get(kind) or []]
-
-
 # What is corrected in every manifest.
 
 
-def _corrected(evidence: "Evidence", manifest: Document, changes: tuple[Change, ...]) -> None:
-    from labkit.diagnosis.evidence import NotRead
-
+def _corrected(evidence: Evidence, manifest: Document, changes: tuple[Change, ...]) -> None:
     for change in (*CORRECTIONS, *changes):
         # What could not be looked at is not corrected either.
         with suppress(NotRead):
             change(evidence, manifest)
 
 
-def _service_account(evidence: "Evidence", manifest: Document) -> None:
+def _service_account(evidence: Evidence, manifest: Document) -> None:
     manifest["spec"]["serviceAccountName"] = evidence.parameters.service_account
     if "serviceAccount" in manifest["spec"]:
         manifest["spec"]["serviceAccount"] = evidence.parameters.service_account
 
 
-def _no_opting_out(evidence: "Evidence", manifest: Document) -> None:
-    from labkit.diagnosis.findings import webhook
-
-    _without(manifest["metadata"], "labels", webhook.opting_out(evidence, manifest["metadata"].get("labels") or {}))
+def _no_opting_out(evidence: Evidence, manifest: Document) -> None:
+    _without(manifest["metadata"], "labels", opt_out.of_pod(evidence, manifest["metadata"].get("labels") or {}))
 
 
-def _no_role_annotation(evidence: "Evidence", manifest: Document) -> None:
+def _no_role_annotation(evidence: Evidence, manifest: Document) -> None:
     _without(manifest["metadata"], "annotations", {ROLE_ANNOTATION})
 
 
-def _no_skipping_all(evidence: "Evidence", manifest: Document) -> None:
-    from labkit.diagnosis.findings import webhook
-
-    if webhook.skips_all(manifest):
-        _without(manifest["metadata"], "annotations", {webhook.SKIP})
+def _no_skipping_all(evidence: Evidence, manifest: Document) -> None:
+    if opt_out.skips_all(manifest):
+        without_skipping(evidence, manifest)
 
 
-def _no_wrong_variables(evidence: "Evidence", manifest: Document) -> None:
-    from labkit.diagnosis.findings import containers
-
-    for container in containers_of(manifest):
-        _without_variables(container, containers.superfluous(evidence, container["name"]))
+def _no_wrong_variables(evidence: Evidence, manifest: Document) -> None:
+    for container in containers_of(manifest["spec"]):
+        _without_variables(container, variables.superfluous(evidence, container["name"]))
 
 
-def _image_that_is_there(evidence: "Evidence", manifest: Document) -> None:
-    wanted, lacking = image(evidence), without_image(evidence)
-    for container in containers_of(manifest):
+def _image_that_is_there(evidence: Evidence, manifest: Document) -> None:
+    wanted, lacking = image(evidence), evidence.pod_spec.without_image if evidence.pod_spec else set()
+    for container in containers_of(manifest["spec"]):
         if wanted and container["name"] in lacking:
             container["image"] = wanted
             container.pop("imagePullPolicy", None)
 
 
-def _other_volume_name(evidence: "Evidence", manifest: Document) -> None:
+def _other_volume_name(evidence: Evidence, manifest: Document) -> None:
     """A volume of another kind keeps the webhook from adding its own of that name."""
     volumes = {volume["name"]: volume for volume in manifest["spec"].get("volumes") or []}
     if TOKEN_VOLUME not in volumes or is_token_volume(volumes[TOKEN_VOLUME]):
         return
-    for mount in [mount for container in containers_of(manifest) for mount in container.get("volumeMounts") or []]:
-        if mount["name"] == TOKEN_VOLUME:
-            mount["name"] = f"{TOKEN_VOLUME}-own"
+    for container in containers_of(manifest["spec"]):
+        for mount in container.get("volumeMounts") or []:
+            if mount["name"] == TOKEN_VOLUME:
+                mount["name"] = f"{TOKEN_VOLUME}-own"
     volumes[TOKEN_VOLUME]["name"] = f"{TOKEN_VOLUME}-own"
 
 
-def _no_own_mount(evidence: "Evidence", manifest: Document) -> None:
+def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
     """The webhook mounts the token there; two mounts at one path are refused."""
     if evidence.webhook is None:
         return
-    for container in containers_of(manifest):
+    for container in containers_of(manifest["spec"]):
         mounts = container.get("volumeMounts") or []
         kept = [mount for mount in mounts if mount["mountPath"].rstrip("/") != MOUNT_PATH]
         if len(kept) != len(mounts):
-            _set(container, "volumeMounts", kept)
-    mounted = {mount["name"] for each in containers_of(manifest) for mount in each.get("volumeMounts") or []}
+            set_list(container, "volumeMounts", kept)
+    mounted = {mount["name"] for each in containers_of(manifest["spec"]) for mount in each.get("volumeMounts") or []}
     volumes = manifest["spec"].get("volumes") or []
     gone = {f"{TOKEN_VOLUME}-own"} - mounted
-    _set(manifest["spec"], "volumes", [volume for volume in volumes if volume["name"] not in gone])
+    set_list(manifest["spec"], "volumes", [volume for volume in volumes if volume["name"] not in gone])
 
 
 CORRECTIONS: tuple[Change, ...] = (
@@ -183,28 +166,25 @@ CORRECTIONS: tuple[Change, ...] = (
 # The lines.
 
 
-def _delete(evidence: "Evidence", name: str) -> str:
+def _delete(evidence: Evidence, name: str) -> str:
     return f"{_kubectl(evidence)} delete pod {name} -n {evidence.parameters.namespace} --grace-period=1"
 
 
-def _applied(evidence: "Evidence", manifest: Document) -> list[str]:
+def _applied(evidence: Evidence, manifest: Document) -> list[str]:
     hidden = _hide_secrets(manifest)
     lines = [f"# not shown: put the values of {', '.join(hidden)} in the place of {NOT_SHOWN}"] if hidden else []
     return [*lines, f"echo {shlex.quote(json.dumps(manifest))} | {_kubectl(evidence)} apply -f -"]
 
 
-def _template_lines(
-    evidence: "Evidence", owner: Document, template: Document, changes: tuple[Change, ...]
-) -> list[str]:
+def _template_lines(evidence: Evidence, owner: Document, template: Document, changes: tuple[Change, ...]) -> list[str]:
     wanted = copy.deepcopy(template)
     wanted["metadata"] = wanted.get("metadata") or {}
     wanted["spec"] = without_additions(wanted["spec"], evidence.region)
     _corrected(evidence, wanted, changes)
     workload = f"{owner['kind'].lower()}/{owner['metadata']['name']}"
     kubectl, namespace = _kubectl(evidence), f"-n {evidence.parameters.namespace}"
-    variables = _variables_gone(template, wanted)
-    if variables:
-        lines = [f"{kubectl} set env {workload} {namespace} -c {name} {gone}" for name, gone in variables.items()]
+    if changed := _variables_gone(template, wanted):
+        lines = [f"{kubectl} set env {workload} {namespace} -c {name} {gone}" for name, gone in changed.items()]
     elif patch := _difference(template, wanted):
         hidden = _hide_secrets(wanted)
         if hidden:
@@ -222,10 +202,10 @@ def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:
     """Where nothing but variables is taken off: which, by container, as `kubectl set env` takes them."""
     lines, rest = {}, copy.deepcopy(template)
     rest.setdefault("metadata", {})
-    for container, after in zip(containers_of(rest), containers_of(wanted), strict=True):
+    for container, after in zip(containers_of(rest["spec"]), containers_of(wanted["spec"]), strict=True):
         kept = [variable["name"] for variable in after.get("env") or []]
         gone = [variable["name"] for variable in container.get("env") or [] if variable["name"] not in kept]
-        _set(container, "env", [v for v in container.get("env") or [] if v["name"] not in gone])
+        set_list(container, "env", [v for v in container.get("env") or [] if v["name"] not in gone])
         if gone:
             lines[container["name"]] = " ".join(f"{name}-" for name in gone)
     return lines if rest == wanted else {}
@@ -248,21 +228,19 @@ def _difference(before: Document, after: Document) -> Document:
     return patch
 
 
-def _config_map_lines(evidence: "Evidence") -> list[str]:
+def _config_map_lines(evidence: Evidence) -> list[str]:
     """Away with variables that `envFrom` takes from a ConfigMap."""
-    from labkit.diagnosis.findings import containers
-
     kubectl, namespace = _kubectl(evidence), evidence.parameters.namespace
     return [
         f"{kubectl} patch configmap {name} -n {namespace} --type=merge "
         f"-p {shlex.quote(json.dumps({'data': dict.fromkeys(sorted(keys))}))}"
-        for name, keys in containers.superfluous_keys(evidence).items()
+        for name, keys in variables.superfluous_keys(evidence).items()
     ]
 
 
 def _hide_secrets(manifest: Document) -> list[str]:
     hidden = []
-    for container in containers_of(manifest):
+    for container in containers_of(manifest["spec"]):
         for variable in container.get("env") or []:
             if variable.get("value") and SECRET.search(variable["name"]) and variable["name"] not in HARMLESS:
                 variable["value"] = NOT_SHOWN
@@ -270,12 +248,12 @@ def _hide_secrets(manifest: Document) -> list[str]:
     return hidden
 
 
-def _kubectl(evidence: "Evidence") -> str:
+def _kubectl(evidence: Evidence) -> str:
     return evidence.connection.kubectl
 
 
 def _without_variables(container: Document, names: set[str]) -> None:
-    _set(container, "env", [each for each in container.get("env") or [] if each["name"] not in names])
+    set_list(container, "env", [each for each in container.get("env") or [] if each["name"] not in names])
 
 
 def _without(document: Document, key: str, names: set[str]) -> None:
@@ -284,10 +262,3 @@ def _without(document: Document, key: str, names: set[str]) -> None:
         document[key] = kept
     else:
         document.pop(key, None)
-
-
-def _set(document: Document, key: str, value: list[Any]) -> None:
-    if value:
-        document[key] = value
-    elif document.get(key):
-        del document[key]

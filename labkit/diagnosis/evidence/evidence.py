@@ -1,0 +1,340 @@
+"""The facts about one service account, its role and its pod, and what they should be."""
+
+import re
+from functools import cached_property
+from typing import Any
+
+from labkit.connection import Connection
+from labkit.diagnosis.evidence.account import Account
+from labkit.diagnosis.evidence.cluster import Cluster
+from labkit.diagnosis.evidence.issuer import Issuer
+from labkit.diagnosis.evidence.pod_spec import TOKEN_VOLUME, PodSpec
+from labkit.diagnosis.evidence.probe import Caller, Probe
+from labkit.diagnosis.evidence.reading import NotRead, Reads
+from labkit.diagnosis.evidence.registration import Registration
+from labkit.diagnosis.evidence.trust import Trust
+from labkit.documents import AUDIENCE, POD_NAME, ROLE_ANNOTATION
+from labkit.parameters import RUN_LABEL, RUN_TAG, Parameters
+
+AUDIENCE_KEY = "eks.amazonaws.com/audience"
+ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
+FAILED = "FailedCreate"  # an event's reason
+
+
+class Evidence:
+    """The facts about one service account, its role and its pod.
+
+    Objects are dicts as AWS and Kubernetes define them; what does not exist is None. Every property raises `NotRead`
+    where what it needs could not be read.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        connection: Connection,
+        *,
+        pod_name: str = POD_NAME,
+        role_is_known: bool = True,
+        action: str = "",
+        resource: str = "",
+        probe: bool = True,
+        reads: Reads | None = None,
+    ):
+        """
+        Args:
+            pod_name: the pod; empty: the newest of those that run as the service account.
+            role_is_known: whether the parameters' role, policy and bucket are what is wanted, and not only defaults.
+            action: what the pod wants to do, such as `s3:ListBucket`; empty: what the role may do is not tried.
+            resource: the ARN on which it wants to do it.
+            probe: whether commands may be run in the pod, and its token be sent to STS.
+        """
+        self.parameters = parameters
+        self.connection = connection
+        self.issuer = connection.issuer
+        self.role_is_known = role_is_known
+        self.action = action
+        self.resource = resource or "*"
+        self.reads = reads or Reads()
+        self.account = Account(connection.aws, connection.account_id, self.reads)
+        self.cluster = Cluster(connection.kubernetes, self.reads)
+        self.registration = Registration(connection.kubernetes, self.cluster, self.reads)
+        self.published = Issuer(connection, self.reads)
+        self._probe_allowed = probe
+        self._pod_name = pod_name
+
+    # What should be.
+
+    @cached_property
+    def audience(self) -> str:
+        """Whom the tokens have to be made for: STS, unless service account and provider agree on another name.
+
+        https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
+        """
+        try:
+            own = self.annotations.get(AUDIENCE_KEY)
+            agreed = bool(own and self.provider and own in self.provider["ClientIDList"])
+        except NotRead:
+            agreed = False
+        return own if agreed else AUDIENCE
+
+    @property
+    def provider_arn(self) -> str:
+        """The ARN of the OIDC provider that STS asks: the one of the cluster's issuer, in the role's account."""
+        cluster = f":{self.connection.account_id}:"
+        return self.connection.provider_arn.replace(cluster, f":{self.role_account_id}:", 1)
+
+    @property
+    def provider_name(self) -> str:
+        """The issuer without its scheme: what condition keys begin with."""
+        return self.issuer.removeprefix("https://")
+
+    @property
+    def region(self) -> str:
+        """The cluster's region, which its webhook gives to pods."""
+        of_eks = re.match(r"https://oidc\.eks\.([a-z0-9-]+)\.", self.issuer)
+        return of_eks[1] if of_eks else self.parameters.region
+
+    @property
+    def subject(self) -> str:
+        """The subject of the service account's tokens."""
+        return self.parameters.subject
+
+    @cached_property
+    def role_arn(self) -> str:
+        """The ARN of the role that the service account is to have; empty where nothing says which.
+
+        Known by the parameters; else the role of the lab's run whose label the service account bears, the one that
+        its annotation names, or the only one whose trust policy names the service account.
+        """
+        if self.role_is_known:
+            return self.connection.role_arn(self.parameters.role_name)
+        if name := self._role_of_run():
+            return self.connection.role_arn(name)
+        # One under a misspelt key says what is wanted, too.
+        for annotation in (self.annotation, *self.annotations.values()):
+            if ROLE_ARN.fullmatch(annotation):
+                return annotation
+        try:
+            naming = [
+                role["Arn"] for role in self.account.roles if self.subject in str(role["AssumeRolePolicyDocument"])
+            ]
+        except NotRead:
+            naming = []
+        return naming[0] if len(naming) == 1 and not self._is_of_another_cluster(naming[0]) else ""
+
+    @property
+    def is_of_lab(self) -> bool:
+        """Whether the service account is a run's of the lab, whose policy and bucket are the parameters'."""
+        try:
+            return bool(self._role_of_run())
+        except NotRead:
+            return False
+
+    @property
+    def role_name(self) -> str:
+        """The role's name, without its path; empty where nothing says which role it is."""
+        return self.role_arn.rpartition("/")[2]
+
+    @property
+    def role_account_id(self) -> str:
+        """The account of the role, 12 digits; the cluster's own where nothing says which role it is."""
+        try:
+            return self.role_arn.split(":")[4] if self.role_arn else self.connection.account_id
+        except NotRead:
+            return self.connection.account_id
+
+    @cached_property
+    def role_account(self) -> Account:
+        """The account of the role, maybe not the cluster's. Raises `NotRead` where it cannot be entered."""
+        if self.role_account_id == self.connection.account_id:
+            return self.account
+        return self.other_account(self.role_account_id)
+
+    def other_account(self, account_id: str) -> Account:
+        """Another account than the cluster's. Raises `NotRead` where it cannot be entered from here."""
+        from botocore.exceptions import ClientError
+
+        try:
+            session = self.connection.account(account_id)
+        except ClientError:
+            session = None
+        if session is None:
+            what = f"sts:AssumeRole into {account_id} ({self.connection.account_id})"
+            raise NotRead(what, "it is another account than the cluster's", f"credentials of the account {account_id}")
+        return Account(session, account_id, self.reads)
+
+    # AWS.
+
+    @property
+    def provider_arns(self) -> list[str]:
+        """The OIDC providers of the role's account."""
+        return self.role_account.provider_arns
+
+    @property
+    def provider(self) -> dict[str, Any] | None:
+        """The OIDC provider of the cluster's issuer, in the role's account, where STS looks for it."""
+        return self.role_account.provider(self.provider_arn)
+
+    @property
+    def role(self) -> dict[str, Any] | None:
+        """The role; None where there is none. Raises `NotRead` where nothing says which it is."""
+        if not self.role_name:
+            raise NotRead("iam:GetRole", "nothing says which role the service account is to have", "--role NAME")
+        return self.role_account.role(self.role_name)
+
+    @property
+    def trust_policy(self) -> dict[str, Any]:
+        """The role's trust policy; empty without a role."""
+        return self.role["AssumeRolePolicyDocument"] if self.role else {}
+
+    @cached_property
+    def trust(self) -> Trust:
+        """The trust policy, evaluated for the service account's tokens."""
+        return Trust(
+            self.trust_policy,
+            role_name=self.parameters.role_name,
+            provider_arn=self.provider_arn,
+            subject=self.subject,
+            audience=self.audience,
+        )
+
+    @property
+    def role_run(self) -> str | None:
+        """The run whose tag the role bears."""
+        tags = self.role.get("Tags") or [] if self.role else []
+        return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
+
+    @property
+    def attached_policies(self) -> list[str]:
+        """The ARNs of the role's managed policies."""
+        return self.role_account.attached_policies(self.role_name)
+
+    @property
+    def inline_policies(self) -> dict[str, Any]:
+        """The policies that are written into the role, by name."""
+        return self.role_account.inline_policies(self.role_name)
+
+    # Kubernetes.
+
+    @property
+    def service_account(self) -> dict[str, Any] | None:
+        """The service account."""
+        return self.cluster.service_account(self.parameters.namespace, self.parameters.service_account)
+
+    @property
+    def service_accounts(self) -> list[str]:
+        """The names of the namespace's service accounts."""
+        return [account["metadata"]["name"] for account in self.cluster.service_accounts(self.parameters.namespace)]
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """The service account's annotations."""
+        return ((self.service_account or {}).get("metadata") or {}).get("annotations") or {}
+
+    @property
+    def annotation(self) -> str:
+        """The role's ARN as the service account is annotated with it; empty where it is not."""
+        return self.annotations.get(ROLE_ANNOTATION, "")
+
+    @cached_property
+    def pods(self) -> list[dict[str, Any]]:
+        """The pods that run as the service account, the newest first."""
+        name = self.parameters.service_account
+        mine = [
+            pod
+            for pod in self.cluster.pods(self.parameters.namespace)
+            if (pod["spec"].get("serviceAccountName") or "default") == name
+        ]
+        return sorted(mine, key=lambda pod: pod["metadata"].get("creationTimestamp") or "", reverse=True)
+
+    @property
+    def pod_name(self) -> str:
+        """The pod that is looked at; empty where none runs as the service account."""
+        return self._pod_name or next((pod["metadata"]["name"] for pod in self.pods), "")
+
+    @property
+    def pod(self) -> dict[str, Any] | None:
+        """The pod."""
+        return self.cluster.pod(self.parameters.namespace, self.pod_name) if self.pod_name else None
+
+    @cached_property
+    def pod_spec(self) -> PodSpec | None:
+        """The pod, its containers' variables and mounts read as they get them; None without a pod."""
+        return PodSpec(self.pod, self.cluster) if self.pod else None
+
+    @property
+    def containers(self) -> list[dict[str, Any]]:
+        """The pod's containers, without the init containers."""
+        return self.pod["spec"]["containers"] if self.pod else []
+
+    @property
+    def pod_phase(self) -> str:
+        """The pod's phase, `Unknown` without one."""
+        return self.pod_spec.phase if self.pod_spec else "Unknown"
+
+    @property
+    def pod_trouble(self) -> str:
+        """Why the first container that waits does not run, in the node's words."""
+        for status in ((self.pod or {}).get("status") or {}).get("containerStatuses") or []:
+            if waiting := (status.get("state") or {}).get("waiting"):
+                return f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip()
+        return ""
+
+    @property
+    def pod_role_arn(self) -> str:
+        """`AWS_ROLE_ARN` as the pod's first container has it; empty where it is not set."""
+        variables = self.containers[0].get("env") or [] if self.containers else []
+        return next((variable.get("value", "") for variable in variables if variable["name"] == "AWS_ROLE_ARN"), "")
+
+    @property
+    def token_audience(self) -> str | None:
+        """The audience of the pod's projected token; None where it has none."""
+        for volume in (self.pod or {}).get("spec", {}).get("volumes") or []:
+            if volume["name"] == TOKEN_VOLUME:
+                for source in (volume.get("projected") or {}).get("sources") or []:
+                    if token := source.get("serviceAccountToken"):
+                        return token.get("audience")
+        return None
+
+    @property
+    def failed_creations(self) -> list[dict[str, Any]]:
+        """The namespace's events of pods that could not be made, the newest first; none where there is a pod."""
+        if self.pod is not None:
+            return []
+        failed = [event for event in self.cluster.events(self.parameters.namespace) if event["reason"] == FAILED]
+        return sorted(failed, key=lambda event: event.get("lastTimestamp") or "", reverse=True)
+
+    @property
+    def webhook(self) -> dict[str, Any] | None:
+        """The registration of the pod identity webhook."""
+        return self.cluster.webhook
+
+    # The pod itself.
+
+    @cached_property
+    def probe(self) -> Probe:
+        """What is tried in the pod."""
+        return Probe(
+            self.pod_spec, self.connection, self.reads, region=self.parameters.region, allowed=self._probe_allowed
+        )
+
+    @property
+    def caller(self) -> Caller | None:
+        """Who AWS says the pod is; None where it does not run. Raises `NotRead` where the pod is not to be probed."""
+        return self.probe.caller
+
+    def _is_of_another_cluster(self, role_arn: str) -> bool:
+        """Whether a role bears the tag of a lab's run on another cluster, which may have an account of that name."""
+        try:
+            role = self.account.role(role_arn.rpartition("/")[2]) or {}
+        except NotRead:
+            return False
+        runs = [tag["Value"] for tag in role.get("Tags") or [] if tag["Key"] == RUN_TAG]
+        return any(run.partition("/")[0] != self.parameters.cluster for run in runs)
+
+    def _role_of_run(self) -> str:
+        """The role in the label of the lab's run, cluster.namespace.serviceaccount.role; a long label is a hash."""
+        labels = ((self.service_account or {}).get("metadata") or {}).get("labels") or {}
+        of_this = f"{self.parameters.cluster}.{self.parameters.namespace}.{self.parameters.service_account}."
+        run = labels.get(RUN_LABEL, "")
+        return run.removeprefix(of_this) if run.startswith(of_this) else ""

@@ -1,0 +1,152 @@
+"""The manifest that a live pod was made from, for one that is to be made again."""
+
+import copy
+from typing import Any
+
+from labkit.diagnosis.evidence.pod_spec import (
+    API_VOLUME,
+    MOUNT_PATH,
+    POD_IDENTITY,
+    POD_IDENTITY_VOLUME,
+    REGIONS,
+    ROLE,
+    STS_ENDPOINTS,
+    TOKEN_FILE,
+    TOKEN_VOLUME,
+    is_token_volume,
+    normal,
+)
+
+Document = dict[str, Any]
+
+KINDS = ("containers", "initContainers")
+# What admission and the scheduler write, and what only a pod that is there has.
+WRITTEN = ("nodeName", "priority", "preemptionPolicy", "serviceAccount", "ephemeralContainers")
+DEFAULTS = {
+    "dnsPolicy": "ClusterFirst",
+    "enableServiceLinks": True,
+    "restartPolicy": "Always",
+    "schedulerName": "default-scheduler",
+    "securityContext": {},
+    "terminationGracePeriodSeconds": 30,
+}
+CONTAINER_DEFAULTS = {
+    "resources": {},
+    "terminationMessagePath": "/dev/termination-log",
+    "terminationMessagePolicy": "File",
+}
+NODE_TROUBLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+FIRST = ("serviceAccountName", "initContainers", "containers", "volumes")
+FIRST_OF_CONTAINER = ("name", "image", "command", "args", "env", "envFrom", "volumeMounts")
+NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "kubectl.kubernetes.io/restartedAt")
+
+
+def restored_manifest(pod: Document, region: str) -> Document:
+    """The manifest from which a live pod was made.
+
+    Taken off: status, defaults, and what admission and the webhook added, which both add again. `region` is the one
+    that the webhook gives.
+    """
+    pod = copy.deepcopy(pod)
+    metadata = {key: pod["metadata"][key] for key in ("name", "namespace", "labels") if pod["metadata"].get(key)}
+    if annotations := _annotations(pod["metadata"]):
+        metadata["annotations"] = annotations
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": _restored_spec(pod["spec"], region)}
+
+
+def without_additions(spec: Document, region: str) -> Document:
+    """A spec without the webhook's variables, mounts and volume; what somebody else wrote stays."""
+    spec = copy.deepcopy(spec)
+    added = is_token_volume(next((v for v in spec.get("volumes") or [] if v["name"] == TOKEN_VOLUME), None))
+    for container in containers_of(spec):
+        _take_off_variables(container, region)
+        _take_off_mounts(container)
+    gone = {POD_IDENTITY_VOLUME, *([TOKEN_VOLUME] if added and not _mounted(spec, TOKEN_VOLUME) else [])}
+    set_list(spec, "volumes", [volume for volume in spec.get("volumes") or [] if volume["name"] not in gone])
+    return spec
+
+
+def containers_of(spec: Document) -> list[Document]:
+    """The containers and init containers of a pod's spec."""
+    return [container for kind in KINDS for container in spec.get(kind) or []]
+
+
+def set_list(document: Document, key: str, value: list[Any]) -> None:
+    """Sets a list in place; an empty one goes, unless the document has it empty."""
+    if value:
+        document[key] = value
+    elif document.get(key):
+        del document[key]
+
+
+def _restored_spec(spec: Document, region: str) -> Document:
+    spec = without_additions(spec, region)
+    spec = {key: value for key, value in spec.items() if key not in WRITTEN and DEFAULTS.get(key, ...) != value}
+    tolerations = [each for each in spec.get("tolerations") or [] if not _is_of_admission(each)]
+    set_list(spec, "tolerations", tolerations)
+    set_list(spec, "volumes", [v for v in spec.get("volumes") or [] if not v["name"].startswith(API_VOLUME)])
+    for kind in KINDS:
+        if spec.get(kind):
+            spec[kind] = [_restored_container(container) for container in spec[kind]]
+    return _ordered(spec, FIRST)
+
+
+def _restored_container(container: Document) -> Document:
+    container = {key: value for key, value in container.items() if CONTAINER_DEFAULTS.get(key, ...) != value}
+    if container.get("imagePullPolicy") == _usual_pull_policy(container.get("image", "")):
+        del container["imagePullPolicy"]
+    mounts = [m for m in container.get("volumeMounts") or [] if not m["name"].startswith(API_VOLUME)]
+    set_list(container, "volumeMounts", mounts)
+    return _ordered(container, FIRST_OF_CONTAINER)
+
+
+def _take_off_mounts(container: Document) -> None:
+    added = ((TOKEN_VOLUME, MOUNT_PATH), (POD_IDENTITY_VOLUME, None))
+    mounts = [
+        mount
+        for mount in container.get("volumeMounts") or []
+        if not any(mount["name"] == name and path in (None, normal(mount["mountPath"])) for name, path in added)
+    ]
+    set_list(container, "volumeMounts", mounts)
+
+
+def _take_off_variables(container: Document, region: str) -> None:
+    """What the webhook gave; a variable that somebody wrote would keep it from giving its own."""
+    variables = container.get("env") or []
+    values = {variable["name"]: variable.get("value") for variable in variables if "valueFrom" not in variable}
+    gone = set(POD_IDENTITY)
+    there = [m["name"] for m in container.get("volumeMounts") or [] if normal(m["mountPath"]) == MOUNT_PATH]
+    # Who mounts but a token of their own there does without the webhook.
+    if not there or TOKEN_VOLUME in there:
+        file = (values.get(TOKEN_FILE) or "").replace("\\", "/").removeprefix("C:")
+        if file == f"{MOUNT_PATH}/token" and values.get(ROLE):
+            gone |= {ROLE, TOKEN_FILE}
+        if all(values.get(name) == region for name in REGIONS):
+            gone |= set(REGIONS)
+        if values.get(STS_ENDPOINTS) == "regional":
+            gone |= {STS_ENDPOINTS}
+    set_list(container, "env", [variable for variable in variables if variable["name"] not in gone])
+
+
+def _mounted(spec: Document, volume: str) -> bool:
+    return any(mount["name"] == volume for each in containers_of(spec) for mount in each.get("volumeMounts") or [])
+
+
+def _annotations(metadata: Document) -> dict[str, str]:
+    return {key: value for key, value in (metadata.get("annotations") or {}).items() if key not in NOTED}
+
+
+def _is_of_admission(toleration: Document) -> bool:
+    return toleration.get("key") in NODE_TROUBLE and toleration.get("tolerationSeconds") == 300
+
+
+def _usual_pull_policy(image: str) -> str:
+    last = image.rpartition("/")[2]
+    has_digest = "@" in last
+    tag = last.partition(":")[2]
+    return "IfNotPresent" if has_digest or tag not in ("", "latest") else "Always"
+
+
+def _ordered(document: Document, first: tuple[str, ...]) -> Document:
+    head = {key: document[key] for key in first if key in document}
+    return head | {key: value for key, value in document.items() if key not in head}
