@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     import boto3
     from kubernetes.client import ApiClient
 
+# The role by which an organization's administrator enters the accounts that were made in it.
+# https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
+ENTRANCE = "OrganizationAccountAccessRole"
 ANSWERS_WITHIN = (5, 30)  # seconds for a cluster, to connect and to be answered
 
 

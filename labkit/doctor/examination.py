@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from labkit import steps
+from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, NotRead, Reads
+from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.doctor.report import Diagnosis, in_order
 from labkit.errors import LabError
 from labkit.parameters import Parameters
@@ -12,10 +14,6 @@ from labkit.parameters import Parameters
 if TYPE_CHECKING:
     import boto3
     from kubernetes.client import ApiClient
-
-    from labkit.connection import Connection
-
-__all__ = ["Diagnosis", "diagnose", "examine"]
 
 # The pod and its service account say most; then the provider, the role, and at last who the pod turned out to be.
 ORDER = ("pod", "service_account", "oidc_provider", "iam_role", "credentials")
@@ -39,7 +37,7 @@ def diagnose(
     *,
     namespace: str,
     service_account: str,
-    connection: "Connection | None" = None,
+    connection: Connection | None = None,
     aws: "boto3.Session | None" = None,
     kubernetes: "ApiClient | None" = None,
     cluster: str = "",
@@ -176,7 +174,7 @@ def _without(document: dict[str, Any], changing: str) -> dict[str, Any]:
 def _of_pod(pod: dict[str, Any]) -> dict[str, Any]:
     containers = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
     return {
-        "serviceAccountName": pod["spec"].get("serviceAccountName") or "default",
+        "serviceAccountName": service_account_of(pod["spec"]),
         "phase": (pod.get("status") or {}).get("phase"),
         "containers": {container["name"]: _variables(container) for container in containers},
         "tokens": [
@@ -219,9 +217,9 @@ def _owner(metadata: dict[str, Any]) -> Any:
     return "Pod", metadata["name"]
 
 
-def _connection(aws: Any, kubernetes: Any, cluster: str, reads: Reads) -> "Connection":
+def _connection(aws: Any, kubernetes: Any, cluster: str, reads: Reads) -> Connection:
     """The connection of another program's own clients. Raises `LabError`."""
-    from labkit.connection import Connection
+    # These load boto3, which takes long.
     from labkit.targets import eks
     from labkit.targets.eks import cluster as eks_cluster
 

@@ -3,17 +3,16 @@
 import re
 from collections.abc import Iterator
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, NotRead, Reads
+from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.doctor.examination import examine_pods
+from labkit.doctor.report import Diagnosis
 from labkit.documents import ROLE_ANNOTATION
 from labkit.errors import LabError
-
-if TYPE_CHECKING:
-    from labkit.connection import Connection
-    from labkit.doctor.report import Diagnosis
-    from labkit.parameters import Parameters
+from labkit.parameters import Parameters
 
 VARIABLES = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
 # From so many on, one call that tells all roles is worth more than some for each.
@@ -26,7 +25,7 @@ class Survey:
     Raises `NotRead` where the cluster's service accounts may not be listed, `LabError` without such a namespace.
     """
 
-    def __init__(self, connection: "Connection", parameters: "Parameters", namespace: str = "", *, probe: bool = False):
+    def __init__(self, connection: Connection, parameters: Parameters, namespace: str = "", *, probe: bool = False):
         """
         Args:
             parameters: what of them does not name a service account: the target, the cluster, the region.
@@ -46,7 +45,7 @@ class Survey:
     def __len__(self) -> int:
         return len(self.subjects)
 
-    def __iter__(self) -> Iterator["Diagnosis"]:
+    def __iter__(self) -> Iterator[Diagnosis]:
         """The diagnosis of each, in the order of namespace and name."""
         if len(self) > MANY:
             self._read_roles()
@@ -74,7 +73,7 @@ class Survey:
         except NotRead:
             pods = []  # each diagnosis says so
         used = {
-            (pod["metadata"]["namespace"], pod["spec"].get("serviceAccountName") or "default")
+            (pod["metadata"]["namespace"], service_account_of(pod["spec"]))
             for pod in pods
             if _has_variables(pod) or _wants_a_role(pod["metadata"])
         }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from labkit.connection import Connection, patient
+from labkit.connection import ENTRANCE, Connection, patient
 from labkit.diagnosis.evidence.issuer import served_chain
 from labkit.emulator import process
 from labkit.emulator.environment import closed
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from labkit.targets.sessions import BoundSession
 
 CLUSTER_ROLE = "eks-cluster-role"
-ENTRANCE = "OrganizationAccountAccessRole"
 
 
 def plan(parameters: "Parameters") -> str:

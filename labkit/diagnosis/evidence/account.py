@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from labkit.diagnosis.evidence.reading import Reads
+from labkit.parameters import RUN_TAG
 
 if TYPE_CHECKING:
     import boto3
@@ -248,6 +249,12 @@ def document(value: Any) -> Any:
         except ValueError:
             continue
     return value
+
+
+def run_of(role: dict[str, Any] | None) -> str | None:
+    """The lab's run whose tag a role bears."""
+    tags = (role or {}).get("Tags") or []
+    return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
 
 
 def _with_document(role: dict[str, Any]) -> dict[str, Any]:

@@ -5,16 +5,16 @@ from functools import cached_property
 from typing import Any
 
 from labkit.connection import Connection
-from labkit.diagnosis.evidence.account import Account
+from labkit.diagnosis.evidence.account import Account, run_of
 from labkit.diagnosis.evidence.cluster import Cluster
 from labkit.diagnosis.evidence.issuer import Issuer
-from labkit.diagnosis.evidence.pod_spec import TOKEN_VOLUME, PodSpec
+from labkit.diagnosis.evidence.pod_spec import TOKEN_VOLUME, Container, PodSpec, service_account_of
 from labkit.diagnosis.evidence.probe import Caller, Probe
 from labkit.diagnosis.evidence.reading import NotRead, Reads
 from labkit.diagnosis.evidence.registration import Registration
 from labkit.diagnosis.evidence.trust import Trust
 from labkit.documents import AUDIENCE, POD_NAME, ROLE_ANNOTATION
-from labkit.parameters import RUN_LABEL, RUN_TAG, Parameters
+from labkit.parameters import RUN_LABEL, Parameters
 
 AUDIENCE_KEY = "eks.amazonaws.com/audience"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
@@ -201,8 +201,7 @@ class Evidence:
     @property
     def role_run(self) -> str | None:
         """The run whose tag the role bears."""
-        tags = self.role.get("Tags") or [] if self.role else []
-        return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
+        return run_of(self.role)
 
     @property
     def attached_policies(self) -> list[str]:
@@ -240,11 +239,7 @@ class Evidence:
     def pods(self) -> list[dict[str, Any]]:
         """The pods that run as the service account, the newest first."""
         name = self.parameters.service_account
-        mine = [
-            pod
-            for pod in self.cluster.pods(self.parameters.namespace)
-            if (pod["spec"].get("serviceAccountName") or "default") == name
-        ]
+        mine = [pod for pod in self.cluster.pods(self.parameters.namespace) if service_account_of(pod["spec"]) == name]
         return sorted(mine, key=lambda pod: pod["metadata"].get("creationTimestamp") or "", reverse=True)
 
     @property
@@ -263,9 +258,9 @@ class Evidence:
         return PodSpec(self.pod, self.cluster) if self.pod else None
 
     @property
-    def containers(self) -> list[dict[str, Any]]:
-        """The pod's containers, without the init containers."""
-        return self.pod["spec"]["containers"] if self.pod else []
+    def containers(self) -> list[Container]:
+        """The pod's containers and, behind them, its init containers; none without a pod."""
+        return self.pod_spec.containers if self.pod_spec else []
 
     @property
     def pod_phase(self) -> str:
@@ -283,7 +278,7 @@ class Evidence:
     @property
     def pod_role_arn(self) -> str:
         """`AWS_ROLE_ARN` as the pod's first container has it; empty where it is not set."""
-        variables = self.containers[0].get("env") or [] if self.containers else []
+        variables = self.containers[0].document.get("env") or [] if self.containers else []
         return next((variable.get("value", "") for variable in variables if variable["name"] == "AWS_ROLE_ARN"), "")
 
     @property
@@ -326,11 +321,10 @@ class Evidence:
     def _is_of_another_cluster(self, role_arn: str) -> bool:
         """Whether a role bears the tag of a lab's run on another cluster, which may have an account of that name."""
         try:
-            role = self.account.role(role_arn.rpartition("/")[2]) or {}
+            run = run_of(self.account.role(role_arn.rpartition("/")[2]))
         except NotRead:
             return False
-        runs = [tag["Value"] for tag in role.get("Tags") or [] if tag["Key"] == RUN_TAG]
-        return any(run.partition("/")[0] != self.parameters.cluster for run in runs)
+        return run is not None and run.partition("/")[0] != self.parameters.cluster
 
     def _role_of_run(self) -> str:
         """The role in the label of the lab's run, cluster.namespace.serviceaccount.role; a long label is a hash."""

@@ -293,6 +293,14 @@ def workload(cluster: Cluster, namespace: str, reference: Document) -> Document 
     return {**found, "kind": reference["kind"], "metadata": metadata}
 
 
+def service_account_of(spec: Document) -> str:
+    """The service account that a pod of this spec runs as.
+
+    https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
+    """
+    return spec.get("serviceAccountName") or "default"
+
+
 def is_token_volume(volume: Document | None) -> bool:
     """Whether a volume is what the webhook adds: a token of the service account in the file `token`."""
     sources = ((volume or {}).get("projected") or {}).get("sources") or []

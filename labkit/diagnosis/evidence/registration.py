@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
 WITHIN = 5  # seconds to be answered
-BEGIN = "-----BEGIN CERTIFICATE-----"
 
 
 class Registration:

@@ -190,7 +190,7 @@ CHECKS: tuple[Check, ...] = (
 
 def _superfluous(evidence: Evidence) -> list[tuple[str, Variable]]:
     found = []
-    for container in evidence.pod_spec.containers if evidence.pod_spec else []:
+    for container in evidence.containers:
         for check in CHECKS:
             try:
                 wrong = check(evidence, container)

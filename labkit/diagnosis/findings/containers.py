@@ -23,7 +23,7 @@ def static_keys(evidence: Evidence) -> Finding | None:
         "The container has access keys of its own, which go before the role.",
         variables.static_keys,
     )
-    for container in evidence.pod_spec.containers if evidence.pod_spec and not found else []:
+    for container in evidence.containers if not found else []:
         for secret in container.secrets:
             kubectl = f"{evidence.connection.kubectl} describe secret {secret} -n {evidence.parameters.namespace}"
             raise NotRead(f"get secret {secret} -n {evidence.parameters.namespace}", "Secrets are not read", kubectl)
@@ -41,7 +41,7 @@ def aws_profile(evidence: Evidence) -> Finding | None:
         "The container asks for a profile that nothing in the pod defines.",
         variables.unknown_profile,
     )
-    for container in evidence.pod_spec.containers if evidence.pod_spec and not found else []:
+    for container in evidence.containers if not found else []:
         if container.hidden_config and any(container.value(name) for name in variables.PROFILES):
             what = f"get secret {container.hidden_config} -n {evidence.parameters.namespace}"
             raise NotRead(what, "Secrets are not read", "a look at the AWS config in it")
@@ -116,7 +116,7 @@ def role_session_too_long(evidence: Evidence) -> Finding | None:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use.html#id_roles_use_view-role-max-session
     """
-    for container in evidence.pod_spec.containers if evidence.pod_spec else []:
+    for container in evidence.containers:
         for config in container.aws_configs:
             for profile, settings in config.profiles.items():
                 seconds = settings.get("duration_seconds", "").strip()
@@ -155,8 +155,7 @@ def finding(
     evidence: Evidence, id: str, summary: str, check: variables.Check, *, source: str = SOURCE, learn: str = LEARN
 ) -> Finding | None:
     """What is wrong with the pod's containers in one respect; None where nothing is, or without a pod."""
-    containers = evidence.pod_spec.containers if evidence.pod_spec else []
-    wrong = [(container.name, found) for container in containers if (found := check(evidence, container))]
+    wrong = [(container.name, found) for container in evidence.containers if (found := check(evidence, container))]
     if not wrong:
         return None
     return Finding(

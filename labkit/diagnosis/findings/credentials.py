@@ -155,8 +155,7 @@ def _role_name(evidence: Evidence) -> str:
 
 def _audience(evidence: Evidence) -> str | None:
     """Whom the token is made for that the containers send."""
-    spec = evidence.pod_spec
-    for container in spec.containers if spec else []:
+    for container in evidence.containers:
         token = container.token_at(container.value(TOKEN_FILE)) if container.has_role else None
         if token and token.get("audience"):
             return token["audience"]

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from labkit.diagnosis.evidence import Evidence, opt_out, variables
-from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container
+from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
 from labkit.diagnosis.finding import Finding
 from labkit.diagnosis.findings import webhook
 from labkit.diagnosis.repairs import pod_commands
@@ -50,7 +50,7 @@ def uses_another_service_account(evidence: Evidence) -> Finding | None:
     """`spec.serviceAccountName` is another; without one it is `default`."""
     if evidence.pod is None:
         return None
-    name = evidence.pod["spec"].get("serviceAccountName", "default")
+    name = service_account_of(evidence.pod["spec"])
     if name == evidence.parameters.service_account:
         return None
     return _finding(
@@ -189,7 +189,7 @@ CAUSES = (
 
 def _others(evidence: Evidence) -> str:
     pods = evidence.cluster.pods(evidence.parameters.namespace)
-    running = [f"{pod['metadata']['name']} as {pod['spec'].get('serviceAccountName') or 'default'}" for pod in pods]
+    running = [f"{pod['metadata']['name']} as {service_account_of(pod['spec'])}" for pod in pods]
     shown = ", ".join(running[:5]) + (f" and {len(running) - 5} more" if len(running) > 5 else "")
     return shown or f"no pod in namespace {evidence.parameters.namespace}"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.evidence import ROLE_ARN
+from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.finding import Finding, Severity
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.repairs.commands import ROLE_NAME, ROLE_UNKNOWN, Commands
@@ -285,7 +286,7 @@ def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> 
     lines.append(Commands.of(evidence).annotate(without=without, role_arn=known or unknown))
     try:
         pod = evidence.pod
-        if pod and (pod["spec"].get("serviceAccountName") or "default") == evidence.parameters.service_account:
+        if pod and service_account_of(pod["spec"]) == evidence.parameters.service_account:
             lines.append(pod_commands.replaced(evidence))
     except NotRead:
         pass

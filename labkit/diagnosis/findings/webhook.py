@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from labkit.diagnosis.evidence import Evidence, NotRead, opt_out
-from labkit.diagnosis.evidence.pod_spec import MOUNT_PATH, TOKEN_VOLUME, is_token_volume, workload
+from labkit.diagnosis.evidence.pod_spec import MOUNT_PATH, TOKEN_VOLUME, is_token_volume, service_account_of, workload
 from labkit.diagnosis.finding import Finding
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.repairs.commands import Commands
@@ -122,8 +122,7 @@ def mount_path_twice(evidence: Evidence) -> Finding | None:
 
     It is seen in the events of the pod's owner, since there is no pod.
     """
-    spec = evidence.pod_spec
-    for container in spec.containers if spec else []:
+    for container in evidence.containers:
         names = [mount["name"] for mount in container.mounts if mount["mountPath"].rstrip("/") == MOUNT_PATH]
         if len(names) > 1:
             found = f"container {container.name}: {', '.join(names)}"
@@ -133,7 +132,9 @@ def mount_path_twice(evidence: Evidence) -> Finding | None:
             continue
         owner = workload(evidence.cluster, evidence.parameters.namespace, event["involvedObject"])
         template = ((owner or {}).get("spec") or {}).get("template")
-        if template and _runs_as(template, evidence.parameters.service_account) and not _has_pods(owner):
+        if not template or _has_pods(owner):
+            continue
+        if service_account_of(template["spec"]) == evidence.parameters.service_account:
             found = f"{owner['kind']} {owner['metadata']['name']}: {event['message']}"
             return _mounted_twice(found, "kubectl get events", pod_commands.of_workload(evidence, owner))
     return None
@@ -154,10 +155,6 @@ def _was_passed_over(evidence: Evidence) -> bool:
         return bool(evidence.annotation) and (spec is None or not (spec.is_mutated or opted_out(evidence)))
     except NotRead:
         return False
-
-
-def _runs_as(template: dict[str, Any], service_account: str) -> bool:
-    return (template["spec"].get("serviceAccountName") or "default") == service_account
 
 
 def _has_pods(owner: dict[str, Any]) -> bool:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit import documents
+from labkit.connection import ENTRANCE
 from labkit.diagnosis.evidence import Evidence, NotRead
+from labkit.diagnosis.evidence.account import run_of
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
-from labkit.parameters import RUN_TAG, Parameters
+from labkit.parameters import Parameters
 
-# The role by which an organization's administrator enters the accounts that were made in it.
-# https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
-ENTRANCE = "OrganizationAccountAccessRole"
 # What stands for a role that nothing names.
 ROLE_NAME = "ROLE_NAME"
 ROLE_UNKNOWN = f"# nothing says which role it is: put its name in the place of {ROLE_NAME}"
@@ -264,9 +263,8 @@ class Commands:
 def _may_be_meant(evidence: Evidence) -> bool:
     """Whether the parameters' role is meant where nothing else is said: in the lab, unless it is another run's."""
     parameters = evidence.parameters
-    role = _known(lambda: evidence.account.role(parameters.role_name), None) or {}
-    runs = [tag["Value"] for tag in role.get("Tags") or [] if tag["Key"] == RUN_TAG]
-    return evidence.connection.takes_untagged and runs in ([], [parameters.run])
+    role = _known(lambda: evidence.account.role(parameters.role_name), None)
+    return evidence.connection.takes_untagged and run_of(role) in (None, parameters.run)
 
 
 def _name_of_new_pod(evidence: Evidence) -> str:

@@ -6,12 +6,12 @@ https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_
 import re
 from urllib.parse import unquote_plus
 
+from labkit.connection import ENTRANCE
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call
 from labkit.emulator.aws.iam import Iam
 from labkit.emulator.aws.sessions import Caller, Session
 
-ENTRANCE = "OrganizationAccountAccessRole"
 ADMINISTRATOR_ACCESS = "arn:aws:iam::aws:policy/AdministratorAccess"
 
 
