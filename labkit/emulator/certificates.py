@@ -2,8 +2,11 @@
 
 import datetime
 import ipaddress
+import ssl
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,6 +23,13 @@ class Certificate:
 
     certificate_pem: bytes
     key_pem: bytes
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Makes it the certificate that ``context`` presents."""
+        # Python loads certificates from files only; this one is 0600 and gone when the block ends.
+        with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+            Path(file.name).write_bytes(self.certificate_pem + self.key_pem)
+            context.load_cert_chain(file.name)
 
 
 class Authority:
@@ -86,6 +96,14 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         return Certificate(certificate.public_bytes(serialization.Encoding.PEM), _private_pem(key))
+
+
+def client_context(authority_pem: bytes, certificate: Certificate | None = None) -> ssl.SSLContext:
+    """What a client needs that trusts this authority alone, and presents ``certificate`` where it has one."""
+    context = ssl.create_default_context(cadata=authority_pem.decode())
+    if certificate:
+        certificate.load_into(context)
+    return context
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:

@@ -2,12 +2,9 @@
 
 import asyncio
 import logging
-import ssl
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives import serialization
@@ -17,22 +14,19 @@ from labkit.emulator import aws_cli, kubeconfig
 from labkit.emulator.aws import eks_tokens
 from labkit.emulator.aws.clusters import ClusterFacts
 from labkit.emulator.aws.metadata import Metadata
-from labkit.emulator.certificates import Certificate
-from labkit.emulator.joined import JoinedCluster, is_joined
+from labkit.emulator.certificates import Certificate, client_context
+from labkit.emulator.joined import is_joined
+from labkit.emulator.joined_cluster import JoinedCluster
 from labkit.emulator.kubernetes.access.authentication import AUTHENTICATED, User
 from labkit.emulator.kubernetes.access.authorization import Grant
 from labkit.emulator.kubernetes.access.tokens import DAY
 from labkit.emulator.kubernetes.api.server import ApiServer
 from labkit.emulator.kubernetes.node import images
 from labkit.emulator.kubernetes.node.node import Node
-from labkit.emulator.process import context
+from labkit.emulator.process import REGION, context
+from labkit.emulator.running_lab import RunningLab
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
 
-if TYPE_CHECKING:
-    from labkit.emulator.server import Server
-
-ACCOUNT_ID = "123456789012"
-REGION = "us-east-1"  # the lab's own; clusters may be in any
 KUBERNETES_VERSION = "1.36"
 # https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryReadOnly")
@@ -62,19 +56,21 @@ log = logging.getLogger(__name__)
 class Clusters:
     """The clusters that ``eks:CreateCluster`` made, by their contexts in the kubeconfig, as the gate asks for them."""
 
-    def __init__(self, server: "Server"):
-        self.server = server
+    def __init__(self, lab: RunningLab):
+        self.lab = lab
         self.running: dict[str, Cluster | JoinedCluster] = {}
-        self.spare_key: asyncio.Task[bytes] | None = None
+        self._spare_key: asyncio.Task[bytes] | None = None
 
     def prepare(self) -> None:
-        """Begins what takes long of a first cluster, before it is asked for."""
-        self.spare_key = asyncio.create_task(asyncio.to_thread(_new_signing_key))
+        """Generates the first cluster's signing key in advance."""
+        self._spare_key = asyncio.create_task(asyncio.to_thread(_new_signing_key))
 
     async def create(self, region: str, name: str, request: dict[str, Any]) -> ClusterFacts:
         """Brings a cluster up; returns when its API server, webhook and node answer."""
-        kind = JoinedCluster if is_joined(request) else Cluster
-        cluster = kind(region, name, self.server)
+        if is_joined(request):
+            cluster: Cluster | JoinedCluster = JoinedCluster(region, name, self.lab)
+        else:
+            cluster = Cluster(region, name, self.lab, self._signing_key)
         try:
             await cluster.start(request)
         except BaseException:
@@ -100,36 +96,41 @@ class Clusters:
 
     def write_kubeconfig(self) -> None:
         """One kubeconfig for the lab, a context a cluster, beside what others added; the newest cluster is current."""
-        folder = self.server.folder
+        folder = self.lab.folder
         before = folder.kubeconfig.read_text() if folder.kubeconfig.exists() else ""
         entries = [cluster.kubeconfig_entry() for cluster in self.running.values()]
         folder.write_private(folder.kubeconfig, kubeconfig.merged(before, entries).encode())
+
+    async def _signing_key(self) -> bytes:
+        spare, self._spare_key = self._spare_key, None
+        return await spare if spare else _new_signing_key()
 
     def _nodes(self) -> list[Node]:
         return [cluster.node for cluster in self.running.values() if cluster.node]
 
     def _tell_clients(self) -> None:
         self.write_kubeconfig()
-        self.server.state = replace(
-            self.server.state,
+        self.lab.state = replace(
+            self.lab.state,
             clusters={
                 name: {"issuer": cluster.facts.issuer, "endpoint": cluster.facts.endpoint}
                 for name, cluster in self.running.items()
             },
-            mounts=next((node.mounts for node in self._nodes()), self.server.state.mounts),
+            mounts=next((node.mounts for node in self._nodes()), self.lab.state.mounts),
             pod_clock=any(node.clock for node in self._nodes()),
         )
-        self.server.state.write(self.server.folder)
+        self.lab.state.write(self.lab.folder)
 
 
 class Cluster:
     """One cluster: CA, signing key, issuer, API server, webhook, node and the node's role."""
 
-    def __init__(self, region: str, name: str, server: "Server"):
+    def __init__(self, region: str, name: str, lab: RunningLab, new_signing_key: Callable[[], Awaitable[bytes]]):
         self.region = region
         self.name = name
         self.context = context(name, region, REGION)
-        self.server = server
+        self.lab = lab
+        self._new_signing_key = new_signing_key
         self.keys = f"clusters/{self.context}"
         self.node_name = f"{name}-node-1"
         self.node: Node | None = None
@@ -137,12 +138,12 @@ class Cluster:
 
     async def start(self, request: dict[str, Any]) -> None:
         """Returns when a pod can be created."""
-        gate, folder = self.server.gate, self.server.folder
+        gate, folder = self.lab.gate, self.lab.folder
         self.authority = folder.named_authority(f"{self.keys}/ca", "kubernetes")
         self.administrator = self._client("kubernetes-admin", "system:masters")
-        serial = self.server.identifiers.serial("issuer", self.context)
-        issuer_path = "/id/" + self.server.identifiers.hex("issuer", f"{self.context}/{serial}")
-        await self.server.listen_as_issuer(self.region)
+        serial = self.lab.identifiers.serial("issuer", self.context)
+        issuer_path = "/id/" + self.lab.identifiers.hex("issuer", f"{self.context}/{serial}")
+        await self.lab.listen_as_issuer(self.region)
         issuer = f"https://oidc.eks.{self.region}.amazonaws.com{issuer_path}"
         await self._start_api_server(issuer, issuer_path)
         self.facts = ClusterFacts(
@@ -157,7 +158,7 @@ class Cluster:
             tags=request.get("tags") or {},
             authentication_mode=(request.get("accessConfig") or {}).get("authenticationMode", "API"),
         )
-        if not self.server.bare:
+        if not self.lab.bare:
             await asyncio.gather(self._start_webhook(), self._start_node())
 
     async def stop(self) -> None:
@@ -178,7 +179,7 @@ class Cluster:
         )
 
     async def _start_api_server(self, issuer: str, issuer_path: str) -> None:
-        port_socket = self.server.ports.bind(f"{self.context}/api")
+        port_socket = self.lab.ports.bind(f"{self.context}/api")
         address = f"127.0.0.1:{port_socket.getsockname()[1]}"
         self.api_url = f"https://{address}"
         api_server = ApiServer(
@@ -186,29 +187,29 @@ class Cluster:
             authority=self.authority,
             signing_key_pem=await self._signing_key(),
             issuer=issuer,
-            clock=self.server.folder.clock,
-            identifiers=self.server.identifiers,
+            clock=self.lab.folder.clock,
+            identifiers=self.lab.identifiers,
             kubelet_certificate=self._client("kube-apiserver-kubelet-client", "system:masters"),
             address=address,
         )
-        if not self.server.bare:
+        if not self.lab.bare:
             # What EKS gives: a day, and no more.
             api_server.tokens.longest = DAY
         api_server.authentication.others.append(self._aws_user)
         api_server.authorization.others.append(self._aws_grants)
-        listener = await self.server.listen(
+        listener = await self.lab.listen(
             port_socket,
             api_server,
             certificate=self.authority.issue("kube-apiserver", dns=["localhost"], ips=["127.0.0.1"]),
             client_authority=self.authority,
-            on_call=self.server.called,
+            on_call=self.lab.called,
         )
-        self.endings += [api_server.close, lambda: self.server.close(listener)]
-        self.server.issuer.publish(issuer_path, api_server.public_discovery_document(), api_server.jwks())
+        self.endings += [api_server.close, lambda: self.lab.close(listener)]
+        self.lab.issuer.publish(issuer_path, api_server.public_discovery_document(), api_server.jwks())
 
         async def withdraw() -> None:
-            self.server.issuer.withdraw(issuer_path)
-            self.server.gate.forget_keys(issuer)
+            self.lab.issuer.withdraw(issuer_path)
+            self.lab.gate.forget_keys(issuer)
 
         self.endings.append(withdraw)
 
@@ -216,10 +217,10 @@ class Cluster:
         """Whom a token of `aws eks get-token` speaks for, if an access entry lets that principal in."""
         if not token.startswith(eks_tokens.PREFIX):
             return None
-        server = self.server
+        lab = self.lab
         try:
             identity = await eks_tokens.verify(
-                token, cluster=self.name, gate=server.gate, endpoint_url=server.state.endpoint_url
+                token, cluster=self.name, gate=lab.gate, endpoint_url=lab.state.endpoint_url
             )
         except eks_tokens.InvalidToken as invalid:
             log.warning("%s: access denied: %s", self.context, invalid)
@@ -260,50 +261,50 @@ class Cluster:
         client = self._api_client(self._client("system:pod-identity-webhook"))
         accounts = Accounts(client)
         await accounts.start()
-        listener = await self.server.listen(
-            self.server.ports.bind(f"{self.context}/webhook"),
+        listener = await self.lab.listen(
+            self.lab.ports.bind(f"{self.context}/webhook"),
             WebhookServer(accounts, region=self.region),
             certificate=self.authority.issue("pod-identity-webhook", ips=["127.0.0.1"]),
         )
-        self.endings += [client.aclose, accounts.stop, lambda: self.server.close(listener)]
+        self.endings += [client.aclose, accounts.stop, lambda: self.lab.close(listener)]
         manifest = mutating_webhook_configuration(
             f"https://127.0.0.1:{listener.port}/mutate", self.authority.certificate_pem
         )
         # Who has lost the registration applies it once more.
-        self.server.folder.write_json(f"{self.keys}/webhook.json", manifest)
+        self.lab.folder.write_json(f"{self.keys}/webhook.json", manifest)
         async with self._api_client(self.administrator) as api:
             path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
             (await api.post(path, json=manifest)).raise_for_status()
 
     async def _start_node(self) -> None:
-        server, gate = self.server, self.server.gate
-        instance_id = "i-0" + server.identifiers.hex("instance", f"{self.context}-node-1", 16).lower()
+        lab, gate = self.lab, self.lab.gate
+        instance_id = "i-0" + lab.identifiers.hex("instance", f"{self.context}-node-1", 16).lower()
         zone = f"{self.region}a"
         policies = [f"arn:aws:iam::aws:policy/{policy}" for policy in NODE_POLICIES]
         role_arn = await gate.ensure_role(f"{self.name}-node-role", NODE_TRUST, policies)
         metadata = Metadata(
             gate,
-            server.folder.clock,
+            lab.folder.clock,
             role_arn=role_arn,
             instance_id=instance_id,
             region=self.region,
             availability_zone=zone,
         )
-        listener = await server.listen(server.ports.bind(f"{self.context}/metadata"), metadata)
-        self.endings.append(lambda: server.close(listener))
+        listener = await lab.listen(lab.ports.bind(f"{self.context}/metadata"), metadata)
+        self.endings.append(lambda: lab.close(listener))
         self.node = Node(
             name=self.node_name,
             api_url=self.api_url,
             ca_pem=self.authority.certificate_pem,
             client=self._client(f"system:node:{self.node_name}", "system:nodes"),
-            kubelet_socket=server.ports.bind(f"{self.context}/kubelet"),
+            kubelet_socket=lab.ports.bind(f"{self.context}/kubelet"),
             kubelet_certificate=self.authority.issue(self.node_name, dns=["localhost"], ips=["127.0.0.1"]),
-            folder=server.folder.pods / self.context,
-            clock_file=server.folder.clock.file,
+            folder=lab.folder.pods / self.context,
+            clock_file=lab.folder.clock.file,
             environment={
-                "AWS_ENDPOINT_URL": server.state.endpoint_url,
+                "AWS_ENDPOINT_URL": lab.state.endpoint_url,
                 # The SDK for Go 2 follows no other for the exchange.
-                "AWS_ENDPOINT_URL_STS": server.state.endpoint_url,
+                "AWS_ENDPOINT_URL_STS": lab.state.endpoint_url,
                 # The AWS CLI 2 asks the metadata service for the region, and CLI 1 does not.
                 "AWS_DEFAULT_REGION": self.region,
                 "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{listener.port}/",
@@ -320,18 +321,14 @@ class Cluster:
         return self.authority.issue(user, organizations=groups, client=True)
 
     def _api_client(self, certificate: Certificate) -> httpx.AsyncClient:
-        context = ssl.create_default_context(cadata=self.authority.certificate_pem.decode())
-        with tempfile.NamedTemporaryFile(suffix=".pem") as file:
-            Path(file.name).write_bytes(certificate.certificate_pem + certificate.key_pem)
-            context.load_cert_chain(file.name)
+        context = client_context(self.authority.certificate_pem, certificate)
         return httpx.AsyncClient(base_url=self.api_url, verify=context, trust_env=False)
 
     async def _signing_key(self) -> bytes:
         """The service account signing key; made once."""
-        file = self.server.folder.path / self.keys / "sa.key"
+        file = self.lab.folder.path / self.keys / "sa.key"
         if not file.exists():
-            spare, self.server.clusters.spare_key = self.server.clusters.spare_key, None
-            self.server.folder.write_private(file, await spare if spare else _new_signing_key())
+            self.lab.folder.write_private(file, await self._new_signing_key())
         return file.read_bytes()
 
 

@@ -5,10 +5,8 @@ import contextlib
 import hashlib
 import socket
 import ssl
-import tempfile
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -176,10 +174,7 @@ def _peer(transport: asyncio.Transport) -> Peer | None:
 
 def _context(certificate: Certificate, client_authority: Authority | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # Python loads certificates from files only; this one is 0600 and gone when the block ends.
-    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
-        Path(file.name).write_bytes(certificate.certificate_pem + certificate.key_pem)
-        context.load_cert_chain(file.name)
+    certificate.load_into(context)
     if client_authority:
         context.verify_mode = ssl.CERT_OPTIONAL
         context.load_verify_locations(cadata=client_authority.certificate_pem.decode())

@@ -15,6 +15,8 @@ from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 
+ACCOUNT_ID = "123456789012"
+REGION = "us-east-1"  # the lab's own; clusters may be in any
 READY_WITHIN = 60  # seconds; a laptop that is busy still makes it
 # The tag of a cluster that is not the lab's own and joined it: the target that it belongs to.
 TARGET_TAG = "labkit:target"

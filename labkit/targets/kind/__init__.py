@@ -10,7 +10,7 @@ from labkit.emulator import process
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import JOINED, LOOPBACK, Facts, Kept
-from labkit.emulator.process import TARGET_TAG, State
+from labkit.emulator.process import ACCOUNT_ID, TARGET_TAG, State
 from labkit.errors import LabError, answering
 from labkit.targets import moto
 from labkit.targets.kind import address as kind_address
@@ -302,8 +302,6 @@ def _refuse_moved_clock(folder: Folder) -> None:
 def _refuse_another_account(parameters: "Parameters") -> None:
     if not parameters.account_id:
         return
-    from labkit.emulator.cluster import ACCOUNT_ID
-
     if parameters.account_id != ACCOUNT_ID:
         raise LabError(
             f"parameter account_id = {parameters.account_id!r}: the kind target is the account {ACCOUNT_ID}.",

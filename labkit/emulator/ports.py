@@ -1,0 +1,28 @@
+"""The lab's ports: chosen once, and kept in its folder."""
+
+import socket
+
+from labkit.emulator.folder import Folder
+from labkit.emulator.listener import bind
+
+
+class Ports:
+    """The lab's ports: chosen once and kept; one that is taken is replaced, and that is noted."""
+
+    def __init__(self, folder: Folder):
+        self.folder = folder
+        self.ports: dict[str, int] = folder.read_json("ports.json")
+        self.notes: list[str] = []
+
+    def bind(self, name: str, address: str = "127.0.0.1") -> socket.socket:
+        """A socket on the port of ``name``. Raises OSError where the address is none of this machine's."""
+        wanted = self.ports.get(name, 0)
+        try:
+            bound = bind(wanted, address)
+        except OSError:
+            bound = bind(0, address)
+            self.notes.append(f"Port {wanted} was in use: the lab's {name} listens on {bound.getsockname()[1]} now.")
+        if (port := bound.getsockname()[1]) != wanted:
+            self.ports[name] = port
+            self.folder.write_json("ports.json", self.ports)
+        return bound

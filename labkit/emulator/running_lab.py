@@ -1,0 +1,89 @@
+"""The lab while it runs, as its clusters see it: its folder, ports and listeners, its AWS and its public issuer."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from labkit.emulator import certificates
+from labkit.emulator.aws.gate import Gate
+from labkit.emulator.folder import Folder
+from labkit.emulator.identifiers import Identifiers
+from labkit.emulator.kubernetes.issuer import Issuer
+from labkit.emulator.listener import Listener, Scope
+from labkit.emulator.ports import Ports
+from labkit.emulator.process import State
+
+LOOPBACK = {"127.0.0.1", "localhost"}
+
+
+class RunningLab:
+    """What all clusters share. Those of a ``bare`` lab have no webhook and no node.
+
+    The server sets ``gate`` and ``state`` as it comes up, before the first cluster is made.
+    """
+
+    gate: Gate
+    state: State
+
+    def __init__(self, folder: Folder, *, bare: bool):
+        self.folder = folder
+        self.bare = bare
+        self.ports = Ports(folder)
+        self.identifiers = Identifiers(folder.seed)
+        self.issuer = Issuer(folder.published)
+        self.last_call = time.monotonic()
+        self._listeners: list[Listener] = []
+
+    async def listen_as_issuer(self, region: str) -> None:
+        """Answers by the name that EKS's issuers have in this region; the gate finds it by that name."""
+        host = f"oidc.eks.{region}.amazonaws.com"
+        if host in self.state.issuers:
+            return
+        authority = self.folder.authority
+        certificate = authority.issue(host, dns=[host])
+        listener = await self.listen(
+            self.ports.bind(f"issuer/{region}"), self.issuer, hosts={host}, certificate=certificate
+        )
+        edition = self.folder.published.edition
+        self.gate.map_host(host, ("127.0.0.1", listener.port), authority.certificate_pem, edition)
+        self.state = replace(self.state, issuers={**self.state.issuers, host: listener.port})
+
+    async def listen(
+        self,
+        port_socket: socket.socket,
+        app: Callable,
+        *,
+        hosts: set[str] | None = None,
+        certificate: certificates.Certificate | None = None,
+        client_authority: certificates.Authority | None = None,
+        on_call: Callable[[Scope], None] | None = None,
+    ) -> Listener:
+        """A started listener, which ends with the lab."""
+        listener = Listener(
+            app,
+            port_socket=port_socket,
+            hosts=hosts or LOOPBACK,
+            certificate=certificate,
+            client_authority=client_authority,
+            on_call=on_call,
+        )
+        await listener.start()
+        self._listeners.append(listener)
+        return listener
+
+    async def close(self, listener: Listener) -> None:
+        """Ends one listener; its port stays its own."""
+        self._listeners.remove(listener)
+        await listener.stop()
+
+    def called(self, scope: Scope) -> None:
+        """Notes that a client called; what the lab's own parts ask of each other does not count."""
+        peer = scope["state"]["peer"]
+        if peer is None or not peer.common_name.startswith("system:"):
+            self.last_call = time.monotonic()
+
+    async def stop(self) -> None:
+        """Ends every listener."""
+        await asyncio.gather(*(listener.stop() for listener in self._listeners))
