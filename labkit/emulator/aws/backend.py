@@ -22,10 +22,10 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from moto.s3.models import FakeBucket, s3_backends
 
 from labkit.emulator.aws import managed_policies
-from labkit.emulator.aws.actions.s3 import CONTROL, copy_source
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.clusters import Clusters
 from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.s3_path import CONTROL, copy_source
 
 _log = logging.getLogger(__name__)
 

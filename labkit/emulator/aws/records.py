@@ -10,10 +10,10 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from labkit.emulator.aws.actions.s3 import split
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.request_parameters import Shown
+from labkit.emulator.aws.s3_path import split
 from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, User
 from labkit.emulator.aws.sts import WEB_IDENTITY
 from labkit.emulator.aws.trail import HIDDEN, hidden

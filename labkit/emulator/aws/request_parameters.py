@@ -10,8 +10,8 @@ from moto.core.model import Shape
 from moto.core.utils import get_service_model
 
 from labkit.emulator.aws.actions import requests
-from labkit.emulator.aws.actions.s3 import split
 from labkit.emulator.aws.call import Call
+from labkit.emulator.aws.s3_path import split
 from labkit.emulator.aws.trail import HIDDEN
 
 LARGEST = 100 * 1024

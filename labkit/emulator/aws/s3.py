@@ -10,12 +10,13 @@ from xml.sax.saxutils import escape
 
 from labkit.emulator.aws.accounts import administers
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
-from labkit.emulator.aws.actions.s3 import Operation, copy_source, derive, split
+from labkit.emulator.aws.actions.s3 import Operation, derive
 from labkit.emulator.aws.authorization import Authorization, denial, stored_policy, underivable
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal, fault
 from labkit.emulator.aws.iam_documents import missing_principals
+from labkit.emulator.aws.s3_path import copy_source, split
 from labkit.emulator.aws.sessions import Administrator, Caller
 from labkit.policy import MalformedPolicy, Policy
 from labkit.policy.validation import listed

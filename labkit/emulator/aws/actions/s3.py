@@ -4,13 +4,13 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
 """
 
-import re
 from dataclasses import dataclass, replace
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 from xml.etree import ElementTree
 
 from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission
 from labkit.emulator.aws.call import Call
+from labkit.emulator.aws.s3_path import BUCKET, CONTROL, copy_source, split
 
 # Sub-resource of a bucket: the part of the operation's name, and the action's where it is another.
 BUCKET_READS = {
@@ -125,9 +125,6 @@ KNOWN = (
     }
 )
 
-# S3 Control's calls are signed for S3 too; they go under its API version.
-CONTROL = "/v20180820/"
-_BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -147,7 +144,7 @@ def derive(call: Call, deleted_keys: list[tuple[str, str | None]] | None = None)
     ``deleted_keys`` are the keys and version ids in the body of a DeleteObjects call.
     """
     bucket, key = split(call.path)
-    if not _BUCKET.fullmatch(bucket) and (bucket or key):
+    if not BUCKET.fullmatch(bucket) and (bucket or key):
         raise CannotDerive("S3 call on a bucket whose name is none")
     if call.path.startswith(CONTROL):
         raise CannotDerive("S3 Control call")
@@ -161,21 +158,6 @@ def derive(call: Call, deleted_keys: list[tuple[str, str | None]] | None = None)
     if not key:
         return _bucket(call, bucket, subresources, deleted_keys or [])
     return _object(call, bucket, key, subresources)
-
-
-def copy_source(header: str) -> tuple[str, str, str | None] | None:
-    """Bucket, key and version id in an ``x-amz-copy-source``; None where it is of another form."""
-    path, _, query = header.partition("?")
-    bucket, key = split(unquote(path))
-    if not _BUCKET.fullmatch(bucket) or not key:
-        return None
-    return bucket, key, dict(parse_qsl(query)).get("versionId")
-
-
-def split(path: str) -> tuple[str, str]:
-    """The bucket and the key in a decoded path-style path."""
-    bucket, _, key = path.removeprefix("/").partition("/")
-    return bucket, key
 
 
 def _bucket(call: Call, bucket: str, subresource: str, deleted: list[tuple[str, str | None]]) -> Operation:
