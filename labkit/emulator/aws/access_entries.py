@@ -3,7 +3,6 @@
 https://docs.aws.amazon.com/eks/latest/userguide/access-entries.html
 """
 
-import json
 import re
 import uuid
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
+from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal
 
@@ -160,12 +160,6 @@ def access_policies() -> Response:
     https://docs.aws.amazon.com/eks/latest/userguide/access-policy-permissions.html
     """
     return respond({"accessPolicies": [{"name": name, "arn": POLICY_ARN + name} for name in POLICIES]})
-
-
-def respond(content: dict[str, Any]) -> Response:
-    """The content as EKS answers it."""
-    headers = [("content-type", "application/json"), ("x-amzn-requestid", str(uuid.uuid4()))]
-    return Response(200, headers, json.dumps(content).encode())
 
 
 def _entry(principal_arn: str, identifier: str, request: dict[str, Any], now: float) -> AccessEntry:

@@ -9,7 +9,6 @@ import binascii
 import hashlib
 import json
 import re
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
@@ -18,6 +17,7 @@ from typing import Any
 
 from labkit.emulator.aws.actions import requests
 from labkit.emulator.aws.actions.permission import CannotDerive
+from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal
@@ -77,8 +77,7 @@ class CloudTrail:
             raise Refusal(400, "SerializationException", f"The lab cannot read {unknown}") from unknown
         # A trail of a day has 100,000 lines: other calls are answered meanwhile.
         content = await asyncio.to_thread(self._look_up, asked, call.notes["caller"], call.region)
-        headers = [("content-type", "application/x-amz-json-1.1"), ("x-amzn-requestid", str(uuid.uuid4()))]
-        return Response(200, headers, json.dumps(content).encode())
+        return respond(content, "application/x-amz-json-1.1")
 
     def _look_up(self, asked: dict[str, Any], caller: Caller, region: str) -> dict[str, Any]:
         most = asked.get("MaxResults", MOST)

@@ -6,14 +6,8 @@ import uuid
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
+from labkit.emulator.aws.answers import NAMESPACES, PROLOG
 from labkit.emulator.aws.call import Call, Response
-
-NAMESPACES = {
-    "iam": "https://iam.amazonaws.com/doc/2010-05-08/",
-    "sns": "http://sns.amazonaws.com/doc/2010-03-31/",
-    "sqs": "http://queue.amazonaws.com/doc/2012-11-05/",
-    "sts": "https://sts.amazonaws.com/doc/2011-06-15/",
-}
 
 UNKNOWN_TO_THE_LAB = "The security token included in the request is invalid."
 S3_SIGNATURE = (
@@ -122,7 +116,7 @@ def render(call: Call, refusal: Refusal) -> Response:
     request_id = str(uuid.uuid4())
     if call.family == "ec2":
         body = (
-            '<?xml version="1.0" encoding="UTF-8"?>\n<Response><Errors><Error>'
+            f"{PROLOG}<Response><Errors><Error>"
             f"<Code>{escape(refusal.code)}</Code><Message>{escape(refusal.message)}</Message>"
             f"</Error></Errors><RequestID>{request_id}</RequestID></Response>"
         )
@@ -143,16 +137,6 @@ def render(call: Call, refusal: Refusal) -> Response:
     return Response(refusal.status, headers, json.dumps(content).encode())
 
 
-def done(call: Call) -> Response:
-    """The answer to a query call that has nothing to tell but that it is done."""
-    request_id = str(uuid.uuid4())
-    body = (
-        f'<{call.operation}Response xmlns="{NAMESPACES[call.service]}"><ResponseMetadata>'
-        f"<RequestId>{request_id}</RequestId></ResponseMetadata></{call.operation}Response>"
-    )
-    return Response(200, [("content-type", "text/xml"), ("x-amzn-requestid", request_id)], body.encode())
-
-
 def _s3(call: Call, refusal: Refusal) -> Response:
     request_id = secrets.token_hex(8).upper()
     host_id = secrets.token_urlsafe(42)
@@ -164,5 +148,5 @@ def _s3(call: Call, refusal: Refusal) -> Response:
     fields = {"Code": refusal.code, "Message": refusal.message, **refusal.fields}
     fields |= {"RequestId": request_id, "HostId": host_id}
     content = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in fields.items())
-    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{content}</Error>'
+    body = f"{PROLOG}<Error>{content}</Error>"
     return Response(refusal.status, headers, body.encode())

@@ -10,9 +10,10 @@ from urllib.parse import urlencode
 from moto.iam.models import iam_backends
 
 from labkit.emulator.aws import iam_documents, managed_policies, simulation
+from labkit.emulator.aws.answers import done
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
-from labkit.emulator.aws.errors import Refusal, done
+from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.orphans import orphan
 from labkit.emulator.aws.users import BOUNDARIES, check_boundary, set_boundary

@@ -10,7 +10,7 @@ import re
 import uuid
 from typing import Any
 
-from labkit.emulator.aws.access_entries import respond
+from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal
 

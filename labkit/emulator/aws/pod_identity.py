@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from labkit.emulator.aws.access_entries import respond
+from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal
 

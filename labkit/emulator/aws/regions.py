@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 import boto3
 
-from labkit.emulator.aws.access_entries import respond
+from labkit.emulator.aws.answers import PROLOG, respond
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
 from labkit.emulator.aws.errors import Refusal
@@ -92,7 +92,7 @@ class Regions:
             raise Refusal(400, "ValidationException", told)
         enabled = self._enabled[account_id]
         (enabled.add if call.operation == "EnableRegion" else enabled.discard)(region)
-        return Response(200, [("content-type", "application/json"), ("x-amzn-requestid", str(uuid.uuid4()))], b"")
+        return respond(None)
 
     def describe(self, call: Call) -> Response:
         """The answer to ``ec2:DescribeRegions``: the regions that are on, with ``AllRegions`` or by name also others.
@@ -121,7 +121,7 @@ class Regions:
             for one in found
         )
         body = (
-            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            f"{PROLOG}"
             '<DescribeRegionsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
             f"<requestId>{uuid.uuid4()}</requestId><regionInfo>{items}</regionInfo></DescribeRegionsResponse>"
         )

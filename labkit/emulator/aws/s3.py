@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 from labkit.emulator.aws.accounts import administers
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
 from labkit.emulator.aws.actions.s3 import Operation, derive
+from labkit.emulator.aws.answers import PROLOG
 from labkit.emulator.aws.authorization import Authorization, denial, stored_policy, underivable
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
@@ -23,7 +24,6 @@ from labkit.policy.validation import listed
 
 BUCKET = "arn:aws:s3:::"
 EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
-PROLOG = '<?xml version="1.0" encoding="UTF-8"?>\n'
 XML = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
@@ -149,9 +149,7 @@ class S3:
                 )
         call.notes["reason"] = reason
         if not allowed:
-            body = (
-                f'<?xml version="1.0" encoding="UTF-8"?>\n<DeleteResult xmlns="{XML}">{"".join(errors)}</DeleteResult>'
-            )
+            body = f'{PROLOG}<DeleteResult xmlns="{XML}">{"".join(errors)}</DeleteResult>'
             return Response(200, [("content-type", "application/xml")], body.encode())
         kept = ElementTree.Element("Delete")
         kept.extend(allowed)

@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulateCustomPolicy.htm
 
 import json
 import re
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +13,11 @@ from xml.sax.saxutils import escape
 
 from labkit.emulator.aws.actions import requests
 from labkit.emulator.aws.actions.permission import CannotDerive
+from labkit.emulator.aws.answers import done
 from labkit.emulator.aws.authorization import stored_policy
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
-from labkit.emulator.aws.errors import NAMESPACES, Refusal
+from labkit.emulator.aws.errors import Refusal
 from labkit.policy import (
     MalformedPolicy,
     Outcome,
@@ -73,7 +73,7 @@ def answer(call: Call, backend: Backend) -> Response:
         raise _invalid(f"The lab's policy simulator has no {' and no '.join(missing)}")
     simulated = _simulated(call.operation, parameters, backend)
     if call.operation in (KEYS_OF_PRINCIPAL, KEYS_OF_CUSTOM):
-        return _rendered(call, {"ContextKeyNames": _names(key for p in simulated.sources for key in _keys(p))})
+        return done(call, _xml({"ContextKeyNames": _names(key for p in simulated.sources for key in _keys(p))}))
     actions, first, last = parameters["ActionNames"], _marker(parameters), _page(parameters)
     resources = parameters.get("ResourceArns") or ["*"]
     _check(actions, resources)
@@ -84,7 +84,7 @@ def answer(call: Call, backend: Backend) -> Response:
     }
     if last < len(actions):
         content["Marker"] = str(last)
-    return _rendered(call, content)
+    return done(call, _xml(content))
 
 
 @dataclass(frozen=True)
@@ -382,15 +382,6 @@ def _marker(parameters: dict[str, Any]) -> int:
 
 def _invalid(message: str) -> Refusal:
     return Refusal(400, "InvalidInput", message)
-
-
-def _rendered(call: Call, content: dict[str, Any]) -> Response:
-    name, request_id = call.operation, str(uuid.uuid4())
-    body = (
-        f'<{name}Response xmlns="{NAMESPACES["iam"]}"><{name}Result>{_xml(content)}</{name}Result>'
-        f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{name}Response>"
-    )
-    return Response(200, [("content-type", "text/xml"), ("x-amzn-requestid", request_id)], body.encode())
 
 
 def _xml(value: Any) -> str:

@@ -5,7 +5,6 @@ https://docs.aws.amazon.com/STS/latest/APIReference/welcome.html
 
 import math
 import re
-import uuid
 from datetime import UTC, datetime
 from typing import Any
 from xml.sax.saxutils import escape
@@ -13,10 +12,11 @@ from xml.sax.saxutils import escape
 from labkit.emulator.aws import session_tags
 from labkit.emulator.aws.accounts import Accounts
 from labkit.emulator.aws.actions.permission import Context, Permission, as_dict, resource_tags
+from labkit.emulator.aws.answers import done
 from labkit.emulator.aws.authorization import Authorization, stored_policy
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
-from labkit.emulator.aws.errors import NAMESPACES, Refusal, fault
+from labkit.emulator.aws.errors import Refusal, fault
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.session_tags import SessionTags
 from labkit.emulator.aws.sessions import Administrator, Caller, Session, Sessions
@@ -338,12 +338,7 @@ def _packed(form: dict[str, str], tags: SessionTags) -> dict[str, int]:
 
 
 def _result(call: Call, content: dict[str, Any]) -> Response:
-    name, request_id = call.operation, str(uuid.uuid4())
-    body = (
-        f'<{name}Response xmlns="{NAMESPACES["sts"]}"><{name}Result>{_xml(content)}</{name}Result>'
-        f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{name}Response>"
-    )
-    return Response(200, [("content-type", "text/xml"), ("x-amzn-requestid", request_id)], body.encode())
+    return done(call, _xml(content))
 
 
 def _xml(content: dict[str, Any]) -> str:

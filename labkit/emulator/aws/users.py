@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
+from labkit.emulator.aws.answers import done
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
-from labkit.emulator.aws.errors import Refusal, done
+from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.sessions import Caller, User
 
 BOUNDARIES = ("PutUserPermissionsBoundary", "DeleteUserPermissionsBoundary")

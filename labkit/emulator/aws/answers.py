@@ -1,0 +1,32 @@
+"""Answers in AWS's formats, for what the gate answers without moto."""
+
+import json
+import uuid
+from typing import Any
+
+from labkit.emulator.aws.call import Call, Response
+
+NAMESPACES = {
+    "iam": "https://iam.amazonaws.com/doc/2010-05-08/",
+    "sns": "http://sns.amazonaws.com/doc/2010-03-31/",
+    "sqs": "http://queue.amazonaws.com/doc/2012-11-05/",
+    "sts": "https://sts.amazonaws.com/doc/2011-06-15/",
+}
+PROLOG = '<?xml version="1.0" encoding="UTF-8"?>\n'
+
+
+def respond(content: dict[str, Any] | None, content_type: str = "application/json") -> Response:
+    """The content as the services answer it that speak JSON; None: an empty body."""
+    headers = [("content-type", content_type), ("x-amzn-requestid", str(uuid.uuid4()))]
+    return Response(200, headers, b"" if content is None else json.dumps(content).encode())
+
+
+def done(call: Call, result: str = "") -> Response:
+    """The answer to a query call: the ``result``, as XML, or that it is done and nothing else."""
+    name, request_id = call.operation, str(uuid.uuid4())
+    told = f"<{name}Result>{result}</{name}Result>" if result else ""
+    body = (
+        f'<{name}Response xmlns="{NAMESPACES[call.service]}">{told}'
+        f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{name}Response>"
+    )
+    return Response(200, [("content-type", "text/xml"), ("x-amzn-requestid", request_id)], body.encode())
