@@ -1,5 +1,13 @@
 """EKS access entries: which IAM principals a cluster lets in, as whom, and with which of EKS's access policies.
 
+What AWS does and this module does not:
+
+- Types: entries are of the type STANDARD, for users and roles that exist.
+- Policies: four of EKS's access policies (admin, cluster admin, edit, view).
+- Paging: a list has one page.
+- TagResource: an entry keeps the tags it was made with.
+- The ConfigMap `aws-auth`: not read, whatever the cluster's authentication mode is.
+
 https://docs.aws.amazon.com/eks/latest/userguide/access-entries.html
 """
 

@@ -1,5 +1,11 @@
 """Other accounts: every account number is an account of the lab's organization, which its administrator may enter.
 
+What AWS does and this module does not:
+
+- The Organizations API: moto's, which knows nothing of these accounts. They exist by their numbers alone.
+- Service control policies and resource control policies: kept at most, never evaluated.
+- Names, e-mail addresses, invitations, organizational units: none.
+
 https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
 """
 

@@ -1,5 +1,12 @@
 """CloudTrail's event history, answered from the trail; the service's other operations are moto's.
 
+What AWS does and this module does not:
+
+- Trails: CreateTrail and its kin keep settings. No file is written to a bucket or a log group.
+- Delay: an event is there at once; on AWS it takes minutes.
+- Insights: LookupEvents finds none.
+- Resources: events of DynamoDB, EKS, IAM, S3, Secrets Manager, SNS, SQS and STS name them, other events do not.
+
 https://docs.aws.amazon.com/awscloudtrail/latest/APIReference/API_LookupEvents.html
 """
 

@@ -1,5 +1,16 @@
 """EKS: moto keeps the clusters' settings and refuses what EKS refuses; what runs is the lab's own, and true.
 
+What AWS does and this module does not:
+
+- Time: a cluster answers when CreateCluster returns; on AWS it takes ten minutes.
+- Settings: logging, networks and encryption are kept as moto keeps them, and nothing follows from them. The role and
+  the subnets need not exist.
+- Nodes: node groups and Fargate profiles are kept, and start no node. A cluster has the one node that the lab gives
+  it.
+- Add-ons, version updates, insights and encryption configs: moto has no such operation.
+- Tags: TagResource works on clusters alone.
+- Other accounts: clusters are in the lab's own account.
+
 https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
 """
 

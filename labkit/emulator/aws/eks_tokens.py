@@ -1,5 +1,9 @@
 """The token of ``aws eks get-token``: a presigned GetCallerIdentity, which says who calls a cluster's API server.
 
+What AWS does and this module does not:
+
+- The ConfigMap `aws-auth`: only access entries let a principal in.
+
 https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
 https://github.com/kubernetes-sigs/aws-iam-authenticator#how-does-it-work
 """

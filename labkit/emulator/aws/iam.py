@@ -1,5 +1,15 @@
 """IAM: moto's, with the documents validated, AWS's managed policies at hand, and ids that are the same in every lab.
 
+What AWS does and this module does not:
+
+- Delay: a change counts at once, everywhere; on AWS it takes seconds.
+- Quotas: client ids, thumbprints, policy sizes, policy versions and access keys are limited; roles, attached
+  policies, tags and the rest are not.
+- Usage data: no service last accessed details, no `RoleLastUsed`.
+- Sign-in: login profiles and MFA devices are kept, and nobody can sign in with them.
+- Root: nobody can be the root user; the administrator stands for it.
+- Advice: no Access Analyzer, no policy recommendations.
+
 https://docs.aws.amazon.com/IAM/latest/APIReference/welcome.html
 """
 

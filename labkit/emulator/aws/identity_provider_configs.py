@@ -1,6 +1,11 @@
 """EKS identity provider configs: an OIDC provider whose users may log in to a cluster, which is not what IRSA is.
 
-A config is kept and described, and that is all: the lab's API servers let nobody in by it.
+What AWS does and this module does not:
+
+- Log-in: a config is kept and described. The lab's API servers let nobody in by it, and nothing is fetched from its
+  issuer.
+- Time: a config is ACTIVE at once; on AWS that takes a quarter of an hour.
+- TagResource: a config keeps the tags it was made with.
 
 https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html
 """

@@ -1,5 +1,11 @@
 """Fetches the keys of a web identity token's issuer, as STS does: discovery first, then the keys, over HTTPS.
 
+What AWS does and this module does not:
+
+- The internet: only hosts that the lab has mapped, this machine's own and issuers of clusters that joined are asked.
+- Revocation: neither CRLs nor OCSP are looked at.
+- Long caching: keys are kept for 30 seconds, so that a withdrawn key shows soon.
+
 https://openid.net/specs/openid-connect-discovery-1_0.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc_verify-thumbprint.html
 """

@@ -1,5 +1,12 @@
 """The instance metadata service of the lab's nodes: what a pod without a role of its own finds.
 
+What AWS does and this module does not:
+
+- IMDSv1: a request without a token is refused.
+- The hop limit: every process that reaches the port gets an answer.
+- Most of the data: the ids, the type, the placement, the role's credentials and the identity document are there; user
+  data, network, tags, events and signatures are not.
+
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html
 """

@@ -1,8 +1,13 @@
 """EKS Pod Identity associations: AWS's other way of giving a service account a role.
 
-An association is kept, listed and described, and that is all: the lab has no Pod Identity agent, so that its pods get
-neither variables nor credentials by one. Nobody can take it for IRSA: a role that trusts ``pods.eks.amazonaws.com``
-alone admits no web identity.
+What AWS does and this module does not:
+
+- Credentials: an association is kept, listed and described. The lab has no Pod Identity agent, so its pods get
+  neither variables nor credentials from one. Nobody can take it for IRSA: a role that trusts only
+  ``pods.eks.amazonaws.com`` admits no web identity.
+- Checks: the role need not exist, and its trust policy is not looked at.
+- Session policies and target roles in another account: refused.
+- TagResource: an association keeps the tags it was made with.
 
 https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
 """

@@ -1,5 +1,11 @@
 """The regions that an account may use: those that are on by default, and the opt-in regions that it has enabled.
 
+What AWS does and this module does not:
+
+- Regions that are off: only STS refuses there; other services answer.
+- Time: a region is on or off at once; on AWS it takes minutes to hours.
+- The rest of the Account Management API: alternate contacts alone, moto's.
+
 https://docs.aws.amazon.com/accounts/latest/reference/manage-acct-regions.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regions.html
 """

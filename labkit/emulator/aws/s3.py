@@ -1,5 +1,17 @@
 """S3: the permissions that a request needs, and then moto.
 
+What AWS does and this module does not:
+
+- Public access: an unsigned request is always denied, whatever a bucket policy or an ACL says. ACLs and Block Public
+  Access are kept and not evaluated.
+- Virtual-hosted addresses: the bucket is always in the path.
+- Uploads by a form (presigned POST): refused.
+- S3 Control (access points, grants, batch jobs): only an administrator's calls reach moto. Directory buckets: not
+  there.
+- KMS: `aws:kms` is kept as a header; nothing is encrypted, and no permission on a key is needed.
+- Lifecycle and replication rules, website hosting and inventory are kept, and nothing follows from them.
+- Redirects: one endpoint has the buckets of all regions.
+
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-policy-language-overview.html
 """
 

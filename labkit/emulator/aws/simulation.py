@@ -1,5 +1,10 @@
 """IAM's policy simulator: what policies would say to a call that nobody makes, by the gate's own evaluation.
 
+What AWS does and this module does not:
+
+- Organizations' policies: not part of any decision; the parameters that give them or leave policies out are refused.
+- `ResourceHandlingOption`: ignored. An action is decided on the resource as it is given.
+
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulateCustomPolicy.html
 """

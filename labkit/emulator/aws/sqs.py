@@ -1,5 +1,11 @@
 """SQS: moto's, with a long poll that keeps nobody else waiting.
 
+What AWS does and this module does not:
+
+- Queues of another account: refused, though queue policies count within the account.
+- Encryption: its settings are kept, nothing is encrypted.
+- Message move tasks: moto has none.
+
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html
 """
 

@@ -1,5 +1,15 @@
 """STS, answered by the gate itself: it decides who gets a role session.
 
+What AWS does and this module does not:
+
+- AssumeRoleWithSAML, GetSessionToken and GetFederationToken answer NotImplemented; AssumeRoot and GetWebIdentityToken
+  are unknown.
+- DecodeAuthorizationMessage finds every message invalid: no denial in the lab carries an encoded one.
+- MFA: `SerialNumber` and `TokenCode` are ignored, and `aws:MultiFactorAuthPresent` is always false.
+- Source identities: a call or a token with one is denied.
+- Login with Amazon, Facebook and Google without an OIDC provider (`ProviderId`): refused.
+- Regional endpoints: one endpoint stands for the global one and for all regions.
+
 https://docs.aws.amazon.com/STS/latest/APIReference/welcome.html
 """
 

@@ -1,5 +1,9 @@
 """What moto has not of IAM's users: a permissions boundary, and calls that mean the caller where they name nobody.
 
+What AWS does and this module does not:
+
+- The caller's own name is filled in for GetUser and for the calls on access keys alone.
+
 https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
 """
 

@@ -1,5 +1,10 @@
 """DynamoDB: which actions on which tables and indexes an operation needs.
 
+What AWS does and this module does not:
+
+- PartiQL, global tables and restores: not derived, so that only an administrator may do them.
+- Tables of another account: not derived.
+
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
 """

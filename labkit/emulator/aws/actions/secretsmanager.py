@@ -1,5 +1,11 @@
 """Secrets Manager: which action on which secret an operation needs.
 
+What AWS does and this module does not:
+
+- KMS: no permission on a secret's key is needed.
+- Secrets of another account: a policy that names it is not enough.
+- BatchGetSecretValue by filters: not derived, so that only an administrator may do it.
+
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecretsmanager.html
 """
 
