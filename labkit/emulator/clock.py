@@ -1,7 +1,7 @@
 """The lab's time: the machine's time and an offset that a learner moves."""
 
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from labkit.errors import LabError
@@ -67,3 +67,8 @@ class Clock:
         except OSError as error:
             raise LabError(f"the clock cannot be moved: {error.strerror}: {error.filename}.") from error
         return offset
+
+
+def timestamp(seconds: float) -> str:
+    """Seconds since the epoch as AWS's texts have a moment: 2026-01-31T23:59:59Z."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -169,13 +169,8 @@ class Cluster:
 
     def kubeconfig_entry(self) -> kubeconfig.Entry:
         """What the lab's kubeconfig says of the cluster."""
-        return kubeconfig.Entry(
-            self.context,
-            self.facts.arn,
-            self.api_url,
-            self.authority.certificate_pem,
-            self.administrator.certificate_pem,
-            self.administrator.key_pem,
+        return kubeconfig.entry(
+            self.context, self.facts.arn, self.api_url, self.authority.certificate_pem, self.administrator
         )
 
     async def _start_api_server(self, issuer: str, issuer_path: str) -> None:

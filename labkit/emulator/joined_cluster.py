@@ -9,7 +9,6 @@ import base64
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import API_KEYS, DISCOVERY
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import LOOPBACK, Facts, Kept, is_of_this_lab, labels
+from labkit.emulator.kubeconfig import Entry
 from labkit.emulator.process import context
 from labkit.emulator.running_lab import RunningLab
 from labkit.errors import LabError
@@ -36,16 +36,6 @@ from labkit.webhook.connection import connect
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 TAKEN_BACK_WITHIN = 5  # seconds for a cluster to forget the lab's webhooks; it may be gone itself
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """The cluster's entry in the lab's kubeconfig: the way to it, and the credentials, as they were given."""
-
-    name: str
-    arn: str
-    cluster: dict[str, Any]
-    user: dict[str, Any]
 
 
 class JoinedCluster:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from labkit.emulator.certificates import Certificate
+
 # The context of a kubeconfig without a cluster: without any, kubectl would ask whatever listens on port 8080.
 NO_CLUSTER = "no-cluster-in-this-lab"
 # Tells an entry of the lab's own from one that was added, e.g. by `aws eks update-kubeconfig`.
@@ -18,27 +20,25 @@ OURS = [{"name": "labkit", "extension": {"provider": "labkit"}}]
 
 @dataclass(frozen=True)
 class Entry:
-    """One cluster: its context's name, its ARN, where it is and its administrator's certificate."""
+    """One cluster: its context's name, its ARN, the way to it and the credentials."""
 
     name: str
     arn: str
-    server: str
-    authority_pem: bytes
-    certificate_pem: bytes
-    key_pem: bytes
+    cluster: dict[str, Any]
+    user: dict[str, Any]
 
-    @property
-    def cluster(self) -> dict[str, Any]:
-        """Where the API server is, and the CA that it is known by."""
-        return {"server": self.server, "certificate-authority-data": _base64(self.authority_pem)}
 
-    @property
-    def user(self) -> dict[str, Any]:
-        """The cluster's administrator."""
-        return {
-            "client-certificate-data": _base64(self.certificate_pem),
-            "client-key-data": _base64(self.key_pem),
-        }
+def entry(name: str, arn: str, server: str, authority_pem: bytes, administrator: Certificate) -> Entry:
+    """The entry of a cluster whose administrator has a certificate."""
+    return Entry(
+        name,
+        arn,
+        {"server": server, "certificate-authority-data": _base64(authority_pem)},
+        {
+            "client-certificate-data": _base64(administrator.certificate_pem),
+            "client-key-data": _base64(administrator.key_pem),
+        },
+    )
 
 
 def merged(before: str, entries: Iterable[Entry]) -> str:

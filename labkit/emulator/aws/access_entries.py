@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.call import Call, Response
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.errors import Refusal, invalid_parameter
 
 POLICIES = tuple(f"AmazonEKS{name}Policy" for name in ("Admin", "ClusterAdmin", "Edit", "View"))
 POLICY_ARN = "arn:aws:eks::aws:cluster-access-policy/"
@@ -144,9 +144,11 @@ class AccessEntries:
     def _create(self, principal_arn: str, request: dict[str, Any], principal_id: PrincipalId, now: float) -> None:
         identifier = principal_id(principal_arn) if PRINCIPAL.fullmatch(principal_arn) else None
         if identifier is None:
-            raise _invalid("The specified principalArn is invalid: invalid principal.")
+            raise invalid_parameter("The specified principalArn is invalid: invalid principal.")
         if request.get("type", "STANDARD") != "STANDARD":
-            raise _invalid("The lab has access entries of the type STANDARD alone: its nodes have certificates.")
+            raise invalid_parameter(
+                "The lab has access entries of the type STANDARD alone: its nodes have certificates."
+            )
         if principal_arn in self._entries:
             told = "The specified access entry resource is already in use on this cluster."
             raise Refusal(409, "ResourceInUseException", told)
@@ -182,11 +184,11 @@ def _update(entry: AccessEntry, request: dict[str, Any], now: float) -> None:
     groups = request.get("kubernetesGroups")
     for group in groups or ():
         if str(group).startswith("system:"):
-            raise _invalid(f"The kubernetes group name {group} is invalid, it cannot start with system:")
+            raise invalid_parameter(f"The kubernetes group name {group} is invalid, it cannot start with system:")
     username = request.get("username") or entry.username
     if username.startswith(("system:", "eks:", "aws:", "amazon:", "iam:")):
         prefix = username.partition(":")[0] + ":"
-        raise _invalid(f"The username {username} is invalid, it cannot start with {prefix}")
+        raise invalid_parameter(f"The username {username} is invalid, it cannot start with {prefix}")
     entry.username, entry.modified_at = username, now
     if groups is not None:
         entry.groups = list(groups)
@@ -195,16 +197,14 @@ def _update(entry: AccessEntry, request: dict[str, Any], now: float) -> None:
 def _associate(entry: AccessEntry, request: dict[str, Any], now: float) -> Association:
     name = str(request.get("policyArn", "")).removeprefix(POLICY_ARN)
     if name not in POLICIES:
-        raise _invalid(f"The policyArn {request.get('policyArn')} is invalid. The lab has {', '.join(POLICIES)}.")
+        raise invalid_parameter(
+            f"The policyArn {request.get('policyArn')} is invalid. The lab has {', '.join(POLICIES)}."
+        )
     scope = request.get("accessScope") or {}
     if scope.get("type") not in ("cluster", "namespace"):
-        raise _invalid("The accessScope type must be cluster or namespace.")
+        raise invalid_parameter("The accessScope type must be cluster or namespace.")
     if (scope["type"] == "namespace") != bool(scope.get("namespaces")):
-        raise _invalid("Namespaces must be given for the accessScope type namespace, and for no other.")
+        raise invalid_parameter("Namespaces must be given for the accessScope type namespace, and for no other.")
     since = entry.policies[name].associated_at if name in entry.policies else now
     entry.policies[name] = Association(name, scope, since, now)
     return entry.policies[name]
-
-
-def _invalid(message: str) -> Refusal:
-    return Refusal(400, "InvalidParameterException", message)

@@ -4,7 +4,6 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-l
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +12,7 @@ from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call
 from labkit.emulator.aws.errors import Refusal, fault
 from labkit.emulator.aws.sessions import Administrator, Caller, Session, User
-from labkit.emulator.clock import Clock
+from labkit.emulator.clock import Clock, timestamp
 from labkit.policy import Decision, Policy, Principal, Request, evaluate
 from labkit.policy.document import Statement
 from labkit.policy.evaluation import covers
@@ -118,7 +117,7 @@ class Authorization:
         """
         now = self._clock.now()
         return {
-            "aws:CurrentTime": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "aws:CurrentTime": timestamp(now),
             "aws:EpochTime": str(int(now)),
             "aws:RequestedRegion": call.region,
             # The listener stands for AWS's, which speaks TLS.
@@ -194,8 +193,7 @@ _EVERYTHING = Policy.parse(
 
 def _of_session(session: Session) -> Context:
     """What every request with temporary credentials says: since when, and whether a second factor was asked for."""
-    issued = datetime.fromtimestamp(session.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"aws:TokenIssueTime": issued, "aws:MultiFactorAuthPresent": "false"}
+    return {"aws:TokenIssueTime": timestamp(session.issued_at), "aws:MultiFactorAuthPresent": "false"}
 
 
 def _tags(tags: list[dict[str, str]]) -> Context:

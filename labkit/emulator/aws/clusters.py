@@ -1,11 +1,14 @@
 """What EKS's answers are filled with: the facts of the lab's clusters, which live in the other half of the lab."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from labkit.emulator.aws.access_entries import AccessEntries
 from labkit.emulator.aws.identity_provider_configs import IdentityProviderConfigs
 from labkit.emulator.aws.pod_identity import PodIdentityAssociations
+
+CLUSTER_NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,13 @@ from urllib.parse import unquote
 from labkit.emulator.aws import access_entries
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call, Response
-from labkit.emulator.aws.clusters import ClusterFacts, Clusters
+from labkit.emulator.aws.clusters import CLUSTER_NAME, ClusterFacts, Clusters
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.regions import Regions
 from labkit.emulator.aws.sessions import Administrator, Session
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
 
-NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
 OF_CLUSTER = re.compile(
     r"/clusters/([^/]+)/(access-entries|identity-provider-configs|pod-identity-associations)(?:/.*)?"
 )
@@ -90,7 +89,7 @@ class Eks:
     async def _create(self, call: Call) -> Response:
         request = call.json()
         name = request.get("name")
-        if not isinstance(name, str) or not NAME.fullmatch(name):
+        if not isinstance(name, str) or not CLUSTER_NAME.fullmatch(name):
             raise Refusal(
                 400,
                 "InvalidParameterException",

@@ -12,13 +12,10 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from labkit.emulator.aws.call import Call
-
-if TYPE_CHECKING:
-    from labkit.emulator.aws.gate import Gate
+from labkit.emulator.aws.gate import Gate
 
 PREFIX = "k8s-aws-v1."
 CLUSTER_HEADER = "x-k8s-aws-id"
@@ -61,7 +58,7 @@ class Identity:
         return f"arn:{found[1]}:iam::{found[2]}:role/{found[3]}" if found else self.arn
 
 
-async def verify(token: str, *, cluster: str, gate: "Gate", endpoint_url: str) -> Identity:
+async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> Identity:
     """Whom the token speaks for, to the cluster of this name. Raises :class:`InvalidToken`.
 
     Nothing is fetched: the URL must be of the lab's own STS (``endpoint_url``), and the gate answers it here.

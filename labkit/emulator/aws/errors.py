@@ -109,6 +109,11 @@ def fault(call: Call, name: str, reason: str, *, message: str = "", **fields: st
     return Refusal(status, code, message or usual, reason, fields if style == "s3" else {})
 
 
+def invalid_parameter(message: str) -> Refusal:
+    """What EKS says of a parameter that it cannot take."""
+    return Refusal(400, "InvalidParameterException", message)
+
+
 def render(call: Call, refusal: Refusal) -> Response:
     """The answer to a refused call, in the error format of the call's service."""
     if call.family == "s3":

@@ -32,7 +32,7 @@ from labkit.emulator.aws.sqs import Sqs
 from labkit.emulator.aws.sts import WEB_IDENTITY, Sts
 from labkit.emulator.aws.trail import Trail, hidden
 from labkit.emulator.aws.users import of_oneself
-from labkit.emulator.clock import Clock
+from labkit.emulator.clock import Clock, timestamp
 from labkit.emulator.identifiers import Identifiers
 
 __all__ = ["Gate", "Keys"]
@@ -324,7 +324,7 @@ class Gate:
             said,
             message="" if call.family == "s3" else said,
             RequestTime=signed.timestamp,
-            ServerTime=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(lab)),
+            ServerTime=timestamp(lab),
             MaxAllowedSkewMilliseconds=str(SKEW * 1000),
         )
 

@@ -179,7 +179,7 @@ def _trust(call: Call, iam: Any) -> Response:
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html
     """
     name = call.form.get("RoleName", "")
-    role = next((role for role in iam.roles.values() if role.name == name), None)
+    role = _find(iam, "roles", name)
     if role is None:
         raise Refusal(404, "NoSuchEntity", f"The role with name {name} cannot be found.")
     role.assume_role_policy_document = call.form["PolicyDocument"]

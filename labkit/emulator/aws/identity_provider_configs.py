@@ -17,7 +17,7 @@ from typing import Any
 
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.call import Call, Response
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.errors import Refusal, invalid_parameter
 
 NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
 REQUIRED = ("identityProviderConfigName", "issuerUrl", "clientId")
@@ -61,14 +61,14 @@ class IdentityProviderConfigs:
     def _associated(self, oidc: Any, tags: dict[str, str], cluster_arn: str, issuer: str) -> dict[str, Any]:
         oidc = oidc if isinstance(oidc, dict) else {}
         if missing := [name for name in REQUIRED if not isinstance(oidc.get(name), str) or not oidc[name]]:
-            raise _invalid(f"The parameter oidc.{missing[0]} is missing.")
+            raise invalid_parameter(f"The parameter oidc.{missing[0]} is missing.")
         if not NAME.fullmatch(name := oidc["identityProviderConfigName"]):
-            raise _invalid(f"The identity provider config name {name} is invalid.")
+            raise invalid_parameter(f"The identity provider config name {name} is invalid.")
         url = oidc["issuerUrl"]
         if not url.startswith("https://") or "?" in url or "#" in url:
-            raise _invalid(f"The issuer URL {url} is invalid: it begins with https://, and has no query.")
+            raise invalid_parameter(f"The issuer URL {url} is invalid: it begins with https://, and has no query.")
         if url.rstrip("/") == issuer:
-            raise _invalid(SAME_AS_ISSUER)
+            raise invalid_parameter(SAME_AS_ISSUER)
         if self._config:
             # No public source shows AWS's sentence; the code is one that the operation documents.
             told = f"The cluster has the identity provider config {self._config['identityProviderConfigName']} already."
@@ -86,7 +86,7 @@ class IdentityProviderConfigs:
     def _check_named(self, request: dict[str, Any]) -> None:
         named = request.get("identityProviderConfig")
         if not isinstance(named, dict) or named.get("type") != "oidc":
-            raise _invalid("The identity provider config type must be oidc.")
+            raise invalid_parameter("The identity provider config type must be oidc.")
         if self._config is None or named.get("name") != self._config["identityProviderConfigName"]:
             told = f"No identity provider config found for name: {named.get('name')}."
             raise Refusal(404, "ResourceNotFoundException", told)
@@ -110,7 +110,3 @@ def _update(operation: str, reference: dict[str, str], now: float) -> dict[str, 
         "createdAt": now,
         "errors": [],
     }
-
-
-def _invalid(message: str) -> Refusal:
-    return Refusal(400, "InvalidParameterException", message)

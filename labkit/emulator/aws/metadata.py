@@ -16,12 +16,11 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
-from datetime import UTC, datetime
 from typing import Any
 
 from labkit.emulator.aws.gate import Gate
 from labkit.emulator.aws.sessions import Credentials
-from labkit.emulator.clock import Clock
+from labkit.emulator.clock import Clock, timestamp
 
 LONGEST_TTL = 21600
 KEPT_TOKENS = 10_000
@@ -131,12 +130,12 @@ class Metadata:
         return json.dumps(
             {
                 "Code": "Success",
-                "LastUpdated": _time(self._issued_at),
+                "LastUpdated": timestamp(self._issued_at),
                 "Type": "AWS-HMAC",
                 "AccessKeyId": held.access_key_id,
                 "SecretAccessKey": held.secret_access_key,
                 "Token": held.session_token,
-                "Expiration": _time(held.expiration),
+                "Expiration": timestamp(held.expiration),
             },
             indent=2,
         )
@@ -146,7 +145,7 @@ class Metadata:
         return json.dumps(
             {
                 "Code": "Success",
-                "LastUpdated": _time(self._clock.now()),
+                "LastUpdated": timestamp(self._clock.now()),
                 "InstanceProfileArn": f"arn:aws:iam::{account_id}:instance-profile/{self.role_name}",
                 "InstanceProfileId": "AIPA" + self.instance_id.removeprefix("i-").upper()[:17],
             },
@@ -167,7 +166,3 @@ class Metadata:
             },
             indent=2,
         )
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.call import Call, Response
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.errors import Refusal, invalid_parameter
 
 ROLE = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=,.@/-]+")
 NAMES = {
@@ -102,7 +102,7 @@ class PodIdentityAssociations:
     def _create(self, request: dict[str, Any], cluster_arn: str, new_id: NewId, now: float) -> Association:
         for name, pattern in NAMES.items():
             if not isinstance(given := request.get(name), str) or not pattern.fullmatch(given):
-                raise _invalid(f"The parameter {name} is invalid: {given or 'it is missing'}.")
+                raise invalid_parameter(f"The parameter {name} is invalid: {given or 'it is missing'}.")
         namespace, service_account = request["namespace"], request["serviceAccount"]
         role_arn = _role(request, cluster_arn)
         for known in self._associations.values():
@@ -125,7 +125,7 @@ class PodIdentityAssociations:
 
     def _find(self, association_id: str) -> Association:
         if len(association_id) != ID_LENGTH:
-            raise _invalid(f"The parameter associationId should be {ID_LENGTH} characters long.")
+            raise invalid_parameter(f"The parameter associationId should be {ID_LENGTH} characters long.")
         if association := self._associations.get(association_id):
             return association
         raise Refusal(404, "ResourceNotFoundException", f"Association not found: {association_id}")
@@ -134,14 +134,14 @@ class PodIdentityAssociations:
         """One page of the associations that are asked for; the token is the last id of the page before."""
         most = asked.get("maxResults", str(MOST_LISTED))
         if not re.fullmatch(r"\d{1,3}", most, re.ASCII) or not 1 <= int(most) <= MOST_LISTED:
-            raise _invalid(f"The parameter maxResults is 1 to {MOST_LISTED}.")
+            raise invalid_parameter(f"The parameter maxResults is 1 to {MOST_LISTED}.")
         token = asked.get("nextToken", "")
         documents = [association.document() for association in self._associations.values()]
         found = [one for one in documents if all(one[name] == asked[name] for name in NAMES if name in asked)]
         if token:
             before = next((at for at, one in enumerate(found) if one["associationId"] == token), None)
             if before is None:
-                raise _invalid("The parameter nextToken is none that was given for this list.")
+                raise invalid_parameter("The parameter nextToken is none that was given for this list.")
             found = found[before + 1 :]
         page = [{name: one[name] for name in IN_LISTS} for one in found[: int(most)]]
         return {"associations": page} | ({"nextToken": page[-1]["associationId"]} if len(found) > len(page) else {})
@@ -156,9 +156,7 @@ def _role(request: dict[str, Any], cluster_arn: str) -> str:
     role_arn = str(request.get("roleArn") or "")
     named = ROLE.fullmatch(role_arn)
     if named is None or named[1] != cluster_arn.split(":")[4]:
-        raise _invalid(f"The parameter roleArn is no role of the cluster's account: {role_arn or 'it is missing'}.")
+        raise invalid_parameter(
+            f"The parameter roleArn is no role of the cluster's account: {role_arn or 'it is missing'}."
+        )
     return role_arn
-
-
-def _invalid(message: str) -> Refusal:
-    return Refusal(400, "InvalidParameterException", message)

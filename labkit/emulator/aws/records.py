@@ -18,6 +18,7 @@ from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, U
 from labkit.emulator.aws.sts import WEB_IDENTITY
 from labkit.emulator.aws.trail import HIDDEN, hidden
 from labkit.emulator.aws.web_identity import WebIdentity
+from labkit.emulator.clock import timestamp
 from labkit.emulator.identifiers import Identifiers
 
 LONGEST = 1024
@@ -79,7 +80,7 @@ def records(
     entry: dict[str, Any] = {
         "eventVersion": "1.11",
         "userIdentity": _identity(call),
-        "eventTime": _time(now),
+        "eventTime": timestamp(now),
         "eventSource": f"{call.service or 's3'}.amazonaws.com",
         "eventName": _cut(name, secrets, LONGEST),
         # IAM is one for all regions.
@@ -144,7 +145,7 @@ def _session(session: Session) -> dict[str, Any]:
             "accountId": session.account_id,
             "userName": session.role_name,
         },
-        "attributes": {"creationDate": _time(session.issued_at), "mfaAuthenticated": "false"},
+        "attributes": {"creationDate": timestamp(session.issued_at), "mfaAuthenticated": "false"},
     }
     if session.federation:
         # CloudTrail leaves the attributes of an OIDC provider's identities empty.
@@ -313,7 +314,3 @@ def _event_id(identifiers: Identifiers, now: float) -> str:
 def _cut(text: str, secrets: list[str], longest: int) -> str:
     # First hidden, then cut: a part of a secret would not be known for one.
     return text if len(text) <= longest else hidden(text, secrets)[:longest]
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -15,7 +15,6 @@ https://docs.aws.amazon.com/STS/latest/APIReference/welcome.html
 
 import math
 import re
-from datetime import UTC, datetime
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -31,7 +30,7 @@ from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.session_tags import SessionTags
 from labkit.emulator.aws.sessions import Administrator, Caller, Session, Sessions
 from labkit.emulator.aws.web_identity import WebIdentity, read, verify
-from labkit.emulator.clock import Clock
+from labkit.emulator.clock import Clock, timestamp
 from labkit.policy import MalformedPolicy, Policy, evaluate_trust
 
 WEB_IDENTITY = "AssumeRoleWithWebIdentity"
@@ -325,7 +324,7 @@ def _assumed(session: Session) -> dict[str, Any]:
             "AccessKeyId": credentials.access_key_id,
             "SecretAccessKey": credentials.secret_access_key,
             "SessionToken": credentials.session_token,
-            "Expiration": datetime.fromtimestamp(credentials.expiration, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "Expiration": timestamp(credentials.expiration),
         },
     }
 

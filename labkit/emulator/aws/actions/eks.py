@@ -3,14 +3,13 @@
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelastickubernetesservice.html
 """
 
-import re
 from typing import Any
 
 from labkit.emulator.aws.access_entries import entry_arn
 from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, resource_tags, tag_keys
 from labkit.emulator.aws.actions.requests import ApiRequest
 from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.clusters import ClusterFacts
+from labkit.emulator.aws.clusters import CLUSTER_NAME, ClusterFacts
 from labkit.emulator.aws.identity_provider_configs import config_arn
 from labkit.emulator.aws.pod_identity import association_arn
 
@@ -76,7 +75,6 @@ KNOWN = frozenset(
     {key.lower() for key in FROM_PARAMETERS.values()}
     | {"eks:accessentrytype", "eks:accessscope", "eks:clientid", "eks:issuerurl", "eks:namespaces"}
 )
-NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
@@ -97,7 +95,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
         return [_permission(operation, arn, context | _tags(cluster))]
     # Where the operation is on the cluster alone, EKS calls its name simply the name.
     name = parameters.get("clusterName") or parameters["name"]
-    if not NAME.fullmatch(name):
+    if not CLUSTER_NAME.fullmatch(name):
         raise CannotDerive(f"eks:{operation} on something that is no cluster's name")
     resource, tagged = f"{account}cluster/{name}", store.clusters.get(name)
     if operation in ON_ACCESS_ENTRY:
