@@ -9,15 +9,14 @@ import binascii
 import json
 import ssl
 import uuid
-from dataclasses import dataclass, field
 
 import httpx
 import jsonpatch
 import jsonpointer
 
-from labkit.emulator.kubernetes.access import escalation, node_authorization
-from labkit.emulator.kubernetes.access.authentication import User
 from labkit.emulator.kubernetes.access.authorization import Authorization
+from labkit.emulator.kubernetes.api import escalation, node_restriction
+from labkit.emulator.kubernetes.api.review import Review
 from labkit.emulator.kubernetes.objects.defaults import with_defaults
 from labkit.emulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE, POD, SERVICE_ACCOUNT, Kind
 from labkit.emulator.kubernetes.objects.names import suffix
@@ -31,22 +30,6 @@ TOLERATIONS = [
     {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
     for state in ("not-ready", "unreachable")
 ]
-
-
-@dataclass
-class Review:
-    """One write that is to be admitted; ``warnings`` is what the answer will carry."""
-
-    kind: Kind
-    operation: str
-    name: str
-    namespace: str
-    user: User
-    obj: dict | None
-    old: dict | None = None
-    subresource: str = ""
-    dry_run: bool = False
-    warnings: list[str] = field(default_factory=list)
 
 
 class Admission:
@@ -65,7 +48,7 @@ class Admission:
             if pod:
                 # A container that a webhook added gets the API's token, too.
                 review.obj = self._pod(review.obj)
-        node_authorization.check_write(self.storage, review)
+        node_restriction.check_write(self.storage, review)
         escalation.check(self.authorization, review)
         return review.obj
 

@@ -7,7 +7,7 @@ import json
 import random
 
 from labkit.emulator.kubernetes.api import patches, writes
-from labkit.emulator.kubernetes.api.admission import Admission, Review
+from labkit.emulator.kubernetes.api.admission import Admission
 from labkit.emulator.kubernetes.api.managers import Writer, applied, created, named, updated
 from labkit.emulator.kubernetes.api.parameters import integer, options_version, resource_version
 from labkit.emulator.kubernetes.api.requests import (
@@ -19,6 +19,7 @@ from labkit.emulator.kubernetes.api.requests import (
     respond,
     wrong_kind,
 )
+from labkit.emulator.kubernetes.api.review import Review
 from labkit.emulator.kubernetes.api.tables import table
 from labkit.emulator.kubernetes.api.validation import validate, validate_update
 from labkit.emulator.kubernetes.api.watches import Selection, Watch

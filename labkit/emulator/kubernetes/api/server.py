@@ -12,17 +12,16 @@ from typing import Any
 from labkit.emulator.certificates import Authority, Certificate
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.kubernetes.access import node_authorization
 from labkit.emulator.kubernetes.access.aggregation import Aggregation
 from labkit.emulator.kubernetes.access.authentication import Authentication, User
 from labkit.emulator.kubernetes.access.authorization import Authorization
 from labkit.emulator.kubernetes.access.impersonation import impersonated
-from labkit.emulator.kubernetes.access.reviews import Reviews
 from labkit.emulator.kubernetes.access.tokens import Tokens
-from labkit.emulator.kubernetes.api import discovery, first_objects, writes
+from labkit.emulator.kubernetes.api import discovery, first_objects, node_restriction, writes
 from labkit.emulator.kubernetes.api.admission import Admission
 from labkit.emulator.kubernetes.api.requests import JSON, LIMIT, Request, Response, in_media_type, respond
 from labkit.emulator.kubernetes.api.resources import Resources
+from labkit.emulator.kubernetes.api.reviews import Reviews
 from labkit.emulator.kubernetes.api.scale import scale
 from labkit.emulator.kubernetes.api.streams import STREAMED, Kubelets
 from labkit.emulator.kubernetes.controllers.controllers import Controllers
@@ -229,7 +228,7 @@ class ApiServer:
                 account = self.storage.get(SERVICE_ACCOUNT, request.namespace, request.name)
                 body = request.document(sub.type, sub.kind, "authentication.k8s.io/v1")
                 spec = body.get("spec") or {}
-                node_authorization.check_token(self.authorization, request.user, account, spec)
+                node_restriction.check_token(self.authorization, request.user, account, spec)
                 return respond(self.tokens.request(account, spec, request.warnings), 201)
         if kind is None:
             return await self.reviews.answer(sub, request)

@@ -3,19 +3,15 @@
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
 """
 
-from typing import TYPE_CHECKING
-
 from labkit.emulator.kubernetes.access.authorization import EVERYTHING, MASTERS, Authorization
 from labkit.emulator.kubernetes.access.rules import Attributes, compact, missing
+from labkit.emulator.kubernetes.api.review import Review
 from labkit.emulator.kubernetes.objects.kinds import RBAC
 from labkit.emulator.kubernetes.objects.status import forbidden
 from labkit.emulator.kubernetes.objects.storage import quoted_list
 
-if TYPE_CHECKING:
-    from labkit.emulator.kubernetes.api.admission import Review
 
-
-def check(authorization: Authorization, review: "Review") -> None:
+def check(authorization: Authorization, review: Review) -> None:
     """Raises Forbidden for a role, or a binding of one, that gives what the user has not; NotFound for no role."""
     user, kind, name, obj, old = review.user, review.kind, review.name, review.obj, review.old
     if kind.group != RBAC or obj is None or MASTERS in user.groups:
