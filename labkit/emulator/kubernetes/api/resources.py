@@ -6,7 +6,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/
 import json
 import random
 
-from labkit.emulator.kubernetes.api import patches, writes
+from labkit.emulator.kubernetes.api import patches
 from labkit.emulator.kubernetes.api.admission import Admission
 from labkit.emulator.kubernetes.api.managers import Writer, applied, created, named, updated
 from labkit.emulator.kubernetes.api.parameters import integer, options_version, resource_version
@@ -23,7 +23,7 @@ from labkit.emulator.kubernetes.api.review import Review
 from labkit.emulator.kubernetes.api.tables import table
 from labkit.emulator.kubernetes.api.validation import validate, validate_update
 from labkit.emulator.kubernetes.api.watches import Selection, Watch
-from labkit.emulator.kubernetes.objects import defaults, paging, schema, services
+from labkit.emulator.kubernetes.objects import defaults, paging, schema, services, writes
 from labkit.emulator.kubernetes.objects.kinds import NAMESPACE, POD, Kind
 from labkit.emulator.kubernetes.objects.names import suffix
 from labkit.emulator.kubernetes.objects.selectors import field_selector, label_selector

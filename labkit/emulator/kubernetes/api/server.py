@@ -12,20 +12,21 @@ from typing import Any
 from labkit.emulator.certificates import Authority, Certificate
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.kubernetes.access.aggregation import Aggregation
 from labkit.emulator.kubernetes.access.authentication import Authentication, User
 from labkit.emulator.kubernetes.access.authorization import Authorization
 from labkit.emulator.kubernetes.access.impersonation import impersonated
 from labkit.emulator.kubernetes.access.tokens import Tokens
-from labkit.emulator.kubernetes.api import discovery, first_objects, node_restriction, writes
+from labkit.emulator.kubernetes.api import discovery, first_objects, node_restriction
 from labkit.emulator.kubernetes.api.admission import Admission
 from labkit.emulator.kubernetes.api.requests import JSON, LIMIT, Request, Response, in_media_type, respond
 from labkit.emulator.kubernetes.api.resources import Resources
 from labkit.emulator.kubernetes.api.reviews import Reviews
 from labkit.emulator.kubernetes.api.scale import scale
 from labkit.emulator.kubernetes.api.streams import STREAMED, Kubelets
+from labkit.emulator.kubernetes.controllers.aggregation import Aggregation
 from labkit.emulator.kubernetes.controllers.controllers import Controllers
 from labkit.emulator.kubernetes.controllers.token_secrets import TokenSecrets
+from labkit.emulator.kubernetes.objects import writes
 from labkit.emulator.kubernetes.objects.kinds import (
     BY_RESOURCE,
     NAMESPACE,

@@ -3,11 +3,11 @@
 import json
 
 from labkit.emulator.kubernetes.access.authentication import AUTHENTICATED, User
-from labkit.emulator.kubernetes.api import writes
 from labkit.emulator.kubernetes.api.managers import Writer, updated
 from labkit.emulator.kubernetes.api.requests import JSON, Request
 from labkit.emulator.kubernetes.api.resources import Resources
 from labkit.emulator.kubernetes.controllers.events import Events
+from labkit.emulator.kubernetes.objects import writes
 from labkit.emulator.kubernetes.objects.kinds import Kind
 from labkit.emulator.kubernetes.objects.storage import Stored, dump
 

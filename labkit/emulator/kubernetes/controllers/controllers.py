@@ -8,7 +8,6 @@ https://kubernetes.io/docs/concepts/architecture/garbage-collection/
 from collections import Counter
 from collections.abc import Callable
 
-from labkit.emulator.kubernetes.api import writes
 from labkit.emulator.kubernetes.api.resources import Resources
 from labkit.emulator.kubernetes.controllers.client import ControllerClient
 from labkit.emulator.kubernetes.controllers.deployments import Deployments
@@ -17,6 +16,7 @@ from labkit.emulator.kubernetes.controllers.events import Events
 from labkit.emulator.kubernetes.controllers.fit import Amounts, against, is_helped_by_room, requests
 from labkit.emulator.kubernetes.controllers.owners import Owners
 from labkit.emulator.kubernetes.controllers.replicasets import ReplicaSets
+from labkit.emulator.kubernetes.objects import writes
 from labkit.emulator.kubernetes.objects.kinds import (
     BY_NAME,
     CONFIG_MAP,
