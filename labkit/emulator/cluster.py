@@ -20,9 +20,9 @@ from labkit.emulator.joined_cluster import JoinedCluster
 from labkit.emulator.kubernetes.access.authentication import AUTHENTICATED, User
 from labkit.emulator.kubernetes.access.authorization import Grant
 from labkit.emulator.kubernetes.access.tokens import DAY
-from labkit.emulator.kubernetes.api.server import ApiServer
 from labkit.emulator.kubernetes.node import images
 from labkit.emulator.kubernetes.node.node import Node
+from labkit.emulator.kubernetes.server import ApiServer
 from labkit.emulator.process import REGION, context
 from labkit.emulator.running_lab import RunningLab
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
@@ -178,7 +178,6 @@ class Cluster:
         address = f"127.0.0.1:{port_socket.getsockname()[1]}"
         self.api_url = f"https://{address}"
         api_server = ApiServer(
-            name=self.name,
             authority=self.authority,
             signing_key_pem=await self._signing_key(),
             issuer=issuer,

@@ -22,9 +22,9 @@ from labkit.emulator.certificates import Authority
 from labkit.emulator.clock import Clock
 from labkit.emulator.cluster import NOWHERE_ELSE
 from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.kubernetes.api.server import ApiServer
 from labkit.emulator.kubernetes.node.images import of_this_environment
 from labkit.emulator.kubernetes.node.node import Node
+from labkit.emulator.kubernetes.server import ApiServer
 from labkit.emulator.listener import Listener, bind
 
 # The issuer of a cluster of kind, k3d, minikube or kubeadm that nobody has given another.
@@ -46,7 +46,6 @@ async def main(folder: Path, issuer: str = ISSUER, key: str = "") -> None:
     port_socket = bind(0)
     address = f"127.0.0.1:{port_socket.getsockname()[1]}"
     api = ApiServer(
-        name="existing",
         authority=authority,
         signing_key_pem=Path(key).read_bytes() if key else signing_key(),
         issuer=issuer,

@@ -23,7 +23,7 @@ from kubernetes.config import new_client_from_config
 from labkit.emulator.certificates import Authority
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.kubernetes.api.server import ApiServer
+from labkit.emulator.kubernetes.server import ApiServer
 from labkit.emulator.listener import Listener, bind
 
 ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
@@ -199,7 +199,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, signing_key: bytes) -> Ite
 
     async def made() -> tuple[ApiServer, Kubelet]:
         api = ApiServer(
-            name="blue",
             authority=authority,
             signing_key_pem=signing_key,
             issuer=ISSUER,
@@ -214,7 +213,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, signing_key: bytes) -> Ite
         listening(loop, api, authority, clients=authority) as port,
         listening(loop, kubelet, authority, clients=authority) as kubelet_port,
     ):
-        api.address = f"127.0.0.1:{port}"
+        api.paths.address = f"127.0.0.1:{port}"
         url = f"https://127.0.0.1:{port}"
         yield Cluster(api, authority, clock, loop, url, folder, kubelet, kubelet_port)
         loop.run(api.close())

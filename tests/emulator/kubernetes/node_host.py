@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from labkit.emulator.certificates import Authority
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.kubernetes.api.server import ApiServer
 from labkit.emulator.kubernetes.node.images import of_this_environment
 from labkit.emulator.kubernetes.node.node import Node
+from labkit.emulator.kubernetes.server import ApiServer
 from labkit.emulator.listener import Listener, bind
 
 ISSUER = "https://oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
@@ -29,7 +29,6 @@ async def host(folder: Path, mounts: str | None) -> None:
     port_socket = bind(0)
     address = f"127.0.0.1:{port_socket.getsockname()[1]}"
     api = ApiServer(
-        name="blue",
         authority=authority,
         signing_key_pem=key.private_bytes(pem, pkcs8, plain),
         issuer=ISSUER,

@@ -52,6 +52,16 @@ class Tokens:
         der = self._public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         self.key_id = _base64(hashlib.sha256(der).digest())
 
+    def discovery_document(self, keys: str) -> dict:
+        """The OpenID Connect discovery document of the issuer; `keys` is where its key set is served."""
+        return {
+            "issuer": self.issuer,
+            "jwks_uri": keys,
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        }
+
     def jwks(self) -> dict:
         """The public key as a JSON Web Key Set (RFC 7517)."""
         numbers = self._public.public_numbers()

@@ -1,4 +1,4 @@
-"""What is asked and answered at once: whose token is this, who am I, may I.
+"""What is asked and answered at once, and never stored: a token, please; whose token is this; who am I; may I.
 
 https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/
 https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/
@@ -8,8 +8,9 @@ from labkit.emulator.kubernetes.access.authentication import Authentication, Use
 from labkit.emulator.kubernetes.access.authorization import Authorization
 from labkit.emulator.kubernetes.access.rules import Attributes
 from labkit.emulator.kubernetes.access.tokens import InvalidToken
+from labkit.emulator.kubernetes.api import node_restriction
 from labkit.emulator.kubernetes.api.requests import Request, Response, respond
-from labkit.emulator.kubernetes.objects.kinds import AUTHORIZATION, Subresource
+from labkit.emulator.kubernetes.objects.kinds import AUTHENTICATION, AUTHORIZATION, SERVICE_ACCOUNT, Subresource
 from labkit.emulator.kubernetes.objects.status import bad_request, invalid, invalid_value
 
 
@@ -38,6 +39,13 @@ class Reviews:
         if "spec" in body:
             answer["spec"] = spec
         return respond(answer | {"status": status}, 201)
+
+    def request_token(self, sub: Subresource, request: Request) -> Response:
+        """A new token of the service account that the request's path names."""
+        account = self.authorization.storage.get(SERVICE_ACCOUNT, request.namespace, request.name)
+        spec = request.document(sub.type, sub.kind, f"{AUTHENTICATION}/v1").get("spec") or {}
+        node_restriction.check_token(self.authorization, request.user, account, spec)
+        return respond(self.authentication.tokens.request(account, spec, request.warnings), 201)
 
     async def _token(self, spec: dict) -> dict:
         if not spec.get("token"):

@@ -1,0 +1,84 @@
+"""The paths that are no resource's: health, the version, the discovery of the API, its schemas, the issuer's keys.
+
+https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
+"""
+
+from labkit.emulator.kubernetes.access.tokens import Tokens
+from labkit.emulator.kubernetes.api import discovery
+from labkit.emulator.kubernetes.api.requests import Request, Response, respond
+from labkit.emulator.kubernetes.objects.status import method_not_allowed, not_acceptable, unknown_path
+from labkit.emulator.kubernetes.objects.storage import dump
+
+HEALTH = ("/healthz", "/readyz", "/livez")
+TEXT = "text/plain;charset=utf-8"
+
+
+class Paths:
+    """``address`` is `HOST:PORT` as clients reach the server."""
+
+    def __init__(self, tokens: Tokens, address: str):
+        self.tokens, self.address = tokens, address
+
+    async def answer(self, request: Request) -> Response:
+        """Raises ``ApiError`` for what is not served here."""
+        path = request.path.rstrip("/") or "/"
+        if request.method not in ("GET", "HEAD"):
+            raise method_not_allowed()
+        if path in HEALTH:
+            return Response(200, b"ok", TEXT)
+        if path == "/openid/v1/jwks":
+            accept = request.headers.get(b"accept", b"*/*")
+            if b"*/*" not in accept and b"jwk-set+json" not in accept:
+                raise not_acceptable("application/jwk-set+json")
+            return Response(200, dump(self.tokens.jwks()), "application/jwk-set+json")
+        if path in ("/openapi/v3", "/api", "/apis") and path != "/openapi/v3" and self._aggregates(request):
+            return Response(200, dump(discovery.aggregated(core=path == "/api")), discovery.AGGREGATED)
+        if path == "/openapi/v2" and b"protobuf" in request.headers.get(b"accept", b""):
+            # kubectl asks for it about a kind that version 3 does not have: `swagger: "2.0"` and no more.
+            return Response(200, b"\x0a\x032.0", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
+        document = self._document(path)
+        if document is None:
+            if path.startswith(("/api/", "/apis/")):
+                raise unknown_path()
+            return Response(404, b"404 page not found\n", TEXT)
+        return Response(200, document, TEXT) if path == "/openapi/v3" else respond(document)
+
+    def _document(self, path: str) -> bytes | None:
+        parts = path.strip("/").split("/")
+        match parts:
+            case [".well-known", "openid-configuration"]:
+                return dump(self.tokens.discovery_document(f"https://{self.address}/openid/v1/jwks"))
+            case ["version"]:
+                return dump(discovery.version())
+            case ["api"]:
+                return dump(discovery.versions(self.address))
+            case ["apis"]:
+                return dump(discovery.groups())
+            case ["api", "v1"]:
+                return dump(discovery.resources(""))
+            case ["apis", group]:
+                return _dumped(discovery.group(group))
+            case ["apis", group, "v1"] if group:
+                return _dumped(discovery.resources(group))
+            case ["openapi", "v2"]:
+                return dump(
+                    {"swagger": "2.0", "info": {"title": "Kubernetes", "version": discovery.VERSION}, "paths": {}}
+                )
+            case ["openapi", "v3"]:
+                return dump(discovery.openapi_index())
+            case ["openapi", "v3", "api", "v1"]:
+                return discovery.openapi("")
+            case ["openapi", "v3", "apis", group, "v1"] if group in discovery.GROUPS:
+                return discovery.openapi(group)
+            case [""]:
+                return dump({"paths": ["/api", "/api/v1", "/apis", *HEALTH, "/openapi/v3", "/version"]})
+        return None
+
+    @staticmethod
+    def _aggregates(request: Request) -> bool:
+        accept = request.headers.get(b"accept", b"").decode("latin-1").partition(",")[0]
+        return "as=APIGroupDiscoveryList" in accept and "v=v2;" in accept + ";"
+
+
+def _dumped(document: dict | None) -> bytes | None:
+    return None if document is None else dump(document)

@@ -1,0 +1,92 @@
+"""Which part of the server answers a request for a resource, by its kind, its subresource and its verb.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/#standard-api-terminology
+"""
+
+from labkit.emulator.kubernetes.api.requests import Request, Response, respond
+from labkit.emulator.kubernetes.api.resources import Resources
+from labkit.emulator.kubernetes.api.reviews import Reviews
+from labkit.emulator.kubernetes.api.scale import scale
+from labkit.emulator.kubernetes.api.streams import Kubelets
+from labkit.emulator.kubernetes.objects import writes
+from labkit.emulator.kubernetes.objects.kinds import BY_RESOURCE, NAMESPACE, POD, SUBRESOURCE, Kind, Subresource
+from labkit.emulator.kubernetes.objects.status import conflict, method_not_allowed, unknown_path
+
+
+class Routes:
+    def __init__(self, resources: Resources, kubelets: Kubelets, reviews: Reviews):
+        self.storage = resources.storage
+        self.resources, self.kubelets, self.reviews = resources, kubelets, reviews
+
+    async def answer(self, request: Request) -> Response:
+        """Raises ``ApiError`` for what is not served here, or refused."""
+        kind = BY_RESOURCE.get((request.group, request.version, request.resource))
+        below = f"{request.resource}/{request.subresource}" if request.subresource else request.resource
+        sub = SUBRESOURCE.get((request.group, below)) if request.version == "v1" else None
+        if sub and not (kind and not request.subresource):
+            return await self._below(kind, sub, request)
+        if kind is None or request.subresource or (kind.namespaced and request.name and not request.namespace):
+            raise unknown_path()
+        if request.namespace and not kind.namespaced and kind is not NAMESPACE:
+            raise unknown_path()
+        return await self._verb(kind, request)
+
+    async def _verb(self, kind: Kind, request: Request) -> Response:
+        if request.method == "GET":
+            request.media_type()
+        if request.verb not in kind.verbs:
+            raise method_not_allowed()
+        match request.verb:
+            case "get" if request.method in ("GET", "HEAD"):
+                return self.resources.get(kind, request)
+            case "list" if request.method in ("GET", "HEAD"):
+                return self.resources.list(kind, request)
+            case "watch":
+                return self.resources.watch(kind, request)
+            case "create" if not request.name and (request.namespace or not kind.namespaced):
+                return await self.resources.create(kind, request)
+            case "update" if request.name:
+                return await self.resources.update(kind, request)
+            case "patch" if request.name:
+                return await self.resources.patch(kind, request)
+            case "delete":
+                return await self.resources.delete(kind, request)
+            case "deletecollection":
+                return await self.resources.delete_collection(kind, request)
+        raise method_not_allowed()
+
+    async def _below(self, kind: Kind | None, sub: Subresource, request: Request) -> Response:
+        if request.verb not in sub.verbs:
+            raise method_not_allowed()
+        match sub.name:
+            case "pods/log":
+                return await self.kubelets.log(request)
+            case "pods/exec" | "pods/attach":
+                raise self.kubelets.refuse_without_websocket(request)
+            case "pods/portforward":
+                raise self.kubelets.refuse_port_forward(request)
+            case "pods/binding":
+                return self._bind(request)
+            case "deployments/scale" | "replicasets/scale":
+                return await scale(self.resources, kind, request)
+            case "serviceaccounts/token":
+                return self.reviews.request_token(sub, request)
+        if kind is None:
+            return await self.reviews.answer(sub, request)
+        match request.verb:
+            case "get":
+                return self.resources.get(kind, request)
+            case "update":
+                return await self.resources.update(kind, request)
+        return await self.resources.patch(kind, request)
+
+    def _bind(self, request: Request) -> Response:
+        target = request.document("core.Binding", "Binding", "v1").get("target") or {}
+        pod = self.storage.get(POD, request.namespace, request.name)
+        if node := pod.object["spec"].get("nodeName"):
+            error = conflict(
+                POD, pod.name, f'pod {pod.name} is already assigned to node "{node}"', called="pods/binding"
+            )
+            raise error
+        writes.bind(self.storage, pod, target.get("name", ""))
+        return respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)

@@ -1,0 +1,211 @@
+"""The API server of one cluster: an ASGI application that answers as a kube-apiserver 1.36 does.
+
+https://kubernetes.io/docs/concepts/overview/kubernetes-api/
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, MutableMapping
+from dataclasses import replace
+from typing import Any
+
+from labkit.emulator.certificates import Authority, Certificate
+from labkit.emulator.clock import Clock
+from labkit.emulator.identifiers import Identifiers
+from labkit.emulator.kubernetes.access.authentication import Authentication, User
+from labkit.emulator.kubernetes.access.authorization import Authorization
+from labkit.emulator.kubernetes.access.impersonation import impersonated
+from labkit.emulator.kubernetes.access.tokens import Tokens
+from labkit.emulator.kubernetes.api import first_objects
+from labkit.emulator.kubernetes.api.admission import Admission
+from labkit.emulator.kubernetes.api.paths import Paths
+from labkit.emulator.kubernetes.api.requests import JSON, LIMIT, Request, Response, in_media_type, respond
+from labkit.emulator.kubernetes.api.resources import Resources
+from labkit.emulator.kubernetes.api.reviews import Reviews
+from labkit.emulator.kubernetes.api.routes import Routes
+from labkit.emulator.kubernetes.api.streams import STREAMED, Kubelets
+from labkit.emulator.kubernetes.controllers.aggregation import Aggregation
+from labkit.emulator.kubernetes.controllers.controllers import Controllers
+from labkit.emulator.kubernetes.controllers.token_secrets import TokenSecrets
+from labkit.emulator.kubernetes.objects.kinds import POD
+from labkit.emulator.kubernetes.objects.status import ApiError, bad_request, forbidden, too_large
+from labkit.emulator.kubernetes.objects.storage import Storage, dump
+
+Scope = MutableMapping[str, Any]
+log = logging.getLogger(__name__)
+
+
+class ApiServer:
+    """An ASGI application (http and websocket) for one cluster.
+
+    ``authority`` signed the certificates of clients, of this server and of kubelets; ``signing_key_pem`` (RSA) signs
+    service account tokens; ``issuer`` is their `iss` and the API's own audience; ``kubelet_certificate`` is what this
+    server shows to kubelets; ``address`` is `HOST:PORT` as clients reach it. A verified client certificate is read from
+    ``scope["state"]["peer"]`` (``common_name`` is the user, ``organizations`` are the groups).
+    """
+
+    def __init__(
+        self,
+        *,
+        authority: Authority,
+        signing_key_pem: bytes,
+        issuer: str,
+        clock: Clock,
+        identifiers: Identifiers,
+        kubelet_certificate: Certificate,
+        address: str = "127.0.0.1:443",
+    ):
+        self.storage = Storage(clock, identifiers)
+        self.tokens = Tokens(signing_key_pem, issuer, clock, identifiers, self.storage)
+        self.authentication = Authentication(self.tokens)
+        self.authorization = Authorization(self.storage)
+        self.admission = Admission(self.storage, self.authorization)
+        self.kubelets = Kubelets(self.storage, authority, kubelet_certificate)
+        self.resources = Resources(self.storage, self.admission)
+        self.paths = Paths(self.tokens, address)
+        self.routes = Routes(self.resources, self.kubelets, Reviews(self.authentication, self.authorization))
+        self.controllers = Controllers(self.resources, authority.certificate_pem, _soon)
+        TokenSecrets(self.storage, self.tokens, authority.certificate_pem, _soon)
+        Aggregation(self.storage, _soon)
+        first_objects.create(self.storage, address)
+
+    def public_discovery_document(self) -> dict:
+        """The discovery document, with the keys where the public issuer has them: `ISSUER/keys`."""
+        return self.tokens.discovery_document(f"{self.tokens.issuer}/keys")
+
+    def jwks(self) -> dict:
+        """The signing key's public half (RFC 7517)."""
+        return self.tokens.jwks()
+
+    async def close(self) -> None:
+        """Ends the controllers and the connections to webhooks and kubelets."""
+        self.controllers.close()
+        await self.admission.close()
+        await self.kubelets.close()
+
+    async def __call__(self, scope: Scope, receive: Callable, send: Callable) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Callable, send: Callable) -> None:
+        request = Request.read(scope)
+        try:
+            request.body = await _body(receive)
+            request.user = await self._user(scope, request)
+            self.authorization.require(request.user, request.attributes)
+            response = await (self.routes if request.resource else self.paths).answer(request)
+            if request.resource and response.content_type == JSON and response.stream is None:
+                response = in_media_type(response, request)
+        except ApiError as error:
+            response = respond(error.status(), error.code)
+        except Exception as error:
+            log.exception("%s %s", request.method, request.path)
+            message = f"{type(error).__name__} while answering {request.method} {request.path}"
+            response = respond(ApiError(500, "InternalError", message).status(), 500)
+        response.headers += [
+            (b"warning", f"299 - {dump(text).decode()}".encode()) for text in dict.fromkeys(request.warnings)
+        ]
+        await _send(response, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Callable, send: Callable) -> None:
+        request = Request.read({**scope, "method": "GET"})
+        await receive()  # websocket.connect
+
+        async def refuse(error: ApiError) -> None:
+            if "websocket.http.response" not in (scope.get("extensions") or {}):
+                await send({"type": "websocket.close", "code": 1008, "reason": error.message[:120]})
+                return
+            headers = [(b"content-type", b"application/json")]
+            await send({"type": "websocket.http.response.start", "status": error.code, "headers": headers})
+            await send({"type": "websocket.http.response.body", "body": dump(error.status())})
+
+        try:
+            request.user = await self._user(scope, request)
+            if request.group or request.resource != "pods" or request.subresource not in STREAMED:
+                raise bad_request("this resource has no WebSocket")
+            self._authorize_stream(request, scope)
+        except ApiError as error:
+            await refuse(error)
+            return
+        await self.kubelets.join(request, scope, receive, send, refuse)
+
+    def _authorize_stream(self, request: Request, scope: Scope) -> None:
+        """Raises Forbidden for who may not `get` and `create` the pod's exec or attach.
+
+        kubectl, which offers v5 alone, needs `create` alone: where `get` is refused, it asks a real server by POST.
+        https://kubernetes.io/docs/reference/access-authn-authz/authorization/#request-verb-resource
+        """
+        if scope.get("subprotocols") != ["v5.channel.k8s.io"]:
+            self.authorization.require(request.user, request.attributes)
+        if not self.authorization.authorize(request.user, replace(request.attributes, verb="create")).allowed:
+            raise forbidden(POD, request.name, "")
+
+    async def _user(self, scope: Scope, request: Request) -> User:
+        """Who calls, or who the caller acts as. Raises Unauthorized or Forbidden."""
+        user = await self.authentication.user(scope, request.headers)
+        return impersonated(scope["headers"], user, self.authorization)
+
+
+def _soon(task: Callable[[], None]) -> None:
+    def run() -> None:
+        try:
+            task()
+        except ApiError as error:
+            # Somebody else was faster: the change that this was about is followed by another one.
+            log.debug("%s", error)
+
+    try:
+        asyncio.get_running_loop().call_soon(run)
+    except RuntimeError:
+        run()
+
+
+async def _body(receive: Callable) -> bytes:
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b""
+        part = message.get("body", b"")
+        size += len(part)
+        if size > LIMIT:
+            raise too_large(LIMIT)
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def _send(response: Response, receive: Callable, send: Callable) -> None:
+    headers = [(b"content-type", response.content_type.encode()), *response.headers]
+    if response.stream is None:
+        headers.append((b"content-length", str(len(response.body)).encode()))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
+        return
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    # The client has to see at once that the stream has begun.
+    await send({"type": "http.response.body", "body": b"", "more_body": True})
+    sending = asyncio.create_task(_stream(response, send))
+    leaving = asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+            await send({"type": "http.response.body", "body": b""})
+    finally:
+        for task in (sending, leaving):
+            task.cancel()
+        await asyncio.gather(sending, leaving, return_exceptions=True)
+        await response.stream.aclose()
+
+
+async def _stream(response: Response, send: Callable) -> None:
+    async for part in response.stream:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+
+
+async def _gone(receive: Callable) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
