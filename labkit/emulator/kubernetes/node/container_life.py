@@ -9,7 +9,6 @@ import shutil
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
 
@@ -20,19 +19,16 @@ from labkit.emulator.kubernetes.node.container_logs import ContainerLog
 from labkit.emulator.kubernetes.node.handlers import NotTried, outcome_of
 from labkit.emulator.kubernetes.node.images import ImageError, entrypoint
 from labkit.emulator.kubernetes.node.mounts import Mount, MountRefused, Mounts
+from labkit.emulator.kubernetes.node.pod import TICK, Pod
 from labkit.emulator.kubernetes.node.pod_status import ContainerStatus
 from labkit.emulator.kubernetes.node.probes import Probes
 from labkit.emulator.kubernetes.node.processes import Process, Sandbox, SandboxError
 from labkit.emulator.kubernetes.node.program_streams import Pipes, Terminal
 from labkit.emulator.kubernetes.node.termination_message import termination_message
 
-if TYPE_CHECKING:
-    from labkit.emulator.kubernetes.node.pod_life import PodLife
-
 FIRST_BACKOFF, LONGEST_BACKOFF, FORGIVEN_AFTER = 10.0, 300.0, 600.0  # seconds of lab time
 LEAST_GRACE = 2.0  # seconds that a container has to end, however little it was given
 MISSING_RETRY = 1.0  # seconds
-TICK = 0.5  # seconds of real time after which the lab's clock is looked at again
 
 
 @dataclass
@@ -57,7 +53,7 @@ class Run:
 class ContainerLife:
     """One container. `run` is what runs of it now; `started` is set when it has run, and was found to have started."""
 
-    def __init__(self, pod: "PodLife", status: ContainerStatus) -> None:
+    def __init__(self, pod: Pod, status: ContainerStatus) -> None:
         self.status = status
         self.run: Run | None = None
         self.started = asyncio.Event()
@@ -127,8 +123,8 @@ class ContainerLife:
         """Run the container from its start to its end. Returns its exit code."""
         spec, ground, pod, status = self.status.spec, self._ground, self._pod, self.status
         argv = entrypoint(spec, ground.images)
-        given = ground.before(pod.pod, pod.home)
-        made = await variables_of(spec, pod.pod, given, pod.fetch, ground.room)
+        given = ground.before(pod.document, pod.home)
+        made = await variables_of(spec, pod.document, given, pod.fetch, ground.room)
         if spec.get("command"):
             argv = [expanded(part, given | made) for part in spec["command"]]
         argv += [expanded(part, given | made) for part in spec.get("args") or ()]
@@ -153,7 +149,7 @@ class ContainerLife:
             self.run = None
             await sandbox.close()
             written.close()
-            pod.changed()
+            pod.changed.set()
             await asyncio.to_thread(shutil.rmtree, folder / "sandbox", ignore_errors=True)
         return code
 
@@ -218,14 +214,14 @@ class ContainerLife:
         await self._terminate(probe.get("terminationGracePeriodSeconds", self._pod.grace), why)
 
     def _starts(self) -> None:
-        uid = self._pod.pod["metadata"]["uid"]
+        uid = self._pod.document["metadata"]["uid"]
         self.status.starts(self._ground.clock.now(), f"process://{uid}/{self.status.name}/{self.status.restarts}")
-        self._pod.changed()
+        self._pod.changed.set()
 
     def _probed(self) -> None:
         if self.status.started:
             self.started.set()
-        self._pod.changed()
+        self._pod.changed.set()
 
     def _mounts(self, message: Path, variables: dict[str, str]) -> Mounts:
         mounts, spec, volumes = [], self.status.spec, self._pod.volumes.folders
@@ -306,7 +302,7 @@ class ContainerLife:
         await self._wait("ImagePullBackOff", f'Back-off pulling image "{image}": ErrImagePull: {message}', backoff)
 
     async def _back_off(self, seconds: float) -> None:
-        metadata, name = self._pod.pod["metadata"], self.status.name
+        metadata, name = self._pod.document["metadata"], self.status.name
         pod = f"{metadata['name']}_{metadata['namespace']}({metadata['uid']})"
         self._say("BackOff", f"Back-off restarting failed container {name} in pod {pod}", warning=True)
         message = f"back-off {_duration(seconds)} restarting failed container={name} pod={pod}"
@@ -315,7 +311,7 @@ class ContainerLife:
     async def _wait(self, reason: str, message: str, seconds: float) -> None:
         """Be in the state Waiting for so much lab time, or until the container is to run no more."""
         self.status.waits(reason, message)
-        self._pod.changed()
+        self._pod.changed.set()
         now = self._ground.clock.now
         until = now() + seconds
         while not self._stop.is_set() and 0 < (left := until - now()) <= seconds + TICK:
@@ -324,7 +320,7 @@ class ContainerLife:
 
     def _say(self, reason: str, message: str, *, warning: bool = False) -> None:
         which = f"spec.{'initContainers' if self.status.init else 'containers'}{{{self.status.name}}}"
-        self._ground.events.add(self._pod.pod, reason, message, field=which, warning=warning)
+        self._ground.events.add(self._pod.document, reason, message, field=which, warning=warning)
 
 
 def worth_saying(failures: int) -> bool:

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from labkit.emulator.kubernetes.node.attachments import Attachments
 from labkit.emulator.kubernetes.node.container_logs import ContainerLog, shown, timestamp
+from labkit.emulator.kubernetes.node.pod import Pod
 from labkit.emulator.kubernetes.node.pod_life import PodLife
 from labkit.emulator.kubernetes.node.processes import Process
 from labkit.emulator.kubernetes.node.program_streams import STDERR, STDIN, STDOUT, Pipes, Terminal
@@ -71,10 +72,10 @@ class Kubelet:
 
     async def _logs(self, request: Request) -> Response:
         path, query = request.path_params, request.query_params
-        pod = self._find(path["namespace"], path["pod"])
-        if pod is None:
+        life = self._find(path["namespace"], path["pod"])
+        if life is None:
             return PlainTextResponse(f'pod "{path["pod"]}" not found', 404)
-        written = _log_of(pod, path["container"], query.get("previous") == "true")
+        written = _log_of(life.pod, path["container"], query.get("previous") == "true")
         if isinstance(written, str):
             return PlainTextResponse(written, 400)
         try:
@@ -88,35 +89,35 @@ class Kubelet:
 
     async def _exec(self, socket: WebSocket) -> None:
         name, command = socket.path_params["container"], socket.query_params.getlist("command")
-        if pod := await self._pod_or_refusal(socket, f'container not found ("{name}")'):
+        if life := await self._life_or_refusal(socket, f'container not found ("{name}")'):
             session = _Session(socket)
             streams = Terminal() if session.tty else Pipes(stdin=STDIN in session.wanted)
             if not command:
                 await session.end(_not_started(ValueError("args must not be empty")))
             else:
-                await session.end(await session.run(lambda: pod.exec(name, command, streams), streams))
+                await session.end(await session.run(lambda: life.exec(name, command, streams), streams))
 
     async def _attach(self, socket: WebSocket) -> None:
         path = socket.path_params
         missing = f"container {path['container']} not found in pod {path['pod']}_{path['namespace']}"
-        if pod := await self._pod_or_refusal(socket, missing):
+        if life := await self._life_or_refusal(socket, missing):
             session = _Session(socket)
-            if there := pod.attachments.get(path["container"]):
+            if there := life.pod.attachments.get(path["container"]):
                 await session.end(await session.join(there))
             else:  # it ended while the client was accepted
                 await session.end(_failed(f"error attaching to container: {EXITED}"))
 
-    async def _pod_or_refusal(self, socket: WebSocket, missing: str) -> PodLife | None:
+    async def _life_or_refusal(self, socket: WebSocket, missing: str) -> PodLife | None:
         """The pod whose container runs, with the client accepted; or None, and the client is told why."""
         path = socket.path_params
-        pod = self._find(path["namespace"], path["pod"])
+        life = self._find(path["namespace"], path["pod"])
         protocol = next((name for name in PROTOCOLS if name in socket.scope.get("subprotocols", ())), None)
         refusal = None
         if not _wanted(socket):
             refusal = PlainTextResponse("you must specify at least 1 of stdin, stdout, stderr", 400)
-        elif pod is None:
+        elif life is None:
             refusal = PlainTextResponse("pod does not exist", 404)
-        elif path["container"] not in pod.attachments:
+        elif path["container"] not in life.pod.attachments:
             refusal = PlainTextResponse(missing, 500)
         elif protocol is None:
             refusal = PlainTextResponse(f"the subprotocols are {' and '.join(PROTOCOLS)}", 400)
@@ -124,7 +125,7 @@ class Kubelet:
             await socket.send_denial_response(refusal)
             return None
         await socket.accept(subprotocol=protocol)
-        return pod
+        return life
 
 
 class _Session:
@@ -224,9 +225,9 @@ def _is_set(socket: WebSocket, name: str) -> bool:
     return socket.query_params.get(name) in ("1", "true")
 
 
-def _log_of(pod: PodLife, container: str, previous: bool) -> ContainerLog | str:
+def _log_of(pod: Pod, container: str, previous: bool) -> ContainerLog | str:
     """The log of the container's last run, or of the one before, or why there is none."""
-    of = f'container "{container}" in pod "{pod.pod["metadata"]["name"]}"'
+    of = f'container "{container}" in pod "{pod.document["metadata"]["name"]}"'
     status = pod.status.container(container)
     if status is None:
         return f"{of} is not available"

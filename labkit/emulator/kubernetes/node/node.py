@@ -24,9 +24,10 @@ import httpx
 from labkit.emulator.certificates import Certificate
 from labkit.emulator.clock import Clock
 from labkit.emulator.kubernetes.node.client import Events, NodeClient, rfc3339, said
-from labkit.emulator.kubernetes.node.container_life import LEAST_GRACE, TICK
+from labkit.emulator.kubernetes.node.container_life import LEAST_GRACE
 from labkit.emulator.kubernetes.node.kubelet import Kubelet
-from labkit.emulator.kubernetes.node.pod_life import Ground, PodLife
+from labkit.emulator.kubernetes.node.pod import TICK, Ground
+from labkit.emulator.kubernetes.node.pod_life import PodLife
 from labkit.emulator.kubernetes.node.pod_status import ADDRESS
 from labkit.emulator.kubernetes.node.processes import TOOLS_PATH, Reaper, permitted
 from labkit.emulator.listener import Listener
@@ -150,9 +151,11 @@ class Node:
         await self._client.close()
 
     def _find(self, namespace: str, name: str) -> PodLife | None:
-        here = (namespace, name)
-        lives = (life for life in reversed(self._pods.values()))
-        return next((x for x in lives if (x.pod["metadata"]["namespace"], x.pod["metadata"]["name"]) == here), None)
+        for life in reversed(self._pods.values()):
+            metadata = life.pod.document["metadata"]
+            if (metadata["namespace"], metadata["name"]) == (namespace, name):
+                return life
+        return None
 
     def _on_pod(self, kind: str, pod: dict) -> None:
         uid = pod["metadata"]["uid"]

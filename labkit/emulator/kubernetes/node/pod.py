@@ -1,0 +1,77 @@
+"""What the containers of one pod share: its document, folder, volumes and logs, and what the node gives to all pods."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from labkit.emulator.clock import Clock
+from labkit.emulator.kubernetes.node.attachments import Attachments
+from labkit.emulator.kubernetes.node.client import Events, NodeClient
+from labkit.emulator.kubernetes.node.container_environment import Room
+from labkit.emulator.kubernetes.node.container_logs import ContainerLog
+from labkit.emulator.kubernetes.node.pod_status import ContainerStatus, PodStatus
+from labkit.emulator.kubernetes.node.processes import Reaper
+from labkit.emulator.kubernetes.node.volumes import Volumes
+
+TICK = 0.5  # seconds of real time after which the lab's clock is looked at again
+REFRESH = 5.0  # seconds of real time after which the objects in volumes are read again
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a node gives to its pods."""
+
+    client: NodeClient
+    events: Events
+    clock: Clock
+    reaper: Reaper
+    images: dict[str, list[str]]
+    before: Callable[[dict, Path], dict[str, str]]  # variables that a pod's own replace: (pod, home) -> variables
+    after: dict[str, str]  # variables that replace a pod's own
+    home: dict[str, str]  # what stands in a pod's home folder: texts by their paths
+    visible: tuple[Path, ...]
+    room: Room
+    private: bool
+    own_processes: bool
+
+
+class Pod:
+    """One pod of a node. `changed` is set when its status is to be reported."""
+
+    def __init__(self, document: dict, folder: Path, ground: Ground) -> None:
+        self.document = document
+        self.folder = folder
+        self.ground = ground
+        self.home = folder / "home"
+        self.policy = document["spec"].get("restartPolicy", "Always")
+        self.status = PodStatus(document, ground.clock.now())
+        self.changed = asyncio.Event()
+        self.logs: dict[tuple[str, int], ContainerLog] = {}
+        self.attachments: dict[str, Attachments] = {}
+        self.has_volumes = False  # they were filled once
+        self.volumes = Volumes(
+            document,
+            folder / "volumes",
+            fetch=lambda kind, name: self.fetch(kind, name, max_age=REFRESH - TICK if self.has_volumes else 0.0),
+            request_token=lambda audience, seconds: ground.client.token(self.document, audience, seconds),
+            now=ground.clock.now,
+            room=ground.room,
+        )
+
+    @property
+    def grace(self) -> float:
+        """The seconds that its containers have to end in."""
+        return float(self.document["spec"].get("terminationGracePeriodSeconds", 30))
+
+    def new_log(self, status: ContainerStatus, file: Path) -> ContainerLog:
+        """The log of a container's next run; that of the run before is kept, and none that is older."""
+        name, run = status.name, status.restarts
+        for older in [key for key in self.logs if key[0] == name and key[1] != run - 1]:
+            self.logs.pop(older).file.unlink(missing_ok=True)
+        self.logs[name, run] = ContainerLog(file, self.ground.clock.now)
+        return self.logs[name, run]
+
+    async def fetch(self, kind: str, name: str, *, max_age: float = 0.0) -> dict | None:
+        """A ConfigMap or Secret of the pod's namespace, as it was so many seconds ago at most."""
+        return await self.ground.client.fetch(self.document["metadata"]["namespace"], kind, name, max_age=max_age)
