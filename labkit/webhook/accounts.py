@@ -2,23 +2,17 @@
 
 import asyncio
 import contextlib
-import json
-import logging
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 import httpx
 
 from labkit.webhook import annotations
-
-log = logging.getLogger(__name__)
+from labkit.webhook.watch import Watch
 
 PATH = "/api/v1/serviceaccounts"
 GRACE = 0.1  # seconds in which an account may still appear; the default of the webhook on EKS
 ASKING = 5.0  # seconds for the API to answer while a pod waits; the webhook itself has 10
-RETRY = 0.2  # seconds until the watch is tried again; doubled while it fails
-LONGEST_RETRY = 10.0
-WATCH = 300  # seconds of one watch; a connection that died unnoticed lasts no longer
 
 
 @dataclass(frozen=True)
@@ -54,9 +48,7 @@ class Account:
 class Accounts:
     """The accounts by namespace and name. `client` reaches the API server and may get, list and watch them.
 
-    `defaults` is what accounts have where their annotations, whose names begin with `prefix`, say nothing.
-    https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
-    """
+    `defaults` is what accounts have where their annotations, whose names begin with `prefix`, say nothing."""
 
     def __init__(
         self, client: httpx.AsyncClient, *, defaults: Account | None = None, prefix: str = annotations.PREFIX
@@ -66,6 +58,7 @@ class Accounts:
         self._prefix = prefix
         self._known: dict[tuple[str, str], Account] = {}
         self._awaited: dict[tuple[str, str], list[asyncio.Event]] = {}
+        self._watch = Watch(client, PATH, "service accounts", listed=self._on_list, changed=self._on_change)
         self._watching: asyncio.Task | None = None
 
     def get(self, namespace: str, name: str) -> Account | None:
@@ -99,8 +92,8 @@ class Accounts:
 
     async def start(self) -> None:
         """Read all accounts, then follow them in the background. Raises httpx.HTTPError if the API cannot be read."""
-        version = await self._read_all()
-        self._watching = asyncio.create_task(self._follow(version))
+        await self._watch.read()
+        self._watching = asyncio.create_task(self._watch.follow())
 
     async def stop(self) -> None:
         if self._watching:
@@ -116,52 +109,16 @@ class Accounts:
                 return response.json()
         return None
 
-    async def _read_all(self) -> str:
-        response = (await self._client.get(PATH)).raise_for_status().json()
+    def _on_list(self, service_accounts: list[dict]) -> None:
         self._known.clear()
-        for item in response["items"]:
-            self._put(item)
-        return response["metadata"]["resourceVersion"]
+        for service_account in service_accounts:
+            self._put(service_account)
 
-    async def _follow(self, version: str) -> None:
-        pause = RETRY
-        while True:
-            try:
-                if not version:
-                    version = await self._read_all()
-                version = await self._watch(version)
-                pause = RETRY
-            except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError) as error:
-                log.warning("the watch on service accounts is tried again: %s", error or type(error).__name__)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_RETRY)
-
-    async def _watch(self, version: str) -> str:
-        """Follow one watch until the server ends it. Returns where to go on, or "" when all has to be read again."""
-        query = {
-            "watch": "true",
-            "resourceVersion": version,
-            "allowWatchBookmarks": "true",
-            "timeoutSeconds": str(WATCH),
-        }
-        timeout = httpx.Timeout(10, read=WATCH + 30)
-        async with self._client.stream("GET", PATH, params=query, timeout=timeout) as response:
-            if response.status_code == 410:
-                return ""
-            response.raise_for_status()
-            async for line in response.aiter_lines():
-                if not line.strip():
-                    continue
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    return ""
-                changed = event["object"]
-                version = changed["metadata"]["resourceVersion"]
-                if event["type"] in ("ADDED", "MODIFIED"):
-                    self._put(changed)
-                elif event["type"] == "DELETED":
-                    self._known.pop((changed["metadata"]["namespace"], changed["metadata"]["name"]), None)
-        return version
+    def _on_change(self, change: str, service_account: dict) -> None:
+        if change == "DELETED":
+            self._known.pop((service_account["metadata"]["namespace"], service_account["metadata"]["name"]), None)
+        else:
+            self._put(service_account)
 
     def _put(self, service_account: dict) -> None:
         key = (service_account["metadata"]["namespace"], service_account["metadata"]["name"])

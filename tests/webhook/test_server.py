@@ -172,7 +172,7 @@ def test_a_watch_that_is_too_old_starts_with_a_new_list():
 
 @pytest.mark.parametrize("answer", [500, 403, "nonsense"])
 def test_a_watch_that_fails_is_tried_again(monkeypatch, caplog, answer):
-    monkeypatch.setattr("labkit.webhook.accounts.RETRY", 0.01)
+    monkeypatch.setattr("labkit.webhook.watch.RETRY", 0.01)
 
     async def test(api, accounts, _webhook):
         api.watch_answers = [answer, answer]

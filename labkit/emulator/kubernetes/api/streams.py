@@ -8,11 +8,8 @@ import asyncio
 import contextlib
 import json
 import re
-import ssl
-import tempfile
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,7 +17,7 @@ import httpx
 import websockets
 from websockets.asyncio.client import connect
 
-from labkit.emulator.certificates import Authority, Certificate
+from labkit.emulator.certificates import Authority, Certificate, client_context
 from labkit.emulator.kubernetes.api.requests import Request, Response
 from labkit.emulator.kubernetes.objects.kinds import NODE, POD
 from labkit.emulator.kubernetes.objects.status import (
@@ -49,12 +46,7 @@ class Kubelets:
 
     def __init__(self, storage: Storage, authority: Authority, certificate: Certificate):
         self.storage = storage
-        self._context = ssl.create_default_context(cadata=authority.certificate_pem.decode())
-        with tempfile.TemporaryDirectory() as folder:
-            chain = Path(folder) / "chain.pem"
-            chain.touch(mode=0o600)
-            chain.write_bytes(certificate.certificate_pem + certificate.key_pem)
-            self._context.load_cert_chain(chain)
+        self._context = client_context(authority.certificate_pem, certificate)
         self._client: httpx.AsyncClient | None = None
 
     async def close(self) -> None:

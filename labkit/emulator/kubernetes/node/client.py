@@ -1,24 +1,17 @@
-"""What a node asks of the Kubernetes API: requests, a watch that goes on, and events."""
+"""What a node asks of the Kubernetes API: requests and events."""
 
 import asyncio
 import contextlib
 import json
-import logging
-import ssl
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import httpx
 
-from labkit.emulator.certificates import Certificate
+from labkit.emulator.certificates import Certificate, client_context
 
-log = logging.getLogger(__name__)
-
-RETRY = 0.2  # seconds
 LONGEST_AGE = 60.0  # seconds
 PATIENCE = 0.1  # seconds that an event waits, so that the container it is about comes first
 PATHS = {"configmap": "configmaps", "secret": "secrets"}
@@ -28,28 +21,26 @@ class NodeClient:
     """An HTTPS client with the node's certificate; all failures are `httpx.HTTPError`."""
 
     def __init__(self, api_url: str, ca_pem: bytes, certificate: Certificate) -> None:
-        context = ssl.create_default_context(cadata=ca_pem.decode())
-        with tempfile.NamedTemporaryFile(suffix=".pem") as file:
-            Path(file.name).write_bytes(certificate.certificate_pem + certificate.key_pem)
-            context.load_cert_chain(file.name)
         limits = httpx.Limits(max_connections=None, keepalive_expiry=60)
-        self._http = httpx.AsyncClient(base_url=api_url, verify=context, timeout=10, limits=limits, trust_env=False)
+        self.http = httpx.AsyncClient(
+            base_url=api_url, verify=client_context(ca_pem, certificate), timeout=10, limits=limits, trust_env=False
+        )
         self._fetched: dict[tuple[str, str, str], tuple[float, asyncio.Task]] = {}
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self.http.aclose()
 
     async def get(self, path: str, **query: str) -> dict | None:
         """The object, or None where there is none."""
-        response = await self._http.get(path, params=query)
+        response = await self.http.get(path, params=query)
         return None if response.status_code == 404 else response.raise_for_status().json()
 
     async def post(self, path: str, body: dict) -> dict:
-        return (await self._http.post(path, json=body)).raise_for_status().json()
+        return (await self.http.post(path, json=body)).raise_for_status().json()
 
     async def patch(self, path: str, body: dict) -> dict | None:
         headers = {"Content-Type": "application/merge-patch+json"}
-        response = await self._http.patch(path, content=json.dumps(body), headers=headers)
+        response = await self.http.patch(path, content=json.dumps(body), headers=headers)
         return None if response.status_code == 404 else response.raise_for_status().json()
 
     async def delete_pod(self, pod: dict) -> None:
@@ -62,7 +53,7 @@ class NodeClient:
             "preconditions": {"uid": metadata["uid"]},
         }
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
-        response = await self._http.request("DELETE", path, json=body)
+        response = await self.http.request("DELETE", path, json=body)
         if response.status_code not in (404, 409):
             response.raise_for_status()
 
@@ -94,61 +85,6 @@ class NodeClient:
         status = (await self.post(path, body))["status"]
         expires = datetime.fromisoformat(status["expirationTimestamp"].replace("Z", "+00:00"))
         return status["token"], expires.timestamp()
-
-    async def follow(self, path: str, selector: str, changed: Callable[[str, dict], None]) -> None:
-        """Call `changed(type, object)` for each object that there is, then for each change, for ever.
-
-        Types are those of a watch; after a gap, what has vanished is told as DELETED.
-        https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
-        """
-        known: dict[str, dict] = {}
-        version = ""
-
-        def tell(kind: str, found: dict) -> None:
-            if kind == "DELETED":
-                known.pop(found["metadata"]["uid"], None)
-            else:
-                known[found["metadata"]["uid"]] = found
-            changed(kind, found)
-
-        while True:
-            try:
-                if not version:
-                    listed = await self.get(path, fieldSelector=selector)
-                    version = listed["metadata"]["resourceVersion"]
-                    items = {item["metadata"]["uid"]: item for item in listed["items"]}
-                    for uid in known.keys() - items.keys():
-                        tell("DELETED", known[uid])
-                    for uid, item in items.items():
-                        tell("MODIFIED" if uid in known else "ADDED", item)
-                version = await self._watch(path, selector, version, tell)
-            except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError) as error:
-                log.warning("the watch on %s is tried again: %s", path, error or type(error).__name__)
-                await asyncio.sleep(RETRY)
-
-    async def _watch(self, path: str, selector: str, version: str, tell: Callable[[str, dict], None]) -> str:
-        """Follow one watch to its end. Returns where to go on, or "" when all has to be read again."""
-        query = {
-            "watch": "true",
-            "fieldSelector": selector,
-            "resourceVersion": version,
-            "allowWatchBookmarks": "true",
-        }
-        timeout = httpx.Timeout(10, read=None)
-        async with self._http.stream("GET", path, params=query, timeout=timeout) as response:
-            if response.status_code == 410:
-                return ""
-            response.raise_for_status()
-            async for line in response.aiter_lines():
-                if not line.strip():
-                    continue
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    return ""
-                version = event["object"]["metadata"]["resourceVersion"]
-                if event["type"] != "BOOKMARK":
-                    tell(event["type"], event["object"])
-        return version
 
 
 class Events:

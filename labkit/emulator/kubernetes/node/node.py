@@ -31,6 +31,7 @@ from labkit.emulator.kubernetes.node.pod_life import PodLife
 from labkit.emulator.kubernetes.node.pod_status import ADDRESS
 from labkit.emulator.kubernetes.node.processes import TOOLS_PATH, Reaper, permitted
 from labkit.emulator.listener import Listener
+from labkit.webhook.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -100,10 +101,10 @@ class Node:
 
     async def start(self) -> None:
         """Return when the node is registered and runs pods. Raises httpx.HTTPError where the API server refuses it."""
-        pods = self._folder / "pods"
-        await asyncio.to_thread(shutil.rmtree, pods, ignore_errors=True)
-        pods.mkdir(parents=True)
-        pods.chmod(0o700)  # tokens in there are readable for all, as in a container
+        folder = self._folder / "pods"
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        folder.chmod(0o700)  # tokens in there are readable for all, as in a container
         programs = self._link_programs()
         if not self._clock.file.exists():
             # Without the file, the threads of a program stumble over each other in libfaketime, and it may end.
@@ -129,8 +130,16 @@ class Node:
         )
         await self._listener.start()
         await self._register()
+        pods = Watch(
+            self._client.http,
+            "/api/v1/pods",
+            "pods",
+            listed=self._on_list,
+            changed=self._on_pod,
+            fieldSelector=f"spec.nodeName={self.name}",
+        )
         self._tasks = [
-            asyncio.create_task(self._client.follow("/api/v1/pods", f"spec.nodeName={self.name}", self._on_pod)),
+            asyncio.create_task(pods.follow()),
             asyncio.create_task(self._tend_pods()),
             asyncio.create_task(self._beat()),
             asyncio.create_task(self._events.send()),
@@ -156,6 +165,12 @@ class Node:
             if (metadata["namespace"], metadata["name"]) == (namespace, name):
                 return life
         return None
+
+    def _on_list(self, pods: list[dict]) -> None:
+        for uid in self._pods.keys() - {pod["metadata"]["uid"] for pod in pods}:
+            self._on_pod("DELETED", self._pods[uid].pod.document)
+        for pod in pods:
+            self._on_pod("MODIFIED", pod)
 
     def _on_pod(self, kind: str, pod: dict) -> None:
         uid = pod["metadata"]["uid"]

@@ -1,0 +1,90 @@
+"""A watch on objects of the Kubernetes API that goes on for ever.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+
+import httpx
+
+log = logging.getLogger(__name__)
+
+RETRY = 0.2  # seconds until the watch is tried again; doubled while it fails
+LONGEST_RETRY = 10.0
+WATCH = 300  # seconds of one watch; a connection that died unnoticed lasts no longer
+
+
+class Watch:
+    """Calls `listed(objects)` with all objects at `path`, then `changed(type, object)` for each change.
+
+    Types are those of a watch. After a gap, all objects are listed again. `client` reaches the API server, `what` names
+    the objects in the log, and `query` narrows them, e.g. by a `fieldSelector`.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        path: str,
+        what: str,
+        *,
+        listed: Callable[[list[dict]], None],
+        changed: Callable[[str, dict], None],
+        **query: str,
+    ) -> None:
+        self._client = client
+        self._path = path
+        self._what = what
+        self._listed = listed
+        self._changed = changed
+        self._query = query
+        self._version = ""  # where to go on; "" when all has to be read again
+
+    async def read(self) -> None:
+        """List all objects. Raises httpx.HTTPError if the API cannot be read."""
+        response = (await self._client.get(self._path, params=self._query)).raise_for_status().json()
+        self._listed(response["items"])
+        self._version = response["metadata"]["resourceVersion"]
+
+    async def follow(self) -> None:
+        """Follow the changes, for ever; the objects are listed first unless :meth:`read` has done so."""
+        pause = RETRY
+        while True:
+            try:
+                if not self._version:
+                    await self.read()
+                await self._follow_once()
+                pause = RETRY
+            except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("the watch on %s is tried again: %s", self._what, error or type(error).__name__)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_RETRY)
+
+    async def _follow_once(self) -> None:
+        """Follow one watch until the server ends it."""
+        query = {
+            **self._query,
+            "watch": "true",
+            "resourceVersion": self._version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH),
+        }
+        timeout = httpx.Timeout(10, read=WATCH + 30)
+        async with self._client.stream("GET", self._path, params=query, timeout=timeout) as response:
+            if response.status_code == 410:
+                self._version = ""
+                return
+            response.raise_for_status()
+            async for line in response.aiter_lines():
+                if not line.strip():
+                    continue
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    self._version = ""
+                    return
+                version = event["object"]["metadata"]["resourceVersion"]
+                if event["type"] != "BOOKMARK":
+                    self._changed(event["type"], event["object"])
+                self._version = version
