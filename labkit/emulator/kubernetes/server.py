@@ -21,7 +21,7 @@ from labkit.emulator.kubernetes.api.admission import Admission
 from labkit.emulator.kubernetes.api.paths import Paths
 from labkit.emulator.kubernetes.api.requests import JSON, LIMIT, Request, Response, in_media_type, respond
 from labkit.emulator.kubernetes.api.resources import Resources
-from labkit.emulator.kubernetes.api.reviews import Reviews
+from labkit.emulator.kubernetes.api.access_reviews import Reviews
 from labkit.emulator.kubernetes.api.routes import Routes
 from labkit.emulator.kubernetes.api.streams import STREAMED, Kubelets
 from labkit.emulator.kubernetes.controllers.aggregation import Aggregation

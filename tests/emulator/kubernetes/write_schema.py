@@ -1,4 +1,4 @@
-"""Writes labkit/emulator/kubernetes/api/schema.json from the Go types of the Kubernetes API.
+"""Writes labkit/emulator/kubernetes/objects/schema.json from the Go types of the Kubernetes API.
 
     python tests/emulator/kubernetes/write_schema.py FOLDER
 
@@ -147,8 +147,6 @@ def main(folder: Path) -> None:
                     extra.setdefault("keys", []).append(comment.split("=", 1)[1])
                 if comment.startswith(("+structType=atomic", "+mapType=atomic")):
                     extra["atomic"] = 1
-            if "omitempty" not in options and "inline" not in options:
-                extra["always"] = 1
             fields.append([label, kind, number, extra] if extra else [label, kind, number])
             comments = []
             element = re.sub(r"^[!*\[\]{}]+", "", kind)
@@ -156,7 +154,7 @@ def main(folder: Path) -> None:
                 todo.append(element)
         there = {field[0] for field in fields}
         fields += [field for field in YOUNGER.get(name, ()) if field[0] not in there]
-    target = Path(__file__).parents[3] / "labkit/emulator/kubernetes/api/schema.json"
+    target = Path(__file__).parents[3] / "labkit/emulator/kubernetes/objects/schema.json"
     lines = [
         f"{json.dumps(name)}: {json.dumps(fields, separators=(',', ':'))}" for name, fields in sorted(schema.items())
     ]

@@ -38,7 +38,6 @@ class Field:
     pointer: bool = False
     wrapped: bool = False
     inline: bool = False
-    always: bool = False
     patch: str = ""
     merge_key: str = ""
     list_type: str = ""
@@ -99,7 +98,6 @@ def _field(label: str, go: str, number: int, extra: dict) -> Field:
         pointer=pointer,
         wrapped=wrapped,
         inline="inline" in extra,
-        always="always" in extra,
         patch=extra.get("patch", ""),
         merge_key=extra.get("key", ""),
         list_type=extra.get("list", ""),
