@@ -12,7 +12,7 @@ from botocore.config import Config
 from kubernetes.client import AuthenticationV1Api
 
 import labkit
-from labkit import targets
+from labkit import connection, targets
 from labkit.errors import LabError, NotAllowed, UnknownName
 from labkit.parameters import Parameters
 from labkit.targets.eks import access as eks_access
@@ -302,7 +302,7 @@ def test_an_api_server_that_cannot_be_reached_is_a_sentence(terminal, moto, publ
 
 
 def test_an_api_server_that_keeps_silent_is_a_sentence(terminal, moto, monkeypatch):
-    monkeypatch.setattr(targets, "ANSWERS_WITHIN", (1, 1))
+    monkeypatch.setattr(connection, "ANSWERS_WITHIN", (1, 1))
     session = boto3.Session()
     with socket.create_server(("127.0.0.1", 0)) as mute:
         cluster = eks_cluster.describe(session, "blue", ACCOUNT)
