@@ -17,11 +17,11 @@ from labkit.emulator.kubernetes.access.authorization import Authorization
 from labkit.emulator.kubernetes.access.impersonation import impersonated
 from labkit.emulator.kubernetes.access.tokens import Tokens
 from labkit.emulator.kubernetes.api import first_objects
+from labkit.emulator.kubernetes.api.access_reviews import Reviews
 from labkit.emulator.kubernetes.api.admission import Admission
 from labkit.emulator.kubernetes.api.paths import Paths
 from labkit.emulator.kubernetes.api.requests import JSON, LIMIT, Request, Response, in_media_type, respond
 from labkit.emulator.kubernetes.api.resources import Resources
-from labkit.emulator.kubernetes.api.access_reviews import Reviews
 from labkit.emulator.kubernetes.api.routes import Routes
 from labkit.emulator.kubernetes.api.streams import STREAMED, Kubelets
 from labkit.emulator.kubernetes.controllers.aggregation import Aggregation

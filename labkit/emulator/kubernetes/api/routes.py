@@ -3,9 +3,9 @@
 https://kubernetes.io/docs/reference/using-api/api-concepts/#standard-api-terminology
 """
 
+from labkit.emulator.kubernetes.api.access_reviews import Reviews
 from labkit.emulator.kubernetes.api.requests import Request, Response, respond
 from labkit.emulator.kubernetes.api.resources import Resources
-from labkit.emulator.kubernetes.api.access_reviews import Reviews
 from labkit.emulator.kubernetes.api.scale import scale
 from labkit.emulator.kubernetes.api.streams import Kubelets
 from labkit.emulator.kubernetes.objects import writes
