@@ -3,6 +3,8 @@
 import json
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
+
 from labkit.emulator.folder import Folder
 from labkit.emulator.published import DOCUMENTS
 from labkit.errors import LabError
@@ -170,8 +172,6 @@ def _name(arn: str) -> str:
 
 def _try(lab: "Workspace", call: Document) -> None:
     """Makes a call that IAM refuses, so that CloudTrail has it. Raises `LabError` where it does not."""
-    from botocore.exceptions import ClientError
-
     try:
         getattr(lab.aws.client("iam"), call["operation"])(**call["arguments"])
         code = "no error"
@@ -182,8 +182,6 @@ def _try(lab: "Workspace", call: Document) -> None:
 
 
 def _bucket_policy(lab: "Workspace") -> Document | None:
-    from botocore.exceptions import ClientError
-
     try:
         return json.loads(lab.aws.client("s3").get_bucket_policy(Bucket=lab.parameters.bucket)["Policy"])
     except ClientError as error:

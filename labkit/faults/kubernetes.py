@@ -4,11 +4,15 @@ import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from kubernetes.client.exceptions import ApiException
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
 from labkit.errors import LabError
 from labkit.faults import admission
 from labkit.faults.situation import WEBHOOK, Document, Situation, key_of
 from labkit.parameters import RUN_LABEL
 from labkit.steps.pod import HOPELESS
+from labkit.steps.pod import delete as delete_pod
 
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
@@ -168,10 +172,8 @@ def _runs_or_fails(lab: "Workspace", key: str, wanted: Situation) -> bool:
 
 
 def _delete_pod(lab: "Workspace", key: str) -> None:
-    from labkit.steps import pod
-
     namespace, _, name = key.partition(" ")[2].partition("/")
-    pod.delete(lab, name, namespace)
+    delete_pod(lab, name, namespace)
 
 
 def _delete(lab: "Workspace", key: str) -> None:
@@ -197,8 +199,6 @@ def _wait_for_deployment(lab: "Workspace", key: str) -> None:
 
 
 def _wait(is_so: Callable[[], bool], otherwise: str) -> None:
-    from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
-
     asking = Retrying(
         retry=retry_if_result(lambda so: not so),
         stop=stop_after_delay(WITHIN),
@@ -237,8 +237,6 @@ def _path(key: str) -> str:
 
 
 def _get(lab: "Workspace", key: str) -> Document | None:
-    from kubernetes.client.exceptions import ApiException
-
     try:
         return _call(lab, "GET", _path(key))
     except ApiException as error:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
+
 from labkit.steps.ownership import Found, Owner, in_words, of_tags, roles_trusting, run_of
 
 if TYPE_CHECKING:
@@ -17,8 +19,6 @@ def ensure(lab: "Workspace") -> None:
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
     """
-    from botocore.exceptions import ClientError
-
     s3, name = lab.aws.client("s3"), lab.parameters.bucket
     region = lab.parameters.region
     elsewhere = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
@@ -44,8 +44,6 @@ def ensure(lab: "Workspace") -> None:
 
 def found(lab: "Workspace") -> Iterator[Found]:
     """The account's buckets, and whose each is; with a bucket goes what is in it."""
-    from botocore.exceptions import ClientError
-
     s3 = lab.aws.client("s3")
     for bucket in s3.list_buckets()["Buckets"]:
         name = bucket["Name"]

@@ -1,5 +1,6 @@
 """Step 2: a role is made whose trust policy admits one service account."""
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,6 @@ class RoleOfAnotherRun(LabError):
 
 def ensure(lab: "Workspace") -> None:
     """Makes the role, or brings this run's role back to what it should be. Raises `RoleOfAnotherRun`."""
-    import json
-
     iam = lab.aws.client("iam")
     name, wanted = lab.parameters.role_name, build(lab.parameters, lab.provider_arn)
     try:

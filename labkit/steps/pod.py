@@ -4,6 +4,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from kubernetes.client import CoreV1Api
+from kubernetes.client.exceptions import ApiException
+from kubernetes.watch import Watch
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
 from labkit import documents, execution
 from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, containers, network, pod, webhook
@@ -44,8 +49,6 @@ def ensure(lab: "Workspace") -> None:
 
     Raises `PodDoesNotRun`.
     """
-    from kubernetes.client import CoreV1Api
-
     core = CoreV1Api(lab.kubernetes)
     ensure_namespace(lab)
     wanted = build(lab.parameters, lab.image)
@@ -88,8 +91,6 @@ def remove(lab: "Workspace") -> list[str]:
 
 def found(lab: "Workspace") -> Iterator[Found]:
     """The cluster's pods, and whose each is."""
-    from kubernetes.client import CoreV1Api
-
     for present in CoreV1Api(lab.kubernetes).list_pod_for_all_namespaces().items:
         name, namespace = present.metadata.name, present.metadata.namespace
         owner = of_labels(lab, present.metadata.labels, same_name=(name, namespace) == (NAME, lab.parameters.namespace))
@@ -101,8 +102,6 @@ def make_way(lab: "Workspace") -> list[str]:
 
     Raises `NotThisRuns` elsewhere.
     """
-    from kubernetes.client import CoreV1Api
-
     namespace = lab.parameters.namespace
     present = existing(lambda: CoreV1Api(lab.kubernetes).read_namespaced_pod(NAME, namespace))
     return take_name(lab, "pod", NAME, present, partial(delete, lab, NAME, namespace))
@@ -110,9 +109,6 @@ def make_way(lab: "Workspace") -> list[str]:
 
 def delete(lab: "Workspace", name: str, namespace: str) -> None:
     """Deletes a pod and returns when it is gone."""
-    from kubernetes.client import CoreV1Api
-    from kubernetes.client.exceptions import ApiException
-
     core = CoreV1Api(lab.kubernetes)
     try:
         # `sleep` as process 1 does not hear SIGTERM: the usual 30 s would pass for nothing.
@@ -136,8 +132,6 @@ def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") 
 
     https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
     """
-    from kubernetes.client import CoreV1Api
-
     core = CoreV1Api(lab.kubernetes)
     namespace = namespace or lab.parameters.namespace
     words = "the node did not take it"
@@ -166,8 +160,6 @@ def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") 
 
 def _await_role(lab: "Workspace", pod: Any) -> None:
     """Returns when STS no longer refuses the pod, where IAM takes a while to know a new role; at the latest then."""
-    from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
-
     variables = {variable.name for variable in pod.spec.containers[0].env or []}
     if not lab.connection.propagates_within or "AWS_ROLE_ARN" not in variables:
         return
@@ -203,8 +195,6 @@ def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
 
 def _watch(core: Any, name: str, namespace: str, seconds: int):
     """What happens to a pod, its present state first, for so many seconds; None for one that is not there."""
-    from kubernetes.watch import Watch
-
     selector = f"metadata.name={name}"
     listed = core.list_namespaced_pod(namespace, field_selector=selector)
     if not listed.items:

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from kubernetes.client import CoreV1Api
+from kubernetes.client.exceptions import ApiException
+
 from labkit import documents
 from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, service_account
@@ -31,9 +34,6 @@ build = documents.service_account
 
 def ensure(lab: "Workspace") -> None:
     """Makes the namespace and the service account, or brings its annotations back to what they should be."""
-    from kubernetes.client import CoreV1Api
-    from kubernetes.client.exceptions import ApiException
-
     core = CoreV1Api(lab.kubernetes)
     ensure_namespace(lab)
     wanted = build(lab.parameters, lab.role_arn)
@@ -61,8 +61,6 @@ def ensure(lab: "Workspace") -> None:
 
 def ensure_namespace(lab: "Workspace") -> None:
     """Makes the run's namespace where it is missing."""
-    from kubernetes.client import CoreV1Api
-
     core, name = CoreV1Api(lab.kubernetes), lab.parameters.namespace
     if existing(lambda: core.read_namespace(name)) is None:
         core.create_namespace({"metadata": {"name": name, "labels": lab.labels}})
@@ -90,8 +88,6 @@ def remove(lab: "Workspace") -> list[str]:
 
 def found(lab: "Workspace") -> Iterator[Found]:
     """The cluster's service accounts, and the run's own namespaces, which go where nobody else is in them."""
-    from kubernetes.client import CoreV1Api
-
     core = CoreV1Api(lab.kubernetes)
     for account in core.list_service_account_for_all_namespaces().items:
         name, namespace = account.metadata.name, account.metadata.namespace
@@ -121,8 +117,6 @@ def make_way(lab: "Workspace") -> list[str]:
 
     Raises `NotThisRuns` elsewhere.
     """
-    from kubernetes.client import CoreV1Api
-
     core = CoreV1Api(lab.kubernetes)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace
     present = existing(lambda: core.read_namespaced_service_account(name, namespace))

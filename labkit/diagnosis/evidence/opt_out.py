@@ -6,6 +6,7 @@ https://github.com/aws/amazon-eks-pod-identity-webhook
 from typing import Any
 
 from labkit.diagnosis.evidence.evidence import Evidence
+from labkit.webhook.annotations import skipped_containers
 
 SKIP = "eks.amazonaws.com/skip-containers"
 # As the webhook is registered on EKS.
@@ -32,8 +33,6 @@ def skipped(annotations: dict[str, str]) -> set[str]:
     if not annotations.get(SKIP):
         return set()
     # Loading the webhook takes a web server with it, and hardly a pod needs it.
-    from labkit.webhook.annotations import skipped_containers
-
     return skipped_containers({SKIP.rpartition("/")[2]: annotations[SKIP]})
 
 

@@ -1,5 +1,7 @@
 """What happens in the pod: is its token one that STS takes, and who does AWS say the pod is?"""
 
+from datetime import datetime
+
 from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.evidence import AUDIENCE_KEY
 from labkit.diagnosis.evidence.pod_spec import TOKEN_FILE
@@ -193,8 +195,6 @@ def _is_named(evidence: Evidence) -> bool:
 
 def _was_renewed(evidence: Evidence, claims: dict) -> bool:
     """Whether the first token that the pod had is over."""
-    from datetime import datetime
-
     made = (evidence.pod["metadata"].get("creationTimestamp") or "").replace("Z", "+00:00")
     issued, expires = claims.get("iat"), claims.get("exp")
     if not made or not isinstance(issued, int) or not isinstance(expires, int):
