@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from labkit.emulator import joined, lab_network
+from labkit.emulator import joined, joined_cluster, lab_network
 from labkit.targets.kind import address as kind_address
 from labkit.targets.kind.address import NoAddress
 from labkit.targets.kind.cluster import Way
@@ -112,7 +112,7 @@ def test_the_manifests_keep_to_the_schema_of_their_kind(cluster):  # noqa: F811
         mutating_webhook_configuration("https://172.18.0.1:4567/pod-identity/mutate", b"pem"),
     ):
         with cluster.http("admin", "system:masters") as api:
-            made = api.post(f"{joined.WEBHOOKS}?dryRun=All&fieldValidation=Strict", json=manifest)
+            made = api.post(f"{joined_cluster.WEBHOOKS}?dryRun=All&fieldValidation=Strict", json=manifest)
         assert made.status_code == 201, made.text
 
 

@@ -148,13 +148,11 @@ def _quote_numbers(document: dict) -> bool:
 
 def _named(document: dict) -> list[str]:
     """What a resource's policy names of AWS."""
-    statements = document.get("Statement", [])
     names: list[str] = []
-    for statement in statements if isinstance(statements, list) else [statements]:
+    for statement in listed(document.get("Statement", [])):
         for element in ("Principal", "NotPrincipal"):
             principal = statement.get(element)
-            named = principal.get("AWS", []) if isinstance(principal, dict) else []
-            names += [named] if isinstance(named, str) else named
+            names += listed(principal.get("AWS", [])) if isinstance(principal, dict) else []
     return names
 
 

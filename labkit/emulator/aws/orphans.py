@@ -9,6 +9,8 @@ from typing import Any
 from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
 
+from labkit.policy.validation import listed
+
 
 def orphan(arn: str, unique_id: str) -> None:
     """Puts the id in the place of the ARN into the trust policies and bucket policies of all accounts.
@@ -29,8 +31,7 @@ def _renamed(document: str, arn: str, unique_id: str) -> str:
     if arn not in document:
         return document
     policy = json.loads(document)
-    statements = policy.get("Statement", [])
-    for statement in statements if isinstance(statements, list) else [statements]:
+    for statement in listed(policy.get("Statement", [])):
         for element in ("Principal", "NotPrincipal"):
             principal = statement.get(element)
             if isinstance(principal, dict) and (named := principal.get("AWS")):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.emulator.aws.errors import Refusal
+from labkit.policy.validation import listed
 
 CLAIM = "https://aws.amazon.com/tags"
 MOST, LONGEST_KEY, LONGEST_VALUE = 50, 128, 256
@@ -168,7 +169,7 @@ def _constraints(text: str, where: str, shortest: int, longest: int) -> list[str
 
 
 def _one(key: str, value: Any) -> str:
-    values = value if isinstance(value, list) else [value]
+    values = listed(value)
     if len(values) != 1 or not isinstance(values[0], str):
         raise _unreadable(f"the tag {key!r} has not exactly one value that is a string")
     return values[0]
