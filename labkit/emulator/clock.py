@@ -69,6 +69,6 @@ class Clock:
         return offset
 
 
-def timestamp(seconds: float) -> str:
-    """Seconds since the epoch as AWS's texts have a moment: 2026-01-31T23:59:59Z."""
+def rfc3339(seconds: float) -> str:
+    """Seconds since the epoch as AWS and Kubernetes write a time, in whole seconds."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -12,7 +12,7 @@ from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call
 from labkit.emulator.aws.errors import Refusal, fault
 from labkit.emulator.aws.sessions import Administrator, Caller, Session, User
-from labkit.emulator.clock import Clock, timestamp
+from labkit.emulator.clock import Clock, rfc3339
 from labkit.policy import Decision, Policy, Principal, Request, evaluate
 from labkit.policy.document import Statement
 from labkit.policy.evaluation import covers
@@ -117,7 +117,7 @@ class Authorization:
         """
         now = self._clock.now()
         return {
-            "aws:CurrentTime": timestamp(now),
+            "aws:CurrentTime": rfc3339(now),
             "aws:EpochTime": str(int(now)),
             "aws:RequestedRegion": call.region,
             # The listener stands for AWS's, which speaks TLS.
@@ -193,7 +193,7 @@ _EVERYTHING = Policy.parse(
 
 def _of_session(session: Session) -> Context:
     """What every request with temporary credentials says: since when, and whether a second factor was asked for."""
-    return {"aws:TokenIssueTime": timestamp(session.issued_at), "aws:MultiFactorAuthPresent": "false"}
+    return {"aws:TokenIssueTime": rfc3339(session.issued_at), "aws:MultiFactorAuthPresent": "false"}
 
 
 def _tags(tags: list[dict[str, str]]) -> Context:

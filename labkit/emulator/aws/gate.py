@@ -32,7 +32,7 @@ from labkit.emulator.aws.sqs import Sqs
 from labkit.emulator.aws.sts import WEB_IDENTITY, Sts
 from labkit.emulator.aws.trail import Trail, hidden
 from labkit.emulator.aws.users import of_oneself
-from labkit.emulator.clock import Clock, timestamp
+from labkit.emulator.clock import Clock, rfc3339
 from labkit.emulator.identifiers import Identifiers
 
 __all__ = ["Gate", "Keys"]
@@ -324,7 +324,7 @@ class Gate:
             said,
             message="" if call.family == "s3" else said,
             RequestTime=signed.timestamp,
-            ServerTime=timestamp(lab),
+            ServerTime=rfc3339(lab),
             MaxAllowedSkewMilliseconds=str(SKEW * 1000),
         )
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from labkit.emulator.aws.gate import Gate
 from labkit.emulator.aws.sessions import Credentials
-from labkit.emulator.clock import Clock, timestamp
+from labkit.emulator.clock import Clock, rfc3339
 
 LONGEST_TTL = 21600
 KEPT_TOKENS = 10_000
@@ -130,12 +130,12 @@ class Metadata:
         return json.dumps(
             {
                 "Code": "Success",
-                "LastUpdated": timestamp(self._issued_at),
+                "LastUpdated": rfc3339(self._issued_at),
                 "Type": "AWS-HMAC",
                 "AccessKeyId": held.access_key_id,
                 "SecretAccessKey": held.secret_access_key,
                 "Token": held.session_token,
-                "Expiration": timestamp(held.expiration),
+                "Expiration": rfc3339(held.expiration),
             },
             indent=2,
         )
@@ -145,7 +145,7 @@ class Metadata:
         return json.dumps(
             {
                 "Code": "Success",
-                "LastUpdated": timestamp(self._clock.now()),
+                "LastUpdated": rfc3339(self._clock.now()),
                 "InstanceProfileArn": f"arn:aws:iam::{account_id}:instance-profile/{self.role_name}",
                 "InstanceProfileId": "AIPA" + self.instance_id.removeprefix("i-").upper()[:17],
             },

@@ -18,7 +18,7 @@ from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, U
 from labkit.emulator.aws.sts import WEB_IDENTITY
 from labkit.emulator.aws.trail import HIDDEN, hidden
 from labkit.emulator.aws.web_identity import WebIdentity
-from labkit.emulator.clock import timestamp
+from labkit.emulator.clock import rfc3339
 from labkit.emulator.identifiers import Identifiers
 
 LONGEST = 1024
@@ -80,7 +80,7 @@ def records(
     entry: dict[str, Any] = {
         "eventVersion": "1.11",
         "userIdentity": _identity(call),
-        "eventTime": timestamp(now),
+        "eventTime": rfc3339(now),
         "eventSource": f"{call.service or 's3'}.amazonaws.com",
         "eventName": _cut(name, secrets, LONGEST),
         # IAM is one for all regions.
@@ -145,7 +145,7 @@ def _session(session: Session) -> dict[str, Any]:
             "accountId": session.account_id,
             "userName": session.role_name,
         },
-        "attributes": {"creationDate": timestamp(session.issued_at), "mfaAuthenticated": "false"},
+        "attributes": {"creationDate": rfc3339(session.issued_at), "mfaAuthenticated": "false"},
     }
     if session.federation:
         # CloudTrail leaves the attributes of an OIDC provider's identities empty.

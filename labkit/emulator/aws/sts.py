@@ -30,7 +30,7 @@ from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.session_tags import SessionTags
 from labkit.emulator.aws.sessions import Administrator, Caller, Session, Sessions
 from labkit.emulator.aws.web_identity import WebIdentity, read, verify
-from labkit.emulator.clock import Clock, timestamp
+from labkit.emulator.clock import Clock, rfc3339
 from labkit.policy import MalformedPolicy, Policy, evaluate_trust
 
 WEB_IDENTITY = "AssumeRoleWithWebIdentity"
@@ -324,7 +324,7 @@ def _assumed(session: Session) -> dict[str, Any]:
             "AccessKeyId": credentials.access_key_id,
             "SecretAccessKey": credentials.secret_access_key,
             "SessionToken": credentials.session_token,
-            "Expiration": timestamp(credentials.expiration),
+            "Expiration": rfc3339(credentials.expiration),
         },
     }
 

@@ -1,1 +1,7 @@
-"""The Kubernetes half of the lab: the API server, its controllers, the public issuer and the node."""
+"""The Kubernetes half of the lab, from the top to the ground.
+
+`server` is one cluster's API server, an ASGI application. It puts together `controllers/` (what a controller manager
+and a scheduler do), `api/` (how requests are answered), `access/` (who calls, and what they may do) and `objects/`
+(what is stored, and what every kind is). Beside it, and joined to it by HTTP alone: `node/`, whose containers are
+processes of this machine, and `issuer`, where the public finds a cluster's keys.
+"""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from labkit.emulator.kubernetes.objects.storage import timestamp
+from labkit.emulator.clock import rfc3339
 from tests.emulator.kubernetes.conftest import Cluster, pod
 
 STRATEGIC = {"Content-Type": "application/strategic-merge-patch+json"}
@@ -90,7 +90,7 @@ class Apps:
         condition = {
             "type": "Ready",
             "status": str(ready),
-            "lastTransitionTime": timestamp(self.cluster.clock.now()),
+            "lastTransitionTime": rfc3339(self.cluster.clock.now()),
         }
         status = {"phase": "Running", "conditions": [condition]}
         answer = self.http.patch(f"{self.core}/pods/{name}/status", json={"status": status}, headers=STRATEGIC)

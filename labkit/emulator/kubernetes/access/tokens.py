@@ -11,11 +11,11 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from labkit.emulator.clock import Clock
+from labkit.emulator.clock import Clock, rfc3339
 from labkit.emulator.identifiers import Identifiers
 from labkit.emulator.kubernetes.objects.kinds import NODE, POD, SECRET, SERVICE_ACCOUNT, Kind
 from labkit.emulator.kubernetes.objects.status import ApiError, bad_request, conflict, invalid, invalid_value
-from labkit.emulator.kubernetes.objects.storage import Storage, Stored, quoted_list, timestamp
+from labkit.emulator.kubernetes.objects.storage import Storage, Stored, quoted_list
 
 HOUR, DAY, YEAR = 3600, 24 * 3600, 365 * 24 * 3600
 # What the kubelet asks for in every pod: such tokens live a year, so that old clients that never read them again work.
@@ -108,10 +108,10 @@ class Tokens:
                 "name": account.name,
                 "namespace": account.namespace,
                 "uid": account.uid,
-                "creationTimestamp": timestamp(now),
+                "creationTimestamp": rfc3339(now),
             },
             "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": reference or None},
-            "status": {"token": token, "expirationTimestamp": timestamp(now + seconds)},
+            "status": {"token": token, "expirationTimestamp": rfc3339(now + seconds)},
         }
 
     def legacy(self, account: Stored, secret: Stored) -> str:
@@ -202,7 +202,7 @@ class Tokens:
     def _is_going(self, stored: Stored) -> bool:
         """Whether the object should be gone by now, and only waits for its finalizers or its node."""
         deadline = stored.metadata.get("deletionTimestamp")
-        return bool(deadline) and deadline < timestamp(self.clock.now() - LEEWAY)
+        return bool(deadline) and deadline < rfc3339(self.clock.now() - LEEWAY)
 
     def _bound(self, account: Stored, reference: dict) -> tuple[Stored, Kind]:
         kind = BINDABLE.get(reference.get("kind", ""))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.selectors import selector_text
 from labkit.emulator.kubernetes.objects.storage import Stored
 
@@ -133,7 +134,7 @@ def _reason(pod: dict) -> str:
     if pod["metadata"].get("deletionTimestamp"):
         if status.get("reason") == "NodeLost":
             return "Unknown"
-        if status.get("phase") not in ("Succeeded", "Failed"):
+        if not has_ended(pod):
             return "Terminating"
     return reason
 

@@ -27,6 +27,7 @@ from labkit.emulator.kubernetes.objects.kinds import (
     SERVICE_ACCOUNT,
     Kind,
 )
+from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.storage import Change, Stored
 
 
@@ -78,7 +79,7 @@ class Controllers:
             kind is NODE and change.type != "DELETED"
         ):
             self._schedule_soon()
-        if kind is POD and self._short and (change.type == "DELETED" or _has_ended(stored)):
+        if kind is POD and self._short and (change.type == "DELETED" or has_ended(stored.object)):
             self._schedule_soon()  # there is more room
 
     # Namespaces
@@ -205,7 +206,7 @@ class Controllers:
         for pod in self.storage.list(POD):
             if (name := pod.object["spec"].get("nodeName")) in load:
                 load[name] += 1
-                if counts and not _has_ended(pod):
+                if counts and not has_ended(pod.object):
                     used[name].update(requests(pod.object))
         self._short = False
         for pod in waiting:
@@ -239,10 +240,6 @@ class Controllers:
 
 def _counted(reasons: list[str]) -> str:
     return ", ".join(sorted(f"{count} {reason}" for reason, count in Counter(reasons).items()))
-
-
-def _has_ended(pod: Stored) -> bool:
-    return (pod.object.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def _kind(reference: dict) -> Kind | None:

@@ -9,6 +9,7 @@ from labkit.emulator.kubernetes.controllers.owners import Owners, controller_of,
 from labkit.emulator.kubernetes.controllers.rollout import counted, replicas
 from labkit.emulator.kubernetes.controllers.workqueue import Key, WorkQueue
 from labkit.emulator.kubernetes.objects.kinds import DEPLOYMENT, POD, REPLICA_SET
+from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.emulator.kubernetes.objects.status import ApiError
 from labkit.emulator.kubernetes.objects.storage import Change, Stored
@@ -183,12 +184,7 @@ class _Look:
     async def _recreate(self) -> None:
         if self._scale_down(self.old):
             return
-        running = [
-            pod
-            for old in self.old
-            for pod in self.owners.controlled(POD, old)
-            if (pod.object.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
-        ]
+        running = [pod for old in self.old for pod in self.owners.controlled(POD, old) if not has_ended(pod.object)]
         if running:
             return
         await self._require_new()

@@ -4,6 +4,7 @@ https://kubernetes.io/docs/concepts/overview/working-with-objects/owners-depende
 """
 
 from labkit.emulator.kubernetes.objects.kinds import POD, REPLICA_SET, Kind
+from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored
 
@@ -14,6 +15,11 @@ def controller_of(stored: Stored | None) -> dict:
     """The reference to the one owner that controls the object; empty where there is none."""
     references = stored.metadata.get("ownerReferences") or () if stored else ()
     return next((reference for reference in references if reference.get("controller")), {})
+
+
+def is_active(stored: Stored) -> bool:
+    """Whether an object counts, e.g. a pod: it is neither deleted nor done."""
+    return "deletionTimestamp" not in stored.metadata and not has_ended(stored.object)
 
 
 def controller_reference(kind: Kind, owner: Stored) -> dict:
@@ -80,7 +86,7 @@ class Owners:
             return claimed
         reference = controller_reference(owner_kind, owner)
         for stored in list(self._controlled.get((kind, owner.namespace, ""), {}).values()):
-            if matches(stored.metadata.get("labels") or {}) and _may_be_adopted(stored):
+            if matches(stored.metadata.get("labels") or {}) and is_active(stored):
                 references = [*(stored.metadata.get("ownerReferences") or ()), reference]
                 claimed.append(self._owned_by(kind, stored, references))
         return claimed
@@ -102,8 +108,3 @@ def _drop(index: dict, group: object, key: object) -> None:
         keys.pop(key, None)
         if not keys:
             del index[group]
-
-
-def _may_be_adopted(stored: Stored) -> bool:
-    phase = (stored.object.get("status") or {}).get("phase")
-    return "deletionTimestamp" not in stored.metadata and phase not in ("Succeeded", "Failed")

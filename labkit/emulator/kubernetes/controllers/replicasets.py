@@ -8,7 +8,7 @@ import math
 import re
 
 from labkit.emulator.kubernetes.controllers.client import ControllerClient
-from labkit.emulator.kubernetes.controllers.owners import Owners, controller_of, controller_reference
+from labkit.emulator.kubernetes.controllers.owners import Owners, controller_of, controller_reference, is_active
 from labkit.emulator.kubernetes.controllers.workqueue import Key, WorkQueue
 from labkit.emulator.kubernetes.objects.kinds import POD, REPLICA_SET
 from labkit.emulator.kubernetes.objects.selectors import object_selector
@@ -140,12 +140,6 @@ class ReplicaSets:
         if conditions:
             status["conditions"] = conditions
         self.client.update(REPLICA_SET, replica_set, {**replica_set.object, "status": status}, "status")
-
-
-def is_active(pod: Stored) -> bool:
-    """Whether a pod counts: it is neither deleted nor done."""
-    phase = (pod.object.get("status") or {}).get("phase")
-    return "deletionTimestamp" not in pod.metadata and phase not in ("Succeeded", "Failed")
 
 
 def ready_since(pod: Stored) -> float | None:

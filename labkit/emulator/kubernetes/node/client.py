@@ -6,11 +6,12 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 import httpx
 
 from labkit.emulator.certificates import Certificate, client_context
+from labkit.emulator.clock import rfc3339
 
 LONGEST_AGE = 60.0  # seconds
 PATIENCE = 0.1  # seconds that an event waits, so that the container it is about comes first
@@ -165,8 +166,3 @@ def said(error: Exception) -> str:
         with contextlib.suppress(ValueError, KeyError):
             return error.response.json()["message"]
     return str(error) or type(error).__name__
-
-
-def rfc3339(seconds: float) -> str:
-    """Lab time as Kubernetes writes it, in whole seconds."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -22,14 +22,15 @@ from urllib.parse import urlsplit
 import httpx
 
 from labkit.emulator.certificates import Certificate
-from labkit.emulator.clock import Clock
-from labkit.emulator.kubernetes.node.client import Events, NodeClient, rfc3339, said
+from labkit.emulator.clock import Clock, rfc3339
+from labkit.emulator.kubernetes.node.client import Events, NodeClient, said
 from labkit.emulator.kubernetes.node.container_life import LEAST_GRACE
 from labkit.emulator.kubernetes.node.kubelet import Kubelet
 from labkit.emulator.kubernetes.node.pod import TICK, Ground
 from labkit.emulator.kubernetes.node.pod_life import PodLife
 from labkit.emulator.kubernetes.node.pod_status import ADDRESS
 from labkit.emulator.kubernetes.node.processes import TOOLS_PATH, Reaper, permitted
+from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.listener import Listener
 from labkit.webhook.watch import Watch
 
@@ -183,11 +184,10 @@ class Node:
                 self._ends.add(end)
                 end.add_done_callback(self._ends.discard)
             return
-        finished = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
         ending = bool(pod["metadata"].get("deletionTimestamp"))
         if life:
             life.change(pod)
-        elif finished and not ending:
+        elif has_ended(pod) and not ending:
             return
         else:
             life = self._pods[uid] = PodLife(pod, self._folder / "pods" / uid, self._ground)

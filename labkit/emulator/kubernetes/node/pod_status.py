@@ -5,7 +5,8 @@ https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
 
 from dataclasses import dataclass, field
 
-from labkit.emulator.kubernetes.node.client import rfc3339
+from labkit.emulator.clock import rfc3339
+from labkit.emulator.kubernetes.objects.pods import ENDED
 
 ADDRESS = "127.0.0.1"
 
@@ -153,7 +154,7 @@ class PodStatus:
     def _conditions(self, phase: str, now: float) -> list[dict]:
         unready = [status.name for status in self.apps if not status.ready]
         over = {"reason": "PodCompleted"} if phase == "Succeeded" else {"reason": "PodFailed"}
-        if phase not in ("Succeeded", "Failed"):
+        if phase not in ENDED:
             over = {"reason": "ContainersNotReady", "message": f"containers with unready status: [{' '.join(unready)}]"}
         ready = phase == "Running" and not unready
         uninitialized = [status.name for status in self.init if not status.ready]
@@ -161,7 +162,7 @@ class PodStatus:
             "reason": "ContainersNotInitialized",
             "message": f"containers with incomplete status: [{' '.join(uninitialized)}]",
         }
-        begun = phase not in ("Succeeded", "Failed") and any(s.run_id for s in [*self.init, *self.apps])
+        begun = phase not in ENDED and any(s.run_id for s in [*self.init, *self.apps])
         return [
             self._condition("PodReadyToStartContainers", begun, now),
             self._condition("Initialized", self.initialized, now, incomplete),

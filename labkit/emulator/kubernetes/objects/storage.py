@@ -9,9 +9,9 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
-from labkit.emulator.clock import Clock
+from labkit.emulator.clock import Clock, rfc3339
 from labkit.emulator.identifiers import Identifiers
 from labkit.emulator.kubernetes.objects.kinds import Kind
 from labkit.emulator.kubernetes.objects.status import already_exists, modified, not_found
@@ -103,7 +103,7 @@ class Storage:
 
     def now(self) -> str:
         """Lab time as the API writes it."""
-        return timestamp(self.clock.now())
+        return rfc3339(self.clock.now())
 
     def find(self, kind: Kind, namespace: str, name: str) -> Stored | None:
         return self._objects.get(kind, {}).get((namespace, name))
@@ -179,12 +179,8 @@ def dump(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def timestamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def seconds(moment: str) -> float:
-    """The opposite of ``timestamp``."""
+    """The opposite of ``rfc3339``."""
     return datetime.fromisoformat(moment).timestamp()
 
 

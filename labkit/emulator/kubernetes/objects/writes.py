@@ -4,9 +4,11 @@ https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-terminatio
 https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
 """
 
+from labkit.emulator.clock import rfc3339
 from labkit.emulator.kubernetes.objects.kinds import NAMESPACE, POD, Kind
+from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.status import conflict
-from labkit.emulator.kubernetes.objects.storage import Storage, Stored, timestamp
+from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
 CASCADES = {"foregroundDeletion", "orphan"}
 
@@ -107,8 +109,8 @@ def _grace(kind: Kind, stored: Stored, options: dict) -> int:
     """How many seconds the object stays: only a pod that runs on a node does."""
     if kind is not POD:
         return 0
-    spec, status = stored.object["spec"], stored.object.get("status") or {}
-    if not spec.get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):
+    spec = stored.object["spec"]
+    if not spec.get("nodeName") or has_ended(stored.object):
         return 0
     grace = options.get("gracePeriodSeconds")
     return spec.get("terminationGracePeriodSeconds", 30) if grace is None else max(grace, 0)
@@ -116,7 +118,7 @@ def _grace(kind: Kind, stored: Stored, options: dict) -> int:
 
 def _deleted(storage: Storage, stored: Stored, finalizers: list[str], grace: int) -> dict:
     metadata = dict(stored.metadata)
-    metadata["deletionTimestamp"] = timestamp(storage.clock.now() + grace)
+    metadata["deletionTimestamp"] = rfc3339(storage.clock.now() + grace)
     metadata["deletionGracePeriodSeconds"] = grace
     if "generation" in metadata:
         metadata["generation"] += 1

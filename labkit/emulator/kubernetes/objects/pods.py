@@ -1,0 +1,11 @@
+"""What a pod's document says of its life.
+
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
+"""
+
+ENDED = ("Succeeded", "Failed")
+
+
+def has_ended(pod: dict) -> bool:
+    """Whether no container of the pod runs, or will run again."""
+    return (pod.get("status") or {}).get("phase") in ENDED
