@@ -402,6 +402,8 @@ def test_a_role_that_was_renamed_is_annotated():
     (finding,) = examine(answers, role_is_known=False).findings
     assert finding.id == "role-missing"
     assert f"eks.amazonaws.com/role-arn={role_arn}" in finding.repair.splitlines()[0]
+    without_pod = {each.id: each for each in examine(answers | {PODS: []}, role_is_known=False).findings}
+    assert without_pod["role-missing"].repair.endswith("| kubectl apply -f -")
 
 
 DENIED = "An error occurred (AccessDenied) when calling the AssumeRoleWithWebIdentity operation: Not authorized …"

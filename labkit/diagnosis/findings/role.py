@@ -8,7 +8,7 @@ from labkit.diagnosis.evidence.trust import actions_of, principals_of
 from labkit.diagnosis.finding import Finding
 from labkit.diagnosis.findings import trust_writes
 from labkit.diagnosis.repairs import pod_commands
-from labkit.diagnosis.repairs.commands import Commands
+from labkit.diagnosis.repairs.commands import Commands, annotate, patch_config_map
 from labkit.policy.wildcards import wildcard
 
 LEARN = "02-iam-role.ipynb"
@@ -135,8 +135,8 @@ def _without_assuming(evidence: Evidence, config: AwsConfig, profile: str) -> st
             inside = line.strip().strip("[]").removeprefix("profile ").strip() == profile
         if not (inside and line.partition("=")[0].strip() in ASSUMING):
             kept.append(line)
-    text = {"data": {config.key: "".join(kept)}}
-    return f"{Commands.of(evidence).patch_config_map(config.config_map, text)}\n{pod_commands.replaced(evidence)}"
+    patch = patch_config_map(evidence, config.config_map, {config.key: "".join(kept)})
+    return f"{patch}\n{pod_commands.replaced(evidence)}"
 
 
 def _another_role(evidence: Evidence) -> str:
@@ -149,7 +149,7 @@ def _another_role(evidence: Evidence) -> str:
         return ""
     if len(naming) != 1:
         return ""
-    return f"{Commands.of(evidence).annotate(role_arn=naming[0]['Arn'])}\n{pod_commands.replaced(evidence)}"
+    return f"{annotate(evidence, naming[0]['Arn'])}\n{pod_commands.replaced(evidence)}"
 
 
 def _names(evidence: Evidence, trust: object) -> bool:

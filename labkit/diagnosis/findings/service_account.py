@@ -9,7 +9,7 @@ from labkit.diagnosis.evidence.evidence import ROLE_ARN
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.finding import Finding, Severity
 from labkit.diagnosis.repairs import pod_commands
-from labkit.diagnosis.repairs.commands import ROLE_NAME, ROLE_UNKNOWN, Commands
+from labkit.diagnosis.repairs.commands import ROLE_NAME, ROLE_UNKNOWN, Commands, annotate
 from labkit.documents import ROLE_ANNOTATION
 
 LEARN = "03-service-account.ipynb"
@@ -283,7 +283,7 @@ def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> 
     known = evidence.role_arn if is_told else role_arn
     unknown = evidence.connection.role_arn(ROLE_NAME)
     lines = [] if known else [ROLE_UNKNOWN]
-    lines.append(Commands.of(evidence).annotate(without=without, role_arn=known or unknown))
+    lines.append(annotate(evidence, known or unknown, without=without))
     try:
         pod = evidence.pod
         if pod and service_account_of(pod["spec"]) == evidence.parameters.service_account:

@@ -193,19 +193,6 @@ class Commands:
         line = self._apply(self.service_account)
         return f"{ROLE_UNKNOWN}\n{line}" if f"role/{ROLE_NAME}" in line else line
 
-    def annotate(self, *, without: str = "", role_arn: str = "") -> str:
-        """https://kubernetes.io/docs/reference/kubectl/generated/kubectl_annotate/"""
-        removed = f"{shlex.quote(without)}- " if without else ""
-        return (
-            f"{self.kubectl} annotate serviceaccount {self.parameters.service_account} "
-            f"-n {self.parameters.namespace} --overwrite {removed}"
-            f"{ROLE_ANNOTATION}={shlex.quote(role_arn or self.role_arn)}"
-        )
-
-    def patch_config_map(self, name: str, patch: Document) -> str:
-        """https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/"""
-        return f"{self.kubectl} patch configmap {name} -n {self.parameters.namespace} --type=merge -p {_quoted(patch)}"
-
     def create_pod(self) -> str:
         """The manifest, applied."""
         return self._apply(self.pod)
@@ -258,6 +245,29 @@ class Commands:
 
     def _apply(self, manifest: dict[str, Any]) -> str:
         return f"echo {_quoted(manifest)} | {self.kubectl} apply -f -"
+
+
+def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
+    """Names the role on the service account, and takes off the key `without`.
+
+    https://kubernetes.io/docs/reference/kubectl/generated/kubectl_annotate/
+    """
+    removed = f"{shlex.quote(without)}- " if without else ""
+    return (
+        f"{evidence.connection.kubectl} annotate serviceaccount {evidence.parameters.service_account} "
+        f"-n {evidence.parameters.namespace} --overwrite {removed}{ROLE_ANNOTATION}={shlex.quote(role_arn)}"
+    )
+
+
+def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None]) -> str:
+    """Sets these keys of a ConfigMap; None takes a key away.
+
+    https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
+    """
+    return (
+        f"{evidence.connection.kubectl} patch configmap {name} -n {evidence.parameters.namespace} --type=merge "
+        f"-p {_quoted({'data': data})}"
+    )
 
 
 def _may_be_meant(evidence: Evidence) -> bool:

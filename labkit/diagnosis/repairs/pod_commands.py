@@ -10,6 +10,7 @@ from typing import Any
 
 from labkit.diagnosis.evidence import Evidence, NotRead, opt_out, variables
 from labkit.diagnosis.evidence.pod_spec import MOUNT_PATH, ROLE, TOKEN_FILE, TOKEN_VOLUME, is_token_volume
+from labkit.diagnosis.repairs.commands import Commands, patch_config_map
 from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
 from labkit.documents import ROLE_ANNOTATION
 
@@ -30,7 +31,7 @@ def replaced(evidence: Evidence, *changes: Change) -> str:
     """
     pod = evidence.pod
     if pod is None:
-        return evidence.commands.create_pod()
+        return Commands.of(evidence).create_pod()
     owner = evidence.pod_spec.owner
     lines = _config_map_lines(evidence)
     if owner is None:
@@ -230,10 +231,8 @@ def _difference(before: Document, after: Document) -> Document:
 
 def _config_map_lines(evidence: Evidence) -> list[str]:
     """Away with variables that `envFrom` takes from a ConfigMap."""
-    kubectl, namespace = _kubectl(evidence), evidence.parameters.namespace
     return [
-        f"{kubectl} patch configmap {name} -n {namespace} --type=merge "
-        f"-p {shlex.quote(json.dumps({'data': dict.fromkeys(sorted(keys))}))}"
+        patch_config_map(evidence, name, dict.fromkeys(sorted(keys)))
         for name, keys in variables.superfluous_keys(evidence).items()
     ]
 
