@@ -17,14 +17,19 @@ from labkit.errors import LabError
 
 def env() -> None:
     """Lines for eval: aws and kubectl in this terminal talk to the lab, and to nothing else."""
-    folder, state = _running()
-    variables = environment.variables(folder, state.endpoint_url, state.region)
-    variables["PATH"] = environment.with_programs(os.environ.get("PATH", ""), Path(sys.executable).parent)
+    leading = variables()
     for name in sorted(os.environ):
-        if environment.is_open(name) and name not in variables:
+        if environment.is_open(name) and name not in leading:
             typer.echo(f"unset {name}")
-    for name, value in variables.items():
+    for name, value in leading.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+def variables() -> dict[str, str]:
+    """The variables that lead `aws`, `kubectl` and `labkit` to the running lab. Raises `LabError` if none runs."""
+    folder, state = _running()
+    path = environment.with_programs(os.environ.get("PATH", ""), Path(sys.executable).parent)
+    return environment.variables(folder, state.endpoint_url, state.region) | {"PATH": path}
 
 
 def status(

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from labkit.cli import account, doctor, faults, lab, webhook
+from labkit.cli import account, doctor, faults, lab, learning, webhook
 from labkit.cli.run import run
 from labkit.cli.trail import trail
 from labkit.cli.up import up
@@ -23,6 +23,7 @@ for command in (up, lab.env, run, lab.status, trail):
 app.command(context_settings={"ignore_unknown_options": True})(lab.clock)  # -30m is a value
 for command in (lab.fetch, lab.reset, lab.down):
     app.command()(command)
+app.command(context_settings={"ignore_unknown_options": True})(learning.lab)  # JupyterLab knows them
 app.command("break")(faults.break_)
 app.command()(faults.mend)
 app.add_typer(doctor.app)

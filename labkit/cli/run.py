@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labkit.cli.given import Given, named
+from labkit.cli.learning import NOTEBOOKS
 from labkit.errors import LabError
 
 if TYPE_CHECKING:
     from labkit import runs
 
 LONGEST_NAME = 200  # of a file, in characters: file systems take 255 bytes
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 def run(

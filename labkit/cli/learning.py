@@ -1,0 +1,71 @@
+"""`labkit lab`: copies of the notebooks in ./learn/, and JupyterLab on them."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labkit.cli.lab import variables
+from labkit.cli.up import up
+from labkit.emulator.environment import closed
+from labkit.errors import LabError
+
+PACKAGE = Path(__file__).parents[1]
+# A wheel carries the notebooks inside the package; in a checkout they lie beside it.
+NOTEBOOKS = PACKAGE / "notebooks" if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent / "notebooks"
+FIRST = "00-the-problem.ipynb"
+LEARN = "learn"
+# Turns off the parts of JupyterLab that would ask the internet: its news and its extension manager.
+SETTINGS = Path(__file__).parent / "jupyter"
+
+
+def lab(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[JUPYTERLAB_OPTION]", help="Such as --no-browser or --port=9000.")
+    ] = None,
+) -> None:
+    """Start the lab and open JupyterLab on your copies of the notebooks, in ./learn/."""
+    here = Path.cwd()
+    if here.name == LEARN and (here / FIRST).is_file():
+        here = here.parent
+    made = copy_notebooks(here / LEARN)
+    typer.echo(f"Copied to {LEARN}/: {', '.join(made)}." if made else f"{LEARN}/ has your notebooks already.")
+    up()
+    typer.echo("JupyterLab starts now: Ctrl-C ends it. The lab keeps running until `labkit down`.")
+    settings = [str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    closed_environment = closed(os.environ) | variables() | {"JUPYTER_CONFIG_PATH": os.pathsep.join(settings)}
+    # Jupyter refuses to run as root, the only user in most containers, unless it is told to.
+    root = ["--allow-root"] if os.geteuid() == 0 else []
+    options = [f"--ServerApp.root_dir={here}", *root, *(arguments or []), str(here / LEARN / FIRST)]
+    sys.stdout.flush()
+    # Replaces this process, so that Ctrl-C reaches JupyterLab alone. -P: no file of this folder hides a library.
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", *options], closed_environment)  # noqa: S606
+
+
+def copy_notebooks(learn: Path) -> list[str]:
+    """Copy each notebook that `learn` does not have yet; return the names of the new copies.
+
+    Raises `LabError` if the notebooks are not installed, or if `learn` cannot be written.
+    """
+    originals = sorted(NOTEBOOKS.glob("*.ipynb"))
+    if FIRST not in [original.name for original in originals]:
+        raise LabError(
+            f"This installation of labkit has no notebook {FIRST}.",
+            where=str(NOTEBOOKS),
+            next="pip install --force-reinstall --no-deps labkit, from a complete wheel",
+        )
+    missing = [original for original in originals if not (learn / original.name).exists()]
+    try:
+        learn.mkdir(exist_ok=True)
+        for original in missing:
+            draft = learn / f".{original.name}.part"  # a full disk leaves no half notebook behind
+            draft.write_bytes(original.read_bytes())
+            draft.replace(learn / original.name)
+    except OSError as error:
+        raise LabError(
+            f"The notebooks could not be copied to {learn}: {error.strerror}.",
+            next="run `labkit lab` in a folder where you can write",
+        ) from error
+    return [original.stem for original in missing]
