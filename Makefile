@@ -2,18 +2,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# Jupyter wants to be told that it may run as root, as it does in most containers.
-ALLOW_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 # What a user's shell has set must not lead the tools of this folder elsewhere.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
-# pip's lines, as a count that grows; what it says on stderr is shown as it is.
-COUNTED := awk '/^(Collecting|Requirement already|Ignoring)/ {printf "\r  %d of %d packages", ++n, all; fflush()} \
-  /^Installing/ {printf "\r  installing them …       "; fflush()} END {print ""}' all=$$(grep -c "^[a-z0-9A-Z].*==" requirements.lock)
+# uv asks the index that pip is set up for, with pip's certificates. What is set for uv itself goes first.
+AS_PIP = eval "$$($(BIN)/python -m pip config list | sed -nE -e 's/\\n/ /g' \
+  -e 's/^[^=]*\.index-url=(.*)/: $${UV_DEFAULT_INDEX:=\1}; export UV_DEFAULT_INDEX/p' \
+  -e 's/^[^=]*\.extra-index-url=(.*)/: $${UV_INDEX:=\1}; export UV_INDEX/p' \
+  -e 's/^[^=]*\.cert=(.*)/: $${SSL_CERT_FILE:=\1}; export SSL_CERT_FILE/p')"
+# uv's lines as a count that grows. Its warnings and errors are shown, but for the one that it copies instead of linking.
+COUNTED := awk '/^ *Downloading / {++all; next} \
+  /^ *Downloaded / {printf "\r  downloading: %d of %d large packages", ++n, all; fflush(); next} \
+  /^Prepared / {printf "\r  installing …                              "; fflush(); next} \
+  /^(Using|Resolved|Uninstalled|Installed|Audited|Checked) |^ [-+~] |^warning: Failed to (hardlink|clone)|^ +If (the cache|this is)/ {next} \
+  {print > "/dev/stderr"} END {print ""}'
+# The lines of the lock that pin uv.
+PINNED_UV := awk '/^uv==/ {pinned = 1} pinned {print} pinned && !/\\$$/ {exit}' requirements.lock
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lab test test-python test-notebooks test-kind test-eks outputs bench lint lock clean
+.PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs bench \
+  wheel lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,23 +31,30 @@ setup: $(READY)  ## Make the virtual environment from requirements.lock (the oth
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "labkit needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another:  make PYTHON=python3.12 …")'
-	@echo "Setting up .venv from requirements.lock (once; about a minute) …"
+	@echo "Setting up .venv from requirements.lock (once; about 20 seconds, and the downloads) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip --disable-pip-version-check install --require-hashes -r requirements.lock | $(COUNTED)
-	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r <($(PINNED_UV))
+	@$(AS_PIP); $(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock 2>&1 | $(COUNTED)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --offline --editable .
 	@touch $@
 	@echo "Ready: .venv"
 
 run: $(READY)  ## Run the whole lab once on the moto target, and show what each step did
 	@$(BIN)/labkit run
 
-# labkit/cli/jupyter/ turns off what would ask the internet: JupyterLab's news and its extension manager.
-lab: $(READY)  ## Open JupyterLab on the first notebook
-	@$(BIN)/labkit up && eval "$$($(BIN)/labkit env)" \
-	  && JUPYTER_CONFIG_PATH="$(CURDIR)/labkit/cli/jupyter" exec $(BIN)/jupyter lab $(ALLOW_ROOT) \
-	  --ServerApp.root_dir="$(CURDIR)" notebooks/00-the-problem.ipynb
+lab: $(READY)  ## Open JupyterLab on your copies of the notebooks, in learn/
+	@exec $(BIN)/labkit lab
+
+lint: $(READY)  ## Check style, the layers of the imports, and the layout
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@found=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$found"; \
+	  echo "An import leads up, or in a circle: move what is imported down. The layers are in pyproject.toml."; exit 1; }
+	@$(BIN)/python -m pytest --quiet tests/test_layout.py
 
 test: test-notebooks test-python  ## Run every test; what needs more than Python is skipped where it is missing, and named
+
+test-fast: $(READY)  ## Run the tests that need no running lab: policy, doctor, webhook, layout, parameters
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(FAST)
 
 # Three workers even on two cores: much of what these tests do is wait.
 test-python: $(READY)  ## Run the tests but the notebooks'
@@ -53,19 +69,23 @@ test-kind: $(READY)  ## Run the contract and the notebooks with target kind: on 
 test-eks: $(READY)  ## Run the contract and the notebooks with target eks: in the emulator, or with LABKIT_ACCOUNT_ID=… in that account
 	@$(BIN)/python -m tests.targets.eks_suite
 
+coverage: $(READY)  ## Run the tests but the notebooks', and print how much of labkit they reached
+	@$(BIN)/python -m pytest -n 3 --dist loadscope --cov --cov-report=term:skip-covered tests
+
 outputs: $(READY)  ## Run every notebook and keep its outputs in it
 	@$(BIN)/python -m labkit.runs notebooks/*.ipynb
 
 bench: $(READY)  ## Measure, and print the numbers
 	@$(BIN)/python -m tests.bench
 
-lint: $(READY)  ## Check style
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+wheel: $(READY)  ## Build dist/labkit-….whl: labkit and the notebooks
+	@$(BIN)/uv build --quiet --wheel --offline --no-build-isolation --python $(BIN)/python --out-dir dist . && ls dist/*.whl
 
-lock: $(READY)  ## Write requirements.lock anew from pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --group test --group build pyproject.toml -o requirements.lock --custom-compile-command "make lock"
+lock: $(READY)  ## Write requirements.lock again from pyproject.toml; versions stay, unless a line of it was deleted
+	@$(AS_PIP); $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --group test --group lint --group build pyproject.toml -o requirements.lock --custom-compile-command "make lock"
 
-clean:  ## End the lab and remove what was made here
+clean:  ## End the lab and remove what was made here, but for learn/: that is yours
 	@test ! -x $(BIN)/labkit || { $(BIN)/labkit down; $(BIN)/labkit down --bare; }
-	rm -rf .venv .lab .lab-bare runs .pytest_cache .ruff_cache .hypothesis *.egg-info tests/clients/javascript/node_modules
+	rm -rf .venv .lab .lab-bare runs dist .coverage .pytest_cache .ruff_cache .hypothesis *.egg-info tests/clients/javascript/node_modules
+	@test ! -d learn || echo "learn/ stays: your notebooks are in it."
