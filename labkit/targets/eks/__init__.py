@@ -7,8 +7,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from labkit.connection import Connection
 from labkit.errors import LabError
+from labkit.targets.eks import access as eks_access
+from labkit.targets.eks import account
+from labkit.targets.eks import cluster as eks_cluster
+from labkit.targets.eks.account import explained
+from labkit.targets.eks.cluster import NoCluster
+from labkit.targets.eks.inventory import Plan, things
+from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
     import boto3
@@ -61,8 +70,6 @@ def look(parameters: "Parameters", *, start: bool = False) -> Connection:
 
 def to_remove(parameters: "Parameters") -> Connection:
     """As `connect`; where the cluster is gone, the connection to AWS alone. Raises `LabError`."""
-    from labkit.targets.eks import cluster as eks_cluster
-
     session, caller = _identified(parameters)
     try:
         return _connect(parameters, session, caller)[0]
@@ -98,8 +105,6 @@ def fetch(url: str) -> Any:
 
     https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
     """
-    import httpx
-
     try:
         return httpx.get(url, timeout=30).raise_for_status().json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
@@ -108,12 +113,6 @@ def fetch(url: str) -> Any:
 
 def _look(parameters: "Parameters") -> tuple[Connection, "Plan"]:
     """The connection and the plan; raises `LabError` for whatever would leave a run half made."""
-    from labkit.targets.eks import access as eks_access
-    from labkit.targets.eks import account
-    from labkit.targets.eks import cluster as eks_cluster
-    from labkit.targets.eks.inventory import Plan, things
-    from labkit.workspace import Workspace
-
     session = account.open_session(parameters.region)
     caller = account.identify(session)
     account.require_account(parameters.account_id, caller)
@@ -135,9 +134,6 @@ def _look(parameters: "Parameters") -> tuple[Connection, "Plan"]:
 
 def _refuse_another_region(session: "boto3.Session", parameters: "Parameters") -> None:
     """Raises `NoCluster` where the run's role is for a cluster of another region, which may well be there."""
-    from labkit.targets.eks.account import explained
-    from labkit.targets.eks.cluster import NoCluster
-
     iam, name = session.client("iam"), parameters.role_name
     try:
         with explained("to look at the run's role (iam:GetRole)"):
@@ -155,8 +151,6 @@ def _refuse_another_region(session: "boto3.Session", parameters: "Parameters") -
 
 
 def _identified(parameters: "Parameters") -> tuple["boto3.Session", "Identity"]:
-    from labkit.targets.eks import account
-
     session = account.open_session(parameters.region)
     caller = account.identify(session)
     if parameters.account_id:
@@ -167,9 +161,6 @@ def _identified(parameters: "Parameters") -> tuple["boto3.Session", "Identity"]:
 def _connect(
     parameters: "Parameters", session: "boto3.Session", caller: "Identity", *, to_look: bool = False
 ) -> tuple[Connection, dict[str, Any]]:
-    from labkit.targets.eks import access as eks_access
-    from labkit.targets.eks import cluster as eks_cluster
-
     cluster = eks_cluster.describe(session, parameters.cluster, caller.account_id)
     api = eks_cluster.api_client(session, cluster)
     try:

@@ -2,6 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from kubernetes.client import AuthorizationV1Api, CoreV1Api
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
 from labkit.errors import LabError
 from labkit.targets.eks.cluster import region
 from labkit.targets.eks.operator_policy import GROUP, needed_in_the_cluster
@@ -23,10 +27,6 @@ class AllowedTooLittle(NotLetIn):
 
 def require_access(api: "ApiClient", cluster: dict[str, Any], caller: "Identity", parameters: "Parameters") -> None:
     """Raises `NotLetIn` where the cluster does not take the caller, and `LabError` where it does not answer."""
-    from kubernetes.client import CoreV1Api
-    from kubernetes.client.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
-
     name = cluster["name"]
     try:
         CoreV1Api(api).list_namespace(limit=1)
@@ -61,9 +61,6 @@ def require_rights(api: "ApiClient", cluster: dict[str, Any], caller: "Identity"
 
 def _has_namespace(api: "ApiClient", name: str) -> bool:
     """Whether it is there; what may not be looked at is taken to be there, and is told of as a right that lacks."""
-    from kubernetes.client import CoreV1Api
-    from kubernetes.client.exceptions import ApiException
-
     try:
         CoreV1Api(api).read_namespace(name)
     except ApiException as error:
@@ -74,8 +71,6 @@ def _has_namespace(api: "ApiClient", name: str) -> bool:
 
 
 def _may(api: "ApiClient", attributes: dict[str, str]) -> bool:
-    from kubernetes.client import AuthorizationV1Api
-
     # Not the one review of all rules: it does not know what EKS's access policies allow.
     review = {"spec": {"resourceAttributes": attributes}}
     answer = AuthorizationV1Api(api).create_self_subject_access_review(review)

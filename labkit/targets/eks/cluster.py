@@ -7,6 +7,9 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from kubernetes.client import ApiClient, Configuration, CoreV1Api
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config import load_kube_config_from_dict
 
 from labkit.connection import patient
 from labkit.errors import LabError, UnknownName
@@ -70,9 +73,6 @@ def api_client(session: "boto3.Session", cluster: dict[str, Any]) -> "ApiClient"
 
     https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
     """
-    from kubernetes.client import ApiClient, Configuration
-    from kubernetes.config import load_kube_config_from_dict
-
     name, configuration = cluster["name"], Configuration()
     where = {
         "server": cluster["endpoint"],
@@ -147,9 +147,6 @@ def node_count(api: "ApiClient") -> int | None:
 
     https://kubernetes.io/docs/concepts/architecture/nodes/#condition
     """
-    from kubernetes.client import CoreV1Api
-    from kubernetes.client.exceptions import ApiException
-
     try:
         nodes = CoreV1Api(api).list_node().items
     except ApiException as error:

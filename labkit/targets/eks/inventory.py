@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
+from kubernetes.client import CoreV1Api
+from kubernetes.client.exceptions import ApiException
+
 from labkit import steps
 from labkit.errors import LabError, NotAllowed
 from labkit.steps import pod
@@ -118,8 +122,6 @@ def _role(lab: "Workspace") -> Thing:
 
 
 def _bucket(lab: "Workspace") -> Thing:
-    from botocore.exceptions import ClientError
-
     s3, name = lab.aws.client("s3"), lab.parameters.bucket
     try:
         s3.head_bucket(Bucket=name)
@@ -143,8 +145,6 @@ def _bucket(lab: "Workspace") -> Thing:
 
 
 def _in_kubernetes(lab: "Workspace") -> list[Thing]:
-    from kubernetes.client import CoreV1Api
-
     core, namespace, account = CoreV1Api(lab.kubernetes), lab.parameters.namespace, lab.parameters.service_account
     reads = {
         f"namespace {namespace}": lambda: core.read_namespace(namespace),
@@ -155,8 +155,6 @@ def _in_kubernetes(lab: "Workspace") -> list[Thing]:
 
 
 def _owner(lab: "Workspace", read: Any) -> Owner | None:
-    from kubernetes.client.exceptions import ApiException
-
     try:
         present = existing(read)
     except ApiException as error:
