@@ -24,9 +24,11 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith("AWS_") or name in ("KUBECONFIG", "LABKIT_HOME"):
             del os.environ[name]
-    # A shell starts what runs in its background with Ctrl-C ignored, and every child inherits that: some tests send it.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell's background ignores Ctrl-C and Ctrl-\, and nohup ignores the hang-up. Every child inherits that, and some
+    # tests send these signals to children. A child doesn't inherit a handler: it starts with the signal's default.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda *_: None)
     # The AWS CLI and kubectl keep caches there. Workers inherit it from the process that starts them.
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="labkit-home-")
