@@ -1,7 +1,96 @@
-"""Starting the command costs little. Who may import whom is in pyproject.toml, for import-linter."""
+"""The house: what stands at the top, no circle of modules, short subjects, and a command that starts fast.
 
+Who may import whom is in pyproject.toml, for import-linter: `make lint` runs both.
+"""
+
+import re
 import subprocess
 import sys
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TOP = {
+    "notebooks",
+    "labkit",
+    "tests",
+    ".ci",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "SECURITY.md",
+    "environment.yml",
+    "pyproject.toml",
+    "requirements.lock",
+}
+FOLDERS = {"policy", "webhook", "diagnosis", "steps", "widgets", "targets", "doctor", "faults", "cli", "emulator"}
+SIBLINGS = 24
+# The subjects of the commits after this one are short.
+SINCE = "cdecea6"
+LONGEST_SUBJECT = 72
+
+
+def git(*arguments: str) -> str:
+    """What git prints here; the test is skipped where this is no checkout."""
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"git {arguments[0]}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def test_the_top_level_holds_what_is_listed():
+    found = {name.partition("/")[0] for name in git("ls-files", "--cached", "--others", "--exclude-standard").split()}
+    stray = sorted(found - TOP)
+    assert not stray, (
+        f"{', '.join(stray)}: move it into labkit/, notebooks/ or tests/, or list it in {Path(__file__).name}"
+    )
+
+
+def test_labkit_has_few_siblings_and_no_other_folder():
+    names = [name.removeprefix("labkit/").partition("/") for name in git("ls-files", "labkit").split()]
+    folders = {name for name, slash, _ in names if slash}
+    modules = {name for name, slash, _ in names if not slash and name.endswith(".py")}
+    new = sorted(folders - FOLDERS)
+    assert not new, f"labkit/{new[0]}/: put it into one of {', '.join(sorted(FOLDERS))}, or change the plan first"
+    count = len(folders) + len(modules)
+    assert count <= SIBLINGS, f"labkit/ has {count} siblings, at most {SIBLINGS}: move one into a folder"
+
+
+def test_no_circle_of_modules():
+    graph = grimp.build_graph("labkit", cache_dir=None)
+    arrows = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    circles = [circle for module in sorted(arrows) if (circle := circle_of(module, arrows))]
+    assert not circles, f"{' -> '.join(circles[0])}: move what both need below them"
+
+
+def circle_of(module: str, arrows: dict[str, set[str]]) -> list[str]:
+    """The shortest way along the arrows from a module back to itself; empty without one."""
+    ways = [[module]]
+    seen: set[str] = set()
+    for way in ways:
+        for imported in sorted(arrows[way[-1]]):
+            if imported == module:
+                return [*way, module]
+            if imported not in seen:
+                seen.add(imported)
+                ways.append([*way, imported])
+    return []
+
+
+def test_subjects_are_short():
+    subjects = git("log", "--no-merges", "--format=%s", f"{SINCE}..HEAD").splitlines()
+    long = [subject for subject in subjects if len(subject) > LONGEST_SUBJECT]
+    assert not long, f"{long[0]!r} has {len(long[0])} characters, at most {LONGEST_SUBJECT}: git commit --amend"
+
+
+def test_the_lock_names_no_host():
+    assert not re.search(r"https?://", (ROOT / "requirements.lock").read_text()), "run: make lock"
 
 
 def test_the_command_starts_without_the_slow_libraries():
