@@ -15,6 +15,10 @@ COUNTED := awk '/^ *Downloading / {++all; next} \
   /^Prepared / {printf "\r  installing …                              "; fflush(); next} \
   /^(Using|Resolved|Uninstalled|Installed|Audited|Checked) |^ [-+~] |^warning: Failed to (hardlink|clone)|^ +If (the cache|this is)/ {next} \
   {print > "/dev/stderr"} END {print ""}'
+# What needs no running lab, or little of one: under a minute in all.
+FAST := tests/policy tests/webhook/test_review.py tests/test_layout.py tests/test_environment.py tests/test_tokens.py \
+  tests/lab/test_parameters.py tests/lab/test_showing.py \
+  $(addprefix tests/doctor/test_,$(addsuffix .py,explain findings permissions pod pod_probe provider service_account trust_policy webhook))
 # The lines of the lock that pin uv.
 PINNED_UV := awk '/^uv==/ {pinned = 1} pinned {print} pinned && !/\\$$/ {exit}' requirements.lock
 SHELL := /bin/bash

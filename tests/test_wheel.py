@@ -1,0 +1,151 @@
+"""The wheel, as a stranger gets it: what is in it, and what it does in an empty folder with an empty home."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import httpx
+import pytest
+
+from labkit.cli import learning
+from labkit.errors import LabError
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted(book.name for book in (ROOT / "notebooks").glob("*.ipynb"))
+PATIENCE = 120  # seconds, for JupyterLab on a busy machine
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Built with what is installed; nothing is downloaded."""
+    built = tmp_path_factory.mktemp("wheel")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(built)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(ROOT)], check=True)
+    return next(built.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def packed(wheel) -> set[str]:
+    """The names of the wheel's files, as they lie in site-packages."""
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+@pytest.fixture(scope="module")
+def stranger(wheel, tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    """An empty folder and an environment with an empty home, in which `labkit` is the wheel's, its lab ended after."""
+    place = tmp_path_factory.mktemp("stranger")
+    installed, home, folder = place / "installed", place / "home", place / "folder"
+    home.mkdir()
+    folder.mkdir()
+    options = ["--quiet", "--no-deps", "--no-index", "--target", str(installed)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LABKIT_", "JUPYTER_"))}
+    # Before site-packages, where this checkout is installed. Pods and kernels inherit it.
+    environment |= {"HOME": str(home), "PYTHONPATH": str(installed)}
+    yield folder, environment
+    labkit(stranger=(folder, environment), arguments=["down"])
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_notebook_is_in_the_wheel(packed, name):
+    assert f"labkit/notebooks/{name}" in packed, (
+        f"The wheel lacks notebooks/{name}: let [tool.hatch.build.targets.wheel] of pyproject.toml include it."
+    )
+
+
+def test_the_wheel_has_each_file_of_labkit_and_nothing_else(packed):
+    # What git lists, where there is git: a note or a cache that lies about is no part of labkit.
+    files = {file.relative_to(ROOT).as_posix() for file in (ROOT / "labkit").rglob("*") if file.is_file()}
+    wanted = {file for file in files if "__pycache__" not in file} | {f"labkit/notebooks/{name}" for name in NOTEBOOKS}
+    assert {"labkit/py.typed", "labkit/cli/jupyter/labconfig/page_config.json"} <= wanted
+    inside = {file for file in packed if ".dist-info/" not in file}
+    assert inside == wanted, "What the wheel holds is said in [tool.hatch.build.targets.wheel] of pyproject.toml."
+    assert any(re.fullmatch(r"labkit-.*\.dist-info/licenses/LICENSE", file) for file in packed)
+
+
+def test_the_wheel_runs_the_whole_lab_in_an_empty_folder(stranger):
+    folder, _ = stranger
+    done = labkit(stranger, ["run"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"^  (ok|NOT OK) +", done.stdout, re.MULTILINE) == ["ok"] * 5
+    executed = next((folder / "runs").rglob("*.ipynb"))
+    assert json.loads(executed.read_text())["cells"]
+
+
+def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
+    folder, environment = stranger
+    (folder / "learn").mkdir(exist_ok=True)
+    mine = folder / "learn" / "01-oidc-provider.ipynb"
+    mine.write_text("mine")
+    options = ["--no-browser", "--port=0", "--IdentityProvider.token=known"]
+    with (folder / "jupyterlab.log").open("w") as log:
+        jupyterlab = subprocess.Popen(
+            command(["lab", *options]), cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        url = answered_url(jupyterlab, folder / "jupyterlab.log")
+        page = httpx.get(f"{url}lab/tree/learn/00-the-problem.ipynb?token=known", trust_env=False, timeout=PATIENCE)
+        contents = httpx.get(f"{url}api/contents/learn?token=known", trust_env=False, timeout=PATIENCE)
+    finally:
+        jupyterlab.send_signal(signal.SIGTERM)
+        jupyterlab.wait(PATIENCE)
+    assert page.status_code == 200
+    # The settings of labkit/cli/jupyter, as the page gives them to the browser.
+    assert '"disabledExtensions": ["@jupyterlab/apputils-extension:announcements"' in page.text
+    assert sorted(entry["name"] for entry in contents.json()["content"]) == NOTEBOOKS
+    assert mine.read_text() == "mine"
+    for name in NOTEBOOKS:
+        if name != mine.name:
+            assert (folder / "learn" / name).read_bytes() == (ROOT / "notebooks" / name).read_bytes()
+    assert "JupyterLab starts now" in (folder / "jupyterlab.log").read_text()
+    assert (folder / ".lab").is_dir()
+
+
+def test_a_wheel_without_a_notebook_says_so_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning, "NOTEBOOKS", tmp_path / "nowhere")
+    with pytest.raises(LabError, match=r"^This installation of labkit has no notebook 00-the-problem\.ipynb\.\n"):
+        learning.copy_notebooks(tmp_path / "learn")
+    assert not (tmp_path / "learn").exists()
+
+
+def test_a_folder_that_takes_no_copies_is_named(tmp_path, monkeypatch):
+    (tmp_path / "learn").write_text("a file")
+    with pytest.raises(LabError, match=r"^The notebooks could not be copied to .*/learn: File exists\.\n"):
+        learning.copy_notebooks(tmp_path / "learn")
+
+
+def test_nothing_is_left_of_a_copy_that_failed(tmp_path, monkeypatch):
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(LabError, match="No space left on device"):
+        learning.copy_notebooks(tmp_path / "learn")
+    assert not [*(tmp_path / "learn").glob("*.ipynb")]
+
+
+def command(arguments: list[str]) -> list[str]:
+    """The command as its entry point runs it; -P: not from the current folder."""
+    return [sys.executable, "-P", "-c", "from labkit.cli.main import main; main()", *arguments]
+
+
+def labkit(stranger: tuple[Path, dict[str, str]], arguments: list[str]) -> subprocess.CompletedProcess:
+    folder, environment = stranger
+    return subprocess.run(command(arguments), cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+
+
+def answered_url(jupyterlab: subprocess.Popen, log: Path) -> str:
+    """The URL on loopback at which JupyterLab answers; fails with its log where it does not in time."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until and jupyterlab.poll() is None:
+        if said := re.search(r"http://127\.0\.0\.1:\d+/", log.read_text()):
+            return said[0]
+        time.sleep(0.2)
+    raise AssertionError(f"JupyterLab does not answer:\n{log.read_text()}")
