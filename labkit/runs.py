@@ -64,7 +64,7 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
     The kernel sees the environment of the parameters' target: on moto, no AWS or proxy variable of this machine.
 
     Raises:
-        UnknownName, InvalidParameter: before anything is made.
+        UnknownName, InvalidParameter: before anything is made; so is the `LabError` of a folder that takes no file.
         RunFailed: a cell failed; `output` is written.
         Interrupted: Ctrl-C, or the end of the kernel.
 
@@ -74,7 +74,7 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
     validated = Parameters.checked(**given)
     if not notebook.is_file():
         raise LabError(f"There is no notebook {notebook}.", where="labkit.run", next="ls notebooks/")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(output.parent)
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -198,6 +198,18 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(kept)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder for the executed notebook. Raises `LabError` if nothing can be written there."""
+    reason = f"The executed notebook cannot be written to {folder.absolute()}"
+    next_ = "run it in a folder where you can write, or name one:  labkit run --output FILE"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"{reason}: {error.strerror}.", next=next_) from error
+    if not os.access(folder, os.W_OK):
+        raise LabError(f"{reason}: it is read-only.", next=next_)
 
 
 def _first_line(source: str) -> str:
