@@ -52,6 +52,14 @@ def test_a_run_holds_what_was_checked_and_answered_and_is_the_same_twice(noteboo
     assert os.environ["AWS_PROFILE"] == "of-this-machine"
 
 
+def test_a_folder_that_takes_no_notebook_is_a_sentence_before_anything_is_made(notebook, tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(LabError, match="The executed notebook cannot be written to .*runs") as refusal:
+        runs.run(notebook(CHECK), tmp_path / "runs" / "out.ipynb")
+    assert "--output FILE" in refusal.value.next
+    assert not (tmp_path / ".lab").exists()
+
+
 def test_a_cell_that_fails_is_named_and_the_notebook_is_written(notebook, tmp_path):
     source = notebook(CHECK, "from labkit.errors import LabError\nraise LabError('no role', next='lab.diagnose()')")
     with pytest.raises(runs.RunFailed) as failure:
