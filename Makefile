@@ -4,6 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 # What a user's shell has set must not lead the tools of this folder elsewhere.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+# Without bytecode, every program that the lab and its tests start compiles labkit again.
+unexport PYTHONDONTWRITEBYTECODE
 # uv asks the index that pip is set up for, with pip's certificates. What is set for uv itself goes first.
 AS_PIP = eval "$$($(BIN)/python -m pip config list | sed -nE -e 's/\\n/ /g' \
   -e 's/^[^=]*\.index-url=(.*)/: $${UV_DEFAULT_INDEX:=\1}; export UV_DEFAULT_INDEX/p' \
