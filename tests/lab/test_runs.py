@@ -54,7 +54,7 @@ def test_a_run_holds_what_was_checked_and_answered_and_is_the_same_twice(noteboo
 
 def test_a_folder_that_takes_no_notebook_is_a_sentence_before_anything_is_made(notebook, tmp_path):
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(LabError, match="The executed notebook cannot be written to .*runs") as refusal:
+    with pytest.raises(LabError, match="The executed notebook cannot be written to") as refusal:
         runs.run(notebook(CHECK), tmp_path / "runs" / "out.ipynb")
     assert "--output FILE" in refusal.value.next
     assert not (tmp_path / ".lab").exists()
