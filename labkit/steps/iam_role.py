@@ -42,7 +42,8 @@ def ensure(lab: "Workspace") -> None:
     owner = of_tags(lab, present.get("Tags", []), same_name=True)
     if owner in (Owner.ANOTHER_RUN, Owner.UNTAGGED):
         raise _not_ours(lab, present, owner)
-    if present["AssumeRolePolicyDocument"] != wanted:
+    # Also where only the order differs: notebooks print the policy in the order in which it is written.
+    if json.dumps(present["AssumeRolePolicyDocument"]) != json.dumps(wanted):
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(wanted))
     if owner is Owner.NOBODY:
         iam.tag_role(RoleName=name, Tags=lab.tags)

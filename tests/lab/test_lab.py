@@ -178,6 +178,17 @@ def test_an_image_that_nobody_knows_is_a_sentence(lab):
     lab.ready(before="pod")
 
 
+def test_a_trust_policy_in_another_order_is_written_as_the_notebooks_print_it(lab, iam):
+    lab.ready(through="iam_role")
+    policy = iam.get_role(RoleName=lab.parameters.role_name)["Role"]["AssumeRolePolicyDocument"]
+    wanted, conditions = json.dumps(policy), policy["Statement"][0]["Condition"]["StringEquals"]
+    policy["Statement"][0]["Condition"]["StringEquals"] = dict(reversed(conditions.items()))
+    iam.update_assume_role_policy(RoleName=lab.parameters.role_name, PolicyDocument=json.dumps(policy))
+    lab.ready(through="iam_role")
+    present = iam.get_role(RoleName=lab.parameters.role_name)["Role"]["AssumeRolePolicyDocument"]
+    assert json.dumps(present) == wanted
+
+
 def test_a_role_of_another_run_is_never_taken_over(lab, iam):
     lab.ready(through="iam_role")
     with Lab.open(cluster="lab-tests", service_account="other") as other:
