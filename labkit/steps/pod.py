@@ -11,6 +11,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from labkit import documents, execution
 from labkit.diagnosis import findings
+from labkit.diagnosis.evidence.pod_spec import NO_IMAGE
 from labkit.diagnosis.findings import Finding, containers, network, pod, webhook
 from labkit.documents import POD_NAME as NAME
 from labkit.errors import LabError
@@ -32,7 +33,6 @@ AGAIN_AFTER = 2  # seconds between two attempts of the pod to become its role
 CAUSES = (*pod.CAUSES, *webhook.CAUSES, *containers.CAUSES, *network.CAUSES)
 build = documents.pod
 # A container that waits for one of these will not run by waiting.
-NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 HOPELESS = (*NO_IMAGE, "CrashLoopBackOff", "CreateContainerConfigError")
 
 

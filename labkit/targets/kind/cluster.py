@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit.emulator import joined, lab_network
-from labkit.errors import LabError
+from labkit.errors import LabError, said_by_the_cluster
 from labkit.targets.kind.kubeconfig import NOTHING, NoWay, Way
 from labkit.webhook.server import NAME as POD_IDENTITY
 
@@ -154,11 +154,7 @@ def is_led(api: "ApiClient", endpoint_variable: str = "AWS_ENDPOINT_URL") -> boo
 
 def message(error: Any) -> str:
     """What the API server said, with its status."""
-    try:
-        said = json.loads(error.body)["message"]
-    except (ValueError, KeyError, TypeError):
-        said = error.reason
-    return f"{said} ({error.status})"
+    return f"{said_by_the_cluster(error, otherwise=error.reason)} ({error.status})"
 
 
 Sentence = Callable[[Way, str], LabError]
