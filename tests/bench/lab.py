@@ -16,7 +16,7 @@ from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
 
 PROGRAMS = Path(sys.executable).parent
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def up() -> str:
