@@ -55,7 +55,7 @@ lint: $(READY)  ## Check style, the layers of the imports, and the layout
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@found=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$found"; \
 	  echo "An import leads up, or in a circle: move what is imported down. The layers are in pyproject.toml."; exit 1; }
-	@$(BIN)/python -m pytest --quiet tests/test_layout.py
+	@$(BIN)/python -m pytest --quiet --tb=line -rN tests/test_layout.py
 
 test: test-notebooks test-python  ## Run every test; what needs more than Python is skipped where it is missing, and named
 
