@@ -121,7 +121,7 @@ LINES = [
     ("get pod nothing", r'Error from server \(NotFound\): pods "nothing" not found', 1),
     (
         "get pods,sa,cm --sort-by=.metadata.name -o name",
-        r"(?s).*pod/app\n.*serviceaccount/default\n.*configmap/settings",
+        r"(?s).*pod/app\n.*serviceaccount/default\n.*configmap/settings(\n.*)?",
     ),
     ("describe pod app", rf"(?s)Name: +app\n.*Service Account: +app\n.*AWS_ROLE_ARN: +{ROLE}\n.*Started .*kubelet .*"),
     ("describe sa app", rf"(?s)Name: +app\nNamespace: +shop\n.*Annotations: +eks.amazonaws.com/role-arn: {ROLE}\n.*"),
@@ -180,9 +180,22 @@ LINES = [
 ]
 
 
+NO_SERVICE, SERVICE = "delete service web --ignore-not-found", "create service clusterip web --tcp=80"
+SETTINGS = ["delete configmap settings --ignore-not-found", "create configmap settings --from-literal=color=blue"]
+# What is typed before a line, so that each can be tried alone and in any order.
+TYPED_BEFORE = {
+    SERVICE: [NO_SERVICE],
+    "delete service web": [NO_SERVICE, SERVICE],
+    "get pods,sa,cm --sort-by=.metadata.name -o name": SETTINGS,
+    "delete configmap settings": SETTINGS,
+}
+
+
 @pytest.mark.parametrize("row", LINES, ids=[row[0] for row in LINES])
 def test_a_line_as_it_is_typed(kubectl: Kubectl, namespace: str, row: tuple):
     line, pattern, *code = row
+    for before in TYPED_BEFORE.get(line, []):
+        kubectl(before)
     said = kubectl(line, code=code[0] if code else 0)
     shown = "\n".join(
         text for text in said.rstrip("\n").split("\n") if not text.startswith("WARNING: version difference")
