@@ -32,7 +32,7 @@ class Connection:
     """What a shell has to be told before its `aws` and `kubectl` talk to this account and cluster; empty: nothing."""
     webhook_restored_by: str = "# see the documentation of your cluster"
     takes_untagged: bool = False
-    """Whether objects of exactly the parameters' names count as the run's although they bear no tag."""
+    """Whether an untagged object with exactly the parameters' names counts as the run's."""
     is_embedded: bool = False
     """Whether cluster and account are the lab's own, so that what is made in them is nobody's."""
     shows_removal: bool = False

@@ -86,7 +86,7 @@ def circle_of(module: str, arrows: dict[str, set[str]]) -> list[str]:
 def test_subjects_are_short():
     subjects = git("log", "--no-merges", "--format=%s", f"{SINCE}..HEAD").splitlines()
     long = [subject for subject in subjects if len(subject) > LONGEST_SUBJECT]
-    assert not long, f"{long[0]!r} has {len(long[0])} characters, at most {LONGEST_SUBJECT}: git commit --amend"
+    assert not long, f"{long[0]!r} has {len(long[0])} characters, at most {LONGEST_SUBJECT}: reword it"
 
 
 def test_the_lock_names_no_host():

@@ -15,5 +15,5 @@ def named(pairs: list[str] | None) -> dict[str, str]:
     """The parameters by name. Raises `LabError` where one has no equals sign."""
     for pair in pairs or []:
         if "=" not in pair:
-            raise LabError(f"{pair!r} is no parameter: NAME=VALUE", next="-p role_name=reader")
+            raise LabError(f"-p takes NAME=VALUE, not {pair!r}.", next="-p role_name=reader")
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])}

@@ -54,7 +54,7 @@ def copy_notebooks(learn: Path) -> list[str]:
         raise LabError(
             f"This installation of labkit has no notebook {FIRST}.",
             where=str(NOTEBOOKS),
-            next="pip install --force-reinstall --no-deps labkit, from a complete wheel",
+            next="pip install --force-reinstall --no-deps ./labkit-….whl   (your own copy: make wheel)",
         )
     missing = [original for original in originals if not (learn / original.name).exists()]
     try:
