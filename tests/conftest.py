@@ -1,12 +1,17 @@
 """What the tests share: a lab folder a worker, and an honest account of what could not run here."""
 
+import functools
 import os
 import shutil
 import signal
 import tempfile
 from pathlib import Path
 
+import botocore.session
 import pytest
+
+# Each session of botocore parses the services' descriptions for itself, 0.1 s and more; in here they share one loader.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 # What a test may need beside Python, who brings it, and how to install it.
 PROGRAMS = {

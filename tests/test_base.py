@@ -71,7 +71,7 @@ def test_a_listener_answers_to_its_own_name_and_to_no_page(headers, status):
     async def answer() -> int:
         listener = Listener(says_ok, port_socket=bind(0), hosts={"127.0.0.1"})
         await listener.start()
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             response = await client.get(f"http://127.0.0.1:{listener.port}/", headers=headers)
         await listener.stop()
         return response.status_code
@@ -98,7 +98,7 @@ def test_a_listener_knows_whose_client_certificate_came(tmp_path):
                 pair = issuer.issue("ada", organizations=["system:masters"], client=True)
                 (tmp_path / "client.pem").write_bytes(pair.certificate_pem + pair.key_pem)
                 context.load_cert_chain(tmp_path / "client.pem")
-            async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+            async with httpx.AsyncClient(verify=context, trust_env=False, timeout=60) as client:
                 try:
                     found.append((await client.get(f"https://127.0.0.1:{listener.port}/")).text)
                 except httpx.TransportError:

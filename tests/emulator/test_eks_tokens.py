@@ -103,6 +103,7 @@ def api(lab: Lab, token: str) -> httpx.Client:
         verify=ssl.create_default_context(cafile=configuration.ssl_ca_cert),
         headers={"Authorization": f"Bearer {token}"},
         trust_env=False,
+        timeout=60,
     )
 
 

@@ -242,7 +242,7 @@ def answer(port: int, headers: dict[str, str]) -> int | None:
     for scheme in ("https", "http"):
         try:
             url = f"{scheme}://127.0.0.1:{port}/"
-            return httpx.get(url, headers=headers, verify=False, trust_env=False).status_code
+            return httpx.get(url, headers=headers, verify=False, trust_env=False, timeout=60).status_code
         except httpx.TransportError:
             continue
     return None

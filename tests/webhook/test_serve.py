@@ -231,7 +231,7 @@ def test_ctrl_c_ends_it_as_well(serve):
 def test_it_says_that_it_is_well_over_tls_by_the_certificate_that_it_keeps(serve, tmp_path):
     served = serve("--host", "localhost")
     kept = tmp_path / "webhook" / "localhost.pem"
-    with httpx.Client(verify=ssl.create_default_context(cafile=str(kept)), trust_env=False) as client:
+    with httpx.Client(verify=ssl.create_default_context(cafile=str(kept)), trust_env=False, timeout=60) as client:
         answer = client.get(served.url.replace("/mutate", "/healthz"))
     assert (answer.status_code, answer.text) == (200, "ok")
     assert [file.stat().st_mode & 0o777 for file in (tmp_path / "webhook").iterdir()] == [0o600, 0o600]
@@ -251,7 +251,7 @@ def test_who_goes_away_or_talks_nonsense_is_no_trouble(serve):
             tls.sendall(words)
     with socket.create_connection(("127.0.0.1", port)) as plain:
         plain.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
-    with httpx.Client(verify=False, trust_env=False) as client:
+    with httpx.Client(verify=False, trust_env=False, timeout=60) as client:
         large = (b" " * 2**20 for _ in range(9))
         refused = client.post(served.url, content=large, headers={"content-type": "application/json"})
         assert (refused.status_code, refused.text) == (413, "a review has 8388608 bytes at most")

@@ -137,7 +137,7 @@ class Call:
                 signer(Credentials(self.key, self.secret, self.token), self.service, self.region).add_auth(request)
         headers = {name: str(value) for name, value in request.headers.items()}
         self.after(headers)
-        with httpx.Client(trust_env=False) as client:
+        with httpx.Client(trust_env=False, timeout=60) as client:
             return client.request(self.method, self.aws.endpoint + self.path, content=self.body, headers=headers)
 
 

@@ -37,7 +37,7 @@ def sessions(running):
         "everybody": running.gate.sessions.issue(irsa.role_arn, "any", 3600),
     }
     models = {service: running.client(service).meta.service_model for service in SERVICES}
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         yield running, issued, models, client
 
 

@@ -64,7 +64,7 @@ def send(stocked, service, method, path, body=b"", **headers):
     signer = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
     signer(keys, service, REGION).add_auth(request)
     signed = {name: str(value) for name, value in request.headers.items()}
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         return client.request(method, aws.endpoint + path, content=body, headers=signed)
 
 

@@ -46,7 +46,7 @@ class Sts:
 def sts(running):
     running.begin_anew()
     Irsa(running)
-    with httpx.Client(base_url=running.endpoint, trust_env=False) as client:
+    with httpx.Client(base_url=running.endpoint, trust_env=False, timeout=60) as client:
         yield Sts(running, client)
 
 

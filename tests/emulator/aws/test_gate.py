@@ -64,10 +64,10 @@ def test_a_token_in_a_url(aws, irsa):
     token = aws.issuer.token()
     asked = {"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "RoleArn": irsa.role_arn}
     asked |= {"RoleSessionName": "my-pod", "WebIdentityToken": token}
-    answer = httpx.get(aws.endpoint, params=asked, trust_env=False)
+    answer = httpx.get(aws.endpoint, params=asked, trust_env=False, timeout=60)
     assert (answer.status_code, "<AccessKeyId>ASIA" in answer.text) == (200, True)
     assert aws.last()["lab"]["decision"] == "allowed"
-    answer = httpx.get(aws.endpoint, params=asked | {"WebIdentityToken": token + "AAAA"}, trust_env=False)
+    answer = httpx.get(aws.endpoint, params=asked | {"WebIdentityToken": token + "AAAA"}, trust_env=False, timeout=60)
     assert (answer.status_code, "<Code>InvalidIdentityToken</Code>" in answer.text) == (400, True)
     assert token not in aws.trail_file.read_text()
 
@@ -302,7 +302,7 @@ def test_what_the_lab_cannot_derive_is_refused_and_says_so(aws, irsa):
         request = AWSRequest("GET", aws.endpoint + path)
         keys = Credentials(session["AccessKeyId"], session["SecretAccessKey"], session["SessionToken"])
         botocore.auth.S3SigV4Auth(keys, "s3", REGION).add_auth(request)
-        answer = httpx.get(aws.endpoint + path, headers=dict(request.headers), trust_env=False)
+        answer = httpx.get(aws.endpoint + path, headers=dict(request.headers), trust_env=False, timeout=60)
         assert answer.status_code == 403, path
         assert "the lab cannot authorize S3 " in answer.text
     found = code_of(lambda: aws.client("kms", session).list_keys())
@@ -330,7 +330,7 @@ def test_an_upload_in_signed_chunks(aws, irsa):
             text = "\n".join(("AWS4-HMAC-SHA256-PAYLOAD", stamp, scope, previous, signature.EMPTY, hashed))
             previous = hmac.digest(key, text.encode(), "sha256").hex()
             framed += f"{len(piece):x};chunk-signature={previous}\r\n".encode() + piece + b"\r\n"
-        return httpx.put(url, content=spoil(framed), headers=dict(request.headers), trust_env=False)
+        return httpx.put(url, content=spoil(framed), headers=dict(request.headers), trust_env=False, timeout=60)
 
     assert send(lambda framed: framed).status_code == 200
     assert aws.client("s3").get_object(Bucket="irsa-lab", Key="chunks")["Body"].read() == body
@@ -339,7 +339,7 @@ def test_an_upload_in_signed_chunks(aws, irsa):
 
 
 def test_moto_s_own_api_and_headers_are_not_reachable(aws, irsa):
-    with httpx.Client(trust_env=False, base_url=aws.endpoint) as client:
+    with httpx.Client(trust_env=False, timeout=60, base_url=aws.endpoint) as client:
         for path in ("/moto-api/", "/moto-api/reset", "/latest/meta-data/iam/", "/favicon.ico"):
             assert client.post(path).status_code == 403
             request = AWSRequest("POST", aws.endpoint + path)
@@ -359,7 +359,7 @@ def test_moto_s_own_api_and_headers_are_not_reachable(aws, irsa):
 )
 @pytest.mark.parametrize("path", ["/", "/irsa-lab/hello.txt", "/clusters/blue", "/%ff%00", "/?Action=%ff"])
 def test_nonsense_is_the_client_s_fault(aws, authorization, path):
-    answer = httpx.get(aws.endpoint + path, headers={"Authorization": authorization}, trust_env=False)
+    answer = httpx.get(aws.endpoint + path, headers={"Authorization": authorization}, trust_env=False, timeout=60)
     assert 400 <= answer.status_code < 500
 
 
@@ -392,7 +392,7 @@ def test_the_aws_cli_with_a_token_in_a_file(aws, irsa, tmp_path):
 def test_a_node_s_metadata(aws, irsa):
     base = f"{aws.node_metadata(irsa.role_arn)}/latest"
     ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         assert client.get(f"{base}/meta-data/instance-id").status_code == 401
         assert client.put(f"{base}/api/token").status_code == 400
         assert client.put(f"{base}/api/token", headers=ttl | {"X-Forwarded-For": "10.0.0.1"}).status_code == 403

@@ -65,7 +65,7 @@ def test_a_presigned_url_is_judged_as_the_session_that_signed_it(aws, irsa):
     s3 = aws.client("s3", irsa.assume()["Credentials"], signature_version="s3v4")
     read = s3.generate_presigned_url("get_object", Params={"Bucket": "irsa-lab", "Key": "hello.txt"}, ExpiresIn=600)
     write = s3.generate_presigned_url("put_object", Params={"Bucket": "irsa-lab", "Key": "hello.txt"})
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         assert client.get(read).text == "hello"
         assert client.get(read.replace("hello.txt", "other.txt")).status_code == 403
         answer = client.put(write, content=b"changed")
@@ -100,14 +100,14 @@ def test_a_url_that_is_signed_the_old_way(aws, irsa):
     url = s3.generate_presigned_url("get_object", Params={"Bucket": "irsa-lab", "Key": "hello.txt"})
     told = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
     for headers, address in (({}, url), ({"Authorization": "AWS a:b"}, f"{aws.endpoint}/irsa-lab/hello.txt")):
-        answer = httpx.get(address, headers=headers, trust_env=False)
+        answer = httpx.get(address, headers=headers, trust_env=False, timeout=60)
         assert answer.status_code == 400
         assert f"<Code>InvalidRequest</Code><Message>{told}</Message>" in answer.text
 
 
 def test_a_form_for_an_upload_is_refused_and_the_trail_says_why(aws, irsa):
     form = aws.client("s3", irsa.assume()["Credentials"]).generate_presigned_post("irsa-lab", "up.txt")
-    answer = httpx.post(form["url"], data=form["fields"], files={"file": b"x"}, trust_env=False)
+    answer = httpx.post(form["url"], data=form["fields"], files={"file": b"x"}, trust_env=False, timeout=60)
     assert (answer.status_code, "<Code>AccessDenied</Code>" in answer.text) == (403, True)
     assert aws.last()["lab"]["reason"] == "the lab cannot verify an upload by a form (presigned POST)"
 
@@ -126,7 +126,7 @@ def test_no_secret_is_in_the_trail(aws, irsa):
     session = irsa.assume(WebIdentityToken=token)["Credentials"]
     s3 = aws.client("s3", session, signature_version="s3v4")
     url = s3.generate_presigned_url("get_object", Params={"Bucket": "irsa-lab", "Key": "hello.txt"})
-    httpx.get(url, trust_env=False)
+    httpx.get(url, trust_env=False, timeout=60)
     text = aws.trail_file.read_text()
     assert aws.trail_file.stat().st_mode & 0o777 == 0o600
     signature = re.search("X-Amz-Signature=([0-9a-f]+)", url)[1]

@@ -96,7 +96,7 @@ def test_a_data_event_of_s3(aws, irsa):
     ]
     assert record["requestID"] == answer["ResponseMetadata"]["RequestId"]
 
-    httpx.get(s3.generate_presigned_url("get_object", Params={"Bucket": irsa.bucket, "Key": "hello.txt"}))
+    httpx.get(s3.generate_presigned_url("get_object", Params={"Bucket": irsa.bucket, "Key": "hello.txt"}), timeout=60)
     presigned = aws.last()
     assert presigned["additionalEventData"]["AuthenticationMethod"] == "QueryString"
     assert {"X-Amz-Algorithm", "X-Amz-Date", "X-Amz-Expires"} < set(presigned["requestParameters"])
@@ -137,7 +137,7 @@ def test_nobody_is_named_who_was_not_proven_to_be_it(aws, irsa):
     with pytest.raises(ClientError, match="InvalidIdentityToken"):
         irsa.assume(WebIdentityToken=f"{header}.{claims}.{signature}")
     assert aws.last()["userIdentity"] == {"type": "WebIdentityUser"}
-    httpx.get(f"{aws.endpoint}/irsa-lab/hello.txt", trust_env=False)
+    httpx.get(f"{aws.endpoint}/irsa-lab/hello.txt", trust_env=False, timeout=60)
     assert aws.last()["userIdentity"] == {
         "type": "AWSAccount",
         "principalId": "",
@@ -255,7 +255,7 @@ def test_no_planted_secret_is_in_the_trail_or_in_the_log(aws, irsa, logged, plan
         lambda: aws.new_client("iam", "AKIA", "x", token).get_role(RoleName=token),
     ):
         ignoring(call)
-    with httpx.Client(base_url=aws.endpoint, trust_env=False) as client:
+    with httpx.Client(base_url=aws.endpoint, trust_env=False, timeout=60) as client:
         client.get(url)
         client.get(url.replace("X-Amz-Signature=", "X-Amz-Signature=0"))
         client.get("/", headers={"authorization": f"Bearer {quote(planted)}", "cookie": quote(planted)})

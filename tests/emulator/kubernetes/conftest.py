@@ -126,7 +126,7 @@ class Cluster:
         if common_name:
             context.load_cert_chain(self.keep(common_name, *organizations))
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(base_url=self.url, verify=context, headers=headers, trust_env=False)
+        return httpx.Client(base_url=self.url, verify=context, headers=headers, trust_env=False, timeout=60)
 
     def keep(self, common_name: str, *organizations: str) -> Path:
         file = self.folder / f"{common_name.replace(':', '-')}.pem"

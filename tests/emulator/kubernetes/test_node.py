@@ -257,7 +257,7 @@ def test_the_kubelet_answers_the_api_server_alone(lab, sleeper):
     [node] = lab.api.list_node().items
     port = node.status.daemon_endpoints.kubelet_endpoint.port
     url = f"https://127.0.0.1:{port}/containerLogs/default/{sleeper}/app"
-    answer = httpx.get(url, verify=False, trust_env=False)
+    answer = httpx.get(url, verify=False, trust_env=False, timeout=60)
     assert answer.status_code == 401
 
 
