@@ -44,6 +44,7 @@ class BoundSession(boto3.Session):
         session_token: str | None = None,
     ):
         self.endpoint_url = endpoint_url
+        self._clients: dict[tuple[str, str | None], Any] = {}
         super().__init__(
             aws_access_key_id=access_key_id,
             aws_secret_access_key=secret_access_key,
@@ -53,7 +54,20 @@ class BoundSession(boto3.Session):
         )
 
     def client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:
-        """As `boto3.Session.client`; raises `LabError` where another endpoint is asked for."""
+        """As `boto3.Session.client`; raises `LabError` where another endpoint is asked for.
+
+        Asked again with nothing but a service and a region, it returns the same client: making one takes longer than
+        most calls with it, and clients may be shared between threads.
+        https://docs.aws.amazon.com/boto3/latest/guide/clients.html#multithreading-or-multiprocessing-with-clients
+        """
+        if args or kwargs.keys() - {"region_name"}:
+            return self._new_client(service_name, *args, **kwargs)
+        asked = service_name, kwargs.get("region_name")
+        if asked not in self._clients:
+            self._clients[asked] = self._new_client(service_name, **kwargs)
+        return self._clients[asked]
+
+    def _new_client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:
         wanted = kwargs.get("endpoint_url") or self.endpoint_url
         if urlsplit(wanted).netloc != urlsplit(self.endpoint_url).netloc:
             raise LabError(

@@ -7,6 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from botocore.config import Config
 from kubernetes.client import ApiClient, Configuration, CoreV1Api
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import load_kube_config_from_dict
@@ -133,7 +134,7 @@ def token(session: "boto3.Session", cluster: str) -> str:
     https://github.com/kubernetes-sigs/aws-iam-authenticator#api-authorization-from-outside-a-cluster
     """
     with explained():
-        sts = session.client("sts")
+        sts = session.client("sts", config=Config())  # a client of its own: what it sends gets one header more
         sts.meta.events.register(
             "before-sign.sts.GetCallerIdentity",
             lambda request, **_: request.headers.add_header(CLUSTER_HEADER, cluster),
