@@ -4,8 +4,6 @@ import copy
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pexpect
@@ -25,9 +23,10 @@ from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
 from labkit.errors import LabError
 from labkit.parameters import Parameters
+from tests.commands import LABKIT
+from tests.commands import labkit as labkit_command
 from tests.doctor import recording
 
-LABKIT = Path(sys.executable).with_name("labkit")
 NOTEBOOKS = Path(labkit.__file__).parent.parent / "notebooks"
 POLICY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 NOBODY = {"namespace": "default", "service_account": "my-service-account", "cluster": "blue"}
@@ -43,9 +42,7 @@ def broken(lab):
 
 
 def doctor(*arguments, **variables):
-    return subprocess.run(
-        [LABKIT, "doctor", *arguments], env=os.environ | variables, capture_output=True, text=True, check=False
-    )
+    return labkit_command("doctor", *arguments, **variables)
 
 
 # What it says.

@@ -2,16 +2,14 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from labkit.diagnosis import findings
 from labkit.doctor import explanations
+from tests.commands import labkit
 
-LABKIT = Path(sys.executable).with_name("labkit")
 FINDINGS = Path(findings.__file__).parent
 
 TRUST = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
@@ -69,7 +67,7 @@ def test_a_log_of_a_megabyte_is_read():
 
 
 def doctor(*arguments, **options):
-    return subprocess.run([LABKIT, "doctor", *arguments], capture_output=True, text=True, check=False, **options)
+    return labkit("doctor", *arguments, **options)
 
 
 def test_the_command_explains_without_a_lab(tmp_path, monkeypatch):
@@ -78,7 +76,7 @@ def test_the_command_explains_without_a_lab(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert "trust-policy-sub-mismatch" in done.stdout
     assert "labkit doctor -n" in done.stdout
-    piped = doctor("--explain", "-", "--json", input=f"{TRUST}\n")
+    piped = doctor("--explain", "-", "--json", given=f"{TRUST}\n")
     assert [each["family"] for each in json.loads(piped.stdout)] == ["trust-policy"]
     unknown = doctor("--explain", "segmentation fault")
     assert unknown.returncode == 2

@@ -10,17 +10,11 @@ from pathlib import Path
 import pytest
 
 from labkit.emulator.folder import Folder
-
-LABKIT = Path(sys.executable).with_name("labkit")
+from tests import commands
 
 
 def labkit(*arguments, home, **variables):
-    return subprocess.run(
-        [LABKIT, *arguments],
-        env={**os.environ, "LABKIT_HOME": str(home), **variables},
-        capture_output=True,
-        text=True,
-    )
+    return commands.labkit(*arguments, LABKIT_HOME=str(home), **variables)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +164,8 @@ def test_the_folder_is_found_from_below(tmp_path, monkeypatch):
 def test_three_runs_share_one_lab_at_once(tmp_path):
     def run(name):
         arguments = ["-p", f"role_name={name}", "-p", f"namespace={name}", "-p", f"bucket=irsa-{name}"]
-        return labkit("run", *arguments, "--output", str(tmp_path / f"{name}.ipynb"), home=tmp_path / ".lab")
+        out = tmp_path / f"{name}.ipynb"
+        return commands.labkit_process("run", *arguments, "--output", out, LABKIT_HOME=str(tmp_path / ".lab"))
 
     try:
         with ThreadPoolExecutor(3) as pool:

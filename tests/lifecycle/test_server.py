@@ -6,9 +6,7 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import psutil
@@ -19,8 +17,8 @@ from labkit import Lab
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
 from labkit.errors import LabError
+from tests import commands
 
-LABKIT = Path(sys.executable).with_name("labkit")
 KEYS = {"target", "cluster", "region", "account_id", "aws", "kubeconfig", "issuer", "ca_file"}
 
 
@@ -30,13 +28,7 @@ def lab(tmp_path):
     folder = Folder(tmp_path / ".lab")
 
     def labkit(*arguments: str, fails: bool = False, **variables: str) -> str:
-        done = subprocess.run(
-            [LABKIT, *arguments],
-            env={**os.environ, "LABKIT_HOME": str(folder.path), **variables},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
+        done = commands.labkit(*arguments, cwd=tmp_path, LABKIT_HOME=str(folder.path), **variables)
         assert "Traceback" not in done.stderr, done.stderr
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -75,7 +67,9 @@ def run_a_pod(lab, name="sleeper") -> list[psutil.Process]:
 
 def test_two_at_once_get_one_server(lab):
     with ThreadPoolExecutor(2) as pool:
-        answers = [json.loads(text) for text in pool.map(lambda _: lab("up", "--json"), range(2))]
+        home = {"LABKIT_HOME": str(lab.folder.path)}
+        done = list(pool.map(lambda _: commands.labkit_process("up", "--json", **home), range(2)))
+        answers = [json.loads(each.stdout) for each in done]
     assert answers[0] == answers[1]
     assert set(answers[0]) == KEYS
     assert set(answers[0]["aws"]) == {"endpoint_url", "access_key_id", "secret_access_key"}
@@ -173,7 +167,7 @@ def test_down_while_the_lab_starts_ends_it_and_no_stranger(lab):
     try:
         lab.folder.write_json("server.json", {"pid": stranger.pid})
         up = subprocess.Popen(
-            [LABKIT, "up"],
+            [commands.LABKIT, "up"],
             env={**os.environ, "LABKIT_HOME": str(lab.folder.path)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

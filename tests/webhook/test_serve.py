@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +20,11 @@ import yaml
 
 from labkit.emulator.certificates import Authority
 from labkit.webhook import certificate
+from tests import commands
 from tests.emulator.kubernetes.conftest import pod
 
 pytestmark = pytest.mark.kubectl
 
-LABKIT = Path(sys.executable).with_name("labkit")
 ROLE = "arn:aws:iam::123456789012:role/reader"
 FILE = "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"
 CONFIGURATION = "mutatingwebhookconfiguration/pod-identity-webhook"
@@ -36,7 +35,7 @@ class Served:
 
     def __init__(self, home: Path, *arguments: str, **variables: str) -> None:
         self.process = subprocess.Popen(
-            [LABKIT, "webhook", "serve", "--listen", "127.0.0.1:0", *arguments],
+            [commands.LABKIT, "webhook", "serve", "--listen", "127.0.0.1:0", *arguments],
             env={**os.environ, "LABKIT_HOME": str(home), **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -287,14 +286,7 @@ def test_an_address_that_others_reach_is_warned_about(serve):
 
 
 def labkit(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [LABKIT, *arguments],
-        env={**os.environ, "LABKIT_HOME": str(home), **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return commands.labkit(*arguments, LABKIT_HOME=str(home), **variables)
 
 
 def kubeconfig_of(cluster, folder: Path, user: str, **changes: str) -> Path:
@@ -313,7 +305,12 @@ def web(folder: Path) -> Iterator[int]:
     """A web server that is no API server."""
     (folder / "api" / "v1").mkdir(parents=True)
     (folder / "api" / "v1" / "serviceaccounts").write_text("<html>hello</html>")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_address[1]

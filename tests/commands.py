@@ -1,0 +1,42 @@
+"""The `labkit` command as a shell sees it: what it prints, and its exit code."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from labkit.cli.main import main
+
+LABKIT = Path(sys.executable).with_name("labkit")
+
+
+def labkit(*arguments: str, given: str = "", cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess:
+    """Run the command in this process, which spares a start of Python. One at a time: it takes over the output.
+
+    ``given`` goes to its standard input.
+    """
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as shell:
+        for name, value in variables.items():
+            shell.setenv(name, value)
+        if cwd:
+            shell.chdir(cwd)
+        shell.setattr(sys, "argv", [str(LABKIT), *map(str, arguments)])
+        shell.setattr(sys, "stdin", io.StringIO(given))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as ended:
+                code = ended.code or 0
+    return subprocess.CompletedProcess([LABKIT, *arguments], code, out.getvalue(), err.getvalue())
+
+
+def labkit_process(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    """Run the command as a process, where that is what a test is about."""
+    return subprocess.run(
+        [LABKIT, *arguments], env=os.environ | variables, capture_output=True, text=True, timeout=120, check=False
+    )
