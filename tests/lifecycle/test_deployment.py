@@ -3,15 +3,14 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.commands import labkit
+
 pytestmark = pytest.mark.kubectl
 
-LABKIT = Path(sys.executable).with_name("labkit")
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/deployed"
 
@@ -19,17 +18,19 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/deployed"
 @pytest.fixture(scope="module")
 def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
     """A shell in which `eval "$(labkit env)"` was run, in a lab of its own."""
-    environment = {**os.environ, "LABKIT_HOME": str(tmp_path_factory.mktemp("deployment") / ".lab")}
+    home = {"LABKIT_HOME": str(tmp_path_factory.mktemp("deployment") / ".lab")}
+    environment = os.environ | home
+    assert labkit("up", **home).returncode == 0
+    lines = labkit("env", **home).stdout
 
     def run(*commands: str, code: int = 0) -> str:
-        script = "\n".join((f'eval "$({LABKIT} env)"', "set -e", *commands))
+        script = "\n".join((lines, "set -e", *commands))
         done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == code, done.stdout + done.stderr
         return (done.stdout if code == 0 else done.stderr).strip()
 
-    subprocess.run([LABKIT, "up"], env=environment, check=True, capture_output=True, timeout=60)
     yield run
-    subprocess.run([LABKIT, "down"], env=environment, check=True, capture_output=True, timeout=60)
+    assert labkit("down", **home).returncode == 0
 
 
 @pytest.fixture(scope="module")

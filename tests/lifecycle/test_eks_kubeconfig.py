@@ -2,14 +2,14 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-LABKIT = Path(sys.executable).with_name("labkit")
+from tests.commands import labkit
+
 BLUE = "arn:aws:eks:us-east-1:123456789012:cluster/blue"
 
 pytestmark = pytest.mark.kubectl
@@ -18,9 +18,10 @@ pytestmark = pytest.mark.kubectl
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """A shell in which `eval "$(labkit env)"` was run once, when the lab was up for the first time."""
-    environment = {**os.environ, "LABKIT_HOME": str(tmp_path / ".lab")}
-    subprocess.run([LABKIT, "up"], env=environment, check=True, capture_output=True, timeout=60)
-    lines = f'eval "$({LABKIT} env)"\nset -e\n'
+    home = {"LABKIT_HOME": str(tmp_path / ".lab")}
+    environment = os.environ | home
+    assert labkit("up", **home).returncode == 0
+    lines = labkit("env", **home).stdout + "\nset -e\n"
 
     def run(*commands: str) -> str:
         script = lines + "\n".join(commands)
@@ -30,7 +31,7 @@ def terminal(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
     run.kubeconfig = tmp_path / ".lab" / "kubeconfig"
     yield run
-    subprocess.run([LABKIT, "down"], env=environment, check=True, capture_output=True, timeout=60)
+    assert labkit("down", **home).returncode == 0
 
 
 USER = "kubectl auth whoami -o jsonpath={.status.userInfo.username}"
