@@ -1,4 +1,4 @@
-"""Every line that a notebook shows for a terminal is run, in order, against one lab that was empty before."""
+"""Every line that a notebook shows for a terminal, run in the order of the course in a lab that was empty before."""
 
 import os
 import re
@@ -32,8 +32,17 @@ def terminal(empty_home):
 
 
 @pytest.mark.kubectl
-@pytest.mark.parametrize("name", [name for name in NAMES if fences(read(name))])
-def test_lines_for_a_terminal_work_in_order(name, terminal, tmp_path):
+@pytest.mark.timeout(900)
+def test_lines_for_a_terminal_work_in_the_order_of_the_course(terminal, tmp_path, subtests):
+    # One test: each notebook's lines go on from what the notebooks before have made.
+    for name in NAMES:
+        with subtests.test(name):
+            work = tmp_path / name
+            work.mkdir()
+            check_lines(name, terminal, work)
+
+
+def check_lines(name: str, terminal: dict[str, str], work: Path) -> None:
     shown = [command for fence in fences(read(name)) for command in commands(fence)]
     run = [command for command in shown if command.split()[0] not in NOT_OF_THE_LAB]
     # One shell for all, since variables go from box to box; each command's answer and exit code in files of its own.
@@ -41,9 +50,7 @@ def test_lines_for_a_terminal_work_in_order(name, terminal, tmp_path):
         f"{{ {command}\n}} >{number}.out 2>{number}.err </dev/null; echo $? >{number}.code"
         for number, command in enumerate(run)
     )
-    work = tmp_path / "work"
-    work.mkdir()
-    subprocess.run(["bash", "-c", script], cwd=work, env=terminal, check=True, timeout=300)
+    subprocess.run(["bash", "-c", script], cwd=work, env=terminal, check=True, timeout=600)
     for number, command in enumerate(run):
         code, said, answer = ((work / f"{number}.{part}").read_text().strip() for part in ("code", "err", "out"))
         if refused := REFUSED.search(command):
