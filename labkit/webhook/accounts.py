@@ -8,6 +8,7 @@ from urllib.parse import quote
 import httpx
 
 from labkit.webhook import annotations
+from labkit.webhook.annotations import Object
 from labkit.webhook.watch import Watch
 
 PATH = "/api/v1/serviceaccounts"
@@ -26,7 +27,7 @@ class Account:
 
     @classmethod
     def of(
-        cls, service_account: dict, *, defaults: "Account | None" = None, prefix: str = annotations.PREFIX
+        cls, service_account: Object, *, defaults: "Account | None" = None, prefix: str = annotations.PREFIX
     ) -> "Account":
         """Read the annotations of a ServiceAccount object; what they leave open is as in `defaults`.
 
@@ -100,7 +101,7 @@ class Accounts:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
 
-    async def _ask(self, namespace: str, name: str) -> dict | None:
+    async def _ask(self, namespace: str, name: str) -> Object | None:
         path = f"/api/v1/namespaces/{quote(namespace, safe='')}/serviceaccounts/{quote(name, safe='')}"
         with contextlib.suppress(httpx.HTTPError, ValueError, TimeoutError):
             async with asyncio.timeout(ASKING):
@@ -109,18 +110,18 @@ class Accounts:
                 return response.json()
         return None
 
-    def _on_list(self, service_accounts: list[dict]) -> None:
+    def _on_list(self, service_accounts: list[Object]) -> None:
         self._known.clear()
         for service_account in service_accounts:
             self._put(service_account)
 
-    def _on_change(self, change: str, service_account: dict) -> None:
+    def _on_change(self, change: str, service_account: Object) -> None:
         if change == "DELETED":
             self._known.pop((service_account["metadata"]["namespace"], service_account["metadata"]["name"]), None)
         else:
             self._put(service_account)
 
-    def _put(self, service_account: dict) -> None:
+    def _put(self, service_account: Object) -> None:
         key = (service_account["metadata"]["namespace"], service_account["metadata"]["name"])
         self._known[key] = Account.of(service_account, defaults=self._defaults, prefix=self._prefix)
         for event in self._awaited.get(key, ()):

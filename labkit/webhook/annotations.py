@@ -5,6 +5,10 @@ https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.
 """
 
 import re
+from typing import Any
+
+Object = dict[str, Any]
+"""An object of the Kubernetes API, or a part of one, as JSON has it."""
 
 PREFIX = "eks.amazonaws.com"
 
@@ -24,18 +28,18 @@ _BOOLEANS = {
 _FIELD = re.compile(r'"((?:[^"]|"")*)"|([^",\r\n]*)')
 
 
-def under(prefix: str, obj: dict) -> dict[str, str]:
+def under(prefix: str, obj: Object) -> dict[str, str]:
     """The annotations of an object whose names are `prefix/NAME`, by NAME."""
     found = (obj.get("metadata") or {}).get("annotations") or {}
     start = f"{prefix}/"
     return {name.removeprefix(start): value or "" for name, value in found.items() if name.startswith(start)}
 
 
-def boolean(annotations: dict, name: str, default: bool) -> bool:
+def boolean(annotations: Object, name: str, default: bool) -> bool:
     return _BOOLEANS.get(annotations.get(name, ""), default)
 
 
-def expiration(annotations: dict, default: int) -> int:
+def expiration(annotations: Object, default: int) -> int:
     """The token's life in seconds; fewer than 600 become 600, since the API server gives no shorter token.
 
     There is no maximum here: it is the API server that gives no token for more than a day on EKS.
@@ -47,7 +51,7 @@ def expiration(annotations: dict, default: int) -> int:
     return max(value, MINIMUM_EXPIRATION) if -(2**63) <= value < 2**63 else default
 
 
-def skipped_containers(annotations: dict) -> set[str]:
+def skipped_containers(annotations: Object) -> set[str]:
     """The names on the first line of the comma-separated list; none of them when it is no valid CSV.
 
     Spaces belong to the names, as in RFC 4180: `"a, b"` skips `a` and a container that nobody can have.

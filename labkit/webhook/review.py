@@ -7,6 +7,7 @@ from typing import Protocol
 
 from labkit.webhook import annotations
 from labkit.webhook.accounts import Account
+from labkit.webhook.annotations import Object
 
 VOLUME = "aws-iam-token"
 MOUNT_PATH = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
@@ -22,13 +23,13 @@ class KnownAccounts(Protocol):
 
 
 def review(
-    admission_review: dict,
+    admission_review: Object,
     accounts: KnownAccounts,
     *,
     region: str = "",
     prefix: str = annotations.PREFIX,
     mount_path: str = MOUNT_PATH,
-) -> dict:
+) -> Object:
     """Return the AdmissionReview that answers this one; a pod whose account has no role is let through unchanged.
 
     `region` is what containers get as AWS_REGION and AWS_DEFAULT_REGION where neither is set; `prefix` is that of the
@@ -47,7 +48,7 @@ def review(
     return _answer(admission_review, response)
 
 
-def account_of(admission_review: dict) -> tuple[str, str]:
+def account_of(admission_review: Object) -> tuple[str, str]:
     """Namespace and name of the service account of a reviewed pod; the name is empty where it has none."""
     request = admission_review["request"]
     spec = request["object"].get("spec") or {}
@@ -55,13 +56,13 @@ def account_of(admission_review: dict) -> tuple[str, str]:
 
 
 def pod_patch(
-    pod: dict,
+    pod: Object,
     account: Account,
     *,
     region: str = "",
     prefix: str = annotations.PREFIX,
     mount_path: str = MOUNT_PATH,
-) -> list[dict]:
+) -> list[Object]:
     """The JSON patch that gives a pod its service account's role: variables, token volume and mounts.
 
     A volume that already bears the token volume's name is kept, whatever it holds: so does the webhook of EKS.
@@ -94,12 +95,12 @@ def pod_patch(
     return patch
 
 
-def refusal(admission_review: dict, why: str) -> dict:
+def refusal(admission_review: Object, why: str) -> Object:
     """The AdmissionReview that does not allow what is asked."""
     return _answer(admission_review, {"allowed": False, "status": {"message": why}})
 
 
-def malformed(admission_review: dict) -> str:
+def malformed(admission_review: Object) -> str:
     """Why this is no review of a pod, as far as the webhook reads one; empty where it is."""
     request = admission_review.get("request")
     if not isinstance(request, dict):
@@ -147,7 +148,7 @@ def _mismatch(value: object, shape: object, where: str = "") -> str:
 _WORDS = {str: "a text", list: "a list", dict: "an object"}
 
 
-def _with_role(container: dict, account: Account, token_file: str, mount: dict, region: str) -> dict:
+def _with_role(container: Object, account: Account, token_file: str, mount: Object, region: str) -> Object:
     """The container with what it lacks. One of a pair of variables that is already there keeps out the other."""
     present = {variable.get("name") for variable in container.get("env") or ()}
     has_identity, has_region, has_endpoints = present & WEB_IDENTITY, present & REGION, STS_ENDPOINTS in present
@@ -170,12 +171,12 @@ def _with_role(container: dict, account: Account, token_file: str, mount: dict, 
     return container
 
 
-def _token_volume(audience: str, expiration: int) -> dict:
+def _token_volume(audience: str, expiration: int) -> Object:
     token = {"audience": audience, "expirationSeconds": expiration, "path": TOKEN}
     return {"name": VOLUME, "projected": {"sources": [{"serviceAccountToken": token}]}}
 
 
-def _answer(admission_review: dict, response: dict) -> dict:
+def _answer(admission_review: Object, response: Object) -> Object:
     request, version = admission_review.get("request"), admission_review.get("apiVersion")
     uid = request.get("uid") if isinstance(request, dict) else ""
     return {

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from labkit.webhook import annotations
 from labkit.webhook.accounts import GRACE, Accounts
+from labkit.webhook.annotations import Object
 from labkit.webhook.review import MOUNT_PATH, account_of, malformed, refusal, review
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class WebhookServer:
         log.info("%s", "".join(letter if letter.isprintable() else "?" for letter in said[:500]))
         return Response(json.dumps(answer), media_type="application/json")
 
-    async def _answered(self, body: bytes) -> tuple[dict, str]:
+    async def _answered(self, body: bytes) -> tuple[Object, str]:
         """The AdmissionReview that answers, and what the log says of it."""
         try:
             asked = json.loads(body, parse_float=_finite, parse_constant=_finite)
@@ -82,7 +83,7 @@ class WebhookServer:
         return answer, _line(asked, answer["response"])
 
 
-def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> dict:
+def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> Object:
     """The manifest that registers the webhook at `url` (its `/mutate`), with the certificate authority it is known by.
 
     https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/
@@ -117,7 +118,7 @@ def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> dict:
     }
 
 
-def cluster_role() -> dict:
+def cluster_role() -> Object:
     """The manifest of what the webhook needs of the API: to read service accounts.
 
     https://kubernetes.io/docs/reference/access-authn-authz/rbac/
@@ -130,7 +131,7 @@ def cluster_role() -> dict:
     }
 
 
-def _line(asked: dict, response: dict) -> str:
+def _line(asked: Object, response: Object) -> str:
     """Whose pod it was and what became of it. Nothing of the pod's variables is in it."""
     namespace, account = account_of(asked)
     metadata = asked["request"]["object"].get("metadata") or {}

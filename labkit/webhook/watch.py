@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import httpx
 
+from labkit.webhook.annotations import Object
+
 log = logging.getLogger(__name__)
 
 RETRY = 0.2  # seconds until the watch is tried again; doubled while it fails
@@ -30,8 +32,8 @@ class Watch:
         path: str,
         what: str,
         *,
-        listed: Callable[[list[dict]], None],
-        changed: Callable[[str, dict], None],
+        listed: Callable[[list[Object]], None],
+        changed: Callable[[str, Object], None],
         **query: str,
     ) -> None:
         self._client = client

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.published import Answer, Published
 
 # Below an issuer's own path, and as what each is published.
@@ -20,7 +21,7 @@ class Issuer:
         self._published = published
         self._documents: dict[str, dict[str, Any]] = {}
 
-    def publish(self, path: str, discovery: dict, jwks: dict) -> None:
+    def publish(self, path: str, discovery: Object, jwks: Object) -> None:
         """Serves both documents below ``path``, e.g. ``/id/0123456789ABCDEF0123456789ABCDEF``."""
         self._documents[path] = {"openid-configuration": discovery, "keys": jwks}
 

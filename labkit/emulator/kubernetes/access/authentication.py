@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.emulator.kubernetes.access.tokens import InvalidToken, Tokens, Verified
+from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.status import unauthorized
 
 AUTHENTICATED = "system:authenticated"
@@ -23,9 +24,9 @@ class User:
     uid: str = ""
     extra: dict[str, list[str]] = field(default_factory=dict)
 
-    def info(self) -> dict:
+    def info(self) -> Object:
         """The caller as a ``UserInfo``."""
-        info: dict = {"username": self.name}
+        info: Object = {"username": self.name}
         if self.uid:
             info["uid"] = self.uid
         info["groups"] = list(self.groups)

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from labkit.emulator.kubernetes.access import node_authorization
 from labkit.emulator.kubernetes.access.authentication import User
 from labkit.emulator.kubernetes.access.rules import Attributes, allows
-from labkit.emulator.kubernetes.objects.kinds import BY_NAME, Kind
+from labkit.emulator.kubernetes.objects.kinds import BY_NAME, Kind, Object
 from labkit.emulator.kubernetes.objects.status import ApiError
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
@@ -76,13 +76,13 @@ class Authorization:
         if not found.allowed:
             raise denied(user, wanted, found.reason)
 
-    def rules(self, user: User, namespace: str) -> list[dict]:
+    def rules(self, user: User, namespace: str) -> list[Object]:
         """Every rule of RBAC that applies to the user in the namespace ("" for what applies everywhere)."""
         if MASTERS in user.groups:
             return EVERYTHING
         return [rule for rules, _ in self._bound(user, namespace, []) for rule in rules]
 
-    def rules_of(self, reference: dict, namespace: str) -> list[dict]:
+    def rules_of(self, reference: Object, namespace: str) -> list[Object]:
         """The rules of the role that a binding in the namespace refers to. Raises NotFound."""
         kind = CLUSTER_ROLE if reference["kind"] == "ClusterRole" else ROLE
         role = self.storage.get(kind, "" if kind is CLUSTER_ROLE else namespace, reference["name"])
@@ -96,7 +96,7 @@ class Authorization:
             return "webhook authorizer does not support user rule resolution"
         return ""
 
-    def _bound(self, user: User, namespace: str, broken: list[str]) -> Iterator[tuple[list[dict], str]]:
+    def _bound(self, user: User, namespace: str, broken: list[str]) -> Iterator[tuple[list[Object], str]]:
         """The rules of each binding and why they apply; ``broken`` gets to know of roles that are missing."""
         for binding in self.storage.list(CLUSTER_ROLE_BINDING):
             yield from self._rules(binding, user, CLUSTER_ROLE_BINDING, "", broken)
@@ -104,7 +104,7 @@ class Authorization:
             for binding in self.storage.list(ROLE_BINDING, namespace):
                 yield from self._rules(binding, user, ROLE_BINDING, namespace, broken)
 
-    def _granted(self, user: User, namespace: str) -> Iterator[tuple[list[dict], str]]:
+    def _granted(self, user: User, namespace: str) -> Iterator[tuple[list[Object], str]]:
         for grant in itertools.chain.from_iterable(tell(user) for tell in self.others):
             role = self.storage.find(CLUSTER_ROLE, "", grant.role)
             if role and (grant.namespaces is None or any(fnmatchcase(namespace, each) for each in grant.namespaces)):
@@ -112,7 +112,7 @@ class Authorization:
 
     def _rules(
         self, binding: Stored, user: User, kind: Kind, namespace: str, broken: list[str]
-    ) -> Iterator[tuple[list[dict], str]]:
+    ) -> Iterator[tuple[list[Object], str]]:
         subject = next((each for each in binding.object.get("subjects") or () if _is(each, user, namespace)), None)
         if subject is None:
             return
@@ -149,7 +149,7 @@ def denied(user: User, wanted: Attributes, reason: str = "") -> ApiError:
     return ApiError(403, "Forbidden", message, details | {"kind": wanted.resource})
 
 
-def _is(subject: dict, user: User, namespace: str) -> bool:
+def _is(subject: Object, user: User, namespace: str) -> bool:
     match subject.get("kind"):
         case "User":
             return subject["name"] == user.name

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from labkit.emulator.kubernetes.access.authentication import User
 from labkit.emulator.kubernetes.access.roles import CLUSTER_ROLES
 from labkit.emulator.kubernetes.access.rules import Attributes, allows
-from labkit.emulator.kubernetes.objects.kinds import POD
+from labkit.emulator.kubernetes.objects.kinds import POD, Object
 from labkit.emulator.kubernetes.objects.storage import Storage
 
 NODES, USER_PREFIX = "system:nodes", "system:node:"
@@ -23,7 +23,7 @@ def node_of(user: User) -> str:
     return user.name.removeprefix(USER_PREFIX) if NODES in user.groups and user.name.startswith(USER_PREFIX) else ""
 
 
-def node_name(pod: dict) -> str:
+def node_name(pod: Object) -> str:
     """The node that the pod is bound to; "" before it is bound."""
     return pod["spec"].get("nodeName", "")
 
@@ -111,28 +111,28 @@ def _refuse_unrelated(storage: Storage, node: str, wanted: Attributes) -> str | 
     return None if related else f"no relationship found between node '{node}' and this object"
 
 
-def _accounts(pod: dict) -> Iterator[str]:
+def _accounts(pod: Object) -> Iterator[str]:
     if MIRROR not in (pod["metadata"].get("annotations") or {}):
         yield pod["spec"].get("serviceAccountName", "")
 
 
-def _secrets(pod: dict) -> Iterator[str]:
+def _secrets(pod: Object) -> Iterator[str]:
     yield from (reference.get("name", "") for reference in pod["spec"].get("imagePullSecrets") or ())
     yield from _named(pod, "secret")
 
 
-def _config_maps(pod: dict) -> Iterator[str]:
+def _config_maps(pod: Object) -> Iterator[str]:
     yield from _named(pod, "configMap")
 
 
-REFERENCES: dict[str, Callable[[dict], Iterator[str]]] = {
+REFERENCES: dict[str, Callable[[Object], Iterator[str]]] = {
     "secrets": _secrets,
     "configmaps": _config_maps,
     "serviceaccounts": _accounts,
 }
 
 
-def _named(pod: dict, what: str) -> Iterator[str]:
+def _named(pod: Object, what: str) -> Iterator[str]:
     """The secrets or config maps that the pod's volumes and its containers' environments name."""
     if MIRROR in (pod["metadata"].get("annotations") or {}):
         return

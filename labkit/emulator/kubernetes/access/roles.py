@@ -3,18 +3,18 @@
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings
 """
 
-from labkit.emulator.kubernetes.objects.kinds import ADMISSION, APPS, AUTHENTICATION, AUTHORIZATION, RBAC
+from labkit.emulator.kubernetes.objects.kinds import ADMISSION, APPS, AUTHENTICATION, AUTHORIZATION, RBAC, Object
 
 READ = ["get", "list", "watch"]
 WRITE = ["create", "delete", "deletecollection", "patch", "update"]
 LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
 
 
-def _rule(verbs: list[str], resources: list[str], group: str = "") -> dict:
+def _rule(verbs: list[str], resources: list[str], group: str = "") -> Object:
     return {"verbs": verbs, "apiGroups": [group], "resources": resources}
 
 
-def _paths(*paths: str) -> dict:
+def _paths(*paths: str) -> Object:
     return {"verbs": ["get"], "nonResourceURLs": list(paths)}
 
 
@@ -45,7 +45,7 @@ ADMIN = [
     _rule(READ + WRITE, ["roles", "rolebindings"], RBAC),
 ]
 
-CLUSTER_ROLES: dict[str, list[dict]] = {
+CLUSTER_ROLES: dict[str, list[Object]] = {
     "cluster-admin": [
         {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
         {"verbs": ["*"], "nonResourceURLs": ["*"]},
@@ -106,7 +106,7 @@ CLUSTER_BINDINGS: dict[str, list[tuple[str, str]]] = {
 }
 
 
-def cluster_role(name: str) -> dict:
+def cluster_role(name: str) -> Object:
     labels = LABELS | (_gathered(GATHERED[name]) if name in GATHERED else {})
     role = {"metadata": {"name": name, "labels": labels}, "rules": CLUSTER_ROLES[name]}
     if name in GATHERED.values():
@@ -114,11 +114,11 @@ def cluster_role(name: str) -> dict:
     return role
 
 
-def _gathered(by: str) -> dict:
+def _gathered(by: str) -> Object:
     return {f"rbac.authorization.k8s.io/aggregate-to-{by}": "true"}
 
 
-def cluster_binding(name: str) -> dict:
+def cluster_binding(name: str) -> Object:
     subjects = [{"kind": kind, "apiGroup": RBAC, "name": subject} for kind, subject in CLUSTER_BINDINGS[name]]
     return {
         "metadata": {"name": name, "labels": LABELS},

@@ -6,6 +6,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/role
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.storage import quoted_list
 
 # A rule's lists, in the order in which messages write them.
@@ -31,7 +32,7 @@ class Attributes:
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
 
-def allows(rule: dict, wanted: Attributes) -> bool:
+def allows(rule: Object, wanted: Attributes) -> bool:
     """Whether the rule allows what is asked for."""
     if not _has(rule, "verbs", wanted.verb):
         return False
@@ -45,9 +46,9 @@ def allows(rule: dict, wanted: Attributes) -> bool:
     return _has_resource(rule, wanted.full_resource, wanted.subresource)
 
 
-def missing(wanted: list[dict], held: list[dict]) -> list[dict]:
+def missing(wanted: list[Object], held: list[Object]) -> list[Object]:
     """What ``held`` rules do not cover of the ``wanted`` ones: the verbs on one resource (of one name) are one rule."""
-    merged: dict[tuple, dict] = {}
+    merged: dict[tuple, Object] = {}
     for part in _parts(wanted):
         if any(_covers(rule, part) for rule in held):
             continue
@@ -61,7 +62,7 @@ def missing(wanted: list[dict], held: list[dict]) -> list[dict]:
     return list(merged.values())
 
 
-def compact(rule: dict) -> str:
+def compact(rule: Object) -> str:
     """The rule in one line, e.g. ``{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}``."""
     names = {"apiGroups": "APIGroups", "nonResourceURLs": "NonResourceURLs"}
     parts = [
@@ -70,7 +71,7 @@ def compact(rule: dict) -> str:
     return f"{{{', '.join(parts)}}}"
 
 
-def _parts(rules: Iterable[dict]) -> Iterator[dict]:
+def _parts(rules: Iterable[Object]) -> Iterator[Object]:
     """The rules, cut into ones of a single verb on a single thing."""
     for rule in rules:
         for verb in rule.get("verbs") or ():
@@ -83,7 +84,7 @@ def _parts(rules: Iterable[dict]) -> Iterator[dict]:
                 yield {"nonResourceURLs": [path], "verbs": [verb]}
 
 
-def _covers(rule: dict, part: dict) -> bool:
+def _covers(rule: Object, part: Object) -> bool:
     if not _has(rule, "verbs", part["verbs"][0]):
         return False
     if "nonResourceURLs" in part:
@@ -95,12 +96,12 @@ def _covers(rule: dict, part: dict) -> bool:
     return _has(rule, "apiGroups", part["apiGroups"][0]) and _has_resource(rule, resource, resource.partition("/")[2])
 
 
-def _has(rule: dict, name: str, value: str) -> bool:
+def _has(rule: Object, name: str, value: str) -> bool:
     values = rule.get(name) or ()
     return value in values or "*" in values
 
 
-def _has_resource(rule: dict, resource: str, subresource: str) -> bool:
+def _has_resource(rule: Object, resource: str, subresource: str) -> bool:
     return _has(rule, "resources", resource) or (
         bool(subresource) and f"*/{subresource}" in (rule.get("resources") or ())
     )

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from labkit.emulator.clock import Clock, rfc3339
 from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.kubernetes.objects.kinds import NODE, POD, SECRET, SERVICE_ACCOUNT, Kind
+from labkit.emulator.kubernetes.objects.kinds import NODE, POD, SECRET, SERVICE_ACCOUNT, Kind, Object
 from labkit.emulator.kubernetes.objects.status import ApiError, bad_request, conflict, invalid, invalid_value
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored, quoted_list
 
@@ -34,7 +34,7 @@ class InvalidToken(Exception):
 class Verified:
     """A good token: its claims, and those of the wanted audiences that it has."""
 
-    claims: dict
+    claims: Object
     audiences: list[str]
 
 
@@ -52,7 +52,7 @@ class Tokens:
         der = self._public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         self.key_id = _base64(hashlib.sha256(der).digest())
 
-    def discovery_document(self, keys: str) -> dict:
+    def discovery_document(self, keys: str) -> Object:
         """The OpenID Connect discovery document of the issuer; `keys` is where its key set is served."""
         return {
             "issuer": self.issuer,
@@ -62,14 +62,14 @@ class Tokens:
             "id_token_signing_alg_values_supported": ["RS256"],
         }
 
-    def jwks(self) -> dict:
+    def jwks(self) -> Object:
         """The public key as a JSON Web Key Set (RFC 7517)."""
         numbers = self._public.public_numbers()
         modulus = _base64(numbers.n.to_bytes((numbers.n.bit_length() + 7) // 8, "big"))
         exponent = _base64(numbers.e.to_bytes(3, "big"))
         return {"keys": [{"use": "sig", "kty": "RSA", "kid": self.key_id, "alg": "RS256", "n": modulus, "e": exponent}]}
 
-    def request(self, account: Stored, spec: dict, warnings: list[str]) -> dict:
+    def request(self, account: Stored, spec: Object, warnings: list[str]) -> Object:
         """Answers a TokenRequest's spec: the whole TokenRequest. Raises ``ApiError`` as the API server refuses."""
         audiences = spec.get("audiences") or [self.issuer]
         seconds = spec.get("expirationSeconds", HOUR)
@@ -146,7 +146,7 @@ class Tokens:
             # Somebody has the key and makes tokens of another shape.
             raise InvalidToken("invalid bearer token") from error
 
-    def _verified(self, claims: dict, token: str, wanted: list[str]) -> Verified:
+    def _verified(self, claims: Object, token: str, wanted: list[str]) -> Verified:
         if claims["iss"] == LEGACY_ISSUER:
             claims = self._legacy_claims(claims, token)
         else:
@@ -161,14 +161,14 @@ class Tokens:
         self._require_objects(claims["kubernetes.io"])
         return Verified(claims, common)
 
-    def _check_time(self, claims: dict) -> None:
+    def _check_time(self, claims: Object) -> None:
         now = self.clock.now()
         if now + LEEWAY < claims["nbf"]:
             raise InvalidToken("service account token is not valid yet")
         if now - LEEWAY > claims["exp"]:
             raise InvalidToken("service account token has expired")
 
-    def _legacy_claims(self, claims: dict, token: str) -> dict:
+    def _legacy_claims(self, claims: Object, token: str) -> Object:
         """The claims of a Secret's token as a newer token has them."""
         namespace, secret = claims[f"{LEGACY}namespace"], claims[f"{LEGACY}secret.name"]
         found = self.storage.find(SECRET, namespace, secret)
@@ -180,7 +180,7 @@ class Tokens:
         inner = {"namespace": namespace, "serviceaccount": account}
         return claims | {"kubernetes.io": inner}
 
-    def _require_objects(self, claim: dict) -> None:
+    def _require_objects(self, claim: Object) -> None:
         namespace, account = claim["namespace"], claim["serviceaccount"]
         found = self.storage.find(SERVICE_ACCOUNT, namespace, account["name"])
         if found is None:
@@ -204,7 +204,7 @@ class Tokens:
         deadline = stored.metadata.get("deletionTimestamp")
         return bool(deadline) and deadline < rfc3339(self.clock.now() - LEEWAY)
 
-    def _bound(self, account: Stored, reference: dict) -> tuple[Stored, Kind]:
+    def _bound(self, account: Stored, reference: Object) -> tuple[Stored, Kind]:
         kind = BINDABLE.get(reference.get("kind", ""))
         if kind is None or reference.get("apiVersion", "v1") != "v1":
             group, _, version = reference.get("apiVersion", "").rpartition("/")
@@ -224,8 +224,8 @@ class Tokens:
             raise bad_request(f'cannot bind token for serviceaccount "{account.name}" {why}')
         return bound, kind
 
-    def _kubernetes_claim(self, account: Stored, kind: Kind | None, bound: Stored | None) -> dict:
-        claim: dict = {"namespace": account.namespace}
+    def _kubernetes_claim(self, account: Stored, kind: Kind | None, bound: Stored | None) -> Object:
+        claim: Object = {"namespace": account.namespace}
         if kind is POD and (node := bound.object["spec"].get("nodeName")):
             found = self.storage.find(NODE, "", node)
             claim["node"] = {"name": node} | ({"uid": found.uid} if found else {})

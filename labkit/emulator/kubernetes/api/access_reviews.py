@@ -10,7 +10,7 @@ from labkit.emulator.kubernetes.access.rules import Attributes
 from labkit.emulator.kubernetes.access.tokens import InvalidToken
 from labkit.emulator.kubernetes.api import node_restriction
 from labkit.emulator.kubernetes.api.requests import Request, Response, respond
-from labkit.emulator.kubernetes.objects.kinds import AUTHENTICATION, AUTHORIZATION, SERVICE_ACCOUNT, Subresource
+from labkit.emulator.kubernetes.objects.kinds import AUTHENTICATION, AUTHORIZATION, SERVICE_ACCOUNT, Object, Subresource
 from labkit.emulator.kubernetes.objects.status import bad_request, invalid, invalid_value
 
 
@@ -47,7 +47,7 @@ class Reviews:
         node_restriction.check_token(self.authorization, request.user, account, spec)
         return respond(self.authentication.tokens.request(account, spec, request.warnings), 201)
 
-    async def _token(self, spec: dict) -> dict:
+    async def _token(self, spec: Object) -> Object:
         if not spec.get("token"):
             raise bad_request("token is required for TokenReview in authentication")
         try:
@@ -56,7 +56,7 @@ class Reviews:
             return {"user": {}, "error": str(error)}
         return {"authenticated": True, "user": user.info(), "audiences": audiences}
 
-    def _access(self, user: User, spec: dict, request: Request, kind: str) -> dict:
+    def _access(self, user: User, spec: Object, request: Request, kind: str) -> Object:
         resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
         causes = []
         if resource and path:
@@ -79,7 +79,7 @@ class Reviews:
         found = self.authorization.authorize(user, wanted)
         return {"allowed": found.allowed} | ({"reason": found.reason} if found.reason else {})
 
-    def _rules(self, user: User, spec: dict) -> dict:
+    def _rules(self, user: User, spec: Object) -> Object:
         if not spec.get("namespace"):
             raise bad_request("no namespace on request")
         rules = self.authorization.rules(user, spec["namespace"])

@@ -18,7 +18,7 @@ from labkit.emulator.kubernetes.access.authorization import Authorization
 from labkit.emulator.kubernetes.api import escalation, node_restriction
 from labkit.emulator.kubernetes.api.review import Review
 from labkit.emulator.kubernetes.objects.defaults import with_defaults
-from labkit.emulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE, POD, SERVICE_ACCOUNT, Kind
+from labkit.emulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE, POD, SERVICE_ACCOUNT, Kind, Object
 from labkit.emulator.kubernetes.objects.names import suffix
 from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.emulator.kubernetes.objects.status import ApiError, forbidden, internal
@@ -37,7 +37,7 @@ class Admission:
         self.storage, self.authorization = storage, authorization
         self._clients: dict[str, httpx.AsyncClient] = {}
 
-    async def admit(self, review: Review) -> dict | None:
+    async def admit(self, review: Review) -> Object | None:
         """The object as the admission plugins and webhooks leave it. Raises ``ApiError`` where one refuses."""
         pod = review.kind is POD and review.operation == "CREATE" and not review.subresource
         if pod:
@@ -57,7 +57,7 @@ class Admission:
             await client.aclose()
         self._clients.clear()
 
-    def _pod(self, pod: dict) -> dict:
+    def _pod(self, pod: Object) -> Object:
         metadata, spec = pod["metadata"], dict(pod["spec"])
         # One that has no name yet is called by what it will begin with.
         called = metadata.get("name") or metadata.get("generateName", "")
@@ -83,7 +83,7 @@ class Admission:
     async def _webhooks(self, review: Review) -> bool:
         if review.kind is WEBHOOKS:
             return False  # a broken webhook must never stand in the way of its own repair
-        called: list[tuple[dict, bytes]] = []
+        called: list[tuple[Object, bytes]] = []
         changed = False
         for configuration in self.storage.list(WEBHOOKS):
             for webhook in configuration.object["webhooks"]:
@@ -99,7 +99,7 @@ class Admission:
                 await self._call(webhook, review)
         return changed
 
-    def _matches(self, webhook: dict, review: Review) -> bool:
+    def _matches(self, webhook: Object, review: Review) -> bool:
         kind = review.kind
         resource = f"{kind.plural}/{review.subresource}" if review.subresource else kind.plural
         wanted = {"operations": review.operation, "apiGroups": kind.group, "apiVersions": kind.version}
@@ -123,7 +123,7 @@ class Admission:
         objects = [obj for obj in (review.obj, review.old) if obj is not None]
         return any(matches(obj["metadata"].get("labels") or {}) for obj in objects)
 
-    async def _call(self, webhook: dict, review: Review) -> None:
+    async def _call(self, webhook: Object, review: Review) -> None:
         name = webhook["name"]
         try:
             response = await self._post(webhook, _request(review))
@@ -139,7 +139,7 @@ class Admission:
             patched = _patched(document, patch)
             review.obj = {key: value for key, value in patched.items() if key not in ("kind", "apiVersion")}
 
-    async def _post(self, webhook: dict, request: dict) -> dict:
+    async def _post(self, webhook: Object, request: Object) -> Object:
         config, seconds = webhook["clientConfig"], webhook.get("timeoutSeconds", 10)
         if "url" not in config:
             service = config.get("service") or {}
@@ -182,7 +182,7 @@ class _CallFailed(Exception):
     """The webhook gave no usable answer: its failurePolicy decides."""
 
 
-def _mount_token(spec: dict, random: str) -> None:
+def _mount_token(spec: Object, random: str) -> None:
     """Gives every container the API's own token, as the ServiceAccount admission plugin does."""
     volumes = spec.get("volumes") or []
     name = next((v["name"] for v in volumes if v.get("name", "").startswith("kube-api-access-")), "")
@@ -215,7 +215,7 @@ def _mount_token(spec: dict, random: str) -> None:
         spec["volumes"] = [*volumes, {"name": wanted, "projected": {"sources": sources, "defaultMode": 0o644}}]
 
 
-def _request(review: Review) -> dict:
+def _request(review: Review) -> Object:
     kind = review.kind
     gvk = {"group": kind.group, "version": kind.version, "kind": kind.kind}
     gvr = {"group": kind.group, "version": kind.version, "resource": kind.plural}
@@ -240,14 +240,14 @@ def _request(review: Review) -> dict:
     }
 
 
-def _sent(kind: Kind, obj: dict | None) -> dict | None:
+def _sent(kind: Kind, obj: Object | None) -> Object | None:
     if obj is None:
         return None
     status = {"status": {}} if kind.has_status and "status" not in obj else {}
     return {"kind": kind.kind, "apiVersion": kind.api_version, **obj, **status}
 
 
-def _patched(document: dict, patch: str) -> dict:
+def _patched(document: Object, patch: str) -> Object:
     """Raises InternalError, in the words of the server's own JSON patch library."""
     try:
         operations = json.loads(base64.b64decode(patch))
@@ -263,7 +263,7 @@ def _patched(document: dict, patch: str) -> dict:
     return document
 
 
-def _missing_parent(document: dict, path: str) -> bool:
+def _missing_parent(document: Object, path: str) -> bool:
     try:
         jsonpointer.resolve_pointer(document, path.rpartition("/")[0])
     except jsonpointer.JsonPointerException:
@@ -271,7 +271,7 @@ def _missing_parent(document: dict, path: str) -> bool:
     return False
 
 
-def _denied(name: str, status: dict) -> ApiError:
+def _denied(name: str, status: Object) -> ApiError:
     message = f'admission webhook "{name}" denied the request'
     if status.get("message"):
         message += f": {status['message']}"

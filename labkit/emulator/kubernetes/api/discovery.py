@@ -9,13 +9,13 @@ import platform
 from functools import cache
 
 from labkit.emulator.kubernetes.objects import schema
-from labkit.emulator.kubernetes.objects.kinds import GROUPS, KINDS, SUBRESOURCES, Kind, Subresource
+from labkit.emulator.kubernetes.objects.kinds import GROUPS, KINDS, SUBRESOURCES, Kind, Object, Subresource
 
 VERSION = "1.36"
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
-def version() -> dict:
+def version() -> Object:
     """`GET /version`."""
     major, minor = VERSION.split(".")
     earlier = str(int(minor) - 1)
@@ -37,7 +37,7 @@ def version() -> dict:
     }
 
 
-def versions(address: str) -> dict:
+def versions(address: str) -> Object:
     """`GET /api`."""
     return {
         "kind": "APIVersions",
@@ -46,17 +46,17 @@ def versions(address: str) -> dict:
     }
 
 
-def groups() -> dict:
+def groups() -> Object:
     """`GET /apis`."""
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name) for name in GROUPS if name]}
 
 
-def group(name: str) -> dict | None:
+def group(name: str) -> Object | None:
     """`GET /apis/GROUP`."""
     return {"kind": "APIGroup", "apiVersion": "v1", **_group(name)} if name in GROUPS and name else None
 
 
-def resources(name: str) -> dict | None:
+def resources(name: str) -> Object | None:
     """`GET /api/v1` and `GET /apis/GROUP/VERSION`."""
     if name not in GROUPS:
         return None
@@ -71,7 +71,7 @@ def resources(name: str) -> dict | None:
     }
 
 
-def aggregated(core: bool) -> dict:
+def aggregated(core: bool) -> Object:
     """The same in one document, which kubectl asks for first."""
     names = [name for name in GROUPS if bool(name) is not core]
     items = [
@@ -87,7 +87,7 @@ def aggregated(core: bool) -> dict:
 @cache
 def openapi(name: str) -> bytes:
     """The OpenAPI document of a group: enough for clients to see what the server validates itself."""
-    paths: dict = {}
+    paths: Object = {}
     for kind in KINDS:
         if kind.group == name:
             paths |= _paths(kind)
@@ -101,7 +101,7 @@ def openapi(name: str) -> bytes:
 
 
 @cache
-def openapi_index() -> dict:
+def openapi_index() -> Object:
     """`GET /openapi/v3`."""
     paths = {}
     for name in GROUPS:
@@ -111,12 +111,12 @@ def openapi_index() -> dict:
     return {"paths": paths}
 
 
-def _group(name: str) -> dict:
+def _group(name: str) -> Object:
     version = {"groupVersion": f"{name}/v1", "version": "v1"}
     return {"name": name, "versions": [version], "preferredVersion": version}
 
 
-def _resource(kind: Kind) -> dict:
+def _resource(kind: Kind) -> Object:
     row = {
         "name": kind.plural,
         "singularName": kind.singular,
@@ -131,7 +131,7 @@ def _resource(kind: Kind) -> dict:
     return row | ({"storageVersionHash": kind.storage_hash} if kind.storage_hash else {})
 
 
-def _subresource(sub: Subresource) -> dict:
+def _subresource(sub: Subresource) -> Object:
     row = {
         "name": sub.name,
         "singularName": "" if "/" in sub.name else sub.kind.lower(),
@@ -142,8 +142,8 @@ def _subresource(sub: Subresource) -> dict:
     return row | {"kind": sub.kind, "verbs": list(sub.verbs)}
 
 
-def _aggregated_resources(name: str) -> list[dict]:
-    rows: dict[str, dict] = {}
+def _aggregated_resources(name: str) -> list[Object]:
+    rows: dict[str, Object] = {}
     for kind in KINDS:
         if kind.group == name:
             row = _aggregated(
@@ -185,7 +185,7 @@ def _aggregated_resources(name: str) -> list[dict]:
 
 def _aggregated(
     plural: str, kind: str, *, group: str, version: str, namespaced: bool, singular: str, verbs: tuple[str, ...]
-) -> dict:
+) -> Object:
     return {
         "resource": plural,
         "responseKind": {"group": group, "version": version, "kind": kind},
@@ -195,7 +195,7 @@ def _aggregated(
     }
 
 
-def _schemas(name: str) -> dict:
+def _schemas(name: str) -> Object:
     """The types of a group's kinds and all that they are made of."""
     kinds = {kind.type: kind for kind in KINDS if kind.group == name}
     kinds |= {sub.type: sub for sub in SUBRESOURCES if sub.group == name and sub.type and sub.type not in kinds}
@@ -209,7 +209,7 @@ def _schemas(name: str) -> dict:
             properties[label] = _property(found)
             if "." in found.element:
                 todo.append(found.element)
-        body: dict = {"type": "object", "properties": properties}
+        body: Object = {"type": "object", "properties": properties}
         if kind := kinds.get(type_name):
             properties |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
             group = kind.group if isinstance(kind, Kind) else kind.kind_group or kind.group
@@ -223,7 +223,7 @@ def _reference(type_name: str) -> str:
     return f"io.k8s.apimachinery.pkg.apis.meta.v1.{name}" if package == "meta" else f"io.k8s.api.{package}.v1.{name}"
 
 
-def _property(found: schema.Field) -> dict:
+def _property(found: schema.Field) -> Object:
     if "." in found.element:
         inner = {"allOf": [{"$ref": f"#/components/schemas/{_reference(found.element)}"}]}
     else:
@@ -251,7 +251,7 @@ _SIMPLE = {
 }
 
 
-def _paths(kind: Kind) -> dict:
+def _paths(kind: Kind) -> Object:
     gvk = {"group": kind.group, "kind": kind.kind, "version": kind.version}
     names = {
         "get": [],
@@ -261,7 +261,7 @@ def _paths(kind: Kind) -> dict:
         "patch": ["dryRun", "fieldManager", "fieldValidation", "force"],
     }
 
-    def operation(verb: str, action: str) -> dict:
+    def operation(verb: str, action: str) -> Object:
         parameters = [
             {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}} for name in names[verb]
         ]

@@ -6,7 +6,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalati
 from labkit.emulator.kubernetes.access.authorization import EVERYTHING, MASTERS, Authorization
 from labkit.emulator.kubernetes.access.rules import Attributes, compact, missing
 from labkit.emulator.kubernetes.api.review import Review
-from labkit.emulator.kubernetes.objects.kinds import RBAC
+from labkit.emulator.kubernetes.objects.kinds import RBAC, Object
 from labkit.emulator.kubernetes.objects.status import forbidden
 from labkit.emulator.kubernetes.objects.storage import quoted_list
 
@@ -21,7 +21,7 @@ def check(authorization: Authorization, review: Review) -> None:
         wanted = Attributes(verb, group=RBAC, resource=resource, namespace=review.namespace, name=role)
         return authorization.authorize(user, wanted).allowed
 
-    def lacks(rules: list[dict]) -> list[dict]:
+    def lacks(rules: list[Object]) -> list[Object]:
         return missing(rules, authorization.rules(user, review.namespace))
 
     if kind.plural in ("roles", "clusterroles"):

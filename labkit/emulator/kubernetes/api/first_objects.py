@@ -5,7 +5,7 @@ https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster/#dire
 """
 
 from labkit.emulator.kubernetes.access import roles
-from labkit.emulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE
+from labkit.emulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE, Object
 from labkit.emulator.kubernetes.objects.storage import Storage
 
 NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
@@ -24,7 +24,7 @@ def create(storage: Storage, address: str) -> None:
     storage.create(BY_NAME["Service"], _service(address))
 
 
-def _service(address: str) -> dict:
+def _service(address: str) -> Object:
     """Pods find the API by the address of this service, which is where the server really listens."""
     host, _, port = address.rpartition(":")
     labels = {"component": "apiserver", "provider": "kubernetes"}

@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from labkit.emulator.kubernetes.api.patches import merged
+from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.schema import Field, struct
 from labkit.emulator.kubernetes.objects.status import ApiError
 from labkit.emulator.kubernetes.objects.storage import dump
@@ -38,7 +39,7 @@ class Writer:
     subresource: str = ""
 
 
-def updated(managers: bytes, type_name: str, old: dict | None, new: dict, writer: Writer, *, now: str) -> bytes:
+def updated(managers: bytes, type_name: str, old: Object | None, new: Object, writer: Writer, *, now: str) -> bytes:
     """The managers after a plain write: what it changed is the writer's, what it took away is nobody's."""
     before, after = _leaves(type_name, old or {}), _leaves(type_name, new)
     changed = {path for path, value in after.items() if path not in before or before[path] != value}
@@ -54,8 +55,8 @@ def updated(managers: bytes, type_name: str, old: dict | None, new: dict, writer
 
 
 def applied(
-    managers: bytes, type_name: str, old: dict, wanted: dict, writer: Writer, *, now: str, force: bool
-) -> tuple[dict, bytes]:
+    managers: bytes, type_name: str, old: Object, wanted: Object, writer: Writer, *, now: str, force: bool
+) -> tuple[Object, bytes]:
     """The object with what is applied, and its managers. Raises Conflict where others manage a field that differs."""
     there, mine = _leaves(type_name, old), _leaves(type_name, wanted)
     known = _read(managers)
@@ -82,12 +83,12 @@ def applied(
     return result, _write(owned, times)
 
 
-def created(type_name: str, obj: dict, writer: Writer, now: str) -> bytes:
+def created(type_name: str, obj: Object, writer: Writer, now: str) -> bytes:
     """The managers of a new object: all that was sent is the writer's."""
     return updated(b"", type_name, None, obj, writer, now=now)
 
 
-def named(entries: list[dict] | None, managers: bytes) -> bytes:
+def named(entries: list[Object] | None, managers: bytes) -> bytes:
     """The managers after a write that itself names them: so kubectl takes over from its own `apply` without
     `--server-side`. One empty entry takes all away; what names none, or cannot be read, changes nothing.
 
@@ -98,7 +99,7 @@ def named(entries: list[dict] | None, managers: bytes) -> bytes:
     return dump(entries) if entries and all(map(_is_readable, entries)) else managers
 
 
-def _is_readable(entry: dict) -> bool:
+def _is_readable(entry: Object) -> bool:
     if entry.get("operation") not in ("Apply", "Update") or entry.get("fieldsType") != "FieldsV1":
         return False
     if not all(entry.get(key) for key in ("manager", "apiVersion", "time", "fieldsV1")):
@@ -122,7 +123,7 @@ def _is_step(step: str) -> bool:
     return kind in ("k", "v") and (isinstance(json.loads(text), dict) or kind == "v")
 
 
-def _leaves(type_name: str, obj: dict) -> dict[Path, object]:
+def _leaves(type_name: str, obj: Object) -> dict[Path, object]:
     """Every value of an object by its path, as managedFields writes paths."""
     found: dict[Path, object] = {}
     fields = struct(type_name).fields
@@ -135,7 +136,7 @@ def _leaves(type_name: str, obj: dict) -> dict[Path, object]:
     return found
 
 
-def _struct(fields: dict[str, Field], value: dict, path: Path, found: dict[Path, object]) -> None:
+def _struct(fields: dict[str, Field], value: Object, path: Path, found: dict[Path, object]) -> None:
     for key, inner in value.items():
         where = (*path, f"f:{key}")
         if key in fields:
@@ -163,7 +164,7 @@ def _field(field: Field, value: object, path: Path, found: dict[Path, object]) -
         found[path] = value
 
 
-def _item_key(field: Field, item: dict) -> str:
+def _item_key(field: Field, item: Object) -> str:
     key = {name: item.get(name, "TCP" if name == "protocol" else None) for name in field.keys}
     return "k:" + json.dumps(key, separators=(",", ":"))
 
@@ -179,7 +180,7 @@ def _read(managers: bytes) -> dict[Writer, tuple[set[Path], str]]:
     }
 
 
-def _flat(tree: dict, path: Path) -> list[Path]:
+def _flat(tree: Object, path: Path) -> list[Path]:
     if not tree:
         return [path]
     return [leaf for key, inner in tree.items() for leaf in _flat(inner, (*path, key))]
@@ -190,7 +191,7 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
     for who, paths in owned.items():
         if not paths:
             continue
-        tree: dict = {}
+        tree: Object = {}
         for path in sorted(paths):
             node = tree
             for step in path:
@@ -207,7 +208,7 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
     return dump(entries) if entries else b""
 
 
-def _without(obj: dict, paths: set[Path], kept: set[Path]) -> dict:
+def _without(obj: Object, paths: set[Path], kept: set[Path]) -> Object:
     """The object without those paths; an item of a list goes whole unless somebody has a field of it."""
     result = copy.deepcopy(obj)
     for path in sorted(paths, key=len, reverse=True):

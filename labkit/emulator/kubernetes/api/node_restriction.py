@@ -10,7 +10,7 @@ from labkit.emulator.kubernetes.access.authorization import Authorization
 from labkit.emulator.kubernetes.access.node_authorization import MIRROR, node_name, node_of
 from labkit.emulator.kubernetes.access.rules import Attributes
 from labkit.emulator.kubernetes.api.review import Review
-from labkit.emulator.kubernetes.objects.kinds import NODE, POD, SERVICE_ACCOUNT
+from labkit.emulator.kubernetes.objects.kinds import NODE, POD, SERVICE_ACCOUNT, Object
 from labkit.emulator.kubernetes.objects.status import ApiError, forbidden
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
@@ -21,7 +21,7 @@ OWN_LABELS = re.compile(
 )
 
 
-def check_token(authorization: Authorization, user: User, account: Stored, spec: dict) -> None:
+def check_token(authorization: Authorization, user: User, account: Stored, spec: Object) -> None:
     """Raises Forbidden for a token that is not for a pod of the node, or has an audience that the pod does not name."""
     if not (node := node_of(user)):
         return
@@ -83,7 +83,7 @@ def check_write(storage: Storage, review: Review) -> None:
         raise forbidden(review.kind, name, why)
 
 
-def _refuse_mirror_pod(storage: Storage, node: str, pod: dict) -> str:
+def _refuse_mirror_pod(storage: Storage, node: str, pod: Object) -> str:
     metadata = pod["metadata"]
     if MIRROR not in (metadata.get("annotations") or {}):
         return f'pod does not have "{MIRROR}" annotation, node "{node}" can only create mirror pods'

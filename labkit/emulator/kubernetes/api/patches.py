@@ -3,6 +3,7 @@
 import jsonpatch
 import jsonpointer
 
+from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.schema import Field, json_type, struct
 from labkit.emulator.kubernetes.objects.status import ApiError, bad_request
 
@@ -17,7 +18,7 @@ DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder/", "$deleteFromPrimitiv
 OPERATIONS = ("add", "remove", "replace", "move", "copy", "test")
 
 
-def json_patch(document: dict, operations: object) -> dict:
+def json_patch(document: Object, operations: object) -> Object:
     """RFC 6902. Raises what the server answers: 400 for what is no patch, 422 for one that cannot be applied."""
     if not isinstance(operations, list):
         raise bad_request(
@@ -50,7 +51,7 @@ def merge_patch(document: object, patch: object) -> object:
     return result
 
 
-def strategic_merge_patch(type_name: str, document: dict, patch: dict) -> dict:
+def strategic_merge_patch(type_name: str, document: Object, patch: Object) -> Object:
     """Merges lists by the key that their type names, e.g. containers by their name.
 
     https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md
@@ -136,7 +137,7 @@ def _in_order(items: list, order: list, old: list, key: str) -> list:
     return [*result, *own, *patched]
 
 
-def merged(type_name: str, old: dict, new: dict) -> dict:
+def merged(type_name: str, old: Object, new: Object) -> Object:
     """What server-side apply makes of an object: maps and lists by key are joined, the rest is replaced."""
     fields = struct(type_name).fields
     result = dict(old)
@@ -158,7 +159,7 @@ def merged(type_name: str, old: dict, new: dict) -> dict:
 
 
 def _joined(found: Field, old: list, new: list) -> list:
-    def name(item: dict) -> tuple:
+    def name(item: Object) -> tuple:
         return tuple(item.get(key, "TCP" if key == "protocol" else None) for key in found.keys)
 
     wanted = {name(item): item for item in new}

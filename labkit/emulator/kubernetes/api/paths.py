@@ -6,6 +6,7 @@ https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
 from labkit.emulator.kubernetes.access.tokens import Tokens
 from labkit.emulator.kubernetes.api import discovery
 from labkit.emulator.kubernetes.api.requests import Request, Response, respond
+from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.status import method_not_allowed, not_acceptable, unknown_path
 from labkit.emulator.kubernetes.objects.storage import dump
 
@@ -80,5 +81,5 @@ class Paths:
         return "as=APIGroupDiscoveryList" in accept and "v=v2;" in accept + ";"
 
 
-def _dumped(document: dict | None) -> bytes | None:
+def _dumped(document: Object | None) -> bytes | None:
     return None if document is None else dump(document)

@@ -15,6 +15,7 @@ from labkit.emulator.kubernetes.api.name_validation import (
     subdomain_name,
 )
 from labkit.emulator.kubernetes.api.spec_difference import difference, internal
+from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.quantities import quantity
 from labkit.emulator.kubernetes.objects.status import (
     Cause,
@@ -53,12 +54,12 @@ POD_UPDATE_TEXT = (
 )
 
 
-def pod(obj: dict) -> list[Cause]:
+def pod(obj: Object) -> list[Cause]:
     """What is wrong with a pod."""
     return pod_spec(obj["spec"], "spec")
 
 
-def pod_spec(spec: dict, path: str) -> list[Cause]:
+def pod_spec(spec: Object, path: str) -> list[Cause]:
     """What is wrong with a pod's spec; ``path`` is where it stands in the object."""
     causes: list[Cause] = []
     volumes: set[str] = set()
@@ -77,7 +78,7 @@ def pod_spec(spec: dict, path: str) -> list[Cause]:
     return causes
 
 
-def pod_update(new: dict, old: dict) -> list[Cause]:
+def pod_update(new: Object, old: Object) -> list[Cause]:
     """https://kubernetes.io/docs/concepts/workloads/pods/#pod-update-and-replacement"""
     new, old = new["spec"], old["spec"]
     for lists in ("containers", "initContainers"):
@@ -94,7 +95,7 @@ def pod_update(new: dict, old: dict) -> list[Cause]:
     return causes
 
 
-def _volume(volume: dict, path: str, names: set[str]) -> list[Cause]:
+def _volume(volume: Object, path: str, names: set[str]) -> list[Cause]:
     name = volume.get("name", "")
     if not name:
         causes = [required(f"{path}.name")]
@@ -119,7 +120,7 @@ def _volume(volume: dict, path: str, names: set[str]) -> list[Cause]:
     return causes
 
 
-def _containers(spec: dict, path: str, volumes: set[str]) -> list[Cause]:
+def _containers(spec: Object, path: str, volumes: set[str]) -> list[Cause]:
     containers = spec.get("containers") or ()
     causes = [] if containers else [required(f"{path}.containers")]
     names: set[str] = set()
@@ -142,7 +143,7 @@ def _containers(spec: dict, path: str, volumes: set[str]) -> list[Cause]:
     return causes
 
 
-def _container(container: dict, path: str, volumes: set[str]) -> list[Cause]:
+def _container(container: Object, path: str, volumes: set[str]) -> list[Cause]:
     name = container.get("name", "")
     causes = label_name(f"{path}.name", name) if name else [required(f"{path}.name")]
     if not container.get("image"):
@@ -164,14 +165,14 @@ def _one_of(field: str, value: str, choices: tuple[str, ...]) -> list[Cause]:
     return [] if value in choices else [unsupported(field, value, choices)]
 
 
-def _duplicate_name(container: dict, path: str, names: set[str]) -> list[Cause]:
+def _duplicate_name(container: Object, path: str, names: set[str]) -> list[Cause]:
     name = container.get("name", "")
     known = bool(name) and name in names
     names.add(name)
     return [duplicate(f"{path}.name", name)] if known else []
 
 
-def _restart_policy(container: dict, path: str) -> list[Cause]:
+def _restart_policy(container: Object, path: str) -> list[Cause]:
     """https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restart-rules"""
     if "restartPolicy" not in container:
         return []
@@ -179,7 +180,7 @@ def _restart_policy(container: dict, path: str) -> list[Cause]:
     return [] if policy in choices else [unsupported(f"{path}.restartPolicy", policy, choices)]
 
 
-def _ports(container: dict, path: str) -> list[Cause]:
+def _ports(container: Object, path: str) -> list[Cause]:
     causes, names = [], set()
     for i, port in enumerate(container.get("ports") or ()):
         field, name = f"{path}[{i}]", port.get("name", "")
@@ -199,7 +200,7 @@ def _ports(container: dict, path: str) -> list[Cause]:
     return causes
 
 
-def _host_ports(containers: Iterable[dict], path: str) -> list[Cause]:
+def _host_ports(containers: Iterable[Object], path: str) -> list[Cause]:
     causes, taken = [], set()
     for i, container in enumerate(containers):
         for j, port in enumerate(container.get("ports") or ()):
@@ -231,7 +232,7 @@ def _port(field: str, port: int | str) -> list[Cause]:
     return _port_name(field, port) if isinstance(port, str) else _port_number(field, port)
 
 
-def _environment(container: dict, path: str) -> list[Cause]:
+def _environment(container: Object, path: str) -> list[Cause]:
     causes = []
     for i, variable in enumerate(container.get("env") or ()):
         name, field = variable.get("name", ""), f"{path}[{i}]"
@@ -244,7 +245,7 @@ def _environment(container: dict, path: str) -> list[Cause]:
     return causes
 
 
-def _value_from(source: dict, value: str, path: str) -> list[Cause]:
+def _value_from(source: Object, value: str, path: str) -> list[Cause]:
     causes = []
     if "fieldRef" in source:
         causes += _field_reference(source["fieldRef"], f"{path}.fieldRef")
@@ -263,7 +264,7 @@ def _value_from(source: dict, value: str, path: str) -> list[Cause]:
     return causes
 
 
-def _field_reference(reference: dict, path: str) -> list[Cause]:
+def _field_reference(reference: Object, path: str) -> list[Cause]:
     for key in ("apiVersion", "fieldPath"):
         if not reference.get(key):
             return [required(f"{path}.{key}")]
@@ -285,7 +286,7 @@ def _field_reference(reference: dict, path: str) -> list[Cause]:
     return [unsupported(f"{path}.fieldPath", name, ENVIRONMENT_FIELDS)] if name in OTHER_FIELDS else []
 
 
-def _resource_reference(reference: dict, path: str) -> list[Cause]:
+def _resource_reference(reference: Object, path: str) -> list[Cause]:
     resource = reference.get("resource", "")
     if not resource:
         return [required(f"{path}.resource")]
@@ -294,12 +295,12 @@ def _resource_reference(reference: dict, path: str) -> list[Cause]:
     return [unsupported(f"{path}.resource", resource, RESOURCES)]
 
 
-def _key_reference(reference: dict, path: str) -> list[Cause]:
+def _key_reference(reference: Object, path: str) -> list[Cause]:
     causes, key = subdomain_name(f"{path}.name", reference.get("name", "")), reference.get("key", "")
     return causes + (config_key(f"{path}.key", key) if key else [required(f"{path}.key")])
 
 
-def _environment_from(container: dict, path: str) -> list[Cause]:
+def _environment_from(container: Object, path: str) -> list[Cause]:
     causes = []
     for i, source in enumerate(container.get("envFrom") or ()):
         if (prefix := source.get("prefix")) and not re.fullmatch(r"[ -<>-~]+", prefix):
@@ -315,7 +316,7 @@ def _environment_from(container: dict, path: str) -> list[Cause]:
     return causes
 
 
-def _mounts(container: dict, path: str, volumes: set[str]) -> list[Cause]:
+def _mounts(container: Object, path: str, volumes: set[str]) -> list[Cause]:
     causes: list[Cause] = []
     mounted: set[str] = set()
     for i, mount in enumerate(container.get("volumeMounts") or ()):
@@ -332,7 +333,7 @@ def _mounts(container: dict, path: str, volumes: set[str]) -> list[Cause]:
     return causes
 
 
-def _resources(resources: dict, path: str) -> list[Cause]:
+def _resources(resources: Object, path: str) -> list[Cause]:
     """https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/"""
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     causes = _amounts(limits, f"{path}.limits") + _amounts(requests, f"{path}.requests")
@@ -351,7 +352,7 @@ def _amounts(amounts: dict[str, str], path: str) -> list[Cause]:
     ]
 
 
-def _security_context(context: dict, path: str) -> list[Cause]:
+def _security_context(context: Object, path: str) -> list[Cause]:
     causes = []
     if context.get("allowPrivilegeEscalation") is False:
         added = (context.get("capabilities") or {}).get("add") or ()
@@ -363,7 +364,7 @@ def _security_context(context: dict, path: str) -> list[Cause]:
     return causes
 
 
-def _life(container: dict, path: str, grace: int) -> list[Cause]:
+def _life(container: Object, path: str, grace: int) -> list[Cause]:
     """What is wrong with a container's hooks and probes."""
     causes = []
     for hook in ("postStart", "preStop"):
@@ -376,7 +377,7 @@ def _life(container: dict, path: str, grace: int) -> list[Cause]:
     return causes
 
 
-def _probe(probe: dict, kind: str, path: str, grace: int) -> list[Cause]:
+def _probe(probe: Object, kind: str, path: str, grace: int) -> list[Cause]:
     causes = _handler(probe, path, HANDLERS["Probe"], grace)
     for key in PROBE_NUMBERS:
         if probe.get(key, 0) < 0:
@@ -392,7 +393,7 @@ def _probe(probe: dict, kind: str, path: str, grace: int) -> list[Cause]:
     return causes
 
 
-def _handler(handler: dict, path: str, kinds: tuple[str, ...], grace: int) -> list[Cause]:
+def _handler(handler: Object, path: str, kinds: tuple[str, ...], grace: int) -> list[Cause]:
     given = [kind for kind in kinds if kind in handler]
     if not given:
         return [required(path, "must specify a handler type")]
@@ -414,7 +415,7 @@ def _handler(handler: dict, path: str, kinds: tuple[str, ...], grace: int) -> li
     ]
 
 
-def _http_get(action: dict, path: str) -> list[Cause]:
+def _http_get(action: Object, path: str) -> list[Cause]:
     causes = [] if action.get("path") else [required(f"{path}.path")]
     causes += _port(f"{path}.port", action.get("port", 0))
     if (scheme := action.get("scheme", "HTTP")) not in (choices := ("HTTP", "HTTPS")):
@@ -434,7 +435,7 @@ def _deadline(new: int | None, old: int | None) -> list[Cause]:
     return []
 
 
-def _frozen(new: dict, old: dict) -> dict:
+def _frozen(new: Object, old: Object) -> Object:
     """The new spec with all that an update may change as it was."""
     kept = {key: old[key] for key in ("activeDeadlineSeconds", "tolerations") if key in old}
     frozen = {key: value for key, value in new.items() if key not in ("activeDeadlineSeconds", "tolerations")} | kept

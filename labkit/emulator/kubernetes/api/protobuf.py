@@ -9,6 +9,7 @@ import datetime
 import struct as packing
 from collections.abc import Iterator
 
+from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.schema import Field, Struct, struct
 
 MAGIC = b"k8s\x00"
@@ -40,7 +41,7 @@ def envelope(body: bytes) -> tuple[str, str, bytes]:
     return api_version, kind, raw
 
 
-def decode(type_name: str, raw: bytes) -> dict:
+def decode(type_name: str, raw: bytes) -> Object:
     """The object as JSON has it. Raises ``Malformed``."""
     try:
         return _message(struct(type_name), raw)
@@ -49,8 +50,8 @@ def decode(type_name: str, raw: bytes) -> dict:
         raise Malformed(INVALID) from error
 
 
-def _message(kind: Struct, raw: bytes) -> dict:
-    result: dict = {}
+def _message(kind: Struct, raw: bytes) -> Object:
+    result: Object = {}
     for number, value in _fields(raw):
         found = kind.numbers.get(number)
         if found is None:

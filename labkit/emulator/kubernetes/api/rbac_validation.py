@@ -3,31 +3,31 @@
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/
 """
 
-from labkit.emulator.kubernetes.objects.kinds import RBAC
+from labkit.emulator.kubernetes.objects.kinds import RBAC, Object
 from labkit.emulator.kubernetes.objects.status import Cause, invalid_value, required, unsupported
 
 
-def role(obj: dict) -> list[Cause]:
+def role(obj: Object) -> list[Cause]:
     """What is wrong with a Role's rules, which are about resources only."""
     return _rules(obj, namespaced=True)
 
 
-def cluster_role(obj: dict) -> list[Cause]:
+def cluster_role(obj: Object) -> list[Cause]:
     """What is wrong with a ClusterRole's rules, each about resources or about paths."""
     return _rules(obj, namespaced=False)
 
 
-def role_binding(obj: dict) -> list[Cause]:
+def role_binding(obj: Object) -> list[Cause]:
     """What is wrong with a RoleBinding's role and subjects."""
     return _reference(obj, ("Role", "ClusterRole")) + _subjects(obj)
 
 
-def cluster_role_binding(obj: dict) -> list[Cause]:
+def cluster_role_binding(obj: Object) -> list[Cause]:
     """What is wrong with a ClusterRoleBinding's role and subjects."""
     return _reference(obj, ("ClusterRole",)) + _subjects(obj)
 
 
-def _rules(obj: dict, *, namespaced: bool) -> list[Cause]:
+def _rules(obj: Object, *, namespaced: bool) -> list[Cause]:
     causes = []
     for i, rule in enumerate(obj.get("rules") or ()):
         path = f"rules[{i}]"
@@ -50,7 +50,7 @@ def _rules(obj: dict, *, namespaced: bool) -> list[Cause]:
     return causes
 
 
-def _reference(obj: dict, kinds: tuple[str, ...]) -> list[Cause]:
+def _reference(obj: Object, kinds: tuple[str, ...]) -> list[Cause]:
     reference, causes = obj.get("roleRef") or {}, []
     if (group := reference.get("apiGroup", "")) != RBAC:
         causes.append(unsupported("roleRef.apiGroup", group, [RBAC]))
@@ -59,7 +59,7 @@ def _reference(obj: dict, kinds: tuple[str, ...]) -> list[Cause]:
     return causes + ([] if reference.get("name") else [required("roleRef.name")])
 
 
-def _subjects(obj: dict) -> list[Cause]:
+def _subjects(obj: Object) -> list[Cause]:
     causes = []
     for i, subject in enumerate(obj.get("subjects") or ()):
         path, kind, group = f"subjects[{i}]", subject.get("kind", ""), subject.get("apiGroup", "")

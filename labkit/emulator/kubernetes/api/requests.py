@@ -16,7 +16,7 @@ from labkit.emulator.kubernetes.access.authentication import ANONYMOUS, User
 from labkit.emulator.kubernetes.access.rules import Attributes
 from labkit.emulator.kubernetes.api import protobuf
 from labkit.emulator.kubernetes.objects import schema
-from labkit.emulator.kubernetes.objects.kinds import BY_NAME, SUBRESOURCES
+from labkit.emulator.kubernetes.objects.kinds import BY_NAME, SUBRESOURCES, Object
 from labkit.emulator.kubernetes.objects.status import (
     ApiError,
     Cause,
@@ -189,7 +189,7 @@ class Request:
                 return JSON, False
         raise not_acceptable(AVAILABLE)
 
-    def document(self, type_name: str, kind: str, api_version: str) -> dict:
+    def document(self, type_name: str, kind: str, api_version: str) -> Object:
         """The body as an object of that kind, without kind and apiVersion. Raises BadRequest as the server does.
 
         Unknown and repeated fields are refused, answered with a warning or ignored, as `fieldValidation` says.
@@ -211,7 +211,7 @@ class Request:
         if mode == "Warn":
             self.warnings += texts
 
-    def _parse(self, type_name: str, kind: str) -> tuple[str, str, dict, list[str]]:
+    def _parse(self, type_name: str, kind: str) -> tuple[str, str, Object, list[str]]:
         if self.content_type == PROTOBUF:
             try:
                 given_version, given_kind, raw = protobuf.envelope(self.body)
@@ -307,7 +307,7 @@ def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
     """A JSON (or YAML) document and the paths of keys that stand in it twice. Raises ValueError in Go's words."""
     seen = False
 
-    def pairs(items: list[tuple[str, Any]]) -> dict:
+    def pairs(items: list[tuple[str, Any]]) -> Object:
         nonlocal seen
         made = dict(items)
         if len(made) == len(items):

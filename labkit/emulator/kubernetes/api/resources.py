@@ -24,7 +24,7 @@ from labkit.emulator.kubernetes.api.tables import table
 from labkit.emulator.kubernetes.api.validation import validate, validate_update
 from labkit.emulator.kubernetes.api.watches import Selection, Watch
 from labkit.emulator.kubernetes.objects import defaults, paging, schema, services, writes
-from labkit.emulator.kubernetes.objects.kinds import NAMESPACE, POD, Kind
+from labkit.emulator.kubernetes.objects.kinds import NAMESPACE, POD, Kind, Object
 from labkit.emulator.kubernetes.objects.names import suffix
 from labkit.emulator.kubernetes.objects.selectors import field_selector, label_selector
 from labkit.emulator.kubernetes.objects.status import (
@@ -133,7 +133,7 @@ class Resources:
         self,
         kind: Kind,
         request: Request,
-        obj: dict,
+        obj: Object,
         *,
         dry_run: bool,
     ) -> Response:
@@ -201,7 +201,7 @@ class Resources:
             return self._answer(kind, stored, request)
         raise modified(kind, request.name)
 
-    def _patched(self, kind: Kind, request: Request, before: Stored, patch: object) -> dict:
+    def _patched(self, kind: Kind, request: Request, before: Stored, patch: object) -> Object:
         document = {"kind": kind.kind, "apiVersion": kind.api_version, **before.object}
         if request.content_type == patches.JSON_PATCH and before.managers:
             document["metadata"] = {**before.metadata, "managedFields": json.loads(before.managers)}
@@ -260,7 +260,7 @@ class Resources:
         kind: Kind,
         request: Request,
         before: Stored,
-        obj: dict,
+        obj: Object,
         *,
         dry_run: bool,
         owned: bytes | None = None,
@@ -317,7 +317,7 @@ class Resources:
         return writes.store(self.storage, kind, before, obj, owned, dry_run=dry_run)
 
     @staticmethod
-    def _parts(kind: Kind, subresource: str, obj: dict, before: Stored) -> dict:
+    def _parts(kind: Kind, subresource: str, obj: Object, before: Stored) -> Object:
         """The status is changed by the status subresource alone, the rest by all others."""
         if not kind.has_status:
             return obj
@@ -358,7 +358,7 @@ class Resources:
         metadata = dump({"resourceVersion": str(self.storage.version)})
         return respond(head + metadata + b',"items":[' + b",".join(stored.text for stored in gone) + b"]}")
 
-    async def _delete(self, kind: Kind, stored: Stored, options: dict, request: Request) -> tuple[Stored, bool]:
+    async def _delete(self, kind: Kind, stored: Stored, options: Object, request: Request) -> tuple[Stored, bool]:
         dry_run = bool(options.get("dryRun"))
         review = Review(
             kind, "DELETE", stored.name, stored.namespace, request.user, None, stored.object, dry_run=dry_run
@@ -367,7 +367,7 @@ class Resources:
         current = self.storage.get(kind, stored.namespace, stored.name)
         return writes.delete(self.storage, kind, current, options, dry_run=dry_run)
 
-    def _options(self, request: Request) -> dict:
+    def _options(self, request: Request) -> Object:
         options = {}
         if request.body.strip():
             options = request.document("meta.DeleteOptions", "DeleteOptions", options_version(request))
@@ -419,7 +419,7 @@ class Resources:
         message = f"Timeout: Too large resource version: {version}, current: {self.storage.version}"
         raise ApiError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
 
-    def _prepared(self, kind: Kind, request: Request, obj: dict) -> dict:
+    def _prepared(self, kind: Kind, request: Request, obj: Object) -> Object:
         """The object with the namespace of the request; refuses what contradicts the path."""
         metadata = dict(obj.get("metadata") or {})
         if kind.namespaced:
@@ -445,7 +445,7 @@ class Resources:
                 )
         return {"metadata": metadata, **{key: value for key, value in obj.items() if key != "metadata"}}
 
-    def _named(self, obj: dict) -> dict:
+    def _named(self, obj: Object) -> Object:
         """The object with the name that is made for it, if it came without one: only after admission, as there."""
         metadata = obj["metadata"]
         if metadata.get("name") or not (prefix := metadata.get("generateName")):
@@ -453,7 +453,7 @@ class Resources:
         random_part = suffix(self.storage.identifiers, "generated", f"{metadata.get('namespace', '')}/{prefix}")
         return {**obj, "metadata": {**metadata, "name": f"{prefix[:58]}{random_part}"}}
 
-    def _require_namespace(self, kind: Kind, metadata: dict) -> None:
+    def _require_namespace(self, kind: Kind, metadata: Object) -> None:
         namespace = metadata["namespace"]
         found = self.storage.get(NAMESPACE, "", namespace)
         if "deletionTimestamp" in found.metadata:
@@ -472,13 +472,13 @@ def _no_version(text: str) -> ApiError:
     return bad_request(f"invalid resource version: {text}")
 
 
-def _ordered(new: dict, old: dict) -> dict:
+def _ordered(new: Object, old: Object) -> Object:
     """The new metadata in the old one's order, so that an unchanged object stays the same text."""
     kept = {key: new[key] for key in old if key in new}
     return kept | new
 
 
-def _status(kind: Kind, status: dict) -> dict:
+def _status(kind: Kind, status: Object) -> Object:
     if kind is POD and status.get("podIP") and not status.get("podIPs"):
         return {**status, "podIPs": [{"ip": status["podIP"]}]}
     return status

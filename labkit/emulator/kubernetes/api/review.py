@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from labkit.emulator.kubernetes.access.authentication import User
-from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 
 
 @dataclass
@@ -15,8 +15,8 @@ class Review:
     name: str
     namespace: str
     user: User
-    obj: dict | None
-    old: dict | None = None
+    obj: Object | None
+    old: Object | None = None
     subresource: str = ""
     dry_run: bool = False
     warnings: list[str] = field(default_factory=list)

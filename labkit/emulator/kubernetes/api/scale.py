@@ -9,7 +9,7 @@ from labkit.emulator.kubernetes.api import patches
 from labkit.emulator.kubernetes.api.requests import Request, Response, parse, respond
 from labkit.emulator.kubernetes.api.resources import PATCHES, Resources
 from labkit.emulator.kubernetes.objects import schema
-from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.selectors import selector_text
 from labkit.emulator.kubernetes.objects.status import bad_request, invalid, invalid_value, unsupported_media_type
 from labkit.emulator.kubernetes.objects.storage import dump
@@ -37,12 +37,12 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
     return respond(_scale(json.loads(changed.body)))
 
 
-def _version(document: dict, request: Request) -> str:
+def _version(document: Object, request: Request) -> str:
     """A patch that names no version is tried again on the new one, so it must not be given the one it was made of."""
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 
 
-def _patched(request: Request, document: dict) -> dict:
+def _patched(request: Request, document: Object) -> Object:
     """Raises what a patch of any other object is refused with."""
     if request.content_type not in PATCHES:
         raise unsupported_media_type()
@@ -62,7 +62,7 @@ def _patched(request: Request, document: dict) -> dict:
         raise bad_request(str(error)) from error
 
 
-def _scale(obj: dict) -> dict:
+def _scale(obj: Object) -> Object:
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     replicas, selector = obj["spec"]["replicas"], selector_text(obj["spec"]["selector"])
     return {

@@ -10,18 +10,20 @@ import json
 from functools import cache
 from pathlib import Path
 
+from labkit.emulator.kubernetes.objects.kinds import Object
+
 # Clients find these beside the security context, the server has them in it.
 IN_SECURITY_CONTEXT = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostUsers")
 ZERO = {"string": "", "bool": False, "int32": 0, "int64": 0, "Quantity": "0", "IntOrString": 0}
 
 
-def difference(old: dict, new: dict) -> str:
+def difference(old: Object, new: Object) -> str:
     """The lines that differ, each group with three lines around it; "" where none does."""
     lines = difflib.unified_diff(_lines(old), _lines(new), lineterm="")
     return "".join(f"{line}\n" for line in [*lines][2:])  # without the names of the files that there are not
 
 
-def _lines(spec: dict) -> list[str]:
+def _lines(spec: Object) -> list[str]:
     context = (spec.get("securityContext") or {}) | {key: spec[key] for key in IN_SECURITY_CONTEXT if key in spec}
     shown = internal("PodSpec", {**spec, "securityContext": context})
     text = json.dumps(shown, indent=1, ensure_ascii=False)

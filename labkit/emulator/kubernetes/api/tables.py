@@ -7,24 +7,26 @@ import json
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.selectors import selector_text
 from labkit.emulator.kubernetes.objects.storage import Stored
 
-Row = Callable[[dict, float], list]
+Row = Callable[[Object, float], list]
 
 
-def table(kind: Kind, items: Iterable[Stored], metadata: dict, now: float, include: str, *, heads: bool = True) -> dict:
+def table(
+    kind: Kind, items: Iterable[Stored], metadata: Object, now: float, include: str, *, heads: bool = True
+) -> Object:
     """The Table of some objects. ``include`` is `includeObject`: Metadata (default), Object or None."""
     columns, row = _COLUMNS.get(kind.kind, (_NAME + _AGE, lambda obj, now: [obj["metadata"]["name"], _age(obj, now)]))
-    body: dict = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+    body: Object = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
     body["columnDefinitions"] = [_definition(*column) for column in columns] if heads else None
     body["rows"] = [{"cells": row(stored.object, now), "object": _object(kind, stored, include)} for stored in items]
     return body
 
 
-def _object(kind: Kind, stored: Stored, include: str) -> dict | None:
+def _object(kind: Kind, stored: Stored, include: str) -> Object | None:
     if include == "None":
         return None
     if include == "Object":
@@ -32,12 +34,12 @@ def _object(kind: Kind, stored: Stored, include: str) -> dict | None:
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": stored.metadata}
 
 
-def _definition(name: str, description: str, priority: int = 0, type_: str = "string") -> dict:
+def _definition(name: str, description: str, priority: int = 0, type_: str = "string") -> Object:
     form = "name" if name == "Name" else ""
     return {"name": name, "type": type_, "format": form, "description": description, "priority": priority}
 
 
-def _age(obj: dict, now: float) -> str:
+def _age(obj: Object, now: float) -> str:
     return since(obj["metadata"].get("creationTimestamp"), now)
 
 
@@ -74,7 +76,7 @@ def human_duration(seconds: float) -> str:
     return f"{years}y{days % 365}d" if years < 8 and days % 365 else f"{years}y"
 
 
-def _pod(pod: dict, now: float) -> list:
+def _pod(pod: Object, now: float) -> list:
     spec, status, metadata = pod.get("spec") or {}, pod.get("status") or {}, pod["metadata"]
     sidecars = {found["name"] for found in spec.get("initContainers") or () if found.get("restartPolicy") == "Always"}
     init = status.get("initContainerStatuses") or []
@@ -104,7 +106,7 @@ def _pod(pod: dict, now: float) -> list:
     ]
 
 
-def _reason(pod: dict) -> str:
+def _reason(pod: Object) -> str:
     """What kubectl's STATUS column says of a pod."""
     status, spec = pod.get("status") or {}, pod.get("spec") or {}
     reason = status.get("reason") or status.get("phase") or "Unknown"
@@ -139,12 +141,12 @@ def _reason(pod: dict) -> str:
     return reason
 
 
-def _is_initialized(status: dict) -> bool:
+def _is_initialized(status: Object) -> bool:
     conditions = {found.get("type"): found.get("status") for found in status.get("conditions") or ()}
     return conditions.get("Initialized") == "True"
 
 
-def _initializing(spec: dict, status: dict) -> str:
+def _initializing(spec: Object, status: Object) -> str:
     declared = {container["name"]: container for container in spec.get("initContainers") or ()}
     for i, container in enumerate(status.get("initContainerStatuses") or ()):
         state = container.get("state") or {}
@@ -166,7 +168,7 @@ def _initializing(spec: dict, status: dict) -> str:
     return ""
 
 
-def _node(node: dict, now: float) -> list:
+def _node(node: Object, now: float) -> list:
     status, labels = node.get("status") or {}, node["metadata"].get("labels") or {}
     info = status.get("nodeInfo") or {}
     ready = next((c.get("status") for c in status.get("conditions") or () if c.get("type") == "Ready"), "Unknown")
@@ -190,7 +192,7 @@ def _node(node: dict, now: float) -> list:
     ]
 
 
-def _service(service: dict, now: float) -> list:
+def _service(service: Object, now: float) -> list:
     spec = service["spec"]
     outside = {"ExternalName": spec.get("externalName", ""), "LoadBalancer": "<pending>"}.get(spec["type"], "<none>")
     ports = ",".join(f"{port['port']}/{port['protocol']}" for port in spec.get("ports") or ()) or "<none>"
@@ -199,7 +201,7 @@ def _service(service: dict, now: float) -> list:
     return [service["metadata"]["name"], spec["type"], address, outside, ports, _age(service, now), selector]
 
 
-def _binding(binding: dict, now: float) -> list:
+def _binding(binding: Object, now: float) -> list:
     subjects: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
     for subject in binding.get("subjects") or ():
         of = f"{subject.get('namespace', '')}/" if subject["kind"] == "ServiceAccount" else ""
@@ -208,7 +210,7 @@ def _binding(binding: dict, now: float) -> list:
     return [binding["metadata"]["name"], role, _age(binding, now), *(", ".join(names) for names in subjects.values())]
 
 
-def _event(event: dict, now: float) -> list:
+def _event(event: Object, now: float) -> list:
     involved, source = event.get("involvedObject") or {}, event.get("source") or {}
     first = event.get("firstTimestamp") or event.get("eventTime")
     last = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp") or first
@@ -229,7 +231,7 @@ def _event(event: dict, now: float) -> list:
     ]
 
 
-def _deployment(deployment: dict, now: float) -> list:
+def _deployment(deployment: Object, now: float) -> list:
     spec, status = deployment["spec"], deployment.get("status") or {}
     return [
         deployment["metadata"]["name"],
@@ -241,7 +243,7 @@ def _deployment(deployment: dict, now: float) -> list:
     ]
 
 
-def _replica_set(replica_set: dict, now: float) -> list:
+def _replica_set(replica_set: Object, now: float) -> list:
     spec, status = replica_set["spec"], replica_set.get("status") or {}
     return [
         replica_set["metadata"]["name"],
@@ -253,13 +255,13 @@ def _replica_set(replica_set: dict, now: float) -> list:
     ]
 
 
-def _template(spec: dict) -> list[str]:
+def _template(spec: Object) -> list[str]:
     containers = spec["template"]["spec"].get("containers") or ()
     names, images = (",".join(container.get(key, "") for container in containers) for key in ("name", "image"))
     return [names, images, selector_text(spec["selector"]) or "<none>"]
 
 
-def _count(field: str) -> Callable[[dict], int]:
+def _count(field: str) -> Callable[[Object], int]:
     return lambda obj: len(obj.get(field) or ()) + len(obj.get("binaryData") or ())
 
 

@@ -18,7 +18,7 @@ from labkit.emulator.kubernetes.api.name_validation import (
 from labkit.emulator.kubernetes.api.pod_validation import pod, pod_spec, pod_update
 from labkit.emulator.kubernetes.api.requests import parse
 from labkit.emulator.kubernetes.objects import services
-from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.schema import json_type
 from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.emulator.kubernetes.objects.status import (
@@ -36,7 +36,7 @@ LABEL_NAMED = {"Namespace"}
 ANY_NAME = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 
 
-def validate(kind: Kind, obj: dict) -> None:
+def validate(kind: Kind, obj: Object) -> None:
     """Raises Invalid with every cause."""
     causes = _metadata(kind, obj["metadata"])
     if check := _CHECKS.get(kind.kind):
@@ -45,7 +45,7 @@ def validate(kind: Kind, obj: dict) -> None:
         raise invalid(kind.kind, kind.group, obj["metadata"].get("name", ""), causes)
 
 
-def validate_update(kind: Kind, new: dict, old: dict) -> None:
+def validate_update(kind: Kind, new: Object, old: Object) -> None:
     """Raises Invalid where a change is not allowed."""
     validate(kind, new)
     causes = pod_update(new, old) if kind.kind == "Pod" else []
@@ -67,7 +67,7 @@ def validate_update(kind: Kind, new: dict, old: dict) -> None:
         raise invalid(kind.kind, kind.group, new["metadata"]["name"], causes)
 
 
-def _metadata(kind: Kind, metadata: dict) -> list[Cause]:
+def _metadata(kind: Kind, metadata: Object) -> list[Cause]:
     name, causes = metadata.get("name", ""), []
     if not name:
         causes.append(required("metadata.name", "name or generateName is required"))
@@ -84,7 +84,7 @@ def _metadata(kind: Kind, metadata: dict) -> list[Cause]:
     return causes + _owners(metadata.get("ownerReferences") or ())
 
 
-def _owners(references: Iterable[dict]) -> list[Cause]:
+def _owners(references: Iterable[Object]) -> list[Cause]:
     causes, field = [], "metadata.ownerReferences"
     for reference in references:
         if not reference.get("apiVersion"):
@@ -101,7 +101,7 @@ def _owners(references: Iterable[dict]) -> list[Cause]:
     return causes
 
 
-def _labels(metadata: dict, path: str) -> list[Cause]:
+def _labels(metadata: Object, path: str) -> list[Cause]:
     causes, field = [], f"{path}.labels"
     for key, value in (metadata.get("labels") or {}).items():
         causes += label_key(field, key)
@@ -112,7 +112,7 @@ def _labels(metadata: dict, path: str) -> list[Cause]:
     return causes
 
 
-def _annotations(metadata: dict, path: str) -> list[Cause]:
+def _annotations(metadata: Object, path: str) -> list[Cause]:
     causes, field = [], f"{path}.annotations"
     annotations = metadata.get("annotations") or {}
     for key in annotations:
@@ -122,7 +122,7 @@ def _annotations(metadata: dict, path: str) -> list[Cause]:
     return causes
 
 
-def _config_map(config_map: dict) -> list[Cause]:
+def _config_map(config_map: Object) -> list[Cause]:
     texts, binaries = config_map.get("data") or {}, config_map.get("binaryData") or {}
     causes = []
     for key in sorted(texts):
@@ -135,14 +135,14 @@ def _config_map(config_map: dict) -> list[Cause]:
     return causes + ([_too_large("[]")] if size > CONFIG_LIMIT else [])
 
 
-def _secret(secret: dict) -> list[Cause]:
+def _secret(secret: Object) -> list[Cause]:
     data = secret.get("data") or {}
     causes = [cause for key in sorted(data) for cause in config_key(f"data[{key}]", key)]
     causes += [_too_large("data")] if sum(map(_decoded_size, data.values())) > CONFIG_LIMIT else []
     return causes + _secret_type(secret, data)
 
 
-def _secret_type(secret: dict, data: dict) -> list[Cause]:
+def _secret_type(secret: Object, data: Object) -> list[Cause]:
     """https://kubernetes.io/docs/concepts/configuration/secret/#secret-types"""
     match secret.get("type", ""):
         case "kubernetes.io/service-account-token":
@@ -163,7 +163,7 @@ def _secret_type(secret: dict, data: dict) -> list[Cause]:
     return []
 
 
-def _json_object(data: dict, key: str) -> list[Cause]:
+def _json_object(data: Object, key: str) -> list[Cause]:
     if key not in data:
         return [required(f"data[{key}]")]
     try:
@@ -184,7 +184,7 @@ def _too_large(field: str) -> Cause:
     return Cause(field, f"Too long: may not be more than {CONFIG_LIMIT} bytes", "FieldValueTooLong")
 
 
-def _deployment(deployment: dict) -> list[Cause]:
+def _deployment(deployment: Object) -> list[Cause]:
     spec = deployment["spec"]
     causes = _workload(deployment, "deployment")
     strategy, path = spec["strategy"], "spec.strategy"
@@ -210,11 +210,11 @@ def _deployment(deployment: dict) -> list[Cause]:
     return causes
 
 
-def _replica_set(replica_set: dict) -> list[Cause]:
+def _replica_set(replica_set: Object) -> list[Cause]:
     return _workload(replica_set, "replicaset")
 
 
-def _workload(obj: dict, called: str) -> list[Cause]:
+def _workload(obj: Object, called: str) -> list[Cause]:
     """What a Deployment and a ReplicaSet have in common: replicas, selector and the template of their pods."""
     spec, template, path = obj["spec"], obj["spec"]["template"], "spec.template"
     causes = _not_negative("spec.replicas", spec["replicas"])
@@ -244,7 +244,7 @@ def _workload(obj: dict, called: str) -> list[Cause]:
     return causes
 
 
-def _selector(selector: dict, path: str) -> list[Cause]:
+def _selector(selector: Object, path: str) -> list[Cause]:
     causes = []
     for key, value in (selector.get("matchLabels") or {}).items():
         causes += label_key(f"{path}.matchLabels", key)
@@ -277,14 +277,14 @@ def _not_negative(field: str, value: int) -> list[Cause]:
     return [] if value >= 0 else [invalid_value(field, value, "must be greater than or equal to 0")]
 
 
-def _event(event: dict) -> list[Cause]:
+def _event(event: Object) -> list[Cause]:
     involved, own = event.get("involvedObject", {}).get("namespace", ""), event["metadata"].get("namespace", "")
     if involved != own and not (not involved and own == "default"):
         return [invalid_value("involvedObject.namespace", involved, "does not match event.namespace")]
     return []
 
 
-def _webhooks(configuration: dict) -> list[Cause]:
+def _webhooks(configuration: Object) -> list[Cause]:
     causes = []
     for i, webhook in enumerate(configuration.get("webhooks") or ()):
         path = f"webhooks[{i}]"
@@ -311,7 +311,7 @@ def _webhooks(configuration: dict) -> list[Cause]:
     return causes
 
 
-_CHECKS: dict[str, Callable[[dict], list[Cause]]] = {
+_CHECKS: dict[str, Callable[[Object], list[Cause]]] = {
     "ConfigMap": _config_map,
     "Secret": _secret,
     "Service": services.validate,

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.selectors import Matcher
 from labkit.emulator.kubernetes.objects.status import ApiError, expired
 from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored, dump
@@ -121,7 +121,7 @@ class Watch:
 
     def _bookmark(self, *, final: bool) -> bytes:
         self._marked = self.storage.version
-        metadata: dict = {"resourceVersion": str(self._marked)}
+        metadata: Object = {"resourceVersion": str(self._marked)}
         if final:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
         body = {"kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": metadata}

@@ -5,7 +5,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/rbac/#aggregated-cluster
 
 from collections.abc import Callable
 
-from labkit.emulator.kubernetes.objects.kinds import BY_NAME
+from labkit.emulator.kubernetes.objects.kinds import BY_NAME, Object
 from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored
 
@@ -30,11 +30,11 @@ class Aggregation:
                 if rules != (role.object.get("rules") or []):
                     self.storage.replace(CLUSTER_ROLE, role, {**role.object, "rules": rules}, role.managers)
 
-    def _rules(self, aggregate: Stored) -> list[dict]:
+    def _rules(self, aggregate: Stored) -> list[Object]:
         matching = [
             object_selector(each) for each in aggregate.object["aggregationRule"].get("clusterRoleSelectors", ())
         ]
-        rules: list[dict] = []
+        rules: list[Object] = []
         for role in self.storage.list(CLUSTER_ROLE):
             labels = role.metadata.get("labels") or {}
             if role.name != aggregate.name and any(matches(labels) for matches in matching):

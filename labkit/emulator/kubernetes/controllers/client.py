@@ -8,7 +8,7 @@ from labkit.emulator.kubernetes.api.requests import JSON, Request
 from labkit.emulator.kubernetes.api.resources import Resources
 from labkit.emulator.kubernetes.controllers.events import Events
 from labkit.emulator.kubernetes.objects import writes
-from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.storage import Stored, dump
 
 MANAGER = "kube-controller-manager"
@@ -23,7 +23,7 @@ class ControllerClient:
         self.user = User(f"system:serviceaccount:kube-system:{name}", GROUPS)
         self.events = Events(self.storage, name)
 
-    async def create(self, kind: Kind, namespace: str, obj: dict) -> Stored:
+    async def create(self, kind: Kind, namespace: str, obj: Object) -> Stored:
         """A new object that went the way of every other one: admission plugins, webhooks, validation.
 
         Raises ``ApiError`` where it is refused.
@@ -44,7 +44,7 @@ class ControllerClient:
         made = json.loads((await self.resources.create(kind, request)).body)
         return self.storage.get(kind, namespace, made["metadata"]["name"])
 
-    def update(self, kind: Kind, before: Stored, obj: dict, subresource: str = "") -> Stored:
+    def update(self, kind: Kind, before: Stored, obj: Object, subresource: str = "") -> Stored:
         """Raises Conflict where somebody else was faster."""
         if obj == before.object:
             return before

@@ -26,6 +26,7 @@ from labkit.emulator.kubernetes.objects.kinds import (
     POD,
     SERVICE_ACCOUNT,
     Kind,
+    Object,
 )
 from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.storage import Change, Stored
@@ -147,7 +148,7 @@ class Controllers:
             for reference in stored.metadata["ownerReferences"]
         )
 
-    def _owner(self, reference: dict, namespace: str) -> tuple[Kind, Stored] | None:
+    def _owner(self, reference: Object, namespace: str) -> tuple[Kind, Stored] | None:
         """The owner of this reference, if it is there."""
         if (kind := _kind(reference)) is None:
             return None
@@ -242,7 +243,7 @@ def _counted(reasons: list[str]) -> str:
     return ", ".join(sorted(f"{count} {reason}" for reason, count in Counter(reasons).items()))
 
 
-def _kind(reference: dict) -> Kind | None:
+def _kind(reference: Object) -> Kind | None:
     """The kind of an owner, if it is served here."""
     kind = BY_NAME.get(reference["kind"])
     return kind if kind and kind.api_version == reference["apiVersion"] else None

@@ -8,7 +8,7 @@ from labkit.emulator.kubernetes.controllers.client import ControllerClient
 from labkit.emulator.kubernetes.controllers.owners import Owners, controller_of, controller_reference
 from labkit.emulator.kubernetes.controllers.rollout import counted, replicas
 from labkit.emulator.kubernetes.controllers.workqueue import Key, WorkQueue
-from labkit.emulator.kubernetes.objects.kinds import DEPLOYMENT, POD, REPLICA_SET
+from labkit.emulator.kubernetes.objects.kinds import DEPLOYMENT, POD, REPLICA_SET, Object
 from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.emulator.kubernetes.objects.status import ApiError
@@ -67,11 +67,11 @@ class _Look:
         return [*self.old, *([self.new] if self.new else [])]
 
     @property
-    def spec(self) -> dict:
+    def spec(self) -> Object:
         return self.deployment.object["spec"]
 
     @property
-    def conditions(self) -> list[dict]:
+    def conditions(self) -> list[Object]:
         return (self.deployment.object.get("status") or {}).get("conditions") or []
 
     async def take(self) -> float | None:
@@ -157,12 +157,12 @@ class _Look:
         progress = None if found else ("True", "FoundNewReplicaSet", f'Found new replica set "{new.name}"')
         self._set(rollout.annotations(self.new).get(rollout.REVISION, revision), progress)
 
-    def _inherited(self) -> dict:
+    def _inherited(self) -> Object:
         """The Deployment's annotations that its ReplicaSets have, too."""
         own = rollout.OWN_ANNOTATIONS
         return {key: value for key, value in rollout.annotations(self.deployment).items() if key not in own}
 
-    def _sizes(self) -> dict:
+    def _sizes(self) -> Object:
         """What a ReplicaSet notes of the Deployment's size when it is scaled."""
         wanted = replicas(self.deployment)
         most = wanted + rollout.max_surge(self.deployment)
@@ -307,7 +307,7 @@ class _Look:
         moment = rollout.deadline(self.deployment, rollout.find_condition(self.conditions, "Progressing"))
         return None if rollout.complete(self.deployment, after) else moment
 
-    def _news(self, before: dict, after: dict, progress: dict | None) -> dict | None:
+    def _news(self, before: Object, after: Object, progress: Object | None) -> Object | None:
         """The condition Progressing where there is something new to say."""
         what = f'ReplicaSet "{self.new.name}"' if self.new else f'Deployment "{self.deployment.name}"'
         now = self.storage.now()
@@ -328,7 +328,7 @@ class _Look:
             )
         return None
 
-    def _report_failure(self, after: dict) -> None:
+    def _report_failure(self, after: Object) -> None:
         """That pods cannot be made is said of the Deployment, too: what the new ReplicaSet says before all others."""
         after["conditions"] = rollout.without_condition(after["conditions"], "ReplicaFailure")
         for one in (self.new, *self.old):
@@ -339,10 +339,10 @@ class _Look:
                 after["conditions"].append(rollout.condition("ReplicaFailure", status, reason, message, moment))
                 return
 
-    def _status(self) -> dict:
+    def _status(self) -> Object:
         return rollout.status(self.deployment, self.new, self.sets, self.storage.now())
 
-    def _write_status(self, status: dict) -> None:
+    def _write_status(self, status: Object) -> None:
         self._update({**self.deployment.object, "status": status})
 
     def _set(self, revision: str = "", progress: tuple[str, str, str] | None = None) -> None:
@@ -357,7 +357,7 @@ class _Look:
             obj = {**obj, "status": {**status, "conditions": rollout.with_condition(self.conditions, news)}}
         self._update(obj)
 
-    def _update(self, obj: dict) -> None:
+    def _update(self, obj: Object) -> None:
         self.deployment = self.client.update(DEPLOYMENT, self.deployment, obj, "status")
 
     def _read_again(self) -> None:

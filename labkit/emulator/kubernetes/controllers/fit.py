@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
 
+from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.quantities import quantity
 
 Amounts = dict[str, Decimal]
@@ -16,7 +17,7 @@ CORDONED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 COMMON = ("cpu", "memory", "ephemeral-storage")
 
 
-def against(pod: dict, node: dict, used: Amounts) -> list[str]:
+def against(pod: Object, node: Object, used: Amounts) -> list[str]:
     """Why the pod cannot go to the node, of whose resources so much is requested already; [] where it can."""
     spec = node.get("spec") or {}
     if spec.get("unschedulable") and not _tolerates(pod, CORDONED):
@@ -31,14 +32,14 @@ def against(pod: dict, node: dict, used: Amounts) -> list[str]:
     return [f"Insufficient {name}" for name in short]
 
 
-def is_helped_by_room(pod: dict, node: dict, reasons: list[str]) -> bool:
+def is_helped_by_room(pod: Object, node: Object, reasons: list[str]) -> bool:
     """Whether the pod would fit if others left: only its requests stand against it, and the node has so much."""
     there = allocatable(node)
     enough = all(amount <= _of(there, name) for name, amount in requests(pod).items())
     return enough and all(reason.startswith("Insufficient ") for reason in reasons)
 
 
-def requests(pod: dict) -> Amounts:
+def requests(pod: Object) -> Amounts:
     """What a pod takes of its node: https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/"""
     spec, sidecars, most = pod["spec"], Counter(), Counter()
     for container in spec.get("initContainers") or ():
@@ -52,7 +53,7 @@ def requests(pod: dict) -> Amounts:
     return dict(most | sidecars)
 
 
-def allocatable(node: dict) -> Amounts:
+def allocatable(node: Object) -> Amounts:
     given = (node.get("status") or {}).get("allocatable") or {}
     return {name: quantity(amount) for name, amount in given.items()}
 
@@ -61,17 +62,17 @@ def _of(there: Amounts, name: str) -> Decimal:
     return there.get(name, Decimal("Infinity") if name in COMMON else Decimal(0))
 
 
-def _requested(container: dict) -> Amounts:
+def _requested(container: Object) -> Amounts:
     given = (container.get("resources") or {}).get("requests") or {}
     return {name: quantity(amount) for name, amount in given.items()}
 
 
-def _tolerates(pod: dict, taint: dict) -> bool:
+def _tolerates(pod: Object, taint: Object) -> bool:
     """https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"""
     return any(_matches(toleration, taint) for toleration in pod["spec"].get("tolerations") or ())
 
 
-def _matches(toleration: dict, taint: dict) -> bool:
+def _matches(toleration: Object, taint: Object) -> bool:
     if toleration.get("effect") not in (None, "", taint.get("effect")):
         return False
     key = toleration.get("key", "")
@@ -80,7 +81,7 @@ def _matches(toleration: dict, taint: dict) -> bool:
     return key == taint.get("key") and toleration.get("value", "") == taint.get("value", "")
 
 
-def _selects(spec: dict, node: dict) -> bool:
+def _selects(spec: Object, node: Object) -> bool:
     """https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/"""
     labels = node["metadata"].get("labels") or {}
     if not (spec.get("nodeSelector") or {}).items() <= labels.items():
@@ -93,16 +94,16 @@ def _selects(spec: dict, node: dict) -> bool:
     return any(_term(term, labels, fields) for term in wanted.get("nodeSelectorTerms") or ())
 
 
-def _term(term: dict, labels: dict, fields: dict) -> bool:
+def _term(term: Object, labels: Object, fields: Object) -> bool:
     expressions, names = term.get("matchExpressions") or (), term.get("matchFields") or ()
     return bool(expressions or names) and _all(expressions, labels) and _all(names, fields)
 
 
-def _all(expressions: Iterable[dict], values: dict[str, str]) -> bool:
+def _all(expressions: Iterable[Object], values: dict[str, str]) -> bool:
     return all(_holds(expression, values.get(expression.get("key", ""))) for expression in expressions)
 
 
-def _holds(expression: dict, value: str | None) -> bool:
+def _holds(expression: Object, value: str | None) -> bool:
     among = expression.get("values") or []
     match expression.get("operator"):
         case "In":

@@ -3,7 +3,7 @@
 https://kubernetes.io/docs/concepts/overview/working-with-objects/owners-dependents/
 """
 
-from labkit.emulator.kubernetes.objects.kinds import POD, REPLICA_SET, Kind
+from labkit.emulator.kubernetes.objects.kinds import POD, REPLICA_SET, Kind, Object
 from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored
@@ -11,7 +11,7 @@ from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored
 CONTROLLED = (POD, REPLICA_SET)  # the kinds that have controllers here
 
 
-def controller_of(stored: Stored | None) -> dict:
+def controller_of(stored: Stored | None) -> Object:
     """The reference to the one owner that controls the object; empty where there is none."""
     references = stored.metadata.get("ownerReferences") or () if stored else ()
     return next((reference for reference in references if reference.get("controller")), {})
@@ -22,7 +22,7 @@ def is_active(stored: Stored) -> bool:
     return "deletionTimestamp" not in stored.metadata and not has_ended(stored.object)
 
 
-def controller_reference(kind: Kind, owner: Stored) -> dict:
+def controller_reference(kind: Kind, owner: Stored) -> Object:
     return {
         "apiVersion": kind.api_version,
         "kind": kind.kind,
@@ -96,13 +96,13 @@ class Owners:
         references = stored.metadata["ownerReferences"]
         self._owned_by(kind, stored, [reference for reference in references if reference["uid"] != uid])
 
-    def _owned_by(self, kind: Kind, stored: Stored, references: list[dict]) -> Stored:
+    def _owned_by(self, kind: Kind, stored: Stored, references: list[Object]) -> Stored:
         metadata = {key: value for key, value in stored.metadata.items() if key != "ownerReferences"}
         metadata |= {"ownerReferences": references} if references else {}
         return self.storage.replace(kind, stored, {**stored.object, "metadata": metadata}, stored.managers)
 
 
-def _drop(index: dict, group: object, key: object) -> None:
+def _drop(index: Object, group: object, key: object) -> None:
     """Takes a key out of its group, and the group away with its last key."""
     if (keys := index.get(group)) is not None:
         keys.pop(key, None)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from labkit.emulator.kubernetes.objects import schema
+from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.names import ALPHABET
 from labkit.emulator.kubernetes.objects.storage import Stored, seconds
 
@@ -40,7 +41,7 @@ def counted(stored: Stored | None, name: str) -> int:
     return (stored.object.get("status") or {}).get(name, 0) if stored else 0
 
 
-def annotations(stored: Stored) -> dict:
+def annotations(stored: Stored) -> Object:
     return stored.metadata.get("annotations") or {}
 
 
@@ -66,7 +67,7 @@ def revision(replica_set: Stored) -> int:
 # The template
 
 
-def template_hash(template: dict) -> str:
+def template_hash(template: Object) -> str:
     """The pod-template-hash: the same for the same template; it looks as the real one does."""
     text = json.dumps(_plain(template), sort_keys=True).encode()
     number = int.from_bytes(hashlib.sha256(text).digest()[:4])
@@ -79,7 +80,7 @@ def new_replica_set(deployment: Stored, sets: list[Stored]) -> Stored | None:
     return next((one for one in by_age(sets) if _plain(one.object["spec"]["template"]) == wanted), None)
 
 
-def _plain(template: dict) -> dict:
+def _plain(template: Object) -> Object:
     """A template without the hash and without anything empty."""
     plain, _ = schema.decode("core.PodTemplateSpec", template)
     metadata = plain.get("metadata") or {}
@@ -158,7 +159,7 @@ def _fraction(deployment: Stored, one: Stored, allowed: int) -> int:
 # Status
 
 
-def status(deployment: Stored, new: Stored | None, sets: list[Stored], now: str) -> dict:
+def status(deployment: Stored, new: Stored | None, sets: list[Stored], now: str) -> Object:
     """What the Deployment's status is to say, with the conditions that it has and Available."""
     before = deployment.object.get("status") or {}
     available = sum(counted(one, "availableReplicas") for one in sets)
@@ -181,7 +182,7 @@ def status(deployment: Stored, new: Stored | None, sets: list[Stored], now: str)
     }
 
 
-def complete(deployment: Stored, status: dict) -> bool:
+def complete(deployment: Stored, status: Object) -> bool:
     """Whether all pods are of the new revision and available, and none else is there."""
     wanted = replicas(deployment)
     numbers = (status.get(name, 0) for name in ("updatedReplicas", "replicas", "availableReplicas"))
@@ -190,10 +191,10 @@ def complete(deployment: Stored, status: dict) -> bool:
     )
 
 
-def progressing(before: dict, after: dict) -> bool:
+def progressing(before: Object, after: Object) -> bool:
     """Whether a rollout got on from one status to the next."""
 
-    def old_pods(status: dict) -> int:
+    def old_pods(status: Object) -> int:
         return status.get("replicas", 0) - status.get("updatedReplicas", 0)
 
     return old_pods(after) < old_pods(before) or any(
@@ -201,7 +202,7 @@ def progressing(before: dict, after: dict) -> bool:
     )
 
 
-def deadline(deployment: Stored, progress: dict | None) -> float | None:
+def deadline(deployment: Stored, progress: Object | None) -> float | None:
     """Lab time at which a rollout that does not get on is given up; None where there is no such moment."""
     limit = deployment.object["spec"]["progressDeadlineSeconds"]
     if limit == ENDLESS or progress is None or progress.get("reason") in ("NewReplicaSetAvailable", TIMED_OUT):
@@ -209,7 +210,7 @@ def deadline(deployment: Stored, progress: dict | None) -> float | None:
     return seconds(progress.get("lastUpdateTime") or deployment.metadata["creationTimestamp"]) + limit
 
 
-def condition(type_: str, status: str, reason: str, message: str, now: str) -> dict:
+def condition(type_: str, status: str, reason: str, message: str, now: str) -> Object:
     return {
         "type": type_,
         "status": status,
@@ -220,11 +221,11 @@ def condition(type_: str, status: str, reason: str, message: str, now: str) -> d
     }
 
 
-def find_condition(conditions: list[dict], type_: str) -> dict | None:
+def find_condition(conditions: list[Object], type_: str) -> Object | None:
     return next((one for one in conditions if one.get("type") == type_), None)
 
 
-def with_condition(conditions: list[dict], new: dict) -> list[dict]:
+def with_condition(conditions: list[Object], new: Object) -> list[Object]:
     """The conditions with a new one; it stays as it was where neither status nor reason changed."""
     old = find_condition(conditions, new["type"])
     if old and (old.get("status"), old.get("reason")) == (new["status"], new["reason"]):
@@ -234,5 +235,5 @@ def with_condition(conditions: list[dict], new: dict) -> list[dict]:
     return [*without_condition(conditions, new["type"]), new]
 
 
-def without_condition(conditions: list[dict], type_: str) -> list[dict]:
+def without_condition(conditions: list[Object], type_: str) -> list[Object]:
     return [one for one in conditions if one.get("type") != type_]

@@ -7,7 +7,7 @@ import base64
 from collections.abc import Callable
 
 from labkit.emulator.kubernetes.access.tokens import Tokens
-from labkit.emulator.kubernetes.objects.kinds import SECRET, SERVICE_ACCOUNT
+from labkit.emulator.kubernetes.objects.kinds import SECRET, SERVICE_ACCOUNT, Object
 from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored
 
 TYPE = "kubernetes.io/service-account-token"
@@ -55,7 +55,7 @@ class TokenSecrets:
             self.storage.replace(SECRET, secret, changed, secret.managers)
 
 
-def _annotations(secret: Stored) -> dict:
+def _annotations(secret: Stored) -> Object:
     return secret.metadata.get("annotations") or {}
 
 

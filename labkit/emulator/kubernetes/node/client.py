@@ -12,6 +12,7 @@ import httpx
 
 from labkit.emulator.certificates import Certificate, client_context
 from labkit.emulator.clock import rfc3339
+from labkit.emulator.kubernetes.objects.kinds import Object
 
 LONGEST_AGE = 60.0  # seconds
 PATIENCE = 0.1  # seconds that an event waits, so that the container it is about comes first
@@ -31,20 +32,20 @@ class NodeClient:
     async def close(self) -> None:
         await self.http.aclose()
 
-    async def get(self, path: str, **query: str) -> dict | None:
+    async def get(self, path: str, **query: str) -> Object | None:
         """The object, or None where there is none."""
         response = await self.http.get(path, params=query)
         return None if response.status_code == 404 else response.raise_for_status().json()
 
-    async def post(self, path: str, body: dict) -> dict:
+    async def post(self, path: str, body: Object) -> Object:
         return (await self.http.post(path, json=body)).raise_for_status().json()
 
-    async def patch(self, path: str, body: dict) -> dict | None:
+    async def patch(self, path: str, body: Object) -> Object | None:
         headers = {"Content-Type": "application/merge-patch+json"}
         response = await self.http.patch(path, content=json.dumps(body), headers=headers)
         return None if response.status_code == 404 else response.raise_for_status().json()
 
-    async def delete_pod(self, pod: dict) -> None:
+    async def delete_pod(self, pod: Object) -> None:
         """Delete a pod for good, if it is still this one."""
         metadata = pod["metadata"]
         body = {
@@ -58,7 +59,7 @@ class NodeClient:
         if response.status_code not in (404, 409):
             response.raise_for_status()
 
-    async def fetch(self, namespace: str, kind: str, name: str, *, max_age: float = 0.0) -> dict | None:
+    async def fetch(self, namespace: str, kind: str, name: str, *, max_age: float = 0.0) -> Object | None:
         """A ConfigMap or Secret, or None, as it was so many seconds ago at most; many who ask at once ask once."""
         key, now = (namespace, kind, name), time.monotonic()
         asked, task = self._fetched.get(key, (0.0, None))
@@ -68,7 +69,7 @@ class NodeClient:
             self._fetched[key] = now, task
         return await asyncio.shield(task)
 
-    async def token(self, pod: dict, audience: str, seconds: int) -> tuple[str, float]:
+    async def token(self, pod: Object, audience: str, seconds: int) -> tuple[str, float]:
         """A token of the pod's service account, bound to the pod, and when it expires (epoch seconds).
 
         https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/
@@ -98,12 +99,12 @@ class Events:
         self._client = client
         self._node = node
         self._now = now
-        self._queue: deque[tuple[str, dict]] = deque()
+        self._queue: deque[tuple[str, Object]] = deque()
         self._there_is_one = asyncio.Event()
         self._sent: dict[tuple, tuple[str, int]] = {}
         self._serial = 0
 
-    def add(self, pod: dict, reason: str, message: str, *, field: str = "", warning: bool = False) -> None:
+    def add(self, pod: Object, reason: str, message: str, *, field: str = "", warning: bool = False) -> None:
         metadata = pod["metadata"]
         about = {
             "kind": "Pod",
@@ -141,7 +142,7 @@ class Events:
             self._put(path, event)
         self._sent[key] = (name, count + 1)
 
-    def forget(self, pod: dict) -> None:
+    def forget(self, pod: Object) -> None:
         self._sent = {key: sent for key, sent in self._sent.items() if key[0] != pod["metadata"]["uid"]}
 
     async def send(self) -> None:
@@ -155,7 +156,7 @@ class Events:
                 with contextlib.suppress(httpx.HTTPError):
                     await (self._client.patch(path, body) if "kind" not in body else self._client.post(path, body))
 
-    def _put(self, path: str, body: dict) -> None:
+    def _put(self, path: str, body: Object) -> None:
         self._queue.append((path, body))
         self._there_is_one.set()
 

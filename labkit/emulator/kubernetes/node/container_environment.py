@@ -9,6 +9,7 @@ import re
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
+from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.quantities import quantity
 
 Room = dict[str, str]  # what a node can give: resource -> quantity
@@ -30,7 +31,11 @@ def expanded(text: str, variables: dict[str, str]) -> str:
 
 
 async def variables_of(
-    container: dict, pod: dict, given: dict[str, str], fetch: Callable[[str, str], Awaitable[dict | None]], room: Room
+    container: Object,
+    pod: Object,
+    given: dict[str, str],
+    fetch: Callable[[str, str], Awaitable[Object | None]],
+    room: Room,
 ) -> dict[str, str]:
     """The variables that `envFrom` and `env` make. `given` are those of the node, which references may name.
 
@@ -54,7 +59,7 @@ async def variables_of(
     return made
 
 
-def field_value(pod: dict, path: str) -> str:
+def field_value(pod: Object, path: str) -> str:
     """What the downward API gives for a field path. Raises ConfigError for one that it does not know.
 
     https://kubernetes.io/docs/concepts/workloads/pods/downward-api/
@@ -80,7 +85,7 @@ def field_value(pod: dict, path: str) -> str:
     raise ConfigError(f"unsupported fieldPath: {path}")
 
 
-def resource_value(pod: dict, reference: dict, room: Room, container: dict | None = None) -> str:
+def resource_value(pod: Object, reference: Object, room: Room, container: Object | None = None) -> str:
     """A container's limit or request in units of the divisor, rounded up; what the node has where there is no limit.
 
     `container` is that of a variable, where the reference names none. Raises ConfigError.
@@ -101,7 +106,7 @@ def resource_value(pod: dict, reference: dict, room: Room, container: dict | Non
     return str(math.ceil(quantity(value) / divisor))
 
 
-async def _value(source: dict, container: dict, pod: dict, fetch: Callable, room: Room) -> str | None:
+async def _value(source: Object, container: Object, pod: Object, fetch: Callable, room: Room) -> str | None:
     if "fieldRef" in source:
         return field_value(pod, source["fieldRef"]["fieldPath"])
     if "resourceFieldRef" in source:
@@ -118,7 +123,7 @@ async def _value(source: dict, container: dict, pod: dict, fetch: Callable, room
     raise ConfigError(f"the moto target does not know valueFrom.{next(iter(source))}")
 
 
-async def _entries(kind: str, reference: dict, fetch: Callable) -> dict[str, str]:
+async def _entries(kind: str, reference: Object, fetch: Callable) -> dict[str, str]:
     found = await fetch(kind, reference.get("name", ""))
     if found is None:
         if reference.get("optional"):
@@ -130,5 +135,5 @@ async def _entries(kind: str, reference: dict, fetch: Callable) -> dict[str, str
     return data
 
 
-def _listed(entries: dict | None) -> str:
+def _listed(entries: Object | None) -> str:
     return "\n".join(f'{key}="{value}"' for key, value in sorted((entries or {}).items()))

@@ -25,6 +25,7 @@ from labkit.emulator.kubernetes.node.probes import Probes
 from labkit.emulator.kubernetes.node.processes import Process, Sandbox, SandboxError
 from labkit.emulator.kubernetes.node.program_streams import Pipes, Terminal
 from labkit.emulator.kubernetes.node.termination_message import termination_message
+from labkit.emulator.kubernetes.objects.kinds import Object
 
 FIRST_BACKOFF, LONGEST_BACKOFF, FORGIVEN_AFTER = 10.0, 300.0, 600.0  # seconds of lab time
 LEAST_GRACE = 2.0  # seconds that a container has to end, however little it was given
@@ -265,7 +266,9 @@ class ContainerLife:
             run.process.signal(getattr(signal, name, signal.SIGTERM))
         await run.end_within(max(until - asyncio.get_running_loop().time(), LEAST_GRACE) if grace else 0)
 
-    async def _hook(self, hook: dict, reason: str, message: str, seconds: float | None, run: Run | None = None) -> bool:
+    async def _hook(
+        self, hook: Object, reason: str, message: str, seconds: float | None, run: Run | None = None
+    ) -> bool:
         """Run a hook, for as long as the container runs. Returns whether it was a success; says so where not."""
         run = run or self.run
         doing = asyncio.create_task(outcome_of(hook, self.status.spec, self.exec, seconds))

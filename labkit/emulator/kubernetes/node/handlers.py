@@ -14,6 +14,7 @@ import httpx
 
 from labkit.emulator.kubernetes.node.processes import Process
 from labkit.emulator.kubernetes.node.program_streams import Pipes
+from labkit.emulator.kubernetes.objects.kinds import Object
 
 POD_ADDRESS = "127.0.0.1"
 LONGEST_OUTPUT = 10 * 1024  # bytes
@@ -31,7 +32,7 @@ class Outcome:
     output: str = ""
 
 
-async def outcome_of(handler: dict, container: dict, execute: Execute, seconds: float | None) -> Outcome:
+async def outcome_of(handler: Object, container: Object, execute: Execute, seconds: float | None) -> Outcome:
     """Do what a probe's or a hook's document says, in so many seconds (None: in any time). Raises NotTried.
 
     `execute(command, streams)` starts a program in the container. A page or a port is the pod's, on loopback.
@@ -77,7 +78,7 @@ async def _read(streams: Pipes, channel: int) -> bytes:
     return kept
 
 
-async def _page(asked: dict, container: dict, seconds: float | None) -> Outcome:
+async def _page(asked: Object, container: Object, seconds: float | None) -> Outcome:
     host, port = asked.get("host") or POD_ADDRESS, _port(asked["port"], container)
     path = asked.get("path") or "/"
     url = httpx.URL(f"{asked.get('scheme', 'HTTP').lower()}://{host}:{port}{path if path[0] == '/' else '/' + path}")
@@ -105,7 +106,7 @@ async def _page(asked: dict, container: dict, seconds: float | None) -> Outcome:
     return Outcome(good, "" if good else f"HTTP probe failed with statuscode: {answer.status_code}")
 
 
-async def _connection(asked: dict, container: dict, seconds: float | None) -> Outcome:
+async def _connection(asked: Object, container: Object, seconds: float | None) -> Outcome:
     host, port = asked.get("host") or POD_ADDRESS, _port(asked["port"], container)
     try:
         async with asyncio.timeout(seconds):
@@ -120,7 +121,7 @@ async def _connection(asked: dict, container: dict, seconds: float | None) -> Ou
     return Outcome(True)
 
 
-def _port(asked: int | str, container: dict) -> int:
+def _port(asked: int | str, container: Object) -> int:
     """A port's number, or the number of the container's port of that name. Raises NotTried."""
     named = {port.get("name"): port["containerPort"] for port in container.get("ports") or ()}
     if asked in named:

@@ -4,6 +4,8 @@ import re
 import sys
 from pathlib import Path
 
+from labkit.emulator.kubernetes.objects.kinds import Object
+
 _REFERENCE = re.compile(
     r"(?:[A-Za-z0-9.-]+(?::\d+)?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
     r"(?::\w[\w.-]{0,127})?(?:@[A-Za-z0-9+._-]+:[0-9a-fA-F]{4,})?"
@@ -33,7 +35,7 @@ def repository(image: str) -> str:
     return "/".join(parts)
 
 
-def entrypoint(container: dict, images: dict[str, list[str]]) -> list[str]:
+def entrypoint(container: Object, images: dict[str, list[str]]) -> list[str]:
     """The entrypoint of a container's image, from `images` (repository to argument list). Raises ImageError.
 
     https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy

@@ -23,6 +23,7 @@ from labkit.emulator.kubernetes.node.pod import Pod
 from labkit.emulator.kubernetes.node.pod_life import PodLife
 from labkit.emulator.kubernetes.node.processes import Process
 from labkit.emulator.kubernetes.node.program_streams import STDERR, STDIN, STDOUT, Pipes, Terminal
+from labkit.emulator.kubernetes.objects.kinds import Object
 
 ERROR, RESIZE, CLOSE = 3, 4, 255
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
@@ -136,7 +137,7 @@ class _Session:
         self.tty = _is_set(socket, "tty")
         self._socket = socket
 
-    async def run(self, start: Callable[[], Awaitable[Process]], streams: Pipes | Terminal) -> dict:
+    async def run(self, start: Callable[[], Awaitable[Process]], streams: Pipes | Terminal) -> Object:
         """Run a program to its end, or as long as the client stays. Returns the Status for the error channel.
 
         A client that leaves ends the program's input, or hangs up its terminal; the program itself goes on.
@@ -154,7 +155,7 @@ class _Session:
             running.cancel()
             streams.close()
 
-    async def join(self, attachments: Attachments) -> dict:
+    async def join(self, attachments: Attachments) -> Object:
         """Share the streams of a container, to its end or as long as the client stays. Returns the Status."""
         ended = asyncio.create_task(attachments.ended.wait())
         attachments.clients.add(self._send)
@@ -167,7 +168,7 @@ class _Session:
                 attachments.streams.end_input()
         return SUCCESS
 
-    async def end(self, status: dict) -> None:
+    async def end(self, status: Object) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             await self._socket.send_bytes(bytes([ERROR]) + json.dumps(status).encode())
             await self._socket.close()
@@ -262,7 +263,7 @@ async def _texts(blocks: AsyncIterator[list[bytes]], timestamps: bool, limit: in
             return
 
 
-def _ended(code: int) -> dict:
+def _ended(code: int) -> Object:
     if code == 0:
         return SUCCESS
     return {
@@ -274,7 +275,7 @@ def _ended(code: int) -> dict:
     }
 
 
-def _not_started(error: Exception) -> dict:
+def _not_started(error: Exception) -> Object:
     """https://github.com/containerd/containerd/blob/main/docs/cri/architecture.md: in containerd's and runc's words."""
     why = "error executing command in container: failed to exec in container: "
     if isinstance(error, KeyError):
@@ -285,7 +286,7 @@ def _not_started(error: Exception) -> dict:
     return _failed(why)
 
 
-def _failed(why: str) -> dict:
+def _failed(why: str) -> Object:
     return {
         "metadata": {},
         "status": "Failure",

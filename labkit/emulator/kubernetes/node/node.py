@@ -30,6 +30,7 @@ from labkit.emulator.kubernetes.node.pod import TICK, Ground
 from labkit.emulator.kubernetes.node.pod_life import PodLife
 from labkit.emulator.kubernetes.node.pod_status import ADDRESS
 from labkit.emulator.kubernetes.node.processes import TOOLS_PATH, Reaper, permitted
+from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.listener import Listener
 from labkit.webhook.watch import Watch
@@ -167,13 +168,13 @@ class Node:
                 return life
         return None
 
-    def _on_list(self, pods: list[dict]) -> None:
+    def _on_list(self, pods: list[Object]) -> None:
         for uid in self._pods.keys() - {pod["metadata"]["uid"] for pod in pods}:
             self._on_pod("DELETED", self._pods[uid].pod.document)
         for pod in pods:
             self._on_pod("MODIFIED", pod)
 
-    def _on_pod(self, kind: str, pod: dict) -> None:
+    def _on_pod(self, kind: str, pod: Object) -> None:
         uid = pod["metadata"]["uid"]
         life = self._pods.get(uid)
         if kind == "DELETED":
@@ -220,7 +221,7 @@ class Node:
                 log.warning("the node's lease could not be renewed: %s", said(error))
             await asyncio.sleep(LEASE / 4)
 
-    def _variables(self, pod: dict, home: Path, programs: Path) -> dict[str, str]:
+    def _variables(self, pod: Object, home: Path, programs: Path) -> dict[str, str]:
         port = str(self._api.port or 443)
         return {
             "PATH": f"{programs}:{TOOLS_PATH}",
@@ -269,7 +270,7 @@ class Node:
                 raise
         await self._client.patch(f"/api/v1/nodes/{self.name}/status", {"status": self._status()})
 
-    def _status(self) -> dict:
+    def _status(self) -> Object:
         now, since = rfc3339(self._clock.now()), rfc3339(self._began)
         room = _room()
         conditions = [

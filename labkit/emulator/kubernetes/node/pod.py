@@ -13,6 +13,7 @@ from labkit.emulator.kubernetes.node.container_logs import ContainerLog
 from labkit.emulator.kubernetes.node.pod_status import ContainerStatus, PodStatus
 from labkit.emulator.kubernetes.node.processes import Reaper
 from labkit.emulator.kubernetes.node.volumes import Volumes
+from labkit.emulator.kubernetes.objects.kinds import Object
 
 TICK = 0.5  # seconds of real time after which the lab's clock is looked at again
 REFRESH = 5.0  # seconds of real time after which the objects in volumes are read again
@@ -27,7 +28,7 @@ class Ground:
     clock: Clock
     reaper: Reaper
     images: dict[str, list[str]]
-    before: Callable[[dict, Path], dict[str, str]]  # variables that a pod's own replace: (pod, home) -> variables
+    before: Callable[[Object, Path], dict[str, str]]  # variables that a pod's own replace: (pod, home) -> variables
     after: dict[str, str]  # variables that replace a pod's own
     home: dict[str, str]  # what stands in a pod's home folder: texts by their paths
     visible: tuple[Path, ...]
@@ -39,7 +40,7 @@ class Ground:
 class Pod:
     """One pod of a node. `changed` is set when its status is to be reported."""
 
-    def __init__(self, document: dict, folder: Path, ground: Ground) -> None:
+    def __init__(self, document: Object, folder: Path, ground: Ground) -> None:
         self.document = document
         self.folder = folder
         self.ground = ground
@@ -72,6 +73,6 @@ class Pod:
         self.logs[name, run] = ContainerLog(file, self.ground.clock.now)
         return self.logs[name, run]
 
-    async def fetch(self, kind: str, name: str, *, max_age: float = 0.0) -> dict | None:
+    async def fetch(self, kind: str, name: str, *, max_age: float = 0.0) -> Object | None:
         """A ConfigMap or Secret of the pod's namespace, as it was so many seconds ago at most."""
         return await self.ground.client.fetch(self.document["metadata"]["namespace"], kind, name, max_age=max_age)

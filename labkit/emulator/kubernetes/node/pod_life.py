@@ -15,6 +15,7 @@ from labkit.emulator.kubernetes.node.container_life import MISSING_RETRY, Contai
 from labkit.emulator.kubernetes.node.pod import REFRESH, TICK, Ground, Pod
 from labkit.emulator.kubernetes.node.processes import Process, end_all_of
 from labkit.emulator.kubernetes.node.program_streams import Pipes, Terminal
+from labkit.emulator.kubernetes.objects.kinds import Object
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ DEADLINE = {
 class PodLife:
     """One pod, from the moment that it is bound to the node until it is gone."""
 
-    def __init__(self, pod: dict, folder: Path, ground: Ground) -> None:
+    def __init__(self, pod: Object, folder: Path, ground: Ground) -> None:
         self.pod = Pod(pod, folder, ground)
         self._began = ground.clock.now()
         self._refreshed = time.monotonic()
@@ -52,7 +53,7 @@ class PodLife:
         self._reporting = asyncio.create_task(self._report_changes())
         self._living = asyncio.create_task(self._live())
 
-    def change(self, pod: dict) -> None:
+    def change(self, pod: Object) -> None:
         """The pod's document is another one; its labels and annotations may be in its volumes."""
         before, now = self.pod.document["metadata"], pod["metadata"]
         if any(before.get(name) != now.get(name) for name in ("labels", "annotations")):

@@ -6,6 +6,7 @@ https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
 from dataclasses import dataclass, field
 
 from labkit.emulator.clock import rfc3339
+from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.pods import ENDED
 
 ADDRESS = "127.0.0.1"
@@ -15,10 +16,10 @@ ADDRESS = "127.0.0.1"
 class ContainerStatus:
     """One container: what it is now, and how its last run ended."""
 
-    spec: dict
+    spec: Object
     init: bool = False
-    state: dict = field(default_factory=lambda: {"waiting": {"reason": "ContainerCreating"}})
-    last: dict = field(default_factory=dict)
+    state: Object = field(default_factory=lambda: {"waiting": {"reason": "ContainerCreating"}})
+    last: Object = field(default_factory=dict)
     restarts: int = 0
     run_id: str = ""
     started: bool = False  # its startup probe, if it has one, has succeeded
@@ -73,7 +74,7 @@ class ContainerStatus:
             }
         }
 
-    def document(self) -> dict:
+    def document(self) -> Object:
         image = self.spec["image"]
         requests = (self.spec.get("resources") or {}).get("requests")
         mounts = [_mounted(mount) for mount in self.spec.get("volumeMounts") or ()]
@@ -96,7 +97,7 @@ class ContainerStatus:
 class PodStatus:
     """The status of one pod; `document()` is what goes to the API server."""
 
-    def __init__(self, pod: dict, started: float) -> None:
+    def __init__(self, pod: Object, started: float) -> None:
         self.why: dict[str, str] = {}  # reason and message of a pod that its node has ended
         self.generation = pod["metadata"].get("generation", 1)
         self._started = started
@@ -135,7 +136,7 @@ class PodStatus:
             return "Running"
         return "Succeeded" if all(code == 0 for code in codes) else "Failed"
 
-    def document(self, now: float, *, ended: bool = False) -> dict:
+    def document(self, now: float, *, ended: bool = False) -> Object:
         phase = self.phase(ended=ended)
         return {
             "observedGeneration": self.generation,
@@ -151,7 +152,7 @@ class PodStatus:
             **({"initContainerStatuses": [status.document() for status in self.init]} if self.init else {}),
         }
 
-    def _conditions(self, phase: str, now: float) -> list[dict]:
+    def _conditions(self, phase: str, now: float) -> list[Object]:
         unready = [status.name for status in self.apps if not status.ready]
         over = {"reason": "PodCompleted"} if phase == "Succeeded" else {"reason": "PodFailed"}
         if phase not in ENDED:
@@ -170,7 +171,7 @@ class PodStatus:
             self._condition("ContainersReady", ready, now, over),
         ]
 
-    def _condition(self, kind: str, true: bool, now: float, why_not: dict | None = None) -> dict:
+    def _condition(self, kind: str, true: bool, now: float, why_not: Object | None = None) -> Object:
         status = "True" if true else "False"
         before, since = self._transitions.get(kind, ("", ""))
         if before != status:
@@ -187,7 +188,7 @@ class PodStatus:
         }
 
 
-def _mounted(mount: dict) -> dict:
+def _mounted(mount: Object) -> Object:
     read_only = mount.get("readOnly", False)
     shown = {"readOnly": True, "recursiveReadOnly": "Disabled"} if read_only else {}
     return {"name": mount["name"], "mountPath": mount["mountPath"], **shown}

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 from labkit.emulator.kubernetes.node.handlers import Execute, NotTried, outcome_of
 from labkit.emulator.kubernetes.node.pod_status import ContainerStatus
+from labkit.emulator.kubernetes.objects.kinds import Object
 
 
 class Probes:
@@ -54,7 +55,7 @@ class Probes:
                 self._status.passes = succeeded
                 self._changed()
 
-    async def _results(self, kind: str, probe: dict) -> AsyncIterator[bool]:
+    async def _results(self, kind: str, probe: Object) -> AsyncIterator[bool]:
         """Yield what as many probes in a row agree on as the threshold asks for."""
         thresholds = {True: probe.get("successThreshold", 1), False: probe.get("failureThreshold", 3)}
         due = self._began + probe.get("initialDelaySeconds", 0)
@@ -68,7 +69,7 @@ class Probes:
             if agreed >= thresholds[result]:
                 yield result
 
-    async def _probe(self, kind: str, probe: dict) -> bool:
+    async def _probe(self, kind: str, probe: Object) -> bool:
         try:
             outcome = await outcome_of(probe, self._status.spec, self._execute, probe.get("timeoutSeconds", 1))
         except NotTried as error:

@@ -7,11 +7,12 @@ from collections import deque
 from pathlib import Path
 
 from labkit.emulator.kubernetes.node.container_logs import shown
+from labkit.emulator.kubernetes.objects.kinds import Object
 
 LONGEST, LONGEST_OF_LOG, LINES_OF_LOG = 4096, 2048, 80  # bytes, bytes, lines
 
 
-def termination_message(container: dict, log: Path, code: int) -> str:
+def termination_message(container: Object, log: Path, code: int) -> str:
     """The end of what the container wrote to its terminationMessagePath; else, where asked for, of a failed one's log.
 
     The message's file is beside the log.

@@ -16,11 +16,12 @@ import httpx
 
 from labkit.emulator.kubernetes.node.client import said
 from labkit.emulator.kubernetes.node.container_environment import ConfigError, Room, field_value, resource_value
+from labkit.emulator.kubernetes.objects.kinds import Object
 
 DAY = 24 * 3600.0
 READABLE, PRIVATE, GROUPS = 0o644, 0o600, 0o440  # file modes
 
-Fetch = Callable[[str, str], Awaitable[dict | None]]
+Fetch = Callable[[str, str], Awaitable[Object | None]]
 RequestToken = Callable[[str, int], Awaitable[tuple[str, float]]]
 Files = dict[str, tuple[bytes, int]]  # path in the volume: content, mode
 
@@ -65,7 +66,7 @@ class Volumes:
 
     def __init__(
         self,
-        pod: dict,
+        pod: Object,
         folder: Path,
         *,
         fetch: Fetch,
@@ -95,7 +96,7 @@ class Volumes:
         now = self._now()
         return any(token.due(now) for token in self._tokens.values())
 
-    async def _set_up(self, volume: dict) -> str:
+    async def _set_up(self, volume: Object) -> str:
         name = volume["name"]
         try:
             if "hostPath" in volume:
@@ -115,7 +116,7 @@ class Volumes:
             return f'MountVolume.SetUp failed for volume "{name}" : {said(error)}'
         return ""
 
-    async def _files(self, volume: dict) -> Files:
+    async def _files(self, volume: Object) -> Files:
         if "projected" in volume:
             mode = volume["projected"].get("defaultMode", READABLE)
             sources = volume["projected"].get("sources") or ()
@@ -134,7 +135,7 @@ class Volumes:
             files = {path: (content, mode | GROUPS) for path, (content, mode) in files.items()}
         return files
 
-    async def _of_source(self, source: dict, volume: str, mode: int) -> Files:
+    async def _of_source(self, source: Object, volume: str, mode: int) -> Files:
         if "serviceAccountToken" in source:
             return {
                 source["serviceAccountToken"]["path"]: await self._token(source["serviceAccountToken"], volume, mode)
@@ -147,7 +148,7 @@ class Volumes:
             return await self._entries("secret", source["secret"], mode)
         raise ConfigError(f"the moto target knows no projected source {next(iter(source), '')}")
 
-    async def _token(self, asked: dict, volume: str, mode: int) -> tuple[bytes, int]:
+    async def _token(self, asked: Object, volume: str, mode: int) -> tuple[bytes, int]:
         made = ProjectedToken(asked.get("audience", ""), asked.get("expirationSeconds", 3600))
         token = self._tokens.setdefault((volume, asked["path"]), made)
         try:
@@ -157,7 +158,7 @@ class Volumes:
             raise ConfigError(f"failed to fetch token: {expired}{said(error)}") from error
         return text.encode(), PRIVATE if _has_one_user(self.pod["spec"]) else mode
 
-    def _downward(self, source: dict, mode: int) -> Files:
+    def _downward(self, source: Object, mode: int) -> Files:
         files = {}
         for item in source.get("items") or ():
             if "fieldRef" in item:
@@ -167,7 +168,7 @@ class Volumes:
             files[item["path"]] = value.encode(), item.get("mode", mode)
         return files
 
-    async def _entries(self, kind: str, source: dict, mode: int) -> Files:
+    async def _entries(self, kind: str, source: Object, mode: int) -> Files:
         found = await self._fetch(kind, source.get("name", ""))
         if found is None:
             if source.get("optional"):
@@ -223,7 +224,7 @@ def project(files: Files, folder: Path) -> None:
         shutil.rmtree(before, ignore_errors=True)
 
 
-def _of_this_machine(asked: dict) -> Path:
+def _of_this_machine(asked: Object) -> Path:
     path, kind = Path(asked["path"]), asked.get("type") or ""
     there = {
         "": path.exists(),
@@ -243,7 +244,7 @@ def _of_this_machine(asked: dict) -> Path:
     return path
 
 
-def _has_one_user(spec: dict) -> bool:
+def _has_one_user(spec: Object) -> bool:
     """Whether all containers run as the same named user, who alone then reads the token."""
     of_pod = (spec.get("securityContext") or {}).get("runAsUser")
     containers = [*(spec.get("initContainers") or ()), *spec["containers"]]

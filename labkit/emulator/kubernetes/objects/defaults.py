@@ -4,16 +4,16 @@ import base64
 from collections.abc import Callable
 
 from labkit.emulator.kubernetes.objects import services
-from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 
 
-def with_defaults(kind: Kind, obj: dict) -> dict:
+def with_defaults(kind: Kind, obj: Object) -> Object:
     """The object with its kind's defaults; `obj` itself stays as it is."""
     fill = _DEFAULTS.get(kind.kind)
     return fill(dict(obj)) if fill else obj
 
 
-def pod_spec(spec: dict) -> dict:
+def pod_spec(spec: Object) -> Object:
     """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec"""
     spec = dict(spec)
     for lists in ("initContainers", "containers"):
@@ -35,7 +35,7 @@ def pod_spec(spec: dict) -> dict:
     return spec
 
 
-def first_status(kind: Kind, obj: dict) -> dict:
+def first_status(kind: Kind, obj: Object) -> Object:
     """The object with the status that it has before anybody has seen it, whatever was sent."""
     match kind.kind:
         case "Pod":
@@ -47,7 +47,7 @@ def first_status(kind: Kind, obj: dict) -> dict:
     return obj
 
 
-def quality_of_service(spec: dict) -> str:
+def quality_of_service(spec: Object) -> str:
     """https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/"""
     containers = [*spec.get("containers", ()), *spec.get("initContainers", ())]
     resources = [container.get("resources") or {} for container in containers]
@@ -63,7 +63,7 @@ def quality_of_service(spec: dict) -> str:
     return "Guaranteed" if guaranteed else "Burstable"
 
 
-def _container(container: dict) -> dict:
+def _container(container: Object) -> Object:
     container = dict(container)
     image = container.get("image", "")
     tag = image.rsplit("/", 1)[-1].partition(":")[2]
@@ -85,28 +85,28 @@ def _container(container: dict) -> dict:
     return container
 
 
-def _variable(variable: dict) -> dict:
+def _variable(variable: Object) -> Object:
     reference = (variable.get("valueFrom") or {}).get("fieldRef")
     if reference and "apiVersion" not in reference:
         return {**variable, "valueFrom": {"fieldRef": {"apiVersion": "v1", **reference}}}
     return variable
 
 
-def _probe(probe: dict) -> dict:
+def _probe(probe: Object) -> Object:
     probe = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3} | probe
     if "httpGet" in probe:
         probe["httpGet"] = {"path": "/", "scheme": "HTTP"} | probe["httpGet"]
     return probe
 
 
-def _host_ports(container: dict) -> dict:
+def _host_ports(container: Object) -> Object:
     if "ports" not in container:
         return container
     ports = [{"hostPort": port.get("containerPort", 0), **port} for port in container["ports"]]
     return {**container, "ports": ports}
 
 
-def _volume(volume: dict) -> dict:
+def _volume(volume: Object) -> Object:
     volume = dict(volume)
     for source in ("configMap", "secret", "downwardAPI", "projected"):
         if source in volume:
@@ -124,7 +124,7 @@ def _volume(volume: dict) -> dict:
     return volume
 
 
-def _projection(source: dict) -> dict:
+def _projection(source: Object) -> Object:
     if token := source.get("serviceAccountToken"):
         return {**source, "serviceAccountToken": {"expirationSeconds": 3600, **token}}
     if items := (source.get("downwardAPI") or {}).get("items"):
@@ -132,18 +132,18 @@ def _projection(source: dict) -> dict:
     return source
 
 
-def _downward(item: dict) -> dict:
+def _downward(item: Object) -> Object:
     if "fieldRef" in item:
         return {**item, "fieldRef": {"apiVersion": "v1", **item["fieldRef"]}}
     return item
 
 
-def _pod(pod: dict) -> dict:
+def _pod(pod: Object) -> Object:
     pod["spec"] = pod_spec(pod.get("spec") or {})
     return pod
 
 
-def _deployment(deployment: dict) -> dict:
+def _deployment(deployment: Object) -> Object:
     """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/deployment-v1/#DeploymentSpec"""
     spec = {
         "replicas": 1,
@@ -158,7 +158,7 @@ def _deployment(deployment: dict) -> dict:
     return {**deployment, "spec": {**spec, "strategy": strategy}}
 
 
-def _replica_set(replica_set: dict) -> dict:
+def _replica_set(replica_set: Object) -> Object:
     spec = {"replicas": 1, **_with_template(replica_set.get("spec") or {})}
     labels = (spec["template"].get("metadata") or {}).get("labels")
     metadata = replica_set["metadata"]
@@ -167,13 +167,13 @@ def _replica_set(replica_set: dict) -> dict:
     return {**replica_set, "metadata": metadata, "spec": spec}
 
 
-def _with_template(spec: dict) -> dict:
+def _with_template(spec: Object) -> Object:
     template = spec.get("template") or {}
     template = {**template, "metadata": template.get("metadata") or {}, "spec": pod_spec(template.get("spec") or {})}
     return {**spec, "template": template}
 
 
-def _namespace(namespace: dict) -> dict:
+def _namespace(namespace: Object) -> Object:
     metadata = namespace["metadata"]
     if metadata.get("name"):
         labels = (metadata.get("labels") or {}) | {"kubernetes.io/metadata.name": metadata["name"]}
@@ -183,7 +183,7 @@ def _namespace(namespace: dict) -> dict:
     return namespace
 
 
-def _secret(secret: dict) -> dict:
+def _secret(secret: Object) -> Object:
     if texts := secret.pop("stringData", None):
         encoded = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
         secret["data"] = (secret.get("data") or {}) | encoded
@@ -191,7 +191,7 @@ def _secret(secret: dict) -> dict:
     return secret
 
 
-def _event(event: dict) -> dict:
+def _event(event: Object) -> Object:
     event.setdefault("source", {})
     event.setdefault("firstTimestamp", None)
     event.setdefault("lastTimestamp", None)
@@ -201,7 +201,7 @@ def _event(event: dict) -> dict:
     return event
 
 
-def _webhooks(configuration: dict) -> dict:
+def _webhooks(configuration: Object) -> Object:
     configuration["webhooks"] = [
         {
             "failurePolicy": "Fail",
@@ -218,7 +218,7 @@ def _webhooks(configuration: dict) -> dict:
     return configuration
 
 
-def _binding(binding: dict) -> dict:
+def _binding(binding: Object) -> Object:
     group = "rbac.authorization.k8s.io"
     binding["roleRef"] = {"apiGroup": group, "kind": "", "name": "", **(binding.get("roleRef") or {})}
     if "subjects" in binding:
@@ -229,13 +229,13 @@ def _binding(binding: dict) -> dict:
     return binding
 
 
-def _node(node: dict) -> dict:
+def _node(node: Object) -> Object:
     node.setdefault("spec", {})
     node.setdefault("status", {})
     return node
 
 
-_DEFAULTS: dict[str, Callable[[dict], dict]] = {
+_DEFAULTS: dict[str, Callable[[Object], Object]] = {
     "Pod": _pod,
     "Deployment": _deployment,
     "ReplicaSet": _replica_set,

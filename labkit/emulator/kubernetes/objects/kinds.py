@@ -1,6 +1,10 @@
 """The kinds that the API serves: one row each. Everything generic (verbs, discovery, tables, RBAC) reads this table."""
 
 from dataclasses import dataclass
+from typing import Any
+
+Object = dict[str, Any]
+"""An object of the API, or a part of one, as JSON has it."""
 
 ALL = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 NO_COLLECTION = ("create", "delete", "get", "list", "patch", "update", "watch")

@@ -13,6 +13,8 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
+from labkit.emulator.kubernetes.objects.kinds import Object
+
 INTEGERS = {"int32", "int64"}
 TEXTS = {"string", "bytes", "time", "microtime"}
 ALPHABET = frozenset(string.ascii_letters + string.digits + "+/")
@@ -61,7 +63,7 @@ class Struct:
 
 
 @cache
-def _document() -> dict:
+def _document() -> Object:
     return json.loads(Path(__file__).with_name("schema.json").read_text())
 
 
@@ -79,7 +81,7 @@ def struct(name: str) -> Struct:
     return Struct(name, fields, numbers)
 
 
-def _field(label: str, go: str, number: int, extra: dict) -> Field:
+def _field(label: str, go: str, number: int, extra: Object) -> Field:
     shape = ""
     if pointer := go.startswith("*"):
         go = go[1:]
@@ -106,7 +108,7 @@ def _field(label: str, go: str, number: int, extra: dict) -> Field:
     )
 
 
-def decode(type_name: str, value: dict) -> tuple[dict, list[str]]:
+def decode(type_name: str, value: Object) -> tuple[Object, list[str]]:
     """The object as the server keeps it, and the paths of the fields that its type does not have.
 
     Nulls, empty lists and empty maps are dropped, as Go's encoder drops them. Raises ``WrongType``.
@@ -120,8 +122,8 @@ def decode(type_name: str, value: dict) -> tuple[dict, list[str]]:
 
 
 def _struct(
-    kind: Struct, value: dict, owner: str, path: str, unknown: list[str], *, also: tuple[str, ...] = ()
-) -> dict:
+    kind: Struct, value: Object, owner: str, path: str, unknown: list[str], *, also: tuple[str, ...] = ()
+) -> Object:
     kept = {}
     for key, inner in value.items():
         found = kind.fields.get(key)

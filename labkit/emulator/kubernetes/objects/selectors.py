@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable
 
-from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.status import bad_request
 
-Matcher = Callable[[dict], bool]
+Matcher = Callable[[Object], bool]
 TOKEN = re.compile(r"\s*(==|!=|=|!|\(|\)|,|<|>|[^\s=!(),<>]+)")
 
 
@@ -72,13 +72,13 @@ def _unparsable(found: str, expected: str) -> Exception:
     return bad_request(f"found '{found}', expected: {expected}")
 
 
-def object_selector(selector: dict | None) -> Matcher:
+def object_selector(selector: Object | None) -> Matcher:
     """A LabelSelector of an object (matchLabels, matchExpressions), as webhooks have them."""
     selector = selector or {}
     wanted = selector.get("matchLabels") or {}
     expressions = selector.get("matchExpressions") or []
 
-    def matches(labels: dict) -> bool:
+    def matches(labels: Object) -> bool:
         if not wanted.items() <= labels.items():
             return False
         for expression in expressions:
@@ -96,7 +96,7 @@ def object_selector(selector: dict | None) -> Matcher:
     return matches
 
 
-def selector_text(selector: dict) -> str:
+def selector_text(selector: Object) -> str:
     """A LabelSelector of an object as queries and people write it, e.g. ``app=web,tier in (a,b)``."""
     parts = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
     for expression in selector.get("matchExpressions") or ():
@@ -127,7 +127,7 @@ def field_selector(kind: Kind, text: str) -> Matcher | None:
     return lambda obj: all((_field(obj, path) == value) is wanted for path, wanted, value in tests)
 
 
-def _field(obj: dict, path: str) -> str:
+def _field(obj: Object, path: str) -> str:
     if path == "source":
         return (obj.get("source") or {}).get("component", "")
     value: object = obj

@@ -3,7 +3,7 @@
 https://kubernetes.io/docs/concepts/services-networking/service/
 """
 
-from labkit.emulator.kubernetes.objects.kinds import BY_NAME
+from labkit.emulator.kubernetes.objects.kinds import BY_NAME, Object
 from labkit.emulator.kubernetes.objects.status import Cause, duplicate, invalid_value, required, unsupported
 from labkit.emulator.kubernetes.objects.storage import Storage
 
@@ -15,7 +15,7 @@ NO_ROUTE = (
 )
 
 
-def with_defaults(service: dict) -> dict:
+def with_defaults(service: Object) -> Object:
     """The service with what the API server fills in, but for its address."""
     spec = {"type": "ClusterIP", "sessionAffinity": "None", **(service.get("spec") or {})}
     spec["ports"] = [
@@ -29,7 +29,7 @@ def with_defaults(service: dict) -> dict:
     return {**service, "spec": spec, "status": {"loadBalancer": {}, **(service.get("status") or {})}}
 
 
-def with_address(storage: Storage, service: dict) -> dict:
+def with_address(storage: Storage, service: Object) -> Object:
     """The service with an address of 10.100.0.0/16 that no other has, where it asks for none itself.
 
     https://kubernetes.io/docs/concepts/services-networking/cluster-ip-allocation/
@@ -46,7 +46,7 @@ def with_address(storage: Storage, service: dict) -> dict:
     return {**service, "spec": {**spec, "clusterIPs": [spec["clusterIP"]]}}
 
 
-def with_kept_address(service: dict, before: dict) -> dict:
+def with_kept_address(service: Object, before: Object) -> Object:
     """A changed service with the address that it had, where the change names none."""
     kept = {key: before["spec"][key] for key in ("clusterIP", "clusterIPs") if key in before["spec"]}
     if service["spec"]["type"] == "ExternalName" or service["spec"].get("clusterIP"):
@@ -54,7 +54,7 @@ def with_kept_address(service: dict, before: dict) -> dict:
     return {**service, "spec": {**service["spec"], **kept}}
 
 
-def validate(service: dict) -> list[Cause]:
+def validate(service: Object) -> list[Cause]:
     """What is wrong with it."""
     spec, causes = service["spec"], []
     if spec["type"] not in TYPES:
@@ -79,7 +79,7 @@ def validate(service: dict) -> list[Cause]:
     return causes
 
 
-def validate_update(new: dict, old: dict) -> list[Cause]:
+def validate_update(new: Object, old: Object) -> list[Cause]:
     """What may not change."""
     before, after = old["spec"].get("clusterIP"), new["spec"].get("clusterIP")
     if before and after != before and new["spec"]["type"] == old["spec"]["type"]:

@@ -7,17 +7,17 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 
 
 class ApiError(Exception):
     """A refusal. ``status()`` is the answer's body."""
 
-    def __init__(self, code: int, reason: str, message: str, details: dict | None = None):
+    def __init__(self, code: int, reason: str, message: str, details: Object | None = None):
         super().__init__(message)
         self.code, self.reason, self.message, self.details = code, reason, message, details
 
-    def status(self) -> dict:
+    def status(self) -> Object:
         body = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message}
         if self.reason:
             body["reason"] = self.reason
@@ -72,7 +72,7 @@ def quote(value: object) -> str:
     )
 
 
-def _details(kind: Kind, name: str = "") -> dict:
+def _details(kind: Kind, name: str = "") -> Object:
     details = {"name": name} if name else {}
     if kind.group:
         details["group"] = kind.group

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from labkit.emulator.clock import Clock, rfc3339
 from labkit.emulator.identifiers import Identifiers
-from labkit.emulator.kubernetes.objects.kinds import Kind
+from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.status import already_exists, modified, not_found
 
 HISTORY = 4096  # changes that a watch can be resumed from
@@ -24,7 +24,7 @@ class Stored:
 
     __slots__ = ("_text", "managers", "object")
 
-    def __init__(self, obj: dict, managers: bytes = b""):
+    def __init__(self, obj: Object, managers: bytes = b""):
         self.object = obj
         self.managers = managers
         self._text: bytes | None = None
@@ -54,7 +54,7 @@ class Stored:
         return f'{{"kind":"{kind.kind}","apiVersion":"{kind.api_version}",'.encode() + self.text[1:]
 
     @property
-    def metadata(self) -> dict:
+    def metadata(self) -> Object:
         return self.object["metadata"]
 
     @property
@@ -121,7 +121,7 @@ class Storage:
             if not namespace or key[0] == namespace:
                 yield objects[key]
 
-    def create(self, kind: Kind, obj: dict, managers: bytes = b"", *, dry_run: bool = False) -> Stored:
+    def create(self, kind: Kind, obj: Object, managers: bytes = b"", *, dry_run: bool = False) -> Stored:
         """Stores a new object and gives it uid and creation time. Raises AlreadyExists."""
         metadata = obj["metadata"]
         namespace, name = metadata.get("namespace", ""), metadata["name"]
@@ -136,7 +136,9 @@ class Storage:
         new = Stored({"metadata": metadata | added, **{k: v for k, v in obj.items() if k != "metadata"}}, managers)
         return new if dry_run else self._commit("ADDED", kind, new, None)
 
-    def replace(self, kind: Kind, before: Stored, obj: dict, managers: bytes = b"", *, dry_run: bool = False) -> Stored:
+    def replace(
+        self, kind: Kind, before: Stored, obj: Object, managers: bytes = b"", *, dry_run: bool = False
+    ) -> Stored:
         """Stores a new version. Raises Conflict if ``before`` is no longer the current one."""
         self._require_current(kind, before)
         if obj == before.object and managers == before.managers:

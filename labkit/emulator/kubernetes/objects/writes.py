@@ -5,7 +5,7 @@ https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
 """
 
 from labkit.emulator.clock import rfc3339
-from labkit.emulator.kubernetes.objects.kinds import NAMESPACE, POD, Kind
+from labkit.emulator.kubernetes.objects.kinds import NAMESPACE, POD, Kind, Object
 from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.status import conflict
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored
@@ -14,7 +14,7 @@ CASCADES = {"foregroundDeletion", "orphan"}
 
 
 def store(
-    storage: Storage, kind: Kind, before: Stored, obj: dict, managers: bytes = b"", *, dry_run: bool = False
+    storage: Storage, kind: Kind, before: Stored, obj: Object, managers: bytes = b"", *, dry_run: bool = False
 ) -> Stored:
     """Stores a new version; an object that only waited for its last finalizer to go is taken away."""
     metadata = obj["metadata"]
@@ -35,7 +35,7 @@ def store(
 
 
 def delete(
-    storage: Storage, kind: Kind, stored: Stored, options: dict, *, dry_run: bool = False
+    storage: Storage, kind: Kind, stored: Stored, options: Object, *, dry_run: bool = False
 ) -> tuple[Stored, bool]:
     """Deletes, or begins to; returns the object as it then is, and whether it is gone already.
 
@@ -81,17 +81,17 @@ def unschedulable(storage: Storage, pod: Stored, message: str) -> bool:
     return True
 
 
-def _scheduled(storage: Storage, pod: dict, condition: dict) -> dict:
+def _scheduled(storage: Storage, pod: Object, condition: Object) -> Object:
     made = {"type": "PodScheduled", **condition, "lastProbeTime": None, "lastTransitionTime": storage.now()}
     conditions = [c for c in _conditions(pod) if c.get("type") != "PodScheduled"] + [made]
     return {**pod, "status": {**(pod.get("status") or {}), "conditions": conditions}}
 
 
-def _conditions(pod: dict) -> list[dict]:
+def _conditions(pod: Object) -> list[Object]:
     return (pod.get("status") or {}).get("conditions") or []
 
 
-def _require(kind: Kind, stored: Stored, preconditions: dict) -> None:
+def _require(kind: Kind, stored: Stored, preconditions: Object) -> None:
     for key, called, cause in (
         ("uid", "UID", "deleted and then recreated"),
         ("resourceVersion", "ResourceVersion", "modified"),
@@ -105,7 +105,7 @@ def _require(kind: Kind, stored: Stored, preconditions: dict) -> None:
             raise conflict(kind, stored.name, why, called=kind.kind)
 
 
-def _grace(kind: Kind, stored: Stored, options: dict) -> int:
+def _grace(kind: Kind, stored: Stored, options: Object) -> int:
     """How many seconds the object stays: only a pod that runs on a node does."""
     if kind is not POD:
         return 0
@@ -116,7 +116,7 @@ def _grace(kind: Kind, stored: Stored, options: dict) -> int:
     return spec.get("terminationGracePeriodSeconds", 30) if grace is None else max(grace, 0)
 
 
-def _deleted(storage: Storage, stored: Stored, finalizers: list[str], grace: int) -> dict:
+def _deleted(storage: Storage, stored: Stored, finalizers: list[str], grace: int) -> Object:
     metadata = dict(stored.metadata)
     metadata["deletionTimestamp"] = rfc3339(storage.clock.now() + grace)
     metadata["deletionGracePeriodSeconds"] = grace
