@@ -60,26 +60,23 @@ def resources(name: str) -> Object | None:
     """`GET /api/v1` and `GET /apis/GROUP/VERSION`."""
     if name not in GROUPS:
         return None
-    rows = [_resource(kind) for kind in KINDS if kind.group == name]
-    rows += [_subresource(sub) for sub in SUBRESOURCES if sub.group == name]
-    api_version = {"apiVersion": "v1"} if name else {}
     return {
         "kind": "APIResourceList",
-        **api_version,
+        **({"apiVersion": "v1"} if name else {}),
         "groupVersion": f"{name}/v1" if name else "v1",
-        "resources": sorted(rows, key=lambda row: row["name"]),
+        "resources": _rows(name),
     }
 
 
 def aggregated(core: bool) -> Object:
     """The same in one document, which kubectl asks for first."""
-    names = [name for name in GROUPS if bool(name) is not core]
     items = [
         {
             "metadata": {"name": name} if name else {},
             "versions": [{"version": "v1", "resources": _aggregated_resources(name), "freshness": "Current"}],
         }
-        for name in names
+        for name in GROUPS
+        if bool(name) is not core
     ]
     return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
 
@@ -87,14 +84,12 @@ def aggregated(core: bool) -> Object:
 @cache
 def openapi(name: str) -> bytes:
     """The OpenAPI document of a group: enough for clients to see what the server validates itself."""
-    paths: Object = {}
-    for kind in KINDS:
-        if kind.group == name:
-            paths |= _paths(kind)
     document = {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": VERSION},
-        "paths": paths,
+        "paths": {
+            path: operations for kind in KINDS if kind.group == name for path, operations in _paths(kind).items()
+        },
         "components": {"schemas": _schemas(name)},
     }
     return json.dumps(document, separators=(",", ":")).encode()
@@ -117,103 +112,73 @@ def _group(name: str) -> Object:
 
 
 def _resource(kind: Kind) -> Object:
-    row = {
+    return {
         "name": kind.plural,
         "singularName": kind.singular,
         "namespaced": kind.namespaced,
         "kind": kind.kind,
         "verbs": list(kind.verbs),
+        **({"shortNames": [kind.short_name]} if kind.short_name else {}),
+        **({"categories": list(kind.categories)} if kind.categories else {}),
+        **({"storageVersionHash": kind.storage_hash} if kind.storage_hash else {}),
     }
-    if kind.short_names:
-        row["shortNames"] = list(kind.short_names)
-    if kind.categories:
-        row["categories"] = list(kind.categories)
-    return row | ({"storageVersionHash": kind.storage_hash} if kind.storage_hash else {})
 
 
 def _subresource(sub: Subresource) -> Object:
-    row = {
+    return {
         "name": sub.name,
         "singularName": "" if "/" in sub.name else sub.kind.lower(),
         "namespaced": sub.namespaced,
+        **({"group": sub.kind_group, "version": "v1"} if sub.kind_group else {}),
+        "kind": sub.kind,
+        "verbs": list(sub.verbs),
     }
-    if sub.kind_group:
-        row |= {"group": sub.kind_group, "version": sub.kind_version}
-    return row | {"kind": sub.kind, "verbs": list(sub.verbs)}
 
 
 def _aggregated_resources(name: str) -> list[Object]:
-    rows: dict[str, Object] = {}
-    for kind in KINDS:
-        if kind.group == name:
-            row = _aggregated(
-                kind.plural,
-                kind.kind,
-                group=kind.group,
-                version=kind.version,
-                namespaced=kind.namespaced,
-                singular=kind.singular,
-                verbs=kind.verbs,
-            )
-            if kind.short_names:
-                row["shortNames"] = list(kind.short_names)
-            if kind.categories:
-                row["categories"] = list(kind.categories)
-            rows[kind.plural] = row
-    for sub in SUBRESOURCES:
-        if sub.group != name:
+    """The rows of a group, each with its subresources in it."""
+    made: dict[str, Object] = {}
+    for row in _rows(name):
+        parent, _, below = row["name"].partition("/")
+        kind = {"group": row.get("group", name), "version": "v1", "kind": row["kind"]}
+        if below:
+            subresource = {"subresource": below, "responseKind": kind, "verbs": row["verbs"]}
+            made[parent].setdefault("subresources", []).append(subresource)
             continue
-        parent, slash, below = sub.name.partition("/")
-        group, version = (sub.kind_group, sub.kind_version) if sub.kind_group else (sub.group, "v1")
-        if not slash:
-            rows[sub.name] = _aggregated(
-                sub.name,
-                sub.kind,
-                group=group,
-                version=version,
-                namespaced=sub.namespaced,
-                singular=sub.kind.lower(),
-                verbs=sub.verbs,
-            )
-        else:
-            kind = {"group": group, "version": version, "kind": sub.kind}
-            rows[parent].setdefault("subresources", []).append(
-                {"subresource": below, "responseKind": kind, "verbs": list(sub.verbs)}
-            )
-    return [rows[key] for key in sorted(rows)]
+        made[parent] = {
+            "resource": parent,
+            "responseKind": kind,
+            "scope": "Namespaced" if row["namespaced"] else "Cluster",
+            "singularResource": row["singularName"],
+            **{key: row[key] for key in ("verbs", "shortNames", "categories") if key in row},
+        }
+    return list(made.values())
 
 
-def _aggregated(
-    plural: str, kind: str, *, group: str, version: str, namespaced: bool, singular: str, verbs: tuple[str, ...]
-) -> Object:
-    return {
-        "resource": plural,
-        "responseKind": {"group": group, "version": version, "kind": kind},
-        "scope": "Namespaced" if namespaced else "Cluster",
-        "singularResource": singular,
-        "verbs": list(verbs),
-    }
+def _rows(name: str) -> list[Object]:
+    rows = [_resource(kind) for kind in KINDS if kind.group == name]
+    rows += [_subresource(sub) for sub in SUBRESOURCES if sub.group == name]
+    return sorted(rows, key=lambda row: row["name"])
 
 
 def _schemas(name: str) -> Object:
     """The types of a group's kinds and all that they are made of."""
-    kinds = {kind.type: kind for kind in KINDS if kind.group == name}
-    kinds |= {sub.type: sub for sub in SUBRESOURCES if sub.group == name and sub.type and sub.type not in kinds}
-    schemas, todo = {}, list(kinds)
+    groups = {kind.type: name for kind in KINDS if kind.group == name}
+    groups |= {sub.type: sub.kind_group or name for sub in SUBRESOURCES if sub.group == name and sub.type}
+    schemas: Object = {}
+    todo = list(groups)
     while todo:
         type_name = todo.pop()
         if _reference(type_name) in schemas:
             continue
-        properties = {}
-        for label, found in schema.struct(type_name).fields.items():
-            properties[label] = _property(found)
-            if "." in found.element:
-                todo.append(found.element)
+        fields = schema.struct(type_name).fields
+        todo += [found.element for found in fields.values() if "." in found.element]
+        properties = {label: _property(found) for label, found in fields.items()}
         body: Object = {"type": "object", "properties": properties}
-        if kind := kinds.get(type_name):
+        if type_name in groups:
             properties |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
-            group = kind.group if isinstance(kind, Kind) else kind.kind_group or kind.group
-            body["x-kubernetes-group-version-kind"] = [{"group": group, "version": "v1", "kind": kind.kind}]
+            gvk = {"group": groups[type_name], "version": "v1", "kind": type_name.partition(".")[2]}
+            body["x-kubernetes-group-version-kind"] = [gvk]
         schemas[_reference(type_name)] = body
     return schemas
 
@@ -224,10 +189,9 @@ def _reference(type_name: str) -> str:
 
 
 def _property(found: schema.Field) -> Object:
+    inner: Object = dict(_SIMPLE.get(found.element, {"type": "string"}))
     if "." in found.element:
         inner = {"allOf": [{"$ref": f"#/components/schemas/{_reference(found.element)}"}]}
-    else:
-        inner = dict(_SIMPLE.get(found.element, {"type": "string"}))
     if found.wrapped and found.shape == "{}":
         inner = {"type": "array", "items": inner}
     match found.shape:
@@ -252,36 +216,29 @@ _SIMPLE = {
 
 
 def _paths(kind: Kind) -> Object:
+    """The operations of a kind, by path: kubectl looks there for the parameters of each."""
     gvk = {"group": kind.group, "kind": kind.kind, "version": kind.version}
-    names = {
-        "get": [],
-        "put": ["dryRun", "fieldManager", "fieldValidation"],
-        "post": ["dryRun", "fieldManager", "fieldValidation"],
-        "delete": ["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"],
-        "patch": ["dryRun", "fieldManager", "fieldValidation", "force"],
-    }
+    responses = {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}}
 
-    def operation(verb: str, action: str) -> Object:
-        parameters = [
-            {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}} for name in names[verb]
-        ]
-        responses = {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}}
+    def operation(action: str, *names: str) -> Object:
+        schema = {"type": "string", "uniqueItems": True}
         return {
-            "parameters": parameters,
+            "parameters": [{"name": name, "in": "query", "schema": schema} for name in names],
             "responses": responses,
             "x-kubernetes-action": action,
             "x-kubernetes-group-version-kind": gvk,
         }
 
-    collection = (
-        f"{kind.path}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"{kind.path}/{kind.plural}"
-    )
+    write = ("dryRun", "fieldManager", "fieldValidation")
+    deletion = ("dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy")
+    namespace = "/namespaces/{namespace}" if kind.namespaced else ""
+    collection = f"{kind.path}{namespace}/{kind.plural}"
     return {
-        collection: {"get": operation("get", "list"), "post": operation("post", "post")},
+        collection: {"get": operation("list"), "post": operation("post", *write)},
         f"{collection}/{{name}}": {
-            "get": operation("get", "get"),
-            "put": operation("put", "put"),
-            "delete": operation("delete", "delete"),
-            "patch": operation("patch", "patch"),
+            "get": operation("get"),
+            "put": operation("put", *write),
+            "delete": operation("delete", *deletion),
+            "patch": operation("patch", *write, "force"),
         },
     }

@@ -10,22 +10,18 @@ ALL = ("create", "delete", "deletecollection", "get", "list", "patch", "update",
 NO_COLLECTION = ("create", "delete", "get", "list", "patch", "update", "watch")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """One kind of object.
 
-    ``type`` names it in the schema; ``fields`` are the selectable fields beside metadata.name and metadata.namespace;
-    ``generation`` says that metadata.generation counts the changes of its spec; ``echo`` that a delete answers with the
-    object and not with a Status.
+    ``fields`` can be selected by, beside metadata.name and metadata.namespace. With ``generation``
+    metadata.generation counts the changes of the spec. With ``echo`` a delete answers with the object, not a Status.
     """
 
     group: str
     kind: str
-    plural: str
-    type: str
     namespaced: bool = True
-    version: str = "v1"
-    short_names: tuple[str, ...] = ()
+    short_name: str = ""
     categories: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ALL
     has_status: bool = False
@@ -34,36 +30,54 @@ class Kind:
     echo: bool = False
     storage_hash: str = ""
 
-    @property
-    def api_version(self) -> str:
-        return f"{self.group}/{self.version}" if self.group else self.version
-
-    @property
-    def resource(self) -> str:
-        """As messages name it: ``pods``, ``roles.rbac.authorization.k8s.io``."""
-        return f"{self.plural}.{self.group}" if self.group else self.plural
+    version = "v1"
 
     @property
     def singular(self) -> str:
         return self.kind.lower()
 
     @property
+    def plural(self) -> str:
+        return f"{self.singular}s"
+
+    @property
+    def resource(self) -> str:
+        """The kind's name in messages: ``pods``, ``roles.rbac.authorization.k8s.io``."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
     def path(self) -> str:
-        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        return f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
+
+    @property
+    def type(self) -> str:
+        """The kind's name in the schema: ``core.Pod``."""
+        return _type(self.group, self.kind)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subresource:
-    """What lies below an object or, like a review, is only ever posted."""
+    """Something below an object, or a review, which is only ever posted. Its kind may be of another group."""
 
     group: str
     name: str
     kind: str
-    type: str
     verbs: tuple[str, ...]
     namespaced: bool = True
     kind_group: str = ""
-    kind_version: str = ""
+
+    @property
+    def type(self) -> str:
+        """The kind's name in the schema; "" for options, which come in the query."""
+        return "" if self.kind.endswith("Options") else _type(self.kind_group or self.group, self.kind)
+
+
+def _type(group: str, kind: str) -> str:
+    return f"{group.partition('.')[0] or 'core'}.{kind}"
 
 
 ADMISSION, APPS, RBAC = "admissionregistration.k8s.io", "apps", "rbac.authorization.k8s.io"
@@ -94,15 +108,13 @@ POD_FIELDS = (
 )
 
 KINDS = (
-    Kind("", "ConfigMap", "configmaps", "core.ConfigMap", short_names=("cm",), storage_hash="qFsyl6wFWjQ="),
-    Kind("", "Event", "events", "core.Event", short_names=("ev",), fields=EVENT_FIELDS, storage_hash="r2yiGXH7wu8="),
+    Kind("", "ConfigMap", short_name="cm", storage_hash="qFsyl6wFWjQ="),
+    Kind("", "Event", short_name="ev", fields=EVENT_FIELDS, storage_hash="r2yiGXH7wu8="),
     Kind(
         "",
         "Namespace",
-        "namespaces",
-        "core.Namespace",
         namespaced=False,
-        short_names=("ns",),
+        short_name="ns",
         verbs=NO_COLLECTION,
         has_status=True,
         fields=("status.phase",),
@@ -112,10 +124,8 @@ KINDS = (
     Kind(
         "",
         "Node",
-        "nodes",
-        "core.Node",
         namespaced=False,
-        short_names=("no",),
+        short_name="no",
         has_status=True,
         fields=("spec.unschedulable",),
         storage_hash="XwShjMxG9Fs=",
@@ -123,9 +133,7 @@ KINDS = (
     Kind(
         "",
         "Pod",
-        "pods",
-        "core.Pod",
-        short_names=("po",),
+        short_name="po",
         categories=("all",),
         has_status=True,
         fields=POD_FIELDS,
@@ -133,22 +141,12 @@ KINDS = (
         echo=True,
         storage_hash="xPOwRZ+Yhw8=",
     ),
-    Kind("", "Secret", "secrets", "core.Secret", fields=("type",), storage_hash="S6u1pOWzb84="),
-    Kind(
-        "",
-        "ServiceAccount",
-        "serviceaccounts",
-        "core.ServiceAccount",
-        short_names=("sa",),
-        echo=True,
-        storage_hash="pbx9ZvyFpBE=",
-    ),
+    Kind("", "Secret", fields=("type",), storage_hash="S6u1pOWzb84="),
+    Kind("", "ServiceAccount", short_name="sa", echo=True, storage_hash="pbx9ZvyFpBE="),
     Kind(
         "",
         "Service",
-        "services",
-        "core.Service",
-        short_names=("svc",),
+        short_name="svc",
         categories=("all",),
         has_status=True,
         fields=("spec.clusterIP", "spec.type"),
@@ -158,9 +156,7 @@ KINDS = (
     Kind(
         APPS,
         "Deployment",
-        "deployments",
-        "apps.Deployment",
-        short_names=("deploy",),
+        short_name="deploy",
         categories=("all",),
         has_status=True,
         generation=True,
@@ -169,106 +165,44 @@ KINDS = (
     Kind(
         APPS,
         "ReplicaSet",
-        "replicasets",
-        "apps.ReplicaSet",
-        short_names=("rs",),
+        short_name="rs",
         categories=("all",),
         has_status=True,
         fields=("status.replicas",),
         generation=True,
         storage_hash="P1RzHs8/mWQ=",
     ),
-    Kind(
-        ADMISSION,
-        "MutatingWebhookConfiguration",
-        "mutatingwebhookconfigurations",
-        "admissionregistration.MutatingWebhookConfiguration",
-        namespaced=False,
-        categories=("api-extensions",),
-        generation=True,
-    ),
-    Kind("coordination.k8s.io", "Lease", "leases", "coordination.Lease"),
-    Kind(RBAC, "ClusterRole", "clusterroles", "rbac.ClusterRole", namespaced=False),
-    Kind(RBAC, "ClusterRoleBinding", "clusterrolebindings", "rbac.ClusterRoleBinding", namespaced=False),
-    Kind(RBAC, "Role", "roles", "rbac.Role"),
-    Kind(RBAC, "RoleBinding", "rolebindings", "rbac.RoleBinding"),
+    Kind(ADMISSION, "MutatingWebhookConfiguration", namespaced=False, categories=("api-extensions",), generation=True),
+    Kind("coordination.k8s.io", "Lease"),
+    Kind(RBAC, "ClusterRole", namespaced=False),
+    Kind(RBAC, "ClusterRoleBinding", namespaced=False),
+    Kind(RBAC, "Role"),
+    Kind(RBAC, "RoleBinding"),
 )
 
-READ_AND_CHANGE = ("get", "patch", "update")
-
-
-def _scale(plural: str) -> Subresource:
-    name = f"{plural}/scale"
-    return Subresource(
-        APPS, name, "Scale", "autoscaling.Scale", READ_AND_CHANGE, kind_group="autoscaling", kind_version="v1"
-    )
-
+CHANGED, STREAMED, POSTED = ("get", "patch", "update"), ("create", "get"), ("create",)
 
 SUBRESOURCES = (
-    Subresource("", "namespaces/finalize", "Namespace", "core.Namespace", ("update",), namespaced=False),
-    Subresource("", "namespaces/status", "Namespace", "core.Namespace", READ_AND_CHANGE, namespaced=False),
-    Subresource("", "nodes/status", "Node", "core.Node", READ_AND_CHANGE, namespaced=False),
-    Subresource("", "pods/attach", "PodAttachOptions", "", ("create", "get")),
-    Subresource("", "pods/binding", "Binding", "core.Binding", ("create",)),
-    Subresource("", "pods/exec", "PodExecOptions", "", ("create", "get")),
-    Subresource("", "pods/log", "Pod", "", ("get",)),
-    Subresource("", "pods/portforward", "PodPortForwardOptions", "", ("create", "get")),
-    Subresource("", "pods/status", "Pod", "core.Pod", READ_AND_CHANGE),
-    Subresource(
-        "",
-        "serviceaccounts/token",
-        "TokenRequest",
-        "authentication.TokenRequest",
-        ("create",),
-        kind_group=AUTHENTICATION,
-        kind_version="v1",
-    ),
-    _scale("deployments"),
-    Subresource(APPS, "deployments/status", "Deployment", "apps.Deployment", READ_AND_CHANGE),
-    _scale("replicasets"),
-    Subresource(APPS, "replicasets/status", "ReplicaSet", "apps.ReplicaSet", READ_AND_CHANGE),
-    Subresource(
-        AUTHENTICATION,
-        "selfsubjectreviews",
-        "SelfSubjectReview",
-        "authentication.SelfSubjectReview",
-        ("create",),
-        namespaced=False,
-    ),
-    Subresource(
-        AUTHENTICATION, "tokenreviews", "TokenReview", "authentication.TokenReview", ("create",), namespaced=False
-    ),
-    Subresource(
-        AUTHORIZATION,
-        "localsubjectaccessreviews",
-        "LocalSubjectAccessReview",
-        "authorization.LocalSubjectAccessReview",
-        ("create",),
-    ),
-    Subresource(
-        AUTHORIZATION,
-        "selfsubjectaccessreviews",
-        "SelfSubjectAccessReview",
-        "authorization.SelfSubjectAccessReview",
-        ("create",),
-        namespaced=False,
-    ),
-    Subresource(
-        AUTHORIZATION,
-        "selfsubjectrulesreviews",
-        "SelfSubjectRulesReview",
-        "authorization.SelfSubjectRulesReview",
-        ("create",),
-        namespaced=False,
-    ),
-    Subresource(
-        AUTHORIZATION,
-        "subjectaccessreviews",
-        "SubjectAccessReview",
-        "authorization.SubjectAccessReview",
-        ("create",),
-        namespaced=False,
-    ),
+    Subresource("", "namespaces/finalize", "Namespace", ("update",), namespaced=False),
+    Subresource("", "namespaces/status", "Namespace", CHANGED, namespaced=False),
+    Subresource("", "nodes/status", "Node", CHANGED, namespaced=False),
+    Subresource("", "pods/attach", "PodAttachOptions", STREAMED),
+    Subresource("", "pods/binding", "Binding", POSTED),
+    Subresource("", "pods/exec", "PodExecOptions", STREAMED),
+    Subresource("", "pods/log", "Pod", ("get",)),
+    Subresource("", "pods/portforward", "PodPortForwardOptions", STREAMED),
+    Subresource("", "pods/status", "Pod", CHANGED),
+    Subresource("", "serviceaccounts/token", "TokenRequest", POSTED, kind_group=AUTHENTICATION),
+    Subresource(APPS, "deployments/scale", "Scale", CHANGED, kind_group="autoscaling"),
+    Subresource(APPS, "deployments/status", "Deployment", CHANGED),
+    Subresource(APPS, "replicasets/scale", "Scale", CHANGED, kind_group="autoscaling"),
+    Subresource(APPS, "replicasets/status", "ReplicaSet", CHANGED),
+    Subresource(AUTHENTICATION, "selfsubjectreviews", "SelfSubjectReview", POSTED, namespaced=False),
+    Subresource(AUTHENTICATION, "tokenreviews", "TokenReview", POSTED, namespaced=False),
+    Subresource(AUTHORIZATION, "localsubjectaccessreviews", "LocalSubjectAccessReview", POSTED),
+    Subresource(AUTHORIZATION, "selfsubjectaccessreviews", "SelfSubjectAccessReview", POSTED, namespaced=False),
+    Subresource(AUTHORIZATION, "selfsubjectrulesreviews", "SelfSubjectRulesReview", POSTED, namespaced=False),
+    Subresource(AUTHORIZATION, "subjectaccessreviews", "SubjectAccessReview", POSTED, namespaced=False),
 )
 
 BY_RESOURCE = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
