@@ -3,9 +3,10 @@
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+
+from starlette.types import Scope
 
 from labkit.emulator.kubernetes.access.tokens import InvalidToken, Tokens, Verified
 from labkit.emulator.kubernetes.objects.kinds import Object
@@ -26,11 +27,12 @@ class User:
 
     def info(self) -> Object:
         """The caller as a ``UserInfo``."""
-        info: Object = {"username": self.name}
-        if self.uid:
-            info["uid"] = self.uid
-        info["groups"] = list(self.groups)
-        return info | ({"extra": self.extra} if self.extra else {})
+        return {
+            "username": self.name,
+            **({"uid": self.uid} if self.uid else {}),
+            "groups": list(self.groups),
+            **({"extra": self.extra} if self.extra else {}),
+        }
 
 
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
@@ -46,7 +48,7 @@ class Authentication:
         self.tokens = tokens
         self.others: list[TokenAuthenticator] = []
 
-    async def user(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> User:
+    async def user(self, scope: Scope, headers: dict[bytes, bytes]) -> User:
         """Raises Unauthorized for credentials that are no good; without any the caller is anonymous."""
         peer = scope.get("state", {}).get("peer")
         if peer is not None:

@@ -11,18 +11,16 @@ from fnmatch import fnmatchcase
 
 from labkit.emulator.kubernetes.access import node_authorization
 from labkit.emulator.kubernetes.access.authentication import User
+from labkit.emulator.kubernetes.access.roles import CLUSTER_ROLES
 from labkit.emulator.kubernetes.access.rules import Attributes, allows
 from labkit.emulator.kubernetes.objects.kinds import BY_NAME, Kind, Object
-from labkit.emulator.kubernetes.objects.status import ApiError
+from labkit.emulator.kubernetes.objects.status import ApiError, details_of
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
 ROLE, CLUSTER_ROLE = BY_NAME["Role"], BY_NAME["ClusterRole"]
 ROLE_BINDING, CLUSTER_ROLE_BINDING = BY_NAME["RoleBinding"], BY_NAME["ClusterRoleBinding"]
 MASTERS = "system:masters"
-EVERYTHING = [
-    {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
-    {"verbs": ["*"], "nonResourceURLs": ["*"]},
-]
+EVERYTHING = CLUSTER_ROLES["cluster-admin"]
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,8 @@ class Authorization:
 
     def rules_of(self, reference: Object, namespace: str) -> list[Object]:
         """The rules of the role that a binding in the namespace refers to. Raises NotFound."""
-        kind = CLUSTER_ROLE if reference["kind"] == "ClusterRole" else ROLE
-        role = self.storage.get(kind, "" if kind is CLUSTER_ROLE else namespace, reference["name"])
-        return role.object.get("rules") or []
+        kind, namespace = _role_kind(reference, namespace)
+        return self.storage.get(kind, namespace, reference["name"]).object.get("rules") or []
 
     def unlisted(self, user: User) -> str:
         """Why :meth:`rules` do not say all that the user may do; "" where they do."""
@@ -117,8 +114,8 @@ class Authorization:
         if subject is None:
             return
         reference = binding.object["roleRef"]
-        role_kind = CLUSTER_ROLE if reference["kind"] == "ClusterRole" else ROLE
-        role = self.storage.find(role_kind, "" if role_kind is CLUSTER_ROLE else namespace, reference["name"])
+        role_kind, there = _role_kind(reference, namespace)
+        role = self.storage.find(role_kind, there, reference["name"])
         if role is None:
             broken.append(f'{role_kind.kind.lower()}.{role_kind.group} "{reference["name"]}" not found')
             return
@@ -136,9 +133,6 @@ def denied(user: User, wanted: Attributes, reason: str = "") -> ApiError:
     if not wanted.resource:
         message = f'forbidden: User "{user.name}" cannot {wanted.verb} path "{wanted.path}"{why}'
         return ApiError(403, "Forbidden", message, {})
-    details = {"name": wanted.name} if wanted.name else {}
-    if wanted.group:
-        details["group"] = wanted.group
     qualified = f"{wanted.resource}.{wanted.group}" if wanted.group else wanted.resource
     subject = f'{qualified} "{wanted.name}"' if wanted.name else qualified
     where = f'in the namespace "{wanted.namespace}"' if wanted.namespace else "at the cluster scope"
@@ -146,13 +140,18 @@ def denied(user: User, wanted: Attributes, reason: str = "") -> ApiError:
         f'{subject} is forbidden: User "{user.name}" cannot {wanted.verb} resource "{wanted.full_resource}"'
         f' in API group "{wanted.group}" {where}{why}'
     )
-    return ApiError(403, "Forbidden", message, details | {"kind": wanted.resource})
+    return ApiError(403, "Forbidden", message, details_of(wanted.name, wanted.group, wanted.resource))
+
+
+def _role_kind(reference: Object, namespace: str) -> tuple[Kind, str]:
+    """Whether a binding in the namespace refers to a ClusterRole or a Role, and the namespace of that."""
+    return (CLUSTER_ROLE, "") if reference["kind"] == "ClusterRole" else (ROLE, namespace)
 
 
 def _is(subject: Object, user: User, namespace: str) -> bool:
     match subject.get("kind"):
         case "User":
-            return subject["name"] == user.name
+            return bool(subject["name"] == user.name)
         case "Group":
             return subject["name"] in user.groups
         case "ServiceAccount":

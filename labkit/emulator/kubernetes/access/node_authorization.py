@@ -25,7 +25,7 @@ def node_of(user: User) -> str:
 
 def node_name(pod: Object) -> str:
     """The node that the pod is bound to; "" before it is bound."""
-    return pod["spec"].get("nodeName", "")
+    return str(pod["spec"].get("nodeName", ""))
 
 
 def refusal(storage: Storage, node: str, wanted: Attributes) -> str | None:
@@ -121,13 +121,9 @@ def _secrets(pod: Object) -> Iterator[str]:
     yield from _named(pod, "secret")
 
 
-def _config_maps(pod: Object) -> Iterator[str]:
-    yield from _named(pod, "configMap")
-
-
 REFERENCES: dict[str, Callable[[Object], Iterator[str]]] = {
     "secrets": _secrets,
-    "configmaps": _config_maps,
+    "configmaps": lambda pod: _named(pod, "configMap"),
     "serviceaccounts": _accounts,
 }
 

@@ -38,21 +38,20 @@ def allows(rule: Object, wanted: Attributes) -> bool:
         return False
     if not wanted.resource:
         return any(_path_matches(path, wanted.path) for path in rule.get("nonResourceURLs") or ())
-    if not _has(rule, "apiGroups", wanted.group):
+    names = rule.get("resourceNames")
+    if not _has(rule, "apiGroups", wanted.group) or (names and wanted.name not in names):
         return False
-    names = rule.get("resourceNames") or ()
-    if names and wanted.name not in names:
-        return False
-    return _has_resource(rule, wanted.full_resource, wanted.subresource)
+    subresource = f"*/{wanted.subresource}" if wanted.subresource else "*"
+    return _has(rule, "resources", wanted.full_resource) or subresource in (rule.get("resources") or ())
 
 
 def missing(wanted: list[Object], held: list[Object]) -> list[Object]:
     """What ``held`` rules do not cover of the ``wanted`` ones: the verbs on one resource (of one name) are one rule."""
-    merged: dict[tuple, Object] = {}
+    merged: dict[tuple[object, ...], Object] = {}
     for part in _parts(wanted):
         if any(_covers(rule, part) for rule in held):
             continue
-        key = tuple((name, *part[name]) for name in PARTS if name in part and name != "verbs")
+        key: tuple[object, ...] = tuple((name, *part[name]) for name in PARTS if name in part and name != "verbs")
         if "nonResourceURLs" in part:
             key = (*key, *part["verbs"])
         elif key in merged:
@@ -85,26 +84,23 @@ def _parts(rules: Iterable[Object]) -> Iterator[Object]:
 
 
 def _covers(rule: Object, part: Object) -> bool:
-    if not _has(rule, "verbs", part["verbs"][0]):
-        return False
+    """Whether the rule allows what a part of another one does."""
     if "nonResourceURLs" in part:
-        return any(_path_matches(path, part["nonResourceURLs"][0]) for path in rule.get("nonResourceURLs") or ())
-    names = rule.get("resourceNames")
-    if names and (part.get("resourceNames") or [None])[0] not in names:
-        return False
-    resource = part["resources"][0]
-    return _has(rule, "apiGroups", part["apiGroups"][0]) and _has_resource(rule, resource, resource.partition("/")[2])
+        return allows(rule, Attributes(part["verbs"][0], path=part["nonResourceURLs"][0]))
+    resource, _, subresource = part["resources"][0].partition("/")
+    wanted = Attributes(
+        part["verbs"][0],
+        group=part["apiGroups"][0],
+        resource=resource,
+        subresource=subresource,
+        name=part.get("resourceNames", [""])[0],
+    )
+    return allows(rule, wanted)
 
 
 def _has(rule: Object, name: str, value: str) -> bool:
     values = rule.get(name) or ()
     return value in values or "*" in values
-
-
-def _has_resource(rule: Object, resource: str, subresource: str) -> bool:
-    return _has(rule, "resources", resource) or (
-        bool(subresource) and f"*/{subresource}" in (rule.get("resources") or ())
-    )
 
 
 def _path_matches(pattern: str, path: str) -> bool:

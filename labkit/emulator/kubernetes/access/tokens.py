@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.types import Options
 
 from labkit.emulator.clock import Clock, rfc3339
 from labkit.emulator.identifiers import Identifiers
 from labkit.emulator.kubernetes.objects.kinds import NODE, POD, SECRET, SERVICE_ACCOUNT, Kind, Object
-from labkit.emulator.kubernetes.objects.status import ApiError, bad_request, conflict, invalid, invalid_value
+from labkit.emulator.kubernetes.objects.status import ApiError, Cause, bad_request, conflict, invalid, invalid_value
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored, quoted_list
 
 HOUR, DAY, YEAR = 3600, 24 * 3600, 365 * 24 * 3600
@@ -86,21 +87,23 @@ class Tokens:
             bound, bound_kind = self._bound(account, reference)
         now = int(self.clock.now())
         extend = seconds == EXTENDED and bound_kind is POD and audiences == [self.issuer]
-        lifetime = YEAR if extend else seconds
-        kubernetes = self._kubernetes_claim(account, bound_kind, bound) | (
-            {"warnafter": now + seconds} if extend else {}
-        )
+        name = f"{account.namespace}/{account.name}"
         claims = {
             "aud": audiences,
-            "exp": now + lifetime,
+            "exp": now + (YEAR if extend else seconds),
             "iat": now,
             "iss": self.issuer,
-            "jti": self._jti(account),
-            "kubernetes.io": kubernetes,
+            "jti": self.identifiers.uuid("jti", f"{name}/{self.identifiers.serial('jti', name)}"),
+            "kubernetes.io": {
+                "namespace": account.namespace,
+                **(self._bound_claim(bound_kind, bound) if bound_kind and bound else {}),
+                "serviceaccount": {"name": account.name, "uid": account.uid},
+                **({"warnafter": now + seconds} if extend else {}),
+            },
             "nbf": now,
             "sub": f"system:serviceaccount:{account.namespace}:{account.name}",
         }
-        token = jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self.key_id, "typ": None})
+        token = self._signed(claims)
         return {
             "kind": "TokenRequest",
             "apiVersion": "authentication.k8s.io/v1",
@@ -127,15 +130,14 @@ class Tokens:
             f"{LEGACY}service-account.uid": account.uid,
             "sub": f"system:serviceaccount:{account.namespace}:{account.name}",
         }
-        return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self.key_id, "typ": None})
+        return self._signed(claims)
 
     def verify(self, token: str, audiences: list[str] | None = None) -> Verified:
         """Raises ``InvalidToken``: signature, lab time, audience, and whether what it is bound to still exists."""
-        options = {f"verify_{claim}": False for claim in ("aud", "exp", "nbf", "iat")}
+        options: Options = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
+        issuers = [self.issuer, LEGACY_ISSUER]
         try:
-            claims = jwt.decode(
-                token, self._public, algorithms=["RS256"], issuer=[self.issuer, LEGACY_ISSUER], options=options
-            )
+            claims = jwt.decode(token, self._public, algorithms=["RS256"], issuer=issuers, options=options)
         except jwt.InvalidTokenError as error:
             raise InvalidToken("invalid bearer token") from error
         try:
@@ -201,8 +203,8 @@ class Tokens:
 
     def _is_going(self, stored: Stored) -> bool:
         """Whether the object should be gone by now, and only waits for its finalizers or its node."""
-        deadline = stored.metadata.get("deletionTimestamp")
-        return bool(deadline) and deadline < rfc3339(self.clock.now() - LEEWAY)
+        deadline = str(stored.metadata.get("deletionTimestamp", ""))
+        return "" < deadline < rfc3339(self.clock.now() - LEEWAY)
 
     def _bound(self, account: Stored, reference: Object) -> tuple[Stored, Kind]:
         kind = BINDABLE.get(reference.get("kind", ""))
@@ -224,22 +226,18 @@ class Tokens:
             raise bad_request(f'cannot bind token for serviceaccount "{account.name}" {why}')
         return bound, kind
 
-    def _kubernetes_claim(self, account: Stored, kind: Kind | None, bound: Stored | None) -> Object:
-        claim: Object = {"namespace": account.namespace}
+    def _bound_claim(self, kind: Kind, bound: Stored) -> Object:
+        claim: Object = {}
         if kind is POD and (node := bound.object["spec"].get("nodeName")):
             found = self.storage.find(NODE, "", node)
             claim["node"] = {"name": node} | ({"uid": found.uid} if found else {})
-        if bound:
-            claim[kind.singular] = {"name": bound.name, "uid": bound.uid}
-        claim["serviceaccount"] = {"name": account.name, "uid": account.uid}
-        return claim
+        return claim | {kind.singular: {"name": bound.name, "uid": bound.uid}}
 
-    def _jti(self, account: Stored) -> str:
-        name = f"{account.namespace}/{account.name}"
-        return self.identifiers.uuid("jti", f"{name}/{self.identifiers.serial('jti', name)}")
+    def _signed(self, claims: Object) -> str:
+        return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self.key_id, "typ": None})
 
 
-def _invalid(cause: object) -> ApiError:
+def _invalid(cause: Cause) -> ApiError:
     return invalid("TokenRequest", "authentication.k8s.io", "", [cause])
 
 

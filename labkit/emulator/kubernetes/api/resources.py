@@ -32,6 +32,7 @@ from labkit.emulator.kubernetes.objects.status import (
     Cause,
     bad_request,
     conflict,
+    details_of,
     forbidden,
     forbidden_field,
     invalid,
@@ -40,7 +41,7 @@ from labkit.emulator.kubernetes.objects.status import (
     unsupported,
     unsupported_media_type,
 )
-from labkit.emulator.kubernetes.objects.storage import Storage, Stored, dump
+from labkit.emulator.kubernetes.objects.storage import Storage, Stored, dump, with_metadata
 
 KEPT = (
     "uid",
@@ -307,10 +308,7 @@ class Resources:
         if kind is services.SERVICE:
             obj = services.with_kept_address(obj, before.object)
         validate_update(kind, obj, before.object)
-        obj = {
-            "metadata": _ordered(obj["metadata"], before.metadata),
-            **{k: v for k, v in obj.items() if k != "metadata"},
-        }
+        obj = with_metadata(obj, _ordered(obj["metadata"], before.metadata))
         if owned is None:
             writer = self._writer(kind, request)
             owned = updated(managers, kind.type, before.object, obj, writer, now=self.storage.now())
@@ -338,10 +336,8 @@ class Resources:
         stored, gone = await self._delete(kind, stored, options, request)
         if kind.echo or not gone:
             return self._answer(kind, stored, request)
-        details = {"name": stored.name} | ({"group": kind.group} if kind.group else {})
-        details |= {"kind": kind.plural, "uid": stored.uid}
-        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
-        return respond(status)
+        details = details_of(stored.name, kind.group, kind.plural) | {"uid": stored.uid}
+        return respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 
     async def delete_collection(self, kind: Kind, request: Request) -> Response:
         options = self._options(request)
@@ -443,7 +439,7 @@ class Resources:
                 raise bad_request(
                     f"the name of the object ({name}) does not match the name on the URL ({request.name})"
                 )
-        return {"metadata": metadata, **{key: value for key, value in obj.items() if key != "metadata"}}
+        return with_metadata(obj, metadata)
 
     def _named(self, obj: Object) -> Object:
         """The object with the name that is made for it, if it came without one: only after admission, as there."""

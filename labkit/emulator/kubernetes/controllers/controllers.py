@@ -72,7 +72,7 @@ class Controllers:
                 self.later(lambda: self._furnish(stored.namespace))
             if kind.namespaced:
                 self.later(lambda: self._finish(stored.namespace))
-        elif "deletionTimestamp" in metadata and set(metadata.get("finalizers") or ()) & writes.CASCADES:
+        elif "deletionTimestamp" in metadata and {*writes.CASCADES.values()} & {*(metadata.get("finalizers") or ())}:
             self.later(lambda: self._cascade(kind, stored))
         elif change.type == "ADDED" and "ownerReferences" in metadata and not self._has_owner(stored):
             self.later(lambda: self._delete(kind, stored))
@@ -172,7 +172,7 @@ class Controllers:
                 return  # until the last of them is gone
         else:
             return
-        left = [name for name in finalizers if name not in writes.CASCADES]
+        left = [name for name in finalizers if name not in writes.CASCADES.values()]
         metadata = {key: value for key, value in current.metadata.items() if key != "finalizers"}
         changed = {**current.object, "metadata": metadata | ({"finalizers": left} if left else {})}
         writes.store(self.storage, kind, current, changed, current.managers)

@@ -4,13 +4,13 @@ https://kubernetes.io/docs/concepts/scheduling-eviction/
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from decimal import Decimal
 
 from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.quantities import quantity
+from labkit.emulator.kubernetes.objects.selectors import holds
 
-Amounts = dict[str, Decimal]
+Amounts = Counter[str]  # numbers of any kind: Decimal here
 
 CORDONED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 # Every real node has these; one that does not tell how much has enough.
@@ -96,28 +96,4 @@ def _selects(spec: Object, node: Object) -> bool:
 
 def _term(term: Object, labels: Object, fields: Object) -> bool:
     expressions, names = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    return bool(expressions or names) and _all(expressions, labels) and _all(names, fields)
-
-
-def _all(expressions: Iterable[Object], values: dict[str, str]) -> bool:
-    return all(_holds(expression, values.get(expression.get("key", ""))) for expression in expressions)
-
-
-def _holds(expression: Object, value: str | None) -> bool:
-    among = expression.get("values") or []
-    match expression.get("operator"):
-        case "In":
-            return value in among
-        case "NotIn":
-            return value not in among
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt" as operator:
-            try:
-                number, bound = int(value or ""), int(among[0] if among else "")
-            except ValueError:
-                return False
-            return number > bound if operator == "Gt" else number < bound
-    return False
+    return bool(expressions or names) and holds(expressions, labels) and holds(names, fields)

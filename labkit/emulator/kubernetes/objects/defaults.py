@@ -23,16 +23,17 @@ def pod_spec(spec: Object) -> Object:
         spec["volumes"] = [_volume(volume) for volume in spec["volumes"]]
     if spec.get("hostNetwork"):
         spec["containers"] = [_host_ports(container) for container in spec.get("containers", ())]
-    spec.setdefault("restartPolicy", "Always")
-    spec.setdefault("terminationGracePeriodSeconds", 30)
-    spec.setdefault("dnsPolicy", "ClusterFirst")
-    spec.setdefault("securityContext", {})
-    spec.setdefault("schedulerName", "default-scheduler")
-    account = spec.get("serviceAccountName") or spec.get("serviceAccount")
-    if account:
+    if account := spec.get("serviceAccountName") or spec.get("serviceAccount"):
         spec["serviceAccountName"] = spec["serviceAccount"] = account
-    spec.setdefault("enableServiceLinks", True)
-    return spec
+    return _filled(
+        spec,
+        restartPolicy="Always",
+        terminationGracePeriodSeconds=30,
+        dnsPolicy="ClusterFirst",
+        securityContext={},
+        schedulerName="default-scheduler",
+        enableServiceLinks=True,
+    )
 
 
 def first_status(kind: Kind, obj: Object) -> Object:
@@ -53,29 +54,37 @@ def quality_of_service(spec: Object) -> str:
     resources = [container.get("resources") or {} for container in containers]
     if not any(part.get("requests") or part.get("limits") for part in resources):
         return "BestEffort"
-    guaranteed = all(
-        {"cpu", "memory"} <= set(part.get("limits") or ())
-        and all(
-            (part.get("requests") or part["limits"]).get(name) == part["limits"][name] for name in ("cpu", "memory")
-        )
-        for part in resources
-    )
-    return "Guaranteed" if guaranteed else "Burstable"
+    return "Guaranteed" if all(map(_is_guaranteed, resources)) else "Burstable"
+
+
+def _is_guaranteed(resources: Object) -> bool:
+    limits = resources.get("limits") or {}
+    requests = resources.get("requests") or limits
+    return all(name in limits and requests.get(name) == limits[name] for name in ("cpu", "memory"))
+
+
+def _filled(obj: Object, **defaults: object) -> Object:
+    return obj | {key: value for key, value in defaults.items() if key not in obj}
 
 
 def _container(container: Object) -> Object:
-    container = dict(container)
     image = container.get("image", "")
     tag = image.rsplit("/", 1)[-1].partition(":")[2]
     latest = "@" not in image and tag in ("", "latest")
-    container.setdefault("resources", {})
-    container.setdefault("terminationMessagePath", "/dev/termination-log")
-    container.setdefault("terminationMessagePolicy", "File")
-    container.setdefault("imagePullPolicy", "Always" if latest else "IfNotPresent")
+    container = _filled(
+        container,
+        resources={},
+        terminationMessagePath="/dev/termination-log",
+        terminationMessagePolicy="File",
+        imagePullPolicy="Always" if latest else "IfNotPresent",
+    )
     if "ports" in container:
         container["ports"] = [{"protocol": "TCP", **port} for port in container["ports"]]
     if "env" in container:
-        container["env"] = [_variable(variable) for variable in container["env"]]
+        container["env"] = [
+            {**variable, "valueFrom": _with_version(variable["valueFrom"])} if variable.get("valueFrom") else variable
+            for variable in container["env"]
+        ]
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
         if probe in container:
             container[probe] = _probe(container[probe])
@@ -85,15 +94,8 @@ def _container(container: Object) -> Object:
     return container
 
 
-def _variable(variable: Object) -> Object:
-    reference = (variable.get("valueFrom") or {}).get("fieldRef")
-    if reference and "apiVersion" not in reference:
-        return {**variable, "valueFrom": {"fieldRef": {"apiVersion": "v1", **reference}}}
-    return variable
-
-
 def _probe(probe: Object) -> Object:
-    probe = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3} | probe
+    probe = _filled(probe, timeoutSeconds=1, periodSeconds=10, successThreshold=1, failureThreshold=3)
     if "httpGet" in probe:
         probe["httpGet"] = {"path": "/", "scheme": "HTTP"} | probe["httpGet"]
     return probe
@@ -110,13 +112,12 @@ def _volume(volume: Object) -> Object:
     volume = dict(volume)
     for source in ("configMap", "secret", "downwardAPI", "projected"):
         if source in volume:
-            volume[source] = {**volume[source]}
-            volume[source].setdefault("defaultMode", 0o644)
+            volume[source] = _filled(volume[source], defaultMode=0o644)
     if "projected" in volume:
         sources = volume["projected"].get("sources") or []
         volume["projected"]["sources"] = [_projection(source) for source in sources]
     if "downwardAPI" in volume and "items" in volume["downwardAPI"]:
-        volume["downwardAPI"]["items"] = [_downward(item) for item in volume["downwardAPI"]["items"]]
+        volume["downwardAPI"]["items"] = [_with_version(item) for item in volume["downwardAPI"]["items"]]
     if "hostPath" in volume:
         volume["hostPath"] = {"type": "", **volume["hostPath"]}
     if set(volume) == {"name"}:
@@ -128,19 +129,13 @@ def _projection(source: Object) -> Object:
     if token := source.get("serviceAccountToken"):
         return {**source, "serviceAccountToken": {"expirationSeconds": 3600, **token}}
     if items := (source.get("downwardAPI") or {}).get("items"):
-        return {**source, "downwardAPI": {"items": [_downward(item) for item in items]}}
+        return {**source, "downwardAPI": {"items": [_with_version(item) for item in items]}}
     return source
 
 
-def _downward(item: Object) -> Object:
-    if "fieldRef" in item:
-        return {**item, "fieldRef": {"apiVersion": "v1", **item["fieldRef"]}}
-    return item
-
-
-def _pod(pod: Object) -> Object:
-    pod["spec"] = pod_spec(pod.get("spec") or {})
-    return pod
+def _with_version(source: Object) -> Object:
+    """A variable's or a file's source, with the version of the field that it names."""
+    return {**source, "fieldRef": {"apiVersion": "v1", **source["fieldRef"]}} if source.get("fieldRef") else source
 
 
 def _deployment(deployment: Object) -> Object:
@@ -187,18 +182,12 @@ def _secret(secret: Object) -> Object:
     if texts := secret.pop("stringData", None):
         encoded = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
         secret["data"] = (secret.get("data") or {}) | encoded
-    secret.setdefault("type", "Opaque")
-    return secret
+    return _filled(secret, type="Opaque")
 
 
 def _event(event: Object) -> Object:
-    event.setdefault("source", {})
-    event.setdefault("firstTimestamp", None)
-    event.setdefault("lastTimestamp", None)
-    event.setdefault("eventTime", None)
-    event.setdefault("reportingComponent", "")
-    event.setdefault("reportingInstance", "")
-    return event
+    times: Object = dict.fromkeys(("firstTimestamp", "lastTimestamp", "eventTime"))
+    return _filled(event, source={}, **times, reportingComponent="", reportingInstance="")
 
 
 def _webhooks(configuration: Object) -> Object:
@@ -229,18 +218,12 @@ def _binding(binding: Object) -> Object:
     return binding
 
 
-def _node(node: Object) -> Object:
-    node.setdefault("spec", {})
-    node.setdefault("status", {})
-    return node
-
-
 _DEFAULTS: dict[str, Callable[[Object], Object]] = {
-    "Pod": _pod,
+    "Pod": lambda pod: pod | {"spec": pod_spec(pod.get("spec") or {})},
     "Deployment": _deployment,
     "ReplicaSet": _replica_set,
     "Namespace": _namespace,
-    "Node": _node,
+    "Node": lambda node: _filled(node, spec={}, status={}),
     "Secret": _secret,
     "Service": services.with_defaults,
     "Event": _event,

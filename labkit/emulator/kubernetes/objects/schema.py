@@ -7,18 +7,18 @@ encoding looks like (https://kubernetes.io/docs/reference/using-api/api-concepts
 
 import json
 import re
-import string
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import Any, NoReturn, cast
 
 from labkit.emulator.kubernetes.objects.kinds import Object
 
 INTEGERS = {"int32", "int64"}
 TEXTS = {"string", "bytes", "time", "microtime"}
-ALPHABET = frozenset(string.ascii_letters + string.digits + "+/")
 BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+NOT_BASE64 = re.compile("[^A-Za-z0-9+/]")
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 QUANTITY_TEXT = "^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$"
 QUANTITY = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?P<suffix>[eEinumkKMGTP]*[-+]?[0-9]*)")
@@ -64,13 +64,14 @@ class Struct:
 
 @cache
 def _document() -> Object:
-    return json.loads(Path(__file__).with_name("schema.json").read_text())
+    return cast(Object, json.loads(Path(__file__).with_name("schema.json").read_text()))
 
 
 @cache
 def struct(name: str) -> Struct:
     """The type of that name, e.g. ``struct("core.Pod")``; raises ``KeyError`` for one that is not there."""
-    fields, numbers = {}, {}
+    fields: dict[str, Field] = {}
+    numbers: dict[int, Field] = {}
     for label, go, number, *extra in _document()[name]:
         found = _field(label, go, number, extra[0] if extra else {})
         numbers[number] = found
@@ -140,7 +141,7 @@ def _struct(
     return kept
 
 
-def _value(found: Field, value: object, owner: str, path: str, unknown: list[str]) -> object:
+def _value(found: Field, value: Any, owner: str, path: str, unknown: list[str]) -> object:
     if found.shape == "[]":
         if not isinstance(value, list):
             _refuse(value, owner, path, found.go_type)
@@ -152,7 +153,7 @@ def _value(found: Field, value: object, owner: str, path: str, unknown: list[str
     return _element(found, value, owner, path, unknown)
 
 
-def _element(found: Field, value: object, owner: str, path: str, unknown: list[str]) -> object:
+def _element(found: Field, value: Any, owner: str, path: str, unknown: list[str]) -> object:
     element = found.element
     if "." in element:
         if value is None:
@@ -184,9 +185,10 @@ def _element(found: Field, value: object, owner: str, path: str, unknown: list[s
 def _base64(text: str) -> None:
     """Raises WrongType for what is not base64, with the place where Go's decoder gives up."""
     plain = text.replace("\r", "").replace("\n", "")
-    if (start := BASE64.match(plain).end()) < len(plain):
-        at = next((i for i in range(start, min(start + 4, len(plain))) if plain[i] not in ALPHABET), start)
-        raise WrongType(f"illegal base64 data at input byte {at}")
+    good = BASE64.match(plain)
+    if good and good.end() < len(plain):
+        wrong = NOT_BASE64.search(plain, good.end(), good.end() + 4)
+        raise WrongType(f"illegal base64 data at input byte {wrong.start() if wrong else good.end()}")
 
 
 def _time(text: str) -> None:
@@ -211,7 +213,7 @@ def _quantity(text: str) -> None:
 READ_AS = {"bytes": _base64, "time": _time, "microtime": _time}
 
 
-def _refuse(value: object, owner: str, path: str, go_type: str) -> None:
+def _refuse(value: object, owner: str, path: str, go_type: str) -> NoReturn:
     plain = "".join(part.split("]")[-1] for part in path.split("["))
     raise WrongType(f"json: cannot unmarshal {json_type(value)} into Go struct field {owner}.{plain} of type {go_type}")
 
@@ -222,4 +224,5 @@ def json_type(value: object) -> str:
         return "bool"
     if isinstance(value, (int, float)):
         return "number"
-    return {str: "string", list: "array", dict: "object"}.get(type(value), "null")
+    names = ((str, "string"), (list, "array"), (dict, "object"))
+    return next((name for type_, name in names if isinstance(value, type_)), "null")

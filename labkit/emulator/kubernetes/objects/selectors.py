@@ -1,7 +1,7 @@
 """Label and field selectors (https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#api)."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.status import bad_request
@@ -73,27 +73,36 @@ def _unparsable(found: str, expected: str) -> Exception:
 
 
 def object_selector(selector: Object | None) -> Matcher:
-    """A LabelSelector of an object (matchLabels, matchExpressions), as webhooks have them."""
+    """What matches labels as a LabelSelector (matchLabels, matchExpressions) does; all where there is none."""
     selector = selector or {}
     wanted = selector.get("matchLabels") or {}
-    expressions = selector.get("matchExpressions") or []
+    expressions = selector.get("matchExpressions") or ()
+    return lambda labels: wanted.items() <= labels.items() and holds(expressions, labels)
 
-    def matches(labels: Object) -> bool:
-        if not wanted.items() <= labels.items():
-            return False
-        for expression in expressions:
-            key, values = expression["key"], expression.get("values") or []
-            good = {
-                "In": labels.get(key) in values,
-                "NotIn": labels.get(key) not in values,
-                "Exists": key in labels,
-                "DoesNotExist": key not in labels,
-            }[expression["operator"]]
-            if not good:
+
+def holds(expressions: Iterable[Object], values: Object) -> bool:
+    """Whether the values (labels, or a node's fields) meet each of the expressions."""
+    return all(_holds(expression, values.get(expression.get("key", ""))) for expression in expressions)
+
+
+def _holds(expression: Object, value: str | None) -> bool:
+    among = expression.get("values") or []
+    match expression.get("operator"):
+        case "In":
+            return value in among
+        case "NotIn":
+            return value not in among
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt" as operator:  # node selectors alone have these
+            try:
+                number, bound = int(value or ""), int(among[0] if among else "")
+            except ValueError:
                 return False
-        return True
-
-    return matches
+            return number > bound if operator == "Gt" else number < bound
+    return False
 
 
 def selector_text(selector: Object) -> str:
@@ -128,9 +137,7 @@ def field_selector(kind: Kind, text: str) -> Matcher | None:
 
 
 def _field(obj: Object, path: str) -> str:
-    if path == "source":
-        return (obj.get("source") or {}).get("component", "")
     value: object = obj
-    for key in path.split("."):
+    for key in ("source.component" if path == "source" else path).split("."):
         value = value.get(key, "") if isinstance(value, dict) else ""
-    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

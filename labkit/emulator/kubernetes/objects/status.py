@@ -18,12 +18,12 @@ class ApiError(Exception):
         self.code, self.reason, self.message, self.details = code, reason, message, details
 
     def status(self) -> Object:
-        body = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message}
-        if self.reason:
-            body["reason"] = self.reason
-        if self.details is not None:
-            body["details"] = self.details
-        return body | {"code": self.code}
+        return {
+            **{"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message},
+            **({"reason": self.reason} if self.reason else {}),
+            **({"details": self.details} if self.details is not None else {}),
+            "code": self.code,
+        }
 
 
 @dataclass(frozen=True)
@@ -61,22 +61,18 @@ def quote(value: object) -> str:
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         return f'"{escaped}"'
-    if isinstance(value, dict):
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     if isinstance(value, list):
         return "[" + ", ".join(quote(item) for item in value) + "]"
-    return (
-        {True: "true", False: "false", None: "null"}.get(value, str(value))
-        if isinstance(value, (bool, type(None)))
-        else str(value)
-    )
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def details_of(name: str, group: str, kind: str) -> Object:
+    """A Status's details, without what is empty."""
+    return {key: value for key, value in (("name", name), ("group", group), ("kind", kind)) if value}
 
 
 def _details(kind: Kind, name: str = "") -> Object:
-    details = {"name": name} if name else {}
-    if kind.group:
-        details["group"] = kind.group
-    return details | {"kind": kind.plural}
+    return details_of(name, kind.group, kind.plural)
 
 
 def not_found(kind: Kind, name: str) -> ApiError:
@@ -95,9 +91,8 @@ def conflict(kind: Kind, name: str, why: str, *, called: str = "") -> ApiError:
 
 
 def modified(kind: Kind, name: str) -> ApiError:
-    return conflict(
-        kind, name, "the object has been modified; please apply your changes to the latest version and try again"
-    )
+    why = "the object has been modified; please apply your changes to the latest version and try again"
+    return conflict(kind, name, why)
 
 
 def forbidden(kind: Kind, name: str, why: str) -> ApiError:
@@ -109,12 +104,8 @@ def invalid(kind_name: str, group: str, name: str, causes: list[Cause]) -> ApiEr
     """422 with every cause, e.g. ``Pod "p" is invalid: spec.containers: Required value``."""
     texts = [*dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes)]
     text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-    details = {"name": name} if name else {}
-    if group:
-        details["group"] = group
-    if kind_name:
-        details["kind"] = kind_name
-    details["causes"] = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
+    reported = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
+    details = details_of(name, group, kind_name) | {"causes": reported}
     qualified = f"{kind_name}.{group}" if group else kind_name
     return ApiError(422, "Invalid", f'{qualified} "{name}" is invalid: {text}', details)
 

@@ -22,11 +22,11 @@ HISTORY = 4096  # changes that a watch can be resumed from
 class Stored:
     """One version of one object. ``managers`` is metadata.managedFields, kept as JSON: it is long and rarely read."""
 
-    __slots__ = ("_text", "managers", "object")
+    __slots__ = ("_text", "managers", "metadata", "object")
 
     def __init__(self, obj: Object, managers: bytes = b""):
-        self.object = obj
-        self.managers = managers
+        self.object, self.managers = obj, managers
+        self.metadata: Object = obj["metadata"]
         self._text: bytes | None = None
 
     @property
@@ -36,16 +36,8 @@ class Stored:
             text = dump(self.object)
             if self.managers:
                 # `metadata` is first in every stored object; its last brace is where managedFields go.
-                metadata = dump(self.object["metadata"])
-                start = len(b'{"metadata":')
-                text = (
-                    b'{"metadata":'
-                    + metadata[:-1]
-                    + b',"managedFields":'
-                    + self.managers
-                    + b"}"
-                    + (text[start + len(metadata) :])
-                )
+                end = len(b'{"metadata":' + dump(self.metadata)) - 1
+                text = text[:end] + b',"managedFields":' + self.managers + text[end:]
             self._text = text
         return self._text
 
@@ -54,24 +46,16 @@ class Stored:
         return f'{{"kind":"{kind.kind}","apiVersion":"{kind.api_version}",'.encode() + self.text[1:]
 
     @property
-    def metadata(self) -> Object:
-        return self.object["metadata"]
-
-    @property
     def name(self) -> str:
-        return self.object["metadata"]["name"]
+        return str(self.metadata["name"])
 
     @property
     def namespace(self) -> str:
-        return self.object["metadata"].get("namespace", "")
+        return str(self.metadata.get("namespace", ""))
 
     @property
     def uid(self) -> str:
-        return self.object["metadata"]["uid"]
-
-    @property
-    def version(self) -> int:
-        return int(self.object["metadata"]["resourceVersion"])
+        return str(self.metadata["uid"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +113,12 @@ class Storage:
             raise already_exists(kind, name)
         path = f"{namespace}/{name}"
         serial = 0 if dry_run else self.identifiers.serial(f"uid/{kind.resource}", path)
-        added = {"uid": self.identifiers.uuid(f"uid/{kind.resource}", f"{path}/{serial}")}
-        added |= {"creationTimestamp": self.now()}
-        if kind.generation:
-            added["generation"] = 1
-        new = Stored({"metadata": metadata | added, **{k: v for k, v in obj.items() if k != "metadata"}}, managers)
+        added = {
+            "uid": self.identifiers.uuid(f"uid/{kind.resource}", f"{path}/{serial}"),
+            "creationTimestamp": self.now(),
+            **({"generation": 1} if kind.generation else {}),
+        }
+        new = Stored(with_metadata(obj, metadata | added), managers)
         return new if dry_run else self._commit("ADDED", kind, new, None)
 
     def replace(
@@ -143,7 +128,7 @@ class Storage:
         self._require_current(kind, before)
         if obj == before.object and managers == before.managers:
             return before
-        new = Stored({"metadata": dict(obj["metadata"]), **{k: v for k, v in obj.items() if k != "metadata"}}, managers)
+        new = Stored(with_metadata(obj, dict(obj["metadata"])), managers)
         return new if dry_run else self._commit("MODIFIED", kind, new, before)
 
     def remove(self, kind: Kind, before: Stored) -> Stored:
@@ -175,6 +160,11 @@ class Storage:
         for observe in self.observers:
             observe(change)
         return stored
+
+
+def with_metadata(obj: Object, metadata: Object) -> Object:
+    """The object with this metadata, which stands first, as `Stored.text` needs it."""
+    return {"metadata": metadata, **{key: value for key, value in obj.items() if key != "metadata"}}
 
 
 def dump(value: object) -> bytes:

@@ -10,7 +10,7 @@ from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.status import conflict
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
-CASCADES = {"foregroundDeletion", "orphan"}
+CASCADES = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}  # a policy's finalizer
 
 
 def store(
@@ -18,9 +18,7 @@ def store(
 ) -> Stored:
     """Stores a new version; an object that only waited for its last finalizer to go is taken away."""
     metadata = obj["metadata"]
-    if kind.generation and obj.get("spec", obj.get("webhooks")) != before.object.get(
-        "spec", before.object.get("webhooks")
-    ):
+    if kind.generation and any(obj.get(part) != before.object.get(part) for part in ("spec", "webhooks")):
         obj = {**obj, "metadata": metadata | {"generation": metadata.get("generation", 0) + 1}}
     ends = (
         "deletionTimestamp" in metadata
@@ -43,11 +41,9 @@ def delete(
     """
     _require(kind, stored, options.get("preconditions") or {})
     finalizers = list(stored.metadata.get("finalizers") or ())
-    policy = options.get("propagationPolicy")
-    if policy == "Orphan" or options.get("orphanDependents") is True:
-        finalizers += ["orphan"] if "orphan" not in finalizers else []
-    elif policy == "Foreground":
-        finalizers += ["foregroundDeletion"] if "foregroundDeletion" not in finalizers else []
+    policy = "Orphan" if options.get("orphanDependents") is True else options.get("propagationPolicy", "")
+    if (cascade := CASCADES.get(policy)) and cascade not in finalizers:
+        finalizers.append(cascade)
     if kind is NAMESPACE:
         return _terminate(storage, stored, dry_run), False
     grace = _grace(kind, stored, options)
@@ -113,7 +109,7 @@ def _grace(kind: Kind, stored: Stored, options: Object) -> int:
     if not spec.get("nodeName") or has_ended(stored.object):
         return 0
     grace = options.get("gracePeriodSeconds")
-    return spec.get("terminationGracePeriodSeconds", 30) if grace is None else max(grace, 0)
+    return int(spec.get("terminationGracePeriodSeconds", 30) if grace is None else max(grace, 0))
 
 
 def _deleted(storage: Storage, stored: Stored, finalizers: list[str], grace: int) -> Object:
