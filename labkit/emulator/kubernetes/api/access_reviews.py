@@ -57,19 +57,19 @@ class Reviews:
         return {"authenticated": True, "user": user.info(), "audiences": audiences}
 
     def _access(self, user: User, spec: Object, request: Request, kind: str) -> Object:
-        resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+        resource, path = spec.get("resourceAttributes") or {}, spec.get("nonResourceAttributes") or {}
         causes = []
         if resource and path:
             why = "cannot be specified in combination with resourceAttributes"
             causes.append(invalid_value("spec.nonResourceAttributes", path, why))
         elif not resource and not path:
             why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-            causes.append(invalid_value("spec.resourceAttributes", resource, why))
+            causes.append(invalid_value("spec.resourceAttributes", spec.get("resourceAttributes"), why))
         if not user.name and not user.groups:
             causes.append(invalid_value("spec.user", "", "at least one of user or group must be specified"))
         if causes:
             raise invalid(kind, AUTHORIZATION, "", causes)
-        if request.namespace and (resource or {}).get("namespace") != request.namespace:
+        if request.namespace and resource.get("namespace") != request.namespace:
             raise bad_request(f"spec.resourceAttributes.namespace must match namespace: {request.namespace}")
         if path:
             wanted = Attributes(path.get("verb", ""), path=path.get("path", ""))

@@ -37,13 +37,13 @@ class Admission:
         self.storage, self.authorization = storage, authorization
         self._clients: dict[str, httpx.AsyncClient] = {}
 
-    async def admit(self, review: Review) -> Object | None:
+    async def admit(self, review: Review) -> Object:
         """The object as the admission plugins and webhooks leave it. Raises ``ApiError`` where one refuses."""
         pod = review.kind is POD and review.operation == "CREATE" and not review.subresource
         if pod:
             review.obj = self._pod(review.obj)
         changed = await self._webhooks(review)
-        if changed and review.obj is not None:
+        if changed and review.obj:
             review.obj = with_defaults(review.kind, review.obj)
             if pod:
                 # A container that a webhook added gets the API's token, too.
@@ -101,18 +101,7 @@ class Admission:
 
     def _matches(self, webhook: Object, review: Review) -> bool:
         kind = review.kind
-        resource = f"{kind.plural}/{review.subresource}" if review.subresource else kind.plural
-        wanted = {"operations": review.operation, "apiGroups": kind.group, "apiVersions": kind.version}
-        for rule in webhook["rules"]:
-            scope = rule.get("scope", "*")
-            if scope not in ("*", "Namespaced" if kind.namespaced else "Cluster"):
-                continue
-            if any(value not in rule.get(key, ()) and "*" not in rule.get(key, ()) for key, value in wanted.items()):
-                continue
-            names = {"*", "*/*"} if not review.subresource else {"*/*", f"*/{review.subresource}", f"{kind.plural}/*"}
-            if names & set(rule.get("resources", ())) or resource in rule.get("resources", ()):
-                break
-        else:
+        if not any(_applies(rule, review) for rule in webhook["rules"]):
             return False
         if kind.namespaced or kind is NAMESPACE:
             namespace = self.storage.find(NAMESPACE, "", review.namespace or review.name)
@@ -120,8 +109,7 @@ class Admission:
             if not object_selector(webhook.get("namespaceSelector"))(labels):
                 return False
         matches = object_selector(webhook.get("objectSelector"))
-        objects = [obj for obj in (review.obj, review.old) if obj is not None]
-        return any(matches(obj["metadata"].get("labels") or {}) for obj in objects)
+        return any(matches(obj["metadata"].get("labels") or {}) for obj in (review.obj, review.old) if obj)
 
     async def _call(self, webhook: Object, review: Review) -> None:
         name = webhook["name"]
@@ -135,7 +123,7 @@ class Admission:
         if not response.get("allowed"):
             raise _denied(name, response.get("status") or {})
         if patch := response.get("patch"):
-            document = {"kind": review.kind.kind, "apiVersion": review.kind.api_version, **(review.obj or {})}
+            document = {"kind": review.kind.kind, "apiVersion": review.kind.api_version, **review.obj}
             patched = _patched(document, patch)
             review.obj = {key: value for key, value in patched.items() if key not in ("kind", "apiVersion")}
 
@@ -182,6 +170,19 @@ class _CallFailed(Exception):
     """The webhook gave no usable answer: its failurePolicy decides."""
 
 
+def _applies(rule: Object, review: Review) -> bool:
+    kind, below = review.kind, review.subresource
+    resources = {f"{kind.plural}/{below}", f"{kind.plural}/*", f"*/{below}"} if below else {kind.plural, "*"}
+    wanted = {
+        "operations": {review.operation, "*"},
+        "apiGroups": {kind.group, "*"},
+        "apiVersions": {kind.version, "*"},
+        "resources": {*resources, "*/*"},
+    }
+    scopes = ("*", "Namespaced" if kind.namespaced else "Cluster")
+    return rule.get("scope", "*") in scopes and all(wanted[key] & set(rule.get(key, ())) for key in wanted)
+
+
 def _mount_token(spec: Object, random: str) -> None:
     """Gives every container the API's own token, as the ServiceAccount admission plugin does."""
     volumes = spec.get("volumes") or []
@@ -201,16 +202,11 @@ def _mount_token(spec: Object, random: str) -> None:
         if containers:
             spec[lists] = containers
     if added and not name:
+        namespace = {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
         sources = [
             {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
             {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-            {
-                "downwardAPI": {
-                    "items": [
-                        {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
-                    ]
-                }
-            },
+            {"downwardAPI": {"items": [namespace]}},
         ]
         spec["volumes"] = [*volumes, {"name": wanted, "projected": {"sources": sources, "defaultMode": 0o644}}]
 
@@ -219,18 +215,17 @@ def _request(review: Review) -> Object:
     kind = review.kind
     gvk = {"group": kind.group, "version": kind.version, "kind": kind.kind}
     gvr = {"group": kind.group, "version": kind.version, "resource": kind.plural}
-    request = {"uid": str(uuid.uuid4()), "kind": gvk, "resource": gvr}
-    if review.subresource:
-        request["subResource"] = review.subresource
-    request |= {"requestKind": gvk, "requestResource": gvr}
-    if review.subresource:
-        request["requestSubResource"] = review.subresource
-    if review.name:
-        request["name"] = review.name
-    if review.namespace:
-        request["namespace"] = review.namespace
-    options = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}[review.operation]
-    return request | {
+    options = f"{review.operation.capitalize()}Options"
+    return {
+        "uid": str(uuid.uuid4()),
+        "kind": gvk,
+        "resource": gvr,
+        **({"subResource": review.subresource} if review.subresource else {}),
+        "requestKind": gvk,
+        "requestResource": gvr,
+        **({"requestSubResource": review.subresource} if review.subresource else {}),
+        **({"name": review.name} if review.name else {}),
+        **({"namespace": review.namespace} if review.namespace else {}),
         "operation": review.operation,
         "userInfo": review.user.info(),
         "object": _sent(kind, review.obj),
@@ -240,10 +235,10 @@ def _request(review: Review) -> Object:
     }
 
 
-def _sent(kind: Kind, obj: Object | None) -> Object | None:
-    if obj is None:
+def _sent(kind: Kind, obj: Object) -> Object | None:
+    if not obj:
         return None
-    status = {"status": {}} if kind.has_status and "status" not in obj else {}
+    status: Object = {"status": {}} if kind.has_status and "status" not in obj else {}
     return {"kind": kind.kind, "apiVersion": kind.api_version, **obj, **status}
 
 
@@ -272,13 +267,8 @@ def _missing_parent(document: Object, path: str) -> bool:
 
 
 def _denied(name: str, status: Object) -> ApiError:
-    message = f'admission webhook "{name}" denied the request'
-    if status.get("message"):
-        message += f": {status['message']}"
-    elif status.get("reason"):
-        message += f": {status['reason']}"
-    else:
-        message += " without explanation"
+    why = status.get("message") or status.get("reason")
+    message = f'admission webhook "{name}" denied the request' + (f": {why}" if why else " without explanation")
     return ApiError(status.get("code") or 400, status.get("reason", ""), message, status.get("details"))
 
 
@@ -286,27 +276,23 @@ def _server_error(answer: httpx.Response) -> str:
     if answer.status_code >= 500:
         plain = answer.headers.get("content-type", "").startswith("text/")
         text = (answer.text.strip() if plain else "") or "unknown"
-        return f'an error on the server ("{_escaped(text)}") has prevented the request from succeeding'
+        quoted = json.dumps(text, ensure_ascii=False)
+        return f"an error on the server ({quoted}) has prevented the request from succeeding"
     return f"the server rejected our request: {answer.status_code} {answer.reason_phrase}"
-
-
-def _escaped(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _go_error(error: Exception, url: str) -> str:
     """A failed call in the words of Go's HTTP client, which people search for."""
     address = httpx.URL(url)
-    host = f"{address.host}:{address.port or 443}"
-    text = str(error)
+    text = str(error).lower()
     if isinstance(error, httpx.TimeoutException):
         return "context deadline exceeded"
-    if "certificate verify failed" in text.lower():
-        if "hostname mismatch" in text.lower() or "ip address mismatch" in text.lower():
+    if "certificate verify failed" in text:
+        if "hostname mismatch" in text or "ip address mismatch" in text:
             return f"tls: failed to verify certificate: x509: certificate is not valid for {address.host}"
         return "tls: failed to verify certificate: x509: certificate signed by unknown authority"
     if isinstance(error, httpx.ConnectError):
-        if "name" in text.lower() and "known" in text.lower():
+        if "name" in text and "known" in text:
             return f"dial tcp: lookup {address.host}: no such host"
-        return f"dial tcp {host}: connect: connection refused"
-    return text or "EOF"
+        return f"dial tcp {address.host}:{address.port or 443}: connect: connection refused"
+    return str(error) or "EOF"

@@ -7,6 +7,7 @@ import copy
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 from labkit.emulator.kubernetes.api.patches import merged
 from labkit.emulator.kubernetes.objects.kinds import Object
@@ -145,7 +146,7 @@ def _struct(fields: dict[str, Field], value: Object, path: Path, found: dict[Pat
             found[where] = inner
 
 
-def _field(field: Field, value: object, path: Path, found: dict[Path, object]) -> None:
+def _field(field: Field, value: Any, path: Path, found: dict[Path, object]) -> None:
     is_struct = "." in field.element
     if field.atomic or not value:
         found[path] = value
@@ -203,8 +204,9 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
             "time": times[who],
             "fieldsType": "FieldsV1",
             "fieldsV1": tree,
+            **({"subresource": who.subresource} if who.subresource else {}),
         }
-        entries.append(entry | ({"subresource": who.subresource} if who.subresource else {}))
+        entries.append(entry)
     return dump(entries) if entries else b""
 
 

@@ -101,7 +101,7 @@ def _refuse_mirror_pod(storage: Storage, node: str, pod: Object) -> str:
 def _refuse_node_change(node: str, review: Review) -> str:
     if review.name != node:
         return f'node "{node}" is not allowed to modify node "{review.name}"'
-    if review.obj is None:
+    if not review.obj:
         return ""
     obj, old = review.obj, review.old or {"metadata": {}}
     before, after = (each["metadata"].get("labels") or {} for each in (old, obj))

@@ -6,7 +6,7 @@ https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
 from labkit.emulator.kubernetes.access.tokens import Tokens
 from labkit.emulator.kubernetes.api import discovery
 from labkit.emulator.kubernetes.api.requests import Request, Response, respond
-from labkit.emulator.kubernetes.objects.kinds import Object
+from labkit.emulator.kubernetes.objects.kinds import GROUPS, Object
 from labkit.emulator.kubernetes.objects.status import method_not_allowed, not_acceptable, unknown_path
 from labkit.emulator.kubernetes.objects.storage import dump
 
@@ -69,7 +69,7 @@ class Paths:
                 return dump(discovery.openapi_index())
             case ["openapi", "v3", "api", "v1"]:
                 return discovery.openapi("")
-            case ["openapi", "v3", "apis", group, "v1"] if group in discovery.GROUPS:
+            case ["openapi", "v3", "apis", group, "v1"] if group in GROUPS:
                 return discovery.openapi(group)
             case [""]:
                 return dump({"paths": ["/api", "/api/v1", "/apis", *HEALTH, "/openapi/v3", "/version"]})

@@ -8,12 +8,14 @@ import base64
 import datetime
 import struct as packing
 from collections.abc import Iterator
+from typing import Any
 
 from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.schema import Field, Struct, struct
 
 MAGIC = b"k8s\x00"
 INVALID = "proto: cannot parse invalid wire-format data"
+NUMBERS = ("int32", "int64", "bool", "float64")
 
 
 class Malformed(Exception):
@@ -24,21 +26,13 @@ def envelope(body: bytes) -> tuple[str, str, bytes]:
     """The apiVersion, the kind and the encoded object. Raises ``Malformed``."""
     if not body.startswith(MAGIC):
         raise Malformed("the provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
-    api_version = kind = ""
-    raw = b""
     try:
-        for number, value in _fields(body[len(MAGIC) :]):
-            if number == 1:
-                for inner, text in _fields(value):
-                    if inner == 1:
-                        api_version = text.decode()
-                    elif inner == 2:
-                        kind = text.decode()
-            elif number == 2:
-                raw = value if isinstance(value, bytes) else b""
+        message = dict(_fields(body[len(MAGIC) :]))
+        type_meta, raw = dict(_fields(message.get(1, b""))), message.get(2, b"")
+        api_version, kind = (type_meta.get(number, b"").decode() for number in (1, 2))
     except (AttributeError, TypeError, ValueError, packing.error) as error:
         raise Malformed(INVALID) from error
-    return api_version, kind, raw
+    return api_version, kind, raw if isinstance(raw, bytes) else b""
 
 
 def decode(type_name: str, raw: bytes) -> Object:
@@ -59,13 +53,9 @@ def _message(kind: Struct, raw: bytes) -> Object:
         if found.inline:
             result |= _message(struct(found.element), value)
         elif found.shape == "{}":
-            key, item = "", b"" if found.wrapped or not _is_number(found.element) else 0
-            for inner, part in _fields(value):
-                if inner == 1:
-                    key = part.decode()
-                else:
-                    item = part
-            result.setdefault(found.name, {})[key] = (
+            entry = dict(_fields(value))
+            item = entry.get(2, b"" if found.wrapped or found.element not in NUMBERS else 0)
+            result.setdefault(found.name, {})[entry.get(1, b"").decode()] = (
                 [text.decode() for _, text in _fields(item)] if found.wrapped else _scalar(found, item)
             )
         elif found.wrapped:
@@ -80,11 +70,7 @@ def _message(kind: Struct, raw: bytes) -> Object:
     return result
 
 
-def _is_number(element: str) -> bool:
-    return element in ("int32", "int64", "bool", "float64")
-
-
-def _scalar(found: Field, value: bytes | int) -> object:
+def _scalar(found: Field, value: Any) -> object:
     element = found.element
     if "." in element:
         return _message(struct(element), value)
@@ -117,7 +103,8 @@ def _time(value: bytes, micro: bool) -> str | None:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
 
 
-def _fields(raw: bytes) -> Iterator[tuple[int, bytes | int]]:
+def _fields(raw: bytes) -> Iterator[tuple[int, Any]]:
+    """The fields of a message: each one's number, and a number or bytes."""
     at = 0
     while at < len(raw):
         tag, at = _varint(raw, at)

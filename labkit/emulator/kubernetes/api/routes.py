@@ -58,6 +58,8 @@ class Routes:
     async def _below(self, kind: Kind | None, sub: Subresource, request: Request) -> Response:
         if request.verb not in sub.verbs:
             raise method_not_allowed()
+        if kind is None:
+            return await self.reviews.answer(sub, request)
         match sub.name:
             case "pods/log":
                 return await self.kubelets.log(request)
@@ -71,8 +73,6 @@ class Routes:
                 return await scale(self.resources, kind, request)
             case "serviceaccounts/token":
                 return self.reviews.request_token(sub, request)
-        if kind is None:
-            return await self.reviews.answer(sub, request)
         match request.verb:
             case "get":
                 return self.resources.get(kind, request)
@@ -84,9 +84,7 @@ class Routes:
         target = request.document("core.Binding", "Binding", "v1").get("target") or {}
         pod = self.storage.get(POD, request.namespace, request.name)
         if node := pod.object["spec"].get("nodeName"):
-            error = conflict(
-                POD, pod.name, f'pod {pod.name} is already assigned to node "{node}"', called="pods/binding"
-            )
-            raise error
+            why = f'pod {pod.name} is already assigned to node "{node}"'
+            raise conflict(POD, pod.name, why, called="pods/binding")
         writes.bind(self.storage, pod, target.get("name", ""))
         return respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)

@@ -9,6 +9,7 @@ import difflib
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 from labkit.emulator.kubernetes.objects.kinds import Object
 
@@ -32,7 +33,7 @@ def _lines(spec: Object) -> list[str]:
     return text.splitlines()
 
 
-def internal(type_: str, value: object) -> object:
+def internal(type_: str, value: Any) -> object:
     """A value of the public types as one of the internal types."""
     if type_.startswith("*"):
         return None if value is None else internal(type_[1:], value)
@@ -60,4 +61,4 @@ def _fields(type_: str, named: dict[str, object]) -> list[tuple[str, object]]:
 
 @cache
 def _types() -> dict[str, list[list[str]]]:
-    return json.loads(Path(__file__).with_name("internal_pod.json").read_text())
+    return cast("dict[str, list[list[str]]]", json.loads(Path(__file__).with_name("internal_pod.json").read_text()))

@@ -106,15 +106,12 @@ class Watch:
         return [line for line in lines if line], False
 
     def _event(self, change: Change) -> bytes:
-        now = change.type != "DELETED" and self.selection.matches(change.stored)
-        before = change.before is not None and self.selection.matches(change.before)
-        if now and before:
-            return self._line("MODIFIED", change.stored)
-        if now:
-            return self._line("ADDED", change.stored)
-        if not before:
+        before = change.before if change.before and self.selection.matches(change.before) else None
+        if change.type != "DELETED" and self.selection.matches(change.stored):
+            return self._line("MODIFIED" if before else "ADDED", change.stored)
+        if before is None:
             return b""
-        return self._line("DELETED", change.stored if change.type == "DELETED" else _left(change))
+        return self._line("DELETED", change.stored if change.type == "DELETED" else _left(before, change.version))
 
     def _line(self, type_: str, stored: Stored) -> bytes:
         return b'{"type":"' + type_.encode() + b'","object":' + self.render(stored) + b"}\n"
@@ -136,10 +133,10 @@ class Watch:
         return min(now + BOOKMARK_SECONDS, last) if now < last else deadline
 
 
-def _left(change: Change) -> Stored:
-    """An object that was changed so that it is selected no longer: what it was, at the version of the change."""
-    metadata = {**change.before.metadata, "resourceVersion": str(change.version)}
-    return Stored({**change.before.object, "metadata": metadata}, change.before.managers)
+def _left(before: Stored, version: int) -> Stored:
+    """An object that is selected no longer: as it was before the change, at the version of the change."""
+    metadata = {**before.metadata, "resourceVersion": str(version)}
+    return Stored({**before.object, "metadata": metadata}, before.managers)
 
 
 def error_line(error: ApiError) -> bytes:
