@@ -88,7 +88,7 @@ def test_a_listener_knows_whose_client_certificate_came(tmp_path):
             port_socket=bind(0),
             hosts={"127.0.0.1"},
             certificate=authority.issue("server", ips=["127.0.0.1"]),
-            client_authority=authority,
+            client_authority_pem=authority.certificate_pem,
         )
         await listener.start()
         found = []

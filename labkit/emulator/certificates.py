@@ -90,7 +90,7 @@ class Authority:
                 critical=False,
             )
         )
-        names = [x509.DNSName(name) for name in dns]
+        names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns]
         names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ips]
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

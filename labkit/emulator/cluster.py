@@ -23,6 +23,7 @@ from labkit.emulator.kubernetes.access.tokens import DAY
 from labkit.emulator.kubernetes.node import images
 from labkit.emulator.kubernetes.node.node import Node
 from labkit.emulator.kubernetes.server import ApiServer
+from labkit.emulator.listener import Listener
 from labkit.emulator.process import REGION, context
 from labkit.emulator.running_lab import RunningLab
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
@@ -116,7 +117,7 @@ class Clusters:
                 name: {"issuer": cluster.facts.issuer, "endpoint": cluster.facts.endpoint}
                 for name, cluster in self.running.items()
             },
-            mounts=next((node.mounts for node in self._nodes()), self.lab.state.mounts),
+            mounts=next((node.mounts for node in self._nodes() if node.mounts), self.lab.state.mounts),
             pod_clock=any(node.clock for node in self._nodes()),
         )
         self.lab.state.write(self.lab.folder)
@@ -192,11 +193,13 @@ class Cluster:
         api_server.authentication.others.append(self._aws_user)
         api_server.authorization.others.append(self._aws_grants)
         listener = await self.lab.listen(
-            port_socket,
-            api_server,
-            certificate=self.authority.issue("kube-apiserver", dns=["localhost"], ips=["127.0.0.1"]),
-            client_authority=self.authority,
-            on_call=self.lab.called,
+            Listener(
+                api_server,
+                port_socket=port_socket,
+                certificate=self.authority.issue("kube-apiserver", dns=["localhost"], ips=["127.0.0.1"]),
+                client_authority_pem=self.authority.certificate_pem,
+                on_call=self.lab.called,
+            )
         )
         self.endings += [api_server.close, lambda: self.lab.close(listener)]
         self.lab.issuer.publish(issuer_path, api_server.public_discovery_document(), api_server.jwks())
@@ -241,10 +244,10 @@ class Cluster:
     def _aws_grants(self, user: User) -> Iterator[Grant]:
         """What the access policies of the caller's access entry allow."""
         authenticator, _, principal = user.uid.partition(":")
-        if authenticator != AWS_UID:
-            return
         entry = self.facts.access.find(principal.rpartition(":")[2])
-        for policy in entry.policies.values() if entry else ():
+        if authenticator != AWS_UID or entry is None:
+            return
+        for policy in entry.policies.values():
             binding = f'ClusterRoleBinding "{entry.principal_arn}+{policy.name}"'
             reason = (
                 f'EKS Access Policy: allowed by {binding} of ClusterRole "{policy.name}" to User "{entry.principal_id}"'
@@ -256,9 +259,11 @@ class Cluster:
         accounts = Accounts(client)
         await accounts.start()
         listener = await self.lab.listen(
-            self.lab.ports.bind(f"{self.context}/webhook"),
-            WebhookServer(accounts, region=self.region),
-            certificate=self.authority.issue("pod-identity-webhook", ips=["127.0.0.1"]),
+            Listener(
+                WebhookServer(accounts, region=self.region),
+                port_socket=self.lab.ports.bind(f"{self.context}/webhook"),
+                certificate=self.authority.issue("pod-identity-webhook", ips=["127.0.0.1"]),
+            )
         )
         self.endings += [client.aclose, accounts.stop, lambda: self.lab.close(listener)]
         manifest = mutating_webhook_configuration(
@@ -284,7 +289,7 @@ class Cluster:
             region=self.region,
             availability_zone=zone,
         )
-        listener = await lab.listen(lab.ports.bind(f"{self.context}/metadata"), metadata)
+        listener = await lab.listen(Listener(metadata, port_socket=lab.ports.bind(f"{self.context}/metadata")))
         self.endings.append(lambda: lab.close(listener))
         self.node = Node(
             name=self.node_name,

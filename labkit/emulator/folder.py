@@ -100,7 +100,8 @@ class Folder:
         """The object in the file ``name``; empty where there is no such file, or no JSON in it."""
         try:
             with self._usable():
-                return json.loads((self.path / name).read_text())
+                content: dict[str, Any] = json.loads((self.path / name).read_text())
+                return content
         except (FileNotFoundError, ValueError):
             return {}
 

@@ -27,6 +27,7 @@ from labkit.emulator.aws.issuers import API_KEYS, DISCOVERY
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import LOOPBACK, Facts, Kept, is_of_this_lab, labels
 from labkit.emulator.kubeconfig import Entry
+from labkit.emulator.listener import Listener
 from labkit.emulator.process import context
 from labkit.emulator.running_lab import RunningLab
 from labkit.errors import LabError
@@ -130,7 +131,9 @@ class JoinedCluster:
         lab = self.lab
         if host == LOOPBACK:
             return lab.state.endpoint_url
-        listener = await lab.listen(self._bind("aws", host), lab.gate, hosts={host}, on_call=lab.called)
+        listener = await lab.listen(
+            Listener(lab.gate, port_socket=self._bind("aws", host), hosts={host}, on_call=lab.called)
+        )
         self.endings.append(lambda: lab.close(listener))
         return f"http://{host}:{listener.port}"
 
@@ -147,10 +150,12 @@ class JoinedCluster:
         network = Route("/lab-network", lab_network_answer, methods=["POST"])
         identity = Mount("/pod-identity", WebhookServer(accounts, region=self.region))
         listener = await self.lab.listen(
-            self._bind("webhooks", host),
-            Starlette(routes=[network, identity]),
-            hosts={host},
-            certificate=self.folder.authority.issue("labkit webhooks", ips=[host]),
+            Listener(
+                Starlette(routes=[network, identity]),
+                port_socket=self._bind("webhooks", host),
+                hosts={host},
+                certificate=self.folder.authority.issue("labkit webhooks", ips=[host]),
+            )
         )
         self.endings.append(lambda: self.lab.close(listener))
         at, bundle = f"https://{host}:{listener.port}", self.folder.authority.certificate_pem
@@ -184,7 +189,8 @@ class JoinedCluster:
 
     async def _get(self, path: str) -> dict[str, Any]:
         accepted = {"Accept": "application/json, application/jwk-set+json"}
-        return (await self.api.get(path, headers=accepted)).raise_for_status().json()
+        answer: dict[str, Any] = (await self.api.get(path, headers=accepted)).raise_for_status().json()
+        return answer
 
     def _bind(self, what: str, host: str) -> socket.socket:
         """A socket at the address that containers call, or on loopback, to which something forwards what they send."""

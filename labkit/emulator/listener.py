@@ -5,18 +5,21 @@ import contextlib
 import hashlib
 import socket
 import ssl
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
-from typing import Any
 
 import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from labkit.emulator.certificates import Authority, Certificate
+from labkit.emulator.certificates import Certificate
+from labkit.webhook.serving import Server, bound
 
-Scope = MutableMapping[str, Any]
+LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 
 
 @dataclass(frozen=True)
@@ -32,20 +35,20 @@ class Peer:
 class Listener:
     """Serves ``app`` on a socket that is already bound, over TLS when it has a certificate.
 
-    A request whose ``Host`` is not in ``hosts`` is refused with 421, one with a browser's ``Origin`` with 403: no page
-    on the web can talk to the lab, not by a name that was rebound to 127.0.0.1 either. With ``client_authority`` a
-    client certificate is asked for (not required) and verified; ``scope["state"]["peer"]`` is then its :class:`Peer`,
-    or None. ``on_call`` is told of every request that was let through.
+    A request whose ``Host`` is not in ``hosts`` is refused with 421, one with a browser's ``Origin`` with 403. So no
+    page on the web can talk to the lab, not even by a name that was rebound to 127.0.0.1. With
+    ``client_authority_pem`` a client certificate is asked for (not required) and verified. It is then the
+    :class:`Peer` in ``scope["state"]["peer"]``, else None. ``on_call`` is told of every request that was let through.
     """
 
     def __init__(
         self,
-        app: Callable,
+        app: ASGIApp,
         *,
         port_socket: socket.socket,
-        hosts: set[str],
+        hosts: Set[str] = LOOPBACK,
         certificate: Certificate | None = None,
-        client_authority: Authority | None = None,
+        client_authority_pem: bytes | None = None,
         on_call: Callable[[Scope], None] | None = None,
     ):
         self.app = app
@@ -54,13 +57,14 @@ class Listener:
         self._socket = port_socket
         self._on_call = on_call
         self._peers: dict[tuple[str, int], Peer] = {}
-        self._server = _Server(self._config(certificate, client_authority))
-        self._serving: asyncio.Task | None = None
+        self._ready = asyncio.Event()
+        self._server = Server(self._config(certificate, client_authority_pem), self._ready.set)
+        self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Returns when connections are answered."""
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
-        started = asyncio.create_task(self._server.ready.wait())
+        started = asyncio.create_task(self._ready.wait())
         await asyncio.wait({self._serving, started}, return_when=asyncio.FIRST_COMPLETED)
         if self._serving.done():
             started.cancel()
@@ -73,19 +77,21 @@ class Listener:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._serving
 
-    async def __call__(self, scope: Scope, receive: Callable, send: Callable) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         if _host_name(headers.get(b"host", b"").decode("latin-1")) not in self.hosts:
-            await _refuse(scope, send, 421, f"this listener of the lab answers to {', '.join(sorted(self.hosts))} only")
+            refusal = _refusal(scope, 421, f"this listener of the lab answers to {', '.join(sorted(self.hosts))} only")
+            await refusal(scope, receive, send)
         elif b"origin" in headers and not _is_own_origin(scope, headers):
-            await _refuse(scope, send, 403, "this listener of the lab answers no request of a browser's page")
+            refusal = _refusal(scope, 403, "this listener of the lab answers no request of a browser's page")
+            await refusal(scope, receive, send)
         else:
             scope["state"] = {**scope.get("state", {}), "peer": self._peers.get(tuple(scope["client"] or ()))}
             if self._on_call:
                 self._on_call(scope)
             await self.app(scope, receive, send)
 
-    def _config(self, certificate: Certificate | None, client_authority: Authority | None) -> uvicorn.Config:
+    def _config(self, certificate: Certificate | None, client_authority_pem: bytes | None) -> uvicorn.Config:
         http, websocket = _protocols(self._peers)
         config = uvicorn.Config(
             self,
@@ -105,53 +111,27 @@ class Listener:
         )
         config.load()
         if certificate:
-            config.ssl = _context(certificate, client_authority)
+            config.ssl = _context(certificate, client_authority_pem)
         return config
 
 
 def bind(port: int, address: str = "127.0.0.1") -> socket.socket:
-    """A socket bound to ``port`` of the loopback address, or of another IPv4 address of this machine.
-
-    0 chooses a free one. Raises OSError where it is taken.
-    """
-    # asyncio sends small answers at once (TCP_NODELAY) only on a socket that names its protocol.
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((address, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the process and says when it is up."""
-
-    def __init__(self, config: uvicorn.Config):
-        super().__init__(config)
-        self.ready = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready.set()
+    """A socket bound to ``port`` (0: a free one) of this IPv4 address. Raises OSError where it is taken."""
+    return bound(socket.AF_INET, (address, port))
 
 
 def _protocols(peers: dict[tuple[str, int], Peer]) -> tuple[type, type]:
     """uvicorn's protocols, which remember in ``peers`` whose client certificate a connection came with."""
 
-    class Remembering:
-        def connection_made(self, transport: asyncio.Transport) -> None:
+    class Remembering(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
             super().connection_made(transport)
+            self._address = get_remote_addr(transport) or ("", 0)
             if peer := _peer(transport):
-                peers[get_remote_addr(transport)] = peer
+                peers[self._address] = peer
 
         def connection_lost(self, error: Exception | None) -> None:
-            peers.pop(self.client if hasattr(self, "client") else get_remote_addr(self.transport), None)
+            peers.pop(self._address, None)
             super().connection_lost(error)
 
     return (
@@ -172,12 +152,12 @@ def _peer(transport: asyncio.Transport) -> Peer | None:
     )
 
 
-def _context(certificate: Certificate, client_authority: Authority | None) -> ssl.SSLContext:
+def _context(certificate: Certificate, client_authority_pem: bytes | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.load_into(context)
-    if client_authority:
+    if client_authority_pem:
         context.verify_mode = ssl.CERT_OPTIONAL
-        context.load_verify_locations(cadata=client_authority.certificate_pem.decode())
+        context.load_verify_locations(cadata=client_authority_pem.decode())
     return context
 
 
@@ -194,11 +174,5 @@ def _host_name(host: str) -> str:
     return host.rpartition(":")[0].lower() if ":" in host else host.lower()
 
 
-async def _refuse(scope: Scope, send: Callable, status: int, message: str) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008, "reason": message})
-        return
-    body = message.encode() + b"\n"
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _refusal(scope: Scope, status: int, message: str) -> ASGIApp:
+    return WebSocketClose(1008, message) if scope["type"] == "websocket" else PlainTextResponse(f"{message}\n", status)

@@ -1,21 +1,18 @@
 """The lab while it runs, as its clusters see it: its folder, ports and listeners, its AWS and its public issuer."""
 
 import asyncio
-import socket
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
-from labkit.emulator import certificates
+from starlette.types import Scope
+
 from labkit.emulator.aws.gate import Gate
 from labkit.emulator.folder import Folder
 from labkit.emulator.identifiers import Identifiers
 from labkit.emulator.kubernetes.issuer import Issuer
-from labkit.emulator.listener import Listener, Scope
+from labkit.emulator.listener import Listener
 from labkit.emulator.ports import Ports
 from labkit.emulator.process import State
-
-LOOPBACK = {"127.0.0.1", "localhost"}
 
 
 class RunningLab:
@@ -43,32 +40,16 @@ class RunningLab:
             return
         authority = self.folder.authority
         certificate = authority.issue(host, dns=[host])
+        port_socket = self.ports.bind(f"issuer/{region}")
         listener = await self.listen(
-            self.ports.bind(f"issuer/{region}"), self.issuer, hosts={host}, certificate=certificate
+            Listener(self.issuer, port_socket=port_socket, hosts={host}, certificate=certificate)
         )
         edition = self.folder.published.edition
         self.gate.map_host(host, ("127.0.0.1", listener.port), authority.certificate_pem, edition)
         self.state = replace(self.state, issuers={**self.state.issuers, host: listener.port})
 
-    async def listen(
-        self,
-        port_socket: socket.socket,
-        app: Callable,
-        *,
-        hosts: set[str] | None = None,
-        certificate: certificates.Certificate | None = None,
-        client_authority: certificates.Authority | None = None,
-        on_call: Callable[[Scope], None] | None = None,
-    ) -> Listener:
-        """A started listener, which ends with the lab."""
-        listener = Listener(
-            app,
-            port_socket=port_socket,
-            hosts=hosts or LOOPBACK,
-            certificate=certificate,
-            client_authority=client_authority,
-            on_call=on_call,
-        )
+    async def listen(self, listener: Listener) -> Listener:
+        """Starts a listener, which ends with the lab."""
         await listener.start()
         self._listeners.append(listener)
         return listener

@@ -18,6 +18,7 @@ from labkit.emulator.aws.sessions import Keys
 from labkit.emulator.aws.trail import Trail
 from labkit.emulator.cluster import Clusters
 from labkit.emulator.folder import Folder
+from labkit.emulator.listener import Listener
 from labkit.emulator.process import ACCOUNT_ID, REGION, State
 from labkit.emulator.running_lab import RunningLab
 
@@ -80,7 +81,7 @@ class Server:
         )
         # Providers and roles are gone with the lab that had them; what was published for it goes, too.
         folder.published.clear()
-        gate = await lab.listen(lab.ports.bind("gate"), lab.gate, on_call=lab.called)
+        gate = await lab.listen(Listener(lab.gate, port_socket=lab.ports.bind("gate"), on_call=lab.called))
         environment.write_aws_files(folder, REGION, keys.access_key_id, keys.secret_access_key)
         lab.state = State(
             pid=os.getpid(),

@@ -60,7 +60,7 @@ class Accounts:
         self._known: dict[tuple[str, str], Account] = {}
         self._awaited: dict[tuple[str, str], list[asyncio.Event]] = {}
         self._watch = Watch(client, PATH, "service accounts", listed=self._on_list, changed=self._on_change)
-        self._watching: asyncio.Task | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     def get(self, namespace: str, name: str) -> Account | None:
         return self._known.get((namespace, name))
@@ -107,7 +107,8 @@ class Accounts:
             async with asyncio.timeout(ASKING):
                 response = await self._client.get(path)
             if response.status_code == 200:
-                return response.json()
+                asked: Object = response.json()
+                return asked
         return None
 
     def _on_list(self, service_accounts: list[Object]) -> None:

@@ -59,8 +59,7 @@ def skipped_containers(annotations: Object) -> set[str]:
     text = annotations.get(SKIP_CONTAINERS, "").lstrip("\r\n")
     names: set[str] = set()
     position = 0
-    while text:
-        field = _FIELD.match(text, position)
+    while text and (field := _FIELD.match(text, position)):
         quoted, plain = field.groups()
         names.add(plain if quoted is None else quoted.replace('""', '"'))
         position = field.end()

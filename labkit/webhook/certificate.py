@@ -41,6 +41,7 @@ def _made(host: str) -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pod-identity-webhook")])
     now = datetime.datetime.now(datetime.UTC)
+    alternative: x509.GeneralName
     try:
         alternative = x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

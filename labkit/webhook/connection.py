@@ -3,10 +3,10 @@
 import logging
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import yaml
@@ -31,13 +31,13 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx
     where = "in-cluster configuration"
     try:
         if in_cluster:
-            load_incluster_config(configuration)
+            load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # the library has no types
         else:
             files = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or str(Path("~/.kube/config"))
             where = files
             _check(files, context)
             with untold() as said:
-                load_kube_config(files, context, configuration, persist_config=False)
+                load_kube_config(files, context, configuration, persist_config=False)  # type: ignore[no-untyped-call]  # as above
             if said:
                 raise LabError(
                     f"the credentials plugin does not give the credentials: {' '.join(said)}",
@@ -86,7 +86,7 @@ def _check(files: str, context: str | None) -> None:
         return
     contents = [yaml.safe_load(file.read_text()) for file in there]
     contexts = [
-        entry.get("name")
+        str(entry.get("name"))
         for content in contents
         if isinstance(content, dict)
         for entry in content.get("contexts") or ()
@@ -129,8 +129,9 @@ class _Token(httpx.Auth):
     def __init__(self, configuration: "Configuration") -> None:
         self._configuration = configuration
 
-    def auth_flow(self, request: httpx.Request):
-        for setting in self._configuration.auth_settings().values():
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        settings: Any = self._configuration.auth_settings()
+        for setting in settings.values():
             if setting["in"] == "header" and setting["value"]:
                 request.headers[setting["key"]] = setting["value"]
         yield request

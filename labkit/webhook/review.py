@@ -3,7 +3,7 @@
 import base64
 import json
 import posixpath
-from typing import Protocol
+from typing import Any, Protocol
 
 from labkit.webhook import annotations
 from labkit.webhook.accounts import Account
@@ -77,7 +77,7 @@ def pod_patch(
         token_file = "C:" + token_file.replace("/", "\\")
     mount = {"name": VOLUME, "readOnly": True, "mountPath": mount_path}
 
-    patch = []
+    patch: list[Object] = []
     volumes = spec.get("volumes")
     if not any(volume.get("name") == VOLUME for volume in volumes or ()):
         volume = _token_volume(account.audience, annotations.expiration(of_pod, account.token_expiration))
@@ -126,11 +126,11 @@ _POD = {
 _REVIEW = {"request": {"uid": str, "namespace": str, "object": _POD}}
 
 
-def _mismatch(value: object, shape: object, where: str = "") -> str:
+def _mismatch(value: Any, shape: Any, where: str = "") -> str:
     """The first place where `value` is not of this shape, in words."""
     if value is None:
         return ""
-    wanted = shape if isinstance(shape, type) else type(shape)
+    wanted: Any = shape if isinstance(shape, type) else type(shape)
     if not isinstance(value, wanted):
         return f"{where[1:]} has to be {_WORDS[wanted]}"
     if isinstance(shape, list):
@@ -145,7 +145,7 @@ def _mismatch(value: object, shape: object, where: str = "") -> str:
     return next((wrong for place, item, its in inner if (wrong := _mismatch(item, its, place))), "")
 
 
-_WORDS = {str: "a text", list: "a list", dict: "an object"}
+_WORDS: dict[type, str] = {str: "a text", list: "a list", dict: "an object"}
 
 
 def _with_role(container: Object, account: Account, token_file: str, mount: Object, region: str) -> Object:

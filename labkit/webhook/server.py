@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from labkit.webhook import annotations
 from labkit.webhook.accounts import GRACE, Accounts
@@ -47,7 +48,7 @@ class WebhookServer:
             routes=[Route("/mutate", self._mutate, methods=["POST"]), Route("/healthz", self._health, methods=["GET"])]
         )
 
-    async def __call__(self, scope, receive, send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
 
     async def _health(self, _request: Request) -> Response:

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
@@ -37,12 +38,13 @@ class Address:
             raise LabError(f"{listen!r} is no address to listen on: HOST:PORT", next="--listen 127.0.0.1:8443")
         at = found[1] or found[3]
         host = host or at
-        if _address(host) and _address(host).is_unspecified:
+        address = _address(host)
+        if address and address.is_unspecified:
             raise LabError(
                 f"{host} is no address that an API server can call.",
                 next=f"--listen {listen} --host NAME, the name or address of this machine as the API server sees it",
             )
-        if not _address(host) and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
+        if not address and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
             raise LabError(f"{host!r} is no host name or address.", next="--host webhook.example.com")
         return cls(at, int(found[2] or found[4]), host)
 
@@ -71,20 +73,18 @@ class Identity:
     @classmethod
     def of(cls, address: Address, folder: Path, given: Path | None, key: Path | None) -> "Identity":
         """The files that were given, or those that are kept in `folder`. Raises LabError where they are not usable."""
-        if (given is None) != (key is None):
+        if given and key:
+            made = cls(given, key)
+            made.context()
+            return made
+        if given or key:
             raise LabError(
                 "a certificate needs its key, and a key its certificate.", next="--certificate FILE --key FILE"
             )
-        if given is None:
-            try:
-                return cls(*certificate.kept(folder, address.host))
-            except OSError as error:
-                raise LabError(
-                    f"the webhook's certificate cannot be kept: {error.strerror}", where=str(folder)
-                ) from error
-        made = cls(given, key)
-        made.context()
-        return made
+        try:
+            return cls(*certificate.kept(folder, address.host))
+        except OSError as error:
+            raise LabError(f"the webhook's certificate cannot be kept: {error.strerror}", where=str(folder)) from error
 
     def context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -109,24 +109,33 @@ def manifest(address: Address, identity: Identity) -> str:
 def bind(address: Address) -> socket.socket:
     """A socket that is bound. Raises LabError where the port is taken, or the address is not this machine's."""
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(address.listen, address.port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
+        family, *_, where = socket.getaddrinfo(address.listen, address.port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise LabError(f"{address.listen} cannot be listened on: {error.strerror or error}") from error
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(where)
+        return bound(family, where)
     except OSError as error:
-        bound.close()
         raise LabError(
             f"port {address.port} of {address.listen} cannot be listened on: {error.strerror}",
             next="labkit webhook serve --listen 127.0.0.1:8444, or another port that is free",
         ) from error
-    return bound
+
+
+def bound(family: socket.AddressFamily, where: tuple[Any, ...]) -> socket.socket:
+    """A TCP socket bound to an address. Raises OSError."""
+    # asyncio sends small answers at once (TCP_NODELAY) only on a socket that names its protocol.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(where)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 async def serve(
-    app: WebhookServer, client: httpx.AsyncClient, bound: socket.socket, identity: Identity, ready: Callable[[], None]
+    app: WebhookServer, client: httpx.AsyncClient, at: socket.socket, identity: Identity, ready: Callable[[], None]
 ) -> None:
     """Serves until SIGTERM or SIGINT; calls `ready` when reviews are answered. Raises LabError.
 
@@ -143,14 +152,14 @@ async def serve(
     )
     config.load()
     config.ssl = identity.context()
-    server = _Server(config, ready)
+    server = _WebhookServing(config, ready)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.end)
     async with client:
         try:
             await _started(app.accounts, str(client.base_url))
-            await server.serve(sockets=[bound])
+            await server.serve(sockets=[at])
         finally:
             await app.accounts.stop()
 
@@ -186,15 +195,12 @@ def _refused(response: httpx.Response, api: str) -> LabError:
     )
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """A uvicorn server that leaves signals to the process and says when it is up."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
-
-    def end(self) -> None:
-        self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -204,10 +210,16 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self._ready()
 
+
+class _WebhookServing(Server):
+    def end(self) -> None:
+        self.should_exit = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # A TLS connection that is closed waits for the other side's farewell, and an idle one's never comes.
         for connection in list(self.server_state.connections):
-            if connection.cycle is None or connection.cycle.response_complete:
+            cycle = getattr(connection, "cycle", None)
+            if cycle is None or cycle.response_complete:
                 connection.transport.abort()
         await super().shutdown(sockets)
 

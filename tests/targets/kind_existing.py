@@ -59,7 +59,7 @@ async def main(folder: Path, issuer: str = ISSUER, key: str = "") -> None:
         port_socket=port_socket,
         hosts={"127.0.0.1"},
         certificate=authority.issue("kube-apiserver", ips=["127.0.0.1"]),
-        client_authority=authority,
+        client_authority_pem=authority.certificate_pem,
     )
     await listener.start()
     node = Node(

@@ -4,8 +4,9 @@ https://openid.net/specs/openid-connect-discovery-1_0.html
 """
 
 import json
-from collections.abc import Callable, MutableMapping
-from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.published import Answer, Published
@@ -19,7 +20,7 @@ class Issuer:
 
     def __init__(self, published: Published) -> None:
         self._published = published
-        self._documents: dict[str, dict[str, Any]] = {}
+        self._documents: dict[str, Object] = {}
 
     def publish(self, path: str, discovery: Object, jwks: Object) -> None:
         """Serves both documents below ``path``, e.g. ``/id/0123456789ABCDEF0123456789ABCDEF``."""
@@ -29,17 +30,15 @@ class Issuer:
         """Serves them no longer: tokens of that cluster can be verified by nobody any more."""
         self._documents.pop(path, None)
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         if scope["method"] in ("GET", "HEAD"):
             answer = self._answer(scope["path"])
         else:
             answer = Answer(405, '{"message":"Method Not Allowed"}')
-        body = answer.body.encode()
-        headers = [(b"content-type", answer.content_type.encode()), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        response = Response(answer.body, answer.status, media_type=answer.content_type)
+        await response(scope, receive, send)
 
     def _answer(self, path: str) -> Answer:
         for below, name in PATHS.items():

@@ -5,9 +5,10 @@ https://kubernetes.io/docs/concepts/overview/kubernetes-api/
 
 import asyncio
 import logging
-from collections.abc import Callable, MutableMapping
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
-from typing import Any
+
+from starlette.types import Receive, Scope, Send
 
 from labkit.emulator.certificates import Authority, Certificate
 from labkit.emulator.clock import Clock
@@ -31,7 +32,6 @@ from labkit.emulator.kubernetes.objects.kinds import POD, Object
 from labkit.emulator.kubernetes.objects.status import ApiError, bad_request, forbidden, too_large
 from labkit.emulator.kubernetes.objects.storage import Storage, dump
 
-Scope = MutableMapping[str, Any]
 log = logging.getLogger(__name__)
 
 
@@ -83,13 +83,13 @@ class ApiServer:
         await self.admission.close()
         await self.kubelets.close()
 
-    async def __call__(self, scope: Scope, receive: Callable, send: Callable) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
 
-    async def _http(self, scope: Scope, receive: Callable, send: Callable) -> None:
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request.read(scope)
         try:
             request.body = await _body(receive)
@@ -109,7 +109,7 @@ class ApiServer:
         ]
         await _send(response, receive, send)
 
-    async def _websocket(self, scope: Scope, receive: Callable, send: Callable) -> None:
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request.read({**scope, "method": "GET"})
         await receive()  # websocket.connect
 
@@ -162,32 +162,31 @@ def _soon(task: Callable[[], None]) -> None:
         run()
 
 
-async def _body(receive: Callable) -> bytes:
-    parts, size = [], 0
-    while True:
+async def _body(receive: Receive) -> bytes:
+    body = bytearray()
+    more = True
+    while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             return b""
-        part = message.get("body", b"")
-        size += len(part)
-        if size > LIMIT:
+        body += message.get("body", b"")
+        if len(body) > LIMIT:
             raise too_large(LIMIT)
-        parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
+        more = message.get("more_body", False)
+    return bytes(body)
 
 
-async def _send(response: Response, receive: Callable, send: Callable) -> None:
+async def _send(response: Response, receive: Receive, send: Send) -> None:
     headers = [(b"content-type", response.content_type.encode()), *response.headers]
     if response.stream is None:
         headers.append((b"content-length", str(len(response.body)).encode()))
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    if response.stream is None:
         await send({"type": "http.response.body", "body": response.body})
         return
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
     # The client has to see at once that the stream has begun.
     await send({"type": "http.response.body", "body": b"", "more_body": True})
-    sending = asyncio.create_task(_stream(response, send))
+    sending = asyncio.create_task(_stream(response.stream, send))
     leaving = asyncio.create_task(_gone(receive))
     try:
         await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -201,11 +200,11 @@ async def _send(response: Response, receive: Callable, send: Callable) -> None:
         await response.stream.aclose()
 
 
-async def _stream(response: Response, send: Callable) -> None:
-    async for part in response.stream:
+async def _stream(parts: AsyncGenerator[bytes], send: Send) -> None:
+    async for part in parts:
         await send({"type": "http.response.body", "body": part, "more_body": True})
 
 
-async def _gone(receive: Callable) -> None:
+async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -174,8 +174,13 @@ def listening(loop: Loop, app: Callable, authority: Authority, *, clients: Autho
     certificate = authority.issue("server", ips=["127.0.0.1"])
 
     async def listener() -> Listener:
-        socket = bind(0)
-        made = Listener(app, port_socket=socket, hosts={"127.0.0.1"}, certificate=certificate, client_authority=clients)
+        made = Listener(
+            app,
+            port_socket=bind(0),
+            hosts={"127.0.0.1"},
+            certificate=certificate,
+            client_authority_pem=clients.certificate_pem if clients else None,
+        )
         await made.start()
         return made
 

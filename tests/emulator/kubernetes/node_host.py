@@ -39,7 +39,11 @@ async def host(folder: Path, mounts: str | None) -> None:
     )
     server = authority.issue("kube-apiserver", ips=["127.0.0.1"])
     listener = Listener(
-        api, port_socket=port_socket, hosts={"127.0.0.1"}, certificate=server, client_authority=authority
+        api,
+        port_socket=port_socket,
+        hosts={"127.0.0.1"},
+        certificate=server,
+        client_authority_pem=authority.certificate_pem,
     )
     await listener.start()
     node = Node(

@@ -1,14 +1,18 @@
 """The four ways to patch (https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply)."""
 
+from typing import Any
+
 import jsonpatch
 import jsonpointer
 
+from labkit.emulator.kubernetes.api.requests import Request, parse
 from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.schema import Field, json_type, struct
 from labkit.emulator.kubernetes.objects.status import ApiError, bad_request
 
 STRATEGIC, MERGE = "application/strategic-merge-patch+json", "application/merge-patch+json"
 JSON_PATCH, APPLY = "application/json-patch+json", "application/apply-patch+yaml"
+PATCHES = (STRATEGIC, MERGE, JSON_PATCH, APPLY)
 LISTS = {
     "$retainKeys": "retainKeys",
     "$setElementOrder/": "setElementOrder list",
@@ -18,7 +22,27 @@ DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder/", "$deleteFromPrimitiv
 OPERATIONS = ("add", "remove", "replace", "move", "copy", "test")
 
 
-def json_patch(document: Object, operations: object) -> Object:
+def read(request: Request) -> object:
+    """The patch in the body. Raises BadRequest where it cannot be read."""
+    try:
+        return parse(request.body, yaml_too=request.content_type == APPLY)[0]
+    except ValueError as error:
+        raise bad_request(f"error decoding patch: {error}") from error
+
+
+def patched(content_type: str, type_name: str, document: Object, patch: object) -> Any:
+    """The document with the patch, by the way that the content type names. Raises ``ApiError``."""
+    if content_type == JSON_PATCH:
+        return json_patch(document, patch)
+    if not isinstance(patch, dict):
+        text = f"json: cannot unmarshal {json_type(patch)} into Go value of type map[string]interface {{}}"
+        raise bad_request(text if content_type == STRATEGIC else f"error decoding patch: {text}")
+    if content_type == MERGE:
+        return merge_patch(document, patch)
+    return strategic_merge_patch(type_name, document, patch)
+
+
+def json_patch(document: Object, operations: object) -> Any:
     """RFC 6902. Raises what the server answers: 400 for what is no patch, 422 for one that cannot be applied."""
     if not isinstance(operations, list):
         raise bad_request(
@@ -30,12 +54,6 @@ def json_patch(document: Object, operations: object) -> Object:
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, KeyError) as error:
         message = "the server rejected our request due to an error in our request"
         raise ApiError(422, "Invalid", message, {}) from error
-
-
-def no_object(patch: object, content_type: str) -> ApiError:
-    """What is said of a merge patch that is no JSON object."""
-    text = f"json: cannot unmarshal {json_type(patch)} into Go value of type map[string]interface {{}}"
-    return bad_request(text if content_type == STRATEGIC else f"error decoding patch: {text}")
 
 
 def merge_patch(document: object, patch: object) -> object:
@@ -102,7 +120,7 @@ def _merged(found: Field | None, old: object, new: object) -> object:
     return _merged_list(found, old, new)
 
 
-def _merged_list(found: Field, old: list, new: list) -> list:
+def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
     key = found.merge_key
     if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in new):
         return [item for item in new if not isinstance(item, dict) or item.get("$patch") != "replace"]
@@ -120,7 +138,7 @@ def _merged_list(found: Field, old: list, new: list) -> list:
     return _in_order(result, new, old, key)
 
 
-def _in_order(items: list, order: list, old: list, key: str) -> list:
+def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> list[Any]:
     """The items of the patch in its order, among them the server's own where they were; new ones come first."""
 
     def name(item: object) -> object:
@@ -158,8 +176,8 @@ def merged(type_name: str, old: Object, new: Object) -> Object:
     return result
 
 
-def _joined(found: Field, old: list, new: list) -> list:
-    def name(item: Object) -> tuple:
+def _joined(found: Field, old: list[Object], new: list[Object]) -> list[Object]:
+    def name(item: Object) -> tuple[object, ...]:
         return tuple(item.get(key, "TCP" if key == "protocol" else None) for key in found.keys)
 
     wanted = {name(item): item for item in new}

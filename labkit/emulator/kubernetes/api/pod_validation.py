@@ -66,10 +66,9 @@ def pod_spec(spec: Object, path: str) -> list[Cause]:
     for i, volume in enumerate(spec.get("volumes") or ()):
         causes += _volume(volume, f"{path}.volumes[{i}]", volumes)
     causes += _containers(spec, path, volumes)
-    if spec["restartPolicy"] not in (choices := ("Always", "OnFailure", "Never")):
-        causes.append(unsupported(f"{path}.restartPolicy", spec["restartPolicy"], choices))
-    if spec["dnsPolicy"] not in (choices := ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")):
-        causes.append(unsupported(f"{path}.dnsPolicy", spec["dnsPolicy"], sorted(choices)))
+    causes += _one_of(f"{path}.restartPolicy", spec["restartPolicy"], "Always", "OnFailure", "Never")
+    dns = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
+    causes += _one_of(f"{path}.dnsPolicy", spec["dnsPolicy"], *dns)
     if (account := spec.get("serviceAccountName")) and not re.fullmatch(SUBDOMAIN, account):
         causes.append(invalid_value(f"{path}.serviceAccountName", account, SUBDOMAIN_TEXT))
     if spec["terminationGracePeriodSeconds"] < 0:
@@ -148,21 +147,23 @@ def _container(container: Object, path: str, volumes: set[str]) -> list[Cause]:
     causes = label_name(f"{path}.name", name) if name else [required(f"{path}.name")]
     if not container.get("image"):
         causes.append(required(f"{path}.image"))
-    policies = ("File", "FallbackToLogsOnError")
-    causes += _one_of(f"{path}.terminationMessagePolicy", container["terminationMessagePolicy"], policies)
+    policy = container["terminationMessagePolicy"]
+    causes += _required_of(f"{path}.terminationMessagePolicy", policy, "File", "FallbackToLogsOnError")
     causes += _ports(container, f"{path}.ports")
     causes += _environment(container, f"{path}.env") + _environment_from(container, f"{path}.envFrom")
     causes += _mounts(container, path, volumes)
-    policies = ("Always", "IfNotPresent", "Never")
-    causes += _one_of(f"{path}.imagePullPolicy", container["imagePullPolicy"], policies)
+    policy = container["imagePullPolicy"]
+    causes += _required_of(f"{path}.imagePullPolicy", policy, "Always", "IfNotPresent", "Never")
     causes += _resources(container["resources"], f"{path}.resources")
     return causes + _security_context(container.get("securityContext") or {}, f"{path}.securityContext")
 
 
-def _one_of(field: str, value: str, choices: tuple[str, ...]) -> list[Cause]:
-    if not value:
-        return [required(field)]
+def _one_of(field: str, value: str, *choices: str) -> list[Cause]:
     return [] if value in choices else [unsupported(field, value, choices)]
+
+
+def _required_of(field: str, value: str, *choices: str) -> list[Cause]:
+    return _one_of(field, value, *choices) if value else [required(field)]
 
 
 def _duplicate_name(container: Object, path: str, names: set[str]) -> list[Cause]:
@@ -176,8 +177,7 @@ def _restart_policy(container: Object, path: str) -> list[Cause]:
     """https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restart-rules"""
     if "restartPolicy" not in container:
         return []
-    policy, choices = container["restartPolicy"], ("Always", "Never", "OnFailure")
-    return [] if policy in choices else [unsupported(f"{path}.restartPolicy", policy, choices)]
+    return _one_of(f"{path}.restartPolicy", container["restartPolicy"], "Always", "Never", "OnFailure")
 
 
 def _ports(container: Object, path: str) -> list[Cause]:
@@ -196,7 +196,7 @@ def _ports(container: Object, path: str) -> list[Cause]:
             causes.append(required(f"{field}.containerPort"))
         if number := port.get("hostPort", 0):
             causes += _port_number(f"{field}.hostPort", number)
-        causes += _one_of(f"{field}.protocol", port.get("protocol", ""), ("SCTP", "TCP", "UDP"))
+        causes += _required_of(f"{field}.protocol", port.get("protocol", ""), "SCTP", "TCP", "UDP")
     return causes
 
 
@@ -418,8 +418,7 @@ def _handler(handler: Object, path: str, kinds: tuple[str, ...], grace: int) -> 
 def _http_get(action: Object, path: str) -> list[Cause]:
     causes = [] if action.get("path") else [required(f"{path}.path")]
     causes += _port(f"{path}.port", action.get("port", 0))
-    if (scheme := action.get("scheme", "HTTP")) not in (choices := ("HTTP", "HTTPS")):
-        causes.append(unsupported(f"{path}.scheme", scheme, choices))
+    causes += _one_of(f"{path}.scheme", action.get("scheme", "HTTP"), "HTTP", "HTTPS")
     for header in action.get("httpHeaders") or ():
         if not re.fullmatch(HEADER, name := header.get("name", "")):
             causes.append(invalid_value(f"{path}.httpHeaders", name, HEADER_TEXT))

@@ -106,6 +106,7 @@ def _time(value: bytes, micro: bool) -> str | None:
 def _fields(raw: bytes) -> Iterator[tuple[int, Any]]:
     """The fields of a message: each one's number, and a number or bytes."""
     at = 0
+    value: int | bytes
     while at < len(raw):
         tag, at = _varint(raw, at)
         match tag & 7:

@@ -5,12 +5,13 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#api-verbs
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import yaml
+from starlette.types import Scope
 
 from labkit.emulator.kubernetes.access.authentication import ANONYMOUS, User
 from labkit.emulator.kubernetes.access.rules import Attributes
@@ -32,6 +33,7 @@ LIMIT = 3 * 1024 * 1024
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch"
 HALF = re.compile("[\ud800-\udfff]")
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 VALIDATIONS = ("", "Ignore", "Strict", "Warn")
 SCHEME = '"pkg/api/legacyscheme/scheme.go:30"'
 KNOWN_KINDS = set(BY_NAME) | {sub.kind for sub in SUBRESOURCES}
@@ -47,7 +49,7 @@ class Response:
     body: bytes = b""
     content_type: str = JSON
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    stream: AsyncIterator[bytes] | None = None
+    stream: AsyncGenerator[bytes] | None = None
 
 
 def respond(body: object, status: int = 200) -> Response:
@@ -83,7 +85,7 @@ class Request:
     applies: bool = False
 
     @classmethod
-    def read(cls, scope: dict[str, Any]) -> "Request":
+    def read(cls, scope: Scope) -> "Request":
         raw = scope.get("raw_path") or scope["path"].encode()
         path = raw.decode("latin-1").partition("?")[0]
         queries = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
@@ -108,27 +110,18 @@ class Request:
         if self.resource == "namespaces" and not self.group:
             self.namespace = self.name
 
-    @property
-    def watches(self) -> bool:
-        return self.query.get("watch", "").lower() in ("true", "1")
+    def flag(self, name: str) -> bool:
+        """Whether the query sets this parameter."""
+        return self.query.get(name, "").lower() in ("true", "1")
 
     @property
     def verb(self) -> str:
         """The verb that RBAC knows."""
         if not self.resource:
             return self.method.lower()
-        match self.method:
-            case "POST":
-                return "create"
-            case "PUT":
-                return "update"
-            case "PATCH":
-                return "patch"
-            case "DELETE":
-                return "delete" if self.name else "deletecollection"
-        if self.watches:
-            return "watch"
-        return "get" if self.name else "list"
+        if verb := VERBS.get(self.method):
+            return verb if verb != "delete" or self.name else "deletecollection"
+        return "watch" if self.flag("watch") else "get" if self.name else "list"
 
     @property
     def attributes(self) -> Attributes:
@@ -297,7 +290,7 @@ def _unhandled(kind: str, api_version: str, text: str) -> ApiError:
     return bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {text}')
 
 
-class _Repeated(dict):
+class _Repeated(Object):
     """An object in which a key stood twice."""
 
     keys_twice: tuple[str, ...] = ()

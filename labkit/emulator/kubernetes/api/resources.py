@@ -5,6 +5,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/
 
 import json
 import random
+from collections.abc import Iterable
 
 from labkit.emulator.kubernetes.api import patches
 from labkit.emulator.kubernetes.api.admission import Admission
@@ -15,7 +16,6 @@ from labkit.emulator.kubernetes.api.requests import (
     Request,
     Response,
     dry_run_causes,
-    parse,
     respond,
     wrong_kind,
 )
@@ -43,16 +43,9 @@ from labkit.emulator.kubernetes.objects.status import (
 )
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored, dump, with_metadata
 
-KEPT = (
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generation",
-    "generateName",
-    "selfLink",
-)
-PATCHES = {patches.JSON_PATCH, patches.MERGE, patches.STRATEGIC, patches.APPLY}
+OWN = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+KEPT = (*OWN, "generateName", "selfLink")
+NOT_GIVEN = (*OWN, "managedFields")
 PROPAGATION = ["Foreground", "Background", "Orphan", "nil"]
 
 
@@ -77,7 +70,7 @@ class Resources:
             for stored in self.storage.list(kind, selection.namespace)
             if (after is None or (stored.namespace, stored.name) > after) and selection.matches(stored)
         ]
-        metadata = {"resourceVersion": str(at or self.storage.version)}
+        metadata: Object = {"resourceVersion": str(at or self.storage.version)}
         if 0 < limit < len(found):
             last, remaining = found[limit - 1], len(found) - limit
             found = found[:limit]
@@ -87,9 +80,7 @@ class Resources:
         if request.table:
             include = request.query.get("includeObject", "Metadata")
             return respond(table(kind, found, metadata, self.storage.clock.now(), include))
-        head = f'{{"kind":"{kind.kind}List","apiVersion":"{kind.api_version}","metadata":'.encode()
-        items = b",".join(stored.text for stored in found)
-        return respond(head + dump(metadata) + b',"items":[' + items + b"]}")
+        return _list_of(kind, found, metadata)
 
     def watch(self, kind: Kind, request: Request) -> Response:
         selection = self._selection(kind, request)
@@ -107,8 +98,7 @@ class Resources:
             heads = False
             return dump(body)
 
-        initial = request.query.get("sendInitialEvents", "").lower() in ("true", "1")
-        bookmarks = request.query.get("allowWatchBookmarks", "").lower() in ("true", "1")
+        initial, bookmarks = request.flag("sendInitialEvents"), request.flag("allowWatchBookmarks")
         fresh = not version or initial
         watch = Watch(
             self.storage,
@@ -130,14 +120,7 @@ class Resources:
         obj = request.document(kind.type, kind.kind, kind.api_version)
         return await self._create(kind, request, obj, dry_run=dry_run)
 
-    async def _create(
-        self,
-        kind: Kind,
-        request: Request,
-        obj: Object,
-        *,
-        dry_run: bool,
-    ) -> Response:
+    async def _create(self, kind: Kind, request: Request, obj: Object, *, dry_run: bool) -> Response:
         obj = self._prepared(kind, request, obj)
         metadata = obj["metadata"]
         if metadata.pop("resourceVersion", ""):
@@ -170,22 +153,18 @@ class Resources:
 
     async def update(self, kind: Kind, request: Request) -> Response:
         dry_run = request.dry_run("UpdateOptions")
-        obj = request.document(kind.type, kind.kind, kind.api_version)
-        obj = self._prepared(kind, request, obj)
+        obj = self._prepared(kind, request, request.document(kind.type, kind.kind, kind.api_version))
         before = self.storage.get(kind, self._namespace(kind, request), request.name)
         stored = await self._update(kind, request, before, obj, dry_run=dry_run)
         return self._answer(kind, stored, request)
 
     async def patch(self, kind: Kind, request: Request) -> Response:
         dry_run = request.dry_run("PatchOptions")
-        if request.content_type not in PATCHES:
+        if request.content_type not in patches.PATCHES:
             raise unsupported_media_type()
         if request.content_type == patches.APPLY:
             return await self._apply(kind, request, dry_run)
-        try:
-            patch, _ = parse(request.body)
-        except ValueError as error:
-            raise bad_request(f"error decoding patch: {error}") from error
+        patch = patches.read(request)
         namespace = self._namespace(kind, request)
         for attempt in range(5):
             before = self.storage.get(kind, namespace, request.name)
@@ -206,14 +185,7 @@ class Resources:
         document = {"kind": kind.kind, "apiVersion": kind.api_version, **before.object}
         if request.content_type == patches.JSON_PATCH and before.managers:
             document["metadata"] = {**before.metadata, "managedFields": json.loads(before.managers)}
-        if request.content_type == patches.JSON_PATCH:
-            changed = patches.json_patch(document, patch)
-        elif not isinstance(patch, dict):
-            raise patches.no_object(patch, request.content_type)
-        elif request.content_type == patches.MERGE:
-            changed = patches.merge_patch(document, patch)
-        else:
-            changed = patches.strategic_merge_patch(kind.type, document, patch)
+        changed = patches.patched(request.content_type, kind.type, document, patch)
 
         def refusal(text: str) -> ApiError:
             strategic = request.content_type == patches.STRATEGIC
@@ -221,15 +193,15 @@ class Resources:
             return invalid("", "", "", [Cause("patch", f"Invalid value: {shown}: {text}")])
 
         if request.content_type != patches.STRATEGIC and isinstance(changed, dict):
-            called = [changed.get(key) or "" for key in ("apiVersion", "kind")]
-            named = all(isinstance(text, str) for text in called)
-            if text := wrong_kind(*called, kind.kind, kind.api_version) if named else "couldn't get version/kind":
+            version, called = changed.get("apiVersion") or "", changed.get("kind") or ""
+            if not (isinstance(version, str) and isinstance(called, str)):
+                raise refusal("couldn't get version/kind")
+            if text := wrong_kind(version, called, kind.kind, kind.api_version):
                 raise refusal(text)
         try:
             obj, unknown = schema.decode(kind.type, changed)
         except schema.WrongType as error:
             raise refusal(str(error)) from error
-
         request.field_validation(unknown, [], refusal)
         return self._prepared(kind, request, {k: v for k, v in obj.items() if k not in ("kind", "apiVersion")})
 
@@ -245,7 +217,7 @@ class Resources:
         before = self.storage.find(kind, self._namespace(kind, request), request.name)
         if before is None:
             return await self._create(kind, request, obj, dry_run=dry_run)
-        force = request.query.get("force", "").lower() in ("true", "1")
+        force = request.flag("force")
         writer, now = self._writer(kind, request), self.storage.now()
         result, owned = applied(before.managers, kind.type, before.object, obj, writer, now=now, force=force)
         stored = await self._update(kind, request, before, result, dry_run=dry_run, owned=owned)
@@ -257,14 +229,7 @@ class Resources:
         return Writer(request.manager, operation, kind.api_version, request.subresource)
 
     async def _update(
-        self,
-        kind: Kind,
-        request: Request,
-        before: Stored,
-        obj: Object,
-        *,
-        dry_run: bool,
-        owned: bytes | None = None,
+        self, kind: Kind, request: Request, before: Stored, obj: Object, *, dry_run: bool, owned: bytes | None = None
     ) -> Stored:
         metadata = dict(obj["metadata"])
         managers = named(metadata.pop("managedFields", None), before.managers)
@@ -283,14 +248,11 @@ class Resources:
             if key in before.metadata:
                 metadata[key] = before.metadata[key]
         metadata["resourceVersion"] = before.metadata["resourceVersion"]
-        if "deletionTimestamp" in before.metadata:
-            new = set(metadata.get("finalizers") or ()) - set(before.metadata.get("finalizers") or ())
-            if new:
-                why = (
-                    f"no new finalizers can be added if the object is being deleted, found new finalizers {sorted(new)}"
-                )
-                cause = forbidden_field("metadata.finalizers", why)
-                raise invalid(kind.kind, kind.group, before.name, [cause])
+        new = set(metadata.get("finalizers") or ()) - set(before.metadata.get("finalizers") or ())
+        if new and "deletionTimestamp" in before.metadata:
+            why = "no new finalizers can be added if the object is being deleted, found new finalizers"
+            cause = forbidden_field("metadata.finalizers", f"{why} {sorted(new)}")
+            raise invalid(kind.kind, kind.group, before.name, [cause])
         obj = self._parts(kind, request.subresource, {**obj, "metadata": metadata}, before)
         review = Review(
             kind,
@@ -320,9 +282,7 @@ class Resources:
         if not kind.has_status:
             return obj
         if subresource == "status":
-            status = {"status": _status(kind, obj.get("status") or {})}
-            metadata = {**obj["metadata"]}
-            return {**before.object, "metadata": metadata, **status}
+            return {**before.object, "metadata": obj["metadata"], "status": _status(kind, obj.get("status") or {})}
         if subresource == "finalize":
             return {**before.object, "spec": obj.get("spec") or {}}
         rest = {key: value for key, value in obj.items() if key != "status"}
@@ -350,38 +310,31 @@ class Resources:
             except ApiError as error:
                 if error.code != 404:
                     raise
-        head = f'{{"kind":"{kind.kind}List","apiVersion":"{kind.api_version}","metadata":'.encode()
-        metadata = dump({"resourceVersion": str(self.storage.version)})
-        return respond(head + metadata + b',"items":[' + b",".join(stored.text for stored in gone) + b"]}")
+        return _list_of(kind, gone, {"resourceVersion": str(self.storage.version)})
 
     async def _delete(self, kind: Kind, stored: Stored, options: Object, request: Request) -> tuple[Stored, bool]:
         dry_run = bool(options.get("dryRun"))
-        review = Review(
-            kind, "DELETE", stored.name, stored.namespace, request.user, None, stored.object, dry_run=dry_run
-        )
+        review = Review(kind, "DELETE", stored.name, stored.namespace, request.user, old=stored.object, dry_run=dry_run)
         await self.admission.admit(review)
         current = self.storage.get(kind, stored.namespace, stored.name)
         return writes.delete(self.storage, kind, current, options, dry_run=dry_run)
 
     def _options(self, request: Request) -> Object:
-        options = {}
+        options: Object = {}
         if request.body.strip():
             options = request.document("meta.DeleteOptions", "DeleteOptions", options_version(request))
-        for key in ("gracePeriodSeconds",):
-            if key in request.query:
-                options[key] = integer(request, key)
-        for key in ("propagationPolicy",):
-            if request.query.get(key):
-                options[key] = request.query[key]
-        if request.query.get("orphanDependents"):
-            options["orphanDependents"] = request.query["orphanDependents"] == "true"
+        if "gracePeriodSeconds" in request.query:
+            options["gracePeriodSeconds"] = integer(request, "gracePeriodSeconds")
+        if policy := request.query.get("propagationPolicy"):
+            options["propagationPolicy"] = policy
+        if orphan := request.query.get("orphanDependents"):
+            options["orphanDependents"] = orphan == "true"
         if causes := dry_run_causes(options.get("dryRun") or []):
             raise invalid("DeleteOptions", "meta.k8s.io", "", causes)
         if request.dry_run("DeleteOptions"):
             options["dryRun"] = ["All"]
         if (policy := options.get("propagationPolicy")) and policy not in PROPAGATION[:3]:
-            cause = unsupported("propagationPolicy", policy, PROPAGATION)
-            raise invalid("DeleteOptions", "meta.k8s.io", "", [cause])
+            raise invalid("DeleteOptions", "meta.k8s.io", "", [unsupported("propagationPolicy", policy, PROPAGATION)])
         return options
 
     # What all have in common
@@ -420,16 +373,14 @@ class Resources:
         metadata = dict(obj.get("metadata") or {})
         if kind.namespaced:
             if metadata.get("namespace", request.namespace) != request.namespace:
-                raise bad_request(
-                    "the namespace of the provided object does not match the namespace sent on the request"
-                )
+                why = "the namespace of the provided object does not match the namespace sent on the request"
+                raise bad_request(why)
             metadata["namespace"] = request.namespace
-        elif "namespace" in metadata:
-            del metadata["namespace"]
+        else:
+            metadata.pop("namespace", None)
         if request.method == "POST":
-            for key in ("uid", "creationTimestamp", "deletionTimestamp", "generation", "deletionGracePeriodSeconds"):
+            for key in NOT_GIVEN:
                 metadata.pop(key, None)
-            metadata.pop("managedFields", None)
         else:
             if request.method == "PUT" and not metadata.get("name"):
                 based = f"the name of the object ({request.name} based on URL)"
@@ -460,8 +411,13 @@ class Resources:
                 "message": f"namespace {namespace} is being terminated",
                 "field": "metadata.namespace",
             }
-            error.details["causes"] = [cause]
+            error.details = (error.details or {}) | {"causes": [cause]}
             raise error
+
+
+def _list_of(kind: Kind, items: Iterable[Stored], metadata: Object) -> Response:
+    head = f'{{"kind":"{kind.kind}List","apiVersion":"{kind.api_version}","metadata":'.encode()
+    return respond(head + dump(metadata) + b',"items":[' + b",".join(stored.text for stored in items) + b"]}")
 
 
 def _no_version(text: str) -> ApiError:

@@ -6,8 +6,8 @@ https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-
 import json
 
 from labkit.emulator.kubernetes.api import patches
-from labkit.emulator.kubernetes.api.requests import Request, Response, parse, respond
-from labkit.emulator.kubernetes.api.resources import PATCHES, Resources
+from labkit.emulator.kubernetes.api.requests import Request, Response, respond
+from labkit.emulator.kubernetes.api.resources import Resources
 from labkit.emulator.kubernetes.objects import schema
 from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.selectors import selector_text
@@ -43,19 +43,9 @@ def _version(document: Object, request: Request) -> str:
 
 
 def _patched(request: Request, document: Object) -> Object:
-    """Raises what a patch of any other object is refused with."""
-    if request.content_type not in PATCHES:
+    if request.content_type not in patches.PATCHES:
         raise unsupported_media_type()
-    try:
-        patch, _ = parse(request.body, yaml_too=request.content_type == patches.APPLY)
-    except ValueError as error:
-        raise bad_request(f"error decoding patch: {error}") from error
-    if request.content_type == patches.JSON_PATCH:
-        changed = patches.json_patch(document, patch)
-    elif not isinstance(patch, dict):
-        raise patches.no_object(patch, request.content_type)
-    else:
-        changed = patches.merge_patch(document, patch)
+    changed = patches.patched(request.content_type, TYPE, document, patches.read(request))
     try:
         return schema.decode(TYPE, changed)[0]
     except schema.WrongType as error:

@@ -8,14 +8,15 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime
-from typing import Any
 from urllib.parse import urlencode
 
 import httpx
 import websockets
-from websockets.asyncio.client import connect
+from starlette.types import Receive, Scope, Send
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from labkit.emulator.certificates import Authority, Certificate, client_context
 from labkit.emulator.kubernetes.api.requests import Request, Response
@@ -34,7 +35,9 @@ from labkit.emulator.kubernetes.objects.storage import Storage, Stored, dump
 
 STREAMED = ("exec", "attach")
 OUTPUTS, ERROR = (("stdout", 1), ("stderr", 2)), 3
-TRANSLATED, SUBPROTOCOLS = "v5.channel.k8s.io", ("v5.channel.k8s.io", "v4.channel.k8s.io")
+TRANSLATED = Subprotocol("v5.channel.k8s.io")
+SUBPROTOCOLS = (TRANSLATED, Subprotocol("v4.channel.k8s.io"))
+Refuse = Callable[[ApiError], Awaitable[None]]
 ASKED = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
 LOG = ("follow", "previous", "timestamps", "tailLines", "sinceSeconds", "sinceTime", "limitBytes")
 LEAST = {"tailLines": 0, "limitBytes": 1, "sinceSeconds": 1}
@@ -86,7 +89,7 @@ class Kubelets:
         node = pod.object["spec"].get("nodeName")
         if not node:
             raise bad_request(f"pod {pod.name} does not have a host assigned")
-        query = [(ASKED[key], "1") for key in ASKED if _is_true(request, key)]
+        query = [(asked, "1") for key, asked in ASKED.items() if request.flag(key)]
         query += [("command", value) for key, value in request.queries if key == "command"]
         where = f"{self._address(node)}/{request.subresource}/{pod.namespace}/{pod.name}/{container}"
         return f"wss://{where}?{urlencode(query)}"
@@ -108,9 +111,7 @@ class Kubelets:
             "no ports are forwarded: the containers are processes of this machine, and listen on its 127.0.0.1 already"
         )
 
-    async def join(
-        self, request: Request, scope: MutableMapping[str, Any], receive: Callable, send: Callable, refuse: Callable
-    ) -> None:
+    async def join(self, request: Request, scope: Scope, receive: Receive, send: Send, refuse: Refuse) -> None:
         """Joins the client's WebSocket with one to the kubelet, to the end of either. ``refuse`` answers an error.
 
         With v5 the client is accepted first, and told on the error channel what the kubelet refuses; with v4 the
@@ -128,7 +129,7 @@ class Kubelets:
             return
         if chosen == TRANSLATED:
             await send({"type": "websocket.accept", "subprotocol": chosen})
-            first = next((channel for name, channel in OUTPUTS if _is_true(request, name)), ERROR)
+            first = next((channel for name, channel in OUTPUTS if request.flag(name)), ERROR)
             await send({"type": "websocket.send", "bytes": bytes([first])})
         try:
             kubelet = await connect(
@@ -176,10 +177,6 @@ class Kubelets:
         raise internal(f"no preferred addresses found; known addresses: {list(addresses)}")
 
 
-def _is_true(request: Request, name: str) -> bool:
-    return request.query.get(name, "").lower() in ("true", "1")
-
-
 def _container(pod: Stored, wanted: str) -> str:
     spec = pod.object["spec"]
     names = [container["name"] for container in (*(spec.get("initContainers") or ()), *spec["containers"])]
@@ -189,7 +186,7 @@ def _container(pod: Stored, wanted: str) -> str:
         return wanted
     if len(spec["containers"]) > 1:
         raise bad_request(f"a container name must be specified for pod {pod.name}, choose one of: [{' '.join(names)}]")
-    return spec["containers"][0]["name"]
+    return str(spec["containers"][0]["name"])
 
 
 def _check_log_options(pod: str, query: dict[str, str]) -> None:
@@ -228,7 +225,7 @@ def _kubelet_error(code: int, text: str) -> ApiError:
     return internal(text or f"the kubelet answered {code}")
 
 
-async def _closing(answer: httpx.Response) -> AsyncIterator[bytes]:
+async def _closing(answer: httpx.Response) -> AsyncGenerator[bytes]:
     try:
         async for part in answer.aiter_raw():
             yield part
@@ -238,19 +235,19 @@ async def _closing(answer: httpx.Response) -> AsyncIterator[bytes]:
         await answer.aclose()
 
 
-async def _answer(send: Callable, code: int, text: str) -> None:
+async def _answer(send: Send, code: int, text: str) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "websocket.http.response.start", "status": code, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": text.encode()})
 
 
-async def _end(send: Callable, error: ApiError) -> None:
+async def _end(send: Send, error: ApiError) -> None:
     """Tell a client that has been accepted what is wrong."""
     await send({"type": "websocket.send", "bytes": bytes([ERROR]) + dump(error.status())})
     await send({"type": "websocket.close", "code": 1000})
 
 
-async def _up(receive: Callable, kubelet: Any) -> None:
+async def _up(receive: Receive, kubelet: ClientConnection) -> None:
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":
@@ -270,12 +267,13 @@ def _translated(frame: bytes) -> bytes:
     return bytes([ERROR]) + dump(internal(status["message"]).status())
 
 
-async def _down(send: Callable, kubelet: Any) -> None:
+async def _down(send: Send, kubelet: ClientConnection) -> None:
     code, reason = 1000, ""
     try:
         async for message in kubelet:
-            told = kubelet.subprotocol == TRANSLATED and message[0] == ERROR
-            await send({"type": "websocket.send", "bytes": _translated(message) if told else message})
+            frame = message if isinstance(message, bytes) else message.encode()
+            told = kubelet.subprotocol == TRANSLATED and frame[0] == ERROR
+            await send({"type": "websocket.send", "bytes": _translated(frame) if told else frame})
     except websockets.ConnectionClosedError as error:
         code = error.rcvd.code if error.rcvd else 1011
         reason = error.rcvd.reason if error.rcvd else ""

@@ -6,20 +6,23 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources
 import json
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from typing import cast
 
 from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.selectors import selector_text
 from labkit.emulator.kubernetes.objects.storage import Stored
 
-Row = Callable[[Object, float], list]
+Cells = list[object]
+Row = Callable[[Object, float], Cells]  # an object's cells at a time
+Column = tuple[str, str] | tuple[str, str, int] | tuple[str, str, int, str]  # name, description, priority, type
 
 
 def table(
     kind: Kind, items: Iterable[Stored], metadata: Object, now: float, include: str, *, heads: bool = True
 ) -> Object:
     """The Table of some objects. ``include`` is `includeObject`: Metadata (default), Object or None."""
-    columns, row = _COLUMNS.get(kind.kind, (_NAME + _AGE, lambda obj, now: [obj["metadata"]["name"], _age(obj, now)]))
+    columns, row = _COLUMNS.get(kind.kind, ([*_NAME, *_AGE], _row()))
     body: Object = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
     body["columnDefinitions"] = [_definition(*column) for column in columns] if heads else None
     body["rows"] = [{"cells": row(stored.object, now), "object": _object(kind, stored, include)} for stored in items]
@@ -30,7 +33,7 @@ def _object(kind: Kind, stored: Stored, include: str) -> Object | None:
     if include == "None":
         return None
     if include == "Object":
-        return json.loads(stored.full(kind))
+        return cast(Object, json.loads(stored.full(kind)))
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": stored.metadata}
 
 
@@ -76,7 +79,7 @@ def human_duration(seconds: float) -> str:
     return f"{years}y{days % 365}d" if years < 8 and days % 365 else f"{years}y"
 
 
-def _pod(pod: Object, now: float) -> list:
+def _pod(pod: Object, now: float) -> Cells:
     spec, status, metadata = pod.get("spec") or {}, pod.get("status") or {}, pod["metadata"]
     sidecars = {found["name"] for found in spec.get("initContainers") or () if found.get("restartPolicy") == "Always"}
     init = status.get("initContainerStatuses") or []
@@ -168,7 +171,7 @@ def _initializing(spec: Object, status: Object) -> str:
     return ""
 
 
-def _node(node: Object, now: float) -> list:
+def _node(node: Object, now: float) -> Cells:
     status, labels = node.get("status") or {}, node["metadata"].get("labels") or {}
     info = status.get("nodeInfo") or {}
     ready = next((c.get("status") for c in status.get("conditions") or () if c.get("type") == "Ready"), "Unknown")
@@ -192,7 +195,7 @@ def _node(node: Object, now: float) -> list:
     ]
 
 
-def _service(service: Object, now: float) -> list:
+def _service(service: Object, now: float) -> Cells:
     spec = service["spec"]
     outside = {"ExternalName": spec.get("externalName", ""), "LoadBalancer": "<pending>"}.get(spec["type"], "<none>")
     ports = ",".join(f"{port['port']}/{port['protocol']}" for port in spec.get("ports") or ()) or "<none>"
@@ -201,7 +204,7 @@ def _service(service: Object, now: float) -> list:
     return [service["metadata"]["name"], spec["type"], address, outside, ports, _age(service, now), selector]
 
 
-def _binding(binding: Object, now: float) -> list:
+def _binding(binding: Object, now: float) -> Cells:
     subjects: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
     for subject in binding.get("subjects") or ():
         of = f"{subject.get('namespace', '')}/" if subject["kind"] == "ServiceAccount" else ""
@@ -210,7 +213,7 @@ def _binding(binding: Object, now: float) -> list:
     return [binding["metadata"]["name"], role, _age(binding, now), *(", ".join(names) for names in subjects.values())]
 
 
-def _event(event: Object, now: float) -> list:
+def _event(event: Object, now: float) -> Cells:
     involved, source = event.get("involvedObject") or {}, event.get("source") or {}
     first = event.get("firstTimestamp") or event.get("eventTime")
     last = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp") or first
@@ -231,7 +234,7 @@ def _event(event: Object, now: float) -> list:
     ]
 
 
-def _deployment(deployment: Object, now: float) -> list:
+def _deployment(deployment: Object, now: float) -> Cells:
     spec, status = deployment["spec"], deployment.get("status") or {}
     return [
         deployment["metadata"]["name"],
@@ -243,7 +246,7 @@ def _deployment(deployment: Object, now: float) -> list:
     ]
 
 
-def _replica_set(replica_set: Object, now: float) -> list:
+def _replica_set(replica_set: Object, now: float) -> Cells:
     spec, status = replica_set["spec"], replica_set.get("status") or {}
     return [
         replica_set["metadata"]["name"],
@@ -261,8 +264,13 @@ def _template(spec: Object) -> list[str]:
     return [names, images, selector_text(spec["selector"]) or "<none>"]
 
 
-def _count(field: str) -> Callable[[Object], int]:
-    return lambda obj: len(obj.get(field) or ()) + len(obj.get("binaryData") or ())
+def _row(between: Callable[[Object], Cells] = lambda obj: []) -> Row:
+    """The cells of a kind of which there is little to tell: some between its name and its age."""
+    return lambda obj, now: [obj["metadata"]["name"], *between(obj), _age(obj, now)]
+
+
+def _keys(obj: Object) -> str:
+    return str(len(obj.get("data") or ()) + len(obj.get("binaryData") or ()))
 
 
 NAME = (
@@ -278,12 +286,12 @@ AGE = (
     " https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata"
 )
 _NAME, _AGE = [("Name", NAME)], [("Age", AGE)]
-_OF_TEMPLATE = [
+_OF_TEMPLATE: list[Column] = [
     ("Containers", "Names of each container in the template.", 1),
     ("Images", "Images referenced by each container in the template.", 1),
     ("Selector", "Which pods it counts as its own.", 1),
 ]
-_BINDING = [
+_BINDING: list[Column] = [
     *_NAME,
     ("Role", "The role that is bound."),
     *_AGE,
@@ -291,7 +299,11 @@ _BINDING = [
     ("Groups", "Groups in the roleBinding", 1),
     ("ServiceAccounts", "ServiceAccounts in the roleBinding", 1),
 ]
-_COLUMNS: dict[str, tuple[list[tuple], Row]] = {
+_ROLE: tuple[list[Column], Row] = (
+    [*_NAME, ("Created At", AGE)],
+    lambda obj, now: [obj["metadata"]["name"], obj["metadata"]["creationTimestamp"]],
+)
+_COLUMNS: dict[str, tuple[list[Column], Row]] = {
     "Deployment": (
         [
             *_NAME,
@@ -345,15 +357,15 @@ _COLUMNS: dict[str, tuple[list[tuple], Row]] = {
     ),
     "Namespace": (
         [*_NAME, ("Status", "The status of the namespace"), *_AGE],
-        lambda obj, now: [obj["metadata"]["name"], obj["status"]["phase"], _age(obj, now)],
+        _row(lambda obj: [obj["status"]["phase"]]),
     ),
     "ConfigMap": (
         [*_NAME, ("Data", "How many keys there are.", 0, "string"), *_AGE],
-        lambda obj, now: [obj["metadata"]["name"], str(_count("data")(obj)), _age(obj, now)],
+        _row(lambda obj: [_keys(obj)]),
     ),
     "Secret": (
         [*_NAME, ("Type", "What kind of secret it is."), ("Data", "How many keys there are."), *_AGE],
-        lambda obj, now: [obj["metadata"]["name"], obj.get("type", ""), str(_count("data")(obj)), _age(obj, now)],
+        _row(lambda obj: [obj.get("type", ""), _keys(obj)]),
     ),
     "Event": (
         [
@@ -382,22 +394,16 @@ _COLUMNS: dict[str, tuple[list[tuple], Row]] = {
         ],
         _service,
     ),
-    "Role": (
-        [*_NAME, ("Created At", AGE)],
-        lambda obj, now: [obj["metadata"]["name"], obj["metadata"]["creationTimestamp"]],
-    ),
-    "ClusterRole": (
-        [*_NAME, ("Created At", AGE)],
-        lambda obj, now: [obj["metadata"]["name"], obj["metadata"]["creationTimestamp"]],
-    ),
+    "Role": _ROLE,
+    "ClusterRole": _ROLE,
     "RoleBinding": (_BINDING, _binding),
     "ClusterRoleBinding": (_BINDING, _binding),
     "MutatingWebhookConfiguration": (
         [*_NAME, ("Webhooks", "How many webhooks there are.", 0, "integer"), *_AGE],
-        lambda obj, now: [obj["metadata"]["name"], len(obj.get("webhooks") or ()), _age(obj, now)],
+        _row(lambda obj: [len(obj.get("webhooks") or ())]),
     ),
     "Lease": (
         [*_NAME, ("Holder", "Who holds it."), *_AGE],
-        lambda obj, now: [obj["metadata"]["name"], (obj.get("spec") or {}).get("holderIdentity", ""), _age(obj, now)],
+        _row(lambda obj: [(obj.get("spec") or {}).get("holderIdentity", "")]),
     ),
 }

@@ -5,7 +5,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from labkit.emulator.kubernetes.objects.kinds import Kind, Object
@@ -47,7 +47,7 @@ class Watch:
     seconds: float
     _marked: int = field(default=0, init=False)
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes]:
         """Lines of JSON until the time is over."""
         queue: asyncio.Queue[Change] = asyncio.Queue()
         overrun = False

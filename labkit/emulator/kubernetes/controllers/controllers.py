@@ -7,13 +7,14 @@ https://kubernetes.io/docs/concepts/architecture/garbage-collection/
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from labkit.emulator.kubernetes.api.resources import Resources
 from labkit.emulator.kubernetes.controllers.client import ControllerClient
 from labkit.emulator.kubernetes.controllers.deployments import Deployments
 from labkit.emulator.kubernetes.controllers.event_expiry import EventExpiry
 from labkit.emulator.kubernetes.controllers.events import Events
-from labkit.emulator.kubernetes.controllers.fit import Amounts, against, is_helped_by_room, requests
+from labkit.emulator.kubernetes.controllers.fit import Amounts, added, against, is_helped_by_room, requests
 from labkit.emulator.kubernetes.controllers.owners import Owners
 from labkit.emulator.kubernetes.controllers.replicasets import ReplicaSets
 from labkit.emulator.kubernetes.objects import writes
@@ -126,7 +127,7 @@ class Controllers:
             self.later(lambda: self._orphaned(owner.uid))
         for reference in owner.metadata.get("ownerReferences") or ():
             if (found := self._owner(reference, owner.namespace)) and "deletionTimestamp" in found[1].metadata:
-                self.later(lambda waiting=found: self._cascade(*waiting))
+                self.later(partial(self._cascade, *found))
 
     def _orphaned(self, uid: str) -> None:
         for kind, stored in self._owners.dependents(uid):
@@ -202,13 +203,13 @@ class Controllers:
         if not nodes:
             return
         load = {node.name: 0 for node in nodes}
-        used: dict[str, Amounts] = {node.name: Counter() for node in nodes}
+        used: dict[str, Amounts] = {node.name: {} for node in nodes}
         counts = any(requests(pod.object) for pod in waiting)  # most pods ask for nothing: then it is not added up
         for pod in self.storage.list(POD):
             if (name := pod.object["spec"].get("nodeName")) in load:
                 load[name] += 1
                 if counts and not has_ended(pod.object):
-                    used[name].update(requests(pod.object))
+                    used[name] = added(used[name], requests(pod.object))
         self._short = False
         for pod in waiting:
             reasons = {node.name: against(pod.object, node.object, used[node.name]) for node in nodes}
@@ -219,7 +220,7 @@ class Controllers:
                 continue
             name = min(fitting, key=lambda node: (load[node], node))
             load[name] += 1
-            used[name].update(requests(pod.object))
+            used[name] = added(used[name], requests(pod.object))
             writes.bind(self.storage, pod, name)
             assigned = f"Successfully assigned {pod.namespace}/{pod.name} to {name}"
             self._scheduler_events.record(POD, pod, "Normal", "Scheduled", assigned)

@@ -3,6 +3,8 @@
 https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 """
 
+from typing import cast
+
 from labkit.emulator.kubernetes.controllers import rollout
 from labkit.emulator.kubernetes.controllers.client import ControllerClient
 from labkit.emulator.kubernetes.controllers.owners import Owners, controller_of, controller_reference
@@ -44,7 +46,7 @@ class Deployments:
 
     def _owner_of(self, replica_set: Stored | None) -> None:
         reference = controller_of(replica_set)
-        if reference.get("kind") == "Deployment":
+        if replica_set and reference.get("kind") == "Deployment":
             self.queue.add((replica_set.namespace, reference["name"]))
 
     async def _look(self, key: Key) -> float | None:
@@ -68,7 +70,7 @@ class _Look:
 
     @property
     def spec(self) -> Object:
-        return self.deployment.object["spec"]
+        return cast(Object, self.deployment.object["spec"])
 
     @property
     def conditions(self) -> list[Object]:
@@ -80,7 +82,7 @@ class _Look:
         if not deleted:
             self._note_pause(paused)
         if self.new:
-            self._note_new()
+            self._note_new(self.new)
         if deleted or paused or self._was_scaled():
             if not deleted:
                 self._scale_all()
@@ -96,15 +98,14 @@ class _Look:
 
     def _outdated(self) -> bool:
         """Whether the Deployment was changed while somebody else was asked: then the next look is on its way."""
-        return self.deployment.metadata["generation"] != self.generation
+        return bool(self.deployment.metadata["generation"] != self.generation)
 
     # The new ReplicaSet and the revision
 
-    async def _require_new(self) -> None:
-        if self.new is None:
-            await self._create_new()
-
-    async def _create_new(self) -> None:
+    async def _require_new(self) -> Stored:
+        """The new ReplicaSet, made where it is missing."""
+        if self.new:
+            return self.new
         template = self.spec["template"]
         label = {rollout.HASH_LABEL: rollout.template_hash(template)}
         labels = (template["metadata"].get("labels") or {}) | label
@@ -128,7 +129,7 @@ class _Look:
             },
         }
         try:
-            self.new = await self.client.create(REPLICA_SET, self.deployment.namespace, replica_set)
+            new = self.new = await self.client.create(REPLICA_SET, self.deployment.namespace, replica_set)
         except ApiError as refusal:
             text = f'Failed to create new replica set "{name}": {refusal.message}'
             self._read_again()
@@ -138,10 +139,11 @@ class _Look:
         if size:
             self._event(f"Scaled up replica set {name} from 0 to {size}")
         self._set(revision, ("True", "NewReplicaSetCreated", f'Created new replica set "{name}"'))
+        return new
 
-    def _note_new(self) -> None:
+    def _note_new(self, new: Stored) -> None:
         """The new ReplicaSet was there already: it has the latest revision, and the Deployment that one."""
-        new, revision = self.new, self._next_revision()
+        revision = self._next_revision()
         notes = rollout.annotations(new) | self._inherited()
         if (before := rollout.revision(new)) < int(revision):
             notes[rollout.REVISION] = revision
@@ -187,26 +189,26 @@ class _Look:
         running = [pod for old in self.old for pod in self.owners.controlled(POD, old) if not has_ended(pod.object)]
         if running:
             return
-        await self._require_new()
+        new = await self._require_new()
         if not self._outdated():
-            self._scale(self.new, replicas(self.deployment))
+            self._scale(new, replicas(self.deployment))
             self._clean_up_when_complete()
 
     async def _roll(self) -> None:
-        await self._require_new()
-        if not self._outdated() and not self._grow() and not self._shrink():
+        new = await self._require_new()
+        if not self._outdated() and not self._grow(new) and not self._shrink(new):
             self._clean_up_when_complete()
 
-    def _grow(self) -> bool:
+    def _grow(self, new: Stored) -> bool:
         """The new ReplicaSet gets as many pods as there may be now."""
-        present, wanted = replicas(self.new), replicas(self.deployment)
+        present, wanted = replicas(new), replicas(self.deployment)
         size = wanted if present > wanted else rollout.new_replicas(self.deployment, self.sets, present)
-        return self._scale(self.new, size)
+        return self._scale(new, size)
 
-    def _shrink(self) -> bool:
+    def _shrink(self, new: Stored) -> bool:
         """The old ones lose pods: first those that are not available, then as many as may be missing."""
         least = replicas(self.deployment) - rollout.max_unavailable(self.deployment)
-        new_missing = replicas(self.new) - counted(self.new, "availableReplicas")
+        new_missing = replicas(new) - counted(new, "availableReplicas")
         room = sum(map(replicas, self.sets)) - least - new_missing
         if room <= 0 or not rollout.active(self.old):
             return False

@@ -3,15 +3,15 @@
 https://kubernetes.io/docs/concepts/scheduling-eviction/
 """
 
-from collections import Counter
 from decimal import Decimal
 
 from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.quantities import quantity
 from labkit.emulator.kubernetes.objects.selectors import holds
 
-Amounts = Counter[str]  # numbers of any kind: Decimal here
+Amounts = dict[str, Decimal]
 
+ZERO = Decimal(0)
 CORDONED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 # Every real node has these; one that does not tell how much has enough.
 COMMON = ("cpu", "memory", "ephemeral-storage")
@@ -41,30 +41,37 @@ def is_helped_by_room(pod: Object, node: Object, reasons: list[str]) -> bool:
 
 def requests(pod: Object) -> Amounts:
     """What a pod takes of its node: https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/"""
-    spec, sidecars, most = pod["spec"], Counter(), Counter()
-    for container in spec.get("initContainers") or ():
+    sidecars: Amounts = {}
+    most: Amounts = {}
+    for container in pod["spec"].get("initContainers") or ():
+        at_once = added(sidecars, _requested(container))
+        most = {name: max(most.get(name, ZERO), at_once.get(name, ZERO)) for name in most | at_once}
         if container.get("restartPolicy") == "Always":
-            sidecars.update(_requested(container))
-            most |= sidecars
-        else:
-            most |= sidecars + Counter(_requested(container))
-    for container in spec.get("containers") or ():
-        sidecars.update(_requested(container))
-    return dict(most | sidecars)
+            sidecars = at_once
+    at_once = sidecars
+    for container in pod["spec"].get("containers") or ():
+        at_once = added(at_once, _requested(container))
+    return {name: max(most.get(name, ZERO), at_once.get(name, ZERO)) for name in most | at_once}
+
+
+def added(some: Amounts, more: Amounts) -> Amounts:
+    return some | {name: some.get(name, ZERO) + amount for name, amount in more.items()}
 
 
 def allocatable(node: Object) -> Amounts:
-    given = (node.get("status") or {}).get("allocatable") or {}
-    return {name: quantity(amount) for name, amount in given.items()}
+    return _amounts((node.get("status") or {}).get("allocatable"))
 
 
 def _of(there: Amounts, name: str) -> Decimal:
-    return there.get(name, Decimal("Infinity") if name in COMMON else Decimal(0))
+    return there.get(name, Decimal("Infinity") if name in COMMON else ZERO)
 
 
 def _requested(container: Object) -> Amounts:
-    given = (container.get("resources") or {}).get("requests") or {}
-    return {name: quantity(amount) for name, amount in given.items()}
+    return _amounts((container.get("resources") or {}).get("requests"))
+
+
+def _amounts(given: Object | None) -> Amounts:
+    return {name: quantity(amount) for name, amount in (given or {}).items()}
 
 
 def _tolerates(pod: Object, taint: Object) -> bool:
@@ -78,7 +85,7 @@ def _matches(toleration: Object, taint: Object) -> bool:
     key = toleration.get("key", "")
     if toleration.get("operator") == "Exists":
         return key in ("", taint.get("key"))
-    return key == taint.get("key") and toleration.get("value", "") == taint.get("value", "")
+    return bool(key == taint.get("key") and toleration.get("value", "") == taint.get("value", ""))
 
 
 def _selects(spec: Object, node: Object) -> bool:

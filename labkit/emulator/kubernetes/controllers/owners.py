@@ -3,6 +3,8 @@
 https://kubernetes.io/docs/concepts/overview/working-with-objects/owners-dependents/
 """
 
+from typing import Any
+
 from labkit.emulator.kubernetes.objects.kinds import POD, REPLICA_SET, Kind, Object
 from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.kubernetes.objects.selectors import object_selector
@@ -102,7 +104,7 @@ class Owners:
         return self.storage.replace(kind, stored, {**stored.object, "metadata": metadata}, stored.managers)
 
 
-def _drop(index: Object, group: object, key: object) -> None:
+def _drop(index: dict[Any, Any], group: object, key: object) -> None:
     """Takes a key out of its group, and the group away with its last key."""
     if (keys := index.get(group)) is not None:
         keys.pop(key, None)

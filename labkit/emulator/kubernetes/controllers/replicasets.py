@@ -158,7 +158,7 @@ def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> floa
     return min((moment for moment in moments if moment > now), default=None)
 
 
-def _worth(pod: Stored, now: float) -> tuple:
+def _worth(pod: Stored, now: float) -> tuple[bool | int | str, ...]:
     """What is worth least goes first: no node, not running, not ready, cheap, ready or made a short while ago.
 
     Ages count by their order of magnitude, so that it is not always the newest that go.

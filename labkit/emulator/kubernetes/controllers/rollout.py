@@ -33,7 +33,7 @@ ENDLESS = 2**31 - 1  # a progressDeadlineSeconds that never comes
 
 
 def replicas(stored: Stored) -> int:
-    return stored.object["spec"]["replicas"]
+    return int(stored.object["spec"]["replicas"])
 
 
 def counted(stored: Stored | None, name: str) -> int:
@@ -195,7 +195,7 @@ def progressing(before: Object, after: Object) -> bool:
     """Whether a rollout got on from one status to the next."""
 
     def old_pods(status: Object) -> int:
-        return status.get("replicas", 0) - status.get("updatedReplicas", 0)
+        return int(status.get("replicas", 0) - status.get("updatedReplicas", 0))
 
     return old_pods(after) < old_pods(before) or any(
         after.get(name, 0) > before.get(name, 0) for name in ("updatedReplicas", "readyReplicas", "availableReplicas")
@@ -207,7 +207,7 @@ def deadline(deployment: Stored, progress: Object | None) -> float | None:
     limit = deployment.object["spec"]["progressDeadlineSeconds"]
     if limit == ENDLESS or progress is None or progress.get("reason") in ("NewReplicaSetAvailable", TIMED_OUT):
         return None
-    return seconds(progress.get("lastUpdateTime") or deployment.metadata["creationTimestamp"]) + limit
+    return seconds(progress.get("lastUpdateTime") or deployment.metadata["creationTimestamp"]) + float(limit)
 
 
 def condition(type_: str, status: str, reason: str, message: str, now: str) -> Object:

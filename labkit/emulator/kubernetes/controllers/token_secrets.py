@@ -5,6 +5,7 @@ https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-s
 
 import base64
 from collections.abc import Callable
+from functools import partial
 
 from labkit.emulator.kubernetes.access.tokens import Tokens
 from labkit.emulator.kubernetes.objects.kinds import SECRET, SERVICE_ACCOUNT, Object
@@ -27,11 +28,11 @@ class TokenSecrets:
     def _observe(self, change: Change) -> None:
         stored = change.stored
         if change.kind is SECRET and change.type != "DELETED" and stored.object.get("type") == TYPE:
-            self.later(lambda: self._tend(stored.namespace, stored.name))
+            self.later(partial(self._tend, stored.namespace, stored.name))
         elif change.kind is SERVICE_ACCOUNT and change.type == "DELETED":
             for secret in self.storage.list(SECRET, stored.namespace):
                 if _annotations(secret).get(NAME) == stored.name and secret.object.get("type") == TYPE:
-                    self.later(lambda name=secret.name: self._tend(stored.namespace, name))
+                    self.later(partial(self._tend, stored.namespace, secret.name))
 
     def _tend(self, namespace: str, name: str) -> None:
         """Fills the secret, or takes it away where its service account is not there."""

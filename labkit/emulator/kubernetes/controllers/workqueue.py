@@ -27,7 +27,7 @@ class WorkQueue:
     def __init__(self, look: Callable[[Key], Awaitable[float | None]], now: Callable[[], float]):
         self._look, self._now = look, now
         self._added: set[Key] = set()
-        self._running: dict[Key, asyncio.Task] = {}
+        self._running: dict[Key, asyncio.Task[None]] = {}
         self._failures: dict[Key, int] = {}
         self._waiting: dict[Key, float] = {}
         self._ticking: asyncio.TimerHandle | None = None
@@ -41,9 +41,11 @@ class WorkQueue:
 
     def close(self) -> None:
         """Looks at nothing any more."""
-        timers = [*self._retrying.values(), *([self._ticking] if self._ticking else [])]
-        for pending in [*self._running.values(), *timers]:
-            pending.cancel()
+        for task in self._running.values():
+            task.cancel()
+        for timer in (*self._retrying.values(), self._ticking):
+            if timer:
+                timer.cancel()
 
     async def _run(self, key: Key) -> None:
         try:

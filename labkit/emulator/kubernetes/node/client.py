@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
+from typing import cast
 
 import httpx
 
@@ -27,23 +28,22 @@ class NodeClient:
         self.http = httpx.AsyncClient(
             base_url=api_url, verify=client_context(ca_pem, certificate), timeout=10, limits=limits, trust_env=False
         )
-        self._fetched: dict[tuple[str, str, str], tuple[float, asyncio.Task]] = {}
+        self._fetched: dict[tuple[str, str, str], tuple[float, asyncio.Task[Object | None]]] = {}
 
     async def close(self) -> None:
         await self.http.aclose()
 
-    async def get(self, path: str, **query: str) -> Object | None:
+    async def get(self, path: str) -> Object | None:
         """The object, or None where there is none."""
-        response = await self.http.get(path, params=query)
-        return None if response.status_code == 404 else response.raise_for_status().json()
+        return _found(await self.http.get(path))
 
     async def post(self, path: str, body: Object) -> Object:
-        return (await self.http.post(path, json=body)).raise_for_status().json()
+        return cast(Object, (await self.http.post(path, json=body)).raise_for_status().json())
 
     async def patch(self, path: str, body: Object) -> Object | None:
+        """The changed object, or None where there is none."""
         headers = {"Content-Type": "application/merge-patch+json"}
-        response = await self.http.patch(path, content=json.dumps(body), headers=headers)
-        return None if response.status_code == 404 else response.raise_for_status().json()
+        return _found(await self.http.patch(path, content=json.dumps(body), headers=headers))
 
     async def delete_pod(self, pod: Object) -> None:
         """Delete a pod for good, if it is still this one."""
@@ -101,7 +101,7 @@ class Events:
         self._now = now
         self._queue: deque[tuple[str, Object]] = deque()
         self._there_is_one = asyncio.Event()
-        self._sent: dict[tuple, tuple[str, int]] = {}
+        self._sent: dict[tuple[str, ...], tuple[str, int]] = {}
         self._serial = 0
 
     def add(self, pod: Object, reason: str, message: str, *, field: str = "", warning: bool = False) -> None:
@@ -161,9 +161,13 @@ class Events:
         self._there_is_one.set()
 
 
+def _found(response: httpx.Response) -> Object | None:
+    return None if response.status_code == 404 else response.raise_for_status().json()
+
+
 def said(error: Exception) -> str:
     """What an error says: the API server's own message where there is one."""
     if isinstance(error, httpx.HTTPStatusError):
         with contextlib.suppress(ValueError, KeyError):
-            return error.response.json()["message"]
+            return str(error.response.json()["message"])
     return str(error) or type(error).__name__

@@ -13,6 +13,7 @@ from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.quantities import quantity
 
 Room = dict[str, str]  # what a node can give: resource -> quantity
+Fetch = Callable[[str, str], Awaitable[Object | None]]  # (kind, name) -> a ConfigMap or Secret of the pod's namespace
 
 _REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
 
@@ -24,7 +25,7 @@ class ConfigError(Exception):
 def expanded(text: str, variables: dict[str, str]) -> str:
     """Replace each `$(NAME)` that is known; `$$(NAME)` becomes `$(NAME)`."""
 
-    def replacement(found: re.Match) -> str:
+    def replacement(found: re.Match[str]) -> str:
         return "$" if found[0] == "$$" else variables.get(found[1], found[0])
 
     return _REFERENCE.sub(replacement, text)
@@ -39,15 +40,14 @@ async def variables_of(
 ) -> dict[str, str]:
     """The variables that `envFrom` and `env` make. `given` are those of the node, which references may name.
 
-    `fetch(kind, name)` returns a ConfigMap or Secret of the pod's namespace, or None. `room` is what the node has for
-    a container without limits. Raises ConfigError.
+    `room` is what the node has for a container without limits. Raises ConfigError.
     """
     made: dict[str, str] = {}
     for source in container.get("envFrom") or ():
         kind, field = ("configmap", "configMapRef") if "configMapRef" in source else ("secret", "secretRef")
         reference = source[field]
-        for key, value in (await _entries(kind, reference, fetch)).items():
-            made[source.get("prefix", "") + key] = value
+        for key, text in (await _texts(kind, reference, fetch)).items():
+            made[source.get("prefix", "") + key] = text
     for variable in container.get("env") or ():
         source = variable.get("valueFrom")
         if not source:
@@ -65,7 +65,7 @@ def field_value(pod: Object, path: str) -> str:
     https://kubernetes.io/docs/concepts/workloads/pods/downward-api/
     """
     metadata, spec = pod["metadata"], pod["spec"]
-    known = {
+    known: dict[str, str] = {
         "metadata.name": metadata["name"],
         "metadata.namespace": metadata["namespace"],
         "metadata.uid": metadata["uid"],
@@ -81,7 +81,7 @@ def field_value(pod: Object, path: str) -> str:
     if path in known:
         return known[path]
     if entry := re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path):
-        return (metadata.get(entry[1]) or {}).get(entry[2], "")
+        return str((metadata.get(entry[1]) or {}).get(entry[2], ""))
     raise ConfigError(f"unsupported fieldPath: {path}")
 
 
@@ -106,7 +106,7 @@ def resource_value(pod: Object, reference: Object, room: Room, container: Object
     return str(math.ceil(quantity(value) / divisor))
 
 
-async def _value(source: Object, container: Object, pod: Object, fetch: Callable, room: Room) -> str | None:
+async def _value(source: Object, container: Object, pod: Object, fetch: Fetch, room: Room) -> str | None:
     if "fieldRef" in source:
         return field_value(pod, source["fieldRef"]["fieldPath"])
     if "resourceFieldRef" in source:
@@ -114,7 +114,7 @@ async def _value(source: Object, container: Object, pod: Object, fetch: Callable
     for kind, field in (("configmap", "configMapKeyRef"), ("secret", "secretKeyRef")):
         if field in source:
             reference = source[field]
-            entries = await _entries(kind, reference, fetch)
+            entries = await _texts(kind, reference, fetch)
             if reference["key"] not in entries and not reference.get("optional"):
                 shown = "ConfigMap" if kind == "configmap" else "Secret"
                 named = f"{shown} {pod['metadata']['namespace']}/{reference['name']}"
@@ -123,16 +123,19 @@ async def _value(source: Object, container: Object, pod: Object, fetch: Callable
     raise ConfigError(f"the moto target does not know valueFrom.{next(iter(source))}")
 
 
-async def _entries(kind: str, reference: Object, fetch: Callable) -> dict[str, str]:
-    found = await fetch(kind, reference.get("name", ""))
-    if found is None:
-        if reference.get("optional"):
-            return {}
-        raise ConfigError(f'{kind} "{reference.get("name", "")}" not found')
-    data = found.get("data") or {}
+async def _texts(kind: str, reference: Object, fetch: Fetch) -> dict[str, str]:
+    data = (await referenced(kind, reference, fetch)).get("data") or {}
     if kind == "secret":
         return {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
     return data
+
+
+async def referenced(kind: str, reference: Object, fetch: Fetch) -> Object:
+    """The ConfigMap or Secret, empty where an optional one is missing. Raises ConfigError."""
+    found = await fetch(kind, reference.get("name", ""))
+    if found is None and not reference.get("optional"):
+        raise ConfigError(f'{kind} "{reference.get("name", "")}" not found')
+    return found or {}
 
 
 def _listed(entries: Object | None) -> str:

@@ -9,6 +9,7 @@ import shutil
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -61,9 +62,9 @@ class ContainerLife:
         self._pod = pod
         self._ground = pod.ground
         self._stop = asyncio.Event()
-        self._keeping: asyncio.Task | None = None
+        self._keeping: asyncio.Task[bool] | None = None
 
-    def start(self) -> asyncio.Task:
+    def start(self) -> asyncio.Task[bool]:
         """Keep it running. The task returns whether the last run was a success."""
         self._keeping = asyncio.create_task(self._keep())
         return self._keeping
@@ -79,7 +80,7 @@ class ContainerLife:
         program = run.sandbox.program(command[0], env["PATH"])
         return await run.sandbox.run([program, *command[1:]], env, run.cwd, streams)
 
-    async def end(self, grace: float, turn: asyncio.Future | None = None) -> None:
+    async def end(self, grace: float, turn: asyncio.Future[Any] | None = None) -> None:
         """Let it end in so many seconds, in its `turn`, and run no more. Without grace it is killed."""
         self._stop.set()
         await self._terminate(grace, f"Stopping container {self.status.name}", turn)
@@ -197,19 +198,17 @@ class ContainerLife:
         """What happens beside the program while it runs: the hook after its start, then its probes."""
         self._say("Started", "Container started")
         hook = (self.status.spec.get("lifecycle") or {}).get("postStart")
-        if hook and not await self._hook(hook, "FailedPostStartHook", "PostStartHook failed", None):
+        if hook and not await self._hook("PostStartHook", hook, run, None):
             await self._terminate(self._pod.grace, "FailedPostStartHook")
             return
         self._starts()
-        if self.status.started:
-            self.started.set()
-        probes = Probes(
-            self.status,
-            execute=self.exec,
-            say=lambda message: run.ending or self._say("Unhealthy", message, warning=True),
-            changed=self._probed,
-        )
-        which = await probes.until_unhealthy()
+        self._probed()
+
+        def say(message: str) -> None:
+            if not run.ending:
+                self._say("Unhealthy", message, warning=True)
+
+        which = await Probes(self.status, execute=self.exec, say=say, changed=self._probed).until_unhealthy()
         probe = self.status.spec[f"{which}Probe"]
         why = f"Container {self.status.name} failed {which} probe, will be restarted"
         await self._terminate(probe.get("terminationGracePeriodSeconds", self._pod.grace), why)
@@ -245,7 +244,7 @@ class ContainerLife:
 
     # Its end
 
-    async def _terminate(self, grace: float, why: str, turn: asyncio.Future | None = None) -> None:
+    async def _terminate(self, grace: float, why: str, turn: asyncio.Future[Any] | None = None) -> None:
         """preStop, SIGTERM, and SIGKILL when the time is over. Returns when the program has ended."""
         run = self.run
         if run is None:
@@ -258,7 +257,7 @@ class ContainerLife:
         until = asyncio.get_running_loop().time() + grace
         hook = (self.status.spec.get("lifecycle") or {}).get("preStop")
         if hook and grace:
-            await self._hook(hook, "FailedPreStopHook", "PreStopHook failed", grace, run)
+            await self._hook("PreStopHook", hook, run, grace)
         if turn and grace:
             await asyncio.wait({turn}, timeout=max(until - asyncio.get_running_loop().time(), 0))
         if grace:
@@ -266,11 +265,8 @@ class ContainerLife:
             run.process.signal(getattr(signal, name, signal.SIGTERM))
         await run.end_within(max(until - asyncio.get_running_loop().time(), LEAST_GRACE) if grace else 0)
 
-    async def _hook(
-        self, hook: Object, reason: str, message: str, seconds: float | None, run: Run | None = None
-    ) -> bool:
-        """Run a hook, for as long as the container runs. Returns whether it was a success; says so where not."""
-        run = run or self.run
+    async def _hook(self, name: str, hook: Object, run: Run, seconds: float | None) -> bool:
+        """Run a hook, for as long as the container runs. Returns whether it succeeded; an event tells where not."""
         doing = asyncio.create_task(outcome_of(hook, self.status.spec, self.exec, seconds))
         ended = asyncio.create_task(run.ended.wait())
         try:
@@ -284,7 +280,7 @@ class ContainerLife:
             doing.cancel()
             ended.cancel()
         if not succeeded:
-            self._say(reason, message, warning=True)
+            self._say(f"Failed{name}", f"{name} failed", warning=True)
         return succeeded
 
     # Waiting

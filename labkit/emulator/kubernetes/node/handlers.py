@@ -124,10 +124,8 @@ async def _connection(asked: Object, container: Object, seconds: float | None) -
 def _port(asked: int | str, container: Object) -> int:
     """A port's number, or the number of the container's port of that name. Raises NotTried."""
     named = {port.get("name"): port["containerPort"] for port in container.get("ports") or ()}
-    if asked in named:
-        return named[asked]
     try:
-        port = int(asked)
+        port = int(named.get(asked, asked))
     except ValueError as error:
         raise NotTried(f'strconv.Atoi: parsing "{asked}": invalid syntax') from error
     if not 0 < port < 65536:

@@ -10,11 +10,13 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from labkit.emulator.kubernetes.node.attachments import Attachments
@@ -57,7 +59,7 @@ class Kubelet:
             ]
         )
 
-    async def __call__(self, scope, receive, send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         peer = scope.get("state", {}).get("peer")
         if peer is None or (peer.common_name != API_SERVER and ADMINISTRATORS not in peer.organizations):
             refusal = PlainTextResponse("Unauthorized\n" if peer is None else "Forbidden\n", 403 if peer else 401)
@@ -191,7 +193,7 @@ class _Session:
                 await self._socket.send_bytes(bytes([channel]) + data)
 
     async def _until_client_leaves(
-        self, streams: Pipes | Terminal, ended: asyncio.Task, *, keeps_input: bool = False
+        self, streams: Pipes | Terminal, ended: asyncio.Task[Any], *, keeps_input: bool = False
     ) -> None:
         """Return when the client has gone, or earlier when the task is done.
 
@@ -232,17 +234,22 @@ def _log_of(pod: Pod, container: str, previous: bool) -> ContainerLog | str:
     status = pod.status.container(container)
     if status is None:
         return f"{of} is not available"
-    ended = status.last.get("terminated")
-    if previous and not (ended and ended.get("containerID")):
-        return f"previous terminated {of} not found"
-    if not previous and not status.running:
-        ended = status.state.get("terminated") or ended
-        if ended and not ended.get("containerID"):
-            return f"{of} is terminated"
-        if not ended:
-            return f"{of} is waiting to start: {WAITING.get(reason := status.state['waiting']['reason'], reason)}"
-    run = int((status.run_id if status.running and not previous else ended["containerID"]).rpartition("/")[2])
-    return pod.logs.get((container, run)) or f"unable to retrieve container logs for {ended['containerID']}"
+    before = status.last.get("terminated") or {}
+    if previous:
+        run_id = before.get("containerID", "")
+        missing = f"previous terminated {of} not found"
+    elif status.running:
+        run_id, missing = status.run_id, ""
+    elif ended := status.state.get("terminated") or before:
+        run_id = ended.get("containerID", "")
+        missing = f"{of} is terminated"
+    else:
+        reason = status.state["waiting"]["reason"]
+        return f"{of} is waiting to start: {WAITING.get(reason, reason)}"
+    if not run_id:
+        return missing
+    log = pod.logs.get((container, int(run_id.rpartition("/")[2])))
+    return log or f"unable to retrieve container logs for {run_id}"
 
 
 def _since(time: str | None, seconds: str | None, now: float) -> str:

@@ -143,7 +143,7 @@ class _Root:
         self._bind(ours, target)
         self._mirror(os.scandir(existing), ours, target)
 
-    def _mirror(self, entries: Iterable[os.DirEntry], ours: Path, target: Path | None = None) -> None:
+    def _mirror(self, entries: Iterable[os.DirEntry[str]], ours: Path, target: Path | None = None) -> None:
         """Let a folder of ours, mounted at `target`, show what a folder of the machine shows."""
         for entry in entries:
             if entry.is_symlink():
@@ -171,5 +171,5 @@ def _empty(path: Path, folder: bool) -> None:
 
 
 def _line(source: Path | str, target: Path, kind: str, options: str) -> str:
-    source, target = ("".join(f"\\{ord(c):03o}" if c in " \t\n\\#" else c for c in str(p)) for p in (source, target))
-    return f"{source} {target} {kind} {options} 0 0\n"
+    here, there = ("".join(f"\\{ord(c):03o}" if c in " \t\n\\#" else c for c in str(p)) for p in (source, target))
+    return f"{here} {there} {kind} {options} 0 0\n"

@@ -13,7 +13,6 @@ import shutil
 import socket
 import sys
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -39,13 +38,6 @@ log = logging.getLogger(__name__)
 
 VERSION = "v1.36.0"
 LEASE, HEARTBEAT = 40, 300  # seconds
-
-
-@dataclass(frozen=True)
-class _ClientAuthority:
-    """What a listener needs to verify clients; the node has no key of the authority."""
-
-    certificate_pem: bytes
 
 
 class Node:
@@ -90,15 +82,14 @@ class Node:
         self._events = Events(self._client, name, self._clock.now)
         self._reaper = Reaper(self._folder)
         self._pods: dict[str, PodLife] = {}
-        self._ends: set[asyncio.Task] = set()
-        self._tasks: list[asyncio.Task] = []
-        self._ground: Ground | None = None
+        self._ends: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ground: Ground
         self._listener = Listener(
             Kubelet(self._find, self._clock.now),
             port_socket=kubelet_socket,
-            hosts={ADDRESS, "localhost"},
             certificate=kubelet_certificate,
-            client_authority=_ClientAuthority(ca_pem),
+            client_authority_pem=ca_pem,
         )
 
     async def start(self) -> None:
@@ -311,7 +302,7 @@ class Node:
         }
 
 
-def _say_why(task: asyncio.Task) -> None:
+def _say_why(task: asyncio.Task[None]) -> None:
     """What never ends by itself has ended: without a word, pods would only stay as they are."""
     if not task.cancelled() and task.exception():
         log.error("a part of the node has ended", exc_info=task.exception())

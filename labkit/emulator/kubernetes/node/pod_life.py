@@ -6,7 +6,9 @@ import itertools
 import logging
 import shutil
 import time
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -40,10 +42,10 @@ class PodLife:
         self._given = 0.0  # seconds, to end in
         self._failures = 0  # refreshes of its volumes, one after the other, that failed
         self._stop = asyncio.Event()
-        self._living: asyncio.Task | None = None
-        self._reporting: asyncio.Task | None = None
-        self._ending: asyncio.Task | None = None
-        self._over: asyncio.Task | None = None
+        self._living: asyncio.Task[None] | None = None
+        self._reporting: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._over: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self.pod.home.mkdir(parents=True)
@@ -137,7 +139,7 @@ class PodLife:
             await self._first_of(asyncio.sleep(MISSING_RETRY))
         return False
 
-    async def _first_of(self, waiting, *tasks: asyncio.Task) -> None:
+    async def _first_of(self, waiting: Awaitable[Any], *tasks: asyncio.Task[Any]) -> None:
         """Wait for one of them, or until the pod is to end."""
         own = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._stop.wait())]
         await asyncio.wait({*own, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -163,7 +165,7 @@ class PodLife:
         """The sidecars after all others, the last one first. https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/"""
         self._stop.set()
         others = [container for container in self._containers if not container.status.sidecar]
-        ends = [asyncio.gather(*(container.end(grace) for container in others))]
+        ends: list[asyncio.Future[Any]] = [asyncio.gather(*(container.end(grace) for container in others))]
         for sidecar in reversed([container for container in self._containers if container.status.sidecar]):
             ends.append(asyncio.ensure_future(sidecar.end(grace, ends[-1])))
         await asyncio.gather(*ends)

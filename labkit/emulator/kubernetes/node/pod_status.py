@@ -27,7 +27,7 @@ class ContainerStatus:
 
     @property
     def name(self) -> str:
-        return self.spec["name"]
+        return str(self.spec["name"])
 
     @property
     def sidecar(self) -> bool:

@@ -43,7 +43,7 @@ class Probes:
                 async for succeeded in self._results("Liveness", spec["livenessProbe"]):
                     if not succeeded:
                         return "liveness"
-            await asyncio.Event().wait()
+            return await asyncio.Future()  # never
         finally:
             following.cancel()
 

@@ -58,12 +58,12 @@ class Reaper:
 
     async def stop(self) -> None:
         """End what is left, as if the node had died."""
-        if self._process:
+        if self._process and self._process.stdin:
             self._process.stdin.close()
             await self._process.wait()
 
     def _say(self, line: str) -> None:
-        if self._process and not self._process.stdin.is_closing():
+        if self._process and self._process.stdin and not self._process.stdin.is_closing():
             self._process.stdin.write(line.encode())
 
 
@@ -142,8 +142,9 @@ class Sandbox:
             cwd="/",
             start_new_session=True,
         )
-        if await self._holder.stdout.readline() != b"ready\n":
-            said = (await self._holder.stderr.read()).decode(errors="replace").strip()
+        out, err = self._holder.stdout, self._holder.stderr
+        if out and err and await out.readline() != b"ready\n":
+            said = (await err.read()).decode(errors="replace").strip()
             await self.close()
             raise SandboxError(said or "the container's root could not be made")
         target = _child(self._holder.pid) if self._own_processes else self._holder.pid
@@ -166,7 +167,7 @@ class Sandbox:
             command = [self.mounts.rewritten(argument) for argument in argv]
             env = {name: self.mounts.rewritten(value) for name, value in env.items()}
             cwd = str(self.mounts.on_host(cwd))
-        if streams.is_terminal and not self._wrapped:
+        if isinstance(streams, Terminal) and not self._wrapped:
             # The first terminal that the leader of a session opens becomes its controlling terminal.
             command = [SHELL, "-c", ON_TERMINAL, "sh", streams.device, *command]
         stdin, stdout, stderr = streams.far
@@ -206,7 +207,8 @@ class Sandbox:
     async def close(self) -> None:
         """End all that still runs in here."""
         if self._holder:
-            self._holder.stdin.close()
+            if self._holder.stdin:
+                self._holder.stdin.close()
             with contextlib.suppress(ProcessLookupError):
                 self._holder.kill()
             await self._holder.wait()
@@ -257,9 +259,9 @@ async def permitted(folder: Path) -> tuple[bool, bool]:
     return False, False
 
 
-def _tool(name: str) -> str | None:
-    """The path of a program of util-linux; a container's own PATH does not count."""
-    return shutil.which(name, path=TOOLS_PATH)
+def _tool(name: str) -> str:
+    """The path of a program of util-linux, or ""; a container's own PATH does not count."""
+    return shutil.which(name, path=TOOLS_PATH) or ""
 
 
 def _child(process: int) -> int:

@@ -15,13 +15,19 @@ from pathlib import Path
 import httpx
 
 from labkit.emulator.kubernetes.node.client import said
-from labkit.emulator.kubernetes.node.container_environment import ConfigError, Room, field_value, resource_value
+from labkit.emulator.kubernetes.node.container_environment import (
+    ConfigError,
+    Fetch,
+    Room,
+    field_value,
+    referenced,
+    resource_value,
+)
 from labkit.emulator.kubernetes.objects.kinds import Object
 
 DAY = 24 * 3600.0
 READABLE, PRIVATE, GROUPS = 0o644, 0o600, 0o440  # file modes
 
-Fetch = Callable[[str, str], Awaitable[Object | None]]
 RequestToken = Callable[[str, int], Awaitable[tuple[str, float]]]
 Files = dict[str, tuple[bytes, int]]  # path in the volume: content, mode
 
@@ -169,27 +175,17 @@ class Volumes:
         return files
 
     async def _entries(self, kind: str, source: Object, mode: int) -> Files:
-        found = await self._fetch(kind, source.get("name", ""))
-        if found is None:
-            if source.get("optional"):
-                return {}
-            raise ConfigError(f'{kind} "{source.get("name", "")}" not found')
-        entries = {key: value.encode() for key, value in (found.get("data") or {}).items()}
-        if kind == "secret":
-            entries = {key: base64.b64decode(value) for key, value in entries.items()}
-        for key, value in (found.get("binaryData") or {}).items():
-            entries[key] = base64.b64decode(value)
+        found = await referenced(kind, source, self._fetch)
+        read = base64.b64decode if kind == "secret" else str.encode
+        entries: dict[str, bytes] = {key: read(value) for key, value in (found.get("data") or {}).items()}
+        entries |= {key: base64.b64decode(value) for key, value in (found.get("binaryData") or {}).items()}
         files = {}
         for item in source.get("items") or [{"key": key, "path": key} for key in entries]:
             if item["key"] in entries:
                 files[item["path"]] = entries[item["key"]], item.get("mode", mode)
             elif not source.get("optional"):
-                of = (
-                    "configmap references non-existent config"
-                    if kind == "configmap"
-                    else "references non-existent secret"
-                )
-                raise ConfigError(f"{of} key: {item['key']}")
+                of = {"configmap": "configmap references non-existent config"}
+                raise ConfigError(f"{of.get(kind, 'references non-existent secret')} key: {item['key']}")
         return files
 
 
