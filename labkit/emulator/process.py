@@ -52,13 +52,7 @@ class State:
             state = cls(**content)
         except TypeError:
             return None
-        return cls(
-            **{
-                **content,
-                "ca_file": Path(state.ca_file),
-                "kubeconfig": Path(state.kubeconfig),
-            }
-        )
+        return cls(**{**content, "ca_file": Path(state.ca_file), "kubeconfig": Path(state.kubeconfig)})
 
     def context(self, cluster: str, region: str) -> str:
         """What the cluster is called in the kubeconfig: its name, with its region where that is not the lab's own."""
@@ -182,6 +176,5 @@ def _not_up(folder: Folder, what: str) -> LabError:
     last = folder.log_file.read_text(errors="replace").strip().splitlines()[-12:] if folder.log_file.exists() else []
     log = "\n".join(f"    {line}" for line in last)
     return LabError(
-        f"the lab's server did not come up: {what}. The end of {folder.log_file}:\n{log}",
-        next="labkit reset",
+        f"the lab's server did not come up: {what}. The end of {folder.log_file}:\n{log}", next="labkit reset"
     )

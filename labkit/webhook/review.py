@@ -56,12 +56,7 @@ def account_of(admission_review: Object) -> tuple[str, str]:
 
 
 def pod_patch(
-    pod: Object,
-    account: Account,
-    *,
-    region: str = "",
-    prefix: str = annotations.PREFIX,
-    mount_path: str = MOUNT_PATH,
+    pod: Object, account: Account, *, region: str = "", prefix: str = annotations.PREFIX, mount_path: str = MOUNT_PATH
 ) -> list[Object]:
     """The JSON patch that gives a pod its service account's role: variables, token volume and mounts.
 

@@ -42,10 +42,7 @@ OTHER_FIELDS = ("metadata.annotations", "metadata.labels", "spec.restartPolicy",
 RESOURCES = tuple(
     f"{kind}.{name}" for kind in ("limits", "requests") for name in ("cpu", "ephemeral-storage", "memory")
 )
-HANDLERS = {
-    "Probe": ("exec", "httpGet", "tcpSocket", "grpc"),
-    "Lifecycle": ("exec", "httpGet", "tcpSocket", "sleep"),
-}
+HANDLERS = {"Probe": ("exec", "httpGet", "tcpSocket", "grpc"), "Lifecycle": ("exec", "httpGet", "tcpSocket", "sleep")}
 PROBE_NUMBERS = ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold")
 POD_UPDATE_TEXT = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"

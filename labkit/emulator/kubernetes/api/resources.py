@@ -11,14 +11,7 @@ from labkit.emulator.kubernetes.api import patches
 from labkit.emulator.kubernetes.api.admission import Admission
 from labkit.emulator.kubernetes.api.managers import Writer, applied, created, named, updated
 from labkit.emulator.kubernetes.api.parameters import integer, options_version, resource_version
-from labkit.emulator.kubernetes.api.requests import (
-    YAML,
-    Request,
-    Response,
-    dry_run_causes,
-    respond,
-    wrong_kind,
-)
+from labkit.emulator.kubernetes.api.requests import YAML, Request, Response, dry_run_causes, respond, wrong_kind
 from labkit.emulator.kubernetes.api.review import Review
 from labkit.emulator.kubernetes.api.tables import table
 from labkit.emulator.kubernetes.api.validation import validate, validate_update

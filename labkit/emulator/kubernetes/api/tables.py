@@ -359,10 +359,7 @@ _COLUMNS: dict[str, tuple[list[Column], Row]] = {
         [*_NAME, ("Status", "The status of the namespace"), *_AGE],
         _row(lambda obj: [obj["status"]["phase"]]),
     ),
-    "ConfigMap": (
-        [*_NAME, ("Data", "How many keys there are.", 0, "string"), *_AGE],
-        _row(lambda obj: [_keys(obj)]),
-    ),
+    "ConfigMap": ([*_NAME, ("Data", "How many keys there are.", 0, "string"), *_AGE], _row(lambda obj: [_keys(obj)])),
     "Secret": (
         [*_NAME, ("Type", "What kind of secret it is."), ("Data", "How many keys there are."), *_AGE],
         _row(lambda obj: [obj.get("type", ""), _keys(obj)]),

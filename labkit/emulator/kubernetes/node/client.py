@@ -76,11 +76,7 @@ class NodeClient:
         """
         metadata = pod["metadata"]
         bound = {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
-        spec = {
-            "audiences": [audience] if audience else [],
-            "expirationSeconds": seconds,
-            "boundObjectRef": bound,
-        }
+        spec = {"audiences": [audience] if audience else [], "expirationSeconds": seconds, "boundObjectRef": bound}
         account = pod["spec"].get("serviceAccountName") or "default"
         path = f"/api/v1/namespaces/{metadata['namespace']}/serviceaccounts/{account}/token"
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}

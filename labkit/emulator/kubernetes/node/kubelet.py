@@ -33,10 +33,7 @@ WANTED = {"input": STDIN, "output": STDOUT, "error": STDERR}
 API_SERVER = "kube-apiserver-kubelet-client"
 ADMINISTRATORS = "system:masters"
 PART = 32 * 1024
-WAITING = {
-    "ErrImagePull": "image can't be pulled",
-    "ImagePullBackOff": "trying and failing to pull image",
-}
+WAITING = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
 EXITED = "container is in CONTAINER_EXITED state"
 SUCCESS = {"metadata": {}, "status": "Success"}
 

@@ -9,12 +9,7 @@ from pathlib import Path, PurePosixPath
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - each container has its own
 
 DEVICES = ("full", "null", "ptmx", "pts", "random", "tty", "urandom", "zero")
-STREAMS = {
-    "fd": "/proc/self/fd",
-    "stdin": "/proc/self/fd/0",
-    "stdout": "/proc/self/fd/1",
-    "stderr": "/proc/self/fd/2",
-}
+STREAMS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 
 
 class MountRefused(Exception):

@@ -22,10 +22,7 @@ from labkit.emulator.kubernetes.objects.kinds import Object
 log = logging.getLogger(__name__)
 
 FIRST_REPORT = 0.1  # seconds
-DEADLINE = {
-    "reason": "DeadlineExceeded",
-    "message": "Pod was active on the node longer than the specified deadline",
-}
+DEADLINE = {"reason": "DeadlineExceeded", "message": "Pod was active on the node longer than the specified deadline"}
 
 
 class PodLife:
