@@ -4,16 +4,16 @@ No manifest names the lab then. A variable that a container has already is left 
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
 """
 
-import base64
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
-from labkit.webhook.review import malformed, refusal
-from labkit.webhook.server import LARGEST
+from labkit.webhook import server
+from labkit.webhook.review import malformed, patched, refusal
+from labkit.webhook.server import body_of
 
 NAME = "lab-network"
 OPT_OUT_LABEL = "labkit/skip-lab-network"
@@ -34,11 +34,7 @@ def variables(endpoint_url: str) -> dict[str, str]:
 
 async def answer(request: Request, added: Mapping[str, str]) -> Response:
     """Answers one admission review."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST:
-            return PlainTextResponse(f"a review has {LARGEST} bytes at most", 413)
+    body = await body_of(request)
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError):
@@ -53,18 +49,8 @@ def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[s
     """
     if wrong := malformed(admission_review):
         return refusal(admission_review, wrong)
-    request = admission_review["request"]
-    patch = json.dumps(pod_patch(request["object"].get("spec") or {}, added)).encode()
-    return {
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "response": {
-            "uid": request.get("uid") or "",
-            "allowed": True,
-            "patchType": "JSONPatch",
-            "patch": base64.b64encode(patch).decode(),
-        },
-    }
+    spec = admission_review["request"]["object"].get("spec") or {}
+    return patched(admission_review, pod_patch(spec, added))
 
 
 def pod_patch(spec: Mapping[str, Any], added: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -77,33 +63,15 @@ def pod_patch(spec: Mapping[str, Any], added: Mapping[str, str]) -> list[dict[st
 
 
 def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> dict[str, Any]:
-    """The manifest that registers the webhook at ``url``.
-
-    https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/
-    """
-    outside = [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": list(SYSTEM)}]
-    pods = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "*"}
-    return {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": NAME},
-        "webhooks": [
-            {
-                "name": "lab-network.labkit.invalid",
-                "admissionReviewVersions": ["v1"],
-                "clientConfig": {"url": url, "caBundle": base64.b64encode(ca_bundle_pem).decode()},
-                "failurePolicy": "Ignore",
-                "matchPolicy": "Equivalent",
-                "namespaceSelector": {"matchExpressions": outside},
-                "objectSelector": {"matchExpressions": [{"key": OPT_OUT_LABEL, "operator": "DoesNotExist"}]},
-                # A container that another webhook adds is led here, too.
-                "reinvocationPolicy": "IfNeeded",
-                "rules": [pods],
-                "sideEffects": "None",
-                "timeoutSeconds": 10,
-            }
-        ],
-    }
+    """The manifest that registers the webhook at ``url``."""
+    return server.mutating_webhook_configuration(
+        url,
+        ca_bundle_pem,
+        name=NAME,
+        webhook="lab-network.labkit.invalid",
+        namespaces=[{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": list(SYSTEM)}],
+        opt_out_label=OPT_OUT_LABEL,
+    )
 
 
 def _led(container: Mapping[str, Any], added: Mapping[str, str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class State:
             state = cls(**content)
         except TypeError:
             return None
-        return cls(**{**content, "ca_file": Path(state.ca_file), "kubeconfig": Path(state.kubeconfig)})
+        return replace(state, ca_file=Path(state.ca_file), kubeconfig=Path(state.kubeconfig))
 
     def context(self, cluster: str, region: str) -> str:
         """What the cluster is called in the kubeconfig: its name, with its region where that is not the lab's own."""
@@ -66,7 +66,7 @@ class State:
 
     def noting(self, note: str | None) -> "State":
         """The same state with what there is to say to the one who asked for the lab."""
-        return State(**{**asdict(self), "note": note})
+        return replace(self, note=note)
 
 
 def context(cluster: str, region: str, own_region: str) -> str:

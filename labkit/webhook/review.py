@@ -43,9 +43,8 @@ def review(
     account = accounts.get(*account_of(admission_review))
     if account is None or not account.role_arn:
         return _answer(admission_review, {"allowed": True})
-    patch = json.dumps(pod_patch(pod, account, region=region, prefix=prefix, mount_path=mount_path)).encode()
-    response = {"allowed": True, "patchType": "JSONPatch", "patch": base64.b64encode(patch).decode()}
-    return _answer(admission_review, response)
+    patch = pod_patch(pod, account, region=region, prefix=prefix, mount_path=mount_path)
+    return patched(admission_review, patch)
 
 
 def account_of(admission_review: Object) -> tuple[str, str]:
@@ -88,6 +87,12 @@ def pod_patch(
         if containers:
             patch.append({"op": "add", "path": f"/spec/{field}", "value": containers})
     return patch
+
+
+def patched(admission_review: Object, patch: list[Object]) -> Object:
+    """The AdmissionReview that allows what is asked, with this JSON patch."""
+    encoded = base64.b64encode(json.dumps(patch).encode()).decode()
+    return _answer(admission_review, {"allowed": True, "patchType": "JSONPatch", "patch": encoded})
 
 
 def refusal(admission_review: Object, why: str) -> Object:

@@ -4,8 +4,11 @@ import base64
 import json
 import logging
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -19,10 +22,10 @@ from labkit.webhook.review import MOUNT_PATH, account_of, malformed, refusal, re
 log = logging.getLogger(__name__)
 
 NAME = "pod-identity-webhook"
-OPT_OUT_LABEL = "eks.amazonaws.com/skip-pod-identity-webhook"
 LARGEST = 8 * 2**20  # bytes of a review; the API server takes no object of more than 3 MiB
 
 
+@dataclass
 class WebhookServer:
     """An ASGI app: `POST /mutate` answers AdmissionReviews, `GET /healthz` says ok.
 
@@ -30,20 +33,13 @@ class WebhookServer:
     as in `review`. Every review is logged in one line (level INFO).
     """
 
-    def __init__(
-        self,
-        accounts: Accounts,
-        *,
-        region: str = "",
-        prefix: str = annotations.PREFIX,
-        mount_path: str = MOUNT_PATH,
-        grace: float = GRACE,
-    ) -> None:
-        self.accounts = accounts
-        self.region = region
-        self.prefix = prefix
-        self.mount_path = mount_path
-        self.grace = grace
+    accounts: Accounts
+    region: str = ""
+    prefix: str = annotations.PREFIX
+    mount_path: str = MOUNT_PATH
+    grace: float = GRACE
+
+    def __post_init__(self) -> None:
         self._app = Starlette(
             routes=[Route("/mutate", self._mutate, methods=["POST"]), Route("/healthz", self._health, methods=["GET"])]
         )
@@ -57,15 +53,7 @@ class WebhookServer:
     async def _mutate(self, request: Request) -> Response:
         if request.headers.get("content-type") != "application/json":
             return PlainTextResponse("Invalid Content-Type, expected `application/json`", 415)
-        body = bytearray()
-        try:
-            async for part in request.stream():
-                body += part
-                if len(body) > LARGEST:
-                    return PlainTextResponse(f"a review has {LARGEST} bytes at most", 413)
-        except ClientDisconnect:
-            return PlainTextResponse("the request ended early", 400)
-        answer, said = await self._answered(bytes(body))
+        answer, said = await self._answered(await body_of(request))
         log.info("%s", "".join(letter if letter.isprintable() else "?" for letter in said[:500]))
         return Response(json.dumps(answer), media_type="application/json")
 
@@ -84,25 +72,47 @@ class WebhookServer:
         return answer, _line(asked, answer["response"])
 
 
-def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> Object:
-    """The manifest that registers the webhook at `url` (its `/mutate`), with the certificate authority it is known by.
+async def body_of(request: Request) -> bytes:
+    """A review's text. Raises HTTPException where it is too long or ends early."""
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > LARGEST:
+                raise HTTPException(413, f"a review has {LARGEST} bytes at most")
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the request ended early") from error
+    return bytes(body)
 
+
+def mutating_webhook_configuration(
+    url: str,
+    ca_bundle_pem: bytes,
+    *,
+    name: str = NAME,
+    webhook: str = "iam-for-pods.amazonaws.com",
+    namespaces: Sequence[Object] = (),
+    opt_out_label: str = "eks.amazonaws.com/skip-pod-identity-webhook",
+) -> Object:
+    """The manifest that registers a webhook for pods at `url`, with the certificate authority it is known by.
+
+    `namespaces` are expressions that a namespace's labels have to meet. A pod with the `opt_out_label` is left alone.
     https://kubernetes.io/docs/reference/kubernetes-api/extend-resources/mutating-webhook-configuration-v1/
     """
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": NAME},
+        "metadata": {"name": name},
         "webhooks": [
             {
-                "name": "iam-for-pods.amazonaws.com",
+                "name": webhook,
                 "admissionReviewVersions": ["v1"],
                 "clientConfig": {"url": url, "caBundle": base64.b64encode(ca_bundle_pem).decode()},
                 "failurePolicy": "Ignore",
                 "matchPolicy": "Equivalent",
-                "namespaceSelector": {},
-                "objectSelector": {"matchExpressions": [{"key": OPT_OUT_LABEL, "operator": "DoesNotExist"}]},
-                "reinvocationPolicy": "IfNeeded",
+                "namespaceSelector": {"matchExpressions": [*namespaces]} if namespaces else {},
+                "objectSelector": {"matchExpressions": [{"key": opt_out_label, "operator": "DoesNotExist"}]},
+                "reinvocationPolicy": "IfNeeded",  # another webhook may add a container
                 "rules": [
                     {
                         "apiGroups": [""],

@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -19,6 +20,7 @@ LONGEST_RETRY = 10.0
 WATCH = 300  # seconds of one watch; a connection that died unnoticed lasts no longer
 
 
+@dataclass
 class Watch:
     """Calls `listed(objects)` with all objects at `path`, then `changed(type, object)` for each change.
 
@@ -26,28 +28,18 @@ class Watch:
     the objects in the log, and `query` narrows them, e.g. by a `fieldSelector`.
     """
 
-    def __init__(
-        self,
-        client: httpx.AsyncClient,
-        path: str,
-        what: str,
-        *,
-        listed: Callable[[list[Object]], None],
-        changed: Callable[[str, Object], None],
-        **query: str,
-    ) -> None:
-        self._client = client
-        self._path = path
-        self._what = what
-        self._listed = listed
-        self._changed = changed
-        self._query = query
-        self._version = ""  # where to go on; "" when all has to be read again
+    client: httpx.AsyncClient
+    path: str
+    what: str
+    listed: Callable[[list[Object]], None]
+    changed: Callable[[str, Object], None]
+    query: dict[str, str] = field(default_factory=dict)
+    _version: str = field(default="", init=False)  # where to go on; "" when all has to be read again
 
     async def read(self) -> None:
         """List all objects. Raises httpx.HTTPError if the API cannot be read."""
-        response = (await self._client.get(self._path, params=self._query)).raise_for_status().json()
-        self._listed(response["items"])
+        response = (await self.client.get(self.path, params=self.query)).raise_for_status().json()
+        self.listed(response["items"])
         self._version = response["metadata"]["resourceVersion"]
 
     async def follow(self) -> None:
@@ -60,21 +52,21 @@ class Watch:
                 await self._follow_once()
                 pause = RETRY
             except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError) as error:
-                log.warning("the watch on %s is tried again: %s", self._what, error or type(error).__name__)
+                log.warning("the watch on %s is tried again: %s", self.what, error or type(error).__name__)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_RETRY)
 
     async def _follow_once(self) -> None:
         """Follow one watch until the server ends it."""
         query = {
-            **self._query,
+            **self.query,
             "watch": "true",
             "resourceVersion": self._version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH),
         }
         timeout = httpx.Timeout(10, read=WATCH + 30)
-        async with self._client.stream("GET", self._path, params=query, timeout=timeout) as response:
+        async with self.client.stream("GET", self.path, params=query, timeout=timeout) as response:
             if response.status_code == 410:
                 self._version = ""
                 return
@@ -88,5 +80,5 @@ class Watch:
                     return
                 version = event["object"]["metadata"]["resourceVersion"]
                 if event["type"] != "BOOKMARK":
-                    self._changed(event["type"], event["object"])
+                    self.changed(event["type"], event["object"])
                 self._version = version

@@ -129,7 +129,7 @@ class Node:
             "pods",
             listed=self._on_list,
             changed=self._on_pod,
-            fieldSelector=f"spec.nodeName={self.name}",
+            query={"fieldSelector": f"spec.nodeName={self.name}"},
         )
         self._tasks = [
             asyncio.create_task(pods.follow()),

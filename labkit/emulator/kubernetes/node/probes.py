@@ -6,37 +6,36 @@ https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-prob
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 
 from labkit.emulator.kubernetes.node.handlers import Execute, NotTried, outcome_of
 from labkit.emulator.kubernetes.node.pod_status import ContainerStatus
 from labkit.emulator.kubernetes.objects.kinds import Object
 
 
+@dataclass
 class Probes:
     """The probes of one run of a container. `say(message)` tells of each one that failed."""
 
-    def __init__(
-        self, status: ContainerStatus, *, execute: Execute, say: Callable[[str], None], changed: Callable[[], None]
-    ) -> None:
-        self._status = status
-        self._execute = execute
-        self._say = say
-        self._changed = changed
-        self._began = time.monotonic()
+    status: ContainerStatus
+    execute: Execute
+    say: Callable[[str], None]
+    changed: Callable[[], None]
+    began: float = field(default_factory=time.monotonic)
 
     async def until_unhealthy(self) -> str:
         """Keep the status's `started` and `passes` true to what the probes say, while the container runs.
 
         Returns "startup" or "liveness" when that probe wants the container to be restarted, and never where none does.
         """
-        spec = self._status.spec
+        spec = self.status.spec
         if "startupProbe" in spec:
             async for succeeded in self._results("Startup", spec["startupProbe"]):
                 if not succeeded:
                     return "startup"
                 break
-            self._status.started = True
-            self._changed()
+            self.status.started = True
+            self.changed()
         following = asyncio.create_task(self._follow_readiness())
         try:
             if "livenessProbe" in spec:
@@ -48,17 +47,17 @@ class Probes:
             following.cancel()
 
     async def _follow_readiness(self) -> None:
-        if "readinessProbe" not in self._status.spec:
+        if "readinessProbe" not in self.status.spec:
             return
-        async for succeeded in self._results("Readiness", self._status.spec["readinessProbe"]):
-            if self._status.passes != succeeded:
-                self._status.passes = succeeded
-                self._changed()
+        async for succeeded in self._results("Readiness", self.status.spec["readinessProbe"]):
+            if self.status.passes != succeeded:
+                self.status.passes = succeeded
+                self.changed()
 
     async def _results(self, kind: str, probe: Object) -> AsyncIterator[bool]:
         """Yield what as many probes in a row agree on as the threshold asks for."""
         thresholds = {True: probe.get("successThreshold", 1), False: probe.get("failureThreshold", 3)}
-        due = self._began + probe.get("initialDelaySeconds", 0)
+        due = self.began + probe.get("initialDelaySeconds", 0)
         last, agreed = None, 0
         while True:
             await asyncio.sleep(max(due - time.monotonic(), 0))
@@ -71,10 +70,10 @@ class Probes:
 
     async def _probe(self, kind: str, probe: Object) -> bool:
         try:
-            outcome = await outcome_of(probe, self._status.spec, self._execute, probe.get("timeoutSeconds", 1))
+            outcome = await outcome_of(probe, self.status.spec, self.execute, probe.get("timeoutSeconds", 1))
         except NotTried as error:
-            self._say(f"{kind} probe errored and resulted in unknown state: {error}")
+            self.say(f"{kind} probe errored and resulted in unknown state: {error}")
             return False
         if not outcome.succeeded:
-            self._say(f"{kind} probe failed: {outcome.output}")
+            self.say(f"{kind} probe failed: {outcome.output}")
         return outcome.succeeded

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -101,6 +102,7 @@ class Process:
         return 128 - code if code < 0 else code
 
 
+@dataclass
 class Sandbox:
     """Where one container's processes run.
 
@@ -108,28 +110,26 @@ class Sandbox:
     other processes with mount paths rewritten (`mapped`). https://man7.org/linux/man-pages/man7/user_namespaces.7.html
     """
 
-    def __init__(self, mounts: Mounts, reaper: Reaper, *, folder: Path, private: bool, own_processes: bool) -> None:
-        self.mounts = mounts
-        self._reaper = reaper
-        self._folder = folder
-        self._private = private
-        self._own_processes = own_processes
-        self._wrapped = private and own_processes
-        self._sessions: set[int] = set()
-        self._holder: asyncio.subprocess.Process | None = None
-        self._enter: list[str] = []
+    mounts: Mounts
+    reaper: Reaper
+    folder: Path
+    private: bool
+    own_processes: bool
+    _sessions: set[int] = field(default_factory=set, init=False)
+    _holder: asyncio.subprocess.Process | None = field(default=None, init=False)
+    _enter: list[str] = field(default_factory=list, init=False)
 
     async def open(self, visible: tuple[Path, ...] = ()) -> None:
         """Make the root. Raises MountRefused or SandboxError."""
-        if not self._private:
+        if not self.private:
             return
-        self._folder.mkdir(parents=True)
-        table, root = self._folder / "mounts", self._folder / "root"
-        table.write_text(self.mounts.table(root, visible=visible, new_proc=self._own_processes))
+        self.folder.mkdir(parents=True)
+        table, root = self.folder / "mounts", self.folder / "root"
+        table.write_text(self.mounts.table(root, visible=visible, new_proc=self.own_processes))
         self._holder = await asyncio.create_subprocess_exec(
             _tool("unshare"),
             *_NAMESPACES,
-            *(_WITH_PROCESSES if self._own_processes else ()),
+            *(_WITH_PROCESSES if self.own_processes else ()),
             "--",
             SHELL,
             HERE / "sandbox.sh",
@@ -147,19 +147,20 @@ class Sandbox:
             said = (await err.read()).decode(errors="replace").strip()
             await self.close()
             raise SandboxError(said or "the container's root could not be made")
-        target = _child(self._holder.pid) if self._own_processes else self._holder.pid
-        namespaces = ("--user", "--mount", *(("--pid",) if self._own_processes else ()))
+        target = _child(self._holder.pid) if self.own_processes else self._holder.pid
+        namespaces = ("--user", "--mount", *(("--pid",) if self.own_processes else ()))
         self._enter = [_tool("nsenter"), "--preserve-credentials", "--target", str(target), *namespaces, "--"]
 
     async def run(self, argv: list[str], env: dict[str, str], cwd: str, streams: Pipes | Terminal) -> Process:
         """Start a program with these streams, which are open, in a session of its own. Raises KeyError when closed."""
-        if self._private and not self._holder:
+        if self.private and not self._holder:
             raise KeyError("closed")
+        wrapped = self.private and self.own_processes
         env = ({"TERM": "xterm"} if streams.is_terminal else {}) | env
-        if self._private:
+        if self.private:
             # What is preloaded (the clock) belongs to the program, not to those that bring it here.
             command = [SHELL, "-c", IN_SANDBOX, "sh", cwd, env.pop("LD_PRELOAD", ""), *argv]
-            if streams.is_terminal and self._own_processes:
+            if streams.is_terminal and self.own_processes:
                 # nsenter stays outside as the program's parent: what is typed (Ctrl-C) is not for it.
                 command = [_tool("setsid"), "--ctty", *command]
             command = [*self._enter, *command]
@@ -167,7 +168,7 @@ class Sandbox:
             command = [self.mounts.rewritten(argument) for argument in argv]
             env = {name: self.mounts.rewritten(value) for name, value in env.items()}
             cwd = str(self.mounts.on_host(cwd))
-        if isinstance(streams, Terminal) and not self._wrapped:
+        if isinstance(streams, Terminal) and not wrapped:
             # The first terminal that the leader of a session opens becomes its controlling terminal.
             command = [SHELL, "-c", ON_TERMINAL, "sh", streams.device, *command]
         stdin, stdout, stderr = streams.far
@@ -178,14 +179,14 @@ class Sandbox:
                 stdout=stdout,
                 stderr=stderr,
                 env=env,
-                cwd="/" if self._private else cwd,
+                cwd="/" if self.private else cwd,
                 start_new_session=True,
             )
         finally:
             streams.hand_over()
-        if not self._wrapped:
+        if not wrapped:
             self._sessions.add(started.pid)
-        return Process(started, self._reaper, wrapped=self._wrapped)
+        return Process(started, self.reaper, wrapped=wrapped)
 
     def program(self, name: str, path: str) -> str:
         """The full path of a program as the container sees it. Raises OSError, in runc's words."""

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -64,31 +64,22 @@ class ProjectedToken:
         return self.token
 
 
+@dataclass
 class Volumes:
     """The volumes of one pod, each a folder in `folder` (or a folder of this machine, for hostPath).
 
-    `fetch(kind, name)` returns a ConfigMap or Secret of the pod's namespace, or None. `now()` is lab time.
+    `now()` is lab time.
     """
 
-    def __init__(
-        self,
-        pod: Object,
-        folder: Path,
-        *,
-        fetch: Fetch,
-        request_token: RequestToken,
-        now: Callable[[], float],
-        room: Room,
-    ) -> None:
-        self.pod = pod
-        self.folders: dict[str, Path] = {}
-        self._folder = folder
-        self._fetch = fetch
-        self._request_token = request_token
-        self._now = now
-        self._room = room
-        self._tokens: dict[tuple[str, str], ProjectedToken] = {}
-        self._written: dict[str, Files] = {}
+    pod: Object
+    folder: Path
+    fetch: Fetch
+    request_token: RequestToken
+    now: Callable[[], float]
+    room: Room
+    folders: dict[str, Path] = field(default_factory=dict, init=False)
+    _tokens: dict[tuple[str, str], ProjectedToken] = field(default_factory=dict, init=False)
+    _written: dict[str, Files] = field(default_factory=dict, init=False)
 
     async def fill(self) -> list[str]:
         """Make all volumes, or bring them up to date. Returns what could not be set up, in a kubelet's words."""
@@ -99,7 +90,7 @@ class Volumes:
     @property
     def due(self) -> bool:
         """Whether a token has to be renewed."""
-        now = self._now()
+        now = self.now()
         return any(token.due(now) for token in self._tokens.values())
 
     async def _set_up(self, volume: Object) -> str:
@@ -108,7 +99,7 @@ class Volumes:
             if "hostPath" in volume:
                 self.folders[name] = _of_this_machine(volume["hostPath"])
                 return ""
-            folder = self.folders[name] = self._folder / name
+            folder = self.folders[name] = self.folder / name
             if "emptyDir" in volume:
                 if not folder.exists():
                     folder.mkdir(parents=True)
@@ -158,7 +149,7 @@ class Volumes:
         made = ProjectedToken(asked.get("audience", ""), asked.get("expirationSeconds", 3600))
         token = self._tokens.setdefault((volume, asked["path"]), made)
         try:
-            text = await token.valid(self._request_token, self._now())
+            text = await token.valid(self.request_token, self.now())
         except (ConfigError, httpx.HTTPError) as error:
             expired = "token expired and refresh failed: " if token.token else ""
             raise ConfigError(f"failed to fetch token: {expired}{said(error)}") from error
@@ -170,12 +161,12 @@ class Volumes:
             if "fieldRef" in item:
                 value = field_value(self.pod, item["fieldRef"]["fieldPath"])
             else:
-                value = resource_value(self.pod, item["resourceFieldRef"], self._room)
+                value = resource_value(self.pod, item["resourceFieldRef"], self.room)
             files[item["path"]] = value.encode(), item.get("mode", mode)
         return files
 
     async def _entries(self, kind: str, source: Object, mode: int) -> Files:
-        found = await referenced(kind, source, self._fetch)
+        found = await referenced(kind, source, self.fetch)
         read = base64.b64decode if kind == "secret" else str.encode
         entries: dict[str, bytes] = {key: read(value) for key, value in (found.get("data") or {}).items()}
         entries |= {key: base64.b64decode(value) for key, value in (found.get("binaryData") or {}).items()}
