@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 # The lab's clock is moved; its certificates stay valid wherever it goes.
@@ -39,7 +39,7 @@ class Authority:
         self._certificate = certificate
         self._key = key
         self.certificate_pem = certificate.public_bytes(serialization.Encoding.PEM)
-        self.key_pem = _private_pem(key)
+        self.key_pem = private_pem(key)
 
     @classmethod
     def create(cls, common_name: str) -> "Authority":
@@ -49,7 +49,7 @@ class Authority:
         certificate = (
             _builder(name, name, key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+            .add_extension(_usage(of_authority=True), critical=True)
             .sign(key, hashes.SHA256())
         )
         return cls(certificate, key)
@@ -83,7 +83,7 @@ class Authority:
         builder = (
             _builder(x509.Name(subject), self._certificate.subject, key)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(digital_signature=True), critical=True)
+            .add_extension(_usage(of_authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
@@ -92,7 +92,7 @@ class Authority:
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
-        return Certificate(certificate.public_bytes(serialization.Encoding.PEM), _private_pem(key))
+        return Certificate(certificate.public_bytes(serialization.Encoding.PEM), private_pem(key))
 
 
 def client_context(authority_pem: bytes, certificate: Certificate | None = None) -> ssl.SSLContext:
@@ -117,22 +117,21 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivate
     )
 
 
-def _usage(**on: bool) -> x509.KeyUsage:
-    flags = (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
+def _usage(*, of_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not of_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=of_authority,
+        crl_sign=of_authority,
+        encipher_only=False,
+        decipher_only=False,
     )
-    return x509.KeyUsage(**{flag: on.get(flag, False) for flag in flags})
 
 
-def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def private_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

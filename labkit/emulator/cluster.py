@@ -7,14 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from labkit.emulator import aws_cli, kubeconfig
 from labkit.emulator.aws import eks_tokens
 from labkit.emulator.aws.clusters import ClusterFacts
 from labkit.emulator.aws.metadata import Metadata
-from labkit.emulator.certificates import Certificate, client_context
+from labkit.emulator.certificates import Certificate, client_context, private_pem
 from labkit.emulator.joined import is_joined
 from labkit.emulator.joined_cluster import JoinedCluster
 from labkit.emulator.kubernetes.access.authentication import AUTHENTICATED, User
@@ -202,7 +201,8 @@ class Cluster:
             )
         )
         self.endings += [api_server.close, lambda: self.lab.close(listener)]
-        self.lab.issuer.publish(issuer_path, api_server.public_discovery_document(), api_server.jwks())
+        tokens = api_server.tokens
+        self.lab.issuer.publish(issuer_path, tokens.discovery_document(f"{issuer}/keys"), tokens.jwks())
 
         async def withdraw() -> None:
             self.lab.issuer.withdraw(issuer_path)
@@ -333,7 +333,4 @@ class Cluster:
 
 def _new_signing_key() -> bytes:
     """RSA 2048, as EKS's."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    return private_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))

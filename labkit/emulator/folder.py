@@ -19,10 +19,8 @@ from labkit.errors import LabError
 class Folder:
     """Seed, ports, CA, keys, clock, trail, log and overridden documents of one lab.
 
-    Files with secrets in them are 0600, the folder 0700.
-
-    Who holds the lock on ``server.lock`` is the lab's server: the lock ends with the process, however it ends, so a
-    stale process id never counts.
+    Files with secrets in them are 0600, the folder 0700. The process that holds the lock on ``server.lock`` is the
+    lab's server: the lock ends with the process, however it ends, so a stale process id never counts.
     """
 
     def __init__(self, path: Path):
@@ -119,11 +117,9 @@ class Folder:
 
     @contextmanager
     def lock(self, name: str, *, wait: bool = True, shared: bool = False) -> Iterator[bool]:
-        """Holds the lock ``name``; yields whether it was had, which without ``wait`` may be no.
+        """Holds the lock ``name``; yields whether it got it, which without ``wait`` may be no.
 
-        Any number may hold it ``shared`` at once.
-
-        Raises :class:`LabError` where nothing can be written here.
+        Any number may hold it ``shared`` at once. Raises :class:`LabError` where nothing can be written here.
         """
         self.create()
         with self._usable():

@@ -27,18 +27,12 @@ def is_joined(request: dict[str, Any]) -> bool:
 class Facts:
     """What the lab has to know of the cluster, beside its kubeconfig."""
 
-    aws_host: str
-    """The IPv4 address by which its containers reach this machine."""
-    image: str = ""
-    """The image of pods; empty: the usual one."""
-    source: str = ""
-    """Where the kubeconfig came from, for people."""
-    kubectl: str = ""
-    """How kubectl is called with the kubeconfig that was given."""
-    made: str = ""
-    """The name under which the lab made it with the program kind; empty where it was there before."""
-    public_issuer: bool = False
-    """Whether its issuer publishes its own documents, so that STS asks it by its name and not the API server."""
+    aws_host: str  # the IPv4 address by which its containers reach this machine
+    image: str = ""  # the image of pods; empty: the usual one
+    source: str = ""  # where the kubeconfig came from, for people
+    kubectl: str = ""  # how kubectl is called with the kubeconfig that was given
+    made: str = ""  # its name if the lab made it with the program kind
+    public_issuer: bool = False  # its issuer publishes its own documents: STS asks it by its name, not the API server
 
 
 class Kept:

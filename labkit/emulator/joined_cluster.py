@@ -9,6 +9,7 @@ import base64
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,8 +17,6 @@ from urllib.parse import urlsplit
 import httpx
 import yaml
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from labkit.emulator import lab_network
@@ -144,10 +143,7 @@ class JoinedCluster:
         await accounts.start()
         added = lab_network.variables(endpoint_url)
 
-        async def lab_network_answer(request: Request) -> Response:
-            return await lab_network.answer(request, added)
-
-        network = Route("/lab-network", lab_network_answer, methods=["POST"])
+        network = Route("/lab-network", partial(lab_network.answer, added=added), methods=["POST"])
         identity = Mount("/pod-identity", WebhookServer(accounts, region=self.region))
         listener = await self.lab.listen(
             Listener(

@@ -28,8 +28,7 @@ class Peer:
 
     common_name: str
     organizations: tuple[str, ...]
-    sha256: str = field(default="", compare=False)
-    """Of the certificate, in hex."""
+    sha256: str = field(default="", compare=False)  # of the certificate, in hex
 
 
 class Listener:

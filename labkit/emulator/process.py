@@ -32,14 +32,12 @@ class State:
     endpoint_url: str
     access_key_id: str
     secret_access_key: str
-    issuers: dict[str, int]
-    """The issuers' host names, and the loopback port that each listens on."""
+    issuers: dict[str, int]  # the loopback port of each issuer's host name
     ca_file: Path
     kubeconfig: Path
     mounts: str = ""
     pod_clock: bool = False
-    clusters: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Issuer and endpoint of each cluster, by the name of its context in the kubeconfig."""
+    clusters: dict[str, dict[str, Any]] = field(default_factory=dict)  # issuer and endpoint by the kubeconfig's context
     notes: list[str] = field(default_factory=list)
     ended: str = ""
     note: str | None = None

@@ -28,7 +28,7 @@ from labkit.emulator.kubernetes.api.streams import STREAMED, Kubelets
 from labkit.emulator.kubernetes.controllers.aggregation import Aggregation
 from labkit.emulator.kubernetes.controllers.controllers import Controllers
 from labkit.emulator.kubernetes.controllers.token_secrets import TokenSecrets
-from labkit.emulator.kubernetes.objects.kinds import POD, Object
+from labkit.emulator.kubernetes.objects.kinds import POD
 from labkit.emulator.kubernetes.objects.status import ApiError, bad_request, forbidden, too_large
 from labkit.emulator.kubernetes.objects.storage import Storage, dump
 
@@ -68,14 +68,6 @@ class ApiServer:
         TokenSecrets(self.storage, self.tokens, authority.certificate_pem, _soon)
         Aggregation(self.storage, _soon)
         first_objects.create(self.storage, address)
-
-    def public_discovery_document(self) -> Object:
-        """The discovery document, with the keys where the public issuer has them: `ISSUER/keys`."""
-        return self.tokens.discovery_document(f"{self.tokens.issuer}/keys")
-
-    def jwks(self) -> Object:
-        """The signing key's public half (RFC 7517)."""
-        return self.tokens.jwks()
 
     async def close(self) -> None:
         """Ends the controllers and the connections to webhooks and kubelets."""

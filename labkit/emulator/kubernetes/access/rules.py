@@ -24,8 +24,7 @@ class Attributes:
     subresource: str = ""
     namespace: str = ""
     name: str = ""
-    fields: str = ""
-    """The field selector of a list or a watch."""
+    fields: str = ""  # the field selector of a list or a watch
 
     @property
     def full_resource(self) -> str:

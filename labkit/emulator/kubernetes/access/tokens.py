@@ -15,7 +15,7 @@ from jwt.types import Options
 from labkit.emulator.clock import Clock, rfc3339
 from labkit.emulator.identifiers import Identifiers
 from labkit.emulator.kubernetes.objects.kinds import NODE, POD, SECRET, SERVICE_ACCOUNT, Kind, Object
-from labkit.emulator.kubernetes.objects.status import ApiError, Cause, bad_request, conflict, invalid, invalid_value
+from labkit.emulator.kubernetes.objects.status import Cause, bad_request, conflict, invalid, invalid_value
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored, quoted_list
 
 HOUR, DAY, YEAR = 3600, 24 * 3600, 365 * 24 * 3600
@@ -74,11 +74,8 @@ class Tokens:
         """Answers a TokenRequest's spec: the whole TokenRequest. Raises ``ApiError`` as the API server refuses."""
         audiences = spec.get("audiences") or [self.issuer]
         seconds = spec.get("expirationSeconds", HOUR)
-        field = "spec.expirationSeconds"
-        if seconds < 600:
-            raise _invalid(invalid_value(field, seconds, "may not specify a duration less than 10 minutes"))
-        if seconds > 1 << 32:
-            raise _invalid(invalid_value(field, seconds, "may not specify a duration larger than 2^32 seconds"))
+        if causes := token_duration("spec.expirationSeconds", seconds):
+            raise invalid("TokenRequest", "authentication.k8s.io", "", causes)
         if self.longest and seconds > self.longest:
             warnings.append(f"requested expiration of {seconds} seconds shortened to {self.longest} seconds")
             seconds = self.longest
@@ -237,8 +234,13 @@ class Tokens:
         return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self.key_id, "typ": None})
 
 
-def _invalid(cause: Cause) -> ApiError:
-    return invalid("TokenRequest", "authentication.k8s.io", "", [cause])
+def token_duration(field: str, seconds: int) -> list[Cause]:
+    """What is wrong with how long a token is to live."""
+    if seconds < 600:
+        return [invalid_value(field, seconds, "may not specify a duration less than 10 minutes")]
+    if seconds > 1 << 32:
+        return [invalid_value(field, seconds, "may not specify a duration larger than 2^32 seconds")]
+    return []
 
 
 def _base64(raw: bytes) -> str:

@@ -5,6 +5,7 @@ https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster/#dire
 """
 
 from labkit.emulator.kubernetes.access import roles
+from labkit.emulator.kubernetes.objects.defaults import with_defaults
 from labkit.emulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE, Object
 from labkit.emulator.kubernetes.objects.storage import Storage
 
@@ -14,9 +15,7 @@ NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 def create(storage: Storage, address: str) -> None:
     """Creates them; ``address`` is `HOST:PORT` of the API server."""
     for namespace in NAMESPACES:
-        labels = {"kubernetes.io/metadata.name": namespace}
-        made = {"metadata": {"name": namespace, "labels": labels}}
-        storage.create(NAMESPACE, made | {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}})
+        storage.create(NAMESPACE, with_defaults(NAMESPACE, {"metadata": {"name": namespace}}))
     for role in roles.CLUSTER_ROLES:
         storage.create(BY_NAME["ClusterRole"], roles.cluster_role(role))
     for role in roles.CLUSTER_BINDINGS:
@@ -28,15 +27,9 @@ def _service(address: str) -> Object:
     """Pods find the API by the address of this service, which is where the server really listens."""
     host, _, port = address.rpartition(":")
     labels = {"component": "apiserver", "provider": "kubernetes"}
-    spec = {
-        "ports": [{"name": "https", "protocol": "TCP", "port": int(port), "targetPort": int(port)}],
-        "clusterIP": host,
-        "clusterIPs": [host],
-        "type": "ClusterIP",
-        "sessionAffinity": "None",
-        "ipFamilies": ["IPv4"],
-        "ipFamilyPolicy": "SingleStack",
-        "internalTrafficPolicy": "Cluster",
-    }
     metadata = {"name": "kubernetes", "namespace": "default", "labels": labels}
-    return {"metadata": metadata, "spec": spec, "status": {"loadBalancer": {}}}
+    ports = [{"name": "https", "port": int(port)}]
+    return with_defaults(
+        BY_NAME["Service"],
+        {"metadata": metadata, "spec": {"ports": ports, "clusterIP": host, "clusterIPs": [host]}},
+    )

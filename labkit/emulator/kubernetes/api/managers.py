@@ -40,15 +40,15 @@ class Writer:
     subresource: str = ""
 
 
-def updated(managers: bytes, type_name: str, old: Object | None, new: Object, writer: Writer, *, now: str) -> bytes:
+def updated(managers: bytes, type_name: str, old: Object, new: Object, writer: Writer, *, now: str) -> bytes:
     """The managers after a plain write: what it changed is the writer's, what it took away is nobody's."""
-    before, after = _leaves(type_name, old or {}), _leaves(type_name, new)
+    before, after = _leaves(type_name, old), _leaves(type_name, new)
     changed = {path for path, value in after.items() if path not in before or before[path] != value}
     removed = before.keys() - after.keys()
     if not changed and not removed:
         return managers
-    owned = {who: paths - changed - removed for who, (paths, _) in _read(managers).items()}
-    times = {who: time for who, (_, time) in _read(managers).items()}
+    known, times = _read(managers)
+    owned = {who: paths - changed - removed for who, paths in known.items()}
     if changed:
         owned[writer] = owned.get(writer, set()) | changed
         times[writer] = now
@@ -60,9 +60,7 @@ def applied(
 ) -> tuple[Object, bytes]:
     """The object with what is applied, and its managers. Raises Conflict where others manage a field that differs."""
     there, mine = _leaves(type_name, old), _leaves(type_name, wanted)
-    known = _read(managers)
-    owned = {who: paths for who, (paths, _) in known.items()}
-    times = {who: time for who, (_, time) in known.items()}
+    owned, times = _read(managers)
     contested = {
         path: who
         for who, paths in owned.items()
@@ -82,11 +80,6 @@ def applied(
         times[writer] = now
     owned[writer] = set(mine)
     return result, _write(owned, times)
-
-
-def created(type_name: str, obj: Object, writer: Writer, now: str) -> bytes:
-    """The managers of a new object: all that was sent is the writer's."""
-    return updated(b"", type_name, None, obj, writer, now=now)
 
 
 def named(entries: list[Object] | None, managers: bytes) -> bytes:
@@ -170,15 +163,13 @@ def _item_key(field: Field, item: Object) -> str:
     return "k:" + json.dumps(key, separators=(",", ":"))
 
 
-def _read(managers: bytes) -> dict[Writer, tuple[set[Path], str]]:
-    entries = json.loads(managers) if managers else []
-    return {
-        Writer(entry["manager"], entry["operation"], entry["apiVersion"], entry.get("subresource", "")): (
-            set(_flat(entry["fieldsV1"], ())),
-            entry["time"],
-        )
-        for entry in entries
-    }
+def _read(managers: bytes) -> tuple[dict[Writer, set[Path]], dict[Writer, str]]:
+    """The fields that each writer manages, and when it last wrote."""
+    owned, times = {}, {}
+    for entry in json.loads(managers) if managers else ():
+        who = Writer(entry["manager"], entry["operation"], entry["apiVersion"], entry.get("subresource", ""))
+        owned[who], times[who] = set(_flat(entry["fieldsV1"], ())), entry["time"]
+    return owned, times
 
 
 def _flat(tree: Object, path: Path) -> list[Path]:

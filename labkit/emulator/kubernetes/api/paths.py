@@ -32,7 +32,7 @@ class Paths:
             if b"*/*" not in accept and b"jwk-set+json" not in accept:
                 raise not_acceptable("application/jwk-set+json")
             return Response(200, dump(self.tokens.jwks()), "application/jwk-set+json")
-        if path in ("/openapi/v3", "/api", "/apis") and path != "/openapi/v3" and self._aggregates(request):
+        if path in ("/api", "/apis") and self._aggregates(request):
             return Response(200, dump(discovery.aggregated(core=path == "/api")), discovery.AGGREGATED)
         if path == "/openapi/v2" and b"protobuf" in request.headers.get(b"accept", b""):
             # kubectl asks for it about a kind that version 3 does not have: `swagger: "2.0"` and no more.
@@ -42,44 +42,40 @@ class Paths:
             if path.startswith(("/api/", "/apis/")):
                 raise unknown_path()
             return Response(404, b"404 page not found\n", TEXT)
-        return Response(200, document, TEXT) if path == "/openapi/v3" else respond(document)
+        response = respond(document)
+        if path == "/openapi/v3":
+            response.content_type = TEXT
+        return response
 
-    def _document(self, path: str) -> bytes | None:
-        parts = path.strip("/").split("/")
-        match parts:
+    def _document(self, path: str) -> Object | bytes | None:
+        match path.strip("/").split("/"):
             case [".well-known", "openid-configuration"]:
-                return dump(self.tokens.discovery_document(f"https://{self.address}/openid/v1/jwks"))
+                return self.tokens.discovery_document(f"https://{self.address}/openid/v1/jwks")
             case ["version"]:
-                return dump(discovery.version())
+                return discovery.version()
             case ["api"]:
-                return dump(discovery.versions(self.address))
+                return discovery.versions(self.address)
             case ["apis"]:
-                return dump(discovery.groups())
+                return discovery.groups()
             case ["api", "v1"]:
-                return dump(discovery.resources(""))
+                return discovery.resources("")
             case ["apis", group]:
-                return _dumped(discovery.group(group))
+                return discovery.group(group)
             case ["apis", group, "v1"] if group:
-                return _dumped(discovery.resources(group))
+                return discovery.resources(group)
             case ["openapi", "v2"]:
-                return dump(
-                    {"swagger": "2.0", "info": {"title": "Kubernetes", "version": discovery.VERSION}, "paths": {}}
-                )
+                return {"swagger": "2.0", "info": {"title": "Kubernetes", "version": discovery.VERSION}, "paths": {}}
             case ["openapi", "v3"]:
-                return dump(discovery.openapi_index())
+                return discovery.openapi_index()
             case ["openapi", "v3", "api", "v1"]:
                 return discovery.openapi("")
             case ["openapi", "v3", "apis", group, "v1"] if group in GROUPS:
                 return discovery.openapi(group)
             case [""]:
-                return dump({"paths": ["/api", "/api/v1", "/apis", *HEALTH, "/openapi/v3", "/version"]})
+                return {"paths": ["/api", "/api/v1", "/apis", *HEALTH, "/openapi/v3", "/version"]}
         return None
 
     @staticmethod
     def _aggregates(request: Request) -> bool:
         accept = request.headers.get(b"accept", b"").decode("latin-1").partition(",")[0]
         return "as=APIGroupDiscoveryList" in accept and "v=v2;" in accept + ";"
-
-
-def _dumped(document: Object | None) -> bytes | None:
-    return None if document is None else dump(document)

@@ -6,6 +6,7 @@ https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/apis/core/validation/v
 import re
 from collections.abc import Iterable
 
+from labkit.emulator.kubernetes.access.tokens import token_duration
 from labkit.emulator.kubernetes.api.name_validation import (
     SUBDOMAIN,
     SUBDOMAIN_TEXT,
@@ -49,11 +50,6 @@ POD_UPDATE_TEXT = (
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
     "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 )
-
-
-def pod(obj: Object) -> list[Cause]:
-    """What is wrong with a pod."""
-    return pod_spec(obj["spec"], "spec")
 
 
 def pod_spec(spec: Object, path: str) -> list[Cause]:
@@ -104,13 +100,7 @@ def _volume(volume: Object, path: str, names: set[str]) -> list[Cause]:
         token, field = source.get("serviceAccountToken"), f"{path}.projected.sources[{i}].serviceAccountToken"
         if not token:
             continue
-        seconds = token["expirationSeconds"]
-        if seconds < 600:
-            more = "may not specify a duration less than 10 minutes"
-            causes.append(invalid_value(f"{field}.expirationSeconds", seconds, more))
-        elif seconds > 1 << 32:
-            more = "may not specify a duration larger than 2^32 seconds"
-            causes.append(invalid_value(f"{field}.expirationSeconds", seconds, more))
+        causes += token_duration(f"{field}.expirationSeconds", token["expirationSeconds"])
         if not token.get("path"):
             causes.append(required(f"{field}.path"))
     return causes

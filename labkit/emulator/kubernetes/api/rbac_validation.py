@@ -1,33 +1,11 @@
-"""Whether a role or a binding may be stored.
-
-https://kubernetes.io/docs/reference/access-authn-authz/rbac/
-"""
+"""Whether a role or a binding may be stored (https://kubernetes.io/docs/reference/access-authn-authz/rbac/)."""
 
 from labkit.emulator.kubernetes.objects.kinds import RBAC, Object
 from labkit.emulator.kubernetes.objects.status import Cause, invalid_value, required, unsupported
 
 
-def role(obj: Object) -> list[Cause]:
-    """What is wrong with a Role's rules, which are about resources only."""
-    return _rules(obj, namespaced=True)
-
-
-def cluster_role(obj: Object) -> list[Cause]:
-    """What is wrong with a ClusterRole's rules, each about resources or about paths."""
-    return _rules(obj, namespaced=False)
-
-
-def role_binding(obj: Object) -> list[Cause]:
-    """What is wrong with a RoleBinding's role and subjects."""
-    return _reference(obj, ("Role", "ClusterRole")) + _subjects(obj)
-
-
-def cluster_role_binding(obj: Object) -> list[Cause]:
-    """What is wrong with a ClusterRoleBinding's role and subjects."""
-    return _reference(obj, ("ClusterRole",)) + _subjects(obj)
-
-
-def _rules(obj: Object, *, namespaced: bool) -> list[Cause]:
+def role(obj: Object, *, namespaced: bool) -> list[Cause]:
+    """What is wrong with a role's rules. Those of a namespaced one are about resources only."""
     causes = []
     for i, rule in enumerate(obj.get("rules") or ()):
         path = f"rules[{i}]"
@@ -50,13 +28,14 @@ def _rules(obj: Object, *, namespaced: bool) -> list[Cause]:
     return causes
 
 
-def _reference(obj: Object, kinds: tuple[str, ...]) -> list[Cause]:
+def binding(obj: Object, *, kinds: tuple[str, ...]) -> list[Cause]:
+    """What is wrong with a binding's subjects, and with its role, which has to be of one of the kinds."""
     reference, causes = obj.get("roleRef") or {}, []
     if (group := reference.get("apiGroup", "")) != RBAC:
         causes.append(unsupported("roleRef.apiGroup", group, [RBAC]))
     if (kind := reference.get("kind", "")) not in kinds:
         causes.append(unsupported("roleRef.kind", kind, kinds))
-    return causes + ([] if reference.get("name") else [required("roleRef.name")])
+    return causes + ([] if reference.get("name") else [required("roleRef.name")]) + _subjects(obj)
 
 
 def _subjects(obj: Object) -> list[Cause]:

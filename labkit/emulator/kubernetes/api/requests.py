@@ -5,7 +5,7 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#api-verbs
 
 import json
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -188,15 +188,21 @@ class Request:
         Unknown and repeated fields are refused, answered with a warning or ignored, as `fieldValidation` says.
         """
         given_version, given_kind, value, repeated = self._parse(type_name, kind)
-        self._check_kind(given_version, given_kind, kind, api_version)
+        version = api_version.rpartition("/")[2]
+
+        def unhandled(text: str, given: str = kind) -> ApiError:
+            return bad_request(f'{given} in version "{version}" cannot be handled as a {kind}: {text}')
+
+        if text := wrong_kind(given_version, given_kind, kind, api_version):
+            raise unhandled(text, given_kind or kind)
         try:
             obj, unknown = schema.decode(type_name, value)
         except schema.WrongType as error:
-            raise _unhandled(kind, api_version, str(error)) from error
-        self.field_validation(unknown, repeated, lambda text: _unhandled(kind, api_version, text))
+            raise unhandled(str(error)) from error
+        self.field_validation(unknown, repeated, unhandled)
         return {key: inner for key, inner in obj.items() if key not in ("kind", "apiVersion")}
 
-    def field_validation(self, unknown: list[str], repeated: list[str], refusal: Any) -> None:
+    def field_validation(self, unknown: list[str], repeated: list[str], refusal: Callable[[str], ApiError]) -> None:
         texts = [f'unknown field "{path}"' for path in unknown] + [f'duplicate field "{path}"' for path in repeated]
         mode = self.query.get("fieldValidation") or "Warn"
         if texts and mode == "Strict":
@@ -242,12 +248,6 @@ class Request:
                 )
         return value.get("apiVersion") or "", value.get("kind") or "", value, repeated
 
-    @staticmethod
-    def _check_kind(given_version: str, given: str, kind: str, api_version: str) -> None:
-        if text := wrong_kind(given_version, given, kind, api_version):
-            version = api_version.rpartition("/")[2]
-            raise bad_request(f'{given or kind} in version "{version}" cannot be handled as a {kind}: {text}')
-
 
 def wrong_kind(given_version: str, given: str, kind: str, api_version: str) -> str:
     """Why an object that says to be of the given kind and version cannot be taken; or ""."""
@@ -283,11 +283,6 @@ def _only_name(selector: str) -> str:
     """The one name that a field selector leaves: a list of a single object is asked for like that object."""
     fields = (part.partition("=") for part in selector.split(",") if "!=" not in part)
     return next((value.removeprefix("=") for field, _, value in fields if field == "metadata.name"), "")
-
-
-def _unhandled(kind: str, api_version: str, text: str) -> ApiError:
-    version = api_version.rpartition("/")[2]
-    return bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {text}')
 
 
 class _Repeated(Object):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from labkit.emulator.kubernetes.api import patches
 from labkit.emulator.kubernetes.api.admission import Admission
-from labkit.emulator.kubernetes.api.managers import Writer, applied, created, named, updated
+from labkit.emulator.kubernetes.api.managers import Writer, applied, named, updated
 from labkit.emulator.kubernetes.api.parameters import integer, options_version, resource_version
 from labkit.emulator.kubernetes.api.requests import YAML, Request, Response, dry_run_causes, respond, wrong_kind
 from labkit.emulator.kubernetes.api.review import Review
@@ -71,23 +71,20 @@ class Resources:
             if not selection.labels and not selection.fields:
                 metadata["remainingItemCount"] = remaining
         if request.table:
-            include = request.query.get("includeObject", "Metadata")
-            return respond(table(kind, found, metadata, self.storage.clock.now(), include))
+            return respond(self._table(kind, found, metadata, request))
         return _list_of(kind, found, metadata)
 
     def watch(self, kind: Kind, request: Request) -> Response:
         selection = self._selection(kind, request)
         version = resource_version(request, lambda text: ApiError(500, "", text))
-        as_table, now = request.table, self.storage.clock.now
-        include = request.query.get("includeObject", "Metadata")
-        heads = True
+        as_table, heads = request.table, True
 
         def render(stored: Stored) -> bytes:
             nonlocal heads
             if not as_table:
                 return stored.full(kind)
             metadata = {"resourceVersion": stored.metadata["resourceVersion"]}
-            body = table(kind, [stored], metadata, now(), include, heads=heads)
+            body = self._table(kind, [stored], metadata, request, heads=heads)
             heads = False
             return dump(body)
 
@@ -140,7 +137,7 @@ class Resources:
             # It may have gone while a webhook was asked.
             self._require_namespace(kind, metadata)
         obj = defaults.first_status(kind, obj)
-        owned = created(kind.type, sent, self._writer(kind, request), self.storage.now())
+        owned = updated(b"", kind.type, {}, sent, self._writer(kind, request), now=self.storage.now())
         stored = self.storage.create(kind, obj, owned, dry_run=dry_run)
         return self._answer(kind, stored, request, 201)
 
@@ -335,9 +332,14 @@ class Resources:
     def _answer(self, kind: Kind, stored: Stored, request: Request, status: int = 200) -> Response:
         if request.table:
             metadata = {"resourceVersion": stored.metadata.get("resourceVersion", "")}
-            include = request.query.get("includeObject", "Metadata")
-            return respond(table(kind, [stored], metadata, self.storage.clock.now(), include), status)
+            return respond(self._table(kind, [stored], metadata, request), status)
         return respond(stored.full(kind), status)
+
+    def _table(
+        self, kind: Kind, items: Iterable[Stored], metadata: Object, request: Request, *, heads: bool = True
+    ) -> Object:
+        include = request.query.get("includeObject", "Metadata")
+        return table(kind, items, metadata, self.storage.clock.now(), include, heads=heads)
 
     @staticmethod
     def _namespace(kind: Kind, request: Request) -> str:

@@ -86,9 +86,7 @@ class Kubelets:
         """The kubelet's address for an exec or attach. Raises ``ApiError`` for a pod or container that has none."""
         pod = self.storage.get(POD, request.namespace, request.name)
         container = _container(pod, request.query.get("container", ""))
-        node = pod.object["spec"].get("nodeName")
-        if not node:
-            raise bad_request(f"pod {pod.name} does not have a host assigned")
+        node = _node_of(pod)
         query = [(asked, "1") for key, asked in ASKED.items() if request.flag(key)]
         query += [("command", value) for key, value in request.queries if key == "command"]
         where = f"{self._address(node)}/{request.subresource}/{pod.namespace}/{pod.name}/{container}"
@@ -103,10 +101,8 @@ class Kubelets:
         return bad_request("unable to upgrade: this server has WebSocket and no SPDY: kubectl 1.31 and newer use it")
 
     def refuse_port_forward(self, request: Request) -> ApiError:
-        """Where the ports of a pod are instead."""
-        pod = self.storage.get(POD, request.namespace, request.name)
-        if not pod.object["spec"].get("nodeName"):
-            return bad_request(f"pod {pod.name} does not have a host assigned")
+        """Where the ports of a pod are instead. Raises BadRequest for one that is on no node."""
+        _node_of(self.storage.get(POD, request.namespace, request.name))
         return bad_request(
             "no ports are forwarded: the containers are processes of this machine, and listen on its 127.0.0.1 already"
         )
@@ -187,6 +183,12 @@ def _container(pod: Stored, wanted: str) -> str:
     if len(spec["containers"]) > 1:
         raise bad_request(f"a container name must be specified for pod {pod.name}, choose one of: [{' '.join(names)}]")
     return str(spec["containers"][0]["name"])
+
+
+def _node_of(pod: Stored) -> str:
+    if node := pod.object["spec"].get("nodeName"):
+        return str(node)
+    raise bad_request(f"pod {pod.name} does not have a host assigned")
 
 
 def _check_log_options(pod: str, query: dict[str, str]) -> None:

@@ -4,12 +4,13 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import cast
 
 from labkit.emulator.kubernetes.objects.kinds import Kind, Object
-from labkit.emulator.kubernetes.objects.pods import has_ended
+from labkit.emulator.kubernetes.objects.pods import condition, has_ended
 from labkit.emulator.kubernetes.objects.selectors import selector_text
 from labkit.emulator.kubernetes.objects.storage import Stored
 
@@ -22,7 +23,7 @@ def table(
     kind: Kind, items: Iterable[Stored], metadata: Object, now: float, include: str, *, heads: bool = True
 ) -> Object:
     """The Table of some objects. ``include`` is `includeObject`: Metadata (default), Object or None."""
-    columns, row = _COLUMNS.get(kind.kind, ([*_NAME, *_AGE], _row()))
+    columns, row = _COLUMNS.get(kind.kind) or _between(lambda obj: [])
     body: Object = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
     body["columnDefinitions"] = [_definition(*column) for column in columns] if heads else None
     body["rows"] = [{"cells": row(stored.object, now), "object": _object(kind, stored, include)} for stored in items]
@@ -57,26 +58,25 @@ def human_duration(seconds: float) -> str:
     """A duration with at most two units: ``9s``, ``2m5s``, ``3h``, ``2d4h``."""
     if seconds < -1:
         return "<invalid>"
-    seconds = max(int(seconds), 0)
-    if seconds < 120:
-        return f"{seconds}s"
-    minutes = seconds // 60
-    if minutes < 10:
-        return f"{minutes}m{seconds % 60}s" if seconds % 60 else f"{minutes}m"
-    if minutes < 180:
-        return f"{minutes}m"
-    hours = minutes // 60
-    if hours < 8:
-        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
-    if hours < 48:
-        return f"{hours}h"
-    days = hours // 24
-    if days < 8:
-        return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
-    if days < 730:
-        return f"{days}d"
-    years = days // 365
-    return f"{years}y{days % 365}d" if years < 8 and days % 365 else f"{years}y"
+    whole = max(int(seconds), 0)
+    (unit, name), part = next((unit, part) for limit, unit, part in DURATIONS if whole < limit)
+    rest = whole % unit // part[0] if part else 0
+    return f"{whole // unit}{name}" + (f"{rest}{part[1]}" if part and rest else "")
+
+
+SECOND, MINUTE, HOUR, DAY, YEAR = (1, "s"), (60, "m"), (3600, "h"), (86400, "d"), (365 * 86400, "y")
+# Durations under so many seconds are told in this unit, and their rest in that one.
+DURATIONS: tuple[tuple[float, tuple[int, str], tuple[int, str] | None], ...] = (
+    (120, SECOND, None),
+    (600, MINUTE, SECOND),
+    (180 * 60, MINUTE, None),
+    (8 * 3600, HOUR, MINUTE),
+    (48 * 3600, HOUR, None),
+    (8 * 86400, DAY, HOUR),
+    (730 * 86400, DAY, None),
+    (8 * 365 * 86400, YEAR, DAY),
+    (math.inf, YEAR, None),
+)
 
 
 def _pod(pod: Object, now: float) -> Cells:
@@ -85,7 +85,7 @@ def _pod(pod: Object, now: float) -> Cells:
     init = status.get("initContainerStatuses") or []
     statuses = [found for found in init if found["name"] in sidecars] + (status.get("containerStatuses") or [])
     ready = sum(bool(container.get("ready")) for container in statuses)
-    if _initializing(spec, status) and not _is_initialized(status):
+    if _initializing(spec, status) and not _has(pod, "Initialized"):
         statuses = init
     restarts = sum(container.get("restartCount", 0) for container in statuses)
     last = max(
@@ -113,29 +113,22 @@ def _reason(pod: Object) -> str:
     """What kubectl's STATUS column says of a pod."""
     status, spec = pod.get("status") or {}, pod.get("spec") or {}
     reason = status.get("reason") or status.get("phase") or "Unknown"
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "PodScheduled" and condition.get("reason") == "SchedulingGated":
-            reason = "SchedulingGated"
+    if condition(pod, "PodScheduled").get("reason") == "SchedulingGated":
+        reason = "SchedulingGated"
     initializing = _initializing(spec, status)
     reason = initializing or reason
-    if not initializing or _is_initialized(status):
+    if not initializing or _has(pod, "Initialized"):
         running = False
         for container in reversed(status.get("containerStatuses") or []):
             state = container.get("state") or {}
             if (waiting := state.get("waiting")) and waiting.get("reason"):
                 reason = waiting["reason"]
             elif terminated := state.get("terminated"):
-                code = terminated.get("exitCode", 0)
-                signal = terminated.get("signal", 0)
-                reason = terminated.get("reason") or (f"Signal:{signal}" if signal else f"ExitCode:{code}")
+                reason = _why_terminated(terminated)
             elif container.get("ready") and state.get("running"):
                 running = True
         if reason == "Completed" and running:
-            ready = any(
-                condition.get("type") == "Ready" and condition.get("status") == "True"
-                for condition in status.get("conditions") or ()
-            )
-            reason = "Running" if ready else "NotReady"
+            reason = "Running" if _has(pod, "Ready") else "NotReady"
     if pod["metadata"].get("deletionTimestamp"):
         if status.get("reason") == "NodeLost":
             return "Unknown"
@@ -144,9 +137,13 @@ def _reason(pod: Object) -> str:
     return reason
 
 
-def _is_initialized(status: Object) -> bool:
-    conditions = {found.get("type"): found.get("status") for found in status.get("conditions") or ()}
-    return conditions.get("Initialized") == "True"
+def _why_terminated(terminated: Object) -> str:
+    signal, code = terminated.get("signal", 0), terminated.get("exitCode", 0)
+    return terminated.get("reason") or (f"Signal:{signal}" if signal else f"ExitCode:{code}")
+
+
+def _has(pod: Object, type_: str) -> bool:
+    return bool(condition(pod, type_).get("status") == "True")
 
 
 def _initializing(spec: Object, status: Object) -> str:
@@ -154,16 +151,11 @@ def _initializing(spec: Object, status: Object) -> str:
     for i, container in enumerate(status.get("initContainerStatuses") or ()):
         state = container.get("state") or {}
         sidecar = declared.get(container.get("name"), {}).get("restartPolicy") == "Always"
-        if (terminated := state.get("terminated")) and terminated.get("exitCode") == 0:
+        terminated = state.get("terminated")
+        if (terminated and terminated.get("exitCode") == 0) or (sidecar and container.get("started")):
             continue
-        if sidecar and container.get("started"):
-            continue
-        if terminated := state.get("terminated"):
-            reason = terminated.get("reason")
-            if reason:
-                return f"Init:{reason}"
-            signal, code = terminated.get("signal", 0), terminated.get("exitCode", 0)
-            return f"Init:Signal:{signal}" if signal else f"Init:ExitCode:{code}"
+        if terminated:
+            return f"Init:{_why_terminated(terminated)}"
         waiting = (state.get("waiting") or {}).get("reason")
         if waiting and waiting != "PodInitializing":
             return f"Init:{waiting}"
@@ -174,12 +166,11 @@ def _initializing(spec: Object, status: Object) -> str:
 def _node(node: Object, now: float) -> Cells:
     status, labels = node.get("status") or {}, node["metadata"].get("labels") or {}
     info = status.get("nodeInfo") or {}
-    ready = next((c.get("status") for c in status.get("conditions") or () if c.get("type") == "Ready"), "Unknown")
-    state = {"True": "Ready", "False": "NotReady"}.get(ready, "Unknown")
+    state = {"True": "Ready", "False": "NotReady"}.get(condition(node, "Ready").get("status", ""), "Unknown")
     if (node.get("spec") or {}).get("unschedulable"):
         state += ",SchedulingDisabled"
     prefix = "node-role.kubernetes.io/"
-    roles = ",".join(sorted(label[len(prefix) :] for label in labels if label.startswith(prefix))) or "<none>"
+    roles = ",".join(sorted(label.removeprefix(prefix) for label in labels if label.startswith(prefix))) or "<none>"
     addresses = {address["type"]: address["address"] for address in status.get("addresses") or ()}
     return [
         node["metadata"]["name"],
@@ -199,7 +190,7 @@ def _service(service: Object, now: float) -> Cells:
     spec = service["spec"]
     outside = {"ExternalName": spec.get("externalName", ""), "LoadBalancer": "<pending>"}.get(spec["type"], "<none>")
     ports = ",".join(f"{port['port']}/{port['protocol']}" for port in spec.get("ports") or ()) or "<none>"
-    selector = ",".join(f"{key}={value}" for key, value in sorted((spec.get("selector") or {}).items())) or "<none>"
+    selector = selector_text({"matchLabels": spec.get("selector")}) or "<none>"
     address = spec.get("clusterIP") or "<none>"
     return [service["metadata"]["name"], spec["type"], address, outside, ports, _age(service, now), selector]
 
@@ -264,9 +255,9 @@ def _template(spec: Object) -> list[str]:
     return [names, images, selector_text(spec["selector"]) or "<none>"]
 
 
-def _row(between: Callable[[Object], Cells] = lambda obj: []) -> Row:
-    """The cells of a kind of which there is little to tell: some between its name and its age."""
-    return lambda obj, now: [obj["metadata"]["name"], *between(obj), _age(obj, now)]
+def _between(cells: Callable[[Object], Cells], *columns: Column) -> tuple[list[Column], Row]:
+    """The columns of a kind with few of them: these between its name and its age."""
+    return [*_NAME, *columns, *_AGE], lambda obj, now: [obj["metadata"]["name"], *cells(obj), _age(obj, now)]
 
 
 def _keys(obj: Object) -> str:
@@ -355,14 +346,12 @@ _COLUMNS: dict[str, tuple[list[Column], Row]] = {
         ],
         _node,
     ),
-    "Namespace": (
-        [*_NAME, ("Status", "The status of the namespace"), *_AGE],
-        _row(lambda obj: [obj["status"]["phase"]]),
-    ),
-    "ConfigMap": ([*_NAME, ("Data", "How many keys there are.", 0, "string"), *_AGE], _row(lambda obj: [_keys(obj)])),
-    "Secret": (
-        [*_NAME, ("Type", "What kind of secret it is."), ("Data", "How many keys there are."), *_AGE],
-        _row(lambda obj: [obj.get("type", ""), _keys(obj)]),
+    "Namespace": _between(lambda obj: [obj["status"]["phase"]], ("Status", "The status of the namespace")),
+    "ConfigMap": _between(lambda obj: [_keys(obj)], ("Data", "How many keys there are.")),
+    "Secret": _between(
+        lambda obj: [obj.get("type", ""), _keys(obj)],
+        ("Type", "What kind of secret it is."),
+        ("Data", "How many keys there are."),
     ),
     "Event": (
         [
@@ -395,12 +384,8 @@ _COLUMNS: dict[str, tuple[list[Column], Row]] = {
     "ClusterRole": _ROLE,
     "RoleBinding": (_BINDING, _binding),
     "ClusterRoleBinding": (_BINDING, _binding),
-    "MutatingWebhookConfiguration": (
-        [*_NAME, ("Webhooks", "How many webhooks there are.", 0, "integer"), *_AGE],
-        _row(lambda obj: [len(obj.get("webhooks") or ())]),
+    "MutatingWebhookConfiguration": _between(
+        lambda obj: [len(obj.get("webhooks") or ())], ("Webhooks", "How many webhooks there are.", 0, "integer")
     ),
-    "Lease": (
-        [*_NAME, ("Holder", "Who holds it."), *_AGE],
-        _row(lambda obj: [(obj.get("spec") or {}).get("holderIdentity", "")]),
-    ),
+    "Lease": _between(lambda obj: [(obj.get("spec") or {}).get("holderIdentity", "")], ("Holder", "Who holds it.")),
 }

@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from labkit.emulator.kubernetes.api import rbac_validation
 from labkit.emulator.kubernetes.api.name_validation import (
@@ -15,7 +16,7 @@ from labkit.emulator.kubernetes.api.name_validation import (
     label_name,
     too_long,
 )
-from labkit.emulator.kubernetes.api.pod_validation import pod, pod_spec, pod_update
+from labkit.emulator.kubernetes.api.pod_validation import pod_spec, pod_update
 from labkit.emulator.kubernetes.api.requests import parse
 from labkit.emulator.kubernetes.objects import services
 from labkit.emulator.kubernetes.objects.kinds import Kind, Object
@@ -210,10 +211,6 @@ def _deployment(deployment: Object) -> list[Cause]:
     return causes
 
 
-def _replica_set(replica_set: Object) -> list[Cause]:
-    return _workload(replica_set, "replicaset")
-
-
 def _workload(obj: Object, called: str) -> list[Cause]:
     """What a Deployment and a ReplicaSet have in common: replicas, selector and the template of their pods."""
     spec, template, path = obj["spec"], obj["spec"]["template"], "spec.template"
@@ -236,11 +233,8 @@ def _workload(obj: Object, called: str) -> list[Cause]:
     if policy in ("OnFailure", "Never"):
         causes.append(unsupported(f"{path}.spec.restartPolicy", policy, ["Always"]))
     if template["spec"].get("activeDeadlineSeconds") is not None:
-        causes.append(
-            forbidden_field(
-                f"{path}.spec.activeDeadlineSeconds", "activeDeadlineSeconds in ReplicaSet is not Supported"
-            )
-        )
+        more = "activeDeadlineSeconds in ReplicaSet is not Supported"
+        causes.append(forbidden_field(f"{path}.spec.activeDeadlineSeconds", more))
     return causes
 
 
@@ -315,13 +309,13 @@ _CHECKS: dict[str, Callable[[Object], list[Cause]]] = {
     "ConfigMap": _config_map,
     "Secret": _secret,
     "Service": services.validate,
-    "Pod": pod,
+    "Pod": lambda pod: pod_spec(pod["spec"], "spec"),
     "Deployment": _deployment,
-    "ReplicaSet": _replica_set,
+    "ReplicaSet": partial(_workload, called="replicaset"),
     "Event": _event,
     "MutatingWebhookConfiguration": _webhooks,
-    "Role": rbac_validation.role,
-    "ClusterRole": rbac_validation.cluster_role,
-    "RoleBinding": rbac_validation.role_binding,
-    "ClusterRoleBinding": rbac_validation.cluster_role_binding,
+    "Role": partial(rbac_validation.role, namespaced=True),
+    "ClusterRole": partial(rbac_validation.role, namespaced=False),
+    "RoleBinding": partial(rbac_validation.binding, kinds=("Role", "ClusterRole")),
+    "ClusterRoleBinding": partial(rbac_validation.binding, kinds=("ClusterRole",)),
 }

@@ -29,7 +29,7 @@ from labkit.emulator.kubernetes.objects.kinds import (
     Kind,
     Object,
 )
-from labkit.emulator.kubernetes.objects.pods import has_ended
+from labkit.emulator.kubernetes.objects.pods import condition, has_ended
 from labkit.emulator.kubernetes.objects.storage import Change, Stored
 
 
@@ -199,7 +199,7 @@ class Controllers:
         ]
         if not waiting:
             return
-        nodes = [node for node in self.storage.list(NODE) if _is_ready(node)]
+        nodes = [node for node in self.storage.list(NODE) if condition(node.object, "Ready").get("status") == "True"]
         if not nodes:
             return
         load = {node.name: 0 for node in nodes}
@@ -254,8 +254,3 @@ def _blocks(dependent: Stored, uid: str) -> bool:
     """Whether an owner that is deleted in the foreground has to wait for the dependent."""
     references = dependent.metadata["ownerReferences"]
     return any(reference["uid"] == uid and reference.get("blockOwnerDeletion") for reference in references)
-
-
-def _is_ready(node: Stored) -> bool:
-    conditions = (node.object.get("status") or {}).get("conditions") or ()
-    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)

@@ -11,6 +11,7 @@ from labkit.emulator.kubernetes.controllers.client import ControllerClient
 from labkit.emulator.kubernetes.controllers.owners import Owners, controller_of, controller_reference, is_active
 from labkit.emulator.kubernetes.controllers.workqueue import Key, WorkQueue
 from labkit.emulator.kubernetes.objects.kinds import POD, REPLICA_SET
+from labkit.emulator.kubernetes.objects.pods import condition
 from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.emulator.kubernetes.objects.status import ApiError
 from labkit.emulator.kubernetes.objects.storage import Change, Stored, seconds
@@ -79,12 +80,8 @@ class ReplicaSets:
         size = 1
         while count > 0:
             size = min(size, count)
-            refusals = [
-                refusal
-                for refusal in await asyncio.gather(*(self._create_one(replica_set) for _ in range(size)))
-                if refusal
-            ]
-            if refusals:
+            results = await asyncio.gather(*(self._create_one(replica_set) for _ in range(size)))
+            if refusals := [refusal for refusal in results if refusal]:
                 return refusals[0]
             count, size = count - size, 2 * size
         return None
@@ -134,9 +131,9 @@ class ReplicaSets:
         status = {"replicas": len(pods)} | {name: count for name, count in counts.items() if count}
         status["observedGeneration"] = replica_set.metadata["generation"]
         conditions = [c for c in before.get("conditions") or () if c.get("type") != "ReplicaFailure" or failure]
-        if failure and not any(condition.get("type") == "ReplicaFailure" for condition in conditions):
-            condition = {"type": "ReplicaFailure", "status": "True", "lastTransitionTime": self.storage.now()}
-            conditions.append(condition | {"reason": "FailedCreate", "message": failure.message})
+        if failure and not condition(replica_set.object, "ReplicaFailure"):
+            failed = {"type": "ReplicaFailure", "status": "True", "lastTransitionTime": self.storage.now()}
+            conditions.append(failed | {"reason": "FailedCreate", "message": failure.message})
         if conditions:
             status["conditions"] = conditions
         self.client.update(REPLICA_SET, replica_set, {**replica_set.object, "status": status}, "status")
@@ -144,10 +141,10 @@ class ReplicaSets:
 
 def ready_since(pod: Stored) -> float | None:
     """Lab time at which the pod became ready; None for one that is not."""
-    for condition in (pod.object.get("status") or {}).get("conditions") or ():
-        if condition.get("type") == "Ready" and condition.get("status") == "True":
-            return seconds(condition.get("lastTransitionTime") or pod.metadata["creationTimestamp"])
-    return None
+    ready = condition(pod.object, "Ready")
+    if ready.get("status") != "True":
+        return None
+    return seconds(ready.get("lastTransitionTime") or pod.metadata["creationTimestamp"])
 
 
 def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> float | None:

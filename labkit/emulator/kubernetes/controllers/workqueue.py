@@ -1,7 +1,4 @@
-"""What a controller still has to look at.
-
-https://kubernetes.io/docs/concepts/architecture/controller/
-"""
+"""What a controller still has to look at (https://kubernetes.io/docs/concepts/architecture/controller/)."""
 
 import asyncio
 import logging

@@ -13,6 +13,7 @@ import shutil
 import socket
 import sys
 import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -40,61 +41,56 @@ VERSION = "v1.36.0"
 LEASE, HEARTBEAT = 40, 300  # seconds
 
 
+@dataclass(kw_only=True, eq=False)
 class Node:
-    """One node. `images` maps repositories to entrypoints (argument lists); `environment` is what leads to the lab, and
-    `home` what stands in every pod's home folder (texts by their paths).
+    """One node. `client` is its certificate, for system:node:NAME in system:nodes.
 
     `mounts` is "private" where each container has a root of its own, "mapped" where mount paths are rewritten in its
-    variables and arguments; None chooses what this machine permits, when the node starts. `clock` says whether pods
-    follow the lab's clock. `client` is a certificate for system:node:NAME in system:nodes.
+    variables and arguments; None chooses what this machine permits, when the node starts.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        api_url: str,
-        ca_pem: bytes,
-        client: Certificate,
-        kubelet_socket: socket.socket,
-        kubelet_certificate: Certificate,
-        folder: Path,
-        clock_file: Path,
-        environment: dict[str, str],
-        images: dict[str, list[str]],
-        home: dict[str, str] | None = None,
-        labels: dict[str, str] | None = None,
-        mounts: Literal["private", "mapped"] | None = None,
-    ) -> None:
-        self.name = name
-        self.mounts = mounts
-        self._clock = Clock(clock_file)
+    name: str
+    api_url: str
+    ca_pem: bytes
+    client: Certificate
+    kubelet_socket: socket.socket
+    kubelet_certificate: Certificate
+    folder: Path
+    clock_file: Path
+    environment: dict[str, str]  # what leads to the lab
+    images: dict[str, list[str]]  # entrypoints (argument lists) by repository
+    home: dict[str, str] = field(default_factory=dict)  # every pod's home folder: texts by their paths
+    labels: dict[str, str] = field(default_factory=dict)
+    mounts: Literal["private", "mapped"] | None = None
+
+    def __post_init__(self) -> None:
+        self.folder = Path(self.folder).resolve()
+        self._clock = Clock(self.clock_file)
         self._began = self._clock.now()
-        self._follow = _faketime(clock_file)
-        self.clock = bool(self._follow)
-        self._folder = Path(folder).resolve()
-        self._api = urlsplit(api_url)
-        self._environment = environment
-        self._home = home or {}
-        self._images = images
-        self._labels = labels or {}
-        self._client = NodeClient(api_url, ca_pem, client)
-        self._events = Events(self._client, name, self._clock.now)
-        self._reaper = Reaper(self._folder)
+        self._follow = _faketime(self.clock_file)
+        self._api = urlsplit(self.api_url)
+        self._client = NodeClient(self.api_url, self.ca_pem, self.client)
+        self._events = Events(self._client, self.name, self._clock.now)
+        self._reaper = Reaper(self.folder)
         self._pods: dict[str, PodLife] = {}
         self._ends: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._ground: Ground
         self._listener = Listener(
             Kubelet(self._find, self._clock.now),
-            port_socket=kubelet_socket,
-            certificate=kubelet_certificate,
-            client_authority_pem=ca_pem,
+            port_socket=self.kubelet_socket,
+            certificate=self.kubelet_certificate,
+            client_authority_pem=self.ca_pem,
         )
+
+    @property
+    def clock(self) -> bool:
+        """Whether pods follow the lab's clock."""
+        return bool(self._follow)
 
     async def start(self) -> None:
         """Return when the node is registered and runs pods. Raises httpx.HTTPError where the API server refuses it."""
-        folder = self._folder / "pods"
+        folder = self.folder / "pods"
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         folder.mkdir(parents=True)
         folder.chmod(0o700)  # tokens in there are readable for all, as in a container
@@ -103,7 +99,7 @@ class Node:
             # Without the file, the threads of a program stumble over each other in libfaketime, and it may end.
             self._clock.reset()
         await self._reaper.start()
-        private, own_processes = (False, False) if self.mounts == "mapped" else await permitted(self._folder)
+        private, own_processes = (False, False) if self.mounts == "mapped" else await permitted(self.folder)
         if self.mounts == "private" and not private:
             raise RuntimeError("this machine permits no user and mount namespaces: the node's mounts must be mapped")
         self.mounts = "private" if private else "mapped"
@@ -112,10 +108,10 @@ class Node:
             events=self._events,
             clock=self._clock,
             reaper=self._reaper,
-            images=self._images,
+            images=self.images,
             before=lambda pod, home: self._variables(pod, home, programs),
-            after={**self._environment, **self._follow},
-            home=self._home,
+            after={**self.environment, **self._follow},
+            home=self.home,
             visible=(programs, self._clock.file.parent.resolve()),
             room=_room(),
             private=private,
@@ -182,7 +178,7 @@ class Node:
         elif has_ended(pod) and not ending:
             return
         else:
-            life = self._pods[uid] = PodLife(pod, self._folder / "pods" / uid, self._ground)
+            life = self._pods[uid] = PodLife(pod, self.folder / "pods" / uid, self._ground)
             if not ending:
                 life.start()
         if ending:
@@ -226,7 +222,7 @@ class Node:
 
     def _link_programs(self) -> Path:
         """A folder with the programs of this Python environment that a container may call by name."""
-        folder = self._folder / "bin"
+        folder = self.folder / "bin"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         # A link to Python would lose its environment: Python looks for that beside the link.
@@ -249,7 +245,7 @@ class Node:
                     "kubernetes.io/arch": _architecture(),
                     "kubernetes.io/hostname": self.name,
                     "kubernetes.io/os": "linux",
-                    **self._labels,
+                    **self.labels,
                 },
             },
             "spec": {},
@@ -286,7 +282,7 @@ class Node:
                 for kind, status, reason, message in conditions
             ],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self._listener.port}},
-            "images": [{"names": [name], "sizeBytes": 0} for name in self._images],
+            "images": [{"names": [name], "sizeBytes": 0} for name in self.images],
             "nodeInfo": {
                 "architecture": _architecture(),
                 "bootID": "",

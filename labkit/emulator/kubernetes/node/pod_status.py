@@ -1,7 +1,4 @@
-"""What a node reports of a pod.
-
-https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
-"""
+"""What a node reports of a pod (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/)."""
 
 from dataclasses import dataclass, field
 

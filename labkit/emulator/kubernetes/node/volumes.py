@@ -66,16 +66,13 @@ class ProjectedToken:
 
 @dataclass
 class Volumes:
-    """The volumes of one pod, each a folder in `folder` (or a folder of this machine, for hostPath).
-
-    `now()` is lab time.
-    """
+    """The volumes of one pod, each a folder in `folder` (or a folder of this machine, for hostPath)."""
 
     pod: Object
     folder: Path
     fetch: Fetch
     request_token: RequestToken
-    now: Callable[[], float]
+    now: Callable[[], float]  # lab time
     room: Room
     folders: dict[str, Path] = field(default_factory=dict, init=False)
     _tokens: dict[tuple[str, str], ProjectedToken] = field(default_factory=dict, init=False)

@@ -1,4 +1,4 @@
-"""What a pod's document says of its life.
+"""What an object's status tells: its conditions, and whether a pod has ended.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
 """
@@ -6,6 +6,12 @@ https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
 from labkit.emulator.kubernetes.objects.kinds import Object
 
 ENDED = ("Succeeded", "Failed")
+
+
+def condition(obj: Object, type_: str) -> Object:
+    """The condition of this type; empty where the object has none."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return next((found for found in conditions if found.get("type") == type_), {})
 
 
 def has_ended(pod: Object) -> bool:

@@ -1,7 +1,4 @@
-"""Quantities as numbers.
-
-https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
-"""
+"""Quantities as numbers (https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/)."""
 
 import re
 from decimal import Context, Decimal

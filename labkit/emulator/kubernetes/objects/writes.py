@@ -6,7 +6,7 @@ https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
 
 from labkit.emulator.clock import rfc3339
 from labkit.emulator.kubernetes.objects.kinds import NAMESPACE, POD, Kind, Object
-from labkit.emulator.kubernetes.objects.pods import has_ended
+from labkit.emulator.kubernetes.objects.pods import condition, has_ended
 from labkit.emulator.kubernetes.objects.status import conflict
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
@@ -69,22 +69,18 @@ def bind(storage: Storage, pod: Stored, node: str) -> Stored:
 
 def unschedulable(storage: Storage, pod: Stored, message: str) -> bool:
     """Says in the pod's condition why it can go to no node; returns whether that is news."""
-    known = next((c for c in _conditions(pod.object) if c.get("type") == "PodScheduled"), {})
-    if known.get("message") == message:
+    if condition(pod.object, "PodScheduled").get("message") == message:
         return False
-    condition = {"status": "False", "reason": "Unschedulable", "message": message}
-    storage.replace(POD, pod, _scheduled(storage, pod.object, condition), pod.managers)
+    why = {"status": "False", "reason": "Unschedulable", "message": message}
+    storage.replace(POD, pod, _scheduled(storage, pod.object, why), pod.managers)
     return True
 
 
-def _scheduled(storage: Storage, pod: Object, condition: Object) -> Object:
-    made = {"type": "PodScheduled", **condition, "lastProbeTime": None, "lastTransitionTime": storage.now()}
-    conditions = [c for c in _conditions(pod) if c.get("type") != "PodScheduled"] + [made]
-    return {**pod, "status": {**(pod.get("status") or {}), "conditions": conditions}}
-
-
-def _conditions(pod: Object) -> list[Object]:
-    return (pod.get("status") or {}).get("conditions") or []
+def _scheduled(storage: Storage, pod: Object, result: Object) -> Object:
+    status = pod.get("status") or {}
+    made = {"type": "PodScheduled", **result, "lastProbeTime": None, "lastTransitionTime": storage.now()}
+    others = [found for found in status.get("conditions") or () if found.get("type") != "PodScheduled"]
+    return {**pod, "status": {**status, "conditions": [*others, made]}}
 
 
 def _require(kind: Kind, stored: Stored, preconditions: Object) -> None:
