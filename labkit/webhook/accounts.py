@@ -46,20 +46,21 @@ class Account:
         )
 
 
+@dataclass
 class Accounts:
     """The accounts by namespace and name. `client` reaches the API server and may get, list and watch them.
 
-    `defaults` is what accounts have where their annotations, whose names begin with `prefix`, say nothing."""
+    `defaults` is what accounts have where their annotations, whose names begin with `prefix`, say nothing.
+    """
 
-    def __init__(
-        self, client: httpx.AsyncClient, *, defaults: Account | None = None, prefix: str = annotations.PREFIX
-    ) -> None:
-        self._client = client
-        self._defaults = defaults
-        self._prefix = prefix
+    client: httpx.AsyncClient
+    defaults: Account = Account()
+    prefix: str = annotations.PREFIX
+
+    def __post_init__(self) -> None:
         self._known: dict[tuple[str, str], Account] = {}
         self._awaited: dict[tuple[str, str], list[asyncio.Event]] = {}
-        self._watch = Watch(client, PATH, "service accounts", listed=self._on_list, changed=self._on_change)
+        self._watch = Watch(self.client, PATH, "service accounts", listed=self._on_list, changed=self._on_change)
         self._watching: asyncio.Task[None] | None = None
 
     def get(self, namespace: str, name: str) -> Account | None:
@@ -105,7 +106,7 @@ class Accounts:
         path = f"/api/v1/namespaces/{quote(namespace, safe='')}/serviceaccounts/{quote(name, safe='')}"
         with contextlib.suppress(httpx.HTTPError, ValueError, TimeoutError):
             async with asyncio.timeout(ASKING):
-                response = await self._client.get(path)
+                response = await self.client.get(path)
             if response.status_code == 200:
                 asked: Object = response.json()
                 return asked
@@ -124,6 +125,6 @@ class Accounts:
 
     def _put(self, service_account: Object) -> None:
         key = (service_account["metadata"]["namespace"], service_account["metadata"]["name"])
-        self._known[key] = Account.of(service_account, defaults=self._defaults, prefix=self._prefix)
+        self._known[key] = Account.of(service_account, defaults=self.defaults, prefix=self.prefix)
         for event in self._awaited.get(key, ()):
             event.set()

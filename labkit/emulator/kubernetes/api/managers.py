@@ -17,16 +17,8 @@ from labkit.emulator.kubernetes.objects.storage import dump
 
 Path = tuple[str, ...]
 SERVERS_OWN = {
-    "creationTimestamp",
-    "deletionGracePeriodSeconds",
-    "deletionTimestamp",
-    "generation",
-    "managedFields",
-    "name",
-    "namespace",
-    "resourceVersion",
-    "selfLink",
-    "uid",
+    *("creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generation", "managedFields"),
+    *("name", "namespace", "resourceVersion", "selfLink", "uid"),
 }
 
 

@@ -1,6 +1,7 @@
 """One request: what is asked for, and its body as an object; one response.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#api-verbs
+https://kubernetes.io/docs/reference/kubernetes-api/common-parameters/common-parameters/
 """
 
 import json
@@ -113,6 +114,36 @@ class Request:
     def flag(self, name: str) -> bool:
         """Whether the query sets this parameter."""
         return self.query.get(name, "").lower() in ("true", "1")
+
+    def integer(self, name: str) -> int:
+        """A parameter of the query; 0 where it is missing. Raises BadRequest."""
+        text = self.query.get(name) or "0"
+        try:
+            return int(text)
+        except ValueError:
+            raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+
+    def resource_version(self, refusal: Callable[[str], ApiError]) -> int | None:
+        """The version that is asked for, None where none is. Raises what ``refusal`` makes of Go's parser's text."""
+        text = self.query.get("resourceVersion", "")
+        if not text:
+            return None
+        if not (text.isascii() and text.isdigit()):
+            why = "invalid syntax"
+        elif len(digits := text.lstrip("0") or "0") <= 20 and int(digits) < 1 << 64:
+            return int(digits)
+        else:
+            why = "value out of range"
+        raise refusal(f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": {why}')
+
+    def options_version(self) -> str:
+        """The apiVersion of the body's DeleteOptions, which may be of any group."""
+        try:
+            value, _ = parse(self.body, yaml_too=True)
+            version = value.get("apiVersion") if isinstance(value, dict) else None
+            return version if version and isinstance(version, str) else "v1"
+        except ValueError:
+            return "meta.k8s.io/v1" if self.body[:4] == b"k8s\x00" and b"meta.k8s.io/v1" in self.body[:40] else "v1"
 
     @property
     def verb(self) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from labkit.emulator.kubernetes.api import patches
 from labkit.emulator.kubernetes.api.admission import Admission
 from labkit.emulator.kubernetes.api.managers import Writer, applied, named, updated
-from labkit.emulator.kubernetes.api.parameters import integer, options_version, resource_version
 from labkit.emulator.kubernetes.api.requests import YAML, Request, Response, dry_run_causes, respond, wrong_kind
 from labkit.emulator.kubernetes.api.review import Review
 from labkit.emulator.kubernetes.api.tables import table
@@ -49,14 +48,14 @@ class Resources:
     # Reading
 
     def get(self, kind: Kind, request: Request) -> Response:
-        self._require_known_version(resource_version(request, _no_version))
+        self._require_known_version(request.resource_version(_no_version))
         stored = self.storage.get(kind, self._namespace(kind, request), request.name)
         return self._answer(kind, stored, request)
 
     def list(self, kind: Kind, request: Request) -> Response:
         selection = self._selection(kind, request)
-        self._require_known_version(resource_version(request, _no_version))
-        limit = integer(request, "limit")
+        self._require_known_version(request.resource_version(_no_version))
+        limit = request.integer("limit")
         after, at = paging.start(request.query.get("continue", ""), self.storage)
         found = [
             stored
@@ -76,7 +75,7 @@ class Resources:
 
     def watch(self, kind: Kind, request: Request) -> Response:
         selection = self._selection(kind, request)
-        version = resource_version(request, lambda text: ApiError(500, "", text))
+        version = request.resource_version(lambda text: ApiError(500, "", text))
         as_table, heads = request.table, True
 
         def render(stored: Stored) -> bytes:
@@ -99,7 +98,7 @@ class Resources:
             initial_end=bookmarks and (initial or version is None),
             bookmarks=bookmarks,
             # A real server ends watches between half an hour and an hour: clients have to come again.
-            seconds=integer(request, "timeoutSeconds") or random.uniform(1800, 3600),  # noqa: S311
+            seconds=request.integer("timeoutSeconds") or random.uniform(1800, 3600),  # noqa: S311
         )
         return Response(200, stream=watch.events())
 
@@ -233,11 +232,8 @@ class Resources:
                 f" Precondition failed: UID in precondition: {uid}, UID in object meta: {before.uid}"
             )
             raise conflict(kind, before.name, why)
-        for key in KEPT:
-            metadata.pop(key, None)
-            if key in before.metadata:
-                metadata[key] = before.metadata[key]
-        metadata["resourceVersion"] = before.metadata["resourceVersion"]
+        kept = {key: before.metadata[key] for key in (*KEPT, "resourceVersion") if key in before.metadata}
+        metadata = {key: value for key, value in metadata.items() if key not in KEPT} | kept
         new = set(metadata.get("finalizers") or ()) - set(before.metadata.get("finalizers") or ())
         if new and "deletionTimestamp" in before.metadata:
             why = "no new finalizers can be added if the object is being deleted, found new finalizers"
@@ -312,9 +308,9 @@ class Resources:
     def _options(self, request: Request) -> Object:
         options: Object = {}
         if request.body.strip():
-            options = request.document("meta.DeleteOptions", "DeleteOptions", options_version(request))
+            options = request.document("meta.DeleteOptions", "DeleteOptions", request.options_version())
         if "gracePeriodSeconds" in request.query:
-            options["gracePeriodSeconds"] = integer(request, "gracePeriodSeconds")
+            options["gracePeriodSeconds"] = request.integer("gracePeriodSeconds")
         if policy := request.query.get("propagationPolicy"):
             options["propagationPolicy"] = policy
         if orphan := request.query.get("orphanDependents"):

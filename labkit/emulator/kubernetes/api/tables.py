@@ -88,14 +88,8 @@ def _pod(pod: Object, now: float) -> Cells:
     if _initializing(spec, status) and not _has(pod, "Initialized"):
         statuses = init
     restarts = sum(container.get("restartCount", 0) for container in statuses)
-    last = max(
-        (
-            container["lastState"]["terminated"].get("finishedAt") or ""
-            for container in statuses
-            if container.get("lastState", {}).get("terminated")
-        ),
-        default="",
-    )
+    ended = [container.get("lastState", {}).get("terminated") or {} for container in statuses]
+    last = max((run.get("finishedAt") or "" for run in ended), default="")
     return [
         metadata["name"],
         f"{ready}/{len(spec.get('containers') or ()) + len(sidecars)}",

@@ -3,7 +3,7 @@
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#aggregated-clusterroles
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from labkit.emulator.kubernetes.objects.kinds import BY_NAME, Object
 from labkit.emulator.kubernetes.objects.selectors import object_selector
@@ -25,15 +25,13 @@ class Aggregation:
 
     def _gather(self) -> None:
         for role in list(self.storage.list(CLUSTER_ROLE)):
-            if role.object.get("aggregationRule"):
-                rules = self._rules(role)
+            if rule := role.object.get("aggregationRule"):
+                rules = self._rules(role, rule.get("clusterRoleSelectors", ()))
                 if rules != (role.object.get("rules") or []):
                     self.storage.replace(CLUSTER_ROLE, role, {**role.object, "rules": rules}, role.managers)
 
-    def _rules(self, aggregate: Stored) -> list[Object]:
-        matching = [
-            object_selector(each) for each in aggregate.object["aggregationRule"].get("clusterRoleSelectors", ())
-        ]
+    def _rules(self, aggregate: Stored, selectors: Iterable[Object]) -> list[Object]:
+        matching = [object_selector(selector) for selector in selectors]
         rules: list[Object] = []
         for role in self.storage.list(CLUSTER_ROLE):
             labels = role.metadata.get("labels") or {}

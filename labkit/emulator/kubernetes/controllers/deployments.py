@@ -166,9 +166,8 @@ class _Look:
 
     def _sizes(self) -> Object:
         """What a ReplicaSet notes of the Deployment's size when it is scaled."""
-        wanted = replicas(self.deployment)
-        most = wanted + rollout.max_surge(self.deployment)
-        return {rollout.DESIRED: str(wanted), rollout.MAXIMUM: str(most)}
+        wanted, (surge, _) = replicas(self.deployment), rollout.limits(self.deployment)
+        return {rollout.DESIRED: str(wanted), rollout.MAXIMUM: str(wanted + surge)}
 
     def _next_revision(self) -> str:
         return str(max(map(rollout.revision, self.old), default=0) + 1)
@@ -207,7 +206,7 @@ class _Look:
 
     def _shrink(self, new: Stored) -> bool:
         """The old ones lose pods: first those that are not available, then as many as may be missing."""
-        least = replicas(self.deployment) - rollout.max_unavailable(self.deployment)
+        least = replicas(self.deployment) - rollout.limits(self.deployment)[1]
         new_missing = replicas(new) - counted(new, "availableReplicas")
         room = sum(map(replicas, self.sets)) - least - new_missing
         if room <= 0 or not rollout.active(self.old):

@@ -91,15 +91,7 @@ def _plain(template: Object) -> Object:
 # How many
 
 
-def max_surge(deployment: Stored) -> int:
-    return _limits(deployment)[0]
-
-
-def max_unavailable(deployment: Stored) -> int:
-    return _limits(deployment)[1]
-
-
-def _limits(deployment: Stored) -> tuple[int, int]:
+def limits(deployment: Stored) -> tuple[int, int]:
     """How many pods there may be beyond those wanted, and how many of them may be unavailable."""
     wanted, strategy = replicas(deployment), deployment.object["spec"]["strategy"]
     if strategy["type"] != "RollingUpdate":
@@ -121,7 +113,8 @@ def new_replicas(deployment: Stored, sets: list[Stored], present: int) -> int:
     wanted = replicas(deployment)
     if deployment.object["spec"]["strategy"]["type"] == "Recreate":
         return wanted
-    room = wanted + max_surge(deployment) - sum(map(replicas, sets))
+    surge, _ = limits(deployment)
+    room = wanted + surge - sum(map(replicas, sets))
     return present if room <= 0 else present + min(room, wanted - present)
 
 
@@ -131,7 +124,7 @@ def proportional(deployment: Stored, sets: list[Stored]) -> list[tuple[Stored, i
     https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#proportional-scaling
     """
     wanted, chosen = replicas(deployment), active(sets)
-    allowed = wanted + max_surge(deployment) if wanted else 0
+    allowed = wanted + limits(deployment)[0] if wanted else 0
     to_add, added = allowed - sum(map(replicas, chosen)), 0
     # The largest first; of two alike the newer one grows and the older one shrinks first.
     chosen = by_age(chosen)
@@ -170,7 +163,8 @@ def status(deployment: Stored, new: Stored | None, sets: list[Stored], now: str)
         "availableReplicas": available,
         "unavailableReplicas": max(sum(map(replicas, sets)) - available, 0),
     }
-    if available >= replicas(deployment) - max_unavailable(deployment):
+    _, may_be_missing = limits(deployment)
+    if available >= replicas(deployment) - may_be_missing:
         enough = condition("Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.", now)
     else:
         text = "Deployment does not have minimum availability."

@@ -7,7 +7,7 @@ encoding looks like (https://kubernetes.io/docs/reference/using-api/api-concepts
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -57,9 +57,8 @@ class Field:
 class Struct:
     """A type: its fields by JSON name (inlined ones included) and by protobuf number."""
 
-    name: str
-    fields: dict[str, Field] = field(repr=False)
-    numbers: dict[int, Field] = field(repr=False)
+    fields: dict[str, Field]
+    numbers: dict[int, Field]
 
 
 @cache
@@ -79,7 +78,7 @@ def struct(name: str) -> Struct:
             fields |= struct(found.element).fields
         else:
             fields[label] = found
-    return Struct(name, fields, numbers)
+    return Struct(fields, numbers)
 
 
 def _field(label: str, go: str, number: int, extra: Object) -> Field:
