@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -32,10 +33,8 @@ KUBERNETES_VERSION = "1.36"
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryReadOnly")
 # A program that follows none of AWS's variables (the SDK for Go 1) asks the real AWS, and a real cloud's metadata
 # service answers whoever runs on one: what is not on loopback goes by a proxy that nobody is.
-NOBODY = "http://127.0.0.1:9"
-NOWHERE_ELSE = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), NOBODY) | dict.fromkeys(
-    ("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"
-)
+NOWHERE_ELSE = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+NOWHERE_ELSE |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
 NODE_TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
@@ -134,7 +133,7 @@ class Cluster:
         self.keys = f"clusters/{self.context}"
         self.node_name = f"{name}-node-1"
         self.node: Node | None = None
-        self.endings: list[Callable[[], Awaitable[None]]] = []
+        self.endings = AsyncExitStack()
 
     async def start(self, request: dict[str, Any]) -> None:
         """Returns when a pod can be created."""
@@ -163,9 +162,7 @@ class Cluster:
 
     async def stop(self) -> None:
         """Ends what was started, the newest first."""
-        for end in reversed(self.endings):
-            await end()
-        self.endings = []
+        await self.endings.aclose()
 
     def kubeconfig_entry(self) -> kubeconfig.Entry:
         """What the lab's kubeconfig says of the cluster."""
@@ -200,15 +197,12 @@ class Cluster:
                 on_call=self.lab.called,
             )
         )
-        self.endings += [api_server.close, lambda: self.lab.close(listener)]
+        self.endings.push_async_callback(api_server.close)
+        self.endings.push_async_callback(self.lab.close, listener)
         tokens = api_server.tokens
         self.lab.issuer.publish(issuer_path, tokens.discovery_document(f"{issuer}/keys"), tokens.jwks())
-
-        async def withdraw() -> None:
-            self.lab.issuer.withdraw(issuer_path)
-            self.lab.gate.forget_keys(issuer)
-
-        self.endings.append(withdraw)
+        self.endings.callback(self.lab.gate.forget_keys, issuer)
+        self.endings.callback(self.lab.issuer.withdraw, issuer_path)
 
     async def _aws_user(self, token: str) -> User | None:
         """Whom a token of `aws eks get-token` speaks for, if an access entry lets that principal in."""
@@ -249,9 +243,8 @@ class Cluster:
             return
         for policy in entry.policies.values():
             binding = f'ClusterRoleBinding "{entry.principal_arn}+{policy.name}"'
-            reason = (
-                f'EKS Access Policy: allowed by {binding} of ClusterRole "{policy.name}" to User "{entry.principal_id}"'
-            )
+            of = f'{binding} of ClusterRole "{policy.name}" to User "{entry.principal_id}"'
+            reason = f"EKS Access Policy: allowed by {of}"
             yield Grant(ACCESS_POLICIES[policy.name], policy.namespaces, reason)
 
     async def _start_webhook(self) -> None:
@@ -265,7 +258,9 @@ class Cluster:
                 certificate=self.authority.issue("pod-identity-webhook", ips=["127.0.0.1"]),
             )
         )
-        self.endings += [client.aclose, accounts.stop, lambda: self.lab.close(listener)]
+        self.endings.push_async_callback(client.aclose)
+        self.endings.push_async_callback(accounts.stop)
+        self.endings.push_async_callback(self.lab.close, listener)
         manifest = mutating_webhook_configuration(
             f"https://127.0.0.1:{listener.port}/mutate", self.authority.certificate_pem
         )
@@ -290,7 +285,7 @@ class Cluster:
             availability_zone=zone,
         )
         listener = await lab.listen(Listener(metadata, port_socket=lab.ports.bind(f"{self.context}/metadata")))
-        self.endings.append(lambda: lab.close(listener))
+        self.endings.push_async_callback(lab.close, listener)
         self.node = Node(
             name=self.node_name,
             api_url=self.api_url,
@@ -314,7 +309,7 @@ class Cluster:
             labels={"topology.kubernetes.io/region": self.region, "topology.kubernetes.io/zone": zone},
         )
         await self.node.start()
-        self.endings.append(self.node.stop)
+        self.endings.push_async_callback(self.node.stop)
 
     def _client(self, user: str, *groups: str) -> Certificate:
         return self.authority.issue(user, organizations=groups, client=True)

@@ -84,14 +84,9 @@ def _check(files: str, context: str | None) -> None:
         raise LabError("there is no kubeconfig.", where=files, next="labkit webhook serve --kubeconfig FILE")
     if context is None:
         return
-    contents = [yaml.safe_load(file.read_text()) for file in there]
-    contexts = [
-        str(entry.get("name"))
-        for content in contents
-        if isinstance(content, dict)
-        for entry in content.get("contexts") or ()
-        if isinstance(entry, dict)
-    ]
+    contents = [content for file in there if isinstance(content := yaml.safe_load(file.read_text()), dict)]
+    entries = [entry for content in contents for entry in content.get("contexts") or () if isinstance(entry, dict)]
+    contexts = [str(entry.get("name")) for entry in entries]
     if context not in contexts:
         raise UnknownName(
             "context of the kubeconfig", context, contexts, where=files, next="kubectl config get-contexts"

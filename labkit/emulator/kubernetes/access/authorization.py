@@ -58,9 +58,8 @@ class Authorization:
                 return Authorized(True)
             reasons.append(refusal)
         broken: list[str] = []
-        for rules, reason in itertools.chain(
-            self._bound(user, wanted.namespace, broken), self._granted(user, wanted.namespace)
-        ):
+        bound, granted = self._bound(user, wanted.namespace, broken), self._granted(user, wanted.namespace)
+        for rules, reason in itertools.chain(bound, granted):
             if any(allows(rule, wanted) for rule in rules):
                 return Authorized(True, reason)
         if broken:

@@ -32,15 +32,12 @@ def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: 
         what = ", ".join(f"{key}: {value}" for key, value in given)
         raise bad_request(f"requested [{what}] without impersonating a user")
 
-    def may(resource: str, name: str, namespace: str = "", group: str = "", subresource: str = "") -> None:
-        wanted = Attributes(
-            "impersonate", group=group, resource=resource, subresource=subresource, namespace=namespace, name=name
-        )
-        authorization.require(user, wanted)
+    def may(resource: str, name: str, **more: str) -> None:
+        authorization.require(user, Attributes("impersonate", resource=resource, name=name, **more))
 
     account = _service_account(name)
     if account:
-        may("serviceaccounts", account[1], account[0])
+        may("serviceaccounts", account[1], namespace=account[0])
     else:
         may("users", name)
     for group in groups:

@@ -154,9 +154,8 @@ class Tokens:
         has = [has] if isinstance(has, str) else has
         common = [audience for audience in has if audience in wanted]
         if not common:
-            raise InvalidToken(
-                f"token audiences {quoted_list(has)} is invalid for the target audiences {quoted_list(wanted)}"
-            )
+            why = f"is invalid for the target audiences {quoted_list(wanted)}"
+            raise InvalidToken(f"token audiences {quoted_list(has)} {why}")
         self._require_objects(claims["kubernetes.io"])
         return Verified(claims, common)
 
@@ -194,9 +193,8 @@ class Tokens:
                 if found is None or self._is_going(found):
                     raise InvalidToken("service account token has been invalidated")
                 if found.uid != bound["uid"]:
-                    raise InvalidToken(
-                        f"{key} UID ({found.uid}) does not match service account {key} ref claim ({bound['uid']})"
-                    )
+                    why = f"does not match service account {key} ref claim ({bound['uid']})"
+                    raise InvalidToken(f"{key} UID ({found.uid}) {why}")
 
     def _is_going(self, stored: Stored) -> bool:
         """Whether the object should be gone by now, and only waits for its finalizers or its node."""
@@ -207,9 +205,8 @@ class Tokens:
         kind = BINDABLE.get(reference.get("kind", ""))
         if kind is None or reference.get("apiVersion", "v1") != "v1":
             group, _, version = reference.get("apiVersion", "").rpartition("/")
-            raise bad_request(
-                f"cannot bind token to object of type {group}/{version}, Kind={reference.get('kind', '')}"
-            )
+            kind_name = reference.get("kind", "")
+            raise bad_request(f"cannot bind token to object of type {group}/{version}, Kind={kind_name}")
         name = reference.get("name", "")
         bound = self.storage.get(kind, account.namespace if kind.namespaced else "", name)
         if (uid := reference.get("uid")) and uid != bound.uid:

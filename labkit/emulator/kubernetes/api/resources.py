@@ -378,9 +378,8 @@ class Resources:
                 raise bad_request(f"{based} was undeterminable: name must be provided")
             name = metadata.setdefault("name", request.name)
             if name != request.name:
-                raise bad_request(
-                    f"the name of the object ({name}) does not match the name on the URL ({request.name})"
-                )
+                why = f"the name of the object ({name}) does not match the name on the URL ({request.name})"
+                raise bad_request(why)
         return with_metadata(obj, metadata)
 
     def _named(self, obj: Object) -> Object:

@@ -206,9 +206,8 @@ def _check_log_options(pod: str, query: dict[str, str]) -> None:
             datetime.fromisoformat(time)
         except ValueError as error:
             layout = '"2006-01-02T15:04:05Z07:00"'
-            raise bad_request(
-                f'parsing time {quote(time)} as {layout}: cannot parse {quote(time)} as "2006"'
-            ) from error
+            why = f'parsing time {quote(time)} as {layout}: cannot parse {quote(time)} as "2006"'
+            raise bad_request(why) from error
         if "sinceSeconds" in query:
             causes.append(forbidden_field("", "at most one of `sinceTime` or `sinceSeconds` may be specified"))
     if "stream" in query:

@@ -324,9 +324,8 @@ class _Look:
             return news
         moment = rollout.deadline(self.deployment, progress)
         if moment is not None and moment < self.storage.clock.now():
-            return rollout.condition(
-                "Progressing", "False", rollout.TIMED_OUT, f"{what} has timed out progressing.", now
-            )
+            text = f"{what} has timed out progressing."
+            return rollout.condition("Progressing", "False", rollout.TIMED_OUT, text, now)
         return None
 
     def _report_failure(self, after: Object) -> None:

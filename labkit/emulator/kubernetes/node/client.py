@@ -103,14 +103,10 @@ class Events:
     def add(self, pod: Object, reason: str, message: str, *, field: str = "", warning: bool = False) -> None:
         metadata = pod["metadata"]
         about = {
-            "kind": "Pod",
-            "apiVersion": "v1",
-            "namespace": metadata["namespace"],
-            "name": metadata["name"],
-            "uid": metadata["uid"],
+            **{"kind": "Pod", "apiVersion": "v1"},
+            **{key: metadata[key] for key in ("namespace", "name", "uid")},
+            **({"fieldPath": field} if field else {}),
         }
-        if field:
-            about["fieldPath"] = field
         now = rfc3339(self._now())
         path = f"/api/v1/namespaces/{metadata['namespace']}/events"
         key = (metadata["uid"], field, reason, message)

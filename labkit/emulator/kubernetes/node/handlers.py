@@ -95,15 +95,15 @@ async def _page(asked: Object, container: Object, seconds: float | None) -> Outc
                     break
                 answer = await client.send(answer.next_request)
     except (TimeoutError, httpx.TimeoutException):
-        return Outcome(
-            False, f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
-        )
+        why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
     except httpx.ConnectError:
-        return Outcome(False, f'Get "{url}": dial tcp {host}:{port}: connect: connection refused')
+        why = f"dial tcp {host}:{port}: connect: connection refused"
     except httpx.HTTPError as error:
-        return Outcome(False, f'Get "{url}": {error or "EOF"}')
-    good = 200 <= answer.status_code < 400
-    return Outcome(good, "" if good else f"HTTP probe failed with statuscode: {answer.status_code}")
+        why = f"{error or 'EOF'}"
+    else:
+        good = 200 <= answer.status_code < 400
+        return Outcome(good, "" if good else f"HTTP probe failed with statuscode: {answer.status_code}")
+    return Outcome(False, f'Get "{url}": {why}')
 
 
 async def _connection(asked: Object, container: Object, seconds: float | None) -> Outcome:

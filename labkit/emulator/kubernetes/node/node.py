@@ -57,7 +57,7 @@ class Node:
     kubelet_certificate: Certificate
     folder: Path
     clock_file: Path
-    environment: dict[str, str]  # what leads to the lab
+    environment: dict[str, str]  # variables that lead programs to the lab
     images: dict[str, list[str]]  # entrypoints (argument lists) by repository
     home: dict[str, str] = field(default_factory=dict)  # every pod's home folder: texts by their paths
     labels: dict[str, str] = field(default_factory=dict)

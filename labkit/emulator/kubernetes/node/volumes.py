@@ -131,9 +131,8 @@ class Volumes:
 
     async def _of_source(self, source: Object, volume: str, mode: int) -> Files:
         if "serviceAccountToken" in source:
-            return {
-                source["serviceAccountToken"]["path"]: await self._token(source["serviceAccountToken"], volume, mode)
-            }
+            token = source["serviceAccountToken"]
+            return {token["path"]: await self._token(token, volume, mode)}
         if "downwardAPI" in source:
             return self._downward(source["downwardAPI"], mode)
         if "configMap" in source:
@@ -221,10 +220,9 @@ def _of_this_machine(asked: Object) -> Path:
         "BlockDevice": path.is_block_device(),
     }
     if not there.get(kind):
-        what = {"Directory": "a directory", "File": "a file", "Socket": "a socket file"}.get(
-            kind.removesuffix("OrCreate")
-        )
-        raise ConfigError(f"hostPath type check failed: {path} is not {what or 'there'}: the moto target makes none")
+        kinds = {"Directory": "a directory", "File": "a file", "Socket": "a socket file"}
+        what = kinds.get(kind.removesuffix("OrCreate"), "there")
+        raise ConfigError(f"hostPath type check failed: {path} is not {what}: the moto target makes none")
     return path
 
 

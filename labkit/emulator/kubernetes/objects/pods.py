@@ -10,8 +10,11 @@ ENDED = ("Succeeded", "Failed")
 
 def condition(obj: Object, type_: str) -> Object:
     """The condition of this type; empty where the object has none."""
-    conditions = (obj.get("status") or {}).get("conditions") or ()
-    return next((found for found in conditions if found.get("type") == type_), {})
+    conditions: list[Object] = (obj.get("status") or {}).get("conditions") or []
+    for found in conditions:
+        if found.get("type") == type_:
+            return found
+    return {}
 
 
 def has_ended(pod: Object) -> bool:
