@@ -1,4 +1,4 @@
-"""The public OIDC issuer: what `https://oidc.eks.REGION.amazonaws.com` gives to anybody.
+"""The public OIDC issuer, `https://oidc.eks.REGION.amazonaws.com`: anybody can read its documents.
 
 https://openid.net/specs/openid-connect-discovery-1_0.html
 """
@@ -27,7 +27,7 @@ class Issuer:
         self._documents[path] = {"openid-configuration": discovery, "keys": jwks}
 
     def withdraw(self, path: str) -> None:
-        """Serves them no longer: tokens of that cluster can be verified by nobody any more."""
+        """Stops serving them: nobody can verify that cluster's tokens any more."""
         self._documents.pop(path, None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Who is calling: a client certificate, a service account's token, or nobody.
+"""Who calls: the subject of a client certificate, a token's service account, or nobody.
 
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/
 """
@@ -49,7 +49,7 @@ class Authentication:
         self.others: list[TokenAuthenticator] = []
 
     async def user(self, scope: Scope, headers: dict[bytes, bytes]) -> User:
-        """Raises Unauthorized for credentials that are no good; without any the caller is anonymous."""
+        """The caller, who is anonymous without credentials. Raises Unauthorized for wrong ones."""
         peer = scope.get("state", {}).get("peer")
         if peer is not None:
             extra = {CREDENTIAL_ID: [f"X509SHA256={peer.sha256}"]}
@@ -66,7 +66,7 @@ class Authentication:
         return user
 
     async def bearer(self, token: str, audiences: list[str] | None = None) -> tuple[User, list[str]]:
-        """Whom a token speaks for, and to which of the wanted audiences. Raises ``InvalidToken``."""
+        """The user that a token represents, and which of the wanted audiences it has. Raises ``InvalidToken``."""
         try:
             verified = self.tokens.verify(token, audiences)
         except InvalidToken:
@@ -80,7 +80,7 @@ class Authentication:
 
 
 def service_account(verified: Verified) -> User:
-    """The service account that a verified token speaks for."""
+    """The service account that a verified token represents."""
     claims = verified.claims
     inner = claims["kubernetes.io"]
     extra = {CREDENTIAL_ID: [f"JTI={claims['jti']}"]} if "jti" in claims else {}

@@ -41,7 +41,7 @@ class Grant:
 
 
 class Authorization:
-    """``others`` tell of what a user is allowed beside RBAC, e.g. by EKS's access policies."""
+    """``others`` give the grants that a user has beside RBAC, e.g. by EKS's access policies."""
 
     def __init__(self, storage: Storage):
         self.storage = storage
@@ -85,7 +85,7 @@ class Authorization:
         return self.storage.get(kind, namespace, reference["name"]).object.get("rules") or []
 
     def unlisted(self, user: User) -> str:
-        """Why :meth:`rules` do not say all that the user may do; "" where they do."""
+        """Why :meth:`rules` are not all that the user may do; "" where they are."""
         if node_authorization.node_of(user):
             return "node authorizer does not support user rule resolution"
         if any(True for tell in self.others for _ in tell(user)):
@@ -93,7 +93,7 @@ class Authorization:
         return ""
 
     def _bound(self, user: User, namespace: str, broken: list[str]) -> Iterator[tuple[list[Object], str]]:
-        """The rules of each binding and why they apply; ``broken`` gets to know of roles that are missing."""
+        """The rules of each binding and why they apply. Adds missing roles to ``broken``."""
         for binding in self.storage.list(CLUSTER_ROLE_BINDING):
             yield from self._rules(binding, user, CLUSTER_ROLE_BINDING, "", broken)
         if namespace:

@@ -1,4 +1,4 @@
-"""A caller who acts as somebody else, by `Impersonate-*` headers (`kubectl --as`).
+"""A caller who acts as another user, by `Impersonate-*` headers (`kubectl --as`).
 
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
 """
@@ -16,7 +16,7 @@ EXTRA = "impersonate-extra-"
 
 
 def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: Authorization) -> User:
-    """The caller, or whom the headers name. Raises Forbidden unless the caller may be each thing that they name."""
+    """The caller, or the user that the headers name. Raises Forbidden unless the caller may act as that user."""
     given = [(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in headers]
     given = [(key, value) for key, value in given if key.startswith("impersonate-")]
     if not given:

@@ -45,7 +45,7 @@ def allows(rule: Object, wanted: Attributes) -> bool:
 
 
 def missing(wanted: list[Object], held: list[Object]) -> list[Object]:
-    """What ``held`` rules do not cover of the ``wanted`` ones: the verbs on one resource (of one name) are one rule."""
+    """The parts of the ``wanted`` rules that no ``held`` rule covers; all verbs on a resource in one rule."""
     merged: dict[tuple[object, ...], Object] = {}
     for part in _parts(wanted):
         if any(_covers(rule, part) for rule in held):
@@ -70,7 +70,7 @@ def compact(rule: Object) -> str:
 
 
 def _parts(rules: Iterable[Object]) -> Iterator[Object]:
-    """The rules, cut into ones of a single verb on a single thing."""
+    """The rules, split into rules of one verb on one resource or path."""
     for rule in rules:
         for verb in rule.get("verbs") or ():
             for group in rule.get("apiGroups") or ():
@@ -83,7 +83,7 @@ def _parts(rules: Iterable[Object]) -> Iterator[Object]:
 
 
 def _covers(rule: Object, part: Object) -> bool:
-    """Whether the rule allows what a part of another one does."""
+    """Whether the rule allows all that a part of another rule allows."""
     if "nonResourceURLs" in part:
         return allows(rule, Attributes(part["verbs"][0], path=part["nonResourceURLs"][0]))
     resource, _, subresource = part["resources"][0].partition("/")

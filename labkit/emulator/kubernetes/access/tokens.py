@@ -28,12 +28,12 @@ BINDABLE: dict[str, Kind] = {"Pod": POD, "Secret": SECRET, "Node": NODE}
 
 
 class InvalidToken(Exception):
-    """A token is none of ours, or no longer good; the text is what a TokenReview says."""
+    """Another issuer signed the token, or it is no longer valid. The text goes into a TokenReview."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A good token: its claims, and those of the wanted audiences that it has."""
+    """A valid token: its claims, and which of the wanted audiences it has."""
 
     claims: Object
     audiences: list[str]
@@ -130,7 +130,7 @@ class Tokens:
         return self._signed(claims)
 
     def verify(self, token: str, audiences: list[str] | None = None) -> Verified:
-        """Raises ``InvalidToken``: signature, lab time, audience, and whether what it is bound to still exists."""
+        """Check signature, lab time, audience, and that the bound objects still exist. Raises ``InvalidToken``."""
         options: Options = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
         issuers = [self.issuer, LEGACY_ISSUER]
         try:
@@ -197,7 +197,7 @@ class Tokens:
                     raise InvalidToken(f"{key} UID ({found.uid}) {why}")
 
     def _is_going(self, stored: Stored) -> bool:
-        """Whether the object should be gone by now, and only waits for its finalizers or its node."""
+        """Whether the object should be gone by now and only waits for its finalizers or its node."""
         deadline = str(stored.metadata.get("deletionTimestamp", ""))
         return "" < deadline < rfc3339(self.clock.now() - LEEWAY)
 
@@ -232,7 +232,7 @@ class Tokens:
 
 
 def token_duration(field: str, seconds: int) -> list[Cause]:
-    """What is wrong with how long a token is to live."""
+    """What is wrong with a token's lifetime."""
     if seconds < 600:
         return [invalid_value(field, seconds, "may not specify a duration less than 10 minutes")]
     if seconds > 1 << 32:

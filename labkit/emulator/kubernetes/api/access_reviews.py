@@ -1,4 +1,4 @@
-"""What is asked and answered at once, and never stored: a token, please; whose token is this; who am I; may I.
+"""Requests that are answered at once and never stored: for a token, about a token, about the caller's own rights.
 
 https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/
 https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/

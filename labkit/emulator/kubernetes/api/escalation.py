@@ -1,4 +1,4 @@
-"""Nobody gives more than they have: what is checked when a role or a binding is written.
+"""Nobody can grant what they do not have: checks a role or a binding before it is stored.
 
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
 """
@@ -12,7 +12,7 @@ from labkit.emulator.kubernetes.objects.storage import quoted_list
 
 
 def check(authorization: Authorization, review: Review) -> None:
-    """Raises Forbidden for a role, or a binding of one, that gives what the user has not; NotFound for no role."""
+    """Raises Forbidden where a role or a binding grants more than the user has, NotFound where its role is missing."""
     user, kind, name, obj, old = review.user, review.kind, review.name, review.obj, review.old
     if kind.group != RBAC or not obj or MASTERS in user.groups:
         return

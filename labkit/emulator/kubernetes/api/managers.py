@@ -33,7 +33,7 @@ class Writer:
 
 
 def updated(managers: bytes, type_name: str, old: Object, new: Object, writer: Writer, *, now: str) -> bytes:
-    """The managers after a plain write: what it changed is the writer's, what it took away is nobody's."""
+    """The managers after a plain write: the writer manages the changed fields, nobody the removed ones."""
     before, after = _leaves(type_name, old), _leaves(type_name, new)
     changed = {path for path, value in after.items() if path not in before or before[path] != value}
     removed = before.keys() - after.keys()
@@ -102,7 +102,7 @@ def _is_path(path: Path) -> bool:
 
 
 def _is_step(step: str) -> bool:
-    """Raises ValueError where there is no JSON in it."""
+    """Raises ValueError where a key or value is not JSON."""
     kind, _, text = step.partition(":")
     if kind == "f":
         return True
@@ -194,7 +194,7 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
 
 
 def _without(obj: Object, paths: set[Path], kept: set[Path]) -> Object:
-    """The object without those paths; an item of a list goes whole unless somebody has a field of it."""
+    """The object without those paths. A list's item goes as a whole unless somebody manages a field of it."""
     result = copy.deepcopy(obj)
     for path in sorted(paths, key=len, reverse=True):
         *way, last = path

@@ -1,4 +1,4 @@
-"""What admission refuses to a node: writes to another node's objects, and tokens for pods that are not its own.
+"""What admission refuses a node: writes to another node's objects, and tokens for another node's pods.
 
 https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction
 """
@@ -59,7 +59,7 @@ def check_token(authorization: Authorization, user: User, account: Stored, spec:
 
 
 def check_write(storage: Storage, review: Review) -> None:
-    """Raises Forbidden for a write of a node to another node's objects, or for one that reaches beyond its own."""
+    """Raises Forbidden for a node's write to another node's objects, or to fields that a node may not change."""
     if not (node := node_of(review.user)):
         return
     name, obj, old, why = review.name, review.obj, review.old, ""

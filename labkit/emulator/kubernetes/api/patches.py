@@ -31,7 +31,7 @@ def read(request: Request) -> object:
 
 
 def patched(content_type: str, type_name: str, document: Object, patch: object) -> Any:
-    """The document with the patch, by the way that the content type names. Raises ``ApiError``."""
+    """The patched document; the content type says how to patch. Raises ``ApiError``."""
     if content_type == JSON_PATCH:
         return json_patch(document, patch)
     if not isinstance(patch, dict):
@@ -43,7 +43,7 @@ def patched(content_type: str, type_name: str, document: Object, patch: object) 
 
 
 def json_patch(document: Object, operations: object) -> Any:
-    """RFC 6902. Raises what the server answers: 400 for what is no patch, 422 for one that cannot be applied."""
+    """RFC 6902. Raises BadRequest (400) for an invalid patch, Invalid (422) for one that cannot be applied."""
     if not isinstance(operations, list):
         raise bad_request(
             f"error decoding patch: json: cannot unmarshal {json_type(operations)} into Go value of type"
@@ -156,7 +156,7 @@ def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> l
 
 
 def merged(type_name: str, old: Object, new: Object) -> Object:
-    """What server-side apply makes of an object: maps and lists by key are joined, the rest is replaced."""
+    """The object after server-side apply: it joins maps, and lists by their keys, and replaces the rest."""
     fields = struct(type_name).fields
     result = dict(old)
     for key, value in new.items():

@@ -1,4 +1,4 @@
-"""The paths that are no resource's: health, the version, the discovery of the API, its schemas, the issuer's keys.
+"""The paths that name no resource: health, version, discovery of the API, its schemas, the issuer's keys.
 
 https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
 """

@@ -1,4 +1,4 @@
-"""Whether a pod may be as it is, and whether it may change so: the causes that an API server gives, in its order.
+"""Whether a pod, or a change of one, is valid: the causes that an API server gives, in its order.
 
 https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/apis/core/validation/validation.go
 """
@@ -422,7 +422,7 @@ def _deadline(new: int | None, old: int | None) -> list[Cause]:
 
 
 def _frozen(new: Object, old: Object) -> Object:
-    """The new spec with all that an update may change as it was."""
+    """The new spec, with the old values of the fields that an update may change."""
     kept = {key: old[key] for key in ("activeDeadlineSeconds", "tolerations") if key in old}
     frozen = {key: value for key, value in new.items() if key not in ("activeDeadlineSeconds", "tolerations")} | kept
     for lists in ("containers", "initContainers"):

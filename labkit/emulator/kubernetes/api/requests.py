@@ -1,4 +1,4 @@
-"""One request: what is asked for, and its body as an object; one response.
+"""One request, with its parameters and its body as an object, and one response.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#api-verbs
 https://kubernetes.io/docs/reference/kubernetes-api/common-parameters/common-parameters/
@@ -44,7 +44,7 @@ _yaml_loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass
 class Response:
-    """An answer. ``stream`` takes the place of ``body`` for what ends only later."""
+    """An answer. A watch or a log has a ``stream`` instead of a ``body``."""
 
     status: int
     body: bytes = b""
@@ -124,7 +124,7 @@ class Request:
             raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
     def resource_version(self, refusal: Callable[[str], ApiError]) -> int | None:
-        """The version that is asked for, None where none is. Raises what ``refusal`` makes of Go's parser's text."""
+        """The requested version, or None. Raises ``refusal`` of the text of Go's parser."""
         text = self.query.get("resourceVersion", "")
         if not text:
             return None
@@ -175,13 +175,13 @@ class Request:
 
     @property
     def manager(self) -> str:
-        """Who is said to manage the fields that this request sets."""
+        """The name of the manager of the fields that this request sets."""
         if manager := self.query.get("fieldManager"):
             return manager
         return self.headers.get(b"user-agent", b"unknown").decode("latin-1").partition("/")[0][:128] or "unknown"
 
     def dry_run(self, options: str) -> bool:
-        """Whether nothing is to be stored. Raises Invalid for a parameter of the write that may not be so."""
+        """Whether to store nothing. Raises Invalid for a wrong parameter of the write."""
         causes = [] if options == "DeleteOptions" else _field_manager(self.query.get("fieldManager", ""))
         given = [value for key, value in self.queries if key == "dryRun" and value]
         causes += dry_run_causes(given)
@@ -193,7 +193,7 @@ class Request:
 
     @property
     def table(self) -> bool:
-        """Whether the client takes a Table, and before plain JSON."""
+        """Whether the client prefers a Table to plain JSON."""
         return self.media_type()[1]
 
     def media_type(self) -> tuple[str, bool]:
@@ -281,7 +281,7 @@ class Request:
 
 
 def wrong_kind(given_version: str, given: str, kind: str, api_version: str) -> str:
-    """Why an object that says to be of the given kind and version cannot be taken; or ""."""
+    """Why the server does not accept an object of the given kind and version; "" where it does."""
     if given and given != kind:
         if given not in KNOWN_KINDS:
             return f'no kind "{given}" is registered for version "{given_version}" in scheme {SCHEME}'
@@ -317,13 +317,13 @@ def _only_name(selector: str) -> str:
 
 
 class _Repeated(Object):
-    """An object in which a key stood twice."""
+    """An object with a repeated key."""
 
     keys_twice: tuple[str, ...] = ()
 
 
 def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
-    """A JSON (or YAML) document and the paths of keys that stand in it twice. Raises ValueError in Go's words."""
+    """A JSON (or YAML) document and the paths of its repeated keys. Raises ValueError in Go's words."""
     seen = False
 
     def pairs(items: list[tuple[str, Any]]) -> Object:

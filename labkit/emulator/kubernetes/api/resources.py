@@ -264,7 +264,7 @@ class Resources:
 
     @staticmethod
     def _parts(kind: Kind, subresource: str, obj: Object, before: Stored) -> Object:
-        """The status is changed by the status subresource alone, the rest by all others."""
+        """Only the status subresource changes the status; all others change the rest."""
         if not kind.has_status:
             return obj
         if subresource == "status":
@@ -383,7 +383,7 @@ class Resources:
         return with_metadata(obj, metadata)
 
     def _named(self, obj: Object) -> Object:
-        """The object with the name that is made for it, if it came without one: only after admission, as there."""
+        """The object with a generated name if it has none. A real server, too, does this after admission."""
         metadata = obj["metadata"]
         if metadata.get("name") or not (prefix := metadata.get("generateName")):
             return obj

@@ -1,4 +1,4 @@
-"""What admission is asked about one write."""
+"""One write, as admission sees it."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 
 @dataclass
 class Review:
-    """One write that is to be admitted. A delete has no ``obj``, a create no ``old``: they are empty then.
+    """One write to admit. ``obj`` is empty for a delete, ``old`` for a create.
 
     The answer carries the ``warnings``.
     """

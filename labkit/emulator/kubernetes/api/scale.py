@@ -1,4 +1,4 @@
-"""The scale subresource: how many pods a Deployment or a ReplicaSet has and is to have.
+"""The scale subresource: the actual and the wanted number of a Deployment's or a ReplicaSet's pods.
 
 https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-v1/
 """

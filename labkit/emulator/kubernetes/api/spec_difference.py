@@ -1,4 +1,4 @@
-"""What a refused change of a pod's spec would have changed, as an API server prints it.
+"""The difference that a refused change of a pod's spec would make, as an API server prints it.
 
 It compares the specs in its internal types, as Go writes them to JSON, line by line. ``internal_pod.json`` has the
 fields of those types, which are other than those that clients see, in their order.
@@ -19,7 +19,7 @@ ZERO = {"string": "", "bool": False, "int32": 0, "int64": 0, "Quantity": "0", "I
 
 
 def difference(old: Object, new: Object) -> str:
-    """The lines that differ, each group with three lines around it; "" where none does."""
+    """The lines that differ, each group with three lines around it; "" if none differ."""
     lines = difflib.unified_diff(_lines(old), _lines(new), lineterm="")
     return "".join(f"{line}\n" for line in [*lines][2:])  # without the names of the files that there are not
 

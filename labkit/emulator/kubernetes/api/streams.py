@@ -101,7 +101,7 @@ class Kubelets:
         return bad_request("unable to upgrade: this server has WebSocket and no SPDY: kubectl 1.31 and newer use it")
 
     def refuse_port_forward(self, request: Request) -> ApiError:
-        """Where the ports of a pod are instead. Raises BadRequest for one that is on no node."""
+        """The refusal, which says where a pod's ports are. Raises BadRequest for a pod without a node."""
         _node_of(self.storage.get(POD, request.namespace, request.name))
         return bad_request(
             "no ports are forwarded: the containers are processes of this machine, and listen on its 127.0.0.1 already"
@@ -243,7 +243,7 @@ async def _answer(send: Send, code: int, text: str) -> None:
 
 
 async def _end(send: Send, error: ApiError) -> None:
-    """Tell a client that has been accepted what is wrong."""
+    """Tell an accepted client what is wrong."""
     await send({"type": "websocket.send", "bytes": bytes([ERROR]) + dump(error.status())})
     await send({"type": "websocket.close", "code": 1000})
 

@@ -250,7 +250,7 @@ def _template(spec: Object) -> list[str]:
 
 
 def _between(cells: Callable[[Object], Cells], *columns: Column) -> tuple[list[Column], Row]:
-    """The columns of a kind with few of them: these between its name and its age."""
+    """The columns and cells of a simple kind: these between its name and its age."""
     return [*_NAME, *columns, *_AGE], lambda obj, now: [obj["metadata"]["name"], *cells(obj), _age(obj, now)]
 
 

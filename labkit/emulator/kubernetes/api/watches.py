@@ -1,4 +1,4 @@
-"""Watches: what changed since a resource version, and what changes from now on.
+"""Watches: the changes since a resource version, and all later ones.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
@@ -125,7 +125,7 @@ class Watch:
         return b'{"type":"BOOKMARK","object":' + dump(body) + b"}\n"
 
     def _next_bookmark(self, deadline: float) -> float:
-        """Now and then, and shortly before the end, so that the next watch can start from there."""
+        """Once a minute, and shortly before the end, so that the next watch can start there."""
         if not self.bookmarks:
             return deadline
         now = time.monotonic()
@@ -134,7 +134,7 @@ class Watch:
 
 
 def _left(before: Stored, version: int) -> Stored:
-    """An object that is selected no longer: as it was before the change, at the version of the change."""
+    """An object that a change took out of the selection: the old object, at the version of the change."""
     metadata = {**before.metadata, "resourceVersion": str(version)}
     return Stored({**before.object, "metadata": metadata}, before.managers)
 

@@ -1,4 +1,4 @@
-"""What a controller does to the cluster, as the service account that it has there."""
+"""How a controller changes the cluster, as its service account."""
 
 import json
 
@@ -24,7 +24,7 @@ class ControllerClient:
         self.events = Events(self.storage, name)
 
     async def create(self, kind: Kind, namespace: str, obj: Object) -> Stored:
-        """A new object that went the way of every other one: admission plugins, webhooks, validation.
+        """Create an object as every client does: through admission plugins, webhooks and validation.
 
         Raises ``ApiError`` where it is refused.
         """
@@ -45,7 +45,7 @@ class ControllerClient:
         return self.storage.get(kind, namespace, made["metadata"]["name"])
 
     def update(self, kind: Kind, before: Stored, obj: Object, subresource: str = "") -> Stored:
-        """Raises Conflict where somebody else was faster."""
+        """Raises Conflict if somebody else changed the object first."""
         if obj == before.object:
             return before
         writer = Writer(MANAGER, "Update", kind.api_version, subresource)

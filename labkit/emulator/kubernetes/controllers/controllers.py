@@ -49,7 +49,7 @@ class Controllers:
         self.storage.observers.append(self._observe)
 
     def close(self) -> None:
-        """Ends what is still under way."""
+        """Ends all pending work."""
         self._replica_sets.queue.close()
         self._deployments.queue.close()
         self._event_expiry.close()
@@ -122,7 +122,7 @@ class Controllers:
     # Deletions that cascade
 
     def _gone(self, owner: Stored) -> None:
-        """What it owned goes, too; and an owner that waited for it may be the next."""
+        """Delete the dependents; an owner that waited for this object may be next."""
         if self._owners.dependents(owner.uid):
             self.later(lambda: self._orphaned(owner.uid))
         for reference in owner.metadata.get("ownerReferences") or ():
@@ -143,21 +143,21 @@ class Controllers:
             writes.delete(self.storage, kind, current, {"propagationPolicy": policy})
 
     def _has_owner(self, stored: Stored) -> bool:
-        """Whether one of its owners is there; one of a kind that is not served here might be."""
+        """Whether an owner exists, or might: of a kind that is not served here."""
         return any(
             _kind(reference) is None or self._owner(reference, stored.namespace)
             for reference in stored.metadata["ownerReferences"]
         )
 
     def _owner(self, reference: Object, namespace: str) -> tuple[Kind, Stored] | None:
-        """The owner of this reference, if it is there."""
+        """The owner that this reference names, if it exists."""
         if (kind := _kind(reference)) is None:
             return None
         found = self.storage.find(kind, namespace if kind.namespaced else "", reference["name"])
         return (kind, found) if found is not None and found.uid == reference["uid"] else None
 
     def _cascade(self, kind: Kind, stored: Stored) -> None:
-        """What has to be done to its dependents before the object may go."""
+        """Release or delete the dependents before the object may go."""
         current = self.storage.find(kind, stored.namespace, stored.name)
         if current is None or current.uid != stored.uid:
             return
@@ -181,13 +181,13 @@ class Controllers:
     # Scheduling
 
     def _schedule_soon(self) -> None:
-        """Once for all that comes until then."""
+        """Schedule once for all changes until then."""
         if not self._scheduling:
             self._scheduling = True
             self.later(self._schedule)
 
     def _schedule(self) -> None:
-        """Every pod that is bound to no node goes to the node with the fewest pods that it may run on."""
+        """Bind each waiting pod to the suitable node with the fewest pods."""
         self._scheduling = False
         waiting = [
             pod
@@ -226,7 +226,7 @@ class Controllers:
             self._scheduler_events.record(POD, pod, "Normal", "Scheduled", assigned)
 
     def _cannot_be_scheduled(self, pod: Stored, nodes: list[Stored], reasons: dict[str, list[str]]) -> None:
-        """Says why, in the pod's condition and in an event; once, as long as it is for the same reasons."""
+        """Write the reasons into the pod's condition and an event, unless they are the same as before."""
         preemption = [
             "No preemption victims found for incoming pod"
             if is_helped_by_room(pod.object, node.object, reasons[node.name])

@@ -97,7 +97,7 @@ class _Look:
         return None if self._outdated() else self._report()
 
     def _outdated(self) -> bool:
-        """Whether the Deployment was changed while somebody else was asked: then the next look is on its way."""
+        """Whether the Deployment changed while this look waited: then the next look follows."""
         return bool(self.deployment.metadata["generation"] != self.generation)
 
     # The new ReplicaSet and the revision
@@ -142,7 +142,7 @@ class _Look:
         return new
 
     def _note_new(self, new: Stored) -> None:
-        """The new ReplicaSet was there already: it has the latest revision, and the Deployment that one."""
+        """The new ReplicaSet exists: give it the latest revision, and the Deployment the same."""
         revision = self._next_revision()
         notes = rollout.annotations(new) | self._inherited()
         if (before := rollout.revision(new)) < int(revision):
@@ -280,7 +280,7 @@ class _Look:
             self._clean_up()
 
     def _clean_up(self) -> None:
-        """Of the old ReplicaSets without pods, as many stay as the history may have."""
+        """Delete the oldest ReplicaSets without pods beyond the history's limit."""
         old = [one for one in self.old if "deletionTimestamp" not in one.metadata]
         surplus = len(old) - self.spec["revisionHistoryLimit"]
         for one in sorted(old, key=rollout.revision)[: max(surplus, 0)]:
@@ -291,7 +291,7 @@ class _Look:
     # Status
 
     def _report(self) -> float | None:
-        """Writes how the rollout gets on; returns when it will have taken too long."""
+        """Writes the rollout's progress; returns the lab time at which it has taken too long."""
         self._read_sets_again()
         before, after = self.deployment.object.get("status") or {}, self._status()
         endless = self.spec["progressDeadlineSeconds"] == rollout.ENDLESS
@@ -309,7 +309,7 @@ class _Look:
         return None if rollout.complete(self.deployment, after) else moment
 
     def _news(self, before: Object, after: Object, progress: Object | None) -> Object | None:
-        """The condition Progressing where there is something new to say."""
+        """The condition Progressing, if it has news."""
         what = f'ReplicaSet "{self.new.name}"' if self.new else f'Deployment "{self.deployment.name}"'
         now = self.storage.now()
         if rollout.complete(self.deployment, after):
@@ -329,7 +329,7 @@ class _Look:
         return None
 
     def _report_failure(self, after: Object) -> None:
-        """That pods cannot be made is said of the Deployment, too: what the new ReplicaSet says before all others."""
+        """Copy the condition ReplicaFailure from a ReplicaSet, from the new one first."""
         after["conditions"] = rollout.without_condition(after["conditions"], "ReplicaFailure")
         for one in (self.new, *self.old):
             conditions = (one.object.get("status") or {}).get("conditions") or [] if one else []
@@ -361,7 +361,7 @@ class _Look:
         self.deployment = self.client.update(DEPLOYMENT, self.deployment, obj, "status")
 
     def _read_again(self) -> None:
-        """Raises NotFound where the Deployment went while somebody else was asked."""
+        """Raises NotFound if the Deployment was deleted meanwhile."""
         self.deployment = self.storage.get(DEPLOYMENT, self.deployment.namespace, self.deployment.name)
 
     def _read_sets_again(self) -> None:

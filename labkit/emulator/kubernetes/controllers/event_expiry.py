@@ -1,4 +1,4 @@
-"""Events go an hour of lab time after they were last written, as a real server's do (``--event-ttl``).
+"""Removes events an hour of lab time after their last change, as a real server does (``--event-ttl``).
 
 https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/
 """

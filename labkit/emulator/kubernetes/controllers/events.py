@@ -20,7 +20,7 @@ class Events:
     def record(self, kind: Kind, about: Stored, type_: str, reason: str, message: str) -> None:
         """Writes an event, or counts one up that says the same. ``type_`` is Normal or Warning.
 
-        A namespace that is about to go takes no more of them.
+        A terminating namespace gets no more events.
         """
         namespace = self.storage.find(NAMESPACE, "", about.namespace)
         if namespace is None or "deletionTimestamp" in namespace.metadata:
@@ -61,7 +61,7 @@ class Events:
         self.storage.create(EVENT, event)
 
     def _counted(self, uid: str, reason: str, message: str) -> tuple[tuple[str, str, str], str]:
-        """Under what the event is counted, and what it says: many of one reason are one, with the last one's text."""
+        """The event's key and its text. Many events with one reason are counted as one, with the last text."""
         now = self.storage.clock.now()
         last, messages = self._similar.pop((uid, reason), (now, set()))
         if now - last > SIMILAR_SECONDS:

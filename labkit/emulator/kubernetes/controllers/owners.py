@@ -1,4 +1,4 @@
-"""Who owns what, found without looking at everything.
+"""An index of owners and dependents.
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/owners-dependents/
 """
@@ -64,7 +64,7 @@ class Owners:
                 self._controlled.setdefault((*group, controller_of(after).get("uid", "")), {})[stored.name] = after
 
     def dependents(self, uid: str) -> list[tuple[Kind, Stored]]:
-        """What names the owner of this uid among its owners."""
+        """The objects that name this uid among their owners."""
         return [(kind, self.storage.get(kind, *name)) for kind, *name in self._dependents.get(uid, ())]
 
     def controlled(self, kind: Kind, owner: Stored) -> list[Stored]:
@@ -105,7 +105,7 @@ class Owners:
 
 
 def _drop(index: dict[Any, Any], group: object, key: object) -> None:
-    """Takes a key out of its group, and the group away with its last key."""
+    """Removes a key from its group, and an empty group."""
     if (keys := index.get(group)) is not None:
         keys.pop(key, None)
         if not keys:

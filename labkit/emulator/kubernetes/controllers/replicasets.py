@@ -1,4 +1,4 @@
-"""The ReplicaSet controller: as many pods of one template as are wanted.
+"""The ReplicaSet controller: keeps the wanted number of pods of one template.
 
 https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/
 """
@@ -147,7 +147,7 @@ def ready_since(pod: Stored) -> float | None:
 
 
 def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> float | None:
-    """When the next of the pods that are ready will have been so for long enough."""
+    """When the next pod will have been ready for long enough; None if there is no such pod."""
     if not (wait := replica_set.object["spec"].get("minReadySeconds", 0)):
         return None
     moments = [since + wait for pod in pods if (since := ready_since(pod)) is not None]
@@ -155,7 +155,7 @@ def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> floa
 
 
 def _worth(pod: Stored, now: float) -> tuple[bool | int | str, ...]:
-    """What is worth least goes first: no node, not running, not ready, cheap, ready or made a short while ago.
+    """Order pods for deletion: first those without a node, not running, not ready, cheap, then the youngest.
 
     Ages count by their order of magnitude, so that it is not always the newest that go.
     https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#scaling-a-replicaset
@@ -181,7 +181,7 @@ def _magnitude(age: float) -> int:
 
 
 def _concerns(change: Change) -> bool:
-    """Whether more than the status changed: that is written here."""
+    """Whether more than the status changed, which this controller itself writes."""
     if change.before is None:
         return True
     new, old = change.stored, change.before

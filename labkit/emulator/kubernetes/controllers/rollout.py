@@ -37,7 +37,7 @@ def replicas(stored: Stored) -> int:
 
 
 def counted(stored: Stored | None, name: str) -> int:
-    """A number of the status, 0 where there is none."""
+    """A number of the status, 0 by default."""
     return (stored.object.get("status") or {}).get(name, 0) if stored else 0
 
 
@@ -153,7 +153,7 @@ def _fraction(deployment: Stored, one: Stored, allowed: int) -> int:
 
 
 def status(deployment: Stored, new: Stored | None, sets: list[Stored], now: str) -> Object:
-    """What the Deployment's status is to say, with the conditions that it has and Available."""
+    """The Deployment's new status, with its present conditions and Available."""
     before = deployment.object.get("status") or {}
     available = sum(counted(one, "availableReplicas") for one in sets)
     counts = {
@@ -177,7 +177,7 @@ def status(deployment: Stored, new: Stored | None, sets: list[Stored], now: str)
 
 
 def complete(deployment: Stored, status: Object) -> bool:
-    """Whether all pods are of the new revision and available, and none else is there."""
+    """Whether all pods are available and of the new revision."""
     wanted = replicas(deployment)
     numbers = (status.get(name, 0) for name in ("updatedReplicas", "replicas", "availableReplicas"))
     return all(number == wanted for number in numbers) and (
@@ -186,7 +186,7 @@ def complete(deployment: Stored, status: Object) -> bool:
 
 
 def progressing(before: Object, after: Object) -> bool:
-    """Whether a rollout got on from one status to the next."""
+    """Whether a rollout progressed from one status to the next."""
 
     def old_pods(status: Object) -> int:
         return int(status.get("replicas", 0) - status.get("updatedReplicas", 0))
@@ -197,7 +197,7 @@ def progressing(before: Object, after: Object) -> bool:
 
 
 def deadline(deployment: Stored, progress: Object | None) -> float | None:
-    """Lab time at which a rollout that does not get on is given up; None where there is no such moment."""
+    """Lab time at which a stalled rollout is marked as failed; None for never."""
     limit = deployment.object["spec"]["progressDeadlineSeconds"]
     if limit == ENDLESS or progress is None or progress.get("reason") in ("NewReplicaSetAvailable", TIMED_OUT):
         return None

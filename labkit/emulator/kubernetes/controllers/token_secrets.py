@@ -35,7 +35,7 @@ class TokenSecrets:
                     self.later(partial(self._tend, stored.namespace, secret.name))
 
     def _tend(self, namespace: str, name: str) -> None:
-        """Fills the secret, or takes it away where its service account is not there."""
+        """Fills the secret, or removes it if its service account is missing."""
         secret = self.storage.find(SECRET, namespace, name)
         if secret is None:
             return

@@ -1,4 +1,4 @@
-"""What a node asks of the Kubernetes API: requests and events."""
+"""How a node calls the Kubernetes API: requests and events."""
 
 import asyncio
 import contextlib
@@ -34,14 +34,14 @@ class NodeClient:
         await self.http.aclose()
 
     async def get(self, path: str) -> Object | None:
-        """The object, or None where there is none."""
+        """The object, or None if it is missing."""
         return _found(await self.http.get(path))
 
     async def post(self, path: str, body: Object) -> Object:
         return cast(Object, (await self.http.post(path, json=body)).raise_for_status().json())
 
     async def patch(self, path: str, body: Object) -> Object | None:
-        """The changed object, or None where there is none."""
+        """The changed object, or None if it is missing."""
         headers = {"Content-Type": "application/merge-patch+json"}
         return _found(await self.http.patch(path, content=json.dumps(body), headers=headers))
 
@@ -60,7 +60,7 @@ class NodeClient:
             response.raise_for_status()
 
     async def fetch(self, namespace: str, kind: str, name: str, *, max_age: float = 0.0) -> Object | None:
-        """A ConfigMap or Secret, or None, as it was so many seconds ago at most; many who ask at once ask once."""
+        """A ConfigMap or Secret, or None, read at most `max_age` seconds ago. Simultaneous calls share a request."""
         key, now = (namespace, kind, name), time.monotonic()
         asked, task = self._fetched.get(key, (0.0, None))
         if task is None or (task.done() and now - asked >= max_age):
@@ -158,7 +158,7 @@ def _found(response: httpx.Response) -> Object | None:
 
 
 def said(error: Exception) -> str:
-    """What an error says: the API server's own message where there is one."""
+    """An error's text: the API server's own message if it sent one."""
     if isinstance(error, httpx.HTTPStatusError):
         with contextlib.suppress(ValueError, KeyError):
             return str(error.response.json()["message"])

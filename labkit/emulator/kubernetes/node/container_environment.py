@@ -19,7 +19,7 @@ _REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
 
 
 class ConfigError(Exception):
-    """Something that the spec refers to is not there."""
+    """Something that the spec refers to is missing."""
 
 
 def expanded(text: str, variables: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The life of one container of a pod: it runs, runs again as the policy wants, and ends when it is told.
+"""The life of one container: it starts, restarts as the policy says, and ends.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restarts
 """
@@ -53,7 +53,7 @@ class Run:
 
 
 class ContainerLife:
-    """One container. `run` is what runs of it now; `started` is set when it has run, and was found to have started."""
+    """One container. `run` is its current run; `started` is set once its startup probe, if any, has succeeded."""
 
     def __init__(self, pod: Pod, status: ContainerStatus) -> None:
         self.status = status
@@ -81,7 +81,7 @@ class ContainerLife:
         return await run.sandbox.run([program, *command[1:]], env, run.cwd, streams)
 
     async def end(self, grace: float, turn: asyncio.Future[Any] | None = None) -> None:
-        """Let it end in so many seconds, in its `turn`, and run no more. Without grace it is killed."""
+        """End it for good in so many seconds, in its `turn`. Without grace it is killed."""
         self._stop.set()
         await self._terminate(grace, f"Stopping container {self.status.name}", turn)
         if self._keeping and not self._keeping.done():
@@ -195,7 +195,7 @@ class ContainerLife:
         return code
 
     async def _watch(self, run: Run) -> None:
-        """What happens beside the program while it runs: the hook after its start, then its probes."""
+        """Run the hook after the program's start, then its probes, while the program runs."""
         self._say("Started", "Container started")
         hook = (self.status.spec.get("lifecycle") or {}).get("postStart")
         if hook and not await self._hook("PostStartHook", hook, run, None):
@@ -308,7 +308,7 @@ class ContainerLife:
         await self._wait("CrashLoopBackOff", message, seconds)
 
     async def _wait(self, reason: str, message: str, seconds: float) -> None:
-        """Be in the state Waiting for so much lab time, or until the container is to run no more."""
+        """Stay in the state Waiting for so much lab time, or until the container has to end."""
         self.status.waits(reason, message)
         self._pod.changed.set()
         now = self._ground.clock.now
@@ -323,7 +323,7 @@ class ContainerLife:
 
 
 def worth_saying(failures: int) -> bool:
-    """Whether another failure of the same kind is told of: less and less often."""
+    """Whether to report another failure of the same kind: less and less often."""
     return failures & (failures - 1) == 0
 
 

@@ -43,7 +43,7 @@ class ContainerLog:
         self._grew.set()
 
     def _write(self, stream: str, lines: list[tuple[bytes, bytes]]) -> None:
-        """What was read at once has one time: to ask for it for each line would hold up who writes many."""
+        """Lines that were read at once get one time: asking for each line's time would slow down a busy program."""
         before = f"{timestamp(self._now())} {stream} ".encode()
         if self._out.tell() > LONGEST:
             self._begin_anew()
@@ -51,7 +51,7 @@ class ContainerLog:
         self._grew.set()
 
     def _begin_anew(self) -> None:
-        """Forget what there is, which readers that have it open still read to its end.
+        """Start a new file. Readers that have the old one open still read it to its end.
 
         A kubelet keeps some of it, but shows none.
         https://kubernetes.io/docs/concepts/cluster-administration/logging/#log-rotation

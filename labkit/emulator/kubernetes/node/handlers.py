@@ -23,7 +23,7 @@ Execute = Callable[[list[str], Pipes], Awaitable[Process]]
 
 
 class NotTried(Exception):
-    """What was asked for could not be tried, or did not end in time."""
+    """The probe or hook could not run, or did not end in time."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What an image's name means to a node whose containers are processes of this machine."""
+"""Images, on a node whose containers are processes of this machine: each name stands for a program."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ _REFERENCE = re.compile(
 
 
 class ImageError(Exception):
-    """A container cannot be made from its image. `reason` is what the container waits for, `event` what is told."""
+    """The image cannot be used. `reason` is why the container waits, `event` the reason and text of an event."""
 
     def __init__(self, message: str, reason: str, event: tuple[str, str] = ("", "")) -> None:
         super().__init__(message)

@@ -226,7 +226,7 @@ def _is_set(socket: WebSocket, name: str) -> bool:
 
 
 def _log_of(pod: Pod, container: str, previous: bool) -> ContainerLog | str:
-    """The log of the container's last run, or of the one before, or why there is none."""
+    """The log of the container's last run, or of the one before, or why it is missing."""
     of = f'container "{container}" in pod "{pod.document["metadata"]["name"]}"'
     status = pod.status.container(container)
     if status is None:

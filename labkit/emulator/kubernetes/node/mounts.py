@@ -116,7 +116,7 @@ class _Root:
         self._volumes[path] = mount.source
 
     def _make_point(self, path: str, mount: Mount) -> None:
-        """Make sure that there is something to mount on."""
+        """Make sure that the mount point exists."""
         parents = [str(parent) for parent in PurePosixPath(path).parents]
         for parent in parents:
             if parent in self._volumes:

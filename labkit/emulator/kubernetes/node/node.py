@@ -299,7 +299,7 @@ class Node:
 
 
 def _say_why(task: asyncio.Task[None]) -> None:
-    """What never ends by itself has ended: without a word, pods would only stay as they are."""
+    """Log why a part of the node ended: none should, and pods would silently stay as they are."""
     if not task.cancelled() and task.exception():
         log.error("a part of the node has ended", exc_info=task.exception())
 

@@ -1,4 +1,4 @@
-"""What the containers of one pod share: its document, folder, volumes and logs, and what the node gives to all pods."""
+"""One pod as its containers share it: document, folder, volumes and logs; and the node's own settings."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +21,7 @@ REFRESH = 5.0  # seconds of real time after which the objects in volumes are rea
 
 @dataclass(frozen=True)
 class Ground:
-    """What a node gives to its pods."""
+    """A node's settings and tools, which all of its pods share."""
 
     client: NodeClient
     events: Events
@@ -38,7 +38,7 @@ class Ground:
 
 
 class Pod:
-    """One pod of a node. `changed` is set when its status is to be reported."""
+    """One pod of a node. `changed` is set when there is a new status to report."""
 
     def __init__(self, document: Object, folder: Path, ground: Ground) -> None:
         self.document = document
@@ -66,7 +66,7 @@ class Pod:
         return float(self.document["spec"].get("terminationGracePeriodSeconds", 30))
 
     def new_log(self, status: ContainerStatus, file: Path) -> ContainerLog:
-        """The log of a container's next run; that of the run before is kept, and none that is older."""
+        """The log of a container's next run. Keeps the log of the run before, deletes older ones."""
         name, run = status.name, status.restarts
         for older in [key for key in self.logs if key[0] == name and key[1] != run - 1]:
             self.logs.pop(older).file.unlink(missing_ok=True)
@@ -74,5 +74,5 @@ class Pod:
         return self.logs[name, run]
 
     async def fetch(self, kind: str, name: str, *, max_age: float = 0.0) -> Object | None:
-        """A ConfigMap or Secret of the pod's namespace, as it was so many seconds ago at most."""
+        """A ConfigMap or Secret of the pod's namespace, read at most ``max_age`` seconds ago."""
         return await self.ground.client.fetch(self.document["metadata"]["namespace"], kind, name, max_age=max_age)

@@ -53,7 +53,7 @@ class PodLife:
         self._living = asyncio.create_task(self._live())
 
     def change(self, pod: Object) -> None:
-        """The pod's document is another one; its labels and annotations may be in its volumes."""
+        """Take a new version of the pod's document. Its labels and annotations may be in its volumes."""
         before, now = self.pod.document["metadata"], pod["metadata"]
         if any(before.get(name) != now.get(name) for name in ("labels", "annotations")):
             self._refreshed = 0.0
@@ -85,7 +85,7 @@ class PodLife:
         await asyncio.to_thread(shutil.rmtree, self.pod.folder, ignore_errors=True)
 
     async def tend(self) -> None:
-        """Do what time asks for: end the pod at its deadline, renew its tokens, read its volumes again."""
+        """Do what is due: end the pod at its deadline, renew its tokens, read its volumes again."""
         if self._stop.is_set():
             return
         deadline = self.pod.document["spec"].get("activeDeadlineSeconds")
@@ -137,7 +137,7 @@ class PodLife:
         return False
 
     async def _first_of(self, waiting: Awaitable[Any], *tasks: asyncio.Task[Any]) -> None:
-        """Wait for one of them, or until the pod is to end."""
+        """Wait for one of them, or until the pod has to end."""
         own = [asyncio.ensure_future(waiting), asyncio.ensure_future(self._stop.wait())]
         await asyncio.wait({*own, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         for task in own:

@@ -58,7 +58,7 @@ class Reaper:
         self._say(f"drop {group}\n")
 
     async def stop(self) -> None:
-        """End what is left, as if the node had died."""
+        """End all that is left, as if the node had died."""
         if self._process and self._process.stdin:
             self._process.stdin.close()
             await self._process.wait()
@@ -220,7 +220,7 @@ class Sandbox:
 
 
 def end_all_of(home: Path) -> None:
-    """End what is left of a pod's processes: those that were started with this home folder. It may take a while."""
+    """Kill the rest of a pod's processes: those with this home folder. It may take a while."""
     _end(lambda process: psutil.Process(process).environ().get("HOME") == str(home))
 
 
@@ -232,7 +232,7 @@ def _end(belongs: Callable[[int], bool]) -> None:
 
 
 def _let_programs_be_interrupted() -> None:
-    """What this process was told to ignore (by nohup, by a shell's `&`) its children would ignore, too."""
+    """Stop ignoring signals (after nohup, or a shell's `&`): children would inherit that."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             with contextlib.suppress(ValueError):  # not the main thread: then it stays as it is

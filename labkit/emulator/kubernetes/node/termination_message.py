@@ -1,4 +1,4 @@
-"""What a container says when it ends.
+"""A container's last words, for its status.
 
 https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
 """

@@ -37,7 +37,7 @@ def pod_spec(spec: Object) -> Object:
 
 
 def first_status(kind: Kind, obj: Object) -> Object:
-    """The object with the status that it has before anybody has seen it, whatever was sent."""
+    """The object with its first status, whatever the client sent."""
     match kind.kind:
         case "Pod":
             return {**obj, "status": {"phase": "Pending", "qosClass": quality_of_service(obj["spec"])}}

@@ -1,4 +1,4 @@
-"""Names that the API server makes up, the same in every lab with the same seed."""
+"""Names that the API server generates, the same in every lab with the same seed."""
 
 from labkit.emulator.identifiers import Identifiers
 
@@ -7,7 +7,7 @@ ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def suffix(identifiers: Identifiers, kind: str, name: str) -> str:
-    """Five characters, other ones for each time that ``name`` asks."""
+    """Five characters, different each time for the same ``name``."""
     serial = identifiers.serial(f"suffix/{kind}", name)
     number = int(identifiers.hex(f"suffix/{kind}", f"{name}/{serial}", 16), 16)
     text = ""

@@ -30,7 +30,7 @@ def with_defaults(service: Object) -> Object:
 
 
 def with_address(storage: Storage, service: Object) -> Object:
-    """The service with an address of 10.100.0.0/16 that no other has, where it asks for none itself.
+    """The service with a free address of 10.100.0.0/16, unless it asks for one itself.
 
     https://kubernetes.io/docs/concepts/services-networking/cluster-ip-allocation/
     """
@@ -47,7 +47,7 @@ def with_address(storage: Storage, service: Object) -> Object:
 
 
 def with_kept_address(service: Object, before: Object) -> Object:
-    """A changed service with the address that it had, where the change names none."""
+    """A changed service with its old address, unless the change names one."""
     kept = {key: before["spec"][key] for key in ("clusterIP", "clusterIPs") if key in before["spec"]}
     if service["spec"]["type"] == "ExternalName" or service["spec"].get("clusterIP"):
         return service

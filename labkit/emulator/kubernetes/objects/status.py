@@ -1,4 +1,4 @@
-"""What the API answers when it refuses: a `Status`, in the words of a real API server.
+"""The API's refusals: a `Status`, in the words of a real API server.
 
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """

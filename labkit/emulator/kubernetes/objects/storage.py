@@ -60,7 +60,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change: ``type`` is ADDED, MODIFIED or DELETED; ``before`` is what was there, ``stored`` what is or was."""
+    """One change: ``type`` is ADDED, MODIFIED or DELETED; ``stored`` is the new or last version, ``before`` the old."""
 
     version: int
     type: str
@@ -132,7 +132,7 @@ class Storage:
         return new if dry_run else self._commit("MODIFIED", kind, new, before)
 
     def remove(self, kind: Kind, before: Stored) -> Stored:
-        """Takes the object away; returns its last version. Raises Conflict if ``before`` is not the current one."""
+        """Removes the object; returns its last version. Raises Conflict if ``before`` is not the current one."""
         self._require_current(kind, before)
         last = Stored({**before.object, "metadata": dict(before.metadata)}, before.managers)
         return self._commit("DELETED", kind, last, before)

@@ -1,4 +1,4 @@
-"""How objects are changed and how they go: finalizers, grace periods, scheduling. Used by requests and by controllers.
+"""How objects change and are deleted: finalizers, grace periods, scheduling. For requests and controllers.
 
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
 https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/
@@ -16,7 +16,7 @@ CASCADES = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}  # a policy'
 def store(
     storage: Storage, kind: Kind, before: Stored, obj: Object, managers: bytes = b"", *, dry_run: bool = False
 ) -> Stored:
-    """Stores a new version; an object that only waited for its last finalizer to go is taken away."""
+    """Stores a new version. Removes an object that is being deleted and has lost its last finalizer."""
     metadata = obj["metadata"]
     if kind.generation and any(obj.get(part) != before.object.get(part) for part in ("spec", "webhooks")):
         obj = {**obj, "metadata": metadata | {"generation": metadata.get("generation", 0) + 1}}
@@ -35,7 +35,7 @@ def store(
 def delete(
     storage: Storage, kind: Kind, stored: Stored, options: Object, *, dry_run: bool = False
 ) -> tuple[Stored, bool]:
-    """Deletes, or begins to; returns the object as it then is, and whether it is gone already.
+    """Deletes, or begins to; returns the object, and whether it is gone already.
 
     Raises Conflict where a precondition of the options does not hold.
     """
@@ -68,7 +68,7 @@ def bind(storage: Storage, pod: Stored, node: str) -> Stored:
 
 
 def unschedulable(storage: Storage, pod: Stored, message: str) -> bool:
-    """Says in the pod's condition why it can go to no node; returns whether that is news."""
+    """Writes into the pod's condition why no node takes it; returns whether that changed the condition."""
     if condition(pod.object, "PodScheduled").get("message") == message:
         return False
     why = {"status": "False", "reason": "Unschedulable", "message": message}
@@ -98,7 +98,7 @@ def _require(kind: Kind, stored: Stored, preconditions: Object) -> None:
 
 
 def _grace(kind: Kind, stored: Stored, options: Object) -> int:
-    """How many seconds the object stays: only a pod that runs on a node does."""
+    """How many seconds the object stays: 0 for all but a pod on a node."""
     if kind is not POD:
         return 0
     spec = stored.object["spec"]
