@@ -23,7 +23,7 @@ def table(
     kind: Kind, items: Iterable[Stored], metadata: Object, now: float, include: str, *, heads: bool = True
 ) -> Object:
     """The Table of some objects. ``include`` is `includeObject`: Metadata (default), Object or None."""
-    columns, row = _COLUMNS.get(kind.kind) or _between(lambda obj: [])
+    columns, row = _COLUMNS.get(kind.kind) or _between(lambda _obj: [])
     body: Object = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
     body["columnDefinitions"] = [_definition(*column) for column in columns] if heads else None
     body["rows"] = [{"cells": row(stored.object, now), "object": _object(kind, stored, include)} for stored in items]
@@ -286,7 +286,7 @@ _BINDING: list[Column] = [
 ]
 _ROLE: tuple[list[Column], Row] = (
     [*_NAME, ("Created At", AGE)],
-    lambda obj, now: [obj["metadata"]["name"], obj["metadata"]["creationTimestamp"]],
+    lambda obj, _now: [obj["metadata"]["name"], obj["metadata"]["creationTimestamp"]],
 )
 _COLUMNS: dict[str, tuple[list[Column], Row]] = {
     "Deployment": (
