@@ -3,19 +3,19 @@
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#aggregated-clusterroles
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from labkit.emulator.kubernetes.objects.kinds import BY_NAME, Object
 from labkit.emulator.kubernetes.objects.selectors import object_selector
-from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored
+from labkit.emulator.kubernetes.objects.storage import Change, Later, Storage, Stored
 
 CLUSTER_ROLE = BY_NAME["ClusterRole"]
 
 
 class Aggregation:
-    """Works on every change of a ClusterRole. ``later(f)`` has to call ``f`` soon, and never at once."""
+    """Works on every change of a ClusterRole."""
 
-    def __init__(self, storage: Storage, later: Callable[[Callable[[], None]], None]):
+    def __init__(self, storage: Storage, later: Later):
         self.storage, self.later = storage, later
         storage.observers.append(self._observe)
 

@@ -6,7 +6,6 @@ https://kubernetes.io/docs/concepts/architecture/garbage-collection/
 """
 
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 
 from labkit.emulator.kubernetes.api.resources import Resources
@@ -30,13 +29,13 @@ from labkit.emulator.kubernetes.objects.kinds import (
     Object,
 )
 from labkit.emulator.kubernetes.objects.pods import condition, has_ended
-from labkit.emulator.kubernetes.objects.storage import Change, Stored
+from labkit.emulator.kubernetes.objects.storage import Change, Later, Stored
 
 
 class Controllers:
-    """Works on every change of the storage. ``later(f)`` has to call ``f`` soon, and never at once."""
+    """Works on every change of the storage."""
 
-    def __init__(self, resources: Resources, certificate_pem: bytes, later: Callable[[Callable[[], None]], None]):
+    def __init__(self, resources: Resources, certificate_pem: bytes, later: Later):
         self.storage, self.later = resources.storage, later
         self._root = {"ca.crt": certificate_pem.decode()}
         self._owners = Owners(self.storage)

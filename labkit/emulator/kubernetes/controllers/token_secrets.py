@@ -4,23 +4,20 @@ https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-s
 """
 
 import base64
-from collections.abc import Callable
 from functools import partial
 
 from labkit.emulator.kubernetes.access.tokens import Tokens
 from labkit.emulator.kubernetes.objects.kinds import SECRET, SERVICE_ACCOUNT, Object
-from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored
+from labkit.emulator.kubernetes.objects.storage import Change, Later, Storage, Stored
 
 TYPE = "kubernetes.io/service-account-token"
 NAME, UID = "kubernetes.io/service-account.name", "kubernetes.io/service-account.uid"
 
 
 class TokenSecrets:
-    """Works on every change of the storage. ``later(f)`` has to call ``f`` soon, and never at once."""
+    """Works on every change of the storage."""
 
-    def __init__(
-        self, storage: Storage, tokens: Tokens, certificate_pem: bytes, later: Callable[[Callable[[], None]], None]
-    ):
+    def __init__(self, storage: Storage, tokens: Tokens, certificate_pem: bytes, later: Later):
         self.storage, self.tokens, self.later = storage, tokens, later
         self._certificate = certificate_pem
         storage.observers.append(self._observe)

@@ -17,6 +17,7 @@ from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.status import already_exists, modified, not_found
 
 HISTORY = 4096  # changes that a watch can be resumed from
+Later = Callable[[Callable[[], None]], None]  # calls a function soon, and never at once
 
 
 class Stored:
