@@ -135,7 +135,8 @@ def test_the_typed_client(apps: Apps):
     apps.pod_count(2)
     (one,) = api.list_namespaced_replica_set(apps.namespace, label_selector="app=web").items
     assert one.metadata.owner_references[0].name == "web"
-    assert api.read_namespaced_deployment_status("web", apps.namespace).status.unavailable_replicas == 2
+    status = lambda: api.read_namespaced_deployment_status("web", apps.namespace).status  # noqa: E731
+    until(lambda: status().unavailable_replicas == 2, "the deployment has counted its pods")
 
 
 # Who may
