@@ -1,5 +1,6 @@
 """What keeps a service account from its role: what is read, what is wrong with it, and what repairs it.
 
 `evidence` reads the system, each thing once. `repairs` writes the commands and the documents that put it right.
-`finding` is one thing that is wrong; `findings` has the causes, each a function from the evidence to a finding.
+`stages` are what is looked at, in order. `finding` is one thing that is wrong, and the declaration of a cause;
+`findings` has the causes.
 """

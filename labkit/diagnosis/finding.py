@@ -1,11 +1,14 @@
-"""A finding: one thing that is wrong. `found` asks the causes in `labkit.diagnosis.findings` for theirs."""
+"""A finding: one thing that is wrong. `@cause` declares what can be, beside the function that looks for it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
+from types import ModuleType
 from typing import Literal
 
 from labkit.diagnosis.evidence import Evidence, NotRead
+from labkit.diagnosis.evidence.kinds import Kinds
+from labkit.diagnosis.stages import Stage
 from labkit.showing import WARNING, WRONG, Code, Name, table
 
 Severity = Literal["error", "warning", "note"]
@@ -56,7 +59,98 @@ class Finding:
         return WARNING if self.severity == "warning" else WRONG
 
 
-Cause = Callable[[Evidence], Finding | None]
+@dataclass(frozen=True)
+class Symptom:
+    """What a cause is known by here, and what repairs it: a finding without what the cause declares."""
+
+    summary: str
+    expected: str
+    found: str
+    source: str
+    repair: str
+    severity: Severity = "error"
+
+
+Look = Callable[[Evidence], Symptom | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Cause:
+    """One thing that can be wrong: what is declared of it, and the function that looks for it."""
+
+    id: str
+    """The id of its findings."""
+    stage: Stage
+    """The stage that it belongs to."""
+    learn: str
+    """The notebook that teaches it."""
+    reads: tuple[Kinds, ...]
+    """What has to have been read where it finds nothing: else its stage is not right."""
+    look: Look
+    beside: tuple[Kinds, ...]
+    """What its stage is right without: it belongs to another."""
+    follows_from: tuple["Cause", ...]
+    """The causes that say it more exactly. Such a consequence is also left out beside any error of another cause."""
+    ends: tuple[Stage, ...]
+    """The stages in which nothing else is looked for where it is found."""
+
+    def __call__(self, evidence: Evidence) -> Finding | None:
+        """What it finds; None also where a cause that it follows from says so already. Raises `NotRead`."""
+        symptom = self.look(evidence)
+        if symptom is None or any(cause(evidence) for cause in self.follows_from):
+            return None
+        return Finding(id=self.id, learn=self.learn, **vars(symptom))
+
+
+def cause(
+    id: str,
+    stage: Stage,
+    learn: str,
+    *,
+    reads: tuple[Kinds, ...],
+    beside: tuple[Kinds, ...] = (),
+    follows_from: tuple[Cause, ...] = (),
+    ends: tuple[Stage, ...] = (),
+) -> Callable[[Look], Cause]:
+    """Declares the cause that a function looks for."""
+    return lambda look: Cause(id, stage, learn, reads, look, beside, follows_from, ends)
+
+
+def causes_of(family: ModuleType) -> tuple[Cause, ...]:
+    """The causes that a module declares, in its order."""
+    return tuple(each for each in vars(family).values() if isinstance(each, Cause))
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What came of looking for one cause."""
+
+    cause: Cause
+    finding: Finding | None = None
+    unread: NotRead | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether what its stage rests on could not be read; what was not to be read did not fail."""
+        if self.unread is None or self.unread.is_choice:
+            return False
+        return all(self.unread.read.kind not in kinds for kinds in self.cause.beside)
+
+
+def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[Looked]:
+    """Looks for these causes in their order; for those in whose stage there is nothing else to be found, not at all."""
+    ended: set[Stage] = set()
+    for each in causes:
+        if each.stage in ended:
+            continue
+        try:
+            finding = each(evidence)
+        except NotRead as unread:
+            yield Looked(each, unread=unread)
+            continue
+        if finding:
+            ended.update(each.ends)
+        yield Looked(each, finding)
 
 
 def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | None = None) -> list[Finding]:
@@ -66,22 +160,21 @@ def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | N
     Raises `NotRead` without.
     """
     findings = []
-    for cause in causes:
-        try:
-            if finding := cause(evidence):
-                findings.append(finding)
-        except NotRead as error:
-            if unread is None:
-                raise
-            unread.append(error)
+    for looked in look_for(causes, evidence):
+        if looked.finding:
+            findings.append(looked.finding)
+        if looked.unread and unread is None:
+            raise looked.unread
+        if looked.unread and unread is not None:
+            unread.append(looked.unread)
     return findings
 
 
 def is_told(evidence: Evidence, *causes: Cause) -> bool:
     """Whether one of these causes explains it already; what cannot be read explains nothing."""
-    for cause in causes:
+    for each in causes:
         try:
-            if cause(evidence) is not None:
+            if each(evidence) is not None:
                 return True
         except NotRead:
             continue

@@ -1,12 +1,16 @@
-"""Why a service account's pods do not get their role: walks the steps' checks, and only reads."""
+"""Why a service account's pods do not get their role: looks for every cause, stage by stage, and only reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from labkit import steps
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, NotRead, Reads
+from labkit.diagnosis.evidence.kinds import BY_PROBE
 from labkit.diagnosis.evidence.pod_spec import service_account_of
+from labkit.diagnosis.evidence.reading import Read
+from labkit.diagnosis.finding import Looked, look_for
+from labkit.diagnosis.findings.catalogue import CAUSES, RESTS_ON
+from labkit.diagnosis.stages import RESULTS, STAGES, Result, Stage
 from labkit.doctor.report import Diagnosis, in_order
 from labkit.errors import LabError
 from labkit.parameters import Parameters
@@ -15,10 +19,6 @@ if TYPE_CHECKING:
     import boto3
     from kubernetes.client import ApiClient
 
-# The pod and its service account say most; then the provider, the role, and at last who the pod turned out to be.
-ORDER = ("pod", "service_account", "oidc_provider", "iam_role", "credentials")
-# What follows from whatever else is wrong, and would only say the same once more.
-CONSEQUENCES = ("credentials-refused", "credentials-of-another-identity")
 ENDED = ("Succeeded", "Failed")
 # A container's variables whose values are no secret.
 TOLD = (
@@ -105,22 +105,19 @@ def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosi
 
 
 def examine(evidence: Evidence) -> Diagnosis:
-    """What the checks of all steps find in this evidence: of one service account and one pod."""
-    found = []
-    unread: list[NotRead] = []
-    for name in ORDER:
-        found += steps.step(name).check(evidence, unread)
-    if any(finding.severity == "error" and finding.id not in CONSEQUENCES for finding in found):
-        found = [finding for finding in found if finding.id not in CONSEQUENCES]
+    """What is found in this evidence: of one service account and one pod."""
+    looked = list(look_for(CAUSES, evidence))
+    results = {stage: _result(stage, looked, evidence) for stage in STAGES}
     try:
         role_arn, pod_name = evidence.role_arn, evidence.pod_name if evidence.pod else ""
     except NotRead:
         role_arn = pod_name = ""
     return Diagnosis(
         subject=evidence.subject,
-        findings=in_order(found),
-        looked=list(evidence.reads.asked),
-        unread=list({error.call: error for error in unread}.values()),
+        findings=in_order(each.finding for each in _without_consequences(looked) if each.finding),
+        results=results,
+        read=list(evidence.reads.asked),
+        unread=_each_once(each.unread for each in looked if each.unread),
         made=list(evidence.reads.made),
         cluster=evidence.parameters.cluster,
         role_arn=role_arn,
@@ -129,14 +126,42 @@ def examine(evidence: Evidence) -> Diagnosis:
     )
 
 
+def _without_consequences(looked: list[Looked]) -> list[Looked]:
+    """What was looked for; what follows from whatever else is wrong would only say the same once more."""
+    causes = [each for each in looked if not each.cause.follows_from]
+    return causes if any(each.finding and each.finding.severity == "error" for each in causes) else looked
+
+
+def _result(stage: Stage, looked: list[Looked], evidence: Evidence) -> Result:
+    """What became of a stage: it is right where all that it rests on was read, and nothing says otherwise.
+
+    What was not to be read, such as the token in the pod without --probe, says nothing.
+    """
+    here = [each for each in looked if each.cause.stage is stage]
+    told = [each.finding.severity for each in here if each.finding]
+    if told:
+        return min(told, key=RESULTS.index)
+    if stage.is_refuted(evidence):
+        return "error"
+    answered = {read.kind for read in evidence.reads.asked}
+    needed = RESTS_ON[stage] if evidence.probe_allowed else RESTS_ON[stage] - BY_PROBE
+    was_read = all(answered.intersection(kinds) for kinds in needed) and not any(each.failed for each in here)
+    return "right" if was_read and stage.has_subject(evidence) else "not looked at"
+
+
+def _each_once(unread: Iterable[NotRead]) -> list[NotRead]:
+    return list({error.read: error for error in unread}.values())
+
+
 def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
     """One diagnosis of several pods of the same service account; what is no pod's is said once."""
     first, last = diagnoses[0], diagnoses[-1]
     return Diagnosis(
         subject=first.subject,
         findings=in_order(finding for each in diagnoses for finding in each.findings),
-        looked=last.looked,
-        unread=list({error.call: error for each in diagnoses for error in each.unread}.values()),
+        results={stage: min((each.results[stage] for each in diagnoses), key=RESULTS.index) for stage in STAGES},
+        read=last.read,
+        unread=_each_once(error for each in diagnoses for error in each.unread),
         made=last.made,
         cluster=first.cluster,
         role_arn=first.role_arn,
@@ -229,7 +254,7 @@ def _connection(aws: Any, kubernetes: Any, cluster: str, reads: Reads) -> Connec
             where="diagnose",
             next="diagnose(…, aws=boto3.Session(), kubernetes=ApiClient(), cluster=NAME)",
         )
-    caller = reads.once("sts:GetCallerIdentity", lambda: aws.client("sts").get_caller_identity())
+    caller = reads.once(Read("sts:GetCallerIdentity", of="AWS"), lambda: aws.client("sts").get_caller_identity())
     described = eks_cluster.describe(aws, cluster, caller["Account"])
     return Connection(
         aws=aws,

@@ -7,7 +7,9 @@ from typing import Any
 
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, NotRead, Reads
+from labkit.diagnosis.evidence.account import Account
 from labkit.diagnosis.evidence.pod_spec import service_account_of
+from labkit.diagnosis.evidence.reading import Document
 from labkit.doctor.examination import examine_pods
 from labkit.doctor.report import Diagnosis
 from labkit.documents import ROLE_ANNOTATION
@@ -95,33 +97,32 @@ class Survey:
         account = self._any.account
         try:
             listed = {role["RoleName"]: role for role in account.roles}
-            details = self.reads.once(
-                f"iam:GetAccountAuthorizationDetails ({account.account_id})", lambda: _details(account.client("iam"))
-            )
+            read = account.read("iam:GetAccountAuthorizationDetails")
+            details = self.reads.once(read, lambda: _details(account.client("iam")))
         except NotRead:
             return
         for role in details["RoleDetailList"]:
             # What the one leaves out, the other tells: MaxSessionDuration, or tags and boundary.
-            self._know_role(account.account_id, listed.get(role["RoleName"], {}), role)
+            self._know_role(account, listed.get(role["RoleName"], {}), role)
         known = {role["RoleName"] for role in details["RoleDetailList"]}
         for name in self._annotated(account.account_id) - known:
-            self.reads.know(f"iam:GetRole {name} ({account.account_id})", None)
+            self.reads.know(account.read("iam:GetRole", name), None)
         for policy in details["Policies"]:
             for version in policy.get("PolicyVersionList") or []:
                 if version.get("IsDefaultVersion"):
-                    self.reads.know(f"iam:GetPolicyVersion {policy['Arn']} ({account.account_id})", version["Document"])
+                    self.reads.know(account.read("iam:GetPolicyVersion", policy["Arn"]), version["Document"])
 
-    def _know_role(self, account_id: str, listed: dict[str, Any], details: dict[str, Any]) -> None:
+    def _know_role(self, account: Account, listed: Document, details: Document) -> None:
         name, inline = details["RoleName"], details.get("RolePolicyList") or []
         left_out = ("RolePolicyList", "AttachedManagedPolicies", "InstanceProfileList")
         role = listed | {key: value for key, value in details.items() if key not in left_out}
-        self.reads.know(f"iam:GetRole {name} ({account_id})", role)
+        self.reads.know(account.read("iam:GetRole", name), role)
         attached = details.get("AttachedManagedPolicies") or []
-        self.reads.know(f"iam:ListAttachedRolePolicies {name} ({account_id})", attached)
-        self.reads.know(f"iam:ListRolePolicies {name} ({account_id})", [policy["PolicyName"] for policy in inline])
+        self.reads.know(account.read("iam:ListAttachedRolePolicies", name), attached)
+        self.reads.know(account.read("iam:ListRolePolicies", name), [policy["PolicyName"] for policy in inline])
         for policy in inline:
-            what = f"iam:GetRolePolicy {name} {policy['PolicyName']} ({account_id})"
-            self.reads.know(what, policy["PolicyDocument"])
+            read = account.read("iam:GetRolePolicy", f"{name} {policy['PolicyName']}")
+            self.reads.know(read, policy["PolicyDocument"])
 
     def _annotated(self, account_id: str) -> set[str]:
         """The names of the account's roles that annotations name, whether there are such roles or not."""

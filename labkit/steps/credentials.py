@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from labkit.diagnosis import findings
-from labkit.diagnosis.findings import Finding, credentials, role
+from labkit.diagnosis.findings import Finding, catalogue, credentials
 from labkit.steps.row import Row
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
 
 TITLE = "the credentials in the pod"
-CAUSES = (*credentials.CAUSES, role.too_new)
+CAUSES = catalogue.in_order(credentials)
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import documents
 from labkit.diagnosis import findings
-from labkit.diagnosis.findings import Finding, permissions, role, trust_policy
+from labkit.diagnosis.findings import Finding, catalogue, trust_policy
 from labkit.errors import LabError
 from labkit.parameters import RUN_TAG
 from labkit.policy.trust import WEB_IDENTITY
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TITLE = "the IAM role"
 # Where services and the IAM Identity Center have their own roles: accounts have many, and none is the lab's.
 OF_AWS = ("/aws-service-role/", "/aws-reserved/")
-CAUSES = (role.missing, *trust_policy.CAUSES, role.assumes_itself, *permissions.CAUSES)
+CAUSES = catalogue.in_order(*catalogue.OF_THE_ROLE)
 build = documents.trust_policy
 
 
@@ -54,9 +54,6 @@ def ensure(lab: "Workspace") -> None:
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Is the role there, does it admit this service account and only this one, and has it its permissions?"""
-    # What else is to be said of another run's role is that run's business, and so is its repair.
-    if foreign := findings.found([role.of_another_run], evidence, unread):
-        return foreign
     return findings.found(CAUSES, evidence, unread)
 
 

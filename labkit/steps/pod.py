@@ -12,7 +12,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from labkit import documents, execution
 from labkit.diagnosis import findings
 from labkit.diagnosis.evidence.pod_spec import NO_IMAGE
-from labkit.diagnosis.findings import Finding, containers, network, pod, webhook
+from labkit.diagnosis.findings import Finding, catalogue
 from labkit.documents import POD_NAME as NAME
 from labkit.errors import LabError
 from labkit.steps.ownership import Found, Owner, existing, of_labels, refuse_another_runs, removed, take_name
@@ -30,7 +30,7 @@ NOT_YET = tuple(
     f"({code}) when calling the AssumeRoleWithWebIdentity" for code in ("AccessDenied", "InvalidIdentityToken")
 )
 AGAIN_AFTER = 2  # seconds between two attempts of the pod to become its role
-CAUSES = (*pod.CAUSES, *webhook.CAUSES, *containers.CAUSES, *network.CAUSES)
+CAUSES = catalogue.in_order(*catalogue.OF_THE_POD)
 build = documents.pod
 # A container that waits for one of these will not run by waiting.
 HOPELESS = (*NO_IMAGE, "CrashLoopBackOff", "CreateContainerConfigError")

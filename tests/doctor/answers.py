@@ -9,7 +9,7 @@ from typing import Any
 
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, Reads
-from labkit.diagnosis.evidence.reading import NotRead
+from labkit.diagnosis.evidence.reading import NotRead, Read
 from labkit.faults import Situation, admission
 from labkit.faults.situation import Document
 from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust
@@ -49,16 +49,17 @@ class Answers(Reads):
         self.situation = situation
         self.facts = facts or Facts()
 
-    def once(self, what: str, call: Callable[[], Any]) -> Any:
+    def once(self, read: Read, call: Callable[[], Any]) -> Any:
+        what = str(read)
         if what not in self.answers:
-            self.answers[what] = json.loads(json.dumps(self._answer(what)))
-        return super().once(what, call)
+            self.answers[what] = json.loads(json.dumps(self._answer(read)))
+        return super().once(read, call)
 
-    def _answer(self, what: str) -> Any:
+    def _answer(self, read: Read) -> Any:
         for pattern, answerer in ANSWERERS:
-            if found := pattern.fullmatch(what):
+            if found := pattern.fullmatch(str(read)):
                 return answerer(self.situation, self.facts, **found.groupdict())
-        raise NotRead(what, "no answer was written for it")
+        raise NotRead(read, "no answer was written for it")
 
 
 def evidence(situation: Situation, *, probe: bool = False, facts: Facts | None = None) -> Evidence:

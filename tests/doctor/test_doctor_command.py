@@ -15,8 +15,10 @@ import labkit
 from labkit import targets
 from labkit.cli.main import app
 from labkit.diagnosis.evidence import Reads
+from labkit.diagnosis.evidence.reading import Read
+from labkit.diagnosis.findings.catalogue import stage_of
+from labkit.diagnosis.stages import STAGES
 from labkit.doctor.examination import diagnose, examine
-from labkit.doctor.report import STAGES, stage_of
 from labkit.doctor.survey import Survey
 from labkit.emulator import environment
 from labkit.emulator.folder import Folder
@@ -507,7 +509,7 @@ def test_all_of_one_namespace_as_json_is_an_object_a_line(shop):
 
 def test_no_call_is_made_twice_and_the_roles_are_read_at_once(shop):
     survey = Survey(shop.connection, shop.parameters)
-    calls = [call for diagnosis in survey for call in diagnosis.made] + survey.reads.made
+    calls = [str(read) for diagnosis in survey for read in diagnosis.made] + [*map(str, survey.reads.made)]
     assert len(survey) == 7
     assert len(calls) == len(set(calls))
     assert not [call for call in calls if call.startswith("iam:GetRole")]
@@ -521,7 +523,7 @@ def test_who_may_not_read_all_roles_at_once_reads_each(shop):
     survey = Survey(_with(shop.connection, aws=aws), shop.parameters)
     found = list(survey)
     assert {diagnosis.exit_code for diagnosis in found if "typo" not in diagnosis.subject} <= {0, 1}
-    assert any(call.startswith("iam:GetRole ") for diagnosis in found for call in diagnosis.made)
+    assert any(read.kind == "iam:GetRole" for diagnosis in found for read in diagnosis.made)
 
 
 def test_who_may_not_list_service_accounts_is_told_what_is_needed(lab):
@@ -556,8 +558,10 @@ def test_what_was_not_to_be_looked_at_is_no_reason_for_exit_code_2():
 def test_answers_are_shared_and_each_subject_counts_its_own():
     reads = Reads(recording.healthy())
     first, second = reads.shared(), reads.shared()
-    assert first.once(recording.ROLE, dict)["RoleName"] == "my-role"
-    assert (first.asked, second.asked) == ([recording.ROLE], [])
+    role = Read("iam:GetRole", "my-role", f"({recording.ACCOUNT_ID})", "AWS")
+    assert str(role) == recording.ROLE
+    assert first.once(role, dict)["RoleName"] == "my-role"
+    assert ([*first.asked], [*second.asked]) == ([role], [])
 
 
 def test_every_finding_has_its_place_among_the_checks():

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from labkit.diagnosis.evidence.reading import NotRead, Reads
+from labkit.diagnosis.evidence.reading import Answer, Document, NotRead, Read, Reads
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -15,106 +15,109 @@ WEBHOOK = "pod-identity-webhook"
 class Cluster:
     """One cluster's objects, as dicts. Every method raises `NotRead` where the caller may not read them."""
 
-    def __init__(self, api: "ApiClient", reads: Reads):
-        self._api = api
+    def __init__(self, api: "ApiClient | None", reads: Reads):
+        self._api: Any = api
         self._reads = reads
         self.everywhere = False
         """Whether lists are asked for all namespaces at once, since many will be looked at; "" is each of them then."""
 
-    def service_accounts(self, namespace: str) -> list[dict[str, Any]]:
+    def service_accounts(self, namespace: str) -> list[Document]:
         """The service accounts of a namespace."""
         return self._listed("serviceaccounts", namespace)
 
-    def service_account(self, namespace: str, name: str) -> dict[str, Any] | None:
+    def service_account(self, namespace: str, name: str) -> Document | None:
         """A service account; None where there is none."""
         return self._named("serviceaccounts", namespace, name)
 
     @property
-    def all_service_accounts(self) -> list[dict[str, Any]]:
+    def all_service_accounts(self) -> list[Document]:
         """The service accounts of all namespaces."""
-        _, every = self._lists("serviceaccounts")
-        return self._once("list serviceaccounts --all-namespaces", lambda: every().items)
+        return self._listed_everywhere("serviceaccounts")
 
-    def pods(self, namespace: str) -> list[dict[str, Any]]:
+    def pods(self, namespace: str) -> list[Document]:
         """The pods of a namespace."""
         return self._listed("pods", namespace)
 
-    def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
+    def pod(self, namespace: str, name: str) -> Document | None:
         """A pod; None where there is none."""
         return self._named("pods", namespace, name)
 
-    def events(self, namespace: str) -> list[dict[str, Any]]:
+    def events(self, namespace: str) -> list[Document]:
         """The events of a namespace, in no order."""
         return self._listed("events", namespace)
 
-    def config_map(self, namespace: str, name: str) -> dict[str, Any] | None:
+    def config_map(self, namespace: str, name: str) -> Document | None:
         """A ConfigMap; None where there is none."""
-        what = f"get configmap {name} -n {namespace}"
-        return self._once(what, lambda: self._core.read_namespaced_config_map(name, namespace))
+        return self._got("configmap", namespace, name, self._core.read_namespaced_config_map)
 
-    def workload(self, namespace: str, kind: str, name: str) -> dict[str, Any] | None:
+    def workload(self, namespace: str, kind: str, name: str) -> Document | None:
         """A Deployment, ReplicaSet, StatefulSet or DaemonSet; None where there is none, and for another kind."""
         from kubernetes.client import AppsV1Api
 
         apps = AppsV1Api(self._api)
-        read = {
+        reading: dict[str, Callable[[str, str], Any]] = {
             "Deployment": apps.read_namespaced_deployment,
             "ReplicaSet": apps.read_namespaced_replica_set,
             "StatefulSet": apps.read_namespaced_stateful_set,
             "DaemonSet": apps.read_namespaced_daemon_set,
-        }.get(kind)
-        if read is None:
-            return None
-        return self._once(f"get {kind.lower()} {name} -n {namespace}", lambda: read(name, namespace))
+        }
+        return self._got(kind.lower(), namespace, name, reading[kind]) if kind in reading else None
 
-    def service(self, namespace: str, name: str) -> dict[str, Any] | None:
+    def service(self, namespace: str, name: str) -> Document | None:
         """A Service; None where there is none."""
-        return self._once(
-            f"get service {name} -n {namespace}", lambda: self._core.read_namespaced_service(name, namespace)
-        )
+        return self._got("service", namespace, name, self._core.read_namespaced_service)
 
-    def endpoints(self, namespace: str, name: str) -> dict[str, Any] | None:
+    def endpoints(self, namespace: str, name: str) -> Document | None:
         """Who answers for a Service; None where there is no such object."""
-        what = f"get endpoints {name} -n {namespace}"
-        return self._once(what, lambda: self._core.read_namespaced_endpoints(name, namespace))
+        return self._got("endpoints", namespace, name, self._core.read_namespaced_endpoints)
 
-    def namespace(self, name: str) -> dict[str, Any] | None:
+    def namespace(self, name: str) -> Document | None:
         """A namespace; None where there is none."""
-        return self._once(f"get namespace {name}", lambda: self._core.read_namespace(name))
+        found: Document | None = self._once(Read("get namespace", name), lambda: self._core.read_namespace(name))
+        return found
 
     @property
-    def webhook(self) -> dict[str, Any] | None:
+    def webhook(self) -> Document | None:
         """The registration of the pod identity webhook; None where there is none.
 
         https://github.com/aws/amazon-eks-pod-identity-webhook
         """
         from kubernetes.client import AdmissionregistrationV1Api
 
-        def read() -> Any:
-            return AdmissionregistrationV1Api(self._api).read_mutating_webhook_configuration(WEBHOOK)
-
-        return self._once(f"get mutatingwebhookconfiguration {WEBHOOK}", read)
+        registrations: Any = AdmissionregistrationV1Api(self._api)
+        read = Read("get mutatingwebhookconfiguration", WEBHOOK)
+        found: Document | None = self._once(read, lambda: registrations.read_mutating_webhook_configuration(WEBHOOK))
+        return found
 
     # How they are read.
 
-    def _listed(self, resource: str, namespace: str) -> list[dict[str, Any]]:
-        one, every = self._lists(resource)
+    def _listed(self, resource: str, namespace: str) -> list[Document]:
         if self.everywhere:
-            listed = self._once(f"list {resource} --all-namespaces", lambda: every().items)
+            listed = self._listed_everywhere(resource)
             return [item for item in listed if namespace in ("", item["metadata"]["namespace"])]
-        return self._once(f"list {resource} -n {namespace}", lambda: one(namespace).items)
+        one, _ = self._lists(resource)
+        return self._once(Read(f"list {resource}", where=f"-n {namespace}"), lambda: one(namespace).items)
 
-    def _named(self, resource: str, namespace: str, name: str) -> dict[str, Any] | None:
+    def _listed_everywhere(self, resource: str) -> list[Document]:
+        _, every = self._lists(resource)
+        return self._once(Read(f"list {resource}", where="--all-namespaces"), lambda: every().items)
+
+    def _named(self, resource: str, namespace: str, name: str) -> Document | None:
         try:
             listed = self._listed(resource, namespace)
         except NotRead:
             # Who may not list may still get one of a name.
             get = {
-                "pods": lambda: self._core.read_namespaced_pod(name, namespace),
-                "serviceaccounts": lambda: self._core.read_namespaced_service_account(name, namespace),
+                "pods": self._core.read_namespaced_pod,
+                "serviceaccounts": self._core.read_namespaced_service_account,
             }[resource]
-            return self._once(f"get {resource.removesuffix('s')} {name} -n {namespace}", get)
-        return next((item for item in listed if item["metadata"]["name"] == name), None)
+            return self._got(resource.removesuffix("s"), namespace, name, get)
+        named = (item for item in listed if item["metadata"]["name"] == name)
+        return next(named, None)
+
+    def _got(self, kind: str, namespace: str, name: str, get: Callable[[str, str], Any]) -> Document | None:
+        found: Document | None = self._once(Read(f"get {kind}", name, f"-n {namespace}"), lambda: get(name, namespace))
+        return found
 
     def _lists(self, resource: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return {
@@ -132,5 +135,9 @@ class Cluster:
 
         return CoreV1Api(self._api)
 
-    def _once(self, what: str, call: Callable[[], Any]) -> Any:
-        return self._reads.once(what, lambda: self._api.sanitize_for_serialization(call()))
+    def _once(self, read: Read, call: Callable[[], Answer]) -> Answer:
+        def plain() -> Answer:
+            answer: Answer = self._api.sanitize_for_serialization(call())
+            return answer
+
+        return self._reads.once(read, plain)

@@ -10,7 +10,7 @@ from labkit.diagnosis.evidence.cluster import Cluster
 from labkit.diagnosis.evidence.issuer import Issuer
 from labkit.diagnosis.evidence.pod_spec import TOKEN_VOLUME, Container, PodSpec, service_account_of
 from labkit.diagnosis.evidence.probe import Caller, Probe
-from labkit.diagnosis.evidence.reading import NotRead, Reads
+from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 from labkit.diagnosis.evidence.registration import Registration
 from labkit.diagnosis.evidence.trust import Trust
 from labkit.documents import AUDIENCE, POD_NAME, ROLE_ANNOTATION
@@ -59,7 +59,7 @@ class Evidence:
         self.cluster = Cluster(connection.kubernetes, self.reads)
         self.registration = Registration(connection.kubernetes, self.cluster, self.reads)
         self.published = Issuer(connection, self.reads)
-        self._probe_allowed = probe
+        self.probe_allowed = probe
         self._pod_name = pod_name
 
     # What should be.
@@ -72,10 +72,11 @@ class Evidence:
         """
         try:
             own = self.annotations.get(AUDIENCE_KEY)
-            agreed = bool(own and self.provider and own in self.provider["ClientIDList"])
+            if own and self.provider and own in self.provider["ClientIDList"]:
+                return own
         except NotRead:
-            agreed = False
-        return own if agreed else AUDIENCE
+            pass
+        return AUDIENCE
 
     @property
     def provider_arn(self) -> str:
@@ -136,6 +137,11 @@ class Evidence:
         return self.role_arn.rpartition("/")[2]
 
     @property
+    def wanted_role_name(self) -> str:
+        """The role's name; the parameters' where nothing says which role it is."""
+        return self.role_name or self.parameters.role_name
+
+    @property
     def role_account_id(self) -> str:
         """The account of the role, 12 digits; the cluster's own where nothing says which role it is."""
         try:
@@ -159,8 +165,8 @@ class Evidence:
         except ClientError:
             session = None
         if session is None:
-            what = f"sts:AssumeRole into {account_id} ({self.connection.account_id})"
-            raise NotRead(what, "it is another account than the cluster's", f"credentials of the account {account_id}")
+            read = Read("sts:AssumeRole into", account_id, f"({self.connection.account_id})", "AWS")
+            raise NotRead(read, "it is another account than the cluster's", f"credentials of the account {account_id}")
         return Account(session, account_id, self.reads)
 
     # AWS.
@@ -171,19 +177,21 @@ class Evidence:
         return self.role_account.provider_arns
 
     @property
-    def provider(self) -> dict[str, Any] | None:
+    def provider(self) -> Document | None:
         """The OIDC provider of the cluster's issuer, in the role's account, where STS looks for it."""
         return self.role_account.provider(self.provider_arn)
 
     @property
-    def role(self) -> dict[str, Any] | None:
+    def role(self) -> Document | None:
         """The role; None where there is none. Raises `NotRead` where nothing says which it is."""
         if not self.role_name:
-            raise NotRead("iam:GetRole", "nothing says which role the service account is to have", "--role NAME")
+            raise NotRead(
+                Read("iam:GetRole", of="AWS"), "nothing says which role the service account is to have", "--role NAME"
+            )
         return self.role_account.role(self.role_name)
 
     @property
-    def trust_policy(self) -> dict[str, Any]:
+    def trust_policy(self) -> Document:
         """The role's trust policy; empty without a role."""
         return self.role["AssumeRolePolicyDocument"] if self.role else {}
 
@@ -216,7 +224,7 @@ class Evidence:
     # Kubernetes.
 
     @property
-    def service_account(self) -> dict[str, Any] | None:
+    def service_account(self) -> Document | None:
         """The service account."""
         return self.cluster.service_account(self.parameters.namespace, self.parameters.service_account)
 
@@ -236,7 +244,7 @@ class Evidence:
         return self.annotations.get(ROLE_ANNOTATION, "")
 
     @cached_property
-    def pods(self) -> list[dict[str, Any]]:
+    def pods(self) -> list[Document]:
         """The pods that run as the service account, the newest first."""
         name = self.parameters.service_account
         mine = [pod for pod in self.cluster.pods(self.parameters.namespace) if service_account_of(pod["spec"]) == name]
@@ -248,7 +256,7 @@ class Evidence:
         return self._pod_name or next((pod["metadata"]["name"] for pod in self.pods), "")
 
     @property
-    def pod(self) -> dict[str, Any] | None:
+    def pod(self) -> Document | None:
         """The pod."""
         return self.cluster.pod(self.parameters.namespace, self.pod_name) if self.pod_name else None
 
@@ -288,11 +296,12 @@ class Evidence:
             if volume["name"] == TOKEN_VOLUME:
                 for source in (volume.get("projected") or {}).get("sources") or []:
                     if token := source.get("serviceAccountToken"):
-                        return token.get("audience")
+                        audience: str | None = token.get("audience")
+                        return audience
         return None
 
     @property
-    def failed_creations(self) -> list[dict[str, Any]]:
+    def failed_creations(self) -> list[Document]:
         """The namespace's events of pods that could not be made, the newest first; none where there is a pod."""
         if self.pod is not None:
             return []
@@ -300,7 +309,7 @@ class Evidence:
         return sorted(failed, key=lambda event: event.get("lastTimestamp") or "", reverse=True)
 
     @property
-    def webhook(self) -> dict[str, Any] | None:
+    def webhook(self) -> Document | None:
         """The registration of the pod identity webhook."""
         return self.cluster.webhook
 
@@ -310,13 +319,29 @@ class Evidence:
     def probe(self) -> Probe:
         """What is tried in the pod."""
         return Probe(
-            self.pod_spec, self.connection, self.reads, region=self.parameters.region, allowed=self._probe_allowed
+            self.pod_spec, self.connection, self.reads, region=self.parameters.region, allowed=self.probe_allowed
         )
 
     @property
     def caller(self) -> Caller | None:
         """Who AWS says the pod is; None where it does not run. Raises `NotRead` where the pod is not to be probed."""
         return self.probe.caller
+
+    @property
+    def caller_if_told(self) -> Caller | None:
+        """Who AWS says the pod is; None also where there is no `aws` in it to ask with."""
+        try:
+            return self.caller
+        except NotRead as unread:
+            if unread.is_choice:
+                raise
+            return None
+
+    @property
+    def is_its_role(self) -> bool:
+        """Whether AWS knows the pod as the role that it is to have."""
+        caller = self.caller_if_told
+        return caller is not None and caller.role_name == self.wanted_role_name
 
     def _is_of_another_cluster(self, role_arn: str) -> bool:
         """Whether a role bears the tag of a lab's run on another cluster, which may have an account of that name."""

@@ -4,14 +4,14 @@ import hashlib
 import json
 import socket
 import ssl
-from collections.abc import Callable
+from functools import partial
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from labkit.connection import Connection
-from labkit.diagnosis.evidence.reading import NotRead, Reads
+from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 from labkit.errors import LabError
 
 DISCOVERY = "/.well-known/openid-configuration"
@@ -39,35 +39,35 @@ class Issuer:
         return (urlsplit(self.url).hostname or "").startswith("oidc.eks.")
 
     @property
-    def discovery(self) -> dict[str, Any]:
+    def discovery(self) -> Document:
         """The discovery document: `{"document": …}`, or `{"error": …}` where it is not served.
 
         Raises `NotRead` where nobody can be reached from here who certainly can from AWS.
         https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
         """
-        return self._got(self.url + DISCOVERY)
+        return self._got("its discovery document", self.url + DISCOVERY)
 
     @property
-    def keys(self) -> dict[str, Any]:
+    def keys(self) -> Document:
         """The published keys, at the place that the discovery document names: as `discovery`."""
         document = self.discovery.get("document")
         location = document.get("jwks_uri") if isinstance(document, dict) else None
         if not isinstance(location, str) or not location.startswith("https://"):
             return {"error": f"the discovery document names no https jwks_uri, but {location!r}"}
-        return self._got(location)
+        return self._got("its keys", location)
 
     @property
     def key_ids(self) -> list[str]:
         """The ids of the published keys. Raises `NotRead` where there are no keys to be read."""
         found = self.keys
         if "error" in found:
-            raise NotRead(f"{self.url}: its keys", found["error"])
+            raise NotRead(_read("its keys", f"{self.url}: its keys"), found["error"])
         return _ids(found["document"])
 
     @property
     def cluster_key_ids(self) -> list[str]:
         """The ids of the keys that the cluster's own API server names. Raises `NotRead`."""
-        return _ids(self._reads.once(f"get --raw {CLUSTER_KEYS}", self._cluster_keys))
+        return _ids(self._reads.once(Read("get --raw", CLUSTER_KEYS), self._cluster_keys))
 
     @property
     def thumbprint(self) -> str:
@@ -76,39 +76,47 @@ class Issuer:
         https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc_verify-thumbprint.html
         """
         parts = urlsplit(self.url)
-        what = f"tls://{parts.hostname}:{parts.port or 443}"
-        serve = self._connection.served_chain or (lambda host: served_chain(host, port=parts.port or 443))
+        host, port = parts.hostname or "", parts.port or 443
+        read = _read("its certificate", f"tls://{host}:{port}")
+        serve = self._connection.served_chain or partial(served_chain, port=port)
 
-        def read() -> str:
+        def look() -> str:
             try:
-                return sha1(serve(parts.hostname)[-1])
+                return sha1(serve(host)[-1])
             except (OSError, ValueError, KeyError) as error:
-                raise NotRead(what, f"its certificate cannot be had: {error}", what, no_answer=True) from None
+                raise NotRead(read, f"its certificate cannot be had: {error}", str(read), no_answer=True) from None
 
-        return self._reads.once(what, read)
+        return self._reads.once(read, look)
 
-    def _got(self, url: str) -> dict[str, Any]:
-        return self._reads.once(url, lambda: self._get(url))
+    def _got(self, kind: str, url: str) -> Document:
+        read = _read(kind, url)
+        return self._reads.once(read, lambda: self._get(read))
 
-    def _get(self, url: str) -> dict[str, Any]:
+    def _get(self, read: Read) -> Document:
         import httpx
 
-        fetch: Callable[[str], Any] = self._connection.fetch or _fetch
+        fetch = self._connection.fetch or _fetch
         try:
-            return {"document": fetch(url)}
+            return {"document": fetch(read.name)}
         except LabError as error:
             # The cause, which the error's own text names, tells an answer from none at all.
             lost = isinstance(error.__context__, httpx.TransportError)
             if lost and self.is_of_eks:
-                raise NotRead(url, error.what, url, no_answer=True) from None
+                raise NotRead(read, error.what, read.name, no_answer=True) from None
             return {"error": error.what}
 
     def _cluster_keys(self) -> Any:
         from kubernetes.client import OpenidApi
 
         # Read as it is: the client would make Python's text of it.
-        api = OpenidApi(self._connection.kubernetes)
-        return json.loads(api.get_service_account_issuer_open_id_keyset(_preload_content=False).data)
+        answer: Any = OpenidApi(self._connection.kubernetes).get_service_account_issuer_open_id_keyset(
+            _preload_content=False
+        )
+        return json.loads(answer.data)
+
+
+def _read(kind: str, url: str) -> Read:
+    return Read(kind, url, of="a host")
 
 
 def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes]:
@@ -121,7 +129,8 @@ def served_chain(host: str, *, address: str = "", port: int = 443) -> list[bytes
         context.wrap_socket(connected, server_hostname=host) as tls,
     ):
         # Public from Python 3.13 on; the same call has been there, underscored, since 3.10.
-        chain = getattr(tls, "get_unverified_chain", None) or tls._sslobj.get_unverified_chain
+        known: Any = tls
+        chain = getattr(tls, "get_unverified_chain", None) or known._sslobj.get_unverified_chain
         return [c if isinstance(c, bytes) else ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in chain()]
 
 

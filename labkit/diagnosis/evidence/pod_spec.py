@@ -8,9 +8,9 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from labkit.diagnosis.evidence.cluster import Cluster
+from labkit.diagnosis.evidence.reading import Document
 
 ROLE = "AWS_ROLE_ARN"
 TOKEN_FILE = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105 - a variable's name
@@ -26,8 +26,6 @@ API_MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 API_VOLUME = "kube-api-access-"
 # How a container waits whose image the node cannot have.
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
-
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -110,12 +108,12 @@ class Container:
         """The projected token (`audience`, `expirationSeconds`, `path`) that the container finds at a path."""
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None
-        if volume is None:
+        if mount is None or volume is None:
             return None
         inside = normal(path)[len(normal(mount["mountPath"])) :].lstrip("/")
         inside = posixpath.normpath(posixpath.join(mount.get("subPath") or "", inside))
         for source in (volume.get("projected") or {}).get("sources") or []:
-            token = source.get("serviceAccountToken")
+            token: Document | None = source.get("serviceAccountToken")
             if token and posixpath.normpath(token.get("path", "")) == inside:
                 return token
         return None
@@ -198,11 +196,11 @@ class PodSpec:
 
     @property
     def name(self) -> str:
-        return self.document["metadata"]["name"]
+        return str(self.document["metadata"]["name"])
 
     @property
     def namespace(self) -> str:
-        return self.document["metadata"]["namespace"]
+        return str(self.document["metadata"]["namespace"])
 
     @property
     def labels(self) -> dict[str, str]:
@@ -214,12 +212,13 @@ class PodSpec:
 
     @property
     def spec(self) -> Document:
-        return self.document["spec"]
+        spec: Document = self.document["spec"]
+        return spec
 
     @property
     def phase(self) -> str:
         """The pod's phase."""
-        return (self.document.get("status") or {}).get("phase", "Unknown")
+        return str((self.document.get("status") or {}).get("phase", "Unknown"))
 
     @property
     def without_image(self) -> set[str]:
@@ -281,7 +280,7 @@ class PodSpec:
         return workload(self._cluster, self.namespace, reference) if reference else None
 
 
-def workload(cluster: Cluster, namespace: str, reference: Document) -> Document | None:
+def workload(cluster: Cluster, namespace: str, reference: Document) -> Document:
     """What makes the pods of the object that a reference names: the Deployment of a ReplicaSet, else it itself.
 
     Of another kind than the cluster knows, the reference's kind and name. Raises `NotRead`.

@@ -1,14 +1,14 @@
 """What is tried in the pod, where that is allowed: its token's claims, STS's answer to it, and who AWS says it is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from labkit.connection import Connection
 from labkit.diagnosis.evidence.pod_spec import REGIONS, ROLE, TOKEN_FILE, Container, PodSpec
-from labkit.diagnosis.evidence.reading import NotRead, Reads
-from labkit.errors import NotAllowed
-from labkit.execution import execute
+from labkit.diagnosis.evidence.reading import Answer, Document, NotRead, Read, Reads
+from labkit.errors import LabError, NotAllowed
+from labkit.execution import Executed, execute
 from labkit.tokens import NotAToken, parts
 
 WHO_AM_I = ["aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"]
@@ -41,8 +41,8 @@ class Caller:
 class Token:
     """What the token in a pod says, unverified; the token itself is not kept."""
 
-    header: dict[str, Any]
-    claims: dict[str, Any]
+    header: Document
+    claims: Document
     unreadable: str = ""
     """Why the file could not be read, in the program's own words."""
     malformed: str = ""
@@ -85,12 +85,11 @@ class Probe:
 
         Raises `NotRead` where there is no `aws` in it, too.
         """
-        if not self._runs:
+        if self._running is None:
             return None
-        what = "sts:GetCallerIdentity"
-        answer = self._once(what, lambda: _said(self._execute(WHO_AM_I)))
+        read, answer = self._once("sts:GetCallerIdentity", lambda: _said(self._execute(WHO_AM_I)))
         if answer.get("no_program"):
-            raise NotRead(self._named(what), "there is no aws in the container", "an image with the AWS CLI")
+            raise NotRead(read, "there is no aws in the container", "an image with the AWS CLI")
         return Caller(answer["arn"], answer["error"])
 
     @property
@@ -99,12 +98,12 @@ class Probe:
 
         Raises `NotRead` where there is no `cat` in it, too.
         """
-        if not self._runs or self._container is None:
+        container = self._container
+        if self._running is None or container is None:
             return None
-        what = "the token's claims"
-        answer = self._once(what, lambda: self._parsed(self._cat()))
+        read, answer = self._once("the token's claims", lambda: self._parsed(self._cat(container)))
         if answer.get("no_program"):
-            raise NotRead(self._named(what), "there is no cat in the container", "an image with cat")
+            raise NotRead(read, "there is no cat in the container", "an image with cat")
         return Token(answer["header"], answer["claims"], answer["unreadable"], answer["malformed"])
 
     @property
@@ -113,10 +112,12 @@ class Probe:
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
         """
-        token = self.token
-        if token is None or token.unreadable or token.malformed:
+        token, container = self.token, self._container
+        if token is None or token.unreadable or token.malformed or container is None:
             return None
-        return Exchange(**self._once("sts:AssumeRoleWithWebIdentity with the token", self._exchanged))
+        what = "sts:AssumeRoleWithWebIdentity with the token"
+        _, answer = self._once(what, lambda: self._exchanged(container))
+        return Exchange(**answer)
 
     # How it is done.
 
@@ -127,14 +128,21 @@ class Probe:
         return next((container for container in running if container.has_role), None)
 
     @property
-    def _runs(self) -> bool:
-        return self._pod is not None and self._pod.phase == "Running"
+    def _running(self) -> PodSpec | None:
+        """The pod, where it runs."""
+        return self._pod if self._pod and self._pod.phase == "Running" else None
 
-    def _cat(self) -> Any:
-        return self._execute(["cat", self._container.value(TOKEN_FILE)])
+    def _cat(self, container: Container) -> Executed:
+        return self._execute(["cat", container.value(TOKEN_FILE)])
 
-    def _parsed(self, done: Any) -> dict[str, Any]:
-        answer = {"header": {}, "claims": {}, "unreadable": "", "malformed": "", "no_program": _has_no_program(done)}
+    def _parsed(self, done: Executed) -> Document:
+        answer: Document = {
+            "header": {},
+            "claims": {},
+            "unreadable": "",
+            "malformed": "",
+            "no_program": _lacks_program(done),
+        }
         if done.exit_code != 0:
             return answer | {"unreadable": _last_line(done)}
         # A token has no newline behind it, and no white space in it.
@@ -145,14 +153,13 @@ class Probe:
             return answer | {"malformed": str(error)}
         return answer | {"header": header, "claims": claims}
 
-    def _exchanged(self) -> dict[str, str]:
+    def _exchanged(self, container: Container) -> dict[str, str]:
         from botocore import UNSIGNED
         from botocore.config import Config
         from botocore.exceptions import ClientError
 
-        container = self._container
         # An answer that is kept came without the token.
-        token = self._secret or self._cat().output
+        token = self._secret or self._cat(container).output
         region = next(filter(None, map(container.value, REGIONS)), self._region)
         sts = self._connection.aws.client("sts", region_name=region, config=Config(signature_version=UNSIGNED))
         try:
@@ -164,34 +171,38 @@ class Probe:
             return {"arn": "", "code": said.get("Code", ""), "message": said.get("Message", "")}
         return {"arn": answer["AssumedRoleUser"]["Arn"], "code": "", "message": ""}
 
-    def _execute(self, command: list[str]) -> Any:
-        pod, container = self._pod, self._container or self._pod.containers[0]
+    def _execute(self, command: list[str]) -> Executed:
+        pod, api = self._pod, self._connection.kubernetes
+        if pod is None or api is None:
+            raise LabError("There is no pod to look into.", where=self._connection.issuer)
+        container = self._container or pod.containers[0]
         try:
-            return execute(self._connection.kubernetes, pod.name, pod.namespace, command, container=container.name)
+            return execute(api, pod.name, pod.namespace, command, container=container.name)
         except NotAllowed as refusal:
             raise NotRead(self._named("exec"), refusal.what, "to get and create pods/exec") from None
 
-    def _once(self, what: str, call: Any) -> Any:
-        what = self._named(what)
+    def _once(self, what: str, call: Callable[[], Answer]) -> tuple[Read, Answer]:
+        read = self._named(what)
         if not self.allowed:
-            raise NotRead(what, "the pod was not probed", "--probe")
-        return self._reads.once(what, call)
+            raise NotRead(read, "the pod was not probed", "--probe")
+        return read, self._reads.once(read, call)
 
-    def _named(self, what: str) -> str:
-        return f"{what} in pod {self._pod.name} -n {self._pod.namespace}"
+    def _named(self, what: str) -> Read:
+        name, namespace = (self._pod.name, self._pod.namespace) if self._pod else ("", "")
+        return Read(f"{what} in pod", name, f"-n {namespace}", "the pod")
 
 
-def _said(done: Any) -> dict[str, Any]:
+def _said(done: Executed) -> Document:
     if done.exit_code == 0:
         return {"arn": done.output.strip(), "error": ""}
     answer = {"arn": "", "error": _last_line(done)}
-    return answer | {"no_program": True} if _has_no_program(done) else answer
+    return answer | {"no_program": True} if _lacks_program(done) else answer
 
 
-def _has_no_program(done: Any) -> bool:
+def _lacks_program(done: Executed) -> bool:
     return done.exit_code in NO_PROGRAM
 
 
-def _last_line(done: Any) -> str:
+def _last_line(done: Executed) -> str:
     lines = done.error.strip().splitlines()
     return lines[-1] if lines else f"the command ended with exit code {done.exit_code}"

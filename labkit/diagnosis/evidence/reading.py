@@ -1,10 +1,10 @@
 """What is read of a live system: each thing once, by calls that change nothing; and what could not be read."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from labkit.errors import LabError, NoCredentials, said_by_the_cluster, without_session
@@ -27,13 +27,49 @@ NOBODY = (
 CREDENTIALS = "AWS credentials that are good   (aws sts get-caller-identity)"
 
 
+Document = dict[str, Any]
+"""What AWS or Kubernetes defines, as JSON."""
+Answer = TypeVar("Answer")
+Answerer = Literal["AWS", "the cluster", "the pod", "a host"]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One thing that is asked for. As text it is what reports, records and `--json` call it."""
+
+    kind: str
+    """What is asked: `iam:GetRole`, `list pods`, `the token's claims in pod`."""
+    name: str = ""
+    """Of what: the role's name, the pod's, a URL."""
+    where: str = ""
+    """`(123456789012)` for an account, `-n default` for a namespace."""
+    of: Answerer = "the cluster"
+    """Who answers."""
+
+    def __str__(self) -> str:
+        # A URL says by itself what is asked.
+        parts = (self.name,) if self.of == "a host" else (self.kind, self.name, self.where)
+        return " ".join(filter(None, parts))
+
+    @property
+    def endpoint(self) -> str:
+        """What answers, or keeps silent, as one: a service of AWS in an account, the cluster's API server, a host."""
+        match self.of:
+            case "the pod":
+                return str(self)
+            case "a host":
+                return urlsplit(self.name).netloc
+            case "AWS":
+                return f"{self.kind.partition(':')[0]} {self.where}"
+        return self.of
+
+
 class NotRead(LabError):
     """Something that a cause needs could not be read, or was not to be; the cause says nothing then."""
 
-    def __init__(self, call: str, why: str, needs: str = "", *, no_answer: bool = False, no_credentials: bool = False):
-        super().__init__(f"{call}: {why}", next=f"needed: {needs}" if needs else "")
-        self.call = call
-        """What was asked, such as `iam:GetRole my-role`."""
+    def __init__(self, read: Read, why: str, needs: str = "", *, no_answer: bool = False, no_credentials: bool = False):
+        super().__init__(f"{read}: {why}", next=f"needed: {needs}" if needs else "")
+        self.read = read
         self.why = why
         self.needs = needs
         """The permission, endpoint or option that was missing."""
@@ -41,6 +77,11 @@ class NotRead(LabError):
         """Whether nobody answered at all."""
         self.no_credentials = no_credentials
         """Whether the caller is nobody to whom it asked."""
+
+    @property
+    def call(self) -> str:
+        """What was asked, as text: `iam:GetRole my-role (123456789012)`."""
+        return str(self.read)
 
     @property
     def is_lost(self) -> bool:
@@ -54,18 +95,19 @@ class NotRead(LabError):
 
 
 class Reads:
-    """Answers by the call that gave them. What was read once is not asked for again, also where it was refused.
+    """Answers by what was read. What was read once is not asked for again, also where it was refused.
 
     Answers are plain JSON, so that they can be kept as a record: with `recorded`, nothing but that is answered.
     """
 
     def __init__(self, recorded: Mapping[str, Any] | None = None):
         self.answers: dict[str, Any] = dict(recorded or {})
-        self.unread: dict[str, NotRead] = {}
-        self.asked: list[str] = []
-        """The calls whose answers were used, in the order of their first use."""
-        self.made: list[str] = []
-        """Those of them that had to be made; the others were answered already."""
+        """By the text of what was read, as a record has them."""
+        self.unread: dict[Read, NotRead] = {}
+        self.asked: dict[Read, None] = {}
+        """What was answered and used, in the order of its first use."""
+        self.made: list[Read] = []
+        """What of it had to be asked for; the rest was answered already."""
         self._live = recorded is None
         self._lost: dict[str, NotRead] = {}
 
@@ -75,67 +117,44 @@ class Reads:
         other.answers, other.unread, other._live, other._lost = self.answers, self.unread, self._live, self._lost
         return other
 
-    def know(self, what: str, answer: Any) -> None:
-        """Keeps what this call would answer, since another has told it already."""
-        self.answers.setdefault(what, _plain(answer))
+    def know(self, read: Read, answer: Any) -> None:
+        """Keeps what this would be answered, since something else has told it already."""
+        self.answers.setdefault(str(read), _plain(answer))
 
-    def once(self, what: str, call: Callable[[], Any]) -> Any:
-        """The answer of `call`, None where there is no such thing.
+    def once(self, read: Read, call: Callable[[], Answer]) -> Answer:
+        """The answer of `call`, None where AWS or the cluster has no such thing; two of the same `read` are one.
 
-        `what` names the call (`iam:GetRole my-role`, `get pod my-pod -n default`): two of one name are one.
         Raises `NotRead` where it is forbidden, or nobody answers.
         """
-        if what not in self.answers:
-            if what not in self.unread:
-                self._read(what, call)
-            if what in self.unread:
-                raise self.unread[what]
-        if what not in self.asked:
-            self.asked.append(what)
-        return self.answers[what]
+        text = str(read)
+        if text not in self.answers:
+            if read not in self.unread:
+                self._read(read, call)
+            if read in self.unread:
+                raise self.unread[read]
+        self.asked.setdefault(read)
+        answer: Answer = self.answers[text]
+        return answer
 
-    def _read(self, what: str, call: Callable[[], Any]) -> None:
-        endpoint = _endpoint(what)
+    def _read(self, read: Read, call: Callable[[], Any]) -> None:
         if not self._live:
-            self.unread[what] = NotRead(what, "the record does not hold it")
-        elif lost := self._lost.get(endpoint):
+            self.unread[read] = NotRead(read, "the record does not hold it")
+        elif lost := self._lost.get(read.endpoint):
             # Who waited for it once need not wait for it again.
-            self.unread[what] = NotRead(
-                what, lost.why, lost.needs, no_answer=lost.no_answer, no_credentials=lost.no_credentials
+            self.unread[read] = NotRead(
+                read, lost.why, lost.needs, no_answer=lost.no_answer, no_credentials=lost.no_credentials
             )
         else:
             try:
-                self.answers[what] = _plain(_asked(what, call))
-                self.made.append(what)
+                self.answers[str(read)] = _plain(_answered(read, call))
+                self.made.append(read)
             except NotRead as unread:
-                self.unread[what] = unread
+                self.unread[read] = unread
                 if unread.is_lost:
-                    self._lost[endpoint] = unread
+                    self._lost[read.endpoint] = unread
 
 
-def asked_of(what: str) -> Literal["AWS", "the cluster", "the issuer", "the pod"]:
-    """Whom a call of this name asks."""
-    if " in pod " in what:
-        return "the pod"
-    if "://" in what:
-        return "the issuer"
-    return "AWS" if re.match(r"[a-z0-9-]+:", what) else "the cluster"
-
-
-def _endpoint(what: str) -> str:
-    """Who answers it: a service of AWS in an account, the cluster's API server, a host."""
-    match asked_of(what):
-        case "the pod":
-            return what
-        case "the issuer":
-            return urlsplit(what).netloc
-        case "AWS":
-            account = re.search(r" \((\d{12})\)$", what)
-            return f"{what.partition(':')[0]} {account[1] if account else ''}"
-    return "the cluster"
-
-
-def _asked(what: str, call: Callable[[], Any]) -> Any:
+def _answered(read: Read, call: Callable[[], Any]) -> Any:
     from botocore.exceptions import BotoCoreError, ClientError
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
@@ -148,25 +167,25 @@ def _asked(what: str, call: Callable[[], Any]) -> Any:
             return None
         why = f"{code}: {without_session(message)}"
         if code in NOBODY:
-            raise NotRead(what, why, CREDENTIALS, no_credentials=True) from None
-        raise NotRead(what, why, what.partition(" ")[0] if code in FORBIDDEN else "") from None
+            raise NotRead(read, why, CREDENTIALS, no_credentials=True) from None
+        raise NotRead(read, why, read.kind if code in FORBIDDEN else "") from None
     except BotoCoreError as error:
         lost = _is_lost(error)
         needs = "AWS's endpoint" if lost else CREDENTIALS
-        raise NotRead(what, " ".join(str(error).split()), needs, no_answer=lost, no_credentials=not lost) from None
+        raise NotRead(read, " ".join(str(error).split()), needs, no_answer=lost, no_credentials=not lost) from None
     except ApiException as error:
         if error.status == 404:
             return None
-        needs = what if error.status == 403 else ""
+        needs = str(read) if error.status == 403 else ""
         if error.status == 401:
             needs = "a kubeconfig whose user the cluster knows   (kubectl auth whoami)"
-        raise NotRead(what, said_by_the_cluster(error), needs, no_credentials=error.status == 401) from None
+        raise NotRead(read, said_by_the_cluster(error), needs, no_credentials=error.status == 401) from None
     except HTTPError as error:
         why = f"the cluster's API server does not answer: {_reason(error)}"
-        raise NotRead(what, why, "the API server's endpoint", no_answer=True) from None
+        raise NotRead(read, why, "the API server's endpoint", no_answer=True) from None
     except NoCredentials as error:
         # The eks target's session says itself what is wrong with its credentials.
-        raise NotRead(what, error.what, error.next, no_credentials=True) from None
+        raise NotRead(read, error.what, error.next, no_credentials=True) from None
 
 
 def _is_lost(error: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from labkit.diagnosis.evidence.cluster import Cluster
-from labkit.diagnosis.evidence.reading import NotRead, Reads
+from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -29,7 +29,7 @@ class Registration:
         self._cluster = cluster
         self._reads = reads
 
-    def fault(self, client: dict[str, Any]) -> str:
+    def fault(self, client: Document) -> str:
         """What can be seen to be wrong without asking anybody; empty where nothing is."""
         if not client.get("url") and not client.get("service"):
             return "neither a URL nor a service"
@@ -43,7 +43,7 @@ class Registration:
             return f"caBundle: expired on {certificates[0].not_valid_after_utc:%Y-%m-%d}"
         return ""
 
-    def silence(self, client: dict[str, Any]) -> str:
+    def silence(self, client: Document) -> str:
         """Why nobody that the bundle vouches for answers there; empty where somebody does, or it cannot be told."""
         if service := client.get("service"):
             return self._service_silence(service)
@@ -52,7 +52,8 @@ class Registration:
         if not self._is_here or not _is_loopback(urlsplit(url).hostname or ""):
             return ""
         try:
-            said = self._reads.once(f"get {url.partition('?')[0]}", lambda: _handshake(url, client["caBundle"]))
+            read = Read("its webhook", f"get {url.partition('?')[0]}", of="a host")
+            said = self._reads.once(read, lambda: _handshake(url, client["caBundle"]))
         except NotRead:
             return ""
         return f"{url}: {said}" if said else ""
@@ -62,7 +63,7 @@ class Registration:
         host = self._api.configuration.host if self._api else ""
         return self._api is None or _is_loopback(urlsplit(host).hostname or "")
 
-    def _service_silence(self, service: dict[str, Any]) -> str:
+    def _service_silence(self, service: Document) -> str:
         namespace, name = service.get("namespace", ""), service.get("name", "")
         try:
             if self._cluster.service(namespace, name) is None:

@@ -65,7 +65,7 @@ def has_wrong_identity(evidence: Evidence, container: Container) -> bool:
     return any(check(evidence, container) for check in IDENTITY)
 
 
-def static_keys(evidence: Evidence, container: Container) -> Wrong | None:
+def static_keys(_: Evidence, container: Container) -> Wrong | None:
     """Access keys, which every SDK takes before it looks for a token."""
     found = _set_ones(container, KEYS)
     if not found:
@@ -74,7 +74,7 @@ def static_keys(evidence: Evidence, container: Container) -> Wrong | None:
     return Wrong((*found, *beside), "no access keys: the SDK takes the role", _named(found))
 
 
-def unknown_profile(evidence: Evidence, container: Container) -> Wrong | None:
+def unknown_profile(_: Evidence, container: Container) -> Wrong | None:
     """A profile that no config in the pod defines, or that wants keys from the environment."""
     found = _set_ones(container, PROFILES)
     if not found or found[0].value is None or container.hidden_config:
@@ -90,7 +90,7 @@ def unknown_profile(evidence: Evidence, container: Container) -> Wrong | None:
     return None
 
 
-def api_server_token(evidence: Evidence, container: Container) -> Wrong | None:
+def api_server_token(_: Evidence, container: Container) -> Wrong | None:
     """The token for the API server in the place of the one for STS."""
     if not (_is_set(container, ROLE) and (file := container.value(TOKEN_FILE))):
         return None
@@ -100,21 +100,17 @@ def api_server_token(evidence: Evidence, container: Container) -> Wrong | None:
     return Wrong(_identity(container), "the webhook's own token file", f"{TOKEN_FILE}={file}")
 
 
-def token_variable_missing(evidence: Evidence, container: Container) -> Wrong | None:
+def token_variable_missing(_: Evidence, container: Container) -> Wrong | None:
     """The role's variable without the token's."""
-    if not _is_set(container, ROLE) or _is_set(container, TOKEN_FILE):
-        return None
-    return Wrong(_identity(container), WEB_IDENTITY, f"{ROLE} alone ({container.variable(ROLE).source})")
+    return _alone(container, ROLE, without=TOKEN_FILE)
 
 
-def role_variable_missing(evidence: Evidence, container: Container) -> Wrong | None:
+def role_variable_missing(_: Evidence, container: Container) -> Wrong | None:
     """The token's variable without the role's."""
-    if not _is_set(container, TOKEN_FILE) or _is_set(container, ROLE):
-        return None
-    return Wrong(_identity(container), WEB_IDENTITY, f"{TOKEN_FILE} alone ({container.variable(TOKEN_FILE).source})")
+    return _alone(container, TOKEN_FILE, without=ROLE)
 
 
-def variables_empty(evidence: Evidence, container: Container) -> Wrong | None:
+def variables_empty(_: Evidence, container: Container) -> Wrong | None:
     """Role and token variables that are there and empty."""
     found = _identity(container)
     if not found or any(variable.value != "" for variable in found):
@@ -127,9 +123,10 @@ def token_file_missing(evidence: Evidence, container: Container) -> Wrong | None
     file = container.value(TOKEN_FILE)
     if not file or not _is_set(container, ROLE) or api_server_token(evidence, container):
         return None
+    volumes = evidence.pod_spec.volumes if evidence.pod_spec else {}
     mount = container.mount_of(file)
-    volume = evidence.pod_spec.volumes.get(mount["name"]) if mount else None
-    taken = evidence.pod_spec.volumes.get(TOKEN_VOLUME)
+    volume = volumes.get(mount["name"]) if mount else None
+    taken = volumes.get(TOKEN_VOLUME)
     if taken and not is_token_volume(taken) and file == f"{MOUNT_PATH}/token":
         return None  # that the volume's name is taken says it already
     # What lies in a volume of another kind is known to nobody here.
@@ -138,7 +135,7 @@ def token_file_missing(evidence: Evidence, container: Container) -> Wrong | None
     return Wrong(_identity(container), "a file in a mounted volume", f"{TOKEN_FILE}={file}")
 
 
-def invalid_session_name(evidence: Evidence, container: Container) -> Wrong | None:
+def invalid_session_name(_: Evidence, container: Container) -> Wrong | None:
     """A session's name that STS does not take."""
     variable = container.variable(SESSION_NAME)
     if variable is None or not variable.value or VALID_SESSION_NAME.fullmatch(variable.value):
@@ -151,8 +148,9 @@ def invalid_session_name(evidence: Evidence, container: Container) -> Wrong | No
 def endpoint_of_another_region(evidence: Evidence, container: Container) -> Wrong | None:
     """The STS endpoint of another region than the container's."""
     variable = next((v for name in ENDPOINTS if (v := container.variable(name)) and v.value), None)
-    host = STS_HOST.fullmatch(variable.value) if variable else None
-    region = _region_of(container) or evidence.region
+    if variable is None:
+        return None
+    host, region = STS_HOST.fullmatch(variable.value or ""), _region_of(container) or evidence.region
     if host is None or (host["region"] or GLOBAL_REGION) == region:
         return None
     return Wrong((variable,), f"https://sts.{region}.amazonaws.com, or no {variable.name}", f"{variable.value}")
@@ -208,9 +206,17 @@ def _identity(container: Container) -> tuple[Variable, ...]:
     return tuple(variable for name in (ROLE, TOKEN_FILE) if (variable := container.variable(name)))
 
 
+def _alone(container: Container, name: str, *, without: str) -> Wrong | None:
+    """One of the two variables, set where the other is not."""
+    variable = container.variable(name)
+    if variable is None or variable.value == "" or _is_set(container, without):
+        return None
+    return Wrong(_identity(container), WEB_IDENTITY, f"{name} alone ({variable.source})")
+
+
 def _set_ones(container: Container, names: tuple[str, ...]) -> tuple[Variable, ...]:
     """Those of these variables that are set and not empty; what lies in a Secret is taken for not empty."""
-    return tuple(container.variable(name) for name in names if _is_set(container, name))
+    return tuple(each for name in names if (each := container.variable(name)) and each.value != "")
 
 
 def _is_set(container: Container, name: str) -> bool:

@@ -1,7 +1,6 @@
-"""What can be wrong: one pure function a cause, from the evidence to a finding or nothing.
+"""What can be wrong: one pure function a cause, from the evidence to a symptom or nothing, under its declaration.
 
-A module a family: `provider`, `role`, `trust_policy` (with `trust_writes`, `trust_statement` and
-`trust_conditions`), `permissions`, `service_account`, `pod`, `webhook`, `containers`, `network`, `credentials`.
+A module a family; `catalogue` has them all, in the order in which their causes are looked for and told.
 """
 
 from labkit.diagnosis.finding import Finding, found

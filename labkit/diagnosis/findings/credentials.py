@@ -1,24 +1,29 @@
 """What happens in the pod: is its token one that STS takes, and who does AWS say the pod is?"""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
-from labkit.diagnosis.evidence import Evidence, NotRead
+from labkit.diagnosis import stages
+from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.evidence import AUDIENCE_KEY
 from labkit.diagnosis.evidence.pod_spec import TOKEN_FILE
-from labkit.diagnosis.evidence.probe import Caller
-from labkit.diagnosis.finding import Finding
-from labkit.diagnosis.findings import containers, role
+from labkit.diagnosis.evidence.probe import Exchange, Token
+from labkit.diagnosis.evidence.reading import Document
+from labkit.diagnosis.finding import Symptom, cause, causes_of
+from labkit.diagnosis.findings import containers
 from labkit.diagnosis.repairs import pod_commands
 
 LEARN = "05-verify.ipynb"
 CALL = "kubectl exec … -- aws sts get-caller-identity"
 CAT = "kubectl exec … -- cat TOKEN_FILE"
 EXCHANGE = "sts:AssumeRoleWithWebIdentity with the pod's token"
+# Seconds after which what was written in IAM is known everywhere.
+SETTLED = 60
 EXPIRED = ("ExpiredTokenException", "ExpiredToken")
 ASSUME = "AssumeRoleWithWebIdentity"
 
 
-def token_audience_mismatch(evidence: Evidence) -> Finding | None:
+@cause("token-audience-mismatch", stages.TOKEN, LEARN, reads=(kinds.PODS,))
+def token_audience_mismatch(evidence: Evidence) -> Symptom | None:
     """The projected token is made for an audience that the OIDC provider does not list.
 
     https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken
@@ -31,18 +36,17 @@ def token_audience_mismatch(evidence: Evidence) -> Finding | None:
         return None
     kubectl, parameters = evidence.connection.kubectl, evidence.parameters
     annotation = f"annotate serviceaccount {parameters.service_account} -n {parameters.namespace}"
-    return Finding(
-        id="token-audience-mismatch",
+    return Symptom(
         summary="The pod's token is made for somebody else than STS.",
         expected=", ".join(audiences),
         found=audience,
         source="kubectl get pod -o yaml, the projected volume aws-iam-token",
         repair=f"{kubectl} {annotation} --overwrite {AUDIENCE_KEY}-\n{pod_commands.replaced(evidence)}",
-        learn=LEARN,
     )
 
 
-def token_malformed(evidence: Evidence) -> Finding | None:
+@cause("token-malformed", stages.TOKEN, LEARN, reads=(kinds.CLAIMS,))
+def token_malformed(evidence: Evidence) -> Symptom | None:
     """What lies in the token's file is no token.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook/issues/232
@@ -50,18 +54,17 @@ def token_malformed(evidence: Evidence) -> Finding | None:
     token = _token(evidence)
     if token is None or not token.malformed:
         return None
-    return Finding(
-        id="token-malformed",
+    return Symptom(
         summary="The file that is to hold the pod's token holds something else.",
         expected="a JSON web token: header, claims and signature",
         found=token.malformed,
         source=CAT,
         repair=pod_commands.replaced(evidence, pod_commands.without_identity),
-        learn=LEARN,
     )
 
 
-def token_expired(evidence: Evidence) -> Finding | None:
+@cause("token-expired", stages.TOKEN, "07-inside-the-exchange.ipynb", reads=(kinds.EXCHANGE,))
+def token_expired(evidence: Evidence) -> Symptom | None:
     """STS says that the pod's token has expired: the node did not renew it.
 
     https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken
@@ -69,18 +72,17 @@ def token_expired(evidence: Evidence) -> Finding | None:
     exchange = _refused_exchange(evidence)
     if exchange is None or exchange.code not in EXPIRED:
         return None
-    return Finding(
-        id="token-expired",
+    return Symptom(
         summary="The token in the pod has expired, and the node has put no other in its place.",
         expected="a token that is renewed when four fifths of its time are over",
         found=f"{exchange.code}: {exchange.message}",
         source=EXCHANGE,
         repair=pod_commands.replaced(evidence),
-        learn="07-inside-the-exchange.ipynb",
     )
 
 
-def token_read_once(evidence: Evidence) -> Finding | None:
+@cause("token-read-once", stages.TOKEN, "07-inside-the-exchange.ipynb", reads=(kinds.CLAIMS,))
+def token_read_once(evidence: Evidence) -> Symptom | None:
     """The application sends STS a token that has expired, while the file in the pod holds a fresh one: it read it once.
 
     CloudTrail is asked only where the token in the file has been renewed.
@@ -96,63 +98,86 @@ def token_read_once(evidence: Evidence) -> Finding | None:
     ]
     if not late:
         return None
-    return Finding(
-        id="token-read-once",
+    return Symptom(
         summary="The application sends a token that has expired, although the pod's file holds a fresh one.",
         expected=f"the file in {TOKEN_FILE} read anew for every exchange, as an SDK's own provider does",
         found=f"{late[0]['errorCode']}: {late[0].get('errorMessage', '')} at {late[0].get('eventTime', '')}",
         source=f"cloudtrail:LookupEvents {ASSUME}; {CAT}",
         repair="# let the SDK read the file (web identity provider), or read it anew yourself; until then:\n"
         + pod_commands.replaced(evidence),
-        learn="07-inside-the-exchange.ipynb",
     )
 
 
-def refused(evidence: Evidence) -> Finding | None:
-    """The pod asked AWS who it is, and got no answer, or STS does not take its token."""
-    caller = _caller(evidence)
-    exchange = _refused_exchange(evidence)
-    if (exchange is None and (caller is None or caller.arn)) or _is_named(evidence):
+@cause("role-too-new", stages.ROLE, "02-iam-role.ipynb", reads=(kinds.ROLE,))
+def too_new(evidence: Evidence) -> Symptom | None:
+    """STS refuses a role that admits the service account, and was made a moment ago: IAM needs some seconds.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
+    """
+    if evidence.role is None or not evidence.trust.admits:
         return None
-    return Finding(
-        id="credentials-refused",
-        summary="The pod gets no credentials.",
-        expected=f"assumed-role/{_role_name(evidence)}",
-        found=f"{exchange.code}: {exchange.message}" if exchange else caller.error,
-        source=EXCHANGE if exchange else CALL,
-        repair=pod_commands.replaced(evidence),
-        learn=LEARN,
-    )
-
-
-def of_another_identity(evidence: Evidence) -> Finding | None:
-    """AWS knows the pod as somebody else: as the node, most often, which means that IRSA was not used at all."""
-    caller = evidence.caller
-    if caller is None or not caller.arn or caller.role_name == _role_name(evidence) or _is_named(evidence):
+    made = str(evidence.role.get("CreateDate") or "")
+    age = (datetime.now(UTC) - datetime.fromisoformat(made)).total_seconds() if made else SETTLED
+    if age >= SETTLED:
         return None
-    return Finding(
-        id="credentials-of-another-identity",
-        summary="AWS knows the pod as somebody else than the role.",
-        expected=f"assumed-role/{_role_name(evidence)}",
-        found=caller.identity,
-        source=CALL,
-        repair=pod_commands.replaced(evidence),
-        learn=LEARN,
+    caller = evidence.caller_if_told
+    if caller is None or caller.arn or not {"(AccessDenied)", "AssumeRoleWithWebIdentity"} <= {*caller.error.split()}:
+        return None
+    # Another role, or another service account's token, is refused at any age.
+    if evidence.pod_role_arn != evidence.role_arn or not any(pod == evidence.pod for pod in evidence.pods):
+        return None
+    return Symptom(
+        summary="The role is right and was made a moment ago; STS does not know of it yet.",
+        expected=f"a role that is older than {SETTLED} seconds",
+        found=f"made at {made}; {caller.error}",
+        source="iam:GetRole, CreateDate",
+        repair="# wait a minute, and try again; a program tries again by itself, with growing pauses:\nsleep 60",
+        severity="note",
     )
 
 
-CAUSES = (
+# What the pod's variables and token show says more exactly why it has no credentials.
+NAMED = (
     token_audience_mismatch,
     token_malformed,
     token_expired,
-    token_read_once,
-    refused,
-    of_another_identity,
+    too_new,
+    *(each for each in causes_of(containers) if each is not containers.role_session_too_long),
 )
 
 
-def _role_name(evidence: Evidence) -> str:
-    return evidence.role_name or evidence.parameters.role_name
+@cause("credentials-refused", stages.EXCHANGE, LEARN, reads=(kinds.EXCHANGE,), follows_from=NAMED)
+def refused(evidence: Evidence) -> Symptom | None:
+    """The pod asked AWS who it is, and got no answer, or STS does not take its token."""
+    exchange, caller = _refused_exchange(evidence), evidence.caller_if_told
+    if exchange:
+        found, source = f"{exchange.code}: {exchange.message}", EXCHANGE
+    elif caller and not caller.arn:
+        found, source = caller.error, CALL
+    else:
+        return None
+    return Symptom(
+        summary="The pod gets no credentials.",
+        expected=f"assumed-role/{evidence.wanted_role_name}",
+        found=found,
+        source=source,
+        repair=pod_commands.replaced(evidence),
+    )
+
+
+@cause("credentials-of-another-identity", stages.IDENTITY, LEARN, reads=(kinds.CALLER,), follows_from=NAMED)
+def of_another_identity(evidence: Evidence) -> Symptom | None:
+    """AWS knows the pod as somebody else: as the node, most often, which means that IRSA was not used at all."""
+    caller = evidence.caller
+    if caller is None or not caller.arn or evidence.is_its_role:
+        return None
+    return Symptom(
+        summary="AWS knows the pod as somebody else than the role.",
+        expected=f"assumed-role/{evidence.wanted_role_name}",
+        found=caller.identity,
+        source=CALL,
+        repair=pod_commands.replaced(evidence),
+    )
 
 
 def _audience(evidence: Evidence) -> str | None:
@@ -160,42 +185,27 @@ def _audience(evidence: Evidence) -> str | None:
     for container in evidence.containers:
         token = container.token_at(container.value(TOKEN_FILE)) if container.has_role else None
         if token and token.get("audience"):
-            return token["audience"]
+            return str(token["audience"])
     return evidence.token_audience
 
 
-def _token(evidence: Evidence):
+def _token(evidence: Evidence) -> Token | None:
     return evidence.probe.token if evidence.pod_spec else None
 
 
-def _caller(evidence: Evidence) -> Caller | None:
-    """Who the pod is; None also where there is no `aws` in it to ask with."""
-    try:
-        return evidence.caller
-    except NotRead as unread:
-        if unread.is_choice:
-            raise
-        return None
-
-
-def _refused_exchange(evidence: Evidence):
+def _refused_exchange(evidence: Evidence) -> Exchange | None:
     """STS's refusal of the pod's token; it is asked only where the pod is not known to be the role."""
-    caller = _caller(evidence)
-    if caller is not None and caller.role_name == _role_name(evidence):
+    if evidence.is_its_role:
         return None
     exchange = evidence.probe.exchange
     return exchange if exchange and exchange.code else None
 
 
-def _is_named(evidence: Evidence) -> bool:
-    """Whether what the pod's variables and token show says it more exactly."""
-    named = (token_audience_mismatch, token_malformed, token_expired, role.too_new, *containers.CAUSES)
-    return any(cause(evidence) for cause in named if cause is not containers.role_session_too_long)
-
-
-def _was_renewed(evidence: Evidence, claims: dict) -> bool:
+def _was_renewed(evidence: Evidence, claims: Document) -> bool:
     """Whether the first token that the pod had is over."""
-    made = (evidence.pod["metadata"].get("creationTimestamp") or "").replace("Z", "+00:00")
+    if (pod := evidence.pod) is None:
+        return False
+    made = (pod["metadata"].get("creationTimestamp") or "").replace("Z", "+00:00")
     issued, expires = claims.get("iat"), claims.get("exp")
     if not made or not isinstance(issued, int) or not isinstance(expires, int):
         return False

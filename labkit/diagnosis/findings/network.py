@@ -1,40 +1,36 @@
 """The way to STS: does the container ask the endpoint of a region that agrees with it, and is that region on?"""
 
-from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis import stages
+from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.variables import endpoint_of_another_region, inactive_region
-from labkit.diagnosis.finding import Finding
-from labkit.diagnosis.findings.containers import finding
+from labkit.diagnosis.finding import Symptom, cause
+from labkit.diagnosis.findings.containers import symptom
 
 LEARN = "07-inside-the-exchange.ipynb"
 
 
-def sts_endpoint_of_another_region(evidence: Evidence) -> Finding | None:
+@cause("pod-sts-endpoint-of-another-region", stages.EXCHANGE, LEARN, reads=(kinds.PODS,))
+def sts_endpoint_of_another_region(evidence: Evidence) -> Symptom | None:
     """STS is asked in one region by credentials that are signed for another: SignatureDoesNotMatch.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
     """
-    return finding(
+    return symptom(
         evidence,
-        "pod-sts-endpoint-of-another-region",
         "The container asks the STS endpoint of another region than its own.",
         endpoint_of_another_region,
-        learn=LEARN,
     )
 
 
-def region_not_activated(evidence: Evidence) -> Finding | None:
+@cause("region-not-activated", stages.EXCHANGE, LEARN, reads=(kinds.PODS,))
+def region_not_activated(evidence: Evidence) -> Symptom | None:
     """The container's region is one that the account has not enabled: STS answers RegionDisabledException.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regions.html
     """
-    return finding(
+    return symptom(
         evidence,
-        "region-not-activated",
         "The container's region is not one that the account has enabled.",
         inactive_region,
         source=f"{evidence.connection.kubectl} get pod -o yaml, spec.containers[].env; ec2:DescribeRegions",
-        learn=LEARN,
     )
-
-
-CAUSES = (sts_endpoint_of_another_region, region_not_activated)

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis import stages
+from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.trust import listed
-from labkit.diagnosis.finding import Finding
+from labkit.diagnosis.finding import Symptom, cause
 from labkit.diagnosis.repairs.commands import Commands
 from labkit.policy import Policy, Principal, Request, matching, verdict
 from labkit.policy.wildcards import wildcard
@@ -16,7 +17,8 @@ OF_AWS = ":iam::aws:policy/"
 KNOWN_KEYS = ("aws:principal", "aws:securetransport", "aws:userid")
 
 
-def policy_not_attached(evidence: Evidence) -> Finding | None:
+@cause("role-policy-not-attached", stages.PERMISSIONS, "02-iam-role.ipynb", reads=(kinds.ROLE, kinds.ATTACHED_POLICIES))
+def policy_not_attached(evidence: Evidence) -> Symptom | None:
     """The role lacks its permissions policy: the pod becomes the role and may do nothing."""
     if evidence.role is None:
         return None
@@ -24,18 +26,17 @@ def policy_not_attached(evidence: Evidence) -> Finding | None:
     # Without a run, nothing says which policy is wanted, but none at all is never enough.
     if wanted in attached or (not _is_of_run(evidence) and (attached or evidence.inline_policies)):
         return None
-    return Finding(
-        id="role-policy-not-attached",
+    return Symptom(
         summary="The policy that says what the role may do is not attached to it.",
         expected=wanted if _is_of_run(evidence) else "a policy",
         found=", ".join(attached) or "no policy attached",
         source="iam:ListAttachedRolePolicies",
         repair=Commands.of(evidence).attach_policy(),
-        learn="02-iam-role.ipynb",
     )
 
 
-def lacks_permission(evidence: Evidence) -> Finding | None:
+@cause("role-lacks-permission", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
+def lacks_permission(evidence: Evidence) -> Symptom | None:
     """The role may not do what the pod wants to do.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html
@@ -52,18 +53,17 @@ def lacks_permission(evidence: Evidence) -> Finding | None:
     if told == "allowed" and denied_by_boundary(evidence):
         return None
     denying = [name for name, policy in policies.items() if matching([policy], request, allow=False)]
-    return Finding(
-        id="role-lacks-permission",
+    return Symptom(
         summary=f"The role may not do {evidence.action} on {evidence.resource}.",
         expected=f"{evidence.action} allowed",
         found=f"an explicit deny in {', '.join(denying)}" if denying else "no identity-based policy allows it",
         source="iam:SimulatePrincipalPolicy",
         repair="\n".join(_permitted(evidence, policies, request, denying)),
-        learn=LEARN,
     )
 
 
-def denied_by_boundary(evidence: Evidence) -> Finding | None:
+@cause("role-denied-by-boundary", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
+def denied_by_boundary(evidence: Evidence) -> Symptom | None:
     """The role's permissions boundary lets nothing through of what its policies allow, or not what the pod wants.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
@@ -85,18 +85,17 @@ def denied_by_boundary(evidence: Evidence) -> Finding | None:
         wanted = ", ".join(dict.fromkeys(allowed))
     if not is_denied:
         return None
-    return Finding(
-        id="role-denied-by-boundary",
+    return Symptom(
         summary="The role's permissions boundary does not allow what its policies allow.",
         expected=f"a boundary that allows {wanted}, or none",
         found=arn,
         source="iam:GetRole, PermissionsBoundary",
         repair=Commands.of(evidence).delete_boundary(),
-        learn=LEARN,
     )
 
 
-def denied_by_bucket_policy(evidence: Evidence) -> Finding | None:
+@cause("role-denied-by-bucket-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
+def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
     """The bucket's own policy denies it to the role, whatever the role's policies allow.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html
@@ -119,18 +118,22 @@ def denied_by_bucket_policy(evidence: Evidence) -> Finding | None:
     statements = listed(document.get("Statement"))
     kept = [statement for position, statement in enumerate(statements, 1) if position not in denying]
     found = [str(statement) for position, statement in enumerate(statements, 1) if position in denying]
-    return Finding(
-        id="role-denied-by-bucket-policy",
+    return Symptom(
         summary="The bucket's policy denies the role what its own policies allow.",
         expected=f"no Deny for {evidence.role_arn} in the policy of {bucket}",
         found="; ".join(found),
         source="s3:GetBucketPolicy",
         repair=Commands.of(evidence).put_bucket_policy(bucket, {**document, "Statement": kept} if kept else None),
-        learn=LEARN,
     )
 
 
-def is_administrator(evidence: Evidence) -> Finding | None:
+@cause(
+    "role-is-administrator",
+    stages.PERMISSIONS,
+    LEARN,
+    reads=(kinds.ROLE, kinds.ATTACHED_POLICIES, kinds.INLINE_POLICIES),
+)
+def is_administrator(evidence: Evidence) -> Symptom | None:
     """The role may do everything: whoever takes over the pod has the account.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/best-practices.html#grant-least-privilege
@@ -145,19 +148,14 @@ def is_administrator(evidence: Evidence) -> Finding | None:
     repair = [*map(commands.detach_policy, attached), *map(commands.delete_inline_policy, inline)]
     if not set(evidence.attached_policies) - set(attached) and not set(evidence.inline_policies) - set(inline):
         repair.append(commands.attach_policy())
-    return Finding(
-        id="role-is-administrator",
+    return Symptom(
         summary="The role may do everything in the account.",
         expected="a policy that allows what the pod does",
         found=", ".join([*attached, *inline]),
         source="iam:ListAttachedRolePolicies, iam:GetRolePolicy",
         repair="\n".join(repair),
-        learn=LEARN,
         severity="warning",
     )
-
-
-CAUSES = (policy_not_attached, lacks_permission, denied_by_boundary, denied_by_bucket_policy, is_administrator)
 
 
 def _is_of_run(evidence: Evidence) -> bool:

@@ -1,17 +1,16 @@
 """The pod: does it run as the service account, and was it given the role when it was made?"""
 
-from functools import partial
 from typing import Any
 
-from labkit.diagnosis.evidence import Evidence, opt_out, variables
-from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
-from labkit.diagnosis.finding import Finding
+from labkit.diagnosis import stages
+from labkit.diagnosis.evidence import Evidence, kinds, opt_out, variables
+from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, PodSpec, service_account_of
+from labkit.diagnosis.finding import Symptom, cause
 from labkit.diagnosis.findings import webhook
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.repairs.commands import Commands
 
 LEARN = "04-pod.ipynb"
-_finding = partial(Finding, learn=LEARN)
 # Kubernetes' own controllers leave alone what a webhook has changed.
 BUILT_IN = ("ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", "Node")
 DELETED, KILLED = "SuccessfulDelete", "Killing"  # events' reasons
@@ -22,21 +21,20 @@ SYSTEM = "kubernetes.io/os"
 DENIED = "Permission denied"
 
 
-def missing(evidence: Evidence) -> Finding | None:
+@cause("pod-missing", stages.POD, LEARN, reads=(kinds.PODS,))
+def missing(evidence: Evidence) -> Symptom | None:
     """No pod of this name in the namespace; or, where none is named, none that runs as the service account."""
     if evidence.pod is not None or evidence.service_account is None or webhook.mount_path_twice(evidence):
         return None
     if evidence.pod_name:
-        return _finding(
-            "pod-missing",
+        return Symptom(
             "The pod does not exist.",
             expected=f"pod {evidence.pod_name} in namespace {evidence.parameters.namespace}",
             found="no such pod",
             source="kubectl get pod",
             repair=Commands.of(evidence).create_pod(),
         )
-    return _finding(
-        "pod-missing",
+    return Symptom(
         "No pod runs as the service account.",
         expected=f"a pod with serviceAccountName: {evidence.parameters.service_account}",
         found=_others(evidence),
@@ -46,15 +44,15 @@ def missing(evidence: Evidence) -> Finding | None:
     )
 
 
-def uses_another_service_account(evidence: Evidence) -> Finding | None:
+@cause("pod-uses-another-service-account", stages.POD, LEARN, reads=(kinds.PODS,))
+def uses_another_service_account(evidence: Evidence) -> Symptom | None:
     """`spec.serviceAccountName` is another; without one it is `default`."""
     if evidence.pod is None:
         return None
     name = service_account_of(evidence.pod["spec"])
     if name == evidence.parameters.service_account:
         return None
-    return _finding(
-        "pod-uses-another-service-account",
+    return Symptom(
         "The pod runs as another service account.",
         expected=evidence.parameters.service_account,
         found=name,
@@ -63,7 +61,8 @@ def uses_another_service_account(evidence: Evidence) -> Finding | None:
     )
 
 
-def older_than_annotation(evidence: Evidence) -> Finding | None:
+@cause("pod-older-than-annotation", stages.WEBHOOK, LEARN, reads=(kinds.PODS, kinds.SERVICE_ACCOUNTS))
+def older_than_annotation(evidence: Evidence) -> Symptom | None:
     """The service account names the role, and the pod has none or another: it was made before.
 
     The webhook changes a pod only when it is made.
@@ -74,12 +73,11 @@ def older_than_annotation(evidence: Evidence) -> Finding | None:
         return None
     if not spec.is_mutated and webhook.explains_absence(evidence):
         return None
-    differing = [container for container in spec.containers if _has_another_role(evidence, container)]
+    differing = [container for container in spec.containers if _has_another_role(evidence, spec, container)]
     if not differing:
         return None
     found = "; ".join(_role_found(container, alone=len(spec.containers) == 1) for container in differing)
-    return _finding(
-        "pod-older-than-annotation",
+    return Symptom(
         "The pod was made before the service account named this role, and a pod gets its role only when it is made.",
         expected=f"AWS_ROLE_ARN={evidence.annotation}",
         found=found,
@@ -88,7 +86,8 @@ def older_than_annotation(evidence: Evidence) -> Finding | None:
     )
 
 
-def replaced_in_a_loop(evidence: Evidence) -> Finding | None:
+@cause("pod-replaced-in-a-loop", stages.POD, LEARN, reads=(kinds.PODS,))
+def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
     """Its controller takes the pod for another than it wanted, since the webhook has changed it, and makes it anew.
 
     Kubernetes' own controllers do not. The events are read only where another one has the pod, or the pod goes or does
@@ -108,8 +107,7 @@ def replaced_in_a_loop(evidence: Evidence) -> Finding | None:
     times = sum(event.get("count") or 1 for event in endings)
     if times < LOOP:
         return None
-    return _finding(
-        "pod-replaced-in-a-loop",
+    return Symptom(
         "The pod is ended and made anew, again and again: its controller may take the webhook's changes for wrong.",
         expected="a pod that stays",
         found=f"ended {times} times in the hour that events are kept",
@@ -120,22 +118,24 @@ def replaced_in_a_loop(evidence: Evidence) -> Finding | None:
     )
 
 
-def not_running(evidence: Evidence) -> Finding | None:
+@cause("pod-not-running", stages.POD, LEARN, reads=(kinds.PODS,))
+def not_running(evidence: Evidence) -> Symptom | None:
     """It is there and does not run; the container's own words say why. One that has done its work is all right."""
-    if evidence.pod is None or evidence.pod_phase in ("Running", "Succeeded") or token_unreadable(evidence):
+    spec = evidence.pod_spec
+    if spec is None or spec.phase in ("Running", "Succeeded") or token_unreadable(evidence):
         return None
-    images = "" if pod_commands.image(evidence) or not evidence.pod_spec.without_image else NO_IMAGE
-    return _finding(
-        "pod-not-running",
+    images = "" if pod_commands.image(evidence) or not spec.without_image else NO_IMAGE
+    return Symptom(
         "The pod does not run.",
         expected="Running",
-        found=f"{evidence.pod_phase}{evidence.pod_trouble and ': ' + evidence.pod_trouble}",
+        found=f"{spec.phase}{evidence.pod_trouble and ': ' + evidence.pod_trouble}",
         source="kubectl get pod -o yaml, status",
         repair=images + pod_commands.replaced(evidence),
     )
 
 
-def token_unreadable(evidence: Evidence) -> Finding | None:
+@cause("token-unreadable", stages.TOKEN, LEARN, reads=(kinds.PODS,))
+def token_unreadable(evidence: Evidence) -> Symptom | None:
     """The container's user may not read the token: its file is root's, as on Kubernetes before 1.19.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook/issues/8
@@ -143,8 +143,7 @@ def token_unreadable(evidence: Evidence) -> Finding | None:
     found = _denied_in_status(evidence) or _denied_in_probe(evidence)
     if not found:
         return None
-    return _finding(
-        "token-unreadable",
+    return Symptom(
         "The container's user may not read the token.",
         expected="securityContext.fsGroup of a group that the user is in",
         found=found,
@@ -153,7 +152,8 @@ def token_unreadable(evidence: Evidence) -> Finding | None:
     )
 
 
-def windows_by_affinity(evidence: Evidence) -> Finding | None:
+@cause("pod-windows-by-affinity", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
+def windows_by_affinity(evidence: Evidence) -> Symptom | None:
     """The webhook knows a Windows pod by its nodeSelector alone; one by affinity gets a path of Linux.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
@@ -166,25 +166,13 @@ def windows_by_affinity(evidence: Evidence) -> Finding | None:
     files = {container.value(TOKEN_FILE) for container in spec.containers}
     if not any(file.startswith("/") for file in files):
         return None
-    return _finding(
-        "pod-windows-by-affinity",
+    return Symptom(
         "The pod asks for Windows by affinity, which the webhook does not look at: the token's path is Linux's.",
         expected=f"nodeSelector {SYSTEM}: windows",
         found=f"nodeAffinity {SYSTEM} In windows, {TOKEN_FILE}={', '.join(sorted(filter(None, files)))}",
         source="kubectl get pod -o yaml, spec.affinity",
         repair=pod_commands.replaced(evidence, _selecting_windows),
     )
-
-
-CAUSES = (
-    missing,
-    uses_another_service_account,
-    older_than_annotation,
-    replaced_in_a_loop,
-    not_running,
-    token_unreadable,
-    windows_by_affinity,
-)
 
 
 def _others(evidence: Evidence) -> str:
@@ -194,9 +182,9 @@ def _others(evidence: Evidence) -> str:
     return shown or f"no pod in namespace {evidence.parameters.namespace}"
 
 
-def _has_another_role(evidence: Evidence, container: Container) -> bool:
+def _has_another_role(evidence: Evidence, spec: PodSpec, container: Container) -> bool:
     """Whether it lacks the annotation's role for no reason that has a name of its own."""
-    if container.name in opt_out.skipped(evidence.pod_spec.annotations):
+    if container.name in opt_out.skipped(spec.annotations):
         return False
     file = container.value(TOKEN_FILE)
     if file and not container.token_at(file):
@@ -257,12 +245,12 @@ def _denied_in_probe(evidence: Evidence) -> str:
     return token.unreadable if token and DENIED in token.unreadable else ""
 
 
-def _readable(evidence: Evidence, manifest: dict[str, Any]) -> None:
+def _readable(_: Evidence, manifest: dict[str, Any]) -> None:
     # 65534 is nobody's group: only the container's processes are in it.
     manifest["spec"]["securityContext"] = {**(manifest["spec"].get("securityContext") or {}), "fsGroup": 65534}
 
 
-def _selecting_windows(evidence: Evidence, manifest: dict[str, Any]) -> None:
+def _selecting_windows(_: Evidence, manifest: dict[str, Any]) -> None:
     manifest["spec"]["nodeSelector"] = {**(manifest["spec"].get("nodeSelector") or {}), SYSTEM: "windows"}
 
 

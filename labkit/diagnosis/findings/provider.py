@@ -3,16 +3,15 @@
 import re
 import unicodedata
 from contextlib import suppress
-from functools import partial
 
-from labkit.diagnosis.evidence import Evidence, NotRead
+from labkit.diagnosis import stages
+from labkit.diagnosis.evidence import Evidence, NotRead, kinds
 from labkit.diagnosis.evidence.trust import conditions_of, federated_of, name_of
-from labkit.diagnosis.finding import Finding, is_told
+from labkit.diagnosis.finding import Symptom, cause, is_told
 from labkit.diagnosis.repairs import trust_documents
 from labkit.diagnosis.repairs.commands import Commands
 
 LEARN = "01-oidc-provider.ipynb"
-_finding = partial(Finding, learn=LEARN)
 INSIDE = "07-inside-the-exchange.ipynb"
 ENDPOINT = re.compile(r"(https://)?sts(-fips)?\.[a-z0-9-]+\.(amazonaws|api)\.\S+")
 EKS_ISSUER = re.compile(r"oidc\.eks\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/id/([0-9A-Za-z]+)")
@@ -24,15 +23,15 @@ CREATION = ("CreateOpenIDConnectProvider", "TagOpenIDConnectProvider")
 # Is it registered?
 
 
-def missing(evidence: Evidence) -> Finding | None:
+@cause("oidc-provider-missing", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
+def missing(evidence: Evidence) -> Symptom | None:
     """No OIDC provider for the cluster's issuer in the role's account.
 
     https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html
     """
     if evidence.provider is not None or is_told(evidence, *EXPLAIN_ABSENCE):
         return None
-    return _finding(
-        "oidc-provider-missing",
+    return Symptom(
         "IAM has no OIDC provider for the cluster's issuer, so STS knows nobody who vouches for its tokens.",
         expected=evidence.provider_arn,
         found=", ".join(evidence.provider_arns) or "no OIDC provider",
@@ -41,7 +40,8 @@ def missing(evidence: Evidence) -> Finding | None:
     )
 
 
-def in_another_account(evidence: Evidence) -> Finding | None:
+@cause("oidc-provider-in-another-account", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
+def in_another_account(evidence: Evidence) -> Symptom | None:
     """The provider is in another account than the role: STS looks for it in the role's.
 
     https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html
@@ -54,8 +54,7 @@ def in_another_account(evidence: Evidence) -> Finding | None:
     repair = [Commands.of(evidence).create_provider()]
     if evidence.role is not None and not evidence.trust.admits:
         repair.append(Commands.of(evidence).update_trust_policy(trust_documents.corrected(evidence)))
-    return _finding(
-        "oidc-provider-in-another-account",
+    return Symptom(
         "The cluster's issuer is registered in another account than the role's, which is where STS looks.",
         expected=evidence.provider_arn,
         found=elsewhere,
@@ -64,7 +63,8 @@ def in_another_account(evidence: Evidence) -> Finding | None:
     )
 
 
-def cluster_rebuilt(evidence: Evidence) -> Finding | None:
+@cause("cluster-rebuilt", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
+def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
     """The role is for a cluster that there is no more: a cluster that is made again has another issuer.
 
     https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html
@@ -77,8 +77,7 @@ def cluster_rebuilt(evidence: Evidence) -> Finding | None:
         Commands.of(evidence).update_trust_policy(trust_documents.corrected(evidence)),
         *(Commands.of(evidence).delete_provider(arn) for arn in evidence.provider_arns if name_of(arn) == old),
     ]
-    return _finding(
-        "cluster-rebuilt",
+    return Symptom(
         "The role is for a cluster that is gone; the cluster of today has another issuer, and no OIDC provider yet.",
         expected=evidence.provider_name,
         found=f"{old}, the issuer of no cluster",
@@ -87,7 +86,8 @@ def cluster_rebuilt(evidence: Evidence) -> Finding | None:
     )
 
 
-def operator_not_permitted(evidence: Evidence) -> Finding | None:
+@cause("operator-not-permitted", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
+def operator_not_permitted(evidence: Evidence) -> Symptom | None:
     """Somebody tried to register the issuer, and was not allowed to, or not to tag it.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
@@ -100,8 +100,7 @@ def operator_not_permitted(evidence: Evidence) -> Finding | None:
             if call.get("errorCode") in ("AccessDenied", "AccessDeniedException") and evidence.provider_name in about:
                 actions = [f"iam:{action}" for action in CREATION]
                 repair = Commands.of(evidence).permit(str(call.get("caller")), actions, evidence.provider_arn)
-                return _finding(
-                    "operator-not-permitted",
+                return Symptom(
                     f"The issuer was to be registered, and IAM refused it: the caller may not do iam:{name}.",
                     expected=f"iam:{name} is allowed to {call.get('caller') or 'the caller'}",
                     found=str(call.get("errorMessage")),
@@ -111,7 +110,8 @@ def operator_not_permitted(evidence: Evidence) -> Finding | None:
     return None
 
 
-def url_differs(evidence: Evidence) -> Finding | None:
+@cause("oidc-provider-url-differs", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
+def url_differs(evidence: Evidence) -> Symptom | None:
     """The issuer is registered with another URL: a slash at its end, another case or path, another host.
 
     A token's `iss` has to be `https://` and the provider's URL, character by character.
@@ -122,8 +122,7 @@ def url_differs(evidence: Evidence) -> Finding | None:
     near = [arn for arn in evidence.provider_arns if _is_alike(name_of(arn), evidence.provider_name)]
     if not near:
         return None
-    return _finding(
-        "oidc-provider-url-differs",
+    return Symptom(
         "The OIDC provider's URL is not the cluster's issuer, character by character.",
         expected=evidence.issuer,
         found=", ".join(f"https://{name_of(arn)}" for arn in near),
@@ -132,7 +131,8 @@ def url_differs(evidence: Evidence) -> Finding | None:
     )
 
 
-def dangling(evidence: Evidence) -> Finding | None:
+@cause("oidc-provider-dangling", stages.PROVIDER, LEARN, reads=(kinds.PROVIDERS,))
+def dangling(evidence: Evidence) -> Symptom | None:
     """A provider is left of a cluster that there is no more: whoever had that issuer would still be believed."""
     others = [arn for arn in evidence.account.provider_arns if _is_of_region(evidence, name_of(arn))]
     gone = _gone(evidence, {name_of(arn): arn for arn in others if not _is_alike_own(evidence, arn)})
@@ -141,8 +141,7 @@ def dangling(evidence: Evidence) -> Finding | None:
         gone.pop(_gone_issuer_of_role(evidence), None)
     if not gone:
         return None
-    return _finding(
-        "oidc-provider-dangling",
+    return Symptom(
         "IAM has OIDC providers for clusters that are gone.",
         expected="a cluster for each OIDC provider of EKS in this region",
         found=", ".join(gone),
@@ -155,16 +154,16 @@ def dangling(evidence: Evidence) -> Finding | None:
 # For whom?
 
 
-def audience_missing(evidence: Evidence) -> Finding | None:
+@cause("oidc-provider-audience-missing", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
+def audience_missing(evidence: Evidence) -> Symptom | None:
     """The provider's client ids lack the audience of the cluster's tokens.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
     """
     if not _lacks_audience(evidence) or _endpoint(evidence) or _look_alike(evidence):
         return None
-    audiences = evidence.provider["ClientIDList"]
-    return _finding(
-        "oidc-provider-audience-missing",
+    audiences = _audiences(evidence)
+    return Symptom(
         "The OIDC provider does not list the audience of the tokens among its client ids.",
         expected=evidence.audience,
         found=", ".join(repr(audience) for audience in audiences) or "no client id",
@@ -173,12 +172,12 @@ def audience_missing(evidence: Evidence) -> Finding | None:
     )
 
 
-def audience_is_an_endpoint(evidence: Evidence) -> Finding | None:
+@cause("oidc-provider-audience-is-an-endpoint", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
+def audience_is_an_endpoint(evidence: Evidence) -> Symptom | None:
     """A client id is the address of a region's STS: the audience is a name, and the same everywhere."""
     if not _lacks_audience(evidence) or _look_alike(evidence) or not (endpoint := _endpoint(evidence)):
         return None
-    return _finding(
-        "oidc-provider-audience-is-an-endpoint",
+    return Symptom(
         "The OIDC provider has the address of a region's STS for an audience; the audience is a name, not an address.",
         expected=evidence.audience,
         found=endpoint,
@@ -187,7 +186,8 @@ def audience_is_an_endpoint(evidence: Evidence) -> Finding | None:
     )
 
 
-def invisible_character(evidence: Evidence) -> Finding | None:
+@cause("oidc-provider-audience-invisible-character", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
+def invisible_character(evidence: Evidence) -> Symptom | None:
     """A client id or the URL looks right, and has a character in it that is not seen, or another script's letter."""
     if evidence.provider is None:
         arns = _with_invisible(evidence)
@@ -200,8 +200,7 @@ def invisible_character(evidence: Evidence) -> Finding | None:
         if not found:
             return None
         expected, repair = evidence.audience, Commands.of(evidence).add_client_id(instead_of=found)
-    return _finding(
-        "oidc-provider-audience-invisible-character",
+    return Symptom(
         "The OIDC provider has a character that is not seen in print: it looks right, and is not.",
         expected=repr(expected),
         found=f"{found!a}: {_names(found, expected)}",
@@ -213,7 +212,8 @@ def invisible_character(evidence: Evidence) -> Finding | None:
 # Can STS read what it publishes?
 
 
-def thumbprint_stale(evidence: Evidence) -> Finding | None:
+@cause("oidc-provider-thumbprint-stale", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
+def thumbprint_stale(evidence: Evidence) -> Symptom | None:
     """None of the provider's thumbprints is that of the certificate which the issuer's host serves.
 
     AWS compares them only where that certificate chains to no public root.
@@ -226,8 +226,7 @@ def thumbprint_stale(evidence: Evidence) -> Finding | None:
         return None
     public = evidence.published.is_of_eks
     compared = "AWS does not compare it for EKS's issuers" if public else "AWS compares it unless a public root signed"
-    return _finding(
-        "oidc-provider-thumbprint-stale",
+    return Symptom(
         f"The issuer's host serves another certificate than the OIDC provider's thumbprint; {compared}.",
         expected=evidence.published.thumbprint,
         found=", ".join(listed),
@@ -237,7 +236,8 @@ def thumbprint_stale(evidence: Evidence) -> Finding | None:
     )
 
 
-def issuer_unreachable(evidence: Evidence) -> Finding | None:
+@cause("issuer-unreachable", stages.PROVIDER, INSIDE, reads=(kinds.DISCOVERY, kinds.KEYS))
+def issuer_unreachable(evidence: Evidence) -> Symptom | None:
     """The issuer's discovery document or its keys are not served, or the document names another issuer.
 
     https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationValidation
@@ -259,18 +259,17 @@ def issuer_unreachable(evidence: Evidence) -> Finding | None:
         expected, found = f"the issuer's keys at {discovery.get('jwks_uri')}", "a document without a list of keys"
     else:
         return None
-    return _finding(
-        "issuer-unreachable",
+    return Symptom(
         "The issuer does not publish what STS needs to verify its tokens.",
         expected=expected,
         found=found,
         source=f"GET {evidence.issuer}/.well-known/openid-configuration, and its jwks_uri",
         repair=Commands.of(evidence).publish_issuer(),
-        learn=INSIDE,
     )
 
 
-def signing_key_not_published(evidence: Evidence) -> Finding | None:
+@cause("signing-key-not-published", stages.PROVIDER, INSIDE, reads=(kinds.KEYS,), beside=(kinds.CLUSTER_KEYS,))
+def signing_key_not_published(evidence: Evidence) -> Symptom | None:
     """The key that signs the cluster's tokens is not among those that the issuer publishes.
 
     https://docs.aws.amazon.com/eks/latest/userguide/irsa-fetch-keys.html
@@ -280,18 +279,17 @@ def signing_key_not_published(evidence: Evidence) -> Finding | None:
     published, signing = evidence.published.key_ids, _signing_key_ids(evidence)
     if not signing or set(signing) & set(published):
         return None
-    return _finding(
-        "signing-key-not-published",
+    return Symptom(
         "The issuer does not publish the key that signs the cluster's tokens.",
         expected=", ".join(signing),
         found=", ".join(published) or "no key",
         source="kubectl get --raw /openid/v1/jwks, beside the issuer's jwks_uri",
         repair=Commands.of(evidence).publish_issuer(),
-        learn=INSIDE,
     )
 
 
-def eks_identity_provider_config(evidence: Evidence) -> Finding | None:
+@cause("eks-identity-provider-config", stages.PROVIDER, LEARN, reads=(kinds.IDENTITY_PROVIDER_CONFIGS,))
+def eks_identity_provider_config(evidence: Evidence) -> Symptom | None:
     """The cluster lets users of an OIDC provider log in, which is the other direction: pods need nothing of it.
 
     https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html
@@ -301,8 +299,7 @@ def eks_identity_provider_config(evidence: Evidence) -> Finding | None:
         # The issuer of a cluster has no users; another one beside a missing provider shows what was meant.
         confused = EKS_ISSUER.match(issuer.removeprefix("https://")) is not None
         if confused or evidence.provider is None:
-            return _finding(
-                "eks-identity-provider-config",
+            return Symptom(
                 "The cluster has an identity provider config, which lets users into the cluster, and no pod to AWS.",
                 expected="an OIDC provider in IAM, and no identity provider config for it",
                 found=f"{config.get('identityProviderConfigName')}: {issuer}",
@@ -316,17 +313,6 @@ def eks_identity_provider_config(evidence: Evidence) -> Finding | None:
 
 
 EXPLAIN_ABSENCE = (in_another_account, cluster_rebuilt, operator_not_permitted, url_differs, invisible_character)
-CAUSES = (
-    missing,
-    *EXPLAIN_ABSENCE,
-    dangling,
-    audience_missing,
-    audience_is_an_endpoint,
-    thumbprint_stale,
-    issuer_unreachable,
-    signing_key_not_published,
-    eks_identity_provider_config,
-)
 
 
 def _provider_elsewhere(evidence: Evidence) -> str:
@@ -400,17 +386,20 @@ def _with_invisible(evidence: Evidence) -> list[str]:
     return [arn for arn in evidence.provider_arns if name_of(arn) != wanted and _looks_like(name_of(arn), wanted)]
 
 
+def _audiences(evidence: Evidence) -> list[str]:
+    return evidence.provider["ClientIDList"] if evidence.provider else []
+
+
 def _lacks_audience(evidence: Evidence) -> bool:
-    return evidence.provider is not None and evidence.audience not in evidence.provider["ClientIDList"]
+    return evidence.provider is not None and evidence.audience not in _audiences(evidence)
 
 
 def _endpoint(evidence: Evidence) -> str:
-    return next((text for text in evidence.provider["ClientIDList"] if ENDPOINT.fullmatch(text)), "")
+    return next((text for text in _audiences(evidence) if ENDPOINT.fullmatch(text)), "")
 
 
 def _look_alike(evidence: Evidence) -> str:
-    audiences = evidence.provider["ClientIDList"]
-    return next((text for text in audiences if _looks_like(text, evidence.audience)), "")
+    return next((text for text in _audiences(evidence) if _looks_like(text, evidence.audience)), "")
 
 
 def _looks_like(text: str, wanted: str) -> bool:

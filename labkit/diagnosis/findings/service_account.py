@@ -4,10 +4,11 @@ import re
 from difflib import SequenceMatcher
 from typing import Any
 
-from labkit.diagnosis.evidence import Evidence, NotRead
+from labkit.diagnosis import stages
+from labkit.diagnosis.evidence import Evidence, NotRead, kinds
 from labkit.diagnosis.evidence.evidence import ROLE_ARN
 from labkit.diagnosis.evidence.pod_spec import service_account_of
-from labkit.diagnosis.finding import Finding, Severity
+from labkit.diagnosis.finding import Severity, Symptom, cause
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.repairs.commands import ROLE_NAME, ROLE_UNKNOWN, Commands, annotate
 from labkit.documents import ROLE_ANNOTATION
@@ -20,16 +21,16 @@ OLDER_KEYS = ("iam.amazonaws.com/role", "iam.amazonaws.com/role-arn")
 BY_HAND = re.compile(r"kubectl|OpenAPI-Generator|python|labkit|Mozilla|node-fetch|unknown|curl|Lens", re.IGNORECASE)
 
 
-def namespace_missing(evidence: Evidence) -> Finding | None:
+@cause("namespace-missing", stages.POD, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def namespace_missing(evidence: Evidence) -> Symptom | None:
     """There is no such namespace, so there is nothing in it."""
     if evidence.service_account is not None:
         return None
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     if evidence.cluster.namespace(namespace) is not None:
         return None
-    return _finding(
+    return _symptom(
         evidence,
-        "namespace-missing",
         "The namespace does not exist.",
         expected=f"namespace {namespace}",
         found="no such namespace",
@@ -38,13 +39,13 @@ def namespace_missing(evidence: Evidence) -> Finding | None:
     )
 
 
-def missing(evidence: Evidence) -> Finding | None:
+@cause("service-account-missing", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def missing(evidence: Evidence) -> Symptom | None:
     """No service account of this name in the namespace."""
     if evidence.service_account is not None or namespace_missing(evidence):
         return None
-    return _finding(
+    return _symptom(
         evidence,
-        "service-account-missing",
         "The service account does not exist.",
         expected=evidence.subject,
         found=", ".join(evidence.service_accounts) or f"none in namespace {evidence.parameters.namespace}",
@@ -53,29 +54,29 @@ def missing(evidence: Evidence) -> Finding | None:
     )
 
 
-def annotation_missing(evidence: Evidence) -> Finding | None:
+@cause("service-account-annotation-missing", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_missing(evidence: Evidence) -> Symptom | None:
     """It bears no annotation with the role, and nothing says why."""
     if not _is_bare(evidence):
         return None
     if any(cause(evidence) for cause in (annotation_on_the_pod, annotation_taken_away, eksctl_role)):
         return None
-    return _finding(
+    return _symptom(
         evidence,
-        "service-account-annotation-missing",
         "The service account does not say which role its pods get.",
         expected=f"{ROLE_ANNOTATION}: {evidence.role_arn}",
         found=_not_found(evidence),
     )
 
 
-def annotation_key_typo(evidence: Evidence) -> Finding | None:
+@cause("service-account-annotation-key-typo", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_key_typo(evidence: Evidence) -> Symptom | None:
     """The role stands under a key that the webhook does not read."""
     key = _misspelt(evidence)
     if key is None:
         return None
-    return _finding(
+    return _symptom(
         evidence,
-        "service-account-annotation-key-typo",
         "The role stands under a key that the pod identity webhook does not read.",
         expected=ROLE_ANNOTATION,
         found=key,
@@ -83,14 +84,14 @@ def annotation_key_typo(evidence: Evidence) -> Finding | None:
     )
 
 
-def annotation_arn_malformed(evidence: Evidence) -> Finding | None:
+@cause("service-account-annotation-arn-malformed", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_arn_malformed(evidence: Evidence) -> Symptom | None:
     """What the annotation holds is no role's ARN: STS answers `Request ARN is invalid`."""
     arn = evidence.annotation
     if not arn or ROLE_ARN.fullmatch(arn):
         return None
-    return _finding(
+    return _symptom(
         evidence,
-        "service-account-annotation-arn-malformed",
         "The annotation holds something that is no role's ARN.",
         expected=evidence.role_arn,
         # repr shows what is invisible in print.
@@ -98,21 +99,22 @@ def annotation_arn_malformed(evidence: Evidence) -> Finding | None:
     )
 
 
-def annotation_role_mismatch(evidence: Evidence) -> Finding | None:
+@cause("service-account-annotation-role-mismatch", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_role_mismatch(evidence: Evidence) -> Symptom | None:
     """The annotation names another role than this run's."""
     arn = evidence.annotation
     if not arn or not ROLE_ARN.fullmatch(arn) or arn == evidence.role_arn:
         return None
-    return _finding(
+    return _symptom(
         evidence,
-        "service-account-annotation-role-mismatch",
         "The annotation names another role.",
         expected=evidence.role_arn,
         found=arn,
     )
 
 
-def annotation_on_the_pod(evidence: Evidence) -> Finding | None:
+@cause("annotation-on-the-pod", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_on_the_pod(evidence: Evidence) -> Symptom | None:
     """The role stands in an annotation of the pod, or of what makes it: only the service account's is read.
 
     https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
@@ -122,9 +124,8 @@ def annotation_on_the_pod(evidence: Evidence) -> Finding | None:
     where, arn = _annotated_elsewhere(evidence)
     if not where:
         return None
-    return _finding(
+    return _symptom(
         evidence,
-        "annotation-on-the-pod",
         "The role stands in an annotation of the pod, where the webhook does not look.",
         expected=f"{ROLE_ANNOTATION} on the service account {evidence.parameters.service_account}",
         found=f"{ROLE_ANNOTATION}: {arn} on the {where}",
@@ -133,21 +134,22 @@ def annotation_on_the_pod(evidence: Evidence) -> Finding | None:
     )
 
 
-def annotation_taken_away(evidence: Evidence) -> Finding | None:
+@cause("service-account-annotation-taken-away", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_taken_away(evidence: Evidence) -> Symptom | None:
     """The annotation was there, since a pod has its role, and a controller has written the service account since.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
-    if not _is_bare(evidence) or (spec := evidence.pod_spec) is None or not spec.is_mutated:
+    account, spec = evidence.service_account, evidence.pod_spec if _is_bare(evidence) else None
+    if account is None or spec is None or not spec.is_mutated:
         return None
-    managers = (evidence.service_account["metadata"].get("managedFields")) or []
+    managers = account["metadata"].get("managedFields") or []
     last = max(managers, key=lambda manager: manager.get("time") or "", default=None)
-    made = evidence.pod["metadata"].get("creationTimestamp") or ""
+    made = spec.document["metadata"].get("creationTimestamp") or ""
     if last is None or (last.get("time") or "") <= made or BY_HAND.match(last.get("manager") or "unknown"):
         return None
-    return _finding(
+    return _symptom(
         evidence,
-        "service-account-annotation-taken-away",
         "The annotation was there when the pod was made, and whoever manages the service account has taken it away.",
         expected=f"{ROLE_ANNOTATION}: {evidence.role_arn or spec.containers[0].value('AWS_ROLE_ARN')}",
         found=f"{_not_found(evidence)}, written by {last['manager']} at {last['time']}",
@@ -157,7 +159,8 @@ def annotation_taken_away(evidence: Evidence) -> Finding | None:
     )
 
 
-def eksctl_role(evidence: Evidence) -> Finding | None:
+@cause("eksctl-role-without-annotation", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def eksctl_role(evidence: Evidence) -> Symptom | None:
     """eksctl has made a role for the service account, and has not annotated it: its stack was there already.
 
     https://eksctl.io/usage/iamserviceaccounts/
@@ -177,9 +180,8 @@ def eksctl_role(evidence: Evidence) -> Finding | None:
     ]
     if not made:
         return None
-    return _finding(
+    return _symptom(
         evidence,
-        "eksctl-role-without-annotation",
         "eksctl has made a role for the service account, which is not annotated with it.",
         expected=f"{ROLE_ANNOTATION}: {made[0]}",
         found=_not_found(evidence),
@@ -188,7 +190,8 @@ def eksctl_role(evidence: Evidence) -> Finding | None:
     )
 
 
-def pod_identity_association_too(evidence: Evidence) -> Finding | None:
+@cause("pod-identity-association-too", stages.IDENTITY, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
     """The service account has a role by EKS Pod Identity, too: which of the two a pod gets depends on its SDK.
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
@@ -208,9 +211,8 @@ def pod_identity_association_too(evidence: Evidence) -> Finding | None:
         f"aws eks delete-pod-identity-association --cluster-name {cluster} --association-id {association}"
         for association in ids
     ]
-    return _finding(
+    return _symptom(
         evidence,
-        "pod-identity-association-too",
         "The service account has a role by EKS Pod Identity as well: which of the two a pod takes is its SDK's choice.",
         expected="one of the two",
         found=f"{ROLE_ANNOTATION}, and the association {', '.join(ids)}",
@@ -218,20 +220,6 @@ def pod_identity_association_too(evidence: Evidence) -> Finding | None:
         repair="\n".join(lines),
         severity="warning",
     )
-
-
-CAUSES = (
-    namespace_missing,
-    missing,
-    annotation_missing,
-    annotation_key_typo,
-    annotation_arn_malformed,
-    annotation_role_mismatch,
-    annotation_on_the_pod,
-    annotation_taken_away,
-    eksctl_role,
-    pod_identity_association_too,
-)
 
 
 def _is_bare(evidence: Evidence) -> bool:
@@ -293,9 +281,8 @@ def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> 
     return "\n".join(lines)
 
 
-def _finding(
+def _symptom(
     evidence: Evidence,
-    id: str,
     summary: str,
     *,
     expected: str,
@@ -303,14 +290,12 @@ def _finding(
     source: str = SOURCE,
     repair: str = "",
     severity: Severity = "error",
-) -> Finding:
-    return Finding(
-        id=id,
+) -> Symptom:
+    return Symptom(
         summary=summary,
         expected=expected,
         found=found,
         source=source,
         repair=repair or _annotated(evidence),
-        learn=LEARN,
         severity=severity,
     )

@@ -2,17 +2,19 @@
 
 import re
 
-from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis import stages
+from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.trust import Condition
-from labkit.diagnosis.finding import Finding, is_told
+from labkit.diagnosis.finding import Symptom, cause, is_told
 from labkit.diagnosis.findings import provider
-from labkit.diagnosis.findings.trust_statement import about_tokens, finding, has_other_host, refusing
+from labkit.diagnosis.findings.trust_statement import LEARN, about_tokens, has_other_host, refusing, symptom
 from labkit.policy.wildcards import wildcard
 
 SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):(.+)")
 
 
-def condition_key_of_another_issuer(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-condition-key-of-another-issuer", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def condition_key_of_another_issuer(evidence: Evidence) -> Symptom | None:
     """A condition's key begins with another issuer: no token of this cluster has it, so the condition never holds."""
     statement = refusing(evidence)
     if statement is None or is_told(evidence, provider.cluster_rebuilt):
@@ -21,9 +23,8 @@ def condition_key_of_another_issuer(evidence: Evidence) -> Finding | None:
         if condition.issuer.lower() == evidence.provider_name.lower() or condition.is_negated:
             continue
         if not has_other_host(evidence, condition.issuer):
-            return finding(
+            return symptom(
                 evidence,
-                "trust-policy-condition-key-of-another-issuer",
                 "A condition of the trust policy is about the tokens of another issuer.",
                 expected=f"{evidence.provider_name}:{condition.claim}",
                 found=condition.key,
@@ -31,7 +32,8 @@ def condition_key_of_another_issuer(evidence: Evidence) -> Finding | None:
     return None
 
 
-def sub_wildcard_under_string_equals(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-sub-wildcard-under-string-equals", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
     """`StringEquals` takes `*` and `?` literally.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
@@ -39,9 +41,8 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Finding | None:
     for condition in _failed(evidence, "sub"):
         wild = [value for value in condition.values if "*" in value or "?" in value]
         if wild and condition.is_literal:
-            return finding(
+            return symptom(
                 evidence,
-                "trust-policy-sub-wildcard-under-string-equals",
                 f"{condition.operator} compares letter by letter: the * or ? in the subject is no wildcard there.",
                 expected=f"StringEquals {evidence.subject}, or StringLike with the wildcard",
                 found=f"{condition.operator} {', '.join(wild)}",
@@ -49,69 +50,59 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Finding | None:
     return None
 
 
-def sub_of_another_namespace(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-sub-of-another-namespace", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def sub_of_another_namespace(evidence: Evidence) -> Symptom | None:
     """The condition on `sub` names a service account of this name, in another namespace."""
     condition = _wrong_subject(evidence)
     if condition is None or not _names_another_namespace(evidence, condition):
         return None
-    return finding(
+    return symptom(
         evidence,
-        "trust-policy-sub-of-another-namespace",
         "The trust policy admits the service account of this name in another namespace.",
         expected=evidence.subject,
         found=_shown(condition),
     )
 
 
-def sub_renamed(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-sub-renamed", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def sub_renamed(evidence: Evidence) -> Symptom | None:
     """The condition on `sub` names it without, or with, what a chart's release puts before or behind the name."""
     condition = _wrong_subject(evidence)
     if condition is None or _names_another_namespace(evidence, condition) or not _names_a_relative(evidence, condition):
         return None
-    return finding(
+    return symptom(
         evidence,
-        "trust-policy-sub-renamed",
         "The trust policy has the service account's name without or with a prefix or suffix, as a release gives it.",
         expected=evidence.subject,
         found=_shown(condition),
     )
 
 
-def sub_mismatch(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-sub-mismatch", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def sub_mismatch(evidence: Evidence) -> Symptom | None:
     """The condition on `sub` names another service account."""
     condition = _wrong_subject(evidence)
     if condition is None or _names_another_namespace(evidence, condition) or _names_a_relative(evidence, condition):
         return None
-    return finding(
+    return symptom(
         evidence,
-        "trust-policy-sub-mismatch",
         "The trust policy admits another service account than the pod's.",
         expected=evidence.subject,
         found=_shown(condition),
     )
 
 
-def aud_mismatch(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-aud-mismatch", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def aud_mismatch(evidence: Evidence) -> Symptom | None:
     """The condition on `aud` wants another audience than the token's."""
     for condition in _failed(evidence, "aud"):
-        return finding(
+        return symptom(
             evidence,
-            "trust-policy-aud-mismatch",
             "The trust policy wants another audience than the token has.",
             expected=evidence.audience,
             found=_shown(condition),
         )
     return None
-
-
-CAUSES = (
-    condition_key_of_another_issuer,
-    sub_wildcard_under_string_equals,
-    sub_of_another_namespace,
-    sub_renamed,
-    sub_mismatch,
-    aud_mismatch,
-)
 
 
 def _failed(evidence: Evidence, claim: str) -> list[Condition]:

@@ -4,27 +4,28 @@ Whether it does is evaluated, as STS would; the causes of a refusal are asked on
 the statement that comes nearest.
 """
 
-from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis import stages
+from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.trust import NOBODY, STRANGER, actions_of, conditions_of, federated_of
-from labkit.diagnosis.finding import Finding, is_told
+from labkit.diagnosis.finding import Symptom, cause, causes_of, is_told
 from labkit.diagnosis.findings import provider, trust_conditions, trust_statement, trust_writes
-from labkit.diagnosis.findings.trust_statement import finding
+from labkit.diagnosis.findings.trust_statement import LEARN, symptom
 from labkit.diagnosis.repairs import trust_documents
 from labkit.diagnosis.repairs.commands import Commands
 
-NAMED = (*trust_writes.REFUSED, *trust_statement.CAUSES, *trust_conditions.CAUSES)
+NAMED = (*trust_writes.REFUSED, *causes_of(trust_statement), *causes_of(trust_conditions))
 
 
-def refuses(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-refuses", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def refuses(evidence: Evidence) -> Symptom | None:
     """The trust policy refuses for a reason that has no name of its own, such as an explicit deny."""
     if evidence.role is None or evidence.trust.admits or is_told(evidence, *NAMED):
         return None
     denied = any(evidence.trust.denies(statement) for statement in evidence.trust.statements)
     if not denied and is_told(evidence, provider.cluster_rebuilt, provider.in_another_account):
         return None
-    return finding(
+    return symptom(
         evidence,
-        "trust-policy-refuses",
         "The trust policy does not admit the service account.",
         expected=f"{evidence.subject} is admitted",
         found=evidence.trust.decision.reason,
@@ -34,7 +35,8 @@ def refuses(evidence: Evidence) -> Finding | None:
 # What it admits, and should not.
 
 
-def sub_missing(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-sub-missing", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def sub_missing(evidence: Evidence) -> Symptom | None:
     """It admits every service account: there is no condition on `sub`, or one that anything meets."""
     if not _admits_strangers(evidence):
         return None
@@ -44,9 +46,8 @@ def sub_missing(evidence: Evidence) -> Finding | None:
         for condition in conditions_of(statement)
         if condition.claim == "sub"
     ]
-    return finding(
+    return symptom(
         evidence,
-        "trust-policy-sub-missing",
         "The trust policy admits every service account of the cluster.",
         expected=f"StringEquals {evidence.provider_name}:sub = {evidence.subject}",
         found="; ".join(subjects) or "no condition on sub",
@@ -55,16 +56,16 @@ def sub_missing(evidence: Evidence) -> Finding | None:
     )
 
 
-def admits_others(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-admits-others", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def admits_others(evidence: Evidence) -> Symptom | None:
     """Other service accounts of the cluster may take the role, too."""
     if evidence.role is None or not evidence.trust.admits or _admits_strangers(evidence) or _is_exact(evidence):
         return None
     others = [subject for subject in _subjects(evidence) if evidence.trust.admits_other(subject=subject)]
     if not others:
         return None
-    return finding(
+    return symptom(
         evidence,
-        "trust-policy-admits-others",
         "The trust policy admits other service accounts of the cluster, too.",
         expected=f"{evidence.subject} alone",
         found=", ".join(others),
@@ -73,25 +74,22 @@ def admits_others(evidence: Evidence) -> Finding | None:
     )
 
 
-def aud_missing(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-aud-missing", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def aud_missing(evidence: Evidence) -> Symptom | None:
     """It admits tokens that were made for somebody else than STS: there is no condition on `aud`."""
     if evidence.role is None or not evidence.trust.admits or not evidence.trust.admits_other(audience=NOBODY):
         return None
     # Each repair is the whole document: the one that is run last must leave nothing of the other fault.
     narrow = is_told(evidence, sub_missing, admits_others)
     right = trust_documents.narrowed(evidence) if narrow else trust_documents.with_audience(evidence)
-    return finding(
+    return symptom(
         evidence,
-        "trust-policy-aud-missing",
         "The trust policy does not say for whom a token has to be made.",
         expected=f"StringEquals {evidence.provider_name}:aud = {evidence.audience}",
         found="no condition on aud",
         severity="warning",
         repair=Commands.of(evidence).update_trust_policy(right),
     )
-
-
-CAUSES = (*NAMED, refuses, sub_missing, admits_others, aud_missing, trust_writes.near_size_limit)
 
 
 # For the report of a check.

@@ -6,7 +6,8 @@ Each cause looks at one thing, so that two faults in a statement are two finding
 import json
 from typing import Any
 
-from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis import stages
+from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.trust import (
     PROVIDER_ARN,
     Condition,
@@ -17,7 +18,7 @@ from labkit.diagnosis.evidence.trust import (
     name_of,
     principals_of,
 )
-from labkit.diagnosis.finding import Finding, Severity, is_told
+from labkit.diagnosis.finding import Severity, Symptom, cause, is_told
 from labkit.diagnosis.findings import provider
 from labkit.diagnosis.findings.trust_writes import was_refused
 from labkit.diagnosis.repairs import trust_documents
@@ -32,7 +33,8 @@ POD_IDENTITY = "pods.eks.amazonaws.com"
 # Whom it trusts.
 
 
-def of_pod_identity(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-of-pod-identity", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def of_pod_identity(evidence: Evidence) -> Symptom | None:
     """The role is made for EKS Pod Identity, which is another way from a pod to a role.
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html
@@ -40,34 +42,34 @@ def of_pod_identity(evidence: Evidence) -> Finding | None:
     statement = refusing(evidence)
     if statement is None or POD_IDENTITY not in principals_of(statement, "Service"):
         return None
-    return finding(
+    return symptom(
         evidence,
-        "trust-policy-of-pod-identity",
         "The trust policy is one for EKS Pod Identity, and the service account's annotation is IRSA's.",
         expected=f"Federated {evidence.provider_arn}",
         found=f"Service {', '.join(principals_of(statement, 'Service'))}",
     )
 
 
-def of_a_service(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-of-a-service", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def of_a_service(evidence: Evidence) -> Symptom | None:
     """The trust policy is the one that a role for an AWS service has: nobody with a web identity is in it.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-service.html
     """
     statement = refusing(evidence)
-    services = principals_of(statement, "Service") if statement else []
-    if not services or federated_of(statement) or POD_IDENTITY in services:
+    services = principals_of(statement or {}, "Service")
+    if not services or federated_of(statement or {}) or POD_IDENTITY in services:
         return None
-    return finding(
+    return symptom(
         evidence,
-        "trust-policy-of-a-service",
         "The trust policy lets a service of AWS take the role, and no pod.",
         expected=f"Federated {evidence.provider_arn}",
         found=f"Service {', '.join(services)}",
     )
 
 
-def principal_not_a_provider(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-principal-not-a-provider", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def principal_not_a_provider(evidence: Evidence) -> Symptom | None:
     """The principal is no OIDC provider's ARN: a bare URL, a role, an account, or nothing.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-federated-web-identity
@@ -77,16 +79,16 @@ def principal_not_a_provider(evidence: Evidence) -> Finding | None:
         return None
     if any(PROVIDER_ARN.fullmatch(arn) for arn in federated_of(statement)):
         return None
-    return finding(
+    return symptom(
         evidence,
-        "trust-policy-principal-not-a-provider",
         "The trust policy's principal is not the ARN of an OIDC provider.",
         expected=f"Federated {evidence.provider_arn}",
         found=json.dumps(statement.get("Principal", "no Principal")),
     )
 
 
-def issuer_host_wrong(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-issuer-host-wrong", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def issuer_host_wrong(evidence: Evidence) -> Symptom | None:
     """The cluster's id under another host: another region's, or `oidc.REGION.eks` for `oidc.eks.REGION`."""
     statement = refusing(evidence)
     if statement is None:
@@ -95,16 +97,16 @@ def issuer_host_wrong(evidence: Evidence) -> Finding | None:
     wrong = [name for name in dict.fromkeys(named) if has_other_host(evidence, name)]
     if not wrong:
         return None
-    return finding(
+    return symptom(
         evidence,
-        "trust-policy-issuer-host-wrong",
         "The trust policy names the cluster's issuer with another host than it has.",
         expected=evidence.provider_name,
         found=", ".join(wrong),
     )
 
 
-def provider_mismatch(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-provider-mismatch", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def provider_mismatch(evidence: Evidence) -> Symptom | None:
     """The principal is another OIDC provider than the one of this cluster's issuer."""
     statement = refusing(evidence)
     providers = [arn for arn in federated_of(statement or {}) if PROVIDER_ARN.fullmatch(arn)]
@@ -114,9 +116,8 @@ def provider_mismatch(evidence: Evidence) -> Finding | None:
         return None
     if is_told(evidence, provider.cluster_rebuilt, provider.in_another_account):
         return None
-    return finding(
+    return symptom(
         evidence,
-        "trust-policy-provider-mismatch",
         "The trust policy trusts somebody else than the OIDC provider of this cluster's issuer.",
         expected=evidence.provider_arn,
         found=", ".join(providers),
@@ -126,7 +127,8 @@ def provider_mismatch(evidence: Evidence) -> Finding | None:
 # For what.
 
 
-def action_wrong(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-action-wrong", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def action_wrong(evidence: Evidence) -> Symptom | None:
     """The statement allows another action, such as `sts:AssumeRole`, the one for AWS's own services.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
@@ -137,23 +139,12 @@ def action_wrong(evidence: Evidence) -> Finding | None:
     # A service's role has a service's action.
     if principals_of(statement, "Service"):
         return None
-    return finding(
+    return symptom(
         evidence,
-        "trust-policy-action-wrong",
         "The trust policy allows another action than the one that a web identity token is exchanged with.",
         expected=WEB_IDENTITY,
         found=", ".join(actions_of(statement)) or "no Action",
     )
-
-
-CAUSES = (
-    of_pod_identity,
-    of_a_service,
-    principal_not_a_provider,
-    issuer_host_wrong,
-    provider_mismatch,
-    action_wrong,
-)
 
 
 # What its conditions are looked at with, too.
@@ -178,24 +169,21 @@ def has_other_host(evidence: Evidence, name: str) -> bool:
     return bool(path) and same.lower() == path.lower() and other.lower() != host.lower()
 
 
-def finding(
+def symptom(
     evidence: Evidence,
-    id: str,
     summary: str,
     *,
     expected: str,
     found: str,
     severity: Severity = "error",
     repair: str = "",
-) -> Finding:
+) -> Symptom:
     """A finding about the trust policy; without another `repair`, with the one that puts right what refuses."""
-    return Finding(
-        id=id,
+    return Symptom(
         summary=summary,
         expected=expected,
         found=found,
         source=SOURCE,
         repair=repair or Commands.of(evidence).update_trust_policy(trust_documents.corrected(evidence)),
-        learn=LEARN,
         severity=severity,
     )

@@ -1,24 +1,24 @@
 """What IAM takes as the role's trust policy: what it refused to take, and how much more this one may hold."""
 
-from functools import partial
 from typing import Any
 
-from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis import stages
+from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.account import document
 from labkit.diagnosis.evidence.trust import conditions_of, listed
-from labkit.diagnosis.finding import Finding, is_told
+from labkit.diagnosis.finding import Symptom, cause, is_told
 from labkit.diagnosis.repairs import pod_commands, trust_documents
 from labkit.diagnosis.repairs.commands import Commands
 
 LEARN = "02-iam-role.ipynb"
-_finding = partial(Finding, learn=LEARN)
 # Characters without white space that IAM takes by default, and how many of them are too near to that.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
 QUOTA, NEAR = 2048, 1843
 QUOTA_CODE = "L-C07B4B0D"
 
 
-def condition_key_with_scheme(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-condition-key-with-scheme", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def condition_key_with_scheme(evidence: Evidence) -> Symptom | None:
     """The trust policy that was to help was refused by IAM: `https://` stands in a condition's key."""
     refused = _refused_write(evidence)
     if refused is None or not str(refused["errorCode"]).startswith("MalformedPolicyDocument"):
@@ -26,8 +26,7 @@ def condition_key_with_scheme(evidence: Evidence) -> Finding | None:
     keys = [c.key for s in _statements_of(refused) for c in conditions_of(s) if "://" in c.key]
     if not keys:
         return None
-    return _finding(
-        "trust-policy-condition-key-with-scheme",
+    return Symptom(
         "IAM refused the last trust policy that was written for the role: a condition's key begins with https://.",
         expected=f"{evidence.provider_name}:sub",
         found=", ".join(keys),
@@ -38,7 +37,8 @@ def condition_key_with_scheme(evidence: Evidence) -> Finding | None:
     )
 
 
-def too_long(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-too-long", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def too_long(evidence: Evidence) -> Symptom | None:
     """The trust policy that was to help was refused by IAM: it is longer than the quota.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
@@ -47,8 +47,7 @@ def too_long(evidence: Evidence) -> Finding | None:
     told = str((refused or {}).get("errorMessage"))
     if refused is None or not str(refused["errorCode"]).startswith("LimitExceeded") or "ACLSizePerRole" not in told:
         return None
-    return _finding(
-        "trust-policy-too-long",
+    return Symptom(
         "IAM refused the last trust policy that was written for the role: it is too long.",
         expected=f"at most {QUOTA} characters without white space",
         found=told,
@@ -59,12 +58,12 @@ def too_long(evidence: Evidence) -> Finding | None:
     )
 
 
-def near_size_limit(evidence: Evidence) -> Finding | None:
+@cause("trust-policy-near-size-limit", stages.ROLE, LEARN, reads=(kinds.ROLE,))
+def near_size_limit(evidence: Evidence) -> Symptom | None:
     """One service account more, and IAM takes it no longer."""
     if evidence.role is None or evidence.trust.size <= NEAR:
         return None
-    return _finding(
-        "trust-policy-near-size-limit",
+    return Symptom(
         "The trust policy is nearly as long as IAM takes one.",
         expected=f"at most {NEAR} characters without white space, of {QUOTA}",
         found=f"{evidence.trust.size} characters",

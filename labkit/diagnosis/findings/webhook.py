@@ -3,27 +3,26 @@
 https://github.com/aws/amazon-eks-pod-identity-webhook
 """
 
-from functools import partial
 from typing import Any
 
-from labkit.diagnosis.evidence import Evidence, NotRead, opt_out
+from labkit.diagnosis import stages
+from labkit.diagnosis.evidence import Evidence, NotRead, kinds, opt_out
 from labkit.diagnosis.evidence.pod_spec import MOUNT_PATH, TOKEN_VOLUME, is_token_volume, service_account_of, workload
-from labkit.diagnosis.finding import Finding
+from labkit.diagnosis.finding import Symptom, cause
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.repairs.commands import Commands
 
 LEARN = "04-pod.ipynb"
-_finding = partial(Finding, learn=LEARN)
 POD = "kubectl get pod -o yaml"
 CONFIGURATION = "kubectl get mutatingwebhookconfiguration pod-identity-webhook -o yaml"
 
 
-def missing(evidence: Evidence) -> Finding | None:
+@cause("webhook-missing", stages.WEBHOOK, LEARN, reads=(kinds.REGISTRATION,))
+def missing(evidence: Evidence) -> Symptom | None:
     """No webhook is registered for pods: they are made, and without a role."""
     if evidence.webhook is not None:
         return None
-    return _finding(
-        "webhook-missing",
+    return Symptom(
         "The pod identity webhook is not registered, so no pod is given a role.",
         expected="MutatingWebhookConfiguration pod-identity-webhook",
         found="no such configuration",
@@ -32,7 +31,8 @@ def missing(evidence: Evidence) -> Finding | None:
     )
 
 
-def unreachable(evidence: Evidence) -> Finding | None:
+@cause("webhook-unreachable", stages.WEBHOOK, LEARN, reads=(kinds.REGISTRATION,))
+def unreachable(evidence: Evidence) -> Symptom | None:
     """The webhook is registered, and the API server cannot call it; `failurePolicy: Ignore` keeps that silent.
 
     Whether it answers is tried only where a pod was made without its role, and from where it can be told.
@@ -45,8 +45,7 @@ def unreachable(evidence: Evidence) -> Finding | None:
         if not wrong and _was_passed_over(evidence):
             wrong = evidence.registration.silence(client)
         if wrong:
-            return _finding(
-                "webhook-unreachable",
+            return Symptom(
                 "The pod identity webhook is registered, and the API server cannot call it.",
                 expected="a caBundle that its certificate is checked with, and an address that answers",
                 found=f"{wrong} (failurePolicy: {policy})",
@@ -56,7 +55,8 @@ def unreachable(evidence: Evidence) -> Finding | None:
     return None
 
 
-def opted_out(evidence: Evidence) -> Finding | None:
+@cause("pod-opted-out-of-webhook", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
+def opted_out(evidence: Evidence) -> Symptom | None:
     """A label of the pod, or of its namespace, keeps the pod from the webhook."""
     spec = evidence.pod_spec
     if spec is None or spec.is_mutated:
@@ -69,8 +69,7 @@ def opted_out(evidence: Evidence) -> Finding | None:
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     removed = " ".join(f"{label}-" for label in sorted(labels))
     lines = [] if on_pod else [f"{kubectl} label namespace {namespace} {removed}"]
-    return _finding(
-        "pod-opted-out-of-webhook",
+    return Symptom(
         f"A label of the {whose} keeps the pod identity webhook from it, so it was given no role.",
         expected=f"no label {', '.join(sorted(labels))}",
         found=f"{whose} with the label {', '.join(sorted(labels))}",
@@ -79,16 +78,15 @@ def opted_out(evidence: Evidence) -> Finding | None:
     )
 
 
-def container_skipped(evidence: Evidence) -> Finding | None:
+@cause("pod-container-skipped", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
+def container_skipped(evidence: Evidence) -> Symptom | None:
     """An annotation of the pod names containers that the webhook passes over."""
     spec = evidence.pod_spec
     named = opt_out.skipped(spec.annotations) if spec else set()
-    passed_over = [c.name for c in spec.containers if c.name in named and not c.has_role] if named else []
-    if not passed_over:
+    if spec is None or not any(c.name in named and not c.has_role for c in spec.containers):
         return None
     others = [container for container in spec.containers if container.has_role]
-    return _finding(
-        "pod-container-skipped",
+    return Symptom(
         "An annotation of the pod keeps the role from some of its containers."
         if others
         else "An annotation of the pod keeps the role from its containers.",
@@ -100,15 +98,15 @@ def container_skipped(evidence: Evidence) -> Finding | None:
     )
 
 
-def volume_name_taken(evidence: Evidence) -> Finding | None:
+@cause("pod-volume-name-taken", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
+def volume_name_taken(evidence: Evidence) -> Symptom | None:
     """The pod has a volume of its own of the name that the webhook gives to the token's: there is no token then."""
     spec = evidence.pod_spec
     volume = spec.volumes.get(TOKEN_VOLUME) if spec else None
     if volume is None or is_token_volume(volume):
         return None
     kind = next((key for key in volume if key != "name"), "nothing")
-    return _finding(
-        "pod-volume-name-taken",
+    return Symptom(
         f"A volume of the pod's own is called {TOKEN_VOLUME}, so the webhook added none with the token.",
         expected=f"{TOKEN_VOLUME}: projected, with a serviceAccountToken in the file token",
         found=f"{TOKEN_VOLUME}: {kind}",
@@ -117,7 +115,8 @@ def volume_name_taken(evidence: Evidence) -> Finding | None:
     )
 
 
-def mount_path_twice(evidence: Evidence) -> Finding | None:
+@cause("pod-mount-path-twice", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
+def mount_path_twice(evidence: Evidence) -> Symptom | None:
     """Something else is mounted where the token goes: the API server refuses the pod that the webhook has changed.
 
     It is seen in the events of the pod's owner, since there is no pod.
@@ -131,16 +130,13 @@ def mount_path_twice(evidence: Evidence) -> Finding | None:
         if "must be unique" not in (event.get("message") or "") or "mountPath" not in event["message"]:
             continue
         owner = workload(evidence.cluster, evidence.parameters.namespace, event["involvedObject"])
-        template = ((owner or {}).get("spec") or {}).get("template")
+        template = (owner.get("spec") or {}).get("template")
         if not template or _has_pods(owner):
             continue
         if service_account_of(template["spec"]) == evidence.parameters.service_account:
             found = f"{owner['kind']} {owner['metadata']['name']}: {event['message']}"
             return _mounted_twice(found, "kubectl get events", pod_commands.of_workload(evidence, owner))
     return None
-
-
-CAUSES = (missing, unreachable, opted_out, container_skipped, volume_name_taken, mount_path_twice)
 
 
 def explains_absence(evidence: Evidence) -> bool:
@@ -175,9 +171,8 @@ def _restored(evidence: Evidence) -> str:
     return "\n".join(lines)
 
 
-def _mounted_twice(found: str, source: str, repair: str) -> Finding:
-    return _finding(
-        "pod-mount-path-twice",
+def _mounted_twice(found: str, source: str, repair: str) -> Symptom:
+    return Symptom(
         "Something else is mounted where the webhook mounts the token, and a pod with two mounts at one path is "
         "refused.",
         expected=f"nothing but {TOKEN_VOLUME} at {MOUNT_PATH}",

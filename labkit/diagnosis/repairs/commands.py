@@ -11,13 +11,13 @@ from labkit import documents
 from labkit.connection import ENTRANCE
 from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.account import run_of
+from labkit.diagnosis.evidence.reading import Document
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
 from labkit.parameters import Parameters
 
 # What stands for a role that nothing names.
 ROLE_NAME = "ROLE_NAME"
 ROLE_UNKNOWN = f"# nothing says which role it is: put its name in the place of {ROLE_NAME}"
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from labkit.diagnosis.evidence.pod_spec import (
     is_token_volume,
     normal,
 )
-
-Document = dict[str, Any]
+from labkit.diagnosis.evidence.reading import Document
 
 KINDS = ("containers", "initContainers")
 # What admission and the scheduler write, and what only a pod that is there has.

@@ -6,15 +6,14 @@ import re
 import shlex
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from labkit.diagnosis.evidence import Evidence, NotRead, opt_out, variables
 from labkit.diagnosis.evidence.pod_spec import MOUNT_PATH, ROLE, TOKEN_FILE, TOKEN_VOLUME, is_token_volume
+from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.repairs.commands import Commands, patch_config_map
 from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
 from labkit.documents import ROLE_ANNOTATION
 
-Document = dict[str, Any]
 Change = Callable[[Evidence, Document], None]
 
 # Variables that may hold a secret are not printed; these names are harmless.
@@ -29,22 +28,22 @@ def replaced(evidence: Evidence, *changes: Change) -> str:
     A pod that nobody owns is deleted and applied again. One of a Deployment, StatefulSet or DaemonSet is corrected
     in its template, or where nothing is wrong there, started again.
     """
-    pod = evidence.pod
-    if pod is None:
+    spec = evidence.pod_spec
+    if spec is None:
         return Commands.of(evidence).create_pod()
-    owner = evidence.pod_spec.owner
+    owner = spec.owner
     lines = _config_map_lines(evidence)
     if owner is None:
-        manifest = restored_manifest(pod, evidence.region)
+        manifest = restored_manifest(spec.document, evidence.region)
         _corrected(evidence, manifest, changes)
-        lines += [_delete(evidence, pod["metadata"]["name"]), *_applied(evidence, manifest)]
+        lines += [_delete(evidence, spec.name), *_applied(evidence, manifest)]
     elif template := (owner.get("spec") or {}).get("template"):
         lines += _template_lines(evidence, owner, template, changes)
     else:
         kind = f"{owner['kind']} {owner['metadata']['name']}"
         lines += [
             f"# {kind} makes the pod: what is to change has to change there",
-            _delete(evidence, pod["metadata"]["name"]),
+            _delete(evidence, spec.name),
         ]
     return "\n".join(lines)
 
@@ -66,13 +65,13 @@ def with_new_sessions(evidence: Evidence, repair: str) -> str:
     return f"{repair}\n{replaced(evidence)}" if is_held else repair
 
 
-def without_identity(evidence: Evidence, manifest: Document) -> None:
+def without_identity(_: Evidence, manifest: Document) -> None:
     """A change that leaves the containers' role and token variables to the webhook."""
     for container in containers_of(manifest["spec"]):
         _without_variables(container, {ROLE, TOKEN_FILE})
 
 
-def without_skipping(evidence: Evidence, manifest: Document) -> None:
+def without_skipping(_: Evidence, manifest: Document) -> None:
     """A change that takes off the annotation by which the webhook passes over containers."""
     _without(manifest["metadata"], "annotations", {opt_out.SKIP})
 
@@ -103,7 +102,7 @@ def _no_opting_out(evidence: Evidence, manifest: Document) -> None:
     _without(manifest["metadata"], "labels", opt_out.of_pod(evidence, manifest["metadata"].get("labels") or {}))
 
 
-def _no_role_annotation(evidence: Evidence, manifest: Document) -> None:
+def _no_role_annotation(_: Evidence, manifest: Document) -> None:
     _without(manifest["metadata"], "annotations", {ROLE_ANNOTATION})
 
 
@@ -125,7 +124,7 @@ def _image_that_is_there(evidence: Evidence, manifest: Document) -> None:
             container.pop("imagePullPolicy", None)
 
 
-def _other_volume_name(evidence: Evidence, manifest: Document) -> None:
+def _other_volume_name(_: Evidence, manifest: Document) -> None:
     """A volume of another kind keeps the webhook from adding its own of that name."""
     volumes = {volume["name"]: volume for volume in manifest["spec"].get("volumes") or []}
     if TOKEN_VOLUME not in volumes or is_token_volume(volumes[TOKEN_VOLUME]):
@@ -192,8 +191,8 @@ def _template_lines(evidence: Evidence, owner: Document, template: Document, cha
             names = ", ".join(hidden)
             why = f"# correct the template by hand, since the values of {names} are not shown:"
             return [why, f"{kubectl} edit {workload} {namespace}"]
-        patch = json.dumps({"spec": {"template": patch}})
-        lines = [f"{kubectl} patch {workload} {namespace} --type=merge -p {shlex.quote(patch)}"]
+        merged = shlex.quote(json.dumps({"spec": {"template": patch}}))
+        lines = [f"{kubectl} patch {workload} {namespace} --type=merge -p {merged}"]
     else:
         lines = [f"{kubectl} rollout restart {workload} {namespace}"]
     return [*lines, f"{kubectl} rollout status {workload} {namespace} --timeout=90s"]

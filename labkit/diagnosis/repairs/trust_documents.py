@@ -1,13 +1,11 @@
 """The trust policy as it should be: what is there, with what is wrong put right and the rest left as it is."""
 
 import copy
-from typing import Any
 
 from labkit import documents
 from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.evidence.trust import NOBODY, actions_of, allows_action, federated_of, principals_of
-
-Document = dict[str, Any]
 
 
 def alone(evidence: Evidence) -> Document:
@@ -23,8 +21,12 @@ def corrected(evidence: Evidence) -> Document:
     statements = [statement for statement in trust.statements if not trust.denies(statement)]
     nearest = trust.nearest
     # A statement for a service is that service's; of several, one that names another service account is that one's.
-    is_ours = nearest in statements and not principals_of(nearest, "Service")
-    if is_ours and (len(statements) == 1 or trust.names_subject(nearest)):
+    if (
+        nearest is not None
+        and nearest in statements
+        and not principals_of(nearest, "Service")
+        and (len(statements) == 1 or trust.names_subject(nearest))
+    ):
         statements[statements.index(nearest)] = _like(nearest, right)
     elif not any(trust.statement_admits(statement) for statement in statements):
         statements.append(right)
@@ -33,15 +35,14 @@ def corrected(evidence: Evidence) -> Document:
 
 def narrowed(evidence: Evidence) -> Document:
     """The policy with one statement for this service account, in the place of those that admit it and others."""
-    trust, right = evidence.trust, _right(evidence)
+    right, is_in = _right(evidence), False
     statements: list[Document] = []
-    for statement in trust.statements:
-        if statement.get("Effect") == "Allow" and _is_of_cluster(evidence, statement):
-            if right is not None:
-                statements.append(_like(statement, right))
-                right = None
-        else:
+    for statement in evidence.trust.statements:
+        if statement.get("Effect") != "Allow" or not _is_of_cluster(evidence, statement):
             statements.append(statement)
+        elif not is_in:
+            statements.append(_like(statement, right))
+            is_in = True
     return _with(evidence, statements)
 
 
@@ -56,7 +57,8 @@ def with_audience(evidence: Evidence) -> Document:
 
 
 def _right(evidence: Evidence) -> Document:
-    return alone(evidence)["Statement"][0]
+    statement: Document = alone(evidence)["Statement"][0]
+    return statement
 
 
 def _like(present: Document, right: Document) -> Document:

@@ -1,0 +1,23 @@
+"""The IAM role: is it this run's? What else is to be said of another run's role is that run's business."""
+
+from labkit.diagnosis import stages
+from labkit.diagnosis.evidence import Evidence, kinds
+from labkit.diagnosis.finding import Symptom, cause
+from labkit.diagnosis.repairs.commands import Commands
+
+LEARN = "02-iam-role.ipynb"
+
+
+@cause("role-belongs-to-another-run", stages.ROLE, LEARN, reads=(kinds.ROLE,), ends=(stages.ROLE, stages.PERMISSIONS))
+def of_another_run(evidence: Evidence) -> Symptom | None:
+    """A role of this name bears another run's tag; the lab never takes one over."""
+    owner = evidence.role_run
+    if owner in (None, evidence.parameters.run) or not evidence.role_is_known:
+        return None
+    return Symptom(
+        summary=f"The role {evidence.parameters.role_name} was made by another run of the lab.",
+        expected=f"labkit:run = {evidence.parameters.run}",
+        found=f"labkit:run = {owner}",
+        source="iam:GetRole, Tags",
+        repair=f"# choose another role_name; this one shows whose it is:\n{Commands.of(evidence).list_role_tags()}",
+    )

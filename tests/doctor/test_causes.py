@@ -1,0 +1,240 @@
+"""What every cause declares, and what follows from it: the order, and what became of each stage."""
+
+import ast
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import labkit
+from labkit import doctor
+from labkit.diagnosis import finding, findings
+from labkit.diagnosis.findings.catalogue import CATALOGUE, CAUSES
+from labkit.diagnosis.stages import STAGES
+from labkit.doctor import explanations
+from labkit.faults import CATALOGUE as FAULTS
+from tests.doctor import recording
+
+SOURCES = Path(labkit.__file__).parent
+NOTEBOOKS = SOURCES.parent / "notebooks"
+
+# No text of an error leads to these.
+WITHOUT_AN_EXPLANATION = {
+    "credentials-of-another-identity": "nothing fails: the pod has credentials, and others than it was to have",
+    "credentials-refused": "it is the refusal itself; the texts lead to what is behind it",
+    "oidc-provider-dangling": "nothing fails: it is a danger",
+    "pod-missing": "without a pod, nobody has an error",
+    "pod-not-running": "the pod's own status says why",
+    "pod-replaced-in-a-loop": "nothing fails: pods come and go",
+    "pod-windows-by-affinity": "Windows says that the path is not found, as of any other file",
+    "role-belongs-to-another-run": "it is about runs of the lab, of which AWS knows nothing",
+    "role-is-administrator": "nothing fails: it is a danger",
+    "service-account-annotation-role-mismatch": "the role that the annotation names has errors of its own",
+    "service-account-annotation-taken-away": "pods of before work on; later ones lack the annotation",
+    "trust-policy-admits-others": "nothing fails: it is a danger",
+    "trust-policy-aud-missing": "nothing fails: it is a danger",
+    "trust-policy-sub-missing": "nothing fails: it is a danger",
+}
+# These are tested on evidence of their own.
+WITHOUT_A_FAULT = {
+    "credentials-of-another-identity": "it follows from whatever else is wrong",
+    "credentials-refused": "it follows from whatever else is wrong",
+    "namespace-missing": "a run's namespace holds more than the run",
+    "operator-not-permitted": "it is a call of the past that AWS refused, and CloudTrail tells",
+    "pod-windows-by-affinity": "the lab has no Windows node",
+    "role-belongs-to-another-run": "it needs two runs",
+    "role-too-new": "it passes by itself within a minute",
+    "service-account-annotation-taken-away": "it needs a controller that writes the service account",
+    "token-expired": "it needs a node that no longer renews tokens",
+    "token-read-once": "it needs an application that keeps its token",
+    "token-unreadable": "the lab's containers have no users of their own",
+}
+
+
+def results(answers, **settings):
+    """What became of each stage, by its number."""
+    found = doctor.examine(recording.evidence(answers, **settings))
+    return {number: result for number, (_, result, _) in enumerate(found.stages(), 1)}
+
+
+def without(*calls):
+    answers = recording.healthy()
+    for call in calls:
+        del answers[call]
+    return answers
+
+
+# What is declared.
+
+
+def test_every_cause_of_every_family_is_in_the_catalogue_under_an_id_of_its_own():
+    modules = [
+        importlib.import_module(f"{findings.__name__}.{each.name}") for each in pkgutil.iter_modules(findings.__path__)
+    ]
+    declared = {each for module in modules for each in finding.causes_of(module)}
+    assert declared == set(CAUSES)
+    assert len(CATALOGUE) == len(CAUSES)
+
+
+def test_a_finding_is_made_of_what_its_cause_declares_and_nowhere_else():
+    makers = [
+        f"{path.relative_to(SOURCES)}:{node.lineno}"
+        for path in SOURCES.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Finding"
+    ]
+    assert [place.partition(":")[0] for place in makers] == ["diagnosis/finding.py"], makers
+
+
+def test_what_looks_for_a_cause_is_declared_as_one():
+    undeclared = [
+        f"{path.name}: {node.name}"
+        for path in Path(findings.__file__).parent.glob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+        and [argument.arg for argument in node.args.args] == ["evidence"]
+        and node.returns
+        and ast.unparse(node.returns) == "Symptom | None"
+        and not any(ast.unparse(each).startswith("cause(") for each in node.decorator_list)
+    ]
+    assert undeclared == []
+
+
+def test_every_cause_has_an_explanation():
+    assert set(CATALOGUE) - explanations.known_ids() == set(WITHOUT_AN_EXPLANATION)
+
+
+def test_every_finding_that_an_explanation_names_is_declared():
+    assert explanations.known_ids() <= set(CATALOGUE)
+
+
+def test_every_cause_has_a_fault():
+    assert set(CATALOGUE) - {fault.finding for fault in FAULTS.values()} == set(WITHOUT_A_FAULT)
+
+
+def test_every_finding_of_a_fault_is_declared():
+    assert {fault.finding for fault in FAULTS.values()} <= set(CATALOGUE)
+
+
+def test_every_cause_is_taught_by_a_notebook_that_there_is():
+    assert [each.id for each in CAUSES if not (NOTEBOOKS / each.learn).exists()] == []
+
+
+def test_what_a_cause_has_to_have_read_is_read_where_all_is_well():
+    kinds = {read.kind for read in doctor.examine(recording.evidence()).read}
+    assert [each.id for each in CAUSES if not all(kinds.intersection(needed) for needed in each.reads)] == []
+
+
+# The order.
+
+
+def test_causes_are_looked_for_and_told_in_the_order_of_their_stages():
+    assert [each.stage for each in CAUSES] == sorted((each.stage for each in CAUSES), key=STAGES.index)
+    answers = recording.healthy()
+    answers[recording.ATTACHED], answers[recording.PROVIDER]["ClientIDList"] = [], []
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    told = [each.id for each in doctor.examine(recording.evidence(answers)).findings]
+    assert told == [
+        "service-account-annotation-missing",
+        "oidc-provider-audience-missing",
+        "role-policy-not-attached",
+    ]
+    assert told == [each.id for each in CAUSES if each.id in told]
+
+
+# What became of a stage.
+
+
+def test_where_all_is_well_every_stage_is_right():
+    assert set(results(recording.healthy()).values()) == {"right"}
+
+
+def test_without_probe_the_exchange_and_the_identity_are_not_looked_at_and_the_rest_is_right():
+    found = results(recording.healthy(), probe=False)
+    assert {number for number, result in found.items() if result == "not looked at"} == {7, 8}
+    assert {result for number, result in found.items() if number not in (7, 8)} == {"right"}
+
+
+@pytest.mark.parametrize(
+    ("call", "stages"),
+    [
+        (recording.PODS, {1, 3, 4, 6, 7, 8}),
+        (recording.SERVICE_ACCOUNTS, {1, 2, 3, 8}),
+        (recording.WEBHOOK, {3}),
+        (recording.PROVIDERS, {5}),
+        (recording.IDENTITY_PROVIDER_CONFIGS, {5}),
+        (recording.DISCOVERY, {5}),
+        (recording.SERVED, {5}),
+        (recording.TOKEN, {4}),
+        (recording.CALLER, {8}),
+        (recording.ASSOCIATIONS, {8}),
+        (recording.ROLE, {6, 9}),
+        (recording.ATTACHED, {9}),
+        (recording.INLINE, {9}),
+        (recording.BUCKET_POLICY, {9}),
+    ],
+)
+def test_a_stage_that_rests_on_what_could_not_be_read_is_not_right(call, stages):
+    found = results(without(call))
+    assert {number for number, result in found.items() if result != "right"} == stages
+    assert {found[number] for number in stages} == {"not looked at"}
+
+
+REFUSED = {"arn": "", "code": "InvalidIdentityToken", "message": "…"}
+FAILED = {"arn": "", "error": "An error occurred (InvalidIdentityToken) when calling AssumeRoleWithWebIdentity"}
+
+
+def refused():
+    return recording.healthy() | {recording.EXCHANGE: REFUSED, recording.CALLER: FAILED}
+
+
+def test_a_refused_exchange_is_not_right_where_another_finding_explains_it():
+    answers = refused()
+    answers[recording.PROVIDER]["ClientIDList"] = ["vault"]
+    found = doctor.examine(recording.evidence(answers))
+    assert [each.id for each in found.findings] == ["oidc-provider-audience-missing"]
+    assert results(answers)[7] == "error"
+    # Who has no credentials is nobody.
+    assert results(answers)[8] == "not looked at"
+
+
+def test_a_refused_exchange_is_not_right_where_the_token_is_no_token():
+    answers = refused()
+    answers[recording.TOKEN] |= {"claims": {}, "malformed": "this has 5"}
+    assert (results(answers)[4], results(answers)[7]) == ("error", "error")
+
+
+def test_keys_in_the_pod_say_nothing_against_an_exchange_that_was_tried():
+    answers = recording.healthy() | {recording.CALLER: {"arn": "", "error": "(InvalidClientTokenId) when calling …"}}
+    container = answers[recording.PODS][0]["spec"]["containers"][0]
+    container["env"] += [{"name": name, "value": "x"} for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+    assert (results(answers)[7], results(answers)[8]) == ("right", "error")
+
+
+def test_a_pod_without_a_token_exchanged_none_and_is_somebody_else():
+    answers = recording.healthy()
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    answers[recording.PODS][0]["spec"]["containers"][0]["env"] = []
+    answers[recording.PODS][0]["spec"]["volumes"] = []
+    answers[recording.CALLER] = {"arn": f"arn:aws:sts::{recording.ACCOUNT_ID}:assumed-role/node/i-0123", "error": ""}
+    found = doctor.examine(recording.evidence(answers))
+    assert [each.id for each in found.findings] == ["service-account-annotation-missing"]
+    assert [results(answers)[number] for number in (4, 7, 8)] == ["not looked at", "not looked at", "error"]
+
+
+def test_of_several_pods_each_counts():
+    answers, ended = recording.healthy(), recording.a_pod()
+    ended["metadata"]["name"], ended["status"] = "other", {"phase": "Pending"}
+    answers[recording.PODS].append(ended)
+    diagnosis = doctor.examination.examine_pods(lambda name: recording.evidence(answers, pod_name=name or ""))
+    assert diagnosis.pods == ["my-pod", "other"]
+    found = {number: result for number, (_, result, _) in enumerate(diagnosis.stages(), 1)}
+    assert (found[1], found[8]) == ("error", "not looked at")
+
+
+def test_another_run_s_role_has_permissions_that_were_not_looked_at():
+    answers = recording.healthy()
+    answers[recording.ROLE]["Tags"] = [{"Key": "labkit:run", "Value": "green/default/a/b"}]
+    found = results(answers)
+    assert (found[6], found[9]) == ("error", "not looked at")
