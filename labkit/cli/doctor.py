@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +11,8 @@ import typer
 from labkit.errors import LabError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from labkit.connection import Connection
     from labkit.doctor.report import Diagnosis
     from labkit.doctor.survey import Survey

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Literal
 
 from labkit.diagnosis.evidence import Evidence, NotRead
-from labkit.diagnosis.evidence.kinds import Kinds
+from labkit.diagnosis.evidence.kinds import BY_PROBE, Kinds
 from labkit.diagnosis.stages import Stage
 from labkit.showing import WARNING, WRONG, Code, Name, table
 
@@ -87,8 +87,6 @@ class Cause:
     reads: tuple[Kinds, ...]
     """What has to have been read where it finds nothing: else its stage is not right."""
     look: Look
-    beside: tuple[Kinds, ...]
-    """What its stage is right without: it belongs to another."""
     follows_from: tuple["Cause", ...]
     """The causes that say it more exactly. Such a consequence is also left out beside any error of another cause."""
     ends: tuple[Stage, ...]
@@ -108,12 +106,11 @@ def cause(
     learn: str,
     *,
     reads: tuple[Kinds, ...],
-    beside: tuple[Kinds, ...] = (),
     follows_from: tuple[Cause, ...] = (),
     ends: tuple[Stage, ...] = (),
 ) -> Callable[[Look], Cause]:
     """Declares the cause that a function looks for."""
-    return lambda look: Cause(id, stage, learn, reads, look, beside, follows_from, ends)
+    return lambda look: Cause(id, stage, learn, reads, look, follows_from, ends)
 
 
 def causes_of(family: ModuleType) -> tuple[Cause, ...]:
@@ -129,12 +126,15 @@ class Looked:
     finding: Finding | None = None
     unread: NotRead | None = None
 
-    @property
-    def failed(self) -> bool:
-        """Whether what its stage rests on could not be read; what was not to be read did not fail."""
-        if self.unread is None or self.unread.is_choice:
-            return False
-        return all(self.unread.read.kind not in kinds for kinds in self.cause.beside)
+    def is_settled(self, answered: set[str], *, by_probe: bool) -> bool:
+        """Whether what the cause has to have read is among these kinds, or was not to be read, or cannot be from here.
+
+        Args:
+            by_probe: whether commands may be run in the pod.
+        """
+        if self.unread:
+            return self.unread.is_choice or self.unread.is_out_of_reach
+        return all(answered.intersection(kinds) for kinds in self.cause.reads if by_probe or kinds not in BY_PROBE)
 
 
 def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[Looked]:

@@ -1,15 +1,15 @@
 """Why a service account's pods do not get their role: looks for every cause, stage by stage, and only reads."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, NotRead, Reads
-from labkit.diagnosis.evidence.kinds import BY_PROBE
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Read
 from labkit.diagnosis.finding import Looked, look_for
-from labkit.diagnosis.findings.catalogue import CAUSES, RESTS_ON
+from labkit.diagnosis.findings.catalogue import CAUSES
 from labkit.diagnosis.stages import RESULTS, STAGES, Result, Stage
 from labkit.doctor.report import Diagnosis, in_order
 from labkit.errors import LabError
@@ -52,12 +52,9 @@ def diagnose(
 
     ::
 
-        from labkit.doctor import diagnose
-
-        aws, kubernetes = boto3.Session(), ApiClient()
-        found = diagnose(namespace="shop", service_account="cart", aws=aws, kubernetes=kubernetes, cluster="blue")
-        for finding in found.findings:
-            print(finding.id, finding.summary, finding.repair)
+        found = diagnose(
+            namespace="shop", service_account="cart", aws=boto3.Session(), kubernetes=ApiClient(), cluster="blue"
+        )
 
     Args:
         connection: the lab's or a target's connection, `labkit.targets.look(parameters)`; else `aws`, a session in
@@ -68,29 +65,22 @@ def diagnose(
         probe: whether commands may be run in the pod, and its token be sent to STS.
         reads: answers that are there already: of another diagnosis, or a record.
 
-    Raises:
-        InvalidParameter: a name breaks its rule.
-        LabError: the cluster or the account cannot be reached at all.
+    Raises `InvalidParameter` where a name breaks its rule, `LabError` where cluster or account cannot be reached.
     """
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
     parameters = Parameters.checked(**{name: value for name, value in names.items() if value})
     reads = reads or Reads()
-    if connection is None:
-        connection = _connection(aws, kubernetes, parameters.cluster, reads)
-
-    def evidence(name: str) -> Evidence:
-        return Evidence(
-            parameters,
-            connection,
-            pod_name=name,
-            role_is_known=bool(role),
-            action=action,
-            resource=resource,
-            probe=probe,
-            reads=reads,
-        )
-
-    return examine_pods(evidence, pod)
+    evidence = partial(
+        Evidence,
+        parameters,
+        connection or _connection(aws, kubernetes, parameters.cluster, reads),
+        role_is_known=bool(role),
+        action=action,
+        resource=resource,
+        probe=probe,
+        reads=reads,
+    )
+    return examine_pods(lambda name: evidence(pod_name=name), pod)
 
 
 def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosis:
@@ -144,9 +134,8 @@ def _result(stage: Stage, looked: list[Looked], evidence: Evidence) -> Result:
     if stage.is_refuted(evidence):
         return "error"
     answered = {read.kind for read in evidence.reads.asked}
-    needed = RESTS_ON[stage] if evidence.probe_allowed else RESTS_ON[stage] - BY_PROBE
-    was_read = all(answered.intersection(kinds) for kinds in needed) and not any(each.failed for each in here)
-    return "right" if was_read and stage.has_subject(evidence) else "not looked at"
+    is_settled = here and all(each.is_settled(answered, by_probe=evidence.probe_allowed) for each in here)
+    return "right" if is_settled and stage.has_subject(evidence) else "not looked at"
 
 
 def _each_once(unread: Iterable[NotRead]) -> list[NotRead]:

@@ -28,7 +28,8 @@ def admitted(pod: Document, annotations: dict[str, str], region: str) -> Documen
             field = change["path"].split("/")[2]
             is_item = change["path"].endswith("/0")
             made["spec"][field] = [change["value"], *made["spec"][field]] if is_item else change["value"]
-    return with_defaults(made)["spec"]
+    spec: Document = with_defaults(made)["spec"]
+    return spec
 
 
 def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Document, dict[str, str]]:
@@ -54,7 +55,8 @@ def with_defaults(obj: Document) -> Document:
 
 def volumes_with_defaults(volumes: list[Document]) -> list[Document]:
     """The volumes as the API server gives them back."""
-    return defaults.pod_spec({"volumes": volumes})["volumes"]
+    completed: list[Document] = defaults.pod_spec({"volumes": volumes})["volumes"]
+    return completed
 
 
 def plain(pod: Document) -> Document:

@@ -125,9 +125,11 @@ def _make_roles(iam: Any, now: dict[str, Document], wanted: dict[str, Document])
             _make_policies(iam, _name(arn), present, {"Attached": [], "Inline": {}})
             iam.delete_role(RoleName=_name(arn))
     for arn, role in wanted.items():
-        name, present = _name(arn), now.get(arn)
+        name = _name(arn)
         trust_policy = json.dumps(role["AssumeRolePolicyDocument"])
-        if present is None:
+        if arn in now:
+            present = now[arn]
+        else:
             iam.create_role(
                 RoleName=name,
                 Path=arn.partition(":role")[2].removesuffix(name),
@@ -183,7 +185,9 @@ def _try(lab: "Workspace", call: Document) -> None:
 
 def _bucket_policy(lab: "Workspace") -> Document | None:
     try:
-        return json.loads(lab.aws.client("s3").get_bucket_policy(Bucket=lab.parameters.bucket)["Policy"])
+        answer = lab.aws.client("s3").get_bucket_policy(Bucket=lab.parameters.bucket)
+        policy: Document = json.loads(answer["Policy"])
+        return policy
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("NoSuchBucketPolicy", "NoSuchBucket"):
             raise

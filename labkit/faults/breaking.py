@@ -219,11 +219,11 @@ def _compared(one: Situation, other: Situation) -> Iterator[tuple[str, bool]]:
     yield "identity provider config of the cluster", one.identity_provider_configs == other.identity_provider_configs
     yield "what the issuer publishes", one.published == other.published
     for key in sorted(one.objects.keys() | other.objects.keys()):
-        mine, others = (
+        made, other_made = (
             (each.objects.get(key), each.admitted.get(key), each.made_with if key.startswith("Pod ") else None)
             for each in (one, other)
         )
-        yield key[0].lower() + key[1:], mine == others
+        yield key[0].lower() + key[1:], made == other_made
 
 
 # The file.

@@ -1,7 +1,7 @@
 """A run's objects in Kubernetes, read and made by its API; a pod is made again where what decides about it changes."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kubernetes.client.exceptions import ApiException
@@ -58,17 +58,14 @@ def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     for key in pods:
         if key in now.objects:
             _delete_pod(lab, key)
-    beside = [key for key in wanted.objects if not key.startswith("Pod ")]
-    present = dict(now.objects)
-    if pods & wanted.objects.keys():
-        first = [key for key in beside if not key.startswith("Deployment ")]
-        at_first = {WEBHOOK: None, **{key: wanted.objects[key] for key in first}}
-        for key, obj in (at_first | _when_made(now, wanted)).items():
-            present[key] = _put(lab, key, obj, present.get(key))
-        for key in pods & wanted.objects.keys():
+    beside = {key: obj for key, obj in wanted.objects.items() if not key.startswith("Pod ")}
+    present: dict[str, Document | None] = {**now.objects}
+    if anew := pods & wanted.objects.keys():
+        before = {WEBHOOK: None, **{key: obj for key, obj in beside.items() if not key.startswith("Deployment ")}}
+        _put_all(lab, before | _when_made(now, wanted), present)
+        for key in anew:
             _make_pod(lab, wanted, key)
-    for key in beside:
-        present[key] = _put(lab, key, wanted.objects[key], present.get(key))
+    _put_all(lab, beside, present)
     for key in present.keys() - wanted.objects.keys():
         if not key.startswith("Pod ") and present[key] is not None:
             _delete(lab, key)
@@ -129,17 +126,18 @@ def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
     return {wanted.service_account_key: annotated, WEBHOOK: wanted.registration or None}
 
 
-def _put(lab: "Workspace", key: str, obj: Document | None, present: Document | None) -> Document | None:
-    """Makes the object so, or away with it; returns what is there then."""
-    if obj == present:
-        return present
-    if obj is None:
-        _delete(lab, key)
-    elif present is None:
-        _call(lab, "POST", _collection(key), obj)
-    else:
-        _call(lab, "PUT", _path(key), obj)
-    return obj
+def _put_all(lab: "Workspace", objects: Mapping[str, Document | None], present: dict[str, Document | None]) -> None:
+    """Creates, replaces or deletes the objects, and notes in `present` that they are so."""
+    for key, obj in objects.items():
+        if obj == present.get(key):
+            continue
+        if obj is None:
+            _delete(lab, key)
+        elif present.get(key) is None:
+            _call(lab, "POST", _collection(key), obj)
+        else:
+            _call(lab, "PUT", _path(key), obj)
+        present[key] = obj
 
 
 def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
@@ -149,7 +147,7 @@ def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
     def is_admitted_so() -> bool:
         # The webhook hears of a service account by a watch, a moment after it has changed.
         dry = _call(lab, "POST", _collection(key), pod, dryRun="All")
-        return admission.plain(dry)["spec"] == expected
+        return bool(admission.plain(dry)["spec"] == expected)
 
     _wait(is_admitted_so, f"The webhook makes another pod of {key.partition('/')[2]} than it was to.")
     _call(lab, "POST", _collection(key), pod)
@@ -213,7 +211,7 @@ def _wait(is_so: Callable[[], bool], otherwise: str) -> None:
 
 
 def _call(lab: "Workspace", method: str, path: str, body: Document | None = None, **query: str) -> Any:
-    api = lab.kubernetes
+    api: Any = lab.kubernetes
     request = api.param_serialize(
         method,
         path,
@@ -238,7 +236,8 @@ def _path(key: str) -> str:
 
 def _get(lab: "Workspace", key: str) -> Document | None:
     try:
-        return _call(lab, "GET", _path(key))
+        found: Document = _call(lab, "GET", _path(key))
+        return found
     except ApiException as error:
         if error.status != 404:
             raise
@@ -246,6 +245,6 @@ def _get(lab: "Workspace", key: str) -> Document | None:
 
 
 def _items(lab: "Workspace", kind: str, namespace: str, **query: str) -> list[Document]:
-    listed = _call(lab, "GET", PATHS[kind].format(namespace), **query)
+    listed = _call(lab, "GET", PATHS[kind].format(namespace), None, **query)
     version = listed["apiVersion"]
     return [{"apiVersion": version, "kind": kind, **item} for item in listed["items"]]

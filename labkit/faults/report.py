@@ -41,7 +41,7 @@ class Report:
         rows = [(what, Code(found)) for what, found in self._rows()]
         return left_aligned(f"<p><strong>{escape(self._headline)}</strong></p>{table(rows)}")
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return {"text/plain": repr(self), "text/html": self._repr_html_()}
 
     @property

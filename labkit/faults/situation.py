@@ -147,12 +147,14 @@ class Situation(BaseModel):
     @property
     def container(self) -> Document:
         """The pod's first container."""
-        return self.pod["spec"]["containers"][0]
+        containers: list[Document] = self.pod["spec"]["containers"]
+        return containers[0]
 
     @property
     def webhook(self) -> Document:
         """The registration of the pod identity webhook."""
-        return self.objects.get(WEBHOOK, {"webhooks": [{"clientConfig": {}}]})["webhooks"][0]
+        webhooks: list[Document] = self.objects.get(WEBHOOK, {"webhooks": [{"clientConfig": {}}]})["webhooks"]
+        return webhooks[0]
 
     # How faults edit them.
 

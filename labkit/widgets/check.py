@@ -61,7 +61,7 @@ class Check:
             "findings": [asdict(finding) for finding in self.findings],
         }
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         bundle = {"text/plain": repr(self), "text/html": left_aligned(self._repr_html_()), MIME: self.as_json()}
         if (again := self.again) is None:
             return bundle

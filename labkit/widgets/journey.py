@@ -70,7 +70,7 @@ class Journey:
             + table(rows, ("step", "", "state", "what the lab holds"))
         )
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         from labkit.widgets import live
 
         html = self._repr_html_()

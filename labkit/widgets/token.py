@@ -108,7 +108,7 @@ class TokenView:
             + f"<p>{refused}{about}{SIGNATURE}</p>"
         )
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         from labkit.widgets import live
 
         widget = live.view(self._html(str), lambda: self.again()._html(str), "Compare again")

@@ -86,27 +86,27 @@ def who(record: dict[str, Any]) -> str:
     if ":assumed-role/" in arn:
         return arn.partition(":assumed-role/")[2].partition("/")[0]
     if name := identity.get("userName"):
-        return name
+        return str(name)
     if identity.get("type") == "AWSAccount":
-        return identity.get("accountId", "")
-    return arn.rpartition(":")[2].rpartition("/")[2] or identity.get("type", "")
+        return str(identity.get("accountId", ""))
+    return str(arn.rpartition(":")[2].rpartition("/")[2] or identity.get("type", ""))
 
 
 def session_of(record: dict[str, Any]) -> str:
     """Who called, a role session as ``ROLE/SESSION``."""
     arn = (record.get("userIdentity") or {}).get("arn") or ""
-    return arn.partition(":assumed-role/")[2] or who(record)
+    return str(arn.partition(":assumed-role/")[2]) or who(record)
 
 
 def decision(record: dict[str, Any]) -> str:
     """``allowed``, or the code that the caller was answered, which CloudTrail may spell otherwise."""
     lab = record.get("lab") or {}
-    return lab.get("code") or record.get("errorCode") or lab.get("decision", "")
+    return str(lab.get("code") or record.get("errorCode") or lab.get("decision", ""))
 
 
 def reason(record: dict[str, Any]) -> str:
     """Why it was decided so, which AWS keeps to itself."""
-    return (record.get("lab") or {}).get("reason", "")
+    return str((record.get("lab") or {}).get("reason", ""))
 
 
 def is_refused(record: dict[str, Any]) -> bool:

@@ -16,7 +16,6 @@ INLINE_POLICIES: Kinds = ("iam:ListRolePolicies",)
 
 DISCOVERY: Kinds = ("its discovery document",)
 KEYS: Kinds = ("its keys",)
-CLUSTER_KEYS: Kinds = ("get --raw",)
 
 # What is only read where commands may be run in the pod.
 CLAIMS: Kinds = ("the token's claims in pod",)

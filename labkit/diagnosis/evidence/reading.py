@@ -89,6 +89,11 @@ class NotRead(LabError):
         return self.no_answer or self.no_credentials
 
     @property
+    def is_out_of_reach(self) -> bool:
+        """Whether a host keeps silent here: one that EKS keeps for a cluster answers AWS all the same."""
+        return self.no_answer and self.read.of == "a host"
+
+    @property
     def is_choice(self) -> bool:
         """Whether it was not to be read: an option of the doctor's was not given."""
         return self.needs.startswith("--")

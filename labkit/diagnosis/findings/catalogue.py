@@ -3,7 +3,6 @@
 from itertools import chain
 from types import ModuleType
 
-from labkit.diagnosis.evidence.kinds import Kinds
 from labkit.diagnosis.finding import Cause, causes_of
 from labkit.diagnosis.findings import (
     another_run,
@@ -35,10 +34,6 @@ def in_order(*families: ModuleType) -> tuple[Cause, ...]:
 
 
 CAUSES = in_order(*FAMILIES)
-RESTS_ON: dict[Stage, frozenset[Kinds]] = {
-    stage: frozenset(kinds for each in CAUSES if each.stage is stage for kinds in each.reads) for stage in STAGES
-}
-"""What has to have been read before a stage is right."""
 CATALOGUE: dict[str, Cause] = {each.id: each for each in CAUSES}
 
 

@@ -268,7 +268,7 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
     )
 
 
-@cause("signing-key-not-published", stages.PROVIDER, INSIDE, reads=(kinds.KEYS,), beside=(kinds.CLUSTER_KEYS,))
+@cause("signing-key-not-published", stages.PROVIDER, INSIDE, reads=(kinds.KEYS,))
 def signing_key_not_published(evidence: Evidence) -> Symptom | None:
     """The key that signs the cluster's tokens is not among those that the issuer publishes.
 
