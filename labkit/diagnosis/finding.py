@@ -113,9 +113,9 @@ def cause(
     return lambda look: Cause(id, stage, learn, reads, look, follows_from, ends)
 
 
-def causes_of(family: ModuleType) -> tuple[Cause, ...]:
-    """The causes that a module declares, in its order."""
-    return tuple(each for each in vars(family).values() if isinstance(each, Cause))
+def causes_of(*families: ModuleType) -> tuple[Cause, ...]:
+    """The causes that these modules declare, in their order."""
+    return tuple(each for family in families for each in vars(family).values() if isinstance(each, Cause))
 
 
 @dataclass(frozen=True)

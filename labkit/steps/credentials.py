@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from labkit.diagnosis import findings
-from labkit.diagnosis.findings import Finding, catalogue, credentials
+from labkit.diagnosis.findings import Finding, credentials
 from labkit.steps.row import Row
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
 
 TITLE = "the credentials in the pod"
-CAUSES = catalogue.in_order(credentials)
+CAUSES = findings.causes_of(credentials)
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:

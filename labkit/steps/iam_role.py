@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TITLE = "the IAM role"
 # Where services and the IAM Identity Center have their own roles: accounts have many, and none is the lab's.
 OF_AWS = ("/aws-service-role/", "/aws-reserved/")
-CAUSES = catalogue.in_order(*catalogue.OF_THE_ROLE)
+CAUSES = findings.causes_of(*catalogue.OF_THE_ROLE)
 build = documents.trust_policy
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from labkit import documents
 from labkit.diagnosis import findings
-from labkit.diagnosis.findings import Finding, catalogue, provider
+from labkit.diagnosis.findings import Finding, provider
 from labkit.documents import AUDIENCE
 from labkit.steps.ownership import Found, Owner, in_words, of_tags, removed, roles_trusting, run_of
 from labkit.steps.row import Row
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 TITLE = "the OIDC provider"
-CAUSES = catalogue.in_order(provider)
+CAUSES = findings.causes_of(provider)
 build = documents.provider
 
 

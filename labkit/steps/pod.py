@@ -30,7 +30,7 @@ NOT_YET = tuple(
     f"({code}) when calling the AssumeRoleWithWebIdentity" for code in ("AccessDenied", "InvalidIdentityToken")
 )
 AGAIN_AFTER = 2  # seconds between two attempts of the pod to become its role
-CAUSES = catalogue.in_order(*catalogue.OF_THE_POD)
+CAUSES = findings.causes_of(*catalogue.OF_THE_POD)
 build = documents.pod
 # A container that waits for one of these will not run by waiting.
 HOPELESS = (*NO_IMAGE, "CrashLoopBackOff", "CreateContainerConfigError")

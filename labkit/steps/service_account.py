@@ -9,7 +9,7 @@ from kubernetes.client.exceptions import ApiException
 
 from labkit import documents
 from labkit.diagnosis import findings
-from labkit.diagnosis.findings import Finding, catalogue, service_account
+from labkit.diagnosis.findings import Finding, service_account
 from labkit.documents import ROLE_ANNOTATION as KEY
 from labkit.parameters import RUN_LABEL
 from labkit.steps.ownership import (
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 TITLE = "the service account"
-CAUSES = catalogue.in_order(service_account)
+CAUSES = findings.causes_of(service_account)
 build = documents.service_account
 
 

@@ -129,18 +129,24 @@ def test_what_a_cause_has_to_have_read_is_read_where_all_is_well():
 # The order.
 
 
-def test_causes_are_looked_for_and_told_in_the_order_of_their_stages():
-    assert [each.stage for each in CAUSES] == sorted((each.stage for each in CAUSES), key=STAGES.index)
+def test_findings_are_told_in_the_order_of_their_stages_and_then_of_the_catalogue():
     answers = recording.healthy()
     answers[recording.ATTACHED], answers[recording.PROVIDER]["ClientIDList"] = [], []
+    answers[recording.PROVIDER]["ThumbprintList"] = ["f" * 40]
     answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    variables = answers[recording.PODS][0]["spec"]["containers"][0]["env"]
+    variables += [{"name": "AWS_ROLE_SESSION_NAME", "value": "x"}, {"name": "AWS_ACCESS_KEY_ID", "value": "x"}]
     told = [each.id for each in doctor.examine(recording.evidence(answers)).findings]
     assert told == [
         "service-account-annotation-missing",
         "oidc-provider-audience-missing",
+        "oidc-provider-thumbprint-stale",
+        "pod-role-session-name-invalid",
+        "pod-static-keys",
         "role-policy-not-attached",
     ]
-    assert told == [each.id for each in CAUSES if each.id in told]
+    declared = sorted(CAUSES, key=lambda each: STAGES.index(each.stage))
+    assert told == [each.id for each in declared if each.id in told]
 
 
 # What became of a stage.

@@ -3,6 +3,6 @@
 A module a family; `catalogue` has them all, in the order in which their causes are looked for and told.
 """
 
-from labkit.diagnosis.finding import Finding, found
+from labkit.diagnosis.finding import Finding, causes_of, found
 
-__all__ = ["Finding", "found"]
+__all__ = ["Finding", "causes_of", "found"]

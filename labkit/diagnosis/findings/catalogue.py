@@ -1,7 +1,7 @@
-"""Every cause that is declared, in the one order: that of the stages, of the families below, and within a family."""
+"""Every cause that is declared, in the order of the families below and, in a family, of the declarations.
 
-from itertools import chain
-from types import ModuleType
+They are looked for in this order, what needs the least access first; the report tells them by their stages.
+"""
 
 from labkit.diagnosis.finding import Cause, causes_of
 from labkit.diagnosis.findings import (
@@ -20,20 +20,14 @@ from labkit.diagnosis.findings import (
     trust_writes,
     webhook,
 )
-from labkit.diagnosis.stages import STAGES, Stage
+from labkit.diagnosis.stages import Stage
 
 # Another run's role first: where it is found, nothing else is said of the role.
 OF_THE_ROLE = (another_run, trust_statement, trust_conditions, trust_policy, trust_writes, role, permissions)
 OF_THE_POD = (pod, webhook, containers, network)
 FAMILIES = (*OF_THE_POD, service_account, provider, *OF_THE_ROLE, credentials)
 
-
-def in_order(*families: ModuleType) -> tuple[Cause, ...]:
-    """The causes of these families, in the order in which they are looked for and told."""
-    return tuple(sorted(chain.from_iterable(map(causes_of, families)), key=lambda each: STAGES.index(each.stage)))
-
-
-CAUSES = in_order(*FAMILIES)
+CAUSES = causes_of(*FAMILIES)
 CATALOGUE: dict[str, Cause] = {each.id: each for each in CAUSES}
 
 

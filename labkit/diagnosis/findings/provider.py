@@ -131,6 +131,29 @@ def url_differs(evidence: Evidence) -> Symptom | None:
     )
 
 
+@cause("oidc-provider-audience-invisible-character", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
+def invisible_character(evidence: Evidence) -> Symptom | None:
+    """A client id or the URL looks right, and has a character in it that is not seen, or another script's letter."""
+    if evidence.provider is None:
+        arns = _with_invisible(evidence)
+        if not arns:
+            return None
+        expected, found = evidence.issuer, ", ".join(f"https://{name_of(arn)}" for arn in arns)
+        repair = "\n".join([Commands.of(evidence).create_provider(), *map(Commands.of(evidence).delete_provider, arns)])
+    else:
+        found = _look_alike(evidence) if _lacks_audience(evidence) else ""
+        if not found:
+            return None
+        expected, repair = evidence.audience, Commands.of(evidence).add_client_id(instead_of=found)
+    return Symptom(
+        "The OIDC provider has a character that is not seen in print: it looks right, and is not.",
+        expected=repr(expected),
+        found=f"{found!a}: {_names(found, expected)}",
+        source="iam:GetOpenIDConnectProvider",
+        repair=repair,
+    )
+
+
 @cause("oidc-provider-dangling", stages.PROVIDER, LEARN, reads=(kinds.PROVIDERS,))
 def dangling(evidence: Evidence) -> Symptom | None:
     """A provider is left of a cluster that there is no more: whoever had that issuer would still be believed."""
@@ -183,29 +206,6 @@ def audience_is_an_endpoint(evidence: Evidence) -> Symptom | None:
         found=endpoint,
         source="iam:GetOpenIDConnectProvider, ClientIDList",
         repair=Commands.of(evidence).add_client_id(instead_of=endpoint),
-    )
-
-
-@cause("oidc-provider-audience-invisible-character", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
-def invisible_character(evidence: Evidence) -> Symptom | None:
-    """A client id or the URL looks right, and has a character in it that is not seen, or another script's letter."""
-    if evidence.provider is None:
-        arns = _with_invisible(evidence)
-        if not arns:
-            return None
-        expected, found = evidence.issuer, ", ".join(f"https://{name_of(arn)}" for arn in arns)
-        repair = "\n".join([Commands.of(evidence).create_provider(), *map(Commands.of(evidence).delete_provider, arns)])
-    else:
-        found = _look_alike(evidence) if _lacks_audience(evidence) else ""
-        if not found:
-            return None
-        expected, repair = evidence.audience, Commands.of(evidence).add_client_id(instead_of=found)
-    return Symptom(
-        "The OIDC provider has a character that is not seen in print: it looks right, and is not.",
-        expected=repr(expected),
-        found=f"{found!a}: {_names(found, expected)}",
-        source="iam:GetOpenIDConnectProvider",
-        repair=repair,
     )
 
 
