@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Literal
 
 from labkit.diagnosis.evidence import Evidence, NotRead
-from labkit.diagnosis.evidence.kinds import BY_PROBE, Kinds
+from labkit.diagnosis.evidence.kinds import Kinds
 from labkit.diagnosis.stages import Stage
 from labkit.showing import WARNING, WRONG, Code, Name, table
 
@@ -118,27 +118,8 @@ def causes_of(*families: ModuleType) -> tuple[Cause, ...]:
     return tuple(each for family in families for each in vars(family).values() if isinstance(each, Cause))
 
 
-@dataclass(frozen=True)
-class Looked:
-    """What came of looking for one cause."""
-
-    cause: Cause
-    finding: Finding | None = None
-    unread: NotRead | None = None
-
-    def is_settled(self, answered: set[str], *, by_probe: bool) -> bool:
-        """Whether what the cause has to have read is among these kinds, or was not to be read, or cannot be from here.
-
-        Args:
-            by_probe: whether commands may be run in the pod.
-        """
-        if self.unread:
-            return self.unread.is_choice or self.unread.is_out_of_reach
-        return all(answered.intersection(kinds) for kinds in self.cause.reads if by_probe or kinds not in BY_PROBE)
-
-
-def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[Looked]:
-    """Looks for these causes in their order; for those in whose stage there is nothing else to be found, not at all."""
+def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Cause, Finding | NotRead | None]]:
+    """What each of these causes finds, or what kept it from that; nothing of those that another one has ended."""
     ended: set[Stage] = set()
     for each in causes:
         if each.stage in ended:
@@ -146,11 +127,11 @@ def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[Looked]:
         try:
             finding = each(evidence)
         except NotRead as unread:
-            yield Looked(each, unread=unread)
+            yield each, unread
             continue
         if finding:
             ended.update(each.ends)
-        yield Looked(each, finding)
+        yield each, finding
 
 
 def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | None = None) -> list[Finding]:
@@ -159,23 +140,15 @@ def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | N
     Where a cause needs what cannot be read, it finds nothing: with `unread`, what it was goes there.
     Raises `NotRead` without.
     """
-    findings = []
-    for looked in look_for(causes, evidence):
-        if looked.finding:
-            findings.append(looked.finding)
-        if looked.unread and unread is None:
-            raise looked.unread
-        if looked.unread and unread is not None:
-            unread.append(looked.unread)
-    return findings
+    outcomes = [outcome for _, outcome in look_for(causes, evidence)]
+    lacking = [outcome for outcome in outcomes if isinstance(outcome, NotRead)]
+    if unread is not None:
+        unread += lacking
+    elif lacking:
+        raise lacking[0]
+    return [outcome for outcome in outcomes if isinstance(outcome, Finding)]
 
 
 def is_told(evidence: Evidence, *causes: Cause) -> bool:
     """Whether one of these causes explains it already; what cannot be read explains nothing."""
-    for each in causes:
-        try:
-            if each(evidence) is not None:
-                return True
-        except NotRead:
-            continue
-    return False
+    return any(isinstance(outcome, Finding) for _, outcome in look_for(causes, evidence))

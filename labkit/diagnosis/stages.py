@@ -15,64 +15,48 @@ class Stage:
     """One of the checks that settle most cases."""
 
     title: str
-    subject: Callable[[Evidence], object] = lambda _: True
-    """What it looks at; where this is empty, or cannot be read, there is nothing to look at."""
-    refutation: Callable[[Evidence], object] = lambda _: False
-    """What speaks against it, also where the finding that explains it is another stage's."""
+    look: Callable[[Evidence], Result] = lambda _: "right"
+    """What can be said of it whatever the causes find; `not looked at` where there is nothing to look at."""
 
-    def has_subject(self, evidence: Evidence) -> bool:
-        """Whether there is anything to look at."""
-        return _is_there(self.subject, evidence)
-
-    def is_refuted(self, evidence: Evidence) -> bool:
-        """Whether it went wrong, whatever explains it."""
-        return _is_there(self.refutation, evidence)
+    def at_best(self, evidence: Evidence) -> Result:
+        """What becomes of it where no cause finds anything."""
+        try:
+            return self.look(evidence)
+        except NotRead:
+            return "not looked at"
 
 
-def _is_there(look: Callable[[Evidence], object], evidence: Evidence) -> bool:
-    try:
-        return bool(look(evidence))
-    except NotRead:
-        return False
+def _if_there(subject: object) -> Result:
+    return "right" if subject else "not looked at"
 
 
 def _namespace(evidence: Evidence) -> object:
     return evidence.service_account or evidence.cluster.namespace(evidence.parameters.namespace)
 
 
-def _pod(evidence: Evidence) -> object:
-    return evidence.pod
-
-
-def _exchange(evidence: Evidence) -> object:
-    """The exchange of the pod's token: the pod's own, where that is its role, or the one that was tried from here."""
-    return evidence.is_its_role or evidence.probe.exchange
-
-
-def _refusal(evidence: Evidence) -> object:
-    """STS's refusal of the exchange: of the pod's own, or of the one that was tried from here."""
+def _exchange(evidence: Evidence) -> Result:
+    """Whether STS took the token: from the pod itself, which has its role then, or when it was tried from here."""
     if evidence.is_its_role:
-        return None
+        return "right"
     caller, exchange = evidence.caller_if_told, evidence.probe.exchange
-    return (exchange and exchange.code) or (caller and "AssumeRoleWithWebIdentity" in caller.error)
+    if (exchange and exchange.code) or (caller and "AssumeRoleWithWebIdentity" in caller.error):
+        return "error"
+    return _if_there(exchange)
 
 
-def _identity(evidence: Evidence) -> object:
-    return evidence.caller and evidence.caller.arn
-
-
-def _another_identity(evidence: Evidence) -> object:
-    return _identity(evidence) and not evidence.is_its_role
+def _identity(evidence: Evidence) -> Result:
+    is_somebody = evidence.caller and evidence.caller.arn
+    return "error" if is_somebody and not evidence.is_its_role else _if_there(is_somebody)
 
 
 POD = Stage("the pod, and the service account that it runs as")
-ANNOTATION = Stage("the annotation on the service account", _namespace)
-WEBHOOK = Stage("what the webhook put into the pod", _pod)
-TOKEN = Stage("the token", _pod)
+ANNOTATION = Stage("the annotation on the service account", lambda evidence: _if_there(_namespace(evidence)))
+WEBHOOK = Stage("what the webhook put into the pod", lambda evidence: _if_there(evidence.pod))
+TOKEN = Stage("the token", lambda evidence: _if_there(evidence.pod))
 PROVIDER = Stage("the OIDC provider, and its audiences")
-ROLE = Stage("the role, and its trust policy", lambda evidence: evidence.role_arn)
-EXCHANGE = Stage("the exchange with STS", _exchange, _refusal)
-IDENTITY = Stage("who the pod turns out to be", _identity, _another_identity)
-PERMISSIONS = Stage("the role's permissions", lambda evidence: evidence.role)
+ROLE = Stage("the role, and its trust policy", lambda evidence: _if_there(evidence.role_arn))
+EXCHANGE = Stage("the exchange with STS", _exchange)
+IDENTITY = Stage("who the pod turns out to be", _identity)
+PERMISSIONS = Stage("the role's permissions", lambda evidence: _if_there(evidence.role))
 
 STAGES = (POD, ANNOTATION, WEBHOOK, TOKEN, PROVIDER, ROLE, EXCHANGE, IDENTITY, PERMISSIONS)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, NotRead, Reads
+from labkit.diagnosis.evidence.kinds import BY_PROBE
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Read
-from labkit.diagnosis.finding import Looked, look_for
+from labkit.diagnosis.finding import Cause, Finding, look_for
 from labkit.diagnosis.findings.catalogue import CAUSES
 from labkit.diagnosis.stages import RESULTS, STAGES, Result, Stage
 from labkit.doctor.report import Diagnosis, in_order
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import boto3
     from kubernetes.client import ApiClient
 
+Outcomes = dict[Cause, Finding | NotRead | None]
 ENDED = ("Succeeded", "Failed")
 # A container's variables whose values are no secret.
 TOLD = (
@@ -96,18 +98,18 @@ def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosi
 
 def examine(evidence: Evidence) -> Diagnosis:
     """What is found in this evidence: of one service account and one pod."""
-    looked = list(look_for(CAUSES, evidence))
-    results = {stage: _result(stage, looked, evidence) for stage in STAGES}
+    outcomes = dict(look_for(CAUSES, evidence))
+    results = {stage: _result(stage, outcomes, evidence) for stage in STAGES}
     try:
         role_arn, pod_name = evidence.role_arn, evidence.pod_name if evidence.pod else ""
     except NotRead:
         role_arn = pod_name = ""
     return Diagnosis(
         subject=evidence.subject,
-        findings=in_order(each.finding for each in _without_consequences(looked) if each.finding),
+        findings=in_order(_without_consequences(outcomes)),
         results=results,
         read=list(evidence.reads.asked),
-        unread=_each_once(each.unread for each in looked if each.unread),
+        unread=_each_once(outcome for outcome in outcomes.values() if isinstance(outcome, NotRead)),
         made=list(evidence.reads.made),
         cluster=evidence.parameters.cluster,
         role_arn=role_arn,
@@ -116,26 +118,31 @@ def examine(evidence: Evidence) -> Diagnosis:
     )
 
 
-def _without_consequences(looked: list[Looked]) -> list[Looked]:
-    """What was looked for; what follows from whatever else is wrong would only say the same once more."""
-    causes = [each for each in looked if not each.cause.follows_from]
-    return causes if any(each.finding and each.finding.severity == "error" for each in causes) else looked
+def _without_consequences(outcomes: Outcomes) -> list[Finding]:
+    """The findings; without what follows from whatever else is wrong, and would only say the same once more."""
+    found = {cause: outcome for cause, outcome in outcomes.items() if isinstance(outcome, Finding)}
+    causes = [finding for cause, finding in found.items() if not cause.follows_from]
+    return causes if any(finding.severity == "error" for finding in causes) else list(found.values())
 
 
-def _result(stage: Stage, looked: list[Looked], evidence: Evidence) -> Result:
-    """What became of a stage: it is right where all that it rests on was read, and nothing says otherwise.
-
-    What was not to be read, such as the token in the pod without --probe, says nothing.
-    """
-    here = [each for each in looked if each.cause.stage is stage]
-    told = [each.finding.severity for each in here if each.finding]
+def _result(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Result:
+    """What became of a stage: it is right where all that it rests on was read, and nothing says otherwise."""
+    here = {cause: outcome for cause, outcome in outcomes.items() if cause.stage is stage}
+    told = [outcome.severity for outcome in here.values() if isinstance(outcome, Finding)]
     if told:
         return min(told, key=RESULTS.index)
-    if stage.is_refuted(evidence):
-        return "error"
-    answered = {read.kind for read in evidence.reads.asked}
-    is_settled = here and all(each.is_settled(answered, by_probe=evidence.probe_allowed) for each in here)
-    return "right" if is_settled and stage.has_subject(evidence) else "not looked at"
+    at_best, answered = stage.at_best(evidence), {read.kind for read in evidence.reads.asked}
+    if at_best == "right" and not (here and all(_is_settled(*each, answered, evidence) for each in here.items())):
+        return "not looked at"
+    return at_best
+
+
+def _is_settled(cause: Cause, outcome: Finding | NotRead | None, answered: set[str], evidence: Evidence) -> bool:
+    """Whether what a cause has to have read was read, or was not to be, such as the pod without --probe."""
+    if isinstance(outcome, NotRead):
+        return outcome.is_choice or outcome.is_out_of_reach
+    needed = (kinds for kinds in cause.reads if evidence.probe_allowed or kinds not in BY_PROBE)
+    return all(answered.intersection(kinds) for kinds in needed)
 
 
 def _each_once(unread: Iterable[NotRead]) -> list[NotRead]:

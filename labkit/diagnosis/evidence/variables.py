@@ -91,7 +91,10 @@ def unknown_profile(_: Evidence, container: Container) -> Wrong | None:
 
 
 def api_server_token(_: Evidence, container: Container) -> Wrong | None:
-    """The token for the API server in the place of the one for STS."""
+    """The token for the API server in the place of the one for STS.
+
+    https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
+    """
     if not (_is_set(container, ROLE) and (file := container.value(TOKEN_FILE))):
         return None
     token = container.token_at(file)
@@ -101,17 +104,17 @@ def api_server_token(_: Evidence, container: Container) -> Wrong | None:
 
 
 def token_variable_missing(_: Evidence, container: Container) -> Wrong | None:
-    """The role's variable without the token's."""
+    """The role's variable without the token's, in the manifest: the webhook then adds neither."""
     return _alone(container, ROLE, without=TOKEN_FILE)
 
 
 def role_variable_missing(_: Evidence, container: Container) -> Wrong | None:
-    """The token's variable without the role's."""
+    """The token's variable without the role's, in the manifest: the webhook then adds neither."""
     return _alone(container, TOKEN_FILE, without=ROLE)
 
 
 def variables_empty(_: Evidence, container: Container) -> Wrong | None:
-    """Role and token variables that are there and empty."""
+    """Role and token variables that are there and empty: the webhook adds none, and SDKs take the node's role."""
     found = _identity(container)
     if not found or any(variable.value != "" for variable in found):
         return None
@@ -146,7 +149,10 @@ def invalid_session_name(_: Evidence, container: Container) -> Wrong | None:
 
 
 def endpoint_of_another_region(evidence: Evidence, container: Container) -> Wrong | None:
-    """The STS endpoint of another region than the container's."""
+    """The STS endpoint of another region than the one that credentials are signed for: SignatureDoesNotMatch.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+    """
     variable = next((v for name in ENDPOINTS if (v := container.variable(name)) and v.value), None)
     if variable is None:
         return None

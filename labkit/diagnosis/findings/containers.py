@@ -6,12 +6,32 @@ https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds, variables
 from labkit.diagnosis.evidence.reading import Read
-from labkit.diagnosis.finding import Symptom, cause
+from labkit.diagnosis.finding import Cause, Symptom, cause
 from labkit.diagnosis.repairs import pod_commands
+from labkit.diagnosis.stages import Stage
 
 LEARN = "04-pod.ipynb"
 SOURCE = "kubectl get pod -o yaml, spec.containers[].env"
 CHAINED_FOR = 3600  # seconds; no chained session lasts longer
+
+
+def in_variables(id: str, stage: Stage, check: variables.Check, summary: str, *, learn: str = LEARN) -> Cause:
+    """The cause that a check of a container's variables looks for."""
+    return cause(id, stage, learn, reads=(kinds.PODS,))(lambda evidence: symptom(evidence, summary, check))
+
+
+def symptom(evidence: Evidence, summary: str, check: variables.Check, *, source: str = SOURCE) -> Symptom | None:
+    """What is wrong with the pod's containers in one respect; None where nothing is, or without a pod."""
+    wrong = [(container.name, found) for container in evidence.containers if (found := check(evidence, container))]
+    if not wrong:
+        return None
+    return Symptom(
+        summary=summary,
+        expected=wrong[0][1].expected,
+        found="; ".join(f"container {name}: {each.found}" for name, each in wrong),
+        source=source,
+        repair=pod_commands.replaced(evidence),
+    )
 
 
 @cause("pod-static-keys", stages.IDENTITY, LEARN, reads=(kinds.PODS,))
@@ -20,17 +40,13 @@ def static_keys(evidence: Evidence) -> Symptom | None:
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
-    found = symptom(
-        evidence,
-        "The container has access keys of its own, which go before the role.",
-        variables.static_keys,
-    )
+    summary = "The container has access keys of its own, which go before the role."
+    found = symptom(evidence, summary, variables.static_keys)
     for container in evidence.containers if not found else []:
         for secret in container.secrets:
             read = _secret(evidence, secret)
-            raise NotRead(
-                read, "Secrets are not read", f"{evidence.connection.kubectl} describe secret {secret} {read.where}"
-            )
+            kubectl = f"{evidence.connection.kubectl} describe secret {secret} {read.where}"
+            raise NotRead(read, "Secrets are not read", kubectl)
     return found
 
 
@@ -40,11 +56,8 @@ def aws_profile(evidence: Evidence) -> Symptom | None:
 
     https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html
     """
-    found = symptom(
-        evidence,
-        "The container asks for a profile that nothing in the pod defines.",
-        variables.unknown_profile,
-    )
+    summary = "The container asks for a profile that nothing in the pod defines."
+    found = symptom(evidence, summary, variables.unknown_profile)
     for container in evidence.containers if not found else []:
         if container.hidden_config and any(container.value(name) for name in variables.PROFILES):
             read = _secret(evidence, container.hidden_config)
@@ -52,67 +65,42 @@ def aws_profile(evidence: Evidence) -> Symptom | None:
     return found
 
 
-@cause("pod-uses-the-api-server-token", stages.TOKEN, LEARN, reads=(kinds.PODS,))
-def uses_the_api_server_token(evidence: Evidence) -> Symptom | None:
-    """The token for the API server is sent to STS, which it is not made for.
-
-    https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
-    """
-    return symptom(
-        evidence,
-        "The container sends STS the token that is made for the cluster's API server.",
-        variables.api_server_token,
-    )
-
-
-@cause("pod-token-variable-missing", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
-def token_variable_missing(evidence: Evidence) -> Symptom | None:
-    """`AWS_ROLE_ARN` stands in the manifest, alone: the webhook then adds neither of the two variables."""
-    return symptom(
-        evidence,
-        "The container has AWS_ROLE_ARN from elsewhere, so the webhook did not give it the token's file.",
-        variables.token_variable_missing,
-    )
-
-
-@cause("pod-role-variable-missing", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
-def role_variable_missing(evidence: Evidence) -> Symptom | None:
-    """`AWS_WEB_IDENTITY_TOKEN_FILE` stands in the manifest, alone: the webhook then adds neither."""
-    return symptom(
-        evidence,
-        "The container has AWS_WEB_IDENTITY_TOKEN_FILE from elsewhere, so the webhook did not give it the role.",
-        variables.role_variable_missing,
-    )
-
-
-@cause("pod-variables-empty", stages.IDENTITY, LEARN, reads=(kinds.PODS,))
-def variables_empty(evidence: Evidence) -> Symptom | None:
-    """The variables are there and empty: the webhook adds none, and SDKs go on to the node's role, silently."""
-    return symptom(
-        evidence,
-        "The container's role and token variables are empty, so the SDK goes on to the node's role.",
-        variables.variables_empty,
-    )
-
-
-@cause("pod-token-file-missing", stages.TOKEN, LEARN, reads=(kinds.PODS,))
-def token_file_missing(evidence: Evidence) -> Symptom | None:
-    """The variable names a file where nothing is mounted."""
-    return symptom(
-        evidence,
-        "The container's token variable names a file that is not there.",
-        variables.token_file_missing,
-    )
-
-
-@cause("pod-role-session-name-invalid", stages.EXCHANGE, LEARN, reads=(kinds.PODS,))
-def role_session_name_invalid(evidence: Evidence) -> Symptom | None:
-    """STS takes 2 to 64 letters, digits and `+=,.@-_` as a session's name."""
-    return symptom(
-        evidence,
-        "The name that the container gives its sessions is none that STS takes.",
-        variables.invalid_session_name,
-    )
+uses_the_api_server_token = in_variables(
+    "pod-uses-the-api-server-token",
+    stages.TOKEN,
+    variables.api_server_token,
+    "The container sends STS the token that is made for the cluster's API server.",
+)
+token_variable_missing = in_variables(
+    "pod-token-variable-missing",
+    stages.WEBHOOK,
+    variables.token_variable_missing,
+    "The container has AWS_ROLE_ARN from elsewhere, so the webhook did not give it the token's file.",
+)
+role_variable_missing = in_variables(
+    "pod-role-variable-missing",
+    stages.WEBHOOK,
+    variables.role_variable_missing,
+    "The container has AWS_WEB_IDENTITY_TOKEN_FILE from elsewhere, so the webhook did not give it the role.",
+)
+variables_empty = in_variables(
+    "pod-variables-empty",
+    stages.IDENTITY,
+    variables.variables_empty,
+    "The container's role and token variables are empty, so the SDK goes on to the node's role.",
+)
+token_file_missing = in_variables(
+    "pod-token-file-missing",
+    stages.TOKEN,
+    variables.token_file_missing,
+    "The container's token variable names a file that is not there.",
+)
+role_session_name_invalid = in_variables(
+    "pod-role-session-name-invalid",
+    stages.EXCHANGE,
+    variables.invalid_session_name,
+    "The name that the container gives its sessions is none that STS takes.",
+)
 
 
 @cause("role-session-too-long", stages.EXCHANGE, "07-inside-the-exchange.ipynb", reads=(kinds.PODS,))
@@ -139,20 +127,6 @@ def role_session_too_long(evidence: Evidence) -> Symptom | None:
                     f"{kubectl} replace -f -\n{pod_commands.replaced(evidence)}",
                 )
     return None
-
-
-def symptom(evidence: Evidence, summary: str, check: variables.Check, *, source: str = SOURCE) -> Symptom | None:
-    """What is wrong with the pod's containers in one respect; None where nothing is, or without a pod."""
-    wrong = [(container.name, found) for container in evidence.containers if (found := check(evidence, container))]
-    if not wrong:
-        return None
-    return Symptom(
-        summary=summary,
-        expected=wrong[0][1].expected,
-        found="; ".join(f"container {name}: {each.found}" for name, each in wrong),
-        source=source,
-        repair=pod_commands.replaced(evidence),
-    )
 
 
 def _secret(evidence: Evidence, name: str) -> Read:

@@ -4,22 +4,18 @@ from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.variables import endpoint_of_another_region, inactive_region
 from labkit.diagnosis.finding import Symptom, cause
-from labkit.diagnosis.findings.containers import symptom
+from labkit.diagnosis.findings.containers import in_variables, symptom
 
 LEARN = "07-inside-the-exchange.ipynb"
 
 
-@cause("pod-sts-endpoint-of-another-region", stages.EXCHANGE, LEARN, reads=(kinds.PODS,))
-def sts_endpoint_of_another_region(evidence: Evidence) -> Symptom | None:
-    """STS is asked in one region by credentials that are signed for another: SignatureDoesNotMatch.
-
-    https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
-    """
-    return symptom(
-        evidence,
-        "The container asks the STS endpoint of another region than its own.",
-        endpoint_of_another_region,
-    )
+sts_endpoint_of_another_region = in_variables(
+    "pod-sts-endpoint-of-another-region",
+    stages.EXCHANGE,
+    endpoint_of_another_region,
+    "The container asks the STS endpoint of another region than its own.",
+    learn=LEARN,
+)
 
 
 @cause("region-not-activated", stages.EXCHANGE, LEARN, reads=(kinds.PODS,))
