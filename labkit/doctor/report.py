@@ -15,8 +15,6 @@ from labkit.showing import RIGHT, WARNING, WRONG, left_aligned, stable, table
 MIME = "application/vnd.labkit.diagnosis+json"
 NOTHING, FOUND, COULD_NOT_LOOK = 0, 1, 2  # exit codes
 MANY = 4  # calls that one line may name
-
-
 # What the command's options are called where there is no command line.
 IN_A_NOTEBOOK = {
     "--probe": "--probe, or diagnose(probe=True)",
