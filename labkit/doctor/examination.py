@@ -99,7 +99,8 @@ def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosi
 def examine(evidence: Evidence) -> Diagnosis:
     """What is found in this evidence: of one service account and one pod."""
     outcomes = dict(look_for(CAUSES, evidence))
-    results = {stage: _result(stage, outcomes, evidence) for stage in STAGES}
+    answered = {read.kind for read in evidence.reads.asked}
+    results = {stage: _result(stage, outcomes, answered, evidence) for stage in STAGES}
     try:
         role_arn, pod_name = evidence.role_arn, evidence.pod_name if evidence.pod else ""
     except NotRead:
@@ -125,16 +126,15 @@ def _without_consequences(outcomes: Outcomes) -> list[Finding]:
     return causes if any(finding.severity == "error" for finding in causes) else list(found.values())
 
 
-def _result(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Result:
+def _result(stage: Stage, outcomes: Outcomes, answered: set[str], evidence: Evidence) -> Result:
     """What became of a stage: it is right where all that it rests on was read, and nothing says otherwise."""
     here = {cause: outcome for cause, outcome in outcomes.items() if cause.stage is stage}
     told = [outcome.severity for outcome in here.values() if isinstance(outcome, Finding)]
     if told:
         return min(told, key=RESULTS.index)
-    at_best, answered = stage.at_best(evidence), {read.kind for read in evidence.reads.asked}
-    if at_best == "right" and not (here and all(_is_settled(*each, answered, evidence) for each in here.items())):
-        return "not looked at"
-    return at_best
+    is_settled = here and all(_is_settled(*each, answered, evidence) for each in here.items())
+    at_best = stage.at_best(evidence)
+    return "not looked at" if at_best == "right" and not is_settled else at_best
 
 
 def _is_settled(cause: Cause, outcome: Finding | NotRead | None, answered: set[str], evidence: Evidence) -> bool:

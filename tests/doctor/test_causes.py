@@ -10,6 +10,7 @@ import pytest
 import labkit
 from labkit import doctor
 from labkit.diagnosis import finding, findings
+from labkit.diagnosis.evidence.reading import NotRead, Read
 from labkit.diagnosis.findings.catalogue import CATALOGUE, CAUSES
 from labkit.diagnosis.stages import STAGES
 from labkit.doctor import explanations
@@ -185,6 +186,16 @@ def test_a_stage_that_rests_on_what_could_not_be_read_is_not_right(call, stages)
     found = results(without(call))
     assert {number for number, result in found.items() if result != "right"} == stages
     assert {found[number] for number in stages} == {"not looked at"}
+
+
+def test_an_issuer_of_eks_that_keeps_silent_here_takes_nothing_from_its_provider():
+    evidence = recording.evidence(without(recording.DISCOVERY))
+    read = Read("its discovery document", recording.DISCOVERY, of="a host")
+    evidence.reads.unread[read] = NotRead(read, "no answer", recording.DISCOVERY, no_answer=True)
+    found = doctor.examine(evidence)
+    assert dict.fromkeys(result for _, result, _ in found.stages()) == {"right": None}
+    assert recording.DISCOVERY in [error.call for error in found.unread]
+    assert found.exit_code == 2
 
 
 REFUSED = {"arn": "", "code": "InvalidIdentityToken", "message": "…"}

@@ -84,9 +84,10 @@ class Cluster:
         """
         from kubernetes.client import AdmissionregistrationV1Api
 
-        registrations: Any = AdmissionregistrationV1Api(self._api)
-        read = Read("get mutatingwebhookconfiguration", WEBHOOK)
-        found: Document | None = self._once(read, lambda: registrations.read_mutating_webhook_configuration(WEBHOOK))
+        def look() -> Any:
+            return AdmissionregistrationV1Api(self._api).read_mutating_webhook_configuration(WEBHOOK)
+
+        found: Document | None = self._once(Read("get mutatingwebhookconfiguration", WEBHOOK), look)
         return found
 
     # How they are read.

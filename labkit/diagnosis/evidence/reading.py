@@ -33,7 +33,7 @@ Answer = TypeVar("Answer")
 Answerer = Literal["AWS", "the cluster", "the pod", "a host"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Read:
     """One thing that is asked for. As text it is what reports, records and `--json` call it."""
 
@@ -109,8 +109,8 @@ class Reads:
         self.answers: dict[str, Any] = dict(recorded or {})
         """By the text of what was read, as a record has them."""
         self.unread: dict[Read, NotRead] = {}
-        self.asked: dict[Read, None] = {}
-        """What was answered and used, in the order of its first use."""
+        self.asked: dict[Read, str] = {}
+        """What was answered and used, in the order of its first use; and its text."""
         self.made: list[Read] = []
         """What of it had to be asked for; the rest was answered already."""
         self._live = recorded is None
@@ -131,14 +131,15 @@ class Reads:
 
         Raises `NotRead` where it is forbidden, or nobody answers.
         """
-        text = str(read)
-        if text not in self.answers:
-            if read not in self.unread:
-                self._read(read, call)
-            if read in self.unread:
-                raise self.unread[read]
-        self.asked.setdefault(read)
-        answer: Answer = self.answers[text]
+        if read not in self.asked:
+            text = str(read)
+            if text not in self.answers:
+                if read not in self.unread:
+                    self._read(read, call)
+                if read in self.unread:
+                    raise self.unread[read]
+            self.asked[read] = text
+        answer: Answer = self.answers[self.asked[read]]
         return answer
 
     def _read(self, read: Read, call: Callable[[], Any]) -> None:
