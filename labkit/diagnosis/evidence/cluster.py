@@ -1,15 +1,18 @@
 """What is read of a Kubernetes cluster: service accounts, pods and who owns them, the webhook's registration."""
 
-from collections.abc import Callable
-from functools import cached_property
+import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from labkit.diagnosis.evidence.reading import Answer, Document, NotRead, Read, Reads
+from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
 WEBHOOK = "pod-identity-webhook"
+# Of the kinds that are not of the core group.
+APPS = dict.fromkeys(("deployments", "replicasets", "statefulsets", "daemonsets"), "/apis/apps/v1")
+GROUPS = {"mutatingwebhookconfigurations": "/apis/admissionregistration.k8s.io/v1", **APPS}
 
 
 class Cluster:
@@ -48,33 +51,24 @@ class Cluster:
 
     def config_map(self, namespace: str, name: str) -> Document | None:
         """A ConfigMap; None where there is none."""
-        return self._got("configmap", namespace, name, self._core.read_namespaced_config_map)
+        return self._got("configmap", name, namespace)
 
     def workload(self, namespace: str, kind: str, name: str) -> Document | None:
         """A Deployment, ReplicaSet, StatefulSet or DaemonSet; None where there is none, and for another kind."""
-        from kubernetes.client import AppsV1Api
-
-        apps = AppsV1Api(self._api)
-        reading: dict[str, Callable[[str, str], Any]] = {
-            "Deployment": apps.read_namespaced_deployment,
-            "ReplicaSet": apps.read_namespaced_replica_set,
-            "StatefulSet": apps.read_namespaced_stateful_set,
-            "DaemonSet": apps.read_namespaced_daemon_set,
-        }
-        return self._got(kind.lower(), namespace, name, reading[kind]) if kind in reading else None
+        known = kind in ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet")
+        return self._got(kind.lower(), name, namespace) if known else None
 
     def service(self, namespace: str, name: str) -> Document | None:
         """A Service; None where there is none."""
-        return self._got("service", namespace, name, self._core.read_namespaced_service)
+        return self._got("service", name, namespace)
 
     def endpoints(self, namespace: str, name: str) -> Document | None:
         """Who answers for a Service; None where there is no such object."""
-        return self._got("endpoints", namespace, name, self._core.read_namespaced_endpoints)
+        return self._got("endpoints", name, namespace)
 
     def namespace(self, name: str) -> Document | None:
         """A namespace; None where there is none."""
-        found: Document | None = self._once(Read("get namespace", name), lambda: self._core.read_namespace(name))
-        return found
+        return self._got("namespace", name)
 
     @property
     def webhook(self) -> Document | None:
@@ -82,13 +76,7 @@ class Cluster:
 
         https://github.com/aws/amazon-eks-pod-identity-webhook
         """
-        from kubernetes.client import AdmissionregistrationV1Api
-
-        def look() -> Any:
-            return AdmissionregistrationV1Api(self._api).read_mutating_webhook_configuration(WEBHOOK)
-
-        found: Document | None = self._once(Read("get mutatingwebhookconfiguration", WEBHOOK), look)
-        return found
+        return self._got("mutatingwebhookconfiguration", WEBHOOK)
 
     # How they are read.
 
@@ -96,49 +84,47 @@ class Cluster:
         if self.everywhere:
             listed = self._listed_everywhere(resource)
             return [item for item in listed if namespace in ("", item["metadata"]["namespace"])]
-        one, _ = self._lists(resource)
-        return self._once(Read(f"list {resource}", where=f"-n {namespace}"), lambda: one(namespace).items)
+        return self._list(Read(f"list {resource}", where=f"-n {namespace}"), _path(resource, namespace))
 
     def _listed_everywhere(self, resource: str) -> list[Document]:
-        _, every = self._lists(resource)
-        return self._once(Read(f"list {resource}", where="--all-namespaces"), lambda: every().items)
+        return self._list(Read(f"list {resource}", where="--all-namespaces"), _path(resource))
+
+    def _list(self, read: Read, path: str) -> list[Document]:
+        listed: list[Document] = self._reads.once(read, lambda: self._get(path)["items"])
+        return listed
 
     def _named(self, resource: str, namespace: str, name: str) -> Document | None:
         try:
             listed = self._listed(resource, namespace)
         except NotRead:
             # Who may not list may still get one of a name.
-            get = {
-                "pods": self._core.read_namespaced_pod,
-                "serviceaccounts": self._core.read_namespaced_service_account,
-            }[resource]
-            return self._got(resource.removesuffix("s"), namespace, name, get)
+            return self._got(resource.removesuffix("s"), name, namespace)
         named = (item for item in listed if item["metadata"]["name"] == name)
         return next(named, None)
 
-    def _got(self, kind: str, namespace: str, name: str, get: Callable[[str, str], Any]) -> Document | None:
-        found: Document | None = self._once(Read(f"get {kind}", name, f"-n {namespace}"), lambda: get(name, namespace))
+    def _got(self, kind: str, name: str, namespace: str = "") -> Document | None:
+        read = Read(f"get {kind}", name, f"-n {namespace}" if namespace else "")
+        found: Document | None = self._reads.once(read, lambda: self._get(f"{_path(kind, namespace)}/{quote(name)}"))
         return found
 
-    def _lists(self, resource: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        return {
-            "pods": (self._core.list_namespaced_pod, self._core.list_pod_for_all_namespaces),
-            "serviceaccounts": (
-                self._core.list_namespaced_service_account,
-                self._core.list_service_account_for_all_namespaces,
-            ),
-            "events": (self._core.list_namespaced_event, self._core.list_event_for_all_namespaces),
-        }[resource]
+    def _get(self, path: str) -> Document:
+        """What the API answers, as it is: the client's models take half a second to load, and leave out what is new.
 
-    @cached_property
-    def _core(self) -> Any:
-        from kubernetes.client import CoreV1Api
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
+        """
+        asked = self._api.param_serialize("GET", path, auth_settings=["BearerToken"])
+        answer = self._api.call_api(*asked)
+        answer.read()
+        if answer.status != 200:
+            from kubernetes.client.exceptions import ApiException
 
-        return CoreV1Api(self._api)
+            raise ApiException.from_response(http_resp=answer, body=answer.data.decode(), data=None)
+        found: Document = json.loads(answer.data)
+        return found
 
-    def _once(self, read: Read, call: Callable[[], Answer]) -> Answer:
-        def plain() -> Answer:
-            answer: Answer = self._api.sanitize_for_serialization(call())
-            return answer
 
-        return self._reads.once(read, plain)
+def _path(kind: str, namespace: str = "") -> str:
+    """Where the objects of a kind are, by its singular or plural name in lower case."""
+    plural = kind if kind.endswith("s") else f"{kind}s"
+    group = GROUPS.get(plural, "/api/v1")
+    return f"{group}/namespaces/{quote(namespace)}/{plural}" if namespace else f"{group}/{plural}"
