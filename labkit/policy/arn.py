@@ -1,0 +1,41 @@
+"""An ARN and its parts.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Arn:
+    """The name of one resource: ``arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE``."""
+
+    partition: str
+    service: str
+    region: str
+    """Empty for what is in no region, such as a role."""
+    account: str
+    """Empty for what no account's number tells apart, such as a bucket; ``aws`` for what is AWS's own."""
+    resource: str
+    """Its kind and name, and whatever else follows the fifth colon: ``role/team/reader``."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Arn":
+        """The ARN in ``text``. Raises ValueError where it is none."""
+        begins, *parts = text.split(":", 5)
+        if begins != "arn" or len(parts) != 5:
+            raise ValueError(f"{text!r} is not an ARN: arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE")
+        return cls(*parts)
+
+    @classmethod
+    def find(cls, text: str) -> "Arn | None":
+        """The ARN in ``text``; None where it is none."""
+        return cls.parse(text) if text.startswith("arn:") and text.count(":") >= 5 else None
+
+    @property
+    def name(self) -> str:
+        """The last part of the resource, without its kind and path: ``reader``."""
+        return self.resource.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return f"arn:{self.partition}:{self.service}:{self.region}:{self.account}:{self.resource}"

@@ -1,0 +1,29 @@
+"""An ARN's parts, and back."""
+
+import pytest
+
+from labkit.policy.arn import Arn
+
+
+@pytest.mark.parametrize(
+    ("text", "parts", "name"),
+    [
+        ("arn:aws:iam::123456789012:role/a/reader", ("aws", "iam", "", "123456789012", "role/a/reader"), "reader"),
+        ("arn:aws-cn:s3:::bucket/a:b", ("aws-cn", "s3", "", "", "bucket/a:b"), "a:b"),
+        ("arn:aws:sqs:us-east-1:123456789012:queue", ("aws", "sqs", "us-east-1", "123456789012", "queue"), "queue"),
+        ("arn:aws:iam::aws:policy/Admin", ("aws", "iam", "", "aws", "policy/Admin"), "Admin"),
+    ],
+)  # fmt: skip
+def test_an_arn_is_read_and_written(text, parts, name):
+    arn = Arn.parse(text)
+    assert (arn.partition, arn.service, arn.region, arn.account, arn.resource) == parts
+    assert arn.name == name
+    assert str(arn) == text
+    assert Arn.find(text) == arn
+
+
+@pytest.mark.parametrize("text", ["", "*", "role/x", "arn:aws:iam::123456789012", "urn:aws:iam::123456789012:role/x"])
+def test_what_is_no_arn(text):
+    assert Arn.find(text) is None
+    with pytest.raises(ValueError, match="is not an ARN"):
+        Arn.parse(text)
