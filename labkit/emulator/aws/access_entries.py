@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from labkit.emulator.aws.answers import respond
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal, invalid_parameter
 
 POLICIES = tuple(f"AmazonEKS{name}Policy" for name in ("Admin", "ClusterAdmin", "Edit", "View"))
@@ -107,23 +107,23 @@ class AccessEntries:
         )
         self._entries[principal_arn] = entry
 
-    def answer(self, call: Call, cluster_arn: str, principal_id: PrincipalId, now: float) -> Response:
+    def answer(self, asked: Asked, cluster_arn: str, principal_id: PrincipalId, now: float) -> Response:
         """The answer to one of EKS's access entry operations. Raises ``Refusal``."""
-        principal_arn, _, policy = [*map(unquote, call.raw_path.split("/")[4:]), "", "", ""][:3]
-        request = call.json()
-        match call.operation:
+        principal_arn, _, policy = [*map(unquote, asked.call.raw_path.split("/")[4:]), "", "", ""][:3]
+        request = asked.call.json()
+        match asked.operation:
             case "CreateAccessEntry":
                 principal_arn = str(request.get("principalArn", ""))
                 self._create(principal_arn, request, principal_id, now)
             case "ListAccessEntries":
-                wanted = call.query.get("associatedPolicyArn", "").removeprefix(POLICY_ARN)
+                wanted = asked.call.query.get("associatedPolicyArn", "").removeprefix(POLICY_ARN)
                 found = [arn for arn, entry in self._entries.items() if not wanted or wanted in entry.policies]
                 return respond({"accessEntries": found})
         entry = self._entries.get(principal_arn)
         if entry is None:
             raise Refusal(404, "ResourceNotFoundException", NOT_FOUND)
         whose = {"clusterName": cluster_arn.partition("cluster/")[2], "principalArn": principal_arn}
-        match call.operation:
+        match asked.operation:
             case "DeleteAccessEntry":
                 del self._entries[principal_arn]
                 return respond({})
@@ -173,7 +173,8 @@ def access_policies() -> Response:
 
 
 def _entry(principal_arn: str, identifier: str, request: dict[str, Any], now: float) -> AccessEntry:
-    account, kind, name = PRINCIPAL.fullmatch(principal_arn).groups()
+    principal = PRINCIPAL.fullmatch(principal_arn)
+    account, kind, name = principal.groups() if principal else ("", "", "")
     usual = f"arn:aws:sts::{account}:assumed-role/{name}/{{{{SessionName}}}}" if kind == "role" else principal_arn
     entry = AccessEntry(principal_arn, identifier, usual, [], dict(request.get("tags") or {}), now, now)
     _update(entry, request, now)

@@ -17,6 +17,7 @@ from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call
 from labkit.emulator.aws.iam import Iam
 from labkit.emulator.aws.sessions import Caller, Session
+from labkit.policy.arn import Arn
 
 ADMINISTRATOR_ACCESS = "arn:aws:iam::aws:policy/AdministratorAccess"
 
@@ -30,7 +31,7 @@ class Accounts:
 
     async def open(self, caller: Caller, role_arn: str) -> None:
         """Makes the role that AWS Organizations makes in a member account, where the management account asks for it."""
-        own, account_id = self._backend.account_id, role_arn.split(":")[4]
+        own, account_id = self._backend.account_id, Arn.parse(role_arn).account
         if caller.account_id != own or account_id == own or role_arn != f"arn:aws:iam::{account_id}:role/{ENTRANCE}":
             return
         statement = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{own}:root"}, "Action": "sts:AssumeRole"}
@@ -43,7 +44,9 @@ def administers(caller: Caller, call: Call, backend: Backend) -> bool:
 
     Only while the role is as Organizations made it, so that there is no policy that could refuse.
     """
-    role = backend.role_by_id(caller.account_id, caller.role_id) if isinstance(caller, Session) else None
+    if not isinstance(caller, Session):
+        return False
+    role = backend.role_by_id(caller.account_id, caller.role_id)
     if role is None or role.name != ENTRANCE or role.policies or role.permissions_boundary_arn or caller.policies:
         return False
     said = unquote_plus(f"{call.raw_path}?{call.query_string} {call.body.decode('latin-1')}")

@@ -4,7 +4,7 @@ import json
 import uuid
 from typing import Any
 
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.call import Asked, Response
 
 NAMESPACES = {
     "iam": "https://iam.amazonaws.com/doc/2010-05-08/",
@@ -21,12 +21,12 @@ def respond(content: dict[str, Any] | None, content_type: str = "application/jso
     return Response(200, headers, b"" if content is None else json.dumps(content).encode())
 
 
-def done(call: Call, result: str = "") -> Response:
+def done(asked: Asked, result: str = "") -> Response:
     """The answer to a query call: the ``result``, as XML, or that it is done and nothing else."""
-    name, request_id = call.operation, str(uuid.uuid4())
+    name, request_id = asked.operation, str(uuid.uuid4())
     told = f"<{name}Result>{result}</{name}Result>" if result else ""
     body = (
-        f'<{name}Response xmlns="{NAMESPACES[call.service]}">{told}'
+        f'<{name}Response xmlns="{NAMESPACES[asked.service]}">{told}'
         f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{name}Response>"
     )
     return Response(200, [("content-type", "text/xml"), ("x-amzn-requestid", request_id)], body.encode())

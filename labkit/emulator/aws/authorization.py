@@ -3,19 +3,35 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from labkit.emulator.aws.actions.permission import Context, Permission
-from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Call
+from labkit.emulator.aws.backend import Backend, Role
+from labkit.emulator.aws.call import Asked
 from labkit.emulator.aws.errors import Refusal, fault
+from labkit.emulator.aws.session_tags import SessionTags
 from labkit.emulator.aws.sessions import Administrator, Caller, Session, User
 from labkit.emulator.clock import Clock, rfc3339
 from labkit.policy import Decision, Policy, Principal, Request, evaluate
 from labkit.policy.document import Statement
-from labkit.policy.evaluation import covers
+from labkit.policy.matching import covers
+
+
+@dataclass(frozen=True)
+class Grant:
+    """That the caller may do what it asks, and why."""
+
+    asked: Asked
+    """What moto is asked: where the permissions were derived, exactly what they were derived from."""
+    reason: str = "the administrator may do everything"
+    refused: tuple[tuple[str, str], ...] = ()
+    """The keys that DeleteObjects leaves alone, each with what the caller is told of it."""
+    role: Role | None = None
+    """The role that STS opens a session of."""
+    tags: SessionTags = field(default_factory=SessionTags)
+    """The tags of that session."""
 
 
 class Authorization:
@@ -28,7 +44,7 @@ class Authorization:
     def decide(
         self,
         caller: Caller,
-        call: Call,
+        asked: Asked,
         permission: Permission,
         *,
         resource_policy: Policy | None = None,
@@ -48,14 +64,14 @@ class Authorization:
                 Principal.aws(caller.arn),
                 permission.action,
                 permission.resource,
-                self.context(call)
+                self.context(asked)
                 | {"aws:userid": caller.principal_id, "aws:ResourceAccount": owner}
                 | permission.context,
             )
             return evaluate(request, identity=[_EVERYTHING], resource=resource, same_account=same_account)
         holder, *groups = self._holders(caller)
         if holder is None:
-            raise fault(call, "unknown key", f"what {caller.arn} stands for was deleted while the call was answered")
+            raise fault(asked, "unknown key", f"what {caller.arn} stands for was deleted while the call was answered")
         identity: list[Policy] = []
         for each in (holder, *groups):
             identity += [stored_policy(document, "identity", name) for name, document in list(each.policies.items())]
@@ -72,7 +88,7 @@ class Authorization:
             principal,
             permission.action,
             permission.resource,
-            self.context(call) | _tags(holder.tags) | about | permission.context,
+            self.context(asked) | _tags(holder.tags) | about | permission.context,
         )
         return evaluate(
             request,
@@ -87,7 +103,7 @@ class Authorization:
         """What holds the caller's policies: its role, or the user and its groups; None where it is gone."""
         if isinstance(caller, Session):
             return [self._backend.role_by_id(caller.account_id, caller.role_id)]
-        iam = self._backend.iam(caller.account_id)
+        iam = self._backend.entered(caller.account_id)
         user = next((one for one in list(iam.users.values()) if one.id == caller.principal_id), None)
         return [user, *(group for group in list(iam.groups.values()) if user in group.users)]
 
@@ -98,19 +114,19 @@ class Authorization:
     def require(
         self,
         caller: Caller,
-        call: Call,
+        asked: Asked,
         permission: Permission,
         *,
         resource_policy: Policy | None = None,
         owner: str = "",
     ) -> Decision:
         """Raises the denial as AWS words it; returns the decision that allowed."""
-        decision = self.decide(caller, call, permission, resource_policy=resource_policy, owner=owner)
+        decision = self.decide(caller, asked, permission, resource_policy=resource_policy, owner=owner)
         if not decision.allowed:
-            raise denial(caller, call, permission, decision)
+            raise denial(caller, asked, permission, decision)
         return decision
 
-    def context(self, call: Call) -> Context:
+    def context(self, asked: Asked) -> Context:
         """The condition keys that every request has.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
@@ -119,31 +135,31 @@ class Authorization:
         return {
             "aws:CurrentTime": rfc3339(now),
             "aws:EpochTime": str(int(now)),
-            "aws:RequestedRegion": call.region,
+            "aws:RequestedRegion": asked.region,
             # The listener stands for AWS's, which speaks TLS.
             "aws:SecureTransport": "true",
-            "aws:SourceIp": call.source_ip,
-            "aws:UserAgent": call.headers.get("user-agent", ""),
+            "aws:SourceIp": asked.call.source_ip,
+            "aws:UserAgent": asked.call.headers.get("user-agent", ""),
         }
 
 
-def denial(caller: Caller, call: Call, permission: Permission, decision: Decision) -> Refusal:
+def denial(caller: Caller, asked: Asked, permission: Permission, decision: Decision) -> Refusal:
     """AWS's text of a denial, which names the kind of policy that decided and nothing of what is in it.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """
     resource = permission.resource if permission.shown is None else permission.shown
-    named = f'"{resource}"' if call.service == "s3" else resource
+    named = f'"{resource}"' if asked.service == "s3" else resource
     on = f" on resource: {named}" if resource else ""
     tail = decision.denial or f"because no identity-based policy allows the {permission.action} action"
     message = f"User: {caller.arn} is not authorized to perform: {permission.action}{on} {tail}"
-    return fault(call, "denied", decision.reason, message=message)
+    return fault(asked, "denied", decision.reason, message=message)
 
 
-def underivable(caller: Caller, call: Call, what: str) -> Refusal:
+def underivable(caller: Caller, asked: Asked, what: str) -> Refusal:
     """A call whose actions and resources the lab does not know: refused, and it says so."""
     message = f"User: {caller.arn} is not authorized to perform this call: the lab cannot authorize {what} yet"
-    return fault(call, "denied", f"the lab cannot derive the actions and resources of {what}", message=message)
+    return fault(asked, "denied", f"the lab cannot derive the actions and resources of {what}", message=message)
 
 
 @lru_cache(maxsize=2048)

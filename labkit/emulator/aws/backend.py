@@ -1,36 +1,92 @@
-"""moto, behind the gate: what keeps IAM, S3 and the rest of AWS, in this process and without a port of its own."""
+"""moto, behind the gate: what keeps IAM, S3 and the rest of AWS, in this process and without a port of its own.
+
+This is the only module of the lab that imports moto. moto promises its decorators and its server; nearly all that the
+gate needs stands in modules that it may change at any time. So the lab runs on the line of moto that it was checked
+with, and on no other.
+"""
 
 import asyncio
 import io
 import logging
 import os
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from importlib.metadata import version
+from typing import Any, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote_to_bytes
 from xml.parsers.expat import ExpatError
 
-from moto.backends import get_backend
-from moto.core.base_backend import BackendDict
-from moto.core.request import (
-    PRESERVED_HEADER_NAMES_ENVIRON_KEY,
-    environ_key_for_header,
-    should_preserve_original_header_name,
-)
-from moto.iam.access_control import PermissionResult
-from moto.iam.models import AccessKey, IAMBackend, OpenIDConnectProvider, Role, User, iam_backends
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from moto.s3.models import FakeBucket, s3_backends
-
 from labkit.emulator.aws import managed_policies
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.clusters import Clusters
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.s3_path import CONTROL, copy_source
+from labkit.errors import LabError
+from labkit.policy.arn import Arn
+
+CHECKED_WITH = "5.2"
+"""The line of moto (major and minor) that the lab was checked with."""
+
+
+def checked(installed: str) -> None:
+    """Raises :class:`LabError` where the moto that is ``installed`` is of another line."""
+    if installed.split(".")[:2] != CHECKED_WITH.split("."):
+        raise LabError(
+            f"moto {installed} is installed; the lab was checked with moto {CHECKED_WITH} and runs on no other.",
+            where=f"the Python environment {sys.prefix}",
+            next="make setup, which installs what requirements.lock says",
+        )
+
+
+try:
+    from moto.backends import get_backend
+    from moto.core.base_backend import BackendDict
+    from moto.core.model import OperationModel, ServiceModel, Shape
+    from moto.core.parse import PROTOCOL_PARSERS
+    from moto.core.request import (
+        PRESERVED_HEADER_NAMES_ENVIRON_KEY,
+        environ_key_for_header,
+        should_preserve_original_header_name,
+    )
+    from moto.core.request import Request as RoutedRequest
+    from moto.core.routing import get_service_router
+    from moto.core.utils import get_service_model
+    from moto.iam.access_control import PermissionResult
+    from moto.iam.aws_managed_policies import aws_managed_policies_data
+    from moto.iam.models import (
+        AccessKey,
+        AWSManagedPolicy,
+        IAMBackend,
+        OpenIDConnectProvider,
+        Role,
+        User,
+        iam_backends,
+    )
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from moto.s3.models import FakeBucket, s3_backends
+except ImportError:
+    checked(version("moto"))
+    raise
+
+__all__ = [
+    "Backend",
+    "FakeBucket",
+    "IAMBackend",
+    "OperationModel",
+    "Role",
+    "RoutedRequest",
+    "ServiceModel",
+    "Shape",
+    "get_service_model",
+    "get_service_router",
+    "parse_parameters",
+    "partition_keys",
+]
 
 _log = logging.getLogger(__name__)
-
-# The bucket policy was evaluated by the gate; moto's own look at it ignores principals and conditions.
-FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]
+Given = TypeVarTuple("Given")
+Result = TypeVar("Result")
 
 # Between one hop and the next, or meant for the gate alone.
 _KEPT_BACK = {
@@ -54,6 +110,7 @@ class Backend:
     """moto's state and its answers, by account; ``account_id`` is the lab's own, which has the ``clusters``."""
 
     def __init__(self, account_id: str, clusters: Clusters):
+        adopt()
         self.account_id = account_id
         self.clusters = clusters
         # moto would take every call for this account's.
@@ -63,31 +120,35 @@ class Backend:
         # moto is not made for threads: one call at a time, and beside the event loop.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="moto")
 
-    async def answer(self, call: Call) -> Response:
+    async def answer(self, asked: Asked) -> Response:
         """moto's answer to a call that was authenticated and authorized."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, call)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, asked)
 
-    async def delete_bucket(self, call: Call, name: str) -> Response:
+    async def delete_bucket(self, asked: Asked) -> Response:
         """moto's answer to DeleteBucket. The tags go, too, which moto would keep for the next bucket of the name."""
-        return await self.run(self._delete_bucket, call, name)
+        return await self.run(self._delete_bucket, asked)
 
     async def prepare(self, *services: str) -> None:
         """Loads moto's part of these services before they are called."""
         for service in services:
             await self.run(self._load, service)
 
-    async def run(self, function: Any, *arguments: Any) -> Any:
+    async def run(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
         """Runs what changes or reads much of moto's state where moto's own calls run."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     def iam(self, account_id: str) -> IAMBackend | None:
         """The IAM of the lab's own account, or of another that somebody has entered."""
         known = account_id == self.account_id or account_id in iam_backends
-        return iam_backends[account_id]["aws"] if known else None
+        return self.entered(account_id) if known else None
+
+    def entered(self, account_id: str) -> IAMBackend:
+        """The IAM of an account that somebody is in, or enters by this."""
+        return iam_backends[account_id]["aws"]
 
     def role(self, arn: str) -> Role | None:
         """The role with this ARN."""
-        iam = self.iam(arn.split(":")[4]) if arn.count(":") >= 5 else None
+        iam = self.iam(named.account) if (named := Arn.find(arn)) else None
         return next((role for role in list(iam.roles.values()) if role.arn == arn), None) if iam else None
 
     def role_by_id(self, account_id: str, role_id: str) -> Role | None:
@@ -110,17 +171,37 @@ class Backend:
             return None
         return iam.open_id_providers.get(f"arn:aws:iam::{account_id}:oidc-provider/{issuer.removeprefix('https://')}")
 
+    def every_role(self) -> Iterator[Role]:
+        """The roles of all accounts."""
+        for account in list(iam_backends.values()):
+            yield from account["aws"].roles.values()
+
+    def every_bucket(self) -> Iterator[FakeBucket]:
+        """The buckets of all accounts."""
+        for account in list(s3_backends.values()):
+            yield from account["aws"].buckets.values()
+
     def managed_policy(self, arn: str) -> str | None:
         """The document of a managed policy's default version; AWS's own are loaded when they are asked for."""
-        account_id = arn.split(":")[4] if arn.count(":") >= 5 else ""
+        account_id = named.account if (named := Arn.find(arn)) else ""
         iam = self.iam(self.account_id if account_id == "aws" else account_id)
         if iam is None:
             return None
-        managed_policies.load(iam, arn)
+        self.load_managed_policy(iam, arn)
         policy = iam.managed_policies.get(arn)
         return next((v.document for v in policy.versions if v.is_default), None) if policy else None
 
-    def store(self, service: str, region: str, account_id: str) -> Any:
+    def load_managed_policy(self, iam: IAMBackend, arn: str) -> None:
+        """Makes the AWS managed policy with this ARN known to ``iam``; nothing happens where there is none."""
+        if arn not in iam.managed_policies and (found := managed_policies.find(aws_managed_policies_data, arn)):
+            _add(iam, *found, arn)
+
+    def load_managed_policies(self, iam: IAMBackend) -> None:
+        """Makes all of AWS's managed policies known, for a list of them."""
+        for name, content in managed_policies.every(aws_managed_policies_data):
+            _add(iam, name, content)
+
+    def store(self, service: Any, region: str, account_id: str) -> Any:
         """moto's state of a service in a region. Raises KeyError for a region that moto does not know."""
         return get_backend(service)[account_id][region]
 
@@ -133,7 +214,7 @@ class Backend:
         """The tags of an object; none where there is no such object."""
         found = self.bucket(bucket)
         stored = found.keys.get(key) if found else None
-        if stored is None:
+        if found is None or stored is None:
             return {}
         return s3_backends[found.account_id]["aws"].tagger.get_tag_dict_for_resource(stored.arn)
 
@@ -145,11 +226,11 @@ class Backend:
         """Ends the thread that moto's calls run in."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _answer(self, call: Call) -> Response:
-        environ = self._environ(call)
+    def _answer(self, asked: Asked) -> Response:
+        environ = self._environ(asked)
         started: list[Any] = []
         try:
-            app = self._app(call, environ)
+            app = self._app(asked, environ)
             chunks = app(environ, lambda status, headers, _=None: started.extend((status, headers)))
             try:
                 body = b"".join(chunks)
@@ -161,10 +242,9 @@ class Backend:
         except Exception as error:
             # What moto trips over is a call it does not know, or one whose parameters it did not expect. 501 is the
             # one server error that no SDK tries again.
-            _log.info("moto failed on %s %s", call.service, call.operation, exc_info=error)
-            told = (
-                f"The lab's emulation of {call.service} cannot answer {call.operation}: {error or type(error).__name__}"
-            )
+            _log.info("moto failed on %s %s", asked.service, asked.operation, exc_info=error)
+            what = f"The lab's emulation of {asked.service} cannot answer {asked.operation}"
+            told = f"{what}: {error or type(error).__name__}"
             raise Refusal(501, "NotImplemented", told) from error
         headers = [
             (name, value)
@@ -173,34 +253,35 @@ class Backend:
         ]
         return Response(int(started[0].split()[0]), headers, body)
 
-    def _delete_bucket(self, call: Call, name: str) -> Response:
-        bucket, response = self.bucket(name), self._answer(call)
-        if bucket and not self.bucket(name):
+    def _delete_bucket(self, asked: Asked) -> Response:
+        bucket, response = self.bucket(asked.bucket), self._answer(asked)
+        if bucket and not self.bucket(asked.bucket):
             s3_backends[bucket.account_id]["aws"].tagger.delete_all_tags_for_resource(bucket.arn)
         return response
 
-    def _app(self, call: Call, environ: dict[str, Any]) -> Any:
+    def _app(self, asked: Asked, environ: dict[str, Any]) -> Any:
         # Chosen by the signed scope alone: the dispatcher would lead some paths to moto's own API.
-        name = "s3" if call.service == "s3" and not call.path.startswith(CONTROL) else None
+        name = "s3" if asked.service == "s3" and not asked.call.path.startswith(CONTROL) else None
         if name is None:
-            host = self._dispatcher.infer_service_region_host(environ, call.path)
+            host = self._dispatcher.infer_service_region_host(environ, asked.call.path)
             name = self._dispatcher.get_backend_for_host(host) if host else None
         if name is None or name in ("moto_api", "instance_metadata"):
-            raise Refusal(501, "NotImplemented", f"The lab has no emulation of {call.service}")
+            raise Refusal(501, "NotImplemented", f"The lab has no emulation of {asked.service}")
         return self._load(name)
 
-    def _load(self, name: str) -> Any:
+    def _load(self, name: Any) -> Any:
         if name not in self._apps:
             self._apps[name] = app = create_backend_app(name)
             app.url_map.merge_slashes = False
         return self._apps[name]
 
-    def _environ(self, call: Call) -> dict[str, Any]:
+    def _environ(self, asked: Asked) -> dict[str, Any]:
         """The WSGI environment (PEP 3333) of the call, signed for moto only in so far as moto reads a scope."""
+        call = asked.call
         pairs = [(name, value) for name, value in call.query_pairs if not name.startswith("X-Amz-")]
         query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
         # Encoded anew, so that moto reads in it what the gate read: `;` and `#` mean something to its parser.
-        path = quote(call.path, safe="/-_.~") if call.service == "s3" else call.raw_path
+        path = quote(call.path, safe="/-_.~") if asked.service == "s3" else call.raw_path
         environ: dict[str, Any] = {
             "REQUEST_METHOD": call.method,
             "SCRIPT_NAME": "",
@@ -212,9 +293,9 @@ class Backend:
             "SERVER_PORT": "80",
             "SERVER_PROTOCOL": "HTTP/1.1",
             "REMOTE_ADDR": call.source_ip,
-            "HTTP_X_MOTO_ACCOUNT_ID": call.account_id or self.account_id,
+            "HTTP_X_MOTO_ACCOUNT_ID": asked.account_id or self.account_id,
             "HTTP_AUTHORIZATION": (
-                f"AWS4-HMAC-SHA256 Credential=LAB/19700101/{call.region}/{call.service}/aws4_request, "
+                f"AWS4-HMAC-SHA256 Credential=LAB/19700101/{asked.region}/{asked.service}/aws4_request, "
                 "SignedHeaders=host, Signature=0"
             ),
             "wsgi.version": (1, 0),
@@ -226,22 +307,58 @@ class Backend:
             "wsgi.run_once": False,
         }
         names: dict[str, str] = {}
-        for name, value in (call.headers | call.notes.get("trailers", {})).items():
+        for name, value in (call.headers | call.trailers).items():
             if name in _KEPT_BACK or name.startswith("x-moto-"):
                 continue
             key = environ_key_for_header(name)
             if should_preserve_original_header_name(name):
                 names[key] = name
-            if passed := _passed_on(call, name, value):
+            if passed := _passed_on(asked, name, value):
                 environ[key] = passed
         environ[PRESERVED_HEADER_NAMES_ENVIRON_KEY] = names
         return environ
 
 
-def _passed_on(call: Call, name: str, value: str) -> str:
+def adopt() -> None:
+    """Changes moto where it has no setting for what the gate needs. Raises :class:`LabError` for another line of it."""
+    checked(version("moto"))
+    # The bucket policy was evaluated by the gate; moto's own look at it ignores principals and conditions.
+    FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]  # see above
+
+
+def parse_parameters(protocol: str, model: OperationModel, **parts: Any) -> dict[str, Any]:
+    """The parameters that an operation is given in these ``parts`` of a request."""
+    parser: Any = PROTOCOL_PARSERS[protocol](model)
+    parameters: dict[str, Any] = parser.parse(parts)
+    return parameters
+
+
+def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> list[Any]:
+    """The values that a DynamoDB key condition gives the keys; none for one that cannot be read."""
+    # Loaded with moto's part of DynamoDB, and no sooner.
+    from moto.dynamodb.exceptions import MockValidationException
+    from moto.dynamodb.parsing.key_condition_expression import parse_expression
+
+    try:
+        found, _, _ = parse_expression(expression, values, names, schema)
+    except (MockValidationException, LookupError, TypeError, ValueError, AttributeError):
+        return []
+    return [value for _, value in found]
+
+
+def _add(iam: IAMBackend, name: str, content: dict[str, Any], arn: str = "") -> None:
+    policy = AWSManagedPolicy.from_data(name, iam.account_id, iam.region_name, content)
+    if arn in ("", policy.arn):
+        policy.id = content.get("PolicyId") or policy.id
+        if iam.managed_policies.setdefault(policy.arn, policy) is policy:
+            # Else moto takes it for one of the account's own.
+            iam.aws_managed_policies.append(policy)
+
+
+def _passed_on(asked: Asked, name: str, value: str) -> str:
     if name == "content-encoding":
         return ",".join(part for part in value.split(",") if part.strip() != "aws-chunked")
-    if name == "x-amz-copy-source" and call.service == "s3" and (source := copy_source(value)):
+    if name == "x-amz-copy-source" and asked.service == "s3" and (source := copy_source(value)):
         bucket, key, version = source
         return quote(f"/{bucket}/{key}", safe="/-_.~") + (f"?versionId={version}" if version else "")
     return value

@@ -1,7 +1,8 @@
-"""A call of the AWS API as it came in, and the answer to it."""
+"""A call of the AWS API as it came in, what it asks for, and the answer to it."""
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -31,6 +32,8 @@ REST_JSON_ROUTES = {
     ("POST", r"/clusters/[^/]+/access-entries/[^/]+/access-policies"): "AssociateAccessPolicy",
     ("DELETE", r"/clusters/[^/]+/access-entries/[^/]+/access-policies/[^/]+"): "DisassociateAccessPolicy",
 }
+Context = dict[str, str | list[str]]
+"""Condition keys and their values."""
 QUEUE_PATH = re.compile(r"/(\d{12}/[A-Za-z0-9._-]+)")
 
 
@@ -62,9 +65,9 @@ class Response:
         return found[1] if found else None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Call:
-    """One request. ``service`` and ``region`` are what its signature is scoped to (or what its content says)."""
+    """One request, as it came in."""
 
     method: str
     raw_path: str
@@ -73,13 +76,10 @@ class Call:
     header_list: list[tuple[str, str]]
     """Names in lower case, in the order they came."""
     body: bytes
+    """Without the framing of a body that came in chunks, once its signature is verified."""
     source_ip: str = "127.0.0.1"
-    service: str = ""
-    region: str = ""
-    account_id: str = ""
-    """The account whose resources it is about: the caller's, but for what belongs to another."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """What the trail shall hold beside the call itself."""
+    trailers: dict[str, str] = field(default_factory=dict)
+    """What came behind a body in chunks."""
 
     @cached_property
     def headers(self) -> dict[str, str]:
@@ -100,7 +100,7 @@ class Call:
         return dict(self.query_pairs)
 
     @cached_property
-    def form(self) -> dict[str, str]:
+    def form(self) -> Mapping[str, str]:
         """The parameters of a query-protocol call, from the query and the body; one to SQS may go to a queue's URL."""
         if self.raw_path != "/" and not QUEUE_PATH.fullmatch(self.raw_path):
             return {}
@@ -114,38 +114,6 @@ class Call:
         """The path, percent-decoded."""
         return unquote(self.raw_path)
 
-    @property
-    def family(self) -> str:
-        """The protocol, which decides how a refusal looks: s3, query, ec2, json or rest-json.
-
-        https://smithy.io/2.0/aws/protocols/index.html
-        """
-        if self.service in ("s3", ""):
-            return "s3"
-        if "x-amz-target" in self.headers or "x-amz-json" in self.headers.get("content-type", ""):
-            return "json"
-        if self.service == "ec2":
-            return "ec2"
-        return "query" if "Action" in self.form else "rest-json"
-
-    @property
-    def operation(self) -> str:
-        """The API operation's name; for S3 and unknown REST calls, what S3's own module or the request line says."""
-        if "operation" in self.notes:
-            return self.notes["operation"]
-        if self.family == "json":
-            return self.headers.get("x-amz-target", "").rpartition(".")[2]
-        if self.family in ("query", "ec2"):
-            return self.form.get("Action", "")
-        if self.service == "eks":
-            for (method, pattern), name in REST_JSON_ROUTES.items():
-                if method == self.method and re.fullmatch(pattern, self.raw_path):
-                    return name
-        if self.service == "account" and self.method == "POST":
-            # Its paths are the operations' names: /listRegions.
-            return self.path[1:2].upper() + self.path[2:]
-        return f"{self.method} {self.path}"
-
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; empty where it is none."""
         try:
@@ -153,3 +121,98 @@ class Call:
         except (ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+@dataclass(frozen=True)
+class ApiRequest:
+    """An operation of a service, with its parameters as botocore would take them."""
+
+    service: str
+    operation: str
+    parameters: dict[str, Any]
+    region: str
+    account_id: str
+    told: Call
+    """The call that asks moto for exactly that."""
+
+
+@dataclass(frozen=True)
+class Permission:
+    """An action on a resource, and the condition keys that the service adds for it."""
+
+    action: str
+    resource: str
+    context: Context = field(default_factory=dict)
+    known: frozenset[str] | None = None
+    """The service's own condition keys (lower case; a tag's key up to its ``/``) that ``context`` has, or that this
+    call has no value for; None: nothing is said of them. No Allow may rest on any other of the service's keys."""
+    shown: str | None = None
+    """The resource as the service's denial names it, where that is not its ARN; empty where none is named."""
+    resource_policy: str = ""
+    """The document of the resource's own policy."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a call asks for, and of which service: the one value that authorization, answer and trail go by."""
+
+    call: Call
+    service: str = ""
+    region: str = ""
+    """As the signature's scope says, or the call's content."""
+    operation: str = ""
+    """The API operation's name; the request line, where the lab does not know one."""
+    account_id: str = ""
+    """The account whose resources it is about: the caller's, but for what belongs to another."""
+    request: ApiRequest | None = None
+    """The operation's parameters. Of S3 and STS they are not read so."""
+    unread: Exception | None = None
+    """Why the lab cannot tell the parameters, or of S3 the operation."""
+    bucket: str = ""
+    key: str = ""
+    version: str | None = None
+    """Of S3, as the path and the query name them."""
+    needed: tuple[Permission, ...] = ()
+    """Of S3, what the caller has to be allowed; for DeleteObjects a key's each."""
+
+    @cached_property
+    def family(self) -> str:
+        """The protocol, which decides how a refusal looks: s3, query, ec2, json or rest-json.
+
+        https://smithy.io/2.0/aws/protocols/index.html
+        """
+        return protocol(self.call, self.service)
+
+    def requested(self) -> ApiRequest:
+        """The operation with its parameters. Raises what stood against reading them."""
+        if self.request is None:
+            raise self.unread or LookupError(f"the parameters of {self.operation} were not read")
+        return self.request
+
+
+def protocol(call: Call, service: str) -> str:
+    """See `Asked.family`."""
+    if service in ("s3", ""):
+        return "s3"
+    if "x-amz-target" in call.headers or "x-amz-json" in call.headers.get("content-type", ""):
+        return "json"
+    if service == "ec2":
+        return "ec2"
+    return "query" if "Action" in call.form else "rest-json"
+
+
+def named(call: Call, service: str) -> str:
+    """The operation's name as the request itself says it; for S3 and unknown REST calls, the request line."""
+    match protocol(call, service):
+        case "json":
+            return call.headers.get("x-amz-target", "").rpartition(".")[2]
+        case "query" | "ec2":
+            return call.form.get("Action", "")
+    if service == "eks":
+        for (method, pattern), name in REST_JSON_ROUTES.items():
+            if method == call.method and re.fullmatch(pattern, call.raw_path):
+                return name
+    if service == "account" and call.method == "POST":
+        # Its paths are the operations' names: /listRegions.
+        return call.path[1:2].upper() + call.path[2:]
+    return f"{call.method} {call.path}"

@@ -22,11 +22,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from labkit.emulator.aws.actions import requests
 from labkit.emulator.aws.actions.permission import CannotDerive
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.sessions import Caller
 from labkit.emulator.aws.trail import Trail
@@ -74,16 +73,16 @@ class CloudTrail:
         self._trail_file = trail_file
         self._clock = clock
 
-    async def answer(self, call: Call) -> Response:
+    async def answer(self, asked: Asked, caller: Caller) -> Response:
         """The management events of the caller's account and region for LookupEvents; else moto's answer."""
-        if call.operation != "LookupEvents":
-            return await self._backend.answer(call)
+        if asked.operation != "LookupEvents":
+            return await self._backend.answer(asked)
         try:
-            asked = requests.read(call, call.account_id)[0].parameters
+            parameters = asked.requested().parameters
         except CannotDerive as unknown:
             raise Refusal(400, "SerializationException", f"The lab cannot read {unknown}") from unknown
         # A trail of a day has 100,000 lines: other calls are answered meanwhile.
-        content = await asyncio.to_thread(self._look_up, asked, call.notes["caller"], call.region)
+        content = await asyncio.to_thread(self._look_up, parameters, caller, asked.region)
         return respond(content, "application/x-amz-json-1.1")
 
     def _look_up(self, asked: dict[str, Any], caller: Caller, region: str) -> dict[str, Any]:

@@ -17,19 +17,21 @@ https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
 import base64
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 from labkit.emulator.aws import access_entries
 from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.clusters import CLUSTER_NAME, ClusterFacts, Clusters
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.regions import Regions
-from labkit.emulator.aws.sessions import Administrator, Session
+from labkit.emulator.aws.sessions import Administrator, Caller, Session
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
+from labkit.policy.arn import Arn
 
 OF_CLUSTER = re.compile(
     r"/clusters/([^/]+)/(access-entries|identity-provider-configs|pod-identity-associations)(?:/.*)?"
@@ -56,38 +58,42 @@ class Eks:
         self._identifiers = identifiers
         self._administrator = administrator
 
-    async def answer(self, call: Call) -> Response:
+    async def answer(self, asked: Asked, caller: Caller) -> Response:
         """moto's answer, with the cluster's endpoint, CA, issuer and version as they are."""
-        if call.account_id != (own := self._backend.account_id):
-            if call.operation == "CreateCluster":
+        call = asked.call
+        if asked.account_id != (own := self._backend.account_id):
+            if asked.operation == "CreateCluster":
                 raise Refusal(501, "NotImplemented", f"The lab has clusters in the account {own} alone")
             if named := re.match(r"/clusters/([^/]+)", call.raw_path):
                 raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {unquote(named[1])}.")
         if of_cluster := OF_CLUSTER.fullmatch(call.raw_path):
-            return self._of_cluster(call, of_cluster[2], unquote(of_cluster[1]))
-        match call.operation:
+            return self._of_cluster(asked, of_cluster[2], unquote(of_cluster[1]))
+        match asked.operation:
             case "ListAccessPolicies":
                 return access_entries.access_policies()
             case "CreateCluster":
-                return await self._create(call)
+                return await self._create(asked, caller)
             case "DeleteCluster":
-                if not self._clusters.get(call.region, name := _name(call)) and await self._is_known(call, name):
-                    raise Refusal(409, "ResourceInUseException", f"Cluster has CREATING operation in progress: {name}")
-                response = await self._backend.answer(call)
-                if response.status == 200:
-                    response = self._filled(call, response)
-                    await self._clusters.delete(call.region, name)
-                return response
+                return await self._delete(asked)
             case "DescribeCluster":
-                return self._filled(call, await self._backend.answer(call))
-        return await self._backend.answer(call)
+                return self._filled(asked, await self._backend.answer(asked))
+        return await self._backend.answer(asked)
 
-    async def _is_known(self, call: Call, name: str) -> bool:
-        describe = Call("GET", f"/clusters/{name}", "", [], b"", service="eks", region=call.region)
-        return (await self._backend.answer(describe)).status == 200
+    async def _delete(self, asked: Asked) -> Response:
+        name = asked.call.path.removeprefix("/clusters/")
+        if not self._clusters.get(asked.region, name) and await self._is_known(asked, name):
+            raise Refusal(409, "ResourceInUseException", f"Cluster has CREATING operation in progress: {name}")
+        response = await self._backend.answer(asked)
+        if response.status == 200:
+            response = self._filled(asked, response)
+            await self._clusters.delete(asked.region, name)
+        return response
 
-    async def _create(self, call: Call) -> Response:
-        request = call.json()
+    async def _is_known(self, asked: Asked, name: str) -> bool:
+        return (await self._backend.answer(_on(asked, "GET", name))).status == 200
+
+    async def _create(self, asked: Asked, caller: Caller) -> Response:
+        request = asked.call.json()
         name = request.get("name")
         if not isinstance(name, str) or not CLUSTER_NAME.fullmatch(name):
             raise Refusal(
@@ -96,40 +102,35 @@ class Eks:
                 "The cluster name can contain only alphanumeric characters (case-sensitive), hyphens, and underscores. "
                 "It must start with an alphanumeric character and can't be longer than 100 characters.",
             )
-        if self._clusters.get(call.region, name):
+        if self._clusters.get(asked.region, name):
             raise Refusal(409, "ResourceInUseException", f"Cluster already exists with name: {name}")
-        response = await self._backend.answer(call)
+        response = await self._backend.answer(asked)
         if response.status != 200:
             return response
         try:
-            facts = await self._clusters.create(call.region, name, request)
+            facts = await self._clusters.create(asked.region, name, request)
         except BaseException:
-            await self._backend.answer(
-                Call("DELETE", f"/clusters/{name}", "", [], b"", service="eks", region=call.region)
-            )
+            await self._backend.answer(_on(asked, "DELETE", name))
             raise
         # Who has a cluster in a region has enabled that before.
-        self._regions.enable(call.account_id, call.region)
+        self._regions.enable(asked.account_id, asked.region)
         if (request.get("accessConfig") or {}).get("bootstrapClusterCreatorAdminPermissions", True):
-            creator = call.notes["caller"]
             arn, identifier = (
-                (creator.role_arn, creator.role_id)
-                if isinstance(creator, Session)
-                else (creator.arn, creator.principal_id)
+                (caller.role_arn, caller.role_id) if isinstance(caller, Session) else (caller.arn, caller.principal_id)
             )
             facts.access.admit_creator(arn, identifier, self._clock.now())
-        return self._filled(call, response)
+        return self._filled(asked, response)
 
-    def _of_cluster(self, call: Call, kind: str, name: str) -> Response:
-        if not (facts := self._clusters.get(call.region, name)):
+    def _of_cluster(self, asked: Asked, kind: str, name: str) -> Response:
+        if not (facts := self._clusters.get(asked.region, name)):
             raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
         now = self._clock.now()
         match kind:
             case "access-entries":
-                return facts.access.answer(call, facts.arn, self._principal_id, now)
+                return facts.access.answer(asked, facts.arn, self._principal_id, now)
             case "identity-provider-configs":
-                return facts.identity_providers.answer(call, facts.arn, facts.issuer, now)
-        return facts.pod_identity.answer(call, facts.arn, partial(self._association_id, facts.arn), now)
+                return facts.identity_providers.answer(asked, facts.arn, facts.issuer, now)
+        return facts.pod_identity.answer(asked, facts.arn, partial(self._association_id, facts.arn), now)
 
     def _association_id(self, cluster_arn: str, namespace: str, service_account: str) -> str:
         name = f"{cluster_arn}/{namespace}/{service_account}"
@@ -139,15 +140,15 @@ class Eks:
     def _principal_id(self, arn: str) -> str | None:
         if arn == self._administrator.arn:
             return self._administrator.principal_id
-        iam = self._backend.iam(arn.split(":")[4])
-        principals = [*iam.roles.values(), *iam.users.values()] if iam else []
+        iam = self._backend.iam(Arn.parse(arn).account)
+        principals: list[Any] = [*iam.roles.values(), *iam.users.values()] if iam else []
         return next((principal.id for principal in principals if principal.arn == arn), None)
 
-    def _filled(self, call: Call, response: Response) -> Response:
+    def _filled(self, asked: Asked, response: Response) -> Response:
         content = json.loads(response.body or b"{}")
         if response.status != 200 or not (cluster := content.get("cluster")):
             return response
-        if facts := self._clusters.get(call.region, cluster["name"]):
+        if facts := self._clusters.get(asked.region, cluster["name"]):
             cluster |= _as_eks(facts)
         else:
             # moto has it already; what it makes up of an endpoint and an issuer is not what will be.
@@ -158,8 +159,10 @@ class Eks:
         return response
 
 
-def _name(call: Call) -> str:
-    return call.path.removeprefix("/clusters/")
+def _on(asked: Asked, method: str, name: str) -> Asked:
+    """The same of moto's cluster itself, by another method."""
+    operation = "DescribeCluster" if method == "GET" else "DeleteCluster"
+    return replace(asked, operation=operation, call=Call(method, f"/clusters/{name}", "", [], b""))
 
 
 def _as_eks(facts: ClusterFacts) -> dict[str, Any]:

@@ -64,10 +64,10 @@ async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> 
     Nothing is fetched: the URL must be of the lab's own STS (``endpoint_url``), and the gate answers it here.
     """
     call = _call(token, cluster, endpoint_url)
-    response = await gate.respond(call)
-    if response.status != 200 or (call.service, call.operation) != ("sts", "GetCallerIdentity"):
-        raise InvalidToken(f"sts getCallerIdentity failed: {response.error_code}")
-    caller = call.notes["caller"]
+    outcome = await gate.respond(call)
+    caller, asked = outcome.signer, outcome.asked
+    if outcome.response.status != 200 or (asked.service, asked.operation) != ("sts", "GetCallerIdentity") or not caller:
+        raise InvalidToken(f"sts getCallerIdentity failed: {outcome.response.error_code}")
     principal_id, _, session_name = caller.principal_id.partition(":")
     return Identity(
         arn=caller.arn,

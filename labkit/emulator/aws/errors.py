@@ -4,10 +4,11 @@ import json
 import secrets
 import uuid
 from dataclasses import dataclass, field
+from typing import Any
 from xml.sax.saxutils import escape
 
 from labkit.emulator.aws.answers import NAMESPACES, PROLOG
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.call import Asked, Response
 
 UNKNOWN_TO_THE_LAB = "The security token included in the request is invalid."
 S3_SIGNATURE = (
@@ -87,24 +88,26 @@ class Refusal(Exception):
     reason: str = ""
     fields: dict[str, str] = field(default_factory=dict)
     """What S3 adds to its error document."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """What the trail says beside the reason."""
 
     def __post_init__(self) -> None:
         super().__init__(self.message)
         self.reason = self.reason or self.message
 
 
-def fault(call: Call, name: str, reason: str, *, message: str = "", **fields: str) -> Refusal:
-    """The fault ``name`` of :data:`FAULTS` as the service of ``call`` puts it.
+def fault(asked: Asked, name: str, reason: str, *, message: str = "", **fields: str) -> Refusal:
+    """The fault ``name`` of :data:`FAULTS` as the service that is asked puts it.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
     """
-    style = {"s3": "s3", "query": "query", "ec2": "query"}.get(call.family, "json")
-    if call.service in ("sqs", "sns"):
+    style = {"s3": "s3", "query": "query", "ec2": "query"}.get(asked.family, "json")
+    if asked.service in ("sqs", "sns"):
         # They name a fault as they did before they spoke JSON.
         style = "query"
     status, code, usual = FAULTS[name][style]
-    if call.family == "rest-json":
+    if asked.family == "rest-json":
         status = 403
     return Refusal(status, code, message or usual, reason, fields if style == "s3" else {})
 
@@ -114,20 +117,20 @@ def invalid_parameter(message: str) -> Refusal:
     return Refusal(400, "InvalidParameterException", message)
 
 
-def render(call: Call, refusal: Refusal) -> Response:
+def render(asked: Asked, refusal: Refusal) -> Response:
     """The answer to a refused call, in the error format of the call's service."""
-    if call.family == "s3":
-        return _s3(call, refusal)
+    if asked.family == "s3":
+        return _s3(asked, refusal)
     request_id = str(uuid.uuid4())
-    if call.family == "ec2":
+    if asked.family == "ec2":
         body = (
             f"{PROLOG}<Response><Errors><Error>"
             f"<Code>{escape(refusal.code)}</Code><Message>{escape(refusal.message)}</Message>"
             f"</Error></Errors><RequestID>{request_id}</RequestID></Response>"
         )
         return Response(refusal.status, [("content-type", "text/xml;charset=UTF-8")], body.encode())
-    if call.family == "query":
-        namespace = NAMESPACES.get(call.service, f"http://{call.service}.amazonaws.com/doc/")
+    if asked.family == "query":
+        namespace = NAMESPACES.get(asked.service, f"http://{asked.service}.amazonaws.com/doc/")
         body = (
             f'<ErrorResponse xmlns="{namespace}"><Error><Type>Sender</Type><Code>{escape(refusal.code)}</Code>'
             f"<Message>{escape(refusal.message)}</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>"
@@ -136,19 +139,19 @@ def render(call: Call, refusal: Refusal) -> Response:
         return Response(refusal.status, headers, body.encode())
     headers = [("content-type", "application/json"), ("x-amzn-requestid", request_id)]
     headers.append(("x-amzn-errortype", refusal.code))
-    if call.service == "sqs":
+    if asked.service == "sqs":
         headers.append(("x-amzn-query-error", f"{refusal.code};Sender"))
     content = {"__type": refusal.code, "message": refusal.message}
     return Response(refusal.status, headers, json.dumps(content).encode())
 
 
-def _s3(call: Call, refusal: Refusal) -> Response:
+def _s3(asked: Asked, refusal: Refusal) -> Response:
     request_id = secrets.token_hex(8).upper()
     host_id = secrets.token_urlsafe(42)
     headers = [("x-amz-request-id", request_id), ("x-amz-id-2", host_id), ("content-type", "application/xml")]
     if region := refusal.fields.get("Region"):
         headers.append(("x-amz-bucket-region", region))
-    if call.method == "HEAD":
+    if asked.call.method == "HEAD":
         return Response(refusal.status, headers, b"")
     fields = {"Code": refusal.code, "Message": refusal.message, **refusal.fields}
     fields |= {"RequestId": request_id, "HostId": host_id}

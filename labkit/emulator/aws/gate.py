@@ -7,33 +7,41 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from labkit.emulator.aws import signature
 from labkit.emulator.aws.accounts import Accounts, administers
-from labkit.emulator.aws.actions.derive import derive
+from labkit.emulator.aws.actions import requests
+from labkit.emulator.aws.actions.derive import SERVICES, derive
 from labkit.emulator.aws.actions.permission import CannotDerive
-from labkit.emulator.aws.authorization import Authorization, underivable
+from labkit.emulator.aws.authorization import Authorization, Grant, underivable
 from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.call import Asked, Call, Response, named
 from labkit.emulator.aws.cloudtrail import CloudTrail
 from labkit.emulator.aws.clusters import Clusters
 from labkit.emulator.aws.eks import Eks
 from labkit.emulator.aws.errors import Refusal, fault, render
 from labkit.emulator.aws.iam import Iam
 from labkit.emulator.aws.issuers import Issuers
-from labkit.emulator.aws.records import records
+from labkit.emulator.aws.records import Outcome, records
 from labkit.emulator.aws.regions import Regions
+from labkit.emulator.aws.request_parameters import is_shown
 from labkit.emulator.aws.s3 import S3
+from labkit.emulator.aws.s3_path import split
 from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, Sessions, User
 from labkit.emulator.aws.signature import Malformed, Mismatch, Signature, Unsupported
 from labkit.emulator.aws.sqs import Sqs
 from labkit.emulator.aws.sts import WEB_IDENTITY, Sts
 from labkit.emulator.aws.trail import Trail, hidden
 from labkit.emulator.aws.users import of_oneself
+from labkit.emulator.aws.web_identity import WebIdentity
 from labkit.emulator.clock import Clock, rfc3339
 from labkit.emulator.identifiers import Identifiers
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 __all__ = ["Gate", "Keys"]
 
@@ -121,16 +129,16 @@ class Gate:
         """Fetches the keys of this issuer (``https://…``) anew the next time, as AWS does after a while."""
         self.issuers.forget(issuer)
 
-    async def ensure_role(self, name: str, trust: dict, policy_arns: list[str]) -> str:
+    async def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str]) -> str:
         """The ARN of a role of the lab's own, such as a node's; made, with these policies, where it is missing."""
         return await self.backend.run(self._iam.ensure_role, name, trust, policy_arns)
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})
             return
-        call = await _read(scope, receive)
-        response = await self.respond(call)
+        call = await _receive(scope, receive)
+        response = (await self.respond(call)).response
         # A HEAD's length is that of the object; any other answer's is its body's, which may have been written anew.
         counted = call.method != "HEAD" or not any(name.lower() == "content-length" for name, _ in response.headers)
         headers = [
@@ -143,166 +151,210 @@ class Gate:
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else response.body})
 
-    async def respond(self, call: Call) -> Response:
-        """The answer to a call, which is in the trail then; ``call.notes["caller"]`` is who signed it."""
-        refusal, failure = None, ""
+    async def respond(self, call: Call) -> Outcome:
+        """What comes of a call: its answer, and who was proven to call. It is in the trail then."""
+        asked, caller, grant, failure = Asked(call), None, None, ""
         try:
-            response = await self._answer(call)
-        except Refusal as refused:
-            refusal = refused
+            asked, signed = self._address(call)
+            asked, caller = await self._authenticate(asked, signed)
+            asked = self._read(asked, caller)
+            grant = await self._authorize(asked, caller)
+            response, session = await self._answer(grant, caller)
+            outcome = Outcome(asked, response, caller, grant, session)
+        except Refusal as refusal:
+            outcome = Outcome(asked, render(asked, refusal), caller, grant, refusal=refusal)
         except Exception as error:
             failure = traceback.format_exc()
             told = f"The lab's gate failed on this call ({type(error).__name__}); its log says more."
-            refusal = Refusal(500, "InternalFailure", told)
-        if refusal:
-            response = render(call, refusal)
-        now = self._clock.now()
-        written, secrets = records(
-            call, response, refusal, now=now, account_id=self.account_id, identifiers=self._identifiers
-        )
-        for record in written:
-            self._trail.append(record, secrets)
-        if failure:
-            _log.error("the gate failed on a call of %s\n%s", call.service, hidden(failure, secrets))
-        return response
+            failed = Refusal(500, "InternalFailure", told)
+            outcome = Outcome(asked, render(asked, failed), caller, grant, refusal=failed)
+        self._record(outcome, failure)
+        return outcome
 
-    async def _answer(self, call: Call) -> Response:
+    def _address(self, call: Call) -> tuple[Asked, Signature | Malformed | None]:
+        """Which service the call is for, and what it says of its signature: nothing of it is proven yet."""
         if len(call.body) > LONGEST_BODY:
-            call.service = call.service or "s3"
-            raise Refusal(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
-        if call.method in ("GET", "POST") and call.form.get("Action") == WEB_IDENTITY:
-            # The one call that nobody signs: the token says who calls. STS takes it in a URL, too.
-            call.service, call.region = "sts", self.region
-            return await self._sts.assume_role_with_web_identity(call)
-        caller = self._authenticate(call)
-        call.notes["caller"], call.account_id = caller, caller.account_id
-        del call.notes["lab"]
-        match call.service:
-            case "sts":
-                self._regions.check(call, caller)
-                return await self._sts.answer(call, caller)
-            case "s3":
-                return await self._s3.answer(call, caller)
-        if not isinstance(caller, Administrator):
-            call = await self._authorized(of_oneself(call, caller), caller)
-        match call.service:
-            case "account":
-                return await self._regions.answer(call)
-            case "iam":
-                return await self._iam.answer(call)
-            case "ec2" if call.operation == "DescribeRegions":
-                return self._regions.describe(call)
-            case "eks":
-                return await self._eks.answer(call)
-            case "sqs":
-                return await self._sqs.answer(call)
-            case "cloudtrail":
-                return await self._cloudtrail.answer(call)
-        return await self.backend.answer(call)
-
-    async def _authorized(self, call: Call, caller: Session | User) -> Call:
-        """The call as moto is to get it, once the caller may do all that it takes."""
-        try:
-            needed, told = await self.backend.run(derive, call, self.backend)
-        except CannotDerive as unknown:
-            if administers(caller, call, self.backend):
-                return call
-            raise underivable(caller, call, str(unknown)) from unknown
-        for permission in needed:
-            call.notes["reason"] = self._authorization.require(caller, call, permission).reason
-        return told
-
-    def _authenticate(self, call: Call) -> Caller:
-        """Who signed the call. In AWS's order: the scope, which key and token, the expiry, the role, the signature."""
+            return _addressed(call, "s3", ""), None
+        if _is_by_token(call):
+            return _addressed(call, "sts", self.region), None
         try:
             signed = signature.read(call)
         except Malformed as malformed:
-            call.service = _guess_service(call)
-            name = "unsupported" if isinstance(malformed, Unsupported) else "malformed"
-            raise fault(call, name, str(malformed), message=str(malformed)) from malformed
+            return _addressed(call, _guess_service(call), ""), malformed
         if signed is None:
-            call.service, call.region = _guess_service(call), self.region
+            return _addressed(call, _guess_service(call), self.region), None
+        misdirected = signed.is_scoped and "Action" in call.form and signed.service in ("sts", "iam", "s3")
+        return _addressed(call, _guess_service(call) if misdirected else signed.service, signed.region), signed
+
+    async def _authenticate(
+        self, asked: Asked, signed: Signature | Malformed | None
+    ) -> tuple[Asked, Caller | WebIdentity]:
+        """Who calls, and what is asked in the body that was signed."""
+        call = asked.call
+        if len(call.body) > LONGEST_BODY:
+            raise Refusal(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
+        if isinstance(signed, Malformed):
+            name = "unsupported" if isinstance(signed, Unsupported) else "malformed"
+            raise fault(asked, name, str(signed), message=str(signed)) from signed
+        if _is_by_token(call):
+            return asked, await self._sts.identify(asked)
+        if signed is None:
             told = "the request is not signed: it carries no credentials"
             if call.method == "POST" and call.headers.get("content-type", "").startswith("multipart/form-data"):
                 # https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html
                 told = "the lab cannot verify an upload by a form (presigned POST)"
-            raise fault(call, "anonymous", told)
-        call.service, call.region = signed.service, signed.region
-        self._check_scope(call, signed)
-        caller = self._caller(call, signed)
-        # Not yet proven to be the caller.
-        call.notes["lab"] = {"keyOf": caller.arn}
+            raise fault(asked, "anonymous", told)
+        self._check_scope(asked, signed)
+        caller = self._caller(asked, signed)
+        try:
+            call = self._verify(asked, signed, caller)
+        except Refusal as refusal:
+            # Not proven to be the caller.
+            refusal.about = {"keyOf": caller.arn}
+            raise
+        return replace(asked, call=call, account_id=caller.account_id), caller
+
+    def _read(self, asked: Asked, caller: Caller | WebIdentity) -> Asked:
+        """What is asked, with its parameters; of S3, with the operation and what it needs."""
+        if isinstance(caller, WebIdentity) or asked.service == "sts":
+            return asked
+        if asked.service == "s3":
+            return self._s3.read(asked, caller)
+        if asked.service not in SERVICES and not is_shown(asked):
+            return asked
+        read = requests.read(replace(asked, call=of_oneself(asked, caller)))
+        derived = read.request if asked.service in SERVICES and not isinstance(caller, Administrator) else None
+        return replace(read, call=asked.call, operation=derived.operation if derived else asked.operation)
+
+    async def _authorize(self, asked: Asked, caller: Caller | WebIdentity) -> Grant:
+        """That the caller may do all that the call takes, and what moto is asked then. Raises the denial."""
+        if isinstance(caller, WebIdentity):
+            return self._sts.admit(asked, caller)
+        match asked.service:
+            case "sts":
+                self._regions.check(asked, caller)
+                return await self._sts.authorize(asked, caller)
+            case "s3":
+                return self._s3.authorize(asked, caller)
+        grant = Grant(asked) if isinstance(caller, Administrator) else await self._permitted(asked, caller)
+        if asked.service == "iam":
+            return replace(grant, asked=await self._iam.completed(grant.asked))
+        return grant
+
+    async def _permitted(self, asked: Asked, caller: Session | User) -> Grant:
+        try:
+            needed = await self.backend.run(derive, asked, self.backend)
+        except CannotDerive as unknown:
+            if administers(caller, asked.call, self.backend):
+                return Grant(asked)
+            raise underivable(caller, asked, str(unknown)) from unknown
+        reasons = [self._authorization.require(caller, asked, permission).reason for permission in needed]
+        return Grant(replace(asked, call=asked.requested().told), reasons[-1])
+
+    async def _answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
+        """The lab's own answer or moto's, and the session that was opened."""
+        asked = grant.asked
+        if isinstance(caller, WebIdentity) or asked.service == "sts":
+            return self._sts.answer(grant, caller)
+        match asked.service:
+            case "s3":
+                response = await self._s3.answer(grant, caller)
+            case "account":
+                response = await self._regions.answer(asked)
+            case "iam":
+                response = await self._iam.answer(asked)
+            case "ec2" if asked.operation == "DescribeRegions":
+                response = self._regions.describe(asked)
+            case "eks":
+                response = await self._eks.answer(asked, caller)
+            case "sqs":
+                response = await self._sqs.answer(asked)
+            case "cloudtrail":
+                response = await self._cloudtrail.answer(asked, caller)
+            case _:
+                response = await self.backend.answer(asked)
+        return response, None
+
+    def _record(self, outcome: Outcome, failure: str) -> None:
+        """Writes the call into the trail, and a failure of the gate itself into the log."""
+        now = self._clock.now()
+        written, secrets = records(outcome, now=now, account_id=self.account_id, identifiers=self._identifiers)
+        for record in written:
+            self._trail.append(record, secrets)
+        if failure:
+            _log.error("the gate failed on a call of %s\n%s", outcome.asked.service, hidden(failure, secrets))
+
+    def _verify(self, asked: Asked, signed: Signature, caller: Caller) -> Call:
+        """The call that the caller signed. In AWS's order: the expiry, the role, the date, the signature."""
         if isinstance(caller, Session):
             if caller.credentials.expiration <= (now := self._clock.now()):
                 ended = f"the session ended {int(now - caller.credentials.expiration)} s ago"
-                raise fault(call, "expired", ended)
+                raise fault(asked, "expired", ended)
             if self.backend.role_by_id(caller.account_id, caller.role_id) is None:
                 key = signed.access_key_id
-                raise fault(call, "unknown key", f"the role {caller.role_arn} was deleted", AWSAccessKeyId=key)
+                raise fault(asked, "unknown key", f"the role {caller.role_arn} was deleted", AWSAccessKeyId=key)
             secret = caller.credentials.secret_access_key
         else:
             secret = caller.keys.secret_access_key
-        self._check_date(call, signed)
-        if signed.service == "s3" and (unsigned := _unsigned_headers(call, signed)):
+        self._check_date(asked, signed)
+        if signed.service == "s3" and (unsigned := _unsigned_headers(asked.call, signed)):
             told = "There were headers present in the request which were not signed"
-            raise fault(call, "denied", f"{told}: {unsigned}", message=told)
+            raise fault(asked, "denied", f"{told}: {unsigned}", message=told)
         try:
-            call.body = signature.verify(call, signed, secret)
+            return signature.verify(asked.call, signed, secret)
         except Mismatch as mismatch:
-            raise fault(call, "signature", str(mismatch), AWSAccessKeyId=signed.access_key_id) from mismatch
-        return caller
+            raise fault(asked, "signature", str(mismatch), AWSAccessKeyId=signed.access_key_id) from mismatch
 
-    def _check_scope(self, call: Call, signed: Signature) -> None:
+    def _check_scope(self, asked: Asked, signed: Signature) -> None:
         told = "The authorization header is malformed"
-        if signed.terminator != "aws4_request" or not signed.timestamp.startswith(signed.date):
+        if not signed.is_scoped:
             wrong = f"the scope {signed.scope} is not DATE/REGION/SERVICE/aws4_request of {signed.timestamp}"
-            raise fault(call, "scope", wrong, message=f"{told}; {wrong}" if call.family == "s3" else "")
-        wanted = _guess_service(call) if "Action" in call.form else signed.service
-        if wanted != signed.service and signed.service in ("sts", "iam", "s3"):
-            call.service = wanted
-            said = f"Credential should be scoped to correct service: '{wanted}'."
-            raise fault(call, "scope", f"the call is {wanted}'s, the scope is {signed.service}'s", message=said)
+            raise fault(asked, "scope", wrong, message=f"{told}; {wrong}" if asked.family == "s3" else "")
+        if asked.service != signed.service:
+            said = f"Credential should be scoped to correct service: '{asked.service}'."
+            wrong = f"the call is {asked.service}'s, the scope is {signed.service}'s"
+            raise fault(asked, "scope", wrong, message=said)
         expected = self.region
-        if signed.service == "s3" and (bucket := self._s3.bucket_region(call)):
+        if signed.service == "s3" and (bucket := self._s3.bucket_region(asked)):
             expected = bucket
             valid = signed.region == bucket
         else:
             valid = REGION.fullmatch(signed.region) is not None
         if not valid:
             wrong = f"the region '{signed.region}' is wrong; expecting '{expected}'"
-            said = f"{told}; {wrong}" if call.family == "s3" else ""
-            raise fault(call, "scope", wrong, message=said, Region=expected)
+            said = f"{told}; {wrong}" if asked.family == "s3" else ""
+            raise fault(asked, "scope", wrong, message=said, Region=expected)
 
-    def _caller(self, call: Call, signed: Signature) -> Caller:
+    def _caller(self, asked: Asked, signed: Signature) -> Caller:
         key, token = signed.access_key_id, signed.session_token
         if token is not None and not self.sessions.is_token(token):
-            raise fault(call, "no token", "the session token is none that this lab gave out")
+            raise fault(asked, "no token", "the session token is none that this lab gave out")
         if key == self._administrator.keys.access_key_id:
             if token is not None:
                 told = "a session token came with the administrator's key, which has none"
-                raise fault(call, "unknown key", told, AWSAccessKeyId=key)
+                raise fault(asked, "unknown key", told, AWSAccessKeyId=key)
             return self._administrator
         session = self.sessions.find(key)
-        if session is None and token is None and (user := self._user(call, key)):
+        if session is None and token is None and (user := self._user(asked, key)):
             return user
         if session is None:
-            raise fault(call, "unknown key", f"the lab knows no access key {key}", AWSAccessKeyId=key)
+            raise fault(asked, "unknown key", f"the lab knows no access key {key}", AWSAccessKeyId=key)
         if token != session.credentials.session_token:
             told = "the session token is another session's" if token else "the session token is missing"
-            raise fault(call, "unknown key", f"{told} (key {key})", AWSAccessKeyId=key)
+            raise fault(asked, "unknown key", f"{told} (key {key})", AWSAccessKeyId=key)
         return session
 
-    def _user(self, call: Call, key: str) -> User | None:
+    def _user(self, asked: Asked, key: str) -> User | None:
         found = self.backend.user_of_key(key)
         if found is None:
             return None
         user, access_key = found
         if access_key.status != "Active":
             told = f"the access key {key} of {user.arn} is inactive"
-            raise fault(call, "unknown key", told, AWSAccessKeyId=key)
+            raise fault(asked, "unknown key", told, AWSAccessKeyId=key)
         return User(Keys(key, access_key.secret_access_key), user.account_id, user.arn, user.id)
 
-    def _check_date(self, call: Call, signed: Signature) -> None:
+    def _check_date(self, asked: Asked, signed: Signature) -> None:
         """By lab time or by the machine's, so that clients outside pods keep working when the lab's clock is moved."""
         lab, machine, at = self._clock.now(), time.time(), signed.signed_at
         if signed.expires_in is not None:
@@ -310,7 +362,7 @@ class Gate:
             expires_in = SKEW if signed.service == "sts" else signed.expires_in
             if all(not at - SKEW <= now < at + expires_in for now in (lab, machine)):
                 told = "Request has expired" if lab >= at else "Request is not valid yet"
-                raise fault(call, "denied", f"{told}: signed at {signed.timestamp}", message=told)
+                raise fault(asked, "denied", f"{told}: signed at {signed.timestamp}", message=told)
             return
         if min(abs(at - lab), abs(at - machine)) <= SKEW:
             return
@@ -319,18 +371,19 @@ class Gate:
         if at > lab:
             said = f"Signature not yet current: {signed.timestamp} is still later than {limit} ({now} + 15 min.)"
         raise fault(
-            call,
+            asked,
             "skewed",
             said,
-            message="" if call.family == "s3" else said,
+            message="" if asked.family == "s3" else said,
             RequestTime=signed.timestamp,
             ServerTime=rfc3339(lab),
             MaxAllowedSkewMilliseconds=str(SKEW * 1000),
         )
 
 
-async def _read(scope: MutableMapping[str, Any], receive: Callable) -> Call:
-    pieces, length = [], 0
+async def _receive(scope: "Scope", receive: "Receive") -> Call:
+    pieces: list[bytes] = []
+    length = 0
     while True:
         message = await receive()
         piece = message.get("body", b"")
@@ -349,6 +402,16 @@ async def _read(scope: MutableMapping[str, Any], receive: Callable) -> Call:
         body=b"".join(pieces),
         source_ip=(scope.get("client") or ("127.0.0.1", 0))[0],
     )
+
+
+def _addressed(call: Call, service: str, region: str) -> Asked:
+    bucket, key = split(call.path) if service == "s3" else ("", "")
+    return Asked(call, service, region, named(call, service), bucket=bucket, key=key)
+
+
+def _is_by_token(call: Call) -> bool:
+    """Whether it is the one call that nobody signs: the token says who calls. STS takes it in a URL, too."""
+    return call.method in ("GET", "POST") and call.form.get("Action") == WEB_IDENTITY
 
 
 def _guess_service(call: Call) -> str:

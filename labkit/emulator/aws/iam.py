@@ -14,15 +14,14 @@ https://docs.aws.amazon.com/IAM/latest/APIReference/welcome.html
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
 
-from moto.iam.models import iam_backends
-
-from labkit.emulator.aws import iam_documents, managed_policies, simulation
+from labkit.emulator.aws import iam_documents, simulation
+from labkit.emulator.aws.actions import requests
 from labkit.emulator.aws.answers import done
-from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.backend import Backend, IAMBackend
+from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.orphans import orphan
@@ -57,130 +56,152 @@ class Iam:
         self._issuers = issuers
         self._identifiers = identifiers
 
-    async def answer(self, call: Call) -> Response:
-        """moto's answer to a call of the account's IAM, once the documents in it are ones that IAM takes."""
-        if call.operation in simulation.OPERATIONS:
-            return await self._backend.run(simulation.answer, call, self._backend)
-        await iam_documents.check(call, self._backend, self._issuers)
-        iam = self._backend.iam(call.account_id)
-        if call.operation == "UpdateRole":
-            self._keep(call, iam)
-        if call.operation == "ListPolicies" and call.form.get("Scope", "All") != "Local":
-            await self._backend.run(managed_policies.load_all, iam)
-        for value in call.form.values():
-            if value.startswith(AWS_MANAGED):
-                await self._backend.run(managed_policies.load, iam, value)
-        if call.operation in PROVIDER_WRITES:
-            url = call.form.get("OpenIDConnectProviderArn", "").partition(":oidc-provider/")[2]
+    async def completed(self, asked: Asked) -> Asked:
+        """What moto is to be asked, once the documents in it are ones that IAM takes. Raises ``Refusal``."""
+        if asked.operation in simulation.OPERATIONS:
+            return asked
+        form = await iam_documents.checked(asked, self._backend, self._issuers)
+        if asked.operation == "UpdateRole":
+            form = self._with_what_it_leaves_out(asked)
+        return asked if form == asked.call.form else requests.with_form(asked, form)
+
+    async def answer(self, asked: Asked) -> Response:
+        """moto's answer to a call of the account's IAM that was :meth:`completed`, or the lab's own."""
+        run, form, operation = self._backend.run, asked.call.form, asked.operation
+        if operation in simulation.OPERATIONS:
+            return await run(simulation.answer, asked, self._backend)
+        iam = self._backend.entered(asked.account_id)
+        await self._bring_in(asked, iam)
+        if operation in PROVIDER_WRITES:
+            url = form.get("OpenIDConnectProviderArn", "").partition(":oidc-provider/")[2]
             self._issuers.forget(f"https://{url}")
-        if call.operation == "UpdateAssumeRolePolicy":
-            return await self._backend.run(_trust, call, iam)
-        if call.operation in CLIENT_IDS:
-            return await self._backend.run(self._client_ids, call, iam)
-        if call.operation in BOUNDED:
-            await self._backend.run(check_boundary, call, self._backend)
-        if call.operation in BOUNDARIES:
-            return await self._backend.run(set_boundary, call, iam)
-        if call.operation == "CreateUser" and call.form.get("UserName") == ADMINISTRATOR:
+        if operation in BOUNDED:
+            await run(check_boundary, asked, self._backend)
+        if operation in OWN:
+            return await run(OWN[operation], asked, iam)
+        if operation == "CreateUser" and form.get("UserName") == ADMINISTRATOR:
             raise Refusal(409, "EntityAlreadyExists", f"User with name {ADMINISTRATOR} already exists.")
-        if call.notes.get("form changed"):
-            call.body = urlencode(call.form).encode()
-        deleted = self._named(call, iam) if call.operation in PRINCIPALS_END else None
-        response = await self._backend.answer(call)
-        if response.status == 200 and deleted:
-            await self._backend.run(orphan, deleted.arn, deleted.id)
-        if response.status == 200 and call.operation in MADE:
-            response.body = self._renamed(call, iam, response.body)
-        if response.status == 200 and call.operation == "CreateUser" and "PermissionsBoundary" in call.form:
-            await self._backend.run(set_boundary, call, iam)
+        deleted = _named(asked, iam) if operation in PRINCIPALS_END else None
+        response = await self._backend.answer(asked)
+        if response.status == 200:
+            if deleted:
+                await run(self._orphan, deleted.arn, deleted.id)
+            if operation in MADE:
+                response.body = self._renamed(asked, iam, response.body)
+            if operation == "CreateUser" and "PermissionsBoundary" in form:
+                await run(set_boundary, asked, iam)
         return iam_documents.reworded(response)
 
-    def ensure_role(self, name: str, trust: dict, policy_arns: list[str], account_id: str = "") -> str:
+    async def _bring_in(self, asked: Asked, iam: IAMBackend) -> None:
+        """Has moto know AWS's managed policies that a call names or lists."""
+        form = asked.call.form
+        if asked.operation == "ListPolicies" and form.get("Scope", "All") != "Local":
+            await self._backend.run(self._backend.load_managed_policies, iam)
+        for value in form.values():
+            if value.startswith(AWS_MANAGED):
+                await self._backend.run(self._backend.load_managed_policy, iam, value)
+
+    def _orphan(self, arn: str, unique_id: str) -> None:
+        orphan(arn, unique_id, self._backend.every_role(), self._backend.every_bucket())
+
+    def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str], account_id: str = "") -> str:
         """The ARN of a role that no call makes, made with these managed policies where it is missing."""
         account_id = account_id or self._backend.account_id
         arn = f"arn:aws:iam::{account_id}:role/{name}"
         if self._backend.role(arn) is None:
-            iam = iam_backends[account_id]["aws"]
+            iam = self._backend.entered(account_id)
             made = iam.create_role(name, json.dumps(trust), "/", None, "", [], "3600")
             self._identify(iam, "CreateRole", made)
             for policy_arn in policy_arns:
-                managed_policies.load(iam, policy_arn)
+                self._backend.load_managed_policy(iam, policy_arn)
                 iam.attach_role_policy(policy_arn, name)
         return arn
 
-    def _named(self, call: Call, iam: Any) -> Any:
-        store, parameter = PRINCIPALS_END[call.operation]
-        return _find(iam, store, call.form.get(parameter))
-
-    def _keep(self, call: Call, iam: Any) -> None:
-        """Says of a role what UpdateRole leaves out and leaves alone, which moto would take away.
+    def _with_what_it_leaves_out(self, asked: Asked) -> Mapping[str, str]:
+        """The parameters of UpdateRole, with what it leaves alone, which moto would take away.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateRole.html
         """
-        if role := _find(iam, "roles", call.form.get("RoleName")):
-            kept = {"Description": role.description, "MaxSessionDuration": role.max_session_duration}
-            for name, value in kept.items():
-                if value and name not in call.form:
-                    call.form[name] = str(value)
-                    call.notes["form changed"] = True
+        form = asked.call.form
+        role = _find(self._backend.entered(asked.account_id), "roles", form.get("RoleName"))
+        if role is None:
+            return form
+        kept = {"Description": role.description, "MaxSessionDuration": role.max_session_duration}
+        return {**{name: str(value) for name, value in kept.items() if value}, **form}
 
-    def _client_ids(self, call: Call, iam: Any) -> Response:
-        """Adds or takes away an audience of a provider, which moto cannot; both are done when it is done already.
-
-        https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
-        """
-        arn, client_id = call.form.get("OpenIDConnectProviderArn", ""), call.form.get("ClientID", "")
-        if not 1 <= len(client_id) <= 255:
-            raise Refusal(400, "ValidationError", "The client id has 1 to 255 characters")
-        provider = iam.open_id_providers.get(arn)
-        if provider is None:
-            raise Refusal(404, "NoSuchEntity", f"OpenIDConnect Provider not found for arn {arn}")
-        others = [known for known in provider.client_id_list if known != client_id]
-        if call.operation == CLIENT_IDS[0]:
-            if len(others) >= MOST_CLIENT_IDS:
-                quota = f"Cannot exceed quota for ClientIdsPerOpenIdConnectProvider: {MOST_CLIENT_IDS}"
-                raise Refusal(409, "LimitExceeded", quota)
-            if client_id not in provider.client_id_list:
-                provider.client_id_list.append(client_id)
-        else:
-            provider.client_id_list = others
-        return done(call)
-
-    def _renamed(self, call: Call, iam: Any, body: bytes) -> bytes:
+    def _renamed(self, asked: Asked, iam: IAMBackend, body: bytes) -> bytes:
         """Puts an id made from the name in place of the random one that moto just gave."""
-        store, parameter, _ = MADE[call.operation]
-        name, kept = call.form[parameter], list(getattr(iam, store).values())
+        store, parameter, _ = MADE[asked.operation]
+        name, kept = asked.call.form[parameter], list(getattr(iam, store).values())
         # One of AWS's own policies may have the name that was just given to another.
         made = next((thing for thing in kept if thing.name == name and thing.id.encode() in body), None)
         if made is None:
             return body
-        given = self._identify(iam, call.operation, made)
+        given = self._identify(iam, asked.operation, made)
         return body.replace(given.encode(), made.id.encode())
 
-    def _identify(self, iam: Any, operation: str, made: Any) -> str:
+    def _identify(self, iam: IAMBackend, operation: str, made: Any) -> str:
         """Gives what was made its id; returns the one that moto had given."""
         store, _, prefix = MADE[operation]
         own = iam.account_id == self._backend.account_id
         name = made.name if own else f"{iam.account_id}/{made.name}"
         serial = self._identifiers.serial(store, name)
-        given, made.id = made.id, prefix + self._identifiers.base32(store, f"{name}#{serial}", 17)
+        given: str = made.id
+        made.id = prefix + self._identifiers.base32(store, f"{name}#{serial}", 17)
         if store == "roles":
             iam.roles[made.id] = iam.roles.pop(given)
         return given
 
 
-def _find(iam: Any, store: str, name: str | None) -> Any:
+def _find(iam: IAMBackend, store: str, name: str | None) -> Any:
     return next((one for one in list(getattr(iam, store).values()) if one.name == name), None)
 
 
-def _trust(call: Call, iam: Any) -> Response:
+def _named(asked: Asked, iam: IAMBackend) -> Any:
+    store, parameter = PRINCIPALS_END[asked.operation]
+    return _find(iam, store, asked.call.form.get(parameter))
+
+
+def _trust(asked: Asked, iam: IAMBackend) -> Response:
     """Gives a role its trust policy, which was checked; moto wants a Version in it, and IAM does not.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html
     """
-    name = call.form.get("RoleName", "")
+    name = asked.call.form.get("RoleName", "")
     role = _find(iam, "roles", name)
     if role is None:
         raise Refusal(404, "NoSuchEntity", f"The role with name {name} cannot be found.")
-    role.assume_role_policy_document = call.form["PolicyDocument"]
-    return done(call)
+    role.assume_role_policy_document = asked.call.form["PolicyDocument"]
+    return done(asked)
+
+
+def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
+    """Adds or takes away an audience of a provider, which moto cannot; both are done when it is done already.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
+    """
+    form = asked.call.form
+    arn, client_id = form.get("OpenIDConnectProviderArn", ""), form.get("ClientID", "")
+    if not 1 <= len(client_id) <= 255:
+        raise Refusal(400, "ValidationError", "The client id has 1 to 255 characters")
+    provider = iam.open_id_providers.get(arn)
+    if provider is None:
+        raise Refusal(404, "NoSuchEntity", f"OpenIDConnect Provider not found for arn {arn}")
+    others = [known for known in provider.client_id_list if known != client_id]
+    if asked.operation == CLIENT_IDS[0]:
+        if len(others) >= MOST_CLIENT_IDS:
+            quota = f"Cannot exceed quota for ClientIdsPerOpenIdConnectProvider: {MOST_CLIENT_IDS}"
+            raise Refusal(409, "LimitExceeded", quota)
+        if client_id not in provider.client_id_list:
+            provider.client_id_list.append(client_id)
+    else:
+        provider.client_id_list = others
+    return done(asked)
+
+
+# What the lab answers without moto.
+OWN = {
+    "UpdateAssumeRolePolicy": _trust,
+    **dict.fromkeys(CLIENT_IDS, _client_ids),
+    **dict.fromkeys(BOUNDARIES, set_boundary),
+}

@@ -6,18 +6,20 @@ https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvi
 
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from labkit.emulator.aws import session_tags
 from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import Issuers, IssuerUnreachable
-from labkit.policy import MalformedPolicy, Policy
+from labkit.policy import Kind, MalformedPolicy, Policy
 from labkit.policy.validation import listed, texts
 
 # The parameter that holds a document, and the document's kind.
-DOCUMENTS = {
+DOCUMENTS: dict[str, tuple[str, Kind]] = {
     "CreateRole": ("AssumeRolePolicyDocument", "trust"),
     "UpdateAssumeRolePolicy": ("PolicyDocument", "trust"),
     "PutRolePolicy": ("PolicyDocument", "identity"),
@@ -44,26 +46,24 @@ WORDS = (
 )
 
 
-async def check(call: Call, backend: Backend, issuers: Issuers) -> None:
-    """Raises the refusal of an IAM call that writes a faulty document or tag; fills in a missing thumbprint."""
-    if faults := session_tags.faults(call.form):
+async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> Mapping[str, str]:
+    """The parameters of an IAM call as moto is to get them: a document it can read, a thumbprint that was left out.
+
+    Raises the refusal of a call that writes a faulty document or tag.
+    """
+    if faults := session_tags.faults(asked.call.form):
         raise Refusal(400, "ValidationError", session_tags.told(faults))
-    if call.operation in DOCUMENTS:
-        parameter, kind = DOCUMENTS[call.operation]
-        if parameter in call.form:
-            policy = _document(call.form[parameter], kind, backend)
-            _check_size(call, policy, backend)
-            if _quote_numbers(policy.document):
-                call.form[parameter] = json.dumps(policy.document)
-                call.notes["form changed"] = True
-    elif call.operation == "CreateOpenIDConnectProvider":
-        await _provider(call, backend, issuers)
-    elif call.operation == "UpdateOpenIDConnectProviderThumbprint":
-        _thumbprints(call)
-    elif call.operation == "DeletePolicy":
-        _check_unused(call, backend)
-    if call.operation in ("CreateRole", "UpdateRole"):
-        _check_session_duration(call)
+    match asked.operation:
+        case "CreateOpenIDConnectProvider":
+            return await _with_thumbprint(asked, backend, issuers)
+        case "UpdateOpenIDConnectProviderThumbprint":
+            _thumbprints(asked.call.form)
+        case "DeletePolicy":
+            _check_unused(asked, backend)
+    form = _with_document(asked, backend)
+    if asked.operation in ("CreateRole", "UpdateRole"):
+        _check_session_duration(form)
+    return form
 
 
 def reworded(response: Response) -> Response:
@@ -76,12 +76,23 @@ def reworded(response: Response) -> Response:
     return response
 
 
-def missing_principals(document: dict, backend: Backend) -> list[str]:
+def missing_principals(document: dict[str, Any], backend: Backend) -> list[str]:
     """The users and roles that a trust policy or a bucket's policy names, and that are not there."""
     return [name for name in _named(document) if not _exists(name, backend)]
 
 
-def _document(document: str, kind: str, backend: Backend) -> Policy:
+def _with_document(asked: Asked, backend: Backend) -> Mapping[str, str]:
+    """The parameters with the policy in them as moto reads it."""
+    form = asked.call.form
+    parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
+    if parameter not in form:
+        return form
+    policy = _document(form[parameter], kind, backend)
+    _check_size(asked, policy, backend)
+    return {**form, parameter: json.dumps(policy.document)} if _quote_numbers(policy.document) else form
+
+
+def _document(document: str, kind: Kind, backend: Backend) -> Policy:
     try:
         policy = Policy.parse(document, kind=kind, name="policy")
     except MalformedPolicy as malformed:
@@ -95,23 +106,24 @@ def _document(document: str, kind: str, backend: Backend) -> Policy:
     return policy
 
 
-def _check_size(call: Call, policy: Policy, backend: Backend) -> None:
-    if call.operation in ("CreatePolicy", "CreatePolicyVersion") and policy.size > LONGEST_MANAGED:
+def _check_size(asked: Asked, policy: Policy, backend: Backend) -> None:
+    if asked.operation in ("CreatePolicy", "CreatePolicyVersion") and policy.size > LONGEST_MANAGED:
         raise Refusal(409, "LimitExceeded", f"Cannot exceed quota for PolicySize: {LONGEST_MANAGED}")
-    if call.operation not in LONGEST_INLINE:
+    if asked.operation not in LONGEST_INLINE:
         return
-    kind, parameter, longest = LONGEST_INLINE[call.operation]
-    name = call.form.get(parameter, "")
-    kept = list(getattr(backend.iam(call.account_id), f"{kind}s").values())
-    inline = next((thing.policies for thing in kept if thing.name == name), {})
-    others = (text for other, text in list(inline.items()) if other != call.form.get("PolicyName"))
+    kind, parameter, longest = LONGEST_INLINE[asked.operation]
+    form = asked.call.form
+    name = form.get(parameter, "")
+    kept = list(getattr(backend.iam(asked.account_id), f"{kind}s").values())
+    inline: dict[str, str] = next((thing.policies for thing in kept if thing.name == name), {})
+    others = (text for other, text in list(inline.items()) if other != form.get("PolicyName"))
     if policy.size + sum(len("".join(text.split())) for text in others) > longest:
         told = f"Maximum policy size of {longest} bytes exceeded for {kind} {name}"
         raise Refusal(409, "LimitExceeded", told)
 
 
-def _check_session_duration(call: Call) -> None:
-    given = call.form.get("MaxSessionDuration", "")
+def _check_session_duration(form: Mapping[str, str]) -> None:
+    given = form.get("MaxSessionDuration", "")
     if not re.fullmatch(r"\d{1,9}", given, re.ASCII):
         return
     bound = f"less than or equal to {LONGEST_SESSION}" if int(given) > LONGEST_SESSION else ""
@@ -121,10 +133,10 @@ def _check_session_duration(call: Call) -> None:
         raise Refusal(400, "ValidationError", f"{told}Member must have value {bound}")
 
 
-def _check_unused(call: Call, backend: Backend) -> None:
+def _check_unused(asked: Asked, backend: Backend) -> None:
     """Raises the refusal to delete a policy that somebody has, as a policy or as a boundary, or that has versions."""
-    iam, arn = backend.iam(call.account_id), call.form.get("PolicyArn", "")
-    if (policy := iam.managed_policies.get(arn)) is None:
+    iam, arn = backend.iam(asked.account_id), asked.call.form.get("PolicyArn", "")
+    if iam is None or (policy := iam.managed_policies.get(arn)) is None:
         return
     bounded = [*iam.roles.values(), *iam.users.values()]
     if policy.attachment_count or any(getattr(one, "permissions_boundary_arn", None) == arn for one in bounded):
@@ -134,7 +146,7 @@ def _check_unused(call: Call, backend: Backend) -> None:
         raise Refusal(409, "DeleteConflict", f"{told}versions. The default version is deleted with the policy.")
 
 
-def _quote_numbers(document: dict) -> bool:
+def _quote_numbers(document: dict[str, Any]) -> bool:
     """Writes the conditions' numbers as strings, which is all that moto takes; returns whether there were any."""
     found = False
     for statement in listed(document["Statement"]):
@@ -146,7 +158,7 @@ def _quote_numbers(document: dict) -> bool:
     return found
 
 
-def _named(document: dict) -> list[str]:
+def _named(document: dict[str, Any]) -> list[str]:
     """What a resource's policy names of AWS."""
     names: list[str] = []
     for statement in listed(document.get("Statement", [])):
@@ -169,8 +181,10 @@ def _exists(name: str, backend: Backend) -> bool:
     return any(user.arn == name for user in list(iam.users.values()))
 
 
-async def _provider(call: Call, backend: Backend, issuers: Issuers) -> None:
-    url = call.form.get("Url", "")
+async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> Mapping[str, str]:
+    """The parameters of a provider that may be made; the thumbprint is fetched where the call gives none."""
+    form = asked.call.form
+    url = form.get("Url", "")
     if not _is_issuer(url):
         raise Refusal(400, "ValidationError", "Invalid Open ID Connect Provider URL")
     if len(url) > 255:
@@ -180,18 +194,17 @@ async def _provider(call: Call, backend: Backend, issuers: Issuers) -> None:
             f"1 validation error detected: Value '{url}' at 'url' failed to satisfy constraint: "
             "Member must have length less than or equal to 255",
         )
-    if backend.provider(call.account_id, url):
+    if backend.provider(asked.account_id, url):
         raise Refusal(409, "EntityAlreadyExists", f"Provider with url {url} already exists.")
     issuers.forget(url)
-    if _thumbprints(call):
-        return
+    if _thumbprints(form):
+        return form
     try:
-        call.form["ThumbprintList.member.1"] = await issuers.thumbprint(url)
+        return {**form, "ThumbprintList.member.1": await issuers.thumbprint(url)}
     except IssuerUnreachable as error:
         raise Refusal(
             400, "OpenIdIdpCommunicationError", f"Could not retrieve the thumbprint of {url}", str(error)
         ) from error
-    call.notes["form changed"] = True
 
 
 def _is_issuer(url: str) -> bool:
@@ -203,9 +216,9 @@ def _is_issuer(url: str) -> bool:
     return url.startswith("https://") and bool(host) and not ("?" in url or "#" in url)
 
 
-def _thumbprints(call: Call) -> list[str]:
+def _thumbprints(form: Mapping[str, str]) -> list[str]:
     """Those that the call gives."""
-    given = [value for name, value in call.form.items() if name.startswith("ThumbprintList.member.")]
+    given = [value for name, value in form.items() if name.startswith("ThumbprintList.member.")]
     for value in given:
         if len(value) != 40:
             raise Refusal(

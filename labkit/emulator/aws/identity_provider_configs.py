@@ -16,7 +16,7 @@ import uuid
 from typing import Any
 
 from labkit.emulator.aws.answers import respond
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal, invalid_parameter
 
 NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
@@ -36,27 +36,28 @@ class IdentityProviderConfigs:
 
     def tags(self, name: str) -> dict[str, str] | None:
         """The tags of the config with this name; None where there is none."""
-        found = self._config is not None and self._config["identityProviderConfigName"] == name
-        return self._config["tags"] if found else None
+        config = self._config
+        if config is None or config["identityProviderConfigName"] != name:
+            return None
+        tags: dict[str, str] = config["tags"]
+        return tags
 
-    def answer(self, call: Call, cluster_arn: str, issuer: str, now: float) -> Response:
+    def answer(self, asked: Asked, cluster_arn: str, issuer: str, now: float) -> Response:
         """The answer to one of EKS's operations on a cluster's identity provider configs. Raises ``Refusal``."""
-        request = call.json()
-        match call.operation:
+        request = asked.call.json()
+        match asked.operation:
             case "AssociateIdentityProviderConfig":
                 tags = dict(request.get("tags") or {})
                 self._config = self._associated(request.get("oidc"), tags, cluster_arn, issuer)
-                return respond({"update": _update(call.operation, self._reference(), now), "tags": tags})
+                return respond({"update": _update(asked.operation, _reference(self._config), now), "tags": tags})
             case "DescribeIdentityProviderConfig":
-                self._check_named(request)
-                return respond({"identityProviderConfig": {"oidc": self._config}})
+                return respond({"identityProviderConfig": {"oidc": self._named(request)}})
             case "DisassociateIdentityProviderConfig":
-                self._check_named(request)
-                reference, self._config = self._reference(), None
-                return respond({"update": _update(call.operation, reference, now)})
+                reference, self._config = _reference(self._named(request)), None
+                return respond({"update": _update(asked.operation, reference, now)})
             case "ListIdentityProviderConfigs":
-                return respond({"identityProviderConfigs": [self._reference()] if self._config else []})
-        raise Refusal(404, "UnknownOperationException", f"Unknown operation: {call.operation}")
+                return respond({"identityProviderConfigs": [_reference(self._config)] if self._config else []})
+        raise Refusal(404, "UnknownOperationException", f"Unknown operation: {asked.operation}")
 
     def _associated(self, oidc: Any, tags: dict[str, str], cluster_arn: str, issuer: str) -> dict[str, Any]:
         oidc = oidc if isinstance(oidc, dict) else {}
@@ -83,22 +84,24 @@ class IdentityProviderConfigs:
             "status": "ACTIVE",
         }
 
-    def _check_named(self, request: dict[str, Any]) -> None:
+    def _named(self, request: dict[str, Any]) -> dict[str, Any]:
         named = request.get("identityProviderConfig")
         if not isinstance(named, dict) or named.get("type") != "oidc":
             raise invalid_parameter("The identity provider config type must be oidc.")
         if self._config is None or named.get("name") != self._config["identityProviderConfigName"]:
             told = f"No identity provider config found for name: {named.get('name')}."
             raise Refusal(404, "ResourceNotFoundException", told)
-
-    def _reference(self) -> dict[str, str]:
-        return {"type": "oidc", "name": self._config["identityProviderConfigName"]}
+        return self._config
 
 
 def config_arn(cluster_arn: str, name: str) -> str:
     """The ARN that a config of this name has in a cluster."""
     made = uuid.uuid5(uuid.NAMESPACE_URL, f"{cluster_arn}/oidc/{name}")
     return f"{cluster_arn.replace(':cluster/', ':identityproviderconfig/')}/oidc/{name}/{made}"
+
+
+def _reference(config: dict[str, Any]) -> dict[str, str]:
+    return {"type": "oidc", "name": config["identityProviderConfigName"]}
 
 
 def _update(operation: str, reference: dict[str, str], now: float) -> dict[str, Any]:

@@ -184,12 +184,12 @@ class Issuers:
         ) as client:
             discovery = await self._document(client, f"{issuer}{DISCOVERY}")
             _same(issuer, discovery)
-            location = discovery.get("jwks_uri")
-            if not isinstance(location, str):
+            named = discovery.get("jwks_uri")
+            if not isinstance(named, str):
                 raise IssuerUnreachable("the discovery document names no jwks_uri")
-            if _host(location) != (host, port):
-                raise IssuerUnreachable(f"{location} is on another host than the registered provider {issuer}")
-            return _keys(location, await self._document(client, location))
+            if _host(named) != (host, port):
+                raise IssuerUnreachable(f"{named} is on another host than the registered provider {issuer}")
+            return _keys(named, await self._document(client, named))
 
     async def _document(self, client: httpx.AsyncClient, url: str) -> dict[str, Any]:
         host, port = _host(url)
@@ -320,7 +320,9 @@ def _parse(entry: dict[str, Any]) -> jwt.PyJWK | None:
     if entry.get("use", "sig") != "sig" or entry.get("kty") not in ("RSA", "EC"):
         return None
     # The public part alone: of a private key that somebody publishes, the rest would be computed at length.
-    public = {name: entry[name] for name in ("kty", "kid", "alg", "n", "e", "crv", "x", "y") if name in entry}
+    public: dict[str, Any] = {
+        name: entry[name] for name in ("kty", "kid", "alg", "n", "e", "crv", "x", "y") if name in entry
+    }
     if not all(isinstance(value, str) and len(value) <= LONGEST_NUMBER for value in public.values()):
         return None
     try:

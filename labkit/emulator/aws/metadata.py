@@ -15,12 +15,16 @@ import json
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from labkit.emulator.aws.gate import Gate
-from labkit.emulator.aws.sessions import Credentials
 from labkit.emulator.clock import Clock, rfc3339
+from labkit.policy.arn import Arn
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from labkit.emulator.aws.sessions import Credentials
 
 LONGEST_TTL = 21600
 KEPT_TOKENS = 10_000
@@ -44,17 +48,26 @@ class Metadata:
         self, gate: Gate, clock: Clock, *, role_arn: str, instance_id: str, region: str, availability_zone: str
     ):
         self.role_arn = role_arn
-        self.role_name = role_arn.rpartition("/")[2]
+        role = Arn.parse(role_arn)
+        self.role_name, self.account_id = role.name, role.account
         self.instance_id = instance_id
         self.region = region
         self.availability_zone = availability_zone
+        self._facts = {
+            "ami-id": "ami-0123456789abcdef0",
+            "instance-id": instance_id,
+            "instance-type": "m5.large",
+            "placement/region": region,
+            "placement/availability-zone": availability_zone,
+            "iam/security-credentials": self.role_name,
+        }
         self._gate = gate
         self._clock = clock
         self._credentials: Credentials | None = None
         self._issued_at = 0.0
         self._tokens: OrderedDict[str, float] = OrderedDict()  # and when each ends
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Callable, send: Callable) -> None:
+    async def __call__(self, scope: "Scope", _: "Receive", send: "Send") -> None:
         if scope["type"] != "http":
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -100,25 +113,12 @@ class Metadata:
             return self._document()
         if path != "latest/meta-data" and not path.startswith("latest/meta-data/"):
             return None
-        match path.removeprefix("latest/meta-data").strip("/"):
-            case "ami-id":
-                return "ami-0123456789abcdef0"
-            case "instance-id":
-                return self.instance_id
-            case "instance-type":
-                return "m5.large"
-            case "placement/region":
-                return self.region
-            case "placement/availability-zone":
-                return self.availability_zone
-            case "iam/info":
-                return self._profile()
-            case "iam/security-credentials":
-                return self.role_name
-            case name if name == f"iam/security-credentials/{self.role_name}":
-                return self._role_session()
-            case name:
-                return CATEGORIES.get(name)
+        name = path.removeprefix("latest/meta-data").strip("/")
+        if name == "iam/info":
+            return self._profile()
+        if name == f"iam/security-credentials/{self.role_name}":
+            return self._role_session()
+        return (CATEGORIES | self._facts).get(name)
 
     def _role_session(self) -> str:
         now = self._clock.now()
@@ -141,12 +141,11 @@ class Metadata:
         )
 
     def _profile(self) -> str:
-        account_id = self.role_arn.split(":")[4]
         return json.dumps(
             {
                 "Code": "Success",
                 "LastUpdated": rfc3339(self._clock.now()),
-                "InstanceProfileArn": f"arn:aws:iam::{account_id}:instance-profile/{self.role_name}",
+                "InstanceProfileArn": f"arn:aws:iam::{self.account_id}:instance-profile/{self.role_name}",
                 "InstanceProfileId": "AIPA" + self.instance_id.removeprefix("i-").upper()[:17],
             },
             indent=2,
@@ -155,7 +154,7 @@ class Metadata:
     def _document(self) -> str:
         return json.dumps(
             {
-                "accountId": self.role_arn.split(":")[4],
+                "accountId": self.account_id,
                 "architecture": "x86_64",
                 "availabilityZone": self.availability_zone,
                 "imageId": "ami-0123456789abcdef0",

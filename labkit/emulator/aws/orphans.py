@@ -4,27 +4,35 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_pri
 """
 
 import json
-from typing import Any
-
-from moto.iam.models import iam_backends
-from moto.s3.models import s3_backends
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from labkit.policy.validation import listed
 
 
-def orphan(arn: str, unique_id: str) -> None:
+class Trusting(Protocol):
+    """A role, by its trust policy."""
+
+    assume_role_policy_document: str
+
+
+class Stored(Protocol):
+    """A bucket, by its policy."""
+
+    policy: Any
+
+
+def orphan(arn: str, unique_id: str, roles: Iterable[Trusting], buckets: Iterable[Stored]) -> None:
     """Puts the id in the place of the ARN into the trust policies and bucket policies of all accounts.
 
     IAM keeps the id from the start, and shows an ARN for it as long as there is one.
     """
-    for account in list(iam_backends.values()):
-        for role in account["aws"].roles.values():
-            role.assume_role_policy_document = _renamed(role.assume_role_policy_document, arn, unique_id)
-    for account in list(s3_backends.values()):
-        for bucket in account["aws"].buckets.values():
-            if bucket.policy:
-                text = bucket.policy.decode() if isinstance(bucket.policy, bytes) else bucket.policy
-                bucket.policy = _renamed(text, arn, unique_id).encode()
+    for role in roles:
+        role.assume_role_policy_document = _renamed(role.assume_role_policy_document, arn, unique_id)
+    for bucket in buckets:
+        if bucket.policy:
+            text = bucket.policy.decode() if isinstance(bucket.policy, bytes) else bucket.policy
+            bucket.policy = _renamed(text, arn, unique_id).encode()
 
 
 def _renamed(document: str, arn: str, unique_id: str) -> str:

@@ -19,8 +19,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from labkit.emulator.aws.answers import respond
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal, invalid_parameter
+from labkit.policy.arn import Arn
 
 ROLE = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=,.@/-]+")
 NAMES = {
@@ -77,18 +78,18 @@ class PodIdentityAssociations:
         found = self._associations.get(association_id)
         return found.tags if found else None
 
-    def answer(self, call: Call, cluster_arn: str, new_id: NewId, now: float) -> Response:
+    def answer(self, asked: Asked, cluster_arn: str, new_id: NewId, now: float) -> Response:
         """The answer to one of EKS's operations on a cluster's associations. Raises ``Refusal``."""
-        request = call.json()
+        request = asked.call.json()
         if unknown := [name for name in NOT_HERE if request.get(name)]:
             raise Refusal(501, "NotImplemented", f"The lab has no Pod Identity associations with a {unknown[0]}")
-        match call.operation:
+        match asked.operation:
             case "CreatePodIdentityAssociation":
                 return respond({"association": self._create(request, cluster_arn, new_id, now).document()})
             case "ListPodIdentityAssociations":
-                return respond(self._list(call.query))
-        association = self._find(unquote(call.raw_path.rpartition("/")[2]))
-        match call.operation:
+                return respond(self._list(asked.call.query))
+        association = self._find(unquote(asked.call.raw_path.rpartition("/")[2]))
+        match asked.operation:
             case "DeletePodIdentityAssociation":
                 del self._associations[association.id]
             case "UpdatePodIdentityAssociation":
@@ -155,7 +156,7 @@ def association_arn(cluster_arn: str, association_id: str) -> str:
 def _role(request: dict[str, Any], cluster_arn: str) -> str:
     role_arn = str(request.get("roleArn") or "")
     named = ROLE.fullmatch(role_arn)
-    if named is None or named[1] != cluster_arn.split(":")[4]:
+    if named is None or named[1] != Arn.parse(cluster_arn).account:
         raise invalid_parameter(
             f"The parameter roleArn is no role of the cluster's account: {role_arn or 'it is missing'}."
         )

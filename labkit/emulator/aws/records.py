@@ -7,19 +7,21 @@ https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-refe
 import html
 import re
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.authorization import Grant
+from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.request_parameters import Shown
-from labkit.emulator.aws.s3_path import split
-from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, User
+from labkit.emulator.aws.sessions import Administrator, Caller, Session, User
 from labkit.emulator.aws.sts import WEB_IDENTITY
 from labkit.emulator.aws.trail import HIDDEN, hidden
-from labkit.emulator.aws.web_identity import WebIdentity
+from labkit.emulator.aws.web_identity import WebIdentity, told
 from labkit.emulator.clock import rfc3339
 from labkit.emulator.identifiers import Identifiers
+from labkit.policy.arn import Arn
 
 LONGEST = 1024
 LONGEST_REASON = 8 * 1024
@@ -64,46 +66,78 @@ CUSTOMER_KEY = "server-side-encryption-customer-key"
 SECRET_QUERY = ("signature", "x-amz-security-token", "x-amz-signature")
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a call."""
+
+    asked: Asked
+    response: Response
+    caller: Caller | WebIdentity | None = None
+    """Whoever was proven to call; nobody by a key alone, or by a token that was not verified."""
+    grant: Grant | None = None
+    session: Session | None = None
+    """The session that the call opened."""
+    refusal: Refusal | None = None
+
+    @property
+    def signer(self) -> Caller | None:
+        """Who signed the call."""
+        return None if isinstance(self.caller, WebIdentity) else self.caller
+
+    @property
+    def identity(self) -> WebIdentity | None:
+        """The web identity behind it."""
+        return self.caller if isinstance(self.caller, WebIdentity) else None
+
+    @property
+    def error_code(self) -> str | None:
+        """The error code that the caller was told."""
+        return self.refusal.code if self.refusal else self.response.error_code
+
+
 def records(
-    call: Call, response: Response, refusal: Refusal | None, *, now: float, account_id: str, identifiers: Identifiers
+    outcome: Outcome, *, now: float, account_id: str, identifiers: Identifiers
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The records of an answered call, and the secrets that the call had; ``now`` is lab time in seconds.
 
     There is a second record where a role of another account was taken, or a bucket of another was used: in that
     account, with the same ``sharedEventID``. ``account_id`` is where a call is recorded that is no known account's.
     """
-    account = _account(call) or account_id
-    shown = Shown(call, account)
-    secrets = [*_secrets(call), *shown.secrets]
-    name = S3_NAMES.get(call.operation, call.operation) if call.family == "s3" else call.operation
-    data = _is_data(call)
+    asked, response = outcome.asked, outcome.response
+    account = _account(outcome) or account_id
+    # An administrator's call is shown as the lab completed it, anybody else's as it came.
+    completed = outcome.grant and isinstance(outcome.caller, Administrator)
+    shown = Shown(outcome.grant.asked if outcome.grant and completed else asked)
+    secrets = [*_secrets(outcome), *shown.secrets]
+    name = S3_NAMES.get(asked.operation, asked.operation) if asked.family == "s3" else asked.operation
+    data = _is_data(asked)
     entry: dict[str, Any] = {
         "eventVersion": "1.11",
-        "userIdentity": _identity(call),
+        "userIdentity": _identity(outcome),
         "eventTime": rfc3339(now),
-        "eventSource": f"{call.service or 's3'}.amazonaws.com",
+        "eventSource": f"{asked.service or 's3'}.amazonaws.com",
         "eventName": _cut(name, secrets, LONGEST),
         # IAM is one for all regions.
-        "awsRegion": "us-east-1" if call.service == "iam" else call.region,
-        "sourceIPAddress": call.source_ip,
-        "userAgent": _cut(call.headers.get("user-agent", ""), secrets, LONGEST),
-        **_error(call, response, refusal, secrets),
+        "awsRegion": "us-east-1" if asked.service == "iam" else asked.region,
+        "sourceIPAddress": asked.call.source_ip,
+        "userAgent": _cut(asked.call.headers.get("user-agent", ""), secrets, LONGEST),
+        **_error(outcome, secrets),
         "requestParameters": shown.parameters,
-        "responseElements": _elements(call),
-        **_additional(call, response),
+        "responseElements": _elements(outcome),
+        **_additional(outcome),
         "requestID": _request_id(response),
         "eventID": _event_id(identifiers, now),
         "readOnly": bool(READS.match(name)) and name not in WRITES,
-        **_resources(call, account, data),
+        **_resources(outcome, account, data),
         "eventType": "AwsApiCall",
         "managementEvent": not data,
         "recipientAccountId": account,
         "eventCategory": "Data" if data else "Management",
-        "lab": _lab(call, response, refusal, secrets),
+        "lab": _lab(outcome, secrets),
     }
-    caller, session = call.notes.get("caller"), call.notes.get("session")
+    caller, session = outcome.signer, outcome.session
     # What was refused is told to the caller's account alone.
-    other = session.account_id if session else "" if "errorCode" in entry else call.account_id
+    other = session.account_id if session else "" if "errorCode" in entry else asked.account_id
     if caller is None or other in ("", caller.account_id):
         return [entry], secrets
     shared = {"sharedEventID": _event_id(identifiers, now)}
@@ -115,11 +149,10 @@ def records(
     return [entry | shared, entry | shared | theirs], secrets
 
 
-def _identity(call: Call) -> dict[str, Any]:
-    """Whoever was proven to call; nobody by a key alone, or by a token that was not verified."""
-    if call.operation == WEB_IDENTITY and call.service == "sts":
-        return _web_identity(call.notes.get("web identity"))
-    caller: Caller | None = call.notes.get("caller")
+def _identity(outcome: Outcome) -> dict[str, Any]:
+    caller, asked = outcome.signer, outcome.asked
+    if asked.operation == WEB_IDENTITY and asked.service == "sts":
+        return _web_identity(outcome.identity)
     if isinstance(caller, Administrator | User):
         return {
             "type": "IAMUser",
@@ -131,7 +164,7 @@ def _identity(call: Call) -> dict[str, Any]:
         }
     if isinstance(caller, Session):
         return _session(caller)
-    if call.family == "s3" and not _is_signed(call):
+    if asked.family == "s3" and not _is_signed(asked.call):
         return {"type": "AWSAccount", "principalId": "", "accountId": "ANONYMOUS_PRINCIPAL"}
     return {"type": "Unknown"}
 
@@ -171,40 +204,47 @@ def _web_identity(identity: WebIdentity | None) -> dict[str, Any]:
     }
 
 
-def _error(call: Call, response: Response, refusal: Refusal | None, secrets: list[str]) -> dict[str, str]:
-    code = refusal.code if refusal else response.error_code
+def _error(outcome: Outcome, secrets: list[str]) -> dict[str, str]:
+    asked, refusal, code = outcome.asked, outcome.refusal, outcome.error_code
     if not code:
         return {}
-    message = refusal.message if refusal else html.unescape(response.error_message or "")
+    message = refusal.message if refusal else html.unescape(outcome.response.error_message or "")
     if code == "AccessDeniedException":
         code = "AccessDenied"
-    elif call.service == "ec2":
+    elif asked.service == "ec2":
         code = "Client.UnauthorizedOperation" if code == "AccessDenied" else f"Client.{code}"
-    elif call.service == "iam" and code in IAM_EXCEPTIONS:
+    elif asked.service == "iam" and code in IAM_EXCEPTIONS:
         code += "Exception"
-    elif code == "404" and call.family == "s3":
-        code = "NoSuchKey" if split(call.path)[1] else "NoSuchBucket"
-    elif code == "AccessDenied" and call.operation == WEB_IDENTITY:
+    elif code == "404" and asked.family == "s3":
+        code = "NoSuchKey" if asked.key else "NoSuchBucket"
+    elif code == "AccessDenied" and asked.operation == WEB_IDENTITY:
         message = UNTOLD
     return {"errorCode": _cut(code, secrets, LONGEST), "errorMessage": _cut(message, secrets, LONGEST)}
 
 
-def _lab(call: Call, response: Response, refusal: Refusal | None, secrets: list[str]) -> dict[str, Any]:
+def _lab(outcome: Outcome, secrets: list[str]) -> dict[str, Any]:
     """What CloudTrail does not have: the decision, its reason, and the code as the caller was told it."""
-    reason = refusal.reason if refusal else call.notes.get("reason", "the administrator may do everything")
-    about = {"decision": "refused" if refusal else "allowed", "reason": _cut(reason, secrets, LONGEST_REASON)}
-    if code := refusal.code if refusal else response.error_code:
+    refusal, grant, caller = outcome.refusal, outcome.grant, outcome.caller
+    reason = refusal.reason if refusal else grant.reason if grant else ""
+    about: dict[str, Any] = {
+        "decision": "refused" if refusal else "allowed",
+        "reason": _cut(reason, secrets, LONGEST_REASON),
+    }
+    if code := outcome.error_code:
         about["code"] = _cut(code, secrets, LONGEST)
-    caller = call.notes.get("caller")
     if isinstance(caller, Session) and caller.federation:
         about["subject"] = caller.federation["subject"]
-    return about | call.notes.get("lab", {})
+    if isinstance(caller, WebIdentity):
+        about["roleSessionName"] = outcome.asked.call.form["RoleSessionName"]
+        about["token"] = told(caller.claims)
+    if grant and grant.refused:
+        about["refusedKeys"] = [key for key, _ in grant.refused]
+    return about | (refusal.about if refusal else {})
 
 
-def _elements(call: Call) -> dict[str, Any] | None:
+def _elements(outcome: Outcome) -> dict[str, Any] | None:
     """Of STS's calls that give credentials, who is who from then on."""
-    session: Session | None = call.notes.get("session")
-    if session is None:
+    if (session := outcome.session) is None:
         return None
     ends = datetime.fromtimestamp(session.credentials.expiration, UTC)
     elements: dict[str, Any] = {
@@ -215,7 +255,7 @@ def _elements(call: Call) -> dict[str, Any] | None:
         },
         "assumedRoleUser": {"assumedRoleId": session.principal_id, "arn": session.arn},
     }
-    if identity := call.notes.get("web identity"):
+    if identity := outcome.identity:
         elements |= {
             "subjectFromWebIdentityToken": identity.subject,
             "provider": identity.provider_arn,
@@ -224,8 +264,9 @@ def _elements(call: Call) -> dict[str, Any] | None:
     return elements
 
 
-def _additional(call: Call, response: Response) -> dict[str, Any]:
-    if call.family == "s3":
+def _additional(outcome: Outcome) -> dict[str, Any]:
+    call, response, identity = outcome.asked.call, outcome.response, outcome.identity
+    if outcome.asked.family == "s3":
         about: dict[str, Any] = {}
         if _is_signed(call):
             by_header = "authorization" in call.headers
@@ -236,62 +277,57 @@ def _additional(call: Call, response: Response) -> dict[str, Any]:
         if host_id := _header(response, "x-amz-id-2"):
             about["x-amz-id-2"] = host_id
         return {"additionalEventData": about}
-    identity: WebIdentity | None = call.notes.get("web identity")
     # The lab's CA stands for the public roots, which EKS's issuers have their certificates from.
     if identity and identity.provider_name.startswith("oidc.eks."):
         return {"additionalEventData": {"identityProviderConnectionVerificationMethod": "IAMTrustStore"}}
     return {}
 
 
-def _resources(call: Call, account: str, data: bool) -> dict[str, Any]:
+def _resources(outcome: Outcome, account: str, data: bool) -> dict[str, Any]:
     found: list[dict[str, str]] = []
-    session: Session | None = call.notes.get("session")
+    asked, session = outcome.asked, outcome.session
     if session is not None:
         found = [{"accountId": session.account_id, "type": "AWS::IAM::Role", "ARN": session.role_arn}]
-    elif call.family == "s3" and (bucket := split(call.path)[0]):
-        key = split(call.path)[1]
+    elif asked.family == "s3" and asked.bucket:
+        arn = f"arn:aws:s3:::{asked.bucket}"
         if data:
-            found.append({"type": "AWS::S3::Object", "ARN" if key else "ARNPrefix": f"arn:aws:s3:::{bucket}/{key}"})
-        found.append(
-            {"accountId": call.account_id or account, "type": "AWS::S3::Bucket", "ARN": f"arn:aws:s3:::{bucket}"}
-        )
+            found.append({"type": "AWS::S3::Object", "ARN" if asked.key else "ARNPrefix": f"{arn}/{asked.key}"})
+        found.append({"accountId": asked.account_id or account, "type": "AWS::S3::Bucket", "ARN": arn})
     return {"resources": found} if found else {}
 
 
-def _is_data(call: Call) -> bool:
-    if call.family == "s3" and split(call.path)[1]:
+def _is_data(asked: Asked) -> bool:
+    if asked.family == "s3" and asked.key:
         return True
-    operations = DATA.get(call.service or "s3")
-    return operations is not None and operations.match(call.operation) is not None
+    operations = DATA.get(asked.service or "s3")
+    return operations is not None and operations.match(asked.operation) is not None
 
 
 def _is_signed(call: Call) -> bool:
     return "authorization" in call.headers or any(name.lower() in SECRET_QUERY for name in call.query)
 
 
-def _account(call: Call) -> str:
+def _account(outcome: Outcome) -> str:
     """The account that a call is recorded in: the caller's, or the one whose provider vouches for the caller."""
-    if caller := call.notes.get("caller") or call.notes.get("session"):
-        return caller.account_id
-    identity: WebIdentity | None = call.notes.get("web identity")
-    return identity.provider_arn.split(":")[4] if identity else ""
+    if identity := outcome.identity:
+        return Arn.parse(identity.provider_arn).account
+    return outcome.signer.account_id if outcome.signer else ""
 
 
-def _secrets(call: Call) -> list[str]:
+def _secrets(outcome: Outcome) -> list[str]:
     """What is secret in any call, wherever it might be repeated."""
+    call, caller, session = outcome.asked.call, outcome.caller, outcome.session
     found = [call.headers[name] for name in SECRET_HEADERS if name in call.headers]
     found += [value for name, value in call.headers.items() if CUSTOMER_KEY in name and not name.endswith("algorithm")]
     if authorization := call.headers.get("authorization"):
         signature = re.search(r"Signature=([^,\s]+)", authorization)
         found.append(signature[1] if signature else authorization.partition(" ")[2])
     found += [value for name, value in call.query_pairs if name.lower() in SECRET_QUERY]
-    caller: Caller | None = call.notes.get("caller")
-    for keys in (getattr(caller, "credentials", None), getattr(caller, "keys", None)):
-        if keys is not None:
-            found.append(keys.secret_access_key)
-            found += [] if isinstance(keys, Keys) else [keys.session_token]
-    if session := call.notes.get("session"):
-        found += [session.credentials.secret_access_key, session.credentials.session_token]
+    if isinstance(caller, Administrator | User):
+        found.append(caller.keys.secret_access_key)
+    for one in (caller, session):
+        if isinstance(one, Session):
+            found += [one.credentials.secret_access_key, one.credentials.session_token]
     return found
 
 

@@ -13,6 +13,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regi
 import re
 import uuid
 from collections import defaultdict
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
@@ -22,7 +23,7 @@ import boto3
 
 from labkit.emulator.aws.answers import PROLOG, respond
 from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.sessions import Caller
 
@@ -66,46 +67,46 @@ class Regions:
         """Turns a region on in an account, as an administrator does before anything is made there."""
         self._enabled[account_id].add(region)
 
-    def check(self, call: Call, caller: Caller) -> None:
+    def check(self, asked: Asked, caller: Caller) -> None:
         """Raises STS's refusal of a call that is signed for a region which is not on in the caller's account.
 
         AssumeRoleWithWebIdentity is never among them: nobody signs it, so that it names no region, and all regions of
         the lab are one endpoint.
         """
-        if call.region in opt_in_regions() and call.region not in self._enabled[caller.account_id]:
+        if asked.region in opt_in_regions() and asked.region not in self._enabled[caller.account_id]:
             told = f"STS is not activated in this region for account:{caller.account_id}. "
             told += "Your account administrator can activate STS in this region using the IAM Console."
             raise Refusal(403, "RegionDisabledException", told)
 
-    async def answer(self, call: Call) -> Response:
+    async def answer(self, asked: Asked) -> Response:
         """The answer to a call of the Account Management API; moto's, but for those on regions.
 
         https://docs.aws.amazon.com/accounts/latest/reference/API_Operations.html
         """
-        if call.operation not in OPERATIONS:
-            return await self._backend.answer(call)
-        request = call.json()
-        account_id = self._account(call, request)
-        if call.operation == "ListRegions":
+        if asked.operation not in OPERATIONS:
+            return await self._backend.answer(asked)
+        request = asked.call.json()
+        account_id = self._account(asked, request)
+        if asked.operation == "ListRegions":
             return respond(self._list(account_id, request))
         region = request.get("RegionName")
         if region not in regions():
             raise Refusal(400, "ValidationException", f"The region {region} does not exist.")
-        if call.operation == "GetRegionOptStatus":
+        if asked.operation == "GetRegionOptStatus":
             return respond({"RegionName": region, "RegionOptStatus": self._status(account_id, region)})
         if region in BY_DEFAULT:
             told = f"The region {region} is enabled by default, and can be neither enabled nor disabled."
             raise Refusal(400, "ValidationException", told)
         enabled = self._enabled[account_id]
-        (enabled.add if call.operation == "EnableRegion" else enabled.discard)(region)
+        (enabled.add if asked.operation == "EnableRegion" else enabled.discard)(region)
         return respond(None)
 
-    def describe(self, call: Call) -> Response:
+    def describe(self, asked: Asked) -> Response:
         """The answer to ``ec2:DescribeRegions``: the regions that are on, with ``AllRegions`` or by name also others.
 
         https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeRegions.html
         """
-        form = call.form
+        form = asked.call.form
         names = [value for name, value in form.items() if re.fullmatch(r"RegionName\.\d+", name)]
         if unknown := sorted(set(names) - set(regions())):
             raise Refusal(400, "InvalidParameterValue", f"Invalid region names: {', '.join(unknown)}")
@@ -114,7 +115,7 @@ class Regions:
             {
                 "regionEndpoint": f"ec2.{region}.amazonaws.com",
                 "regionName": region,
-                "optInStatus": OPT_IN[self._status(call.account_id, region)],
+                "optInStatus": OPT_IN[self._status(asked.account_id, region)],
             }
             for region in names or regions()
         ]
@@ -133,15 +134,15 @@ class Regions:
         )
         return Response(200, [("content-type", "text/xml;charset=UTF-8")], body.encode())
 
-    def _account(self, call: Call, request: dict[str, Any]) -> str:
+    def _account(self, asked: Asked, request: dict[str, Any]) -> str:
         """The account that is asked about; the management account may name another, and no account itself."""
-        named, own = request.get("AccountId"), call.account_id
+        named, own = request.get("AccountId"), asked.account_id
         if named is None:
             return own
         if own != self._backend.account_id or named == own or not re.fullmatch(r"\d{12}", str(named), re.ASCII):
             told = "AccountId names a member account of the organization, to whom calls from its management account."
             raise Refusal(400, "ValidationException", told)
-        return named
+        return str(named)
 
     def _status(self, account_id: str, region: str) -> str:
         if region in BY_DEFAULT:
@@ -172,7 +173,7 @@ def opt_in_regions() -> frozenset[str]:
     return frozenset(regions()) - BY_DEFAULT
 
 
-def _filters(form: dict[str, str]) -> list[tuple[str, list[str]]]:
+def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     """What a region has to have, by the name of the field in the answer, and the values that it may have there."""
     fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
     found = []

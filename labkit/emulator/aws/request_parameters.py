@@ -4,14 +4,11 @@ https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-refe
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from moto.core.model import Shape
-from moto.core.utils import get_service_model
-
-from labkit.emulator.aws.actions import requests
-from labkit.emulator.aws.call import Call
-from labkit.emulator.aws.s3_path import split
+from labkit.emulator.aws.backend import Shape, get_service_model
+from labkit.emulator.aws.call import Asked
 from labkit.emulator.aws.trail import HIDDEN
 
 LARGEST = 100 * 1024
@@ -51,32 +48,38 @@ SECRET_NAMES = re.compile(
 SECRET_SHAPES = {"AttributeValue", "PartiQLStatement", "PreparedStatementParameters"}
 
 
+def is_shown(asked: Asked) -> bool:
+    """Whether the trail shows this call's parameters, where they can be read."""
+    # EC2's protocol is no other's, and its model alone takes as long to load as all others.
+    return asked.service != "ec2" and len(asked.call.body) <= LARGEST_READ
+
+
 class Shown:
     """The parameters of a call (None: there are none, or they are not known), and the values that are not shown."""
 
-    def __init__(self, call: Call, account_id: str):
+    def __init__(self, asked: Asked):
         self.secrets: list[str] = []
-        self.parameters = self._of(call, account_id) or None
+        self.parameters = self._of(asked) or None
         if len(str(self.parameters)) > LARGEST:
             self.parameters = {"omitted": True, "reason": "Field size exceeds maximum limit of 100 KB"}
 
-    def _of(self, call: Call, account_id: str) -> dict[str, Any]:
-        if call.family == "s3":
-            return _s3(call)
-        if call.service == "sts":
-            self.secrets += [call.form[name] for name in STS_SECRETS if name in call.form]
-            return _sts(call.form)
-        if call.family == "query":
-            self.secrets += [value for name, value in call.form.items() if SECRET_NAMES.search(name)]
-        # EC2's protocol is no other's, and its model alone takes as long to load as all others.
-        if call.service == "ec2" or not call.notes.get("caller") or len(call.body) > LARGEST_READ:
+    def _of(self, asked: Asked) -> dict[str, Any]:
+        form = asked.call.form
+        if asked.family == "s3":
+            return _s3(asked)
+        if asked.service == "sts":
+            self.secrets += [form[name] for name in STS_SECRETS if name in form]
+            return _sts(form)
+        if asked.family == "query":
+            self.secrets += [value for name, value in form.items() if SECRET_NAMES.search(name)]
+        if asked.request is None or not is_shown(asked):
             return {}
         try:
-            request = call.notes.get("request") or requests.read(call, account_id)[0]
-            shape = get_service_model(call.service).operation_model(request.operation).input_shape
-            return self._shown(shape, request.parameters)
+            shape = get_service_model(asked.service).operation_model(asked.request.operation).input_shape
+            shown: dict[str, Any] = self._shown(shape, asked.request.parameters)
+            return shown
         except Exception:
-            # The record is no reason that a call is not answered; what cannot be read is refused elsewhere.
+            # The record is no reason that a call is not answered.
             return {}
 
     def _shown(self, shape: Shape, value: Any, name: str = "") -> Any:
@@ -106,7 +109,7 @@ class Shown:
                 self._hide(part)
 
 
-def _sts(form: dict[str, str]) -> dict[str, Any]:
+def _sts(form: Mapping[str, str]) -> dict[str, Any]:
     kept: dict[str, Any] = {name[0].lower() + name[1:]: form[name] for name in STS if name in form}
     if re.fullmatch(r"\d{1,9}", kept.get("durationSeconds", ""), re.ASCII):
         kept["durationSeconds"] = int(kept["durationSeconds"])
@@ -121,9 +124,9 @@ def _sts(form: dict[str, str]) -> dict[str, Any]:
     return kept
 
 
-def _s3(call: Call) -> dict[str, Any]:
-    bucket, key = split(call.path)
-    named = {"bucketName": bucket, "Host": call.headers.get("host", ""), "key": key}
+def _s3(asked: Asked) -> dict[str, Any]:
+    call = asked.call
+    named = {"bucketName": asked.bucket, "Host": call.headers.get("host", ""), "key": asked.key}
     query = {name: value for name, value in call.query_pairs if name.lower() not in S3_NOT_KEPT}
     headers = {name: call.headers[name] for name in S3_HEADERS if name in call.headers}
     return {name: value for name, value in named.items() if value} | query | headers

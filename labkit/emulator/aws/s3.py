@@ -22,16 +22,16 @@ from xml.sax.saxutils import escape
 
 from labkit.emulator.aws.accounts import administers
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
-from labkit.emulator.aws.actions.s3 import Operation, derive
+from labkit.emulator.aws.actions.s3 import derive
 from labkit.emulator.aws.answers import PROLOG
-from labkit.emulator.aws.authorization import Authorization, denial, stored_policy, underivable
-from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.authorization import Authorization, Grant, denial, stored_policy, underivable
+from labkit.emulator.aws.backend import Backend, FakeBucket
+from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.errors import Refusal, fault
 from labkit.emulator.aws.iam_documents import missing_principals
 from labkit.emulator.aws.s3_path import copy_source, split
 from labkit.emulator.aws.sessions import Administrator, Caller
-from labkit.policy import MalformedPolicy, Policy
+from labkit.policy import Decision, MalformedPolicy, Policy
 from labkit.policy.validation import listed
 
 BUCKET = "arn:aws:s3:::"
@@ -46,146 +46,150 @@ class S3:
         self._backend = backend
         self._authorization = authorization
 
-    def bucket_region(self, call: Call) -> str | None:
+    def bucket_region(self, asked: Asked) -> str | None:
         """The region of the bucket that is asked for; None where there is no bucket."""
-        bucket = self._backend.bucket(split(call.path)[0])
+        bucket = self._backend.bucket(asked.bucket)
         return bucket.region_name if bucket else None
 
-    async def answer(self, call: Call, caller: Caller) -> Response:
-        """moto's answer to an S3 request, if the caller may do all that it takes."""
+    def read(self, asked: Asked, caller: Caller) -> Asked:
+        """What is asked, with the operation, what it needs and whose the bucket is; unread where the lab cannot tell.
+
+        Raises ``Refusal`` for what is no call of S3.
+        """
         try:
-            deleted = _keys_to_delete(call)
-            operation = derive(call, [(key, version) for key, version, _ in deleted])
+            asked = derive(asked, [(key, version) for key, version, _ in _keys_to_delete(asked.call)])
         except CannotDerive as unknown:
-            if (source := call.headers.get("x-amz-copy-source")) and copy_source(source) is None:
+            if (source := asked.call.headers.get("x-amz-copy-source")) and copy_source(source) is None:
                 # moto would look for it in any account.
                 said = "Copy Source must mention the source bucket and key: sourcebucket/sourcekey"
                 raise Refusal(400, "InvalidArgument", said, str(unknown)) from unknown
-            bucket = self._backend.bucket(split(call.path)[0])
+            return replace(asked, unread=unknown)
+        # The first permission is on the bucket that is asked for.
+        owner = self._owner(asked, asked.needed[0]) if asked.needed else ""
+        return replace(asked, account_id=owner or caller.account_id)
+
+    def authorize(self, asked: Asked, caller: Caller) -> Grant:
+        """That the caller may do all that a request takes. Raises the denial."""
+        if asked.unread:
+            bucket = self._backend.bucket(asked.bucket)
             own = bucket is None or bucket.account_id == caller.account_id
-            if own and (isinstance(caller, Administrator) or administers(caller, call, self._backend)):
-                return await self._backend.answer(call)
-            raise underivable(caller, call, str(unknown)) from unknown
-        call.notes["operation"] = operation.name
-        # The first permission is on the bucket that is asked for, the last one of a copy on its source.
-        owners = [self._owner(call, permission) or caller.account_id for permission in operation.permissions]
-        _check_owners(call, owners)
-        call.account_id = owners[0] if owners else caller.account_id
-        if (
-            isinstance(caller, Administrator)
-            and {*owners} <= {caller.account_id}
-            and not self._may_deny(call, operation)
-        ):
-            self._check_policy(call, operation)
-            return await self._passed_on(call, operation)
-        if operation.name == "DeleteObjects":
-            return await self._delete_objects(call, caller, operation, deleted)
-        for permission in (*operation.permissions, *self._copied_tags(call, operation)):
-            call.notes["reason"] = self._require(call, caller, permission)
-        self._check_policy(call, operation)
-        response = await self._passed_on(call, operation)
-        if response.status == 404 and operation.name in ("GetObject", "HeadObject"):
+            if own and (isinstance(caller, Administrator) or administers(caller, asked.call, self._backend)):
+                return Grant(asked)
+            raise underivable(caller, asked, str(asked.unread)) from asked.unread
+        # The last permission of a copy is on its source.
+        owners = [self._owner(asked, permission) or caller.account_id for permission in asked.needed]
+        _check_owners(asked, owners)
+        own = isinstance(caller, Administrator) and {*owners} <= {caller.account_id}
+        if own and not self._may_deny(asked):
+            self._check_policy(asked)
+            return Grant(asked)
+        if asked.operation == "DeleteObjects":
+            return self._may_delete(asked, caller)
+        reason = ""
+        for permission in (*asked.needed, *self._copied_tags(asked)):
+            reason = self._require(asked, caller, permission)
+        self._check_policy(asked)
+        return Grant(asked, reason)
+
+    async def answer(self, grant: Grant, caller: Caller) -> Response:
+        """moto's answer; the keys that DeleteObjects leaves alone are errors among its results."""
+        asked = grant.asked
+        errors = "".join(
+            f"<Error><Key>{escape(key)}</Key><Code>AccessDenied</Code><Message>{escape(told)}</Message></Error>"
+            for key, told in grant.refused
+        )
+        if errors and len(grant.refused) == len(asked.needed):
+            body = f'{PROLOG}<DeleteResult xmlns="{XML}">{errors}</DeleteResult>'
+            return Response(200, [("content-type", "application/xml")], body.encode())
+        if asked.operation == "DeleteBucket":
+            return await self._backend.delete_bucket(asked)
+        response = await self._backend.answer(asked)
+        if response.status == 200 and errors:
+            response.body = response.body.replace(b"</DeleteResult>", errors.encode() + b"</DeleteResult>")
+        if response.status == 404 and asked.operation in ("GetObject", "HeadObject"):
             # Whoever may not list a bucket is not told what is not in it.
-            needed = operation.permissions[0]
-            self._require(call, caller, replace(needed, action="s3:ListBucket", resource=BUCKET + operation.bucket))
+            listing = replace(asked.needed[0], action="s3:ListBucket", resource=BUCKET + asked.bucket)
+            self._require(asked, caller, listing)
         return response
 
-    async def _passed_on(self, call: Call, operation: Operation) -> Response:
-        if operation.name == "DeleteBucket":
-            return await self._backend.delete_bucket(call, operation.bucket)
-        return await self._backend.answer(call)
-
-    def _may_deny(self, call: Call, operation: Operation) -> bool:
+    def _may_deny(self, asked: Asked) -> bool:
         """Whether a bucket's policy could deny this to the administrator, who may always mend the policy itself.
 
         On AWS that is left to the account's root user, whom the administrator stands for, too.
         """
-        if all(permission.action.endswith("BucketPolicy") for permission in operation.permissions):
+        if all(permission.action.endswith("BucketPolicy") for permission in asked.needed):
             return False
-        return any(self._bucket_policy(call, permission) for permission in operation.permissions)
+        return any(self._bucket_policy(asked, permission) for permission in asked.needed)
 
-    def _check_policy(self, call: Call, operation: Operation) -> None:
+    def _check_policy(self, asked: Asked) -> None:
         """Raises the refusal of a bucket's policy that is none, or that names nobody or another bucket."""
-        if operation.name != "PutBucketPolicy":
+        if asked.operation != "PutBucketPolicy":
             return
         try:
-            policy = Policy.parse(call.body.decode("utf-8", "replace"), kind="resource", name="bucket policy")
+            policy = Policy.parse(asked.call.body.decode("utf-8", "replace"), kind="resource", name="bucket policy")
         except MalformedPolicy as malformed:
             raise Refusal(400, "MalformedPolicy", malformed.message) from malformed
         if missing := missing_principals(policy.document, self._backend):
             told = f"the policy names {missing[0]}, which is not there"
             raise Refusal(400, "MalformedPolicy", "Invalid principal in policy", told)
-        bucket = split(call.path)[0]
         for statement in listed(policy.document["Statement"]):
             for resource in listed(statement.get("Resource", [])):
                 named = resource.removeprefix(BUCKET).partition("/")[0]
-                if named != bucket and not set("*?$") & set(named):
-                    told = f"{resource} is not of the bucket {bucket}"
+                if named != asked.bucket and not set("*?$") & set(named):
+                    told = f"{resource} is not of the bucket {asked.bucket}"
                     raise Refusal(400, "MalformedPolicy", "Policy has invalid resource", told)
 
-    def _copied_tags(self, call: Call, operation: Operation) -> list[Permission]:
+    def _copied_tags(self, asked: Asked) -> list[Permission]:
         """What it takes to copy an object's tags with it.
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
         """
-        if operation.name != "CopyObject" or call.headers.get("x-amz-tagging-directive") == "REPLACE":
+        if asked.operation != "CopyObject" or asked.call.headers.get("x-amz-tagging-directive") == "REPLACE":
             return []
-        source, target = operation.permissions[-1], operation.permissions[0]
+        source, target = asked.needed[-1], asked.needed[0]
         if not self._backend.object_tags(*split("/" + source.resource.removeprefix(BUCKET))):
             return []
         return [replace(source, action="s3:GetObjectTagging"), replace(target, action="s3:PutObjectTagging")]
 
-    def _require(self, call: Call, caller: Caller, permission: Permission) -> str:
-        bucket_policy, owner = self._bucket_policy(call, permission), self._owner(call, permission)
-        permission = self._with_tags(permission, owner or caller.account_id)
-        return self._authorization.require(caller, call, permission, resource_policy=bucket_policy, owner=owner).reason
+    def _require(self, asked: Asked, caller: Caller, permission: Permission) -> str:
+        decision = self._decide(asked, caller, permission)
+        if not decision.allowed:
+            raise denial(caller, asked, permission, decision)
+        return decision.reason
 
-    async def _delete_objects(
-        self, call: Call, caller: Caller, operation: Operation, deleted: list[tuple[str, str | None, Any]]
-    ) -> Response:
-        """Each key is decided by itself; those that are refused are answered as errors among the results."""
-        errors, allowed, reason = [], [], ""
-        for permission, (key, _, element) in zip(operation.permissions, deleted, strict=True):
-            bucket_policy, owner = self._bucket_policy(call, permission), self._owner(call, permission)
-            asked = self._with_tags(permission, owner or caller.account_id)
-            decision = self._authorization.decide(caller, call, asked, resource_policy=bucket_policy, owner=owner)
+    def _decide(self, asked: Asked, caller: Caller, permission: Permission) -> Decision:
+        bucket_policy, owner = self._bucket_policy(asked, permission), self._owner(asked, permission)
+        tagged = self._with_tags(permission, owner or caller.account_id)
+        return self._authorization.decide(caller, asked, tagged, resource_policy=bucket_policy, owner=owner)
+
+    def _may_delete(self, asked: Asked, caller: Caller) -> Grant:
+        """Each key is decided by itself, and only those that may be deleted are asked of moto."""
+        refused, kept, reason = [], ElementTree.Element("Delete"), ""
+        for permission, (key, _, element) in zip(asked.needed, _keys_to_delete(asked.call), strict=True):
+            decision = self._decide(asked, caller, permission)
             reason = decision.reason
             if decision.allowed:
-                allowed.append(element)
+                kept.append(element)
             else:
-                refusal = denial(caller, call, permission, decision)
-                call.notes["lab"] = {"refusedKeys": [*call.notes.get("lab", {}).get("refusedKeys", []), key]}
-                errors.append(
-                    f"<Error><Key>{escape(key)}</Key><Code>AccessDenied</Code>"
-                    f"<Message>{escape(refusal.message)}</Message></Error>"
-                )
-        call.notes["reason"] = reason
-        if not allowed:
-            body = f'{PROLOG}<DeleteResult xmlns="{XML}">{"".join(errors)}</DeleteResult>'
-            return Response(200, [("content-type", "application/xml")], body.encode())
-        kept = ElementTree.Element("Delete")
-        kept.extend(allowed)
-        passed_on = replace(call, body=ElementTree.tostring(kept))
-        response = await self._backend.answer(passed_on)
-        if response.status == 200 and errors:
-            response.body = response.body.replace(b"</DeleteResult>", "".join(errors).encode() + b"</DeleteResult>")
-        return response
+                refused.append((key, denial(caller, asked, permission, decision).message))
+        told = replace(asked, call=replace(asked.call, body=ElementTree.tostring(kept)))
+        return Grant(told, reason, tuple(refused))
 
-    def _bucket(self, call: Call, permission: Permission) -> Any:
+    def _bucket(self, asked: Asked, permission: Permission) -> FakeBucket | None:
         # Whoever makes a bucket asks for one of its own, also where the name is taken in another account.
-        if call.operation == "CreateBucket":
+        if asked.operation == "CreateBucket":
             return None
         return self._backend.bucket(permission.resource.removeprefix(BUCKET).partition("/")[0])
 
-    def _owner(self, call: Call, permission: Permission) -> str:
+    def _owner(self, asked: Asked, permission: Permission) -> str:
         """The account of the bucket; empty where there is none."""
-        bucket = self._bucket(call, permission)
+        bucket = self._bucket(asked, permission)
         return bucket.account_id if bucket else ""
 
-    def _bucket_policy(self, call: Call, permission: Permission) -> Policy | None:
-        bucket = self._bucket(call, permission)
-        document = bucket.policy if bucket else None
-        if not document:
+    def _bucket_policy(self, asked: Asked, permission: Permission) -> Policy | None:
+        bucket = self._bucket(asked, permission)
+        document: str | bytes | None = bucket.policy if bucket else None
+        if not bucket or not document:
             return None
         text = document.decode() if isinstance(document, bytes) else document
         return stored_policy(text, "resource", f"bucket policy of {bucket.name}")
@@ -198,11 +202,11 @@ class S3:
         return replace(permission, context={**permission.context, **about})
 
 
-def _check_owners(call: Call, owners: list[str]) -> None:
+def _check_owners(asked: Asked, owners: list[str]) -> None:
     """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html"""
     for header, owner in zip(EXPECTED_OWNERS, (*owners[:1], *owners[-1:]), strict=False):
-        if (expected := call.headers.get(header)) and expected != owner:
-            raise fault(call, "denied", f"{header} is {expected}, and the bucket is of the account {owner}")
+        if (expected := asked.call.headers.get(header)) and expected != owner:
+            raise fault(asked, "denied", f"{header} is {expected}, and the bucket is of the account {owner}")
 
 
 def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:

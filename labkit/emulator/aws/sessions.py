@@ -19,9 +19,11 @@ class Role(Protocol):
     """What a session needs of a role."""
 
     id: str
-    arn: str
     name: str
     account_id: str
+
+    @property
+    def arn(self) -> str: ...
 
 
 @dataclass(frozen=True)

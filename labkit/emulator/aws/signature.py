@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import quote
@@ -18,6 +18,7 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 EMPTY = hashlib.sha256(b"").hexdigest()
 UNSIGNED = "UNSIGNED-PAYLOAD"
 LONGEST_PRESIGNED = 604800
+UNFRAMED = "the aws-chunked body is not framed as it should be"
 _HEADER = re.compile(r"\s*([A-Za-z]+)=([^,\s]*)\s*")
 
 
@@ -54,6 +55,11 @@ class Signature:
         return f"{self.date}/{self.region}/{self.service}/{self.terminator}"
 
     @property
+    def is_scoped(self) -> bool:
+        """Whether the scope has AWS's form and is of the day of the signature."""
+        return self.terminator == "aws4_request" and self.timestamp.startswith(self.date)
+
+    @property
     def signed_at(self) -> float:
         """Seconds since the epoch."""
         return datetime.strptime(self.timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
@@ -70,8 +76,8 @@ def read(call: Call) -> Signature | None:
     return None
 
 
-def verify(call: Call, signature: Signature, secret: str) -> bytes:
-    """The body that was signed, freed of ``aws-chunked`` framing. Raises :class:`Mismatch`."""
+def verify(call: Call, signature: Signature, secret: str) -> Call:
+    """The call that was signed, its body freed of ``aws-chunked`` framing. Raises :class:`Mismatch`."""
     if "host" not in signature.signed_headers:
         raise Mismatch("the Host header is not signed")
     key = signing_key(secret, signature.date, signature.region, signature.service)
@@ -81,7 +87,7 @@ def verify(call: Call, signature: Signature, secret: str) -> bytes:
         raise Mismatch("the signature is not the one that this secret makes over this request")
     if payload.startswith("STREAMING-"):
         return _unchunk(call, signature, key, payload)
-    return call.body
+    return call
 
 
 def canonical_request(call: Call, signature: Signature, payload: str) -> str:
@@ -167,8 +173,13 @@ def _signature(
         raise Malformed('the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".')
     if not re.fullmatch(r"\d{8}T\d{6}Z", timestamp, re.ASCII):
         raise Malformed("AWS authentication requires a valid Date or x-amz-date header")
+    access_key_id, date, region, service, terminator = scope
     made = Signature(
-        *scope,
+        access_key_id,
+        date,
+        region,
+        service,
+        terminator,
         signed_headers=tuple(signed_headers.lower().split(";")),
         signature=signature,
         timestamp=timestamp,
@@ -195,7 +206,7 @@ def _payload_hash(call: Call, signature: Signature) -> str:
     declared = call.headers.get("x-amz-content-sha256") or call.query.get("X-Amz-Content-Sha256")
     if signature.expires_in is not None and not declared:
         return UNSIGNED
-    if declared == UNSIGNED or (declared or "").startswith("STREAMING-"):
+    if declared and (declared == UNSIGNED or declared.startswith("STREAMING-")):
         return declared
     # A header that no longer says what the body is must not help: the hash is always that of the body that came.
     return hashlib.sha256(call.body).hexdigest()
@@ -210,8 +221,8 @@ def _sign(key: bytes, text: str) -> str:
     return hmac.digest(key, text.encode(), "sha256").hex()
 
 
-def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> bytes:
-    """The body of an ``aws-chunked`` upload; each chunk's own signature is verified where chunks are signed.
+def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> Call:
+    """The call without ``aws-chunked`` framing; each chunk's own signature is verified where chunks are signed.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
@@ -219,15 +230,9 @@ def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> byte
     signed = payload.startswith("STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
     if not signed and payload != "STREAMING-UNSIGNED-PAYLOAD-TRAILER":
         raise Mismatch(f"the lab cannot verify the payload {payload}")
-    rest, chunks, previous = call.body, [], signature.signature
+    rest, chunks, previous = call.body, [b""], signature.signature
     while True:
-        line, found, rest = rest.partition(b"\r\n")
-        size, _, extension = line.partition(b";")
-        if not found or not re.fullmatch(rb"[0-9a-fA-F]{1,8}", size):
-            raise Mismatch("the aws-chunked body is not framed as it should be")
-        data, rest = rest[: int(size, 16)], rest[int(size, 16) :]
-        if len(data) != int(size, 16):
-            raise Mismatch("the aws-chunked body ends early")
+        data, extension, rest = _chunk(rest)
         if signed:
             hashed = hashlib.sha256(data).hexdigest()
             text = "\n".join((f"{ALGORITHM}-PAYLOAD", signature.timestamp, signature.scope, previous, EMPTY, hashed))
@@ -236,9 +241,6 @@ def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> byte
                 raise Mismatch("the signature of a chunk does not match")
         if not data:
             break
-        if not rest.startswith(b"\r\n"):
-            raise Mismatch("the aws-chunked body is not framed as it should be")
-        rest = rest[2:]
         chunks.append(data)
     trailers = _trailers(rest)
     if signed and payload.endswith("-TRAILER"):
@@ -252,8 +254,22 @@ def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> byte
     length = call.headers.get("x-amz-decoded-content-length", "")
     if length and length != str(len(body)):
         raise Mismatch("the aws-chunked body is not as long as it says")
-    call.notes["trailers"] = trailers
-    return body
+    return replace(call, body=body, trailers=trailers)
+
+
+def _chunk(body: bytes) -> tuple[bytes, bytes, bytes]:
+    """The first chunk's data (empty: it is the last) and extension, and what follows it."""
+    line, found, rest = body.partition(b"\r\n")
+    size, _, extension = line.partition(b";")
+    if not found or not re.fullmatch(rb"[0-9a-fA-F]{1,8}", size):
+        raise Mismatch(UNFRAMED)
+    data = rest[: int(size, 16)]
+    if len(data) != int(size, 16):
+        raise Mismatch("the aws-chunked body ends early")
+    rest = rest[len(data) :]
+    if data and not rest.startswith(b"\r\n"):
+        raise Mismatch(UNFRAMED)
+    return data, extension, rest[2:] if data else rest
 
 
 def _trailers(rest: bytes) -> dict[str, str]:

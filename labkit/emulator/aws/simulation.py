@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
-from labkit.emulator.aws.actions import requests
 from labkit.emulator.aws.actions.permission import CannotDerive
 from labkit.emulator.aws.answers import done
 from labkit.emulator.aws.authorization import stored_policy
 from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.policy import (
     MalformedPolicy,
@@ -35,6 +34,7 @@ from labkit.policy import (
     statement_positions,
     verdict,
 )
+from labkit.policy.arn import Arn
 from labkit.policy.conditions import READERS
 
 PRINCIPAL, CUSTOM = "SimulatePrincipalPolicy", "SimulateCustomPolicy"
@@ -67,18 +67,18 @@ TEMPLATES = (
 NOBODY = Principal.federated("nobody")
 
 
-def answer(call: Call, backend: Backend) -> Response:
+def answer(asked: Asked, backend: Backend) -> Response:
     """The answer to a call of the simulator. Raises ``Refusal``: NoSuchEntity, InvalidInput, PolicyEvaluation."""
     try:
-        parameters = requests.read(call, call.account_id)[0].parameters
+        parameters = asked.requested().parameters
     except CannotDerive as unknown:
         raise Refusal(400, "ValidationError", f"The lab cannot read {unknown}") from unknown
-    _require(parameters, REQUIRED[call.operation])
+    _require(parameters, REQUIRED[asked.operation])
     if missing := [name for name in NOT_SIMULATED if name in parameters]:
         raise _invalid(f"The lab's policy simulator has no {' and no '.join(missing)}")
-    simulated = _simulated(call.operation, parameters, backend)
-    if call.operation in (KEYS_OF_PRINCIPAL, KEYS_OF_CUSTOM):
-        return done(call, _xml({"ContextKeyNames": _names(key for p in simulated.sources for key in _keys(p))}))
+    simulated = _simulated(parameters, backend)
+    if asked.operation in (KEYS_OF_PRINCIPAL, KEYS_OF_CUSTOM):
+        return done(asked, _xml({"ContextKeyNames": _names(key for p in simulated.sources for key in _keys(p))}))
     actions, first, last = parameters["ActionNames"], _marker(parameters), _page(parameters)
     resources = parameters.get("ResourceArns") or ["*"]
     _check(actions, resources)
@@ -89,7 +89,7 @@ def answer(call: Call, backend: Backend) -> Response:
     }
     if last < len(actions):
         content["Marker"] = str(last)
-    return done(call, _xml(content))
+    return done(asked, _xml(content))
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ class Simulated:
 
     def same_account(self, resource: str) -> bool:
         """Whether caller and resource are in one account; what names no account is the resource owner's."""
-        account = resource.split(":")[4] if resource.count(":") >= 5 else ""
+        account = named.account if (named := Arn.find(resource)) else ""
         owner = account or self.owner or self.caller.account
         return not self.resource or owner == self.caller.account
 
 
-def _simulated(operation: str, parameters: dict[str, Any], backend: Backend) -> Simulated:
+def _simulated(parameters: dict[str, Any], backend: Backend) -> Simulated:
     sources: dict[Policy, str] = {}
     context: dict[str, Any] = {}
     boundary, caller = None, NOBODY
@@ -169,7 +169,7 @@ def _attached(kind: str, entity: Any, backend: Backend) -> Iterable[tuple[str, s
     for arn in list(entity.managed_policies):
         yield arn.rpartition("/")[2], backend.managed_policy(arn)
     if kind == "user":
-        for group in backend.iam(entity.account_id).get_groups_for_user(entity.name):
+        for group in backend.entered(entity.account_id).get_groups_for_user(entity.name):
             yield from _attached("group", group, backend)
 
 
@@ -237,7 +237,7 @@ def _check(actions: list[str], resources: list[str]) -> None:
         if not ACTION.fullmatch(action) or len(action) > 128:
             raise _invalid(f"Invalid action name: {action[:200]}")
     for resource in resources:
-        if resource != "*" and (resource.count(":") < 5 or not resource.startswith("arn:") or len(resource) > 2048):
+        if resource != "*" and (Arn.find(resource) is None or len(resource) > 2048):
             raise _invalid(f"Invalid resource ARN: {resource[:200]}")
 
 
@@ -375,7 +375,7 @@ def _page(parameters: dict[str, Any]) -> int:
         told = f"Value '{size}' at 'maxItems' failed to satisfy constraint: Member must have value "
         bound = "greater than or equal to 1" if size < 1 else f"less than or equal to {LONGEST_PAGE}"
         raise Refusal(400, "ValidationError", f"1 validation error detected: {told}{bound}")
-    return size
+    return int(size)
 
 
 def _marker(parameters: dict[str, Any]) -> int:

@@ -16,10 +16,9 @@ from urllib.parse import parse_qsl, urlencode
 
 from labkit.emulator.aws.actions import requests
 from labkit.emulator.aws.actions.permission import CannotDerive
-from labkit.emulator.aws.actions.requests import ApiRequest
 from labkit.emulator.aws.actions.sqs import queue_name
 from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.call import ApiRequest, Asked, Response
 
 LONGEST_WAIT = 20
 BETWEEN_LOOKS = 0.1
@@ -31,15 +30,16 @@ class Sqs:
     def __init__(self, backend: Backend):
         self._backend = backend
 
-    async def answer(self, call: Call) -> Response:
+    async def answer(self, asked: Asked) -> Response:
         """moto's answer; to ReceiveMessage once there is a message, or the time to wait for one has passed."""
-        if call.operation != "ReceiveMessage":
-            return await self._backend.answer(call)
+        if asked.operation != "ReceiveMessage":
+            return await self._backend.answer(asked)
         try:
-            request, told = requests.read(call, call.account_id)
+            request = asked.requested()
             wait = self._wait(request)
         except (CannotDerive, KeyError):
-            return await self._backend.answer(call)
+            return await self._backend.answer(asked)
+        told = replace(asked, call=request.told)
         if not 0 < wait <= LONGEST_WAIT:
             return await self._backend.answer(told)
         # moto would wait where all its calls run, and no message could be sent meanwhile.
@@ -53,14 +53,16 @@ class Sqs:
     def _wait(self, request: ApiRequest) -> int:
         """Seconds, as the request says, or the queue."""
         if "WaitTimeSeconds" in request.parameters:
-            return request.parameters["WaitTimeSeconds"]
+            return int(request.parameters["WaitTimeSeconds"])
         name = queue_name(request.parameters["QueueUrl"], request.account_id)
         queue = self._backend.store("sqs", request.region, request.account_id).queues[name]
         return int(queue.receive_message_wait_time_seconds or 0)
 
 
-def _at_once(call: Call) -> Call:
-    if call.family == "json":
-        return replace(call, body=requests.json_text(json.loads(call.body) | {"WaitTimeSeconds": 0}))
-    form = dict(parse_qsl(call.body.decode(), keep_blank_values=True)) | {"WaitTimeSeconds": "0"}
-    return replace(call, body=urlencode(form).encode())
+def _at_once(asked: Asked) -> Asked:
+    body = asked.call.body
+    if asked.family == "json":
+        body = requests.json_text(json.loads(body) | {"WaitTimeSeconds": 0})
+    else:
+        body = urlencode(dict(parse_qsl(body.decode(), keep_blank_values=True)) | {"WaitTimeSeconds": "0"}).encode()
+    return replace(asked, call=replace(asked.call, body=body))

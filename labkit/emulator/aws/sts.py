@@ -15,6 +15,7 @@ https://docs.aws.amazon.com/STS/latest/APIReference/welcome.html
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -22,16 +23,17 @@ from labkit.emulator.aws import session_tags
 from labkit.emulator.aws.accounts import Accounts
 from labkit.emulator.aws.actions.permission import Context, Permission, as_dict, resource_tags
 from labkit.emulator.aws.answers import done
-from labkit.emulator.aws.authorization import Authorization, stored_policy
-from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.authorization import Authorization, Grant, stored_policy
+from labkit.emulator.aws.backend import Backend, Role
+from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal, fault
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.session_tags import SessionTags
 from labkit.emulator.aws.sessions import Administrator, Caller, Session, Sessions
-from labkit.emulator.aws.web_identity import WebIdentity, read, verify
+from labkit.emulator.aws.web_identity import WebIdentity, read, told, verify
 from labkit.emulator.clock import Clock, rfc3339
 from labkit.policy import MalformedPolicy, Policy, evaluate_trust
+from labkit.policy.arn import Arn
 
 WEB_IDENTITY = "AssumeRoleWithWebIdentity"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
@@ -71,95 +73,39 @@ class Sts:
         self._authorization = authorization
         self._accounts = accounts
 
-    async def answer(self, call: Call, caller: Caller) -> Response:
-        """The answer to a signed call."""
-        match call.operation:
-            case "GetCallerIdentity":
-                call.notes["reason"] = "sts:GetCallerIdentity is allowed to everybody who is somebody"
-                return _result(call, {"UserId": caller.principal_id, "Account": caller.account_id, "Arn": caller.arn})
-            case "AssumeRole":
-                return await self._assume_role(call, caller)
-            case "GetAccessKeyInfo" | "DecodeAuthorizationMessage":
-                return self._inform(call, caller)
-            case "GetSessionToken" | "GetFederationToken" if isinstance(caller, Session):
-                raise fault(
-                    call,
-                    "denied",
-                    "a role session cannot make another session by this call",
-                    message=f"Cannot call {call.operation} with session credentials",
-                )
-            case "GetSessionToken" | "AssumeRoleWithSAML" | "GetFederationToken":
-                raise Refusal(501, "NotImplemented", f"The lab has no sts:{call.operation}")
-        raise Refusal(
-            400, "InvalidAction", f"Could not find operation {call.operation} for version {call.form.get('Version')}"
-        )
+    async def identify(self, asked: Asked) -> WebIdentity:
+        """Who the web identity token of an unsigned call speaks for. Raises ``Refusal``."""
+        form = asked.call.form
+        _validate(form, ("RoleArn", "RoleSessionName", "WebIdentityToken"))
+        account_id, token = Arn.parse(form["RoleArn"]).account, form["WebIdentityToken"]
+        claims = read(token).claims
+        try:
+            if "ProviderId" in form:
+                raise Refusal(400, "InvalidIdentityToken", "Provided Token is not a Login With Amazon token")
+            return await verify(
+                token,
+                find_provider=lambda issuer: self._backend.provider(account_id, issuer),
+                issuers=self._issuers,
+                now=self._clock.now(),
+            )
+        except Refusal as refusal:
+            refusal.about = {"roleSessionName": form["RoleSessionName"], "token": told(claims)}
+            raise
 
-    def _inform(self, call: Call, caller: Caller) -> Response:
-        """The account of an access key; the lab encodes no message that could be decoded.
-
-        https://docs.aws.amazon.com/STS/latest/APIReference/API_GetAccessKeyInfo.html
-        """
-        if not isinstance(caller, Administrator):
-            needed = Permission(f"sts:{call.operation}", "*", shown="")
-            call.notes["reason"] = self._authorization.require(caller, call, needed).reason
-        if call.operation == "DecodeAuthorizationMessage":
-            raise Refusal(400, "InvalidAuthorizationMessageException", "Message is not valid")
-        key = call.form.get("AccessKeyId", "")
-        owner = self._sessions.find(key) or (self._backend.user_of_key(key) or (None,))[0]
-        return _result(call, {"Account": owner.account_id if owner else self._backend.account_id})
-
-    async def assume_role_with_web_identity(self, call: Call) -> Response:
-        """Credentials for a role, for a token of an OIDC provider in the role's account.
+    def admit(self, asked: Asked, identity: WebIdentity) -> Grant:
+        """That a role's trust policy admits a web identity. Raises ``Refusal``.
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
         """
-        form = call.form
-        _validate(form, ("RoleArn", "RoleSessionName", "WebIdentityToken"))
-        role_arn, name, token = form["RoleArn"], form["RoleSessionName"], form["WebIdentityToken"]
-        account_id = role_arn.split(":")[4]
-        claimed = read(token)
-        call.notes["lab"] = {"roleSessionName": name, "token": _told(claimed.claims)}
-        if "ProviderId" in form:
-            raise Refusal(400, "InvalidIdentityToken", "Provided Token is not a Login With Amazon token")
-        identity = await verify(
-            token,
-            find_provider=lambda issuer: self._backend.provider(account_id, issuer),
-            issuers=self._issuers,
-            now=self._clock.now(),
-        )
-        call.notes["web identity"] = identity
-        tags = session_tags.of_token(identity.claims)
-        role = self._admitting_role(call, role_arn, name, identity, tags)
-        duration = _duration(form, role.max_session_duration)
-        policies = self._session_policies(form, role)
-        packed = _packed(form, tags)
-        call.notes["reason"] += f"; the session ends after {duration} s"
-        session = self._sessions.open(
-            role,
-            name,
-            duration,
-            policies=policies,
-            context={"aws:FederatedProvider": identity.provider_arn, **identity.context(), **tags.of_session()},
-            federation={"provider": identity.provider_arn, "subject": identity.subject},
-            transitive_tags=tags.transitive,
-        )
-        call.notes["session"] = session
-        result: dict[str, Any] = {
-            "SubjectFromWebIdentityToken": identity.subject,
-            "Audience": identity.audience,
-            "Provider": identity.provider_arn,
-        }
-        return _result(call, result | _assumed(session) | packed)
-
-    def _admitting_role(self, call: Call, role_arn: str, name: str, identity: WebIdentity, tags: SessionTags) -> Any:
-        role = self._backend.role(role_arn)
+        form, tags = asked.call.form, session_tags.of_token(identity.claims)
+        role = self._backend.role(form["RoleArn"])
         if role is None:
-            raise _not_authorized(f"the role {role_arn} does not exist")
+            raise _not_authorized(f"the role {form['RoleArn']} does not exist")
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
         context = {
-            **self._authorization.context(call),
+            **self._authorization.context(asked),
             "aws:FederatedProvider": identity.provider_arn,
-            "sts:RoleSessionName": name,
+            "sts:RoleSessionName": form["RoleSessionName"],
             **identity.context(),
             **tags.of_request(),
             **_role_tags(role),
@@ -173,54 +119,119 @@ class Sts:
                 raise _not_authorized(f"the token has session tags; {tagging.reason}", TAG_SESSION)
         if SOURCE_IDENTITY_CLAIM in identity.claims:
             raise _not_authorized(NO_SOURCE_IDENTITY, SET_SOURCE_IDENTITY)
-        call.notes["reason"] = decision.reason
-        return role
+        ends = f"the session ends after {_duration(form, role)} s"
+        return Grant(asked, f"{decision.reason}; {ends}", role=role, tags=tags)
 
-    async def _assume_role(self, call: Call, caller: Caller) -> Response:
-        form = call.form
+    async def authorize(self, asked: Asked, caller: Caller) -> Grant:
+        """That the caller may make a signed call. Raises ``Refusal``."""
+        match asked.operation:
+            case "GetCallerIdentity":
+                return Grant(asked, "sts:GetCallerIdentity is allowed to everybody who is somebody")
+            case "AssumeRole":
+                return await self._may_assume(asked, caller)
+            case "GetAccessKeyInfo" | "DecodeAuthorizationMessage":
+                if isinstance(caller, Administrator):
+                    return Grant(asked)
+                needed = Permission(f"sts:{asked.operation}", "*", shown="")
+                return Grant(asked, self._authorization.require(caller, asked, needed).reason)
+            case "GetSessionToken" | "GetFederationToken" if isinstance(caller, Session):
+                raise fault(
+                    asked,
+                    "denied",
+                    "a role session cannot make another session by this call",
+                    message=f"Cannot call {asked.operation} with session credentials",
+                )
+            case "GetSessionToken" | "AssumeRoleWithSAML" | "GetFederationToken":
+                raise Refusal(501, "NotImplemented", f"The lab has no sts:{asked.operation}")
+        version = asked.call.form.get("Version")
+        raise Refusal(400, "InvalidAction", f"Could not find operation {asked.operation} for version {version}")
+
+    def answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
+        """The answer to a call, and the session that was opened by it."""
+        asked = grant.asked
+        if isinstance(caller, WebIdentity):
+            about = {
+                "SubjectFromWebIdentityToken": caller.subject,
+                "Audience": caller.audience,
+                "Provider": caller.provider_arn,
+            }
+            context = {"aws:FederatedProvider": caller.provider_arn, **caller.context()}
+            return self._open(grant, about, context, {"provider": caller.provider_arn, "subject": caller.subject})
+        match asked.operation:
+            case "AssumeRole":
+                chained = isinstance(caller, Session)
+                if chained and int(asked.call.form.get("DurationSeconds", USUAL)) > LONGEST_CHAINED:
+                    told = "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role "
+                    raise Refusal(400, "ValidationError", f"{told}chaining.")
+                return self._open(grant)
+            case "GetCallerIdentity":
+                content = {"UserId": caller.principal_id, "Account": caller.account_id, "Arn": caller.arn}
+            case "GetAccessKeyInfo":
+                # https://docs.aws.amazon.com/STS/latest/APIReference/API_GetAccessKeyInfo.html
+                key = asked.call.form.get("AccessKeyId", "")
+                owner = self._sessions.find(key) or (self._backend.user_of_key(key) or (None,))[0]
+                content = {"Account": owner.account_id if owner else self._backend.account_id}
+            case _:
+                # The lab encodes no message that could be decoded.
+                raise Refusal(400, "InvalidAuthorizationMessageException", "Message is not valid")
+        return done(asked, _xml(content)), None
+
+    def _open(
+        self,
+        grant: Grant,
+        about: dict[str, Any] | None = None,
+        context: Context | None = None,
+        federation: dict[str, str] | None = None,
+    ) -> tuple[Response, Session]:
+        """Opens a session of the role that was granted, and tells its credentials."""
+        form, role, tags = grant.asked.call.form, grant.role, grant.tags
+        if role is None:
+            raise _not_authorized("no role was granted")
+        duration = _duration(form, role)
+        policies = self._session_policies(form, role)
+        packed = _packed(form, tags)
+        session = self._sessions.open(
+            role,
+            form["RoleSessionName"],
+            duration,
+            policies=policies,
+            context={**(context or {}), **tags.of_session()},
+            federation=federation,
+            transitive_tags=tags.transitive,
+        )
+        return done(grant.asked, _xml({**(about or {}), **_assumed(session), **packed})), session
+
+    async def _may_assume(self, asked: Asked, caller: Caller) -> Grant:
+        form = asked.call.form
         _validate(form, ("RoleArn", "RoleSessionName"))
-        role_arn, name = form["RoleArn"], form["RoleSessionName"]
+        role_arn = form["RoleArn"]
         inherited = caller.transitive_tags if isinstance(caller, Session) else {}
         tags = session_tags.of_call(form, inherited)
         await self._accounts.open(caller, role_arn)
         role = self._backend.role(role_arn)
         if role is None:
-            raise _denied(call, caller, role_arn, "sts:AssumeRole", f"the role {role_arn} does not exist")
-        reason = self._admitted(call, caller, role, "sts:AssumeRole", tags)
+            raise _denied(asked, caller, role_arn, "sts:AssumeRole", f"the role {role_arn} does not exist")
+        reason = self._admitted(asked, caller, role, "sts:AssumeRole", tags)
         if tags:
-            self._admitted(call, caller, role, TAG_SESSION, tags)
+            self._admitted(asked, caller, role, TAG_SESSION, tags)
         if "SourceIdentity" in form:
-            raise _denied(call, caller, role_arn, SET_SOURCE_IDENTITY, NO_SOURCE_IDENTITY)
-        chained = isinstance(caller, Session)
-        if chained and "DurationSeconds" in form and int(form["DurationSeconds"]) > LONGEST_CHAINED:
-            raise Refusal(
-                400,
-                "ValidationError",
-                "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.",
-            )
-        duration = _duration(form, role.max_session_duration)
-        policies = self._session_policies(form, role)
-        packed = _packed(form, tags)
-        session = self._sessions.open(
-            role, name, duration, policies=policies, context=tags.of_session(), transitive_tags=tags.transitive
-        )
-        call.notes |= {"reason": reason, "session": session}
-        return _result(call, _assumed(session) | packed)
+            raise _denied(asked, caller, role_arn, SET_SOURCE_IDENTITY, NO_SOURCE_IDENTITY)
+        return Grant(asked, reason, role=role, tags=tags)
 
-    def _admitted(self, call: Call, caller: Caller, role: Any, action: str, tags: SessionTags) -> str:
+    def _admitted(self, asked: Asked, caller: Caller, role: Role, action: str, tags: SessionTags) -> str:
         """Why the caller may do this to the role, by its own policies and the role's trust policy; or the denial."""
         decision = self._authorization.decide(
             caller,
-            call,
-            Permission(action, role.arn, _condition_keys(call.form) | tags.of_request() | _role_tags(role)),
+            asked,
+            Permission(action, role.arn, _condition_keys(asked.call.form) | tags.of_request() | _role_tags(role)),
             resource_policy=stored_policy(role.assume_role_policy_document, "trust", role.name),
             owner=role.account_id,
         )
         if not decision.allowed:
-            raise _denied(call, caller, role.arn, action, decision.reason)
+            raise _denied(asked, caller, role.arn, action, decision.reason)
         return decision.reason
 
-    def _session_policies(self, form: dict[str, str], role: Any) -> tuple[str, ...]:
+    def _session_policies(self, form: Mapping[str, str], role: Role) -> tuple[str, ...]:
         documents = [form["Policy"]] if "Policy" in form else []
         arns = [value for name, value in form.items() if re.fullmatch(r"PolicyArns\.member\.\d+\.arn", name)]
         if len(arns) > MOST_POLICY_ARNS:
@@ -239,13 +250,24 @@ class Sts:
         return tuple(documents)
 
 
-def _validate(form: dict[str, str], required: tuple[str, ...]) -> None:
+def _validate(form: Mapping[str, str], required: tuple[str, ...]) -> None:
     """Raises STS's ValidationError, which names every constraint that is not met."""
     faults = [
         f"Value null at '{_member(name)}' failed to satisfy constraint: Member must not be null"
         for name in required
         if name not in form
     ]
+    faults += _constraints(form)
+    faults += session_tags.faults(form)
+    if faults:
+        raise Refusal(400, "ValidationError", session_tags.told(faults))
+    if not ROLE_ARN.fullmatch(form["RoleArn"]):
+        raise Refusal(400, "ValidationError", "Request ARN is invalid")
+
+
+def _constraints(form: Mapping[str, str]) -> list[str]:
+    """The constraints that the parameters which are given do not meet."""
+    faults = []
     for name, (shortest, longest) in LENGTHS.items():
         if name not in form:
             continue
@@ -265,20 +287,16 @@ def _validate(form: dict[str, str], required: tuple[str, ...]) -> None:
             faults.append(f"{said} have value greater than or equal to {SHORTEST}")
         elif int(duration) > LONGEST:
             faults.append(f"{said} have value less than or equal to {LONGEST}")
-    faults += session_tags.faults(form)
-    if faults:
-        raise Refusal(400, "ValidationError", session_tags.told(faults))
-    if not ROLE_ARN.fullmatch(form["RoleArn"]):
-        raise Refusal(400, "ValidationError", "Request ARN is invalid")
+    return faults
 
 
 def _member(name: str) -> str:
     return name[0].lower() + name[1:]
 
 
-def _duration(form: dict[str, str], longest: str | int | None) -> int:
+def _duration(form: Mapping[str, str], role: Role) -> int:
     duration = int(form.get("DurationSeconds") or USUAL)
-    if duration > int(longest or USUAL):
+    if duration > int(role.max_session_duration or USUAL):
         raise Refusal(
             400, "ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
         )
@@ -290,30 +308,24 @@ def _not_authorized(reason: str, action: str = f"sts:{WEB_IDENTITY}") -> Refusal
     return Refusal(403, "AccessDenied", f"Not authorized to perform {action}", reason)
 
 
-def _denied(call: Call, caller: Caller, role_arn: str, action: str, reason: str) -> Refusal:
+def _denied(asked: Asked, caller: Caller, role_arn: str, action: str, reason: str) -> Refusal:
     message = f"User: {caller.arn} is not authorized to perform: {action} on resource: {role_arn}"
-    return fault(call, "denied", reason, message=message)
+    return fault(asked, "denied", reason, message=message)
 
 
-def _condition_keys(form: dict[str, str]) -> dict[str, str | list[str]]:
+def _condition_keys(form: Mapping[str, str]) -> dict[str, str | list[str]]:
     keys: dict[str, str | list[str]] = {"sts:RoleSessionName": form["RoleSessionName"]}
     if "ExternalId" in form:
         keys["sts:ExternalId"] = form["ExternalId"]
     return keys
 
 
-def _role_tags(role: Any) -> Context:
+def _role_tags(role: Role) -> Context:
     """The condition keys of the tags of the role that is asked for.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html
     """
     return resource_tags(as_dict(role.tags) or {}, "iam")
-
-
-def _told(claims: dict[str, Any]) -> dict[str, Any]:
-    """What the trail keeps of a token: whom it names and how fresh it is."""
-    names = {"issuer": "iss", "subject": "sub", "audience": "aud", "issuedAt": "iat", "expires": "exp"}
-    return {name: claims[claim] for name, claim in names.items() if claim in claims}
 
 
 def _assumed(session: Session) -> dict[str, Any]:
@@ -329,7 +341,7 @@ def _assumed(session: Session) -> dict[str, Any]:
     }
 
 
-def _packed(form: dict[str, str], tags: SessionTags) -> dict[str, int]:
+def _packed(form: Mapping[str, str], tags: SessionTags) -> dict[str, int]:
     """``PackedPolicySize`` in percent, where there is something to pack. Raises ``Refusal`` beyond 100.
 
     AWS does not say how it packs; this follows what public threads show.
@@ -344,10 +356,6 @@ def _packed(form: dict[str, str], tags: SessionTags) -> dict[str, int]:
             told = f"Packed policy consumes {percent}% of allotted space, please use smaller policy."
         raise Refusal(400, "PackedPolicyTooLarge", told)
     return {"PackedPolicySize": percent}
-
-
-def _result(call: Call, content: dict[str, Any]) -> Response:
-    return done(call, _xml(content))
 
 
 def _xml(content: dict[str, Any]) -> str:

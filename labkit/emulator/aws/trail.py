@@ -69,7 +69,7 @@ class Trail:
         elif os.fstat(self._handle).st_size + len(line) > self._largest:
             self.file.replace(put_aside(self.file))
             self._open()
-        while line:
+        while line and self._handle is not None:
             line = line[os.write(self._handle, line) :]
 
     def _open(self) -> None:

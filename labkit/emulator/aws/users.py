@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from labkit.emulator.aws.answers import done
-from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Call, Response
+from labkit.emulator.aws.backend import Backend, IAMBackend
+from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.sessions import Caller, User
 
@@ -22,26 +22,28 @@ BOUNDARIES = ("PutUserPermissionsBoundary", "DeleteUserPermissionsBoundary")
 OF_ONESELF = {"CreateAccessKey", "DeleteAccessKey", "GetUser", "ListAccessKeys", "UpdateAccessKey"}
 
 
-def of_oneself(call: Call, caller: Caller) -> Call:
+def of_oneself(asked: Asked, caller: Caller) -> Call:
     """The call, with the caller's name where a user leaves it out."""
-    if not isinstance(caller, User) or call.operation not in OF_ONESELF or "UserName" in call.form:
+    call = asked.call
+    if not isinstance(caller, User) or asked.operation not in OF_ONESELF or "UserName" in call.form:
         return call
-    named = call.form | {"UserName": caller.name}
+    named = {**call.form, "UserName": caller.name}
     return replace(call, query_string="", body=urlencode(named).encode())
 
 
-def check_boundary(call: Call, backend: Backend) -> None:
+def check_boundary(asked: Asked, backend: Backend) -> None:
     """Raises the refusal of a boundary that is no managed policy."""
-    arn = call.form.get("PermissionsBoundary")
+    arn = asked.call.form.get("PermissionsBoundary")
     if arn is not None and backend.managed_policy(arn) is None:
         raise Refusal(404, "NoSuchEntity", f"Policy {arn} does not exist or is not attachable.")
 
 
-def set_boundary(call: Call, iam: Any) -> Response:
+def set_boundary(asked: Asked, iam: IAMBackend) -> Response:
     """Gives the user that the call names a permissions boundary, or none."""
-    name = call.form.get("UserName", "")
-    user = iam.users.get(name)
+    form = asked.call.form
+    name = form.get("UserName", "")
+    user: Any = iam.users.get(name)
     if user is None:
         raise Refusal(404, "NoSuchEntity", f"The user with name {name} cannot be found.")
-    user.permissions_boundary_arn = call.form.get("PermissionsBoundary")
-    return done(call)
+    user.permissions_boundary_arn = asked.call.form.get("PermissionsBoundary")
+    return done(asked)

@@ -38,10 +38,12 @@ _jws = jwt.PyJWS(algorithms=list(ALGORITHMS))
 class Provider(Protocol):
     """An OIDC provider as IAM stores it; ``url`` without the scheme."""
 
-    arn: str
     url: str
     client_id_list: list[str]
     thumbprint_list: list[str]
+
+    @property
+    def arn(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,8 @@ async def verify(
     """
     unverified = read(token)
     claims = unverified.claims
-    for name in REQUIRED:
-        if claims.get(name) in (None, "", []):
-            raise Refusal(400, "InvalidIdentityToken", f"Missing a required claim: {name}")
+    if missing := [name for name in REQUIRED if claims.get(name) in (None, "", [])]:
+        raise Refusal(400, "InvalidIdentityToken", f"Missing a required claim: {missing[0]}")
     issuer, subject, audiences = _names(claims)
     expires, issued_at, not_before = (_seconds(claims, name) for name in ("exp", "iat", "nbf"))
     if (algorithm := unverified.header["alg"]) not in ALGORITHMS:
@@ -142,14 +143,9 @@ async def verify(
         )
     if max(not_before, issued_at) > now + AHEAD:
         raise refusal(f"The token is not valid before {int(max(not_before, issued_at))}; it is {int(now)} now")
+    key = await _key(issuers, issuer, unverified.header.get("kid"), provider.thumbprint_list)
     try:
-        key = await issuers.key(issuer, unverified.header.get("kid"), provider.thumbprint_list)
-    except IssuerUnreachable as error:
-        raise refusal(NO_KEY, str(error)) from error
-    except ThumbprintMismatch as error:
-        raise refusal(NO_THUMBPRINT, str(error)) from error
-    try:
-        _jws.decode(token, key.key, algorithms=[algorithm])
+        _jws.decode(token, key, algorithms=[algorithm])
     except (jwt.PyJWTError, ValueError, TypeError) as error:
         raise refusal("The token's signature is not the issuer's", str(error)) from error
     return WebIdentity(
@@ -165,10 +161,26 @@ async def verify(
     )
 
 
+def told(claims: dict[str, Any]) -> dict[str, Any]:
+    """What the trail keeps of a token: whom it names and how fresh it is."""
+    names = {"issuer": "iss", "subject": "sub", "audience": "aud", "issuedAt": "iat", "expires": "exp"}
+    return {name: claims[claim] for name, claim in names.items() if claim in claims}
+
+
 def refusal(telling: str, detail: str = "") -> Refusal:
     """STS's one sentence for the caller, and for the trail the telling one that it gave until 2026."""
     reason = f"{telling}: {detail}" if detail else telling
     return Refusal(400, "InvalidIdentityToken", GENERIC, reason)
+
+
+async def _key(issuers: Issuers, issuer: str, key_id: str | None, thumbprints: list[str]) -> Any:
+    """The issuer's public key with this id."""
+    try:
+        return (await issuers.key(issuer, key_id, thumbprints)).key
+    except IssuerUnreachable as error:
+        raise refusal(NO_KEY, str(error)) from error
+    except ThumbprintMismatch as error:
+        raise refusal(NO_THUMBPRINT, str(error)) from error
 
 
 def _names(claims: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:

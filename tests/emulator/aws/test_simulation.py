@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labkit.emulator.aws.actions.permission import Permission
-from labkit.emulator.aws.call import Call
+from labkit.emulator.aws.call import Asked, Call
 from labkit.policy import Principal
 from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, REGION, refused
 
@@ -438,10 +438,10 @@ def test_simulation_and_gate_never_disagree(aws, inline, managed, boundary, acti
             iam.attach_role_policy(RoleName="my-role", PolicyArn=arn)
         else:
             iam.put_role_permissions_boundary(RoleName="my-role", PermissionsBoundary=arn)
-    call = Call("GET", "/", "", [], b"", source_ip=source_ip, service="s3", region=REGION)
+    asked = Asked(Call("GET", "/", "", [], b"", source_ip=source_ip), "s3", REGION)
     session = aws.gate.sessions.open(role, "simulation", 900)
-    decision = aws.gate._authorization.decide(session, call, Permission(action, resource))
-    entries = [entry(name, value) for name, value in aws.gate._authorization.context(call).items() if value]
+    decision = aws.gate._authorization.decide(session, asked, Permission(action, resource))
+    entries = [entry(name, value) for name, value in aws.gate._authorization.context(asked).items() if value]
     (result,) = of_role(aws, action, ResourceArns=[resource], ContextEntries=entries)
     assert result["EvalDecision"] == decision.outcome
     assert decision.request.principal == Principal.role_session(session.arn, ROLE)

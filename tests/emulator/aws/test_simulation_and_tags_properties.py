@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labkit.emulator.aws import session_tags, simulation
-from labkit.emulator.aws.call import Call
+from labkit.emulator.aws.actions import requests
+from labkit.emulator.aws.call import Asked, Call
 from labkit.emulator.aws.errors import Refusal
 from labkit.policy import Principal, Request, evaluate
 from tests.emulator.aws.conftest import ACCOUNT
@@ -38,9 +39,9 @@ def test_any_parameters_of_a_simulation(irsa, operation, parameters):
     good |= {"PolicyInputList.member.1": POLICY, "PolicySourceArn": irsa.role_arn}
     body = urlencode(good | parameters, errors="replace").encode()
     headers = [("content-type", "application/x-www-form-urlencoded")]
-    call = Call("POST", "/", "", headers, body, service="iam", region="us-east-1")
+    asked = requests.read(Asked(Call("POST", "/", "", headers, body), "iam", "us-east-1", operation))
     try:
-        answer = simulation.answer(call, irsa.aws.gate.backend)
+        answer = simulation.answer(asked, irsa.aws.gate.backend)
     except Refusal as refusal:
         assert refusal.status < 500
         refusal.message.encode()

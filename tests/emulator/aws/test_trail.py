@@ -14,8 +14,9 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from labkit.emulator.aws.call import Call, Response
-from labkit.emulator.aws.records import records
+from labkit.emulator.aws.authorization import Grant
+from labkit.emulator.aws.call import Asked, Call, Response
+from labkit.emulator.aws.records import Outcome, records
 from labkit.emulator.aws.sessions import Session
 from labkit.emulator.aws.trail import HIDDEN, Trail, put_aside
 from labkit.emulator.identifiers import Identifiers
@@ -170,9 +171,9 @@ def test_a_role_of_another_account_is_recorded_in_both(aws, irsa):
     theirs = Session(
         ours.credentials, "arn:aws:iam::210987654321:role/theirs", "AROATHEIRS", "theirs", "210987654321", "x", 0
     )
-    call = Call("POST", "/", "", [], b"", service="sts", region=REGION)
-    call.notes |= {"operation": "AssumeRole", "caller": ours, "session": theirs, "reason": "allowed"}
-    both, _ = records(call, Response(200, [], b""), None, now=0, account_id=ACCOUNT, identifiers=Identifiers("s"))
+    asked = Asked(Call("POST", "/", "", [], b""), "sts", REGION, "AssumeRole", ACCOUNT)
+    outcome = Outcome(asked, Response(200, [], b""), ours, Grant(asked, "allowed"), theirs)
+    both, _ = records(outcome, now=0, account_id=ACCOUNT, identifiers=Identifiers("s"))
     assert [record["recipientAccountId"] for record in both] == [ACCOUNT, "210987654321"]
     assert both[0]["sharedEventID"] == both[1]["sharedEventID"]
     assert both[0]["eventID"] != both[1]["eventID"]

@@ -4,8 +4,8 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_awscloud
 """
 
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
-from labkit.emulator.aws.actions.requests import ApiRequest
 from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import ApiRequest
 
 # None of them can be limited to a resource.
 OPERATIONS = {"DescribeTrails", "ListTrails", "LookupEvents"}

@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 from labkit.emulator.aws.actions import cloudtrail, dynamodb, eks, iam, requests, secretsmanager, sqs
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
-from labkit.emulator.aws.actions.requests import ApiRequest
 from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Call
+from labkit.emulator.aws.call import ApiRequest, Asked
 from labkit.emulator.aws.errors import Refusal
 
 SERVICES: dict[str, Callable[[ApiRequest, Backend], list[Permission]]] = {
@@ -22,26 +21,25 @@ SERVICES: dict[str, Callable[[ApiRequest, Backend], list[Permission]]] = {
 }
 
 
-def derive(call: Call, backend: Backend) -> tuple[list[Permission], Call]:
-    """The permissions that a call needs, all of them, and the call that asks moto for what was read in it.
+def derive(asked: Asked, backend: Backend) -> list[Permission]:
+    """The permissions that a call needs, all of them.
 
     Raises ``CannotDerive`` for a call that the lab cannot authorize, ``Refusal`` for one that is none of the service's.
     """
-    permissions = SERVICES.get(call.service)
+    permissions = SERVICES.get(asked.service)
     if permissions is None:
-        raise CannotDerive(f"{call.service}:{call.operation}")
-    request, told = requests.read(call, call.account_id)
-    call.notes |= {"operation": request.operation, "request": request}
+        raise CannotDerive(f"{asked.service}:{asked.operation}")
+    request = asked.requested()
     try:
         needed = permissions(request, backend)
     except KeyError as missing:
         name = str(missing.args[0])
-        if name in requests.required(call.service, request.operation):
-            raise _missing(call.service, name) from missing
-        raise CannotDerive(f"{call.service}:{request.operation} without {name}") from missing
+        if name in requests.required(asked.service, request.operation):
+            raise _missing(asked.service, name) from missing
+        raise CannotDerive(f"{asked.service}:{request.operation} without {name}") from missing
     if not needed:
-        raise CannotDerive(f"{call.service}:{request.operation} on nothing")
-    return needed, told
+        raise CannotDerive(f"{asked.service}:{request.operation} on nothing")
+    return needed
 
 
 def _missing(service: str, name: str) -> Refusal:

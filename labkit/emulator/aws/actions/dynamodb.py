@@ -14,8 +14,8 @@ import re
 from typing import Any
 
 from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, as_dict, resource_tags, tag_keys
-from labkit.emulator.aws.actions.requests import ApiRequest
-from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.backend import Backend, partition_keys
+from labkit.emulator.aws.call import ApiRequest
 
 ON_NOTHING = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListExports", "ListImports"}
 ON_TABLE = {
@@ -173,7 +173,7 @@ def _tags(table: Any) -> Context:
     return resource_tags(as_dict(table.tags) or {}) if table else {}
 
 
-def _written(write: dict[str, Any]) -> dict[str, Any]:
+def _written(write: dict[str, Any]) -> Any:
     return write["PutRequest"]["Item"] if "PutRequest" in write else write["DeleteRequest"]["Key"]
 
 
@@ -205,7 +205,7 @@ def _leading_keys(action: str, table: Any, asked: dict[str, Any], items: list[di
     return None if not texts or None in texts else [text for text in texts if text is not None]
 
 
-def _schema(table: Any, index: str | None) -> list[dict[str, str]] | None:
+def _schema(table: Any, index: str | None) -> Any:
     if index is None:
         return table.schema
     return next((known.schema for known in table.all_indexes() if known.name == index), None)
@@ -217,15 +217,7 @@ def _queried(asked: dict[str, Any], schema: list[dict[str, str]], hash_key: str)
         return condition.get("AttributeValueList", []) if condition.get("ComparisonOperator") == "EQ" else []
     names = asked.get("ExpressionAttributeNames", {})
     values = asked.get("ExpressionAttributeValues", {})
-    # Loaded with moto's part of DynamoDB, and no sooner.
-    from moto.dynamodb.exceptions import MockValidationException
-    from moto.dynamodb.parsing.key_condition_expression import parse_expression
-
-    try:
-        found, _, _ = parse_expression(asked.get("KeyConditionExpression", ""), values, names, schema)
-    except (MockValidationException, LookupError, TypeError, ValueError, AttributeError):
-        return []
-    return [value for _, value in found]
+    return partition_keys(asked.get("KeyConditionExpression", ""), values, names, schema)
 
 
 def _text(value: Any) -> str | None:

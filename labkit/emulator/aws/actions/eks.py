@@ -7,8 +7,8 @@ from typing import Any
 
 from labkit.emulator.aws.access_entries import entry_arn
 from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, resource_tags, tag_keys
-from labkit.emulator.aws.actions.requests import ApiRequest
 from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import ApiRequest
 from labkit.emulator.aws.clusters import CLUSTER_NAME, ClusterFacts
 from labkit.emulator.aws.identity_provider_configs import config_arn
 from labkit.emulator.aws.pod_identity import association_arn
@@ -88,11 +88,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     store = backend.store("eks", request.region, request.account_id)
     context = _from_parameters(parameters) | tag_keys(parameters.get("tags"), parameters.get("tagKeys"))
     if operation in ON_ARN:
-        arn = parameters["resourceArn"]
-        if not arn.startswith(f"{account}cluster/"):
-            raise CannotDerive(f"eks:{operation} on what is no cluster of this account and region")
-        cluster = store.clusters.get(arn.removeprefix(f"{account}cluster/"))
-        return [_permission(operation, arn, context | _tags(cluster))]
+        return [_on_arn(operation, parameters["resourceArn"], f"{account}cluster/", context, store)]
     # Where the operation is on the cluster alone, EKS calls its name simply the name.
     name = parameters.get("clusterName") or parameters["name"]
     if not CLUSTER_NAME.fullmatch(name):
@@ -110,6 +106,12 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     elif operation not in ON_CLUSTER:
         raise CannotDerive(f"eks:{operation}")
     return _needed(operation, parameters, resource, context | _tags(tagged))
+
+
+def _on_arn(operation: str, arn: str, clusters: str, context: Context, store: Any) -> Permission:
+    if not arn.startswith(clusters):
+        raise CannotDerive(f"eks:{operation} on what is no cluster of this account and region")
+    return _permission(operation, arn, context | _tags(store.clusters.get(arn.removeprefix(clusters))))
 
 
 def _needed(operation: str, parameters: dict[str, Any], resource: str, context: Context) -> list[Permission]:

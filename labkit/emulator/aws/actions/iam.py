@@ -6,8 +6,8 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsident
 from typing import Any
 
 from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, as_dict, resource_tags, tag_keys
-from labkit.emulator.aws.actions.requests import ApiRequest
 from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import ApiRequest
 from labkit.emulator.aws.errors import Refusal
 
 # Operations by the kind of their resource, and the parameter that names it.
@@ -160,7 +160,7 @@ def _tags(kind: str, arn: str, thing: Any, iam: Any) -> dict[str, str]:
     elif kind == "provider":
         thing = iam.open_id_providers.get(arn)
     if kind == "user" and thing is not None:
-        return iam.tagger.get_tag_dict_for_resource(thing.arn)
+        return dict(iam.tagger.get_tag_dict_for_resource(thing.arn))
     if thing is None or not hasattr(thing, "tags"):
         return {}
     return {tag["Key"]: tag["Value"] for tag in (thing.tags.values() if isinstance(thing.tags, dict) else thing.tags)}

@@ -1,24 +1,8 @@
 """What a call needs to be allowed."""
 
-from dataclasses import dataclass, field
+from labkit.emulator.aws.call import Context, Permission
 
-Context = dict[str, str | list[str]]
-
-
-@dataclass(frozen=True)
-class Permission:
-    """An action on a resource, and the condition keys that the service adds for it."""
-
-    action: str
-    resource: str
-    context: Context = field(default_factory=dict)
-    known: frozenset[str] | None = None
-    """The service's own condition keys (lower case; a tag's key up to its ``/``) that ``context`` has, or that this
-    call has no value for; None: nothing is said of them. No Allow may rest on any other of the service's keys."""
-    shown: str | None = None
-    """The resource as the service's denial names it, where that is not its ARN; empty where none is named."""
-    resource_policy: str = ""
-    """The document of the resource's own policy."""
+__all__ = ["CannotDerive", "Context", "Permission", "as_dict", "resource_tags", "tag_keys"]
 
 
 class CannotDerive(Exception):

@@ -6,21 +6,25 @@ https://smithy.io/2.0/aws/protocols/index.html
 """
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from botocore.model import OperationNotFoundError
 from botocore.serialize import create_serializer
-from moto.core.model import OperationModel, ServiceModel, Shape
-from moto.core.parse import PROTOCOL_PARSERS
-from moto.core.request import Request
-from moto.core.routing import get_service_router
-from moto.core.utils import get_service_model
 from werkzeug.exceptions import HTTPException
 
 from labkit.emulator.aws.actions.permission import CannotDerive
-from labkit.emulator.aws.call import QUEUE_PATH, Call
+from labkit.emulator.aws.backend import (
+    OperationModel,
+    RoutedRequest,
+    ServiceModel,
+    get_service_model,
+    get_service_router,
+    parse_parameters,
+)
+from labkit.emulator.aws.call import QUEUE_PATH, ApiRequest, Asked, Call
 from labkit.emulator.aws.errors import Refusal
 
 FORM = "application/x-www-form-urlencoded"
@@ -41,43 +45,25 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class ApiRequest:
-    """An operation of a service, with its parameters as botocore would take them."""
+def read(asked: Asked) -> Asked:
+    """What is asked, with the operation's parameters, or with what stands against reading them.
 
-    service: str
-    operation: str
-    parameters: dict[str, Any]
-    region: str
-    account_id: str
-
-
-def read(call: Call, account_id: str) -> tuple[ApiRequest, Call]:
-    """What a call asks for, and the call that asks moto for exactly that.
-
-    Raises ``CannotDerive`` for what could be read in two ways, ``Refusal`` for what is no call of the service.
+    That is ``CannotDerive`` for what could be read in two ways, ``Refusal`` for what is no call of the service.
     """
-    service = get_service_model(call.service)
-    content_type = call.headers.get("content-type", "")
-    protocol = str(service.protocol)
-    if "smithy-protocol" in call.headers or "content-encoding" in call.headers:
-        raise CannotDerive(f"{call.service} calls by this protocol")
-    if protocol == "json" and "x-amz-target" not in call.headers and call.service == "sqs":
-        protocol = "query"
     try:
-        match protocol:
-            case "json":
-                operation, parameters, told = _json(call, service, content_type)
-            case "query":
-                operation, parameters, told = _query(call, service, content_type)
-            case "rest-json":
-                operation, parameters, told = _rest_json(call, service)
-            case _:
-                raise CannotDerive(f"{call.service} calls")
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        code = "ValidationError" if protocol == "query" else "SerializationException"
-        raise Refusal(400, code, "The request could not be read", f"{type(error).__name__}: {error}") from error
-    return ApiRequest(call.service, operation, parameters, call.region, account_id), told
+        return replace(asked, request=_request(asked))
+    except Exception as unread:
+        # Whoever needs the parameters raises it; an administrator's call is moto's to refuse.
+        return replace(asked, unread=unread)
+
+
+def with_form(asked: Asked, form: Mapping[str, str]) -> Asked:
+    """The same query call with other parameters."""
+    headers = [header for header in asked.call.header_list if header[0] != "content-type"]
+    headers.append(("content-type", f"{FORM}; charset=utf-8"))
+    call = replace(asked.call, method="POST", query_string="", header_list=headers, body=urlencode(form).encode())
+    told = replace(asked, call=call)
+    return read(told) if asked.request else told
 
 
 def required(service: str, operation: str) -> list[str]:
@@ -86,86 +72,115 @@ def required(service: str, operation: str) -> list[str]:
     return shape.required_members if shape else []
 
 
-def _query(call: Call, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
-    queue = QUEUE_PATH.fullmatch(call.raw_path) if call.service == "sqs" else None
+def _request(asked: Asked) -> ApiRequest:
+    call = asked.call
+    service = get_service_model(asked.service)
+    content_type = call.headers.get("content-type", "")
+    protocol = str(service.protocol)
+    if "smithy-protocol" in call.headers or "content-encoding" in call.headers:
+        raise CannotDerive(f"{asked.service} calls by this protocol")
+    if protocol == "json" and "x-amz-target" not in call.headers and asked.service == "sqs":
+        protocol = "query"
+    try:
+        match protocol:
+            case "json":
+                operation, parameters, told = _json(asked, service, content_type)
+            case "query":
+                operation, parameters, told = _query(asked, service, content_type)
+            case "rest-json":
+                operation, parameters, told = _rest_json(asked)
+            case _:
+                raise CannotDerive(f"{asked.service} calls")
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        code = "ValidationError" if protocol == "query" else "SerializationException"
+        raise Refusal(400, code, "The request could not be read", f"{type(error).__name__}: {error}") from error
+    return ApiRequest(asked.service, operation, parameters, asked.region, asked.account_id, told)
+
+
+def _query(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
+    call = asked.call
+    queue = QUEUE_PATH.fullmatch(call.raw_path) if asked.service == "sqs" else None
     if call.raw_path != "/" and not queue:
-        raise CannotDerive(f"{call.service} calls on {call.raw_path}")
+        raise CannotDerive(f"{asked.service} calls on {call.raw_path}")
     pairs = parse_qsl(call.query_string, keep_blank_values=True)
     pairs = [(name, value) for name, value in pairs if not name.startswith("X-Amz-")]
     if call.body:
         if not content_type.startswith(FORM):
-            raise CannotDerive(f"{call.service} calls with a body that is no form")
+            raise CannotDerive(f"{asked.service} calls with a body that is no form")
         pairs += parse_qsl(call.body.decode(), keep_blank_values=True)
     form = dict(pairs)
     if len(form) < len(pairs):
-        raise CannotDerive(f"{call.service} calls with a parameter given twice")
+        raise CannotDerive(f"{asked.service} calls with a parameter given twice")
     if form.get("Version") != service.api_version:
-        raise CannotDerive(f"{call.service} calls of the version {form.get('Version')}")
+        raise CannotDerive(f"{asked.service} calls of the version {form.get('Version')}")
     if queue:
         form.setdefault("QueueUrl", f"https://{call.headers.get('host')}/{queue[1]}")
     model = _operation(service, form.get("Action", ""), "query")
-    parameters = PROTOCOL_PARSERS["query"](model).parse({"values": form})
-    told = _anew(call, urlencode(form).encode(), {"content-type": f"{FORM}; charset=utf-8"})
+    parameters = parse_parameters("query", model, values=form)
+    told = _anew(asked, urlencode(form).encode(), {"content-type": f"{FORM}; charset=utf-8"})
     return model.name, parameters, told
 
 
-def _json(call: Call, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
+def _json(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str, dict[str, Any], Call]:
+    call = asked.call
     prefix, _, name = call.headers.get("x-amz-target", "").rpartition(".")
-    queue = QUEUE_PATH.fullmatch(call.raw_path) if call.service == "sqs" else None
+    queue = QUEUE_PATH.fullmatch(call.raw_path) if asked.service == "sqs" else None
     if prefix != service.metadata["targetPrefix"]:
-        raise CannotDerive(f"{call.service} calls of {prefix or 'no target'}")
+        raise CannotDerive(f"{asked.service} calls of {prefix or 'no target'}")
     if call.method != "POST" or not content_type.startswith("application/x-amz-json-1."):
-        raise CannotDerive(f"{call.service} calls by this protocol")
+        raise CannotDerive(f"{asked.service} calls by this protocol")
     unsigned = [name for name, _ in call.query_pairs if not name.startswith("X-Amz-")]
     if unsigned or (call.raw_path != "/" and not queue):
-        raise CannotDerive(f"{call.service} calls on another path, or with a query")
+        raise CannotDerive(f"{asked.service} calls on another path, or with a query")
     model = _operation(service, name, "json")
     content = _modelled(model.input_shape, _json_object(call.body))
     if queue:
         content.setdefault("QueueUrl", f"https://{call.headers.get('host')}/{queue[1]}")
     body = json_text(content)
-    parameters = PROTOCOL_PARSERS["json"](model).parse({"body": body})
+    parameters = parse_parameters("json", model, body=body)
     version = service.metadata["jsonVersion"]
-    return model.name, parameters, _anew(call, body, {"content-type": f"application/x-amz-json-{version}"})
+    return model.name, parameters, _anew(asked, body, {"content-type": f"application/x-amz-json-{version}"})
 
 
-def _rest_json(call: Call, service: ServiceModel) -> tuple[str, dict[str, Any], Call]:
+def _rest_json(asked: Asked) -> tuple[str, dict[str, Any], Call]:
+    call = asked.call
     query = urlencode([pair for pair in call.query_pairs if not pair[0].startswith("X-Amz-")])
     headers = {"content-type": call.headers["content-type"]} if "content-type" in call.headers else {}
     url = f"http://127.0.0.1{call.raw_path}?{query}"
-    request = Request.from_primitives(call.method, url, headers, call.body)
+    request = RoutedRequest.from_primitives(call.method, url, headers, call.body)
     request.environ["RAW_URI"] = call.raw_path
     try:
-        model, uri = get_service_router(call.service).match(request)
+        model, uri = get_service_router(asked.service).match(request)
     except NotImplementedError as error:
-        raise CannotDerive(f"{call.service} calls by this protocol") from error
+        raise CannotDerive(f"{asked.service} calls by this protocol") from error
     except HTTPException as error:
         raise _unknown(f"{call.method} {call.path}", "rest-json") from error
     if model.input_shape is None:
-        raise CannotDerive(f"{call.service}:{model.name}")
+        raise CannotDerive(f"{asked.service}:{model.name}")
     if len(dict(call.query_pairs)) < len(call.query_pairs) and not _takes_lists(model):
-        raise CannotDerive(f"{call.service} calls with a parameter given twice")
+        raise CannotDerive(f"{asked.service} calls with a parameter given twice")
     members = model.input_shape.members.items()
     elsewhere = {m.serialization.get("name", name) for name, m in members if "location" in m.serialization}
     body = {name: value for name, value in _json_object(call.body).items() if name not in elsewhere}
     content = _modelled(model.input_shape, body)
-    parsed = PROTOCOL_PARSERS["rest-json"](model).parse(
-        {"body": json_text(content), "headers": {}, "values": request.args, "url_params": uri}
+    parsed = parse_parameters(
+        "rest-json", model, body=json_text(content), headers={}, values=request.args, url_params=uri
     )
     parameters = {name: value for name, value in parsed.items() if value is not None}
     serializer = create_serializer("rest-json", include_validation=False)
     written = serializer.serialize_to_request(parameters, model)
     query = urlencode(written["query_string"], doseq=True, quote_via=quote)
-    body = json_text(json.loads(written["body"])) if written["body"] else b""
-    told = _anew(call, body, {"content-type": "application/json"})
+    text = json_text(json.loads(written["body"])) if written["body"] else b""
+    told = _anew(asked, text, {"content-type": "application/json"})
     return model.name, parameters, replace(told, raw_path=written["url_path"], query_string=query)
 
 
 def _operation(service: ServiceModel, name: str, protocol: str) -> OperationModel:
     try:
-        return service.operation_model(name)
+        model: OperationModel = service.operation_model(name)
     except OperationNotFoundError as error:
         raise _unknown(name, protocol, service.api_version) from error
+    return model
 
 
 def _unknown(name: str, protocol: str, version: str = "") -> Refusal:
@@ -174,9 +189,10 @@ def _unknown(name: str, protocol: str, version: str = "") -> Refusal:
     return Refusal(404 if protocol == "rest-json" else 400, "UnknownOperationException", f"Unknown operation: {name}")
 
 
-def _anew(call: Call, body: bytes, headers: dict[str, str]) -> Call:
+def _anew(asked: Asked, body: bytes, headers: dict[str, str]) -> Call:
+    call = asked.call
     kept = {name: value for name, value in call.headers.items() if name in KEPT} | headers
-    path = "/" if call.service == "sqs" else call.raw_path
+    path = "/" if asked.service == "sqs" else call.raw_path
     return replace(call, raw_path=path, query_string="", header_list=list(kept.items()), body=body)
 
 
@@ -203,12 +219,13 @@ def json_text(content: dict[str, Any]) -> bytes:
     return json.dumps(content).replace("&", "\\u0026").encode()
 
 
-def _modelled(shape: Shape | None, value: Any) -> Any:
+def _modelled(shape: Any, value: Any) -> Any:
     """The value without what the model does not know. Raises ``TypeError`` where it is of another type."""
     if shape is None:
         return {}
-    kind = shape.type_name
-    if not isinstance(value, JSON_TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
+    kind: str = shape.type_name
+    fits = isinstance(value, JSON_TYPES[kind])
+    if not fits or (isinstance(value, bool) and kind != "boolean"):
         raise TypeError(f"{shape.name} is no {kind}")
     match kind:
         case "structure" if not shape.is_document_type:

@@ -4,13 +4,13 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import parse_qsl
 from xml.etree import ElementTree
 
 from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission
-from labkit.emulator.aws.call import Call
-from labkit.emulator.aws.s3_path import BUCKET, CONTROL, copy_source, split
+from labkit.emulator.aws.call import Asked, Call
+from labkit.emulator.aws.s3_path import BUCKET, CONTROL, copy_source
 
 # Sub-resource of a bucket: the part of the operation's name, and the action's where it is another.
 BUCKET_READS = {
@@ -125,157 +125,140 @@ KNOWN = (
     }
 )
 
+# The operations on a bucket, and the actions that they need.
+ON_BUCKET = {
+    ("HEAD", ""): ("HeadBucket", "ListBucket"),
+    ("DELETE", ""): ("DeleteBucket", "DeleteBucket"),
+    ("GET", "versions"): ("ListObjectVersions", "ListBucketVersions"),
+    ("GET", "uploads"): ("ListMultipartUploads", "ListBucketMultipartUploads"),
+}
+# The operations on an object, by method, sub-resource and whether an upload is named. `{}` becomes "Version" where the
+# call names a version.
+ON_OBJECT = {
+    ("GET", "", False): ("GetObject", "GetObject{}"),
+    ("HEAD", "", False): ("HeadObject", "GetObject{}"),
+    ("GET", "", True): ("ListParts", "ListMultipartUploadParts"),
+    ("GET", "acl", False): ("GetObjectAcl", "GetObject{}Acl"),
+    ("GET", "tagging", False): ("GetObjectTagging", "GetObject{}Tagging"),
+    ("GET", "attributes", False): ("GetObjectAttributes", "GetObject{}", "GetObject{}Attributes"),
+    ("GET", "retention", False): ("GetObjectRetention", "GetObjectRetention"),
+    ("GET", "legal-hold", False): ("GetObjectLegalHold", "GetObjectLegalHold"),
+    ("PUT", "acl", False): ("PutObjectAcl", "PutObject{}Acl"),
+    ("PUT", "tagging", False): ("PutObjectTagging", "PutObject{}Tagging"),
+    ("PUT", "retention", False): ("PutObjectRetention", "PutObjectRetention"),
+    ("PUT", "legal-hold", False): ("PutObjectLegalHold", "PutObjectLegalHold"),
+    ("POST", "", True): ("CompleteMultipartUpload", "PutObject"),
+    ("POST", "select", False): ("SelectObjectContent", "GetObject"),
+    ("POST", "restore", False): ("RestoreObject", "RestoreObject"),
+    ("DELETE", "", False): ("DeleteObject", "DeleteObject{}"),
+    ("DELETE", "", True): ("AbortMultipartUpload", "AbortMultipartUpload"),
+    ("DELETE", "tagging", False): ("DeleteObjectTagging", "DeleteObject{}Tagging"),
+}
+BYPASSING = {"DeleteObject", "PutObjectRetention"}
+LOCKING = {"PutObjectRetention", "PutObjectLegalHold"}
+
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
-@dataclass(frozen=True)
-class Operation:
-    """An S3 operation. For DeleteObjects the permissions are the keys', which are decided one by one."""
+def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
+    """What is asked, with the operation and what it needs. Raises :class:`CannotDerive` for an unknown one.
 
-    name: str
-    bucket: str
-    key: str
-    permissions: tuple[Permission, ...]
-
-
-def derive(call: Call, deleted_keys: list[tuple[str, str | None]] | None = None) -> Operation:
-    """The operation that ``call`` asks for. Raises :class:`CannotDerive` for one that this module does not know.
-
-    ``deleted_keys`` are the keys and version ids in the body of a DeleteObjects call.
+    ``deleted_keys`` are the keys and version ids in the body of a DeleteObjects call, whose permissions are the keys',
+    which are decided one by one.
     """
-    bucket, key = split(call.path)
+    call, bucket, key = asked.call, asked.bucket, asked.key
     if not BUCKET.fullmatch(bucket) and (bucket or key):
         raise CannotDerive("S3 call on a bucket whose name is none")
     if call.path.startswith(CONTROL):
         raise CannotDerive("S3 Control call")
     if call.method in ("POST", "PUT") and call.headers.get("content-type", "").lower().startswith(_FORMS):
         raise CannotDerive("S3 call with a form as its body")
-    subresources = _subresources(call, BUCKET_SUBRESOURCES if not key else OBJECT_SUBRESOURCES)
+    subresource = _subresource(call, BUCKET_SUBRESOURCES if not key else OBJECT_SUBRESOURCES)
     if not bucket:
-        if call.method != "GET" or subresources:
+        if call.method != "GET" or subresource:
             raise CannotDerive(f"S3 call {call.method} /")
-        return Operation("ListBuckets", "", "", (_permission(call, "ListAllMyBuckets", "*", shown=""),))
+        return replace(asked, operation="ListBuckets", needed=(_permission(call, "ListAllMyBuckets", "*", shown=""),))
     if not key:
-        return _bucket(call, bucket, subresources, deleted_keys or [])
-    return _object(call, bucket, key, subresources)
+        operation, needed = _on_bucket(call, f"arn:aws:s3:::{bucket}", subresource, deleted_keys)
+    else:
+        operation, needed = _on_object(call, f"arn:aws:s3:::{bucket}/{key}", subresource)
+    return replace(asked, operation=operation, version=call.query.get("versionId"), needed=needed)
 
 
-def _bucket(call: Call, bucket: str, subresource: str, deleted: list[tuple[str, str | None]]) -> Operation:
-    arn, method = f"arn:aws:s3:::{bucket}", call.method
-
-    def operation(name: str, *actions: str) -> Operation:
-        return Operation(name, bucket, "", tuple(_permission(call, action, arn) for action in actions))
-
-    match method, subresource:
+def _on_bucket(
+    call: Call, arn: str, subresource: str, deleted: list[tuple[str, str | None]]
+) -> tuple[str, tuple[Permission, ...]]:
+    match call.method, subresource:
         case "GET", "":
-            return operation("ListObjectsV2" if call.query.get("list-type") == "2" else "ListObjects", "ListBucket")
-        case "HEAD", "":
-            return operation("HeadBucket", "ListBucket")
+            operation, *actions = "ListObjectsV2" if call.query.get("list-type") == "2" else "ListObjects", "ListBucket"
         case "PUT", "":
-            return operation("CreateBucket", *_create_actions(call))
-        case "DELETE", "":
-            return operation("DeleteBucket", "DeleteBucket")
-        case "GET", "versions":
-            return operation("ListObjectVersions", "ListBucketVersions")
-        case "GET", "uploads":
-            return operation("ListMultipartUploads", "ListBucketMultipartUploads")
+            operation, *actions = "CreateBucket", *_create_actions(call)
         case "POST", "delete":
-            needed = [
-                _permission(call, f"DeleteObject{'Version' if version else ''}", f"{arn}/{key}")
-                for key, version in deleted
-            ]
-            if BYPASS in call.headers:
-                raise CannotDerive("S3 call DeleteObjects that bypasses a retention")
-            return Operation("DeleteObjects", bucket, "", tuple(needed))
+            return "DeleteObjects", _deletions(call, arn, deleted)
+        case asked if asked in ON_BUCKET:
+            operation, *actions = ON_BUCKET[asked]
+        case _:
+            operation, *actions = _configuration(call.method, subresource)
+    return operation, tuple(_permission(call, action, arn) for action in actions)
+
+
+def _deletions(call: Call, arn: str, deleted: list[tuple[str, str | None]]) -> tuple[Permission, ...]:
+    if BYPASS in call.headers:
+        raise CannotDerive("S3 call DeleteObjects that bypasses a retention")
+    return tuple(
+        _permission(call, f"DeleteObject{'Version' if version else ''}", f"{arn}/{key}") for key, version in deleted
+    )
+
+
+def _configuration(method: str, subresource: str) -> tuple[str, str]:
+    """The operation on a part of a bucket's configuration, and its action."""
     if subresource in BUCKET_READS:
         name, action = BUCKET_READS[subresource]
         action = action or name
         if method == "GET":
-            return operation(f"Get{name}", f"Get{action}")
+            return f"Get{name}", f"Get{action}"
         if method == "PUT" and subresource not in NOT_WRITTEN:
-            return operation(f"Put{name}", f"Put{action}")
+            return f"Put{name}", f"Put{action}"
         if method == "DELETE" and subresource not in NOT_WRITTEN | NOT_DELETED:
-            return operation(f"Delete{name}", DELETED.get(subresource, f"Put{action}"))
+            return f"Delete{name}", DELETED.get(subresource, f"Put{action}")
     raise CannotDerive(f"S3 call {method} /BUCKET?{subresource}")
 
 
-def _object(call: Call, bucket: str, key: str, subresource: str) -> Operation:
-    arn, method = f"arn:aws:s3:::{bucket}/{key}", call.method
-    bypass = ("BypassGovernanceRetention",) if BYPASS in call.headers else ()
-    version = "Version" if "versionId" in call.query else ""
+def _on_object(call: Call, arn: str, subresource: str) -> tuple[str, tuple[Permission, ...]]:
     upload = "uploadId" in call.query
-
-    def operation(name: str, *actions: str) -> Operation:
-        return Operation(name, bucket, key, tuple(_permission(call, action, arn) for action in actions))
-
-    match method, subresource, upload:
-        case "GET", "", False:
-            return operation("GetObject", f"GetObject{version}")
-        case "HEAD", "", False:
-            return operation("HeadObject", f"GetObject{version}")
-        case "GET", "", True:
-            return operation("ListParts", "ListMultipartUploadParts")
-        case "GET", "acl", False:
-            return operation("GetObjectAcl", f"GetObject{version}Acl")
-        case "GET", "tagging", False:
-            return operation("GetObjectTagging", f"GetObject{version}Tagging")
-        case "GET", "attributes", False:
-            action = f"GetObject{version}"
-            return operation("GetObjectAttributes", action, f"{action}Attributes")
-        case "GET", "retention", False:
-            return operation("GetObjectRetention", "GetObjectRetention")
-        case "GET", "legal-hold", False:
-            return operation("GetObjectLegalHold", "GetObjectLegalHold")
-        case "PUT", "", _:
-            return _put(call, bucket, key, upload=upload)
-        case "PUT", "acl", False:
-            return operation("PutObjectAcl", f"PutObject{version}Acl")
-        case "PUT", "tagging", False:
-            needed = _permission(call, f"PutObject{version}Tagging", arn)
-            needed = replace(needed, context=needed.context | _tags(_tags_in(call.body)))
-            return Operation("PutObjectTagging", bucket, key, (needed,))
-        case "PUT", "retention", False:
-            return _locking(operation("PutObjectRetention", "PutObjectRetention", *bypass))
-        case "PUT", "legal-hold", False:
-            return _locking(operation("PutObjectLegalHold", "PutObjectLegalHold"))
-        case "POST", "uploads", False:
-            return operation("CreateMultipartUpload", *_write_actions(call))
-        case "POST", "", True:
-            return operation("CompleteMultipartUpload", "PutObject")
-        case "POST", "select", False:
-            return operation("SelectObjectContent", "GetObject")
-        case "POST", "restore", False:
-            return operation("RestoreObject", "RestoreObject")
-        case "DELETE", "", False:
-            return operation("DeleteObject", f"DeleteObject{version}", *bypass)
-        case "DELETE", "", True:
-            return operation("AbortMultipartUpload", "AbortMultipartUpload")
-        case "DELETE", "tagging", False:
-            return operation("DeleteObjectTagging", f"DeleteObject{version}Tagging")
-    raise CannotDerive(f"S3 call {method} /BUCKET/KEY?{subresource}")
+    if (call.method, subresource) == ("PUT", ""):
+        return _put(call, arn, upload=upload)
+    if (call.method, subresource, upload) == ("POST", "uploads", False):
+        operation, *actions = "CreateMultipartUpload", *_write_actions(call)
+    elif found := ON_OBJECT.get((call.method, subresource, upload)):
+        operation, *actions = found
+    else:
+        raise CannotDerive(f"S3 call {call.method} /BUCKET/KEY?{subresource}")
+    if operation in BYPASSING and BYPASS in call.headers:
+        actions.append("BypassGovernanceRetention")
+    version = "Version" if "versionId" in call.query else ""
+    needed = tuple(_permission(call, action.format(version), arn) for action in actions)
+    if operation == "PutObjectTagging":
+        needed = tuple(replace(each, context=each.context | _tags(_tags_in(call.body))) for each in needed)
+    if operation in LOCKING:
+        # The lock is in the body, which is not read here.
+        needed = tuple(replace(each, known=KNOWN - LOCK_HEADERS.keys()) for each in needed)
+    return operation, needed
 
 
-def _locking(operation: Operation) -> Operation:
-    """The lock is in the body, which is not read here."""
-    known = KNOWN - LOCK_HEADERS.keys()
-    return replace(operation, permissions=tuple(replace(needed, known=known) for needed in operation.permissions))
-
-
-def _put(call: Call, bucket: str, key: str, *, upload: bool) -> Operation:
+def _put(call: Call, arn: str, *, upload: bool) -> tuple[str, tuple[Permission, ...]]:
     if upload != ("partNumber" in call.query):
         raise CannotDerive("S3 call PUT /BUCKET/KEY with only one of uploadId and partNumber")
     actions = ("PutObject",) if upload else _write_actions(call)
-    needed = [_permission(call, action, f"arn:aws:s3:::{bucket}/{key}") for action in actions]
-    name = "UploadPart" if upload else "PutObject"
-    if source := call.headers.get("x-amz-copy-source"):
-        name = "UploadPartCopy" if upload else "CopyObject"
-        # Access points have another form, and an ARN in it would not be the object that is read.
-        if (found := copy_source(source)) is None:
-            raise CannotDerive("S3 call CopyObject from something that is no BUCKET/KEY")
-        source_bucket, source_key, version = found
-        read = "GetObjectVersion" if version else "GetObject"
-        needed.append(_permission(call, read, f"arn:aws:s3:::{source_bucket}/{source_key}"))
-    return Operation(name, bucket, key, tuple(needed))
+    needed = tuple(_permission(call, action, arn) for action in actions)
+    if not (source := call.headers.get("x-amz-copy-source")):
+        return "UploadPart" if upload else "PutObject", needed
+    # Access points have another form, and an ARN in it would not be the object that is read.
+    if (found := copy_source(source)) is None:
+        raise CannotDerive("S3 call CopyObject from something that is no BUCKET/KEY")
+    bucket, key, version = found
+    read = _permission(call, "GetObjectVersion" if version else "GetObject", f"arn:aws:s3:::{bucket}/{key}")
+    return "UploadPartCopy" if upload else "CopyObject", (*needed, read)
 
 
 def _write_actions(call: Call) -> tuple[str, ...]:
@@ -309,7 +292,7 @@ def _permission(call: Call, action: str, resource: str, shown: str | None = None
     return Permission(f"s3:{action}", resource, _context(call), KNOWN, shown)
 
 
-def _subresources(call: Call, known: set[str]) -> str:
+def _subresource(call: Call, known: set[str]) -> str:
     """The one sub-resource in the query; two, or a name that nobody here knows, could mean another action."""
     if len(call.query) < len(call.query_pairs):
         raise CannotDerive(f"S3 call {call.method} with a parameter given twice")

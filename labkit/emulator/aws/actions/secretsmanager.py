@@ -10,8 +10,8 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecre
 """
 
 from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, as_dict, resource_tags, tag_keys
-from labkit.emulator.aws.actions.requests import ApiRequest
 from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import ApiRequest
 
 ON_NOTHING = {"GetRandomPassword", "ListSecrets"}
 # Condition keys that are parameters of the request, by the parameter's name.

@@ -6,9 +6,9 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-a
 
 import re
 
-from labkit.emulator.aws.actions.permission import CannotDerive, Permission, resource_tags, tag_keys
-from labkit.emulator.aws.actions.requests import ApiRequest
+from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, resource_tags, tag_keys
 from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import ApiRequest
 
 # To do a thing in a batch takes the permission to do it once.
 BATCHES = {
@@ -50,7 +50,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     return needed
 
 
-def _permission(action: str, resource: str, context: dict | None = None, policy: str = "") -> Permission:
+def _permission(action: str, resource: str, context: Context | None = None, policy: str = "") -> Permission:
     # SQS names its actions in lower case when it refuses one.
     return Permission(f"sqs:{action.lower()}", resource, context or {}, frozenset(), resource_policy=policy)
 
