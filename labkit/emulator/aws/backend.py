@@ -70,19 +70,9 @@ except ImportError:
     raise
 
 __all__ = [
-    "Backend",
-    "FakeBucket",
-    "IAMBackend",
-    "OperationModel",
-    "Role",
-    "RoutedRequest",
-    "ServiceModel",
-    "Shape",
-    "get_service_model",
-    "get_service_router",
-    "parse_parameters",
-    "partition_keys",
-]
+    "Backend", "FakeBucket", "IAMBackend", "OperationModel", "Role", "RoutedRequest", "ServiceModel", "Shape",
+    "get_service_model", "get_service_router", "parse_parameters", "partition_keys",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 Given = TypeVarTuple("Given")
@@ -90,20 +80,9 @@ Result = TypeVar("Result")
 
 # Between one hop and the next, or meant for the gate alone.
 _KEPT_BACK = {
-    "authorization",
-    "connection",
-    "content-length",
-    "expect",
-    "keep-alive",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "x-amz-content-sha256",
-    "x-amz-decoded-content-length",
-    "x-amz-security-token",
-    "x-amz-trailer",
-}
+    "authorization", "connection", "content-length", "expect", "keep-alive", "te", "transfer-encoding", "upgrade",
+    "user-agent", "x-amz-content-sha256", "x-amz-decoded-content-length", "x-amz-security-token", "x-amz-trailer",
+}  # fmt: skip
 
 
 class Backend:

@@ -35,15 +35,8 @@ KEPT_SECONDS = 90 * 24 * 3600
 MOST = 50
 LONGEST_VALUE = 2000
 ATTRIBUTES = (
-    "AccessKeyId",
-    "EventId",
-    "EventName",
-    "EventSource",
-    "ReadOnly",
-    "ResourceName",
-    "ResourceType",
-    "Username",
-)
+    "AccessKeyId", "EventId", "EventName", "EventSource", "ReadOnly", "ResourceName", "ResourceType", "Username",
+)  # fmt: skip
 # What a parameter of a request names, by the service and the parameter.
 NAMED = {
     "dynamodb": {"tableName": "AWS::DynamoDB::Table"},

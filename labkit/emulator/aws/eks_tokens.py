@@ -22,16 +22,9 @@ CLUSTER_HEADER = "x-k8s-aws-id"
 LONGEST = 4096
 LONGEST_EXPIRY = 900
 PARAMETERS = {
-    "Action",
-    "Version",
-    "X-Amz-Algorithm",
-    "X-Amz-Credential",
-    "X-Amz-Date",
-    "X-Amz-Expires",
-    "X-Amz-Security-Token",
-    "X-Amz-Signature",
-    "X-Amz-SignedHeaders",
-}
+    "Action", "Version", "X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-Security-Token",
+    "X-Amz-Signature", "X-Amz-SignedHeaders",
+}  # fmt: skip
 
 
 class InvalidToken(Exception):

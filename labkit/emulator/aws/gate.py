@@ -406,7 +406,8 @@ async def _receive(scope: "Scope", receive: "Receive") -> Call:
 
 def _addressed(call: Call, service: str, region: str) -> Asked:
     bucket, key = split(call.path) if service == "s3" else ("", "")
-    return Asked(call, service, region, named(call, service), bucket=bucket, key=key)
+    version = call.query.get("versionId") if service == "s3" else None
+    return Asked(call, service, region, named(call, service), bucket=bucket, key=key, version=version)
 
 
 def _is_by_token(call: Call) -> bool:

@@ -52,13 +52,9 @@ DATA = {
 }
 # Codes that CloudTrail spells by the exception's name.
 IAM_EXCEPTIONS = {
-    "DeleteConflict",
-    "EntityAlreadyExists",
-    "InvalidInput",
-    "LimitExceeded",
-    "MalformedPolicyDocument",
+    "DeleteConflict", "EntityAlreadyExists", "InvalidInput", "LimitExceeded", "MalformedPolicyDocument",
     "NoSuchEntity",
-}
+}  # fmt: skip
 # STS says no more than this in the record of a web identity that a trust policy does not admit.
 UNTOLD = "An unknown error occurred"
 SECRET_HEADERS = ("authorization", "cookie", "x-amz-security-token")

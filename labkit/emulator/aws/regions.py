@@ -28,27 +28,11 @@ from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.sessions import Caller
 
 # Those that were there before 20 March 2019, or are a part of one that was. All others have to be enabled.
-BY_DEFAULT = frozenset(
-    {
-        "ap-northeast-1",
-        "ap-northeast-2",
-        "ap-northeast-3",
-        "ap-south-1",
-        "ap-southeast-1",
-        "ap-southeast-2",
-        "ca-central-1",
-        "eu-central-1",
-        "eu-north-1",
-        "eu-west-1",
-        "eu-west-2",
-        "eu-west-3",
-        "sa-east-1",
-        "us-east-1",
-        "us-east-2",
-        "us-west-1",
-        "us-west-2",
-    }
-)
+BY_DEFAULT = frozenset((
+    "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-southeast-1", "ap-southeast-2",
+    "ca-central-1", "eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1",
+    "us-east-1", "us-east-2", "us-west-1", "us-west-2",
+))  # fmt: skip
 OPERATIONS = ("DisableRegion", "EnableRegion", "GetRegionOptStatus", "ListRegions")
 STATUSES = ("ENABLED", "ENABLING", "DISABLING", "DISABLED", "ENABLED_BY_DEFAULT")
 # What EC2 calls the same.

@@ -15,27 +15,15 @@ LARGEST = 100 * 1024
 LARGEST_READ = 1024 * 1024
 STS_SECRETS = ("SAMLAssertion", "TokenCode", "WebIdentityToken")
 STS = (
-    "DurationSeconds",
-    "ExternalId",
-    "Name",
-    "Policy",
-    "ProviderId",
-    "RoleArn",
-    "RoleSessionName",
-    "SerialNumber",
+    "DurationSeconds", "ExternalId", "Name", "Policy", "ProviderId", "RoleArn", "RoleSessionName", "SerialNumber",
     "SourceIdentity",
-)
+)  # fmt: skip
 S3_HEADERS = ("x-amz-acl", "x-amz-copy-source", "x-amz-server-side-encryption", "x-amz-storage-class")
 # Of S3's query: what signs the request, or says nothing.
 S3_NOT_KEPT = {
-    "awsaccesskeyid",
-    "signature",
-    "x-amz-content-sha256",
-    "x-amz-credential",
-    "x-amz-security-token",
-    "x-amz-signature",
-    "x-id",
-}
+    "awsaccesskeyid", "signature", "x-amz-content-sha256", "x-amz-credential", "x-amz-security-token",
+    "x-amz-signature", "x-id",
+}  # fmt: skip
 # Beside the members that a service's model marks as sensitive, and all binary ones.
 SECRET_NAMES = re.compile(
     r"password|passphrase|private_?key|credential|secret(access_?key|string|binary|key|value|token)?$"

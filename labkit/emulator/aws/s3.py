@@ -66,7 +66,7 @@ class S3:
             return replace(asked, unread=unknown)
         # The first permission is on the bucket that is asked for.
         owner = self._owner(asked, asked.needed[0]) if asked.needed else ""
-        return replace(asked, account_id=owner or caller.account_id)
+        return asked if owner in ("", caller.account_id) else replace(asked, account_id=owner)
 
     def authorize(self, asked: Asked, caller: Caller) -> Grant:
         """That the caller may do all that a request takes. Raises the denial."""

@@ -19,28 +19,12 @@ from labkit.emulator.aws.call import ApiRequest
 
 ON_NOTHING = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListExports", "ListImports"}
 ON_TABLE = {
-    "CreateBackup",
-    "CreateTable",
-    "DeleteItem",
-    "DeleteTable",
-    "DescribeContinuousBackups",
-    "DescribeContributorInsights",
-    "DescribeKinesisStreamingDestination",
-    "DescribeTable",
-    "DescribeTimeToLive",
-    "DisableKinesisStreamingDestination",
-    "EnableKinesisStreamingDestination",
-    "GetItem",
-    "PutItem",
-    "Query",
-    "Scan",
-    "UpdateContinuousBackups",
-    "UpdateContributorInsights",
-    "UpdateItem",
-    "UpdateKinesisStreamingDestination",
-    "UpdateTable",
-    "UpdateTimeToLive",
-}
+    "CreateBackup", "CreateTable", "DeleteItem", "DeleteTable", "DescribeContinuousBackups",
+    "DescribeContributorInsights", "DescribeKinesisStreamingDestination", "DescribeTable", "DescribeTimeToLive",
+    "DisableKinesisStreamingDestination", "EnableKinesisStreamingDestination", "GetItem", "PutItem", "Query", "Scan",
+    "UpdateContinuousBackups", "UpdateContributorInsights", "UpdateItem", "UpdateKinesisStreamingDestination",
+    "UpdateTable", "UpdateTimeToLive",
+}  # fmt: skip
 # Operations by the parameter that is the ARN of their resource.
 ON_ARN = {
     "DeleteBackup": "BackupArn",

@@ -15,36 +15,16 @@ from labkit.emulator.aws.pod_identity import association_arn
 
 ON_NOTHING = {"DescribeAddonConfiguration", "DescribeAddonVersions", "DescribeClusterVersions", "ListAccessPolicies"}
 ON_CLUSTER = {
-    "AssociateEncryptionConfig",
-    "AssociateIdentityProviderConfig",
-    "CreateAccessEntry",
-    "CreateAddon",
-    "CreateCluster",
-    "CreateFargateProfile",
-    "CreateNodegroup",
-    "CreatePodIdentityAssociation",
-    "DeleteCluster",
-    "DescribeCluster",
-    "DescribeUpdate",
-    "ListAccessEntries",
-    "ListAddons",
-    "ListFargateProfiles",
-    "ListIdentityProviderConfigs",
-    "ListInsights",
-    "ListNodegroups",
-    "ListPodIdentityAssociations",
-    "ListUpdates",
-    "UpdateClusterConfig",
-    "UpdateClusterVersion",
-}
+    "AssociateEncryptionConfig", "AssociateIdentityProviderConfig", "CreateAccessEntry", "CreateAddon",
+    "CreateCluster", "CreateFargateProfile", "CreateNodegroup", "CreatePodIdentityAssociation", "DeleteCluster",
+    "DescribeCluster", "DescribeUpdate", "ListAccessEntries", "ListAddons", "ListFargateProfiles",
+    "ListIdentityProviderConfigs", "ListInsights", "ListNodegroups", "ListPodIdentityAssociations", "ListUpdates",
+    "UpdateClusterConfig", "UpdateClusterVersion",
+}  # fmt: skip
 ON_ACCESS_ENTRY = {
-    "AssociateAccessPolicy",
-    "DeleteAccessEntry",
-    "DescribeAccessEntry",
-    "DisassociateAccessPolicy",
-    "ListAssociatedAccessPolicies",
-    "UpdateAccessEntry",
-}
+    "AssociateAccessPolicy", "DeleteAccessEntry", "DescribeAccessEntry", "DisassociateAccessPolicy",
+    "ListAssociatedAccessPolicies", "UpdateAccessEntry",
+}  # fmt: skip
 ON_ASSOCIATION = {
     "DeletePodIdentityAssociation",
     "DescribePodIdentityAssociation",

@@ -65,21 +65,11 @@ LISTS = {
     "ListUsers": "user",
 }
 ON_NOTHING = {
-    "CreateAccountAlias",
-    "DeleteAccountAlias",
-    "DeleteAccountPasswordPolicy",
-    "GenerateCredentialReport",
-    "GetAccountAuthorizationDetails",
-    "GetAccountPasswordPolicy",
-    "GetAccountSummary",
-    "GetContextKeysForCustomPolicy",
-    "GetCredentialReport",
-    "ListAccountAliases",
-    "ListPolicies",
-    "ListVirtualMFADevices",
-    "SimulateCustomPolicy",
-    "UpdateAccountPasswordPolicy",
-}
+    "CreateAccountAlias", "DeleteAccountAlias", "DeleteAccountPasswordPolicy", "GenerateCredentialReport",
+    "GetAccountAuthorizationDetails", "GetAccountPasswordPolicy", "GetAccountSummary",
+    "GetContextKeysForCustomPolicy", "GetCredentialReport", "ListAccountAliases", "ListPolicies",
+    "ListVirtualMFADevices", "SimulateCustomPolicy", "UpdateAccountPasswordPolicy",
+}  # fmt: skip
 # What is not there yet is named by the ARN that it would have.
 MADE = {"CreateGroup", "CreateInstanceProfile", "CreateRole", "CreateUser"}
 # moto's stores, by the kind of what is in them.

@@ -45,55 +45,19 @@ NOT_DELETED = {"accelerate", "acl", "logging", "notification", "object-lock", "r
 OBJECT_SUBRESOURCES = {"acl", "attributes", "legal-hold", "restore", "retention", "select", "tagging", "uploads"}
 BUCKET_SUBRESOURCES = {*BUCKET_READS, "delete", "uploads", "versions"}
 OPTIONS = {
-    "bucket-region",
-    "continuation-token",
-    "delimiter",
-    "encoding-type",
-    "fetch-owner",
-    "id",
-    "key-marker",
-    "list-type",
-    "marker",
-    "max-buckets",
-    "max-keys",
-    "max-parts",
-    "max-uploads",
-    "part-number-marker",
-    "partNumber",
-    "prefix",
-    "response-cache-control",
-    "response-content-disposition",
-    "response-content-encoding",
-    "response-content-language",
-    "response-content-type",
-    "response-expires",
-    "select-type",
-    "start-after",
-    "upload-id-marker",
-    "uploadId",
-    "version-id-marker",
-    "versionId",
-    "x-id",
-}
+    "bucket-region", "continuation-token", "delimiter", "encoding-type", "fetch-owner", "id", "key-marker",
+    "list-type", "marker", "max-buckets", "max-keys", "max-parts", "max-uploads", "part-number-marker", "partNumber",
+    "prefix", "response-cache-control", "response-content-disposition", "response-content-encoding",
+    "response-content-language", "response-content-type", "response-expires", "select-type", "start-after",
+    "upload-id-marker", "uploadId", "version-id-marker", "versionId", "x-id",
+}  # fmt: skip
 CONDITION_HEADERS = (
-    "if-match",
-    "if-none-match",
-    "x-amz-acl",
-    "x-amz-content-sha256",
-    "x-amz-copy-source",
-    "x-amz-grant-full-control",
-    "x-amz-grant-read",
-    "x-amz-grant-read-acp",
-    "x-amz-grant-write",
-    "x-amz-grant-write-acp",
-    "x-amz-metadata-directive",
-    "x-amz-object-ownership",
-    "x-amz-server-side-encryption",
-    "x-amz-server-side-encryption-aws-kms-key-id",
-    "x-amz-server-side-encryption-customer-algorithm",
-    "x-amz-storage-class",
-    "x-amz-website-redirect-location",
-)
+    "if-match", "if-none-match", "x-amz-acl", "x-amz-content-sha256", "x-amz-copy-source", "x-amz-grant-full-control",
+    "x-amz-grant-read", "x-amz-grant-read-acp", "x-amz-grant-write", "x-amz-grant-write-acp",
+    "x-amz-metadata-directive", "x-amz-object-ownership", "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id", "x-amz-server-side-encryption-customer-algorithm",
+    "x-amz-storage-class", "x-amz-website-redirect-location",
+)  # fmt: skip
 # The keys that an object's lock is named by in a condition, and the headers that give it.
 LOCK_HEADERS = {
     "s3:object-lock-legal-hold": "x-amz-object-lock-legal-hold",
@@ -102,28 +66,12 @@ LOCK_HEADERS = {
 }
 BYPASS = "x-amz-bypass-governance-retention"
 # What the lab has no value for, because it has no access points, grants or jobs, is known to be absent.
-KNOWN = (
-    frozenset(f"s3:{name}" for name in CONDITION_HEADERS)
-    | LOCK_HEADERS.keys()
-    | {
-        "s3:accessgrantsinstancearn",
-        "s3:accesspointnetworkorigin",
-        "s3:accesspointtag/",
-        "s3:authtype",
-        "s3:dataaccesspointaccount",
-        "s3:dataaccesspointarn",
-        "s3:delimiter",
-        "s3:existingobjecttag/",
-        "s3:max-keys",
-        "s3:prefix",
-        "s3:requestobjecttag/",
-        "s3:requestobjecttagkeys",
-        "s3:resourceaccount",
-        "s3:signatureversion",
-        "s3:tlsversion",
-        "s3:versionid",
-    }
-)
+KNOWN = frozenset(f"s3:{name}" for name in CONDITION_HEADERS) | LOCK_HEADERS.keys() | {
+    "s3:accessgrantsinstancearn", "s3:accesspointnetworkorigin", "s3:accesspointtag/", "s3:authtype",
+    "s3:dataaccesspointaccount", "s3:dataaccesspointarn", "s3:delimiter", "s3:existingobjecttag/", "s3:max-keys",
+    "s3:prefix", "s3:requestobjecttag/", "s3:requestobjecttagkeys", "s3:resourceaccount", "s3:signatureversion",
+    "s3:tlsversion", "s3:versionid",
+}  # fmt: skip
 
 # The operations on a bucket, and the actions that they need.
 ON_BUCKET = {
@@ -181,8 +129,8 @@ def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
     if not key:
         operation, needed = _on_bucket(call, f"arn:aws:s3:::{bucket}", subresource, deleted_keys)
     else:
-        operation, needed = _on_object(call, f"arn:aws:s3:::{bucket}/{key}", subresource)
-    return replace(asked, operation=operation, version=call.query.get("versionId"), needed=needed)
+        operation, needed = _on_object(asked, f"arn:aws:s3:::{bucket}/{key}", subresource)
+    return replace(asked, operation=operation, needed=needed)
 
 
 def _on_bucket(
@@ -224,8 +172,8 @@ def _configuration(method: str, subresource: str) -> tuple[str, str]:
     raise CannotDerive(f"S3 call {method} /BUCKET?{subresource}")
 
 
-def _on_object(call: Call, arn: str, subresource: str) -> tuple[str, tuple[Permission, ...]]:
-    upload = "uploadId" in call.query
+def _on_object(asked: Asked, arn: str, subresource: str) -> tuple[str, tuple[Permission, ...]]:
+    call, upload = asked.call, "uploadId" in asked.call.query
     if (call.method, subresource) == ("PUT", ""):
         return _put(call, arn, upload=upload)
     if (call.method, subresource, upload) == ("POST", "uploads", False):
@@ -236,7 +184,7 @@ def _on_object(call: Call, arn: str, subresource: str) -> tuple[str, tuple[Permi
         raise CannotDerive(f"S3 call {call.method} /BUCKET/KEY?{subresource}")
     if operation in BYPASSING and BYPASS in call.headers:
         actions.append("BypassGovernanceRetention")
-    version = "Version" if "versionId" in call.query else ""
+    version = "" if asked.version is None else "Version"
     needed = tuple(_permission(call, action.format(version), arn) for action in actions)
     if operation == "PutObjectTagging":
         needed = tuple(replace(each, context=each.context | _tags(_tags_in(call.body))) for each in needed)
