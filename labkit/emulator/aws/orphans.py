@@ -5,25 +5,13 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_pri
 
 import json
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from labkit.policy.validation import listed
 
 
-class Trusting(Protocol):
-    """A role, by its trust policy."""
-
-    assume_role_policy_document: str
-
-
-class Stored(Protocol):
-    """A bucket, by its policy."""
-
-    policy: Any
-
-
-def orphan(arn: str, unique_id: str, roles: Iterable[Trusting], buckets: Iterable[Stored]) -> None:
-    """Puts the id in the place of the ARN into the trust policies and bucket policies of all accounts.
+def orphan(arn: str, unique_id: str, roles: Iterable[Any], buckets: Iterable[Any]) -> None:
+    """Puts the id in the place of the ARN into the trust policies and bucket policies of moto's roles and buckets.
 
     IAM keeps the id from the start, and shows an ARN for it as long as there is one.
     """

@@ -77,7 +77,8 @@ class S3:
                 return Grant(asked)
             raise underivable(caller, asked, str(asked.unread)) from asked.unread
         # The last permission of a copy is on its source.
-        owners = [self._owner(asked, permission) or caller.account_id for permission in asked.needed]
+        others = [self._owner(asked, permission) or caller.account_id for permission in asked.needed[1:]]
+        owners = [asked.account_id, *others]
         _check_owners(asked, owners)
         own = isinstance(caller, Administrator) and {*owners} <= {caller.account_id}
         if own and not self._may_deny(asked):
