@@ -21,10 +21,10 @@ from labkit.policy.matching import covers
 
 @dataclass(frozen=True)
 class Grant:
-    """That the caller may do what it asks, and why."""
+    """The result of authorization: the caller may do what it asks, and why."""
 
     asked: Asked
-    """What moto is asked: where the permissions were derived, exactly what they were derived from."""
+    """What moto is asked. Where permissions were derived, it is exactly what they were derived from."""
     reason: str = "the administrator may do everything"
     refused: tuple[tuple[str, str], ...] = ()
     """The keys that DeleteObjects leaves alone, each with what the caller is told of it."""

@@ -71,7 +71,7 @@ except ImportError:
 
 __all__ = [
     "Backend", "FakeBucket", "IAMBackend", "OperationModel", "Role", "RoutedRequest", "ServiceModel", "Shape",
-    "get_service_model", "get_service_router", "parse_parameters", "partition_keys",
+    "bound", "get_service_model", "get_service_router", "parse_parameters", "partition_keys",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -303,6 +303,11 @@ def adopt() -> None:
     checked(version("moto"))
     # The bucket policy was evaluated by the gate; moto's own look at it ignores principals and conditions.
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]  # see above
+
+
+def bound(user: User, boundary_arn: str | None) -> None:
+    """Give a user a permissions boundary, or take it away; moto keeps one for roles alone."""
+    user.permissions_boundary_arn = boundary_arn  # type: ignore[attr-defined]  # the attribute is the lab's own
 
 
 def parse_parameters(protocol: str, model: OperationModel, **parts: Any) -> dict[str, Any]:

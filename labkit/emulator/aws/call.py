@@ -154,7 +154,7 @@ class Permission:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a call asks for, and of which service: the one value that authorization, answer and trail go by."""
+    """What a call asks for, and of which service. Authorization, answer and trail all go by this value."""
 
     call: Call
     service: str = ""
@@ -173,7 +173,7 @@ class Asked:
     version: str | None = None
     """Of S3, as the path and the query name them."""
     needed: tuple[Permission, ...] = ()
-    """Of S3, what the caller has to be allowed; for DeleteObjects a key's each."""
+    """Of S3, the permissions that the caller needs; for DeleteObjects, one for each key."""
 
     @cached_property
     def family(self) -> str:

@@ -1,5 +1,7 @@
 """The gate in front of moto: who calls, may they, and only then moto's answer, or a refusal as AWS refuses.
 
+`Gate.respond` lists the stages that every call goes through.
+
 https://docs.aws.amazon.com/IAM/latest/UserGuide/intro-structure.html
 """
 
@@ -152,7 +154,7 @@ class Gate:
         await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else response.body})
 
     async def respond(self, call: Call) -> Outcome:
-        """What comes of a call: its answer, and who was proven to call. It is in the trail then."""
+        """Answer a call and record it. Returns the answer, who was proven to call, and why it was decided so."""
         asked, caller, grant, failure = Asked(call), None, None, ""
         try:
             asked, signed = self._address(call)
@@ -172,7 +174,7 @@ class Gate:
         return outcome
 
     def _address(self, call: Call) -> tuple[Asked, Signature | Malformed | None]:
-        """Which service the call is for, and what it says of its signature: nothing of it is proven yet."""
+        """Tell the call's service and region, and what the call says of its signature. Nothing is proven yet."""
         if len(call.body) > LONGEST_BODY:
             return _addressed(call, "s3", ""), None
         if _is_by_token(call):
@@ -189,7 +191,7 @@ class Gate:
     async def _authenticate(
         self, asked: Asked, signed: Signature | Malformed | None
     ) -> tuple[Asked, Caller | WebIdentity]:
-        """Who calls, and what is asked in the body that was signed."""
+        """Prove who calls. Returns also what is asked, with the body that was signed."""
         call = asked.call
         if len(call.body) > LONGEST_BODY:
             raise Refusal(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
@@ -215,7 +217,7 @@ class Gate:
         return replace(asked, call=call, account_id=caller.account_id), caller
 
     def _read(self, asked: Asked, caller: Caller | WebIdentity) -> Asked:
-        """What is asked, with its parameters; of S3, with the operation and what it needs."""
+        """Read the parameters of what is asked; of S3, the operation and the permissions that it needs."""
         if isinstance(caller, WebIdentity) or asked.service == "sts":
             return asked
         if asked.service == "s3":
@@ -227,7 +229,7 @@ class Gate:
         return replace(read, call=asked.call, operation=derived.operation if derived else asked.operation)
 
     async def _authorize(self, asked: Asked, caller: Caller | WebIdentity) -> Grant:
-        """That the caller may do all that the call takes, and what moto is asked then. Raises the denial."""
+        """Grant the call, if the caller may do all that it takes. Raises the denial."""
         if isinstance(caller, WebIdentity):
             return self._sts.admit(asked, caller)
         match asked.service:
@@ -252,7 +254,7 @@ class Gate:
         return Grant(replace(asked, call=asked.requested().told), reasons[-1])
 
     async def _answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
-        """The lab's own answer or moto's, and the session that was opened."""
+        """Answer what was granted, by the lab itself or by moto. Returns also the session that STS opened."""
         asked = grant.asked
         if isinstance(caller, WebIdentity) or asked.service == "sts":
             return self._sts.answer(grant, caller)
@@ -276,7 +278,7 @@ class Gate:
         return response, None
 
     def _record(self, outcome: Outcome, failure: str) -> None:
-        """Writes the call into the trail, and a failure of the gate itself into the log."""
+        """Write the call into the trail, and a failure of the gate itself into the log."""
         now = self._clock.now()
         written, secrets = records(outcome, now=now, account_id=self.account_id, identifiers=self._identifiers)
         for record in written:
@@ -285,7 +287,7 @@ class Gate:
             _log.error("the gate failed on a call of %s\n%s", outcome.asked.service, hidden(failure, secrets))
 
     def _verify(self, asked: Asked, signed: Signature, caller: Caller) -> Call:
-        """The call that the caller signed. In AWS's order: the expiry, the role, the date, the signature."""
+        """Verify that the caller signed the call. In AWS's order: the expiry, the role, the date, the signature."""
         if isinstance(caller, Session):
             if caller.credentials.expiration <= (now := self._clock.now()):
                 ended = f"the session ended {int(now - caller.credentials.expiration)} s ago"

@@ -52,7 +52,7 @@ class S3:
         return bucket.region_name if bucket else None
 
     def read(self, asked: Asked, caller: Caller) -> Asked:
-        """What is asked, with the operation, what it needs and whose the bucket is; unread where the lab cannot tell.
+        """Read the operation, the permissions that it needs and the bucket's account; ``unread`` says why that fails.
 
         Raises ``Refusal`` for what is no call of S3.
         """
@@ -69,7 +69,7 @@ class S3:
         return asked if owner in ("", caller.account_id) else replace(asked, account_id=owner)
 
     def authorize(self, asked: Asked, caller: Caller) -> Grant:
-        """That the caller may do all that a request takes. Raises the denial."""
+        """Grant a request, if the caller may do all that it takes. Raises the denial."""
         if asked.unread:
             bucket = self._backend.bucket(asked.bucket)
             own = bucket is None or bucket.account_id == caller.account_id
@@ -164,7 +164,7 @@ class S3:
         return self._authorization.decide(caller, asked, tagged, resource_policy=bucket_policy, owner=owner)
 
     def _may_delete(self, asked: Asked, caller: Caller) -> Grant:
-        """Each key is decided by itself, and only those that may be deleted are asked of moto."""
+        """Decide each key by itself. Moto is asked to delete only those that may be deleted."""
         refused, kept, reason = [], ElementTree.Element("Delete"), ""
         for permission, (key, _, element) in zip(asked.needed, _keys_to_delete(asked.call), strict=True):
             decision = self._decide(asked, caller, permission)

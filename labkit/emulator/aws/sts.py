@@ -74,7 +74,7 @@ class Sts:
         self._accounts = accounts
 
     async def identify(self, asked: Asked) -> WebIdentity:
-        """Who the web identity token of an unsigned call speaks for. Raises ``Refusal``."""
+        """Verify the web identity token of an unsigned call. Raises ``Refusal``."""
         form = asked.call.form
         _validate(form, ("RoleArn", "RoleSessionName", "WebIdentityToken"))
         account_id, token = Arn.parse(form["RoleArn"]).account, form["WebIdentityToken"]
@@ -93,7 +93,7 @@ class Sts:
             raise
 
     def admit(self, asked: Asked, identity: WebIdentity) -> Grant:
-        """That a role's trust policy admits a web identity. Raises ``Refusal``.
+        """Grant a session of a role, if its trust policy admits the web identity. Raises ``Refusal``.
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
         """
@@ -123,7 +123,7 @@ class Sts:
         return Grant(asked, f"{decision.reason}; {ends}", role=role, tags=tags)
 
     async def authorize(self, asked: Asked, caller: Caller) -> Grant:
-        """That the caller may make a signed call. Raises ``Refusal``."""
+        """Grant a signed call. Raises ``Refusal``."""
         match asked.operation:
             case "GetCallerIdentity":
                 return Grant(asked, "sts:GetCallerIdentity is allowed to everybody who is somebody")
@@ -147,7 +147,7 @@ class Sts:
         raise Refusal(400, "InvalidAction", f"Could not find operation {asked.operation} for version {version}")
 
     def answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
-        """The answer to a call, and the session that was opened by it."""
+        """Answer what was granted. Returns also the session that was opened."""
         asked = grant.asked
         if isinstance(caller, WebIdentity):
             about = {

@@ -8,11 +8,10 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
 """
 
 from dataclasses import replace
-from typing import Any
 from urllib.parse import urlencode
 
 from labkit.emulator.aws.answers import done
-from labkit.emulator.aws.backend import Backend, IAMBackend
+from labkit.emulator.aws.backend import Backend, IAMBackend, bound
 from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.sessions import Caller, User
@@ -42,8 +41,8 @@ def set_boundary(asked: Asked, iam: IAMBackend) -> Response:
     """Gives the user that the call names a permissions boundary, or none."""
     form = asked.call.form
     name = form.get("UserName", "")
-    user: Any = iam.users.get(name)
+    user = iam.users.get(name)
     if user is None:
         raise Refusal(404, "NoSuchEntity", f"The user with name {name} cannot be found.")
-    user.permissions_boundary_arn = asked.call.form.get("PermissionsBoundary")
+    bound(user, asked.call.form.get("PermissionsBoundary"))
     return done(asked)
