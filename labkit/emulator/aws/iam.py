@@ -63,7 +63,11 @@ class Iam:
         form = await iam_documents.checked(asked, self._backend, self._issuers)
         if asked.operation == "UpdateRole":
             form = self._with_what_it_leaves_out(asked)
-        return asked if form == asked.call.form else requests.with_form(asked, form)
+        if form == asked.call.form:
+            return asked
+        told = requests.with_form(asked, form)
+        # The trail shows what moto is told.
+        return told if asked.operation in OWN else requests.read(told)
 
     async def answer(self, asked: Asked) -> Response:
         """moto's answer to a call of the account's IAM that was :meth:`completed`, or the lab's own."""

@@ -62,8 +62,7 @@ def with_form(asked: Asked, form: Mapping[str, str]) -> Asked:
     headers = [header for header in asked.call.header_list if header[0] != "content-type"]
     headers.append(("content-type", f"{FORM}; charset=utf-8"))
     call = replace(asked.call, method="POST", query_string="", header_list=headers, body=urlencode(form).encode())
-    told = replace(asked, call=call)
-    return read(told) if asked.request else told
+    return replace(asked, call=call)
 
 
 def required(service: str, operation: str) -> list[str]:
