@@ -54,15 +54,7 @@ try:
     from moto.core.utils import get_service_model
     from moto.iam.access_control import PermissionResult
     from moto.iam.aws_managed_policies import aws_managed_policies_data
-    from moto.iam.models import (
-        AccessKey,
-        AWSManagedPolicy,
-        IAMBackend,
-        OpenIDConnectProvider,
-        Role,
-        User,
-        iam_backends,
-    )
+    from moto.iam.models import AccessKey, AWSManagedPolicy, IAMBackend, OpenIDConnectProvider, Role, User, iam_backends
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from moto.s3.models import FakeBucket, s3_backends
 except ImportError:

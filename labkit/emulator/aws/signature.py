@@ -9,7 +9,7 @@ import posixpath
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from urllib.parse import quote
 
 from labkit.emulator.aws.call import Call
@@ -59,7 +59,7 @@ class Signature:
         """Whether the scope has AWS's form and is of the day of the signature."""
         return self.terminator == "aws4_request" and self.timestamp.startswith(self.date)
 
-    @property
+    @cached_property
     def signed_at(self) -> float:
         """Seconds since the epoch."""
         return datetime.strptime(self.timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
