@@ -127,7 +127,7 @@ def _volume(volume: Object) -> Object:
 
 def _projection(source: Object) -> Object:
     if token := source.get("serviceAccountToken"):
-        return {**source, "serviceAccountToken": {"expirationSeconds": 3600, **token}}
+        return {**source, "serviceAccountToken": {**token, "expirationSeconds": token.get("expirationSeconds", 3600)}}
     if items := (source.get("downwardAPI") or {}).get("items"):
         return {**source, "downwardAPI": {"items": [_with_version(item) for item in items]}}
     return source
