@@ -11,16 +11,19 @@ import binascii
 import ipaddress
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache, partial
+from typing import Any
 
-from labkit.policy.variables import Unreadable, Values, has_variables, read
-from labkit.policy.wildcards import Matcher, Wild, matcher, segments_matcher, split
+from labkit.policy.variables import Template, Unreadable, Values, read
+from labkit.policy.wildcards import Matcher, Token, Wild, literal_text, matcher, segments_matcher, split
 
 Compare = Callable[[str, Values], bool | None]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Parse = Callable[[str], object]  # None for what it cannot read
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def compile_condition(name: str, key: str, wanted: tuple[str, ...], *, variables
     """Returns the condition prepared for evaluation; an unknown operator gives one that cannot be evaluated."""
     if not known_operator(name):
         problem = f"the condition operator {name} is unknown"
-        return Condition(name, key, wanted, lambda values: None, problem)
+        return Condition(name, key, wanted, lambda _: None, problem)
     quantifier, base, if_exists = _parse_operator(name)
     lower = key.lower()
     if base == "Null":
@@ -67,7 +70,7 @@ def compile_condition(name: str, key: str, wanted: tuple[str, ...], *, variables
     try:
         compares = kind.prepare(wanted, variables)
     except Unreadable as unreadable:
-        return Condition(name, key, wanted, lambda values: None, str(unreadable))
+        return Condition(name, key, wanted, lambda _: None, str(unreadable))
     test = partial(_TESTS[quantifier], lower, compares, kind.negated, if_exists)
     return Condition(name, key, wanted, test)
 
@@ -108,7 +111,7 @@ def _for_any(key: str, compares: tuple[Compare, ...], negated: bool, if_exists: 
     return True if True in results else None if None in results else False
 
 
-def _for_all(key: str, compares: tuple[Compare, ...], negated: bool, if_exists: bool, values: Values) -> bool | None:
+def _for_all(key: str, compares: tuple[Compare, ...], negated: bool, _if_exists: bool, values: Values) -> bool | None:
     found = values.get(key)
     if not found or not any(found):
         return True
@@ -141,13 +144,14 @@ def _null(key: str, wanted: tuple[str, ...], values: Values) -> bool | None:
 
 
 def _string_equals(wanted: tuple[str, ...], variables: bool, *, fold: bool = False) -> tuple[Compare, ...]:
-    literals, compares = set(), []
+    literals: set[str] = set()
+    compares: list[Compare] = []
     for text in wanted:
         template = read(text, variables=variables, wildcards=False)
-        if has_variables(template):
+        if template.pattern is None:
             compares.append(partial(_equals_template, template, fold))
         else:
-            literal = "".join(template.parts)
+            literal = literal_text(template.pattern)
             literals.add(literal.lower() if fold else literal)
     if literals:
         compares.insert(0, _among(frozenset(literals), fold))
@@ -155,14 +159,14 @@ def _string_equals(wanted: tuple[str, ...], variables: bool, *, fold: bool = Fal
 
 
 def _among(literals: frozenset[str], fold: bool) -> Compare:
-    return (lambda found, values: found.lower() in literals) if fold else (lambda found, values: found in literals)
+    return (lambda found, _: found.lower() in literals) if fold else (lambda found, _: found in literals)
 
 
-def _equals_template(template, fold: bool, found: str, values: Values) -> bool:
+def _equals_template(template: Template, fold: bool, found: str, values: Values) -> bool:
     filled = template.fill(values)
     if filled is None:
         return False
-    text = "".join(filled)
+    text = literal_text(filled)
     return text.lower() == found.lower() if fold else text == found
 
 
@@ -172,9 +176,9 @@ def _string_like(wanted: tuple[str, ...], variables: bool) -> tuple[Compare, ...
 
 def _like(text: str, variables: bool) -> Compare:
     template = read(text, variables=variables, wildcards=True)
-    if not has_variables(template):
-        match = matcher(template.parts)
-        return lambda found, values: match(found)
+    if template.pattern is not None:
+        match = matcher(template.pattern)
+        return lambda found, _: match(found)
 
     def compare(found: str, values: Values) -> bool:
         filled = template.fill(values)
@@ -189,7 +193,7 @@ def _arn_like(wanted: tuple[str, ...], variables: bool) -> tuple[Compare, ...]:
 
 def _arn(text: str, variables: bool) -> Compare:
     template = read(text, variables=variables, wildcards=True)
-    prepared = None if has_variables(template) else _segments(template.parts)
+    prepared = None if template.pattern is None else _segments(template.pattern)
 
     def compare(found: str, values: Values) -> bool | None:
         match = prepared
@@ -203,19 +207,21 @@ def _arn(text: str, variables: bool) -> Compare:
     return compare
 
 
-def _segments(pattern) -> Matcher:
+def _segments(pattern: Iterable[Token]) -> Matcher:
     """Each of the six segments of an ARN is compared by itself; those that are left out match anything."""
     parts = split(pattern, ":", 5)
     return segments_matcher(parts + [[Wild.ANY]] * (6 - len(parts)))
 
 
-def _parsed(parse: Callable, test: Callable, wanted: tuple[str, ...], variables: bool) -> tuple[Compare, ...]:
+def _parsed(
+    parse: Parse, test: Callable[[Any, Any], bool], wanted: tuple[str, ...], _variables: bool
+) -> tuple[Compare, ...]:
     """Comparison of numbers, dates, addresses…: no variables; what cannot be parsed cannot be compared."""
     return tuple(_compare_parsed(parse, test, parse(text)) for text in wanted)
 
 
-def _compare_parsed(parse: Callable, test: Callable, right) -> Compare:
-    def compare(found: str, values: Values) -> bool | None:
+def _compare_parsed(parse: Parse, test: Callable[[Any, Any], bool], right: object) -> Compare:
+    def compare(found: str, _: Values) -> bool | None:
         left = parse(found)
         return None if left is None or right is None else test(left, right)
 
@@ -250,18 +256,20 @@ def _binary(text: str) -> bytes | None:
 
 
 @lru_cache(maxsize=1024)
-def _network(text: str):
+def _network(text: str) -> Network | None:
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
         return None
 
 
-def _inside(address, network) -> bool:
-    return address.version == network.version and address.subnet_of(network)
+def _inside(address: Network, network: Network) -> bool:
+    if isinstance(address, ipaddress.IPv4Network):
+        return isinstance(network, ipaddress.IPv4Network) and address.subnet_of(network)
+    return isinstance(network, ipaddress.IPv6Network) and address.subnet_of(network)
 
 
-READERS: dict[str, Callable[[str], object]] = {
+READERS: dict[str, Parse] = {
     "binary": _binary,
     "boolean": _boolean,
     "date": _date,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from typing import Literal
+from typing import Any, Literal
 
 from labkit.policy.conditions import ConditionResult, quoted
 from labkit.policy.document import Policy, Statement
@@ -26,8 +26,13 @@ class Miss:
     said: str  # one sentence
     condition: ConditionResult | None = None
 
-    def to_dict(self) -> dict:
-        fields = {"part": self.part, "wanted": list(self.wanted), "found": list(self.found), "said": self.said}
+    def to_dict(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "part": self.part,
+            "wanted": list(self.wanted),
+            "found": list(self.found),
+            "said": self.said,
+        }
         if self.condition:
             fields |= {"operator": self.condition.operator, "key": self.condition.key}
         return fields
@@ -94,7 +99,7 @@ class Decision:
             f"{_MARKS[self.outcome]}: {self.request.action} on {self.request.resource}",
             f"  caller   {self.request.principal.arn}",
         ]
-        if self.statement:
+        if self.policy:
             lines.append(f'  by       {self.statement} of "{self.policy.name}"')
         if self.denial:
             lines.append(f"  because  {self.denial.removeprefix('because ')}")
@@ -108,7 +113,7 @@ class Decision:
 
     __repr__ = __str__ = explain
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """The decision as JSON knows it."""
         return {
             "outcome": self.outcome,

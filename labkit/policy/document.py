@@ -3,17 +3,17 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from labkit.policy import validation
 from labkit.policy.conditions import Condition, compile_condition, known_operator
 from labkit.policy.principals import Principals, compile_principals
 from labkit.policy.validation import Kind, MalformedPolicy
-from labkit.policy.variables import Template, Unreadable, Values, has_variables, read
-from labkit.policy.wildcards import Matcher, Token, Wild, arn_matcher, matcher, prefix, tokens
+from labkit.policy.variables import Template, Unreadable, Values, read
+from labkit.policy.wildcards import Matcher, Token, Wild, arn_matcher, literal_text, matcher, prefix, tokens
 
 __all__ = ["Kind", "MalformedPolicy", "Policy", "Statement", "decode_document"]
 
@@ -32,7 +32,9 @@ class Names:
     matchers: tuple[Matcher, ...]
 
     @classmethod
-    def of(cls, patterns: Iterable[Iterable[Token]], compile_pattern: Callable = matcher) -> "Names":
+    def of(
+        cls, patterns: Iterable[Sequence[Token]], compile_pattern: Callable[[Sequence[Token]], Matcher] = matcher
+    ) -> "Names":
         exact, prefixes, matchers = [], [], []
         for pattern in patterns:
             start = prefix(pattern)
@@ -41,7 +43,7 @@ class Names:
             elif any(isinstance(token, Wild) for token in pattern):
                 matchers.append(compile_pattern(pattern))
             else:
-                exact.append("".join(pattern))
+                exact.append(literal_text(pattern))
         return cls(frozenset(exact), tuple(prefixes), tuple(matchers))
 
     def match(self, name: str) -> bool:
@@ -87,7 +89,7 @@ class Statement:
     not_principal: bool
     conditions: tuple[Condition, ...] = field(repr=False)
     by_principal_arn: bool  # whether it has a condition on aws:PrincipalArn
-    raw: dict = field(repr=False)  # as it is written
+    raw: dict[str, Any] = field(repr=False)  # as it is written
     fault: str | None = None  # why nothing in it can be evaluated
 
     def written(self, element: str) -> tuple[str, ...]:
@@ -107,11 +109,11 @@ class Policy:
     version: Literal["2008-10-17", "2012-10-17"]
     statements: tuple[Statement, ...] = field(repr=False)
     size: int  # characters without white space, as IAM counts them
-    document: dict = field(repr=False)
+    document: dict[str, Any] = field(repr=False)
     text: str = field(repr=False)
 
     @classmethod
-    def parse(cls, document: str | dict, *, kind: Kind, name: str) -> "Policy":
+    def parse(cls, document: str | dict[str, Any], *, kind: Kind, name: str) -> "Policy":
         """Returns the policy that somebody wants to write, where IAM would take it.
 
         Raises `MalformedPolicy` with IAM's code and words where it would not.
@@ -119,7 +121,7 @@ class Policy:
         return _compile(*validation.validate(document, kind), kind, name)
 
     @classmethod
-    def read(cls, document: str | dict, *, kind: Kind, name: str) -> "Policy":
+    def read(cls, document: str | dict[str, Any], *, kind: Kind, name: str) -> "Policy":
         """Returns a policy that is stored somewhere, whatever is wrong with it.
 
         A statement that cannot be understood never allows, and denies everything if it is not an Allow.
@@ -138,7 +140,7 @@ class Policy:
         return tuple(sorted({arn for principals in named for arn in principals.aws if arn.startswith("arn:")}))
 
 
-def _compile(document: dict, text: str, size: int, kind: Kind, name: str) -> Policy:
+def _compile(document: dict[str, Any], text: str, size: int, kind: Kind, name: str) -> Policy:
     version = document.get("Version", "2008-10-17")
     statements = document.get("Statement")
     statements = statements if isinstance(statements, list) else [statements]
@@ -146,11 +148,11 @@ def _compile(document: dict, text: str, size: int, kind: Kind, name: str) -> Pol
     return Policy(name, kind, version, compiled, size, document, text)
 
 
-def _statement(raw: object, position: int, kind: Kind, version: str) -> Statement:
+def _statement(written: object, position: int, kind: Kind, version: str) -> Statement:
     variables = version == "2012-10-17"
     try:
         validation.check_version(version, kind)
-        validation.check_shape(raw, kind)
+        raw = validation.check_shape(written, kind)
         action = "NotAction" if "NotAction" in raw else "Action"
         resource = "NotResource" if "NotResource" in raw else "Resource"
         principal = "NotPrincipal" if "NotPrincipal" in raw else "Principal"
@@ -170,19 +172,19 @@ def _statement(raw: object, position: int, kind: Kind, version: str) -> Statemen
             raw,
         )
     except (MalformedPolicy, Unreadable, ValueError) as fault:
-        return _faulty(raw, position, str(fault))
+        return _faulty(written, position, str(fault))
 
 
-def _faulty(raw: object, position: int, fault: str) -> Statement:
-    raw = raw if isinstance(raw, dict) else {}
+def _faulty(written: object, position: int, fault: str) -> Statement:
+    raw = written if isinstance(written, dict) else {}
     allow = raw.get("Effect") == "Allow"
     return Statement("", position, allow, Names.of([]), False, None, False, None, False, (), False, raw, fault)
 
 
 def _resources(names: list[str], variables: bool) -> Resources:
     read_names = [read(_complete(name), variables=variables, wildcards=True) for name in names]
-    templates = tuple(template for template in read_names if has_variables(template))
-    plain = (template.parts for template in read_names if not has_variables(template))
+    templates = tuple(template for template in read_names if template.pattern is None)
+    plain = (template.pattern for template in read_names if template.pattern is not None)
     return Resources(Names.of(plain, arn_matcher), templates)
 
 
@@ -192,7 +194,7 @@ def _complete(arn: str) -> str:
     return arn + ":*" * missing if arn.startswith("arn:") and missing > 0 and "${" not in arn else arn
 
 
-def _conditions(element: dict, variables: bool) -> tuple[Condition, ...]:
+def _conditions(element: dict[str, Any], variables: bool) -> tuple[Condition, ...]:
     conditions = []
     for name, block in element.items():
         # An operator that there is not counts, even without a key.

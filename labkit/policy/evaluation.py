@@ -34,31 +34,31 @@ def evaluate(
     surveys = [
         _survey("identity", identity, request, bounded),
         _survey("resource", resource, request, bounded),
-        _survey("boundary", (boundary,) if bounded else (), request, bounded),
+        _survey("boundary", (boundary,) if boundary else (), request, bounded),
         _survey("session", session, request, bounded),
     ]
     for survey in surveys:
         if survey.denied:
-            return _explicit_deny(survey, request, bounded)
+            return _explicit_deny(survey.kind, *survey.denied, request, bounded)
     by_identity, by_resource, by_boundary, by_session = surveys
-    needed = []
     granted = by_resource.level if same_account else Match.NONE
-    if granted < Match.ROLE:
-        needed.append(by_identity)
+    granting = by_resource if granted >= Match.ROLE else by_identity
+    needed = [granting]
     both = not same_account or any(policy.kind == "trust" for policy in resource)
     if both:
         needed.append(by_resource)
     if granted < Match.DIRECT:
         needed += [by_boundary] if bounded else []
         needed += [by_session] if session else []
-    for survey in needed:
-        if not survey.allowed:
-            # Where either is enough, the resource's policies could have allowed it as well.
-            silent = [*survey.policies, *(resource if survey is by_identity and not both else ())]
-            return _implicit_deny(survey.kind, silent, request, bounded)
-    policy, statement = (by_resource if granted >= Match.ROLE else by_identity).allowed
-    told = f'{statement} of "{policy.name}" allows {request.action} on {request.resource}'
-    return Decision(request, "allowed", None, policy, statement, told=told)
+    lacking = next((survey for survey in needed if not survey.allowed), None)
+    if lacking is None and granting.allowed:
+        policy, statement = granting.allowed
+        told = f'{statement} of "{policy.name}" allows {request.action} on {request.resource}'
+        return Decision(request, "allowed", None, policy, statement, told=told)
+    survey = lacking or granting
+    # Where either is enough, the resource's policies could have allowed it as well.
+    silent = [*survey.policies, *(resource if survey is by_identity and not both else ())]
+    return _implicit_deny(survey.kind, silent, request, bounded)
 
 
 def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> Outcome:
@@ -116,13 +116,12 @@ def _survey(kind: str, policies: Iterable[Policy], request: Request, bounded: bo
     return survey
 
 
-def _explicit_deny(survey: _Survey, request: Request, bounded: bool) -> Decision:
-    policy, statement = survey.denied
+def _explicit_deny(kind: str, policy: Policy, statement: Statement, request: Request, bounded: bool) -> Decision:
     told = f'an explicit Deny, {statement} of "{policy.name}", refuses {request.action} on {request.resource}'
     if applies(statement, request, bounded=bounded) is None:
         problem = unevaluable(statement, request)
         told = f'{statement} of "{policy.name}" cannot be evaluated, so it counts as an explicit Deny: {problem}'
-    return Decision(request, "explicitDeny", _EXPLICIT[survey.kind], policy, statement, told=told)
+    return Decision(request, "explicitDeny", _EXPLICIT[kind], policy, statement, told=told)
 
 
 def _implicit_deny(kind: str, silent: Sequence[Policy], request: Request, bounded: bool) -> Decision:

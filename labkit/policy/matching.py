@@ -26,7 +26,7 @@ class Request:
     values: Values = field(init=False, repr=False, compare=False)
     action_name: str = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         given = {key.lower(): _texts(value) for key, value in self.context.items()}
         object.__setattr__(self, "values", {**self.principal.context, **given})
         object.__setattr__(self, "action_name", self.action.lower())

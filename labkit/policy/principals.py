@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 _ACCOUNT = re.compile(r"[0-9]{12}|arn:[a-z0-9-]+:iam::([0-9]{12}):root")
 
@@ -60,7 +60,7 @@ class Principal:
         if self.account is None or self.kind == "group":
             return {}
         types = {"root": "Account", "user": "User", "role-session": "AssumedRole"}
-        context = {
+        context: dict[str, tuple[str, ...]] = {
             "aws:principalarn": (self.role_arn or self.arn,),
             "aws:principalaccount": (self.account,),
             "aws:principaltype": (types[self.kind],),
@@ -126,7 +126,7 @@ class Principals:
         return ", ".join(names) or "nobody"
 
 
-def compile_principals(element: str | dict) -> Principals:
+def compile_principals(element: str | dict[str, Any]) -> Principals:
     """Returns the element prepared. Raises ValueError where it is not one of IAM's forms."""
     if element == "*":
         element = {"AWS": []}

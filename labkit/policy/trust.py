@@ -56,12 +56,13 @@ def _nearest(trust: Policy, request: Request) -> Decision:
     if faulty:
         problem = unevaluable(faulty[0], request)
         return _denied(f"{faulty[0]} of the trust policy cannot be evaluated: {problem}", request, trust)
-    federated = [statement for statement in allows if statement.principals and statement.principals.federated]
+    federated = [arn for statement in allows if statement.principals for arn in statement.principals.federated]
     if not federated:
         trusted = "; ".join(str(statement.principals) for statement in allows)
         return _denied(f"the trust policy names no federated principal; it trusts {trusted}", request, trust)
-    trusted = ", ".join(sorted(arn for statement in federated for arn in statement.principals.federated))
-    reason = f"the trust policy trusts {trusted}, and the token's provider is {request.principal.arn}"
+    reason = (
+        f"the trust policy trusts {', '.join(sorted(federated))}, and the token's provider is {request.principal.arn}"
+    )
     return _denied(reason, request, trust)
 
 

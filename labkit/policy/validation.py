@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 
 import json
 import re
-from typing import Literal
+from typing import Any, Literal, NoReturn
 
 from labkit.policy.conditions import known_operator
 
@@ -27,7 +27,7 @@ class MalformedPolicy(Exception):
         self.message = message
 
 
-def validate(document: str | dict, kind: Kind) -> tuple[dict, str, int]:
+def validate(document: str | dict[str, Any], kind: Kind) -> tuple[dict[str, Any], str, int]:
     """Returns the parsed document, its text and its size in characters without white space.
 
     Raises `MalformedPolicy`.
@@ -35,14 +35,13 @@ def validate(document: str | dict, kind: Kind) -> tuple[dict, str, int]:
     parsed, text, size = load(document, kind)
     _check_top(parsed, kind)
     for statement in listed(parsed["Statement"]):
-        check_shape(statement, kind)
-        _check_words(statement, kind)
+        _check_words(check_shape(statement, kind), kind)
     _check_sids(listed(parsed["Statement"]), kind)
     _check_size(size, kind)
     return parsed, text, size
 
 
-def load(document: str | dict, kind: Kind) -> tuple[dict, str, int]:
+def load(document: str | dict[str, Any], kind: Kind) -> tuple[dict[str, Any], str, int]:
     """Returns the JSON object, its text and its size. Raises `MalformedPolicy` where it is none."""
     try:
         text = document if isinstance(document, str) else json.dumps(document, separators=(",", ":"))
@@ -55,7 +54,7 @@ def load(document: str | dict, kind: Kind) -> tuple[dict, str, int]:
     return parsed, text, size
 
 
-def _readable(document: dict) -> bool:
+def _readable(document: dict[str, Any]) -> bool:
     """Whether it is nested no deeper than any policy has to be, and every text in it is text (no lone surrogates)."""
     level: list[object] = [document]
     for _ in range(DEEPEST):
@@ -80,8 +79,11 @@ def check_version(version: object, kind: Kind) -> None:
         raise _malformed(kind, "Policy document must be version 2012-10-17 or greater.")
 
 
-def check_shape(statement: object, kind: Kind) -> None:
-    """Raises `MalformedPolicy` where a statement lacks a field, has one that it must not, or one of a wrong type."""
+def check_shape(statement: object, kind: Kind) -> dict[str, Any]:
+    """Returns the statement.
+
+    Raises `MalformedPolicy` where it lacks a field, has one that it must not, or one of a wrong type.
+    """
     if not isinstance(statement, dict):
         raise _syntax(kind, "Statement must be a JSON object.")
     for field in statement:
@@ -100,9 +102,10 @@ def check_shape(statement: object, kind: Kind) -> None:
     if not isinstance(statement.get("Sid", ""), str):
         raise _syntax(kind, "Sid must be a string.")
     _check_condition_shape(statement.get("Condition", {}), kind)
+    return statement
 
 
-def listed(value: object) -> list:
+def listed(value: object) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
@@ -140,7 +143,7 @@ def _syntax(kind: Kind, message: str) -> MalformedPolicy:
     return _malformed(kind, message if kind in ("trust", "resource") else "Syntax errors in policy.")
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         # Which of the two would count is not defined, so neither does.
@@ -148,11 +151,11 @@ def _object(pairs: list[tuple[str, object]]) -> dict:
     return result
 
 
-def _no_constant(name: str):
+def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def _check_top(document: dict, kind: Kind) -> None:
+def _check_top(document: dict[str, Any], kind: Kind) -> None:
     for field in document:
         if field not in ("Version", "Id", "Statement"):
             raise _syntax(kind, f"Unknown field {field}")
@@ -161,7 +164,7 @@ def _check_top(document: dict, kind: Kind) -> None:
         raise _syntax(kind, "Missing required field Statement")
 
 
-def _check_sids(statements: list[dict], kind: Kind) -> None:
+def _check_sids(statements: list[dict[str, Any]], kind: Kind) -> None:
     sids = [statement["Sid"] for statement in statements if statement.get("Sid")]
     if kind != "resource" and not all(re.fullmatch(r"[0-9A-Za-z]*", sid) for sid in sids):
         raise _malformed(
@@ -192,7 +195,7 @@ def _check_size(size: int, kind: Kind) -> None:
         raise MalformedPolicy(code, message)
 
 
-def _check_principal_shape(statement: dict, kind: Kind) -> None:
+def _check_principal_shape(statement: dict[str, Any], kind: Kind) -> None:
     if kind not in ("trust", "resource"):
         if "Principal" in statement or "NotPrincipal" in statement:
             raise _malformed(kind, "Policy document should not specify a principal.")
@@ -213,7 +216,7 @@ def _check_principal_shape(statement: dict, kind: Kind) -> None:
             raise _malformed(kind, f"Invalid principal in policy: {json.dumps({name: values})[1:-1][:200]}")
 
 
-def _check_action_shape(statement: dict, kind: Kind) -> None:
+def _check_action_shape(statement: dict[str, Any], kind: Kind) -> None:
     if kind == "trust" and "Action" not in statement:
         raise _malformed(kind, "Missing required field Action")
     actions = statement.get("Action", statement.get("NotAction"))
@@ -224,7 +227,7 @@ def _check_action_shape(statement: dict, kind: Kind) -> None:
         raise _syntax(kind, "Action must be a string or a list of strings.")
 
 
-def _check_resource_shape(statement: dict, kind: Kind) -> None:
+def _check_resource_shape(statement: dict[str, Any], kind: Kind) -> None:
     if kind == "trust":
         for field in ("Resource", "NotResource"):
             if field in statement:
@@ -251,11 +254,11 @@ def _check_condition_shape(condition: object, kind: Kind) -> None:
                 raise _syntax(kind, f"The values of condition {key} must be strings.")
 
 
-def _check_words(statement: dict, kind: Kind) -> None:
+def _check_words(statement: dict[str, Any], kind: Kind) -> None:
     for action in listed(statement.get("Action", statement.get("NotAction"))):
         _check_action(action, kind)
     if kind in ("trust", "resource"):
-        _check_principal(statement.get("Principal", statement.get("NotPrincipal")), kind)
+        _check_principal(statement.get("Principal") or statement["NotPrincipal"], kind)
     if kind in ("identity", "boundary", "session"):
         for resource in listed(statement.get("Resource", statement.get("NotResource"))):
             if resource != "*" and not re.match(r"arn:|\*", resource):
@@ -296,8 +299,8 @@ def _check_condition_key(key: str, kind: Kind) -> None:
         raise _malformed(kind, "Condition can contain only one colon.")
 
 
-def _check_principal(principal: str | dict, kind: Kind) -> None:
-    if principal == "*":
+def _check_principal(principal: str | dict[str, Any], kind: Kind) -> None:
+    if isinstance(principal, str):
         return
     for name in listed(principal.get("Federated", [])):
         if not (_PROVIDER.fullmatch(name) or _DOMAIN.fullmatch(name)):

@@ -3,7 +3,7 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from labkit.policy.wildcards import Token, tokens
@@ -32,6 +32,8 @@ class Template:
     """A text of a policy with variables in it."""
 
     parts: tuple[Token | Variable, ...]
+    pattern: tuple[Token, ...] | None
+    """The parts, where none of them is a variable: the same for every request."""
 
     def fill(self, values: Values) -> list[Token] | None:
         """Returns the tokens with each variable replaced by its value, literally; None where one has no value."""
@@ -49,7 +51,7 @@ def read(text: str, *, variables: bool, wildcards: bool) -> Template:
 
     Raises `Unreadable` for a variable that breaks the syntax.
     """
-    literal = tokens if wildcards else lambda piece: [piece]
+    literal: Callable[[str], Sequence[Token]] = tokens if wildcards else lambda piece: [piece]
     parts: list[Token | Variable] = []
     position = 0
     while variables and (start := text.find("${", position)) >= 0:
@@ -58,11 +60,9 @@ def read(text: str, *, variables: bool, wildcards: bool) -> Template:
         content = text[start + 2 : end]
         parts.append(content if content in ("*", "?", "$") else _variable(content))
         position = end + 1
-    return Template((*parts, *literal(text[position:])))
-
-
-def has_variables(template: Template) -> bool:
-    return any(isinstance(part, Variable) for part in template.parts)
+    parts += literal(text[position:])
+    pattern = tuple(part for part in parts if not isinstance(part, Variable))
+    return Template(tuple(parts), pattern if len(pattern) == len(parts) else None)
 
 
 def _end(text: str, start: int) -> int:

@@ -29,6 +29,11 @@ def tokens(pattern: str) -> list[Token]:
     return [Wild(part) if part in ("*", "?") else part for part in re.split(r"([*?])", pattern) if part]
 
 
+def literal_text(pattern: Iterable[Token]) -> str:
+    """Returns the text of a pattern without wildcards."""
+    return "".join(token for token in pattern if isinstance(token, str))
+
+
 def prefix(pattern: Iterable[Token]) -> str | None:
     """Returns what the texts begin with, where that is all the pattern asks: `s3:Get*`, `*`. Else None."""
     pattern = _joined(pattern)
@@ -42,7 +47,7 @@ def matcher(pattern: Iterable[Token]) -> Matcher:
     pattern = _joined(pattern)
     if Wild.ONE in pattern:
         return _automaton(pattern)
-    literals = [token for token in pattern if token is not Wild.ANY]
+    literals = [token for token in pattern if isinstance(token, str)]
     if Wild.ANY not in pattern:
         return (literals[0] if literals else "").__eq__
     head = literals.pop(0) if pattern[0] is not Wild.ANY else ""
