@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+from labkit.errors import LabError
+
 if TYPE_CHECKING:
     import boto3
-    from kubernetes.client import ApiClient
+    from kubernetes.client import ApiClient, Configuration
 
 # The role by which an organization's administrator enters the accounts that were made in it.
 # https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
@@ -52,8 +54,19 @@ class Connection:
     trail: Callable[[], Iterator[dict[str, Any]]] | None = None
     """The records of the calls to AWS, newest first."""
     node_identity: str | None = None
-    account: Callable[[str], "boto3.Session | None"] = lambda account_id: None
+    account: Callable[[str], "boto3.Session | None"] = lambda _: None
     """A session in the account of this id (12 digits); None where it cannot be entered from here."""
+
+    @property
+    def api(self) -> "ApiClient":
+        """The cluster's API. Raises `LabError` where the cluster is gone."""
+        if self.kubernetes is None:
+            raise LabError(
+                "The cluster is gone, and its API with it.",
+                where="lab.kubernetes",
+                next="labkit up, or labkit plan -p target=eks …, which says what a run finds",
+            )
+        return self.kubernetes
 
     @property
     def provider_arn(self) -> str:
@@ -65,20 +78,49 @@ class Connection:
         """The ARN of a role of this name, made or not."""
         return f"arn:{self.partition}:iam::{self.account_id}:role/{role_name}"
 
+    def close(self) -> None:
+        """Closes the connections to the cluster. The lab goes on."""
+        if self.kubernetes:
+            self.kubernetes.close()  # type: ignore[no-untyped-call]  # the client's has no types
+
+
+def core_api(api: "ApiClient") -> Any:
+    """The client's `CoreV1Api`, without its types: they ask for a model where it takes a manifest as well.
+
+    And by them all that an answer holds may be missing, a pod's metadata too.
+    """
+    from kubernetes.client import CoreV1Api
+
+    return CoreV1Api(api)
+
+
+def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Configuration":
+    """The client's configuration for a context of a kubeconfig, its current one without a name."""
+    from kubernetes.client import Configuration
+    from kubernetes.config import load_kube_config_from_dict
+
+    configuration = Configuration()
+    load_kube_config_from_dict(  # type: ignore[no-untyped-call]  # the client's has no types
+        kubeconfig, context=context, client_configuration=configuration, persist_config=False
+    )
+    return configuration
+
 
 def patient(api: "ApiClient") -> "ApiClient":
     """The same client, which waits for an API server that keeps silent, but not for ever.
 
     A watch may be silent for as long as it was asked to last besides.
     """
-    ask = api.rest_client.request
+    rest: Any = api.rest_client
+    ask = rest.request
 
     def request(method: str, url: str, *arguments: Any, _request_timeout: Any = None, **named: Any) -> Any:
         connect, read = ANSWERS_WITHIN
+        within: int | None = read
         asked = parse_qs(urlsplit(url).query)
         if "watch" in asked:
-            read = read + int(asked["timeoutSeconds"][0]) if "timeoutSeconds" in asked else None
-        return ask(method, url, *arguments, _request_timeout=_request_timeout or (connect, read), **named)
+            within = read + int(asked["timeoutSeconds"][0]) if "timeoutSeconds" in asked else None
+        return ask(method, url, *arguments, _request_timeout=_request_timeout or (connect, within), **named)
 
-    api.rest_client.request = request
+    rest.request = request
     return api

@@ -14,7 +14,7 @@ CONTAINER = "aws"
 IMAGE = "amazon/aws-cli"
 
 
-def provider(parameters: Parameters, issuer: str) -> dict[str, Any]:
+def provider(_: Parameters, issuer: str) -> dict[str, Any]:
     """What is registered: the issuer, and the audience of the tokens that it signs for AWS.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html

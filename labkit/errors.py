@@ -37,7 +37,7 @@ class LabError(Exception):
             lines.append(f"next:  {self.next}")
         return "\n".join(lines)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         # Made again from its attributes: the constructors of the errors below take other arguments.
         return _restored, (type(self), self.args, self.__dict__)
 
@@ -91,7 +91,8 @@ def said_by_the_cluster(error: Any, otherwise: str = "") -> str:
     Without one, `otherwise`, or the status and its reason.
     """
     try:
-        return json.loads(error.body)["message"]
+        message: str = json.loads(error.body)["message"]
+        return message
     except (TypeError, ValueError, KeyError):
         return otherwise or f"{error.status} {error.reason}"
 
@@ -168,12 +169,12 @@ def _asked(error: Exception) -> str:
     if isinstance(error, LabError):
         return error.what
     if url := getattr(error, "kwargs", {}).get("endpoint_url"):
-        return url
+        return str(url)
     pool = getattr(error, "pool", None)
     return f"{pool.scheme}://{pool.host}:{pool.port}" if pool else ""
 
 
-def _restored(kind: type[LabError], args: tuple, attributes: dict) -> LabError:
+def _restored(kind: type[LabError], args: tuple[Any, ...], attributes: dict[str, Any]) -> LabError:
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(attributes)

@@ -54,11 +54,11 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, c
         said = said_by_the_cluster(error, str(error.reason).partition(" -+-+- ")[0])
         return Executed("", f"the cluster refuses exec: {said}", 1)
     connection.run_forever(timeout=WITHIN)
-    output, error = connection.read_stdout(timeout=0), connection.read_stderr(timeout=0)
+    output, said = connection.read_stdout(timeout=0), connection.read_stderr(timeout=0)
     try:
         code = connection.returncode
     except ValueError:
         # No exit code but the runtime's complaint: there is no such program, most often.
-        code, error = NOT_STARTED, f"there is no {command[0]} in the container, or it cannot be started"
+        code, said = NOT_STARTED, f"there is no {command[0]} in the container, or it cannot be started"
     connection.close()
-    return Executed(output or "", error or "", 1 if code is None else code)
+    return Executed(output or "", said or "", 1 if code is None else code)

@@ -15,7 +15,7 @@ from labkit.widgets.check import Check
 from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
-    from labkit.doctor.examination import Diagnosis
+    from labkit.doctor.report import Diagnosis
     from labkit.faults.report import Report
     from labkit.widgets.journey import Journey
     from labkit.widgets.token import TokenView
@@ -298,8 +298,7 @@ class Lab(Workspace):
 
     def close(self) -> None:
         """Closes the connections. The lab goes on; `labkit down` ends it."""
-        if self.connection.kubernetes:
-            self.connection.kubernetes.close()
+        self.connection.close()
 
 
 def _known(capability: str) -> str:

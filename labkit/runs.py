@@ -95,8 +95,8 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
             raise _interrupted(output, validated, given) from None
     if failure is not None and failure.ename == "KeyboardInterrupt":
         raise _interrupted(output, validated, given)
-    executed = normalize(nbformat.read(output, as_version=4))
-    nbformat.write(executed, output)
+    executed = normalize(nbformat.read(output, as_version=4))  # type: ignore[no-untyped-call]  # nbformat's has no types
+    nbformat.write(executed, output)  # type: ignore[no-untyped-call]  # nbformat's has no types
     done = read(executed, output, validated)
     if failure is not None:
         what, where, next_ = _parts(_without_colour(failure.evalue))
@@ -227,7 +227,9 @@ def _interrupted(output: Path, parameters: Parameters, given: Mapping[str, Any])
 
 def _parts(text: str) -> tuple[str, str, str]:
     """What a `LabError`'s text is made of; another text is the first part alone."""
-    return re.fullmatch(r"(.*?)(?:\nwhere: (.*?))?(?:\nnext:  (.*))?", text, re.DOTALL).groups(default="")
+    rest, _, next_ = text.partition("\nnext:  ")
+    what, _, where = rest.partition("\nwhere: ")
+    return what, where, next_
 
 
 def _without_colour(text: str) -> str:

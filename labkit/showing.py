@@ -1,5 +1,6 @@
 """Shows what AWS and Kubernetes answer, with a name in the place of what differs from run to run."""
 
+import builtins
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -72,8 +73,8 @@ class Shown:
     def __repr__(self) -> str:
         return f"$ {self.command}\n{self.text}" if self.command else self.text
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        bundle = {"text/plain": repr(self), "text/html": f"<pre>{escape(repr(self))}</pre>"}
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": f"<pre>{escape(repr(self))}</pre>"}
         if self.command:
             bundle[MIME] = {"command": self.command, "answer": self.text}
         return bundle
@@ -89,7 +90,7 @@ def show(thing: Any, command: str = "") -> None:
     if command and _in_ipython():
         from IPython.display import display
 
-        display(shown)
+        display(shown)  # type: ignore[no-untyped-call]  # IPython's has no types
     else:
         print(shown)
 
@@ -119,8 +120,9 @@ def _document(thing: Any, field: str = "") -> Any:
     if hasattr(thing, "to_dict") and hasattr(thing, "attribute_map"):
         from kubernetes.client import ApiClient, Configuration
 
-        # Only its serialization is used: no configuration, and no connection.
-        thing = ApiClient(Configuration(host="http://unused.invalid")).sanitize_for_serialization(thing)
+        # Only its serialization is used, which has no types: no configuration, and no connection.
+        api: Any = ApiClient(Configuration(host="http://unused.invalid"))
+        thing = api.sanitize_for_serialization(thing)
     if isinstance(thing, Mapping):
         return {str(key): _document(value, str(key)) for key, value in thing.items() if key not in LEFT_OUT}
     if isinstance(thing, list | tuple):
@@ -135,11 +137,7 @@ def _document(thing: Any, field: str = "") -> Any:
 
 
 def _in_ipython() -> bool:
-    try:
-        get_ipython  # noqa: B018
-    except NameError:
-        return False
-    return True
+    return hasattr(builtins, "get_ipython")
 
 
 def left_aligned(html: str) -> str:

@@ -24,8 +24,11 @@ class Workspace:
 
     @property
     def kubernetes(self) -> "ApiClient":
-        """The cluster's API, as its administrator: `kubernetes.client.CoreV1Api(lab.kubernetes)`."""
-        return self.connection.kubernetes
+        """The cluster's API, as its administrator: `kubernetes.client.CoreV1Api(lab.kubernetes)`.
+
+        Raises `LabError` where the cluster is gone.
+        """
+        return self.connection.api
 
     @property
     def issuer(self) -> str:

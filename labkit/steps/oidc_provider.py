@@ -45,12 +45,16 @@ def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[F
 def rows(evidence: "Evidence") -> list[Row]:
     """What the check compared."""
     registered = evidence.provider
-    url = "https://" + registered["Url"].removeprefix("https://") if registered else "no OIDC provider"
-    audiences = ", ".join(registered["ClientIDList"]) if registered else "no OIDC provider"
     wanted = evidence.audience
+    if not registered:
+        return [
+            Row("issuer", evidence.issuer, "no OIDC provider"),
+            Row("audience", wanted, "no OIDC provider", False),
+        ]
+    audiences = registered["ClientIDList"]
     return [
-        Row("issuer", evidence.issuer, url),
-        Row("audience", wanted, audiences, bool(registered) and wanted in registered["ClientIDList"]),
+        Row("issuer", evidence.issuer, "https://" + registered["Url"].removeprefix("https://")),
+        Row("audience", wanted, ", ".join(audiences), wanted in audiences),
     ]
 
 
@@ -84,7 +88,7 @@ def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) 
     # Where the cluster is gone, nothing but the run's own role tells which provider was the cluster's.
     if owner is Owner.STRANGER and run and lab.connection.kubernetes is None and _is_trusted(lab, arn):
         owner = Owner.ANOTHER_RUN
-    if owner is Owner.ANOTHER_RUN:
+    if owner is Owner.ANOTHER_RUN and run:
         return owner, f", {run}, and is removed with that: {_removal(lab, run)}"
     return owner, ""
 

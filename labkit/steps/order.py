@@ -42,11 +42,11 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
     made, later = before(name), ORDER[ORDER.index(name) :]
     took = _make_way(lab, later if lab.takes_untagged else ORDER)
     bucket.ensure(lab)
-    found = _made(lab, later)
+    things: Iterable[Found] = _made(lab, later)
     if lab.connection.shows_removal:
-        found = [*found]
-        yield from _announced(lab, found)
-    left = [line for line in removed(found) if line.startswith("left alone")]
+        things = [*things]
+        yield from _announced(lab, things)
+    left = [line for line in removed(things) if line.startswith("left alone")]
     yield f"Ready for {step(name).TITLE}: {_make(lab, made)}."
     yield from [*took, *left]
 
@@ -65,7 +65,7 @@ def ready_through(lab: Workspace, name: str) -> Iterator[str]:
 
 def remove(lab: Workspace) -> Iterator[str]:
     """Take away everything with this run's tag, the last step first. Yields what was removed and what was left."""
-    things = found(lab)
+    things: Iterable[Found] = found(lab)
     if lab.connection.shows_removal:
         things = [*things]
         yield from _announced(lab, things)
@@ -75,7 +75,7 @@ def remove(lab: Workspace) -> Iterator[str]:
 def found(lab: Workspace) -> Iterator[Found]:
     """What a removal comes upon, the last step first, and who owns each; nothing is deleted."""
     # What was in a cluster that is gone is gone with it.
-    yield from _made(lab, ORDER if lab.kubernetes else IN_AWS)
+    yield from _made(lab, ORDER if lab.connection.kubernetes else IN_AWS)
     yield from bucket.found(lab)
 
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kubernetes.client import CoreV1Api
 from kubernetes.client.exceptions import ApiException
 from kubernetes.watch import Watch
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from labkit import documents, execution
+from labkit.connection import core_api
 from labkit.diagnosis import findings
 from labkit.diagnosis.evidence.pod_spec import NO_IMAGE
 from labkit.diagnosis.findings import Finding, catalogue
@@ -49,7 +49,7 @@ def ensure(lab: "Workspace") -> None:
 
     Raises `PodDoesNotRun`.
     """
-    core = CoreV1Api(lab.kubernetes)
+    core = core_api(lab.kubernetes)
     ensure_namespace(lab)
     wanted = build(lab.parameters, lab.image)
     if present := existing(lambda: core.read_namespaced_pod(NAME, lab.parameters.namespace)):
@@ -91,7 +91,7 @@ def remove(lab: "Workspace") -> list[str]:
 
 def found(lab: "Workspace") -> Iterator[Found]:
     """The cluster's pods, and whose each is."""
-    for present in CoreV1Api(lab.kubernetes).list_pod_for_all_namespaces().items:
+    for present in core_api(lab.kubernetes).list_pod_for_all_namespaces().items:
         name, namespace = present.metadata.name, present.metadata.namespace
         owner = of_labels(lab, present.metadata.labels, same_name=(name, namespace) == (NAME, lab.parameters.namespace))
         yield Found(f"pod {namespace}/{name}", owner, partial(delete, lab, name, namespace))
@@ -103,13 +103,13 @@ def make_way(lab: "Workspace") -> list[str]:
     Raises `NotThisRuns` elsewhere.
     """
     namespace = lab.parameters.namespace
-    present = existing(lambda: CoreV1Api(lab.kubernetes).read_namespaced_pod(NAME, namespace))
+    present = existing(lambda: core_api(lab.kubernetes).read_namespaced_pod(NAME, namespace))
     return take_name(lab, "pod", NAME, present, partial(delete, lab, NAME, namespace))
 
 
 def delete(lab: "Workspace", name: str, namespace: str) -> None:
     """Deletes a pod and returns when it is gone."""
-    core = CoreV1Api(lab.kubernetes)
+    core = core_api(lab.kubernetes)
     try:
         # `sleep` as process 1 does not hear SIGTERM: the usual 30 s would pass for nothing.
         core.delete_namespaced_pod(name, namespace, grace_period_seconds=1)
@@ -132,7 +132,7 @@ def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") 
 
     https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
     """
-    core = CoreV1Api(lab.kubernetes)
+    core = core_api(lab.kubernetes)
     namespace = namespace or lab.parameters.namespace
     words = "the node did not take it"
     for kind, present in _watch(core, name, namespace, RUNNING_WITHIN + lab.connection.node_within):
@@ -193,7 +193,7 @@ def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
     )
 
 
-def _watch(core: Any, name: str, namespace: str, seconds: int):
+def _watch(core: Any, name: str, namespace: str, seconds: int) -> Iterator[tuple[str, Any]]:
     """What happens to a pod, its present state first, for so many seconds; None for one that is not there."""
     selector = f"metadata.name={name}"
     listed = core.list_namespaced_pod(namespace, field_selector=selector)
@@ -201,7 +201,7 @@ def _watch(core: Any, name: str, namespace: str, seconds: int):
         yield "", None
         return
     yield "ADDED", listed.items[0]
-    watch = Watch()
+    watch: Any = Watch()  # type: ignore[no-untyped-call]  # the client's has no types
     for event in watch.stream(
         core.list_namespaced_pod,
         namespace,

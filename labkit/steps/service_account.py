@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kubernetes.client import CoreV1Api
 from kubernetes.client.exceptions import ApiException
 
 from labkit import documents
+from labkit.connection import core_api
 from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, service_account
 from labkit.documents import ROLE_ANNOTATION as KEY
@@ -34,7 +34,7 @@ build = documents.service_account
 
 def ensure(lab: "Workspace") -> None:
     """Makes the namespace and the service account, or brings its annotations back to what they should be."""
-    core = CoreV1Api(lab.kubernetes)
+    core = core_api(lab.kubernetes)
     ensure_namespace(lab)
     wanted = build(lab.parameters, lab.role_arn)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace
@@ -61,7 +61,7 @@ def ensure(lab: "Workspace") -> None:
 
 def ensure_namespace(lab: "Workspace") -> None:
     """Makes the run's namespace where it is missing."""
-    core, name = CoreV1Api(lab.kubernetes), lab.parameters.namespace
+    core, name = core_api(lab.kubernetes), lab.parameters.namespace
     if existing(lambda: core.read_namespace(name)) is None:
         core.create_namespace({"metadata": {"name": name, "labels": lab.labels}})
 
@@ -88,7 +88,7 @@ def remove(lab: "Workspace") -> list[str]:
 
 def found(lab: "Workspace") -> Iterator[Found]:
     """The cluster's service accounts, and the run's own namespaces, which go where nobody else is in them."""
-    core = CoreV1Api(lab.kubernetes)
+    core = core_api(lab.kubernetes)
     for account in core.list_service_account_for_all_namespaces().items:
         name, namespace = account.metadata.name, account.metadata.namespace
         same_name = (name, namespace) == (lab.parameters.service_account, lab.parameters.namespace)
@@ -117,7 +117,7 @@ def make_way(lab: "Workspace") -> list[str]:
 
     Raises `NotThisRuns` elsewhere.
     """
-    core = CoreV1Api(lab.kubernetes)
+    core = core_api(lab.kubernetes)
     name, namespace = lab.parameters.service_account, lab.parameters.namespace
     present = existing(lambda: core.read_namespaced_service_account(name, namespace))
     delete = partial(core.delete_namespaced_service_account, name, namespace)
