@@ -94,6 +94,11 @@ def core_api(api: "ApiClient") -> Any:
     return CoreV1Api(api)
 
 
+def as_document(api: "ApiClient", thing: object) -> Any:
+    """What the client made of an answer, as the document that it was."""
+    return api.sanitize_for_serialization(thing)  # type: ignore[no-untyped-call]  # the client's has no types
+
+
 def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Configuration":
     """The client's configuration for a context of a kubeconfig, its current one without a name."""
     from kubernetes.client import Configuration

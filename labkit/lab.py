@@ -64,7 +64,7 @@ class Lab(Workspace):
         Raises `LabError`.
         """
         parameters = Parameters.checked(**values)
-        lab = cls(parameters, targets.look(parameters, start=True))
+        lab = cls(parameters, targets.target(parameters.target).start_and_look(parameters))
         lab._is_only_looked_at = True
         with answering(), redirect_stdout(StringIO()):
             if lab.connection.is_embedded and lab._is_empty():

@@ -107,7 +107,7 @@ def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
     from labkit.parameters import Parameters
 
     parameters = Parameters.checked(**names)
-    if "region" not in names and (region := targets.own_region(parameters.target)):
+    if "region" not in names and (region := targets.target(parameters.target).own_region()):
         parameters = Parameters.checked(**names, region=region)
     return parameters, targets.look(parameters)
 

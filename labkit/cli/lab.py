@@ -27,7 +27,7 @@ def env() -> None:
 
 def variables() -> dict[str, str]:
     """The variables that lead `aws`, `kubectl` and `labkit` to the running lab. Raises `LabError` if none runs."""
-    folder, state = _running()
+    folder, state = running()
     path = environment.with_programs(os.environ.get("PATH", ""), Path(sys.executable).parent)
     return environment.variables(folder, state.endpoint_url, state.region) | {"PATH": path}
 
@@ -63,7 +63,7 @@ def fetch(url: Annotated[str, typer.Argument(help="A URL of a cluster's public i
     """GET a URL of the lab's issuer by its real name, as STS does."""
     from labkit.targets.kind import issuer as kind_issuer
 
-    typer.echo(json.dumps(kind_issuer.fetch(*_running(), url), indent=2))
+    typer.echo(json.dumps(kind_issuer.fetch(*running(), url), indent=2))
 
 
 def reset() -> None:
@@ -92,7 +92,8 @@ def down(bare: Annotated[bool, typer.Option("--bare", help="End the one of `labk
     typer.echo("The lab has ended." if ended else f"No lab runs in {folder.path}.{other}")
 
 
-def _running() -> tuple[Folder, process.State]:
+def running() -> tuple[Folder, process.State]:
+    """The lab that runs, and its state. Raises `LabError` if none does."""
     folder = Folder.find()
     state = process.State.read(folder)
     if not folder.is_running():

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -19,6 +20,7 @@ app = typer.Typer(
     help="A lab for IAM Roles for Service Accounts (IRSA): real tokens, a verifying STS, no AWS account.",
 )
 
+command: Callable[..., None]
 for command in (up, lab.env, run, lab.status, trail):
     app.command()(command)
 app.command(context_settings={"ignore_unknown_options": True})(lab.clock)  # -30m is a value

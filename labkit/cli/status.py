@@ -32,8 +32,7 @@ def summary(folder: Folder) -> str:
     joined = Kept.joined(folder)
     for name, facts in state.clusters.items():
         lines.append(f"  cluster   {name}  {facts['endpoint']}  {facts['issuer']}")
-        if name in joined:
-            its = joined[name].facts
+        if (kept := joined.get(name)) and (its := kept.facts):
             lines.append(f"            target kind: {its.source}")
             lines.append(f"            pods reach AWS at {its.aws_host}, image {its.image or Connection.image}")
     lines += _remembered(folder)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from labkit.cli.lab import running
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError, UnknownName
@@ -40,8 +41,15 @@ def up(
     if target == "kind":
         if bare:
             raise LabError("An API server alone joins no cluster: --bare, or --target kind.", next="labkit up --bare")
-        of_kind = {"kubeconfig": kubeconfig, "context": context, "aws_host": aws_host, "image": image}
-        join(cluster=cluster, region=region, **of_kind, as_json=as_json)
+        join(
+            cluster=cluster,
+            region=region,
+            kubeconfig=kubeconfig,
+            context=context,
+            aws_host=aws_host,
+            image=image,
+            as_json=as_json,
+        )
         return
     if target != "moto":
         raise UnknownName("target that labkit up starts", target, ("moto", "kind"), next="labkit plan -p target=eks …")
@@ -98,7 +106,7 @@ def join(
     from labkit.emulator.joined import Kept
     from labkit.parameters import Parameters
     from labkit.targets import kind
-    from labkit.targets.kind.kubeconfig import Way
+    from labkit.targets.kind.kubeconfig import Way, facts_of
 
     if kubeconfig:
         with suppress(RuntimeError):  # nobody has that home
@@ -114,9 +122,9 @@ def join(
         image=image,
     )
     connection = kind.up(parameters, aws_host=aws_host)
-    folder = Folder.find()
+    folder, state = running()
     kept = Kept(folder, cluster, region)
-    state, facts = process.State.read(folder), kept.facts
+    facts = facts_of(kept)
     if image and image != facts.image:
         # The cluster had joined before: it is the notebooks' image from now on.
         kept.keep_facts(facts := replace(facts, image=image))

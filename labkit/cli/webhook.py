@@ -4,12 +4,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
+
+if TYPE_CHECKING:
+    from labkit.webhook import serving
 
 app = typer.Typer(
     no_args_is_help=True, help="The pod identity webhook by itself: for kind, or any other Kubernetes cluster."
@@ -108,7 +111,9 @@ def manifest(
     typer.echo(serving.manifest(address, identity), nl=False)
 
 
-def _address_and_identity(listen: str, host: str, certificate: Path | None, key: Path | None):
+def _address_and_identity(
+    listen: str, host: str, certificate: Path | None, key: Path | None
+) -> "tuple[serving.Address, serving.Identity]":
     from labkit.webhook import serving
 
     address = serving.Address.of(listen, host)

@@ -1,46 +1,78 @@
-"""Where a lab runs: modules with `plan`, `up`, `connect`, `down` and `environment`, as tests/targets holds them to."""
+"""Where a lab runs: `Target` is what each of the modules `moto`, `kind` and `eks` is."""
 
-import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
 
-from labkit.connection import Connection
 from labkit.errors import UnknownName
-from labkit.parameters import Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from labkit.connection import Connection
+    from labkit.parameters import Parameters
 
 NAMES = ("moto", "kind", "eks")
 
 
-def target(name: str) -> ModuleType:
+class Target(Protocol):
+    """A module of this package. Whatever takes parameters raises `LabError`."""
+
+    def plan(self, parameters: "Parameters") -> str:
+        """What `up` makes; changes nothing."""
+
+    def up(self, parameters: "Parameters") -> "Connection":
+        """The connection, once what it needs is there: started where it is the lab's own, confirmed where it is not."""
+
+    def connect(self, parameters: "Parameters") -> "Connection":
+        """The connection to look with; nothing is made, and on eks neither plan nor confirmation is asked for."""
+
+    def look(self, parameters: "Parameters") -> "Connection":
+        """As `connect`, asking for no more than it takes to look."""
+
+    def start_and_look(self, parameters: "Parameters") -> "Connection":
+        """As `look`, where a lab that is this machine's own is started if need be."""
+
+    def to_remove(self, parameters: "Parameters") -> "Connection":
+        """As `connect`, for who removes what a run made: also where the cluster is gone."""
+
+    def down(self) -> bool:
+        """Ends what the lab started; whether any of it ran."""
+
+    def own_region(self) -> str:
+        """The region that the machine's own setup names, where that counts on this target; else empty."""
+
+    def environment(self, variables: "Mapping[str, str]") -> dict[str, str]:
+        """What a kernel of this target may see of these variables."""
+
+
+def target(name: str) -> Target:
     """The module of a target. Raises `UnknownName`."""
-    if name not in NAMES:
-        raise UnknownName("target", name, NAMES)
-    return importlib.import_module(f"labkit.targets.{name}")
+    match name:
+        case "moto":
+            from labkit.targets import moto
+
+            return moto
+        case "kind":
+            from labkit.targets import kind
+
+            return kind
+        case "eks":
+            from labkit.targets import eks
+
+            return eks
+        case _:
+            raise UnknownName("target", name, NAMES)
 
 
-def own_region(name: str) -> str:
-    """The region that the machine's own setup names, where that counts on this target; else empty."""
-    module = target(name)
-    return module.own_region() if hasattr(module, "own_region") else ""
-
-
-def connect(parameters: Parameters) -> Connection:
-    """The connection to look with, where nothing is to be made: on eks it needs neither the plan nor its confirmation.
-
-    Raises `LabError`.
-    """
+def connect(parameters: "Parameters") -> "Connection":
+    """See `Target.connect`."""
     return target(parameters.target).connect(parameters)
 
 
-def to_remove(parameters: Parameters) -> Connection:
-    """As `connect`, for who removes what a run made: on eks also where the cluster is gone. Raises `LabError`."""
-    module = target(parameters.target)
-    return module.to_remove(parameters) if hasattr(module, "to_remove") else module.connect(parameters)
+def look(parameters: "Parameters") -> "Connection":
+    """See `Target.look`."""
+    return target(parameters.target).look(parameters)
 
 
-def look(parameters: Parameters, *, start: bool = False) -> Connection:
-    """As `connect`, asking for no more than it takes to look; with `start`, the embedded lab is started if need be.
-
-    Raises `LabError`.
-    """
-    module = target(parameters.target)
-    return module.look(parameters, start=start) if hasattr(module, "look") else module.connect(parameters)
+def to_remove(parameters: "Parameters") -> "Connection":
+    """See `Target.to_remove`."""
+    return target(parameters.target).to_remove(parameters)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from labkit.connection import ENTRANCE, Connection, patient
+from labkit.connection import ENTRANCE, Connection, configured, patient
 from labkit.diagnosis.evidence.issuer import served_chain
 from labkit.emulator import process
 from labkit.emulator.environment import closed
@@ -62,14 +62,18 @@ def connect(parameters: "Parameters") -> Connection:
     return _connection(parameters, folder, state, aws, cluster)
 
 
-def look(parameters: "Parameters", *, start: bool = False) -> Connection:
-    """As `connect`; with `start` as `up`, since what is started here is this machine's own. Raises `LabError`."""
-    return up(parameters) if start else connect(parameters)
+look = to_remove = connect  # the lab's own cluster is not gone while the lab runs
+start_and_look = up  # what is started is this machine's own
 
 
-def down() -> None:
-    """Ends the lab and what it started."""
-    process.stop(Folder.find())
+def down() -> bool:
+    """Ends the lab and what it started; returns whether the lab ran."""
+    return process.stop(Folder.find())
+
+
+def own_region() -> str:
+    """Empty: the machine's own setup does not count."""
+    return ""
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
@@ -121,13 +125,19 @@ def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> dict[str,
     return cluster
 
 
+def active(eks: Any, name: str) -> dict[str, Any]:
+    """The cluster as eks:DescribeCluster gives it, once it is active."""
+    eks.get_waiter("cluster_active").wait(name=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
+    cluster: dict[str, Any] = eks.describe_cluster(name=name)["cluster"]
+    return cluster
+
+
 def kubernetes(state: State, context: str) -> "ApiClient":
     """A client of the cluster's API, by no proxy."""
-    from kubernetes.client import ApiClient, Configuration
-    from kubernetes.config import load_kube_config
+    import yaml
+    from kubernetes.client import ApiClient
 
-    configuration = Configuration()
-    load_kube_config(config_file=str(state.kubeconfig), context=context, client_configuration=configuration)
+    configuration = configured(yaml.safe_load(state.kubeconfig.read_text()), context)
     # Without a proxy of its own the client for exec takes the machine's. This one is never used: no host goes by it.
     configuration.proxy, configuration.no_proxy = "http://127.0.0.1:9", "*"
     return patient(ApiClient(configuration))
@@ -208,18 +218,17 @@ def _issuers(state: State) -> dict[str, int]:
 
 
 def _cluster(eks: Any, name: str, account_id: str) -> dict[str, Any]:
+    cluster: dict[str, Any]
     try:
         cluster = eks.describe_cluster(name=name)["cluster"]
     except eks.exceptions.ResourceNotFoundException:
         role_arn = f"arn:aws:iam::{account_id}:role/{CLUSTER_ROLE}"
         # Another notebook or terminal may have been a moment earlier.
         with contextlib.suppress(eks.exceptions.ResourceInUseException):
-            return eks.create_cluster(name=name, roleArn=role_arn, resourcesVpcConfig={})["cluster"]
+            cluster = eks.create_cluster(name=name, roleArn=role_arn, resourcesVpcConfig={})["cluster"]
+            return cluster
         cluster = {"status": "CREATING"}
-    if cluster["status"] == "CREATING":
-        eks.get_waiter("cluster_active").wait(name=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
-        cluster = eks.describe_cluster(name=name)["cluster"]
-    return cluster
+    return active(eks, name) if cluster["status"] == "CREATING" else cluster
 
 
 def _refuse_another_account(parameters: "Parameters", state: State) -> None:
@@ -254,7 +263,8 @@ def _no_cluster(parameters: "Parameters", state: State) -> LabError:
 def _current_context(state: State) -> str:
     import yaml
 
-    return yaml.safe_load(state.kubeconfig.read_text()).get("current-context", "")
+    context: str = yaml.safe_load(state.kubeconfig.read_text()).get("current-context", "")
+    return context
 
 
 def _read_trail(folder: Folder) -> Iterator[dict[str, Any]]:

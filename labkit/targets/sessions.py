@@ -27,7 +27,7 @@ QUICK = Config(
 _MODELS = create_loader()
 
 
-class BoundSession(boto3.Session):
+class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
     """A `boto3.Session` whose every client and resource talks to the lab's endpoint.
 
     No variable, profile, config file or proxy of the machine has a say: botocore is given none of them.

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from labkit.parameters import Parameters
     from labkit.targets.eks.account import Identity
-    from labkit.targets.eks.inventory import Plan
 
 
 class NotConfirmed(LabError):
@@ -62,10 +61,13 @@ def connect(parameters: "Parameters") -> Connection:
     return _connect(parameters, session, caller)[0]
 
 
-def look(parameters: "Parameters", *, start: bool = False) -> Connection:
+def look(parameters: "Parameters") -> Connection:
     """As `connect`, for who only looks: whom the cluster lets see little may look at that. Raises `LabError`."""
     session, caller = _identified(parameters)
     return _connect(parameters, session, caller, to_look=True)[0]
+
+
+start_and_look = look  # nothing here is the lab's own, to be started
 
 
 def to_remove(parameters: "Parameters") -> Connection:
@@ -86,8 +88,9 @@ def to_remove(parameters: "Parameters") -> Connection:
         )
 
 
-def down() -> None:
+def down() -> bool:
     """Ends nothing: the lab started nothing here. What a run made, `lab.remove()` takes away."""
+    return False
 
 
 def own_region() -> str:
@@ -111,14 +114,14 @@ def fetch(url: str) -> Any:
         raise LabError(f"{url} is not to be had: {error}", where="fetch", next=f"curl {url}") from None
 
 
-def _look(parameters: "Parameters") -> tuple[Connection, "Plan"]:
+def _look(parameters: "Parameters") -> tuple[Connection, Plan]:
     """The connection and the plan; raises `LabError` for whatever would leave a run half made."""
     session = account.open_session(parameters.region)
     caller = account.identify(session)
     account.require_account(parameters.account_id, caller)
     connection, cluster = _connect(parameters, session, caller)
-    eks_access.require_rights(connection.kubernetes, cluster, caller, parameters)
-    nodes = eks_cluster.node_count(connection.kubernetes)
+    eks_access.require_rights(connection.api, cluster, caller, parameters)
+    nodes = eks_cluster.node_count(connection.api)
     eks_cluster.require_nodes(nodes, cluster)
     found = Plan(
         account_id=caller.account_id,

@@ -2,7 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from kubernetes.client import AuthorizationV1Api, CoreV1Api
+from kubernetes.client import (
+    AuthorizationV1Api,
+    CoreV1Api,
+    V1ResourceAttributes,
+    V1SelfSubjectAccessReview,
+    V1SelfSubjectAccessReviewSpec,
+)
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
@@ -66,15 +72,15 @@ def _has_namespace(api: "ApiClient", name: str) -> bool:
     except ApiException as error:
         if error.status not in (403, 404):
             raise
-        return error.status == 403
+        return bool(error.status == 403)
     return True
 
 
 def _may(api: "ApiClient", attributes: dict[str, str]) -> bool:
     # Not the one review of all rules: it does not know what EKS's access policies allow.
-    review = {"spec": {"resourceAttributes": attributes}}
-    answer = AuthorizationV1Api(api).create_self_subject_access_review(review)
-    return answer.status.allowed
+    spec = V1SelfSubjectAccessReviewSpec(resource_attributes=V1ResourceAttributes.model_validate(attributes))
+    answer = AuthorizationV1Api(api).create_self_subject_access_review(V1SelfSubjectAccessReview(spec=spec))
+    return bool(answer.status and answer.status.allowed)
 
 
 def _words(attributes: dict[str, str]) -> str:

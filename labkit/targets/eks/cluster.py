@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from botocore.config import Config
-from kubernetes.client import ApiClient, Configuration, CoreV1Api
+from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
-from kubernetes.config import load_kube_config_from_dict
 
-from labkit.connection import patient
+from labkit.connection import configured, core_api, patient
 from labkit.errors import LabError, UnknownName
 from labkit.targets.eks.account import explained
 
 if TYPE_CHECKING:
     import boto3
-    from kubernetes.client import ApiClient
 
     from labkit.parameters import Parameters
 
@@ -46,7 +44,7 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> dict[str, 
         eks = session.client("eks")
     try:
         with explained("to look at the cluster (eks:DescribeCluster)"):
-            cluster = eks.describe_cluster(name=name)["cluster"]
+            cluster: dict[str, Any] = eks.describe_cluster(name=name)["cluster"]
     except eks.exceptions.ResourceNotFoundException:
         raise ClusterGone(
             f"The account {account_id} has no EKS cluster {name} in {region}.",
@@ -69,12 +67,12 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> dict[str, 
     return cluster
 
 
-def api_client(session: "boto3.Session", cluster: dict[str, Any]) -> "ApiClient":
+def api_client(session: "boto3.Session", cluster: dict[str, Any]) -> ApiClient:
     """A client of the cluster's API, whose token is made anew before it expires.
 
     https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
     """
-    name, configuration = cluster["name"], Configuration()
+    name: str = cluster["name"]
     where = {
         "server": cluster["endpoint"],
         "certificate-authority-data": cluster["certificateAuthority"]["data"],
@@ -85,8 +83,8 @@ def api_client(session: "boto3.Session", cluster: dict[str, Any]) -> "ApiClient"
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         "current-context": name,
     }
-    load_kube_config_from_dict(kubeconfig, client_configuration=configuration, persist_config=False)
-    made_at = None
+    configuration: Any = configured(kubeconfig)  # the client's type says that it has no hook
+    made_at: float | None = None
 
     def renew(configuration: Any) -> None:
         nonlocal made_at
@@ -143,13 +141,13 @@ def token(session: "boto3.Session", cluster: str) -> str:
     return PREFIX + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
 
 
-def node_count(api: "ApiClient") -> int | None:
+def node_count(api: ApiClient) -> int | None:
     """How many nodes take pods; None where the caller may not look.
 
     https://kubernetes.io/docs/concepts/architecture/nodes/#condition
     """
     try:
-        nodes = CoreV1Api(api).list_node().items
+        nodes = core_api(api).list_node().items
     except ApiException as error:
         if error.status != 403:
             raise
@@ -182,4 +180,5 @@ def _is_ready(node: Any) -> bool:
 
 def region(cluster: dict[str, Any]) -> str:
     """The region that the cluster is in."""
-    return cluster["arn"].split(":")[3]
+    arn: str = cluster["arn"]
+    return arn.split(":")[3]

@@ -8,8 +8,8 @@ from kubernetes.client import CoreV1Api
 from kubernetes.client.exceptions import ApiException
 
 from labkit import steps
+from labkit.documents import POD_NAME
 from labkit.errors import LabError, NotAllowed
-from labkit.steps import pod
 from labkit.steps.ownership import Owner, existing, of_labels, of_tags
 from labkit.targets.eks.account import explained
 from labkit.targets.eks.operator_policy import require_partition
@@ -149,7 +149,7 @@ def _in_kubernetes(lab: "Workspace") -> list[Thing]:
     reads = {
         f"namespace {namespace}": lambda: core.read_namespace(namespace),
         f"service account {namespace}/{account}": lambda: core.read_namespaced_service_account(account, namespace),
-        f"pod {namespace}/{pod.NAME} ({lab.image})": lambda: core.read_namespaced_pod(pod.NAME, namespace),
+        f"pod {namespace}/{POD_NAME} ({lab.image})": lambda: core.read_namespaced_pod(POD_NAME, namespace),
     }
     return [Thing(what, _owner(lab, read)) for what, read in reads.items()]
 

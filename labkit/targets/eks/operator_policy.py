@@ -108,12 +108,12 @@ def in_the_cluster(parameters: Parameters) -> list[dict[str, Any]]:
     """
     namespace = parameters.namespace
     rbac, group = "rbac.authorization.k8s.io", {"kind": "Group", "name": GROUP, "apiGroup": "rbac.authorization.k8s.io"}
-    manifests = []
+    manifests: list[dict[str, Any]] = []
     for kind, metadata, rules in (
         ("ClusterRole", {"name": GROUP}, [*_look(), _count()]),
         ("Role", {"name": GROUP, "namespace": namespace}, _change()),
     ):
-        role = {"apiVersion": f"{rbac}/v1", "kind": kind, "metadata": metadata}
+        role: dict[str, Any] = {"apiVersion": f"{rbac}/v1", "kind": kind, "metadata": metadata}
         binding = role | {"kind": f"{kind}Binding", "subjects": [group]}
         manifests += [role | {"rules": rules}, binding | {"roleRef": {"apiGroup": rbac, "kind": kind, "name": GROUP}}]
     if namespace == "default":

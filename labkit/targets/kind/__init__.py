@@ -1,7 +1,7 @@
 """A kind cluster, or a cluster that exists, with AWS emulated on this machine by the gate of the moto target."""
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from labkit.targets.kind import cluster as kind_cluster
 from labkit.targets.kind.cluster import NoAnswer, NotUsable
 from labkit.targets.kind.issuer import IssuerWay
 from labkit.targets.kind.joining import AnotherCluster, prepared, undo
-from labkit.targets.kind.kubeconfig import NOTHING, Way
+from labkit.targets.kind.kubeconfig import NOTHING, Way, facts_of
 from labkit.targets.kind.leaving import LeftBehind, leave
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def plan(parameters: "Parameters") -> str:
     way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
     is_joined = any(one.path == kept.path for one in Kept.joined(folder).values())
     if is_joined and (way is None or way.server == Way.kept(kept).server):
-        return f"goes on with the cluster of {kept.facts.source}, which has joined the lab in {folder.path}"
+        return f"goes on with the cluster of {facts_of(kept).source}, which has joined the lab in {folder.path}"
     if way:
         return f"takes the cluster of {way.where}, {lab}"
     if facts := kept.facts:
@@ -72,7 +72,7 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
     if state and not state.ended and (cluster := _described(state, parameters)):
         _refuse_another(cluster, parameters, kept, way, aws_host)
         connection = _connection(state, parameters, cluster, kept)
-        kind_cluster.require_answer(Way.kept(kept), connection.kubernetes)
+        kind_cluster.require_answer(Way.kept(kept), connection.api)
         return connection
     before, ran = kept.facts, bool(state)
     facts = prepared(folder, kept, parameters, way, aws_host)
@@ -100,7 +100,7 @@ def connect(parameters: "Parameters") -> Connection:
     way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
     state = State.read(folder) if folder.is_running() else None
     cluster = _described(state, parameters) if state and not state.ended else None
-    if cluster is None:
+    if state is None or cluster is None:
         raise LabError(
             f"The cluster {parameters.cluster} has not joined the lab in {folder.path}"
             + (" yet." if state else ", which does not run."),
@@ -111,19 +111,22 @@ def connect(parameters: "Parameters") -> Connection:
     return _connection(state, parameters, cluster, kept)
 
 
+look = start_and_look = connect  # a cluster joins by `up` alone
+
+
 def to_remove(parameters: "Parameters") -> Connection:
     """As `connect`; where the cluster does not answer, the connection to the lab's AWS alone. Raises `LabError`."""
     connection = connect(parameters)
     kept = Kept(Folder.find(), parameters.cluster, parameters.region)
     try:
-        kind_cluster.require_answer(Way.kept(kept), connection.kubernetes)
+        kind_cluster.require_answer(Way.kept(kept), connection.api)
     except NoAnswer as silent:
-        connection.kubernetes.close()
+        connection.close()
         return replace(
             connection,
             kubernetes=None,
             note=f"{silent.what}\nOnly what a run left in the lab's AWS is there to remove; what it made in "
-            f"the cluster {parameters.cluster} ({kept.facts.source}) stays, if that is not gone.",
+            f"the cluster {parameters.cluster} ({facts_of(kept).source}) stays, if that is not gone.",
         )
     return connection
 
@@ -151,6 +154,11 @@ def down() -> bool:
     return ran
 
 
+def own_region() -> str:
+    """Empty: the machine's own setup does not count."""
+    return ""
+
+
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
     """What a kernel of this target may see of these variables: nothing that leads to another AWS, cluster or proxy."""
     return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
@@ -169,13 +177,10 @@ def _join(state: State, parameters: "Parameters", kept: Kept) -> dict[str, Any]:
     }
     with answering():
         try:
-            cluster = eks.create_cluster(**request)["cluster"]
+            cluster: dict[str, Any] = eks.create_cluster(**request)["cluster"]
         except eks.exceptions.ResourceInUseException:
             # Another notebook or terminal was a moment earlier.
-            eks.get_waiter("cluster_active").wait(
-                name=parameters.cluster, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150}
-            )
-            return eks.describe_cluster(name=parameters.cluster)["cluster"]
+            return moto.active(eks, parameters.cluster)
         except ClientError as error:
             raise NotUsable(
                 error.response["Error"]["Message"], where=f"eks:CreateCluster; {NOTHING}", next="labkit status --report"
@@ -195,24 +200,22 @@ def _require_led(kept: Kept) -> None:
     import tenacity
     from kubernetes.client.exceptions import ApiException
 
-    way, facts = Way.kept(kept), kept.facts
-    api = way.client()
+    way, facts = Way.kept(kept), facts_of(kept)
     ask = tenacity.Retrying(
         retry=tenacity.retry_if_result(lambda led: not led),
         stop=tenacity.stop_after_delay(LED_WITHIN),
         wait=tenacity.wait_fixed(0.2),
-        retry_error_callback=lambda state: False,
+        retry_error_callback=lambda _: False,
     )
     try:
-        led = ask(kind_cluster.is_led, api)
+        with closing(way.client()) as api:
+            led = ask(kind_cluster.is_led, api)
     except ApiException as error:
         raise NotUsable(
             f"No pod can be made in the namespace default: {kind_cluster.message(error)}",
             where=f"{facts.source}, a pod that was only asked for; {NOTHING}",
             next=f"{way.kubectl} auth can-i create pods, and the cluster's admission rules",
         ) from None
-    finally:
-        api.close()
     if not led:
         raise NotReached(
             f"The cluster's API server does not reach this machine at {facts.aws_host}: pods would get no role.",
@@ -225,7 +228,7 @@ def _require_led(kept: Kept) -> None:
 def _connection(state: State, parameters: "Parameters", cluster: dict[str, Any], kept: Kept) -> Connection:
     aws = moto.session(state, parameters.region)
     context = state.context(parameters.cluster, parameters.region)
-    to_api, issuer, facts = Way.kept(kept), cluster["identity"]["oidc"]["issuer"], kept.facts
+    to_api, issuer, facts = Way.kept(kept), cluster["identity"]["oidc"]["issuer"], facts_of(kept)
     api, kubectl = to_api.client(), f"kubectl --context {context}"
     way = IssuerWay(issuer, facts, state, to_api, api)
     return Connection(
@@ -254,9 +257,10 @@ def _described(state: State, parameters: "Parameters") -> dict[str, Any] | None:
     eks = moto.session(state, parameters.region).client("eks")
     with answering():
         try:
-            return eks.describe_cluster(name=parameters.cluster)["cluster"]
+            cluster: dict[str, Any] = eks.describe_cluster(name=parameters.cluster)["cluster"]
         except eks.exceptions.ResourceNotFoundException:
             return None
+    return cluster
 
 
 def _refuse_another(
@@ -269,7 +273,7 @@ def _refuse_another(
             where=f"parameter cluster; {NOTHING}",
             next='choose another cluster, such as cluster = "real", or end that one: labkit down',
         )
-    facts = kept.facts
+    facts = facts_of(kept)
     if way and way.server.rstrip("/") != cluster["endpoint"]:
         raise AnotherCluster(
             f"The lab's cluster {parameters.cluster} is that of {facts.source}, and not of {way.where}.",

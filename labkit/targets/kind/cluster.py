@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from labkit.connection import as_document, core_api
 from labkit.emulator import joined, lab_network
 from labkit.errors import LabError, said_by_the_cluster
 from labkit.targets.kind.kubeconfig import NOTHING, NoWay, Way
@@ -46,7 +47,7 @@ def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """
     try:
-        document = asked(way, partial(published, api), _no_discovery)
+        document: dict[str, Any] = asked(way, partial(published, api), _no_discovery)
         issuer = document["issuer"]
         asked(way, partial(published, api, keys=True), _no_discovery)["keys"][0]["kty"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError) as error:
@@ -72,7 +73,7 @@ def published(api: "ApiClient", *, keys: bool = False, _request_timeout: Any = A
     """
     from kubernetes.client import OpenidApi, WellKnownApi
 
-    get = (
+    get: Any = (  # its type is that of what it gives otherwise
         OpenidApi(api).get_service_account_issuer_open_id_keyset
         if keys
         else WellKnownApi(api).get_service_account_issuer_open_id_configuration
@@ -128,7 +129,7 @@ def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
         name = there.metadata.name
         if name not in (POD_IDENTITY, lab_network.NAME):
             continue
-        configuration = api.sanitize_for_serialization(there)
+        configuration = as_document(api, there)
         if not joined.is_of_this_lab(configuration, folder):
             by = "another lab's" if joined.is_of_a_lab(configuration) else "not the lab's"
             raise NotThisLabs(
@@ -144,11 +145,9 @@ def is_led(api: "ApiClient", endpoint_variable: str = "AWS_ENDPOINT_URL") -> boo
 
     https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
     """
-    from kubernetes.client import CoreV1Api
-
     container = {"name": "asked", "image": "labkit.invalid/asked", "command": ["true"]}
     body = {"metadata": {"generateName": "labkit-asks-"}, "spec": {"containers": [container]}}
-    made = CoreV1Api(api).create_namespaced_pod("default", body, dry_run="All", _request_timeout=30)
+    made = core_api(api).create_namespaced_pod("default", body, dry_run="All", _request_timeout=30)
     return any(variable.name == endpoint_variable for variable in made.spec.containers[0].env or [])
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from labkit.errors import LabError
 from labkit.targets.kind import cluster as kind_cluster
-from labkit.targets.kind.kubeconfig import Way
+from labkit.targets.kind.kubeconfig import Way, facts_of
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -30,7 +30,8 @@ def fetch(folder: "Folder", state: "State", url: str) -> Any:
 
     if url.startswith(tuple(f"https://{host}/" for host in state.issuers)):
         return moto.fetch(state, url)
-    joined = {state.clusters[name]["issuer"]: kept for name, kept in Kept.joined(folder).items() if not kept.facts.made}
+    there = Kept.joined(folder).items()
+    joined = {state.clusters[name]["issuer"]: kept for name, kept in there if not facts_of(kept).made}
     for issuer, kept in joined.items():
         if url.startswith(f"{issuer}/"):
             return _fetch(issuer, kept, state, url)
@@ -89,7 +90,7 @@ class IssuerWay:
             return kind_cluster.asked(
                 self.to_api,
                 partial(kind_cluster.published, self.api, keys=url != document),
-                lambda way, message: LabError(f"{url} answers {message}", where="fetch", next="labkit status"),
+                lambda _, message: LabError(f"{url} answers {message}", where="fetch", next="labkit status"),
             )
         except ValueError as error:
             raise LabError(f"{url} answers no JSON: {error}", where="fetch", next="labkit status") from None
@@ -112,7 +113,7 @@ class IssuerWay:
 def _fetch(issuer: str, kept: "Kept", state: "State", url: str) -> Any:
     to_api = Way.kept(kept)
     with closing(to_api.client()) as api:
-        return IssuerWay(issuer, kept.facts, state, to_api, api).fetch(url)
+        return IssuerWay(issuer, facts_of(kept), state, to_api, api).fetch(url)
 
 
 def _issuers(state: "State") -> dict[str, int]:

@@ -1,7 +1,7 @@
 """The cluster that is to join the lab: one that was named, the one of the last time, or one that kind makes now."""
 
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -108,13 +108,10 @@ def _made(folder: Folder, kept: Kept, parameters: "Parameters", aws_host: str) -
 
 
 def _checked(folder: Folder, parameters: "Parameters", way: Way, facts: Facts) -> Facts:
-    api = way.client()
-    try:
+    with closing(way.client()) as api:
         discovery = kind_cluster.discovery(way, api)
         addresses = kind_cluster.require_nodes(way, api)
         kind_cluster.require_webhooks(way, api, folder)
-    finally:
-        api.close()
     _refuse_known_issuer(folder, parameters, discovery["issuer"])
     if not facts.aws_host:
         facts = replace(facts, aws_host=kind_address.find(addresses))

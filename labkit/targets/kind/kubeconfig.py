@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from labkit.connection import patient
+from labkit.connection import configured, patient
 from labkit.errors import LabError, UnknownName
 from labkit.webhook.connection import untold
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from labkit.emulator.joined import Kept
+    from labkit.emulator.joined import Facts, Kept
 
 NOTHING = "nothing was changed"
 # What names a file beside the kubeconfig, in the entries of clusters and of users.
@@ -27,6 +27,17 @@ FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile
 
 class NoWay(LabError):
     """The kubeconfig leads to no API server that answers."""
+
+
+def facts_of(kept: "Kept") -> "Facts":
+    """What the lab remembers of a cluster that joined it. Raises `LabError` where that is nothing."""
+    if facts := kept.facts:
+        return facts
+    raise LabError(
+        f"The lab does not remember how it reaches the cluster {kept.cluster}.",
+        where=f"{kept.path}; {NOTHING}",
+        next=f"labkit down, and then: labkit up --target kind --cluster {kept.cluster}",
+    )
 
 
 @dataclass(frozen=True)
@@ -87,25 +98,26 @@ class Way:
     @property
     def context(self) -> str:
         """The context's name."""
-        return self.kubeconfig["current-context"]
+        name: str = self.kubeconfig["current-context"]
+        return name
 
     @property
     def server(self) -> str:
         """The API server's URL."""
-        return self.kubeconfig["clusters"][0]["cluster"]["server"]
+        url: str = self.kubeconfig["clusters"][0]["cluster"]["server"]
+        return url
 
     def client(self) -> "ApiClient":
         """A client of the API, by no proxy of this machine.
 
         Raises `NoWay` where a file or a key cannot be read, or the credentials plugin gives none.
         """
-        from kubernetes.client import ApiClient, Configuration
-        from kubernetes.config import ConfigException, load_kube_config_from_dict
+        from kubernetes.client import ApiClient
+        from kubernetes.config import ConfigException
 
-        configuration = Configuration()
         try:
             with untold() as said:
-                load_kube_config_from_dict(self.kubeconfig, client_configuration=configuration, persist_config=False)
+                configuration = configured(self.kubeconfig)
             if "proxy-url" not in self.kubeconfig["clusters"][0]["cluster"]:
                 # Without one of its own the client for exec takes the machine's. No host goes by this one.
                 configuration.proxy, configuration.no_proxy = "http://127.0.0.1:9", "*"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from labkit.connection import as_document, core_api
 from labkit.emulator import joined
 from labkit.errors import LabError
 from labkit.parameters import LAB, LAB_LABEL
@@ -64,11 +65,18 @@ def leave(kept: "Kept", folder: "Folder") -> Left | None:
 
     What runs made in a cluster that was there before is left, and named: it may be dear to somebody.
     """
-    facts = kept.facts
+    left = _left(kept, kept.facts, folder) if kept.facts else None
+    if not left:
+        kept.forget()
+    return left
+
+
+def _left(kept: "Kept", facts: "Facts", folder: "Folder") -> Left | None:
+    """What is still there of a cluster that was to leave; None where all of it has left."""
     try:
-        if facts and facts.made:
+        if facts.made:
             _delete(facts)
-        elif facts:
+        else:
             # A server that was killed left its webhooks there.
             _take_back_webhooks(kept, facts, folder)
     except LabError as error:
@@ -79,7 +87,6 @@ def leave(kept: "Kept", folder: "Folder") -> Left | None:
             what = f"The lab's webhooks could not be taken out of the cluster of {facts.source}"
             command = f"{facts.kubectl} delete mutatingwebhookconfigurations -l {joined.selector(folder)}"
         return Left(f"{what}: {error.what}", command, forget=f"rm -r {shlex.quote(str(kept.path))}")
-    kept.forget()
     return None
 
 
@@ -100,7 +107,7 @@ def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
         webhooks = AdmissionregistrationV1Api(api)
         listed, delete = webhooks.list_mutating_webhook_configuration, webhooks.delete_mutating_webhook_configuration
         for there in asked(way, listed, may_not("list mutatingwebhookconfigurations")).items:
-            if joined.is_of_this_lab(api.sanitize_for_serialization(there), folder):
+            if joined.is_of_this_lab(as_document(api, there), folder):
                 asked(way, partial(delete, there.metadata.name), may_not("delete mutatingwebhookconfigurations"))
         with suppress(ApiException, HTTPError, OSError):
             if left := _of_runs(api):
@@ -113,9 +120,7 @@ def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
 
 def _of_runs(api: "ApiClient") -> list[str]:
     """`pod NAMESPACE/NAME`, and so on."""
-    from kubernetes.client import CoreV1Api
-
-    core = CoreV1Api(api)
+    core = core_api(api)
     of_runs = {
         "namespace": core.list_namespace,
         "service account": core.list_service_account_for_all_namespaces,
