@@ -11,7 +11,7 @@ The names below are imported when they are first asked for: `import labkit` cost
 
 Four parts, in lines of Python:
 
-- the helper, 3,500: what a notebook touches. `lab`, `workspace`, `parameters`, `documents`, `connection`, `errors`,
+- the helper, 3,500: what a notebook touches. `lab`, `workspace`, `run_parameters`, `documents`, `connection`, `errors`,
   `showing`, `tokens`, `runs`, `terraform`, `execution`, and the folders `steps` and `widgets`.
 - the targets, 3,000: where a lab runs. `targets`: moto, kind, eks.
 - the doctor, 9,500: why a pod doesn't get its role. `doctor`, `diagnosis`, and `faults` to try it on.
@@ -29,9 +29,9 @@ _WHERE = {
     "Finding": "labkit.diagnosis.findings",
     "Lab": "labkit.lab",
     "LabError": "labkit.errors",
-    "Parameters": "labkit.parameters",
+    "Parameters": "labkit.run_parameters",
     "expect_denied": "labkit.errors",
-    "parameters": "labkit.parameters",
+    "parameters": "labkit.run_parameters",
     "run": "labkit.runs",
 }
 __all__ = sorted(_WHERE)  # noqa: PLE0605

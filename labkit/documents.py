@@ -5,7 +5,7 @@
 
 from typing import Any
 
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 
 AUDIENCE = "sts.amazonaws.com"
 ROLE_ANNOTATION = "eks.amazonaws.com/role-arn"

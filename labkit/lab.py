@@ -9,7 +9,7 @@ from labkit import steps, targets
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence
 from labkit.errors import LabError, UnknownName, answering
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 from labkit.showing import show, stable
 from labkit.widgets.check import Check
 from labkit.workspace import Workspace

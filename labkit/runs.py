@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 
 from labkit import showing, targets
 from labkit.errors import LabError
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 from labkit.widgets import check as checks
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -70,8 +70,8 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
 
     https://papermill.readthedocs.io/en/latest/usage-execute.html
     """
-    notebook, output, given = Path(notebook), Path(output), dict(parameters or {})
-    validated = Parameters.checked(**given)
+    notebook, output = Path(notebook), Path(output)
+    validated = Parameters.checked(**parameters or {})
     if not notebook.is_file():
         raise LabError(f"There is no notebook {notebook}.", where="labkit.run", next="ls notebooks/")
     _make_folder(output.parent)
@@ -86,15 +86,15 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
     with _environment(targets.target(validated.target).environment(os.environ)):
         try:
             papermill.execute_notebook(
-                str(notebook), str(output), parameters=given, progress_bar=False, extra_arguments=QUIET
+                str(notebook), str(output), parameters=validated.given, progress_bar=False, extra_arguments=QUIET
             )
         except PapermillExecutionError as error:
             failure = error
         except (KeyboardInterrupt, DeadKernelError, ZMQError):
             # At Ctrl-C nbclient ends the kernel, and then comes upon that in one of these ways.
-            raise _interrupted(output, validated, given) from None
+            raise _interrupted(output, validated) from None
     if failure is not None and failure.ename == "KeyboardInterrupt":
-        raise _interrupted(output, validated, given)
+        raise _interrupted(output, validated)
     executed = normalize(nbformat.read(output, as_version=4))  # type: ignore[no-untyped-call]  # nbformat's has no types
     nbformat.write(executed, output)  # type: ignore[no-untyped-call]  # nbformat's has no types
     done = read(executed, output, validated)
@@ -216,7 +216,8 @@ def _first_line(source: str) -> str:
     return next((line for line in source.splitlines() if line.strip() and not line.startswith("#")), "")
 
 
-def _interrupted(output: Path, parameters: Parameters, given: Mapping[str, Any]) -> Interrupted:
+def _interrupted(output: Path, parameters: Parameters) -> Interrupted:
+    given = parameters.given
     named = "".join(f" -p {shlex.quote(f'{name}={value}')}" for name, value in given.items() if name != "confirm")
     return Interrupted(
         "The run was interrupted, or its kernel ended; what it made until then is still there.",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 
 SOURCE = "terraform-aws-modules/iam/aws//modules/iam-role-for-service-accounts"
 VERSION = "~> 6.0"

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from labkit.connection import Connection
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 
 if TYPE_CHECKING:
     import boto3

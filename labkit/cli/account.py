@@ -12,6 +12,7 @@ from labkit.errors import LabError, answering
 
 if TYPE_CHECKING:
     from labkit.lab import Lab
+    from labkit.run_parameters import Parameters
 
 app = typer.Typer()
 
@@ -26,7 +27,7 @@ NEED_MORE = (
 def plan(parameter: Given = None) -> None:
     """Show what a run finds, and what it will make. Changes nothing."""
     from labkit import targets
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
 
     parameters = Parameters.checked(**named(parameter))
     typer.echo(targets.target(parameters.target).plan(parameters))
@@ -40,7 +41,7 @@ def remove(
     """Show what bears a run's tag, and delete it with --yes."""
     from labkit import steps, targets
     from labkit.lab import Lab
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
 
     parameters = Parameters.checked(**named(parameter))
     with Lab(parameters, targets.to_remove(parameters)) as lab, answering():
@@ -70,7 +71,7 @@ def policy(
     """
     import botocore.session
 
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
     from labkit.targets.eks import operator_policy
 
     parameters = Parameters.checked(**named(parameter))
@@ -90,22 +91,22 @@ def policy(
     typer.echo(
         # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
         "It is longer than what may be written into a user. The account's administrator makes a policy of it, with\n"
-        f"  labkit policy{_again(parameter)} > {operator_policy.GROUP}.json\n"
+        f"  labkit policy{_again(parameters)} > {operator_policy.GROUP}.json\n"
         f"  aws iam create-policy --policy-name {operator_policy.GROUP} "
         f"--policy-document file://{operator_policy.GROUP}.json\n"
         f"  aws iam attach-user-policy --user-name NAME "
         f"--policy-arn arn:{partition}:iam::{parameters.account_id}:policy/{operator_policy.GROUP}\n"
         "The cluster has to let that person in, too. Its administrator does that with\n"
-        f"  labkit policy --kubernetes{_again(parameter)} | kubectl apply -f -\n"
+        f"  labkit policy --kubernetes{_again(parameters)} | kubectl apply -f -\n"
         f"  aws eks create-access-entry --cluster-name {parameters.cluster} --region {parameters.region} "
         f"--principal-arn ARN --kubernetes-groups {operator_policy.GROUP}\n{NEED_MORE}",
         err=True,
     )
 
 
-def _again(parameter: list[str] | None) -> str:
+def _again(parameters: "Parameters") -> str:
     """The same parameters, for another command."""
-    return "".join(f" -p {shlex.quote(pair)}" for pair in parameter or [])
+    return "".join(f" -p {shlex.quote(f'{name}={value}')}" for name, value in parameters.given.items())
 
 
 def _require_account(lab: "Lab") -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from labkit.connection import Connection
     from labkit.doctor.report import Diagnosis
     from labkit.doctor.survey import Survey
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
 
 COULD_NOT_LOOK = 2
 
@@ -104,11 +104,11 @@ def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resou
 
 def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
     from labkit import targets
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
 
     parameters = Parameters.checked(**names)
-    if "region" not in names and (region := targets.target(parameters.target).own_region()):
-        parameters = Parameters.checked(**names, region=region)
+    if "region" not in parameters.given and (region := targets.target(parameters.target).own_region()):
+        parameters = Parameters.checked(**parameters.given, region=region)
     return parameters, targets.look(parameters)
 
 

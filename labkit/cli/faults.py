@@ -81,7 +81,7 @@ def _list() -> None:
 
 def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "Lab":
     """The lab of this run. Raises `LabError` where no lab or no such cluster runs: nothing is started here."""
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
 
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
     parameters = Parameters.checked(**names)

@@ -25,15 +25,16 @@ def run(
 ) -> None:
     """Run a notebook through papermill; show each step's check and what was answered in the pod."""
     from labkit import runs
-    from labkit.parameters import Parameters, label_value
+    from labkit.run_parameters import Parameters, label_value
 
     values = named(parameter) | ({"confirm": "yes"} if yes else {})
-    run = Parameters.checked(**values).run
+    parameters = Parameters.checked(**values)
+    run = parameters.run
     name = run.replace("/", "-") if len(run) <= LONGEST_NAME else label_value(run)
     output = output or Path("runs") / notebook.stem / f"{name}.ipynb"
-    typer.echo(f"Running {_short(notebook)} on the {values.get('target', 'moto')} target …")
+    typer.echo(f"Running {_short(notebook)} on the {parameters.target} target …")
     try:
-        done = runs.run(notebook, output, values)
+        done = runs.run(notebook, output, parameters.given)
     except runs.RunFailed as failed:
         _show_run(failed.run)
         raise

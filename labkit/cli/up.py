@@ -35,7 +35,7 @@ def up(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Start the lab and a cluster. What is there already stays as it is."""
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
     from labkit.targets import moto
 
     if target == "kind":
@@ -104,7 +104,7 @@ def join(
     Raises `LabError`.
     """
     from labkit.emulator.joined import Kept
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
     from labkit.targets import kind
     from labkit.targets.kind.kubeconfig import Way, facts_of
 

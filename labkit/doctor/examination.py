@@ -14,7 +14,7 @@ from labkit.diagnosis.findings.catalogue import CAUSES
 from labkit.diagnosis.stages import RESULTS, STAGES, Result, Stage
 from labkit.doctor.report import Diagnosis, in_order
 from labkit.errors import LabError
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 
 if TYPE_CHECKING:
     import boto3

@@ -14,7 +14,7 @@ from labkit.doctor.examination import examine_pods
 from labkit.doctor.report import Diagnosis
 from labkit.documents import ROLE_ANNOTATION
 from labkit.errors import LabError
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 
 VARIABLES = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
 # From so many on, one call that tells all roles is worth more than some for each.

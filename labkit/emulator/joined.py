@@ -100,7 +100,7 @@ def is_of_a_lab(configuration: dict[str, Any]) -> bool:
 
 def labels(folder: Folder) -> dict[str, str]:
     """What the webhooks of the lab of this folder bear: no two folders have the same authority."""
-    from labkit.parameters import LAB, LAB_LABEL  # it takes long to load, and few labs need it here
+    from labkit.run_parameters import LAB, LAB_LABEL  # it takes long to load, and few labs need it here
 
     authority = hashlib.sha256(folder.authority.certificate_pem).hexdigest()
     return {LAB_LABEL: LAB, FOLDER_LABEL: authority[:16]}

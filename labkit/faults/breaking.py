@@ -16,7 +16,7 @@ from labkit.execution import execute
 from labkit.faults import CATALOGUE, live
 from labkit.faults.fault import Fault
 from labkit.faults.situation import ROLE_ARN, Situation
-from labkit.parameters import label_value
+from labkit.run_parameters import label_value
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from labkit.errors import LabError
 from labkit.faults import admission
 from labkit.faults.situation import WEBHOOK, Document, Situation, key_of
-from labkit.parameters import RUN_LABEL
+from labkit.run_parameters import RUN_LABEL
 from labkit.steps.pod import HOPELESS
 from labkit.steps.pod import delete as delete_pod
 

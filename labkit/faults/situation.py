@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from labkit import documents
 from labkit.faults import admission
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 
 if TYPE_CHECKING:
     from labkit.connection import Connection

@@ -9,8 +9,8 @@ from labkit import documents
 from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, catalogue, trust_policy
 from labkit.errors import LabError
-from labkit.parameters import RUN_TAG
 from labkit.policy.trust import WEB_IDENTITY
+from labkit.run_parameters import RUN_TAG
 from labkit.steps.ownership import Found, Owner, of_tags, removed
 from labkit.steps.row import Row
 

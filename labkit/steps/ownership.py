@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError
-from labkit.parameters import RUN_LABEL, RUN_TAG
+from labkit.run_parameters import RUN_LABEL, RUN_TAG
 
 if TYPE_CHECKING:
     from labkit.workspace import Workspace

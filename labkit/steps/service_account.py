@@ -11,7 +11,7 @@ from labkit.connection import core_api
 from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, service_account
 from labkit.documents import ROLE_ANNOTATION as KEY
-from labkit.parameters import RUN_LABEL
+from labkit.run_parameters import RUN_LABEL
 from labkit.steps.ownership import (
     Found,
     Owner,

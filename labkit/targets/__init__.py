@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from labkit.connection import Connection
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
 
 NAMES = ("moto", "kind", "eks")
 

@@ -17,7 +17,7 @@ from labkit.errors import LabError, answering
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
     from labkit.targets.sessions import BoundSession
 
 CLUSTER_ROLE = "eks-cluster-role"

@@ -6,7 +6,7 @@ from typing import Any
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.emulator.certificates import Authority
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 from labkit.steps import iam_role, pod, service_account
 from labkit.webhook import mutating_webhook_configuration
 

@@ -24,7 +24,7 @@ from labkit.emulator import environment
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
 from labkit.errors import LabError
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 from tests.commands import LABKIT
 from tests.commands import labkit as labkit_command
 from tests.doctor import recording

@@ -7,7 +7,7 @@ import pytest
 from labkit.diagnosis.findings import catalogue as causes
 from labkit.emulator.certificates import Authority
 from labkit.faults import CATALOGUE, Situation, expected
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 from labkit.webhook import mutating_webhook_configuration
 from tests.doctor import answers, recording
 from tests.doctor.examining import found

@@ -1,12 +1,14 @@
 import re
+import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 import labkit
 from labkit.errors import UnknownName
-from labkit.parameters import InvalidParameter, Parameters, label_value, read_cells
+from labkit.run_parameters import InvalidParameter, Parameters, label_value, read_cells
 
 
 def test_the_defaults_are_those_of_the_notebooks():
@@ -130,17 +132,16 @@ def test_a_parameter_that_is_computed_has_the_value_it_has_now():
     assert read_cells(['cluster = f"team-{3}"\nregion = "us-east-1"'], {"cluster": "team-3"})["cluster"] == "team-3"
 
 
-cluster = "from-a-script"
+def test_a_script_s_global_variables_are_read(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text('import labkit\ncluster = "from-a-script"\nfound = labkit.parameters()\n')
+    assert runpy.run_path(str(script), run_name="__main__")["found"] == {"cluster": "from-a-script"}
 
 
-def test_a_script_s_global_variables_are_read():
-    assert labkit.parameters() == {"cluster": "from-a-script"}
-
-
-def test_a_notebook_s_global_variables_are_read_where_it_is_run_without_a_history():
-    namespace = {"In": [""], "get_ipython": print, "target": "kind", "cluster": "green", "other": "x", "image": 3}
-    exec("import labkit; found = labkit.parameters()", namespace)
-    assert namespace["found"] == {"target": "kind", "cluster": "green"}
+def test_a_notebook_s_global_variables_are_read_where_it_is_run_without_a_history(monkeypatch):
+    variables = {"In": [""], "get_ipython": print, "target": "kind", "cluster": "green", "other": "x", "image": 3}
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(**variables))
+    assert labkit.parameters() == {"target": "kind", "cluster": "green"}
 
 
 def test_a_run_as_a_label():

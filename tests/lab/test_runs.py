@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from labkit import runs
 from labkit.errors import LabError, UnknownName
-from labkit.parameters import InvalidParameter
+from labkit.run_parameters import InvalidParameter
 
 CHECK = """
 from labkit.widgets.check import Check, Row

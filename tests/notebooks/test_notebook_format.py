@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 from tests.notebooks.books import FOLDER, NAMES, code, commands, fences, printed, prose, read
 
 # The one notebook that teaches no step: a diagnosis to hand on.

@@ -13,7 +13,7 @@ import labkit
 from labkit import targets
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 from tests.targets import suite
 from tests.targets.internet import internet
 

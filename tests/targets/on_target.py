@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from nbval.plugin import IPyNbCell
 
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 
 GIVEN = {
     name: os.environ[f"LABKIT_{name.upper()}"] for name in Parameters.names() if f"LABKIT_{name.upper()}" in os.environ

@@ -19,7 +19,7 @@ from labkit import steps, targets
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 from labkit.lab import CAPABILITIES
-from labkit.parameters import LAB_TAG, RUN_LABEL, RUN_TAG, Parameters
+from labkit.run_parameters import LAB_TAG, RUN_LABEL, RUN_TAG, Parameters
 from labkit.steps.iam_role import RoleOfAnotherRun
 from labkit.targets import kind
 from tests.targets.conftest import ACCOUNT

@@ -19,7 +19,7 @@ import labkit
 from labkit import execution, targets
 from labkit.errors import NotAllowed
 from labkit.execution import execute
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 from labkit.steps import pod
 from labkit.steps.iam_role import RoleOfAnotherRun
 from labkit.steps.ownership import NotThisRuns

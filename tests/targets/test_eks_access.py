@@ -14,7 +14,7 @@ from kubernetes.client import AuthenticationV1Api
 import labkit
 from labkit import connection, targets
 from labkit.errors import LabError, NotAllowed, UnknownName
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 from labkit.targets.eks import access as eks_access
 from labkit.targets.eks import account
 from labkit.targets.eks import cluster as eks_cluster

@@ -21,7 +21,7 @@ from labkit.cli import up as up_command
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 from labkit.targets import kind
 from labkit.targets.kind import cluster as kind_cluster
 from labkit.targets.kind.kubeconfig import NoWay

@@ -15,7 +15,7 @@ from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.emulator.listener import bind
 from labkit.execution import execute
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 from labkit.steps.ownership import NotThisRuns
 from labkit.steps.pod import ImageNotPulled, build, wait_until_running
 from labkit.targets import kind

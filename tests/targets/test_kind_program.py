@@ -18,7 +18,7 @@ from labkit.cli import up as up_command
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import Kept
 from labkit.errors import LabError
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 from labkit.targets import kind
 from labkit.targets.kind import NotReached
 from labkit.targets.kind import program as kind_program

@@ -17,7 +17,7 @@ from labkit.emulator import process
 from labkit.emulator.certificates import Authority
 from labkit.emulator.joined import Kept
 from labkit.errors import LabError, UnknownName
-from labkit.parameters import InvalidParameter, Parameters
+from labkit.run_parameters import InvalidParameter, Parameters
 from labkit.targets import kind
 from labkit.targets.kind import AnotherCluster, NotReached
 from labkit.targets.kind.address import NoAddress

@@ -19,7 +19,7 @@ import labkit
 from labkit import steps
 from labkit.cli import account as account_commands
 from labkit.errors import LabError
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 from labkit.runs import Run
 from labkit.targets.eks import access as eks_access
 from labkit.targets.eks import operator_policy

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from labkit import terraform
-from labkit.parameters import Parameters
 from labkit.policy import Policy, evaluate_trust
+from labkit.run_parameters import Parameters
 from labkit.steps import iam_role
 
 ISSUER = "oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from labkit.diagnosis.evidence.reading import Answer, Document, Read, Reads
-from labkit.parameters import RUN_TAG
+from labkit.run_parameters import RUN_TAG
 
 if TYPE_CHECKING:
     import boto3

@@ -14,7 +14,7 @@ from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 from labkit.diagnosis.evidence.registration import Registration
 from labkit.diagnosis.evidence.trust import Trust
 from labkit.documents import AUDIENCE, POD_NAME, ROLE_ANNOTATION
-from labkit.parameters import RUN_LABEL, Parameters
+from labkit.run_parameters import RUN_LABEL, Parameters
 
 AUDIENCE_KEY = "eks.amazonaws.com/audience"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)

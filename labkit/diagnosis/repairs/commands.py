@@ -13,7 +13,7 @@ from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.account import run_of
 from labkit.diagnosis.evidence.reading import Document
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
-from labkit.parameters import Parameters
+from labkit.run_parameters import Parameters
 
 # What stands for a role that nothing names.
 ROLE_NAME = "ROLE_NAME"

@@ -22,7 +22,7 @@ from labkit.workspace import Workspace
 if TYPE_CHECKING:
     import boto3
 
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
     from labkit.targets.eks.account import Identity
 
 

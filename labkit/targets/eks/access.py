@@ -19,7 +19,7 @@ from labkit.targets.eks.operator_policy import GROUP, needed_in_the_cluster
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
     from labkit.targets.eks.account import Identity
 
 

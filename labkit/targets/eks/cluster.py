@@ -18,7 +18,7 @@ from labkit.targets.eks.account import explained
 if TYPE_CHECKING:
     import boto3
 
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
 
 CLUSTER_HEADER = "x-k8s-aws-id"
 PREFIX = "k8s-aws-v1."

@@ -6,7 +6,7 @@ from importlib import resources
 from typing import Any
 
 from labkit.errors import LabError
-from labkit.parameters import RUN_TAG, Parameters
+from labkit.run_parameters import RUN_TAG, Parameters
 from labkit.webhook.server import NAME as WEBHOOK
 
 GROUP = "irsa-lab"

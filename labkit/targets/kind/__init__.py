@@ -22,7 +22,7 @@ from labkit.targets.kind.kubeconfig import NOTHING, Way, facts_of
 from labkit.targets.kind.leaving import LeftBehind, leave
 
 if TYPE_CHECKING:
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
 
 LED_WITHIN = 20  # seconds for an API server to hear of the webhooks, and to call them
 

@@ -15,7 +15,7 @@ from labkit.targets.kind.kubeconfig import NOTHING, Way
 from labkit.targets.kind.leaving import leave
 
 if TYPE_CHECKING:
-    from labkit.parameters import Parameters
+    from labkit.run_parameters import Parameters
 
 
 class AnotherCluster(LabError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from labkit.connection import as_document, core_api
 from labkit.emulator import joined
 from labkit.errors import LabError
-from labkit.parameters import LAB, LAB_LABEL
+from labkit.run_parameters import LAB, LAB_LABEL
 from labkit.targets.kind.cluster import asked, may_not
 from labkit.targets.kind.kubeconfig import Way
 

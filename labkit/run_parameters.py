@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import sys
-import types
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from ipaddress import IPv4Address
@@ -30,21 +29,18 @@ class InvalidParameter(LabError):
 
 
 def parameters() -> dict[str, Any]:
-    """The parameters that the calling notebook or script has set, by name; those it does not set are left out.
+    """The parameters that the notebook or script has set, by name; those it does not set are left out.
 
     In a notebook they are what its cells so far have assigned, papermill's injected cell among them, the last
-    assignment counting; in a script, and where a notebook is run without a history, they are the caller's global
-    variables.
+    assignment counting; in a script, and where a notebook is run without a history, they are its global variables.
 
     Raises:
         UnknownName: a cell of parameters assigns a name that the lab does not know (papermill itself lets it pass).
 
     https://papermill.readthedocs.io/en/latest/usage-parameterize.html
     """
-    caller = sys._getframe(1)
-    while caller.f_back and caller.f_globals.get("__name__") == __name__:
-        caller = caller.f_back
-    namespace = caller.f_globals
+    # A kernel keeps a notebook's variables, its cells among them, where Python keeps a script's.
+    namespace = vars(sys.modules["__main__"])
     cells = namespace.get("In")
     # nbval keeps no history: not even the cell that calls is in it.
     if not isinstance(cells, list) or "get_ipython" not in namespace or not any(cells):
@@ -57,20 +53,23 @@ def read_cells(cells: Iterable[str], namespace: Mapping[str, Any]) -> dict[str, 
     known = Parameters.names()
     found: dict[str, Any] = {}
     for cell in cells:
-        assigned = _assignments(cell)
+        statements = _parse(cell)
+        assigned = _assignments(statements)
         injected = cell.lstrip().startswith(INJECTED)
-        names = [name for name, _ in assigned]
         # A tag is not visible from the kernel: the tagged cell is the one that does little but assign parameters.
         is_parameters_cell = injected or (
-            len(names) == _statements(cell) and 2 * sum(name in known for name in names) > len(names)
+            len(assigned) == len(statements) and 2 * sum(name in known for name, _ in assigned) > len(assigned)
         )
-        for name, value in assigned:
-            literal = _literal(value)
-            if name in known and literal is not _NOT_LITERAL:
-                found[name] = literal
-            elif name in known and is_parameters_cell and isinstance(namespace.get(name), str):
-                found[name] = namespace[name]
-            elif is_parameters_cell and name not in known and literal is not _NOT_LITERAL:
+        for name, node in assigned:
+            try:
+                value = ast.literal_eval(node)
+            except ValueError:  # it is computed
+                if name in known and is_parameters_cell and isinstance(namespace.get(name), str):
+                    found[name] = namespace[name]
+                continue
+            if name in known:
+                found[name] = value
+            elif is_parameters_cell:
                 where = "what papermill was given" if injected else "the notebook's cell of parameters"
                 raise _unknown(name, where)
     return found
@@ -81,7 +80,7 @@ def _text(value: Any) -> Any:
     return str(value) if type(value) is int else value
 
 
-def _matches(pattern: str, rule: str):
+def _matches(pattern: str, rule: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value, re.ASCII):
             raise ValueError(rule)
@@ -228,6 +227,11 @@ class Parameters(BaseModel):
         return list(cls.model_fields)
 
     @property
+    def given(self) -> dict[str, str]:
+        """The parameters that somebody set, by name; those that have their defaults are left out."""
+        return self.model_dump(exclude_unset=True)
+
+    @property
     def run(self) -> str:
         """What tells one run of the lab from another: cluster/namespace/service account/role, as a tag's value."""
         return tag_value(f"{self.cluster}/{self.namespace}/{self.service_account}/{self.role_name}")
@@ -297,16 +301,6 @@ def _explain(fault: Any) -> str:
     return f"parameter {name} = {shown} breaks its rule: {rule}."
 
 
-_NOT_LITERAL = object()
-
-
-def _literal(node: ast.expr) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return _NOT_LITERAL
-
-
 def _parse(cell: str) -> list[ast.stmt]:
     try:
         return ast.parse(cell).body
@@ -314,26 +308,12 @@ def _parse(cell: str) -> list[ast.stmt]:
         return []
 
 
-def _statements(cell: str) -> int:
-    return len(_parse(cell))
-
-
-def _assignments(cell: str) -> list[tuple[str, ast.expr]]:
+def _assignments(statements: Iterable[ast.stmt]) -> list[tuple[str, ast.expr]]:
     found = []
-    for statement in _parse(cell):
+    for statement in statements:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 found.append((name, value))
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                 found.append((name, value))
     return found
-
-
-class _CallableModule(types.ModuleType):
-    # `labkit.parameters()` is what a notebook calls, and `labkit.parameters` is also this module's name: the import
-    # system puts the module there, so the module answers the call.
-    def __call__(self) -> dict[str, Any]:
-        return parameters()
-
-
-sys.modules[__name__].__class__ = _CallableModule
