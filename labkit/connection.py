@@ -85,9 +85,9 @@ class Connection:
 
 
 def core_api(api: "ApiClient") -> Any:
-    """The client's `CoreV1Api`, without its types: they ask for a model where it takes a manifest as well.
+    """The client's `CoreV1Api`, without its types.
 
-    And by them all that an answer holds may be missing, a pod's metadata too.
+    They ask for a model where the client takes a manifest as well, and let an answer lack even its metadata.
     """
     from kubernetes.client import CoreV1Api
 
