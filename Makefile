@@ -51,8 +51,9 @@ run: $(READY)  ## Run the whole lab once on the moto target, and show what each 
 lab: $(READY)  ## Open JupyterLab on your copies of the notebooks, in learn/
 	@exec $(BIN)/labkit lab
 
-lint: $(READY)  ## Check style, the layers of the imports, and the layout
+lint: $(READY)  ## Check style, types, the layers of the imports, and the layout
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
 	@found=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$found"; \
 	  echo "An import leads up, or in a circle: move what is imported down. The layers are in pyproject.toml."; exit 1; }
 	@$(BIN)/python -m pytest --quiet --tb=line -rN tests/test_layout.py
@@ -93,5 +94,5 @@ lock: $(READY)  ## Write requirements.lock again from pyproject.toml; versions s
 
 clean:  ## End the lab and remove what was made here, but for learn/: that is yours
 	@test ! -x $(BIN)/labkit || { $(BIN)/labkit down; $(BIN)/labkit down --bare; }
-	rm -rf .venv .lab .lab-bare runs dist .coverage .pytest_cache .ruff_cache .hypothesis *.egg-info tests/clients/javascript/node_modules
+	rm -rf .venv .lab .lab-bare runs dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info tests/clients/javascript/node_modules
 	@test ! -d learn || echo "learn/ stays: your notebooks are in it."

@@ -81,7 +81,7 @@ class Connection:
     def close(self) -> None:
         """Closes the connections to the cluster. The lab goes on."""
         if self.kubernetes:
-            self.kubernetes.close()  # type: ignore[no-untyped-call]  # the client's has no types
+            self.kubernetes.close()
 
 
 def core_api(api: "ApiClient") -> Any:
@@ -96,7 +96,7 @@ def core_api(api: "ApiClient") -> Any:
 
 def as_document(api: "ApiClient", thing: object) -> Any:
     """What the client made of an answer, as the document that it was."""
-    return api.sanitize_for_serialization(thing)  # type: ignore[no-untyped-call]  # the client's has no types
+    return api.sanitize_for_serialization(thing)
 
 
 def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Configuration":
@@ -105,9 +105,7 @@ def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Confi
     from kubernetes.config import load_kube_config_from_dict
 
     configuration = Configuration()
-    load_kube_config_from_dict(  # type: ignore[no-untyped-call]  # the client's has no types
-        kubeconfig, context=context, client_configuration=configuration, persist_config=False
-    )
+    load_kube_config_from_dict(kubeconfig, context=context, client_configuration=configuration, persist_config=False)
     return configuration
 
 

@@ -95,8 +95,8 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
             raise _interrupted(output, validated) from None
     if failure is not None and failure.ename == "KeyboardInterrupt":
         raise _interrupted(output, validated)
-    executed = normalize(nbformat.read(output, as_version=4))  # type: ignore[no-untyped-call]  # nbformat's has no types
-    nbformat.write(executed, output)  # type: ignore[no-untyped-call]  # nbformat's has no types
+    executed = normalize(nbformat.read(output, as_version=4))
+    nbformat.write(executed, output)
     done = read(executed, output, validated)
     if failure is not None:
         what, where, next_ = _parts(_without_colour(failure.evalue))

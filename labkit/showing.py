@@ -90,7 +90,7 @@ def show(thing: Any, command: str = "") -> None:
     if command and _in_ipython():
         from IPython.display import display
 
-        display(shown)  # type: ignore[no-untyped-call]  # IPython's has no types
+        display(shown)
     else:
         print(shown)
 

@@ -8,10 +8,9 @@ import asyncio
 import base64
 import logging
 import socket
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -23,7 +22,6 @@ from labkit.emulator import lab_network
 from labkit.emulator.aws.clusters import ClusterFacts
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import API_KEYS, DISCOVERY
-from labkit.emulator.folder import Folder
 from labkit.emulator.joined import LOOPBACK, Facts, Kept, is_of_this_lab, labels
 from labkit.emulator.kubeconfig import Entry
 from labkit.emulator.listener import Listener
@@ -32,6 +30,11 @@ from labkit.emulator.running_lab import RunningLab
 from labkit.errors import LabError
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
 from labkit.webhook.connection import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from labkit.emulator.folder import Folder
 
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 TAKEN_BACK_WITHIN = 5  # seconds for a cluster to forget the lab's webhooks; it may be gone itself

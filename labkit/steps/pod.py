@@ -201,7 +201,7 @@ def _watch(core: Any, name: str, namespace: str, seconds: int) -> Iterator[tuple
         yield "", None
         return
     yield "ADDED", listed.items[0]
-    watch: Any = Watch()  # type: ignore[no-untyped-call]  # the client's has no types
+    watch: Any = Watch()
     for event in watch.stream(
         core.list_namespaced_pod,
         namespace,

@@ -31,13 +31,13 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx
     where = "in-cluster configuration"
     try:
         if in_cluster:
-            load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # the library has no types
+            load_incluster_config(configuration)
         else:
             files = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or str(Path("~/.kube/config"))
             where = files
             _check(files, context)
             with untold() as said:
-                load_kube_config(files, context, configuration, persist_config=False)  # type: ignore[no-untyped-call]  # as above
+                load_kube_config(files, context, configuration, persist_config=False)
             if said:
                 raise LabError(
                     f"the credentials plugin does not give the credentials: {' '.join(said)}",

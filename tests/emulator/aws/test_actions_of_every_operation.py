@@ -1,13 +1,16 @@
 """Every operation that botocore knows of the services which the lab authorizes: refused to who may do nothing."""
 
 import re
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from labkit.emulator.aws.sessions import Credentials
 from tests.emulator.aws.conftest import ACCOUNT, REGION, Irsa
+
+if TYPE_CHECKING:
+    from labkit.emulator.aws.sessions import Credentials
 
 SERVICES = ("cloudtrail", "dynamodb", "eks", "iam", "s3", "secretsmanager", "sqs", "sts")
 # What is not refused as a whole to who is somebody.

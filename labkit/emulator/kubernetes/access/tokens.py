@@ -6,17 +6,20 @@ https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#
 import base64
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from jwt.types import Options
 
 from labkit.emulator.clock import Clock, rfc3339
 from labkit.emulator.identifiers import Identifiers
 from labkit.emulator.kubernetes.objects.kinds import NODE, POD, SECRET, SERVICE_ACCOUNT, Kind, Object
 from labkit.emulator.kubernetes.objects.status import Cause, bad_request, conflict, invalid, invalid_value
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored, quoted_list
+
+if TYPE_CHECKING:
+    from jwt.types import Options
 
 HOUR, DAY, YEAR = 3600, 24 * 3600, 365 * 24 * 3600
 # What the kubelet asks for in every pod: such tokens live a year, so that old clients that never read them again work.

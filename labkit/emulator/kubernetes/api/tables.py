@@ -34,7 +34,7 @@ def _object(kind: Kind, stored: Stored, include: str) -> Object | None:
     if include == "None":
         return None
     if include == "Object":
-        return cast(Object, json.loads(stored.full(kind)))
+        return cast("Object", json.loads(stored.full(kind)))
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": stored.metadata}
 
 

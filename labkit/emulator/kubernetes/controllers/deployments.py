@@ -70,7 +70,7 @@ class _Look:
 
     @property
     def spec(self) -> Object:
-        return cast(Object, self.deployment.object["spec"])
+        return cast("Object", self.deployment.object["spec"])
 
     @property
     def conditions(self) -> list[Object]:

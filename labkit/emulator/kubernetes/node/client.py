@@ -38,7 +38,7 @@ class NodeClient:
         return _found(await self.http.get(path))
 
     async def post(self, path: str, body: Object) -> Object:
-        return cast(Object, (await self.http.post(path, json=body)).raise_for_status().json())
+        return cast("Object", (await self.http.post(path, json=body)).raise_for_status().json())
 
     async def patch(self, path: str, body: Object) -> Object | None:
         """The changed object, or None if it is missing."""

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labkit.emulator.clock import Clock
-from labkit.emulator.kubernetes.node.attachments import Attachments
 from labkit.emulator.kubernetes.node.client import Events, NodeClient
 from labkit.emulator.kubernetes.node.container_environment import Room
 from labkit.emulator.kubernetes.node.container_logs import ContainerLog
@@ -14,6 +14,9 @@ from labkit.emulator.kubernetes.node.pod_status import ContainerStatus, PodStatu
 from labkit.emulator.kubernetes.node.processes import Reaper
 from labkit.emulator.kubernetes.node.volumes import Volumes
 from labkit.emulator.kubernetes.objects.kinds import Object
+
+if TYPE_CHECKING:
+    from labkit.emulator.kubernetes.node.attachments import Attachments
 
 TICK = 0.5  # seconds of real time after which the lab's clock is looked at again
 REFRESH = 5.0  # seconds of real time after which the objects in volumes are read again

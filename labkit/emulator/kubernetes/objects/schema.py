@@ -63,7 +63,7 @@ class Struct:
 
 @cache
 def _document() -> Object:
-    return cast(Object, json.loads(Path(__file__).with_name("schema.json").read_text()))
+    return cast("Object", json.loads(Path(__file__).with_name("schema.json").read_text()))
 
 
 @cache
