@@ -31,7 +31,7 @@ def _if_there(subject: object) -> Result:
 
 
 def _namespace(evidence: Evidence) -> object:
-    return evidence.service_account or evidence.cluster.namespace(evidence.parameters.namespace)
+    return evidence.service_account or evidence.cluster.get("namespace", evidence.parameters.namespace)
 
 
 def _exchange(evidence: Evidence) -> Result:

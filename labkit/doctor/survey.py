@@ -83,7 +83,7 @@ class Survey:
 
     def _refuse_a_missing_namespace(self) -> None:
         try:
-            if not self._namespace or self._any.cluster.namespace(self._namespace):
+            if not self._namespace or self._any.cluster.get("namespace", self._namespace):
                 return
         except NotRead:
             return  # who may list what is in it may not know of the namespace itself

@@ -9,13 +9,13 @@ from difflib import get_close_matches
 from itertools import chain
 
 from labkit.errors import LabError
-from labkit.faults import network, permissions, pod, provider, role, sdk, service_account, webhook
+from labkit.faults import permissions, pod, provider, role, sdk, service_account, webhook
 from labkit.faults.fault import Fault, expected
 from labkit.faults.situation import Situation
 
 __all__ = ["CATALOGUE", "Fault", "Situation", "drawn", "expected", "named"]
 
-FAMILIES = (provider, role, permissions, service_account, pod, webhook, sdk, network)
+FAMILIES = (provider, role, permissions, service_account, pod, webhook, sdk)
 CATALOGUE: dict[str, Fault] = {
     fault.id: fault
     for fault in chain.from_iterable(vars(family).values() for family in FAMILIES)

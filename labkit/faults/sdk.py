@@ -1,4 +1,4 @@
-"""Faults of what the SDK in the pod finds: variables, profiles, files."""
+"""Faults of what the SDK in the pod finds: variables, profiles, files, and where it looks for STS."""
 
 from labkit.faults.fault import fault
 from labkit.faults.situation import Situation
@@ -78,6 +78,20 @@ def config_that_assumes_the_role_again(situation: Situation) -> None:
         f"[default]\nrole_arn = {situation.role_arn}\nsource_profile = irsa\n\n"
         f"[profile irsa]\nrole_arn = {situation.role_arn}\nweb_identity_token_file = {TOKEN_PATH}/token\n",
     )
+
+
+@fault(finding="pod-sts-endpoint-of-another-region", changes=("the pod's STS endpoint",), works=True)
+def endpoint_of_another_region(situation: Situation) -> None:
+    """The pod's manifest came from a cluster in another region."""
+    other = "eu-west-1" if situation.parameters.region != "eu-west-1" else "us-east-1"
+    situation.set_variable("AWS_ENDPOINT_URL_STS", f"https://sts.{other}.amazonaws.com")
+
+
+@fault(finding="region-not-activated", changes=("the pod's region",), works=True)
+def region_that_is_not_on(situation: Situation) -> None:
+    """The pod was to store its data on another continent."""
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        situation.set_variable(name, "af-south-1")
 
 
 def _configure(situation: Situation, config: str) -> None:

@@ -62,7 +62,7 @@ def rows(evidence: "Evidence") -> list[Row]:
     if evidence.role is None:
         return [Row("role", evidence.role_arn, "no such role")]
     admitted = evidence.trust.admits
-    issuer, subject = evidence.provider_name, trust_policy.subject_found(evidence)
+    issuer, subject = evidence.provider_name, trust_policy.condition_found(evidence, "sub")
     wanted_subject = f"StringEquals {issuer}:sub = {evidence.subject}"
     # A policy that is written otherwise, and admits this service account and no stranger, is right too.
     good = admitted and not trust_policy.sub_missing(evidence)
@@ -74,7 +74,7 @@ def rows(evidence: "Evidence") -> list[Row]:
         Row(
             "audience",
             f"StringEquals {issuer}:aud = {evidence.audience}",
-            trust_policy.audience_found(evidence),
+            trust_policy.condition_found(evidence, "aud"),
             good or None,
         ),
         Row("evaluated", "admits the service account", "admits it" if admitted else "does not admit it", admitted),

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import reduce
+from operator import getitem
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -34,41 +35,34 @@ class Account:
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListOpenIDConnectProviders.html
         """
-        listed = self._once(
-            "iam:ListOpenIDConnectProviders",
-            "",
-            lambda: self._iam.list_open_id_connect_providers()["OpenIDConnectProviderList"],
-        )
+        listed = self._answered("iam:ListOpenIDConnectProviders", "", "OpenIDConnectProviderList")
         return [provider["Arn"] for provider in listed]
 
     def provider(self, arn: str) -> Document | None:
-        """An OIDC provider: `Url`, `ClientIDList`, `ThumbprintList`, `Tags`; None where there is none.
+        """An OIDC provider: `Url`, `ClientIDList`, `ThumbprintList`, `Tags`; None if it does not exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
         """
-        return self._once(
-            "iam:GetOpenIDConnectProvider",
-            arn.partition("oidc-provider/")[2],
-            lambda: _answer(self._iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)),
-        )
+        name = arn.partition("oidc-provider/")[2]
+        found: Document | None = self._answered("iam:GetOpenIDConnectProvider", name, OpenIDConnectProviderArn=arn)
+        return found
 
     # Roles.
 
     @property
     def roles(self) -> list[Document]:
-        """Every role, with its trust policy; without tags and permissions boundary, which ListRoles does not tell.
+        """Every role with its trust policy. ListRoles returns neither tags nor permissions boundary.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
         """
-        listed = self._once("iam:ListRoles", "", lambda: self._paged("list_roles", "Roles"))
-        return [_with_document(role) for role in listed]
+        return [_with_document(role) for role in self._listed("iam:ListRoles", "", "Roles")]
 
     def role(self, name: str) -> Document | None:
-        """A role as iam:GetRole gives it, its trust policy as a dict; None where there is none.
+        """A role as iam:GetRole returns it, its trust policy as a dict; None if it does not exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRole.html
         """
-        role = self._once("iam:GetRole", name, lambda: self._iam.get_role(RoleName=name)["Role"])
+        role = self._answered("iam:GetRole", name, "Role", RoleName=name)
         return _with_document(role) if role else None
 
     def attached_policies(self, role_name: str) -> list[str]:
@@ -76,78 +70,55 @@ class Account:
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListAttachedRolePolicies.html
         """
-        listed = self._once(
-            "iam:ListAttachedRolePolicies",
-            role_name,
-            lambda: self._paged("list_attached_role_policies", "AttachedPolicies", RoleName=role_name),
-        )
-        return [policy["PolicyArn"] for policy in listed or []]
+        listed = self._listed("iam:ListAttachedRolePolicies", role_name, "AttachedPolicies", RoleName=role_name)
+        return [policy["PolicyArn"] for policy in listed]
 
     def inline_policies(self, role_name: str) -> dict[str, Any]:
-        """The policies that are written into a role, by name.
+        """A role's inline policies, by name.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRolePolicy.html
         """
-        names = self._once(
-            "iam:ListRolePolicies",
-            role_name,
-            lambda: self._paged("list_role_policies", "PolicyNames", RoleName=role_name),
-        )
+        kind, key = "iam:GetRolePolicy", "PolicyDocument"
         return {
-            name: document(
-                self._once(
-                    "iam:GetRolePolicy",
-                    f"{role_name} {name}",
-                    partial(self._inline_policy, role_name, name),
-                )
-            )
-            for name in names or []
+            name: document(self._answered(kind, f"{role_name} {name}", key, RoleName=role_name, PolicyName=name))
+            for name in self._listed("iam:ListRolePolicies", role_name, "PolicyNames", RoleName=role_name)
         }
 
-    def _inline_policy(self, role_name: str, name: str) -> Any:
-        return self._iam.get_role_policy(RoleName=role_name, PolicyName=name)["PolicyDocument"]
-
     def policy(self, arn: str) -> Any:
-        """The document of a managed policy's default version; None where there is no such policy.
+        """The document of a managed policy's default version; None if the policy does not exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetPolicyVersion.html
         """
 
         def read() -> Any:
-            version = self._iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
-            return self._iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
+            version = self._call("iam:GetPolicy", PolicyArn=arn)["Policy"]["DefaultVersionId"]
+            answer = self._call("iam:GetPolicyVersion", PolicyArn=arn, VersionId=version)
+            return answer["PolicyVersion"]["Document"]
 
         return document(self._once("iam:GetPolicyVersion", arn, read))
 
     def simulated(self, role_arn: str, action: str, resource: str) -> Document:
-        """What IAM says to a role's action on a resource: `EvalDecision`, and what of it the permissions boundary says.
+        """IAM's decision on a role's action: `EvalDecision`, and what the permissions boundary says of it.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
         """
-
-        def simulate() -> Any:
-            request = {"PolicySourceArn": role_arn, "ActionNames": [action], "ResourceArns": [resource]}
-            return self._iam.simulate_principal_policy(**request)["EvaluationResults"][0]
-
-        return self._once("iam:SimulatePrincipalPolicy", f"{role_arn} {action} {resource}", simulate) or {}
+        request = {"PolicySourceArn": role_arn, "ActionNames": [action], "ResourceArns": [resource]}
+        name = f"{role_arn} {action} {resource}"
+        return self._answered("iam:SimulatePrincipalPolicy", name, "EvaluationResults", 0, **request) or {}
 
     # S3.
 
     def bucket_policy(self, bucket: str) -> Any:
-        """A bucket's policy; None where it has none, or there is no such bucket.
+        """A bucket's policy; None if it has none, or if the bucket does not exist.
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketPolicy.html
         """
-        return document(
-            self._once(
-                "s3:GetBucketPolicy", bucket, lambda: self.client("s3").get_bucket_policy(Bucket=bucket)["Policy"]
-            )
-        )
+        return document(self._answered("s3:GetBucketPolicy", bucket, "Policy", Bucket=bucket))
 
     # CloudTrail.
 
     def calls(self, name: str) -> list[Document]:
-        """The last calls of this name to IAM, the newest first, as CloudTrail has them: 90 days, and 150 of them.
+        """The last 150 calls of this name to IAM, at most 90 days old, the newest first.
 
         https://docs.aws.amazon.com/awscloudtrail/latest/APIReference/API_LookupEvents.html
         """
@@ -159,8 +130,7 @@ class Account:
             pages = trail.get_paginator("lookup_events").paginate(
                 LookupAttributes=wanted, PaginationConfig={"MaxItems": 150}
             )
-            events = [json.loads(event["CloudTrailEvent"]) for page in pages for event in page["Events"]]
-            return [_recorded(event) for event in events]
+            return [_recorded(json.loads(event["CloudTrailEvent"])) for page in pages for event in page["Events"]]
 
         return self._once("cloudtrail:LookupEvents", name, look_up) or []
 
@@ -172,40 +142,37 @@ class Account:
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_ListClusters.html
         """
-        return self._once("eks:ListClusters", "", lambda: self._paged("list_clusters", "clusters", service="eks"))
+        return self._listed("eks:ListClusters", "", "clusters")
+
+    def cluster(self, name: str) -> Document | None:
+        """A cluster as eks:DescribeCluster returns it; None if it does not exist.
+
+        https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeCluster.html
+        """
+        found: Document | None = self._answered("eks:DescribeCluster", name, "cluster", name=name)
+        return found
 
     def identity_provider_configs(self, cluster: str) -> list[Document]:
         """The OIDC providers whose users may log in to a cluster: `issuerUrl`, `identityProviderConfigName` and more.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeIdentityProviderConfig.html
         """
-        listed = self._once(
-            "eks:ListIdentityProviderConfigs",
-            cluster,
-            lambda: self._paged(
-                "list_identity_provider_configs", "identityProviderConfigs", service="eks", clusterName=cluster
-            ),
-        )
-        return [self._identity_provider_config(cluster, config) for config in listed or []]
-
-    def _identity_provider_config(self, cluster: str, config: dict[str, str]) -> Document:
-        def describe() -> Any:
-            request = {"clusterName": cluster, "identityProviderConfig": config}
-            return self.client("eks").describe_identity_provider_config(**request)["identityProviderConfig"]["oidc"]
-
-        return self._once("eks:DescribeIdentityProviderConfig", f"{cluster} {config['name']}", describe) or {}
+        kind, key = "eks:DescribeIdentityProviderConfig", "identityProviderConfig"
+        configs = self._listed("eks:ListIdentityProviderConfigs", cluster, f"{key}s", clusterName=cluster)
+        names = [f"{cluster} {config['name']}" for config in configs]
+        return [
+            self._answered(kind, name, key, "oidc", clusterName=cluster, identityProviderConfig=config) or {}
+            for name, config in zip(names, configs, strict=True)
+        ]
 
     def pod_identity_associations(self, cluster: str) -> list[Document]:
         """A cluster's EKS Pod Identity associations: `namespace`, `serviceAccount`, `associationId`.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_ListPodIdentityAssociations.html
         """
-        listed = self._once(
-            "eks:ListPodIdentityAssociations",
-            cluster,
-            lambda: self._paged("list_pod_identity_associations", "associations", service="eks", clusterName=cluster),
-        )
-        return listed or []
+        return self._listed("eks:ListPodIdentityAssociations", cluster, "associations", clusterName=cluster)
+
+    # EC2.
 
     @property
     def regions(self) -> dict[str, str]:
@@ -213,22 +180,10 @@ class Account:
 
         https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeRegions.html
         """
-        listed = self._once(
-            "ec2:DescribeRegions", "", lambda: self.client("ec2").describe_regions(AllRegions=True)["Regions"]
-        )
+        listed = self._answered("ec2:DescribeRegions", "", "Regions", AllRegions=True)
         return {region["RegionName"]: region.get("OptInStatus", "") for region in listed}
 
-    def cluster(self, name: str) -> Document | None:
-        """A cluster as eks:DescribeCluster gives it; None where there is none.
-
-        https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeCluster.html
-        """
-        found: Document | None = self._once(
-            "eks:DescribeCluster", name, lambda: self.client("eks").describe_cluster(name=name)["cluster"]
-        )
-        return found
-
-    # How the others read.
+    # How they are read.
 
     def client(self, service: str) -> Any:
         """A client of this account."""
@@ -236,20 +191,40 @@ class Account:
             self._clients[service] = self._session.client(service)
         return self._clients[service]
 
-    @cached_property
-    def _iam(self) -> Any:
-        return self.client("iam")
-
-    def _paged(self, operation: str, key: str, *, service: str = "iam", **arguments: Any) -> list[Any]:
-        pages = self.client(service).get_paginator(operation).paginate(**arguments)
-        return [item for page in pages for item in page[key]]
-
     def read(self, kind: str, name: str = "") -> Read:
         """What is read of this account: `iam:GetRole`, a role's name."""
         return Read(kind, name, f"({self.account_id})", "AWS")
 
+    def _call(self, kind: str, /, **request: Any) -> Any:
+        """The answer to a call such as `iam:GetRole`."""
+        service, operation = _operation(kind)
+        answer = getattr(self.client(service), operation)(**request)
+        return {key: value for key, value in answer.items() if key != "ResponseMetadata"}
+
+    def _answered(self, kind: str, name: str, /, *keys: str | int, **request: Any) -> Any:
+        """The answer to a call, or the part of it at these keys; None if what is asked for does not exist."""
+        return self._once(kind, name, lambda: reduce(getitem, keys, self._call(kind, **request)))
+
+    def _listed(self, kind: str, name: str, key: str, /, **request: Any) -> list[Any]:
+        """The items of all pages of a call's answer."""
+
+        def read() -> list[Any]:
+            service, operation = _operation(kind)
+            pages = self.client(service).get_paginator(operation).paginate(**request)
+            return [item for page in pages for item in page[key]]
+
+        return self._once(kind, name, read) or []
+
     def _once(self, kind: str, name: str, call: Callable[[], Answer]) -> Answer:
         return self._reads.once(self.read(kind, name), call)
+
+
+def _operation(kind: str) -> tuple[str, str]:
+    """`iam:GetRole` as boto3 calls it: `iam`, `get_role`."""
+    from botocore import xform_name
+
+    service, _, operation = kind.partition(":")
+    return service, xform_name(operation)
 
 
 def document(value: Any) -> Any:
@@ -275,10 +250,6 @@ def run_of(role: Document | None) -> str | None:
 
 def _with_document(role: Document) -> Document:
     return role | {"AssumeRolePolicyDocument": document(role.get("AssumeRolePolicyDocument") or {})}
-
-
-def _answer(response: Document) -> Document:
-    return {key: value for key, value in response.items() if key != "ResponseMetadata"}
 
 
 def _recorded(event: Document) -> Document:

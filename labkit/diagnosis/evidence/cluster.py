@@ -9,7 +9,6 @@ from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-WEBHOOK = "pod-identity-webhook"
 # Of the kinds that are not of the core group.
 APPS = dict.fromkeys(("deployments", "replicasets", "statefulsets", "daemonsets"), "/apis/apps/v1")
 GROUPS = {"mutatingwebhookconfigurations": "/apis/admissionregistration.k8s.io/v1", **APPS}
@@ -49,34 +48,11 @@ class Cluster:
         """The events of a namespace, in no order."""
         return self._listed("events", namespace)
 
-    def config_map(self, namespace: str, name: str) -> Document | None:
-        """A ConfigMap; None where there is none."""
-        return self._got("configmap", name, namespace)
-
-    def workload(self, namespace: str, kind: str, name: str) -> Document | None:
-        """A Deployment, ReplicaSet, StatefulSet or DaemonSet; None where there is none, and for another kind."""
-        known = kind in ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet")
-        return self._got(kind.lower(), name, namespace) if known else None
-
-    def service(self, namespace: str, name: str) -> Document | None:
-        """A Service; None where there is none."""
-        return self._got("service", name, namespace)
-
-    def endpoints(self, namespace: str, name: str) -> Document | None:
-        """Who answers for a Service; None where there is no such object."""
-        return self._got("endpoints", name, namespace)
-
-    def namespace(self, name: str) -> Document | None:
-        """A namespace; None where there is none."""
-        return self._got("namespace", name)
-
-    @property
-    def webhook(self) -> Document | None:
-        """The registration of the pod identity webhook; None where there is none.
-
-        https://github.com/aws/amazon-eks-pod-identity-webhook
-        """
-        return self._got("mutatingwebhookconfiguration", WEBHOOK)
+    def get(self, kind: str, name: str, namespace: str = "") -> Document | None:
+        """An object by its kind in lower case, such as `configmap`; None if it does not exist."""
+        read = Read(f"get {kind}", name, f"-n {namespace}" if namespace else "")
+        found: Document | None = self._reads.once(read, lambda: self._get(f"{_path(kind, namespace)}/{quote(name)}"))
+        return found
 
     # How they are read.
 
@@ -98,14 +74,9 @@ class Cluster:
             listed = self._listed(resource, namespace)
         except NotRead:
             # Who may not list may still get one of a name.
-            return self._got(resource.removesuffix("s"), name, namespace)
+            return self.get(resource.removesuffix("s"), name, namespace)
         named = (item for item in listed if item["metadata"]["name"] == name)
         return next(named, None)
-
-    def _got(self, kind: str, name: str, namespace: str = "") -> Document | None:
-        read = Read(f"get {kind}", name, f"-n {namespace}" if namespace else "")
-        found: Document | None = self._reads.once(read, lambda: self._get(f"{_path(kind, namespace)}/{quote(name)}"))
-        return found
 
     def _get(self, path: str) -> Document:
         """What the API answers, as it is: the client's models take half a second to load, and leave out what is new.

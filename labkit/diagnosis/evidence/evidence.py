@@ -310,8 +310,11 @@ class Evidence:
 
     @property
     def webhook(self) -> Document | None:
-        """The registration of the pod identity webhook."""
-        return self.cluster.webhook
+        """The registration of the pod identity webhook; None if it is not registered.
+
+        https://github.com/aws/amazon-eks-pod-identity-webhook
+        """
+        return self.cluster.get("mutatingwebhookconfiguration", "pod-identity-webhook")
 
     # The pod itself.
 

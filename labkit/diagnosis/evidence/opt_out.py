@@ -24,7 +24,7 @@ def of_namespace(evidence: Evidence) -> set[str]:
     selectors = [webhook.get("namespaceSelector") for webhook in (evidence.webhook or {}).get("webhooks") or []]
     if not any(selectors):
         return set()
-    namespace = evidence.cluster.namespace(evidence.parameters.namespace) or {}
+    namespace = evidence.cluster.get("namespace", evidence.parameters.namespace) or {}
     return _forbidden(selectors, (namespace.get("metadata") or {}).get("labels") or {})
 
 

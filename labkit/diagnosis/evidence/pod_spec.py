@@ -24,6 +24,7 @@ TOKEN_VOLUME = "aws-iam-token"  # noqa: S105 - a volume's name
 MOUNT_PATH = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 API_MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 API_VOLUME = "kube-api-access-"
+WORKLOADS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet")
 # How a container waits whose image the node cannot have.
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
@@ -255,7 +256,7 @@ class PodSpec:
 
     def config_map(self, name: str) -> dict[str, str]:
         """The entries of a ConfigMap of its namespace; empty where there is none. Raises `NotRead`."""
-        found = self._cluster.config_map(self.namespace, name) or {}
+        found = self._cluster.get("configmap", name, self.namespace) or {}
         return found.get("data") or {}
 
     def field(self, path: str) -> str | None:
@@ -285,11 +286,11 @@ def workload(cluster: Cluster, namespace: str, reference: Document) -> Document:
 
     Of another kind than the cluster knows, the reference's kind and name. Raises `NotRead`.
     """
-    found = cluster.workload(namespace, reference["kind"], reference["name"]) or {}
+    kind, name = reference["kind"], reference["name"]
+    found = (cluster.get(kind.lower(), name, namespace) if kind in WORKLOADS else None) or {}
     if above := _controller(found):
         return workload(cluster, namespace, above)
-    metadata = {"name": reference["name"], **(found.get("metadata") or {})}
-    return {**found, "kind": reference["kind"], "metadata": metadata}
+    return {**found, "kind": kind, "metadata": {"name": name, **(found.get("metadata") or {})}}
 
 
 def service_account_of(spec: Document) -> str:

@@ -66,9 +66,9 @@ class Registration:
     def _service_silence(self, service: Document) -> str:
         namespace, name = service.get("namespace", ""), service.get("name", "")
         try:
-            if self._cluster.service(namespace, name) is None:
+            if self._cluster.get("service", name, namespace) is None:
                 return f"no service {name} in namespace {namespace}"
-            endpoints = self._cluster.endpoints(namespace, name) or {}
+            endpoints = self._cluster.get("endpoints", name, namespace) or {}
         except NotRead:
             return ""
         ready = any(subset.get("addresses") for subset in endpoints.get("subsets") or [])

@@ -8,7 +8,6 @@ from labkit.diagnosis.findings import (
     another_run,
     containers,
     credentials,
-    network,
     permissions,
     pod,
     provider,
@@ -23,8 +22,8 @@ from labkit.diagnosis.findings import (
 from labkit.diagnosis.stages import Stage
 
 # Another run's role first: where it is found, nothing else is said of the role.
+OF_THE_POD = (pod, webhook, containers)
 OF_THE_ROLE = (another_run, trust_statement, trust_conditions, trust_policy, trust_writes, role, permissions)
-OF_THE_POD = (pod, webhook, containers, network)
 FAMILIES = (*OF_THE_POD, service_account, provider, *OF_THE_ROLE, credentials)
 
 CAUSES = causes_of(*FAMILIES)

@@ -1,4 +1,4 @@
-"""A container's variables and AWS configs: does the SDK in it get to exchange the token, or does something else win?
+"""A container's variables and AWS configs: does its SDK exchange the token, and at the right STS endpoint?
 
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
 """
@@ -11,6 +11,7 @@ from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.stages import Stage
 
 LEARN = "04-pod.ipynb"
+INSIDE = "07-inside-the-exchange.ipynb"
 SOURCE = "kubectl get pod -o yaml, spec.containers[].env"
 CHAINED_FOR = 3600  # seconds; no chained session lasts longer
 
@@ -103,7 +104,7 @@ role_session_name_invalid = in_variables(
 )
 
 
-@cause("role-session-too-long", stages.EXCHANGE, "07-inside-the-exchange.ipynb", reads=(kinds.PODS,))
+@cause("role-session-too-long", stages.EXCHANGE, INSIDE, reads=(kinds.PODS,))
 def role_session_too_long(evidence: Evidence) -> Symptom | None:
     """An AWS config asks for longer sessions than the role has, or than a chained role can have.
 
@@ -127,6 +128,31 @@ def role_session_too_long(evidence: Evidence) -> Symptom | None:
                     f"{kubectl} replace -f -\n{pod_commands.replaced(evidence)}",
                 )
     return None
+
+
+# The way to STS.
+
+sts_endpoint_of_another_region = in_variables(
+    "pod-sts-endpoint-of-another-region",
+    stages.EXCHANGE,
+    variables.endpoint_of_another_region,
+    "The container asks the STS endpoint of another region than its own.",
+    learn=INSIDE,
+)
+
+
+@cause("region-not-activated", stages.EXCHANGE, INSIDE, reads=(kinds.PODS,))
+def region_not_activated(evidence: Evidence) -> Symptom | None:
+    """STS answers RegionDisabledException.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regions.html
+    """
+    return symptom(
+        evidence,
+        "The container's region is not one that the account has enabled.",
+        variables.inactive_region,
+        source=f"{evidence.connection.kubectl} get pod -o yaml, spec.containers[].env; ec2:DescribeRegions",
+    )
 
 
 def _secret(evidence: Evidence, name: str) -> Read:

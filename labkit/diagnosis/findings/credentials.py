@@ -136,13 +136,18 @@ def too_new(evidence: Evidence) -> Symptom | None:
     )
 
 
+NOT_NAMED = (
+    containers.role_session_too_long,
+    containers.sts_endpoint_of_another_region,
+    containers.region_not_activated,
+)
 # What the pod's variables and token show says more exactly why it has no credentials.
 NAMED = (
     token_audience_mismatch,
     token_malformed,
     token_expired,
     too_new,
-    *(each for each in causes_of(containers) if each is not containers.role_session_too_long),
+    *(each for each in causes_of(containers) if each not in NOT_NAMED),
 )
 
 

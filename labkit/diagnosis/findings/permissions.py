@@ -31,7 +31,7 @@ def policy_not_attached(evidence: Evidence) -> Symptom | None:
         expected=wanted if _is_of_run(evidence) else "a policy",
         found=", ".join(attached) or "no policy attached",
         source="iam:ListAttachedRolePolicies",
-        repair=Commands.of(evidence).attach_policy(),
+        repair=Commands(evidence).attach_policy(),
     )
 
 
@@ -90,7 +90,7 @@ def denied_by_boundary(evidence: Evidence) -> Symptom | None:
         expected=f"a boundary that allows {wanted}, or none",
         found=arn,
         source="iam:GetRole, PermissionsBoundary",
-        repair=Commands.of(evidence).delete_boundary(),
+        repair=Commands(evidence).delete_boundary(),
     )
 
 
@@ -123,7 +123,7 @@ def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
         expected=f"no Deny for {evidence.role_arn} in the policy of {bucket}",
         found="; ".join(found),
         source="s3:GetBucketPolicy",
-        repair=Commands.of(evidence).put_bucket_policy(bucket, {**document, "Statement": kept} if kept else None),
+        repair=Commands(evidence).put_bucket_policy(bucket, {**document, "Statement": kept} if kept else None),
     )
 
 
@@ -144,7 +144,7 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
     inline = [name for name, document in evidence.inline_policies.items() if "*" in _allowed(document, anywhere=True)]
     if not attached and not inline:
         return None
-    commands = Commands.of(evidence)
+    commands = Commands(evidence)
     repair = [*map(commands.detach_policy, attached), *map(commands.delete_inline_policy, inline)]
     if not set(evidence.attached_policies) - set(attached) and not set(evidence.inline_policies) - set(inline):
         repair.append(commands.attach_policy())
@@ -186,7 +186,7 @@ def _wanted_actions(evidence: Evidence) -> list[str]:
 
 def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
     """Lines after which the request is allowed: without the statements that deny it, and with one that allows it."""
-    commands, lines = Commands.of(evidence), []
+    commands, lines = Commands(evidence), []
     for name in denying:
         if name not in evidence.inline_policies:
             lines.append(commands.detach_policy(name))
@@ -249,31 +249,19 @@ def _overlap(one: str, other: str) -> bool:
     """Whether there is an action that both patterns match."""
     one, other = one.lower(), other.lower()
     # Places in both patterns that a common text can have come to.
-    places, seen = [(0, 0)], {(0, 0)}
+    places = seen = {(0, 0)}
     while places:
-        i, j = places.pop()
-        if i == len(one) and j == len(other):
-            return True
-        for place in _steps(one[i : i + 1], other[j : j + 1], i, j):
-            if place not in seen:
-                seen.add(place)
-                places.append(place)
-    return False
+        seen = seen | places
+        places = {step for i, j in places for step in _steps(one[i:], other[j:], i, j)} - seen
+    return (len(one), len(other)) in seen
 
 
-def _steps(a: str, b: str, i: int, j: int) -> list[tuple[int, int]]:
-    steps = []
-    if a == "*":
-        steps.append((i + 1, j))
-        if b and b != "*":
-            steps.append((i, j + 1))
-    if b == "*":
-        steps.append((i, j + 1))
-        if a and a != "*":
-            steps.append((i + 1, j))
-    if a and b and "*" not in (a, b) and ("?" in (a, b) or a == b):
-        steps.append((i + 1, j + 1))
-    return steps
+def _steps(one: str, other: str, i: int, j: int) -> list[tuple[int, int]]:
+    a, b = one[:1], other[:1]
+    if "*" in (a, b):
+        # The star ends here, or takes one character of the other pattern.
+        return [(i + len(a), j), (i, j + len(b))]
+    return [(i + 1, j + 1)] if a and b and ("?" in (a, b) or a == b) else []
 
 
 def _bucket(evidence: Evidence) -> str:

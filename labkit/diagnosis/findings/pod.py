@@ -32,14 +32,14 @@ def missing(evidence: Evidence) -> Symptom | None:
             expected=f"pod {evidence.pod_name} in namespace {evidence.parameters.namespace}",
             found="no such pod",
             source="kubectl get pod",
-            repair=Commands.of(evidence).create_pod(),
+            repair=Commands(evidence).create_pod(),
         )
     return Symptom(
         "No pod runs as the service account.",
         expected=f"a pod with serviceAccountName: {evidence.parameters.service_account}",
         found=_others(evidence),
         source="kubectl get pods",
-        repair=f"# one to try it with:\n{Commands.of(evidence).create_pod()}",
+        repair=f"# one to try it with:\n{Commands(evidence).create_pod()}",
         severity="warning",
     )
 

@@ -36,7 +36,7 @@ def missing(evidence: Evidence) -> Symptom | None:
         expected=evidence.provider_arn,
         found=", ".join(evidence.provider_arns) or "no OIDC provider",
         source="iam:ListOpenIDConnectProviders",
-        repair=Commands.of(evidence).create_provider(),
+        repair=Commands(evidence).create_provider(),
     )
 
 
@@ -51,9 +51,9 @@ def in_another_account(evidence: Evidence) -> Symptom | None:
     elsewhere = _provider_elsewhere(evidence)
     if not elsewhere:
         return None
-    repair = [Commands.of(evidence).create_provider()]
+    repair = [Commands(evidence).create_provider()]
     if evidence.role is not None and not evidence.trust.admits:
-        repair.append(Commands.of(evidence).update_trust_policy(trust_documents.corrected(evidence)))
+        repair.append(Commands(evidence).update_trust_policy(trust_documents.corrected(evidence)))
     return Symptom(
         "The cluster's issuer is registered in another account than the role's, which is where STS looks.",
         expected=evidence.provider_arn,
@@ -73,9 +73,9 @@ def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
     if not old:
         return None
     repair = [
-        Commands.of(evidence).create_provider(),
-        Commands.of(evidence).update_trust_policy(trust_documents.corrected(evidence)),
-        *(Commands.of(evidence).delete_provider(arn) for arn in evidence.provider_arns if name_of(arn) == old),
+        Commands(evidence).create_provider(),
+        Commands(evidence).update_trust_policy(trust_documents.corrected(evidence)),
+        *(Commands(evidence).delete_provider(arn) for arn in evidence.provider_arns if name_of(arn) == old),
     ]
     return Symptom(
         "The role is for a cluster that is gone; the cluster of today has another issuer, and no OIDC provider yet.",
@@ -99,13 +99,13 @@ def operator_not_permitted(evidence: Evidence) -> Symptom | None:
             about = f"{call.get('errorMessage')} {call.get('requestParameters')}"
             if call.get("errorCode") in ("AccessDenied", "AccessDeniedException") and evidence.provider_name in about:
                 actions = [f"iam:{action}" for action in CREATION]
-                repair = Commands.of(evidence).permit(str(call.get("caller")), actions, evidence.provider_arn)
+                repair = Commands(evidence).permit(str(call.get("caller")), actions, evidence.provider_arn)
                 return Symptom(
                     f"The issuer was to be registered, and IAM refused it: the caller may not do iam:{name}.",
                     expected=f"iam:{name} is allowed to {call.get('caller') or 'the caller'}",
                     found=str(call.get("errorMessage")),
                     source=f"cloudtrail:LookupEvents, {name} at {call.get('eventTime')}",
-                    repair=f"{repair}\n{Commands.of(evidence).create_provider()}",
+                    repair=f"{repair}\n{Commands(evidence).create_provider()}",
                 )
     return None
 
@@ -127,7 +127,7 @@ def url_differs(evidence: Evidence) -> Symptom | None:
         expected=evidence.issuer,
         found=", ".join(f"https://{name_of(arn)}" for arn in near),
         source="iam:ListOpenIDConnectProviders",
-        repair="\n".join([Commands.of(evidence).create_provider(), *map(Commands.of(evidence).delete_provider, near)]),
+        repair="\n".join([Commands(evidence).create_provider(), *map(Commands(evidence).delete_provider, near)]),
     )
 
 
@@ -139,12 +139,12 @@ def invisible_character(evidence: Evidence) -> Symptom | None:
         if not arns:
             return None
         expected, found = evidence.issuer, ", ".join(f"https://{name_of(arn)}" for arn in arns)
-        repair = "\n".join([Commands.of(evidence).create_provider(), *map(Commands.of(evidence).delete_provider, arns)])
+        repair = "\n".join([Commands(evidence).create_provider(), *map(Commands(evidence).delete_provider, arns)])
     else:
         found = _look_alike(evidence) if _lacks_audience(evidence) else ""
         if not found:
             return None
-        expected, repair = evidence.audience, Commands.of(evidence).add_client_id(instead_of=found)
+        expected, repair = evidence.audience, Commands(evidence).add_client_id(instead_of=found)
     return Symptom(
         "The OIDC provider has a character that is not seen in print: it looks right, and is not.",
         expected=repr(expected),
@@ -169,7 +169,7 @@ def dangling(evidence: Evidence) -> Symptom | None:
         expected="a cluster for each OIDC provider of EKS in this region",
         found=", ".join(gone),
         source="iam:ListOpenIDConnectProviders, and eks:DescribeCluster, identity.oidc.issuer",
-        repair="\n".join(Commands.of(evidence).delete_provider(arn) for arn in gone.values()),
+        repair="\n".join(Commands(evidence).delete_provider(arn) for arn in gone.values()),
         severity="warning",
     )
 
@@ -191,7 +191,7 @@ def audience_missing(evidence: Evidence) -> Symptom | None:
         expected=evidence.audience,
         found=", ".join(repr(audience) for audience in audiences) or "no client id",
         source="iam:GetOpenIDConnectProvider, ClientIDList",
-        repair=Commands.of(evidence).add_client_id(),
+        repair=Commands(evidence).add_client_id(),
     )
 
 
@@ -205,7 +205,7 @@ def audience_is_an_endpoint(evidence: Evidence) -> Symptom | None:
         expected=evidence.audience,
         found=endpoint,
         source="iam:GetOpenIDConnectProvider, ClientIDList",
-        repair=Commands.of(evidence).add_client_id(instead_of=endpoint),
+        repair=Commands(evidence).add_client_id(instead_of=endpoint),
     )
 
 
@@ -231,7 +231,7 @@ def thumbprint_stale(evidence: Evidence) -> Symptom | None:
         expected=evidence.published.thumbprint,
         found=", ".join(listed),
         source="iam:GetOpenIDConnectProvider, ThumbprintList",
-        repair=Commands.of(evidence).update_thumbprint(evidence.published.thumbprint),
+        repair=Commands(evidence).update_thumbprint(evidence.published.thumbprint),
         severity="warning" if public else "error",
     )
 
@@ -264,7 +264,7 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
         expected=expected,
         found=found,
         source=f"GET {evidence.issuer}/.well-known/openid-configuration, and its jwks_uri",
-        repair=Commands.of(evidence).publish_issuer(),
+        repair=Commands(evidence).publish_issuer(),
     )
 
 
@@ -284,7 +284,7 @@ def signing_key_not_published(evidence: Evidence) -> Symptom | None:
         expected=", ".join(signing),
         found=", ".join(published) or "no key",
         source="kubectl get --raw /openid/v1/jwks, beside the issuer's jwks_uri",
-        repair=Commands.of(evidence).publish_issuer(),
+        repair=Commands(evidence).publish_issuer(),
     )
 
 
@@ -304,7 +304,7 @@ def eks_identity_provider_config(evidence: Evidence) -> Symptom | None:
                 expected="an OIDC provider in IAM, and no identity provider config for it",
                 found=f"{config.get('identityProviderConfigName')}: {issuer}",
                 source="eks:DescribeIdentityProviderConfig",
-                repair=Commands.of(evidence).disassociate_identity_provider_config(
+                repair=Commands(evidence).disassociate_identity_provider_config(
                     str(config.get("identityProviderConfigName"))
                 ),
                 severity="warning" if confused else "note",

@@ -36,7 +36,7 @@ def missing(evidence: Evidence) -> Symptom | None:
         source="iam:GetRole",
         repair=_another_role(evidence)
         or pod_commands.with_new_sessions(
-            evidence, f"{Commands.of(evidence).create_role()}\n{Commands.of(evidence).attach_policy()}"
+            evidence, f"{Commands(evidence).create_role()}\n{Commands(evidence).attach_policy()}"
         ),
     )
 

@@ -8,7 +8,7 @@ from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds
 from labkit.diagnosis.evidence.evidence import ROLE_ARN
 from labkit.diagnosis.evidence.pod_spec import service_account_of
-from labkit.diagnosis.finding import Severity, Symptom, cause
+from labkit.diagnosis.finding import Symptom, cause
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.repairs.commands import ROLE_NAME, ROLE_UNKNOWN, Commands, annotate
 from labkit.documents import ROLE_ANNOTATION
@@ -27,15 +27,14 @@ def namespace_missing(evidence: Evidence) -> Symptom | None:
     if evidence.service_account is not None:
         return None
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
-    if evidence.cluster.namespace(namespace) is not None:
+    if evidence.cluster.get("namespace", namespace) is not None:
         return None
-    return _symptom(
-        evidence,
+    return Symptom(
         "The namespace does not exist.",
         expected=f"namespace {namespace}",
         found="no such namespace",
         source="kubectl get namespace",
-        repair=f"{kubectl} create namespace {namespace}\n{Commands.of(evidence).create_service_account()}",
+        repair=f"{kubectl} create namespace {namespace}\n{Commands(evidence).create_service_account()}",
     )
 
 
@@ -44,13 +43,12 @@ def missing(evidence: Evidence) -> Symptom | None:
     """No service account of this name in the namespace."""
     if evidence.service_account is not None or namespace_missing(evidence):
         return None
-    return _symptom(
-        evidence,
+    return Symptom(
         "The service account does not exist.",
         expected=evidence.subject,
         found=", ".join(evidence.service_accounts) or f"none in namespace {evidence.parameters.namespace}",
         source="kubectl get serviceaccounts",
-        repair=Commands.of(evidence).create_service_account(),
+        repair=Commands(evidence).create_service_account(),
     )
 
 
@@ -61,11 +59,12 @@ def annotation_missing(evidence: Evidence) -> Symptom | None:
         return None
     if any(cause(evidence) for cause in (annotation_on_the_pod, annotation_taken_away, eksctl_role)):
         return None
-    return _symptom(
-        evidence,
+    return Symptom(
         "The service account does not say which role its pods get.",
         expected=f"{ROLE_ANNOTATION}: {evidence.role_arn}",
         found=_not_found(evidence),
+        source=SOURCE,
+        repair=_annotated(evidence),
     )
 
 
@@ -75,11 +74,11 @@ def annotation_key_typo(evidence: Evidence) -> Symptom | None:
     key = _misspelt(evidence)
     if key is None:
         return None
-    return _symptom(
-        evidence,
+    return Symptom(
         "The role stands under a key that the pod identity webhook does not read.",
         expected=ROLE_ANNOTATION,
         found=key,
+        source=SOURCE,
         repair=_annotated(evidence, without=key),
     )
 
@@ -90,12 +89,13 @@ def annotation_arn_malformed(evidence: Evidence) -> Symptom | None:
     arn = evidence.annotation
     if not arn or ROLE_ARN.fullmatch(arn):
         return None
-    return _symptom(
-        evidence,
+    return Symptom(
         "The annotation holds something that is no role's ARN.",
         expected=evidence.role_arn,
         # repr shows what is invisible in print.
         found=repr(arn),
+        source=SOURCE,
+        repair=_annotated(evidence),
     )
 
 
@@ -105,11 +105,12 @@ def annotation_role_mismatch(evidence: Evidence) -> Symptom | None:
     arn = evidence.annotation
     if not arn or not ROLE_ARN.fullmatch(arn) or arn == evidence.role_arn:
         return None
-    return _symptom(
-        evidence,
+    return Symptom(
         "The annotation names another role.",
         expected=evidence.role_arn,
         found=arn,
+        source=SOURCE,
+        repair=_annotated(evidence),
     )
 
 
@@ -124,8 +125,7 @@ def annotation_on_the_pod(evidence: Evidence) -> Symptom | None:
     where, arn = _annotated_elsewhere(evidence)
     if not where:
         return None
-    return _symptom(
-        evidence,
+    return Symptom(
         "The role stands in an annotation of the pod, where the webhook does not look.",
         expected=f"{ROLE_ANNOTATION} on the service account {evidence.parameters.service_account}",
         found=f"{ROLE_ANNOTATION}: {arn} on the {where}",
@@ -148,8 +148,7 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
     made = spec.document["metadata"].get("creationTimestamp") or ""
     if last is None or (last.get("time") or "") <= made or BY_HAND.match(last.get("manager") or "unknown"):
         return None
-    return _symptom(
-        evidence,
+    return Symptom(
         "The annotation was there when the pod was made, and whoever manages the service account has taken it away.",
         expected=f"{ROLE_ANNOTATION}: {evidence.role_arn or spec.containers[0].value('AWS_ROLE_ARN')}",
         found=f"{_not_found(evidence)}, written by {last['manager']} at {last['time']}",
@@ -180,8 +179,7 @@ def eksctl_role(evidence: Evidence) -> Symptom | None:
     ]
     if not made:
         return None
-    return _symptom(
-        evidence,
+    return Symptom(
         "eksctl has made a role for the service account, which is not annotated with it.",
         expected=f"{ROLE_ANNOTATION}: {made[0]}",
         found=_not_found(evidence),
@@ -207,33 +205,27 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
     ]
     if not ids:
         return None
-    lines = [
-        f"aws eks delete-pod-identity-association --cluster-name {cluster} --association-id {association}"
-        for association in ids
-    ]
-    return _symptom(
-        evidence,
+    command = f"aws eks delete-pod-identity-association --cluster-name {cluster} --association-id"
+    return Symptom(
         "The service account has a role by EKS Pod Identity as well: which of the two a pod takes is its SDK's choice.",
         expected="one of the two",
         found=f"{ROLE_ANNOTATION}, and the association {', '.join(ids)}",
         source="eks:ListPodIdentityAssociations",
-        repair="\n".join(lines),
+        repair="\n".join(f"{command} {association}" for association in ids),
         severity="warning",
     )
 
 
 def _is_bare(evidence: Evidence) -> bool:
-    """Whether it is there without a role, and without anything that looks like one."""
+    """Whether it exists without a role, and without anything that looks like one."""
     return evidence.service_account is not None and not evidence.annotation and _misspelt(evidence) is None
 
 
 def _misspelt(evidence: Evidence) -> str | None:
     if evidence.annotation:
         return None
-    return next(
-        (key for key, value in evidence.annotations.items() if key != ROLE_ANNOTATION and _looks_like_it(key, value)),
-        None,
-    )
+    others = {key: value for key, value in evidence.annotations.items() if key != ROLE_ANNOTATION}
+    return next((key for key, value in others.items() if _looks_like_it(key, value)), None)
 
 
 def _looks_like_it(key: str, value: str) -> bool:
@@ -279,23 +271,3 @@ def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> 
     except NotRead:
         pass
     return "\n".join(lines)
-
-
-def _symptom(
-    evidence: Evidence,
-    summary: str,
-    *,
-    expected: str,
-    found: str,
-    source: str = SOURCE,
-    repair: str = "",
-    severity: Severity = "error",
-) -> Symptom:
-    return Symptom(
-        summary=summary,
-        expected=expected,
-        found=found,
-        source=source,
-        repair=repair or _annotated(evidence),
-        severity=severity,
-    )

@@ -5,7 +5,7 @@ import re
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.trust import Condition
-from labkit.diagnosis.finding import Symptom, cause, is_told
+from labkit.diagnosis.finding import Cause, Symptom, cause, is_told
 from labkit.diagnosis.findings import provider
 from labkit.diagnosis.findings.trust_statement import LEARN, about_tokens, has_other_host, refusing, symptom
 from labkit.policy.wildcards import wildcard
@@ -50,46 +50,34 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
     return None
 
 
-@cause("trust-policy-sub-of-another-namespace", stages.ROLE, LEARN, reads=(kinds.ROLE,))
-def sub_of_another_namespace(evidence: Evidence) -> Symptom | None:
-    """The condition on `sub` names a service account of this name, in another namespace."""
-    condition = _wrong_subject(evidence)
-    if condition is None or not _names_another_namespace(evidence, condition):
-        return None
-    return symptom(
-        evidence,
-        "The trust policy admits the service account of this name in another namespace.",
-        expected=evidence.subject,
-        found=_shown(condition),
-    )
+def wrong_subject(id: str, mistake: str, summary: str) -> Cause:
+    """The cause for a condition on `sub` that names another service account, by this mistake."""
+
+    def look(evidence: Evidence) -> Symptom | None:
+        condition = _wrong_subject(evidence)
+        if condition is None or _mistake(evidence, condition) != mistake:
+            return None
+        return symptom(evidence, summary, expected=evidence.subject, found=_shown(condition))
+
+    return cause(id, stages.ROLE, LEARN, reads=(kinds.ROLE,))(look)
 
 
-@cause("trust-policy-sub-renamed", stages.ROLE, LEARN, reads=(kinds.ROLE,))
-def sub_renamed(evidence: Evidence) -> Symptom | None:
-    """The condition on `sub` names it without, or with, what a chart's release puts before or behind the name."""
-    condition = _wrong_subject(evidence)
-    if condition is None or _names_another_namespace(evidence, condition) or not _names_a_relative(evidence, condition):
-        return None
-    return symptom(
-        evidence,
-        "The trust policy has the service account's name without or with a prefix or suffix, as a release gives it.",
-        expected=evidence.subject,
-        found=_shown(condition),
-    )
-
-
-@cause("trust-policy-sub-mismatch", stages.ROLE, LEARN, reads=(kinds.ROLE,))
-def sub_mismatch(evidence: Evidence) -> Symptom | None:
-    """The condition on `sub` names another service account."""
-    condition = _wrong_subject(evidence)
-    if condition is None or _names_another_namespace(evidence, condition) or _names_a_relative(evidence, condition):
-        return None
-    return symptom(
-        evidence,
-        "The trust policy admits another service account than the pod's.",
-        expected=evidence.subject,
-        found=_shown(condition),
-    )
+sub_of_another_namespace = wrong_subject(
+    "trust-policy-sub-of-another-namespace",
+    "another namespace",
+    "The trust policy admits the service account of this name in another namespace.",
+)
+# A chart's release puts its name before or behind the service account's.
+sub_renamed = wrong_subject(
+    "trust-policy-sub-renamed",
+    "renamed",
+    "The trust policy has the service account's name without or with a prefix or suffix, as a release gives it.",
+)
+sub_mismatch = wrong_subject(
+    "trust-policy-sub-mismatch",
+    "another account",
+    "The trust policy admits another service account than the pod's.",
+)
 
 
 @cause("trust-policy-aud-mismatch", stages.ROLE, LEARN, reads=(kinds.ROLE,))
@@ -120,30 +108,21 @@ def _wrong_subject(evidence: Evidence) -> Condition | None:
     return None
 
 
-def _names_another_namespace(evidence: Evidence, condition: Condition) -> bool:
-    for namespace, name in _accounts_of(condition):
-        other = not wildcard(namespace)(evidence.parameters.namespace)
-        if other and wildcard(name)(evidence.parameters.service_account):
-            return True
-    return False
+def _mistake(evidence: Evidence, condition: Condition) -> str:
+    """How the service accounts that the condition names differ from this one."""
+    mine = evidence.parameters
+    matches = [match for value in condition.values if (match := SERVICE_ACCOUNT.fullmatch(value))]
+    accounts = [(wildcard(match[1])(mine.namespace), match[2]) for match in matches]
+    if any(wildcard(name)(mine.service_account) for is_here, name in accounts if not is_here):
+        return "another namespace"
+    if any(_is_relative(mine.service_account, name) for is_here, name in accounts if is_here):
+        return "renamed"
+    return "another account"
 
 
-def _names_a_relative(evidence: Evidence, condition: Condition) -> bool:
-    mine = evidence.parameters.service_account
-    for namespace, name in _accounts_of(condition):
-        related = any(
-            longer.startswith(f"{shorter}-") or longer.endswith(f"-{shorter}")
-            for longer, shorter in ((mine, name), (name, mine))
-        )
-        if related and wildcard(namespace)(evidence.parameters.namespace):
-            return True
-    return False
-
-
-def _accounts_of(condition: Condition) -> list[tuple[str, str]]:
-    """Namespace and name of the service accounts that the condition names."""
-    matches = [SERVICE_ACCOUNT.fullmatch(value) for value in condition.values]
-    return [(match[1], match[2]) for match in matches if match]
+def _is_relative(mine: str, other: str) -> bool:
+    pairs = ((mine, other), (other, mine))
+    return any(long.startswith(f"{short}-") or long.endswith(f"-{short}") for long, short in pairs)
 
 
 def _shown(condition: Condition) -> str:

@@ -52,7 +52,7 @@ def sub_missing(evidence: Evidence) -> Symptom | None:
         expected=f"StringEquals {evidence.provider_name}:sub = {evidence.subject}",
         found="; ".join(subjects) or "no condition on sub",
         severity="warning",
-        repair=Commands.of(evidence).update_trust_policy(trust_documents.narrowed(evidence)),
+        repair=Commands(evidence).update_trust_policy(trust_documents.narrowed(evidence)),
     )
 
 
@@ -70,7 +70,7 @@ def admits_others(evidence: Evidence) -> Symptom | None:
         expected=f"{evidence.subject} alone",
         found=", ".join(others),
         severity="warning",
-        repair=Commands.of(evidence).update_trust_policy(trust_documents.narrowed(evidence)),
+        repair=Commands(evidence).update_trust_policy(trust_documents.narrowed(evidence)),
     )
 
 
@@ -88,7 +88,7 @@ def aud_missing(evidence: Evidence) -> Symptom | None:
         expected=f"StringEquals {evidence.provider_name}:aud = {evidence.audience}",
         found="no condition on aud",
         severity="warning",
-        repair=Commands.of(evidence).update_trust_policy(right),
+        repair=Commands(evidence).update_trust_policy(right),
     )
 
 
@@ -107,17 +107,8 @@ def actions_found(evidence: Evidence) -> str:
     return ", ".join(found) or "no Action"
 
 
-def subject_found(evidence: Evidence) -> str:
-    """The condition on `sub` as the policy has it, for the report of a check."""
-    return _condition_found(evidence, "sub")
-
-
-def audience_found(evidence: Evidence) -> str:
-    """The condition on `aud` as the policy has it, for the report of a check."""
-    return _condition_found(evidence, "aud")
-
-
-def _condition_found(evidence: Evidence, claim: str) -> str:
+def condition_found(evidence: Evidence, claim: str) -> str:
+    """The condition on `sub` or `aud`, for the report of a check."""
     found = [
         f"{condition.operator} {condition.key} = {', '.join(condition.values)}"
         for statement in evidence.trust.statements

@@ -184,6 +184,6 @@ def symptom(
         expected=expected,
         found=found,
         source=SOURCE,
-        repair=repair or Commands.of(evidence).update_trust_policy(trust_documents.corrected(evidence)),
+        repair=repair or Commands(evidence).update_trust_policy(trust_documents.corrected(evidence)),
         severity=severity,
     )

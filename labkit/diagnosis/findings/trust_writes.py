@@ -32,7 +32,7 @@ def condition_key_with_scheme(evidence: Evidence) -> Symptom | None:
         found=", ".join(keys),
         source=_source(refused),
         repair=pod_commands.with_new_sessions(
-            evidence, Commands.of(evidence).write_trust_policy(trust_documents.corrected(evidence))
+            evidence, Commands(evidence).write_trust_policy(trust_documents.corrected(evidence))
         ),
     )
 
@@ -53,7 +53,7 @@ def too_long(evidence: Evidence) -> Symptom | None:
         found=told,
         source=_source(refused),
         repair=pod_commands.with_new_sessions(
-            evidence, f"{_quota_comment()}\n{Commands.of(evidence).write_trust_policy(trust_documents.alone(evidence))}"
+            evidence, f"{_quota_comment()}\n{Commands(evidence).write_trust_policy(trust_documents.alone(evidence))}"
         ),
     )
 
@@ -69,7 +69,7 @@ def near_size_limit(evidence: Evidence) -> Symptom | None:
         found=f"{evidence.trust.size} characters",
         source="iam:GetRole, AssumeRolePolicyDocument",
         severity="warning",
-        repair=f"{_quota_comment()}\n{Commands.of(evidence).update_trust_policy(trust_documents.alone(evidence))}",
+        repair=f"{_quota_comment()}\n{Commands(evidence).update_trust_policy(trust_documents.alone(evidence))}",
     )
 
 

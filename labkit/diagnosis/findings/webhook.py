@@ -161,7 +161,7 @@ def _has_pods(owner: dict[str, Any]) -> bool:
 
 def _restored(evidence: Evidence) -> str:
     """The webhook, and then the pod once more where it was made without its role."""
-    lines = [Commands.of(evidence).restore_webhook()]
+    lines = [Commands(evidence).restore_webhook()]
     try:
         spec = evidence.pod_spec
         if spec is not None and evidence.annotation and not spec.is_mutated:

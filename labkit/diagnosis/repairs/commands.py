@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from labkit import documents
@@ -13,71 +12,42 @@ from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.account import run_of
 from labkit.diagnosis.evidence.reading import Document
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
-from labkit.run_parameters import Parameters
 
 # What stands for a role that nothing names.
 ROLE_NAME = "ROLE_NAME"
 ROLE_UNKNOWN = f"# nothing says which role it is: put its name in the place of {ROLE_NAME}"
 
 
-@dataclass(frozen=True)
 class Commands:
-    """The commands for one run, and the documents as they should be."""
+    """The commands for the service account, role and pod of some evidence, and the documents as they should be."""
 
-    parameters: Parameters
-    kubectl: str
-    """How kubectl is called so that it talks to this run's cluster."""
-    provider_arn: str
-    role_arn: str
-    provider: dict[str, Any]
-    trust_policy: dict[str, Any]
-    service_account: dict[str, Any]
-    pod: dict[str, Any]
-    webhook_restored_by: str
-    issuer_restored_by: str
-    account_id: str
-    """The account whose credentials the shell has: the cluster's."""
-    role_account_id: str
-    role_is_there: bool
-    is_of_run: bool
-    """Whether it is a run of the lab: what is made bears its tags, and the parameters' policy is the one wanted."""
-
-    @classmethod
-    def of(cls, evidence: Evidence) -> "Commands":
-        """The commands for the service account, role and pod of this evidence."""
+    def __init__(self, evidence: Evidence):
         parameters, connection = evidence.parameters, evidence.connection
         if evidence.role_name:
             parameters = parameters.model_copy(update={"role_name": evidence.role_name})
-        role_arn = evidence.role_arn or connection.role_arn(parameters.role_name)
-        is_of_run = evidence.role_is_known or evidence.is_of_lab
-        named = role_arn if evidence.role_arn or _may_be_meant(evidence) else connection.role_arn(ROLE_NAME)
-        account, new_pod = documents.service_account(parameters, named), documents.pod(parameters, connection.image)
-        new_pod["metadata"]["name"] = _name_of_new_pod(evidence)
-        if not (is_of_run or connection.takes_untagged or _known(lambda: evidence.role_run, None) == parameters.run):
-            # What is nobody's run is not removed as one either.
-            del account["metadata"]["labels"], new_pod["metadata"]["labels"]
-        return cls(
-            parameters=parameters,
-            kubectl=connection.kubectl,
-            provider_arn=evidence.provider_arn,
-            role_arn=role_arn,
-            provider=documents.provider(parameters, evidence.issuer),
-            trust_policy=documents.trust_policy(parameters, evidence.provider_arn),
-            service_account=account,
-            pod=new_pod,
-            webhook_restored_by=connection.webhook_restored_by,
-            issuer_restored_by=connection.issuer_restored_by,
-            account_id=connection.account_id,
-            role_account_id=evidence.role_account_id,
-            role_is_there=_known(lambda: evidence.role is not None, True),
-            is_of_run=is_of_run,
-        )
+        self.parameters = parameters
+        self.is_of_run = evidence.role_is_known or evidence.is_of_lab
+        """Whether it is a run of the lab: what is made carries its tags, and needs the parameters' policy."""
+        self._evidence = evidence
+        self._kubectl = connection.kubectl
+        self._provider = documents.provider(parameters, evidence.issuer)
+        self._trust_policy = documents.trust_policy(parameters, evidence.provider_arn)
+        is_meant = evidence.role_arn or _may_be_meant(evidence)
+        arn = evidence.role_arn or connection.role_arn(parameters.role_name if is_meant else ROLE_NAME)
+        self._service_account = documents.service_account(parameters, arn)
+        self._pod = documents.pod(parameters, connection.image)
+        self._pod["metadata"]["name"] = _name_of_new_pod(evidence)
+        is_removed = self.is_of_run or connection.takes_untagged
+        if not is_removed and _known(lambda: evidence.role_run, None) != parameters.run:
+            # What belongs to no run is not removed with one either.
+            del self._service_account["metadata"]["labels"], self._pod["metadata"]["labels"]
+        self._role_is_there = _known(lambda: evidence.role is not None, True)
 
     def create_provider(self) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-open-id-connect-provider.html"""
-        audiences = " ".join(self.provider["ClientIDList"])
+        audiences = " ".join(self._provider["ClientIDList"])
         return self._aws(
-            f"aws iam create-open-id-connect-provider --url {self.provider['Url']} --client-id-list {audiences}"
+            f"aws iam create-open-id-connect-provider --url {self._provider['Url']} --client-id-list {audiences}"
             f"{self._tags()}"
         )
 
@@ -90,7 +60,7 @@ class Commands:
 
     def add_client_id(self, *, instead_of: str = "") -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/add-client-id-to-open-id-connect-provider.html"""
-        audience = self.provider["ClientIDList"][0]
+        audience = self._provider["ClientIDList"][0]
         lines = [self._client_id("add-client-id-to", audience)]
         if instead_of:
             lines.append(self._client_id("remove-client-id-from", instead_of))
@@ -100,7 +70,7 @@ class Commands:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/update-open-id-connect-provider-thumbprint.html"""
         return self._aws(
             "aws iam update-open-id-connect-provider-thumbprint "
-            f"--open-id-connect-provider-arn {self.provider_arn} --thumbprint-list {thumbprint}"
+            f"--open-id-connect-provider-arn {self._evidence.provider_arn} --thumbprint-list {thumbprint}"
         )
 
     def disassociate_identity_provider_config(self, name: str) -> str:
@@ -121,25 +91,26 @@ class Commands:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-role.html"""
         return self._aws(
             f"aws iam create-role --role-name {self._role} "
-            f"--assume-role-policy-document {_quoted(trust_policy or self.trust_policy)}{self._tags()}"
+            f"--assume-role-policy-document {_quoted(trust_policy or self._trust_policy)}{self._tags()}"
         )
 
     def update_trust_policy(self, trust_policy: Document | None = None) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/update-assume-role-policy.html"""
         return self._aws(
             f"aws iam update-assume-role-policy --role-name {self._role} "
-            f"--policy-document {_quoted(trust_policy or self.trust_policy)}"
+            f"--policy-document {_quoted(trust_policy or self._trust_policy)}"
         )
 
     def write_trust_policy(self, trust_policy: Document) -> str:
         """The trust policy of the role, which is made where it is missing."""
-        if self.role_is_there:
+        if self._role_is_there:
             return self.update_trust_policy(trust_policy)
         return f"{self.create_role(trust_policy)}\n{self.attach_policy()}"
 
     def attach_policy(self) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/attach-role-policy.html"""
-        line = f"aws iam attach-role-policy --role-name {self._role} --policy-arn {self._policy}"
+        policy = shlex.quote(self.parameters.policy_arn)
+        line = f"aws iam attach-role-policy --role-name {self._role} --policy-arn {policy}"
         return self._aws(line) if self.is_of_run else self._aws("# or the policy that the pod needs:", line)
 
     def detach_policy(self, arn: str) -> str:
@@ -178,41 +149,37 @@ class Commands:
 
     def publish_issuer(self) -> str:
         """The issuer's documents, from the cluster to where it publishes them."""
-        if self.issuer_restored_by:
-            return self.issuer_restored_by
+        if self._evidence.connection.issuer_restored_by:
+            return self._evidence.connection.issuer_restored_by
         return (
-            f"# to the place that {self.provider['Url']} is served from, such as a bucket:\n"
-            f"{self.kubectl} get --raw /.well-known/openid-configuration | "
+            f"# to the place that {self._provider['Url']} is served from, such as a bucket:\n"
+            f"{self._kubectl} get --raw /.well-known/openid-configuration | "
             "aws s3 cp - s3://BUCKET/.well-known/openid-configuration --content-type application/json\n"
-            f"{self.kubectl} get --raw /openid/v1/jwks | "
+            f"{self._kubectl} get --raw /openid/v1/jwks | "
             "aws s3 cp - s3://BUCKET/openid/v1/jwks --content-type application/json"
         )
 
     def create_service_account(self) -> str:
         """The manifest, applied."""
-        line = self._apply(self.service_account)
+        line = self._apply(self._service_account)
         return f"{ROLE_UNKNOWN}\n{line}" if f"role/{ROLE_NAME}" in line else line
 
     def create_pod(self) -> str:
         """The manifest, applied."""
-        return self._apply(self.pod)
+        return self._apply(self._pod)
 
     def restore_webhook(self) -> str:
         """How the target gets its webhook back."""
-        return self.webhook_restored_by
+        return self._evidence.connection.webhook_restored_by
 
     @property
     def _role(self) -> str:
         return shlex.quote(self.parameters.role_name)
 
-    @property
-    def _policy(self) -> str:
-        return shlex.quote(self.parameters.policy_arn)
-
     def _client_id(self, operation: str, audience: str) -> str:
         return (
             f"aws iam {operation}-open-id-connect-provider "
-            f"--open-id-connect-provider-arn {self.provider_arn} --client-id {shell_text(audience)}"
+            f"--open-id-connect-provider-arn {self._evidence.provider_arn} --client-id {shell_text(audience)}"
         )
 
     def _put_policy(self, kind: str, who: str, name: str, actions: list[str], resource: str) -> str:
@@ -224,10 +191,10 @@ class Commands:
 
     def _aws(self, *lines: str, account_id: str = "") -> str:
         """The lines, in a shell of the role's account where that is not the one whose credentials there are."""
-        account_id = account_id or self.role_account_id
-        if account_id == self.account_id:
+        account_id = account_id or self._evidence.role_account_id
+        if account_id == self._evidence.connection.account_id:
             return "\n".join(lines)
-        role_arn = f"arn:{self.provider_arn.split(':')[1]}:iam::{account_id}:role/{ENTRANCE}"
+        role_arn = f"arn:{self._evidence.provider_arn.split(':')[1]}:iam::{account_id}:role/{ENTRANCE}"
         fields = ("AccessKeyId", "SecretAccessKey", "SessionToken")
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
         pairs = ",".join(f"join('=',['{name}',{field}])" for name, field in zip(names, fields, strict=True))
@@ -244,7 +211,7 @@ class Commands:
         return f" --tags {' '.join(shlex.quote(pair) for pair in pairs)}"
 
     def _apply(self, manifest: dict[str, Any]) -> str:
-        return f"echo {_quoted(manifest)} | {self.kubectl} apply -f -"
+        return f"echo {_quoted(manifest)} | {self._kubectl} apply -f -"
 
 
 def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:

@@ -30,7 +30,7 @@ def replaced(evidence: Evidence, *changes: Change) -> str:
     """
     spec = evidence.pod_spec
     if spec is None:
-        return Commands.of(evidence).create_pod()
+        return Commands(evidence).create_pod()
     owner = spec.owner
     lines = _config_map_lines(evidence)
     if owner is None:
