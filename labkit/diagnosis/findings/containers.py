@@ -37,10 +37,7 @@ def symptom(evidence: Evidence, summary: str, check: variables.Check, *, source:
 
 @cause("pod-static-keys", stages.IDENTITY, LEARN, reads=(kinds.PODS,))
 def static_keys(evidence: Evidence) -> Symptom | None:
-    """Access keys in the container's variables: every SDK takes them before it looks for a token.
-
-    https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
-    """
+    """https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html"""
     summary = "The container has access keys of its own, which go before the role."
     found = symptom(evidence, summary, variables.static_keys)
     for container in evidence.containers if not found else []:
@@ -53,10 +50,7 @@ def static_keys(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-aws-profile", stages.IDENTITY, LEARN, reads=(kinds.PODS,))
 def aws_profile(evidence: Evidence) -> Symptom | None:
-    """A profile is asked for that no config in the pod defines: the SDK stops there.
-
-    https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html
-    """
+    """https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html"""
     summary = "The container asks for a profile that nothing in the pod defines."
     found = symptom(evidence, summary, variables.unknown_profile)
     for container in evidence.containers if not found else []:
@@ -106,10 +100,7 @@ role_session_name_invalid = in_variables(
 
 @cause("role-session-too-long", stages.EXCHANGE, INSIDE, reads=(kinds.PODS,))
 def role_session_too_long(evidence: Evidence) -> Symptom | None:
-    """An AWS config asks for longer sessions than the role has, or than a chained role can have.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use.html#id_roles_use_view-role-max-session
-    """
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use.html#id_roles_use_view-role-max-session"""
     for container in evidence.containers:
         for config in container.aws_configs:
             for profile, settings in config.profiles.items():

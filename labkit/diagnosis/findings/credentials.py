@@ -24,10 +24,7 @@ ASSUME = "AssumeRoleWithWebIdentity"
 
 @cause("token-audience-mismatch", stages.TOKEN, LEARN, reads=(kinds.PODS,))
 def token_audience_mismatch(evidence: Evidence) -> Symptom | None:
-    """The projected token is made for an audience that the OIDC provider does not list.
-
-    https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken
-    """
+    """https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken"""
     audience = _audience(evidence)
     if not audience or audience == evidence.audience or evidence.provider is None:
         return None
@@ -47,10 +44,7 @@ def token_audience_mismatch(evidence: Evidence) -> Symptom | None:
 
 @cause("token-malformed", stages.TOKEN, LEARN, reads=(kinds.CLAIMS,))
 def token_malformed(evidence: Evidence) -> Symptom | None:
-    """What lies in the token's file is no token.
-
-    https://github.com/aws/amazon-eks-pod-identity-webhook/issues/232
-    """
+    """https://github.com/aws/amazon-eks-pod-identity-webhook/issues/232"""
     token = _token(evidence)
     if token is None or not token.malformed:
         return None
@@ -65,10 +59,7 @@ def token_malformed(evidence: Evidence) -> Symptom | None:
 
 @cause("token-expired", stages.TOKEN, "07-inside-the-exchange.ipynb", reads=(kinds.EXCHANGE,))
 def token_expired(evidence: Evidence) -> Symptom | None:
-    """STS says that the pod's token has expired: the node did not renew it.
-
-    https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken
-    """
+    """https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken"""
     exchange = _refused_exchange(evidence)
     if exchange is None or exchange.code not in EXPIRED:
         return None
@@ -83,9 +74,8 @@ def token_expired(evidence: Evidence) -> Symptom | None:
 
 @cause("token-read-once", stages.TOKEN, "07-inside-the-exchange.ipynb", reads=(kinds.CLAIMS,))
 def token_read_once(evidence: Evidence) -> Symptom | None:
-    """The application sends STS a token that has expired, while the file in the pod holds a fresh one: it read it once.
+    """CloudTrail is asked only if the node has renewed the token in the file.
 
-    CloudTrail is asked only where the token in the file has been renewed.
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
     token = _token(evidence)
@@ -110,10 +100,7 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
 
 @cause("role-too-new", stages.ROLE, "02-iam-role.ipynb", reads=(kinds.ROLE,))
 def too_new(evidence: Evidence) -> Symptom | None:
-    """STS refuses a role that admits the service account, and was made a moment ago: IAM needs some seconds.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
-    """
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency"""
     if evidence.role is None or not evidence.trust.admits:
         return None
     made = str(evidence.role.get("CreateDate") or "")
@@ -153,7 +140,6 @@ NAMED = (
 
 @cause("credentials-refused", stages.EXCHANGE, LEARN, reads=(kinds.EXCHANGE,), follows_from=NAMED)
 def refused(evidence: Evidence) -> Symptom | None:
-    """The pod asked AWS who it is, and got no answer, or STS does not take its token."""
     exchange, caller = _refused_exchange(evidence), evidence.caller_if_told
     if exchange:
         found, source = f"{exchange.code}: {exchange.message}", EXCHANGE
@@ -172,7 +158,7 @@ def refused(evidence: Evidence) -> Symptom | None:
 
 @cause("credentials-of-another-identity", stages.IDENTITY, LEARN, reads=(kinds.CALLER,), follows_from=NAMED)
 def of_another_identity(evidence: Evidence) -> Symptom | None:
-    """AWS knows the pod as somebody else: as the node, most often, which means that IRSA was not used at all."""
+    """AWS knows the pod as its node, most often: IRSA was not used at all."""
     caller = evidence.caller
     if caller is None or not caller.arn or evidence.is_its_role:
         return None

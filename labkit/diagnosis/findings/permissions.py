@@ -19,7 +19,6 @@ KNOWN_KEYS = ("aws:principal", "aws:securetransport", "aws:userid")
 
 @cause("role-policy-not-attached", stages.PERMISSIONS, "02-iam-role.ipynb", reads=(kinds.ROLE, kinds.ATTACHED_POLICIES))
 def policy_not_attached(evidence: Evidence) -> Symptom | None:
-    """The role lacks its permissions policy: the pod becomes the role and may do nothing."""
     if evidence.role is None:
         return None
     attached, wanted = evidence.attached_policies, evidence.parameters.policy_arn
@@ -37,10 +36,7 @@ def policy_not_attached(evidence: Evidence) -> Symptom | None:
 
 @cause("role-lacks-permission", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def lacks_permission(evidence: Evidence) -> Symptom | None:
-    """The role may not do what the pod wants to do.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html
-    """
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html"""
     if evidence.role is None or not evidence.action or policy_not_attached(evidence):
         return None
     said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
@@ -64,10 +60,7 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
 
 @cause("role-denied-by-boundary", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def denied_by_boundary(evidence: Evidence) -> Symptom | None:
-    """The role's permissions boundary lets nothing through of what its policies allow, or not what the pod wants.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
-    """
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
     if evidence.role is None:
         return None
     arn = (evidence.role.get("PermissionsBoundary") or {}).get("PermissionsBoundaryArn")
@@ -96,10 +89,7 @@ def denied_by_boundary(evidence: Evidence) -> Symptom | None:
 
 @cause("role-denied-by-bucket-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
-    """The bucket's own policy denies it to the role, whatever the role's policies allow.
-
-    https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html
-    """
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-policies.html"""
     bucket = _bucket(evidence)
     if evidence.role is None or not bucket:
         return None
@@ -134,10 +124,7 @@ def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
     reads=(kinds.ROLE, kinds.ATTACHED_POLICIES, kinds.INLINE_POLICIES),
 )
 def is_administrator(evidence: Evidence) -> Symptom | None:
-    """The role may do everything: whoever takes over the pod has the account.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/best-practices.html#grant-least-privilege
-    """
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/best-practices.html#grant-least-privilege"""
     if evidence.role is None:
         return None
     attached = [arn for arn in evidence.attached_policies if _allows_all(evidence, arn)]

@@ -23,7 +23,6 @@ DENIED = "Permission denied"
 
 @cause("pod-missing", stages.POD, LEARN, reads=(kinds.PODS,))
 def missing(evidence: Evidence) -> Symptom | None:
-    """No pod of this name in the namespace; or, where none is named, none that runs as the service account."""
     if evidence.pod is not None or evidence.service_account is None or webhook.mount_path_twice(evidence):
         return None
     if evidence.pod_name:
@@ -46,7 +45,6 @@ def missing(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-uses-another-service-account", stages.POD, LEARN, reads=(kinds.PODS,))
 def uses_another_service_account(evidence: Evidence) -> Symptom | None:
-    """`spec.serviceAccountName` is another; without one it is `default`."""
     if evidence.pod is None:
         return None
     name = service_account_of(evidence.pod["spec"])
@@ -63,11 +61,7 @@ def uses_another_service_account(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-older-than-annotation", stages.WEBHOOK, LEARN, reads=(kinds.PODS, kinds.SERVICE_ACCOUNTS))
 def older_than_annotation(evidence: Evidence) -> Symptom | None:
-    """The service account names the role, and the pod has none or another: it was made before.
-
-    The webhook changes a pod only when it is made.
-    https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
-    """
+    """https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html"""
     spec = evidence.pod_spec
     if spec is None or not evidence.annotation or uses_another_service_account(evidence):
         return None
@@ -120,7 +114,6 @@ def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-not-running", stages.POD, LEARN, reads=(kinds.PODS,))
 def not_running(evidence: Evidence) -> Symptom | None:
-    """It is there and does not run; the container's own words say why. One that has done its work is all right."""
     spec = evidence.pod_spec
     if spec is None or spec.phase in ("Running", "Succeeded") or token_unreadable(evidence):
         return None
@@ -136,7 +129,7 @@ def not_running(evidence: Evidence) -> Symptom | None:
 
 @cause("token-unreadable", stages.TOKEN, LEARN, reads=(kinds.PODS,))
 def token_unreadable(evidence: Evidence) -> Symptom | None:
-    """The container's user may not read the token: its file is root's, as on Kubernetes before 1.19.
+    """The token's file belongs to root, as on Kubernetes before 1.19.
 
     https://github.com/aws/amazon-eks-pod-identity-webhook/issues/8
     """
@@ -154,10 +147,7 @@ def token_unreadable(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-windows-by-affinity", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def windows_by_affinity(evidence: Evidence) -> Symptom | None:
-    """The webhook knows a Windows pod by its nodeSelector alone; one by affinity gets a path of Linux.
-
-    https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
-    """
+    """https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook"""
     spec = evidence.pod_spec
     if spec is None or "windows" in (spec.spec.get("nodeSelector") or {}).values():
         return None

@@ -25,10 +25,7 @@ CREATION = ("CreateOpenIDConnectProvider", "TagOpenIDConnectProvider")
 
 @cause("oidc-provider-missing", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def missing(evidence: Evidence) -> Symptom | None:
-    """No OIDC provider for the cluster's issuer in the role's account.
-
-    https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html
-    """
+    """https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html"""
     if evidence.provider is not None or is_told(evidence, *EXPLAIN_ABSENCE):
         return None
     return Symptom(
@@ -42,10 +39,7 @@ def missing(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-in-another-account", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def in_another_account(evidence: Evidence) -> Symptom | None:
-    """The provider is in another account than the role: STS looks for it in the role's.
-
-    https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html
-    """
+    """https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html"""
     if evidence.provider is not None:
         return None
     elsewhere = _provider_elsewhere(evidence)
@@ -65,10 +59,7 @@ def in_another_account(evidence: Evidence) -> Symptom | None:
 
 @cause("cluster-rebuilt", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
-    """The role is for a cluster that there is no more: a cluster that is made again has another issuer.
-
-    https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html
-    """
+    """https://docs.aws.amazon.com/eks/latest/userguide/enable-iam-roles-for-service-accounts.html"""
     old = _gone_issuer_of_role(evidence)
     if not old:
         return None
@@ -88,10 +79,7 @@ def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
 
 @cause("operator-not-permitted", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def operator_not_permitted(evidence: Evidence) -> Symptom | None:
-    """Somebody tried to register the issuer, and was not allowed to, or not to tag it.
-
-    https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
-    """
+    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html"""
     if evidence.provider is not None:
         return None
     for name in CREATION:
@@ -112,9 +100,8 @@ def operator_not_permitted(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-url-differs", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def url_differs(evidence: Evidence) -> Symptom | None:
-    """The issuer is registered with another URL: a slash at its end, another case or path, another host.
+    """A token's `iss` has to be `https://` and the provider's URL, character by character.
 
-    A token's `iss` has to be `https://` and the provider's URL, character by character.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
     """
     if evidence.provider is not None or _with_invisible(evidence):
@@ -156,7 +143,7 @@ def invisible_character(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-dangling", stages.PROVIDER, LEARN, reads=(kinds.PROVIDERS,))
 def dangling(evidence: Evidence) -> Symptom | None:
-    """A provider is left of a cluster that there is no more: whoever had that issuer would still be believed."""
+    """Whoever got hold of a deleted cluster's issuer would still be believed."""
     others = [arn for arn in evidence.account.provider_arns if _is_of_region(evidence, name_of(arn))]
     gone = _gone(evidence, {name_of(arn): arn for arn in others if not _is_alike_own(evidence, arn)})
     with suppress(NotRead):
@@ -179,10 +166,7 @@ def dangling(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-audience-missing", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def audience_missing(evidence: Evidence) -> Symptom | None:
-    """The provider's client ids lack the audience of the cluster's tokens.
-
-    https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
-    """
+    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html"""
     if not _lacks_audience(evidence) or _endpoint(evidence) or _look_alike(evidence):
         return None
     audiences = _audiences(evidence)
@@ -197,7 +181,6 @@ def audience_missing(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-audience-is-an-endpoint", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def audience_is_an_endpoint(evidence: Evidence) -> Symptom | None:
-    """A client id is the address of a region's STS: the audience is a name, and the same everywhere."""
     if not _lacks_audience(evidence) or _look_alike(evidence) or not (endpoint := _endpoint(evidence)):
         return None
     return Symptom(
@@ -214,9 +197,8 @@ def audience_is_an_endpoint(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-thumbprint-stale", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def thumbprint_stale(evidence: Evidence) -> Symptom | None:
-    """None of the provider's thumbprints is that of the certificate which the issuer's host serves.
+    """AWS compares thumbprints only if the host's certificate chains to no public root.
 
-    AWS compares them only where that certificate chains to no public root.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc_verify-thumbprint.html
     """
     if evidence.provider is None:
@@ -238,10 +220,7 @@ def thumbprint_stale(evidence: Evidence) -> Symptom | None:
 
 @cause("issuer-unreachable", stages.PROVIDER, INSIDE, reads=(kinds.DISCOVERY, kinds.KEYS))
 def issuer_unreachable(evidence: Evidence) -> Symptom | None:
-    """The issuer's discovery document or its keys are not served, or the document names another issuer.
-
-    https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationValidation
-    """
+    """https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationValidation"""
     published = evidence.published
     discovery = published.discovery.get("document")
     expected = f"{evidence.issuer}/.well-known/openid-configuration, which names {evidence.issuer}"
@@ -270,10 +249,7 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
 
 @cause("signing-key-not-published", stages.PROVIDER, INSIDE, reads=(kinds.KEYS,))
 def signing_key_not_published(evidence: Evidence) -> Symptom | None:
-    """The key that signs the cluster's tokens is not among those that the issuer publishes.
-
-    https://docs.aws.amazon.com/eks/latest/userguide/irsa-fetch-keys.html
-    """
+    """https://docs.aws.amazon.com/eks/latest/userguide/irsa-fetch-keys.html"""
     if is_told(evidence, issuer_unreachable):
         return None
     published, signing = evidence.published.key_ids, _signing_key_ids(evidence)
@@ -290,10 +266,7 @@ def signing_key_not_published(evidence: Evidence) -> Symptom | None:
 
 @cause("eks-identity-provider-config", stages.PROVIDER, LEARN, reads=(kinds.IDENTITY_PROVIDER_CONFIGS,))
 def eks_identity_provider_config(evidence: Evidence) -> Symptom | None:
-    """The cluster lets users of an OIDC provider log in, which is the other direction: pods need nothing of it.
-
-    https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html
-    """
+    """https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html"""
     for config in evidence.account.identity_provider_configs(evidence.parameters.cluster):
         issuer = str(config.get("issuerUrl"))
         # The issuer of a cluster has no users; another one beside a missing provider shows what was meant.

@@ -23,7 +23,6 @@ BY_HAND = re.compile(r"kubectl|OpenAPI-Generator|python|labkit|Mozilla|node-fetc
 
 @cause("namespace-missing", stages.POD, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def namespace_missing(evidence: Evidence) -> Symptom | None:
-    """There is no such namespace, so there is nothing in it."""
     if evidence.service_account is not None:
         return None
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
@@ -40,7 +39,6 @@ def namespace_missing(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-missing", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def missing(evidence: Evidence) -> Symptom | None:
-    """No service account of this name in the namespace."""
     if evidence.service_account is not None or namespace_missing(evidence):
         return None
     return Symptom(
@@ -54,7 +52,7 @@ def missing(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-missing", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_missing(evidence: Evidence) -> Symptom | None:
-    """It bears no annotation with the role, and nothing says why."""
+    """Nothing says why the annotation is missing."""
     if not _is_bare(evidence):
         return None
     if any(cause(evidence) for cause in (annotation_on_the_pod, annotation_taken_away, eksctl_role)):
@@ -70,7 +68,6 @@ def annotation_missing(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-key-typo", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_key_typo(evidence: Evidence) -> Symptom | None:
-    """The role stands under a key that the webhook does not read."""
     key = _misspelt(evidence)
     if key is None:
         return None
@@ -85,7 +82,7 @@ def annotation_key_typo(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-arn-malformed", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_arn_malformed(evidence: Evidence) -> Symptom | None:
-    """What the annotation holds is no role's ARN: STS answers `Request ARN is invalid`."""
+    """STS answers `Request ARN is invalid`."""
     arn = evidence.annotation
     if not arn or ROLE_ARN.fullmatch(arn):
         return None
@@ -101,7 +98,6 @@ def annotation_arn_malformed(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-role-mismatch", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_role_mismatch(evidence: Evidence) -> Symptom | None:
-    """The annotation names another role than this run's."""
     arn = evidence.annotation
     if not arn or not ROLE_ARN.fullmatch(arn) or arn == evidence.role_arn:
         return None
@@ -116,10 +112,7 @@ def annotation_role_mismatch(evidence: Evidence) -> Symptom | None:
 
 @cause("annotation-on-the-pod", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_on_the_pod(evidence: Evidence) -> Symptom | None:
-    """The role stands in an annotation of the pod, or of what makes it: only the service account's is read.
-
-    https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
-    """
+    """https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html"""
     if not _is_bare(evidence):
         return None
     where, arn = _annotated_elsewhere(evidence)
@@ -136,7 +129,7 @@ def annotation_on_the_pod(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-taken-away", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_taken_away(evidence: Evidence) -> Symptom | None:
-    """The annotation was there, since a pod has its role, and a controller has written the service account since.
+    """A pod has its role, and a controller has written the service account since.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """
@@ -160,7 +153,7 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
 
 @cause("eksctl-role-without-annotation", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def eksctl_role(evidence: Evidence) -> Symptom | None:
-    """eksctl has made a role for the service account, and has not annotated it: its stack was there already.
+    """eksctl changes nothing in a service account whose stack it has made already.
 
     https://eksctl.io/usage/iamserviceaccounts/
     """
@@ -190,10 +183,7 @@ def eksctl_role(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-identity-association-too", stages.IDENTITY, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
-    """The service account has a role by EKS Pod Identity, too: which of the two a pod gets depends on its SDK.
-
-    https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
-    """
+    """https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html"""
     if not evidence.annotation:
         return None
     cluster = evidence.parameters.cluster

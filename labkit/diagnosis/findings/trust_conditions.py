@@ -15,7 +15,7 @@ SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):(.+)")
 
 @cause("trust-policy-condition-key-of-another-issuer", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def condition_key_of_another_issuer(evidence: Evidence) -> Symptom | None:
-    """A condition's key begins with another issuer: no token of this cluster has it, so the condition never holds."""
+    """No token of this cluster has such a key, so the condition never holds."""
     statement = refusing(evidence)
     if statement is None or is_told(evidence, provider.cluster_rebuilt):
         return None
@@ -34,10 +34,7 @@ def condition_key_of_another_issuer(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-sub-wildcard-under-string-equals", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
-    """`StringEquals` takes `*` and `?` literally.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
-    """
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html"""
     for condition in _failed(evidence, "sub"):
         wild = [value for value in condition.values if "*" in value or "?" in value]
         if wild and condition.is_literal:
@@ -82,7 +79,6 @@ sub_mismatch = wrong_subject(
 
 @cause("trust-policy-aud-mismatch", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def aud_mismatch(evidence: Evidence) -> Symptom | None:
-    """The condition on `aud` wants another audience than the token's."""
     for condition in _failed(evidence, "aud"):
         return symptom(
             evidence,

@@ -37,7 +37,7 @@ def refuses(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-sub-missing", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def sub_missing(evidence: Evidence) -> Symptom | None:
-    """It admits every service account: there is no condition on `sub`, or one that anything meets."""
+    """The policy has no condition on `sub`, or one that every service account meets."""
     if not _admits_strangers(evidence):
         return None
     subjects = [
@@ -58,7 +58,6 @@ def sub_missing(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-admits-others", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def admits_others(evidence: Evidence) -> Symptom | None:
-    """Other service accounts of the cluster may take the role, too."""
     if evidence.role is None or not evidence.trust.admits or _admits_strangers(evidence) or _is_exact(evidence):
         return None
     others = [subject for subject in _subjects(evidence) if evidence.trust.admits_other(subject=subject)]
@@ -76,7 +75,6 @@ def admits_others(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-aud-missing", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def aud_missing(evidence: Evidence) -> Symptom | None:
-    """It admits tokens that were made for somebody else than STS: there is no condition on `aud`."""
     if evidence.role is None or not evidence.trust.admits or not evidence.trust.admits_other(audience=NOBODY):
         return None
     # Each repair is the whole document: the one that is run last must leave nothing of the other fault.

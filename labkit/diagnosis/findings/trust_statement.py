@@ -35,10 +35,7 @@ POD_IDENTITY = "pods.eks.amazonaws.com"
 
 @cause("trust-policy-of-pod-identity", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def of_pod_identity(evidence: Evidence) -> Symptom | None:
-    """The role is made for EKS Pod Identity, which is another way from a pod to a role.
-
-    https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html
-    """
+    """https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html"""
     statement = refusing(evidence)
     if statement is None or POD_IDENTITY not in principals_of(statement, "Service"):
         return None
@@ -52,10 +49,7 @@ def of_pod_identity(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-of-a-service", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def of_a_service(evidence: Evidence) -> Symptom | None:
-    """The trust policy is the one that a role for an AWS service has: nobody with a web identity is in it.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-service.html
-    """
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-service.html"""
     statement = refusing(evidence)
     services = principals_of(statement or {}, "Service")
     if not services or federated_of(statement or {}) or POD_IDENTITY in services:
@@ -70,7 +64,7 @@ def of_a_service(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-principal-not-a-provider", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def principal_not_a_provider(evidence: Evidence) -> Symptom | None:
-    """The principal is no OIDC provider's ARN: a bare URL, a role, an account, or nothing.
+    """The principal is a bare URL, a role, an account, or missing.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-federated-web-identity
     """
@@ -107,7 +101,6 @@ def issuer_host_wrong(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-provider-mismatch", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def provider_mismatch(evidence: Evidence) -> Symptom | None:
-    """The principal is another OIDC provider than the one of this cluster's issuer."""
     statement = refusing(evidence)
     providers = [arn for arn in federated_of(statement or {}) if PROVIDER_ARN.fullmatch(arn)]
     if not providers or evidence.provider_arn in providers:
@@ -129,7 +122,7 @@ def provider_mismatch(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-action-wrong", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def action_wrong(evidence: Evidence) -> Symptom | None:
-    """The statement allows another action, such as `sts:AssumeRole`, the one for AWS's own services.
+    """Most often it is `sts:AssumeRole`, the action for AWS's own services.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
     """

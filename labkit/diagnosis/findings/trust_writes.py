@@ -19,7 +19,6 @@ QUOTA_CODE = "L-C07B4B0D"
 
 @cause("trust-policy-condition-key-with-scheme", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def condition_key_with_scheme(evidence: Evidence) -> Symptom | None:
-    """The trust policy that was to help was refused by IAM: `https://` stands in a condition's key."""
     refused = _refused_write(evidence)
     if refused is None or not str(refused["errorCode"]).startswith("MalformedPolicyDocument"):
         return None
@@ -39,10 +38,7 @@ def condition_key_with_scheme(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-too-long", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def too_long(evidence: Evidence) -> Symptom | None:
-    """The trust policy that was to help was refused by IAM: it is longer than the quota.
-
-    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
-    """
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length"""
     refused = _refused_write(evidence)
     told = str((refused or {}).get("errorMessage"))
     if refused is None or not str(refused["errorCode"]).startswith("LimitExceeded") or "ACLSizePerRole" not in told:
@@ -60,7 +56,7 @@ def too_long(evidence: Evidence) -> Symptom | None:
 
 @cause("trust-policy-near-size-limit", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def near_size_limit(evidence: Evidence) -> Symptom | None:
-    """One service account more, and IAM takes it no longer."""
+    """With one more service account, IAM would refuse the policy."""
     if evidence.role is None or evidence.trust.size <= NEAR:
         return None
     return Symptom(

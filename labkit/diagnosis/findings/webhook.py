@@ -19,7 +19,6 @@ CONFIGURATION = "kubectl get mutatingwebhookconfiguration pod-identity-webhook -
 
 @cause("webhook-missing", stages.WEBHOOK, LEARN, reads=(kinds.REGISTRATION,))
 def missing(evidence: Evidence) -> Symptom | None:
-    """No webhook is registered for pods: they are made, and without a role."""
     if evidence.webhook is not None:
         return None
     return Symptom(
@@ -57,7 +56,6 @@ def unreachable(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-opted-out-of-webhook", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def opted_out(evidence: Evidence) -> Symptom | None:
-    """A label of the pod, or of its namespace, keeps the pod from the webhook."""
     spec = evidence.pod_spec
     if spec is None or spec.is_mutated:
         return None
@@ -80,7 +78,6 @@ def opted_out(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-container-skipped", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def container_skipped(evidence: Evidence) -> Symptom | None:
-    """An annotation of the pod names containers that the webhook passes over."""
     spec = evidence.pod_spec
     named = opt_out.skipped(spec.annotations) if spec else set()
     if spec is None or not any(c.name in named and not c.has_role for c in spec.containers):
@@ -100,7 +97,6 @@ def container_skipped(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-volume-name-taken", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def volume_name_taken(evidence: Evidence) -> Symptom | None:
-    """The pod has a volume of its own of the name that the webhook gives to the token's: there is no token then."""
     spec = evidence.pod_spec
     volume = spec.volumes.get(TOKEN_VOLUME) if spec else None
     if volume is None or is_token_volume(volume):
