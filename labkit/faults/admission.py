@@ -4,16 +4,16 @@ import copy
 from typing import Any
 
 from labkit import documents
+from labkit.diagnosis.evidence.pod_spec import API_VOLUME
+from labkit.diagnosis.repairs.manifest import NODE_TROUBLE
 from labkit.emulator.kubernetes.objects import defaults
 from labkit.emulator.kubernetes.objects.kinds import BY_NAME
 from labkit.webhook import Account
 from labkit.webhook.review import VOLUME, pod_patch
 
 PREFIX = "eks.amazonaws.com/"
-OWN_TOKEN = "kube-api-access-"  # noqa: S105 - how the volume with the API server's own token is called
 # What the scheduler and admission write into a spec.
 FILLED_IN = ("nodeName", "priority", "preemptionPolicy", "serviceAccount")
-NODE_TROUBLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 USUAL = {f"{PREFIX}audience": Account().audience, f"{PREFIX}token-expiration": str(Account().token_expiration)}
 
 Document = dict[str, Any]
@@ -62,7 +62,7 @@ def volumes_with_defaults(volumes: list[Document]) -> list[Document]:
 def plain(pod: Document) -> Document:
     """A live pod without what the API server wrote into it: its own token, tolerations, the node."""
     spec = {key: value for key, value in pod["spec"].items() if key not in FILLED_IN}
-    volumes = [volume for volume in spec.pop("volumes", []) if not volume["name"].startswith(OWN_TOKEN)]
+    volumes = [volume for volume in spec.pop("volumes", []) if not volume["name"].startswith(API_VOLUME)]
     tolerations = [each for each in spec.pop("tolerations", []) if each.get("key") not in NODE_TROUBLE]
     spec |= {"volumes": volumes} if volumes else {}
     spec |= {"tolerations": tolerations} if tolerations else {}
@@ -73,7 +73,7 @@ def plain(pod: Document) -> Document:
 
 
 def _without_own_token(container: Document) -> Document:
-    mounts = [mount for mount in container.get("volumeMounts") or [] if not mount["name"].startswith(OWN_TOKEN)]
+    mounts = [mount for mount in container.get("volumeMounts") or [] if not mount["name"].startswith(API_VOLUME)]
     rest = {key: value for key, value in container.items() if key != "volumeMounts"}
     return {**rest, "volumeMounts": mounts} if mounts else rest
 

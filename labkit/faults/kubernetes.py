@@ -57,7 +57,8 @@ def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     }
     for key in pods:
         if key in now.objects:
-            _delete_pod(lab, key)
+            namespace, _, name = key.partition(" ")[2].partition("/")
+            delete_pod(lab, name, namespace)
     beside = {key: obj for key, obj in wanted.objects.items() if not key.startswith("Pod ")}
     present: dict[str, Document | None] = {**now.objects}
     if anew := pods & wanted.objects.keys():
@@ -160,18 +161,11 @@ def _runs_or_fails(lab: "Workspace", key: str, wanted: Situation) -> bool:
     containers = status.get("containerStatuses") or []
     if status.get("phase") == "Running" and all(container["ready"] for container in containers):
         return True
-    waiting = [
-        container["state"]["waiting"] for container in containers if (container.get("state") or {}).get("waiting")
-    ]
-    failed = [each for each in waiting if each["reason"] in HOPELESS]
+    waiting = [(container.get("state") or {}).get("waiting") or {} for container in containers]
+    failed = [each for each in waiting if each.get("reason") in HOPELESS]
     if failed and not wanted.fails_to_start:
         raise LabError(f"{key} does not run: {failed[0]['reason']}: {failed[0].get('message', '')}", next="labkit mend")
     return bool(failed)
-
-
-def _delete_pod(lab: "Workspace", key: str) -> None:
-    namespace, _, name = key.partition(" ")[2].partition("/")
-    delete_pod(lab, name, namespace)
 
 
 def _delete(lab: "Workspace", key: str) -> None:

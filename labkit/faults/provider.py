@@ -17,6 +17,7 @@ ABSENT_HIDES = (
     "token-audience-mismatch",
 )
 OLD_ID = "0" * 31 + "1"
+OLD_THUMBPRINT = "9e99a48a9960b14926bb7f3b02e22da2b0ab7280"
 
 
 @fault(finding="oidc-provider-missing", hides=ABSENT_HIDES, changes=PRESENT)
@@ -54,24 +55,20 @@ def oidc_provider_with_a_slash_at_its_end(situation: Situation) -> None:
 )
 def cluster_made_anew(situation: Situation) -> None:
     """The cluster was made anew from the same files; in AWS all stayed as it was."""
-    old_id = situation.issuer.rpartition("/")[2]
     if provider := situation.providers.pop(situation.provider_arn, None):
-        arn = situation.provider_arn.replace(old_id, OLD_ID)
-        situation.providers[arn] = {**provider, "Url": situation.issuer.replace(old_id, OLD_ID)}
-        situation.trust(arn, situation.provider_name.replace(old_id, OLD_ID))
+        arn = situation.provider_arn.replace(situation.issuer_id, OLD_ID)
+        situation.providers[arn] = {**provider, "Url": situation.issuer.replace(situation.issuer_id, OLD_ID)}
+        situation.trust(arn, situation.provider_name.replace(situation.issuer_id, OLD_ID))
 
 
 @fault(finding="oidc-provider-dangling", works=True)
 def provider_of_a_cluster_that_is_gone(situation: Situation) -> None:
     """An old cluster was deleted."""
-    old_id = situation.issuer.rpartition("/")[2]
-    url = situation.issuer.replace(old_id, "F" * 32)
-    arn = situation.provider_arn.replace(old_id, "F" * 32)
-    thumbprints = ["9e99a48a9960b14926bb7f3b02e22da2b0ab7280"]
+    arn = situation.provider_arn.replace(situation.issuer_id, "F" * 32)
     situation.providers[arn] = {
-        "Url": url,
+        "Url": situation.issuer.replace(situation.issuer_id, "F" * 32),
         "ClientIDList": ["sts.amazonaws.com"],
-        "ThumbprintList": thumbprints,
+        "ThumbprintList": [OLD_THUMBPRINT],
         "Tags": situation.parameters.tags,
     }
 
@@ -97,7 +94,7 @@ def audience_copied_from_a_chat(situation: Situation) -> None:
 @fault(finding="oidc-provider-thumbprint-stale", works=True)
 def thumbprint_of_an_old_certificate(situation: Situation) -> None:
     """The issuer's certificate authority changed."""
-    situation.provider["ThumbprintList"] = ["9e99a48a9960b14926bb7f3b02e22da2b0ab7280"]
+    situation.provider["ThumbprintList"] = [OLD_THUMBPRINT]
 
 
 @fault(finding="issuer-unreachable", hides=("signing-key-not-published",), changes=ISSUER)
@@ -110,7 +107,7 @@ def discovery_is_not_public(situation: Situation) -> None:
 @fault(finding="issuer-unreachable", hides=("signing-key-not-published",), changes=ISSUER)
 def discovery_of_another_issuer(situation: Situation) -> None:
     """The issuer's documents were published once more, from a template."""
-    other = situation.issuer.replace(situation.issuer.rpartition("/")[2], OLD_ID)
+    other = situation.issuer.replace(situation.issuer_id, OLD_ID)
     document = {
         "issuer": other,
         "jwks_uri": f"{situation.issuer}/keys",
@@ -132,7 +129,7 @@ def signing_key_changed(situation: Situation) -> None:
 @fault(finding="eks-identity-provider-config", works=True)
 def identity_provider_config_associated(situation: Situation) -> None:
     """Somebody read that a cluster needs an OIDC identity provider, and associated one."""
-    issuer = situation.issuer.replace(situation.issuer.rpartition("/")[2], OLD_ID)
+    issuer = situation.issuer.replace(situation.issuer_id, OLD_ID)
     situation.identity_provider_configs = [
         {"identityProviderConfigName": "irsa", "issuerUrl": issuer, "clientId": "sts.amazonaws.com"}
     ]

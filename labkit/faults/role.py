@@ -90,25 +90,21 @@ def trust_policy_of_another_region(situation: Situation) -> None:
 def condition_keys_with_swapped_host(situation: Situation) -> None:
     """The trust policy's conditions were typed from memory."""
     region = situation.parameters.region
-    name = situation.provider_name.replace(f"oidc.eks.{region}.", f"oidc.{region}.eks.")
-    situation.trust(situation.provider_arn, name)
+    host = situation.provider_name.replace(f"oidc.eks.{region}.", f"oidc.{region}.eks.")
+    situation.trust(situation.provider_arn, host)
 
 
-@fault(
-    finding="trust-policy-condition-key-of-another-issuer",
-    hides=REFUSED_HIDES,
-    changes=ISSUER,
-)
+@fault(finding="trust-policy-condition-key-of-another-issuer", hides=REFUSED_HIDES, changes=ISSUER)
 def condition_keys_of_another_cluster(situation: Situation) -> None:
     """The trust policy's principal was brought up to date after the cluster was replaced."""
-    other = situation.provider_name.replace(situation.issuer.rpartition("/")[2], ANOTHER_ID)
+    other = situation.provider_name.replace(situation.issuer_id, ANOTHER_ID)
     situation.trust(situation.provider_arn, other)
 
 
 @fault(finding="trust-policy-provider-mismatch", hides=REFUSED_HIDES, changes=ISSUER)
 def trust_policy_trusts_another_cluster(situation: Situation) -> None:
     """The trust policy's principal was copied from another cluster's role."""
-    other = situation.provider_arn.replace(situation.issuer.rpartition("/")[2], ANOTHER_ID)
+    other = situation.provider_arn.replace(situation.issuer_id, ANOTHER_ID)
     situation.trust(other, situation.provider_name)
 
 

@@ -1,8 +1,9 @@
 """Faults of what the SDK in the pod finds: variables, profiles, files, and where it looks for STS."""
 
+from labkit.diagnosis.evidence.pod_spec import API_MOUNT_PATH, MOUNT_PATH
 from labkit.faults.fault import fault
 from labkit.faults.situation import Situation
-from labkit.faults.webhook import BY_HAND_HIDES, TOKEN_PATH, VARIABLES, without_variables
+from labkit.faults.webhook import BY_HAND_HIDES, VARIABLES
 
 # Who has a token of their own does without the webhook.
 OWN_TOKEN_HIDES = (*BY_HAND_HIDES, "pod-container-skipped")
@@ -39,17 +40,13 @@ def profile_of_a_laptop(situation: Situation) -> None:
 @fault(finding="pod-uses-the-api-server-token", hides=OWN_TOKEN_HIDES, changes=VARIABLES)
 def token_of_the_api_server(situation: Situation) -> None:
     """The pod was shown a token that had been there before."""
-    without_variables(situation)
-    situation.set_variable("AWS_ROLE_ARN", situation.role_arn)
-    situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/secrets/kubernetes.io/serviceaccount/token")
+    situation.set_identity(role_arn=situation.role_arn, file=f"{API_MOUNT_PATH}/token")
 
 
 @fault(finding="pod-token-file-missing", hides=OWN_TOKEN_HIDES, changes=VARIABLES)
 def token_file_of_another_mount(situation: Situation) -> None:
     """The pod's variables were written for another cluster."""
-    without_variables(situation)
-    situation.set_variable("AWS_ROLE_ARN", situation.role_arn)
-    situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/secrets/aws/token")
+    situation.set_identity(role_arn=situation.role_arn, file="/var/run/secrets/aws/token")
 
 
 @fault(finding="pod-role-session-name-invalid", changes=("the pod's session name",))
@@ -65,7 +62,7 @@ def session_of_twelve_hours(situation: Situation) -> None:
         situation,
         "[default]\n"
         f"role_arn = {situation.role_arn}\n"
-        f"web_identity_token_file = {TOKEN_PATH}/token\n"
+        f"web_identity_token_file = {MOUNT_PATH}/token\n"
         "duration_seconds = 43200\n",
     )
 
@@ -76,7 +73,7 @@ def config_that_assumes_the_role_again(situation: Situation) -> None:
     _configure(
         situation,
         f"[default]\nrole_arn = {situation.role_arn}\nsource_profile = irsa\n\n"
-        f"[profile irsa]\nrole_arn = {situation.role_arn}\nweb_identity_token_file = {TOKEN_PATH}/token\n",
+        f"[profile irsa]\nrole_arn = {situation.role_arn}\nweb_identity_token_file = {MOUNT_PATH}/token\n",
     )
 
 

@@ -1,8 +1,7 @@
 """Faults of the service account: its annotation, most of all."""
 
-from labkit import documents
 from labkit.faults.fault import fault
-from labkit.faults.situation import ROLE_ARN, Situation
+from labkit.faults.situation import ROLE_ARN, Situation, new_role
 
 ANNOTATION = ("the service account's annotation",)
 # Without a role the webhook leaves the pod alone, and so does what goes wrong with what it adds.
@@ -79,22 +78,10 @@ def eksctl_excluded_the_service_account(situation: Situation) -> None:
     parameters = situation.parameters
     name = f"eksctl-{parameters.cluster}-addon-iamserviceaccount-{parameters.namespace}-{parameters.service_account}"
     arn = situation.role_arn.replace(f"role/{parameters.role_name}", f"role/{name[:44]}-Role1-1ABCDEFGHIJKL")
-    situation.roles[arn] = {
-        "Description": "",
-        "AssumeRolePolicyDocument": documents.trust_policy(parameters, situation.provider_arn),
-        "MaxSessionDuration": 3600,
-        "PermissionsBoundary": "",
-        "Attached": [parameters.policy_arn],
-        "Inline": {},
-        "Tags": parameters.tags,
-    }
+    situation.roles[arn] = new_role(parameters, situation.provider_arn)
 
 
-@fault(
-    finding="service-account-missing",
-    hides=WITHOUT_ACCOUNT_HIDES,
-    changes=("whether there is a service account",),
-)
+@fault(finding="service-account-missing", hides=WITHOUT_ACCOUNT_HIDES, changes=("whether there is a service account",))
 def service_account_deleted(situation: Situation) -> None:
     """Somebody deleted what looked unused in the namespace."""
     if situation.service_account_key in situation.objects:

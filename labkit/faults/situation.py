@@ -15,7 +15,6 @@ from labkit.run_parameters import Parameters
 if TYPE_CHECKING:
     from labkit.connection import Connection
 
-PREFIX = "eks.amazonaws.com/"
 ROLE_ARN = documents.ROLE_ANNOTATION
 WEBHOOK = "MutatingWebhookConfiguration pod-identity-webhook"
 ANOTHER_ACCOUNT = "210987654321"
@@ -64,15 +63,6 @@ class Situation(BaseModel):
         """A healthy lab's documents; `webhook` is the registration of its pod identity webhook."""
         role_arn = connection.role_arn(parameters.role_name)
         provider = documents.provider(parameters, connection.issuer)
-        role = {
-            "Description": "",
-            "AssumeRolePolicyDocument": documents.trust_policy(parameters, connection.provider_arn),
-            "MaxSessionDuration": 3600,
-            "PermissionsBoundary": "",
-            "Attached": [parameters.policy_arn],
-            "Inline": {},
-            "Tags": parameters.tags,
-        }
         made = cls(
             parameters=parameters,
             issuer=connection.issuer,
@@ -80,7 +70,7 @@ class Situation(BaseModel):
             partition=connection.partition,
             image=parameters.image or connection.image,
             providers={connection.provider_arn: {**provider, "ThumbprintList": [], "Tags": parameters.tags}},
-            roles={role_arn: role},
+            roles={role_arn: new_role(parameters, connection.provider_arn)},
             registration=admission.with_defaults(copy.deepcopy(webhook)),
         )
         namespace = {"metadata": {"name": parameters.namespace}}
@@ -100,6 +90,11 @@ class Situation(BaseModel):
     def provider_name(self) -> str:
         """The issuer without its scheme: what condition keys begin with."""
         return self.issuer.removeprefix("https://")
+
+    @property
+    def issuer_id(self) -> str:
+        """The last part of the issuer: on EKS, 32 hex digits."""
+        return self.issuer.rpartition("/")[2]
 
     @property
     def role_arn(self) -> str:
@@ -186,11 +181,19 @@ class Situation(BaseModel):
         if annotations:
             metadata["annotations"] = annotations
 
-    def set_variable(self, name: str, value: str, container: Document | None = None) -> None:
-        """The container has this variable."""
-        container = self.container if container is None else container
+    def set_variable(self, name: str, value: str) -> None:
+        """Sets a variable of the container."""
+        container = self.container
         others = [variable for variable in container.get("env") or [] if variable["name"] != name]
         container["env"] = [*others, {"name": name, "value": value}]
+
+    def set_identity(self, *, role_arn: str | None = None, file: str | None = None) -> None:
+        """Gives the container these web identity variables of its own, and no others."""
+        given = {"AWS_ROLE_ARN": role_arn, "AWS_WEB_IDENTITY_TOKEN_FILE": file}
+        self.container["env"] = [each for each in self.container.get("env") or [] if each["name"] not in given]
+        for name, value in given.items():
+            if value is not None:
+                self.set_variable(name, value)
 
     def mount(self, name: str, source: Document, path: str) -> None:
         """The container has this volume at this path."""
@@ -249,6 +252,19 @@ class Situation(BaseModel):
         return not any(
             expression["operator"] == "DoesNotExist" and expression["key"] in labels for expression in expressions
         )
+
+
+def new_role(parameters: Parameters, provider_arn: str) -> Document:
+    """The run's role as a healthy lab has it."""
+    return {
+        "Description": "",
+        "AssumeRolePolicyDocument": documents.trust_policy(parameters, provider_arn),
+        "MaxSessionDuration": 3600,
+        "PermissionsBoundary": "",
+        "Attached": [parameters.policy_arn],
+        "Inline": {},
+        "Tags": parameters.tags,
+    }
 
 
 def key_of(manifest: Document) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 
+from labkit.diagnosis.evidence.pod_spec import MOUNT_PATH
 from labkit.faults.fault import fault
 from labkit.faults.pod import ABSENT_HIDES, AGE, PRESENT
 from labkit.faults.situation import WEBHOOK, Situation
@@ -13,7 +14,6 @@ VOLUME = ("the pod's token volume",)
 UNTOUCHED_HIDES = ("pod-older-than-annotation", "pod-mount-path-twice", "token-audience-mismatch")
 # A pod that names its role itself is not older than the one that it was to be given.
 BY_HAND_HIDES = ("pod-older-than-annotation",)
-TOKEN_PATH = "/var/run/secrets/eks.amazonaws.com/serviceaccount"  # noqa: S105 - a path
 
 
 @fault(finding="webhook-missing", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
@@ -58,23 +58,19 @@ def container_skipped(situation: Situation) -> None:
 @fault(finding="pod-token-variable-missing", hides=BY_HAND_HIDES, changes=VARIABLES)
 def role_variable_given_by_hand(situation: Situation) -> None:
     """The role was written into the pod, to be on the safe side."""
-    without_variables(situation)
-    situation.set_variable("AWS_ROLE_ARN", situation.role_arn)
+    situation.set_identity(role_arn=situation.role_arn)
 
 
 @fault(finding="pod-role-variable-missing", hides=BY_HAND_HIDES, changes=VARIABLES)
 def token_variable_given_by_hand(situation: Situation) -> None:
     """The token's path was written into the pod, to be on the safe side."""
-    without_variables(situation)
-    situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", f"{TOKEN_PATH}/token")
+    situation.set_identity(file=f"{MOUNT_PATH}/token")
 
 
 @fault(finding="pod-variables-empty", hides=BY_HAND_HIDES, changes=VARIABLES)
 def variables_left_empty(situation: Situation) -> None:
     """The pod's variables came out of a template."""
-    without_variables(situation)
-    situation.set_variable("AWS_ROLE_ARN", "")
-    situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "")
+    situation.set_identity(role_arn="", file="")
 
 
 @fault(finding="pod-volume-name-taken", hides=("token-audience-mismatch", "pod-mount-path-twice"), changes=VOLUME)
@@ -83,16 +79,12 @@ def volume_of_the_same_name(situation: Situation) -> None:
     situation.mount("aws-iam-token", {"emptyDir": {}}, "/cache")
 
 
-@fault(
-    finding="pod-mount-path-twice",
-    hides=ABSENT_HIDES,
-    changes=(*PRESENT, *AGE),
-)
+@fault(finding="pod-mount-path-twice", hides=ABSENT_HIDES, changes=(*PRESENT, *AGE))
 def mount_at_the_tokens_path(situation: Situation) -> None:
     """The pod became a deployment, with a mount that another webhook had asked for."""
     if not situation.pod_keys:
         return
-    situation.mount("own-token", {"emptyDir": {}}, TOKEN_PATH)
+    situation.mount("own-token", {"emptyDir": {}}, MOUNT_PATH)
     pod = copy.deepcopy(situation.pod)
     metadata, labels = pod["metadata"], {**pod["metadata"].get("labels", {}), "app": "my-pod"}
     template = {"metadata": {key: metadata[key] for key in ("annotations",) if key in metadata} | {"labels": labels}}
@@ -123,13 +115,4 @@ def token_written_by_a_script(situation: Situation) -> None:
     """The token was handed to the pod by a script that logs what it does."""
     situation.add_config_map("my-token", {"token": "11:11:49 the token is: EOF\n"})
     situation.mount("my-token", {"configMap": {"name": "my-token"}}, "/etc/my-token")
-    without_variables(situation)
-    situation.set_variable("AWS_ROLE_ARN", situation.role_arn)
-    situation.set_variable("AWS_WEB_IDENTITY_TOKEN_FILE", "/etc/my-token/token")
-
-
-def without_variables(situation: Situation) -> None:
-    """The container has no web identity variables of its own."""
-    names = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
-    variables = [each for each in situation.container.get("env") or [] if each["name"] not in names]
-    situation.container["env"] = variables
+    situation.set_identity(role_arn=situation.role_arn, file="/etc/my-token/token")
