@@ -69,7 +69,8 @@ class Survey:
     def _subjects(self) -> list[tuple[str, str]]:
         cluster = self._any.cluster
         accounts = cluster.service_accounts(self._namespace)
-        named = {_name(account["metadata"]) for account in accounts if _wants_a_role(account["metadata"])}
+        told = [account["metadata"] for account in accounts]
+        named = {(metadata["namespace"], metadata["name"]) for metadata in told if _wants_a_role(metadata)}
         try:
             pods = cluster.pods(self._namespace)
         except NotRead:
@@ -129,10 +130,6 @@ class Survey:
         accounts = self._any.cluster.service_accounts(self._namespace)
         arns = [(account["metadata"].get("annotations") or {}).get(ROLE_ANNOTATION) or "" for account in accounts]
         return {arn.rpartition("/")[2] for arn in arns if re.match(rf"arn:[\w-]+:iam::{account_id}:role/", arn)}
-
-
-def _name(metadata: dict[str, Any]) -> tuple[str, str]:
-    return metadata["namespace"], metadata["name"]
 
 
 def _wants_a_role(metadata: dict[str, Any]) -> bool:

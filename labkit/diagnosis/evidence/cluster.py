@@ -15,7 +15,10 @@ GROUPS = {"mutatingwebhookconfigurations": "/apis/admissionregistration.k8s.io/v
 
 
 class Cluster:
-    """One cluster's objects, as dicts. Every method raises `NotRead` where the caller may not read them."""
+    """One cluster's objects, as dicts, or None if they do not exist.
+
+    Every method raises `NotRead` if the caller may not read them.
+    """
 
     def __init__(self, api: "ApiClient | None", reads: Reads):
         self._api: Any = api
@@ -24,24 +27,19 @@ class Cluster:
         """Whether lists are asked for all namespaces at once, since many will be looked at; "" is each of them then."""
 
     def service_accounts(self, namespace: str) -> list[Document]:
-        """The service accounts of a namespace."""
         return self._listed("serviceaccounts", namespace)
 
     def service_account(self, namespace: str, name: str) -> Document | None:
-        """A service account; None where there is none."""
         return self._named("serviceaccounts", namespace, name)
 
     @property
     def all_service_accounts(self) -> list[Document]:
-        """The service accounts of all namespaces."""
         return self._listed_everywhere("serviceaccounts")
 
     def pods(self, namespace: str) -> list[Document]:
-        """The pods of a namespace."""
         return self._listed("pods", namespace)
 
     def pod(self, namespace: str, name: str) -> Document | None:
-        """A pod; None where there is none."""
         return self._named("pods", namespace, name)
 
     def events(self, namespace: str) -> list[Document]:
@@ -49,7 +47,7 @@ class Cluster:
         return self._listed("events", namespace)
 
     def get(self, kind: str, name: str, namespace: str = "") -> Document | None:
-        """An object by its kind in lower case, such as `configmap`; None if it does not exist."""
+        """An object by its kind in lower case, such as `configmap`."""
         read = Read(f"get {kind}", name, f"-n {namespace}" if namespace else "")
         found: Document | None = self._reads.once(read, lambda: self._get(f"{_path(kind, namespace)}/{quote(name)}"))
         return found

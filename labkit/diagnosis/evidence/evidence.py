@@ -24,8 +24,8 @@ FAILED = "FailedCreate"  # an event's reason
 class Evidence:
     """The facts about one service account, its role and its pod.
 
-    Objects are dicts as AWS and Kubernetes define them; what does not exist is None. Every property raises `NotRead`
-    where what it needs could not be read.
+    Objects are dicts as AWS and Kubernetes define them, or None if they do not exist. Every property raises `NotRead`
+    if it could not read what it needs.
     """
 
     def __init__(
@@ -152,12 +152,9 @@ class Evidence:
     @cached_property
     def role_account(self) -> Account:
         """The account of the role, maybe not the cluster's. Raises `NotRead` where it cannot be entered."""
-        if self.role_account_id == self.connection.account_id:
+        account_id = self.role_account_id
+        if account_id == self.connection.account_id:
             return self.account
-        return self.other_account(self.role_account_id)
-
-    def other_account(self, account_id: str) -> Account:
-        """Another account than the cluster's. Raises `NotRead` where it cannot be entered from here."""
         from botocore.exceptions import ClientError
 
         try:
@@ -225,17 +222,10 @@ class Evidence:
 
     @property
     def service_account(self) -> Document | None:
-        """The service account."""
         return self.cluster.service_account(self.parameters.namespace, self.parameters.service_account)
 
     @property
-    def service_accounts(self) -> list[str]:
-        """The names of the namespace's service accounts."""
-        return [account["metadata"]["name"] for account in self.cluster.service_accounts(self.parameters.namespace)]
-
-    @property
     def annotations(self) -> dict[str, str]:
-        """The service account's annotations."""
         return ((self.service_account or {}).get("metadata") or {}).get("annotations") or {}
 
     @property
@@ -257,7 +247,6 @@ class Evidence:
 
     @property
     def pod(self) -> Document | None:
-        """The pod."""
         return self.cluster.pod(self.parameters.namespace, self.pod_name) if self.pod_name else None
 
     @cached_property

@@ -49,7 +49,6 @@ class AwsConfig:
     https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html
     """
 
-    container: str
     path: str
     config_map: str
     key: str
@@ -91,7 +90,6 @@ class Container:
 
     @property
     def mounts(self) -> list[Document]:
-        """The volume mounts."""
         return self.document.get("volumeMounts") or []
 
     @property
@@ -170,7 +168,7 @@ class Container:
                 for key, text in self._pod.config_map(name).items():
                     path = _path_in(mount, items.get(key, "" if items else key))
                     if path and self._is_config(path):
-                        yield AwsConfig(self.name, path, name, key, _profiles(text))
+                        yield AwsConfig(path, name, key, _profiles(text))
 
     def _may_hold_config(self, mount: Document) -> bool:
         """Whether an SDK could look there: before anything is read."""
@@ -218,7 +216,6 @@ class PodSpec:
 
     @property
     def phase(self) -> str:
-        """The pod's phase."""
         return str((self.document.get("status") or {}).get("phase", "Unknown"))
 
     @property
@@ -244,7 +241,6 @@ class PodSpec:
 
     @property
     def volumes(self) -> dict[str, Document]:
-        """The volumes by name."""
         return {volume["name"]: volume for volume in self.spec.get("volumes") or []}
 
     @property

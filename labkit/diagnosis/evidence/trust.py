@@ -103,12 +103,11 @@ class Trust:
 
     def statement_admits(self, statement: dict[str, Any], *, subject: str = "", audience: str = "") -> bool:
         """Whether a statement by itself admits a token."""
-        return self._decide(self._read({**self.document, "Statement": [statement]}), subject, audience).allowed
+        return self._decide(self._alone(statement), subject, audience).allowed
 
     def denies(self, statement: dict[str, Any]) -> bool:
         """Whether a statement by itself is an explicit deny of the service account's token."""
-        alone = self._decide(self._read({**self.document, "Statement": [statement]}))
-        return alone.outcome == "explicitDeny"
+        return self._decide(self._alone(statement)).outcome == "explicitDeny"
 
     @cached_property
     def nearest(self) -> dict[str, Any] | None:
@@ -133,7 +132,7 @@ class Trust:
             "Action": WEB_IDENTITY,
             "Condition": {condition.operator: {key: list(condition.values)}},
         }
-        return self._decide(self._read({**self.document, "Statement": [statement]})).allowed
+        return self._decide(self._alone(statement)).allowed
 
     def names_subject(self, statement: dict[str, Any]) -> bool:
         """Whether a statement names the service account, by whatever operator and issuer."""
@@ -155,6 +154,9 @@ class Trust:
         if any(name_of(arn).rpartition("/")[2] == last for arn in federated):
             return 2
         return 1 if federated else 0
+
+    def _alone(self, statement: dict[str, Any]) -> Policy:
+        return self._read({**self.document, "Statement": [statement]})
 
     def _read(self, document: dict[str, Any]) -> Policy:
         return Policy.read(document, kind="trust", name=self._role_name)

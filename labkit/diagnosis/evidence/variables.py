@@ -226,8 +226,7 @@ def _set_ones(container: Container, names: tuple[str, ...]) -> tuple[Variable, .
 
 
 def _is_set(container: Container, name: str) -> bool:
-    variable = container.variable(name)
-    return variable is not None and variable.value != ""
+    return bool(_set_ones(container, (name,)))
 
 
 def _named(variables: tuple[Variable, ...]) -> str:

@@ -201,17 +201,12 @@ def _allows_all(evidence: Evidence, arn: str) -> bool:
 
 def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
     """The actions that a document allows, as they are written; with `anywhere`, those on all resources."""
-    return [
-        str(action)
-        for statement in _statements(document, "Allow")
-        if not anywhere or "*" in listed(statement.get("Resource"))
-        for action in listed(statement.get("Action"))
-    ] + [
-        "*"
-        for statement in _statements(document, "Allow")
-        # All but a few is as good as all.
-        if "NotAction" in statement and (not anywhere or "*" in listed(statement.get("Resource")))
-    ]
+    statements = _statements(document, "Allow")
+    if anywhere:
+        statements = [statement for statement in statements if "*" in listed(statement.get("Resource"))]
+    actions = [str(action) for statement in statements for action in listed(statement.get("Action"))]
+    # All but a few is as good as all.
+    return actions + ["*" for statement in statements if "NotAction" in statement]
 
 
 def _lets_through(boundary: Any, action: str) -> bool:

@@ -232,9 +232,7 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
         found = f"a discovery document of {discovery.get('issuer')!r}"
     elif "error" in published.keys:
         expected, found = f"the issuer's keys at {discovery.get('jwks_uri')}", published.keys["error"]
-    elif not isinstance(published.keys["document"], dict) or not isinstance(
-        published.keys["document"].get("keys"), list
-    ):
+    elif not _is_list_of_keys(published.keys["document"]):
         expected, found = f"the issuer's keys at {discovery.get('jwks_uri')}", "a document without a list of keys"
     else:
         return None
@@ -394,6 +392,10 @@ def _names(found: str, expected: str) -> str:
     """The characters that the text has, and ought not to, by their names."""
     strange = [c for c in dict.fromkeys(found) if c not in expected]
     return ", ".join(unicodedata.name(c, f"U+{ord(c):04X}") for c in strange) or "a character too many"
+
+
+def _is_list_of_keys(document: object) -> bool:
+    return isinstance(document, dict) and isinstance(document.get("keys"), list)
 
 
 def _signing_key_ids(evidence: Evidence) -> list[str]:

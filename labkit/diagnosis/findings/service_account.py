@@ -41,10 +41,12 @@ def namespace_missing(evidence: Evidence) -> Symptom | None:
 def missing(evidence: Evidence) -> Symptom | None:
     if evidence.service_account is not None or namespace_missing(evidence):
         return None
+    namespace = evidence.parameters.namespace
+    names = [account["metadata"]["name"] for account in evidence.cluster.service_accounts(namespace)]
     return Symptom(
         "The service account does not exist.",
         expected=evidence.subject,
-        found=", ".join(evidence.service_accounts) or f"none in namespace {evidence.parameters.namespace}",
+        found=", ".join(names) or f"none in namespace {namespace}",
         source="kubectl get serviceaccounts",
         repair=Commands(evidence).create_service_account(),
     )
