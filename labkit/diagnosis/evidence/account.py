@@ -159,10 +159,12 @@ class Account:
         """
         kind, key = "eks:DescribeIdentityProviderConfig", "identityProviderConfig"
         configs = self._listed("eks:ListIdentityProviderConfigs", cluster, f"{key}s", clusterName=cluster)
-        names = [f"{cluster} {config['name']}" for config in configs]
         return [
-            self._answered(kind, name, key, "oidc", clusterName=cluster, identityProviderConfig=config) or {}
-            for name, config in zip(names, configs, strict=True)
+            self._answered(
+                kind, f"{cluster} {config['name']}", key, "oidc", clusterName=cluster, identityProviderConfig=config
+            )
+            or {}
+            for config in configs
         ]
 
     def pod_identity_associations(self, cluster: str) -> list[Document]:
