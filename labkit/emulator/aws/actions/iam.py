@@ -3,57 +3,28 @@
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandaccessmanagementiam.html
 """
 
+from functools import cache
 from typing import Any
 
 from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, as_dict, resource_tags, tag_keys
-from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.backend import Backend, get_service_model
 from labkit.emulator.aws.call import ApiRequest
 from labkit.emulator.aws.errors import Refusal
 
-# Operations by the kind of their resource, and the parameter that names it.
-RESOURCES = {
-    ("role", "RoleName"): (
-        "AttachRolePolicy CreateRole DeleteRole DeleteRolePermissionsBoundary DeleteRolePolicy DetachRolePolicy "
-        "GetRole GetRolePolicy ListAttachedRolePolicies ListInstanceProfilesForRole ListRolePolicies ListRoleTags "
-        "PutRolePermissionsBoundary PutRolePolicy TagRole UntagRole UpdateAssumeRolePolicy UpdateRole "
-        "UpdateRoleDescription"
-    ),
-    ("user", "UserName"): (
-        "AttachUserPolicy CreateAccessKey CreateLoginProfile CreateServiceSpecificCredential CreateUser "
-        "DeactivateMFADevice DeleteAccessKey DeleteLoginProfile DeleteSSHPublicKey DeleteServiceSpecificCredential "
-        "DeleteSigningCertificate DeleteUser DeleteUserPermissionsBoundary DeleteUserPolicy DetachUserPolicy "
-        "EnableMFADevice GetLoginProfile GetMFADevice GetSSHPublicKey GetUser GetUserPolicy ListAccessKeys "
-        "ListAttachedUserPolicies ListGroupsForUser ListMFADevices ListSSHPublicKeys ListServiceSpecificCredentials "
-        "ListSigningCertificates ListUserPolicies ListUserTags PutUserPermissionsBoundary PutUserPolicy "
-        "ResetServiceSpecificCredential ResyncMFADevice TagUser UntagUser UpdateAccessKey UpdateLoginProfile "
-        "UpdateSSHPublicKey UpdateServiceSpecificCredential UpdateSigningCertificate UpdateUser UploadSSHPublicKey "
-        "UploadSigningCertificate"
-    ),
-    ("group", "GroupName"): (
-        "AddUserToGroup AttachGroupPolicy CreateGroup DeleteGroup DeleteGroupPolicy DetachGroupPolicy GetGroup "
-        "GetGroupPolicy ListAttachedGroupPolicies ListGroupPolicies PutGroupPolicy RemoveUserFromGroup UpdateGroup"
-    ),
-    ("instance profile", "InstanceProfileName"): (
-        "AddRoleToInstanceProfile CreateInstanceProfile DeleteInstanceProfile GetInstanceProfile "
-        "ListInstanceProfileTags RemoveRoleFromInstanceProfile TagInstanceProfile UntagInstanceProfile"
-    ),
-    ("policy", "PolicyArn"): (
-        "CreatePolicyVersion DeletePolicy DeletePolicyVersion GetPolicy GetPolicyVersion ListEntitiesForPolicy "
-        "ListPolicyTags ListPolicyVersions SetDefaultPolicyVersion TagPolicy UntagPolicy"
-    ),
-    ("policy", "PolicyName"): "CreatePolicy",
-    ("provider", "OpenIDConnectProviderArn"): (
-        "AddClientIDToOpenIDConnectProvider DeleteOpenIDConnectProvider GetOpenIDConnectProvider "
-        "ListOpenIDConnectProviderTags RemoveClientIDFromOpenIDConnectProvider TagOpenIDConnectProvider "
-        "UntagOpenIDConnectProvider UpdateOpenIDConnectProviderThumbprint"
-    ),
-    ("provider", "Url"): "CreateOpenIDConnectProvider",
-    ("provider", "SAMLProviderArn"): (
-        "DeleteSAMLProvider GetSAMLProvider ListSAMLProviderTags TagSAMLProvider UntagSAMLProvider UpdateSAMLProvider"
-    ),
-    ("principal", "PolicySourceArn"): "GetContextKeysForPrincipalPolicy SimulatePrincipalPolicy",
+# What an operation is on: the first of these parameters that botocore's model has of it, by the resource's kind.
+KINDS = {
+    "InstanceProfileName": "instance profile",
+    "GroupName": "group",
+    "RoleName": "role",
+    "UserName": "user",
+    "OpenIDConnectProviderArn": "provider",
+    "SAMLProviderArn": "provider",
+    "PolicyArn": "policy",
+    "PolicyName": "policy",
+    "Url": "provider",
+    "PolicySourceArn": "principal",
 }
-BY_OPERATION = {name: resource for resource, names in RESOURCES.items() for name in names.split()}
+NOT_DERIVED = {"DeleteServiceLinkedRole", "UpdateOpenIDConnectProvider"}
 # Lists take a path; what IAM checks them against ends with it.
 LISTS = {
     "ListGroups": "group",
@@ -89,14 +60,13 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
         return [_permission(operation, f"{account}{LISTS[operation]}{parameters.get('PathPrefix', '/')}", {})]
     if operation in ON_NOTHING:
         return [_permission(operation, "*", {})]
-    if operation not in BY_OPERATION:
-        raise CannotDerive(f"iam:{operation}")
-    kind, parameter = BY_OPERATION[operation]
+    parameter = _named_by(operation)
+    kind = KINDS[parameter]
     if kind == "user" and parameter not in parameters:
         raise Refusal(400, "ValidationError", "Must specify userName when calling with non-User credentials")
     name = parameters[parameter]
     thing = _find(iam, kind, name)
-    arn, shown = _arn(operation, account, parameters, thing)
+    arn, shown = _arn(operation, account, parameter, parameters, thing)
     context = _context(request, kind, arn, thing, iam)
     needed = [_permission(operation, arn, context, shown)]
     if operation.startswith("Create") and parameters.get("Tags"):
@@ -114,15 +84,26 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     return needed
 
 
+@cache
+def _named_by(operation: str) -> str:
+    """The parameter that names an operation's resource."""
+    shape = get_service_model("iam").operation_model(operation).input_shape
+    parameter = next((name for name in KINDS if name in shape.members), None) if shape else None
+    if parameter is None or operation in NOT_DERIVED:
+        raise CannotDerive(f"iam:{operation}")
+    return parameter
+
+
 def _find(iam: Any, kind: str, name: str) -> Any:
     store = list(getattr(iam, STORES[kind]).values()) if kind in STORES else []
     return next((thing for thing in store if thing.name == name), None)
 
 
-def _arn(operation: str, account: str, parameters: dict[str, Any], thing: Any) -> tuple[str, str | None]:
+def _arn(
+    operation: str, account: str, parameter: str, parameters: dict[str, Any], thing: Any
+) -> tuple[str, str | None]:
     """The ARN of an operation's resource, and how IAM names it in a denial (as its ARN: None)."""
-    kind, parameter = BY_OPERATION[operation]
-    name = parameters[parameter]
+    kind, name = KINDS[parameter], parameters[parameter]
     if parameter == "Url":
         return f"{account}oidc-provider/{name.partition('://')[2]}", None
     if parameter.endswith("Arn"):
