@@ -10,71 +10,50 @@ from xml.sax.saxutils import escape
 from labkit.emulator.aws.answers import NAMESPACES, PROLOG
 from labkit.emulator.aws.call import Asked, Response
 
-UNKNOWN_TO_THE_LAB = "The security token included in the request is invalid."
-S3_SIGNATURE = (
-    "The request signature we calculated does not match the signature you provided. Check your key and signing method."
-)
-SIGNATURE = (
-    "The request signature we calculated does not match the signature you provided. "
-    "Check your AWS Secret Access Key and signing method. Consult the service documentation for details."
-)
+UNKNOWN = "The security token included in the request is invalid."
+MISMATCH = "The request signature we calculated does not match the signature you provided."
+EXPIRED = "The security token included in the request is expired"
+UNCONFORMING = "The request signature does not conform to AWS standards."
+UNSCOPED = "Credential should be scoped to a valid region."
 
-# One fault of authentication, as S3, the query services and the JSON services name it: status, code, message.
-FAULTS: dict[str, dict[str, tuple[int, str, str]]] = {
-    "unknown key": {
-        "s3": (403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."),
-        "query": (403, "InvalidClientTokenId", UNKNOWN_TO_THE_LAB),
-        "json": (400, "UnrecognizedClientException", UNKNOWN_TO_THE_LAB),
-    },
-    "no token": {
-        "s3": (400, "InvalidToken", "The provided token is malformed or otherwise invalid."),
-        "query": (403, "InvalidClientTokenId", UNKNOWN_TO_THE_LAB),
-        "json": (400, "UnrecognizedClientException", UNKNOWN_TO_THE_LAB),
-    },
-    "expired": {
-        "s3": (400, "ExpiredToken", "The provided token has expired."),
-        "query": (403, "ExpiredToken", "The security token included in the request is expired"),
-        "json": (400, "ExpiredTokenException", "The security token included in the request is expired"),
-    },
-    "signature": {
-        "s3": (403, "SignatureDoesNotMatch", S3_SIGNATURE),
-        "query": (403, "SignatureDoesNotMatch", SIGNATURE),
-        "json": (400, "InvalidSignatureException", SIGNATURE),
-    },
-    "skewed": {
-        "s3": (
-            403,
-            "RequestTimeTooSkewed",
-            "The difference between the request time and the current time is too large.",
-        ),
-        "query": (403, "SignatureDoesNotMatch", "Signature expired."),
-        "json": (400, "InvalidSignatureException", "Signature expired."),
-    },
-    "scope": {
-        "s3": (400, "AuthorizationHeaderMalformed", "The authorization header is malformed."),
-        "query": (403, "SignatureDoesNotMatch", "Credential should be scoped to a valid region."),
-        "json": (400, "InvalidSignatureException", "Credential should be scoped to a valid region."),
-    },
-    "malformed": {
-        "s3": (400, "AuthorizationHeaderMalformed", "The authorization header is malformed."),
-        "query": (400, "IncompleteSignature", "The request signature does not conform to AWS standards."),
-        "json": (400, "IncompleteSignatureException", "The request signature does not conform to AWS standards."),
-    },
-    "unsupported": {
-        "s3": (400, "InvalidRequest", "The authorization mechanism you have provided is not supported."),
-        "query": (400, "IncompleteSignature", "The request signature does not conform to AWS standards."),
-        "json": (400, "IncompleteSignatureException", "The request signature does not conform to AWS standards."),
-    },
-    "anonymous": {
-        "s3": (403, "AccessDenied", "Access Denied"),
-        "query": (403, "MissingAuthenticationToken", "Request is missing Authentication Token"),
-        "json": (400, "MissingAuthenticationTokenException", "Request is missing Authentication Token"),
-    },
-    "denied": {
-        "s3": (403, "AccessDenied", "Access Denied"),
-        "query": (403, "AccessDenied", "Access Denied"),
-        "json": (400, "AccessDeniedException", "Access Denied"),
-    },
+# The faults of authentication as S3 names them: status, code, message.
+S3_FAULTS = {
+    "unknown key": (403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."),
+    "no token": (400, "InvalidToken", "The provided token is malformed or otherwise invalid."),
+    "expired": (400, "ExpiredToken", "The provided token has expired."),
+    "signature": (403, "SignatureDoesNotMatch", f"{MISMATCH} Check your key and signing method."),
+    "skewed": (
+        403,
+        "RequestTimeTooSkewed",
+        "The difference between the request time and the current time is too large.",
+    ),
+    "scope": (400, "AuthorizationHeaderMalformed", "The authorization header is malformed."),
+    "malformed": (400, "AuthorizationHeaderMalformed", "The authorization header is malformed."),
+    "unsupported": (400, "InvalidRequest", "The authorization mechanism you have provided is not supported."),
+    "anonymous": (403, "AccessDenied", "Access Denied"),
+    "denied": (403, "AccessDenied", "Access Denied"),
+}
+# The same faults elsewhere: the code of the query services, that of the JSON services, and their message.
+FAULTS = {
+    "unknown key": ("InvalidClientTokenId", "UnrecognizedClientException", UNKNOWN),
+    "no token": ("InvalidClientTokenId", "UnrecognizedClientException", UNKNOWN),
+    "expired": ("ExpiredToken", "ExpiredTokenException", EXPIRED),
+    "signature": (
+        "SignatureDoesNotMatch",
+        "InvalidSignatureException",
+        f"{MISMATCH} Check your AWS Secret Access Key and signing method. "
+        "Consult the service documentation for details.",
+    ),
+    "skewed": ("SignatureDoesNotMatch", "InvalidSignatureException", "Signature expired."),
+    "scope": ("SignatureDoesNotMatch", "InvalidSignatureException", UNSCOPED),
+    "malformed": ("IncompleteSignature", "IncompleteSignatureException", UNCONFORMING),
+    "unsupported": ("IncompleteSignature", "IncompleteSignatureException", UNCONFORMING),
+    "anonymous": (
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "Request is missing Authentication Token",
+    ),
+    "denied": ("AccessDenied", "AccessDeniedException", "Access Denied"),
 }
 
 
@@ -97,19 +76,19 @@ class Refusal(Exception):
 
 
 def fault(asked: Asked, name: str, reason: str, *, message: str = "", **fields: str) -> Refusal:
-    """The fault ``name`` of :data:`FAULTS` as the service that is asked puts it.
+    """The fault with this name, as the service that is asked puts it.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
     """
-    style = {"s3": "s3", "query": "query", "ec2": "query"}.get(asked.family, "json")
-    if asked.service in ("sqs", "sns"):
-        # They name a fault as they did before they spoke JSON.
-        style = "query"
-    status, code, usual = FAULTS[name][style]
-    if asked.family == "rest-json":
-        status = 403
-    return Refusal(status, code, message or usual, reason, fields if style == "s3" else {})
+    if asked.family == "s3":
+        status, code, usual = S3_FAULTS[name]
+        return Refusal(status, code, message or usual, reason, fields)
+    query_code, json_code, usual = FAULTS[name]
+    # SQS and SNS name a fault as they did before they spoke JSON.
+    by_query = asked.service in ("sqs", "sns") or asked.family in ("query", "ec2")
+    forbidden = asked.family == "rest-json" or (by_query and query_code != "IncompleteSignature")
+    return Refusal(403 if forbidden else 400, query_code if by_query else json_code, message or usual, reason)
 
 
 def invalid_parameter(message: str) -> Refusal:
