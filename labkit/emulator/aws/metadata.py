@@ -90,7 +90,9 @@ class Metadata:
             found = self._metadata(path.strip("/"))
         except LookupError as error:
             return 404, str(error), {}
-        return (404, "", {}) if found is None else (200, found, {})
+        if found is None:
+            return 404, "", {}
+        return 200, found if isinstance(found, str) else json.dumps(found, indent=2), {}
 
     def _token(self, method: str, headers: dict[str, str]) -> tuple[int, str, dict[str, str]]:
         if method != "PUT":
@@ -107,61 +109,45 @@ class Metadata:
             self._tokens.popitem(last=False)
         return 200, token, {"x-aws-ec2-metadata-token-ttl-seconds": ttl}
 
-    def _metadata(self, path: str) -> str | None:
-        path = path.rstrip("/")
+    def _metadata(self, path: str) -> str | dict[str, str] | None:
         if path == "latest/dynamic/instance-identity/document":
-            return self._document()
+            return {
+                "accountId": self.account_id,
+                "architecture": "x86_64",
+                "availabilityZone": self.availability_zone,
+                "imageId": self._facts["ami-id"],
+                "instanceId": self.instance_id,
+                "instanceType": self._facts["instance-type"],
+                "region": self.region,
+                "version": "2017-09-30",
+            }
         if path != "latest/meta-data" and not path.startswith("latest/meta-data/"):
             return None
         name = path.removeprefix("latest/meta-data").strip("/")
         if name == "iam/info":
-            return self._profile()
+            return {
+                "Code": "Success",
+                "LastUpdated": rfc3339(self._clock.now()),
+                "InstanceProfileArn": f"arn:aws:iam::{self.account_id}:instance-profile/{self.role_name}",
+                "InstanceProfileId": "AIPA" + self.instance_id.removeprefix("i-").upper()[:17],
+            }
         if name == f"iam/security-credentials/{self.role_name}":
             return self._role_session()
         return (CATEGORIES | self._facts).get(name)
 
-    def _role_session(self) -> str:
+    def _role_session(self) -> dict[str, str]:
         now = self._clock.now()
         held = self._credentials
         # A clock that was set back makes credentials of the future, which are renewed too.
         if held is None or not self._issued_at <= now < held.expiration - RENEWED_BEFORE:
             held = self._gate.sessions.issue(self.role_arn, self.instance_id, DURATION)
             self._credentials, self._issued_at = held, now
-        return json.dumps(
-            {
-                "Code": "Success",
-                "LastUpdated": rfc3339(self._issued_at),
-                "Type": "AWS-HMAC",
-                "AccessKeyId": held.access_key_id,
-                "SecretAccessKey": held.secret_access_key,
-                "Token": held.session_token,
-                "Expiration": rfc3339(held.expiration),
-            },
-            indent=2,
-        )
-
-    def _profile(self) -> str:
-        return json.dumps(
-            {
-                "Code": "Success",
-                "LastUpdated": rfc3339(self._clock.now()),
-                "InstanceProfileArn": f"arn:aws:iam::{self.account_id}:instance-profile/{self.role_name}",
-                "InstanceProfileId": "AIPA" + self.instance_id.removeprefix("i-").upper()[:17],
-            },
-            indent=2,
-        )
-
-    def _document(self) -> str:
-        return json.dumps(
-            {
-                "accountId": self.account_id,
-                "architecture": "x86_64",
-                "availabilityZone": self.availability_zone,
-                "imageId": "ami-0123456789abcdef0",
-                "instanceId": self.instance_id,
-                "instanceType": "m5.large",
-                "region": self.region,
-                "version": "2017-09-30",
-            },
-            indent=2,
-        )
+        return {
+            "Code": "Success",
+            "LastUpdated": rfc3339(self._issued_at),
+            "Type": "AWS-HMAC",
+            "AccessKeyId": held.access_key_id,
+            "SecretAccessKey": held.secret_access_key,
+            "Token": held.session_token,
+            "Expiration": rfc3339(held.expiration),
+        }

@@ -14,7 +14,6 @@ https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
@@ -37,46 +36,15 @@ NOT_HERE = ("policy", "targetRoleArn")
 NewId = Callable[[str, str], str]
 
 
-@dataclass
-class Association:
-    """The role of one service account."""
-
-    id: str
-    arn: str
-    cluster_name: str
-    namespace: str
-    service_account: str
-    role_arn: str
-    session_tags_disabled: bool
-    tags: dict[str, str]
-    created_at: float
-    modified_at: float
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "clusterName": self.cluster_name,
-            "namespace": self.namespace,
-            "serviceAccount": self.service_account,
-            "roleArn": self.role_arn,
-            "associationArn": self.arn,
-            "associationId": self.id,
-            "tags": self.tags,
-            "createdAt": self.created_at,
-            "modifiedAt": self.modified_at,
-            "disableSessionTags": self.session_tags_disabled,
-        }
-
-
 class PodIdentityAssociations:
     """The associations of one cluster, by their ids."""
 
     def __init__(self) -> None:
-        self._associations: dict[str, Association] = {}
+        self._associations: dict[str, dict[str, Any]] = {}
 
     def tags(self, association_id: str) -> dict[str, str] | None:
         """The tags of an association; None where there is none."""
-        found = self._associations.get(association_id)
-        return found.tags if found else None
+        return self._associations.get(association_id, {}).get("tags")
 
     def answer(self, asked: Asked, cluster_arn: str, new_id: NewId, now: float) -> Response:
         """The answer to one of EKS's operations on a cluster's associations. Raises ``Refusal``."""
@@ -85,46 +53,45 @@ class PodIdentityAssociations:
             raise Refusal(501, "NotImplemented", f"The lab has no Pod Identity associations with a {unknown[0]}")
         match asked.operation:
             case "CreatePodIdentityAssociation":
-                return respond({"association": self._create(request, cluster_arn, new_id, now).document()})
+                return respond({"association": self._create(request, cluster_arn, new_id, now)})
             case "ListPodIdentityAssociations":
                 return respond(self._list(asked.call.query))
         association = self._find(unquote(asked.call.raw_path.rpartition("/")[2]))
         match asked.operation:
             case "DeletePodIdentityAssociation":
-                del self._associations[association.id]
+                del self._associations[association["associationId"]]
             case "UpdatePodIdentityAssociation":
                 if "roleArn" in request:
-                    association.role_arn = _role(request, cluster_arn)
+                    association["roleArn"] = _role(request, cluster_arn)
                 if "disableSessionTags" in request:
-                    association.session_tags_disabled = bool(request["disableSessionTags"])
-                association.modified_at = now
-        return respond({"association": association.document()})
+                    association["disableSessionTags"] = bool(request["disableSessionTags"])
+                association["modifiedAt"] = now
+        return respond({"association": association})
 
-    def _create(self, request: dict[str, Any], cluster_arn: str, new_id: NewId, now: float) -> Association:
+    def _create(self, request: dict[str, Any], cluster_arn: str, new_id: NewId, now: float) -> dict[str, Any]:
         for name, pattern in NAMES.items():
             if not isinstance(given := request.get(name), str) or not pattern.fullmatch(given):
                 raise invalid_parameter(f"The parameter {name} is invalid: {given or 'it is missing'}.")
-        namespace, service_account = request["namespace"], request["serviceAccount"]
+        whose = {name: request[name] for name in NAMES}
         role_arn = _role(request, cluster_arn)
-        for known in self._associations.values():
-            if (known.namespace, known.service_account) == (namespace, service_account):
-                raise Refusal(409, "ResourceInUseException", f"Association already exists: {known.id}")
-        made = Association(
-            id=(identifier := new_id(namespace, service_account)),
-            arn=association_arn(cluster_arn, identifier),
-            cluster_name=cluster_arn.partition("cluster/")[2],
-            namespace=namespace,
-            service_account=service_account,
-            role_arn=role_arn,
-            session_tags_disabled=bool(request.get("disableSessionTags")),
-            tags=dict(request.get("tags") or {}),
-            created_at=now,
-            modified_at=now,
-        )
-        self._associations[made.id] = made
+        for identifier, known in self._associations.items():
+            if whose.items() <= known.items():
+                raise Refusal(409, "ResourceInUseException", f"Association already exists: {identifier}")
+        identifier = new_id(*whose.values())
+        self._associations[identifier] = made = {
+            "clusterName": cluster_arn.partition("cluster/")[2],
+            **whose,
+            "roleArn": role_arn,
+            "associationArn": association_arn(cluster_arn, identifier),
+            "associationId": identifier,
+            "tags": dict(request.get("tags") or {}),
+            "createdAt": now,
+            "modifiedAt": now,
+            "disableSessionTags": bool(request.get("disableSessionTags")),
+        }
         return made
 
-    def _find(self, association_id: str) -> Association:
+    def _find(self, association_id: str) -> dict[str, Any]:
         if len(association_id) != ID_LENGTH:
             raise invalid_parameter(f"The parameter associationId should be {ID_LENGTH} characters long.")
         if association := self._associations.get(association_id):
@@ -137,8 +104,8 @@ class PodIdentityAssociations:
         if not re.fullmatch(r"\d{1,3}", most, re.ASCII) or not 1 <= int(most) <= MOST_LISTED:
             raise invalid_parameter(f"The parameter maxResults is 1 to {MOST_LISTED}.")
         token = asked.get("nextToken", "")
-        documents = [association.document() for association in self._associations.values()]
-        found = [one for one in documents if all(one[name] == asked[name] for name in NAMES if name in asked)]
+        wanted = {name: asked[name] for name in NAMES if name in asked}
+        found = [one for one in self._associations.values() if wanted.items() <= one.items()]
         if token:
             before = next((at for at, one in enumerate(found) if one["associationId"] == token), None)
             if before is None:
