@@ -10,6 +10,7 @@ https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_
 """
 
 import re
+from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
 from labkit.connection import ENTRANCE
@@ -22,21 +23,21 @@ from labkit.policy.arn import Arn
 ADMINISTRATOR_ACCESS = "arn:aws:iam::aws:policy/AdministratorAccess"
 
 
+@dataclass(frozen=True)
 class Accounts:
     """The member accounts of the organization whose management account is the lab's own."""
 
-    def __init__(self, backend: Backend, iam: Iam):
-        self._backend = backend
-        self._iam = iam
+    backend: Backend
+    iam: Iam
 
     async def open(self, caller: Caller, role_arn: str) -> None:
         """Makes the role that AWS Organizations makes in a member account, where the management account asks for it."""
-        own, account_id = self._backend.account_id, Arn.parse(role_arn).account
+        own, account_id = self.backend.account_id, Arn.parse(role_arn).account
         if caller.account_id != own or account_id == own or role_arn != f"arn:aws:iam::{account_id}:role/{ENTRANCE}":
             return
         statement = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{own}:root"}, "Action": "sts:AssumeRole"}
         trust = {"Version": "2012-10-17", "Statement": [statement]}
-        await self._backend.run(self._iam.ensure_role, ENTRANCE, trust, [ADMINISTRATOR_ACCESS], account_id)
+        await self.backend.run(self.iam.ensure_role, ENTRANCE, trust, [ADMINISTRATOR_ACCESS], account_id)
 
 
 def administers(caller: Caller, call: Call, backend: Backend) -> bool:

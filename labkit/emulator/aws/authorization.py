@@ -34,12 +34,12 @@ class Grant:
     """The tags of that session."""
 
 
+@dataclass(frozen=True)
 class Authorization:
     """Decides for role sessions, users, and whom a trust policy admits. What cannot be evaluated is not allowed."""
 
-    def __init__(self, backend: Backend, clock: Clock):
-        self._backend = backend
-        self._clock = clock
+    backend: Backend
+    clock: Clock
 
     def decide(
         self,
@@ -102,36 +102,28 @@ class Authorization:
     def _holders(self, caller: User | Session) -> list[Any]:
         """What holds the caller's policies: its role, or the user and its groups; None where it is gone."""
         if isinstance(caller, Session):
-            return [self._backend.role_by_id(caller.account_id, caller.role_id)]
-        iam = self._backend.entered(caller.account_id)
+            return [self.backend.role_by_id(caller.account_id, caller.role_id)]
+        iam = self.backend.entered(caller.account_id)
         user = next((one for one in list(iam.users.values()) if one.id == caller.principal_id), None)
         return [user, *(group for group in list(iam.groups.values()) if user in group.users)]
 
     def _managed(self, arn: str, kind: str) -> Policy:
         # A policy that is no longer there must not be taken for one without a Deny.
-        return stored_policy(self._backend.managed_policy(arn) or "", kind, arn)
+        return stored_policy(self.backend.managed_policy(arn) or "", kind, arn)
 
-    def require(
-        self,
-        caller: Caller,
-        asked: Asked,
-        permission: Permission,
-        *,
-        resource_policy: Policy | None = None,
-        owner: str = "",
-    ) -> Decision:
-        """Raises the denial as AWS words it; returns the decision that allowed."""
-        decision = self.decide(caller, asked, permission, resource_policy=resource_policy, owner=owner)
+    def require(self, caller: Caller, asked: Asked, permission: Permission) -> str:
+        """Return why the caller may do this. Raises the denial as AWS words it."""
+        decision = self.decide(caller, asked, permission)
         if not decision.allowed:
             raise denial(caller, asked, permission, decision)
-        return decision
+        return decision.reason
 
     def context(self, asked: Asked) -> Context:
         """The condition keys that every request has.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
         """
-        now = self._clock.now()
+        now = self.clock.now()
         return {
             "aws:CurrentTime": rfc3339(now),
             "aws:EpochTime": str(int(now)),

@@ -17,6 +17,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -58,18 +59,18 @@ NAMED = {
 Event = dict[str, Any]
 
 
+@dataclass(frozen=True)
 class CloudTrail:
     """CloudTrail's operations."""
 
-    def __init__(self, backend: Backend, trail_file: Path, clock: Clock):
-        self._backend = backend
-        self._trail_file = trail_file
-        self._clock = clock
+    backend: Backend
+    trail_file: Path
+    clock: Clock
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
         """The management events of the caller's account and region for LookupEvents; else moto's answer."""
         if asked.operation != "LookupEvents":
-            return await self._backend.answer(asked)
+            return await self.backend.answer(asked)
         try:
             parameters = asked.requested().parameters
         except CannotDerive as unknown:
@@ -99,7 +100,7 @@ class CloudTrail:
         return content
 
     def _range(self, asked: dict[str, Any]) -> tuple[float, float]:
-        now = self._clock.now()
+        now = self.clock.now()
         begins, ends = _seconds(asked.get("StartTime")), _seconds(asked.get("EndTime"))
         if begins is not None and ends is not None and begins > ends:
             raise _refusal("InvalidTimeRange", "The start time is after the end time.")
@@ -109,7 +110,7 @@ class CloudTrail:
     def _events(self, key: str, value: str, account_id: str, region: str) -> Iterator[Event]:
         # A resource may be named by a part of what stands in the record, a role by its name.
         in_record = "" if key in ("", "ReadOnly", "ResourceType") else value
-        for record in Trail.newest(self._trail_file, in_record):
+        for record in Trail.newest(self.trail_file, in_record):
             if not _is_in_history(record):
                 continue
             if (record["recipientAccountId"], record["awsRegion"]) == (account_id, region):

@@ -17,7 +17,7 @@ https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
 import base64
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -38,30 +38,21 @@ OF_CLUSTER = re.compile(
 )
 
 
+@dataclass(frozen=True)
 class Eks:
     """EKS's operations on clusters, on whom they let in and on what they are associated with."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        clusters: Clusters,
-        *,
-        regions: Regions,
-        clock: Clock,
-        identifiers: Identifiers,
-        administrator: Administrator,
-    ):
-        self._backend = backend
-        self._clusters = clusters
-        self._regions = regions
-        self._clock = clock
-        self._identifiers = identifiers
-        self._administrator = administrator
+    backend: Backend
+    clusters: Clusters
+    regions: Regions
+    clock: Clock
+    identifiers: Identifiers
+    administrator: Administrator
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
         """moto's answer, with the cluster's endpoint, CA, issuer and version as they are."""
         call = asked.call
-        if asked.account_id != (own := self._backend.account_id):
+        if asked.account_id != (own := self.backend.account_id):
             if asked.operation == "CreateCluster":
                 raise Refusal(501, "NotImplemented", f"The lab has clusters in the account {own} alone")
             if named := re.match(r"/clusters/([^/]+)", call.raw_path):
@@ -76,21 +67,21 @@ class Eks:
             case "DeleteCluster":
                 return await self._delete(asked)
             case "DescribeCluster":
-                return self._filled(asked, await self._backend.answer(asked))
-        return await self._backend.answer(asked)
+                return self._filled(asked, await self.backend.answer(asked))
+        return await self.backend.answer(asked)
 
     async def _delete(self, asked: Asked) -> Response:
         name = asked.call.path.removeprefix("/clusters/")
-        if not self._clusters.get(asked.region, name) and await self._is_known(asked, name):
+        if not self.clusters.get(asked.region, name) and await self._is_known(asked, name):
             raise Refusal(409, "ResourceInUseException", f"Cluster has CREATING operation in progress: {name}")
-        response = await self._backend.answer(asked)
+        response = await self.backend.answer(asked)
         if response.status == 200:
             response = self._filled(asked, response)
-            await self._clusters.delete(asked.region, name)
+            await self.clusters.delete(asked.region, name)
         return response
 
     async def _is_known(self, asked: Asked, name: str) -> bool:
-        return (await self._backend.answer(_on(asked, "GET", name))).status == 200
+        return (await self.backend.answer(_on(asked, "GET", name))).status == 200
 
     async def _create(self, asked: Asked, caller: Caller) -> Response:
         request = asked.call.json()
@@ -102,29 +93,29 @@ class Eks:
                 "The cluster name can contain only alphanumeric characters (case-sensitive), hyphens, and underscores. "
                 "It must start with an alphanumeric character and can't be longer than 100 characters.",
             )
-        if self._clusters.get(asked.region, name):
+        if self.clusters.get(asked.region, name):
             raise Refusal(409, "ResourceInUseException", f"Cluster already exists with name: {name}")
-        response = await self._backend.answer(asked)
+        response = await self.backend.answer(asked)
         if response.status != 200:
             return response
         try:
-            facts = await self._clusters.create(asked.region, name, request)
+            facts = await self.clusters.create(asked.region, name, request)
         except BaseException:
-            await self._backend.answer(_on(asked, "DELETE", name))
+            await self.backend.answer(_on(asked, "DELETE", name))
             raise
         # Who has a cluster in a region has enabled that before.
-        self._regions.enable(asked.account_id, asked.region)
+        self.regions.enable(asked.account_id, asked.region)
         if (request.get("accessConfig") or {}).get("bootstrapClusterCreatorAdminPermissions", True):
             arn, identifier = (
                 (caller.role_arn, caller.role_id) if isinstance(caller, Session) else (caller.arn, caller.principal_id)
             )
-            facts.access.admit_creator(arn, identifier, self._clock.now())
+            facts.access.admit_creator(arn, identifier, self.clock.now())
         return self._filled(asked, response)
 
     def _of_cluster(self, asked: Asked, kind: str, name: str) -> Response:
-        if not (facts := self._clusters.get(asked.region, name)):
+        if not (facts := self.clusters.get(asked.region, name)):
             raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
-        now = self._clock.now()
+        now = self.clock.now()
         match kind:
             case "access-entries":
                 return facts.access.answer(asked, facts.arn, self._principal_id, now)
@@ -134,13 +125,13 @@ class Eks:
 
     def _association_id(self, cluster_arn: str, namespace: str, service_account: str) -> str:
         name = f"{cluster_arn}/{namespace}/{service_account}"
-        serial = self._identifiers.serial("pod-identity-association", name)
-        return "a-" + self._identifiers.base32("pod-identity-association", f"{name}#{serial}", 17).lower()
+        serial = self.identifiers.serial("pod-identity-association", name)
+        return "a-" + self.identifiers.base32("pod-identity-association", f"{name}#{serial}", 17).lower()
 
     def _principal_id(self, arn: str) -> str | None:
-        if arn == self._administrator.arn:
-            return self._administrator.principal_id
-        iam = self._backend.iam(Arn.parse(arn).account)
+        if arn == self.administrator.arn:
+            return self.administrator.principal_id
+        iam = self.backend.iam(Arn.parse(arn).account)
         principals: list[Any] = [*iam.roles.values(), *iam.users.values()] if iam else []
         return next((principal.id for principal in principals if principal.arn == arn), None)
 
@@ -148,7 +139,7 @@ class Eks:
         content = json.loads(response.body or b"{}")
         if response.status != 200 or not (cluster := content.get("cluster")):
             return response
-        if facts := self._clusters.get(asked.region, cluster["name"]):
+        if facts := self.clusters.get(asked.region, cluster["name"]):
             cluster |= _as_eks(facts)
         else:
             # moto has it already; what it makes up of an endpoint and an issuer is not what will be.

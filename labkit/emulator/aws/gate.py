@@ -97,25 +97,12 @@ class Gate:
         self.issuers = Issuers()
         self._authorization = Authorization(self.backend, clock)
         self._iam = Iam(self.backend, self.issuers, identifiers)
-        self._sts = Sts(
-            backend=self.backend,
-            sessions=self.sessions,
-            issuers=self.issuers,
-            clock=clock,
-            authorization=self._authorization,
-            accounts=Accounts(self.backend, self._iam),
-        )
+        accounts = Accounts(self.backend, self._iam)
+        self._sts = Sts(self.backend, self.sessions, self.issuers, clock, self._authorization, accounts)
         self._s3 = S3(self.backend, self._authorization)
         self._sqs = Sqs(self.backend)
         self._regions = Regions(self.backend)
-        self._eks = Eks(
-            self.backend,
-            clusters,
-            regions=self._regions,
-            clock=clock,
-            identifiers=identifiers,
-            administrator=self._administrator,
-        )
+        self._eks = Eks(self.backend, clusters, self._regions, clock, identifiers, self._administrator)
         self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
 
     def map_host(
@@ -250,7 +237,7 @@ class Gate:
             if administers(caller, asked.call, self.backend):
                 return Grant(asked)
             raise underivable(caller, asked, str(unknown)) from unknown
-        reasons = [self._authorization.require(caller, asked, permission).reason for permission in needed]
+        reasons = [self._authorization.require(caller, asked, permission) for permission in needed]
         return Grant(replace(asked, call=asked.requested().told), reasons[-1])
 
     async def _answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:

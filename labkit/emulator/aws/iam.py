@@ -15,6 +15,7 @@ https://docs.aws.amazon.com/IAM/latest/APIReference/welcome.html
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from labkit.emulator.aws import iam_documents, simulation
@@ -48,19 +49,19 @@ CLIENT_IDS = ("AddClientIDToOpenIDConnectProvider", "RemoveClientIDFromOpenIDCon
 MOST_CLIENT_IDS = 100
 
 
+@dataclass(frozen=True)
 class Iam:
     """IAM's operations."""
 
-    def __init__(self, backend: Backend, issuers: Issuers, identifiers: Identifiers):
-        self._backend = backend
-        self._issuers = issuers
-        self._identifiers = identifiers
+    backend: Backend
+    issuers: Issuers
+    identifiers: Identifiers
 
     async def completed(self, asked: Asked) -> Asked:
         """What moto is to be asked, once the documents in it are ones that IAM takes. Raises ``Refusal``."""
         if asked.operation in simulation.OPERATIONS:
             return asked
-        form = await iam_documents.checked(asked, self._backend, self._issuers)
+        form = await iam_documents.checked(asked, self.backend, self.issuers)
         if asked.operation == "UpdateRole":
             form = self._with_what_it_leaves_out(asked)
         if form == asked.call.form:
@@ -71,22 +72,22 @@ class Iam:
 
     async def answer(self, asked: Asked) -> Response:
         """moto's answer to a call of the account's IAM that was :meth:`completed`, or the lab's own."""
-        run, form, operation = self._backend.run, asked.call.form, asked.operation
+        run, form, operation = self.backend.run, asked.call.form, asked.operation
         if operation in simulation.OPERATIONS:
-            return await run(simulation.answer, asked, self._backend)
-        iam = self._backend.entered(asked.account_id)
+            return await run(simulation.answer, asked, self.backend)
+        iam = self.backend.entered(asked.account_id)
         await self._bring_in(asked, iam)
         if operation in PROVIDER_WRITES:
             url = form.get("OpenIDConnectProviderArn", "").partition(":oidc-provider/")[2]
-            self._issuers.forget(f"https://{url}")
+            self.issuers.forget(f"https://{url}")
         if operation in BOUNDED:
-            await run(check_boundary, asked, self._backend)
+            await run(check_boundary, asked, self.backend)
         if operation in OWN:
             return await run(OWN[operation], asked, iam)
         if operation == "CreateUser" and form.get("UserName") == ADMINISTRATOR:
             raise Refusal(409, "EntityAlreadyExists", f"User with name {ADMINISTRATOR} already exists.")
         deleted = _named(asked, iam) if operation in PRINCIPALS_END else None
-        response = await self._backend.answer(asked)
+        response = await self.backend.answer(asked)
         if response.status == 200:
             if deleted:
                 await run(self._orphan, deleted.arn, deleted.id)
@@ -100,24 +101,24 @@ class Iam:
         """Has moto know AWS's managed policies that a call names or lists."""
         form = asked.call.form
         if asked.operation == "ListPolicies" and form.get("Scope", "All") != "Local":
-            await self._backend.run(self._backend.load_managed_policies, iam)
+            await self.backend.run(self.backend.load_managed_policies, iam)
         for value in form.values():
             if value.startswith(AWS_MANAGED):
-                await self._backend.run(self._backend.load_managed_policy, iam, value)
+                await self.backend.run(self.backend.load_managed_policy, iam, value)
 
     def _orphan(self, arn: str, unique_id: str) -> None:
-        orphan(arn, unique_id, self._backend.every_role(), self._backend.every_bucket())
+        orphan(arn, unique_id, self.backend.every_role(), self.backend.every_bucket())
 
     def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str], account_id: str = "") -> str:
         """The ARN of a role that no call makes, made with these managed policies where it is missing."""
-        account_id = account_id or self._backend.account_id
+        account_id = account_id or self.backend.account_id
         arn = f"arn:aws:iam::{account_id}:role/{name}"
-        if self._backend.role(arn) is None:
-            iam = self._backend.entered(account_id)
+        if self.backend.role(arn) is None:
+            iam = self.backend.entered(account_id)
             made = iam.create_role(name, json.dumps(trust), "/", None, "", [], "3600")
             self._identify(iam, "CreateRole", made)
             for policy_arn in policy_arns:
-                self._backend.load_managed_policy(iam, policy_arn)
+                self.backend.load_managed_policy(iam, policy_arn)
                 iam.attach_role_policy(policy_arn, name)
         return arn
 
@@ -127,7 +128,7 @@ class Iam:
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateRole.html
         """
         form = asked.call.form
-        role = _find(self._backend.entered(asked.account_id), "roles", form.get("RoleName"))
+        role = _find(self.backend.entered(asked.account_id), "roles", form.get("RoleName"))
         if role is None:
             return form
         kept = {"Description": role.description, "MaxSessionDuration": role.max_session_duration}
@@ -147,11 +148,11 @@ class Iam:
     def _identify(self, iam: IAMBackend, operation: str, made: Any) -> str:
         """Gives what was made its id; returns the one that moto had given."""
         store, _, prefix = MADE[operation]
-        own = iam.account_id == self._backend.account_id
+        own = iam.account_id == self.backend.account_id
         name = made.name if own else f"{iam.account_id}/{made.name}"
-        serial = self._identifiers.serial(store, name)
+        serial = self.identifiers.serial(store, name)
         given: str = made.id
-        made.id = prefix + self._identifiers.base32(store, f"{name}#{serial}", 17)
+        made.id = prefix + self.identifiers.base32(store, f"{name}#{serial}", 17)
         if store == "roles":
             iam.roles[made.id] = iam.roles.pop(given)
         return given

@@ -15,7 +15,7 @@ What AWS does and this module does not:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-policy-language-overview.html
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -39,16 +39,16 @@ EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-
 XML = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
+@dataclass(frozen=True)
 class S3:
     """S3's operations."""
 
-    def __init__(self, backend: Backend, authorization: Authorization):
-        self._backend = backend
-        self._authorization = authorization
+    backend: Backend
+    authorization: Authorization
 
     def bucket_region(self, asked: Asked) -> str | None:
         """The region of the bucket that is asked for; None where there is no bucket."""
-        bucket = self._backend.bucket(asked.bucket)
+        bucket = self.backend.bucket(asked.bucket)
         return bucket.region_name if bucket else None
 
     def read(self, asked: Asked, caller: Caller) -> Asked:
@@ -71,9 +71,9 @@ class S3:
     def authorize(self, asked: Asked, caller: Caller) -> Grant:
         """Grant a request, if the caller may do all that it takes. Raises the denial."""
         if asked.unread:
-            bucket = self._backend.bucket(asked.bucket)
+            bucket = self.backend.bucket(asked.bucket)
             own = bucket is None or bucket.account_id == caller.account_id
-            if own and (isinstance(caller, Administrator) or administers(caller, asked.call, self._backend)):
+            if own and (isinstance(caller, Administrator) or administers(caller, asked.call, self.backend)):
                 return Grant(asked)
             raise underivable(caller, asked, str(asked.unread)) from asked.unread
         # The last permission of a copy is on its source.
@@ -103,8 +103,8 @@ class S3:
             body = f'{PROLOG}<DeleteResult xmlns="{XML}">{errors}</DeleteResult>'
             return Response(200, [("content-type", "application/xml")], body.encode())
         if asked.operation == "DeleteBucket":
-            return await self._backend.delete_bucket(asked)
-        response = await self._backend.answer(asked)
+            return await self.backend.delete_bucket(asked)
+        response = await self.backend.answer(asked)
         if response.status == 200 and errors:
             response.body = response.body.replace(b"</DeleteResult>", errors.encode() + b"</DeleteResult>")
         if response.status == 404 and asked.operation in ("GetObject", "HeadObject"):
@@ -130,7 +130,7 @@ class S3:
             policy = Policy.parse(asked.call.body.decode("utf-8", "replace"), kind="resource", name="bucket policy")
         except MalformedPolicy as malformed:
             raise Refusal(400, "MalformedPolicy", malformed.message) from malformed
-        if missing := missing_principals(policy.document, self._backend):
+        if missing := missing_principals(policy.document, self.backend):
             told = f"the policy names {missing[0]}, which is not there"
             raise Refusal(400, "MalformedPolicy", "Invalid principal in policy", told)
         for statement in listed(policy.document["Statement"]):
@@ -148,7 +148,7 @@ class S3:
         if asked.operation != "CopyObject" or asked.call.headers.get("x-amz-tagging-directive") == "REPLACE":
             return []
         source, target = asked.needed[-1], asked.needed[0]
-        if not self._backend.object_tags(*split("/" + source.resource.removeprefix(BUCKET))):
+        if not self.backend.object_tags(*split("/" + source.resource.removeprefix(BUCKET))):
             return []
         return [replace(source, action="s3:GetObjectTagging"), replace(target, action="s3:PutObjectTagging")]
 
@@ -161,7 +161,7 @@ class S3:
     def _decide(self, asked: Asked, caller: Caller, permission: Permission) -> Decision:
         bucket_policy, owner = self._bucket_policy(asked, permission), self._owner(asked, permission)
         tagged = self._with_tags(permission, owner or caller.account_id)
-        return self._authorization.decide(caller, asked, tagged, resource_policy=bucket_policy, owner=owner)
+        return self.authorization.decide(caller, asked, tagged, resource_policy=bucket_policy, owner=owner)
 
     def _may_delete(self, asked: Asked, caller: Caller) -> Grant:
         """Decide each key by itself. Moto is asked to delete only those that may be deleted."""
@@ -180,7 +180,7 @@ class S3:
         # Whoever makes a bucket asks for one of its own, also where the name is taken in another account.
         if asked.operation == "CreateBucket":
             return None
-        return self._backend.bucket(permission.resource.removeprefix(BUCKET).partition("/")[0])
+        return self.backend.bucket(permission.resource.removeprefix(BUCKET).partition("/")[0])
 
     def _owner(self, asked: Asked, permission: Permission) -> str:
         """The account of the bucket; empty where there is none."""
@@ -197,7 +197,7 @@ class S3:
 
     def _with_tags(self, permission: Permission, owner: str) -> Permission:
         bucket, key = split("/" + permission.resource.removeprefix(BUCKET))
-        tags = self._backend.object_tags(bucket, key) if key else {}
+        tags = self.backend.object_tags(bucket, key) if key else {}
         about = {f"s3:ExistingObjectTag/{name}": value for name, value in tags.items()}
         about["s3:ResourceAccount"] = owner
         return replace(permission, context={**permission.context, **about})

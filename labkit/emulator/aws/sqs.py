@@ -11,7 +11,7 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-s
 
 import asyncio
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlencode
 
 from labkit.emulator.aws.actions import requests
@@ -24,28 +24,28 @@ LONGEST_WAIT = 20
 BETWEEN_LOOKS = 0.1
 
 
+@dataclass(frozen=True)
 class Sqs:
     """SQS's operations."""
 
-    def __init__(self, backend: Backend):
-        self._backend = backend
+    backend: Backend
 
     async def answer(self, asked: Asked) -> Response:
         """moto's answer; to ReceiveMessage once there is a message, or the time to wait for one has passed."""
         if asked.operation != "ReceiveMessage":
-            return await self._backend.answer(asked)
+            return await self.backend.answer(asked)
         try:
             request = asked.requested()
             wait = self._wait(request)
         except (CannotDerive, KeyError):
-            return await self._backend.answer(asked)
+            return await self.backend.answer(asked)
         told = replace(asked, call=request.told)
         if not 0 < wait <= LONGEST_WAIT:
-            return await self._backend.answer(told)
+            return await self.backend.answer(told)
         # moto would wait where all its calls run, and no message could be sent meanwhile.
         look, end = _at_once(told), asyncio.get_running_loop().time() + wait
         while True:
-            response = await self._backend.answer(look)
+            response = await self.backend.answer(look)
             if response.status != 200 or b"ReceiptHandle" in response.body or asyncio.get_running_loop().time() >= end:
                 return response
             await asyncio.sleep(BETWEEN_LOOKS)
@@ -55,7 +55,7 @@ class Sqs:
         if "WaitTimeSeconds" in request.parameters:
             return int(request.parameters["WaitTimeSeconds"])
         name = queue_name(request.parameters["QueueUrl"], request.account_id)
-        queue = self._backend.store("sqs", request.region, request.account_id).queues[name]
+        queue = self.backend.store("sqs", request.region, request.account_id).queues[name]
         return int(queue.receive_message_wait_time_seconds or 0)
 
 

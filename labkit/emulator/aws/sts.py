@@ -16,6 +16,7 @@ https://docs.aws.amazon.com/STS/latest/APIReference/welcome.html
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -53,25 +54,16 @@ LENGTHS = {
 }
 
 
+@dataclass(frozen=True)
 class Sts:
     """The operations of STS."""
 
-    def __init__(
-        self,
-        *,
-        backend: Backend,
-        sessions: Sessions,
-        issuers: Issuers,
-        clock: Clock,
-        authorization: Authorization,
-        accounts: Accounts,
-    ):
-        self._backend = backend
-        self._sessions = sessions
-        self._issuers = issuers
-        self._clock = clock
-        self._authorization = authorization
-        self._accounts = accounts
+    backend: Backend
+    sessions: Sessions
+    issuers: Issuers
+    clock: Clock
+    authorization: Authorization
+    accounts: Accounts
 
     async def identify(self, asked: Asked) -> WebIdentity:
         """Verify the web identity token of an unsigned call. Raises ``Refusal``."""
@@ -84,9 +76,9 @@ class Sts:
                 raise Refusal(400, "InvalidIdentityToken", "Provided Token is not a Login With Amazon token")
             return await verify(
                 token,
-                find_provider=lambda issuer: self._backend.provider(account_id, issuer),
-                issuers=self._issuers,
-                now=self._clock.now(),
+                find_provider=lambda issuer: self.backend.provider(account_id, issuer),
+                issuers=self.issuers,
+                now=self.clock.now(),
             )
         except Refusal as refusal:
             refusal.about = {"roleSessionName": form["RoleSessionName"], "token": told(claims)}
@@ -98,12 +90,12 @@ class Sts:
         https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
         """
         form, tags = asked.call.form, session_tags.of_token(identity.claims)
-        role = self._backend.role(form["RoleArn"])
+        role = self.backend.role(form["RoleArn"])
         if role is None:
             raise _not_authorized(f"the role {form['RoleArn']} does not exist")
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
         context = {
-            **self._authorization.context(asked),
+            **self.authorization.context(asked),
             "aws:FederatedProvider": identity.provider_arn,
             "sts:RoleSessionName": form["RoleSessionName"],
             **identity.context(),
@@ -133,7 +125,7 @@ class Sts:
                 if isinstance(caller, Administrator):
                     return Grant(asked)
                 needed = Permission(f"sts:{asked.operation}", "*", shown="")
-                return Grant(asked, self._authorization.require(caller, asked, needed).reason)
+                return Grant(asked, self.authorization.require(caller, asked, needed))
             case "GetSessionToken" | "GetFederationToken" if isinstance(caller, Session):
                 raise fault(
                     asked,
@@ -169,8 +161,8 @@ class Sts:
             case "GetAccessKeyInfo":
                 # https://docs.aws.amazon.com/STS/latest/APIReference/API_GetAccessKeyInfo.html
                 key = asked.call.form.get("AccessKeyId", "")
-                owner = self._sessions.find(key) or (self._backend.user_of_key(key) or (None,))[0]
-                content = {"Account": owner.account_id if owner else self._backend.account_id}
+                owner = self.sessions.find(key) or (self.backend.user_of_key(key) or (None,))[0]
+                content = {"Account": owner.account_id if owner else self.backend.account_id}
             case _:
                 # The lab encodes no message that could be decoded.
                 raise Refusal(400, "InvalidAuthorizationMessageException", "Message is not valid")
@@ -190,7 +182,7 @@ class Sts:
         duration = _duration(form, role)
         policies = self._session_policies(form, role)
         packed = _packed(form, tags)
-        session = self._sessions.open(
+        session = self.sessions.open(
             role,
             form["RoleSessionName"],
             duration,
@@ -207,8 +199,8 @@ class Sts:
         role_arn = form["RoleArn"]
         inherited = caller.transitive_tags if isinstance(caller, Session) else {}
         tags = session_tags.of_call(form, inherited)
-        await self._accounts.open(caller, role_arn)
-        role = self._backend.role(role_arn)
+        await self.accounts.open(caller, role_arn)
+        role = self.backend.role(role_arn)
         if role is None:
             raise _denied(asked, caller, role_arn, "sts:AssumeRole", f"the role {role_arn} does not exist")
         reason = self._admitted(asked, caller, role, "sts:AssumeRole", tags)
@@ -220,7 +212,7 @@ class Sts:
 
     def _admitted(self, asked: Asked, caller: Caller, role: Role, action: str, tags: SessionTags) -> str:
         """Why the caller may do this to the role, by its own policies and the role's trust policy; or the denial."""
-        decision = self._authorization.decide(
+        decision = self.authorization.decide(
             caller,
             asked,
             Permission(action, role.arn, _condition_keys(asked.call.form) | tags.of_request() | _role_tags(role)),
@@ -239,7 +231,7 @@ class Sts:
             raise Refusal(400, "ValidationError", f"{said} length less than or equal to {MOST_POLICY_ARNS}")
         for arn in arns:
             of_role = arn.startswith(("arn:aws:iam::aws:", f"arn:aws:iam::{role.account_id}:"))
-            if not of_role or (document := self._backend.managed_policy(arn)) is None:
+            if not of_role or (document := self.backend.managed_policy(arn)) is None:
                 raise Refusal(400, "MalformedPolicyDocument", f"The session policy {arn} does not exist")
             documents.append(document)
         try:
