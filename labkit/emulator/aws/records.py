@@ -15,7 +15,7 @@ from labkit.emulator.aws.authorization import Grant
 from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.request_parameters import Shown
-from labkit.emulator.aws.sessions import Administrator, Caller, Session, User
+from labkit.emulator.aws.sessions import Administrator, Caller, KeyHolder, Session
 from labkit.emulator.aws.sts import WEB_IDENTITY
 from labkit.emulator.aws.trail import HIDDEN, hidden
 from labkit.emulator.aws.web_identity import WebIdentity, told
@@ -148,15 +148,22 @@ def records(
 def _identity(outcome: Outcome) -> dict[str, Any]:
     caller, asked = outcome.signer, outcome.asked
     if asked.operation == WEB_IDENTITY and asked.service == "sts":
-        return _web_identity(outcome.identity)
-    if isinstance(caller, Administrator | User):
+        if (identity := outcome.identity) is None:
+            return {"type": "WebIdentityUser"}
+        return {
+            "type": "WebIdentityUser",
+            "principalId": f"{identity.provider_arn}:{identity.audience}:{identity.subject}",
+            "userName": identity.subject,
+            "identityProvider": identity.provider_arn,
+        }
+    if isinstance(caller, KeyHolder):
         return {
             "type": "IAMUser",
             "principalId": caller.principal_id,
             "arn": caller.arn,
             "accountId": caller.account_id,
             "accessKeyId": caller.keys.access_key_id,
-            "userName": caller.arn.rpartition("/")[2],
+            "userName": caller.name,
         }
     if isinstance(caller, Session):
         return _session(caller)
@@ -186,17 +193,6 @@ def _session(session: Session) -> dict[str, Any]:
         "accountId": session.account_id,
         "accessKeyId": session.credentials.access_key_id,
         "sessionContext": context,
-    }
-
-
-def _web_identity(identity: WebIdentity | None) -> dict[str, Any]:
-    if identity is None:
-        return {"type": "WebIdentityUser"}
-    return {
-        "type": "WebIdentityUser",
-        "principalId": f"{identity.provider_arn}:{identity.audience}:{identity.subject}",
-        "userName": identity.subject,
-        "identityProvider": identity.provider_arn,
     }
 
 
@@ -319,7 +315,7 @@ def _secrets(outcome: Outcome) -> list[str]:
         signature = re.search(r"Signature=([^,\s]+)", authorization)
         found.append(signature[1] if signature else authorization.partition(" ")[2])
     found += [value for name, value in call.query_pairs if name.lower() in SECRET_QUERY]
-    if isinstance(caller, Administrator | User):
+    if isinstance(caller, KeyHolder):
         found.append(caller.keys.secret_access_key)
     for one in (caller, session):
         if isinstance(one, Session):

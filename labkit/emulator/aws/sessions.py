@@ -76,18 +76,8 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Administrator:
-    """The account's administrator, who may do everything."""
-
-    keys: Keys
-    account_id: str
-    arn: str
-    principal_id: str
-
-
-@dataclass(frozen=True)
-class User:
-    """An IAM user, by one of its access keys."""
+class KeyHolder:
+    """Somebody with a long-term access key."""
 
     keys: Keys
     account_id: str
@@ -97,6 +87,14 @@ class User:
     @property
     def name(self) -> str:
         return self.arn.rpartition("/")[2]
+
+
+class Administrator(KeyHolder):
+    """The account's administrator, who may do everything."""
+
+
+class User(KeyHolder):
+    """An IAM user, by one of its access keys."""
 
 
 Caller = Administrator | User | Session

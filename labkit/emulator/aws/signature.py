@@ -126,9 +126,7 @@ def _from_header(call: Call, authorization: str) -> Signature:
     if missing := [name for name in ("Credential", "SignedHeaders", "Signature") if not parts.get(name)]:
         raise Malformed(f"Authorization header requires {' and '.join(repr(name) for name in missing)} parameter.")
     return _signature(
-        parts["Credential"],
-        parts["SignedHeaders"],
-        parts["Signature"],
+        parts,
         timestamp=call.headers.get("x-amz-date") or _http_date(call.headers.get("date", "")),
         session_token=call.headers.get("x-amz-security-token"),
         expires_in=None,
@@ -139,8 +137,8 @@ def _from_query(call: Call) -> Signature:
     query = call.query
     if query.get("X-Amz-Algorithm") != ALGORITHM:
         raise Malformed(f'X-Amz-Algorithm only supports "{ALGORITHM}"')
-    names = ("X-Amz-Credential", "X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Date")
-    if not all(query.get(name) for name in names):
+    parts = {name: query.get(f"X-Amz-{name}", "") for name in ("Credential", "SignedHeaders", "Signature", "Date")}
+    if not all(parts.values()):
         raise Malformed(
             "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, X-Amz-Signature, "
             "X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters."
@@ -150,25 +148,17 @@ def _from_query(call: Call) -> Signature:
         raise Malformed("X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires "
                         f"must be less than {LONGEST_PRESIGNED} seconds")  # fmt: skip
     return _signature(
-        query["X-Amz-Credential"],
-        query["X-Amz-SignedHeaders"],
-        query["X-Amz-Signature"],
-        timestamp=query["X-Amz-Date"],
+        parts,
+        timestamp=parts["Date"],
         session_token=query.get("X-Amz-Security-Token") or call.headers.get("x-amz-security-token"),
         expires_in=int(expires),
     )
 
 
 def _signature(
-    credential: str,
-    signed_headers: str,
-    signature: str,
-    *,
-    timestamp: str,
-    session_token: str | None,
-    expires_in: int | None,
+    parts: dict[str, str], *, timestamp: str, session_token: str | None, expires_in: int | None
 ) -> Signature:
-    scope = credential.split("/")
+    scope = parts["Credential"].split("/")
     if len(scope) != 5 or not all(scope):
         raise Malformed('the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".')
     if not re.fullmatch(r"\d{8}T\d{6}Z", timestamp, re.ASCII):
@@ -180,8 +170,8 @@ def _signature(
         region,
         service,
         terminator,
-        signed_headers=tuple(signed_headers.lower().split(";")),
-        signature=signature,
+        signed_headers=tuple(parts["SignedHeaders"].lower().split(";")),
+        signature=parts["Signature"],
         timestamp=timestamp,
         session_token=session_token,
         expires_in=expires_in,

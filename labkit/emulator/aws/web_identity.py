@@ -56,8 +56,6 @@ class WebIdentity:
     """The one that the provider's client ids admit."""
     audiences: tuple[str, ...]
     authorized_party: str | None
-    issued_at: float
-    expires: float
     provider_arn: str
     claims: dict[str, Any]
 
@@ -83,16 +81,8 @@ class WebIdentity:
         return context
 
 
-@dataclass(frozen=True)
-class Unverified:
-    """A token's header and claims as they say of themselves."""
-
-    header: dict[str, Any]
-    claims: dict[str, Any]
-
-
-def read(token: str) -> Unverified:
-    """The token's parts, not verified. Raises :class:`Refusal` where it is no JWT (RFC 7519)."""
+def read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The token's header and claims, not verified. Raises :class:`Refusal` if it isn't a JWT (RFC 7519)."""
     parts = token.split(".")
     try:
         header, claims = (_object(part) for part in parts[:2])
@@ -103,7 +93,7 @@ def read(token: str) -> Unverified:
         _decode(parts[2])
     except (ValueError, RecursionError):
         raise refusal(NO_JWT) from None
-    return Unverified(header, claims)
+    return header, claims
 
 
 async def verify(
@@ -113,15 +103,14 @@ async def verify(
 
     ``find_provider`` is given the issuer and looks in the role's account; ``now`` is lab time in seconds.
     """
-    unverified = read(token)
-    claims = unverified.claims
+    header, claims = read(token)
     if missing := [name for name in REQUIRED if claims.get(name) in (None, "", [])]:
         raise Refusal(400, "InvalidIdentityToken", f"Missing a required claim: {missing[0]}")
     issuer, subject, audiences = _names(claims)
     expires, issued_at, not_before = (_seconds(claims, name) for name in ("exp", "iat", "nbf"))
-    if (algorithm := unverified.header["alg"]) not in ALGORITHMS:
+    if (algorithm := header["alg"]) not in ALGORITHMS:
         raise refusal(f"The token is signed with {algorithm}; STS accepts {', '.join(ALGORITHMS)} only")
-    if "crit" in unverified.header:
+    if "crit" in header:
         raise refusal("The token's header has critical extensions, and STS knows none")
     provider = find_provider(issuer)
     if provider is None:
@@ -143,7 +132,7 @@ async def verify(
         )
     if max(not_before, issued_at) > now + AHEAD:
         raise refusal(f"The token is not valid before {int(max(not_before, issued_at))}; it is {int(now)} now")
-    key = await _key(issuers, issuer, unverified.header.get("kid"), provider.thumbprint_list)
+    key = await _key(issuers, issuer, header.get("kid"), provider.thumbprint_list)
     try:
         _jws.decode(token, key, algorithms=[algorithm])
     except (jwt.PyJWTError, ValueError, TypeError) as error:
@@ -154,8 +143,6 @@ async def verify(
         audience=admitted[0],
         audiences=audiences,
         authorized_party=authorized_party,
-        issued_at=issued_at,
-        expires=expires,
         provider_arn=provider.arn,
         claims=claims,
     )
