@@ -201,7 +201,7 @@ class Cluster:
         self.endings.push_async_callback(self.lab.close, listener)
         tokens = api_server.tokens
         self.lab.issuer.publish(issuer_path, tokens.discovery_document(f"{issuer}/keys"), tokens.jwks())
-        self.endings.callback(self.lab.gate.forget_keys, issuer)
+        self.endings.callback(self.lab.gate.issuers.forget, issuer)
         self.endings.callback(self.lab.issuer.withdraw, issuer_path)
 
     async def _aws_user(self, token: str) -> User | None:

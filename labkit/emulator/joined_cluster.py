@@ -117,7 +117,7 @@ class JoinedCluster:
 
             async def withdraw() -> None:
                 self.lab.issuer.withdraw(path)
-                gate.forget_keys(issuer)
+                gate.issuers.forget(issuer)
 
             self.endings.append(withdraw)
             return

@@ -45,7 +45,7 @@ class RunningLab:
             Listener(self.issuer, port_socket=port_socket, hosts={host}, certificate=certificate)
         )
         edition = self.folder.published.edition
-        self.gate.map_host(host, ("127.0.0.1", listener.port), authority.certificate_pem, edition)
+        self.gate.issuers.map_host(host, ("127.0.0.1", listener.port), authority.certificate_pem, edition)
         self.state = replace(self.state, issuers={**self.state.issuers, host: listener.port})
 
     async def listen(self, listener: Listener) -> Listener:

@@ -8,30 +8,6 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-REST_JSON_ROUTES = {
-    ("GET", r"/clusters/?"): "ListClusters",
-    ("POST", r"/clusters/?"): "CreateCluster",
-    ("GET", r"/clusters/[^/]+"): "DescribeCluster",
-    ("DELETE", r"/clusters/[^/]+"): "DeleteCluster",
-    ("GET", r"/clusters/[^/]+/identity-provider-configs"): "ListIdentityProviderConfigs",
-    ("POST", r"/clusters/[^/]+/identity-provider-configs/associate"): "AssociateIdentityProviderConfig",
-    ("POST", r"/clusters/[^/]+/identity-provider-configs/describe"): "DescribeIdentityProviderConfig",
-    ("POST", r"/clusters/[^/]+/identity-provider-configs/disassociate"): "DisassociateIdentityProviderConfig",
-    ("GET", r"/clusters/[^/]+/pod-identity-associations"): "ListPodIdentityAssociations",
-    ("POST", r"/clusters/[^/]+/pod-identity-associations"): "CreatePodIdentityAssociation",
-    ("GET", r"/clusters/[^/]+/pod-identity-associations/[^/]+"): "DescribePodIdentityAssociation",
-    ("POST", r"/clusters/[^/]+/pod-identity-associations/[^/]+"): "UpdatePodIdentityAssociation",
-    ("DELETE", r"/clusters/[^/]+/pod-identity-associations/[^/]+"): "DeletePodIdentityAssociation",
-    ("GET", r"/access-policies"): "ListAccessPolicies",
-    ("GET", r"/clusters/[^/]+/access-entries"): "ListAccessEntries",
-    ("POST", r"/clusters/[^/]+/access-entries"): "CreateAccessEntry",
-    ("GET", r"/clusters/[^/]+/access-entries/[^/]+"): "DescribeAccessEntry",
-    ("POST", r"/clusters/[^/]+/access-entries/[^/]+"): "UpdateAccessEntry",
-    ("DELETE", r"/clusters/[^/]+/access-entries/[^/]+"): "DeleteAccessEntry",
-    ("GET", r"/clusters/[^/]+/access-entries/[^/]+/access-policies"): "ListAssociatedAccessPolicies",
-    ("POST", r"/clusters/[^/]+/access-entries/[^/]+/access-policies"): "AssociateAccessPolicy",
-    ("DELETE", r"/clusters/[^/]+/access-entries/[^/]+/access-policies/[^/]+"): "DisassociateAccessPolicy",
-}
 Context = dict[str, str | list[str]]
 """Condition keys and their values."""
 QUEUE_PATH = re.compile(r"/(\d{12}/[A-Za-z0-9._-]+)")
@@ -199,20 +175,3 @@ def protocol(call: Call, service: str) -> str:
     if service == "ec2":
         return "ec2"
     return "query" if "Action" in call.form else "rest-json"
-
-
-def named(call: Call, service: str) -> str:
-    """The operation's name as the request itself says it; for S3 and unknown REST calls, the request line."""
-    match protocol(call, service):
-        case "json":
-            return call.headers.get("x-amz-target", "").rpartition(".")[2]
-        case "query" | "ec2":
-            return call.form.get("Action", "")
-    if service == "eks":
-        for (method, pattern), name in REST_JSON_ROUTES.items():
-            if method == call.method and re.fullmatch(pattern, call.raw_path):
-                return name
-    if service == "account" and call.method == "POST":
-        # Its paths are the operations' names: /listRegions.
-        return call.path[1:2].upper() + call.path[2:]
-    return f"{call.method} {call.path}"

@@ -9,7 +9,6 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from labkit.emulator.aws.actions.derive import SERVICES, derive
 from labkit.emulator.aws.actions.permission import CannotDerive
 from labkit.emulator.aws.authorization import Authorization, Grant, underivable
 from labkit.emulator.aws.backend import Backend
-from labkit.emulator.aws.call import Asked, Call, Response, named
+from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.cloudtrail import CloudTrail
 from labkit.emulator.aws.clusters import Clusters
 from labkit.emulator.aws.eks import Eks
@@ -104,19 +103,6 @@ class Gate:
         self._regions = Regions(self.backend)
         self._eks = Eks(self.backend, clusters, self._regions, clock, identifiers, self._administrator)
         self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
-
-    def map_host(
-        self, host: str, address: tuple[str, int], ca_pem: bytes, edition: Callable[[str], object] | None = None
-    ) -> None:
-        """Leads requests for ``https://host/…`` to ``address``, verified against ``ca_pem`` as a public root.
-
-        The keys of an issuer there are fetched anew when its ``edition`` is another one.
-        """
-        self.issuers.map_host(host, address, ca_pem, edition)
-
-    def forget_keys(self, issuer: str) -> None:
-        """Fetches the keys of this issuer (``https://…``) anew the next time, as AWS does after a while."""
-        self.issuers.forget(issuer)
 
     async def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str]) -> str:
         """The ARN of a role of the lab's own, such as a node's; made, with these policies, where it is missing."""
@@ -396,7 +382,7 @@ async def _receive(scope: "Scope", receive: "Receive") -> Call:
 def _addressed(call: Call, service: str, region: str) -> Asked:
     bucket, key = split(call.path) if service == "s3" else ("", "")
     version = call.query.get("versionId") if service == "s3" else None
-    return Asked(call, service, region, named(call, service), bucket=bucket, key=key, version=version)
+    return Asked(call, service, region, requests.named(call, service), bucket=bucket, key=key, version=version)
 
 
 def _is_by_token(call: Call) -> bool:

@@ -137,7 +137,7 @@ class Aws:
         certificate = self.authority.issue(ISSUER_HOST, dns=[ISSUER_HOST])
         port = self.listen(self.issuer, hosts={ISSUER_HOST}, certificate=certificate)
         self.issuer_port = port
-        self.gate.map_host(ISSUER_HOST, ("127.0.0.1", port), self.authority.certificate_pem)
+        self.gate.issuers.map_host(ISSUER_HOST, ("127.0.0.1", port), self.authority.certificate_pem)
 
     def begin_anew(self) -> None:
         """Takes away what was made; the clock has the machine's time then, and the issuer is as it should be."""
@@ -145,7 +145,7 @@ class Aws:
         self.clock.reset()
         self.clusters.known.clear()
         self.issuer.publish()
-        self.gate.forget_keys(ISSUER)
+        self.gate.issuers.forget(ISSUER)
         self.trail_file.unlink(missing_ok=True)
 
     def node_metadata(self, role_arn: str) -> str:

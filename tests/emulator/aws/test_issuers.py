@@ -240,7 +240,7 @@ def test_a_caller_is_answered_within_five_seconds():
 @pytest.mark.parametrize("answer", [row[1] for row in SLOW], ids=[row[0] for row in SLOW])
 def test_a_slow_issuer_is_waited_for_once(aws, server, monkeypatch, answer):
     server.assume()
-    aws.gate.forget_keys(server.issuer.url)
+    aws.gate.issuers.forget(server.issuer.url)
     monkeypatch.setattr(issuers, "TIMEOUT", 0.4)
     server.answer = answer
     refused(server.assume, 400, "InvalidIdentityToken", GENERIC)
@@ -253,7 +253,7 @@ def test_a_slow_issuer_is_waited_for_once(aws, server, monkeypatch, answer):
 def test_an_issuer_that_serves(aws, irsa, server, other, answer, detail):
     server.other = other.url
     server.assume()
-    aws.gate.forget_keys(server.issuer.url)
+    aws.gate.issuers.forget(server.issuer.url)
     server.answer, server.sent = answer, 0
     refused(server.assume, 400, "InvalidIdentityToken", GENERIC)
     assert detail in aws.last()["lab"]["reason"]
@@ -262,7 +262,7 @@ def test_an_issuer_that_serves(aws, irsa, server, other, answer, detail):
     assert server.sent < 16 * 2**20
     irsa.assume()
     server.answer = documents
-    aws.gate.forget_keys(server.issuer.url)
+    aws.gate.issuers.forget(server.issuer.url)
     server.assume()
 
 
@@ -302,7 +302,7 @@ def test_nobody_waits_for_another_s_issuer(aws, irsa, server):
 
     server.answer = held
     s3 = aws.client("s3", irsa.assume()["Credentials"])
-    aws.gate.forget_keys(aws.issuer.url)
+    aws.gate.issuers.forget(aws.issuer.url)
     with ThreadPoolExecutor(4) as callers:
         waiting = [callers.submit(refused, server.assume, 400, "InvalidIdentityToken", GENERIC) for _ in range(4)]
         assert asked.wait(10)

@@ -82,7 +82,7 @@ def served(break_it):
     """The issuer is broken before its keys are fetched."""
 
     def ask(irsa):
-        irsa.aws.gate.forget_keys(ISSUER)
+        irsa.aws.gate.issuers.forget(ISSUER)
         break_it(irsa.aws.issuer)
         irsa.assume()
 

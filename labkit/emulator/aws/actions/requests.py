@@ -6,8 +6,10 @@ https://smithy.io/2.0/aws/protocols/index.html
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -24,9 +26,12 @@ from labkit.emulator.aws.backend import (
     get_service_router,
     parse_parameters,
 )
-from labkit.emulator.aws.call import QUEUE_PATH, ApiRequest, Asked, Call
+from labkit.emulator.aws.call import QUEUE_PATH, ApiRequest, Asked, Call, protocol
 from labkit.emulator.aws.errors import Refusal
 
+OWN_PATH = re.compile(
+    r"/access-policies|/clusters(/{name}(/(access-entries|identity-provider-configs|pod-identity-associations)(/.*)?)?)?"
+)
 FORM = "application/x-www-form-urlencoded"
 KEPT = ("host", "content-type", "x-amz-target")
 # What a JSON value has to be for a shape of the model.
@@ -57,6 +62,23 @@ def read(asked: Asked) -> Asked:
         return replace(asked, unread=unread)
 
 
+def named(call: Call, service: str) -> str:
+    """The operation's name as the request itself says it; for S3 and unknown REST calls, the request line."""
+    match protocol(call, service):
+        case "json":
+            return call.headers.get("x-amz-target", "").rpartition(".")[2]
+        case "query" | "ec2":
+            return call.form.get("Action", "")
+    if service == "eks":
+        for method, path, name in _own_routes():
+            if method == call.method and path.fullmatch(call.raw_path):
+                return name
+    if service == "account" and call.method == "POST":
+        # Its paths are the operations' names: /listRegions.
+        return call.path[1:2].upper() + call.path[2:]
+    return f"{call.method} {call.path}"
+
+
 def with_form(asked: Asked, form: Mapping[str, str]) -> Asked:
     """The same query call with other parameters."""
     headers = [header for header in asked.call.header_list if header[0] != "content-type"]
@@ -71,17 +93,29 @@ def required(service: str, operation: str) -> list[str]:
     return shape.required_members if shape else []
 
 
+@cache
+def _own_routes() -> list[tuple[str, re.Pattern[str], str]]:
+    """Method, path and name of the operations of EKS in which the lab has a part."""
+    service, found = get_service_model("eks"), []
+    for name in service.operation_names:
+        http = service.operation_model(name).http
+        if OWN_PATH.fullmatch(http["requestUri"]):
+            path = re.sub(r"\{\w+\}", "[^/]+", http["requestUri"])
+            found.append((http["method"], re.compile(f"{path}/?" if path == "/clusters" else path), name))
+    return found
+
+
 def _request(asked: Asked) -> ApiRequest:
     call = asked.call
     service = get_service_model(asked.service)
     content_type = call.headers.get("content-type", "")
-    protocol = str(service.protocol)
+    spoken = str(service.protocol)
     if "smithy-protocol" in call.headers or "content-encoding" in call.headers:
         raise CannotDerive(f"{asked.service} calls by this protocol")
-    if protocol == "json" and "x-amz-target" not in call.headers and asked.service == "sqs":
-        protocol = "query"
+    if spoken == "json" and "x-amz-target" not in call.headers and asked.service == "sqs":
+        spoken = "query"
     try:
-        match protocol:
+        match spoken:
             case "json":
                 operation, parameters, told = _json(asked, service, content_type)
             case "query":
@@ -91,7 +125,7 @@ def _request(asked: Asked) -> ApiRequest:
             case _:
                 raise CannotDerive(f"{asked.service} calls")
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        code = "ValidationError" if protocol == "query" else "SerializationException"
+        code = "ValidationError" if spoken == "query" else "SerializationException"
         raise Refusal(400, code, "The request could not be read", f"{type(error).__name__}: {error}") from error
     return ApiRequest(asked.service, operation, parameters, asked.region, asked.account_id, told)
 
