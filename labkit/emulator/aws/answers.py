@@ -1,8 +1,10 @@
 """Answers in AWS's formats, for what the gate answers without moto."""
 
 import json
+import re
 import uuid
 from typing import Any
+from xml.sax.saxutils import escape
 
 from labkit.emulator.aws.call import Asked, Response
 
@@ -13,6 +15,9 @@ NAMESPACES = {
     "sts": "https://sts.amazonaws.com/doc/2011-06-15/",
 }
 PROLOG = '<?xml version="1.0" encoding="UTF-8"?>\n'
+
+# https://www.w3.org/TR/xml/#charsets
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def respond(content: dict[str, Any] | None, content_type: str = "application/json") -> Response:
@@ -30,3 +35,19 @@ def done(asked: Asked, result: str = "") -> Response:
         f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{name}Response>"
     )
     return Response(200, [("content-type", "text/xml"), ("x-amzn-requestid", request_id)], body.encode())
+
+
+def xml(content: Any) -> str:
+    """The content in the XML of the query protocol; of all that the lab answers, one member is a map."""
+    if isinstance(content, dict):
+        return "".join(
+            f"<{name}>{_entries(part) if name == 'EvalDecisionDetails' else xml(part)}</{name}>"
+            for name, part in content.items()
+        )
+    if isinstance(content, list):
+        return "".join(f"<member>{xml(part)}</member>" for part in content)
+    return str(content).lower() if isinstance(content, bool) else escape(NOT_XML.sub("?", str(content)))
+
+
+def _entries(content: dict[str, str]) -> str:
+    return "".join(xml({"entry": {"key": key, "value": value}}) for key, value in content.items())

@@ -3,11 +3,11 @@
 import json
 import secrets
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
-from xml.sax.saxutils import escape
 
-from labkit.emulator.aws.answers import NAMESPACES, PROLOG
+from labkit.emulator.aws.answers import NAMESPACES, PROLOG, xml
 from labkit.emulator.aws.call import Asked, Response
 
 UNKNOWN = "The security token included in the request is invalid."
@@ -96,32 +96,50 @@ def invalid_parameter(message: str) -> Refusal:
     return Refusal(400, "InvalidParameterException", message)
 
 
+def invalid(*faults: str) -> Refusal:
+    """The ``ValidationError`` that names all constraints which the parameters do not meet."""
+    told = f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
+    return Refusal(400, "ValidationError", told)
+
+
+def unmet(where: str, must: str, value: str = "") -> str:
+    """A constraint that a parameter does not meet; ``where`` and ``value`` with their quotes."""
+    return f"Value {value + ' ' if value else ''}at {where} failed to satisfy constraint: Member must {must}"
+
+
+def null(names: Iterable[str]) -> list[str]:
+    """The constraints that parameters do not meet which are missing."""
+    return [unmet(f"'{name[0].lower()}{name[1:]}'", "not be null", "null") for name in names]
+
+
+def beyond(size: int, least: int, most: int, what: str = "length") -> list[str]:
+    """What a parameter must have if its size is out of these bounds."""
+    if size < least:
+        return [f"have {what} greater than or equal to {least}"]
+    return [f"have {what} less than or equal to {most}"] if size > most else []
+
+
 def render(asked: Asked, refusal: Refusal) -> Response:
     """The answer to a refused call, in the error format of the call's service."""
     if asked.family == "s3":
         return _s3(asked, refusal)
     request_id = str(uuid.uuid4())
+    about = {"Code": refusal.code, "Message": refusal.message}
     if asked.family == "ec2":
-        body = (
-            f"{PROLOG}<Response><Errors><Error>"
-            f"<Code>{escape(refusal.code)}</Code><Message>{escape(refusal.message)}</Message>"
-            f"</Error></Errors><RequestID>{request_id}</RequestID></Response>"
-        )
+        body = PROLOG + xml({"Response": {"Errors": {"Error": about}, "RequestID": request_id}})
         return Response(refusal.status, [("content-type", "text/xml;charset=UTF-8")], body.encode())
     if asked.family == "query":
         namespace = NAMESPACES.get(asked.service, f"http://{asked.service}.amazonaws.com/doc/")
-        body = (
-            f'<ErrorResponse xmlns="{namespace}"><Error><Type>Sender</Type><Code>{escape(refusal.code)}</Code>'
-            f"<Message>{escape(refusal.message)}</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>"
-        )
+        content = xml({"Error": {"Type": "Sender", **about}, "RequestId": request_id})
+        body = f'<ErrorResponse xmlns="{namespace}">{content}</ErrorResponse>'
         headers = [("content-type", "text/xml"), ("x-amzn-requestid", request_id)]
         return Response(refusal.status, headers, body.encode())
     headers = [("content-type", "application/json"), ("x-amzn-requestid", request_id)]
     headers.append(("x-amzn-errortype", refusal.code))
     if asked.service == "sqs":
         headers.append(("x-amzn-query-error", f"{refusal.code};Sender"))
-    content = {"__type": refusal.code, "message": refusal.message}
-    return Response(refusal.status, headers, json.dumps(content).encode())
+    body = json.dumps({"__type": refusal.code, "message": refusal.message})
+    return Response(refusal.status, headers, body.encode())
 
 
 def _s3(asked: Asked, refusal: Refusal) -> Response:
@@ -134,6 +152,4 @@ def _s3(asked: Asked, refusal: Refusal) -> Response:
         return Response(refusal.status, headers, b"")
     fields = {"Code": refusal.code, "Message": refusal.message, **refusal.fields}
     fields |= {"RequestId": request_id, "HostId": host_id}
-    content = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in fields.items())
-    body = f"{PROLOG}<Error>{content}</Error>"
-    return Response(refusal.status, headers, body.encode())
+    return Response(refusal.status, headers, (PROLOG + xml({"Error": fields})).encode())

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from labkit.emulator.aws import session_tags
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Asked, Response
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.errors import Refusal, beyond, invalid, unmet
 from labkit.emulator.aws.issuers import Issuers, IssuerUnreachable
 from labkit.policy import Kind, MalformedPolicy, Policy
 from labkit.policy.validation import listed, texts
@@ -52,7 +52,7 @@ async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> Mapping[s
     Raises the refusal of a call that writes a faulty document or tag.
     """
     if faults := session_tags.faults(asked.call.form):
-        raise Refusal(400, "ValidationError", session_tags.told(faults))
+        raise invalid(*faults)
     match asked.operation:
         case "CreateOpenIDConnectProvider":
             return await _with_thumbprint(asked, backend, issuers)
@@ -124,13 +124,9 @@ def _check_size(asked: Asked, policy: Policy, backend: Backend) -> None:
 
 def _check_session_duration(form: Mapping[str, str]) -> None:
     given = form.get("MaxSessionDuration", "")
-    if not re.fullmatch(r"\d{1,9}", given, re.ASCII):
-        return
-    bound = f"less than or equal to {LONGEST_SESSION}" if int(given) > LONGEST_SESSION else ""
-    bound = f"greater than or equal to {SHORTEST_SESSION}" if int(given) < SHORTEST_SESSION else bound
-    if bound:
-        told = f"1 validation error detected: Value '{given}' at 'maxSessionDuration' failed to satisfy constraint: "
-        raise Refusal(400, "ValidationError", f"{told}Member must have value {bound}")
+    if re.fullmatch(r"\d{1,9}", given, re.ASCII):
+        for must in beyond(int(given), SHORTEST_SESSION, LONGEST_SESSION, "value"):
+            raise invalid(unmet("'maxSessionDuration'", must, f"'{given}'"))
 
 
 def _check_unused(asked: Asked, backend: Backend) -> None:
@@ -187,13 +183,8 @@ async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> 
     url = form.get("Url", "")
     if not _is_issuer(url):
         raise Refusal(400, "ValidationError", "Invalid Open ID Connect Provider URL")
-    if len(url) > 255:
-        raise Refusal(
-            400,
-            "ValidationError",
-            f"1 validation error detected: Value '{url}' at 'url' failed to satisfy constraint: "
-            "Member must have length less than or equal to 255",
-        )
+    for must in beyond(len(url), 0, 255):
+        raise invalid(unmet("'url'", must, f"'{url}'"))
     if backend.provider(asked.account_id, url):
         raise Refusal(409, "EntityAlreadyExists", f"Provider with url {url} already exists.")
     issuers.forget(url)
@@ -221,13 +212,11 @@ def _thumbprints(form: Mapping[str, str]) -> list[str]:
     given = [value for name, value in form.items() if name.startswith("ThumbprintList.member.")]
     for value in given:
         if len(value) != 40:
-            raise Refusal(
-                400,
-                "ValidationError",
-                f"1 validation error detected: Value '[{value}]' at 'thumbprintList' failed to satisfy constraint: "
-                "Member must satisfy constraint: [Member must have length less than or equal to 40, "
-                "Member must have length greater than or equal to 40]",
+            must = (
+                "satisfy constraint: [Member must have length less than or equal to 40, "
+                "Member must have length greater than or equal to 40]"
             )
+            raise invalid(unmet("'thumbprintList'", must, f"'[{value}]'"))
     if len(given) > MOST_THUMBPRINTS:
         raise Refusal(400, "InvalidInput", f"Thumbprint list must contain fewer than {MOST_THUMBPRINTS} entries.")
     return given

@@ -17,11 +17,10 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
-from xml.sax.saxutils import escape
 
 import boto3
 
-from labkit.emulator.aws.answers import PROLOG, respond
+from labkit.emulator.aws.answers import PROLOG, respond, xml
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal
@@ -107,10 +106,7 @@ class Regions:
             found = [one for one in found if one["optInStatus"] != "not-opted-in"]
         for key, wanted in _filters(form):
             found = [one for one in found if any(fnmatchcase(one[key], pattern) for pattern in wanted)]
-        items = "".join(
-            f"<item>{''.join(f'<{name}>{escape(value)}</{name}>' for name, value in one.items())}</item>"
-            for one in found
-        )
+        items = "".join(xml({"item": one}) for one in found)
         body = (
             f"{PROLOG}"
             '<DescribeRegionsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'

@@ -18,12 +18,11 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-policy-language-ove
 from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape
 
 from labkit.emulator.aws.accounts import administers
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
 from labkit.emulator.aws.actions.s3 import derive
-from labkit.emulator.aws.answers import PROLOG
+from labkit.emulator.aws.answers import PROLOG, xml
 from labkit.emulator.aws.authorization import Authorization, Grant, denial, stored_policy, underivable
 from labkit.emulator.aws.backend import Backend, FakeBucket
 from labkit.emulator.aws.call import Asked, Call, Response
@@ -95,10 +94,8 @@ class S3:
     async def answer(self, grant: Grant, caller: Caller) -> Response:
         """moto's answer; the keys that DeleteObjects leaves alone are errors among its results."""
         asked = grant.asked
-        errors = "".join(
-            f"<Error><Key>{escape(key)}</Key><Code>AccessDenied</Code><Message>{escape(told)}</Message></Error>"
-            for key, told in grant.refused
-        )
+        denied = ({"Key": key, "Code": "AccessDenied", "Message": told} for key, told in grant.refused)
+        errors = "".join(xml({"Error": error}) for error in denied)
         if errors and len(grant.refused) == len(asked.needed):
             body = f'{PROLOG}<DeleteResult xmlns="{XML}">{errors}</DeleteResult>'
             return Response(200, [("content-type", "application/xml")], body.encode())

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.errors import Refusal, beyond, unmet
 from labkit.policy.validation import listed
 
 CLAIM = "https://aws.amazon.com/tags"
@@ -84,25 +84,20 @@ def faults(form: Mapping[str, str]) -> list[str]:
     """The constraints that the parameters ``Tags`` and ``TransitiveTagKeys`` of a call do not meet."""
     tags, transitive = _parameters(form)
     found = [
-        f"Value at '{name}' failed to satisfy constraint: Member must have length less than or equal to {MOST}"
+        unmet(f"'{name}'", must)
         for name, members in (("tags", tags), ("transitiveTagKeys", transitive))
-        if len(members) > MOST
+        for must in beyond(len(members), 0, MOST)
     ]
     for number, tag in tags.items():
         for part, shortest, longest in (("Key", 1, LONGEST_KEY), ("Value", 0, LONGEST_VALUE)):
             where = f"'tags.{number}.member.{part.lower()}'"
             if part not in tag:
-                found.append(f"Value null at {where} failed to satisfy constraint: Member must not be null")
+                found.append(unmet(where, "not be null", "null"))
             else:
                 found += _constraints(tag[part], where, shortest, longest)
     for number, key in enumerate(transitive, 1):
         found += _constraints(key, f"'transitiveTagKeys.{number}.member'", 1, LONGEST_KEY)
     return found
-
-
-def told(faults: list[str]) -> str:
-    """These faults in the words of a `ValidationError`."""
-    return f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
 
 
 def of_token(claims: Mapping[str, Any]) -> SessionTags:
@@ -157,15 +152,10 @@ def _parameters(form: Mapping[str, str]) -> tuple[dict[int, dict[str, str]], tup
 
 
 def _constraints(text: str, where: str, shortest: int, longest: int) -> list[str]:
-    said = f"Value '{text}' at {where} failed to satisfy constraint: Member must"
-    found = []
-    if len(text) < shortest:
-        found.append(f"{said} have length greater than or equal to {shortest}")
-    if len(text) > longest:
-        found.append(f"{said} have length less than or equal to {longest}")
+    found = beyond(len(text), shortest, longest)
     if not all(character in "_.:/=+-@" or unicodedata.category(character)[0] in "LZN" for character in text):
-        found.append(f"{said} satisfy regular expression pattern: {PATTERN}{'+' if shortest else '*'}")
-    return found
+        found.append(f"satisfy regular expression pattern: {PATTERN}{'+' if shortest else '*'}")
+    return [unmet(where, must, f"'{text}'") for must in found]
 
 
 def _one(key: str, value: Any) -> str:

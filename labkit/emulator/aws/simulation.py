@@ -14,14 +14,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-from xml.sax.saxutils import escape
 
 from labkit.emulator.aws.actions.permission import CannotDerive
-from labkit.emulator.aws.answers import done
+from labkit.emulator.aws.answers import done, xml
 from labkit.emulator.aws.authorization import stored_policy
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Asked, Response
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.errors import Refusal, beyond, invalid, null, unmet
 from labkit.policy import (
     MalformedPolicy,
     Outcome,
@@ -51,8 +50,6 @@ USUAL_PAGE, LONGEST_PAGE, MOST_DECISIONS = 100, 1000, 10_000
 ENTITY = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):(user|group|role)/(?:[\x21-\x7e]*/)?([\w+=,.@-]+)", re.ASCII)
 ACTION = re.compile(r"[A-Za-z0-9-]+:[A-Za-z0-9]+", re.ASCII)
 VARIABLE = re.compile(r"\$\{\s*([^,}'\s]+:[^,}']*?)\s*[,}]")
-# https://www.w3.org/TR/xml/#charsets
-NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 STRICTEST: tuple[Outcome, ...] = ("explicitDeny", "implicitDeny", "allowed")
 TYPES = {"identity": "IAM Policy", "boundary": "Permissions Boundary Policy", "resource": "Resource Policy"}
 # How IAM names the resource of a result that is for several of them.
@@ -73,12 +70,13 @@ def answer(asked: Asked, backend: Backend) -> Response:
         parameters = asked.requested().parameters
     except CannotDerive as unknown:
         raise Refusal(400, "ValidationError", f"The lab cannot read {unknown}") from unknown
-    _require(parameters, REQUIRED[asked.operation])
+    if faults := null(name for name in REQUIRED[asked.operation] if not parameters.get(name)):
+        raise invalid(*faults)
     if missing := [name for name in NOT_SIMULATED if name in parameters]:
         raise _invalid(f"The lab's policy simulator has no {' and no '.join(missing)}")
     simulated = _simulated(parameters, backend)
     if asked.operation in (KEYS_OF_PRINCIPAL, KEYS_OF_CUSTOM):
-        return done(asked, _xml({"ContextKeyNames": _names(key for p in simulated.sources for key in _keys(p))}))
+        return done(asked, xml({"ContextKeyNames": _names(key for p in simulated.sources for key in _keys(p))}))
     actions, first, last = parameters["ActionNames"], _marker(parameters), _page(parameters)
     resources = parameters.get("ResourceArns") or ["*"]
     _check(actions, resources)
@@ -89,7 +87,7 @@ def answer(asked: Asked, backend: Backend) -> Response:
     }
     if last < len(actions):
         content["Marker"] = str(last)
-    return done(asked, _xml(content))
+    return done(asked, xml(content))
 
 
 @dataclass(frozen=True)
@@ -149,11 +147,15 @@ def _simulated(parameters: dict[str, Any], backend: Backend) -> Simulated:
     return Simulated(sources, identity, boundary, resource, caller, _owner(parameters.get("ResourceOwner")), context)
 
 
+def _parts(arn: str) -> tuple[str, str, str]:
+    """Account, kind and name of a user, a group or a role."""
+    if found := ENTITY.fullmatch(arn):
+        return found[1], found[2], found[3]
+    raise _invalid(f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
+
+
 def _entity(arn: str, backend: Backend) -> tuple[str, Any]:
-    found = ENTITY.fullmatch(arn)
-    if not found:
-        raise _invalid(f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
-    account_id, kind, name = found.groups()
+    account_id, kind, name = _parts(arn)
     iam = backend.iam(account_id)
     kept = list(getattr(iam, f"{kind}s").values()) if iam else []
     entity = next((thing for thing in kept if thing.arn == arn), None)
@@ -198,10 +200,7 @@ def _parsed(text: str, kind: Any, name: str) -> Policy:
 
 
 def _principal(arn: str) -> Principal:
-    found = ENTITY.fullmatch(arn)
-    if not found:
-        raise _invalid(f"Invalid Entity Arn: {arn} does not clearly define entity type and name.")
-    account_id, kind, name = found.groups()
+    account_id, kind, name = _parts(arn)
     if kind == "role":
         return Principal.role_session(f"arn:aws:sts::{account_id}:assumed-role/{name}/simulation", arn)
     return Principal("user" if kind == "user" else "group", arn, account_id)
@@ -358,23 +357,10 @@ def _template(action: str) -> str:
     return "*"
 
 
-def _require(parameters: dict[str, Any], names: tuple[str, ...]) -> None:
-    faults = [
-        f"Value null at '{name[0].lower()}{name[1:]}' failed to satisfy constraint: Member must not be null"
-        for name in names
-        if not parameters.get(name)
-    ]
-    if faults:
-        count = f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: "
-        raise Refusal(400, "ValidationError", count + "; ".join(faults))
-
-
 def _page(parameters: dict[str, Any]) -> int:
     size = parameters.get("MaxItems", USUAL_PAGE)
-    if not 1 <= size <= LONGEST_PAGE:
-        told = f"Value '{size}' at 'maxItems' failed to satisfy constraint: Member must have value "
-        bound = "greater than or equal to 1" if size < 1 else f"less than or equal to {LONGEST_PAGE}"
-        raise Refusal(400, "ValidationError", f"1 validation error detected: {told}{bound}")
+    for must in beyond(size, 1, LONGEST_PAGE, "value"):
+        raise invalid(unmet("'maxItems'", must, f"'{size}'"))
     return int(size)
 
 
@@ -387,20 +373,3 @@ def _marker(parameters: dict[str, Any]) -> int:
 
 def _invalid(message: str) -> Refusal:
     return Refusal(400, "InvalidInput", message)
-
-
-def _xml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "".join(
-            f"<{name}>{_map(part) if name == 'EvalDecisionDetails' else _xml(part)}</{name}>"
-            for name, part in value.items()
-        )
-    if isinstance(value, list):
-        return "".join(f"<member>{_xml(part)}</member>" for part in value)
-    return str(value).lower() if isinstance(value, bool) else escape(NOT_XML.sub("?", str(value)))
-
-
-def _map(content: dict[str, str]) -> str:
-    return "".join(
-        f"<entry><key>{escape(key)}</key><value>{escape(value)}</value></entry>" for key, value in content.items()
-    )

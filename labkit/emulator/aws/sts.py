@@ -18,16 +18,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from xml.sax.saxutils import escape
 
 from labkit.emulator.aws import session_tags
 from labkit.emulator.aws.accounts import Accounts
 from labkit.emulator.aws.actions.permission import Context, Permission, as_dict, resource_tags
-from labkit.emulator.aws.answers import done
+from labkit.emulator.aws.answers import done, xml
 from labkit.emulator.aws.authorization import Authorization, Grant, stored_policy
 from labkit.emulator.aws.backend import Backend, Role
 from labkit.emulator.aws.call import Asked, Response
-from labkit.emulator.aws.errors import Refusal, fault
+from labkit.emulator.aws.errors import Refusal, beyond, fault, invalid, null, unmet
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.session_tags import SessionTags
 from labkit.emulator.aws.sessions import Administrator, Caller, Session, Sessions
@@ -70,7 +69,7 @@ class Sts:
         form = asked.call.form
         _validate(form, ("RoleArn", "RoleSessionName", "WebIdentityToken"))
         account_id, token = Arn.parse(form["RoleArn"]).account, form["WebIdentityToken"]
-        claims = read(token).claims
+        _, claims = read(token)
         try:
             if "ProviderId" in form:
                 raise Refusal(400, "InvalidIdentityToken", "Provided Token is not a Login With Amazon token")
@@ -166,7 +165,7 @@ class Sts:
             case _:
                 # The lab encodes no message that could be decoded.
                 raise Refusal(400, "InvalidAuthorizationMessageException", "Message is not valid")
-        return done(asked, _xml(content)), None
+        return done(asked, xml(content)), None
 
     def _open(
         self,
@@ -191,7 +190,7 @@ class Sts:
             federation=federation,
             transitive_tags=tags.transitive,
         )
-        return done(grant.asked, _xml({**(about or {}), **_assumed(session), **packed})), session
+        return done(grant.asked, xml({**(about or {}), **_assumed(session), **packed})), session
 
     async def _may_assume(self, asked: Asked, caller: Caller) -> Grant:
         form = asked.call.form
@@ -226,9 +225,8 @@ class Sts:
     def _session_policies(self, form: Mapping[str, str], role: Role) -> tuple[str, ...]:
         documents = [form["Policy"]] if "Policy" in form else []
         arns = [value for name, value in form.items() if re.fullmatch(r"PolicyArns\.member\.\d+\.arn", name)]
-        if len(arns) > MOST_POLICY_ARNS:
-            said = "1 validation error detected: Value at 'policyArns' failed to satisfy constraint: Member must have"
-            raise Refusal(400, "ValidationError", f"{said} length less than or equal to {MOST_POLICY_ARNS}")
+        for must in beyond(len(arns), 0, MOST_POLICY_ARNS):
+            raise invalid(unmet("'policyArns'", must))
         for arn in arns:
             of_role = arn.startswith(("arn:aws:iam::aws:", f"arn:aws:iam::{role.account_id}:"))
             if not of_role or (document := self.backend.managed_policy(arn)) is None:
@@ -244,15 +242,9 @@ class Sts:
 
 def _validate(form: Mapping[str, str], required: tuple[str, ...]) -> None:
     """Raises STS's ValidationError, which names every constraint that is not met."""
-    faults = [
-        f"Value null at '{_member(name)}' failed to satisfy constraint: Member must not be null"
-        for name in required
-        if name not in form
-    ]
-    faults += _constraints(form)
-    faults += session_tags.faults(form)
-    if faults:
-        raise Refusal(400, "ValidationError", session_tags.told(faults))
+    missing = null(name for name in required if name not in form)
+    if faults := [*missing, *_constraints(form), *session_tags.faults(form)]:
+        raise invalid(*faults)
     if not ROLE_ARN.fullmatch(form["RoleArn"]):
         raise Refusal(400, "ValidationError", "Request ARN is invalid")
 
@@ -263,27 +255,16 @@ def _constraints(form: Mapping[str, str]) -> list[str]:
     for name, (shortest, longest) in LENGTHS.items():
         if name not in form:
             continue
-        shown = "***" if name == "WebIdentityToken" else form[name]
-        said = f"Value '{shown}' at '{_member(name)}' failed to satisfy constraint: Member must"
+        found = beyond(len(form[name]), shortest, longest)
         if name == "RoleSessionName" and not re.fullmatch(SESSION_NAME, form[name], re.ASCII):
-            faults.append(f"{said} satisfy regular expression pattern: {SESSION_NAME}")
-        if len(form[name]) < shortest:
-            faults.append(f"{said} have length greater than or equal to {shortest}")
-        if len(form[name]) > longest:
-            faults.append(f"{said} have length less than or equal to {longest}")
+            found.insert(0, f"satisfy regular expression pattern: {SESSION_NAME}")
+        shown = "***" if name == "WebIdentityToken" else form[name]
+        faults += [unmet(f"'{name[0].lower()}{name[1:]}'", must, f"'{shown}'") for must in found]
     if duration := form.get("DurationSeconds"):
-        said = f"Value '{duration}' at 'durationSeconds' failed to satisfy constraint: Member must"
-        if not re.fullmatch(r"-?\d{1,9}", duration, re.ASCII):
-            faults.append(f"{said} be a number")
-        elif int(duration) < SHORTEST:
-            faults.append(f"{said} have value greater than or equal to {SHORTEST}")
-        elif int(duration) > LONGEST:
-            faults.append(f"{said} have value less than or equal to {LONGEST}")
+        number = re.fullmatch(r"-?\d{1,9}", duration, re.ASCII)
+        found = beyond(int(duration), SHORTEST, LONGEST, "value") if number else ["be a number"]
+        faults += [unmet("'durationSeconds'", must, f"'{duration}'") for must in found]
     return faults
-
-
-def _member(name: str) -> str:
-    return name[0].lower() + name[1:]
 
 
 def _duration(form: Mapping[str, str], role: Role) -> int:
@@ -348,10 +329,3 @@ def _packed(form: Mapping[str, str], tags: SessionTags) -> dict[str, int]:
             told = f"Packed policy consumes {percent}% of allotted space, please use smaller policy."
         raise Refusal(400, "PackedPolicyTooLarge", told)
     return {"PackedPolicySize": percent}
-
-
-def _xml(content: dict[str, Any]) -> str:
-    return "".join(
-        f"<{name}>{_xml(value) if isinstance(value, dict) else escape(str(value))}</{name}>"
-        for name, value in content.items()
-    )

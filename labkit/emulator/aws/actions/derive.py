@@ -4,12 +4,13 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/reference_pol
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from labkit.emulator.aws.actions import cloudtrail, dynamodb, eks, iam, requests, secretsmanager, sqs
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import ApiRequest, Asked
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.errors import Refusal, invalid, null
 
 SERVICES: dict[str, Callable[[ApiRequest, Backend], list[Permission]]] = {
     "cloudtrail": cloudtrail.permissions,
@@ -45,7 +46,5 @@ def derive(asked: Asked, backend: Backend) -> list[Permission]:
 def _missing(service: str, name: str) -> Refusal:
     if service == "sqs":
         return Refusal(400, "MissingParameter", f"The request must contain the parameter {name}.")
-    code = "ValidationError" if service == "iam" else "ValidationException"
-    member = name[0].lower() + name[1:]
-    wanted = f"Value null at '{member}' failed to satisfy constraint: Member must not be null"
-    return Refusal(400, code, f"1 validation error detected: {wanted}")
+    refusal = invalid(*null([name]))
+    return refusal if service == "iam" else replace(refusal, code="ValidationException")
