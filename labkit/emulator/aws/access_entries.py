@@ -102,9 +102,7 @@ class AccessEntries:
     def admit_creator(self, principal_arn: str, principal_id: str, now: float) -> None:
         """Makes the principal that created the cluster its administrator."""
         entry = _entry(principal_arn, principal_id, {}, now)
-        entry.policies["AmazonEKSClusterAdminPolicy"] = Association(
-            "AmazonEKSClusterAdminPolicy", {"type": "cluster"}, now, now
-        )
+        _associate(entry, {"policyArn": "AmazonEKSClusterAdminPolicy", "accessScope": {"type": "cluster"}}, now)
         self._entries[principal_arn] = entry
 
     def answer(self, asked: Asked, cluster_arn: str, principal_id: PrincipalId, now: float) -> Response:

@@ -90,13 +90,14 @@ class CloudTrail:
         # Nothing in the lab is unusual: there are no insights.
         found = self._events(key, value, caller.account_id, region) if category is None else iter(())
         found = (event for event in found if begins <= event["EventTime"] <= ends)
-        asked_for = _digest({**asked, "NextToken": None, "account": caller.account_id, "region": region})
+        told = {**asked, "NextToken": None, "account": caller.account_id, "region": region}
+        asked_for = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32]
         if token := asked.get("NextToken"):
             found = _after(found, token, asked_for)
         events = [*islice(found, most + 1)]
         content: dict[str, Any] = {"Events": events[:most]}
         if len(events) > most:
-            content["NextToken"] = _token(events[most - 1]["EventId"], asked_for)
+            content["NextToken"] = base64.urlsafe_b64encode(f"{events[-2]['EventId']}/{asked_for}".encode()).decode()
         return content
 
     def _range(self, asked: dict[str, Any]) -> tuple[float, float]:
@@ -195,14 +196,6 @@ def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Even
         if event["EventId"] == last:
             return events
     raise _refusal("InvalidNextToken", "The event that the token stands for is no longer kept.")
-
-
-def _token(last: str, asked_for: str) -> str:
-    return base64.urlsafe_b64encode(f"{last}/{asked_for}".encode()).decode()
-
-
-def _digest(asked: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def _seconds(moment: Any) -> float | None:

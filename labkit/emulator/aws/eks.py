@@ -72,16 +72,14 @@ class Eks:
 
     async def _delete(self, asked: Asked) -> Response:
         name = asked.call.path.removeprefix("/clusters/")
-        if not self.clusters.get(asked.region, name) and await self._is_known(asked, name):
+        unfinished = not self.clusters.get(asked.region, name)
+        if unfinished and (await self.backend.answer(_on(asked, "GET", name))).status == 200:
             raise Refusal(409, "ResourceInUseException", f"Cluster has CREATING operation in progress: {name}")
         response = await self.backend.answer(asked)
         if response.status == 200:
             response = self._filled(asked, response)
             await self.clusters.delete(asked.region, name)
         return response
-
-    async def _is_known(self, asked: Asked, name: str) -> bool:
-        return (await self.backend.answer(_on(asked, "GET", name))).status == 200
 
     async def _create(self, asked: Asked, caller: Caller) -> Response:
         request = asked.call.json()

@@ -290,9 +290,9 @@ class Gate:
             wrong = f"the call is {asked.service}'s, the scope is {signed.service}'s"
             raise fault(asked, "scope", wrong, message=said)
         expected = self.region
-        if signed.service == "s3" and (bucket := self._s3.bucket_region(asked)):
-            expected = bucket
-            valid = signed.region == bucket
+        if signed.service == "s3" and (bucket := self.backend.bucket(asked.bucket)):
+            expected = bucket.region_name
+            valid = signed.region == expected
         else:
             valid = REGION.fullmatch(signed.region) is not None
         if not valid:

@@ -86,11 +86,13 @@ class Iam:
             return await run(OWN[operation], asked, iam)
         if operation == "CreateUser" and form.get("UserName") == ADMINISTRATOR:
             raise Refusal(409, "EntityAlreadyExists", f"User with name {ADMINISTRATOR} already exists.")
-        deleted = _named(asked, iam) if operation in PRINCIPALS_END else None
+        store, parameter = PRINCIPALS_END.get(operation, ("", ""))
+        deleted = _find(iam, store, form.get(parameter)) if store else None
         response = await self.backend.answer(asked)
         if response.status == 200:
             if deleted:
-                await run(self._orphan, deleted.arn, deleted.id)
+                roles, buckets = self.backend.every_role(), self.backend.every_bucket()
+                await run(orphan, deleted.arn, deleted.id, roles, buckets)
             if operation in MADE:
                 response.body = self._renamed(asked, iam, response.body)
             if operation == "CreateUser" and "PermissionsBoundary" in form:
@@ -105,9 +107,6 @@ class Iam:
         for value in form.values():
             if value.startswith(AWS_MANAGED):
                 await self.backend.run(self.backend.load_managed_policy, iam, value)
-
-    def _orphan(self, arn: str, unique_id: str) -> None:
-        orphan(arn, unique_id, self.backend.every_role(), self.backend.every_bucket())
 
     def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str], account_id: str = "") -> str:
         """The ARN of a role that no call makes, made with these managed policies where it is missing."""
@@ -160,11 +159,6 @@ class Iam:
 
 def _find(iam: IAMBackend, store: str, name: str | None) -> Any:
     return next((one for one in list(getattr(iam, store).values()) if one.name == name), None)
-
-
-def _named(asked: Asked, iam: IAMBackend) -> Any:
-    store, parameter = PRINCIPALS_END[asked.operation]
-    return _find(iam, store, asked.call.form.get(parameter))
 
 
 def _trust(asked: Asked, iam: IAMBackend) -> Response:

@@ -78,7 +78,13 @@ def reworded(response: Response) -> Response:
 
 def missing_principals(document: dict[str, Any], backend: Backend) -> list[str]:
     """The users and roles that a trust policy or a bucket's policy names, and that are not there."""
-    return [name for name in _named(document) if not _exists(name, backend)]
+    principals = (
+        statement.get(element)
+        for statement in listed(document.get("Statement", []))
+        for element in ("Principal", "NotPrincipal")
+    )
+    named = (name for each in principals if isinstance(each, dict) for name in listed(each.get("AWS", [])))
+    return [name for name in named if not _exists(name, backend)]
 
 
 def _with_document(asked: Asked, backend: Backend) -> Mapping[str, str]:
@@ -152,16 +158,6 @@ def _quote_numbers(document: dict[str, Any]) -> bool:
                     block[key] = texts(values) if isinstance(values, list) else texts(values)[0]
                     found = True
     return found
-
-
-def _named(document: dict[str, Any]) -> list[str]:
-    """What a resource's policy names of AWS."""
-    names: list[str] = []
-    for statement in listed(document.get("Statement", [])):
-        for element in ("Principal", "NotPrincipal"):
-            principal = statement.get(element)
-            names += listed(principal.get("AWS", [])) if isinstance(principal, dict) else []
-    return names
 
 
 def _exists(name: str, backend: Backend) -> bool:

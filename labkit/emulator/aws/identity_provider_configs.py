@@ -74,13 +74,11 @@ class IdentityProviderConfigs:
             # No public source shows AWS's sentence; the code is one that the operation documents.
             told = f"The cluster has the identity provider config {self._config['identityProviderConfigName']} already."
             raise Refusal(409, "ResourceInUseException", told)
-        cluster_name = cluster_arn.partition("cluster/")[2]
         given = {member: oidc[member] for member in MEMBERS if oidc.get(member)}
         return {"usernameClaim": "sub", "requiredClaims": {}, **given} | {
             "identityProviderConfigArn": config_arn(cluster_arn, name),
-            "clusterName": cluster_name,
+            "clusterName": cluster_arn.partition("cluster/")[2],
             "tags": tags,
-            # AWS is CREATING it for a quarter of an hour; nothing here takes time.
             "status": "ACTIVE",
         }
 

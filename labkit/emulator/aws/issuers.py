@@ -79,11 +79,9 @@ class _Source:
 
 
 class Issuers:
-    """The issuers' keys, kept for 30 seconds and fetched again for a key id that is not among them.
+    """The issuers' keys. An unknown key id makes the lab fetch them again.
 
-    Nothing but a registered provider's host is asked, and of these only what the lab has mapped to a listener of its
-    own, what is on this machine, and the issuers of clusters that joined the lab: on the moto target nothing leaves
-    loopback.
+    The lab asks no other hosts than those named above: on the moto target nothing leaves loopback.
     """
 
     def __init__(self) -> None:

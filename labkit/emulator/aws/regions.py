@@ -33,14 +33,13 @@ BY_DEFAULT = frozenset((
     "us-east-1", "us-east-2", "us-west-1", "us-west-2",
 ))  # fmt: skip
 OPERATIONS = ("DisableRegion", "EnableRegion", "GetRegionOptStatus", "ListRegions")
-STATUSES = ("ENABLED", "ENABLING", "DISABLING", "DISABLED", "ENABLED_BY_DEFAULT")
 # What EC2 calls the same.
 OPT_IN = {"ENABLED_BY_DEFAULT": "opt-in-not-required", "ENABLED": "opted-in", "DISABLED": "not-opted-in"}
 MOST_LISTED = 50
 
 
 class Regions:
-    """Which regions are on in which account. The lab turns one on or off at once, where AWS takes minutes to hours."""
+    """Which regions are on in which account."""
 
     def __init__(self, backend: Backend):
         self._backend = backend
@@ -56,7 +55,8 @@ class Regions:
         AssumeRoleWithWebIdentity is never among them: nobody signs it, so that it names no region, and all regions of
         the lab are one endpoint.
         """
-        if asked.region in opt_in_regions() and asked.region not in self._enabled[caller.account_id]:
+        region = asked.region
+        if region not in BY_DEFAULT and region in regions() and region not in self._enabled[caller.account_id]:
             told = f"STS is not activated in this region for account:{caller.account_id}. "
             told += "Your account administrator can activate STS in this region using the IAM Console."
             raise Refusal(403, "RegionDisabledException", told)
@@ -130,13 +130,16 @@ class Regions:
         return "ENABLED" if region in self._enabled[account_id] else "DISABLED"
 
     def _list(self, account_id: str, request: dict[str, Any]) -> dict[str, Any]:
-        wanted = request.get("RegionOptStatusContains") or STATUSES
+        wanted = request.get("RegionOptStatusContains")
         most, token = request.get("MaxResults", MOST_LISTED), request.get("NextToken", "")
         if not isinstance(most, int) or not 1 <= most <= MOST_LISTED:
             raise Refusal(400, "ValidationException", f"MaxResults is 1 to {MOST_LISTED}.")
         statuses = {region: self._status(account_id, region) for region in regions() if region > str(token)}
-        found = [{"RegionName": name, "RegionOptStatus": status} for name, status in statuses.items()]
-        found = [one for one in found if one["RegionOptStatus"] in wanted]
+        found = [
+            {"RegionName": name, "RegionOptStatus": status}
+            for name, status in statuses.items()
+            if not wanted or status in wanted
+        ]
         page = found[:most]
         return {"Regions": page} | ({"NextToken": page[-1]["RegionName"]} if len(found) > most else {})
 
@@ -145,12 +148,6 @@ class Regions:
 def regions() -> tuple[str, ...]:
     """AWS's regions but for those of China and of governments, which no account can enable."""
     return tuple(sorted(boto3.Session().get_available_regions("ec2")))
-
-
-@cache
-def opt_in_regions() -> frozenset[str]:
-    """Those that are off until they are enabled."""
-    return frozenset(regions()) - BY_DEFAULT
 
 
 def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:

@@ -1,7 +1,4 @@
-"""What the trail keeps of a request: its parameters as CloudTrail shows them, without what is secret in them.
-
-https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
-"""
+"""The parameters of a request as CloudTrail shows them, without the secrets in them."""
 
 import re
 from collections.abc import Mapping

@@ -45,11 +45,6 @@ class S3:
     backend: Backend
     authorization: Authorization
 
-    def bucket_region(self, asked: Asked) -> str | None:
-        """The region of the bucket that is asked for; None where there is no bucket."""
-        bucket = self.backend.bucket(asked.bucket)
-        return bucket.region_name if bucket else None
-
     def read(self, asked: Asked, caller: Caller) -> Asked:
         """Read the operation, the permissions that it needs and the bucket's account; ``unread`` says why that fails.
 

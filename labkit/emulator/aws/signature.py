@@ -82,7 +82,8 @@ def verify(call: Call, signature: Signature, secret: str) -> Call:
         raise Mismatch("the Host header is not signed")
     key = signing_key(secret, signature.date, signature.region, signature.service)
     payload = _payload_hash(call, signature)
-    wanted = _sign(key, _string_to_sign(signature, canonical_request(call, signature, payload)))
+    hashed = hashlib.sha256(canonical_request(call, signature, payload).encode()).hexdigest()
+    wanted = _sign(key, "\n".join((ALGORITHM, signature.timestamp, signature.scope, hashed)))
     if not hmac.compare_digest(wanted.encode(), signature.signature.encode("utf-8", "replace")):
         raise Mismatch("the signature is not the one that this secret makes over this request")
     if payload.startswith("STREAMING-"):
@@ -202,11 +203,6 @@ def _payload_hash(call: Call, signature: Signature) -> str:
     return hashlib.sha256(call.body).hexdigest()
 
 
-def _string_to_sign(signature: Signature, canonical: str) -> str:
-    hashed = hashlib.sha256(canonical.encode()).hexdigest()
-    return "\n".join((ALGORITHM, signature.timestamp, signature.scope, hashed))
-
-
 def _sign(key: bytes, text: str) -> str:
     return hmac.digest(key, text.encode(), "sha256").hex()
 
@@ -232,11 +228,12 @@ def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> Call
         if not data:
             break
         chunks.append(data)
-    trailers = _trailers(rest)
+    lines = (line.partition(":") for line in rest.decode("utf-8", "replace").splitlines() if ":" in line)
+    trailers = {name.strip().lower(): value.strip() for name, _, value in lines}
     if signed and payload.endswith("-TRAILER"):
         given = trailers.pop("x-amz-trailer-signature", "")
-        lines = "".join(f"{name}:{value}\n" for name, value in trailers.items())
-        hashed = hashlib.sha256(lines.encode()).hexdigest()
+        written = "".join(f"{name}:{value}\n" for name, value in trailers.items())
+        hashed = hashlib.sha256(written.encode()).hexdigest()
         text = "\n".join((f"{ALGORITHM}-TRAILER", signature.timestamp, signature.scope, previous, hashed))
         if not hmac.compare_digest(_sign(key, text).encode(), given.encode()):
             raise Mismatch("the signature of the trailer does not match")
@@ -260,8 +257,3 @@ def _chunk(body: bytes) -> tuple[bytes, bytes, bytes]:
     if data and not rest.startswith(b"\r\n"):
         raise Mismatch(UNFRAMED)
     return data, extension, rest[2:] if data else rest
-
-
-def _trailers(rest: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in rest.decode("utf-8", "replace").splitlines() if ":" in line)
-    return {name.strip().lower(): value.strip() for name, _, value in lines}

@@ -36,14 +36,12 @@ from labkit.policy import (
 from labkit.policy.arn import Arn
 from labkit.policy.conditions import READERS
 
-PRINCIPAL, CUSTOM = "SimulatePrincipalPolicy", "SimulateCustomPolicy"
-KEYS_OF_PRINCIPAL, KEYS_OF_CUSTOM = "GetContextKeysForPrincipalPolicy", "GetContextKeysForCustomPolicy"
-OPERATIONS = {PRINCIPAL, CUSTOM, KEYS_OF_PRINCIPAL, KEYS_OF_CUSTOM}
-REQUIRED = {
-    PRINCIPAL: ("PolicySourceArn", "ActionNames"),
-    CUSTOM: ("PolicyInputList", "ActionNames"),
-    KEYS_OF_PRINCIPAL: ("PolicySourceArn",),
-    KEYS_OF_CUSTOM: ("PolicyInputList",),
+# The operations, and the parameters that they require.
+OPERATIONS = {
+    "SimulatePrincipalPolicy": ("PolicySourceArn", "ActionNames"),
+    "SimulateCustomPolicy": ("PolicyInputList", "ActionNames"),
+    "GetContextKeysForPrincipalPolicy": ("PolicySourceArn",),
+    "GetContextKeysForCustomPolicy": ("PolicyInputList",),
 }
 NOT_SIMULATED = ("OrderedOrganizationPolicyInputList", "PolicyExclusionList")
 USUAL_PAGE, LONGEST_PAGE, MOST_DECISIONS = 100, 1000, 10_000
@@ -70,13 +68,14 @@ def answer(asked: Asked, backend: Backend) -> Response:
         parameters = asked.requested().parameters
     except CannotDerive as unknown:
         raise Refusal(400, "ValidationError", f"The lab cannot read {unknown}") from unknown
-    if faults := null(name for name in REQUIRED[asked.operation] if not parameters.get(name)):
+    if faults := null(name for name in OPERATIONS[asked.operation] if not parameters.get(name)):
         raise invalid(*faults)
     if missing := [name for name in NOT_SIMULATED if name in parameters]:
         raise _invalid(f"The lab's policy simulator has no {' and no '.join(missing)}")
     simulated = _simulated(parameters, backend)
-    if asked.operation in (KEYS_OF_PRINCIPAL, KEYS_OF_CUSTOM):
-        return done(asked, xml({"ContextKeyNames": _names(key for p in simulated.sources for key in _keys(p))}))
+    if asked.operation.startswith("GetContextKeys"):
+        statements = ((policy, statement) for policy in simulated.sources for statement in policy.statements)
+        return done(asked, xml({"ContextKeyNames": _names(key for each in statements for key in _keys_of(*each))}))
     actions, first, last = parameters["ActionNames"], _marker(parameters), _page(parameters)
     resources = parameters.get("ResourceArns") or ["*"]
     _check(actions, resources)
@@ -316,10 +315,6 @@ def _missing(simulated: Simulated, request: Request) -> list[str]:
         for key in _keys_of(policy, statement)
     )
     return _names(key for key in keys if key.lower() not in request.values)
-
-
-def _keys(policy: Policy) -> Iterable[str]:
-    return (key for statement in policy.statements for key in _keys_of(policy, statement))
 
 
 def _keys_of(policy: Policy, statement: Statement) -> list[str]:

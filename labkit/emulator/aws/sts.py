@@ -211,10 +211,12 @@ class Sts:
 
     def _admitted(self, asked: Asked, caller: Caller, role: Role, action: str, tags: SessionTags) -> str:
         """Why the caller may do this to the role, by its own policies and the role's trust policy; or the denial."""
+        form = asked.call.form
+        keys: Context = {f"sts:{name}": form[name] for name in ("RoleSessionName", "ExternalId") if name in form}
         decision = self.authorization.decide(
             caller,
             asked,
-            Permission(action, role.arn, _condition_keys(asked.call.form) | tags.of_request() | _role_tags(role)),
+            Permission(action, role.arn, keys | tags.of_request() | _role_tags(role)),
             resource_policy=stored_policy(role.assume_role_policy_document, "trust", role.name),
             owner=role.account_id,
         )
@@ -284,13 +286,6 @@ def _not_authorized(reason: str, action: str = f"sts:{WEB_IDENTITY}") -> Refusal
 def _denied(asked: Asked, caller: Caller, role_arn: str, action: str, reason: str) -> Refusal:
     message = f"User: {caller.arn} is not authorized to perform: {action} on resource: {role_arn}"
     return fault(asked, "denied", reason, message=message)
-
-
-def _condition_keys(form: Mapping[str, str]) -> dict[str, str | list[str]]:
-    keys: dict[str, str | list[str]] = {"sts:RoleSessionName": form["RoleSessionName"]}
-    if "ExternalId" in form:
-        keys["sts:ExternalId"] = form["ExternalId"]
-    return keys
 
 
 def _role_tags(role: Role) -> Context:

@@ -1,7 +1,4 @@
-"""The trail: who called what, and how the lab decided. CloudTrail's records, with the reason beside them.
-
-https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
-"""
+"""The trail: who called what, and how the lab decided. CloudTrail's records, with the reason beside them."""
 
 import contextlib
 import json

@@ -39,10 +39,8 @@ def check_boundary(asked: Asked, backend: Backend) -> None:
 
 def set_boundary(asked: Asked, iam: IAMBackend) -> Response:
     """Gives the user that the call names a permissions boundary, or none."""
-    form = asked.call.form
-    name = form.get("UserName", "")
-    user = iam.users.get(name)
-    if user is None:
+    name = asked.call.form.get("UserName", "")
+    if (user := iam.users.get(name)) is None:
         raise Refusal(404, "NoSuchEntity", f"The user with name {name} cannot be found.")
     bound(user, asked.call.form.get("PermissionsBoundary"))
     return done(asked)

@@ -106,7 +106,10 @@ async def verify(
     header, claims = read(token)
     if missing := [name for name in REQUIRED if claims.get(name) in (None, "", [])]:
         raise Refusal(400, "InvalidIdentityToken", f"Missing a required claim: {missing[0]}")
-    issuer, subject, audiences = _names(claims)
+    issuer, subject, audience = claims["iss"], claims["sub"], claims["aud"]
+    audiences = tuple(audience) if isinstance(audience, list) else (audience,)
+    if not all(isinstance(value, str) for value in (issuer, subject, *audiences)):
+        raise refusal(NO_JWT, "iss, sub and aud are not strings")
     expires, issued_at, not_before = (_seconds(claims, name) for name in ("exp", "iat", "nbf"))
     if (algorithm := header["alg"]) not in ALGORITHMS:
         raise refusal(f"The token is signed with {algorithm}; STS accepts {', '.join(ALGORITHMS)} only")
@@ -168,14 +171,6 @@ async def _key(issuers: Issuers, issuer: str, key_id: str | None, thumbprints: l
         raise refusal(NO_KEY, str(error)) from error
     except ThumbprintMismatch as error:
         raise refusal(NO_THUMBPRINT, str(error)) from error
-
-
-def _names(claims: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
-    audience = claims["aud"]
-    audiences = tuple(audience) if isinstance(audience, list) else (audience,)
-    if not all(isinstance(value, str) for value in (claims["iss"], claims["sub"], *audiences)):
-        raise refusal(NO_JWT, "iss, sub and aud are not strings")
-    return claims["iss"], claims["sub"], audiences
 
 
 def _seconds(claims: dict[str, Any], name: str) -> float:

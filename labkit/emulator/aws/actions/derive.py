@@ -1,7 +1,4 @@
-"""Which permissions a call needs: by its operation and parameters, as the service's own module tells.
-
-https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
-"""
+"""Which permissions a call needs. The module of its service tells, by its operation and parameters."""
 
 from collections.abc import Callable
 from dataclasses import replace

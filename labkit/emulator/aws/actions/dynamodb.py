@@ -47,13 +47,6 @@ TRANSACTED = {
     "Put": "PutItem",
     "Update": "UpdateItem",
 }
-EXPRESSIONS = (
-    "ConditionExpression",
-    "FilterExpression",
-    "KeyConditionExpression",
-    "ProjectionExpression",
-    "UpdateExpression",
-)
 ATTRIBUTE_MAPS = ("AttributeUpdates", "Expected", "Item", "Key", "KeyConditions", "QueryFilter", "ScanFilter")
 WORDS = {"SET", "REMOVE", "ADD", "DELETE", "AND", "OR", "NOT", "BETWEEN", "IN", "BEGINS_WITH", "CONTAINS", "SIZE"}
 WORDS |= {"ATTRIBUTE_EXISTS", "ATTRIBUTE_NOT_EXISTS", "ATTRIBUTE_TYPE", "IF_NOT_EXISTS", "LIST_APPEND"}
@@ -214,10 +207,7 @@ def _text(value: Any) -> str | None:
 
 
 def _attributes(action: str, asked: dict[str, Any], items: list[dict[str, Any]]) -> set[str] | None:
-    """The top-level attributes that the request names; None where it reads whichever there are.
-
-    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
-    """
+    """The top-level attributes that the request names; None if it reads all of them."""
     projected = "ProjectionExpression" in asked or "AttributesToGet" in asked
     if action in ("GetItem", "BatchGetItem", "Query", "Scan") and not projected and asked.get("Select") != "COUNT":
         return None
@@ -225,9 +215,8 @@ def _attributes(action: str, asked: dict[str, Any], items: list[dict[str, Any]])
         return None
     names = {name for item in items for name in item} | set(asked.get("AttributesToGet", []))
     names |= {name for member in ATTRIBUTE_MAPS for name in asked.get(member, {})}
-    for member in EXPRESSIONS:
-        names |= _named(asked.get(member, ""), asked.get("ExpressionAttributeNames", {}))
-    return names
+    expressions = (value for member, value in asked.items() if member.endswith("Expression"))
+    return names.union(*(_named(each, asked.get("ExpressionAttributeNames", {})) for each in expressions))
 
 
 def _named(expression: str, placeholders: dict[str, str]) -> set[str]:

@@ -21,19 +21,7 @@ ON_CLUSTER = {
     "ListIdentityProviderConfigs", "ListInsights", "ListNodegroups", "ListPodIdentityAssociations", "ListUpdates",
     "UpdateClusterConfig", "UpdateClusterVersion",
 }  # fmt: skip
-ON_ACCESS_ENTRY = {
-    "AssociateAccessPolicy", "DeleteAccessEntry", "DescribeAccessEntry", "DisassociateAccessPolicy",
-    "ListAssociatedAccessPolicies", "UpdateAccessEntry",
-}  # fmt: skip
-ON_ASSOCIATION = {
-    "DeletePodIdentityAssociation",
-    "DescribePodIdentityAssociation",
-    "UpdatePodIdentityAssociation",
-}
 ON_IDENTITY_PROVIDER_CONFIG = {"DescribeIdentityProviderConfig", "DisassociateIdentityProviderConfig"}
-ON_NODEGROUP = {"DeleteNodegroup", "DescribeNodegroup", "UpdateNodegroupConfig", "UpdateNodegroupVersion"}
-ON_FARGATE_PROFILE = {"DeleteFargateProfile", "DescribeFargateProfile"}
-ON_ARN = {"ListTagsForResource", "TagResource", "UntagResource"}
 # The role that a service is given with the call, and the service.
 PASSED = {
     "CreateAddon": ("serviceAccountRoleArn", "eks.amazonaws.com"),
@@ -43,16 +31,10 @@ PASSED = {
     "CreatePodIdentityAssociation": ("roleArn", "pods.eks.amazonaws.com"),
     "UpdatePodIdentityAssociation": ("roleArn", "pods.eks.amazonaws.com"),
 }
-# Condition keys that are parameters of the request, by the parameter's name.
-FROM_PARAMETERS = {
-    "clusterName": "eks:clusterName",
-    "kubernetesGroups": "eks:kubernetesGroups",
-    "policyArn": "eks:policyArn",
-    "principalArn": "eks:principalArn",
-    "username": "eks:username",
-}
+# Condition keys that are parameters of the request, of the same name.
+FROM_PARAMETERS = ("clusterName", "kubernetesGroups", "policyArn", "principalArn", "username")
 KNOWN = frozenset(
-    {key.lower() for key in FROM_PARAMETERS.values()}
+    {f"eks:{name.lower()}" for name in FROM_PARAMETERS}
     | {"eks:accessentrytype", "eks:accessscope", "eks:clientid", "eks:issuerurl", "eks:namespaces"}
 )
 
@@ -67,25 +49,26 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
         return [_permission(operation, "*", {}, shown="")]
     store = backend.store("eks", request.region, request.account_id)
     context = _from_parameters(parameters) | tag_keys(parameters.get("tags"), parameters.get("tagKeys"))
-    if operation in ON_ARN:
+    if "resourceArn" in parameters:
         return [_on_arn(operation, parameters["resourceArn"], f"{account}cluster/", context, store)]
     # Where the operation is on the cluster alone, EKS calls its name simply the name.
     name = parameters.get("clusterName") or parameters["name"]
     if not CLUSTER_NAME.fullmatch(name):
         raise CannotDerive(f"eks:{operation} on something that is no cluster's name")
     resource, tagged = f"{account}cluster/{name}", store.clusters.get(name)
-    if operation in ON_ACCESS_ENTRY:
+    if operation in ON_CLUSTER:
+        return _needed(operation, parameters, resource, context | _tags(tagged))
+    if "principalArn" in parameters:
         if not (arn := entry_arn(resource, parameters["principalArn"])):
             raise CannotDerive(f"eks:{operation} for something that is no principal")
-        resource, tagged = arn, None
-    elif operation in ON_ASSOCIATION | ON_IDENTITY_PROVIDER_CONFIG:
-        resource, tags = _associated(operation, resource, parameters, backend.clusters.get(request.region, name))
+        return [_permission(operation, arn, context)]
+    if "associationId" in parameters or operation in ON_IDENTITY_PROVIDER_CONFIG:
+        resource, tags = _associated(resource, parameters, backend.clusters.get(request.region, name))
         return _needed(operation, parameters, resource, context | resource_tags(tags or {}))
-    elif operation in ON_NODEGROUP | ON_FARGATE_PROFILE:
-        resource, tagged = _part(operation, name, parameters, tagged, account)
-    elif operation not in ON_CLUSTER:
-        raise CannotDerive(f"eks:{operation}")
-    return _needed(operation, parameters, resource, context | _tags(tagged))
+    if "nodegroupName" in parameters or "fargateProfileName" in parameters:
+        resource, part = _part(name, parameters, tagged, account)
+        return [_permission(operation, resource, context | _tags(part))]
+    raise CannotDerive(f"eks:{operation}")
 
 
 def _on_arn(operation: str, arn: str, clusters: str, context: Context, store: Any) -> Permission:
@@ -103,20 +86,20 @@ def _needed(operation: str, parameters: dict[str, Any], resource: str, context: 
 
 
 def _associated(
-    operation: str, cluster_arn: str, parameters: dict[str, Any], facts: ClusterFacts | None
+    cluster_arn: str, parameters: dict[str, Any], facts: ClusterFacts | None
 ) -> tuple[str, dict[str, str] | None]:
     """The ARN of a cluster's Pod Identity association or identity provider config, and its tags."""
-    if operation in ON_ASSOCIATION:
+    if "associationId" in parameters:
         identifier = parameters["associationId"]
         return association_arn(cluster_arn, identifier), facts.pod_identity.tags(identifier) if facts else None
     name = parameters["identityProviderConfig"]["name"]
     return config_arn(cluster_arn, name), facts.identity_providers.tags(name) if facts else None
 
 
-def _part(operation: str, name: str, parameters: dict[str, Any], cluster: Any, account: str) -> tuple[str, Any]:
+def _part(name: str, parameters: dict[str, Any], cluster: Any, account: str) -> tuple[str, Any]:
     """The ARN of a cluster's nodegroup or Fargate profile, and the thing itself; none has the suffix ``*``."""
     kind, key, store, arn = "nodegroup", "nodegroupName", "nodegroups", "arn"
-    if operation in ON_FARGATE_PROFILE:
+    if "fargateProfileName" in parameters:
         kind, key, store = "fargateprofile", "fargateProfileName", "fargate_profiles"
         arn = "fargate_profile_arn"
     found = getattr(cluster, store, {}).get(parameters[key])
@@ -132,7 +115,7 @@ def _tags(thing: Any) -> Context:
 
 
 def _from_parameters(parameters: dict[str, Any]) -> Context:
-    context: Context = {key: parameters[name] for name, key in FROM_PARAMETERS.items() if name in parameters}
+    context: Context = {f"eks:{name}": parameters[name] for name in FROM_PARAMETERS if name in parameters}
     if oidc := parameters.get("oidc"):
         context |= {"eks:clientId": oidc.get("clientId", ""), "eks:issuerUrl": oidc.get("issuerUrl", "")}
     if scope := parameters.get("accessScope"):
