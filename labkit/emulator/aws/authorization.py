@@ -59,15 +59,10 @@ class Authorization:
         resource = [resource_policy] if resource_policy else []
         if permission.resource_policy:
             resource.append(stored_policy(permission.resource_policy, "resource", f"policy of {permission.resource}"))
+        about = {"aws:userid": caller.principal_id, "aws:ResourceAccount": owner} | permission.context
         if isinstance(caller, Administrator):
-            request = Request(
-                Principal.aws(caller.arn),
-                permission.action,
-                permission.resource,
-                self.context(asked)
-                | {"aws:userid": caller.principal_id, "aws:ResourceAccount": owner}
-                | permission.context,
-            )
+            principal, context = Principal.aws(caller.arn), self.context(asked) | about
+            request = Request(principal, permission.action, permission.resource, context)
             return evaluate(request, identity=[_EVERYTHING], resource=resource, same_account=same_account)
         holder, *groups = self._holders(caller)
         if holder is None:
@@ -79,17 +74,15 @@ class Authorization:
         bound = getattr(holder, "permissions_boundary_arn", None)
         boundary = self._managed(bound, "boundary") if bound else None
         if isinstance(caller, Session):
-            principal, about = Principal.role_session(caller.arn, caller.role_arn), caller.context | _of_session(caller)
+            principal = Principal.role_session(caller.arn, caller.role_arn)
+            # No session of the lab was opened with a second factor.
+            opened = {"aws:TokenIssueTime": rfc3339(caller.issued_at), "aws:MultiFactorAuthPresent": "false"}
+            about = caller.context | opened | about
             session = [stored_policy(document, "session", "session policy") for document in caller.policies]
         else:
-            principal, about, session = Principal.aws(caller.arn), {}, []
-        about |= {"aws:userid": caller.principal_id, "aws:ResourceAccount": owner}
-        request = Request(
-            principal,
-            permission.action,
-            permission.resource,
-            self.context(asked) | _tags(holder.tags) | about | permission.context,
-        )
+            principal, session = Principal.aws(caller.arn), []
+        context = self.context(asked) | principal_tags(holder.tags) | about
+        request = Request(principal, permission.action, permission.resource, context)
         return evaluate(
             request,
             identity=_certain(identity, request, permission),
@@ -199,10 +192,6 @@ _EVERYTHING = Policy.parse(
 )
 
 
-def _of_session(session: Session) -> Context:
-    """What every request with temporary credentials says: since when, and whether a second factor was asked for."""
-    return {"aws:TokenIssueTime": rfc3339(session.issued_at), "aws:MultiFactorAuthPresent": "false"}
-
-
-def _tags(tags: list[dict[str, str]]) -> Context:
+def principal_tags(tags: list[dict[str, str]] | None) -> Context:
+    """The condition keys of the tags of a user or a role."""
     return {f"aws:PrincipalTag/{tag['Key']}": tag["Value"] for tag in tags or []}

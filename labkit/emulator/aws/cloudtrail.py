@@ -116,7 +116,8 @@ class CloudTrail:
                 continue
             if (record["recipientAccountId"], record["awsRegion"]) == (account_id, region):
                 event = _event(record)
-                if not key or value in _values(event, key):
+                things = event["Resources"] if key in ("ResourceName", "ResourceType") else [event]
+                if not key or any(thing.get(key) == value for thing in things):
                     yield event
 
 
@@ -176,12 +177,6 @@ def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
     if key == "ReadOnly" and value not in ("true", "false"):
         raise _refusal("InvalidLookupAttributes", f"ReadOnly is true or false, not {value}.")
     return key, value
-
-
-def _values(event: Event, key: str) -> set[str]:
-    if key in ("ResourceName", "ResourceType"):
-        return {resource[key] for resource in event["Resources"]}
-    return {event.get(key, "")}
 
 
 def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Event]:

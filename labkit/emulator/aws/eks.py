@@ -26,7 +26,7 @@ from labkit.emulator.aws import access_entries
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.clusters import CLUSTER_NAME, ClusterFacts, Clusters
-from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.errors import Refusal, invalid_parameter
 from labkit.emulator.aws.regions import Regions
 from labkit.emulator.aws.sessions import Administrator, Caller, Session
 from labkit.emulator.clock import Clock
@@ -85,9 +85,7 @@ class Eks:
         request = asked.call.json()
         name = request.get("name")
         if not isinstance(name, str) or not CLUSTER_NAME.fullmatch(name):
-            raise Refusal(
-                400,
-                "InvalidParameterException",
+            raise invalid_parameter(
                 "The cluster name can contain only alphanumeric characters (case-sensitive), hyphens, and underscores. "
                 "It must start with an alphanumeric character and can't be longer than 100 characters.",
             )

@@ -64,10 +64,7 @@ TARGETS = {
 
 
 class Gate:
-    """The lab's AWS, an ASGI application for every service on one endpoint.
-
-    ``gate.sessions.issue(role_arn, session_name, duration)`` makes a role session for the lab's own parts.
-    """
+    """The lab's AWS, an ASGI application for every service on one endpoint."""
 
     def __init__(
         self,

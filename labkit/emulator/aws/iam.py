@@ -167,8 +167,7 @@ def _trust(asked: Asked, iam: IAMBackend) -> Response:
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html
     """
     name = asked.call.form.get("RoleName", "")
-    role = _find(iam, "roles", name)
-    if role is None:
+    if (role := _find(iam, "roles", name)) is None:
         raise Refusal(404, "NoSuchEntity", f"The role with name {name} cannot be found.")
     role.assume_role_policy_document = asked.call.form["PolicyDocument"]
     return done(asked)

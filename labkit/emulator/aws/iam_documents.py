@@ -47,10 +47,7 @@ WORDS = (
 
 
 async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> Mapping[str, str]:
-    """The parameters of an IAM call as moto is to get them: a document it can read, a thumbprint that was left out.
-
-    Raises the refusal of a call that writes a faulty document or tag.
-    """
+    """Return an IAM call's parameters as moto can take them. Raises the refusal of a faulty document, tag or URL."""
     if faults := session_tags.faults(asked.call.form):
         raise invalid(*faults)
     match asked.operation:

@@ -2,7 +2,8 @@
 
 What AWS does and this module does not:
 
-- The internet: only hosts that the lab has mapped, this machine's own and issuers of clusters that joined are asked.
+- The internet: the lab asks only hosts that it has mapped, this machine's own and issuers of clusters that joined. On
+  the moto target nothing leaves loopback.
 - Revocation: neither CRLs nor OCSP are looked at.
 - Long caching: keys are kept for 30 seconds, so that a withdrawn key shows soon.
 
@@ -79,10 +80,7 @@ class _Source:
 
 
 class Issuers:
-    """The issuers' keys. An unknown key id makes the lab fetch them again.
-
-    The lab asks no other hosts than those named above: on the moto target nothing leaves loopback.
-    """
+    """The issuers' keys. An unknown key id makes the lab fetch them again."""
 
     def __init__(self) -> None:
         self._mapped: dict[str, _Mapping] = {}

@@ -47,12 +47,9 @@ class Metadata:
     def __init__(
         self, gate: Gate, clock: Clock, *, role_arn: str, instance_id: str, region: str, availability_zone: str
     ):
-        self.role_arn = role_arn
         role = Arn.parse(role_arn)
-        self.role_name, self.account_id = role.name, role.account
+        self.role_arn, self.role_name, self.account_id = role_arn, role.name, role.account
         self.instance_id = instance_id
-        self.region = region
-        self.availability_zone = availability_zone
         self._facts = {
             "ami-id": "ami-0123456789abcdef0",
             "instance-id": instance_id,
@@ -114,11 +111,11 @@ class Metadata:
             return {
                 "accountId": self.account_id,
                 "architecture": "x86_64",
-                "availabilityZone": self.availability_zone,
+                "availabilityZone": self._facts["placement/availability-zone"],
                 "imageId": self._facts["ami-id"],
                 "instanceId": self.instance_id,
                 "instanceType": self._facts["instance-type"],
-                "region": self.region,
+                "region": self._facts["placement/region"],
                 "version": "2017-09-30",
             }
         if path != "latest/meta-data" and not path.startswith("latest/meta-data/"):

@@ -50,10 +50,9 @@ class Regions:
         self._enabled[account_id].add(region)
 
     def check(self, asked: Asked, caller: Caller) -> None:
-        """Raises STS's refusal of a call that is signed for a region which is not on in the caller's account.
+        """Raise STS's refusal if the call is signed for a region that is off in the caller's account.
 
-        AssumeRoleWithWebIdentity is never among them: nobody signs it, so that it names no region, and all regions of
-        the lab are one endpoint.
+        Nobody signs AssumeRoleWithWebIdentity, so it names no region.
         """
         region = asked.region
         if region not in BY_DEFAULT and region in regions() and region not in self._enabled[caller.account_id]:

@@ -46,10 +46,7 @@ class S3:
     authorization: Authorization
 
     def read(self, asked: Asked, caller: Caller) -> Asked:
-        """Read the operation, the permissions that it needs and the bucket's account; ``unread`` says why that fails.
-
-        Raises ``Refusal`` for what is no call of S3.
-        """
+        """Read the operation, its permissions and the bucket's account. Raises ``Refusal`` if S3 has no such call."""
         try:
             asked = derive(asked, [(key, version) for key, version, _ in _keys_to_delete(asked.call)])
         except CannotDerive as unknown:

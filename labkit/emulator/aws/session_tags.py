@@ -59,10 +59,7 @@ class SessionTags:
 
 
 def of_call(form: Mapping[str, str], inherited: Mapping[str, str]) -> SessionTags:
-    """The tags of an AssumeRole call, whose parameters :func:`faults` found right, by a session with such tags.
-
-    Raises ``Refusal`` for keys that are there twice, and for those that are inherited.
-    """
+    """The tags of an AssumeRole call that has no :func:`faults`. Raises ``Refusal`` if a key is twice or inherited."""
     tags, transitive = _parameters(form)
     passed = {tag["Key"]: tag.get("Value", "") for tag in tags.values()}
     keys = {key.lower() for key in passed}

@@ -17,7 +17,7 @@ from typing import Any
 
 from labkit.emulator.aws.actions.permission import CannotDerive
 from labkit.emulator.aws.answers import done, xml
-from labkit.emulator.aws.authorization import stored_policy
+from labkit.emulator.aws.authorization import principal_tags, stored_policy
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal, beyond, invalid, null, unmet
@@ -122,8 +122,7 @@ def _simulated(parameters: dict[str, Any], backend: Backend) -> Simulated:
         if arn := getattr(entity, "permissions_boundary_arn", None):
             boundary = _stored(backend.managed_policy(arn), "boundary", arn.rpartition("/")[2])
         caller = _principal(entity.arn)
-        tags = entity.tags if kind != "group" else None
-        context = {f"aws:PrincipalTag/{tag['Key']}": tag["Value"] for tag in tags or []}
+        context = dict(principal_tags(entity.tags if kind != "group" else None))
     sources |= _given(parameters, "PolicyInputList", "identity")
     given = _given(parameters, "PermissionsBoundaryPolicyInputList", "boundary")
     if len(given) > 1:

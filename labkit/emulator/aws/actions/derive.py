@@ -20,10 +20,7 @@ SERVICES: dict[str, Callable[[ApiRequest, Backend], list[Permission]]] = {
 
 
 def derive(asked: Asked, backend: Backend) -> list[Permission]:
-    """The permissions that a call needs, all of them.
-
-    Raises ``CannotDerive`` for a call that the lab cannot authorize, ``Refusal`` for one that is none of the service's.
-    """
+    """Return all permissions that a call needs. Raises ``CannotDerive``, or the ``Refusal`` of a faulty call."""
     permissions = SERVICES.get(asked.service)
     if permissions is None:
         raise CannotDerive(f"{asked.service}:{asked.operation}")

@@ -39,14 +39,8 @@ ON_ARN = {
     "TagResource": "ResourceArn",
     "UntagResource": "ResourceArn",
 }
-# What a transaction does with an item, by the member that says so.
-TRANSACTED = {
-    "ConditionCheck": "ConditionCheckItem",
-    "Delete": "DeleteItem",
-    "Get": "GetItem",
-    "Put": "PutItem",
-    "Update": "UpdateItem",
-}
+# The members that say what a transaction does with an item.
+TRANSACTED = ("ConditionCheck", "Delete", "Get", "Put", "Update")
 ATTRIBUTE_MAPS = ("AttributeUpdates", "Expected", "Item", "Key", "KeyConditions", "QueryFilter", "ScanFilter")
 WORDS = {"SET", "REMOVE", "ADD", "DELETE", "AND", "OR", "NOT", "BETWEEN", "IN", "BEGINS_WITH", "CONTAINS", "SIZE"}
 WORDS |= {"ATTRIBUTE_EXISTS", "ATTRIBUTE_NOT_EXISTS", "ATTRIBUTE_TYPE", "IF_NOT_EXISTS", "LIST_APPEND"}
@@ -129,7 +123,7 @@ class _Tables:
         if member not in TRANSACTED:
             raise CannotDerive(f"dynamodb:{self._request.operation} of {member}")
         item = asked["Item"] if member == "Put" else asked["Key"]
-        return self.items(TRANSACTED[member], asked["TableName"], asked, [item])
+        return self.items(f"{member}Item", asked["TableName"], asked, [item])
 
     def by_arn(self, operation: str, arn: str) -> Permission:
         named = re.fullmatch(

@@ -10,12 +10,6 @@ from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permis
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import ApiRequest
 
-# To do a thing in a batch takes the permission to do it once.
-BATCHES = {
-    "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
-    "DeleteMessageBatch": "DeleteMessage",
-    "SendMessageBatch": "SendMessage",
-}
 BY_NAME = {"CreateQueue", "GetQueueUrl"}
 BY_SOURCE = {"ListMessageMoveTasks", "StartMessageMoveTask"}
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(\.fifo)?")
@@ -23,7 +17,8 @@ QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(\.fifo)?")
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     """What an operation of SQS needs."""
-    action, parameters = BATCHES.get(request.operation, request.operation), request.parameters
+    # A batch needs the permission of the single operation.
+    action, parameters = request.operation.removesuffix("Batch"), request.parameters
     arn = f"arn:aws:sqs:{request.region}:{request.account_id}:"
     if action == "ListQueues":
         return [_permission(action, arn)]
