@@ -38,7 +38,7 @@ def done(asked: Asked, result: str = "") -> Response:
 
 
 def xml(content: Any) -> str:
-    """The content in the XML of the query protocol; of all that the lab answers, one member is a map."""
+    """Write the content as XML of the query protocol. The lab answers with only one map: EvalDecisionDetails."""
     if isinstance(content, dict):
         return "".join(
             f"<{name}>{_entries(part) if name == 'EvalDecisionDetails' else xml(part)}</{name}>"

@@ -97,23 +97,23 @@ def invalid_parameter(message: str) -> Refusal:
 
 
 def invalid(*faults: str) -> Refusal:
-    """The ``ValidationError`` that names all constraints which the parameters do not meet."""
+    """The ``ValidationError`` that lists these faults, each made by `unmet` or `null`."""
     told = f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
     return Refusal(400, "ValidationError", told)
 
 
 def unmet(where: str, must: str, value: str = "") -> str:
-    """A constraint that a parameter does not meet; ``where`` and ``value`` with their quotes."""
+    """One fault: what a parameter must do and does not. ``where`` and ``value`` carry their own quotes."""
     return f"Value {value + ' ' if value else ''}at {where} failed to satisfy constraint: Member must {must}"
 
 
 def null(names: Iterable[str]) -> list[str]:
-    """The constraints that parameters do not meet which are missing."""
+    """One fault for each missing parameter."""
     return [unmet(f"'{name[0].lower()}{name[1:]}'", "not be null", "null") for name in names]
 
 
 def beyond(size: int, least: int, most: int, what: str = "length") -> list[str]:
-    """What a parameter must have if its size is out of these bounds."""
+    """What a parameter must do, for `unmet`, if its size is out of bounds; nothing if it fits."""
     if size < least:
         return [f"have {what} greater than or equal to {least}"]
     return [f"have {what} less than or equal to {most}"] if size > most else []

@@ -77,7 +77,7 @@ class Session:
 
 @dataclass(frozen=True)
 class KeyHolder:
-    """Somebody with a long-term access key."""
+    """A caller with a long-term access key."""
 
     keys: Keys
     account_id: str

@@ -11,7 +11,7 @@ from labkit.emulator.aws.backend import Backend, get_service_model
 from labkit.emulator.aws.call import ApiRequest
 from labkit.emulator.aws.errors import Refusal
 
-# What an operation is on: the first of these parameters that botocore's model has of it, by the resource's kind.
+# The parameters that name a resource, and its kind. The first one in an operation's model names the resource.
 KINDS = {
     "InstanceProfileName": "instance profile",
     "GroupName": "group",
@@ -24,6 +24,7 @@ KINDS = {
     "Url": "provider",
     "PolicySourceArn": "principal",
 }
+# Only an administrator may call these.
 NOT_DERIVED = {"DeleteServiceLinkedRole", "UpdateOpenIDConnectProvider"}
 # Lists take a path; what IAM checks them against ends with it.
 LISTS = {

@@ -29,6 +29,7 @@ from labkit.emulator.aws.backend import (
 from labkit.emulator.aws.call import QUEUE_PATH, ApiRequest, Asked, Call, protocol
 from labkit.emulator.aws.errors import Refusal
 
+# The paths of EKS that the lab itself answers.
 OWN_PATH = re.compile(
     r"/access-policies|/clusters(/{name}(/(access-entries|identity-provider-configs|pod-identity-associations)(/.*)?)?)?"
 )
@@ -95,7 +96,7 @@ def required(service: str, operation: str) -> list[str]:
 
 @cache
 def _own_routes() -> list[tuple[str, re.Pattern[str], str]]:
-    """Method, path and name of the operations of EKS in which the lab has a part."""
+    """Method, path and name of each EKS operation on `OWN_PATH`."""
     service, found = get_service_model("eks"), []
     for name in service.operation_names:
         http = service.operation_model(name).http
