@@ -44,8 +44,13 @@ def git(*arguments: str) -> str:
     return done.stdout
 
 
+def tracked(folder: str) -> list[str]:
+    """The files below a folder that git has, or would take."""
+    return git("ls-files", "--cached", "--others", "--exclude-standard", folder).split()
+
+
 def test_the_top_level_holds_what_is_listed():
-    found = {name.partition("/")[0] for name in git("ls-files", "--cached", "--others", "--exclude-standard").split()}
+    found = {name.partition("/")[0] for name in tracked(".")}
     stray = sorted(found - TOP)
     assert not stray, (
         f"{', '.join(stray)}: move it into labkit/, notebooks/ or tests/, or list it in {Path(__file__).name}"
@@ -53,7 +58,7 @@ def test_the_top_level_holds_what_is_listed():
 
 
 def test_labkit_has_few_siblings_and_no_other_folder():
-    names = [name.removeprefix("labkit/").partition("/") for name in git("ls-files", "labkit").split()]
+    names = [name.removeprefix("labkit/").partition("/") for name in tracked("labkit")]
     folders = {name for name, slash, _ in names if slash}
     modules = {name for name, slash, _ in names if not slash and name.endswith(".py")}
     new = sorted(folders - FOLDERS)

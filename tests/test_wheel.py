@@ -66,7 +66,8 @@ def test_the_wheel_has_each_file_of_labkit_and_nothing_else(packed):
     wanted = {file for file in files if "__pycache__" not in file} | {f"labkit/notebooks/{name}" for name in NOTEBOOKS}
     assert {"labkit/py.typed", "labkit/cli/jupyter/labconfig/page_config.json"} <= wanted
     inside = {file for file in packed if ".dist-info/" not in file}
-    assert inside == wanted, "What the wheel holds is said in [tool.hatch.build.targets.wheel] of pyproject.toml."
+    wrong = sorted(inside ^ wanted)
+    assert not wrong, f"{wrong[0]}: put it into [tool.hatch.build.targets.wheel] of pyproject.toml, or take it out"
     assert any(re.fullmatch(r"labkit-.*\.dist-info/licenses/LICENSE", file) for file in packed)
 
 
