@@ -23,7 +23,7 @@ def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: 
         return user
     name = next((value for key, value in given if key == "impersonate-user"), "")
     uid = next((value for key, value in given if key == "impersonate-uid"), "")
-    groups = [value for key, value in given if key == "impersonate-group"]
+    groups = tuple(value for key, value in given if key == "impersonate-group")
     extra: dict[str, list[str]] = {}
     for key, value in given:
         if key.startswith(EXTRA):
@@ -31,29 +31,36 @@ def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: 
     if not name:
         what = ", ".join(f"{key}: {value}" for key, value in given)
         raise bad_request(f"requested [{what}] without impersonating a user")
+    _check(authorization, user, User(name, groups, uid, extra))
+    return User(name, _groups(name, groups), uid, extra)
+
+
+def _check(authorization: Authorization, user: User, wanted: User) -> None:
+    """Raises Forbidden unless the user may impersonate the name, each group, each extra value and the uid."""
 
     def may(resource: str, name: str, **more: str) -> None:
         authorization.require(user, Attributes("impersonate", resource=resource, name=name, **more))
 
-    account = _service_account(name)
-    if account:
+    if account := _service_account(wanted.name):
         may("serviceaccounts", account[1], namespace=account[0])
     else:
-        may("users", name)
-    for group in groups:
+        may("users", wanted.name)
+    for group in wanted.groups:
         may("groups", group)
-    for key, values in extra.items():
+    for key, values in wanted.extra.items():
         for value in values:
             may("userextras", value, group=AUTHENTICATION, subresource=key)
-    if uid:
-        may("uids", uid, group=AUTHENTICATION)
-    if account and not groups:
-        groups = ["system:serviceaccounts", f"system:serviceaccounts:{account[0]}"]
+    if wanted.uid:
+        may("uids", wanted.uid, group=AUTHENTICATION)
+
+
+def _groups(name: str, groups: tuple[str, ...]) -> tuple[str, ...]:
+    """The groups that the headers name, and those that the user name implies."""
+    if not groups and (account := _service_account(name)):
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{account[0]}")
     if name == ANONYMOUS.name:
-        groups += [UNAUTHENTICATED] if UNAUTHENTICATED not in groups else []
-    elif not {AUTHENTICATED, UNAUTHENTICATED} & set(groups):
-        groups.append(AUTHENTICATED)
-    return User(name, tuple(groups), uid, extra)
+        return groups if UNAUTHENTICATED in groups else (*groups, UNAUTHENTICATED)
+    return groups if {AUTHENTICATED, UNAUTHENTICATED} & set(groups) else (*groups, AUTHENTICATED)
 
 
 def _service_account(name: str) -> tuple[str, str] | None:
