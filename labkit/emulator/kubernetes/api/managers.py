@@ -197,28 +197,27 @@ def _without(obj: Object, paths: set[Path], kept: set[Path]) -> Object:
     """The object without those paths. A list's item goes as a whole unless somebody manages a field of it."""
     result = copy.deepcopy(obj)
     for path in sorted(paths, key=len, reverse=True):
-        *way, last = path
-        node: object = result
-        trail: list[tuple[object, str]] = []
-        for step in way:
-            trail.append((node, step))
-            node = _step(node, step)
-            if node is None:
-                break
-        if node is None:
-            continue
-        if last == ".":
-            if not any(other[: len(way)] == tuple(way) for other in kept):
-                parent = trail[-1][0]
-                if isinstance(parent, list):
-                    parent.remove(node)
-        elif last.startswith("f:") and isinstance(node, dict):
-            node.pop(last[2:], None)
-            if not node and trail and isinstance(trail[-1][0], dict):
-                trail[-1][0].pop(trail[-1][1][2:], None)
-        elif last.startswith("v:") and isinstance(node, list):
-            node[:] = [item for item in node if item != json.loads(last[2:])]
+        _remove(result, path, kept)
     return result
+
+
+def _remove(obj: Object, path: Path, kept: set[Path]) -> None:
+    *way, last = path
+    parent: object = None
+    node: object = obj
+    for step in way:
+        parent, node = node, _step(node, step)
+        if node is None:
+            return
+    if last == "." and isinstance(parent, list):
+        if not any(other[: len(way)] == path[:-1] for other in kept):
+            parent.remove(node)
+    elif last.startswith("f:") and isinstance(node, dict):
+        node.pop(last[2:], None)
+        if not node and isinstance(parent, dict):
+            parent.pop(way[-1][2:], None)
+    elif last.startswith("v:") and isinstance(node, list):
+        node[:] = [item for item in node if item != json.loads(last[2:])]
 
 
 def _step(node: object, step: str) -> object:
