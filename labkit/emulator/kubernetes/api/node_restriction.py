@@ -60,27 +60,26 @@ def check_token(authorization: Authorization, user: User, account: Stored, spec:
 
 def check_write(storage: Storage, review: Review) -> None:
     """Raises Forbidden for a node's write to another node's objects, or to fields that a node may not change."""
-    if not (node := node_of(review.user)):
-        return
-    name, obj, old, why = review.name, review.obj, review.old, ""
+    if (node := node_of(review.user)) and (why := _refuse(storage, node, review)):
+        raise forbidden(review.kind, review.name, why)
+
+
+def _refuse(storage: Storage, node: str, review: Review) -> str:
+    """Why the node may not write this; "" where it may."""
     match review.kind.plural, review.subresource, review.operation:
         case "pods", "", "CREATE":
-            why = _refuse_mirror_pod(storage, node, obj)
-        case "pods", "", "DELETE":
-            if node_name(old) != node:
-                why = f'node "{node}" can only delete pods with spec.nodeName set to itself'
-        case "pods", "status", "UPDATE":
-            if node_name(old) != node:
-                why = f'node "{node}" can only update pod status for pods with spec.nodeName set to itself'  # noqa: S608
-            elif (obj["metadata"].get("labels") or {}) != (old["metadata"].get("labels") or {}):
-                why = f'node "{node}" cannot update labels through pod status'
+            return _refuse_mirror_pod(storage, node, review.obj)
+        case "pods", "", "DELETE" if node_name(review.old) != node:
+            return f'node "{node}" can only delete pods with spec.nodeName set to itself'
+        case "pods", "status", "UPDATE" if node_name(review.old) != node:
+            return f'node "{node}" can only update pod status for pods with spec.nodeName set to itself'  # noqa: S608
+        case "pods", "status", "UPDATE" if _labels(review.obj) != _labels(review.old):
+            return f'node "{node}" cannot update labels through pod status'
         case "nodes", _, _:
-            why = _refuse_node_change(node, review)
-        case "leases", _, "CREATE":
-            if name != node:
-                why = "can only access node lease with the same name as the requesting node"
-    if why:
-        raise forbidden(review.kind, name, why)
+            return _refuse_node_change(node, review)
+        case "leases", _, "CREATE" if review.name != node:
+            return "can only access node lease with the same name as the requesting node"
+    return ""
 
 
 def _refuse_mirror_pod(storage: Storage, node: str, pod: Object) -> str:
@@ -104,7 +103,7 @@ def _refuse_node_change(node: str, review: Review) -> str:
     if not review.obj:
         return ""
     obj, old = review.obj, review.old or {"metadata": {}}
-    before, after = (each["metadata"].get("labels") or {} for each in (old, obj))
+    before, after = _labels(old), _labels(obj)
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     wrong = sorted(key for key in changed if _is_kept_from_nodes(key))
     if wrong and review.operation == "CREATE":
@@ -114,6 +113,10 @@ def _refuse_node_change(node: str, review: Review) -> str:
     if review.operation == "UPDATE" and (obj.get("spec") or {}).get("taints") != (old.get("spec") or {}).get("taints"):
         return f'node "{node}" is not allowed to modify taints'
     return ""
+
+
+def _labels(obj: Object) -> Object:
+    return obj["metadata"].get("labels") or {}
 
 
 def _is_kept_from_nodes(label: str) -> bool:
