@@ -78,10 +78,7 @@ def strategic_merge_patch(type_name: str, document: Object, patch: Object) -> Ob
         return {key: value for key, value in patch.items() if key != "$patch"}
     if patch.get("$patch") == "delete":
         return {}
-    for key, value in patch.items():
-        called = next((name for start, name in LISTS.items() if key.startswith(start)), None)
-        if called and not isinstance(value, list):
-            raise bad_request(f"invalid patch format of {called}")
+    _check_directives(patch)
     fields = struct(type_name).fields if type_name else {}
     result = dict(document)
     if "$retainKeys" in patch:
@@ -96,14 +93,20 @@ def strategic_merge_patch(type_name: str, document: Object, patch: Object) -> Ob
             result.pop(key, None)
         else:
             result[key] = _merged(fields.get(key), result.get(key), value)
-    for key, order in patch.items():
-        if key.startswith("$setElementOrder/"):
-            name = key.split("/", 1)[1]
-            if isinstance(result.get(name), list):
-                found = fields.get(name)
-                merge_key = found.merge_key if found else ""
-                result[name] = _in_order(result[name], order, document.get(name) or [], merge_key)
+    orders = {key.split("/", 1)[1]: order for key, order in patch.items() if key.startswith("$setElementOrder/")}
+    for name, order in orders.items():
+        if isinstance(items := result.get(name), list):
+            found = fields.get(name)
+            result[name] = _in_order(items, order, document.get(name) or [], found.merge_key if found else "")
     return result
+
+
+def _check_directives(patch: Object) -> None:
+    """Raises BadRequest for a directive that has to be a list and is not."""
+    for key, value in patch.items():
+        called = next((name for start, name in LISTS.items() if key.startswith(start)), None)
+        if called and not isinstance(value, list):
+            raise bad_request(f"invalid patch format of {called}")
 
 
 def _merged(found: Field | None, old: object, new: object) -> object:
