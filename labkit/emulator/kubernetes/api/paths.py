@@ -63,14 +63,8 @@ class Paths:
                 return discovery.group(group)
             case ["apis", group, "v1"] if group:
                 return discovery.resources(group)
-            case ["openapi", "v2"]:
-                return {"swagger": "2.0", "info": {"title": "Kubernetes", "version": discovery.VERSION}, "paths": {}}
-            case ["openapi", "v3"]:
-                return discovery.openapi_index()
-            case ["openapi", "v3", "api", "v1"]:
-                return discovery.openapi("")
-            case ["openapi", "v3", "apis", group, "v1"] if group in GROUPS:
-                return discovery.openapi(group)
+            case ["openapi", *below]:
+                return _schemas(below)
             case [""]:
                 return {"paths": ["/api", "/api/v1", "/apis", *HEALTH, "/openapi/v3", "/version"]}
         return None
@@ -79,3 +73,17 @@ class Paths:
     def _aggregates(request: Request) -> bool:
         accept = request.headers.get(b"accept", b"").decode("latin-1").partition(",")[0]
         return "as=APIGroupDiscoveryList" in accept and "v=v2;" in accept + ";"
+
+
+def _schemas(below: list[str]) -> Object | bytes | None:
+    """The schemas of the API. ``below`` is the path after `/openapi`."""
+    match below:
+        case ["v2"]:
+            return {"swagger": "2.0", "info": {"title": "Kubernetes", "version": discovery.VERSION}, "paths": {}}
+        case ["v3"]:
+            return discovery.openapi_index()
+        case ["v3", "api", "v1"]:
+            return discovery.openapi("")
+        case ["v3", "apis", group, "v1"] if group in GROUPS:
+            return discovery.openapi(group)
+    return None
