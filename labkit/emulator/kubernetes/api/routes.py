@@ -29,13 +29,13 @@ class Routes:
             raise unknown_path()
         if request.namespace and not kind.namespaced and kind is not NAMESPACE:
             raise unknown_path()
-        return await self._verb(kind, request)
-
-    async def _verb(self, kind: Kind, request: Request) -> Response:
         if request.method == "GET":
             request.media_type()
         if request.verb not in kind.verbs:
             raise method_not_allowed()
+        return await self._verb(kind, request)
+
+    async def _verb(self, kind: Kind, request: Request) -> Response:
         match request.verb:
             case "get" if request.method in ("GET", "HEAD"):
                 return self.resources.get(kind, request)
@@ -73,12 +73,10 @@ class Routes:
                 return await scale(self.resources, kind, request)
             case "serviceaccounts/token":
                 return self.reviews.request_token(sub, request)
-        match request.verb:
-            case "get":
-                return self.resources.get(kind, request)
-            case "update":
-                return await self.resources.update(kind, request)
-        return await self.resources.patch(kind, request)
+        if request.verb == "get":
+            return self.resources.get(kind, request)
+        write = self.resources.update if request.verb == "update" else self.resources.patch
+        return await write(kind, request)
 
     def _bind(self, request: Request) -> Response:
         target = request.document("core.Binding", "Binding", "v1").get("target") or {}
