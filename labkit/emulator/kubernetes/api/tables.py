@@ -106,28 +106,32 @@ def _pod(pod: Object, now: float) -> Cells:
 def _reason(pod: Object) -> str:
     """What kubectl's STATUS column says of a pod."""
     status, spec = pod.get("status") or {}, pod.get("spec") or {}
-    reason = status.get("reason") or status.get("phase") or "Unknown"
-    if condition(pod, "PodScheduled").get("reason") == "SchedulingGated":
-        reason = "SchedulingGated"
+    deleted = pod["metadata"].get("deletionTimestamp")
+    if deleted and status.get("reason") == "NodeLost":
+        return "Unknown"
+    if deleted and not has_ended(pod):
+        return "Terminating"
+    gated = condition(pod, "PodScheduled").get("reason") == "SchedulingGated"
+    reason = "SchedulingGated" if gated else status.get("reason") or status.get("phase") or "Unknown"
     initializing = _initializing(spec, status)
-    reason = initializing or reason
-    if not initializing or _has(pod, "Initialized"):
-        running = False
-        for container in reversed(status.get("containerStatuses") or []):
-            state = container.get("state") or {}
-            if (waiting := state.get("waiting")) and waiting.get("reason"):
-                reason = waiting["reason"]
-            elif terminated := state.get("terminated"):
-                reason = _why_terminated(terminated)
-            elif container.get("ready") and state.get("running"):
-                running = True
-        if reason == "Completed" and running:
-            reason = "Running" if _has(pod, "Ready") else "NotReady"
-    if pod["metadata"].get("deletionTimestamp"):
-        if status.get("reason") == "NodeLost":
-            return "Unknown"
-        if not has_ended(pod):
-            return "Terminating"
+    if initializing and not _has(pod, "Initialized"):
+        return initializing
+    return _reason_of_containers(pod, initializing or reason)
+
+
+def _reason_of_containers(pod: Object, reason: str) -> str:
+    """The first container's reason that is worth telling, or else the given one."""
+    running = False
+    for container in reversed((pod.get("status") or {}).get("containerStatuses") or []):
+        state = container.get("state") or {}
+        if (waiting := state.get("waiting")) and waiting.get("reason"):
+            reason = waiting["reason"]
+        elif terminated := state.get("terminated"):
+            reason = _why_terminated(terminated)
+        elif container.get("ready") and state.get("running"):
+            running = True
+    if reason == "Completed" and running:
+        return "Running" if _has(pod, "Ready") else "NotReady"
     return reason
 
 
