@@ -79,10 +79,7 @@ class Watch:
                         yield self._bookmark(final=False)
                     bookmark_at = self._next_bookmark(deadline)
                     continue
-                lines = [self._event(change)]
-                while not queue.empty():
-                    lines.append(self._event(queue.get_nowait()))
-                if text := b"".join(line for line in lines if line):
+                if text := self._batch(change, queue):
                     yield text
         finally:
             subscribers.discard(tell)
@@ -104,6 +101,13 @@ class Watch:
             if change.version > self.start and change.kind == self.kind
         ]
         return [line for line in lines if line], False
+
+    def _batch(self, change: Change, queue: asyncio.Queue[Change]) -> bytes:
+        """The events of this change and of all that wait in the queue: they leave in one piece."""
+        lines = [self._event(change)]
+        while not queue.empty():
+            lines.append(self._event(queue.get_nowait()))
+        return b"".join(lines)
 
     def _event(self, change: Change) -> bytes:
         before = change.before if change.before and self.selection.matches(change.before) else None
