@@ -61,12 +61,8 @@ class Controllers:
         self._deployments.observe(change)
         self._event_expiry.observe(change)
         if kind is NAMESPACE:
-            if change.type == "ADDED":
-                self._furnish(stored.name)
-            elif "deletionTimestamp" in metadata and change.type == "MODIFIED":
-                self.later(lambda: self._empty(stored.name))
-            return
-        if change.type == "DELETED":
+            self._observe_namespace(change)
+        elif change.type == "DELETED":
             self._gone(stored)
             if kind in (SERVICE_ACCOUNT, CONFIG_MAP):
                 self.later(lambda: self._furnish(stored.namespace))
@@ -84,6 +80,12 @@ class Controllers:
             self._schedule_soon()  # there is more room
 
     # Namespaces
+
+    def _observe_namespace(self, change: Change) -> None:
+        if change.type == "ADDED":
+            self._furnish(change.stored.name)
+        elif "deletionTimestamp" in change.stored.metadata and change.type == "MODIFIED":
+            self.later(lambda: self._empty(change.stored.name))
 
     def _furnish(self, name: str) -> None:
         """Every namespace has a `default` service account and the certificate that pods verify the API with."""
