@@ -11,12 +11,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from types import NoneType
 from typing import Any, NoReturn, cast
 
 from labkit.emulator.kubernetes.objects.kinds import Object
 
-INTEGERS = {"int32", "int64"}
-TEXTS = {"string", "bytes", "time", "microtime"}
+# The types of the JSON values that a field may have. An element that is not here may have any.
+TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "bool": (bool,),
+    "int32": (int,),
+    "int64": (int,),
+    "intstr": (str, int),
+    "quantity": (str, int, float, bool),
+    **dict.fromkeys(("bytes", "time", "microtime"), (str, NoneType)),
+}
 BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 NOT_BASE64 = re.compile("[^A-Za-z0-9+/]")
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -160,24 +169,12 @@ def _element(found: Field, value: Any, owner: str, path: str, unknown: list[str]
         if not isinstance(value, dict):
             _refuse(value, owner, path, f"v1.{element.rpartition('.')[2]}")
         return _struct(struct(element), value, element.rpartition(".")[2], path, unknown)
-    if element in TEXTS:
-        good = isinstance(value, str) or (value is None and element != "string")
-        if good and value is not None and (check := READ_AS.get(element)):
-            check(value)
-    elif element == "bool":
-        good = isinstance(value, bool)
-    elif element in INTEGERS:
-        good = isinstance(value, int) and not isinstance(value, bool)
-    elif element == "quantity":
-        if good := isinstance(value, (str, int, float)):
-            value = json.dumps(value) if isinstance(value, bool) else str(value)
-            _quantity(value)
-    elif element == "intstr":
-        good = isinstance(value, (str, int)) and not isinstance(value, bool)
-    else:
-        good = True
-    if not good:
+    if (types := TYPES.get(element)) and type(value) not in types:
         _refuse(value, owner, path, element)
+    if element == "quantity":
+        value = str(value)  # which is no quantity for a bool
+    if value is not None and (check := READ_AS.get(element)):
+        check(value)
     return value
 
 
@@ -209,7 +206,7 @@ def _quantity(text: str) -> None:
         raise WrongType("unable to parse quantity's suffix")
 
 
-READ_AS = {"bytes": _base64, "time": _time, "microtime": _time}
+READ_AS = {"bytes": _base64, "time": _time, "microtime": _time, "quantity": _quantity}
 
 
 def _refuse(value: object, owner: str, path: str, go_type: str) -> NoReturn:
