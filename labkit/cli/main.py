@@ -45,3 +45,17 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    finally:
+        _leave_closed_streams()
+
+
+def _leave_closed_streams() -> None:
+    """Drop what a closed terminal or pipe did not take: Python would fail on it at its end, and exit with 120.
+
+    https://docs.python.org/3/library/signal.html#note-on-sigpipe
+    """
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except OSError:
+            setattr(sys, name, None)

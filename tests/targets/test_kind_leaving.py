@@ -250,7 +250,11 @@ def held(programs) -> Iterator[Path]:
 def up_half_way(folder: Path, terminal: int = subprocess.PIPE) -> tuple[subprocess.Popen, int]:
     """`labkit up` in a terminal, and the process id of the kind that it started, which has made a half."""
     command = [LABKIT, "up", "--target", "kind"]
-    begun = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, text=True, start_new_session=True)
+    # A user's Python keeps what a closed terminal does not take, and tries again when it ends.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    begun = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=terminal, text=True, start_new_session=True, env=environment
+    )
     return begun, int((folder / "hold").read_text())
 
 
