@@ -112,7 +112,7 @@ def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Confi
 def patient(api: "ApiClient") -> "ApiClient":
     """The same client, which waits for an API server that keeps silent, but not for ever.
 
-    A watch may be silent for as long as it was asked to last besides.
+    A watch gets its own duration on top.
     """
     rest: Any = api.rest_client
     ask = rest.request

@@ -61,7 +61,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Symptom:
-    """What a cause is known by here, and what repairs it: a finding without what the cause declares."""
+    """What a cause found, and what repairs it: a finding without what the cause declares."""
 
     summary: str
     expected: str

@@ -16,10 +16,10 @@ class Stage:
 
     title: str
     look: Callable[[Evidence], Result] = lambda _: "right"
-    """What can be said of it whatever the causes find; `not looked at` where there is nothing to look at."""
+    """Its result before any cause counts; `not looked at` if there is nothing to look at."""
 
     def at_best(self, evidence: Evidence) -> Result:
-        """What becomes of it where no cause finds anything."""
+        """The stage's result if no cause finds anything."""
         try:
             return self.look(evidence)
         except NotRead:

@@ -1,4 +1,4 @@
-"""The kinds of reading that causes declare: of each, one has to have been answered."""
+"""What a cause may list under `reads`. Each value names calls; at least one of them must have been answered."""
 
 Kinds = tuple[str, ...]
 
