@@ -22,6 +22,7 @@ PROGRAMS = {
     "node": ("node", "apt-get install nodejs npm   (or: brew install node)"),
     "rclone": ("rclone", "apt-get install rclone   (or: brew install rclone)"),
 }
+LONG = ("tests/notebooks/", "tests/targets/", "tests/lifecycle/", "tests/test_contract.py", "tests/test_wheel.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="labkit-home-")
         config.add_cleanup(lambda: shutil.rmtree(os.environ["HOME"], ignore_errors=True))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the modules that take a minute and more first: a worker that starts one last keeps the others waiting."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
