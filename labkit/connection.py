@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import parse_qs, urlsplit
 
 from labkit.errors import LabError
@@ -15,6 +15,43 @@ if TYPE_CHECKING:
 # https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
 ENTRANCE = "OrganizationAccountAccessRole"
 ANSWERS_WITHIN = (5, 30)  # seconds for a cluster, to connect and to be answered
+
+
+class UserIdentity(TypedDict, total=False):
+    """https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html"""
+
+    type: str
+    principalId: str
+    arn: str
+    accountId: str
+    accessKeyId: str
+    userName: str
+    identityProvider: str
+    sessionContext: dict[str, Any]
+
+
+class Record(TypedDict, total=False):
+    """A call to AWS as CloudTrail records it, and under "lab" what CloudTrail lacks: the decision and its reason.
+
+    https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
+    """
+
+    eventID: str
+    eventTime: str
+    eventSource: str
+    eventName: str
+    awsRegion: str
+    userIdentity: UserIdentity
+    errorCode: str
+    errorMessage: str
+    requestParameters: dict[str, Any] | None
+    responseElements: dict[str, Any] | None
+    resources: list[dict[str, Any]]
+    recipientAccountId: str
+    eventCategory: str
+    managementEvent: bool
+    readOnly: bool
+    lab: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,7 +88,7 @@ class Connection:
     served_chain: Callable[[str], list[bytes]] | None = None
     """The certificates (DER) that an issuer's host serves, its own first; None: it is reached by its name."""
     clock: Any = None
-    trail: Callable[[], Iterator[dict[str, Any]]] | None = None
+    trail: Callable[[], Iterator["Record"]] | None = None
     """The records of the calls to AWS, newest first."""
     node_identity: str | None = None
     account: Callable[[str], "boto3.Session | None"] = lambda _: None

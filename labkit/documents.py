@@ -3,7 +3,7 @@
 `labkit.steps` makes them so, `labkit.diagnosis` compares with them, `labkit.faults` breaks them.
 """
 
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from labkit.run_parameters import Parameters
 
@@ -14,7 +14,59 @@ CONTAINER = "aws"
 IMAGE = "amazon/aws-cli"
 
 
-def provider(_: Parameters, issuer: str) -> dict[str, Any]:
+class OidcProvider(TypedDict):
+    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html"""
+
+    Url: str
+    ClientIDList: list[str]
+
+
+class Statement(TypedDict, total=False):
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_statement.html"""
+
+    Sid: str
+    Effect: Literal["Allow", "Deny"]
+    Principal: dict[str, str | list[str]]
+    Action: str | list[str]
+    Resource: str | list[str]
+    Condition: dict[str, dict[str, str | list[str]]]
+    """By operator and condition key."""
+
+
+class PolicyDocument(TypedDict):
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html"""
+
+    Version: str
+    Statement: list[Statement]
+
+
+class Metadata(TypedDict):
+    """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/"""
+
+    name: str
+    namespace: str
+    labels: NotRequired[dict[str, str]]
+    annotations: NotRequired[dict[str, str]]
+
+
+class ServiceAccount(TypedDict):
+    """https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/service-account-v1/"""
+
+    apiVersion: str
+    kind: Literal["ServiceAccount"]
+    metadata: Metadata
+
+
+class Pod(TypedDict):
+    """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/"""
+
+    apiVersion: str
+    kind: Literal["Pod"]
+    metadata: Metadata
+    spec: dict[str, Any]
+
+
+def provider(_: Parameters, issuer: str) -> OidcProvider:
     """What is registered: the issuer, and the audience of the tokens that it signs for AWS.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
@@ -22,7 +74,7 @@ def provider(_: Parameters, issuer: str) -> dict[str, Any]:
     return {"Url": issuer, "ClientIDList": [AUDIENCE]}
 
 
-def trust_policy(parameters: Parameters, provider_arn: str) -> dict[str, Any]:
+def trust_policy(parameters: Parameters, provider_arn: str) -> PolicyDocument:
     """The trust policy: the provider's tokens, for this service account exactly, and for STS.
 
     https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
@@ -46,7 +98,7 @@ def trust_policy(parameters: Parameters, provider_arn: str) -> dict[str, Any]:
     }
 
 
-def service_account(parameters: Parameters, role_arn: str) -> dict[str, Any]:
+def service_account(parameters: Parameters, role_arn: str) -> ServiceAccount:
     """The manifest: the annotation is what ties the service account to the role.
 
     https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
@@ -63,7 +115,7 @@ def service_account(parameters: Parameters, role_arn: str) -> dict[str, Any]:
     }
 
 
-def pod(parameters: Parameters, image: str = "") -> dict[str, Any]:
+def pod(parameters: Parameters, image: str = "") -> Pod:
     """The manifest: an `aws` that sleeps, so that commands can be run in it, under the service account.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/

@@ -41,7 +41,7 @@ class Lab(Workspace):
         super().__init__(parameters, connection)
         self._is_only_looked_at = False
         self._right: set[str] = set()  # the steps that were checked, and right
-        self._seen = next(connection.trail(), {}).get("eventID") if connection.trail else None
+        self._seen = next((record["eventID"] for record in connection.trail()), None) if connection.trail else None
 
     @classmethod
     def open(cls, **values: Any) -> "Lab":

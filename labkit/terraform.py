@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from labkit.documents import AUDIENCE, PolicyDocument, Statement
 from labkit.run_parameters import Parameters
 
 SOURCE = "terraform-aws-modules/iam/aws//modules/iam-role-for-service-accounts"
 VERSION = "~> 6.0"
-AUDIENCE = "sts.amazonaws.com"  # the module knows no other
 
 Variables = Mapping[str, Any]
 
@@ -26,7 +26,7 @@ class Rendered:
 
     name: str
     """The role's name; a name that ends in `-` is a prefix, to which the AWS provider adds a timestamp."""
-    trust_policy: dict[str, Any]
+    trust_policy: PolicyDocument
     attachments: tuple[str, ...]
     """The ARNs of the attached policies, sorted."""
 
@@ -88,7 +88,7 @@ def rendered(module_variables: Variables) -> Rendered:
     )
 
 
-def _statement(provider: Mapping[str, Any], operator: str) -> dict[str, Any]:
+def _statement(provider: Mapping[str, Any], operator: str) -> Statement:
     arn = provider["provider_arn"]
     # The module takes away all up to the last "provider/"; what is left begins the condition keys.
     issuer = re.sub(r"^.*provider/", "", arn)

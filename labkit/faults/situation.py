@@ -75,9 +75,9 @@ class Situation(BaseModel):
         )
         namespace = {"metadata": {"name": parameters.namespace}}
         made.add({"apiVersion": "v1", "kind": "Namespace", **namespace})
-        made.add(documents.service_account(parameters, role_arn))
+        made.add(dict(documents.service_account(parameters, role_arn)))
         made.add(webhook)
-        made.add(documents.pod(parameters, connection.image))
+        made.add(dict(documents.pod(parameters, connection.image)))
         return made.settled()
 
     # The documents that faults edit. What is not there is an empty document that nobody reads again.

@@ -212,7 +212,7 @@ def _watch(core: Any, name: str, namespace: str, seconds: int) -> Iterator[tuple
         yield event["type"], event["object"]
 
 
-def _is_as_wanted(lab: "Workspace", present: Any, wanted: dict[str, Any]) -> bool:
+def _is_as_wanted(lab: "Workspace", present: Any, wanted: documents.Pod) -> bool:
     container = present.spec.containers[0]
     variables = {variable.name: variable.value for variable in container.env or []}
     return (

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from labkit.connection import ENTRANCE, Connection, configured, patient
+from labkit.connection import ENTRANCE, Connection, Record, configured, patient
 from labkit.diagnosis.evidence.issuer import served_chain
 from labkit.emulator import process
 from labkit.emulator.environment import closed
@@ -267,7 +267,7 @@ def _current_context(state: State) -> str:
     return context
 
 
-def _read_trail(folder: Folder) -> Iterator[dict[str, Any]]:
+def _read_trail(folder: Folder) -> Iterator[Record]:
     from labkit.emulator.aws.trail import Trail
 
     return Trail.newest(folder.trail_file)

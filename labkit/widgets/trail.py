@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
+from labkit.connection import Record
 from labkit.showing import left_aligned, stable, table
 
 COLUMNS = ("event", "who", "decision", "reason")
@@ -17,7 +17,7 @@ class Calls:
     https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
     """
 
-    records: Sequence[dict[str, Any]]
+    records: Sequence[Record]
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
@@ -70,13 +70,13 @@ class NoCalls(Calls):
         return f"<p>{escape(self.why)}</p>"
 
 
-def _provider(record: dict[str, Any]) -> str | None:
+def _provider(record: Record) -> str | None:
     identity = record.get("userIdentity") or {}
     federation = (identity.get("sessionContext") or {}).get("webIdFederationData") or {}
     return identity.get("identityProvider") or federation.get("federatedProvider")
 
 
-def who(record: dict[str, Any]) -> str:
+def who(record: Record) -> str:
     """Who called, without account and session: the role, the service account, or the administrator.
 
     One who was not proven to be anybody is only a kind of identity, such as ``Unknown``.
@@ -92,23 +92,23 @@ def who(record: dict[str, Any]) -> str:
     return str(arn.rpartition(":")[2].rpartition("/")[2] or identity.get("type", ""))
 
 
-def session_of(record: dict[str, Any]) -> str:
+def session_of(record: Record) -> str:
     """Who called, a role session as ``ROLE/SESSION``."""
     arn = (record.get("userIdentity") or {}).get("arn") or ""
     return str(arn.partition(":assumed-role/")[2]) or who(record)
 
 
-def decision(record: dict[str, Any]) -> str:
+def decision(record: Record) -> str:
     """``allowed``, or the code that the caller was answered, which CloudTrail may spell otherwise."""
     lab = record.get("lab") or {}
     return str(lab.get("code") or record.get("errorCode") or lab.get("decision", ""))
 
 
-def reason(record: dict[str, Any]) -> str:
+def reason(record: Record) -> str:
     """Why it was decided so, which AWS keeps to itself."""
     return str((record.get("lab") or {}).get("reason", ""))
 
 
-def is_refused(record: dict[str, Any]) -> bool:
+def is_refused(record: Record) -> bool:
     """Whether the call ended with an error."""
     return decision(record) not in ("", "allowed")

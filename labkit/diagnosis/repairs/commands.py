@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from labkit import documents
@@ -87,21 +87,21 @@ class Commands:
             return f"# an administrator has to let {caller_arn or 'the caller'} do {', '.join(actions)}"
         return self._put_policy(kind, path.rpartition("/")[2], "oidc-provider", actions, resource)
 
-    def create_role(self, trust_policy: Document | None = None) -> str:
+    def create_role(self, trust_policy: Mapping[str, Any] | None = None) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-role.html"""
         return self._aws(
             f"aws iam create-role --role-name {self._role} "
             f"--assume-role-policy-document {_quoted(trust_policy or self._trust_policy)}{self._tags()}"
         )
 
-    def update_trust_policy(self, trust_policy: Document | None = None) -> str:
+    def update_trust_policy(self, trust_policy: Mapping[str, Any] | None = None) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/update-assume-role-policy.html"""
         return self._aws(
             f"aws iam update-assume-role-policy --role-name {self._role} "
             f"--policy-document {_quoted(trust_policy or self._trust_policy)}"
         )
 
-    def write_trust_policy(self, trust_policy: Document) -> str:
+    def write_trust_policy(self, trust_policy: Mapping[str, Any]) -> str:
         """The trust policy of the role, which is made where it is missing."""
         if self._role_is_there:
             return self.update_trust_policy(trust_policy)
@@ -210,7 +210,7 @@ class Commands:
         pairs = (f"Key={tag['Key']},Value={tag['Value']}" for tag in self.parameters.tags)
         return f" --tags {' '.join(shlex.quote(pair) for pair in pairs)}"
 
-    def _apply(self, manifest: dict[str, Any]) -> str:
+    def _apply(self, manifest: Mapping[str, Any]) -> str:
         return f"echo {_quoted(manifest)} | {self._kubectl} apply -f -"
 
 
@@ -276,5 +276,5 @@ def _escaped(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in character.encode())
 
 
-def _quoted(document: dict[str, Any]) -> str:
+def _quoted(document: Mapping[str, Any]) -> str:
     return shlex.quote(json.dumps(document))

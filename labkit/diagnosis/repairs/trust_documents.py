@@ -6,9 +6,10 @@ from labkit import documents
 from labkit.diagnosis.evidence import Evidence
 from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.evidence.trust import NOBODY, actions_of, allows_action, federated_of, principals_of
+from labkit.documents import PolicyDocument
 
 
-def alone(evidence: Evidence) -> Document:
+def alone(evidence: Evidence) -> PolicyDocument:
     """The policy that admits this service account, and says nothing else."""
     document = documents.trust_policy(evidence.parameters, evidence.provider_arn)
     document["Statement"][0]["Condition"]["StringEquals"][f"{evidence.provider_name}:aud"] = evidence.audience
@@ -57,8 +58,7 @@ def with_audience(evidence: Evidence) -> Document:
 
 
 def _right(evidence: Evidence) -> Document:
-    statement: Document = alone(evidence)["Statement"][0]
-    return statement
+    return dict(alone(evidence)["Statement"][0])
 
 
 def _like(present: Document, right: Document) -> Document:

@@ -23,6 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from labkit.connection import Record
 from labkit.emulator.aws.actions.permission import CannotDerive
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.backend import Backend
@@ -121,7 +122,7 @@ class CloudTrail:
                     yield event
 
 
-def _is_in_history(record: dict[str, Any]) -> bool:
+def _is_in_history(record: Record) -> bool:
     """CloudTrail keeps management events of callers that were authenticated, which a verified token does, too."""
     identity = record.get("userIdentity") or {}
     return (
@@ -131,7 +132,7 @@ def _is_in_history(record: dict[str, Any]) -> bool:
     )
 
 
-def _event(record: dict[str, Any]) -> Event:
+def _event(record: Record) -> Event:
     identity = record["userIdentity"]
     at = datetime.strptime(record["eventTime"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     event = {
@@ -149,7 +150,7 @@ def _event(record: dict[str, Any]) -> Event:
     return {name: value for name, value in event.items() if value is not None}
 
 
-def _resources(record: dict[str, Any]) -> list[dict[str, str]]:
+def _resources(record: Record) -> list[dict[str, str]]:
     service = record["eventSource"].partition(".")[0]
     parameters = record.get("requestParameters") or {}
     found = [(kind, parameters[name]) for name, kind in NAMED.get(service, {}).items() if name in parameters]

@@ -5,11 +5,13 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from labkit.connection import Record
 
 HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
 # A file of this many bytes is put aside, in place of the one put aside before: about 80,000 calls are kept.
@@ -32,7 +34,7 @@ class Trail:
         self._largest = largest
         self._handle: int | None = None
 
-    def append(self, record: dict[str, Any], secrets: Iterable[str] = ()) -> None:
+    def append(self, record: Mapping[str, Any], secrets: Iterable[str] = ()) -> None:
         """Adds a record at the end, without the ``secrets`` of its call. A call is answered even if that fails."""
         line = hidden(json.dumps(record, separators=(",", ":"), default=str), secrets).encode() + b"\n"
         try:
@@ -42,7 +44,7 @@ class Trail:
             self._close()
 
     @staticmethod
-    def newest(file: Path, containing: str = "") -> Iterator[dict[str, Any]]:
+    def newest(file: Path, containing: str = "") -> Iterator[Record]:
         """The whole records of the trail in ``file``, newest first, read only as far as they are asked for.
 
         With ``containing``, only those with this text as a value. A server that was killed may have left a part of a
@@ -55,7 +57,7 @@ class Trail:
                     yield json.loads(line)
 
     @staticmethod
-    def read(file: Path, last: int | None = None) -> list[dict[str, Any]]:
+    def read(file: Path, last: int | None = None) -> list[Record]:
         """The records of the trail in ``file``, or the ``last`` so many, oldest first; none where there is no file."""
         return [*islice(Trail.newest(file), last)][::-1]
 
