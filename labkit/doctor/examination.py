@@ -1,6 +1,6 @@
 """Why a service account's pods do not get their role: looks for every cause, stage by stage, and only reads."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +188,7 @@ def _metadata(thing: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in thing["metadata"].items() if key in kept}
 
 
-def _without(document: dict[str, Any], changing: str) -> dict[str, Any]:
+def _without(document: Mapping[str, Any], changing: str) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key != changing}
 
 

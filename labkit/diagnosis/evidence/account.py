@@ -7,15 +7,21 @@ from operator import getitem
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from labkit.diagnosis.evidence.reading import Answer, Document, Read, Reads
+from labkit.connection import Record
+from labkit.diagnosis.evidence.answers import (
+    Cluster,
+    IdentityProviderConfig,
+    PastCall,
+    PodIdentityAssociation,
+    Provider,
+    Role,
+    Simulated,
+)
+from labkit.diagnosis.evidence.reading import Answer, Read, Reads
 from labkit.run_parameters import RUN_TAG
 
 if TYPE_CHECKING:
     import boto3
-
-
-# What is kept of a record of CloudTrail's: nothing of credentials is in it.
-RECORDED = ("eventTime", "eventName", "errorCode", "errorMessage", "requestParameters")
 
 
 class Account:
@@ -38,26 +44,26 @@ class Account:
         listed = self._answered("iam:ListOpenIDConnectProviders", "", "OpenIDConnectProviderList")
         return [provider["Arn"] for provider in listed]
 
-    def provider(self, arn: str) -> Document | None:
+    def provider(self, arn: str) -> Provider | None:
         """An OIDC provider: `Url`, `ClientIDList`, `ThumbprintList`, `Tags`; None if it does not exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
         """
         name = arn.partition("oidc-provider/")[2]
-        found: Document | None = self._answered("iam:GetOpenIDConnectProvider", name, OpenIDConnectProviderArn=arn)
+        found: Provider | None = self._answered("iam:GetOpenIDConnectProvider", name, OpenIDConnectProviderArn=arn)
         return found
 
     # Roles.
 
     @property
-    def roles(self) -> list[Document]:
+    def roles(self) -> list[Role]:
         """Every role with its trust policy. ListRoles returns neither tags nor permissions boundary.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
         """
         return [_with_document(role) for role in self._listed("iam:ListRoles", "", "Roles")]
 
-    def role(self, name: str) -> Document | None:
+    def role(self, name: str) -> Role | None:
         """A role as iam:GetRole returns it, its trust policy as a dict; None if it does not exist.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRole.html
@@ -97,14 +103,14 @@ class Account:
 
         return document(self._once("iam:GetPolicyVersion", arn, read))
 
-    def simulated(self, role_arn: str, action: str, resource: str) -> Document:
+    def simulated(self, role_arn: str, action: str, resource: str) -> Simulated:
         """IAM's decision on a role's action: `EvalDecision`, and what the permissions boundary says of it.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
         """
         request = {"PolicySourceArn": role_arn, "ActionNames": [action], "ResourceArns": [resource]}
         name = f"{role_arn} {action} {resource}"
-        return self._answered("iam:SimulatePrincipalPolicy", name, "EvaluationResults", 0, **request) or {}
+        return self._answered("iam:SimulatePrincipalPolicy", name, "EvaluationResults", 0, **request) or Simulated()
 
     # S3.
 
@@ -117,13 +123,13 @@ class Account:
 
     # CloudTrail.
 
-    def calls(self, name: str) -> list[Document]:
+    def calls(self, name: str) -> list[PastCall]:
         """The last 150 calls of this name to IAM, at most 90 days old, the newest first.
 
         https://docs.aws.amazon.com/awscloudtrail/latest/APIReference/API_LookupEvents.html
         """
 
-        def look_up() -> list[Document]:
+        def look_up() -> list[PastCall]:
             # IAM is one for all regions, and is recorded in this one.
             trail = self._session.client("cloudtrail", region_name="us-east-1")
             wanted = [{"AttributeKey": "EventName", "AttributeValue": name}]
@@ -144,15 +150,15 @@ class Account:
         """
         return self._listed("eks:ListClusters", "", "clusters")
 
-    def cluster(self, name: str) -> Document | None:
+    def cluster(self, name: str) -> Cluster | None:
         """A cluster as eks:DescribeCluster returns it; None if it does not exist.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeCluster.html
         """
-        found: Document | None = self._answered("eks:DescribeCluster", name, "cluster", name=name)
+        found: Cluster | None = self._answered("eks:DescribeCluster", name, "cluster", name=name)
         return found
 
-    def identity_provider_configs(self, cluster: str) -> list[Document]:
+    def identity_provider_configs(self, cluster: str) -> list[IdentityProviderConfig]:
         """The OIDC providers whose users may log in to a cluster: `issuerUrl`, `identityProviderConfigName` and more.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeIdentityProviderConfig.html
@@ -163,11 +169,11 @@ class Account:
             self._answered(
                 kind, f"{cluster} {config['name']}", key, "oidc", clusterName=cluster, identityProviderConfig=config
             )
-            or {}
+            or IdentityProviderConfig()
             for config in configs
         ]
 
-    def pod_identity_associations(self, cluster: str) -> list[Document]:
+    def pod_identity_associations(self, cluster: str) -> list[PodIdentityAssociation]:
         """A cluster's EKS Pod Identity associations: `namespace`, `serviceAccount`, `associationId`.
 
         https://docs.aws.amazon.com/eks/latest/APIReference/API_ListPodIdentityAssociations.html
@@ -244,18 +250,25 @@ def document(value: Any) -> Any:
     return value
 
 
-def run_of(role: Document | None) -> str | None:
+def run_of(role: Role | None) -> str | None:
     """The lab's run whose tag a role bears."""
     tags = (role or {}).get("Tags") or []
     return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
 
 
-def _with_document(role: Document) -> Document:
-    return role | {"AssumeRolePolicyDocument": document(role.get("AssumeRolePolicyDocument") or {})}
+def _with_document(role: Role) -> Role:
+    return {**role, "AssumeRolePolicyDocument": document(role.get("AssumeRolePolicyDocument") or {})}
 
 
-def _recorded(event: Document) -> Document:
+def _recorded(event: Record) -> PastCall:
     """Of a record of CloudTrail's what is asked of it, and of the caller the user or role, without the session."""
     identity = event.get("userIdentity") or {}
     issuer = (identity.get("sessionContext") or {}).get("sessionIssuer") or {}
-    return {field: event.get(field) for field in RECORDED} | {"caller": issuer.get("arn") or identity.get("arn") or ""}
+    return {
+        "eventTime": event["eventTime"],
+        "eventName": event["eventName"],
+        "errorCode": event.get("errorCode"),
+        "errorMessage": event.get("errorMessage"),
+        "requestParameters": event.get("requestParameters"),
+        "caller": issuer.get("arn") or identity.get("arn") or "",
+    }

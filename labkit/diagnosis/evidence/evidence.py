@@ -6,6 +6,7 @@ from typing import Any
 
 from labkit.connection import Connection
 from labkit.diagnosis.evidence.account import Account, run_of
+from labkit.diagnosis.evidence.answers import Provider, Role
 from labkit.diagnosis.evidence.cluster import Cluster
 from labkit.diagnosis.evidence.issuer import Issuer
 from labkit.diagnosis.evidence.pod_spec import TOKEN_VOLUME, Container, PodSpec, service_account_of
@@ -174,12 +175,12 @@ class Evidence:
         return self.role_account.provider_arns
 
     @property
-    def provider(self) -> Document | None:
+    def provider(self) -> Provider | None:
         """The OIDC provider of the cluster's issuer, in the role's account, where STS looks for it."""
         return self.role_account.provider(self.provider_arn)
 
     @property
-    def role(self) -> Document | None:
+    def role(self) -> Role | None:
         """The role; None where there is none. Raises `NotRead` where nothing says which it is."""
         if not self.role_name:
             raise NotRead(

@@ -61,11 +61,10 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
 @cause("role-denied-by-boundary", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def denied_by_boundary(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
-    if evidence.role is None:
+    boundary = evidence.role.get("PermissionsBoundary") if evidence.role else None
+    if not boundary:
         return None
-    arn = (evidence.role.get("PermissionsBoundary") or {}).get("PermissionsBoundaryArn")
-    if not arn:
-        return None
+    arn = boundary["PermissionsBoundaryArn"]
     if evidence.action:
         said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
         detail = said.get("PermissionsBoundaryDecisionDetail") or {}

@@ -5,6 +5,7 @@ from typing import Any
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.account import document
+from labkit.diagnosis.evidence.answers import PastCall
 from labkit.diagnosis.evidence.trust import conditions_of, listed
 from labkit.diagnosis.finding import Symptom, cause, is_told
 from labkit.diagnosis.repairs import pod_commands, trust_documents
@@ -77,7 +78,7 @@ def was_refused(evidence: Evidence) -> bool:
     return is_told(evidence, *REFUSED)
 
 
-def _refused_write(evidence: Evidence) -> dict[str, Any] | None:
+def _refused_write(evidence: Evidence) -> PastCall | None:
     """The newest try to write the role's trust policy, where IAM refused it and the role lacks what it was to have.
 
     Raises `NotRead` where CloudTrail may not be read.
@@ -97,7 +98,7 @@ def _refused_write(evidence: Evidence) -> dict[str, Any] | None:
     return newest if newest and newest["errorCode"] else None
 
 
-def _statements_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+def _statements_of(record: PastCall) -> list[dict[str, Any]]:
     """The statements of the trust policy that was refused."""
     parameters = record.get("requestParameters") or {}
     written = document(parameters.get("policyDocument") or parameters.get("assumeRolePolicyDocument") or {})
@@ -105,7 +106,7 @@ def _statements_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     return [statement for statement in statements if isinstance(statement, dict)]
 
 
-def _source(record: dict[str, Any]) -> str:
+def _source(record: PastCall) -> str:
     return f"cloudtrail:LookupEvents, {record['eventName']} at {record['eventTime']}: {record['errorCode']}"
 
 

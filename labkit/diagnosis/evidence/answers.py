@@ -1,0 +1,96 @@
+"""What AWS answers to the calls of the evidence, as far as anything reads it."""
+
+from typing import Any, TypedDict
+
+
+class Tag(TypedDict):
+    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_Tag.html"""
+
+    Key: str
+    Value: str
+
+
+class PermissionsBoundary(TypedDict):
+    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_AttachedPermissionsBoundary.html"""
+
+    PermissionsBoundaryArn: str
+
+
+class Role(TypedDict, total=False):
+    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html"""
+
+    Arn: str
+    RoleName: str
+    Path: str
+    CreateDate: str
+    MaxSessionDuration: int
+    AssumeRolePolicyDocument: dict[str, Any]
+    """As IAM keeps it: it may hold anything that IAM accepted."""
+    PermissionsBoundary: PermissionsBoundary
+    Tags: list[Tag]
+
+
+class Provider(TypedDict, total=False):
+    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html"""
+
+    Url: str
+    ClientIDList: list[str]
+    ThumbprintList: list[str]
+    Tags: list[Tag]
+
+
+class PastCall(TypedDict, total=False):
+    """What is kept of a CloudTrail record: no credentials.
+
+    https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
+    """
+
+    eventTime: str
+    eventName: str
+    errorCode: str | None
+    errorMessage: str | None
+    requestParameters: dict[str, Any] | None
+    caller: str
+    """The ARN of the user or role, without its session."""
+
+
+class Cluster(TypedDict, total=False):
+    """https://docs.aws.amazon.com/eks/latest/APIReference/API_Cluster.html"""
+
+    name: str
+    arn: str
+    status: str
+    version: str
+    endpoint: str
+    identity: dict[str, dict[str, str]]
+    certificateAuthority: dict[str, str]
+    accessConfig: dict[str, Any]
+    computeConfig: dict[str, Any]
+    resourcesVpcConfig: dict[str, Any]
+    tags: dict[str, str]
+
+
+class PodIdentityAssociation(TypedDict, total=False):
+    """https://docs.aws.amazon.com/eks/latest/APIReference/API_PodIdentityAssociationSummary.html"""
+
+    associationId: str
+    clusterName: str
+    namespace: str
+    serviceAccount: str
+
+
+class IdentityProviderConfig(TypedDict, total=False):
+    """https://docs.aws.amazon.com/eks/latest/APIReference/API_OidcIdentityProviderConfig.html"""
+
+    identityProviderConfigName: str
+    issuerUrl: str
+    clientId: str
+    status: str
+
+
+class Simulated(TypedDict, total=False):
+    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_EvaluationResult.html"""
+
+    EvalDecision: str
+    PermissionsBoundaryDecisionDetail: dict[str, bool]
+    OrganizationsDecisionDetail: dict[str, bool]
