@@ -1,5 +1,6 @@
 """`labkit break` and `labkit mend`: a fault is put into the running lab, and taken out again."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,8 +66,6 @@ def mend(
 
 
 def _list() -> None:
-    import sys
-
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

@@ -1,5 +1,6 @@
 """The running lab in a terminal: `env`, `status`, `clock`, `fetch`, `reset` and `down`."""
 
+import datetime
 import json
 import os
 import re
@@ -46,7 +47,6 @@ def clock(
     move: Annotated[str, typer.Argument(help="+2h, -30m, +1d, +90s; 0 sets it back to the machine's time.")] = "",
 ) -> None:
     """Show the lab's clock, or move it: tokens and credentials age by it."""
-    import datetime
 
     lab_clock = Folder.find().clock
     if move == "0":

@@ -14,6 +14,7 @@ import typer
 from labkit.cli.lab import running
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
+from labkit.emulator.joined import Kept
 from labkit.errors import LabError, UnknownName
 
 
@@ -103,7 +104,6 @@ def join(
 
     Raises `LabError`.
     """
-    from labkit.emulator.joined import Kept
     from labkit.run_parameters import Parameters
     from labkit.targets import kind
     from labkit.targets.kind.kubeconfig import Way, facts_of

@@ -1,5 +1,6 @@
 """`labkit webhook`: the pod identity webhook for an API server that is not the lab's."""
 
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,6 @@ def serve(
 ) -> None:
     """Answer admission reviews until Ctrl-C; print what registers the webhook with the API server."""
     import asyncio
-    import logging
 
     from labkit.webhook import Account, Accounts, WebhookServer, serving
     from labkit.webhook.connection import connect

@@ -6,6 +6,7 @@ https://kubernetes.io/docs/concepts/architecture/nodes/
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import os
 import platform
@@ -15,6 +16,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -312,9 +314,6 @@ def _faketime(clock_file: Path) -> dict[str, str]:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return {}
     with contextlib.suppress(ImportError, OSError):
-        import ctypes
-        from importlib.util import find_spec
-
         origin = getattr(find_spec("libfaketime"), "origin", None)
         library = Path(origin or "/").parent / "vendor/libfaketime/src/libfaketime.so.1"
         if library.exists():
