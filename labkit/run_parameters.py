@@ -245,6 +245,12 @@ class Parameters(BaseModel):
         return f"system:serviceaccount:{self.namespace}:{self.service_account}"
 
     @property
+    def is_usual(self) -> bool:
+        """Whether the service account is the one of the notebooks, which is meant where none is named."""
+        usual = type(self).model_fields
+        return (self.namespace, self.service_account) == (usual["namespace"].default, usual["service_account"].default)
+
+    @property
     def tags(self) -> list[dict[str, str]]:
         """The tags that everything of this run bears in AWS."""
         return [{"Key": LAB_TAG, "Value": LAB}, {"Key": RUN_TAG, "Value": self.run}]

@@ -1,30 +1,29 @@
 """A diagnosis in a terminal: in colour where it is one, in whole lines where commands are copied."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 
-from labkit.diagnosis.findings import Finding
+from labkit.diagnosis.finding import MARKS, Finding
 from labkit.doctor.report import Diagnosis, unread_lines
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan", "right": "green", "not looked at": "dim"}
-MARKS = {"error": "✗", "warning": "!", "note": "i", "right": "✓", "not looked at": "·"}
+RESULTS = {**MARKS, "right": "✓", "not looked at": "·"}
 
 
 def show(found: Diagnosis, commands_after: str) -> None:
-    """Prints the checks in their order, the findings with their repairs, and what was not looked at."""
+    """Prints what is wrong with its repairs, then what became of each check, and what was not looked at."""
     console = _console()
-    _show_headline(console, found)
+    _show_findings(console, found)
+    _show_preparation(console, found.findings, commands_after)
     _print(console, f"role: {found.role_arn or 'nothing says which'}")
     _print(console, f"pods: {', '.join(found.pods) or 'none'}\n")
     stages = found.stages()
     width = max(len(stage.title) for stage, _, _ in stages)
     for number, (stage, result, findings) in enumerate(stages, 1):
         said = ", ".join(finding.id for finding in findings) or ("" if result == "right" else result)
-        _print(console, f"  {MARKS[result]} {number}  {stage.title:{width}}  {said}".rstrip(), COLOURS[result])
+        _print(console, f"  {RESULTS[result]} {number}  {stage.title:{width}}  {said}".rstrip(), COLOURS[result])
     _print(console, "")
-    _show_findings(console, found.findings)
-    _show_preparation(console, found.findings, commands_after)
     for line in found.account():
         _print(console, line, "dim")
 
@@ -35,17 +34,16 @@ def show_all(found: Sequence[Diagnosis], where: str, commands_after: str) -> Non
     if not found:
         _print(console, f"No service account of {where} is to have a role.")
         return
-    width = max(len(_name(diagnosis)) for diagnosis in found)
+    width = max(len(diagnosis.name) for diagnosis in found)
     for diagnosis in found:
         said = ", ".join(finding.id for finding in diagnosis.findings)
         said = said or ("nothing found" if diagnosis.exit_code == 0 else "it could not be looked at in full")
         role, result = diagnosis.role_arn.rpartition("role/")[2] or "-", _result(diagnosis)
-        _print(console, f"{MARKS[result]} {_name(diagnosis):{width}}  {role}  {said}", COLOURS[result])
+        _print(console, f"{RESULTS[result]} {diagnosis.name:{width}}  {role}  {said}", COLOURS[result])
     _print(console, "")
     wrong = [diagnosis for diagnosis in found if diagnosis.findings]
     for diagnosis in wrong:
-        _show_headline(console, diagnosis)
-        _show_findings(console, diagnosis.findings)
+        _show_findings(console, diagnosis)
     _show_preparation(console, wrong, commands_after)
     _print(
         console, f"{len(found)} service account{'s' if len(found) > 1 else ''} of {where}, {len(wrong)} with findings"
@@ -63,29 +61,35 @@ def _print(console: Console, line: str, style: str = "") -> None:
     console.print(line, style=style, markup=False)
 
 
-def _show_headline(console: Console, found: Diagnosis) -> None:
-    result = _result(found)
-    _print(console, found.headline, f"bold {'yellow' if result == 'not looked at' else COLOURS[result]}")
+def _show_findings(console: Console, found: Diagnosis) -> None:
+    """Prints the first finding, how many more there are, and these."""
+    if not found.findings:
+        result = _result(found)
+        _print(console, f"{found.headline}\n", f"bold {'yellow' if result == 'not looked at' else COLOURS[result]}")
+        return
+    first, *others = found.findings
+    _show_finding(console, first, found.name)
+    if others:
+        _print(console, f"{found.more}\n")
+    for finding in others:
+        _show_finding(console, finding, found.name)
 
 
-def _show_findings(console: Console, findings: Iterable[Finding]) -> None:
-    for finding in findings:
-        colour = COLOURS[finding.severity]
-        _print(console, f"{MARKS[finding.severity]} {finding.severity}: {finding.id}", f"bold {colour}")
-        _print(console, f"  {finding.summary}")
-        _print(console, f"    expected  {finding.expected}", "green")
-        _print(console, f"    found     {finding.found}", colour)
-        _print(console, f"    seen in   {finding.source}")
-        _print(console, f"    learn     notebooks/{finding.learn}")
-        _print(console, "  repair:")
-        for line in finding.repair.splitlines():
-            _print(console, f"    {line}", "bold")
-        _print(console, "")
+def _show_finding(console: Console, finding: Finding, name: str) -> None:
+    colour = COLOURS[finding.severity]
+    _print(console, finding.headline(name), f"bold {colour}")
+    _print(console, f"    expected  {finding.expected}", "green")
+    _print(console, f"    found     {finding.found}", colour)
+    _print(console, f"    seen in   {finding.source}")
+    _print(console, "  repair:")
+    for line in finding.repair.splitlines():
+        _print(console, f"    {line}", "bold")
+    _print(console, f"  {finding.severity}: {finding.id}, taught by notebooks/{finding.learn}\n", "dim")
 
 
 def _show_preparation(console: Console, wrong: Sequence[object], commands_after: str) -> None:
     if wrong and commands_after:
-        _print(console, f"The repairs are for a shell after:  {commands_after}")
+        _print(console, f"The repairs are for a shell after:  {commands_after}\n")
 
 
 def _result(found: Diagnosis) -> str:
@@ -94,7 +98,3 @@ def _result(found: Diagnosis) -> str:
         if severity in severities:
             return severity
     return "not looked at" if found.exit_code else "right"
-
-
-def _name(found: Diagnosis) -> str:
-    return "/".join(found.subject.split(":")[2:])

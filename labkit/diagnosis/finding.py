@@ -1,6 +1,6 @@
 """A finding: one thing that is wrong. `@cause` declares what can be, beside the function that looks for it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from types import ModuleType
@@ -9,9 +9,12 @@ from typing import Literal
 from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.kinds import Kinds
 from labkit.diagnosis.stages import Stage
-from labkit.showing import WARNING, WRONG, Code, Name, table
+from labkit.showing import Code, Name, table
 
 Severity = Literal["error", "warning", "note"]
+MARKS: dict[str, str] = {"error": "✗", "warning": "!", "note": "i"}
+# The words that are small where they do not begin a sentence.
+ARTICLES = ("A", "An", "No", "The")
 
 
 @dataclass(frozen=True)
@@ -32,31 +35,36 @@ class Finding:
     """The notebook that teaches it."""
     severity: Severity = "error"
 
-    def as_text(self) -> str:
-        """The finding as lines of text."""
+    def as_text(self, whose: str = "") -> str:
+        """The finding as lines of text, what is wrong first; with `whose`, of this service account."""
         repair = self.repair.replace("\n", "\n            ")
         return (
-            f"{self._mark}: {self.id}\n  {self.summary}\n"
-            f"  expected  {self.expected}\n  found     {self.found}\n"
-            f"  seen in   {self.source}\n  repair    {repair}\n  learn     {self.learn}"
+            f"{self.headline(whose)}\n"
+            f"  expected  {self.expected}\n  found     {self.found}\n  seen in   {self.source}\n"
+            f"  repair    {repair}\n  finding   {self.id}\n  learn     {self.learn}"
         )
 
-    def as_html(self) -> str:
-        """The finding as a block of HTML."""
+    def as_html(self, whose: str = "") -> str:
+        """The finding as a block of HTML, what is wrong first; with `whose`, of this service account."""
         rows = [
             (Name("expected"), Code(self.expected)),
             (Name("found"), Code(self.found)),
             (Name("seen in"), self.source),
+            (Name("finding"), Code(self.id)),
             (Name("learn"), self.learn),
         ]
         return (
-            f"<p><strong>{self._mark}: {escape(self.id)}</strong><br>{escape(self.summary)}</p>"
-            f"{table(rows)}<pre>{escape(self.repair)}</pre>"
+            f"<p><strong>{escape(self.headline(whose))}</strong></p>"
+            f"{table(rows[:-2])}<pre>{escape(self.repair)}</pre>{table(rows[-2:])}"
         )
 
-    @property
-    def _mark(self) -> str:
-        return WARNING if self.severity == "warning" else WRONG
+    def headline(self, whose: str = "") -> str:
+        """One line of what is wrong: `✗ shop/cart: the trust policy admits shop:web, not shop:cart`."""
+        said = self.summary.removesuffix(".")
+        if not whose:
+            return f"{MARKS[self.severity]} {said}"
+        first, space, rest = said.partition(" ")
+        return f"{MARKS[self.severity]} {whose}: {first.lower() if first in ARTICLES else first}{space}{rest}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ class Cause:
     def __call__(self, evidence: Evidence) -> Finding | None:
         """What it finds; None also where a cause that it follows from says so already. Raises `NotRead`."""
         symptom = self.look(evidence)
-        if symptom is None or any(cause(evidence) for cause in self.follows_from):
+        if symptom is None or is_told(evidence, *self.follows_from):
             return None
         return Finding(id=self.id, learn=self.learn, **vars(symptom))
 
@@ -152,3 +160,9 @@ def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | N
 def is_told(evidence: Evidence, *causes: Cause) -> bool:
     """Whether one of these causes explains it already; what cannot be read explains nothing."""
     return any(isinstance(outcome, Finding) for _, outcome in look_for(causes, evidence))
+
+
+def few(names: Collection[str]) -> str:
+    """The first three of some names, and how many more there are."""
+    first, more = [*names][:3], max(0, len(names) - 3)
+    return ", ".join(first) + (f" and {more} more" if more else "")

@@ -1,6 +1,7 @@
 """Why a service account's pods do not get their role: looks for every cause, stage by stage, and only reads."""
 
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,8 @@ def diagnose(
         probe: whether commands may be run in the pod, and its token be sent to STS.
         reads: answers that are there already: of another diagnosis, or a record.
 
-    Raises `InvalidParameter` where a name breaks its rule, `LabError` where cluster or account cannot be reached.
+    Raises `InvalidParameter` where a name breaks its rule, `LabError` where cluster or account cannot be reached, or
+    where there is no such service account and nothing says that there should be one.
     """
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
     parameters = Parameters.checked(**{name: value for name, value in names.items() if value})
@@ -82,7 +84,49 @@ def diagnose(
         probe=probe,
         reads=reads,
     )
+    refuse_misspelt(evidence(pod_name=""))
     return examine_pods(lambda name: evidence(pod_name=name), pod)
+
+
+def refuse_misspelt(evidence: Evidence) -> None:
+    """Raises `LabError` where there is no such service account, and neither a pod nor a role names it.
+
+    It may be misspelt then, and a repair would make an account, or lead a role to it, that nobody wants.
+    """
+    parameters = evidence.parameters
+    if evidence.connection.takes_untagged and parameters.is_usual:
+        return
+    try:
+        if evidence.service_account is not None or evidence.is_named:
+            return
+        accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
+    except NotRead:
+        return  # the diagnosis says so
+    name = f"{parameters.namespace}/{parameters.service_account}"
+    near = _nearest(parameters, [(each["namespace"], each["name"]) for each in accounts])
+    if not near:
+        raise LabError(f"{name}: no such service account.", next="kubectl get serviceaccounts --all-namespaces")
+    namespace, account = near
+    meant = account if namespace == parameters.namespace else f"{namespace}/{account}"
+    raise LabError(
+        f"{name}: no such service account; did you mean {meant}?",
+        where=f"the service accounts of the cluster {parameters.cluster}; nothing was looked at",
+        next=f"labkit doctor -n {namespace} -s {account}",
+    )
+
+
+def _nearest(parameters: Parameters, accounts: list[tuple[str, str]]) -> tuple[str, str] | None:
+    """The service account that may be meant: one of a like name, of that name elsewhere, or in a like namespace."""
+    mine, name = parameters.namespace, parameters.service_account
+    if near := get_close_matches(name, [each for namespace, each in accounts if namespace == mine], n=1):
+        return mine, near[0]
+    elsewhere = [namespace for namespace, each in accounts if each == name]
+    if near := get_close_matches(mine, elsewhere, n=1, cutoff=0):
+        return near[0], name
+    for namespace in get_close_matches(mine, {namespace for namespace, _ in accounts}):
+        if near := get_close_matches(name, [each for where, each in accounts if where == namespace], n=1):
+            return namespace, near[0]
+    return None
 
 
 def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosis:
@@ -120,10 +164,11 @@ def examine(evidence: Evidence) -> Diagnosis:
 
 
 def _without_consequences(outcomes: Outcomes) -> list[Finding]:
-    """The findings; without what follows from whatever else is wrong, and would only say the same once more."""
+    """The findings; without what follows from an error of the same stage or an earlier one, and only repeats it."""
     found = {cause: outcome for cause, outcome in outcomes.items() if isinstance(outcome, Finding)}
-    causes = [finding for cause, finding in found.items() if not cause.follows_from]
-    return causes if any(finding.severity == "error" for finding in causes) else list(found.values())
+    wrong = [cause for cause, finding in found.items() if finding.severity == "error" and not cause.follows_from]
+    first = min((STAGES.index(cause.stage) for cause in wrong), default=len(STAGES))
+    return [finding for cause, finding in found.items() if not cause.follows_from or STAGES.index(cause.stage) < first]
 
 
 def _result(stage: Stage, outcomes: Outcomes, answered: set[str], evidence: Evidence) -> Result:

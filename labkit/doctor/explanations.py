@@ -40,6 +40,7 @@ TRUST_POLICY_IDS = (
     "cluster-rebuilt",
     "pod-older-than-annotation",
     "role-too-new",
+    "service-account-annotation-arn-differs",
 )
 PROVIDER_IDS = (
     "oidc-provider-missing",

@@ -1,8 +1,9 @@
 """What the doctor says of one service account: what is wrong, in the order of the checks, and what it rests on."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import Any
 
@@ -15,6 +16,8 @@ from labkit.showing import RIGHT, WARNING, WRONG, left_aligned, stable, table
 MIME = "application/vnd.labkit.diagnosis+json"
 NOTHING, FOUND, COULD_NOT_LOOK = 0, 1, 2  # exit codes
 MANY = 4  # calls that one line may name
+# A command that fails where the thing is there already.
+CREATION = re.compile(r"(iam create-open-id-connect-provider --url|iam create-role --role-name|create namespace) \S+")
 # What the command's options are called where there is no command line.
 IN_A_NOTEBOOK = {
     "--probe": "--probe, or diagnose(probe=True)",
@@ -107,8 +110,8 @@ class Diagnosis:
         return self.ok
 
     def __repr__(self) -> str:
-        findings = [finding.as_text() for finding in self.findings]
-        return "\n\n".join([self.headline, *findings, "\n".join(self.account())])
+        first, *others = [finding.as_text(self.name) for finding in self.findings] or [self.headline]
+        return "\n\n".join([first, *filter(None, [self.more]), *others, "\n".join(self.account())])
 
     def _repr_html_(self) -> str:
         marks = {"right": RIGHT, "error": WRONG, "warning": WARNING}
@@ -116,12 +119,12 @@ class Diagnosis:
             (str(number), stage.title, marks.get(result, result), ", ".join(finding.id for finding in found))
             for number, (stage, result, found) in enumerate(self.stages(), 1)
         ]
-        findings = "".join(finding.as_html() for finding in self.findings)
+        said = f"<p><strong>{escape(self.headline)}</strong></p>"
+        first, *others = [finding.as_html(self.name) for finding in self.findings] or [said]
+        more = f"<p>{escape(self.more)}</p>" if self.more else ""
         account = "".join(f"<li>{escape(line.strip())}</li>" for line in self.account())
         return left_aligned(
-            f"<p><strong>{escape(self.headline)}</strong></p>"
-            + table(rows, ("", "check", "result", "findings"))
-            + f"{findings}<ul>{account}</ul>"
+            "".join([first, more, *others]) + table(rows, ("", "check", "result", "findings")) + f"<ul>{account}</ul>"
         )
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
@@ -130,14 +133,25 @@ class Diagnosis:
         return {"text/plain": repr(self), "text/html": self._repr_html_(), MIME: data}
 
     @property
+    def name(self) -> str:
+        """The service account with its namespace: `shop/cart`."""
+        return "/".join(self.subject.split(":")[2:])
+
+    @property
     def headline(self) -> str:
-        """Who, and how many findings."""
-        count = len(self.findings)
-        said = f"{count} finding{'s' if count > 1 else ''}"
-        if not count:
-            said = "it could not be looked at in full" if self.exit_code == COULD_NOT_LOOK else "nothing is wrong"
-        mark = WRONG if not self.ok else WARNING if self.exit_code else RIGHT
-        return f"{mark}: {self.subject}: {said}"
+        """One line: what has to be repaired first, or that nothing is wrong."""
+        if self.findings:
+            return self.findings[0].headline(self.name)
+        if self.exit_code == COULD_NOT_LOOK:
+            return f"! {self.name}: it could not be looked at in full"
+        return f"✓ {self.name}: nothing is wrong"
+
+    @property
+    def more(self) -> str:
+        """How many findings there are beside the first; empty without them."""
+        counted = Counter(finding.severity for finding in self.findings[1:])
+        told = [f"{count} more {kind}{'s' if count > 1 else ''}" for kind, count in counted.items()]
+        return f"{' and '.join(told)}:" if told else ""
 
     def account(self) -> Iterator[str]:
         """Lines that say what was done, and what was not looked at and why."""
@@ -151,10 +165,12 @@ class Diagnosis:
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings in the order of the stages, errors first within one, each once."""
+    """The findings, errors first, and each severity in the order of the stages; each once, and no repair twice."""
     severity = ("error", "warning", "note").index
     once = dict.fromkeys(findings)
-    return sorted(once, key=lambda finding: (STAGES.index(stage_of(finding.id)), severity(finding.severity)))
+    ordered = sorted(once, key=lambda finding: (severity(finding.severity), STAGES.index(stage_of(finding.id))))
+    made: dict[str, str] = {}
+    return [_without_what_is_made(finding, made) for finding in ordered]
 
 
 def unread_lines(unread: Iterable[NotRead]) -> Iterator[str]:
@@ -167,3 +183,13 @@ def unread_lines(unread: Iterable[NotRead]) -> Iterator[str]:
         needed = f"; needed: {IN_A_NOTEBOOK.get(needs, needs)}" if needs else ""
         also = f", and {len(more)} more" if len(more) > MANY else "".join(f", {call}" for call in more)
         yield f"not looked at: {first}{also if more else ''}: {why}{needed}"
+
+
+def _without_what_is_made(finding: Finding, made: dict[str, str]) -> Finding:
+    """The finding without the commands that make what an earlier finding's repair makes: `made`, by the command."""
+    lines = []
+    for line in finding.repair.splitlines():
+        created = CREATION.search(line)
+        maker = made.setdefault(created[0], finding.id) if created else finding.id
+        lines.append(line if maker == finding.id else f"# made already by the repair of {maker}")
+    return replace(finding, repair="\n".join(lines))

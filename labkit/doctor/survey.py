@@ -98,8 +98,7 @@ class Survey:
         account = self._any.account
         try:
             listed = {role["RoleName"]: role for role in account.roles}
-            read = account.read("iam:GetAccountAuthorizationDetails")
-            details = self.reads.once(read, lambda: _details(account.client("iam")))
+            details = account.authorization_details
         except NotRead:
             return
         for role in details["RoleDetailList"]:
@@ -147,12 +146,3 @@ def _has_variables(pod: dict[str, Any]) -> bool:
         for container in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]
         for variable in container.get("env") or []
     )
-
-
-def _details(iam: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"RoleDetailList": [], "Policies": []}
-    pages = iam.get_paginator("get_account_authorization_details").paginate(Filter=["Role", "LocalManagedPolicy"])
-    for page in pages:
-        for key in found:
-            found[key] += page.get(key) or []
-    return found

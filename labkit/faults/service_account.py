@@ -1,7 +1,8 @@
 """Faults of the service account: its annotation, most of all."""
 
+from labkit.diagnosis.evidence.candidates import EKSCTL_CLUSTER, EKSCTL_NAME
 from labkit.faults.fault import fault
-from labkit.faults.situation import ROLE_ARN, Situation, new_role
+from labkit.faults.situation import ANOTHER_ACCOUNT, ROLE_ARN, Situation, new_role
 
 ANNOTATION = ("the service account's annotation",)
 # Without a role the webhook leaves the pod alone, and so does what goes wrong with what it adds.
@@ -12,7 +13,7 @@ WITHOUT_ROLE_HIDES = (
     "pod-identity-association-too",
     "webhook-that-nobody-answers-for",
 )
-# Without the service account it is its trust policy alone that says which role is meant.
+# Without the service account it is a trust policy or a tag alone that says which role is meant.
 WITHOUT_ACCOUNT_HIDES = (
     *WITHOUT_ROLE_HIDES,
     "service-account-*",
@@ -20,10 +21,6 @@ WITHOUT_ACCOUNT_HIDES = (
     "annotation-on-the-pod",
     "pod-missing",
     "role-missing",
-    "trust-policy-sub-*",
-    "trust-policy-admits-others",
-    "trust-policy-of-a-service",
-    "trust-policy-of-pod-identity",
     "trust-policy-condition-key-with-scheme",
     "trust-policy-too-long",
 )
@@ -71,6 +68,24 @@ def annotation_of_another_role(situation: Situation) -> None:
     _annotate(situation, {ROLE_ARN: f"{situation.role_arn}-of-orders"})
 
 
+@fault(finding="service-account-annotation-arn-differs", changes=ANNOTATION)
+def annotation_with_a_path(situation: Situation) -> None:
+    """The roles of the team were to have a path; the manifests were changed first."""
+    _annotate(situation, {ROLE_ARN: situation.role_arn.replace(":role/", ":role/team/")})
+
+
+@fault(finding="service-account-annotation-arn-differs", changes=ANNOTATION)
+def annotation_of_another_account(situation: Situation) -> None:
+    """The service account's manifest came from the cluster of another stage."""
+    _annotate(situation, {ROLE_ARN: situation.role_arn.replace(situation.account_id, ANOTHER_ACCOUNT)})
+
+
+@fault(finding="service-account-annotation-arn-differs", changes=ANNOTATION)
+def annotation_of_another_partition(situation: Situation) -> None:
+    """The ARN was built by a script that was written for China's regions."""
+    _annotate(situation, {ROLE_ARN: situation.role_arn.replace("arn:aws:", "arn:aws-cn:")})
+
+
 @fault(finding="eksctl-role-without-annotation", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
 def eksctl_excluded_the_service_account(situation: Situation) -> None:
     """The service account was made anew; eksctl said that it had nothing to do."""
@@ -78,7 +93,9 @@ def eksctl_excluded_the_service_account(situation: Situation) -> None:
     parameters = situation.parameters
     name = f"eksctl-{parameters.cluster}-addon-iamserviceaccount-{parameters.namespace}-{parameters.service_account}"
     arn = situation.role_arn.replace(f"role/{parameters.role_name}", f"role/{name[:44]}-Role1-1ABCDEFGHIJKL")
-    situation.roles[arn] = new_role(parameters, situation.provider_arn)
+    tags = {EKSCTL_CLUSTER: parameters.cluster, EKSCTL_NAME: f"{parameters.namespace}/{parameters.service_account}"}
+    role = new_role(parameters, situation.provider_arn)
+    situation.roles[arn] = role | {"Tags": [*role["Tags"], *({"Key": k, "Value": v} for k, v in tags.items())]}
 
 
 @fault(finding="service-account-missing", hides=WITHOUT_ACCOUNT_HIDES, changes=("whether there is a service account",))

@@ -130,6 +130,12 @@ def get_role(situation, facts, name, account):
     return role and _role(_arn(name, account), role)
 
 
+@answers("iam:GetAccountAuthorizationDetails" + ACCOUNT)
+def authorization_details(situation, facts, account):
+    mine = [_role(arn, role) for arn, role in situation.roles.items() if arn.split(":")[4] == account]
+    return {"RoleDetailList": mine, "Policies": []}
+
+
 @answers("iam:ListAttachedRolePolicies (?P<name>\\S+)" + ACCOUNT)
 def list_attached(situation, facts, name, account):
     role = situation.roles.get(_arn(name, account))

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import labkit
 from labkit import targets
 from labkit.cli.main import app
-from labkit.diagnosis.evidence import Reads
+from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.diagnosis.evidence.reading import Read
 from labkit.diagnosis.findings.catalogue import stage_of
 from labkit.diagnosis.stages import STAGES
@@ -183,8 +183,6 @@ def test_a_cluster_that_is_not_there_is_not_made(lab):
 @pytest.mark.parametrize(
     ("arguments", "id"),
     [
-        (["-s", "nobody"], "service-account-missing"),
-        (["-n", "nowhere", "-s", "nobody"], "missing"),
         (["--pod", "no-pod"], "pod-missing"),
         (["--role", "no-role"], "role-missing"),
     ],
@@ -195,12 +193,17 @@ def test_what_does_not_exist_is_a_finding(lab, arguments, id):
     assert id in done.stdout
 
 
+def unnamed(lab, **names):
+    """The evidence about a service account that neither a pod nor a role names."""
+    return Evidence(lab.parameters.model_copy(update=names), lab.connection, pod_name="", role_is_known=False)
+
+
 def test_what_is_not_there_was_not_looked_at(lab):
     no_pod = diagnose(**NOBODY, connection=lab.connection, pod="no-pod")
     results = [result for _, result, _ in no_pod.stages()]
     assert results[:4] == ["error", "right", "not looked at", "not looked at"]
     assert no_pod.pods == []
-    nowhere = diagnose(**(NOBODY | {"namespace": "nowhere"}), connection=lab.connection)
+    nowhere = examine(unnamed(lab, namespace="nowhere"))
     assert [result for _, result, _ in nowhere.stages()][:3] == ["error", "not looked at", "not looked at"]
 
 
@@ -219,12 +222,14 @@ def test_a_pod_that_is_missing_is_made_under_the_name_that_was_asked_for_or_is_f
 
 
 def test_another_s_role_is_not_what_an_unknown_service_account_is_given(lab):
-    (missing,) = diagnose(**(NOBODY | {"service_account": "nobody"}), connection=lab.connection).findings
-    assert "role/ROLE_NAME" in missing.repair
+    (missing,) = examine(unnamed(lab, service_account="nobody")).findings
+    assert "role/<ROLE_NAME>" in missing.repair and "role/my-role" not in missing.repair
+    with pytest.raises(LabError, match="default/nobody: no such service account"):
+        diagnose(**(NOBODY | {"service_account": "nobody"}), connection=lab.connection)
 
 
 def test_a_role_that_nothing_names_was_not_looked_at(lab):
-    nobody = diagnose(**(NOBODY | {"service_account": "nobody"}), connection=lab.connection)
+    nobody = diagnose(**(NOBODY | {"service_account": "default"}), connection=lab.connection)
     results = {stage.title: result for stage, result, _ in nobody.stages()}
     assert nobody.role_arn == ""
     assert results["the role, and its trust policy"] == "not looked at"
@@ -489,10 +494,10 @@ def test_all_service_accounts_that_are_to_have_a_role_are_a_line_each(shop):
     done = doctor("--all")
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
-    lines = [line.split() for line in done.stdout.splitlines() if re.match(r"[✓✗!·] (shop|default)/", line)]
+    lines = [line.split() for line in done.stdout.splitlines() if re.match(r"[✓✗!·] (shop|default)/\S+  ", line)]
     accounts = ["default/my-service-account", *(f"shop/cart-{number}" for number in range(5)), "shop/typo"]
     assert [line[1] for line in lines] == accounts
-    assert "service-account-annotation-key-typo" in lines[-1]
+    assert lines[-1][3] == "service-account-annotation-key-typo,"
     assert "7 service accounts of the cluster" in done.stdout
 
 

@@ -217,6 +217,4 @@ def test_the_doctor_says_nothing_twice_and_gives_a_report():
     assert [finding.id for finding in diagnosis.findings] == ["role-missing"]
     assert not diagnosis
     assert "aws iam create-role --role-name my-role" in repr(diagnosis)
-    assert repr(doctor.examine(evidence())).splitlines()[0] == (
-        "✓ right: system:serviceaccount:default:my-service-account: nothing is wrong"
-    )
+    assert repr(doctor.examine(evidence())).splitlines()[0] == ("✓ default/my-service-account: nothing is wrong")

@@ -1,5 +1,7 @@
 """The service account: each fault is found alone, and its repair, which makes its pod anew, leaves nothing."""
 
+import subprocess
+
 import pytest
 
 from labkit.steps import pod, service_account
@@ -36,7 +38,14 @@ def annotated(annotations, pod_annotations=None):
 
 def with_eksctl_role():
     answers = annotated({})
-    answers[ROLES].append({**answers[ROLE], "RoleName": EKSCTL.rpartition("/")[2], "Arn": EKSCTL})
+    name = EKSCTL.rpartition("/")[2]
+    tags = {
+        "alpha.eksctl.io/cluster-name": "blue",
+        "alpha.eksctl.io/iamserviceaccount-name": "default/my-service-account",
+    }
+    role = {**answers[ROLE], "RoleName": name, "Arn": EKSCTL}
+    answers[ROLES].append(role)
+    answers[ROLE.replace("my-role", name)] = role | {"Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}
     return answers
 
 
@@ -93,23 +102,35 @@ def test_a_pod_identity_association_beside_the_annotation_is_a_warning():
     assert found(healthy() | {ASSOCIATIONS: [{**subject, "serviceAccount": "other", "associationId": "a-1"}]}) == []
 
 
+def assert_no_shell_runs(command):
+    """Even where the file that it would read is there."""
+    done = subprocess.run(
+        ["bash", "-c", f"cd /tmp; touch ROLE_NAME; kubectl() {{ echo ran; }}; {command}"],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode != 0 and b"ran" not in done.stdout
+
+
 def test_where_nothing_says_which_role_it_is_the_repair_says_so():
     answers = annotated({KEY: "tbd"}) | {ROLES: [], PODS: []}
     answers[SERVICE_ACCOUNTS][0]["metadata"].pop("labels")
     findings = {finding.id: finding for finding in examine(answers, role_is_known=False, pod_name="").findings}
     finding = findings["service-account-annotation-arn-malformed"]
     comment, command = finding.repair.splitlines()
-    assert comment.startswith("# nothing says which role it is")
-    assert command.endswith(f"{KEY}=arn:aws:iam::{CONNECTION.account_id}:role/ROLE_NAME")
+    assert comment.startswith("# nothing says which role default/my-service-account is to have")
+    assert command.endswith(f"{KEY}=arn:aws:iam::{CONNECTION.account_id}:role/<ROLE_NAME>")
+    assert_no_shell_runs(command)
 
 
 def test_a_service_account_that_is_nobody_s_run_is_made_without_the_lab_s_labels_and_role():
     answers = healthy() | {SERVICE_ACCOUNTS: [], ROLES: [], PODS: []}
     findings = {finding.id: finding for finding in examine(answers, role_is_known=False, pod_name="").findings}
-    comment, command = findings["service-account-missing"].repair.splitlines()
-    assert comment.startswith("# nothing says which role it is")
-    assert f"arn:aws:iam::{CONNECTION.account_id}:role/ROLE_NAME" in command
-    assert "labkit/" not in command
+    manifest, comment, command = findings["service-account-missing"].repair.splitlines()
+    assert comment.startswith("# nothing says which role default/my-service-account is to have")
+    assert f"arn:aws:iam::{CONNECTION.account_id}:role/<ROLE_NAME>" in command
+    assert_no_shell_runs(command)
+    assert "labkit/" not in manifest and "annotations" not in manifest
 
 
 def test_the_role_of_a_run_on_another_cluster_is_not_this_one_s():
@@ -117,7 +138,7 @@ def test_the_role_of_a_run_on_another_cluster_is_not_this_one_s():
     answers[ROLE]["Tags"] = PARAMETERS.model_copy(update={"cluster": "green"}).tags
     (finding,) = examine(answers, role_is_known=False, pod_name="").findings
     assert finding.id == "service-account-missing"
-    assert "role/ROLE_NAME" in finding.repair
+    assert "role/<ROLE_NAME>" in finding.repair
 
 
 def test_a_role_under_a_misspelt_key_is_what_is_wanted():

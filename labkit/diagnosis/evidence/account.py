@@ -1,7 +1,8 @@
 """What is read of an AWS account: providers, roles and their policies, and what of EKS belongs to them."""
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from functools import reduce
 from operator import getitem
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,10 @@ from labkit.run_parameters import RUN_TAG
 
 if TYPE_CHECKING:
     import boto3
+
+
+# An issuer of EKS: its region, and the id of its cluster.
+EKS_ISSUER = re.compile(r"oidc\.eks\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/id/([0-9A-Za-z]+)")
 
 
 class Account:
@@ -70,6 +75,23 @@ class Account:
         """
         role = self._answered("iam:GetRole", name, "Role", RoleName=name)
         return _with_document(role) if role else None
+
+    @property
+    def authorization_details(self) -> dict[str, Any]:
+        """Every role with its tags and policies, and the policies of the account's own.
+
+        https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetAccountAuthorizationDetails.html
+        """
+
+        def read() -> dict[str, Any]:
+            pages = self.client("iam").get_paginator("get_account_authorization_details")
+            found: dict[str, Any] = {"RoleDetailList": [], "Policies": []}
+            for page in pages.paginate(Filter=["Role", "LocalManagedPolicy"]):
+                for key in found:
+                    found[key] += page.get(key) or []
+            return found
+
+        return self._once("iam:GetAccountAuthorizationDetails", "", read)
 
     def attached_policies(self, role_name: str) -> list[str]:
         """The ARNs of a role's managed policies.
@@ -157,6 +179,20 @@ class Account:
         """
         found: Cluster | None = self._answered("eks:DescribeCluster", name, "cluster", name=name)
         return found
+
+    def gone(self, issuers: Iterable[str], region: str) -> list[str]:
+        """Those of these issuers of EKS in a region that no cluster has.
+
+        Clusters are read until no issuer is left in doubt.
+        """
+        left = [name for name in issuers if (match := EKS_ISSUER.fullmatch(name)) and match[1] == region]
+        for name in self.cluster_names if left else ():
+            if not left:
+                break
+            cluster = self.cluster(name) or {}
+            issuer = ((cluster.get("identity") or {}).get("oidc") or {}).get("issuer", "").removeprefix("https://")
+            left = [each for each in left if each != issuer]
+        return left
 
     def identity_provider_configs(self, cluster: str) -> list[IdentityProviderConfig]:
         """The OIDC providers whose users may log in to a cluster: `issuerUrl`, `identityProviderConfigName` and more.
@@ -250,10 +286,14 @@ def document(value: Any) -> Any:
     return value
 
 
+def tags_of(role: Role | None) -> dict[str, str]:
+    """A role's tags; none without a role."""
+    return {tag["Key"]: tag["Value"] for tag in (role or {}).get("Tags") or []}
+
+
 def run_of(role: Role | None) -> str | None:
     """The lab's run whose tag a role bears."""
-    tags = (role or {}).get("Tags") or []
-    return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
+    return tags_of(role).get(RUN_TAG)
 
 
 def _with_document(role: Role) -> Role:

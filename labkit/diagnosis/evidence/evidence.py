@@ -1,10 +1,12 @@
 """The facts about one service account, its role and its pod, and what they should be."""
 
 import re
+from difflib import SequenceMatcher
 from functools import cached_property
 from typing import Any
 
 from labkit.connection import Connection
+from labkit.diagnosis.evidence import candidates
 from labkit.diagnosis.evidence.account import Account, run_of
 from labkit.diagnosis.evidence.answers import Provider, Role
 from labkit.diagnosis.evidence.cluster import Cluster
@@ -20,6 +22,8 @@ from labkit.run_parameters import RUN_LABEL, Parameters
 AUDIENCE_KEY = "eks.amazonaws.com/audience"
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\x21-\x7e]+", re.ASCII)
 FAILED = "FailedCreate"  # an event's reason
+# Keys of the tools that did this before IRSA (kiam, kube2iam), which people bring along.
+OLDER_KEYS = ("iam.amazonaws.com/role", "iam.amazonaws.com/role-arn")
 
 
 class Evidence:
@@ -103,26 +107,27 @@ class Evidence:
 
     @cached_property
     def role_arn(self) -> str:
-        """The ARN of the role that the service account is to have; empty where nothing says which.
+        """The ARN of the role that the service account is to have, as IAM has it; empty where nothing says which.
 
         Known by the parameters; else the role of the lab's run whose label the service account bears, the one that
-        its annotation names, or the only one whose trust policy names the service account.
+        its annotation names, or the only candidate. What names the role may have another path, partition or account
+        than the role itself: to STS it is another role then.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
-        if self.role_is_known:
-            return self.connection.role_arn(self.parameters.role_name)
-        if name := self._role_of_run():
-            return self.connection.role_arn(name)
-        # One under a misspelt key says what is wanted, too.
-        for annotation in (self.annotation, *self.annotations.values()):
-            if ROLE_ARN.fullmatch(annotation):
-                return annotation
-        try:
-            naming = [
-                role["Arn"] for role in self.account.roles if self.subject in str(role["AssumeRolePolicyDocument"])
-            ]
-        except NotRead:
-            naming = []
-        return naming[0] if len(naming) == 1 and not self._is_of_another_cluster(naming[0]) else ""
+        named = self._named_role_arn
+        role = self._role_so_called(named) if named else None
+        return str(role["Arn"]) if role else named
+
+    @cached_property
+    def role_candidates(self) -> list[str]:
+        """The ARNs of the roles that may be meant where nothing names one. Raises `NotRead`."""
+        return candidates.candidates(self.account, self.parameters, self.connection.provider_arn)
+
+    @cached_property
+    def roles_that_trust_it(self) -> list[str]:
+        """The ARNs of the roles whose trust policy names the service account. Raises `NotRead`."""
+        return candidates.trusting(self.account, self.parameters, self.connection.provider_arn)
 
     @property
     def is_of_lab(self) -> bool:
@@ -153,19 +158,15 @@ class Evidence:
     @cached_property
     def role_account(self) -> Account:
         """The account of the role, maybe not the cluster's. Raises `NotRead` where it cannot be entered."""
-        account_id = self.role_account_id
-        if account_id == self.connection.account_id:
-            return self.account
-        from botocore.exceptions import ClientError
+        return self._account(self.role_account_id)
 
+    def namesake(self, role_name: str) -> Role | None:
+        """The role of this name in the cluster's account, where its trust policy names the service account."""
         try:
-            session = self.connection.account(account_id)
-        except ClientError:
-            session = None
-        if session is None:
-            read = Read("sts:AssumeRole into", account_id, f"({self.connection.account_id})", "AWS")
-            raise NotRead(read, "it is another account than the cluster's", f"credentials of the account {account_id}")
-        return Account(session, account_id, self.reads)
+            role = self.account.role(role_name)
+        except NotRead:
+            return None
+        return role if role and candidates.names(role, self.subject) else None
 
     # AWS.
 
@@ -226,6 +227,21 @@ class Evidence:
         return self.cluster.service_account(self.parameters.namespace, self.parameters.service_account)
 
     @property
+    def is_named(self) -> bool:
+        """Whether a pod, a workload whose pods could not be made, or a role names the service account.
+
+        Of the roles, what may not be read names nothing.
+        """
+        name = f"{self.parameters.namespace}/{self.parameters.service_account}"
+        # As the API server says it of a pod that it does not take.
+        if self.pods or any(f"service account {name}:" in event["message"] for event in self.failed_creations):
+            return True
+        try:
+            return bool(self.role_candidates)
+        except NotRead:
+            return False
+
+    @property
     def annotations(self) -> dict[str, str]:
         return ((self.service_account or {}).get("metadata") or {}).get("annotations") or {}
 
@@ -233,6 +249,14 @@ class Evidence:
     def annotation(self) -> str:
         """The role's ARN as the service account is annotated with it; empty where it is not."""
         return self.annotations.get(ROLE_ANNOTATION, "")
+
+    @property
+    def misspelt_key(self) -> str:
+        """The key under which a role stands that the webhook does not read; empty where the right one has a role."""
+        if self.annotation:
+            return ""
+        others = {key: value for key, value in self.annotations.items() if key != ROLE_ANNOTATION}
+        return next((key for key, value in others.items() if _looks_like_it(key, value)), "")
 
     @cached_property
     def pods(self) -> list[Document]:
@@ -334,15 +358,69 @@ class Evidence:
     def is_its_role(self) -> bool:
         """Whether AWS knows the pod as the role that it is to have."""
         caller = self.caller_if_told
-        return caller is not None and caller.role_name == self.wanted_role_name
+        if caller is None or caller.role_name != self.wanted_role_name:
+            return False
+        # A session's ARN has the role's partition and account, and not its path.
+        return not self.role_arn or caller.arn.split(":")[1:5:3] == self.role_arn.split(":")[1:5:3]
 
-    def _is_of_another_cluster(self, role_arn: str) -> bool:
-        """Whether a role bears the tag of a lab's run on another cluster, which may have an account of that name."""
+    @property
+    def _named_role_arn(self) -> str:
+        """What names the role, before IAM is asked how its ARN is; empty where nothing does."""
+        if self.role_is_known:
+            return self.connection.role_arn(self.parameters.role_name)
+        if name := self._role_of_run():
+            return self.connection.role_arn(name)
+        # One under a misspelt key says what is wanted, too.
+        for annotation in (self.annotation, self.annotations.get(self.misspelt_key, "")):
+            if ROLE_ARN.fullmatch(annotation):
+                return annotation
         try:
-            run = run_of(self.account.role(role_arn.rpartition("/")[2]))
+            found = self.role_candidates
+        except NotRead:
+            return ""
+        return found[0] if len(found) == 1 else ""
+
+    def _role_so_called(self, arn: str) -> Role | None:
+        """The role that an ARN means by its name; None where there is none, or it may not be read.
+
+        Where the ARN's account has none, or STS has refused the exchange, it is the one of the cluster's account whose
+        trust policy names the service account.
+        """
+        account_id, name = arn.split(":")[4], arn.rpartition("/")[2]
+        try:
+            role = self._account(account_id).role(name)
+        except NotRead:
+            if not self._is_refused:
+                return None
+            role = None
+        if role is None and account_id != self.connection.account_id:
+            return self.namesake(name)
+        return role
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether STS is known to have refused the pod's token."""
+        try:
+            caller = self.caller_if_told
+            exchange = None if caller and caller.arn else self.probe.exchange
         except NotRead:
             return False
-        return run is not None and run.partition("/")[0] != self.parameters.cluster
+        return bool(exchange and exchange.code)
+
+    def _account(self, account_id: str) -> Account:
+        """An account, maybe not the cluster's. Raises `NotRead` where it cannot be entered."""
+        if account_id == self.connection.account_id:
+            return self.account
+        from botocore.exceptions import ClientError
+
+        try:
+            session = self.connection.account(account_id)
+        except ClientError:
+            session = None
+        if session is None:
+            read = Read("sts:AssumeRole into", account_id, f"({self.connection.account_id})", "AWS")
+            raise NotRead(read, "it is another account than the cluster's", f"credentials of the account {account_id}")
+        return Account(session, account_id, self.reads)
 
     def _role_of_run(self) -> str:
         """The role in the label of the lab's run, cluster.namespace.serviceaccount.role; a long label is a hash."""
@@ -350,3 +428,10 @@ class Evidence:
         of_this = f"{self.parameters.cluster}.{self.parameters.namespace}.{self.parameters.service_account}."
         run = labels.get(RUN_LABEL, "")
         return run.removeprefix(of_this) if run.startswith(of_this) else ""
+
+
+def _looks_like_it(key: str, value: str) -> bool:
+    """Whether an annotation is meant to be the one with the role."""
+    if key in OLDER_KEYS or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85:
+        return True
+    return key.endswith(("/role-arn", "/role")) and bool(ROLE_ARN.fullmatch(value or ""))

@@ -203,6 +203,11 @@ def name_of(provider_arn: str) -> str:
     return provider_arn.partition(":oidc-provider/")[2]
 
 
+def account_of(subject: str) -> str:
+    """The service account that a subject names, as `shop:cart`; another subject as it is."""
+    return subject.removeprefix("system:serviceaccount:")
+
+
 def listed(value: Any) -> list[Any]:
     """A list, also where a policy has one thing that is not in a list."""
     if value is None:

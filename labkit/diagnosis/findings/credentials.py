@@ -140,15 +140,18 @@ NAMED = (
 
 @cause("credentials-refused", stages.EXCHANGE, LEARN, reads=(kinds.EXCHANGE,), follows_from=NAMED)
 def refused(evidence: Evidence) -> Symptom | None:
+    """What neither a cause of its own nor an error of an earlier stage explains."""
     exchange, caller = _refused_exchange(evidence), evidence.caller_if_told
     if exchange:
         found, source = f"{exchange.code}: {exchange.message}", EXCHANGE
+        said = f"STS refused the exchange: {found.rstrip('.')}"
     elif caller and not caller.arn:
         found, source = caller.error, CALL
+        said = f"The pod gets no credentials: {found.rstrip('.')}"
     else:
         return None
     return Symptom(
-        summary="The pod gets no credentials.",
+        summary=f"{said}; what was read doesn't explain it.",
         expected=f"assumed-role/{evidence.wanted_role_name}",
         found=found,
         source=source,

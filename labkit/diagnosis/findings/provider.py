@@ -6,15 +6,17 @@ from contextlib import suppress
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds
+from labkit.diagnosis.evidence.account import EKS_ISSUER
+from labkit.diagnosis.evidence.answers import PastCall
+from labkit.diagnosis.evidence.reading import FORBIDDEN
 from labkit.diagnosis.evidence.trust import conditions_of, federated_of, name_of
-from labkit.diagnosis.finding import Symptom, cause, is_told
+from labkit.diagnosis.finding import Symptom, cause, few, is_told
 from labkit.diagnosis.repairs import trust_documents
 from labkit.diagnosis.repairs.commands import Commands
 
 LEARN = "01-oidc-provider.ipynb"
 INSIDE = "07-inside-the-exchange.ipynb"
 ENDPOINT = re.compile(r"(https://)?sts(-fips)?\.[a-z0-9-]+\.(amazonaws|api)\.\S+")
-EKS_ISSUER = re.compile(r"oidc\.eks\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/id/([0-9A-Za-z]+)")
 # An issuer's last part that says by itself which issuer it is, whatever the host.
 SHORTEST_ID = 16
 CREATION = ("CreateOpenIDConnectProvider", "TagOpenIDConnectProvider")
@@ -29,7 +31,7 @@ def missing(evidence: Evidence) -> Symptom | None:
     if evidence.provider is not None or is_told(evidence, *EXPLAIN_ABSENCE):
         return None
     return Symptom(
-        "IAM has no OIDC provider for the cluster's issuer, so STS knows nobody who vouches for its tokens.",
+        f"IAM has no OIDC provider for the cluster's issuer, {evidence.provider_name}.",
         expected=evidence.provider_arn,
         found=", ".join(evidence.provider_arns) or "no OIDC provider",
         source="iam:ListOpenIDConnectProviders",
@@ -49,7 +51,8 @@ def in_another_account(evidence: Evidence) -> Symptom | None:
     if evidence.role is not None and not evidence.trust.admits:
         repair.append(Commands(evidence).update_trust_policy(trust_documents.corrected(evidence)))
     return Symptom(
-        "The cluster's issuer is registered in another account than the role's, which is where STS looks.",
+        f"The cluster's issuer is registered in the account {elsewhere.split(':')[4]}, not in the role's, "
+        f"{evidence.role_account_id}, where STS looks.",
         expected=evidence.provider_arn,
         found=elsewhere,
         source="iam:ListOpenIDConnectProviders",
@@ -69,7 +72,7 @@ def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
         *(Commands(evidence).delete_provider(arn) for arn in evidence.provider_arns if name_of(arn) == old),
     ]
     return Symptom(
-        "The role is for a cluster that is gone; the cluster of today has another issuer, and no OIDC provider yet.",
+        f"The role {evidence.role_name} trusts {old}, whose cluster is gone; today's issuer isn't registered.",
         expected=evidence.provider_name,
         found=f"{old}, the issuer of no cluster",
         source="iam:GetRole, AssumeRolePolicyDocument, and eks:DescribeCluster, identity.oidc.issuer",
@@ -80,22 +83,18 @@ def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
 @cause("operator-not-permitted", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def operator_not_permitted(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html"""
-    if evidence.provider is not None:
+    call = _refused_registration(evidence) if evidence.provider is None else None
+    if call is None:
         return None
-    for name in CREATION:
-        for call in evidence.role_account.calls(name):
-            about = f"{call.get('errorMessage')} {call.get('requestParameters')}"
-            if call.get("errorCode") in ("AccessDenied", "AccessDeniedException") and evidence.provider_name in about:
-                actions = [f"iam:{action}" for action in CREATION]
-                repair = Commands(evidence).permit(str(call.get("caller")), actions, evidence.provider_arn)
-                return Symptom(
-                    f"The issuer was to be registered, and IAM refused it: the caller may not do iam:{name}.",
-                    expected=f"iam:{name} is allowed to {call.get('caller') or 'the caller'}",
-                    found=str(call.get("errorMessage")),
-                    source=f"cloudtrail:LookupEvents, {name} at {call.get('eventTime')}",
-                    repair=f"{repair}\n{Commands(evidence).create_provider()}",
-                )
-    return None
+    name, caller = call["eventName"], call.get("caller") or "the caller"
+    return Symptom(
+        f"IAM refused to register the issuer: {caller} may not do iam:{name}.",
+        expected=f"iam:{name} is allowed to {caller}",
+        found=str(call.get("errorMessage")),
+        source=f"cloudtrail:LookupEvents, {name} at {call.get('eventTime')}",
+        repair="# an administrator registers the issuer once, and the caller needs no further permission:\n"
+        + Commands(evidence).create_provider(),
+    )
 
 
 @cause("oidc-provider-url-differs", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
@@ -110,7 +109,7 @@ def url_differs(evidence: Evidence) -> Symptom | None:
     if not near:
         return None
     return Symptom(
-        "The OIDC provider's URL is not the cluster's issuer, character by character.",
+        f"The OIDC provider's URL is {few([*map(name_of, near)])}, and the issuer is {evidence.provider_name}.",
         expected=evidence.issuer,
         found=", ".join(f"https://{name_of(arn)}" for arn in near),
         source="iam:ListOpenIDConnectProviders",
@@ -133,7 +132,7 @@ def invisible_character(evidence: Evidence) -> Symptom | None:
             return None
         expected, repair = evidence.audience, Commands(evidence).add_client_id(instead_of=found)
     return Symptom(
-        "The OIDC provider has a character that is not seen in print: it looks right, and is not.",
+        f"The OIDC provider has a character that isn't seen in print: {_names(found, expected)} in {found!a}.",
         expected=repr(expected),
         found=f"{found!a}: {_names(found, expected)}",
         source="iam:GetOpenIDConnectProvider",
@@ -144,15 +143,15 @@ def invisible_character(evidence: Evidence) -> Symptom | None:
 @cause("oidc-provider-dangling", stages.PROVIDER, LEARN, reads=(kinds.PROVIDERS,))
 def dangling(evidence: Evidence) -> Symptom | None:
     """Whoever got hold of a deleted cluster's issuer would still be believed."""
-    others = [arn for arn in evidence.account.provider_arns if _is_of_region(evidence, name_of(arn))]
-    gone = _gone(evidence, {name_of(arn): arn for arn in others if not _is_alike_own(evidence, arn)})
+    others = {name_of(arn): arn for arn in evidence.account.provider_arns if not _is_alike_own(evidence, arn)}
+    gone = {name: others[name] for name in evidence.account.gone(others, evidence.parameters.region)}
     with suppress(NotRead):
         # The one that a rebuilt cluster has left goes with that finding's repair.
         gone.pop(_gone_issuer_of_role(evidence), None)
     if not gone:
         return None
     return Symptom(
-        "IAM has OIDC providers for clusters that are gone.",
+        f"IAM has OIDC providers for clusters that are gone: {few(gone)}.",
         expected="a cluster for each OIDC provider of EKS in this region",
         found=", ".join(gone),
         source="iam:ListOpenIDConnectProviders, and eks:DescribeCluster, identity.oidc.issuer",
@@ -171,7 +170,7 @@ def audience_missing(evidence: Evidence) -> Symptom | None:
         return None
     audiences = _audiences(evidence)
     return Symptom(
-        "The OIDC provider does not list the audience of the tokens among its client ids.",
+        f"The OIDC provider lists {few(audiences) or 'no audience'}, and the tokens are for {evidence.audience}.",
         expected=evidence.audience,
         found=", ".join(repr(audience) for audience in audiences) or "no client id",
         source="iam:GetOpenIDConnectProvider, ClientIDList",
@@ -184,7 +183,7 @@ def audience_is_an_endpoint(evidence: Evidence) -> Symptom | None:
     if not _lacks_audience(evidence) or _look_alike(evidence) or not (endpoint := _endpoint(evidence)):
         return None
     return Symptom(
-        "The OIDC provider has the address of a region's STS for an audience; the audience is a name, not an address.",
+        f"The OIDC provider lists {endpoint}, an address, and the tokens are for {evidence.audience}.",
         expected=evidence.audience,
         found=endpoint,
         source="iam:GetOpenIDConnectProvider, ClientIDList",
@@ -209,7 +208,7 @@ def thumbprint_stale(evidence: Evidence) -> Symptom | None:
     public = evidence.published.is_of_eks
     compared = "AWS does not compare it for EKS's issuers" if public else "AWS compares it unless a public root signed"
     return Symptom(
-        f"The issuer's host serves another certificate than the OIDC provider's thumbprint; {compared}.",
+        f"The thumbprint {listed[0]} is of another certificate than the issuer's host serves; {compared}.",
         expected=evidence.published.thumbprint,
         found=", ".join(listed),
         source="iam:GetOpenIDConnectProvider, ThumbprintList",
@@ -237,7 +236,7 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
     else:
         return None
     return Symptom(
-        "The issuer does not publish what STS needs to verify its tokens.",
+        f"The issuer doesn't publish what STS needs to verify its tokens: {found}.",
         expected=expected,
         found=found,
         source=f"GET {evidence.issuer}/.well-known/openid-configuration, and its jwks_uri",
@@ -254,7 +253,7 @@ def signing_key_not_published(evidence: Evidence) -> Symptom | None:
     if not signing or set(signing) & set(published):
         return None
     return Symptom(
-        "The issuer does not publish the key that signs the cluster's tokens.",
+        f"The issuer publishes {few(published) or 'no key'}, and {few(signing)} signs the cluster's tokens.",
         expected=", ".join(signing),
         found=", ".join(published) or "no key",
         source="kubectl get --raw /openid/v1/jwks, beside the issuer's jwks_uri",
@@ -271,7 +270,7 @@ def eks_identity_provider_config(evidence: Evidence) -> Symptom | None:
         confused = EKS_ISSUER.match(issuer.removeprefix("https://")) is not None
         if confused or evidence.provider is None:
             return Symptom(
-                "The cluster has an identity provider config, which lets users into the cluster, and no pod to AWS.",
+                f"The identity provider config of {issuer} lets users into the cluster, and no pod to AWS.",
                 expected="an OIDC provider in IAM, and no identity provider config for it",
                 found=f"{config.get('identityProviderConfigName')}: {issuer}",
                 source="eks:DescribeIdentityProviderConfig",
@@ -284,6 +283,23 @@ def eks_identity_provider_config(evidence: Evidence) -> Symptom | None:
 
 
 EXPLAIN_ABSENCE = (in_another_account, cluster_rebuilt, operator_not_permitted, url_differs, invisible_character)
+
+
+def _refused_registration(evidence: Evidence) -> PastCall | None:
+    """The last try to register the issuer, where IAM refused it; a refusal before a success is history.
+
+    A refused tag counts only where no registration succeeded: it took nothing away. Raises `NotRead`.
+    """
+    for name in CREATION:
+        about = [call for call in evidence.role_account.calls(name) if _is_about(call, evidence.provider_name)]
+        # The newest comes first.
+        if about:
+            return about[0] if about[0].get("errorCode") in FORBIDDEN else None
+    return None
+
+
+def _is_about(call: PastCall, issuer: str) -> bool:
+    return issuer in f"{call.get('errorMessage')} {call.get('requestParameters')}"
 
 
 def _provider_elsewhere(evidence: Evidence) -> str:
@@ -310,25 +326,7 @@ def _gone_issuer_of_role(evidence: Evidence) -> str:
     # A role that names today's cluster anywhere has been brought up to date, and not quite.
     if any(_is_alike(name, evidence.provider_name) for name in named if name):
         return ""
-    names = {name for name in named if _is_of_region(evidence, name)}
-    return next(iter(_gone(evidence, dict.fromkeys(sorted(names), ""))), "")
-
-
-def _gone(evidence: Evidence, candidates: dict[str, str]) -> dict[str, str]:
-    """Those of these issuers that no cluster of the region has. Clusters are read until none is left in doubt."""
-    left = dict(candidates)
-    for name in evidence.account.cluster_names if left else ():
-        if not left:
-            break
-        cluster = evidence.account.cluster(name) or {}
-        issuer = ((cluster.get("identity") or {}).get("oidc") or {}).get("issuer", "")
-        left.pop(issuer.removeprefix("https://"), None)
-    return left
-
-
-def _is_of_region(evidence: Evidence, name: str) -> bool:
-    match = EKS_ISSUER.fullmatch(name)
-    return match is not None and match[1] == evidence.parameters.region
+    return next(iter(evidence.account.gone(sorted({*named}), evidence.parameters.region)), "")
 
 
 def _is_alike_own(evidence: Evidence, arn: str) -> bool:

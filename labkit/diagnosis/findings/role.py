@@ -5,7 +5,7 @@ from labkit.diagnosis.evidence import Evidence, NotRead, kinds
 from labkit.diagnosis.evidence.pod_spec import AwsConfig, PodSpec
 from labkit.diagnosis.evidence.trust import actions_of, principals_of
 from labkit.diagnosis.finding import Symptom, cause
-from labkit.diagnosis.findings import trust_writes
+from labkit.diagnosis.findings import service_account, trust_writes
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.repairs.commands import Commands, annotate, patch_config_map
 from labkit.policy.wildcards import wildcard
@@ -30,7 +30,7 @@ def missing(evidence: Evidence) -> Symptom | None:
     if evidence.role is not None or trust_writes.was_refused(evidence):
         return None
     return Symptom(
-        summary="The role does not exist.",
+        summary=f"The role {evidence.role_name} doesn't exist in the account {evidence.role_account_id}.",
         expected=evidence.role_arn,
         found="no such role",
         source="iam:GetRole",
@@ -56,7 +56,7 @@ def assumes_itself(evidence: Evidence) -> Symptom | None:
                 # With a token's file in it, the profile is the exchange itself.
                 if settings.get("role_arn") == evidence.role_arn and "web_identity_token_file" not in settings:
                     return Symptom(
-                        summary="The container's AWS config has it assume the role that it has by its token already.",
+                        summary=f"The profile {name} assumes {evidence.role_name}, the role that the pod has already.",
                         expected=f"no role_arn in the profile {name}",
                         found=f"{config.path} in container {container.name}: role_arn = {evidence.role_arn}",
                         source=f"kubectl get configmap {config.config_map} -o yaml",
@@ -86,18 +86,19 @@ def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, prof
 
 
 def _another_role(evidence: Evidence) -> str:
-    """Where the role was renamed: the annotation of the one role that admits the service account."""
+    """The repair where other roles trust the service account: the role was renamed, or the name is misspelt."""
+    if service_account.is_role_of_its_own(evidence):
+        return f"# did you mean the role that the service account has?  --role {_name(evidence.annotation)}"
     if evidence.role_is_known:
         return ""
     try:
-        naming = [role for role in evidence.account.roles if _names(evidence, role["AssumeRolePolicyDocument"])]
+        trusting = evidence.roles_that_trust_it
     except NotRead:
         return ""
-    if len(naming) != 1:
-        return ""
-    return f"{annotate(evidence, naming[0]['Arn'])}\n{pod_commands.replaced(evidence)}"
+    if len(trusting) == 1:
+        return f"{annotate(evidence, trusting[0])}\n{pod_commands.replaced(evidence)}"
+    return annotate(evidence, "") if trusting else ""
 
 
-def _names(evidence: Evidence, trust: object) -> bool:
-    """Whether a trust policy names exactly this service account of this cluster."""
-    return f"'{evidence.subject}'" in str(trust) and evidence.provider_name in str(trust)
+def _name(arn: str) -> str:
+    return arn.rpartition("/")[2]

@@ -1,22 +1,20 @@
 """The service account: is it there, and does its annotation lead to the role?"""
 
 import re
-from difflib import SequenceMatcher
 from typing import Any
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds
+from labkit.diagnosis.evidence.candidates import made_by_eksctl
 from labkit.diagnosis.evidence.evidence import ROLE_ARN
 from labkit.diagnosis.evidence.pod_spec import service_account_of
-from labkit.diagnosis.finding import Symptom, cause
+from labkit.diagnosis.finding import Severity, Symptom, cause
 from labkit.diagnosis.repairs import pod_commands
-from labkit.diagnosis.repairs.commands import ROLE_NAME, ROLE_UNKNOWN, Commands, annotate
+from labkit.diagnosis.repairs.commands import ROLE_NAME, Commands, annotate
 from labkit.documents import ROLE_ANNOTATION
 
 LEARN = "03-service-account.ipynb"
 SOURCE = "kubectl get serviceaccount -o yaml, metadata.annotations"
-# Keys of the tools that did this before IRSA (kiam, kube2iam), which people bring along.
-OLDER_KEYS = ("iam.amazonaws.com/role", "iam.amazonaws.com/role-arn")
 # How the clients that people use by hand call themselves; what else writes an object does so again.
 BY_HAND = re.compile(r"kubectl|OpenAPI-Generator|python|labkit|Mozilla|node-fetch|unknown|curl|Lens", re.IGNORECASE)
 
@@ -29,7 +27,7 @@ def namespace_missing(evidence: Evidence) -> Symptom | None:
     if evidence.cluster.get("namespace", namespace) is not None:
         return None
     return Symptom(
-        "The namespace does not exist.",
+        f"The namespace {namespace} doesn't exist.",
         expected=f"namespace {namespace}",
         found="no such namespace",
         source="kubectl get namespace",
@@ -41,10 +39,10 @@ def namespace_missing(evidence: Evidence) -> Symptom | None:
 def missing(evidence: Evidence) -> Symptom | None:
     if evidence.service_account is not None or namespace_missing(evidence):
         return None
-    namespace = evidence.parameters.namespace
+    namespace, name = evidence.parameters.namespace, evidence.parameters.service_account
     names = [account["metadata"]["name"] for account in evidence.cluster.service_accounts(namespace)]
     return Symptom(
-        "The service account does not exist.",
+        f"The service account {name} doesn't exist in the namespace {namespace}{_and_is_named(evidence)}.",
         expected=evidence.subject,
         found=", ".join(names) or f"none in namespace {namespace}",
         source="kubectl get serviceaccounts",
@@ -60,8 +58,8 @@ def annotation_missing(evidence: Evidence) -> Symptom | None:
     if any(cause(evidence) for cause in (annotation_on_the_pod, annotation_taken_away, eksctl_role)):
         return None
     return Symptom(
-        "The service account does not say which role its pods get.",
-        expected=f"{ROLE_ANNOTATION}: {evidence.role_arn}",
+        f"The service account {evidence.parameters.service_account} names no role, so its pods get none.",
+        expected=f"{ROLE_ANNOTATION}: {_wanted(evidence)}",
         found=_not_found(evidence),
         source=SOURCE,
         repair=_annotated(evidence),
@@ -70,11 +68,11 @@ def annotation_missing(evidence: Evidence) -> Symptom | None:
 
 @cause("service-account-annotation-key-typo", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_key_typo(evidence: Evidence) -> Symptom | None:
-    key = _misspelt(evidence)
-    if key is None:
+    key = evidence.misspelt_key
+    if not key:
         return None
     return Symptom(
-        "The role stands under a key that the pod identity webhook does not read.",
+        f"The role stands under {key}, a key that the pod identity webhook doesn't read.",
         expected=ROLE_ANNOTATION,
         found=key,
         source=SOURCE,
@@ -89,22 +87,39 @@ def annotation_arn_malformed(evidence: Evidence) -> Symptom | None:
     if not arn or ROLE_ARN.fullmatch(arn):
         return None
     return Symptom(
-        "The annotation holds something that is no role's ARN.",
-        expected=evidence.role_arn,
         # repr shows what is invisible in print.
+        f"The annotation says {arn!r}, which is not a role's ARN.",
+        expected=_wanted(evidence),
         found=repr(arn),
         source=SOURCE,
         repair=_annotated(evidence),
     )
 
 
+@cause("service-account-annotation-arn-differs", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
+def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
+    """The annotation has the role's name, and another path, partition or account: to STS it is another role.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
+    """
+    arn = evidence.annotation
+    if not ROLE_ARN.fullmatch(arn) or _name(arn) != evidence.role_name:
+        return None
+    if arn != evidence.role_arn:
+        return _differing(evidence, evidence.role_arn, _annotated(evidence))
+    if (role := _in_own_account(evidence)) is None:
+        return None
+    right = annotate(evidence, role)
+    return _differing(evidence, role, f"# if that account is wrong, and then make the pod again:\n# {right}", "warning")
+
+
 @cause("service-account-annotation-role-mismatch", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_role_mismatch(evidence: Evidence) -> Symptom | None:
     arn = evidence.annotation
-    if not arn or not ROLE_ARN.fullmatch(arn) or arn == evidence.role_arn:
+    if not arn or not ROLE_ARN.fullmatch(arn) or _name(arn) == evidence.role_name or is_role_of_its_own(evidence):
         return None
     return Symptom(
-        "The annotation names another role.",
+        f"The annotation names the role {_name(arn)}, not {evidence.role_name}.",
         expected=evidence.role_arn,
         found=arn,
         source=SOURCE,
@@ -121,7 +136,7 @@ def annotation_on_the_pod(evidence: Evidence) -> Symptom | None:
     if not where:
         return None
     return Symptom(
-        "The role stands in an annotation of the pod, where the webhook does not look.",
+        f"The annotation with the role is on the {where}, and the webhook reads the service account's.",
         expected=f"{ROLE_ANNOTATION} on the service account {evidence.parameters.service_account}",
         found=f"{ROLE_ANNOTATION}: {arn} on the {where}",
         source="kubectl get pod -o yaml, metadata.annotations",
@@ -144,7 +159,7 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
     if last is None or (last.get("time") or "") <= made or BY_HAND.match(last.get("manager") or "unknown"):
         return None
     return Symptom(
-        "The annotation was there when the pod was made, and whoever manages the service account has taken it away.",
+        f"{last['manager']} has taken the annotation off the service account since the pod was made.",
         expected=f"{ROLE_ANNOTATION}: {evidence.role_arn or spec.containers[0].value('AWS_ROLE_ARN')}",
         found=f"{_not_found(evidence)}, written by {last['manager']} at {last['time']}",
         source="kubectl get serviceaccount -o yaml --show-managed-fields",
@@ -157,25 +172,20 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
 def eksctl_role(evidence: Evidence) -> Symptom | None:
     """eksctl changes nothing in a service account whose stack it has made already.
 
-    https://eksctl.io/usage/iamserviceaccounts/
+    https://docs.aws.amazon.com/eks/latest/eksctl/iamserviceaccounts.html
     """
     if not _is_bare(evidence):
         return None
-    # The name that CloudFormation makes of the stack's is cut to what a role's may have.
-    begins = f"eksctl-{evidence.parameters.cluster}-addon-iamserviceaccount"[:40]
     try:
-        roles = evidence.account.roles
+        made = [
+            arn for arn in evidence.roles_that_trust_it if made_by_eksctl(evidence.account, evidence.parameters, arn)
+        ]
     except NotRead:
         return None
-    made = [
-        role["Arn"]
-        for role in roles
-        if role["RoleName"].startswith(begins) and evidence.subject in str(role["AssumeRolePolicyDocument"])
-    ]
-    if not made:
+    if len(made) != 1:
         return None
     return Symptom(
-        "eksctl has made a role for the service account, which is not annotated with it.",
+        f"eksctl made the role {_name(made[0])} for the service account, which is not annotated with it.",
         expected=f"{ROLE_ANNOTATION}: {made[0]}",
         found=_not_found(evidence),
         source=f"iam:ListRoles; {SOURCE}",
@@ -199,7 +209,8 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
         return None
     command = f"aws eks delete-pod-identity-association --cluster-name {cluster} --association-id"
     return Symptom(
-        "The service account has a role by EKS Pod Identity as well: which of the two a pod takes is its SDK's choice.",
+        f"The service account has a role by EKS Pod Identity ({', '.join(ids)}) as well: which of the two a pod takes "
+        "is its SDK's choice.",
         expected="one of the two",
         found=f"{ROLE_ANNOTATION}, and the association {', '.join(ids)}",
         source="eks:ListPodIdentityAssociations",
@@ -208,22 +219,67 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
     )
 
 
+def is_role_of_its_own(evidence: Evidence) -> bool:
+    """Whether the role that was asked for is missing, and the annotation names one that trusts the service account."""
+    arn = evidence.annotation
+    try:
+        return evidence.role is None and arn != evidence.role_arn and arn in evidence.roles_that_trust_it
+    except NotRead:
+        return False
+
+
+def _name(arn: str) -> str:
+    return arn.rpartition("/")[2]
+
+
+def _differing(evidence: Evidence, right: str, repair: str, severity: Severity = "error") -> Symptom:
+    return Symptom(
+        f"The role's ARN is {right}, the annotation says {evidence.annotation}.",
+        expected=right,
+        found=evidence.annotation,
+        source=f"iam:GetRole, Arn; {SOURCE}",
+        repair=repair,
+        severity=severity,
+    )
+
+
+def _in_own_account(evidence: Evidence) -> str | None:
+    """The ARN of the role of the annotation's name in the cluster's account, where the annotation's cannot be read."""
+    try:
+        evidence.role_account.role(evidence.role_name)
+    except NotRead:
+        role = None if _is_its_role(evidence) else evidence.namesake(evidence.role_name)
+        return str(role["Arn"]) if role else None
+    return None
+
+
+def _is_its_role(evidence: Evidence) -> bool:
+    try:
+        return evidence.is_its_role
+    except NotRead:
+        return False
+
+
+def _and_is_named(evidence: Evidence) -> str:
+    """What names the service account that does not exist: a pod, or a role's trust policy."""
+    if names := [pod["metadata"]["name"] for pod in evidence.pods]:
+        return f", and the pod {names[0]} runs as it"
+    return f", and the role {evidence.role_name} trusts it" if evidence.role_name else ""
+
+
+def _wanted(evidence: Evidence) -> str:
+    """The role's ARN; the candidates' where several may be meant."""
+    if evidence.role_arn:
+        return evidence.role_arn
+    try:
+        return " or ".join(evidence.role_candidates) or ROLE_NAME
+    except NotRead:
+        return ROLE_NAME
+
+
 def _is_bare(evidence: Evidence) -> bool:
     """Whether it exists without a role, and without anything that looks like one."""
-    return evidence.service_account is not None and not evidence.annotation and _misspelt(evidence) is None
-
-
-def _misspelt(evidence: Evidence) -> str | None:
-    if evidence.annotation:
-        return None
-    others = {key: value for key, value in evidence.annotations.items() if key != ROLE_ANNOTATION}
-    return next((key for key, value in others.items() if _looks_like_it(key, value)), None)
-
-
-def _looks_like_it(key: str, value: str) -> bool:
-    if key in OLDER_KEYS or SequenceMatcher(None, key.lower(), ROLE_ANNOTATION).ratio() > 0.85:
-        return True
-    return key.endswith(("/role-arn", "/role")) and bool(ROLE_ARN.fullmatch(value or ""))
+    return evidence.service_account is not None and not evidence.annotation and not evidence.misspelt_key
 
 
 def _not_found(evidence: Evidence) -> str:
@@ -253,13 +309,11 @@ def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> 
     # A run of the lab has a role of its own.
     is_told = evidence.role_is_known or evidence.is_of_lab or not role_arn
     known = evidence.role_arn if is_told else role_arn
-    unknown = evidence.connection.role_arn(ROLE_NAME)
-    lines = [] if known else [ROLE_UNKNOWN]
-    lines.append(annotate(evidence, known or unknown, without=without))
+    lines = [annotate(evidence, known, without=without)]
     try:
         pod = evidence.pod
         if pod and service_account_of(pod["spec"]) == evidence.parameters.service_account:
-            lines.append(pod_commands.replaced(evidence))
+            lines.append(pod_commands.replaced(evidence) if known else "# then make its pods again")
     except NotRead:
         pass
     return "\n".join(lines)

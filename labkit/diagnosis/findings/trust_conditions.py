@@ -4,8 +4,8 @@ import re
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds
-from labkit.diagnosis.evidence.trust import Condition
-from labkit.diagnosis.finding import Cause, Symptom, cause, is_told
+from labkit.diagnosis.evidence.trust import Condition, account_of
+from labkit.diagnosis.finding import Cause, Symptom, cause, few, is_told
 from labkit.diagnosis.findings import provider
 from labkit.diagnosis.findings.trust_statement import LEARN, about_tokens, has_other_host, refusing, symptom
 from labkit.policy.wildcards import wildcard
@@ -25,7 +25,7 @@ def condition_key_of_another_issuer(evidence: Evidence) -> Symptom | None:
         if not has_other_host(evidence, condition.issuer):
             return symptom(
                 evidence,
-                "A condition of the trust policy is about the tokens of another issuer.",
+                f"The trust policy is about tokens of {condition.issuer}, which is not this cluster's issuer.",
                 expected=f"{evidence.provider_name}:{condition.claim}",
                 found=condition.key,
             )
@@ -40,20 +40,23 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
         if wild and condition.is_literal:
             return symptom(
                 evidence,
-                f"{condition.operator} compares letter by letter: the * or ? in the subject is no wildcard there.",
+                f"The trust policy compares {few([*map(account_of, wild)])} letter by letter, by {condition.operator}: "
+                "the wildcard admits nobody.",
                 expected=f"StringEquals {evidence.subject}, or StringLike with the wildcard",
                 found=f"{condition.operator} {', '.join(wild)}",
             )
     return None
 
 
-def wrong_subject(id: str, mistake: str, summary: str) -> Cause:
+def wrong_subject(id: str, mistake: str, why: str) -> Cause:
     """The cause for a condition on `sub` that names another service account, by this mistake."""
 
     def look(evidence: Evidence) -> Symptom | None:
         condition = _wrong_subject(evidence)
         if condition is None or _mistake(evidence, condition) != mistake:
             return None
+        admitted, mine = few([*map(account_of, condition.values)]), account_of(evidence.subject)
+        summary = f"The trust policy admits {admitted}, not {mine}{why}."
         return symptom(evidence, summary, expected=evidence.subject, found=_shown(condition))
 
     return cause(id, stages.ROLE, LEARN, reads=(kinds.ROLE,))(look)
@@ -62,18 +65,18 @@ def wrong_subject(id: str, mistake: str, summary: str) -> Cause:
 sub_of_another_namespace = wrong_subject(
     "trust-policy-sub-of-another-namespace",
     "another namespace",
-    "The trust policy admits the service account of this name in another namespace.",
+    ": it is of another namespace",
 )
 # A chart's release puts its name before or behind the service account's.
 sub_renamed = wrong_subject(
     "trust-policy-sub-renamed",
     "renamed",
-    "The trust policy has the service account's name without or with a prefix or suffix, as a release gives it.",
+    ": a release's prefix or suffix makes the difference",
 )
 sub_mismatch = wrong_subject(
     "trust-policy-sub-mismatch",
     "another account",
-    "The trust policy admits another service account than the pod's.",
+    "",
 )
 
 
@@ -82,7 +85,7 @@ def aud_mismatch(evidence: Evidence) -> Symptom | None:
     for condition in _failed(evidence, "aud"):
         return symptom(
             evidence,
-            "The trust policy wants another audience than the token has.",
+            f"The trust policy wants the audience {few(condition.values)}, and the token is for {evidence.audience}.",
             expected=evidence.audience,
             found=_shown(condition),
         )

@@ -6,8 +6,8 @@ the statement that comes nearest.
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds
-from labkit.diagnosis.evidence.trust import NOBODY, STRANGER, actions_of, conditions_of, federated_of
-from labkit.diagnosis.finding import Symptom, cause, causes_of, is_told
+from labkit.diagnosis.evidence.trust import NOBODY, STRANGER, account_of, actions_of, conditions_of, federated_of
+from labkit.diagnosis.finding import Symptom, cause, causes_of, few, is_told
 from labkit.diagnosis.findings import provider, trust_conditions, trust_statement, trust_writes
 from labkit.diagnosis.findings.trust_statement import LEARN, symptom
 from labkit.diagnosis.repairs import trust_documents
@@ -24,11 +24,12 @@ def refuses(evidence: Evidence) -> Symptom | None:
     denied = any(evidence.trust.denies(statement) for statement in evidence.trust.statements)
     if not denied and is_told(evidence, provider.cluster_rebuilt, provider.in_another_account):
         return None
+    reason = evidence.trust.decision.reason
     return symptom(
         evidence,
-        "The trust policy does not admit the service account.",
+        f"The trust policy doesn't admit {account_of(evidence.subject)}: {reason}.",
         expected=f"{evidence.subject} is admitted",
-        found=evidence.trust.decision.reason,
+        found=reason,
     )
 
 
@@ -48,7 +49,7 @@ def sub_missing(evidence: Evidence) -> Symptom | None:
     ]
     return symptom(
         evidence,
-        "The trust policy admits every service account of the cluster.",
+        f"The trust policy of {evidence.role_name} admits every service account of the cluster.",
         expected=f"StringEquals {evidence.provider_name}:sub = {evidence.subject}",
         found="; ".join(subjects) or "no condition on sub",
         severity="warning",
@@ -65,7 +66,7 @@ def admits_others(evidence: Evidence) -> Symptom | None:
         return None
     return symptom(
         evidence,
-        "The trust policy admits other service accounts of the cluster, too.",
+        f"The trust policy of {evidence.role_name} admits {few([*map(account_of, others)])}, too.",
         expected=f"{evidence.subject} alone",
         found=", ".join(others),
         severity="warning",
@@ -82,7 +83,7 @@ def aud_missing(evidence: Evidence) -> Symptom | None:
     right = trust_documents.narrowed(evidence) if narrow else trust_documents.with_audience(evidence)
     return symptom(
         evidence,
-        "The trust policy does not say for whom a token has to be made.",
+        f"The trust policy of {evidence.role_name} admits tokens that are made for anybody: it wants no audience.",
         expected=f"StringEquals {evidence.provider_name}:aud = {evidence.audience}",
         found="no condition on aud",
         severity="warning",

@@ -15,10 +15,11 @@ from labkit.diagnosis.evidence.trust import (
     allows_action,
     conditions_of,
     federated_of,
+    listed,
     name_of,
     principals_of,
 )
-from labkit.diagnosis.finding import Severity, Symptom, cause, is_told
+from labkit.diagnosis.finding import Severity, Symptom, cause, few, is_told
 from labkit.diagnosis.findings import provider
 from labkit.diagnosis.findings.trust_writes import was_refused
 from labkit.diagnosis.repairs import trust_documents
@@ -41,7 +42,7 @@ def of_pod_identity(evidence: Evidence) -> Symptom | None:
         return None
     return symptom(
         evidence,
-        "The trust policy is one for EKS Pod Identity, and the service account's annotation is IRSA's.",
+        "The trust policy admits EKS Pod Identity alone, and the service account's annotation is IRSA's.",
         expected=f"Federated {evidence.provider_arn}",
         found=f"Service {', '.join(principals_of(statement, 'Service'))}",
     )
@@ -56,7 +57,7 @@ def of_a_service(evidence: Evidence) -> Symptom | None:
         return None
     return symptom(
         evidence,
-        "The trust policy lets a service of AWS take the role, and no pod.",
+        f"The trust policy admits {few(services)}, and no pod.",
         expected=f"Federated {evidence.provider_arn}",
         found=f"Service {', '.join(services)}",
     )
@@ -75,7 +76,7 @@ def principal_not_a_provider(evidence: Evidence) -> Symptom | None:
         return None
     return symptom(
         evidence,
-        "The trust policy's principal is not the ARN of an OIDC provider.",
+        f"The trust policy trusts {_principal(statement)}, which is not the ARN of an OIDC provider.",
         expected=f"Federated {evidence.provider_arn}",
         found=json.dumps(statement.get("Principal", "no Principal")),
     )
@@ -93,7 +94,8 @@ def issuer_host_wrong(evidence: Evidence) -> Symptom | None:
         return None
     return symptom(
         evidence,
-        "The trust policy names the cluster's issuer with another host than it has.",
+        f"The trust policy names the issuer's host {wrong[0].partition('/')[0]}, and the cluster's is "
+        f"{evidence.provider_name.partition('/')[0]}.",
         expected=evidence.provider_name,
         found=", ".join(wrong),
     )
@@ -111,7 +113,7 @@ def provider_mismatch(evidence: Evidence) -> Symptom | None:
         return None
     return symptom(
         evidence,
-        "The trust policy trusts somebody else than the OIDC provider of this cluster's issuer.",
+        f"The trust policy trusts {few([*map(name_of, providers)])}, not this cluster's issuer.",
         expected=evidence.provider_arn,
         found=", ".join(providers),
     )
@@ -134,10 +136,17 @@ def action_wrong(evidence: Evidence) -> Symptom | None:
         return None
     return symptom(
         evidence,
-        "The trust policy allows another action than the one that a web identity token is exchanged with.",
+        f"The trust policy allows {few(actions_of(statement)) or 'no action'}, not {WEB_IDENTITY}.",
         expected=WEB_IDENTITY,
         found=", ".join(actions_of(statement)) or "no Action",
     )
+
+
+def _principal(statement: dict[str, Any]) -> str:
+    """What a statement trusts, in short."""
+    principal = statement.get("Principal")
+    named = [str(name) for names in principal.values() for name in listed(names)] if isinstance(principal, dict) else []
+    return few(named) or "nobody"
 
 
 # What its conditions are looked at with, too.

@@ -27,7 +27,7 @@ def condition_key_with_scheme(evidence: Evidence) -> Symptom | None:
     if not keys:
         return None
     return Symptom(
-        "IAM refused the last trust policy that was written for the role: a condition's key begins with https://.",
+        f"IAM refused the last trust policy for {evidence.role_name}: the condition key {keys[0]} has a scheme.",
         expected=f"{evidence.provider_name}:sub",
         found=", ".join(keys),
         source=_source(refused),
@@ -45,7 +45,7 @@ def too_long(evidence: Evidence) -> Symptom | None:
     if refused is None or not str(refused["errorCode"]).startswith("LimitExceeded") or "ACLSizePerRole" not in told:
         return None
     return Symptom(
-        "IAM refused the last trust policy that was written for the role: it is too long.",
+        f"IAM refused the last trust policy for {evidence.role_name}: it is longer than {QUOTA} characters.",
         expected=f"at most {QUOTA} characters without white space",
         found=told,
         source=_source(refused),
@@ -61,7 +61,7 @@ def near_size_limit(evidence: Evidence) -> Symptom | None:
     if evidence.role is None or evidence.trust.size <= NEAR:
         return None
     return Symptom(
-        "The trust policy is nearly as long as IAM takes one.",
+        f"The trust policy of {evidence.role_name} has {evidence.trust.size} of the {QUOTA} characters that IAM takes.",
         expected=f"at most {NEAR} characters without white space, of {QUOTA}",
         found=f"{evidence.trust.size} characters",
         source="iam:GetRole, AssumeRolePolicyDocument",

@@ -14,8 +14,7 @@ from labkit.diagnosis.evidence.reading import Document
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
 
 # What stands for a role that nothing names.
-ROLE_NAME = "ROLE_NAME"
-ROLE_UNKNOWN = f"# nothing says which role it is: put its name in the place of {ROLE_NAME}"
+ROLE_NAME = "<ROLE_NAME>"
 
 
 class Commands:
@@ -32,9 +31,10 @@ class Commands:
         self._kubectl = connection.kubectl
         self._provider = documents.provider(parameters, evidence.issuer)
         self._trust_policy = documents.trust_policy(parameters, evidence.provider_arn)
-        is_meant = evidence.role_arn or _may_be_meant(evidence)
-        arn = evidence.role_arn or connection.role_arn(parameters.role_name if is_meant else ROLE_NAME)
-        self._service_account = documents.service_account(parameters, arn)
+        self._role_arn = evidence.role_arn
+        if not self._role_arn and _is_run_of_lab(evidence):
+            self._role_arn = connection.role_arn(parameters.role_name)
+        self._service_account = documents.service_account(parameters, self._role_arn)
         self._pod = documents.pod(parameters, connection.image)
         self._pod["metadata"]["name"] = _name_of_new_pod(evidence)
         is_removed = self.is_of_run or connection.takes_untagged
@@ -80,17 +80,10 @@ class Commands:
             f"--identity-provider-config type=oidc,name={name}"
         )
 
-    def permit(self, caller_arn: str, actions: list[str], resource: str) -> str:
-        """Lets a user or role do this: https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html"""
-        kind, _, path = caller_arn.partition(":iam::")[2].partition(":")[2].partition("/")
-        if kind not in ("role", "user"):
-            return f"# an administrator has to let {caller_arn or 'the caller'} do {', '.join(actions)}"
-        return self._put_policy(kind, path.rpartition("/")[2], "oidc-provider", actions, resource)
-
     def create_role(self, trust_policy: Mapping[str, Any] | None = None) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-role.html"""
         return self._aws(
-            f"aws iam create-role --role-name {self._role} "
+            f"aws iam create-role --role-name {self._role}{self._path} "
             f"--assume-role-policy-document {_quoted(trust_policy or self._trust_policy)}{self._tags()}"
         )
 
@@ -130,8 +123,9 @@ class Commands:
 
     def permit_role(self, action: str, resource: str) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html"""
+        statement = {"Effect": "Allow", "Action": [action], "Resource": resource}
         name = re.sub(r"[^A-Za-z0-9]+", "-", action).strip("-")
-        return self._aws(self._put_policy("role", self.parameters.role_name, name, [action], resource))
+        return self.put_inline_policy(name, {"Version": "2012-10-17", "Statement": [statement]})
 
     def delete_boundary(self) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-permissions-boundary.html"""
@@ -160,9 +154,11 @@ class Commands:
         )
 
     def create_service_account(self) -> str:
-        """The manifest, applied."""
-        line = self._apply(self._service_account)
-        return f"{ROLE_UNKNOWN}\n{line}" if f"role/{ROLE_NAME}" in line else line
+        """The manifest, applied; the annotation apart where nothing says which role it is."""
+        if self._role_arn:
+            return self._apply(self._service_account)
+        metadata = {key: value for key, value in self._service_account["metadata"].items() if key != "annotations"}
+        return f"{self._apply({**self._service_account, 'metadata': metadata})}\n{annotate(self._evidence, '')}"
 
     def create_pod(self) -> str:
         """The manifest, applied."""
@@ -173,6 +169,12 @@ class Commands:
         return self._evidence.connection.webhook_restored_by
 
     @property
+    def _path(self) -> str:
+        """The option that gives the role the path in the ARN by which it is wanted."""
+        path = self._role_arn.partition(":role/")[2].rpartition("/")[0]
+        return f" --path {shlex.quote(f'/{path}/')}" if path else ""
+
+    @property
     def _role(self) -> str:
         return shlex.quote(self.parameters.role_name)
 
@@ -180,13 +182,6 @@ class Commands:
         return (
             f"aws iam {operation}-open-id-connect-provider "
             f"--open-id-connect-provider-arn {self._evidence.provider_arn} --client-id {shell_text(audience)}"
-        )
-
-    def _put_policy(self, kind: str, who: str, name: str, actions: list[str], resource: str) -> str:
-        statement = {"Effect": "Allow", "Action": actions, "Resource": resource}
-        return (
-            f"aws iam put-{kind}-policy --{kind}-name {shlex.quote(who)} --policy-name {name} "
-            f"--policy-document {_quoted({'Version': '2012-10-17', 'Statement': [statement]})}"
         )
 
     def _aws(self, *lines: str, account_id: str = "") -> str:
@@ -217,13 +212,19 @@ class Commands:
 def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
     """Names the role on the service account, and takes off the key `without`.
 
+    Without a role's ARN, the lines before it list the roles that may be meant, and no shell runs the command as it is:
+    `<` and `>` are the shell's own.
+
     https://kubernetes.io/docs/reference/kubectl/generated/kubectl_annotate/
     """
     removed = f"{shlex.quote(without)}- " if without else ""
-    return (
+    command = (
         f"{evidence.connection.kubectl} annotate serviceaccount {evidence.parameters.service_account} "
-        f"-n {evidence.parameters.namespace} --overwrite {removed}{ROLE_ANNOTATION}={shlex.quote(role_arn)}"
+        f"-n {evidence.parameters.namespace} --overwrite {removed}{ROLE_ANNOTATION}="
     )
+    if role_arn:
+        return command + shlex.quote(role_arn)
+    return "\n".join([*_roles_to_choose_from(evidence), command + evidence.connection.role_arn(ROLE_NAME)])
 
 
 def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None]) -> str:
@@ -237,11 +238,22 @@ def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None])
     )
 
 
-def _may_be_meant(evidence: Evidence) -> bool:
-    """Whether the parameters' role is meant where nothing else is said: in the lab, unless it is another run's."""
+def _roles_to_choose_from(evidence: Evidence) -> list[str]:
+    account = f"{evidence.parameters.namespace}/{evidence.parameters.service_account}"
+    put = f"put its name in the place of {ROLE_NAME}"
+    candidates = _known(lambda: evidence.role_candidates, [])
+    if not candidates:
+        return [f"# nothing says which role {account} is to have: {put}"]
+    return [f"# these roles may be meant for {account}; choose one, and {put}:", *(f"#   {arn}" for arn in candidates)]
+
+
+def _is_run_of_lab(evidence: Evidence) -> bool:
+    """Whether the parameters' role is meant where nothing else is said: the lab's own run, which names nothing."""
     parameters = evidence.parameters
+    if not evidence.connection.takes_untagged or not parameters.is_usual:
+        return False
     role = _known(lambda: evidence.account.role(parameters.role_name), None)
-    return evidence.connection.takes_untagged and run_of(role) in (None, parameters.run)
+    return run_of(role) in (None, parameters.run)
 
 
 def _name_of_new_pod(evidence: Evidence) -> str:

@@ -1,0 +1,105 @@
+"""The roles that a service account may be meant to have, where nothing names one: by trust policies and by tags.
+
+A role's name is no evidence: whoever makes a role may call it anything.
+"""
+
+from labkit.diagnosis.evidence.account import Account, tags_of
+from labkit.diagnosis.evidence.answers import Role
+from labkit.diagnosis.evidence.reading import Document, NotRead
+from labkit.diagnosis.evidence.trust import conditions_of, federated_of, listed, name_of
+from labkit.run_parameters import RUN_TAG, Parameters
+
+# eksctl tags a stack with both, and CloudFormation the stack's role.
+# https://github.com/eksctl-io/eksctl/blob/main/pkg/apis/eksctl.io/v1alpha5/types.go
+EKSCTL_NAME = "alpha.eksctl.io/iamserviceaccount-name"
+EKSCTL_CLUSTER = "alpha.eksctl.io/cluster-name"
+
+
+def candidates(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
+    """The ARNs of the roles that may be meant: the one that tags or trust policies tell, or each that they leave open.
+
+    Raises `NotRead` where the roles may not be listed.
+    """
+    trusted = trusting(account, parameters, provider_arn)
+    if len(trusted) == 1:
+        return trusted
+    try:
+        tagged = _tagged(account, parameters)
+    except NotRead:
+        return trusted
+    return [arn for arn in trusted if arn in tagged] or trusted or tagged
+
+
+def trusting(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
+    """The ARNs of the roles whose trust policy names the service account, but for those of another cluster.
+
+    Raises `NotRead` where the roles may not be listed.
+    """
+    naming = [role for role in account.roles if names(role, parameters.subject)]
+    return [role["Arn"] for role in naming if not _is_of_another_cluster(account, parameters, provider_arn, role)]
+
+
+def names(role: Role, subject: str) -> bool:
+    """Whether a role's trust policy names exactly this subject, whichever issuer's tokens it speaks of."""
+    return any(
+        condition.claim == "sub" and not condition.is_negated and subject in condition.values
+        for statement in _allows(role)
+        for condition in conditions_of(statement)
+    )
+
+
+def made_by_eksctl(account: Account, parameters: Parameters, arn: str) -> bool:
+    """Whether a role's tags say that eksctl made it for the service account."""
+    tags = _tags(account, arn.rpartition("/")[2])
+    wanted = f"{parameters.namespace}/{parameters.service_account}"
+    return tags.get(EKSCTL_NAME) == wanted and tags.get(EKSCTL_CLUSTER, parameters.cluster) == parameters.cluster
+
+
+def _tagged(account: Account, parameters: Parameters) -> list[str]:
+    """The ARNs of the roles whose tags name the service account, as eksctl and Terraform's modules tag them.
+
+    https://github.com/cloudposse/terraform-aws-eks-iam-role
+    """
+    namespace, name = parameters.namespace, parameters.service_account
+    wanted = (f"{namespace}/{name}", f"{namespace}:{name}", f"{name}@{namespace}", parameters.subject)
+    found = []
+    for role in account.authorization_details["RoleDetailList"]:
+        tags = tags_of(role)
+        if tags.get(EKSCTL_CLUSTER, parameters.cluster) != parameters.cluster:
+            continue
+        run = parameters.model_copy(update={"role_name": role["RoleName"]}).run
+        if tags.get(RUN_TAG) == run or any(value in wanted for value in tags.values()):
+            found.append(role["Arn"])
+    return found
+
+
+def _is_of_another_cluster(account: Account, parameters: Parameters, provider_arn: str, role: Role) -> bool:
+    """Whether the role is another cluster's, which may have a service account of that name: by tag or by provider.
+
+    Where the providers cannot be read, it may be.
+    """
+    run = _tags(account, role["RoleName"]).get(RUN_TAG)
+    if run is not None and run.partition("/")[0] != parameters.cluster:
+        return True
+    trusted = [arn for statement in _allows(role) for arn in federated_of(statement)]
+    if provider_arn in trusted:
+        return False
+    try:
+        registered = {name_of(arn) for arn in trusted if arn in account.provider_arns}
+        return bool(registered.difference(account.gone(registered, parameters.region)))
+    except NotRead:
+        return True
+
+
+def _tags(account: Account, role_name: str) -> dict[str, str]:
+    """A role's tags; none where they may not be read."""
+    try:
+        return tags_of(account.role(role_name))
+    except NotRead:
+        return {}
+
+
+def _allows(role: Role) -> list[Document]:
+    document = role.get("AssumeRolePolicyDocument")
+    statements = listed(document.get("Statement")) if isinstance(document, dict) else []
+    return [each for each in statements if isinstance(each, dict) and each.get("Effect") == "Allow"]

@@ -1,0 +1,319 @@
+"""`labkit doctor -n shop -s cart` in a lab: ARNs are compared whole, and no name and no role is guessed."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kubernetes.client import CoreV1Api
+
+from labkit import steps
+from labkit.diagnosis.findings import credentials
+from labkit.run_parameters import Parameters
+from tests.commands import labkit as labkit_command
+
+ACCOUNT = "123456789012"
+POLICY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
+KEY = "eks.amazonaws.com/role-arn"
+EKSCTL = "alpha.eksctl.io/iamserviceaccount-name"
+PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+class Shop:
+    """The namespace shop, with a service account cart, whose roles and annotation the tests choose."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.iam, self.core = lab.aws.client("iam"), CoreV1Api(lab.kubernetes)
+        self.roles = []
+
+    def add_role(self, name, *, account="cart", path="/", tags=(), change=lambda statement: None):
+        """A role that trusts a service account of the namespace."""
+        parameters = Parameters.checked(namespace="shop", service_account=account)
+        trust = steps.step("iam_role").build(parameters, self.lab.provider_arn)
+        change(trust["Statement"][0])
+        made = self.iam.create_role(RoleName=name, Path=path, AssumeRolePolicyDocument=json.dumps(trust), Tags=[*tags])
+        self.iam.attach_role_policy(RoleName=name, PolicyArn=POLICY)
+        self.roles.append(name)
+        return made["Role"]["Arn"]
+
+    def add_account(self, arn="", name="cart"):
+        metadata = {"name": name, "annotations": {KEY: arn} if arn else {}}
+        self.core.create_namespaced_service_account("shop", {"metadata": metadata})
+
+    def add_pod(self):
+        container = {"name": "aws", "image": "amazon/aws-cli", "command": ["sleep", "infinity"]}
+        spec = {"serviceAccountName": "cart", "containers": [container]}
+        self.core.create_namespaced_pod("shop", {"metadata": {"name": "cart"}, "spec": spec})
+        self.shell("kubectl wait pod cart -n shop --for=condition=Ready --timeout=60s")
+
+    def clear(self):
+        for pod in self.core.list_namespaced_pod("shop").items:
+            self.core.delete_namespaced_pod(pod.metadata.name, "shop", grace_period_seconds=0)
+        for account in self.core.list_namespaced_service_account("shop").items:
+            if account.metadata.name != "default":
+                self.core.delete_namespaced_service_account(account.metadata.name, "shop")
+        for name in self.roles:
+            for policy in self.iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+                self.iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
+            self.iam.delete_role(RoleName=name)
+        self.roles.clear()
+
+    @staticmethod
+    def shell(script):
+        """What a shell answers after `eval "$(labkit env)"`."""
+        done = subprocess.run(
+            ["bash", "-ec", f'eval "$(labkit env)"\n{script}'],
+            env=os.environ | {"PATH": PROGRAMS},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def lab_with_shop(lab):
+    CoreV1Api(lab.kubernetes).create_namespace({"metadata": {"name": "shop", "labels": lab.labels}})
+    return lab
+
+
+@pytest.fixture
+def shop(lab_with_shop):
+    shop = Shop(lab_with_shop)
+    yield shop
+    shop.clear()
+
+
+def doctor(*arguments):
+    return labkit_command("doctor", "-n", "shop", "-s", "cart", *arguments)
+
+
+def found(*arguments):
+    """The doctor's findings as JSON, by id."""
+    told = json.loads(doctor(*arguments, "--json").stdout)
+    return {finding["id"]: finding for finding in told["findings"]}
+
+
+# The role is the one that the annotation's ARN names.
+
+
+@pytest.mark.kubectl
+@pytest.mark.parametrize(
+    ("path", "annotation"),
+    [
+        ("/team/", f"arn:aws:iam::{ACCOUNT}:role/x-r"),
+        ("/", f"arn:aws:iam::{ACCOUNT}:role/team/x-r"),
+        ("/", f"arn:aws-cn:iam::{ACCOUNT}:role/x-r"),
+        ("/", "arn:aws:iam::222222222222:role/x-r"),
+    ],
+    ids=["its path left out", "a path put in", "another partition", "another account"],
+)
+def test_an_annotation_that_differs_from_the_role_s_arn_is_found_alone_and_repaired(shop, path, annotation):
+    right = shop.add_role("x-r", path=path)
+    shop.add_account(annotation)
+    shop.add_pod()
+    done = doctor()
+    assert done.returncode == 1, done.stdout + done.stderr
+    first, expected, seen = done.stdout.splitlines()[:3]
+    assert first == f"✗ shop/cart: the role's ARN is {right}, the annotation says {annotation}"
+    assert (expected.split(), seen.split()) == (["expected", right], ["found", annotation])
+    assert [*found("--probe")] == ["service-account-annotation-arn-differs"]
+    shop.shell(found()["service-account-annotation-arn-differs"]["repair"])
+    shop.shell("kubectl wait pod cart -n shop --for=condition=Ready --timeout=60s")
+    mended = doctor("--probe")
+    assert mended.returncode == 0, mended.stdout
+    assert mended.stdout.splitlines()[0] == "✓ shop/cart: nothing is wrong"
+
+
+def test_a_role_that_is_missing_is_made_under_the_path_that_the_annotation_names(shop):
+    shop.add_account(f"arn:aws:iam::{ACCOUNT}:role/team/x-r")
+    assert "aws iam create-role --role-name x-r --path /team/ " in found()["role-missing"]["repair"]
+
+
+@pytest.mark.kubectl
+def test_a_refusal_that_nothing_explains_is_a_finding_beside_what_does_not_explain_it(shop, monkeypatch):
+    monkeypatch.setattr(credentials, "SETTLED", 0)  # a new role is as good as an old one
+
+    def from_elsewhere(statement):
+        statement["Condition"]["NotIpAddress"] = {"aws:SourceIp": "127.0.0.0/8"}
+
+    shop.add_account(shop.add_role("x-r", change=from_elsewhere))
+    shop.add_pod()
+    done = doctor("--probe")
+    assert done.returncode == 1
+    first = done.stdout.splitlines()[0]
+    assert first.startswith("✗ shop/cart: STS refused the exchange: AccessDenied: Not authorized to perform ")
+    assert first.endswith("; what was read doesn't explain it")
+    assert re.search(r"^  ✗ 7  the exchange with STS +credentials-refused$", done.stdout, re.MULTILINE)
+    shop.iam.detach_role_policy(RoleName="x-r", PolicyArn=POLICY)
+    assert [*found("--probe")] == ["credentials-refused", "role-policy-not-attached"]
+
+
+# A misspelt name is a question.
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name", "meant"),
+    [
+        ("shop", "crat", "cart"),
+        ("shopp", "cart", "shop/cart"),
+        ("shopp", "crat", "shop/cart"),
+        ("dev", "cart", "shop/cart"),
+    ],
+)
+def test_a_misspelt_service_account_is_asked_about_and_nothing_is_proposed(shop, namespace, name, meant):
+    shop.add_account(shop.add_role("x-r"))
+    done = labkit_command("doctor", "-n", namespace, "-s", name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{namespace}/{name}: no such service account; did you mean {meant}?" in done.stderr
+    assert "labkit doctor -n shop -s cart" in done.stderr
+    assert "apply" not in done.stderr and "annotate" not in done.stderr
+    told = json.loads(labkit_command("doctor", "-n", namespace, "-s", name, "--json").stdout)
+    assert "did you mean" in told["could_not_look"]["what"]
+
+
+def test_a_service_account_that_is_like_no_other_is_not_made_either(shop):
+    done = labkit_command("doctor", "-n", "shop", "-s", "zebra")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "shop/zebra: no such service account" in done.stderr and "did you mean" not in done.stderr
+
+
+def test_a_service_account_that_a_role_trusts_is_missing(shop):
+    right = shop.add_role("x-r")
+    shop.add_account(name="cartoon")
+    missing = found()["service-account-missing"]
+    assert "and the role x-r trusts it" in missing["summary"]
+    assert right in missing["repair"]
+
+
+@pytest.mark.kubectl
+def test_a_service_account_that_a_pod_runs_as_is_missing(shop):
+    shop.add_account()
+    shop.add_pod()
+    shop.core.delete_namespaced_service_account("cart", "shop")
+    shop.add_account(name="cartoon")
+    assert "and the pod cart runs as it" in found()["service-account-missing"]["summary"]
+
+
+def test_a_misspelt_role_is_a_question_and_the_service_account_keeps_its_own(shop):
+    shop.add_account(shop.add_role("x-r"))
+    done = doctor("--role", "x-t")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == f"✗ shop/cart: the role x-t doesn't exist in the account {ACCOUNT}"
+    assert "# did you mean the role that the service account has?  --role x-r" in done.stdout
+    assert "annotate" not in done.stdout and "create-role" not in done.stdout
+
+
+# No role is guessed.
+
+
+def test_of_several_roles_that_trust_the_service_account_none_is_chosen(shop):
+    arns = [shop.add_role("x-a"), shop.add_role("x-b", path="/team/")]
+    shop.add_account()
+    finding = found()["service-account-annotation-missing"]
+    assert {*finding["expected"].removeprefix(f"{KEY}: ").split(" or ")} == {*arns}
+    comment, *listed, command = finding["repair"].splitlines()
+    assert "choose one" in comment
+    assert {*listed} == {f"#   {arn}" for arn in arns}
+    assert command.endswith(f"{KEY}=arn:aws:iam::{ACCOUNT}:role/<ROLE_NAME>")
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [(EKSCTL, "shop/cart"), ("ServiceAccount", "shop:cart"), ("Attributes", "cart@shop")],
+    ids=["eksctl", "a Terraform module's list", "Cloud Posse's module"],
+)
+def test_a_role_s_tag_says_which_is_meant(shop, tag):
+    tags = [{"Key": tag[0], "Value": tag[1]}]
+    shop.add_role("x-a")
+    right = shop.add_role("x-b", tags=tags)
+    shop.add_account()
+    (finding,) = (each for each in found().values() if each["severity"] == "error")
+    assert finding["repair"].splitlines()[0].endswith(f"{KEY}={right}")
+
+
+def test_a_tagged_role_whose_trust_policy_is_wrong_is_the_one_that_is_meant(shop):
+    right = shop.add_role("x-a", account="web", tags=[{"Key": EKSCTL, "Value": "shop/cart"}])
+    shop.add_account()
+    told = found()
+    assert f"{KEY}={right}" in told["service-account-annotation-missing"]["repair"]
+    assert told["trust-policy-sub-mismatch"]["summary"] == "The trust policy admits shop:web, not shop:cart."
+
+
+def test_a_role_s_name_alone_says_nothing(shop):
+    shop.add_role("eksctl-blue-addon-iamserviceaccount-shop-cart-Role1-1ABC", account="web")
+    shop.add_role("cart", account="web")
+    shop.add_account()
+    assert "role/<ROLE_NAME>" in found()["service-account-annotation-missing"]["repair"]
+
+
+def test_a_service_account_whose_name_begins_alike_is_another_one(shop):
+    shop.add_role("x-r", account="cart-v2")
+    shop.add_account()
+    assert "role/<ROLE_NAME>" in found()["service-account-annotation-missing"]["repair"]
+
+
+def test_an_annotation_for_something_else_names_no_role(shop):
+    shop.add_account()
+    arn = shop.add_role("x-r", account="web")
+    metadata = {"metadata": {"annotations": {"example.com/audited-by": arn}}}
+    shop.core.patch_namespaced_service_account("cart", "shop", metadata)
+    assert "role/<ROLE_NAME>" in found()["service-account-annotation-missing"]["repair"]
+
+
+# The first line is the cause.
+
+
+def test_the_first_line_is_the_cause_and_what_else_there_is_comes_after(shop):
+    shop.add_account(shop.add_role("x-r", account="web"))
+    shop.iam.detach_role_policy(RoleName="x-r", PolicyArn=POLICY)
+    lines = doctor().stdout.splitlines()
+    assert lines[0] == "✗ shop/cart: the trust policy admits shop:web, not shop:cart"
+    assert [line.split()[0] for line in lines[1:4]] == ["expected", "found", "seen"]
+    assert lines[4] == "  repair:"
+    more = lines.index("1 more error and 1 more warning:")
+    assert lines[more + 2].startswith("✗ shop/cart: ")
+    checks = [at for at, line in enumerate(lines) if re.match(r"  [✗✓!·] \d  ", line)]
+    assert len(checks) == 9 and checks[0] > more
+
+
+# An old refusal is not today's cause.
+
+
+def test_a_refused_registration_before_a_successful_one_is_history(shop):
+    provider = shop.iam.get_open_id_connect_provider(OpenIDConnectProviderArn=shop.lab.provider_arn)
+    shop.add_account(shop.add_role("x-r"))
+    trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
+    document = {"Version": "2012-10-17", "Statement": [trust]}
+    operator = shop.iam.create_role(RoleName="deployer", AssumeRolePolicyDocument=json.dumps(document))["Role"]["Arn"]
+    shop.roles.append("deployer")
+    register = f"aws iam create-open-id-connect-provider --url {shop.lab.issuer} --client-id-list sts.amazonaws.com"
+    shop.iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=shop.lab.provider_arn)
+    try:
+        keys = shop.lab.aws.client("sts").assume_role(RoleArn=operator, RoleSessionName="me")["Credentials"]
+        variables = (
+            f"AWS_ACCESS_KEY_ID={keys['AccessKeyId']} AWS_SECRET_ACCESS_KEY={keys['SecretAccessKey']} "
+            f"AWS_SESSION_TOKEN={keys['SessionToken']}"
+        )
+        shop.shell(f"! env -u AWS_PROFILE {variables} {register}")
+        refused = found()
+        assert "deployer may not do iam:CreateOpenIDConnectProvider" in refused["operator-not-permitted"]["summary"]
+        assert "put-" not in refused["operator-not-permitted"]["repair"]
+        shop.shell(register)
+        shop.iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=shop.lab.provider_arn)
+        assert "oidc-provider-missing" in (told := found()) and "operator-not-permitted" not in told
+        assert "policy" not in told["oidc-provider-missing"]["repair"]
+    finally:
+        arns = [each["Arn"] for each in shop.iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]]
+        if shop.lab.provider_arn not in arns:
+            shop.iam.create_open_id_connect_provider(
+                Url=shop.lab.issuer,
+                ClientIDList=provider["ClientIDList"],
+                ThumbprintList=provider["ThumbprintList"],
+                Tags=provider["Tags"],
+            )
