@@ -24,6 +24,7 @@ CONNECTION = Connection(
 PROVIDERS = f"iam:ListOpenIDConnectProviders ({ACCOUNT_ID})"
 PROVIDER = f"iam:GetOpenIDConnectProvider {NAME} ({ACCOUNT_ID})"
 ROLES = f"iam:ListRoles ({ACCOUNT_ID})"
+DETAILS = f"iam:GetAccountAuthorizationDetails ({ACCOUNT_ID})"
 ROLE = f"iam:GetRole my-role ({ACCOUNT_ID})"
 ATTACHED = f"iam:ListAttachedRolePolicies my-role ({ACCOUNT_ID})"
 INLINE = f"iam:ListRolePolicies my-role ({ACCOUNT_ID})"

@@ -118,6 +118,8 @@ def test_an_application_that_read_its_token_once_is_known_by_what_cloudtrail_has
         "token-read-once",
         "ExpiredTokenException: Token expired: … at 2026-01-02T01:00:00Z",
     )
+    # An earlier pod sent that, which is gone.
+    assert not examine(answers | {CALLS: [late | {"eventTime": "2025-12-31T23:00:00Z"}]}).findings
     # Of a token that has not been renewed CloudTrail is not asked.
     assert not examine(healthy() | {CALLS: [late]}).findings
 

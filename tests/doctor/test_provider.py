@@ -176,6 +176,35 @@ def test_a_refusal_to_register_another_issuer_explains_nothing():
     assert found(registered_as() | {PROVIDERS_MADE: [other]}) == ["oidc-provider-missing"]
 
 
+def test_a_refusal_before_a_registration_that_succeeded_is_history():
+    made = {"eventTime": "2026-01-02T00:00:00Z", "eventName": "CreateOpenIDConnectProvider", "errorCode": None}
+    made |= {"errorMessage": None, "requestParameters": {"url": ISSUER}, "caller": f"arn:aws:iam::{ACCOUNT_ID}:root"}
+    refused = denied("CreateOpenIDConnectProvider")
+    assert found(registered_as() | {PROVIDERS_MADE: [made, *refused]}) == ["oidc-provider-missing"]
+    tagged = {PROVIDERS_MADE: [made], PROVIDERS_TAGGED: denied("TagOpenIDConnectProvider")}
+    assert found(registered_as() | tagged) == ["oidc-provider-missing"]
+    # One that was deleted, and may not be made again, is not.
+    assert found(registered_as() | {PROVIDERS_MADE: [*refused, made]}) == ["operator-not-permitted"]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        registered_as(f"{NAME}/") | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")},
+        of_old_cluster(healthy()) | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")},
+        trusting_another_account(healthy()) | {PROVIDERS: [{"Arn": arn(NAME.lower())}]},
+    ],
+)
+def test_two_findings_never_make_the_same_provider(answers):
+    findings = examine(answers).findings
+    assert len(findings) > 1
+    script = "\n".join(finding.repair for finding in findings)
+    assert script.count("aws iam create-open-id-connect-provider") == 1
+    assert "# made already by the repair of " in script
+    calls = {PROVIDERS_MADE: [], PROVIDERS_TAGGED: []}
+    assert found(repaired(answers | calls, script)) == []
+
+
 def test_who_may_not_register_the_issuer_is_named_and_gets_no_policy():
     (finding,) = examine(registered_as() | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")}).findings
     assert "user/op may not do iam:CreateOpenIDConnectProvider" in finding.summary

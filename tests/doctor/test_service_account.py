@@ -4,11 +4,16 @@ import subprocess
 
 import pytest
 
+from labkit import doctor
 from labkit.steps import pod, service_account
 from tests.doctor.applying import applied, made
 from tests.doctor.recording import (
     ASSOCIATIONS,
+    CALLER,
     CONNECTION,
+    DETAILS,
+    EVENTS,
+    EXCHANGE,
     NAMESPACE,
     PARAMETERS,
     PODS,
@@ -16,6 +21,7 @@ from tests.doctor.recording import (
     ROLE_ARN,
     ROLES,
     SERVICE_ACCOUNTS,
+    evidence,
     healthy,
 )
 from tests.doctor.test_pod import examine, found
@@ -131,6 +137,54 @@ def test_a_service_account_that_is_nobody_s_run_is_made_without_the_lab_s_labels
     assert f"arn:aws:iam::{CONNECTION.account_id}:role/<ROLE_NAME>" in command
     assert_no_shell_runs(command)
     assert "labkit/" not in manifest and "annotations" not in manifest
+
+
+OTHER_ACCOUNT = ROLE_ARN.replace(CONNECTION.account_id, "210987654321")
+
+
+def of_another_account():
+    """A healthy lab whose annotation names an account that cannot be entered from here, as on EKS."""
+    answers = annotated({KEY: OTHER_ACCOUNT})
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"] = {}
+    return answers
+
+
+def test_an_account_that_cannot_be_read_and_may_be_right_is_a_warning_that_changes_nothing():
+    diagnosis = examine(of_another_account(), role_is_known=False, probe=False)
+    (finding,) = diagnosis.findings
+    assert (finding.id, finding.severity) == ("service-account-annotation-arn-differs", "warning")
+    assert finding.summary == f"The role's ARN is {ROLE_ARN}, the annotation says {OTHER_ACCOUNT}."
+    assert all(line.startswith("#") for line in finding.repair.splitlines())
+    assert diagnosis.exit_code == 2
+    assert "credentials of the account 210987654321" in {error.needs for error in diagnosis.unread}
+
+
+def test_an_account_that_cannot_be_read_is_wrong_where_sts_refuses():
+    answers = of_another_account()
+    answers[EXCHANGE] = {"arn": "", "code": "InvalidIdentityToken", "message": "…"}
+    answers[CALLER] = {"arn": "", "error": "An error occurred (InvalidIdentityToken)"}
+    (finding,) = doctor.examine(evidence(answers, role_is_known=False)).findings
+    assert (finding.id, finding.severity) == ("service-account-annotation-arn-differs", "error")
+    assert f"{KEY}={ROLE_ARN}" in finding.repair
+
+
+def test_an_account_that_cannot_be_read_is_right_where_aws_knows_the_pod_as_its_role():
+    answers = of_another_account()
+    answers[CALLER]["arn"] = answers[CALLER]["arn"].replace(CONNECTION.account_id, "210987654321")
+    assert not doctor.examine(evidence(answers, role_is_known=False)).findings
+    # The same role of the account next door is another one.
+    answers[CALLER]["arn"] = healthy()[CALLER]["arn"]
+    found = doctor.examine(evidence(answers, role_is_known=False)).findings
+    assert "credentials-of-another-identity" in {finding.id for finding in found}
+
+
+def test_a_service_account_that_a_workload_asks_for_in_vain_is_named():
+    told = 'Error creating: pods "cart-1-" is forbidden: error looking up service account default/my-service-account: '
+    event = {"reason": "FailedCreate", "message": told + 'serviceaccount "my-service-account" not found'}
+    answers = healthy() | {SERVICE_ACCOUNTS: [], PODS: [], ROLES: [], DETAILS: {"RoleDetailList": []}}
+    named = evidence(answers | {EVENTS: [event]}, role_is_known=False, pod_name="")
+    assert named.is_named
+    assert not evidence(answers, role_is_known=False, pod_name="").is_named
 
 
 def test_the_role_of_a_run_on_another_cluster_is_not_this_one_s():

@@ -74,7 +74,7 @@ def token_expired(evidence: Evidence) -> Symptom | None:
 
 @cause("token-read-once", stages.TOKEN, "07-inside-the-exchange.ipynb", reads=(kinds.CLAIMS,))
 def token_read_once(evidence: Evidence) -> Symptom | None:
-    """CloudTrail is asked only if the node has renewed the token in the file.
+    """CloudTrail is asked only if the node has renewed the token in the file, and for what this pod can have sent.
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
@@ -84,7 +84,9 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
     late = [
         call
         for call in evidence.account.calls(ASSUME)
-        if call.get("errorCode") in EXPIRED and evidence.role_arn in str(call.get("requestParameters"))
+        if call.get("errorCode") in EXPIRED
+        and evidence.role_arn in str(call.get("requestParameters"))
+        and (call.get("eventTime") or "") >= _made(evidence)
     ]
     if not late:
         return None
@@ -195,11 +197,14 @@ def _refused_exchange(evidence: Evidence) -> Exchange | None:
     return exchange if exchange and exchange.code else None
 
 
+def _made(evidence: Evidence) -> str:
+    """When the pod was made, as Kubernetes and CloudTrail write it; empty without a pod."""
+    return ((evidence.pod or {}).get("metadata") or {}).get("creationTimestamp") or ""
+
+
 def _was_renewed(evidence: Evidence, claims: Document) -> bool:
     """Whether the first token that the pod had is over."""
-    if (pod := evidence.pod) is None:
-        return False
-    made = (pod["metadata"].get("creationTimestamp") or "").replace("Z", "+00:00")
+    made = _made(evidence).replace("Z", "+00:00")
     issued, expires = claims.get("iat"), claims.get("exp")
     if not made or not isinstance(issued, int) or not isinstance(expires, int):
         return False
