@@ -14,7 +14,7 @@ from labkit.showing import Code, Name, table
 Severity = Literal["error", "warning", "note"]
 MARKS: dict[str, str] = {"error": "✗", "warning": "!", "note": "i"}
 # The words that are small where they do not begin a sentence.
-ARTICLES = ("A", "An", "No", "The")
+ARTICLES = ("A", "An", "No", "Something", "The")
 
 
 @dataclass(frozen=True)

@@ -103,30 +103,28 @@ def refuse_misspelt(evidence: Evidence) -> None:
     except NotRead:
         return  # the diagnosis says so
     name = f"{parameters.namespace}/{parameters.service_account}"
-    near = _nearest(parameters, [(each["namespace"], each["name"]) for each in accounts])
-    if not near:
-        raise LabError(f"{name}: no such service account.", next="kubectl get serviceaccounts --all-namespaces")
-    namespace, account = near
-    meant = account if namespace == parameters.namespace else f"{namespace}/{account}"
+    meant, options = _nearest(parameters, [(each["namespace"], each["name"]) for each in accounts])
     raise LabError(
-        f"{name}: no such service account; did you mean {meant}?",
-        where=f"the service accounts of the cluster {parameters.cluster}; nothing was looked at",
-        next=f"labkit doctor -n {namespace} -s {account}",
+        f"{name}: no such service account{f'; did you mean {meant}?' if meant else '.'}",
+        where=f"the service accounts of the cluster {parameters.cluster}",
+        next=f"labkit doctor {options}" if meant else "kubectl get serviceaccounts --all-namespaces",
     )
 
 
-def _nearest(parameters: Parameters, accounts: list[tuple[str, str]]) -> tuple[str, str] | None:
-    """The service account that may be meant: one of a like name, of that name elsewhere, or in a like namespace."""
+def _nearest(parameters: Parameters, accounts: list[tuple[str, str]]) -> tuple[str, str]:
+    """What may be meant, and the options that name it: a like name here or in a like namespace, or elsewhere."""
     mine, name = parameters.namespace, parameters.service_account
-    if near := get_close_matches(name, [each for namespace, each in accounts if namespace == mine], n=1):
-        return mine, near[0]
-    elsewhere = [namespace for namespace, each in accounts if each == name]
-    if near := get_close_matches(mine, elsewhere, n=1, cutoff=0):
-        return near[0], name
-    for namespace in get_close_matches(mine, {namespace for namespace, _ in accounts}):
+    namespaces = {namespace for namespace, _ in accounts}
+    alike = get_close_matches(mine, namespaces - {mine})
+    for namespace in (mine, *alike):
         if near := get_close_matches(name, [each for where, each in accounts if where == namespace], n=1):
-            return namespace, near[0]
-    return None
+            meant = near[0] if namespace == mine else f"{namespace}/{near[0]}"
+            return meant, f"-n {namespace} -s {near[0]}"
+    if alike and mine not in namespaces:
+        return f"the namespace {alike[0]}", f"-n {alike[0]} -s {name}"
+    if elsewhere := [namespace for namespace, each in accounts if each == name]:
+        return f"{elsewhere[0]}/{name}", f"-n {elsewhere[0]} -s {name}"
+    return "", ""
 
 
 def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosis:

@@ -16,7 +16,7 @@ WITHOUT_ROLE_HIDES = (
 # Without the service account it is a trust policy or a tag alone that says which role is meant.
 WITHOUT_ACCOUNT_HIDES = (
     *WITHOUT_ROLE_HIDES,
-    "service-account-*",
+    "service-account-annotation-*",
     "eksctl-role-without-annotation",
     "annotation-on-the-pod",
     "pod-missing",

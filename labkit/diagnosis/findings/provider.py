@@ -235,8 +235,11 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
         expected, found = f"the issuer's keys at {discovery.get('jwks_uri')}", "a document without a list of keys"
     else:
         return None
+    lacking = (
+        "its keys" if isinstance(discovery, dict) and discovery.get("issuer") == evidence.issuer else "its document"
+    )
     return Symptom(
-        f"The issuer doesn't publish what STS needs to verify its tokens: {found}.",
+        f"The issuer doesn't publish {lacking} as STS needs it to verify tokens.",
         expected=expected,
         found=found,
         source=f"GET {evidence.issuer}/.well-known/openid-configuration, and its jwks_uri",
