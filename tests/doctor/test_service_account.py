@@ -139,6 +139,13 @@ def test_a_service_account_that_is_nobody_s_run_is_made_without_the_lab_s_labels
     assert "labkit/" not in manifest and "annotations" not in manifest
 
 
+def test_a_role_that_is_asked_for_by_its_name_may_have_a_path():
+    right = ROLE_ARN.replace("role/", "role/team/")
+    answers = annotated({KEY: right})
+    answers[ROLE]["Arn"] = right
+    assert found(answers, role_is_known=True) == []
+
+
 OTHER_ACCOUNT = ROLE_ARN.replace(CONNECTION.account_id, "210987654321")
 
 
