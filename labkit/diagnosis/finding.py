@@ -46,16 +46,15 @@ class Finding:
 
     def as_html(self, whose: str = "") -> str:
         """The finding as a block of HTML, what is wrong first; with `whose`, of this service account."""
-        rows = [
+        compared = [
             (Name("expected"), Code(self.expected)),
             (Name("found"), Code(self.found)),
             (Name("seen in"), self.source),
-            (Name("finding"), Code(self.id)),
-            (Name("learn"), self.learn),
         ]
+        named = [(Name("finding"), Code(self.id)), (Name("learn"), self.learn)]
         return (
             f"<p><strong>{escape(self.headline(whose))}</strong></p>"
-            f"{table(rows[:-2])}<pre>{escape(self.repair)}</pre>{table(rows[-2:])}"
+            f"{table(compared)}<pre>{escape(self.repair)}</pre>{table(named)}"
         )
 
     def headline(self, whose: str = "") -> str:
