@@ -65,13 +65,13 @@ def wrong_subject(id: str, mistake: str, why: str) -> Cause:
 sub_of_another_namespace = wrong_subject(
     "trust-policy-sub-of-another-namespace",
     "another namespace",
-    ": it is of another namespace",
+    " (another namespace)",
 )
 # A chart's release puts its name before or behind the service account's.
 sub_renamed = wrong_subject(
     "trust-policy-sub-renamed",
     "renamed",
-    ": a release's prefix or suffix makes the difference",
+    " (a release's prefix or suffix)",
 )
 sub_mismatch = wrong_subject(
     "trust-policy-sub-mismatch",
