@@ -224,6 +224,20 @@ def test_of_several_roles_that_trust_the_service_account_none_is_chosen(shop):
     assert command.endswith(f"{KEY}=arn:aws:iam::{ACCOUNT}:role/<ROLE_NAME>")
 
 
+def test_a_role_that_admits_whoever_matches_is_listed_and_not_chosen(shop):
+    def for_the_namespace(statement):
+        equals = statement["Condition"]["StringEquals"]
+        key = next(key for key in equals if key.endswith(":sub"))
+        del equals[key]
+        statement["Condition"]["StringLike"] = {key: "system:serviceaccount:shop:*"}
+
+    arn = shop.add_role("x-r", change=for_the_namespace)
+    shop.add_account()
+    comment, listed, command = found()["service-account-annotation-missing"]["repair"].splitlines()
+    assert "may be meant" in comment
+    assert listed == f"#   {arn}" and command.endswith("role/<ROLE_NAME>")
+
+
 @pytest.mark.parametrize(
     "tag",
     [(EKSCTL, "shop/cart"), ("ServiceAccount", "shop:cart"), ("Attributes", "cart@shop")],

@@ -6,7 +6,8 @@ A role's name is no evidence: whoever makes a role may call it anything.
 from labkit.diagnosis.evidence.account import Account, tags_of
 from labkit.diagnosis.evidence.answers import Role
 from labkit.diagnosis.evidence.reading import Document, NotRead
-from labkit.diagnosis.evidence.trust import conditions_of, federated_of, listed, name_of
+from labkit.diagnosis.evidence.trust import Trust, conditions_of, federated_of, listed, name_of
+from labkit.documents import AUDIENCE
 from labkit.run_parameters import RUN_TAG, Parameters
 
 # eksctl tags a stack with both, and CloudFormation the stack's role.
@@ -46,6 +47,25 @@ def names(role: Role, subject: str) -> bool:
         for statement in _allows(role)
         for condition in conditions_of(statement)
     )
+
+
+def admitting(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
+    """The ARNs of the roles whose trust policy admits the service account, maybe as one of many.
+
+    Raises `NotRead` where the roles may not be listed.
+    """
+    return [role["Arn"] for role in account.roles if admits(role, parameters, provider_arn)]
+
+
+def admits(role: Role, parameters: Parameters, provider_arn: str) -> bool:
+    """Whether a role's trust policy admits the service account, by a pattern or by its name."""
+    return Trust(
+        role.get("AssumeRolePolicyDocument"),
+        role_name=role["RoleName"],
+        provider_arn=provider_arn,
+        subject=parameters.subject,
+        audience=AUDIENCE,
+    ).admits
 
 
 def made_by_eksctl(account: Account, parameters: Parameters, arn: str) -> bool:

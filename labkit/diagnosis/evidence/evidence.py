@@ -129,6 +129,14 @@ class Evidence:
         """The ARNs of the roles whose trust policy names the service account. Raises `NotRead`."""
         return candidates.trusting(self.account, self.parameters, self.connection.provider_arn)
 
+    @cached_property
+    def roles_that_admit_it(self) -> list[str]:
+        """The ARNs of the roles whose trust policy admits the service account, maybe as one of many.
+
+        Raises `NotRead`.
+        """
+        return candidates.admitting(self.account, self.parameters, self.connection.provider_arn)
+
     @property
     def is_of_lab(self) -> bool:
         """Whether the service account is a run's of the lab, whose policy and bucket are the parameters'."""
@@ -161,12 +169,15 @@ class Evidence:
         return self._account(self.role_account_id)
 
     def namesake(self, role_name: str) -> Role | None:
-        """The role of this name in the cluster's account, where its trust policy names the service account."""
+        """The role of this name in the cluster's account, where its trust policy is about the service account."""
         try:
             role = self.account.role(role_name)
         except NotRead:
             return None
-        return role if role and candidates.names(role, self.subject) else None
+        if role is None:
+            return None
+        is_mine = candidates.admits(role, self.parameters, self.connection.provider_arn)
+        return role if is_mine or candidates.names(role, self.subject) else None
 
     # AWS.
 
@@ -383,8 +394,7 @@ class Evidence:
     def _role_so_called(self, arn: str) -> Role | None:
         """The role that an ARN means by its name; None where there is none, or it may not be read.
 
-        Where the ARN's account has none, or STS has refused the exchange, it is the one of the cluster's account whose
-        trust policy names the service account.
+        Where the ARN's account has none, or STS has refused the exchange, it is the namesake in the cluster's account.
         """
         account_id, name = arn.split(":")[4], arn.rpartition("/")[2]
         try:

@@ -272,7 +272,7 @@ def _wanted(evidence: Evidence) -> str:
     if evidence.role_arn:
         return evidence.role_arn
     try:
-        return " or ".join(evidence.role_candidates) or ROLE_NAME
+        return " or ".join(evidence.role_candidates or evidence.roles_that_admit_it) or ROLE_NAME
     except NotRead:
         return ROLE_NAME
 

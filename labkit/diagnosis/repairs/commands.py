@@ -241,7 +241,8 @@ def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None])
 def _roles_to_choose_from(evidence: Evidence) -> list[str]:
     account = f"{evidence.parameters.namespace}/{evidence.parameters.service_account}"
     put = f"put its name in the place of {ROLE_NAME}"
-    candidates = _known(lambda: evidence.role_candidates, [])
+    # One that admits whoever matches a pattern is not chosen, and may be meant all the same.
+    candidates = _known(lambda: evidence.role_candidates or evidence.roles_that_admit_it, [])
     if not candidates:
         return [f"# nothing says which role {account} is to have: {put}"]
     return [f"# these roles may be meant for {account}; choose one, and {put}:", *(f"#   {arn}" for arn in candidates)]
