@@ -261,6 +261,7 @@ def test_a_tagged_role_whose_trust_policy_is_wrong_is_the_one_that_is_meant(shop
 
 
 def test_a_role_s_name_alone_says_nothing(shop):
+    shop.add_role("x-r", account="web", tags=[{"Key": "Repository", "Value": "shop/cart"}])
     shop.add_role("eksctl-blue-addon-iamserviceaccount-shop-cart-Role1-1ABC", account="web")
     shop.add_role("cart", account="web")
     shop.add_account()

@@ -3,6 +3,8 @@
 A role's name is no evidence: whoever makes a role may call it anything.
 """
 
+import re
+
 from labkit.diagnosis.evidence.account import Account, tags_of
 from labkit.diagnosis.evidence.answers import Role
 from labkit.diagnosis.evidence.reading import Document, NotRead
@@ -14,6 +16,7 @@ from labkit.run_parameters import RUN_TAG, Parameters
 # https://github.com/eksctl-io/eksctl/blob/main/pkg/apis/eksctl.io/v1alpha5/types.go
 EKSCTL_NAME = "alpha.eksctl.io/iamserviceaccount-name"
 EKSCTL_CLUSTER = "alpha.eksctl.io/cluster-name"
+ABOUT_ACCOUNTS = re.compile(r"service[-_ ]?account", re.IGNORECASE)
 
 
 def candidates(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
@@ -25,7 +28,7 @@ def candidates(account: Account, parameters: Parameters, provider_arn: str) -> l
     if len(trusted) == 1:
         return trusted
     try:
-        tagged = _tagged(account, parameters)
+        tagged = _tagged(account, parameters, provider_arn)
     except NotRead:
         return trusted
     return [arn for arn in trusted if arn in tagged] or trusted or tagged
@@ -75,22 +78,29 @@ def made_by_eksctl(account: Account, parameters: Parameters, arn: str) -> bool:
     return tags.get(EKSCTL_NAME) == wanted and tags.get(EKSCTL_CLUSTER, parameters.cluster) == parameters.cluster
 
 
-def _tagged(account: Account, parameters: Parameters) -> list[str]:
-    """The ARNs of the roles whose tags name the service account, as eksctl and Terraform's modules tag them.
+def _tagged(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
+    """The ARNs of the roles whose tags name the service account, but for those of another cluster."""
+    details = account.authorization_details["RoleDetailList"]
+    naming = {role["RoleName"] for role in details if _are_for(tags_of(role), parameters, role["RoleName"])}
+    roles = [role for role in account.roles if role["RoleName"] in naming]
+    return [role["Arn"] for role in roles if not _is_of_another_cluster(account, parameters, provider_arn, role)]
+
+
+def _are_for(tags: dict[str, str], parameters: Parameters, role_name: str) -> bool:
+    """Whether a role's tags name the service account, as the lab, eksctl and Terraform's modules tag roles.
+
+    A value such as `shop/cart` says so only under a key that is about service accounts: it may be a repository's name.
 
     https://github.com/cloudposse/terraform-aws-eks-iam-role
     """
+    if tags.get(EKSCTL_CLUSTER, parameters.cluster) != parameters.cluster:
+        return False
     namespace, name = parameters.namespace, parameters.service_account
-    wanted = (f"{namespace}/{name}", f"{namespace}:{name}", f"{name}@{namespace}", parameters.subject)
-    found = []
-    for role in account.authorization_details["RoleDetailList"]:
-        tags = tags_of(role)
-        if tags.get(EKSCTL_CLUSTER, parameters.cluster) != parameters.cluster:
-            continue
-        run = parameters.model_copy(update={"role_name": role["RoleName"]}).run
-        if tags.get(RUN_TAG) == run or any(value in wanted for value in tags.values()):
-            found.append(role["Arn"])
-    return found
+    of_run = parameters.model_copy(update={"role_name": role_name}).run
+    if tags.get(RUN_TAG) == of_run or f"{name}@{namespace}" in tags.values():
+        return True
+    wanted = (f"{namespace}/{name}", f"{namespace}:{name}", parameters.subject)
+    return any(value in wanted for key, value in tags.items() if ABOUT_ACCOUNTS.search(key))
 
 
 def _is_of_another_cluster(account: Account, parameters: Parameters, provider_arn: str, role: Role) -> bool:

@@ -66,6 +66,7 @@ class Evidence:
         self.published = Issuer(connection, self.reads)
         self.probe_allowed = probe
         self._pod_name = pod_name
+        self._accounts = {connection.account_id: self.account}
 
     # What should be.
 
@@ -245,7 +246,9 @@ class Evidence:
         """
         name = f"{self.parameters.namespace}/{self.parameters.service_account}"
         # As the API server says it of a pod that it does not take.
-        if self.pods or any(f"service account {name}:" in event["message"] for event in self.failed_creations):
+        if self.pods or any(
+            f"service account {name}:" in (event.get("message") or "") for event in self.failed_creations
+        ):
             return True
         try:
             return bool(self.role_candidates)
@@ -418,9 +421,9 @@ class Evidence:
         return bool(exchange and exchange.code)
 
     def _account(self, account_id: str) -> Account:
-        """An account, maybe not the cluster's. Raises `NotRead` where it cannot be entered."""
-        if account_id == self.connection.account_id:
-            return self.account
+        """An account, maybe not the cluster's; it is entered once. Raises `NotRead` where it cannot be entered."""
+        if account_id in self._accounts:
+            return self._accounts[account_id]
         from botocore.exceptions import ClientError
 
         try:
@@ -430,7 +433,8 @@ class Evidence:
         if session is None:
             read = Read("sts:AssumeRole into", account_id, f"({self.connection.account_id})", "AWS")
             raise NotRead(read, "it is another account than the cluster's", f"credentials of the account {account_id}")
-        return Account(session, account_id, self.reads)
+        self._accounts[account_id] = Account(session, account_id, self.reads)
+        return self._accounts[account_id]
 
     def _role_of_run(self) -> str:
         """The role in the label of the lab's run, cluster.namespace.serviceaccount.role; a long label is a hash."""

@@ -262,9 +262,13 @@ def _is_its_role(evidence: Evidence) -> bool:
 
 def _and_is_named(evidence: Evidence) -> str:
     """What names the service account that does not exist: a pod, or a role's trust policy."""
-    if names := [pod["metadata"]["name"] for pod in evidence.pods]:
-        return f", and the pod {names[0]} runs as it"
-    return f", and the role {evidence.role_name} trusts it" if evidence.role_name else ""
+    try:
+        if evidence.pods:
+            return f", and the pod {evidence.pods[0]['metadata']['name']} runs as it"
+        trusts = evidence.role_arn in evidence.roles_that_trust_it
+    except NotRead:
+        return ""
+    return f", and the role {evidence.role_name} trusts it" if trusts else ""
 
 
 def _wanted(evidence: Evidence) -> str:
