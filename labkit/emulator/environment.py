@@ -46,13 +46,19 @@ def variables(folder: Folder, endpoint_url: str, region: str) -> dict[str, str]:
     }
 
 
-def write_aws_files(folder: Folder, region: str, access_key_id: str, secret_access_key: str) -> None:
-    """The config and credentials files that stand for the learner's own ``~/.aws``."""
-    folder.write_private(
-        folder.aws_config, f"[default]\nregion = {region}\noutput = json\n{S3}{aws_cli.CONFIG}".encode()
+def write_aws_files(folder: Folder, region: str, keys: Mapping[str, tuple[str, str]]) -> None:
+    """Write the config and credentials files that stand for the learner's own ``~/.aws``.
+
+    ``keys``: the access key's id and secret of each profile.
+    """
+    settings = f"region = {region}\noutput = json\n{S3}"
+    config = "".join(f"[{'' if name == 'default' else 'profile '}{name}]\n{settings}" for name in keys)
+    folder.write_private(folder.aws_config, f"{config}{aws_cli.CONFIG}".encode())
+    credentials = "".join(
+        f"[{name}]\naws_access_key_id = {key_id}\naws_secret_access_key = {secret}\n"
+        for name, (key_id, secret) in keys.items()
     )
-    keys = f"[default]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {secret_access_key}\n"
-    folder.write_private(folder.aws_credentials, keys.encode())
+    folder.write_private(folder.aws_credentials, credentials.encode())
 
 
 def with_programs(path: str, programs: Path) -> str:

@@ -67,8 +67,9 @@ class Server:
 
     async def _come_up(self) -> None:
         folder, lab = self.folder, self.lab
-        keys = Keys(
-            "AKIA" + lab.identifiers.base32("access-key", "administrator", 16), _secret_access_key(folder.secret)
+        keys, management = (
+            Keys("AKIA" + lab.identifiers.base32("access-key", name, 16), _secret_access_key(folder.secret, name))
+            for name in ("administrator", "management")
         )
         lab.gate = Gate(
             account_id=ACCOUNT_ID,
@@ -78,11 +79,15 @@ class Server:
             trail=Trail(folder.trail_file),
             clusters=self.clusters,
             administrator=keys,
+            management=management,
         )
         # Providers and roles are gone with the lab that had them; what was published for it goes, too.
         folder.published.clear()
         gate = await lab.listen(Listener(lab.gate, port_socket=lab.ports.bind("gate"), on_call=lab.called))
-        environment.write_aws_files(folder, REGION, keys.access_key_id, keys.secret_access_key)
+        profiles = {"default": keys, "management": management}
+        environment.write_aws_files(
+            folder, REGION, {name: (one.access_key_id, one.secret_access_key) for name, one in profiles.items()}
+        )
         lab.state = State(
             pid=os.getpid(),
             account_id=ACCOUNT_ID,
@@ -110,5 +115,5 @@ class Server:
                 return
 
 
-def _secret_access_key(secret: bytes) -> str:
-    return base64.b64encode(hashlib.sha256(secret + b"administrator").digest()).decode()[:40].replace("=", "x")
+def _secret_access_key(secret: bytes, name: str) -> str:
+    return base64.b64encode(hashlib.sha256(secret + name.encode()).digest()).decode()[:40].replace("=", "x")

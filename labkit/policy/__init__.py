@@ -3,14 +3,16 @@
 from labkit.policy.conditions import ConditionResult
 from labkit.policy.decision import Decision, Miss, Near, Outcome
 from labkit.policy.document import Kind, MalformedPolicy, Policy, Statement, decode_document
-from labkit.policy.evaluation import evaluate, matching, verdict
+from labkit.policy.evaluation import NO_CONTROL, Control, evaluate, matching, verdict, within
 from labkit.policy.matching import Request
 from labkit.policy.positions import statement_positions
 from labkit.policy.principals import Principal
 from labkit.policy.trust import evaluate_trust
 
 __all__ = [
+    "NO_CONTROL",
     "ConditionResult",
+    "Control",
     "Decision",
     "Kind",
     "MalformedPolicy",
@@ -27,4 +29,5 @@ __all__ = [
     "matching",
     "statement_positions",
     "verdict",
+    "within",
 ]

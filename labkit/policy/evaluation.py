@@ -2,17 +2,36 @@
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
+https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_scps_evaluation.html
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from labkit.policy.decision import Decision, Outcome
 from labkit.policy.document import Policy, Statement
 from labkit.policy.matching import Request, applies, conditions_hold, covers, names, unevaluable
 from labkit.policy.principals import Match
 
-__all__ = ["Decision", "Request", "evaluate", "matching", "verdict"]
+__all__ = ["NO_CONTROL", "Control", "Decision", "Request", "evaluate", "matching", "verdict", "within"]
+
+Levels = Sequence[Sequence[Policy]]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The policies of an organization that bound a request: of its root, of each OU on the path, of the account.
+
+    Each level has to allow, and no policy of any level may deny. Without levels, nothing is bounded.
+    """
+
+    resource: Levels = field(default=(), repr=False)
+    """The resource control policies on the path to the account that has the resource."""
+    service: Levels = field(default=(), repr=False)
+    """The service control policies on the path to the caller's account."""
+
+
+NO_CONTROL = Control()
 
 
 def evaluate(
@@ -23,15 +42,18 @@ def evaluate(
     session: Sequence[Policy] = (),
     resource: Sequence[Policy] = (),
     same_account: bool = True,
+    control: Control = NO_CONTROL,
 ) -> Decision:
     """Returns the decision on a request of a user, a role session or a service.
 
     `session` are the session policies, none where the session was made without; `resource` are the policies of the
     resource (a role's trust policy, for `sts:AssumeRole`). `same_account`: whether the resource is in the
-    principal's account; if not, both accounts have to allow.
+    principal's account; if not, both accounts have to allow. `control`: what the organization adds.
     """
     bounded = boundary is not None
+    controls = _controls(control, request) if control is not NO_CONTROL else []
     surveys = [
+        *controls,
         _survey("identity", identity, request, bounded),
         _survey("resource", resource, request, bounded),
         _survey("boundary", (boundary,) if boundary else (), request, bounded),
@@ -40,7 +62,9 @@ def evaluate(
     for survey in surveys:
         if survey.denied:
             return _explicit_deny(survey.kind, *survey.denied, request, bounded)
-    by_identity, by_resource, by_boundary, by_session = surveys
+    if outside := next((survey for survey in controls if not survey.allowed), None):
+        return _implicit_deny(outside.kind, [*outside.policies], request, bounded)
+    by_identity, by_resource, by_boundary, by_session = surveys[len(controls) :]
     granted = by_resource.level if same_account else Match.NONE
     granting = by_resource if granted >= Match.ROLE else by_identity
     needed = [granting]
@@ -59,6 +83,18 @@ def evaluate(
     # Where either is enough, the resource's policies could have allowed it as well.
     silent = [*survey.policies, *(resource if survey is by_identity and not both else ())]
     return _implicit_deny(survey.kind, silent, request, bounded)
+
+
+def within(control: Control, request: Request) -> Decision:
+    """Returns whether the organization's policies let a request through, whatever others say to it."""
+    controls = _controls(control, request)
+    for survey in controls:
+        if survey.denied:
+            return _explicit_deny(survey.kind, *survey.denied, request, False)
+    outside = next((survey for survey in controls if not survey.allowed), None)
+    if outside:
+        return _implicit_deny(outside.kind, [*outside.policies], request, False)
+    return Decision(request, "allowed", told=f"the organization's policies let {request.action} through")
 
 
 def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> Outcome:
@@ -89,6 +125,14 @@ class _Survey:
     allowed: tuple[Policy, Statement] | None = None
     level: Match = Match.NONE
     denied: tuple[Policy, Statement] | None = None
+
+
+def _controls(control: Control, request: Request) -> list[_Survey]:
+    """What each level says, in the order in which AWS asks: those of the resource's account come first."""
+    return [
+        *(_survey("resource control", policies, request, False) for policies in control.resource),
+        *(_survey("service control", policies, request, False) for policies in control.service),
+    ]
 
 
 def _survey(kind: str, policies: Iterable[Policy], request: Request, bounded: bool) -> _Survey:
@@ -143,6 +187,8 @@ _IMPLICIT = {
     "session": "session policy",
     "resource": "resource-based policy",
     "trust": "role trust policy",
+    "service control": "service control policy",
+    "resource control": "resource control policy",
 }
 _EXPLICIT = {
     "identity": "with an explicit deny in an identity-based policy",
@@ -150,4 +196,6 @@ _EXPLICIT = {
     "session": "with an explicit deny in a session policy",
     "resource": "with an explicit deny in a resource-based policy",
     "trust": "with an explicit deny in the role trust policy",
+    "service control": "with an explicit deny in a service control policy",
+    "resource control": "with an explicit deny in a resource control policy",
 }

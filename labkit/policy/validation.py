@@ -2,6 +2,8 @@
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_scps_syntax.html
+https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps_syntax.html
 """
 
 import json
@@ -10,8 +12,10 @@ from typing import Any, Literal, NoReturn
 
 from labkit.policy.conditions import known_operator
 
-Kind = Literal["identity", "trust", "resource", "session", "boundary"]
-
+Kind = Literal["identity", "trust", "resource", "session", "boundary", "service control", "resource control"]
+ORGANIZATION = ("service control", "resource control")
+"""The kinds that AWS Organizations keeps."""
+UNMET = "The provided policy document does not meet the requirements of the specified policy type."
 
 # Statement, Condition, operator, key, values: no policy needs more than eight.
 DEEPEST = 16
@@ -37,7 +41,8 @@ def validate(document: str | dict[str, Any], kind: Kind) -> tuple[dict[str, Any]
     for statement in listed(parsed["Statement"]):
         _check_words(check_shape(statement, kind), kind)
     _check_sids(listed(parsed["Statement"]), kind)
-    _check_size(size, kind)
+    # Organizations counts white space, too.
+    _check_size(len(text) if kind in ORGANIZATION else size, kind)
     return parsed, text, size
 
 
@@ -131,10 +136,14 @@ _INVALID_JSON = {
     "identity": "Syntax errors in policy.",
     "boundary": "Syntax errors in policy.",
     "session": "The policy is not in the valid JSON format.",
+    "service control": UNMET,
+    "resource control": UNMET,
 }
 
 
 def _malformed(kind: Kind, message: str) -> MalformedPolicy:
+    if kind in ORGANIZATION:
+        return MalformedPolicy("MalformedPolicyDocumentException", UNMET)
     return MalformedPolicy("MalformedPolicy" if kind == "resource" else "MalformedPolicyDocument", message)
 
 
@@ -160,6 +169,8 @@ def _check_top(document: dict[str, Any], kind: Kind) -> None:
         if field not in ("Version", "Id", "Statement"):
             raise _syntax(kind, f"Unknown field {field}")
     check_version(document.get("Version", "2008-10-17"), kind)
+    if kind in ORGANIZATION and document.get("Version") != "2012-10-17":
+        raise _malformed(kind, "Missing required field Version")
     if not document.get("Statement"):
         raise _syntax(kind, "Missing required field Statement")
 
@@ -189,6 +200,9 @@ def _check_size(size: int, kind: Kind) -> None:
             "Member must have length less than or equal to 2048",
         ),
         "resource": (20480, "PolicyTooLarge", "Policy exceeds the maximum allowed document size."),
+        # https://docs.aws.amazon.com/organizations/latest/userguide/orgs_reference_limits.html
+        "service control": (10240, "ConstraintViolationException", "You have exceeded the maximum policy size."),
+        "resource control": (5120, "ConstraintViolationException", "You have exceeded the maximum policy size."),
     }
     limit, code, message = refusals[kind]
     if size > limit:
@@ -196,7 +210,7 @@ def _check_size(size: int, kind: Kind) -> None:
 
 
 def _check_principal_shape(statement: dict[str, Any], kind: Kind) -> None:
-    if kind not in ("trust", "resource"):
+    if kind not in ("trust", "resource", "resource control"):
         if "Principal" in statement or "NotPrincipal" in statement:
             raise _malformed(kind, "Policy document should not specify a principal.")
         return
@@ -257,9 +271,11 @@ def _check_condition_shape(condition: object, kind: Kind) -> None:
 def _check_words(statement: dict[str, Any], kind: Kind) -> None:
     for action in listed(statement.get("Action", statement.get("NotAction"))):
         _check_action(action, kind)
+    if kind == "resource control":
+        _check_resource_control(statement)
     if kind in ("trust", "resource"):
         _check_principal(statement.get("Principal") or statement["NotPrincipal"], kind)
-    if kind in ("identity", "boundary", "session"):
+    if kind in ("identity", "boundary", "session", *ORGANIZATION):
         for resource in listed(statement.get("Resource", statement.get("NotResource"))):
             if resource != "*" and not re.match(r"arn:|\*", resource):
                 raise _malformed(kind, f'Resource {resource} must be in ARN format or "*".')
@@ -268,6 +284,13 @@ def _check_words(statement: dict[str, Any], kind: Kind) -> None:
             raise _malformed(kind, f"Invalid Condition type : {name}" if kind == "resource" else _unknown(name, kind))
         for key in block:
             _check_condition_key(key, kind)
+
+
+def _check_resource_control(statement: dict[str, Any]) -> None:
+    """Only AWS's own resource control policy allows; any other denies everybody what services it names."""
+    actions = listed(statement.get("Action", []))
+    if statement["Effect"] != "Deny" or statement.get("Principal") != "*" or not actions or "*" in actions:
+        raise _malformed("resource control", "Deny, Principal * and actions of named services are needed.")
 
 
 def _unknown(name: str, kind: Kind) -> str:

@@ -1,10 +1,13 @@
-"""Other accounts: every account number is an account of the lab's organization, which its administrator may enter.
+"""Other accounts: every account number is an account of the lab's organization, and administrators enter it by a role.
 
-What AWS does and this module does not:
+What is not as on AWS:
 
-- The Organizations API: moto's, which knows nothing of these accounts. They exist by their numbers alone.
-- Service control policies and resource control policies: kept at most, never evaluated.
-- Names, e-mail addresses, invitations, organizational units: none.
+- An account exists once somebody enters it, by its number alone. From then on the organization lists it.
+- On AWS only the account that manages the organization enters others by this role. Here the learner's own account,
+  which is a member, does so too; nobody enters the managing account.
+- The role is made as it is entered, also in the learner's own account. Its trust policy names both accounts.
+
+organizations.py says what is not as on AWS of the organization itself.
 
 https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
 """
@@ -17,7 +20,8 @@ from labkit.connection import ENTRANCE
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Call
 from labkit.emulator.aws.iam import Iam
-from labkit.emulator.aws.sessions import Caller, Session
+from labkit.emulator.aws.organizations import MANAGEMENT_ID, Organization
+from labkit.emulator.aws.sessions import Administrator, Caller, Session
 from labkit.policy.arn import Arn
 
 ADMINISTRATOR_ACCESS = "arn:aws:iam::aws:policy/AdministratorAccess"
@@ -25,28 +29,36 @@ ADMINISTRATOR_ACCESS = "arn:aws:iam::aws:policy/AdministratorAccess"
 
 @dataclass(frozen=True)
 class Accounts:
-    """The member accounts of the organization whose management account is the lab's own."""
+    """The member accounts of the organization, and how they are entered."""
 
     backend: Backend
     iam: Iam
+    organization: Organization
 
     async def open(self, caller: Caller, role_arn: str) -> None:
-        """Makes the role that AWS Organizations makes in a member account, where the management account asks for it."""
-        own, account_id = self.backend.account_id, Arn.parse(role_arn).account
-        if caller.account_id != own or account_id == own or role_arn != f"arn:aws:iam::{account_id}:role/{ENTRANCE}":
+        """Make the role that AWS Organizations makes in a member account, where one that may enter asks for it."""
+        account_id = Arn.parse(role_arn).account
+        admitted = [each for each in (self.backend.account_id, MANAGEMENT_ID) if each != account_id]
+        if account_id == MANAGEMENT_ID or caller.account_id not in admitted:
             return
-        statement = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{own}:root"}, "Action": "sts:AssumeRole"}
-        trust = {"Version": "2012-10-17", "Statement": [statement]}
+        if role_arn != f"arn:aws:iam::{account_id}:role/{ENTRANCE}":
+            return
+        statements = [
+            {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{each}:root"}, "Action": "sts:AssumeRole"}
+            for each in admitted
+        ]
+        trust = {"Version": "2012-10-17", "Statement": statements}
         await self.backend.run(self.iam.ensure_role, ENTRANCE, trust, [ADMINISTRATOR_ACCESS], account_id)
+        await self.backend.run(self.organization.enroll, account_id)
 
 
 def administers(caller: Caller, call: Call, backend: Backend) -> bool:
     """Whether the caller is its account's administrator, who may do what the lab cannot derive, in its account alone.
 
-    Only while the role is as Organizations made it, so that there is no policy that could refuse.
+    Only while the role is as Organizations made it, so that no policy but the organization's could refuse.
     """
     if not isinstance(caller, Session):
-        return False
+        return isinstance(caller, Administrator)
     role = backend.role_by_id(caller.account_id, caller.role_id)
     if role is None or role.name != ENTRANCE or role.policies or role.permissions_boundary_arn or caller.policies:
         return False

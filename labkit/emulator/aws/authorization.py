@@ -1,4 +1,4 @@
-"""May this session do this? The policies of its role, its own, and the resource's, evaluated together.
+"""May this session do this? Its role's policies, its own, the resource's and the organization's, evaluated together.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
@@ -11,10 +11,11 @@ from labkit.emulator.aws.actions.permission import Context, Permission
 from labkit.emulator.aws.backend import Backend, Role
 from labkit.emulator.aws.call import Asked
 from labkit.emulator.aws.errors import Refusal, fault
+from labkit.emulator.aws.organizations import Organization
 from labkit.emulator.aws.session_tags import SessionTags
 from labkit.emulator.aws.sessions import Administrator, Caller, Session, User
 from labkit.emulator.clock import Clock, rfc3339
-from labkit.policy import Decision, Policy, Principal, Request, evaluate
+from labkit.policy import NO_CONTROL, Control, Decision, Policy, Principal, Request, evaluate, within
 from labkit.policy.document import Statement
 from labkit.policy.matching import covers
 
@@ -32,6 +33,8 @@ class Grant:
     """The role that STS opens a session of."""
     tags: SessionTags = field(default_factory=SessionTags)
     """The tags of that session."""
+    source_identity: str = ""
+    """The source identity of that session."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Authorization:
 
     backend: Backend
     clock: Clock
+    organization: Organization
 
     def decide(
         self,
@@ -59,11 +63,15 @@ class Authorization:
         resource = [resource_policy] if resource_policy else []
         if permission.resource_policy:
             resource.append(stored_policy(permission.resource_policy, "resource", f"policy of {permission.resource}"))
-        about = {"aws:userid": caller.principal_id, "aws:ResourceAccount": owner} | permission.context
+        control = self.organization.control(caller, owner, permission.action)
+        about = {"aws:userid": caller.principal_id} | self._accounts(caller, owner) | permission.context
         if isinstance(caller, Administrator):
             principal, context = Principal.aws(caller.arn), self.context(asked) | about
             request = Request(principal, permission.action, permission.resource, context)
-            return evaluate(request, identity=[_EVERYTHING], resource=resource, same_account=same_account)
+            control = _certain_control(control, request, permission)
+            return evaluate(
+                request, identity=[_EVERYTHING], resource=resource, same_account=same_account, control=control
+            )
         holder, *groups = self._holders(caller)
         if holder is None:
             raise fault(asked, "unknown key", f"what {caller.arn} stands for was deleted while the call was answered")
@@ -90,7 +98,14 @@ class Authorization:
             session=_certain(session, request, permission),
             resource=_certain(resource, request, permission),
             same_account=same_account,
+            control=_certain_control(control, request, permission),
         )
+
+    def _accounts(self, caller: Caller, owner: str) -> Context:
+        """The condition keys of the caller's account and of the resource's, and of the organization they are in."""
+        member = self.organization.member
+        of_organization = member(caller.account_id).context("Principal") | member(owner).context("Resource")
+        return {"aws:ResourceAccount": owner} | of_organization
 
     def _holders(self, caller: User | Session) -> list[Any]:
         """What holds the caller's policies: its role, or the user and its groups; None where it is gone."""
@@ -110,6 +125,22 @@ class Authorization:
         if not decision.allowed:
             raise denial(caller, asked, permission, decision)
         return decision.reason
+
+    def require_organization(self, caller: Administrator | Session, asked: Asked, what: str) -> None:
+        """Raise the denial of a call whose resource is unknown, by the organization's policies on its action alone."""
+        if not self.organization.member(caller.account_id).is_bound:
+            return
+        if not asked.operation.isidentifier():
+            raise underivable(caller, asked, what)
+        permission = Permission(f"{asked.service}:{asked.operation}", "*", known=frozenset(), shown="")
+        control = self.organization.control(caller, caller.account_id, permission.action)
+        context = self.context(asked) | {"aws:userid": caller.principal_id} | self._accounts(caller, caller.account_id)
+        arn = caller.arn
+        principal = Principal.role_session(arn, caller.role_arn) if isinstance(caller, Session) else Principal.aws(arn)
+        request = Request(principal, permission.action, permission.resource, context)
+        decision = within(_certain_control(_on_anything(control), request, permission), request)
+        if not decision.allowed:
+            raise denial(caller, asked, permission, decision)
 
     def context(self, asked: Asked) -> Context:
         """The condition keys that every request has.
@@ -151,6 +182,29 @@ def underivable(caller: Caller, asked: Asked, what: str) -> Refusal:
 def stored_policy(document: str, kind: Any, name: str) -> Policy:
     """A policy that IAM or a bucket keeps, parsed once for each text; one that cannot be read allows nothing."""
     return Policy.read(document, kind=kind, name=name)
+
+
+def _certain_control(control: Control, request: Request, permission: Permission) -> Control:
+    """See `_certain`."""
+    if control is NO_CONTROL:
+        return control
+    resource, service = (
+        [_certain([*level], request, permission) for level in levels] for levels in (control.resource, control.service)
+    )
+    return Control(resource, service)
+
+
+def _on_anything(control: Control) -> Control:
+    """The same policies, whose every Deny is on any resource: the call may be on the one that is denied."""
+
+    def widened(policy: Policy) -> Policy:
+        statements = (each if each.allow else replace(each, resources=None) for each in policy.statements)
+        return replace(policy, statements=tuple(statements))
+
+    resource, service = (
+        [[widened(policy) for policy in level] for level in levels] for levels in (control.resource, control.service)
+    )
+    return Control(resource, service)
 
 
 def _certain(policies: list[Policy], request: Request, permission: Permission) -> list[Policy]:

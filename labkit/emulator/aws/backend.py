@@ -51,24 +51,28 @@ try:
     )
     from moto.core.request import Request as RoutedRequest
     from moto.core.routing import get_service_router
-    from moto.core.utils import get_service_model
+    from moto.core.utils import get_service_model, utcnow
     from moto.iam.access_control import PermissionResult
     from moto.iam.aws_managed_policies import aws_managed_policies_data
     from moto.iam.models import AccessKey, AWSManagedPolicy, IAMBackend, OpenIDConnectProvider, Role, User, iam_backends
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from moto.organizations.models import FakeAccount, FakeOrganization, OrganizationsBackend, organizations_backends
+    from moto.organizations.utils import make_random_create_account_status_id
     from moto.s3.models import FakeBucket, s3_backends
 except ImportError:
     checked(version("moto"))
     raise
 
 __all__ = [
-    "Backend", "FakeBucket", "IAMBackend", "OperationModel", "Role", "RoutedRequest", "ServiceModel", "Shape",
-    "bound", "get_service_model", "get_service_router", "parse_parameters", "partition_keys",
+    "Backend", "FakeBucket", "IAMBackend", "OperationModel", "OrganizationsBackend", "Role", "RoutedRequest",
+    "ServiceModel", "Shape", "bound", "get_service_model", "get_service_router", "parse_parameters", "partition_keys",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
+
+NO_SERVICE = "The lab does not emulate {}."
 
 # Between one hop and the next, or meant for the gate alone.
 _KEPT_BACK = {
@@ -176,18 +180,20 @@ class Backend:
         """moto's state of a service in a region. Raises KeyError for a region that moto does not know."""
         return get_backend(service)[account_id][region]
 
+    def organization(self, management_id: str) -> OrganizationsBackend:
+        """The organization that an account manages; its ``org`` is None where there is none."""
+        return organizations_backends[management_id]["aws"]
+
     def bucket(self, name: str) -> FakeBucket | None:
         """The bucket with this name, of whichever account: its ``account_id``."""
         _, account_id = s3_backends.bucket_accounts.get(name, ("", ""))
         return s3_backends[account_id]["aws"].buckets.get(name) if account_id else None
 
     def object_tags(self, bucket: str, key: str) -> dict[str, str]:
-        """The tags of an object; none where there is no such object."""
+        """The tags of an object; none where there is no such object, or it was deleted and its versions are kept."""
         found = self.bucket(bucket)
-        stored = found.keys.get(key) if found else None
-        if found is None or stored is None:
-            return {}
-        return s3_backends[found.account_id]["aws"].tagger.get_tag_dict_for_resource(stored.arn)
+        arn = getattr(found.keys.get(key), "arn", None) if found else None
+        return s3_backends[found.account_id]["aws"].tagger.get_tag_dict_for_resource(arn) if found and arn else {}
 
     def forget_everything(self) -> None:
         """Empties every service of every account in this process."""
@@ -208,15 +214,18 @@ class Backend:
             finally:
                 if hasattr(chunks, "close"):
                     chunks.close()
+        except ImportError as missing:
+            # What moto needs for the service, and the lab does not install.
+            raise Refusal(501, "NotImplemented", NO_SERVICE.format(asked.service), str(missing)) from missing
         except (ExpatError, UnicodeDecodeError) as error:
             raise Refusal(400, "MalformedXML", "The XML you provided was not well-formed.", str(error)) from error
         except Exception as error:
-            # What moto trips over is a call it does not know, or one whose parameters it did not expect. 501 is the
-            # one server error that no SDK tries again.
+            # What moto trips over is a call it does not know, or one whose parameters it did not expect.
             _log.info("moto failed on %s %s", asked.service, asked.operation, exc_info=error)
-            what = f"The lab's emulation of {asked.service} cannot answer {asked.operation}"
-            told = f"{what}: {error or type(error).__name__}"
-            raise Refusal(501, "NotImplemented", told) from error
+            raise _not_emulated(asked, f"moto: {error or type(error).__name__}") from error
+        if int(started[0].split()[0]) >= 400 and body.lstrip()[:15].lower() == b"<!doctype html>":
+            # A path that moto does not know, or a fault that its web server reports.
+            raise _not_emulated(asked, f"moto: {started[0]}")
         headers = [
             (name, value)
             for name, value in started[1]
@@ -237,7 +246,7 @@ class Backend:
             host = self._dispatcher.infer_service_region_host(environ, asked.call.path)
             name = self._dispatcher.get_backend_for_host(host) if host else None
         if name is None or name in ("moto_api", "instance_metadata"):
-            raise Refusal(501, "NotImplemented", f"The lab has no emulation of {asked.service}")
+            raise Refusal(501, "NotImplemented", NO_SERVICE.format(asked.service))
         return self._load(name)
 
     def _load(self, name: Any) -> Any:
@@ -295,11 +304,31 @@ def adopt() -> None:
     checked(version("moto"))
     # The bucket policy was evaluated by the gate; moto's own look at it ignores principals and conditions.
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]  # see above
+    FakeAccount.__init__ = _enroll  # type: ignore[method-assign, assignment]  # see there
 
 
 def bound(user: User, boundary_arn: str | None) -> None:
     """Give a user a permissions boundary, or take it away; moto keeps one for roles alone."""
     user.permissions_boundary_arn = boundary_arn  # type: ignore[attr-defined]  # the attribute is the lab's own
+
+
+def _not_emulated(asked: Asked, reason: str) -> Refusal:
+    # 501 is the one server error that no SDK tries again.
+    operation = asked.request.operation if asked.request else asked.operation
+    what = f"{asked.service}:{operation}" if operation.isidentifier() else f"{operation} of {asked.service}"
+    told = f"The lab does not emulate {what}, or not with these parameters."
+    return Refusal(501, "NotImplemented", told, f"{told} {reason}")
+
+
+def _enroll(account: FakeAccount, organization: FakeOrganization, **given: Any) -> None:
+    """Make an account of an organization with the id that it has; moto's has a random one, and IAM with a role."""
+    account.type, account.status, account.state, account.joined_method = "ACCOUNT", "ACTIVE", "ACTIVE", "CREATED"
+    account.region, account.organization_id = organization.region, organization.id
+    account.master_account_id, account.parent_id = organization.master_account_id, organization.root_id
+    account.create_account_status_id = make_random_create_account_status_id()
+    account.id, account.name, account.email = given.get("AccountId", ""), given["AccountName"], given["Email"]
+    account.create_time, account.attached_policies = utcnow(), []
+    account.tags = {tag["Key"]: tag["Value"] for tag in given.get("Tags", [])}
 
 
 def parse_parameters(protocol: str, model: OperationModel, **parts: Any) -> dict[str, Any]:

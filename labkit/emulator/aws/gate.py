@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.emulator.aws import signature
 from labkit.emulator.aws.accounts import Accounts, administers
 from labkit.emulator.aws.actions import requests
-from labkit.emulator.aws.actions.derive import SERVICES, derive
+from labkit.emulator.aws.actions.derive import SERVICES, check_complete, derive
 from labkit.emulator.aws.actions.permission import CannotDerive
 from labkit.emulator.aws.authorization import Authorization, Grant, underivable
 from labkit.emulator.aws.backend import Backend
@@ -26,6 +26,7 @@ from labkit.emulator.aws.eks import Eks
 from labkit.emulator.aws.errors import Refusal, fault, render
 from labkit.emulator.aws.iam import Iam
 from labkit.emulator.aws.issuers import Issuers
+from labkit.emulator.aws.organizations import MANAGEMENT_ID, Organization
 from labkit.emulator.aws.records import Outcome, records
 from labkit.emulator.aws.regions import Regions
 from labkit.emulator.aws.request_parameters import is_shown
@@ -76,6 +77,7 @@ class Gate:
         trail: Trail,
         clusters: Clusters,
         administrator: Keys,
+        management: Keys,
     ):
         self.account_id = account_id
         self.region = region
@@ -84,21 +86,19 @@ class Gate:
         self._clock = clock
         self._trail = trail
         self._identifiers = identifiers
-        self._administrator = Administrator(
-            administrator,
-            account_id,
-            arn=f"arn:aws:iam::{account_id}:user/administrator",
-            principal_id="AIDA" + identifiers.base32("user", "administrator", 17),
-        )
+        own = _administrator(administrator, account_id, "administrator", identifiers)
+        managing = _administrator(management, MANAGEMENT_ID, "management", identifiers)
+        self._administrators = {each.keys.access_key_id: each for each in (own, managing)}
         self.issuers = Issuers()
-        self._authorization = Authorization(self.backend, clock)
-        self._iam = Iam(self.backend, self.issuers, identifiers)
-        accounts = Accounts(self.backend, self._iam)
+        self._organization = Organization(self.backend, identifiers)
+        self._authorization = Authorization(self.backend, clock, self._organization)
+        self._iam = Iam(self.backend, self.issuers, identifiers, self._organization)
+        accounts = Accounts(self.backend, self._iam, self._organization)
         self._sts = Sts(self.backend, self.sessions, self.issuers, clock, self._authorization, accounts)
         self._s3 = S3(self.backend, self._authorization)
         self._sqs = Sqs(self.backend)
         self._regions = Regions(self.backend)
-        self._eks = Eks(self.backend, clusters, self._regions, clock, identifiers, self._administrator)
+        self._eks = Eks(self.backend, clusters, self._regions, clock, identifiers, own)
         self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
 
     async def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str]) -> str:
@@ -195,7 +195,7 @@ class Gate:
         if asked.service not in SERVICES and not is_shown(asked):
             return asked
         read = requests.read(replace(asked, call=of_oneself(asked, caller)))
-        derived = read.request if asked.service in SERVICES and not isinstance(caller, Administrator) else None
+        derived = read.request if asked.service in SERVICES and self._is_bound(caller) else None
         return replace(read, call=asked.call, operation=derived.operation if derived else asked.operation)
 
     async def _authorize(self, asked: Asked, caller: Caller | WebIdentity) -> Grant:
@@ -208,16 +208,25 @@ class Gate:
                 return await self._sts.authorize(asked, caller)
             case "s3":
                 return self._s3.authorize(asked, caller)
-        grant = Grant(asked) if isinstance(caller, Administrator) else await self._permitted(asked, caller)
+        if self._is_bound(caller):
+            grant = await self._permitted(asked, caller)
+        else:
+            check_complete(asked)
+            grant = Grant(asked)
         if asked.service == "iam":
             return replace(grant, asked=await self._iam.completed(grant.asked))
         return grant
 
-    async def _permitted(self, asked: Asked, caller: Session | User) -> Grant:
+    def _is_bound(self, caller: Caller) -> bool:
+        """Whether any policy could refuse the caller something: an administrator only its organization's."""
+        return not isinstance(caller, Administrator) or self._organization.member(caller.account_id).is_bound
+
+    async def _permitted(self, asked: Asked, caller: Caller) -> Grant:
         try:
             needed = await self.backend.run(derive, asked, self.backend)
         except CannotDerive as unknown:
-            if administers(caller, asked.call, self.backend):
+            if not isinstance(caller, User) and administers(caller, asked.call, self.backend):
+                self._authorization.require_organization(caller, asked, str(unknown))
                 return Grant(asked)
             raise underivable(caller, asked, str(unknown)) from unknown
         reasons = [self._authorization.require(caller, asked, permission) for permission in needed]
@@ -239,6 +248,8 @@ class Gate:
                 response = self._regions.describe(asked)
             case "eks":
                 response = await self._eks.answer(asked, caller)
+            case "organizations":
+                response = await self._organization.answer(asked, caller)
             case "sqs":
                 response = await self._sqs.answer(asked)
             case "cloudtrail":
@@ -301,11 +312,11 @@ class Gate:
         key, token = signed.access_key_id, signed.session_token
         if token is not None and not self.sessions.is_token(token):
             raise fault(asked, "no token", "the session token is none that this lab gave out")
-        if key == self._administrator.keys.access_key_id:
+        if administrator := self._administrators.get(key):
             if token is not None:
                 told = "a session token came with the administrator's key, which has none"
                 raise fault(asked, "unknown key", told, AWSAccessKeyId=key)
-            return self._administrator
+            return administrator
         session = self.sessions.find(key)
         if session is None and token is None and (user := self._user(asked, key)):
             return user
@@ -351,6 +362,11 @@ class Gate:
             ServerTime=rfc3339(lab),
             MaxAllowedSkewMilliseconds=str(SKEW * 1000),
         )
+
+
+def _administrator(keys: Keys, account_id: str, name: str, identifiers: Identifiers) -> Administrator:
+    arn = f"arn:aws:iam::{account_id}:user/{name}"
+    return Administrator(keys, account_id, arn, "AIDA" + identifiers.base32("user", name, 17))
 
 
 async def _receive(scope: "Scope", receive: "Receive") -> Call:

@@ -25,6 +25,7 @@ from labkit.emulator.aws.backend import Backend, IAMBackend
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import Issuers
+from labkit.emulator.aws.organizations import Organization
 from labkit.emulator.aws.orphans import orphan
 from labkit.emulator.aws.users import BOUNDARIES, check_boundary, set_boundary
 from labkit.emulator.identifiers import Identifiers
@@ -56,6 +57,7 @@ class Iam:
     backend: Backend
     issuers: Issuers
     identifiers: Identifiers
+    organization: Organization
 
     async def completed(self, asked: Asked) -> Asked:
         """What moto is to be asked, once the documents in it are ones that IAM takes. Raises ``Refusal``."""
@@ -74,7 +76,7 @@ class Iam:
         """moto's answer to a call of the account's IAM that was :meth:`completed`, or the lab's own."""
         run, form, operation = self.backend.run, asked.call.form, asked.operation
         if operation in simulation.OPERATIONS:
-            return await run(simulation.answer, asked, self.backend)
+            return await run(simulation.answer, asked, self.backend, self.organization)
         iam = self.backend.entered(asked.account_id)
         await self._bring_in(asked, iam)
         if operation in PROVIDER_WRITES:

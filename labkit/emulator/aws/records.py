@@ -183,6 +183,8 @@ def _session(session: Session) -> dict[str, Any]:
         },
         "attributes": {"creationDate": rfc3339(session.issued_at), "mfaAuthenticated": "false"},
     }
+    if source_identity := session.context.get("aws:SourceIdentity"):
+        context["sourceIdentity"] = source_identity
     if session.federation:
         # CloudTrail leaves the attributes of an OIDC provider's identities empty.
         context["webIdFederationData"] = {"federatedProvider": session.federation["provider"], "attributes": {}}

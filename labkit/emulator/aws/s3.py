@@ -29,7 +29,7 @@ from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.errors import Refusal, fault
 from labkit.emulator.aws.iam_documents import missing_principals
 from labkit.emulator.aws.s3_path import copy_source, split
-from labkit.emulator.aws.sessions import Administrator, Caller
+from labkit.emulator.aws.sessions import Administrator, Caller, User
 from labkit.policy import Decision, MalformedPolicy, Policy
 from labkit.policy.validation import listed
 
@@ -64,7 +64,8 @@ class S3:
         if asked.unread:
             bucket = self.backend.bucket(asked.bucket)
             own = bucket is None or bucket.account_id == caller.account_id
-            if own and (isinstance(caller, Administrator) or administers(caller, asked.call, self.backend)):
+            if own and not isinstance(caller, User) and administers(caller, asked.call, self.backend):
+                self.authorization.require_organization(caller, asked, str(asked.unread))
                 return Grant(asked)
             raise underivable(caller, asked, str(asked.unread)) from asked.unread
         # The last permission of a copy is on its source.
@@ -72,6 +73,7 @@ class S3:
         owners = [asked.account_id, *others]
         _check_owners(asked, owners)
         own = isinstance(caller, Administrator) and {*owners} <= {caller.account_id}
+        own = own and not self.authorization.organization.member(caller.account_id).is_bound
         if own and not self._may_deny(asked):
             self._check_policy(asked)
             return Grant(asked)

@@ -2,7 +2,8 @@
 
 What AWS does and this module does not:
 
-- Organizations' policies: not part of any decision; the parameters that give them or leave policies out are refused.
+- Organizations' policies: those of the simulated principal's account count; the parameters that give others or leave
+  policies out are refused. Resource control policies are not part of any decision.
 - `ResourceHandlingOption`: ignored. An action is decided on the resource as it is given.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
@@ -21,7 +22,9 @@ from labkit.emulator.aws.authorization import principal_tags, stored_policy
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal, beyond, invalid, null, unmet
+from labkit.emulator.aws.organizations import Organization
 from labkit.policy import (
+    Control,
     MalformedPolicy,
     Outcome,
     Policy,
@@ -32,6 +35,7 @@ from labkit.policy import (
     matching,
     statement_positions,
     verdict,
+    within,
 )
 from labkit.policy.arn import Arn
 from labkit.policy.conditions import READERS
@@ -59,10 +63,11 @@ TEMPLATES = (
     (r"sqs:(?!ListQueues)\w+", "sqs:${Region}:${Account}:${QueueName}"),
     (r"secretsmanager:(?!ListSecrets|GetRandomPassword)\w+", "secretsmanager:${Region}:${Account}:secret:${SecretId}"),
 )  # fmt: skip
+BOUNDARY_DETAIL = "PermissionsBoundaryDecisionDetail"
 NOBODY = Principal.federated("nobody")
 
 
-def answer(asked: Asked, backend: Backend) -> Response:
+def answer(asked: Asked, backend: Backend, organization: Organization) -> Response:
     """The answer to a call of the simulator. Raises ``Refusal``: NoSuchEntity, InvalidInput, PolicyEvaluation."""
     try:
         parameters = asked.requested().parameters
@@ -72,7 +77,7 @@ def answer(asked: Asked, backend: Backend) -> Response:
         raise invalid(*faults)
     if missing := [name for name in NOT_SIMULATED if name in parameters]:
         raise _invalid(f"The lab's policy simulator has no {' and no '.join(missing)}")
-    simulated = _simulated(parameters, backend)
+    simulated = _simulated(parameters, backend, organization)
     if asked.operation.startswith("GetContextKeys"):
         statements = ((policy, statement) for policy in simulated.sources for statement in policy.statements)
         return done(asked, xml({"ContextKeyNames": _names(key for each in statements for key in _keys_of(*each))}))
@@ -100,6 +105,8 @@ class Simulated:
     caller: Principal
     owner: str | None
     context: dict[str, Any]
+    control: Control | None
+    """The service control policies of the principal's account; None where it is in no organization."""
 
     def request(self, action: str, resource: str) -> Request:
         return Request(self.caller, action, resource, self.context)
@@ -111,10 +118,10 @@ class Simulated:
         return not self.resource or owner == self.caller.account
 
 
-def _simulated(parameters: dict[str, Any], backend: Backend) -> Simulated:
+def _simulated(parameters: dict[str, Any], backend: Backend, organization: Organization) -> Simulated:
     sources: dict[Policy, str] = {}
     context: dict[str, Any] = {}
-    boundary, caller = None, NOBODY
+    boundary, caller, control = None, NOBODY, None
     if "PolicySourceArn" in parameters:
         kind, entity = _entity(parameters["PolicySourceArn"], backend)
         for name, text in _attached(kind, entity, backend):
@@ -123,6 +130,8 @@ def _simulated(parameters: dict[str, Any], backend: Backend) -> Simulated:
             boundary = _stored(backend.managed_policy(arn), "boundary", arn.rpartition("/")[2])
         caller = _principal(entity.arn)
         context = dict(principal_tags(entity.tags if kind != "group" else None))
+        member = organization.member(entity.account_id)
+        control = Control(service=member.service) if member.organization_id else None
     sources |= _given(parameters, "PolicyInputList", "identity")
     given = _given(parameters, "PermissionsBoundaryPolicyInputList", "boundary")
     if len(given) > 1:
@@ -142,7 +151,8 @@ def _simulated(parameters: dict[str, Any], backend: Backend) -> Simulated:
         resource = [_parsed(parameters["ResourcePolicy"], "resource", "ResourcePolicy")]
         sources[resource[0]] = "ResourcePolicy"
     context |= _context(parameters.get("ContextEntries", []))
-    return Simulated(sources, identity, boundary, resource, caller, _owner(parameters.get("ResourceOwner")), context)
+    owner = _owner(parameters.get("ResourceOwner"))
+    return Simulated(sources, identity, boundary, resource, caller, owner, context, control)
 
 
 def _parts(arn: str) -> tuple[str, str, str]:
@@ -250,9 +260,12 @@ def _result(simulated: Simulated, action: str, resources: list[str]) -> dict[str
         "MatchedStatements": _once(statement for one in told for statement in one["MatchedStatements"]),
         "MissingContextValues": _names(key for one in each for key in one["MissingContextValues"]),
     }
-    if simulated.boundary:
-        allowed = all(one["PermissionsBoundaryDecisionDetail"]["AllowedByPermissionsBoundary"] for one in each)
-        result["PermissionsBoundaryDecisionDetail"] = {"AllowedByPermissionsBoundary": allowed}
+    if bounded := [one[BOUNDARY_DETAIL] for one in each if BOUNDARY_DETAIL in one]:
+        allowed = all(detail["AllowedByPermissionsBoundary"] for detail in bounded)
+        result[BOUNDARY_DETAIL] = {"AllowedByPermissionsBoundary": allowed}
+    if simulated.control:
+        allowed = all(within(simulated.control, simulated.request(action, resource)) for resource in resources)
+        result["OrganizationsDecisionDetail"] = {"AllowedByOrganizations": allowed}
     if resources != ["*"]:
         details = [one.get("EvalDecisionDetails", {}) for one in each]
         result["EvalDecisionDetails"] = {
@@ -265,6 +278,8 @@ def _result(simulated: Simulated, action: str, resources: list[str]) -> dict[str
 
 def _specific(simulated: Simulated, action: str, resource: str) -> dict[str, Any]:
     request, bounded = simulated.request(action, resource), simulated.boundary is not None
+    if simulated.control and not (let_through := within(simulated.control, request)):
+        return _outside(resource, let_through.outcome)
     same_account = simulated.same_account(resource)
     decision = evaluate(
         request,
@@ -291,8 +306,18 @@ def _specific(simulated: Simulated, action: str, resource: str) -> dict[str, Any
         result["EvalDecisionDetails"] = _details(simulated, request)
     if simulated.boundary:
         by_boundary = verdict([simulated.boundary], request, bounded=True) == "allowed"
-        result["PermissionsBoundaryDecisionDetail"] = {"AllowedByPermissionsBoundary": by_boundary}
+        result[BOUNDARY_DETAIL] = {"AllowedByPermissionsBoundary": by_boundary}
     return result
+
+
+def _outside(resource: str, outcome: Outcome) -> dict[str, Any]:
+    """What the organization does not let through: there the simulation ends."""
+    return {
+        "EvalResourceName": resource,
+        "EvalResourceDecision": outcome,
+        "MatchedStatements": [],
+        "MissingContextValues": [],
+    }
 
 
 def _details(simulated: Simulated, request: Request) -> dict[str, Outcome]:

@@ -6,7 +6,6 @@ What AWS does and this module does not:
   are unknown.
 - DecodeAuthorizationMessage finds every message invalid: no denial in the lab carries an encoded one.
 - MFA: `SerialNumber` and `TokenCode` are ignored, and `aws:MultiFactorAuthPresent` is always false.
-- Source identities: a call or a token with one is denied.
 - Login with Amazon, Facebook and Google without an OIDC provider (`ProviderId`): refused.
 - Regional endpoints: one endpoint stands for the global one and for all regions.
 
@@ -29,10 +28,10 @@ from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal, beyond, fault, invalid, null, unmet
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.session_tags import SessionTags
-from labkit.emulator.aws.sessions import Administrator, Caller, Session, Sessions
+from labkit.emulator.aws.sessions import Caller, Session, Sessions
 from labkit.emulator.aws.web_identity import WebIdentity, read, told, verify
 from labkit.emulator.clock import Clock, rfc3339
-from labkit.policy import MalformedPolicy, Policy, evaluate_trust
+from labkit.policy import Control, Decision, MalformedPolicy, Policy, Principal, Request, evaluate_trust, within
 from labkit.policy.arn import Arn
 
 WEB_IDENTITY = "AssumeRoleWithWebIdentity"
@@ -42,12 +41,12 @@ MOST_POLICY_ARNS = 10
 LONGEST_CHAINED = 3600
 TAG_SESSION, SET_SOURCE_IDENTITY = "sts:TagSession", "sts:SetSourceIdentity"
 SOURCE_IDENTITY_CLAIM = "https://aws.amazon.com/source_identity"
-NO_SOURCE_IDENTITY = "the lab cannot evaluate source identities"
 SHORTEST, USUAL, LONGEST = 900, 3600, 43200
 LONGEST_POLICY = 2048
 LENGTHS = {
     "RoleArn": (20, 2048),
     "RoleSessionName": (2, 64),
+    "SourceIdentity": (2, 64),
     "WebIdentityToken": (4, 20000),
     "Policy": (1, LONGEST_POLICY),
 }
@@ -100,18 +99,32 @@ class Sts:
             **identity.context(),
             **tags.of_request(),
             **_role_tags(role),
+            **self.authorization.organization.member(role.account_id).context("Resource"),
         }
-        decision = evaluate_trust(trust, provider_arn=identity.provider_arn, context=context)
-        if not decision.allowed:
-            raise _not_authorized(decision.reason)
-        if tags:
-            tagging = evaluate_trust(trust, provider_arn=identity.provider_arn, action=TAG_SESSION, context=context)
-            if not tagging.allowed:
-                raise _not_authorized(f"the token has session tags; {tagging.reason}", TAG_SESSION)
-        if SOURCE_IDENTITY_CLAIM in identity.claims:
-            raise _not_authorized(NO_SOURCE_IDENTITY, SET_SOURCE_IDENTITY)
+        source_identity = _claimed_source_identity(identity)
+        if source_identity:
+            context["sts:SourceIdentity"] = source_identity
+        actions = [f"sts:{WEB_IDENTITY}", *([TAG_SESSION] if tags else [])]
+        actions += [SET_SOURCE_IDENTITY] if source_identity else []
+        decisions = [self._trusted(role, trust, identity, action, context) for action in actions]
         ends = f"the session ends after {_duration(form, role)} s"
-        return Grant(asked, f"{decision.reason}; {ends}", role=role, tags=tags)
+        return Grant(asked, f"{decisions[0].reason}; {ends}", role=role, tags=tags, source_identity=source_identity)
+
+    def _trusted(self, role: Role, trust: Policy, identity: WebIdentity, action: str, context: Context) -> Decision:
+        """The decision that lets the web identity do this to the role, by its trust policy and its organization.
+
+        Raises the denial. An organization's service control policies bound no web identity, which is in no account.
+        """
+        control = Control(resource=self.authorization.organization.resource_control(role.account_id, action))
+        request = Request(Principal.federated(identity.provider_arn), action, role.arn, context)
+        told = {TAG_SESSION: "the token has session tags; "}.get(action, "")
+        let_through = within(control, request)
+        if not let_through.allowed:
+            raise _not_authorized(f"{told}{let_through.reason}", action, let_through.denial)
+        decision = evaluate_trust(trust, provider_arn=identity.provider_arn, action=action, context=context)
+        if not decision.allowed:
+            raise _not_authorized(f"{told}{decision.reason}", action)
+        return decision
 
     async def authorize(self, asked: Asked, caller: Caller) -> Grant:
         """Grant a signed call. Raises ``Refusal``."""
@@ -121,8 +134,6 @@ class Sts:
             case "AssumeRole":
                 return await self._may_assume(asked, caller)
             case "GetAccessKeyInfo" | "DecodeAuthorizationMessage":
-                if isinstance(caller, Administrator):
-                    return Grant(asked)
                 needed = Permission(f"sts:{asked.operation}", "*", shown="")
                 return Grant(asked, self.authorization.require(caller, asked, needed))
             case "GetSessionToken" | "GetFederationToken" if isinstance(caller, Session):
@@ -181,16 +192,21 @@ class Sts:
         duration = _duration(form, role)
         policies = self._session_policies(form, role)
         packed = _packed(form, tags)
+        source = {"SourceIdentity": grant.source_identity} if grant.source_identity else {}
         session = self.sessions.open(
             role,
             form["RoleSessionName"],
             duration,
             policies=policies,
-            context={**(context or {}), **tags.of_session()},
+            context={
+                **(context or {}),
+                **tags.of_session(),
+                **{f"aws:{name}": value for name, value in source.items()},
+            },
             federation=federation,
             transitive_tags=tags.transitive,
         )
-        return done(grant.asked, xml({**(about or {}), **_assumed(session), **packed})), session
+        return done(grant.asked, xml({**(about or {}), **_assumed(session), **packed, **source})), session
 
     async def _may_assume(self, asked: Asked, caller: Caller) -> Grant:
         form = asked.call.form
@@ -202,26 +218,34 @@ class Sts:
         role = self.backend.role(role_arn)
         if role is None:
             raise _denied(asked, caller, role_arn, "sts:AssumeRole", f"the role {role_arn} does not exist")
-        reason = self._admitted(asked, caller, role, "sts:AssumeRole", tags)
+        context = tags.of_request() | _role_tags(role)
+        kept = str(caller.context.get("aws:SourceIdentity", "")) if isinstance(caller, Session) else ""
+        source_identity = form.get("SourceIdentity", kept)
+        if kept not in ("", source_identity):
+            reason = f"the session has the source identity {kept}, which no session in a chain changes"
+            raise _denied(asked, caller, role_arn, SET_SOURCE_IDENTITY, reason)
+        if source_identity:
+            context["sts:SourceIdentity"] = source_identity
+        reason = self._admitted(asked, caller, role, "sts:AssumeRole", context)
         if tags:
-            self._admitted(asked, caller, role, TAG_SESSION, tags)
-        if "SourceIdentity" in form:
-            raise _denied(asked, caller, role_arn, SET_SOURCE_IDENTITY, NO_SOURCE_IDENTITY)
-        return Grant(asked, reason, role=role, tags=tags)
+            self._admitted(asked, caller, role, TAG_SESSION, context)
+        if source_identity:
+            self._admitted(asked, caller, role, SET_SOURCE_IDENTITY, context)
+        return Grant(asked, reason, role=role, tags=tags, source_identity=source_identity)
 
-    def _admitted(self, asked: Asked, caller: Caller, role: Role, action: str, tags: SessionTags) -> str:
+    def _admitted(self, asked: Asked, caller: Caller, role: Role, action: str, context: Context) -> str:
         """Why the caller may do this to the role, by its own policies and the role's trust policy; or the denial."""
         form = asked.call.form
         keys: Context = {f"sts:{name}": form[name] for name in ("RoleSessionName", "ExternalId") if name in form}
         decision = self.authorization.decide(
             caller,
             asked,
-            Permission(action, role.arn, keys | tags.of_request() | _role_tags(role)),
+            Permission(action, role.arn, keys | context),
             resource_policy=stored_policy(role.assume_role_policy_document, "trust", role.name),
             owner=role.account_id,
         )
         if not decision.allowed:
-            raise _denied(asked, caller, role.arn, action, decision.reason)
+            raise _denied(asked, caller, role.arn, action, decision.reason, denial=decision.denial)
         return decision.reason
 
     def _session_policies(self, form: Mapping[str, str], role: Role) -> tuple[str, ...]:
@@ -258,7 +282,7 @@ def _constraints(form: Mapping[str, str]) -> list[str]:
         if name not in form:
             continue
         found = beyond(len(form[name]), shortest, longest)
-        if name == "RoleSessionName" and not re.fullmatch(SESSION_NAME, form[name], re.ASCII):
+        if name in ("RoleSessionName", "SourceIdentity") and not re.fullmatch(SESSION_NAME, form[name], re.ASCII):
             found.insert(0, f"satisfy regular expression pattern: {SESSION_NAME}")
         shown = "***" if name == "WebIdentityToken" else form[name]
         faults += [unmet(f"'{name[0].lower()}{name[1:]}'", must, f"'{shown}'") for must in found]
@@ -278,14 +302,31 @@ def _duration(form: Mapping[str, str], role: Role) -> int:
     return duration
 
 
-def _not_authorized(reason: str, action: str = f"sts:{WEB_IDENTITY}") -> Refusal:
+def _not_authorized(reason: str, action: str = f"sts:{WEB_IDENTITY}", denial: str | None = None) -> Refusal:
     # STS does not say whether there is such a role.
-    return Refusal(403, "AccessDenied", f"Not authorized to perform {action}", reason)
+    message = f"Not authorized to perform {action}{f' {denial}' if denial else ''}"
+    return Refusal(403, "AccessDenied", message, reason)
 
 
-def _denied(asked: Asked, caller: Caller, role_arn: str, action: str, reason: str) -> Refusal:
+def _denied(
+    asked: Asked, caller: Caller, role_arn: str, action: str, reason: str, *, denial: str | None = None
+) -> Refusal:
     message = f"User: {caller.arn} is not authorized to perform: {action} on resource: {role_arn}"
+    # STS names no policy but the organization's.
+    message += f" {denial}" if denial and "control policy" in denial else ""
     return fault(asked, "denied", reason, message=message)
+
+
+def _claimed_source_identity(identity: WebIdentity) -> str:
+    """The source identity in a token; empty where it has none. Raises ``Refusal`` where the claim is no such text.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html
+    """
+    claimed = identity.claims.get(SOURCE_IDENTITY_CLAIM, "")
+    if not isinstance(claimed, str) or not re.fullmatch(f"|(?=.{{2,64}}$){SESSION_NAME}", claimed, re.ASCII):
+        told = "Unable to validate source identity"
+        raise Refusal(400, "ValidationError", told, f"{told}: {SOURCE_IDENTITY_CLAIM} is no text of 2 to 64 characters")
+    return claimed
 
 
 def _role_tags(role: Role) -> Context:

@@ -32,6 +32,7 @@ ISSUER = f"https://{ISSUER_HOST}/id/{ISSUER_ID}"
 SUBJECT = "system:serviceaccount:default:my-service-account"
 AUDIENCE = "sts.amazonaws.com"
 ADMINISTRATOR = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+MANAGEMENT = Keys("AKIAI44QH8DHBEXAMPLE", "je7MtGbClwBF/2Zp9Utk/h3yCo8nvbEXAMPLEKEY")
 
 
 def key_pair() -> rsa.RSAPrivateKey:
@@ -125,6 +126,7 @@ class Aws:
             trail=Trail(self.trail_file),
             clusters=self.clusters,
             administrator=ADMINISTRATOR,
+            management=MANAGEMENT,
         )
         self.gate.backend.forget_everything()
         self.authority = Authority.create("public root of the test")

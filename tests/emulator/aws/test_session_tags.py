@@ -278,15 +278,51 @@ def test_a_token_without_tags_needs_no_such_permission(aws, irsa):
     assert "PackedPolicySize" not in irsa.assume(WebIdentityToken=aws.issuer.token(**{CLAIM: {}}))
 
 
-def test_a_source_identity_is_refused_and_not_passed_over(aws, tagger, irsa):
+SOURCE = "sts:SetSourceIdentity"
+SOURCE_CLAIM = "https://aws.amazon.com/source_identity"
+
+
+def test_a_source_identity_needs_a_permission_of_its_own(aws, tagger, irsa):
     request = {"RoleArn": TAGGER, "RoleSessionName": "tagged", "SourceIdentity": "ann"}
-    told = f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: sts:SetSourceIdentity "
+    told = f"User: arn:aws:iam::{ACCOUNT}:user/administrator is not authorized to perform: {SOURCE} "
     told += f"on resource: {TAGGER}"
     refused(lambda: aws.client("sts").assume_role(**request), 403, "AccessDenied", told)
-    assert aws.last()["lab"]["reason"] == "the lab cannot evaluate source identities"
-    token = aws.issuer.token(**{"https://aws.amazon.com/source_identity": "ann"})
-    told = "Not authorized to perform sts:SetSourceIdentity"
-    refused(lambda: irsa.assume(WebIdentityToken=token), 403, "AccessDenied", told)
+    token = aws.issuer.token(**{SOURCE_CLAIM: "ann"})
+    refused(lambda: irsa.assume(WebIdentityToken=token), 403, "AccessDenied", f"Not authorized to perform {SOURCE}")
+
+
+def test_a_source_identity_stays_with_the_session_and_its_chain(aws, irsa):
+    irsa.trust(trust_policy(Action=["sts:AssumeRoleWithWebIdentity", SOURCE]))
+    irsa.permit(
+        {"Effect": "Allow", "Action": ["sts:AssumeRole", SOURCE], "Resource": "*"},
+        {"Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "*",
+         "Condition": {"StringEquals": {"aws:SourceIdentity": "ann"}}},
+    )  # fmt: skip
+    answer = irsa.assume(WebIdentityToken=aws.issuer.token(**{SOURCE_CLAIM: "ann"}))
+    assert answer["SourceIdentity"] == "ann"
+    aws.client("s3", answer["Credentials"]).list_buckets()
+    assert aws.last()["userIdentity"]["sessionContext"]["sourceIdentity"] == "ann"
+    trust = {
+        "Effect": "Allow",
+        "Principal": {"AWS": irsa.role_arn},
+        "Action": ["sts:AssumeRole", SOURCE],
+        "Condition": {"StringEquals": {"sts:SourceIdentity": "ann"}},
+    }
+    irsa.iam.create_role(
+        RoleName="next", AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": trust})
+    )
+    chained = aws.client("sts", answer["Credentials"])
+    request = {"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/next", "RoleSessionName": "chained"}
+    assert chained.assume_role(**request)["SourceIdentity"] == "ann"
+    with pytest.raises(ClientError, match=f"not authorized to perform: {SOURCE}"):
+        chained.assume_role(**request, SourceIdentity="bob")
+
+
+@pytest.mark.parametrize("claim", [["ann"], 1, "a", "a b", "x" * 65])
+def test_a_source_identity_in_a_token_that_is_none(aws, irsa, claim):
+    irsa.trust(trust_policy(Action=["sts:AssumeRoleWithWebIdentity", SOURCE]))
+    token = aws.issuer.token(**{SOURCE_CLAIM: claim})
+    refused(lambda: irsa.assume(WebIdentityToken=token), 400, "ValidationError", "Unable to validate source identity")
 
 
 @pytest.mark.parametrize("key", ["aws:ResourceTag/env", "iam:ResourceTag/env"])

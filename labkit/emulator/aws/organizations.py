@@ -1,0 +1,343 @@
+"""Organizations: moto's, with the lab's accounts in one organization, and with what its policies say to a call.
+
+The account `MANAGEMENT_ID` manages the organization; the learner's own account and every other one that somebody
+entered are members of it.
+
+What AWS does and this module does not:
+
+- Policies: service control policies and resource control policies are evaluated; policies of other types are kept.
+- Time: a policy counts at once, everywhere.
+- Delegated administrators may read; the organization's own resource policy is not there.
+- Accounts: CreateAccount is done when it returns, and its RoleName is ignored. No invitations and handshakes.
+- An organization that is deleted is made again at once.
+- Quotas: the size of a policy and the number of those attached are limited; nothing else is.
+
+https://docs.aws.amazon.com/organizations/latest/APIReference/Welcome.html
+https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_scps.html
+https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from labkit.emulator.aws.answers import respond
+from labkit.emulator.aws.backend import Backend, OrganizationsBackend
+from labkit.emulator.aws.call import Asked, Context, Response
+from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.sessions import Caller, Session
+from labkit.emulator.identifiers import Identifiers
+from labkit.policy import NO_CONTROL, Control, Kind, MalformedPolicy, Policy
+
+MANAGEMENT_ID = "111111111111"
+SERVICE_CONTROL, RESOURCE_CONTROL = "SERVICE_CONTROL_POLICY", "RESOURCE_CONTROL_POLICY"
+KINDS: dict[str, Kind] = {SERVICE_CONTROL: "service control", RESOURCE_CONTROL: "resource control"}
+# https://docs.aws.amazon.com/organizations/latest/userguide/orgs_reference_limits.html#min-max-policies
+MOST_ATTACHED = {SERVICE_CONTROL: 10, RESOURCE_CONTROL: 5}
+FULL_RESOURCE_ACCESS = "p-RCPFullAWSAccess"
+# https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html#rcp-supported-services
+RESOURCE_CONTROLLED = frozenset((
+    "aoss", "appconfig", "appstream", "autoscaling", "autoscaling-plans", "budgets", "clouddirectory", "cloudfront",
+    "cloudsearch", "cloudtrail-data", "codeartifact", "codebuild", "codecommit", "codepipeline", "cognito-identity",
+    "cognito-idp", "comprehend", "comprehendmedical", "compute-optimizer", "cost-optimization-hub", "dax", "dsql",
+    "dynamodb", "ecr", "ecr-public", "events", "firehose", "fis", "fms", "gamelift", "health", "inspector-scan",
+    "kendra", "kinesisvideo", "kms", "logs", "memorydb", "networkmonitor", "notifications", "opensearch",
+    "pca-connector-ad", "personalize", "polly", "pricing", "resource-groups", "rolesanywhere", "s3", "secretsmanager",
+    "servicediscovery", "signin", "sqs", "sts", "support", "swf", "textract", "timestream-influxdb", "transcribe",
+    "transfer", "translate", "wafv2", "workspaces", "xray",
+))  # fmt: skip
+# What an account may ask that does not manage the organization; moto answers for whom it is a member.
+OF_MEMBERS = ("CreateOrganization", "DescribeOrganization", "LeaveOrganization")
+READS = ("Describe", "List")
+SERVICE_LINKED = ":role/aws-service-role/"
+
+Levels = tuple[tuple[Policy, ...], ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """What the organization means to one account; ``service`` and ``resource``: the levels that do not allow all."""
+
+    organization_id: str = ""
+    path: str = ""
+    service: Levels = field(default=(), repr=False)
+    resource: Levels = field(default=(), repr=False)
+
+    @property
+    def is_bound(self) -> bool:
+        return bool(self.service or self.resource)
+
+    def context(self, whose: str) -> Context:
+        """The condition keys of the ``whose`` (Principal or Resource) account's place in its organization.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principalorgid
+        """
+        if not self.organization_id:
+            return {}
+        return {f"aws:{whose}OrgID": self.organization_id, f"aws:{whose}OrgPaths": [self.path]}
+
+
+class Organization:
+    """The one organization of the lab, and its API."""
+
+    def __init__(self, backend: Backend, identifiers: Identifiers):
+        self._backend = backend
+        self._identifiers = identifiers
+        self._members: dict[str, Member] = {}
+        self._read_from: object = None
+
+    def member(self, account_id: str) -> Member:
+        """What the organization means to this account; nothing where it is no member."""
+        store = self._store()
+        known = self._members.get(account_id)
+        if known is None:
+            known = self._members[account_id] = _member(store, account_id)
+        return known
+
+    def control(self, caller: Caller, owner: str, action: str) -> Control:
+        """The policies that bound the caller's ``action`` on what the account ``owner`` has."""
+        # Service-linked roles are bound by neither.
+        if isinstance(caller, Session) and SERVICE_LINKED in caller.role_arn:
+            return NO_CONTROL
+        resource, service = self.resource_control(owner, action), self.member(caller.account_id).service
+        return Control(resource, service) if resource or service else NO_CONTROL
+
+    def resource_control(self, owner: str, action: str) -> Levels:
+        """The resource control policies that bound an ``action`` on what the account ``owner`` has."""
+        resource = self.member(owner).resource
+        return resource if resource and action.partition(":")[0].lower() in RESOURCE_CONTROLLED else ()
+
+    def enroll(self, account_id: str) -> None:
+        """Make the account a member where it is none."""
+        store = self._store()
+        if all(account.id != account_id for account in store.accounts):
+            name = "learner" if account_id == self._backend.account_id else f"account-{account_id}"
+            store.create_account(AccountId=account_id, AccountName=name, Email=f"{name}@example.com")
+            self._members.clear()
+
+    async def answer(self, asked: Asked, caller: Caller) -> Response:
+        """moto's answer, where AWS would not refuse the call. Raises ``Refusal``."""
+        store, operation, given = self._store(), asked.operation, asked.call.json()
+        asked = _for(asked, caller, store)
+        if operation == "CreateAccount" and given.get("AccountName") and given.get("Email"):
+            return await self._backend.run(self._create_account, store, given)
+        if check := CHECKS.get(operation):
+            await self._backend.run(check, store, given)
+        response = await self._backend.answer(asked)
+        if response.status == 200 and not operation.startswith(READS):
+            await self._backend.run(self._settle, store, operation, given, response)
+            self._members.clear()
+        return response
+
+    def _create_account(self, store: OrganizationsBackend, given: dict[str, Any]) -> Response:
+        name = given["AccountName"]
+        serial = self._identifiers.serial("account", name)
+        digits = int(self._identifiers.hex("account", f"{name}#{serial}", 12), 16) % 10**11
+        self._members.clear()
+        return respond(store.create_account(**{**given, "AccountId": f"2{digits:011}"}), "application/x-amz-json-1.1")
+
+    def _settle(self, store: OrganizationsBackend, operation: str, given: dict[str, Any], response: Response) -> None:
+        """Give what was made its id, and take from moto's state what is gone."""
+        match operation:
+            case "CreatePolicy":
+                self._rename(store.policies[-1], "p", response)
+            case "CreateOrganizationalUnit":
+                self._rename(store.ou[-1], f"ou-{_root(store).id.removeprefix('r-')}", response)
+            case "DeleteOrganizationalUnit":
+                for policy in store.policies:
+                    policy.attachments = [one for one in policy.attachments if one.id != given["OrganizationalUnitId"]]
+            case "DisablePolicyType":
+                for policy in store.policies:
+                    if policy.type == given["PolicyType"] and not policy.aws_managed:
+                        for target in policy.attachments:
+                            target.attached_policies.remove(policy)
+                        policy.attachments = []
+
+    def _rename(self, made: Any, prefix: str, response: Response) -> None:
+        """Put an id made from the name in place of the random one that moto gave."""
+        serial = self._identifiers.serial(f"organizations-{prefix}", made.name)
+        given = made.id
+        made.id = f"{prefix}-{self._identifiers.base32(f'organizations-{prefix}', f'{made.name}#{serial}', 8).lower()}"
+        response.body = response.body.replace(given.encode(), made.id.encode())
+
+    def _store(self) -> OrganizationsBackend:
+        """moto's state of the organization, which is made where it is missing."""
+        store = self._backend.organization(MANAGEMENT_ID)
+        if store.org is None:
+            self._found(store)
+        if store.org is not self._read_from:
+            self._members.clear()
+            self._read_from = store.org
+            self.enroll(self._backend.account_id)
+        return store
+
+    def _found(self, store: OrganizationsBackend) -> None:
+        """Make the organization, with service control policies enabled and nobody but its management account in it."""
+        store.create_organization(region="us-east-1", FeatureSet="ALL")
+        organization, root, management = store.org, _root(store), store.accounts[0]
+        assert organization is not None
+        organization.id = "o-" + self._identifiers.base32("organization", MANAGEMENT_ID, 10).lower()
+        organization.root_id = "r-" + self._identifiers.base32("organization-root", MANAGEMENT_ID, 4).lower()
+        root.id = management.parent_id = organization.root_id
+        for thing in (root, management, *store.policies):
+            thing.organization_id = organization.id
+        root.policy_types.append({"Type": SERVICE_CONTROL, "Status": "ENABLED"})
+
+
+def _member(store: OrganizationsBackend, account_id: str) -> Member:
+    account: Any = next((one for one in store.accounts if one.id == account_id), None)
+    if account is None or store.org is None:
+        return Member()
+    units, path = {unit.id: unit for unit in store.ou}, [account]
+    while parent := units.get(path[0].parent_id):
+        path.insert(0, parent)
+    named = "".join(f"{each.id}/" for each in path[:-1])
+    if account_id == MANAGEMENT_ID:
+        path = []
+    service, resource = (_levels(store, path, policy_type) for policy_type in (SERVICE_CONTROL, RESOURCE_CONTROL))
+    return Member(store.org.id, f"{store.org.id}/{named}", service, resource)
+
+
+def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> Levels:
+    """The policies of each level on the path that has others than the one that allows everything."""
+    if not _is_enabled(store, policy_type):
+        return ()
+    levels = ([policy for policy in each.attached_policies if policy.type == policy_type] for each in path)
+    return tuple(
+        tuple(Policy.read(policy.content, kind=KINDS[policy_type], name=policy.name) for policy in level)
+        for level in levels
+        if not level or not all(policy.aws_managed for policy in level)
+    )
+
+
+def _for(asked: Asked, caller: Caller, store: OrganizationsBackend) -> Asked:
+    """What moto is asked, in the account that manages the organization where the caller's may ask that of it.
+
+    https://docs.aws.amazon.com/organizations/latest/userguide/orgs_delegate_policies.html
+    """
+    if caller.account_id == MANAGEMENT_ID or asked.operation in OF_MEMBERS:
+        return asked
+    if asked.operation.startswith(READS) and any(one.account.id == caller.account_id for one in store.admins):
+        return replace(asked, account_id=MANAGEMENT_ID)
+    told = "You don't have permissions to access this resource."
+    reason = f"the account {MANAGEMENT_ID} manages the organization, and {caller.account_id} does not"
+    raise Refusal(400, "AccessDeniedException", told, reason)
+
+
+def _root(store: OrganizationsBackend) -> Any:
+    return store.ou[0]
+
+
+def _is_enabled(store: OrganizationsBackend, policy_type: str) -> bool:
+    return any(each["Type"] == policy_type for each in _root(store).policy_types)
+
+
+def _check_new(_: OrganizationsBackend, given: dict[str, Any]) -> None:
+    _check_content(given.get("Type", ""), given.get("Content"))
+
+
+def _check_changed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
+    """Raise the refusal of a change to a policy of AWS's own, or to one that would be none of its type."""
+    policy = _policy(store, given)
+    if policy is None:
+        return
+    if policy.aws_managed:
+        told = "You specified a policy that is managed by AWS and can't be modified."
+        raise Refusal(400, "InvalidInputException", told)
+    if "Content" in given:
+        _check_content(policy.type, given["Content"])
+
+
+def _check_content(policy_type: str, content: Any) -> None:
+    if policy_type not in KINDS:
+        return
+    try:
+        Policy.parse(content if isinstance(content, str) else "", kind=KINDS[policy_type], name="policy")
+    except MalformedPolicy as malformed:
+        raise Refusal(400, malformed.code, malformed.message) from malformed
+
+
+def _check_attached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
+    """Raise the refusal to attach a policy twice, beyond the quota, or of a type that is off.
+
+    https://docs.aws.amazon.com/organizations/latest/APIReference/API_AttachPolicy.html
+    """
+    policy, target = _policy(store, given), _target(store, given)
+    if policy is None or target is None:
+        return
+    _check_enabled(store, policy)
+    if policy in target.attached_policies:
+        told = "The selected policy is already attached to the specified target."
+        raise Refusal(400, "DuplicatePolicyAttachmentException", told)
+    if len(_of_type(target, policy)) >= MOST_ATTACHED.get(policy.type, 10):
+        told = "You have attached the maximum number of policies to the specified target."
+        raise Refusal(400, "ConstraintViolationException", told)
+
+
+def _check_detached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
+    """Raise the refusal to detach a policy that is not attached, or that has to be.
+
+    https://docs.aws.amazon.com/organizations/latest/APIReference/API_DetachPolicy.html
+    """
+    policy, target = _policy(store, given), _target(store, given)
+    if policy is None or target is None:
+        return
+    _check_enabled(store, policy)
+    if policy not in target.attached_policies:
+        told = "The policy isn't attached to the specified target in the specified root."
+        raise Refusal(400, "PolicyNotAttachedException", told)
+    if policy.id == FULL_RESOURCE_ACCESS:
+        # No public source shows AWS's sentence.
+        raise Refusal(400, "ConstraintViolationException", "You cannot detach the RCPFullAWSAccess policy.")
+    if policy.type == SERVICE_CONTROL and len(_of_type(target, policy)) == 1:
+        told = "You cannot remove the last policy attached to the specified target. "
+        raise Refusal(400, "ConstraintViolationException", told + "You must have at least one attached at all times.")
+
+
+def _check_enabled(store: OrganizationsBackend, policy: Any) -> None:
+    if not _is_enabled(store, policy.type):
+        told = "This operation can be performed only for enabled policy types."
+        raise Refusal(400, "PolicyTypeNotEnabledException", told)
+
+
+def _check_new_unit(store: OrganizationsBackend, given: dict[str, Any]) -> None:
+    if all(unit.id != given.get("ParentId") for unit in store.ou):
+        told = "You specified parent that doesn't exist."
+        raise Refusal(400, "ParentNotFoundException", told)
+    if any((unit.parent_id, unit.name) == (given.get("ParentId"), given.get("Name")) for unit in store.ou[1:]):
+        raise Refusal(400, "DuplicateOrganizationalUnitException", "An OU with the same name already exists.")
+
+
+def _check_deleted_unit(store: OrganizationsBackend, given: dict[str, Any]) -> None:
+    """Raise the refusal to delete an OU with something in it.
+
+    https://docs.aws.amazon.com/organizations/latest/APIReference/API_DeleteOrganizationalUnit.html
+    """
+    within: list[Any] = [*store.accounts, *store.ou]
+    if any(each.parent_id == given.get("OrganizationalUnitId") for each in within):
+        told = "The specified OU is not empty. Move all accounts to another root or to other OUs, remove all child "
+        raise Refusal(400, "OrganizationalUnitNotEmptyException", f"{told}OUs, and try the operation again.")
+
+
+CHECKS: dict[str, Callable[[OrganizationsBackend, dict[str, Any]], None]] = {
+    "AttachPolicy": _check_attached,
+    "CreateOrganizationalUnit": _check_new_unit,
+    "CreatePolicy": _check_new,
+    "DeleteOrganizationalUnit": _check_deleted_unit,
+    "DeletePolicy": _check_changed,
+    "DetachPolicy": _check_detached,
+    "UpdatePolicy": _check_changed,
+}
+
+
+def _policy(store: OrganizationsBackend, given: dict[str, Any]) -> Any:
+    return next((policy for policy in store.policies if policy.id == given.get("PolicyId")), None)
+
+
+def _target(store: OrganizationsBackend, given: dict[str, Any]) -> Any:
+    targets: list[Any] = [*store.ou, *store.accounts]
+    return next((each for each in targets if each.id == given.get("TargetId")), None)
+
+
+def _of_type(target: Any, policy: Any) -> list[Any]:
+    return [each for each in target.attached_policies if each.type == policy.type]
