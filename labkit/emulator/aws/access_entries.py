@@ -99,6 +99,10 @@ class AccessEntries:
         """The entry of the principal with this unique id, which one that was made again under its ARN does not have."""
         return next((entry for entry in self._entries.values() if entry.principal_id == principal_id), None)
 
+    def get(self, principal_arn: str) -> AccessEntry | None:
+        """The entry that was made for the principal with this ARN."""
+        return self._entries.get(principal_arn)
+
     def admit_creator(self, principal_arn: str, principal_id: str, now: float) -> None:
         """Makes the principal that created the cluster its administrator."""
         entry = _entry(principal_arn, principal_id, {}, now)

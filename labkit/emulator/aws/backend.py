@@ -214,9 +214,12 @@ class Backend:
             finally:
                 if hasattr(chunks, "close"):
                     chunks.close()
+        except Refusal:
+            raise
         except ImportError as missing:
             # What moto needs for the service, and the lab does not install.
-            raise Refusal(501, "NotImplemented", NO_SERVICE.format(asked.service), str(missing)) from missing
+            told = NO_SERVICE.format(asked.service)
+            raise Refusal(501, "NotImplemented", told, f"{told} moto: {missing}") from missing
         except (ExpatError, UnicodeDecodeError) as error:
             raise Refusal(400, "MalformedXML", "The XML you provided was not well-formed.", str(error)) from error
         except Exception as error:

@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 
 from labkit.emulator.aws.accounts import administers
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
-from labkit.emulator.aws.actions.s3 import derive
+from labkit.emulator.aws.actions.s3 import derive, timed
 from labkit.emulator.aws.answers import PROLOG, xml
 from labkit.emulator.aws.authorization import Authorization, Grant, denial, stored_policy, underivable
 from labkit.emulator.aws.backend import Backend, FakeBucket
@@ -152,6 +152,7 @@ class S3:
     def _decide(self, asked: Asked, caller: Caller, permission: Permission) -> Decision:
         bucket_policy, owner = self._bucket_policy(asked, permission), self._owner(asked, permission)
         tagged = self._with_tags(permission, owner or caller.account_id)
+        tagged.context.update(timed(asked.call, permission, self.authorization.clock.now()))
         return self.authorization.decide(caller, asked, tagged, resource_policy=bucket_policy, owner=owner)
 
     def _may_delete(self, asked: Asked, caller: Caller) -> Grant:

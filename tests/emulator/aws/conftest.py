@@ -32,7 +32,7 @@ ISSUER = f"https://{ISSUER_HOST}/id/{ISSUER_ID}"
 SUBJECT = "system:serviceaccount:default:my-service-account"
 AUDIENCE = "sts.amazonaws.com"
 ADMINISTRATOR = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
-MANAGEMENT = Keys("AKIAI44QH8DHBEXAMPLE", "je7MtGbClwBF/2Zp9Utk/h3yCo8nvbEXAMPLEKEY")
+MANAGEMENT = Keys("AKIAMANAGEMENTACCOUN", "je7MtGbClwBF/2Zp9Utk/h3yCo8nvbEXAMPLEKEY")
 
 
 def key_pair() -> rsa.RSAPrivateKey:

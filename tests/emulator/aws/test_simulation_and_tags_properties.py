@@ -10,6 +10,7 @@ from labkit.emulator.aws import session_tags, simulation
 from labkit.emulator.aws.actions import requests
 from labkit.emulator.aws.call import Asked, Call
 from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.organizations import Organization
 from labkit.policy import Principal, Request, evaluate
 from tests.emulator.aws.conftest import ACCOUNT
 from tests.policy.test_properties import read
@@ -41,7 +42,9 @@ def test_any_parameters_of_a_simulation(irsa, operation, parameters):
     headers = [("content-type", "application/x-www-form-urlencoded")]
     asked = requests.read(Asked(Call("POST", "/", "", headers, body), "iam", "us-east-1", operation))
     try:
-        answer = simulation.answer(asked, irsa.aws.gate.backend)
+        answer = simulation.answer(
+            asked, irsa.aws.gate.backend, Organization(irsa.aws.gate.backend, irsa.aws.identifiers)
+        )
     except Refusal as refusal:
         assert refusal.status < 500
         refusal.message.encode()

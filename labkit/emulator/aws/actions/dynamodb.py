@@ -47,7 +47,11 @@ WORDS |= {"ATTRIBUTE_EXISTS", "ATTRIBUTE_NOT_EXISTS", "ATTRIBUTE_TYPE", "IF_NOT_
 KNOWN = frozenset(
     f"dynamodb:{key}"
     for key in ("leadingkeys", "attributes", "select", "returnvalues", "returnconsumedcapacity", "fulltablescan")
-) | {"dynamodb:enclosingoperation"}
+) | {
+    # moto's tables have one partition key, and nobody injects faults.
+    "dynamodb:enclosingoperation", "dynamodb:firstpartitionkeyvalues", "dynamodb:fisactionid", "dynamodb:fistargetarns",
+    "dynamodb:fourthpartitionkeyvalues", "dynamodb:secondpartitionkeyvalues", "dynamodb:thirdpartitionkeyvalues",
+}  # fmt: skip
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
@@ -108,9 +112,9 @@ class _Tables:
         leading = _leading_keys(action, found, asked, items)
         attributes = _attributes(action, asked, items)
         if leading is None:
-            known -= {"dynamodb:leadingkeys"}
+            known -= {"dynamodb:leadingkeys", "dynamodb:firstpartitionkeyvalues"}
         elif leading:
-            context["dynamodb:LeadingKeys"] = leading
+            context |= {"dynamodb:LeadingKeys": leading, "dynamodb:FirstPartitionKeyValues": leading}
         if attributes is None:
             known -= {"dynamodb:attributes"}
         elif attributes:

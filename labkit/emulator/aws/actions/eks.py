@@ -6,7 +6,14 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonel
 from typing import Any
 
 from labkit.emulator.aws.access_entries import entry_arn
-from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, resource_tags, tag_keys
+from labkit.emulator.aws.actions.permission import (
+    CannotDerive,
+    Context,
+    Permission,
+    pass_role,
+    resource_tags,
+    tag_keys,
+)
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import ApiRequest
 from labkit.emulator.aws.clusters import CLUSTER_NAME, ClusterFacts
@@ -33,10 +40,30 @@ PASSED = {
 }
 # Condition keys that are parameters of the request, of the same name.
 FROM_PARAMETERS = ("clusterName", "kubernetesGroups", "policyArn", "principalArn", "username")
-KNOWN = frozenset(
-    {f"eks:{name.lower()}" for name in FROM_PARAMETERS}
-    | {"eks:accessentrytype", "eks:accessscope", "eks:clientid", "eks:issuerurl", "eks:namespaces"}
-)
+# Condition keys that are a cluster's settings in the request, and where they are there.
+SETTINGS = {
+    "authenticationMode": "accessConfig.authenticationMode",
+    "blockStorageEnabled": "storageConfig.blockStorage.enabled",
+    "bootstrapClusterCreatorAdminPermissions": "accessConfig.bootstrapClusterCreatorAdminPermissions",
+    "bootstrapSelfManagedAddons": "bootstrapSelfManagedAddons",
+    "computeConfigEnabled": "computeConfig.enabled",
+    "controlPlaneEgressMode": "resourcesVpcConfig.controlPlaneEgressMode",
+    "controlPlaneScalingTier": "controlPlaneScalingConfig.tier",
+    "deletionProtection": "deletionProtection",
+    "elasticLoadBalancingEnabled": "kubernetesNetworkConfig.elasticLoadBalancing.enabled",
+    "endpointPrivateAccess": "resourcesVpcConfig.endpointPrivateAccess",
+    "endpointPublicAccess": "resourcesVpcConfig.endpointPublicAccess",
+    "kubernetesVersion": "version",
+    "supportType": "upgradePolicy.supportType",
+    "zonalShiftEnabled": "zonalShiftConfig.enabled",
+}
+# Those that say whether the setting is in the request.
+PRESENT = ("kubeApiServerConfig", "kubeControllerManagerConfig", "kubeSchedulerConfig")
+CONFIGURING = ("CreateCluster", "UpdateClusterConfig", "UpdateClusterVersion")
+KNOWN = frozenset(f"eks:{name.lower()}" for name in (*FROM_PARAMETERS, *SETTINGS, *PRESENT)) | {
+    "eks:accessentrytype", "eks:accessscope", "eks:clientid", "eks:encryptionconfigproviderkeyarns", "eks:issuerurl",
+    "eks:loggingtype/", "eks:namespaces",
+}  # fmt: skip
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
@@ -48,7 +75,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     if operation in ON_NOTHING:
         return [_permission(operation, "*", {}, shown="")]
     store = backend.store("eks", request.region, request.account_id)
-    context = _from_parameters(parameters) | tag_keys(parameters.get("tags"), parameters.get("tagKeys"))
+    context = _from_parameters(operation, parameters) | tag_keys(parameters.get("tags"), parameters.get("tagKeys"))
     if "resourceArn" in parameters:
         return [_on_arn(operation, parameters["resourceArn"], f"{account}cluster/", context, store)]
     # Where the operation is on the cluster alone, EKS calls its name simply the name.
@@ -61,7 +88,8 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     if "principalArn" in parameters:
         if not (arn := entry_arn(resource, parameters["principalArn"])):
             raise CannotDerive(f"eks:{operation} for something that is no principal")
-        return [_permission(operation, arn, context)]
+        facts = backend.clusters.get(request.region, name)
+        return [_permission(operation, arn, _of_entry(parameters["principalArn"], facts) | context)]
     if "associationId" in parameters or operation in ON_IDENTITY_PROVIDER_CONFIG:
         resource, tags = _associated(resource, parameters, backend.clusters.get(request.region, name))
         return _needed(operation, parameters, resource, context | resource_tags(tags or {}))
@@ -80,9 +108,34 @@ def _on_arn(operation: str, arn: str, clusters: str, context: Context, store: An
 def _needed(operation: str, parameters: dict[str, Any], resource: str, context: Context) -> list[Permission]:
     needed = [_permission(operation, resource, context)]
     if operation in PASSED and (role := parameters.get(PASSED[operation][0])):
-        passed: Context = {"iam:PassedToService": PASSED[operation][1], "iam:AssociatedResourceArn": resource}
-        needed.append(Permission("iam:PassRole", role, passed, frozenset({"iam:passedtoservice"})))
+        needed.append(pass_role(role, PASSED[operation][1], resource))
     return needed
+
+
+def _of_entry(principal_arn: str, facts: ClusterFacts | None) -> Context:
+    """The condition keys that an access entry itself has, for what the request leaves out."""
+    entry = facts.access.get(principal_arn) if facts else None
+    if entry is None:
+        return {}
+    context: Context = {"eks:username": entry.username, "eks:kubernetesGroups": entry.groups}
+    return context | resource_tags(entry.tags)
+
+
+def _settings(parameters: dict[str, Any]) -> Context:
+    context: Context = {f"eks:{name}": _text(name in parameters) for name in PRESENT}
+    for name, path in SETTINGS.items():
+        value: Any = parameters
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            context[f"eks:{name}"] = _text(value)
+    for setup in (parameters.get("logging") or {}).get("clusterLogging", []):
+        context |= {f"eks:loggingType/{kind}": _text(setup.get("enabled", False)) for kind in setup.get("types", [])}
+    return context
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _associated(
@@ -114,10 +167,14 @@ def _tags(thing: Any) -> Context:
     return resource_tags(dict(thing.tags or {})) if thing is not None else {}
 
 
-def _from_parameters(parameters: dict[str, Any]) -> Context:
-    context: Context = {f"eks:{name}": parameters[name] for name in FROM_PARAMETERS if name in parameters}
+def _from_parameters(operation: str, parameters: dict[str, Any]) -> Context:
+    context: Context = _settings(parameters) if operation in CONFIGURING else {}
+    context |= {f"eks:{name}": parameters[name] for name in FROM_PARAMETERS if name in parameters}
     if oidc := parameters.get("oidc"):
         context |= {"eks:clientId": oidc.get("clientId", ""), "eks:issuerUrl": oidc.get("issuerUrl", "")}
+    if "encryptionConfig" in parameters:
+        keys = ((each.get("provider") or {}).get("keyArn", "") for each in parameters["encryptionConfig"])
+        context["eks:encryptionConfigProviderKeyArns"] = list(keys)
     if scope := parameters.get("accessScope"):
         context |= {"eks:accessScope": scope.get("type", ""), "eks:namespaces": scope.get("namespaces", [])}
     if "principalArn" in parameters:

@@ -3,10 +3,19 @@
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandaccessmanagementiam.html
 """
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, as_dict, resource_tags, tag_keys
+from labkit.emulator.aws.actions.permission import (
+    CannotDerive,
+    Context,
+    Permission,
+    as_dict,
+    pass_role,
+    resource_tags,
+    tag_keys,
+)
 from labkit.emulator.aws.backend import Backend, get_service_model
 from labkit.emulator.aws.call import ApiRequest
 from labkit.emulator.aws.errors import Refusal
@@ -46,9 +55,22 @@ ON_NOTHING = {
 MADE = {"CreateGroup", "CreateInstanceProfile", "CreateRole", "CreateUser"}
 # moto's stores, by the kind of what is in them.
 STORES = {"group": "groups", "instance profile": "instance_profiles", "role": "roles", "user": "users"}
-# What is written to a principal with a permissions boundary is conditioned by that boundary.
-BOUNDED = ("Attach", "Detach", "Delete", "Put")
-KNOWN = frozenset({"iam:policyarn", "iam:permissionsboundary", "iam:resourcetag/", "iam:passedtoservice"})
+# The operations that are conditioned by the permissions boundary of the role or user that they are on.
+BOUNDED = {
+    f"{operation}{kind}{what}"
+    for kind in ("Role", "User")
+    for operation, what in (
+        ("Attach", "Policy"), ("Delete", "PermissionsBoundary"), ("Delete", "Policy"), ("Detach", "Policy"),
+        ("Put", "PermissionsBoundary"), ("Put", "Policy"),
+    )
+}  # fmt: skip
+BOUNDARY = "iam:permissionsboundary"
+# Those that no derived operation has are absent. What is not among them is a security key's or a credential's.
+KNOWN = frozenset({
+    "iam:accountpropertynamespaces", "iam:associatedresourcearn", "iam:awsservicename", "iam:delegationduration",
+    "iam:delegationrequestowner", "iam:notificationchannel", "iam:organizationspolicyid", "iam:passedtoservice",
+    BOUNDARY, "iam:policyarn", "iam:resourcetag/", "iam:roletemplatearn", "iam:templatearn",
+})  # fmt: skip
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
@@ -81,7 +103,12 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     if operation == "AddRoleToInstanceProfile":
         role = _find(iam, "role", parameters["RoleName"])
         passed = role.arn if role else f"{account}role/{parameters['RoleName']}"
-        needed.append(_permission("PassRole", passed, {"iam:PassedToService": "ec2.amazonaws.com"}))
+        # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html
+        instances = f"arn:aws:ec2:*:{request.account_id}:instance/*"
+        needed.append(pass_role(passed, "ec2.amazonaws.com", instances))
+    if kind in ("role", "user") and getattr(thing, "permissions_boundary_arn", None) and operation not in BOUNDED:
+        # AWS has no such key here. An Allow that asks for another boundary must not count for this principal.
+        return [replace(each, known=KNOWN - {BOUNDARY}) for each in needed]
     return needed
 
 
@@ -119,7 +146,7 @@ def _context(request: ApiRequest, kind: str, arn: str, thing: Any, iam: Any) -> 
     if "PolicyArn" in parameters and kind != "policy":
         context["iam:PolicyARN"] = parameters["PolicyArn"]
     boundary = parameters.get("PermissionsBoundary")
-    if boundary is None and request.operation.startswith(BOUNDED) and kind in ("role", "user"):
+    if boundary is None and request.operation in BOUNDED:
         boundary = getattr(thing, "permissions_boundary_arn", None)
     if boundary:
         context["iam:PermissionsBoundary"] = boundary

@@ -2,11 +2,22 @@
 
 from labkit.emulator.aws.call import Context, Permission
 
-__all__ = ["CannotDerive", "Context", "Permission", "as_dict", "resource_tags", "tag_keys"]
+__all__ = ["CannotDerive", "Context", "Permission", "as_dict", "pass_role", "resource_tags", "tag_keys"]
 
 
 class CannotDerive(Exception):
     """The lab does not know which actions this call needs; the message says of what."""
+
+
+def pass_role(role_arn: str, service: str, resource: str) -> Permission:
+    """The permission to hand on a role to a service, which uses it for a resource.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html
+    """
+    context: Context = {"iam:PassedToService": service, "iam:AssociatedResourceArn": resource}
+    return Permission(
+        "iam:PassRole", role_arn, context, frozenset({"iam:passedtoservice", "iam:associatedresourcearn"})
+    )
 
 
 def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> Context:

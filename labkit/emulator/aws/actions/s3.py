@@ -4,11 +4,13 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
 """
 
+import math
 from dataclasses import replace
+from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 from xml.etree import ElementTree
 
-from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission
+from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, pass_role
 from labkit.emulator.aws.call import Asked, Call
 from labkit.emulator.aws.s3_path import BUCKET, CONTROL, copy_source
 
@@ -52,25 +54,46 @@ OPTIONS = {
     "upload-id-marker", "uploadId", "version-id-marker", "versionId", "x-id",
 }  # fmt: skip
 CONDITION_HEADERS = (
-    "if-match", "if-none-match", "x-amz-acl", "x-amz-content-sha256", "x-amz-copy-source", "x-amz-grant-full-control",
-    "x-amz-grant-read", "x-amz-grant-read-acp", "x-amz-grant-write", "x-amz-grant-write-acp",
-    "x-amz-metadata-directive", "x-amz-object-ownership", "x-amz-server-side-encryption",
+    "if-match", "if-none-match", "x-amz-acl", "x-amz-bucket-namespace", "x-amz-content-sha256", "x-amz-copy-source",
+    "x-amz-grant-full-control", "x-amz-grant-read", "x-amz-grant-read-acp", "x-amz-grant-write",
+    "x-amz-grant-write-acp", "x-amz-metadata-directive", "x-amz-object-ownership", "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-aws-kms-key-id", "x-amz-server-side-encryption-customer-algorithm",
     "x-amz-storage-class", "x-amz-website-redirect-location",
 )  # fmt: skip
+RETAIN_UNTIL = "s3:object-lock-retain-until-date"
 # The keys that an object's lock is named by in a condition, and the headers that give it.
 LOCK_HEADERS = {
     "s3:object-lock-legal-hold": "x-amz-object-lock-legal-hold",
     "s3:object-lock-mode": "x-amz-object-lock-mode",
-    "s3:object-lock-retain-until-date": "x-amz-object-lock-retain-until-date",
+    RETAIN_UNTIL: "x-amz-object-lock-retain-until-date",
+}
+# What a condition asks of a request's body: the operation, the elements and their keys.
+FROM_BODY = {
+    "CreateBucket": {"LocationConstraint": "s3:locationconstraint"},
+    "PutBucketInventoryConfiguration": {"Field": "s3:InventoryAccessibleOptionalFields"},
+    "PutObjectLegalHold": {"Status": "s3:object-lock-legal-hold"},
+    "PutObjectRetention": {"Mode": "s3:object-lock-mode", "RetainUntilDate": RETAIN_UNTIL},
+}
+# Whether the operations that need s3:PutObject make an object, or only a part of one.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+CREATES = {
+    "CompleteMultipartUpload": "true",
+    "CopyObject": "true",
+    "CreateMultipartUpload": "false",
+    "PutObject": "true",
+    "UploadPart": "false",
+    "UploadPartCopy": "false",
 }
 BYPASS = "x-amz-bypass-governance-retention"
-# What the lab has no value for, because it has no access points, grants or jobs, is known to be absent.
+# What the lab has no value for is known to be absent: it has no access points, grants or jobs, no fault injection, and
+# no bucket whose tags count in conditions.
 KNOWN = frozenset(f"s3:{name}" for name in CONDITION_HEADERS) | LOCK_HEADERS.keys() | {
-    "s3:accessgrantsinstancearn", "s3:accesspointnetworkorigin", "s3:accesspointtag/", "s3:authtype",
-    "s3:dataaccesspointaccount", "s3:dataaccesspointarn", "s3:delimiter", "s3:existingobjecttag/", "s3:max-keys",
-    "s3:prefix", "s3:requestobjecttag/", "s3:requestobjecttagkeys", "s3:resourceaccount", "s3:signatureversion",
-    "s3:tlsversion", "s3:versionid",
+    "s3:accessgrantsinstancearn", "s3:accesspointnetworkorigin", "s3:accesspointtag/", "s3:authtype", "s3:buckettag/",
+    "s3:dataaccesspointaccount", "s3:dataaccesspointarn", "s3:delimiter", "s3:destinationregion",
+    "s3:existingobjecttag/", "s3:inventoryaccessibleoptionalfields", "s3:isreplicationpauserequest",
+    "s3:locationconstraint", "s3:max-keys", "s3:object-lock-remaining-retention-days", "s3:objectcreationoperation",
+    "s3:prefix", "s3:requestobjecttag/", "s3:requestobjecttagkeys", "s3:resourceaccount", "s3:signatureage",
+    "s3:signatureversion", "s3:tlsversion", "s3:versionid",
 }  # fmt: skip
 
 # The operations on a bucket, and the actions that they need.
@@ -103,7 +126,6 @@ ON_OBJECT = {
     ("DELETE", "tagging", False): ("DeleteObjectTagging", "DeleteObject{}Tagging"),
 }
 BYPASSING = {"DeleteObject", "PutObjectRetention"}
-LOCKING = {"PutObjectRetention", "PutObjectLegalHold"}
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
@@ -130,7 +152,44 @@ def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
         operation, needed = _on_bucket(call, f"arn:aws:s3:::{bucket}", subresource, deleted_keys)
     else:
         operation, needed = _on_object(asked, f"arn:aws:s3:::{bucket}/{key}", subresource)
+    needed = tuple(_with_parameters(call, operation, each) for each in needed)
+    if operation == "PutBucketReplication":
+        roles = _elements(call.body, "Role")
+        needed += tuple(pass_role(role, "s3.amazonaws.com", needed[0].resource) for role in roles)
     return replace(asked, operation=operation, needed=needed)
+
+
+def timed(call: Call, permission: Permission, now: float) -> Context:
+    """The condition keys that go by the time: the age of a presigned URL (ms), and the days that a lock remains.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/bucket-policy-s3-sigv4-conditions.html
+    """
+    context: Context = {}
+    if signed := call.query.get("X-Amz-Date"):
+        at = datetime.strptime(signed, "%Y%m%dT%H%M%S%z").timestamp()
+        context["s3:signatureAge"] = str(max(0, int((now - at) * 1000)))
+    until = permission.context.get(RETAIN_UNTIL)
+    if isinstance(until, str) and (ends := _seconds(until)) is not None:
+        context["s3:object-lock-remaining-retention-days"] = str(math.ceil((ends - now) / 86400))
+    return context
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+
+
+def _with_parameters(call: Call, operation: str, permission: Permission) -> Permission:
+    context = dict(permission.context)
+    if operation in CREATES and permission.action == "s3:PutObject":
+        context["s3:ObjectCreationOperation"] = CREATES[operation]
+    for element, key in FROM_BODY.get(operation, {}).items():
+        if found := _elements(call.body, element):
+            context[key] = found if len(found) > 1 else found[0]
+    return replace(permission, context=context)
 
 
 def _on_bucket(
@@ -188,9 +247,6 @@ def _on_object(asked: Asked, arn: str, subresource: str) -> tuple[str, tuple[Per
     needed = tuple(_permission(call, action.format(version), arn) for action in actions)
     if operation == "PutObjectTagging":
         needed = tuple(replace(each, context=each.context | _tags(_tags_in(call.body))) for each in needed)
-    if operation in LOCKING:
-        # The lock is in the body, which is not read here.
-        needed = tuple(replace(each, known=KNOWN - LOCK_HEADERS.keys()) for each in needed)
     return operation, needed
 
 
@@ -282,10 +338,20 @@ def _tags(tags: list[tuple[str, str]]) -> Context:
 
 
 def _tags_in(document: bytes) -> list[tuple[str, str]]:
+    tags = _read_xml(document).iter("Tag")
+    return [(tag.findtext("Key") or "", tag.findtext("Value") or "") for tag in tags]
+
+
+def _elements(document: bytes, name: str) -> list[str]:
+    """The texts of the elements of this name; none in an empty body."""
+    return [(each.text or "").strip() for each in _read_xml(document).iter(name)] if document.strip() else []
+
+
+def _read_xml(document: bytes) -> ElementTree.Element:
     try:
         root = ElementTree.fromstring(document)  # noqa: S314 - expat 2.4 and newer bound the expansion of entities
     except ElementTree.ParseError as error:
-        raise CannotDerive("S3 call PutObjectTagging whose body is no XML") from error
+        raise CannotDerive("S3 call whose body is no XML") from error
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
-    return [(tag.findtext("Key") or "", tag.findtext("Value") or "") for tag in root.iter("Tag")]
+    return root

@@ -7,28 +7,46 @@ What AWS does and this module does not:
 - BatchGetSecretValue by filters: not derived, so that only an administrator may do it.
 
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecretsmanager.html
+https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_RotateSecret.html
 """
 
-from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, as_dict, resource_tags, tag_keys
+from typing import Any
+
+from labkit.emulator.aws.actions.permission import (
+    CannotDerive,
+    Context,
+    Permission,
+    as_dict,
+    pass_role,
+    resource_tags,
+    tag_keys,
+)
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import ApiRequest
 
 ON_NOTHING = {"GetRandomPassword", "ListSecrets"}
 # Condition keys that are parameters of the request, by the parameter's name.
 FROM_PARAMETERS = {
+    "BlockPublicPolicy": "secretsmanager:BlockPublicPolicy",
     "Description": "secretsmanager:Description",
+    "ExternalSecretRotationRoleArn": "secretsmanager:ExternalSecretRotationRoleArn",
     "ForceDeleteWithoutRecovery": "secretsmanager:ForceDeleteWithoutRecovery",
     "ForceOverwriteReplicaSecret": "secretsmanager:ForceOverwriteReplicaSecret",
     "KmsKeyId": "secretsmanager:KmsKeyId",
     "Name": "secretsmanager:Name",
     "RecoveryWindowInDays": "secretsmanager:RecoveryWindowInDays",
+    "RotateImmediately": "secretsmanager:RotateImmediately",
     "RotationLambdaARN": "secretsmanager:RotationLambdaARN",
+    "Type": "secretsmanager:Type",
     "VersionId": "secretsmanager:VersionId",
     "VersionStage": "secretsmanager:VersionStage",
 }
-KNOWN = frozenset(
-    {key.lower() for key in FROM_PARAMETERS.values()} | {"secretsmanager:secretid", "secretsmanager:resourcetag/"}
-)
+ROTATED_BY = "secretsmanager:resource/AllowRotationLambdaArn"
+KEY_ARN = "secretsmanager:kmskeyarn"
+KNOWN = frozenset(key.lower() for key in FROM_PARAMETERS.values()) | {
+    KEY_ARN, "secretsmanager:addreplicaregions", "secretsmanager:modifyrotationrules", "secretsmanager:resource/",
+    "secretsmanager:resourcetag/", "secretsmanager:secretid", "secretsmanager:secretprimaryregion",
+}  # fmt: skip
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
@@ -43,7 +61,16 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
             raise CannotDerive("secretsmanager:BatchGetSecretValue by filters")
         values = [_on_secret("GetSecretValue", secret, request, backend) for secret in parameters["SecretIdList"]]
         return [_permission(operation, "*", {}, shown=""), *values]
-    return [_on_secret(operation, parameters["SecretId"], request, backend)]
+    needed = [_on_secret(operation, parameters["SecretId"], request, backend)]
+    return needed + _to_rotate(needed[0], parameters) if operation == "RotateSecret" else needed
+
+
+def _to_rotate(rotation: Permission, parameters: dict[str, Any]) -> list[Permission]:
+    """What is needed to have a secret rotated by a function, which the call or the secret names, or by a role."""
+    function = parameters.get("RotationLambdaARN") or rotation.context.get(ROTATED_BY)
+    role = parameters.get("ExternalSecretRotationRoleArn")
+    needed = [Permission("lambda:InvokeFunction", str(function), known=frozenset())] if function else []
+    return needed + ([pass_role(role, "secretsmanager.amazonaws.com", rotation.resource)] if role else [])
 
 
 def _create(request: ApiRequest) -> list[Permission]:
@@ -54,23 +81,38 @@ def _create(request: ApiRequest) -> list[Permission]:
     actions = ["CreateSecret"]
     actions += ["TagResource"] if parameters.get("Tags") else []
     actions += ["ReplicateSecretToRegions"] if parameters.get("AddReplicaRegions") else []
-    return [_permission(action, arn, context, shown=parameters["Name"]) for action in actions]
+    return [
+        Permission(f"secretsmanager:{action}", arn, context, _known(request), parameters["Name"]) for action in actions
+    ]
 
 
 def _on_secret(operation: str, secret_id: str, request: ApiRequest, backend: Backend) -> Permission:
-    secret = backend.store("secretsmanager", request.region, request.account_id).secrets.get(secret_id)
+    secret: Any = backend.store("secretsmanager", request.region, request.account_id).secrets.get(secret_id)
     # One that is not there is known by what it was asked for as.
     resource = secret.arn if secret else secret_id
     context = _from_parameters(request) | {"secretsmanager:SecretId": resource}
     context |= tag_keys(as_dict(request.parameters.get("Tags")), request.parameters.get("TagKeys"))
-    known = KNOWN
-    if operation == "GetSecretValue" and not {"VersionId", "VersionStage"} & request.parameters.keys():
-        # Whether AWS fills in the stage that it answers with is not documented.
-        known = KNOWN - {"secretsmanager:versionstage"}
     if secret:
-        context |= resource_tags(as_dict(secret.tags) or {}, "secretsmanager")
+        context |= _of_secret(secret)
     policy = getattr(secret, "policy", None) or ""
-    return Permission(f"secretsmanager:{operation}", resource, context, known, resource_policy=policy)
+    return Permission(f"secretsmanager:{operation}", resource, context, _known(request), resource_policy=policy)
+
+
+def _of_secret(secret: Any) -> Context:
+    """The condition keys that a secret itself has; a replica those of the secret that it is a replica of."""
+    source = getattr(secret, "source", secret)
+    context = resource_tags(as_dict(source.tags) or {}, "secretsmanager")
+    if source.rotation_lambda_arn:
+        context[ROTATED_BY] = source.rotation_lambda_arn
+    if source.replicas:
+        context["secretsmanager:SecretPrimaryRegion"] = source.region
+    return context
+
+
+def _known(request: ApiRequest) -> frozenset[str]:
+    # Which key an alias stands for is KMS's to say.
+    key = request.parameters.get("KmsKeyId", "")
+    return KNOWN - {KEY_ARN} if "alias/" in key else KNOWN
 
 
 def _permission(action: str, resource: str, context: Context, *, shown: str) -> Permission:
@@ -79,7 +121,15 @@ def _permission(action: str, resource: str, context: Context, *, shown: str) -> 
 
 def _from_parameters(request: ApiRequest) -> Context:
     given = request.parameters
-    return {key: _text(given[name]) for name, key in FROM_PARAMETERS.items() if name in given}
+    context: Context = {key: _text(given[name]) for name, key in FROM_PARAMETERS.items() if name in given}
+    if "AddReplicaRegions" in given:
+        context["secretsmanager:AddReplicaRegions"] = [each["Region"] for each in given["AddReplicaRegions"]]
+    if request.operation == "RotateSecret":
+        context["secretsmanager:ModifyRotationRules"] = _text("RotationRules" in given)
+    if (key := given.get("KmsKeyId", "")) and "alias/" not in key:
+        whole = key.startswith("arn:")
+        context[KEY_ARN] = key if whole else f"arn:aws:kms:{request.region}:{request.account_id}:key/{key}"
+    return context
 
 
 def _text(value: object) -> str:

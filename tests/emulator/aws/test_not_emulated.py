@@ -1,0 +1,67 @@
+"""What moto cannot do: one clear sentence in the service's own error format, and nothing is half made."""
+
+import httpx
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+
+from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, refused
+
+SENTENCE = "The lab does not emulate {}, or not with these parameters."
+
+
+@pytest.mark.parametrize(
+    ("service", "method", "parameters", "sentence"),
+    [
+        ("cloudformation", "create_stack", {"StackName": "s", "TemplateBody": "{}"},
+         "The lab does not emulate cloudformation."),
+        ("iam", "generate_organizations_access_report", {"EntityPath": "o-1234567890/r-abcd"},
+         SENTENCE.format("iam:GenerateOrganizationsAccessReport")),
+        ("eks", "list_addons", {"clusterName": "blue"}, SENTENCE.format("eks:ListAddons")),
+        ("account", "get_contact_information", {}, SENTENCE.format("account:GetContactInformation")),
+        ("organizations", "leave_organization", {}, SENTENCE.format("organizations:LeaveOrganization")),
+        ("workdocs", "describe_users", {}, "The lab does not emulate workdocs."),
+    ],
+)  # fmt: skip
+def test_a_call_that_moto_does_not_know(aws, service, method, parameters, sentence):
+    refused(lambda: getattr(aws.client(service), method)(**parameters), 501, "NotImplemented", sentence)
+    assert aws.last()["lab"]["reason"].startswith(sentence[:-1])
+
+
+def test_the_sentence_comes_in_the_service_s_own_format(aws):
+    for path, content_type in (("/clusters/blue/addons", "application/json"), ("/nonsense", "application/json")):
+        request = AWSRequest("GET", aws.endpoint + path)
+        SigV4Auth(
+            Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key), "eks", "us-east-1"
+        ).add_auth(request)
+        answer = httpx.get(request.url, headers=dict(request.headers))
+        assert (answer.status_code, answer.headers["content-type"]) == (501, content_type)
+        assert answer.json()["message"].startswith("The lab does not emulate")
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "missing"),
+    [
+        ("CreateRole", {"AssumeRolePolicyDocument": "{}"}, "roleName"),
+        ("CreatePolicy", {"PolicyName": "p"}, "policyDocument"),
+        ("CreateUser", {}, "userName"),
+        ("CreateOpenIDConnectProvider", {}, "url"),
+    ],
+)
+def test_the_administrator_too_has_to_name_what_is_to_be_made(aws, operation, parameters, missing):
+    iam = aws.client("iam")
+    members = iam.meta.service_model.operation_model(operation).input_shape.required_members
+    assert any(name.lower() == missing.lower() for name in members)
+    with pytest.raises(ClientError) as caught:
+        iam._make_api_call(operation, parameters)
+    error = caught.value.response["Error"]
+    assert (error["Code"], caught.value.response["ResponseMetadata"]["HTTPStatusCode"]) == ("ValidationError", 400)
+    told = (
+        f"1 validation error detected: Value null at '{missing}' failed to satisfy constraint: Member must not be null"
+    )
+    assert error["Message"] == told
+    assert iam.list_roles()["Roles"] == iam.list_users()["Users"] == []
+    assert iam.list_policies(Scope="Local")["Policies"] == []
+    assert aws.client("sts").get_caller_identity()["Account"] == ACCOUNT
