@@ -104,8 +104,11 @@ class Authorization:
     def _accounts(self, caller: Caller, owner: str) -> Context:
         """The condition keys of the caller's account and of the resource's, and of the organization they are in."""
         member = self.organization.member
-        of_organization = member(caller.account_id).context("Principal") | member(owner).context("Resource")
-        return {"aws:ResourceAccount": owner} | of_organization
+        return {
+            "aws:ResourceAccount": owner,
+            **member(caller.account_id).of_principal,
+            **member(owner).of_resource,
+        }
 
     def _holders(self, caller: User | Session) -> list[Any]:
         """What holds the caller's policies: its role, or the user and its groups; None where it is gone."""

@@ -88,6 +88,7 @@ class Backend:
         adopt()
         self.account_id = account_id
         self.clusters = clusters
+        self.times_forgotten = 0
         # moto would take every call for this account's.
         os.environ.pop("MOTO_ACCOUNT_ID", None)
         self._dispatcher = DomainDispatcherApplication(create_backend_app)
@@ -198,6 +199,7 @@ class Backend:
     def forget_everything(self) -> None:
         """Empties every service of every account in this process."""
         BackendDict.reset()
+        self.times_forgotten += 1
 
     def close(self) -> None:
         """Ends the thread that moto's calls run in."""

@@ -19,6 +19,7 @@ https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from labkit.emulator.aws.answers import respond
@@ -67,14 +68,20 @@ class Member:
     def is_bound(self) -> bool:
         return bool(self.service or self.resource)
 
-    def context(self, whose: str) -> Context:
-        """The condition keys of the ``whose`` (Principal or Resource) account's place in its organization.
+    @cached_property
+    def of_principal(self) -> Context:
+        """The condition keys of the caller's place in the organization.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principalorgid
         """
-        if not self.organization_id:
-            return {}
-        return {f"aws:{whose}OrgID": self.organization_id, f"aws:{whose}OrgPaths": [self.path]}
+        organization_id = self.organization_id
+        return {"aws:PrincipalOrgID": organization_id, "aws:PrincipalOrgPaths": [self.path]} if organization_id else {}
+
+    @cached_property
+    def of_resource(self) -> Context:
+        """The condition keys of the resource's place in the organization."""
+        organization_id = self.organization_id
+        return {"aws:ResourceOrgID": organization_id, "aws:ResourceOrgPaths": [self.path]} if organization_id else {}
 
 
 class Organization:
@@ -84,14 +91,17 @@ class Organization:
         self._backend = backend
         self._identifiers = identifiers
         self._members: dict[str, Member] = {}
-        self._read_from: object = None
+        """By the account's id, as long as nothing of the organization changes."""
+        self._read_at = -1
 
     def member(self, account_id: str) -> Member:
         """What the organization means to this account; nothing where it is no member."""
-        store = self._store()
+        if self._read_at != self._backend.times_forgotten:
+            self._members.clear()
         known = self._members.get(account_id)
         if known is None:
-            known = self._members[account_id] = _member(store, account_id)
+            known = self._members[account_id] = _member(self._store(), account_id)
+            self._read_at = self._backend.times_forgotten
         return known
 
     def control(self, caller: Caller, owner: str, action: str) -> Control:
@@ -111,8 +121,7 @@ class Organization:
         """Make the account a member where it is none."""
         store = self._store()
         if all(account.id != account_id for account in store.accounts):
-            name = "learner" if account_id == self._backend.account_id else f"account-{account_id}"
-            store.create_account(AccountId=account_id, AccountName=name, Email=f"{name}@example.com")
+            _enroll(store, account_id, f"account-{account_id}")
             self._members.clear()
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
@@ -165,10 +174,8 @@ class Organization:
         store = self._backend.organization(MANAGEMENT_ID)
         if store.org is None:
             self._found(store)
-        if store.org is not self._read_from:
+            _enroll(store, self._backend.account_id, "learner")
             self._members.clear()
-            self._read_from = store.org
-            self.enroll(self._backend.account_id)
         return store
 
     def _found(self, store: OrganizationsBackend) -> None:
@@ -182,6 +189,10 @@ class Organization:
         for thing in (root, management, *store.policies):
             thing.organization_id = organization.id
         root.policy_types.append({"Type": SERVICE_CONTROL, "Status": "ENABLED"})
+
+
+def _enroll(store: OrganizationsBackend, account_id: str, name: str) -> None:
+    store.create_account(AccountId=account_id, AccountName=name, Email=f"{name}@example.com")
 
 
 def _member(store: OrganizationsBackend, account_id: str) -> Member:

@@ -99,7 +99,7 @@ class Sts:
             **identity.context(),
             **tags.of_request(),
             **_role_tags(role),
-            **self.authorization.organization.member(role.account_id).context("Resource"),
+            **self.authorization.organization.member(role.account_id).of_resource,
         }
         source_identity = _claimed_source_identity(identity)
         if source_identity:
@@ -115,12 +115,12 @@ class Sts:
 
         Raises the denial. An organization's service control policies bound no web identity, which is in no account.
         """
-        control = Control(resource=self.authorization.organization.resource_control(role.account_id, action))
-        request = Request(Principal.federated(identity.provider_arn), action, role.arn, context)
         told = {TAG_SESSION: "the token has session tags; "}.get(action, "")
-        let_through = within(control, request)
-        if not let_through.allowed:
-            raise _not_authorized(f"{told}{let_through.reason}", action, let_through.denial)
+        if levels := self.authorization.organization.resource_control(role.account_id, action):
+            request = Request(Principal.federated(identity.provider_arn), action, role.arn, context)
+            let_through = within(Control(resource=levels), request)
+            if not let_through.allowed:
+                raise _not_authorized(f"{told}{let_through.reason}", action, let_through.denial)
         decision = evaluate_trust(trust, provider_arn=identity.provider_arn, action=action, context=context)
         if not decision.allowed:
             raise _not_authorized(f"{told}{decision.reason}", action)
