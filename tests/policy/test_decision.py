@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from labkit.policy import Policy, Principal, Request, evaluate
+from labkit.policy import Control, Policy, Principal, Request, evaluate, within
 
 ACCOUNT = "123456789012"
 SESSION = f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-session"
@@ -135,6 +135,50 @@ def test_an_explicit_deny_is_told_and_nothing_is_near_it():
         '  by       statement "Never" of "my-policy"',
         "  because  with an explicit deny in an identity-based policy",
     ]
+
+
+FULL = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+NEVER = {"Effect": "Deny", "Action": "s3:*", "Resource": "*"}
+
+
+def service(*statements):
+    return read(*statements, kind="service control")
+
+
+def resource(*statements):
+    return read(*({"Principal": "*"} | each for each in statements), kind="resource control")
+
+
+@pytest.mark.parametrize(
+    ("control", "identity", "denial"),
+    [
+        (Control(service=((service(FULL),), (service(ALLOW),))), ALLOW, None),
+        # Every level has to allow, and any policy of one level is enough.
+        (Control(service=((service(FULL), service(ALLOW)), (service(ALLOW | {"Action": "sqs:*"}),))), ALLOW, "no SCP"),
+        (Control(service=((service(ALLOW | {"Action": "sqs:*"}), service(ALLOW)),)), ALLOW, None),
+        (Control(service=((),)), ALLOW, "no SCP"),
+        (Control(service=((service(FULL, NEVER),),)), ALLOW, "SCP"),
+        (Control(resource=((resource(FULL), resource(NEVER)),)), ALLOW, "RCP"),
+        # Any Deny comes first, the resource's account before the caller's, and both before what the caller has.
+        (Control(((resource(FULL, NEVER),),), ((service(NEVER),),)), ALLOW, "RCP"),
+        (Control(service=((service(FULL, NEVER),),)), NEVER, "SCP"),
+        (Control(service=((),)), NEVER, "identity"),
+        (Control(service=((),)), ALLOW | {"Action": "sqs:*"}, "no SCP"),
+        (Control(service=((service(FULL),),)), ALLOW | {"Action": "sqs:*"}, "no identity"),
+    ],
+)
+def test_the_organization_s_policies_bound_what_others_allow(control, identity, denial):
+    words = {
+        None: None,
+        "SCP": "with an explicit deny in a service control policy",
+        "RCP": "with an explicit deny in a resource control policy",
+        "identity": "with an explicit deny in an identity-based policy",
+        "no SCP": "because no service control policy allows the s3:GetObject action",
+        "no identity": "because no identity-based policy allows the s3:GetObject action",
+    }
+    decision = get(read(identity), control=control)
+    assert (decision.denial or None) == words[denial]
+    assert bool(within(control, decision.request)) is bool(get(read(FULL), control=control))
 
 
 def test_the_decision_as_json():

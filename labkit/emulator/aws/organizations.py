@@ -188,6 +188,9 @@ class Organization:
         root.id = management.parent_id = organization.root_id
         for thing in (root, management, *store.policies):
             thing.organization_id = organization.id
+        for policy in store.policies:
+            # https://docs.aws.amazon.com/cli/latest/reference/organizations/list-policies.html
+            policy._arn_format = f"arn:aws:organizations::aws:policy/{policy.type.lower()}/{policy.id}"
         root.policy_types.append({"Type": SERVICE_CONTROL, "Status": "ENABLED"})
 
 

@@ -100,6 +100,7 @@ def test_the_learners_account_is_a_member_with_full_access(aws, managing):
     for target in (managing.root, ACCOUNT):
         attached = managing.api.list_policies_for_target(TargetId=target, Filter=SCP)["Policies"]
         assert [policy["Name"] for policy in attached] == ["FullAWSAccess"]
+        assert attached[0]["Arn"] == "arn:aws:organizations::aws:policy/service_control_policy/p-FullAWSAccess"
     assert managing.client("sts").get_caller_identity()["Account"] == MANAGEMENT_ID
 
 
