@@ -17,7 +17,7 @@ MIME = "application/vnd.labkit.diagnosis+json"
 NOTHING, FOUND, COULD_NOT_LOOK = 0, 1, 2  # exit codes
 MANY = 4  # calls that one line may name
 # A command that fails where the thing is there already.
-CREATION = re.compile(r"(iam create-open-id-connect-provider --url|iam create-role --role-name|create namespace) \S+")
+CREATION = re.compile(r"(?:iam create-open-id-connect-provider --url|iam create-role --role-name|create namespace) \S+")
 # What the command's options are called where there is no command line.
 IN_A_NOTEBOOK = {
     "--probe": "--probe, or diagnose(probe=True)",

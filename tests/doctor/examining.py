@@ -3,6 +3,7 @@
 from labkit import Lab
 from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.doctor.examination import examine
+from labkit.doctor.report import Diagnosis
 from labkit.faults import Situation
 
 
@@ -22,5 +23,10 @@ def evidence(lab: Lab, situation: Situation, *, probe: bool = False) -> Evidence
 
 def found(evidence: Evidence, *also: str) -> list[str]:
     """The ids of the findings, in their order: errors and warnings, and of the notes these alone."""
-    findings = examine(evidence).findings
+    return ids(examine(evidence), *also)
+
+
+def ids(diagnosis: Diagnosis, *also: str) -> list[str]:
+    """The ids of a diagnosis's findings, in their order: errors and warnings, and of the notes these alone."""
+    findings = diagnosis.findings
     return [finding.id for finding in findings if finding.severity != "note" or finding.id in also]

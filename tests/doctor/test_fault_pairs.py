@@ -5,12 +5,14 @@ import re
 import pytest
 
 from labkit.diagnosis.findings import catalogue as causes
+from labkit.doctor.examination import examine
+from labkit.doctor.report import CREATION
 from labkit.emulator.certificates import Authority
 from labkit.faults import CATALOGUE, Situation, expected
 from labkit.run_parameters import Parameters
 from labkit.webhook import mutating_webhook_configuration
 from tests.doctor import answers, recording
-from tests.doctor.examining import found
+from tests.doctor.examining import found, ids
 
 FAULTS = list(CATALOGUE.values())
 
@@ -45,9 +47,13 @@ def test_of_every_pair_both_are_found_but_for_what_one_hides(healthy, at):
         for fault in there:
             situation = fault.put_into(situation)
         seen = answers.evidence(situation, probe=any(fault.needs_probe for fault in there))
-        ids = found(seen, *(fault.finding for fault in pair))
-        if set(ids) != expected(pair):
-            wrong.append(f"{pair[0].id}, then {pair[1].id}: {sorted(ids)}, not {sorted(expected(pair))}")
+        diagnosis = examine(seen)
+        told = ids(diagnosis, *(fault.finding for fault in pair))
+        if set(told) != expected(pair):
+            wrong.append(f"{pair[0].id}, then {pair[1].id}: {sorted(told)}, not {sorted(expected(pair))}")
+        made = CREATION.findall("\n".join(finding.repair for finding in diagnosis.findings))
+        if len(made) != len(set(made)):
+            wrong.append(f"{pair[0].id}, then {pair[1].id}: {made} would be made twice")
     assert not wrong, "\n".join(wrong)
 
 
