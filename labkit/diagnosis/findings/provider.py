@@ -293,12 +293,13 @@ def _refused_registration(evidence: Evidence) -> PastCall | None:
 
     A refused tag counts only where no registration succeeded: it took nothing away. Raises `NotRead`.
     """
-    for name in CREATION:
-        about = [call for call in evidence.role_account.calls(name) if _is_about(call, evidence.provider_name)]
-        # The newest comes first.
-        if about:
-            return about[0] if about[0].get("errorCode") in FORBIDDEN else None
-    return None
+    registrations, tags = (
+        [call for call in evidence.role_account.calls(name) if _is_about(call, evidence.provider_name)]
+        for name in CREATION
+    )
+    # The newest comes first.
+    last = next(iter(registrations or tags), None)
+    return last if last and last.get("errorCode") in FORBIDDEN else None
 
 
 def _is_about(call: PastCall, issuer: str) -> bool:
