@@ -54,7 +54,8 @@ def doctor(
 ) -> None:
     """Find out why the pods of a service account do not get their role, and print the commands that repair it.
 
-    It only reads. Exit code 0: nothing found; 1: findings; 2: it could not look, or there is no such service account.
+    It only reads. Exit code 0: nothing found, or notes alone; 1: findings; 2: it could not look, or there is no such
+    service account.
     """
     # A client that tries again says so by itself; the doctor says once what did not answer.
     logging.getLogger("urllib3").addHandler(logging.NullHandler())

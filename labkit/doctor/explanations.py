@@ -39,6 +39,7 @@ TRUST_POLICY_IDS = (
     "trust-policy-refuses",
     "cluster-rebuilt",
     "pod-older-than-annotation",
+    "pod-role-set-by-hand",
     "role-too-new",
     "service-account-annotation-arn-differs",
 )
@@ -71,6 +72,10 @@ NOT_USED_IDS = (
 )
 
 
+# Characters; a terminal that breaks lines has at least so many in one.
+NARROWEST = 40
+
+
 @dataclass(frozen=True)
 class Family:
     """Causes that one error can have."""
@@ -87,7 +92,40 @@ class Family:
     """Whether it counts only where the text says nothing more telling."""
 
 
+# Where EKS Pod Identity's agent listens on each node, and how a client says that nobody answers.
+# https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html
+AGENT = r"169\.254\.170\.23|fd00:ec2::23"
+SILENT = r"connection refused|ECONNREFUSED|timed? ?out|ETIMEDOUT|deadline exceeded|no route to host|unreachable"
+# What only the organization's or the network's administrators decide: the trust policy was not what refused.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+OF_OTHERS = r"(service control|resource control|VPC endpoint) policy"
+
 FAMILIES = (
+    # Denials that name the policy: nothing else has to be looked at.
+    Family(
+        "vpc-endpoint",
+        r"explicit deny in an? VPC endpoint policy|no VPC endpoint policy allows",
+        "The policy of the VPC endpoint refuses, through which the pod reaches AWS. Neither the trust policy nor the "
+        "role's permissions do.",
+        ("denied-by-vpc-endpoint-policy",),
+        (PROBE, "aws ec2 describe-vpc-endpoints --query 'VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]'"),
+    ),
+    Family(
+        "organization",
+        r"(explicit deny in|no) an? ?(service|resource) control policy|(service|resource) control policy allows",
+        "A policy of the organization refuses, which only its administrators change. Neither the trust policy nor the "
+        "role's permissions do.",
+        (
+            "role-denied-by-service-control-policy",
+            "denied-by-service-control-policy",
+            "denied-by-resource-control-policy",
+        ),
+        (
+            f"{DOCTOR}{{wants}}",
+            "aws organizations list-policies-for-target --target-id {account} --filter SERVICE_CONTROL_POLICY",
+            "aws organizations list-policies-for-target --target-id {account} --filter RESOURCE_CONTROL_POLICY",
+        ),
+    ),
     # STS about the token: provider, audience, keys, expiry. The trust policy was not looked at.
     Family(
         "provider-unknown",
@@ -132,10 +170,11 @@ FAMILIES = (
     ),
     Family(
         "token-expired",
-        r"ExpiredTokenException|Token expired: current date",
+        # EKS Pod Identity has an exception of this name, too, with a text of its own.
+        r"ExpiredTokenException(?!\)?: The token included in the request)|Token expired: current date",
         "The token was good once. The node puts a fresh one into the same file well before it expires: the program has "
-        "read it once and kept it, or a clock is wrong.",
-        ("token-read-once", "token-expired"),
+        "read it once and kept it, the file is a copy, or a clock is wrong.",
+        ("token-read-once", "token-expired", "token-copied"),
         (PROBE,),
     ),
     Family(
@@ -156,9 +195,9 @@ FAMILIES = (
     # STS about the trust policy, and about the request.
     Family(
         "trust-policy",
-        r"Not authorized to perform:? sts:AssumeRoleWithWebIdentity"
+        r"(Not authorized to perform:? sts:AssumeRoleWithWebIdentity"
         r"|AssumeRoleWithWebIdentity.{0,120}\b(StatusCode: 403|AccessDenied\b)"
-        r"|AccessDenied\).{0,40}AssumeRoleWithWebIdentity",
+        rf"|AccessDenied\).{{0,40}}AssumeRoleWithWebIdentity)(?!.{{0,400}}{OF_OTHERS})",
         "The token is fine. The role's trust policy says no, or there is no such role: STS does not say which.",
         TRUST_POLICY_IDS,
         (DOCTOR, TRUST_POLICY),
@@ -241,12 +280,6 @@ FAMILIES = (
         ("role-denied-by-bucket-policy",),
     ),
     Family(
-        "organization",
-        r"(explicit deny in|no) an? ?(service|resource) control policy|(service|resource) control policy allows",
-        "A policy of the organization refuses, which only its administrators see; the doctor cannot.",
-        next=("aws organizations list-policies-for-target --target-id {account} --filter SERVICE_CONTROL_POLICY",),
-    ),
-    Family(
         "session-policy",
         r"no session policy allows|explicit deny in a session policy",
         "The program sent a policy along when it assumed the role, and that one does not allow it.",
@@ -298,15 +331,26 @@ FAMILIES = (
     ),
     Family(
         "pod-identity",
-        r"EKS does not have permissions to assume the associated role|pods\.eks\.amazonaws\.com",
-        "This is EKS Pod Identity, another mechanism, with a trust policy of its own.",
+        r"EKS does not have permissions to assume the associated role|pods\.eks\.amazonaws\.com"
+        r"|AssumeRoleForPodIdentity|credentials from EKS Auth"
+        r"|Service account token (cannot be|failed basic claim)|container[- ](role|metadata).{0,160}\(\w+Exception\)",
+        "This is EKS Pod Identity, another mechanism, with a trust policy and a token of its own.",
         ("pod-identity-association-too", "trust-policy-of-pod-identity"),
         (DOCTOR, "aws eks list-pod-identity-associations --cluster-name {cluster}"),
+    ),
+    Family(
+        "pod-identity-agent",
+        rf"({AGENT}).{{0,200}}({SILENT})|({SILENT}).{{0,120}}({AGENT})",
+        "EKS Pod Identity's agent does not answer on the pod's node: it is not installed or does not run there, or a "
+        "proxy is asked in its place.",
+        ("pod-identity-association-too", "pod-proxy-without-no-proxy"),
+        (DOCTOR, "kubectl get pods -n kube-system -l app.kubernetes.io/name=eks-pod-identity-agent -o wide"),
     ),
     # The SDK in the pod.
     Family(
         "role-variable-missing",
-        r"has no role ARN configured|role ARN is not set|RoleArn (is|was) not (set|specified)|no role ARN provided",
+        r"has no role ARN configured|role ARN is not set|RoleArn (is|was) not (set|specified)|no role ARN provided"
+        r"|AWS_ROLE_ARN environment variable must be set",
         "AWS_WEB_IDENTITY_TOKEN_FILE is set, and AWS_ROLE_ARN is not.",
         ("pod-role-variable-missing",),
         (DOCTOR, VARIABLES),
@@ -314,7 +358,8 @@ FAMILIES = (
     Family(
         "token-file",
         r"(No such file or directory|ENOENT|FileNotFound|NoSuchFile|cannot find the (file|path)).{0,120}"
-        r"serviceaccount/token|serviceaccount/token.{0,60}(no such file|does not exist)|failed to read token file",
+        r"serviceaccount/token|serviceaccount/token.{0,60}(no such file|does not exist)"
+        r"|failed to (read|load) token file(?!.{0,160}denied)",
         "There is no token at the path that AWS_WEB_IDENTITY_TOKEN_FILE names: it is not mounted in this container, or "
         "the program does not run in the pod.",
         ("pod-token-file-missing", "pod-volume-name-taken", "pod-container-skipped"),
@@ -344,13 +389,25 @@ FAMILIES = (
         next=("# add software.amazon.awssdk:sts (version 1: com.amazonaws:aws-java-sdk-sts) to the program",),
     ),
     Family(
+        "dotnet-sts-assembly",
+        r"AWSSDK\.SecurityToken could not be (found|loaded)|Could not load file or assembly '?AWSSDK\.SecurityToken",
+        "The .NET SDK does web identity only with its STS assembly.",
+        next=("dotnet add package AWSSDK.SecurityToken   # of the version that the other AWSSDK packages have",),
+    ),
+    Family(
         "region",
         r"failed to introspect region|could not find region configuration|You must specify a region|Region is missing"
         r"|Missing required.{0,20}AWS_REGION|sts\.\.amazonaws\.com|Unable to load region|Missing region in config"
         r"|an AWS region is required|MissingRegion",
         "The program does not know its region. The webhook sets AWS_REGION: without it, the pod was not given a role "
         "either, or the program does not read it.",
-        ("webhook-missing", "webhook-unreachable", "pod-opted-out-of-webhook", "service-account-annotation-missing"),
+        (
+            "pod-region-empty",
+            "webhook-missing",
+            "webhook-unreachable",
+            "pod-opted-out-of-webhook",
+            "service-account-annotation-missing",
+        ),
         (VARIABLES, DOCTOR),
     ),
     Family(
@@ -359,13 +416,22 @@ FAMILIES = (
         r"|Unable to load (AWS )?credentials from any (of the )?providers?|NoCredentialsError"
         r"|Could not load credentials from|CredentialsProviderError|Missing credentials in config"
         r"|EC2RoleRequestError|no EC2 instance role found|No valid credential sources found|Web identity configuration"
-        r"|aws\.webIdentityTokenFile must be set|failed to (retrieve|refresh cached) credentials",
+        r"|aws\.webIdentityTokenFile must be set|failed to (retrieve|refresh cached) credentials|CredentialsNotLoaded"
+        r"|no providers in chain provided credentials|failed to (get|refresh|load) IMDS ?(v2|session)? ?token"
+        r"|Unable to get IAM security credentials from EC2",
         "The SDK found no credentials at all: the pod has no role, and cannot reach its node's either.",
         NOT_USED_IDS,
         (DOCTOR, VARIABLES),
         is_general=True,
     ),
-    # The network.
+    # The clock and the network.
+    Family(
+        "clock",
+        r"Signature (expired|not yet current): \S+ is (now earlier|still later) than|RequestTimeTooSkewed"
+        r"|difference between the request time and the current time is too large",
+        "The clock of the pod's node, or of the machine that signed the request, is wrong by more than AWS forgives.",
+        next=("kubectl exec {pod} -n {namespace} -- date -u   # beside it: date -u",),
+    ),
     Family(
         "throttled",
         r"\bThrottling\b|Rate exceeded|TooManyRequests",
@@ -382,6 +448,14 @@ FAMILIES = (
         ("webhook-unreachable",),
     ),
     Family(
+        "proxy",
+        r"ProxyConnectionError|(connect to|reach) (the )?proxy|proxyconnect|Proxy Authentication Required"
+        r"|Tunnel connection failed|CONNECT tunnel failed",
+        "The program asks AWS through a proxy, which does not answer or does not let it through.",
+        ("pod-proxy-without-no-proxy",),
+        (DOCTOR, "kubectl exec {pod} -n {namespace} -- env | grep -i _PROXY"),
+    ),
+    Family(
         "certificate",
         r"^(?!.*failed calling webhook).*(CERTIFICATE_VERIFY_FAILED|certificate signed by unknown authority"
         r"|PKIX path building failed|self[- ]signed certificate|unable to get local issuer certificate)",
@@ -390,12 +464,13 @@ FAMILIES = (
     ),
     Family(
         "sts-unreachable",
-        r"(sts|s3)[\w.-]*\.amazonaws\.com.{0,160}(i/o timeout|timed? ?out|ETIMEDOUT|context deadline|no such host"
-        r"|ENOTFOUND|connection refused|UnknownHost|EAI_AGAIN|Temporary failure in name resolution)"
+        r"(sts|s3)[\w.-]*\.amazonaws\.com(?!.{0,80}proxyconnect).{0,160}(i/o timeout|timed? ?out|ETIMEDOUT"
+        r"|context deadline|no such host|ENOTFOUND|connection refused|UnknownHost|EAI_AGAIN"
+        r"|Temporary failure in name resolution)"
         r"|Could not connect to the endpoint URL|Connect timeout on endpoint URL"
         r"|(ENOTFOUND|UnknownHostException).{0,20}sts",
         "The pod cannot reach AWS: a private subnet without a VPC endpoint for it, a network policy, a proxy.",
-        ("pod-sts-endpoint-of-another-region",),
+        ("pod-sts-endpoint-of-another-region", "pod-proxy-without-no-proxy"),
         (VARIABLES, "kubectl exec {pod} -n {namespace} -- curl -sS https://sts.{region}.amazonaws.com/"),
     ),
     # Documents that IAM refuses, and what the tools say that write them.
@@ -517,18 +592,17 @@ class Explanation:
 def explain(text: str) -> list[Explanation]:
     """The families of causes that an error's text can have, the most telling first; empty where it is none known."""
     # In logs the lines of an error are one, with the line breaks written out.
-    said = " ".join(text.replace("\\n", " ").replace("\\t", " ").split())
-    matches = [(family, match) for family in FAMILIES if (match := _compiled(family).search(said))]
+    readings = _readings(text.replace("\\n", " ").replace("\\t", " ").splitlines())
+    matches = [(family, match) for family in FAMILIES if (match := _found(family, readings))]
     telling = [(family, match) for family, match in matches if not family.is_general]
     if not telling:
         telling = matches[:1]
-    names = _names(said)
     return [
         Explanation(
             family.name,
             family.means,
             tuple(dict.fromkeys(family.ids)),
-            tuple(line.format_map(names | _named(match)) for line in family.next),
+            tuple(line.format_map(_names(match.string) | _named(match)) for line in family.next),
         )
         for family, match in telling
     ]
@@ -542,6 +616,24 @@ def known_ids() -> set[str]:
 @cache
 def _compiled(family: Family) -> re.Pattern[str]:
     return re.compile(family.pattern, re.IGNORECASE)
+
+
+def _readings(lines: list[str]) -> list[str]:
+    """The text as one line: with a space for each line break, and without one where a terminal broke the line.
+
+    A terminal breaks every long line at the same place, also in a word. Where several lines are as long as the
+    longest, that is what happened; where one is, it may be chance, and both ways to read the text are given.
+    """
+    width = max(map(len, lines), default=0)
+    breaks = ["" if len(line) == width >= NARROWEST else " " for line in lines[:-1]]
+    broken = breaks.count("")
+    joined = "".join(line + end for line, end in zip(lines, [*breaks, ""], strict=False))
+    texts = [joined] if broken > 1 else [" ".join(lines), *([joined] if broken else [])]
+    return [" ".join(each.split()) for each in texts]
+
+
+def _found(family: Family, readings: list[str]) -> re.Match[str] | None:
+    return next(filter(None, (_compiled(family).search(each) for each in readings)), None)
 
 
 def _named(match: re.Match[str]) -> dict[str, str]:

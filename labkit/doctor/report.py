@@ -60,7 +60,7 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> int:
-        """0: nothing was found. 1: something was. 2: it could not look.
+        """0: nothing was found, or notes alone. 1: something was. 2: it could not look.
 
         Who may not make one call, and has found an error all the same, has found something; who reached AWS or the
         cluster not at all, or has no credentials, or found no error and may not look everywhere, could not look.
@@ -71,7 +71,7 @@ class Diagnosis:
             return FOUND
         if any(not error.is_choice for error in self.unread):
             return COULD_NOT_LOOK
-        return FOUND if self.findings else NOTHING
+        return FOUND if any(finding.severity != "note" for finding in self.findings) else NOTHING
 
     def stages(self) -> list[tuple[Stage, Result, list[Finding]]]:
         """Each stage with what became of it and its findings."""

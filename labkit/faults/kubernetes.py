@@ -22,12 +22,13 @@ PATHS = {
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
     "Pod": "/api/v1/namespaces/{}/pods",
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
+    "Secret": "/api/v1/namespaces/{}/secrets",
     "Event": "/api/v1/namespaces/{}/events",
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
     "MutatingWebhookConfiguration": "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
 }
 CONTROLLERS = {"ReplicaSet", "StatefulSet", "DaemonSet", "Job"}
-OWN = ("ConfigMap", "Deployment", "Event")
+OWN = ("ConfigMap", "Secret", "Deployment", "Event")
 METADATA = ("name", "namespace", "labels", "ownerReferences")
 # What clients and controllers note for themselves.
 NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision")

@@ -20,6 +20,9 @@ ABSENT_HIDES = (
     "pod-uses-the-api-server-token",
     "pod-token-file-missing",
     "pod-role-session-name-invalid",
+    "pod-role-set-by-hand",
+    "pod-region-empty",
+    "pod-proxy-without-no-proxy",
     "pod-sts-endpoint-of-another-region",
     "region-not-activated",
     "role-session-too-long",
@@ -46,7 +49,7 @@ def pod_deleted(situation: Situation) -> None:
         del situation.objects[key]
 
 
-@fault(finding="pod-not-running", hides=("token-malformed",), changes=("the pod's image",))
+@fault(finding="pod-not-running", hides=("keys-in-a-secret",), changes=("the pod's image",))
 def image_that_nobody_has(situation: Situation) -> None:
     """A new version was rolled out."""
     situation.container["image"] = "registry.example.com/aws-cli:2"

@@ -14,7 +14,6 @@ ISSUER = ("what the issuer publishes",)
 ABSENT_HIDES = (
     "oidc-provider-audience-*",
     "oidc-provider-thumbprint-stale",
-    "token-audience-mismatch",
 )
 OLD_ID = "0" * 31 + "1"
 OLD_THUMBPRINT = "9e99a48a9960b14926bb7f3b02e22da2b0ab7280"
@@ -50,7 +49,7 @@ def oidc_provider_with_a_slash_at_its_end(situation: Situation) -> None:
 @fault(
     finding="cluster-rebuilt",
     hides=(*ABSENT_HIDES, *ADMITTED_TOO_MUCH),
-    seen_as=("oidc-provider-missing", "oidc-provider-dangling"),
+    seen_as=("oidc-provider-missing",),
     changes=(*PRESENT, *TRUSTED_ISSUER),
 )
 def cluster_made_anew(situation: Situation) -> None:

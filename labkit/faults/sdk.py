@@ -1,13 +1,20 @@
 """Faults of what the SDK in the pod finds: variables, profiles, files, and where it looks for STS."""
 
+import base64
+import json
+
 from labkit.diagnosis.evidence.pod_spec import API_MOUNT_PATH, MOUNT_PATH
+from labkit.documents import AUDIENCE
 from labkit.faults.fault import fault
 from labkit.faults.situation import Situation
-from labkit.faults.webhook import BY_HAND_HIDES, VARIABLES
+from labkit.faults.webhook import BY_HAND_HIDES, VARIABLES, VOLUME
 
 # Who has a token of their own does without the webhook.
 OWN_TOKEN_HIDES = (*BY_HAND_HIDES, "pod-container-skipped")
 CONFIG = ("the pod's AWS config",)
+REGION = ("the pod's region",)
+# The claims of a token that was good on the first day of 2025, in seconds.
+LAST_YEAR = {"iat": 1735689600, "exp": 1735776000}
 # AWS's own example of an access key, which is nobody's.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html
 KEYS = {
@@ -31,6 +38,14 @@ def keys_in_a_config_map(situation: Situation) -> None:
     situation.container["envFrom"] = [*others, {"configMapRef": {"name": "my-settings"}}]
 
 
+@fault(finding="pod-static-keys", changes=("the pod's keys",), needs_probe=True)
+def keys_in_a_secret(situation: Situation) -> None:
+    """The pod takes its passwords from a Secret."""
+    situation.add_secret("my-passwords", KEYS)
+    others = [each for each in situation.container.get("envFrom") or [] if "secretRef" not in each]
+    situation.container["envFrom"] = [*others, {"secretRef": {"name": "my-passwords"}}]
+
+
 @fault(finding="pod-aws-profile", changes=("the pod's profile",))
 def profile_of_a_laptop(situation: Situation) -> None:
     """The pod took the variables of the laptop on which it was written."""
@@ -47,6 +62,37 @@ def token_of_the_api_server(situation: Situation) -> None:
 def token_file_of_another_mount(situation: Situation) -> None:
     """The pod's variables were written for another cluster."""
     situation.set_identity(role_arn=situation.role_arn, file="/var/run/secrets/aws/token")
+
+
+@fault(finding="token-copied", hides=OWN_TOKEN_HIDES, changes=(*VARIABLES, *VOLUME))
+def token_of_last_year(situation: Situation) -> None:
+    """The pod's token was kept, so that it need not be asked for again."""
+    claims = {"iss": situation.issuer, "sub": situation.parameters.subject, "aud": [AUDIENCE], **LAST_YEAR}
+    parts = ({"alg": "RS256", "kid": "key-1"}, claims, "signature")
+    token = ".".join(base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=") for each in parts)
+    situation.add_config_map("my-token", {"token": token})
+    situation.mount("my-token", {"configMap": {"name": "my-token"}}, "/etc/my-token")
+    situation.set_identity(role_arn=situation.role_arn, file="/etc/my-token/token")
+
+
+@fault(finding="pod-role-set-by-hand", hides=(*OWN_TOKEN_HIDES, "token-audience-mismatch"), changes=VARIABLES)
+def role_of_another_application_by_hand(situation: Situation) -> None:
+    """The pod's manifest was copied from another application's, for a cluster without webhooks."""
+    token = {"audience": AUDIENCE, "expirationSeconds": 86400, "path": "token"}
+    situation.mount("token-for-aws", {"projected": {"sources": [{"serviceAccountToken": token}]}}, "/etc/token-for-aws")
+    situation.set_identity(role_arn=f"{situation.role_arn}-of-payments", file="/etc/token-for-aws/token")
+
+
+@fault(finding="pod-region-empty", changes=REGION, works=True)
+def region_left_empty(situation: Situation) -> None:
+    """The pod's manifest was filled in by a script."""
+    situation.set_variable("AWS_REGION", "")
+
+
+@fault(finding="pod-proxy-without-no-proxy", changes=("the pod's proxy",), works=True)
+def proxy_without_exceptions(situation: Situation) -> None:
+    """The company's network was described to the pod."""
+    situation.set_variable("HTTPS_PROXY", "http://proxy.example.com:3128")
 
 
 @fault(finding="pod-role-session-name-invalid", changes=("the pod's session name",))
@@ -84,7 +130,7 @@ def endpoint_of_another_region(situation: Situation) -> None:
     situation.set_variable("AWS_ENDPOINT_URL_STS", f"https://sts.{other}.amazonaws.com")
 
 
-@fault(finding="region-not-activated", changes=("the pod's region",), works=True)
+@fault(finding="region-not-activated", changes=REGION, works=True)
 def region_that_is_not_on(situation: Situation) -> None:
     """The pod was to store its data on another continent."""
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):

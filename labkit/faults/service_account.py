@@ -8,6 +8,7 @@ ANNOTATION = ("the service account's annotation",)
 # Without a role the webhook leaves the pod alone, and so does what goes wrong with what it adds.
 WITHOUT_ROLE_HIDES = (
     "pod-older-than-annotation",
+    "pod-role-set-by-hand",
     "pod-mount-path-twice",
     "token-audience-mismatch",
     "pod-identity-association-too",

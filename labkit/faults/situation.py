@@ -3,6 +3,7 @@
 A fault edits them and touches nothing else; `live` reads them from a lab and makes a lab of them.
 """
 
+import base64
 import copy
 from typing import TYPE_CHECKING, Any
 
@@ -211,6 +212,12 @@ class Situation(BaseModel):
         """There is this ConfigMap of the run."""
         metadata = {"name": name, "namespace": self.parameters.namespace, "labels": self.parameters.labels}
         self.add({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+
+    def add_secret(self, name: str, texts: dict[str, str]) -> None:
+        """There is this Secret of the run."""
+        metadata = {"name": name, "namespace": self.parameters.namespace, "labels": self.parameters.labels}
+        data = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
+        self.add({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data})
 
     # What follows from them.
 

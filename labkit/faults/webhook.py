@@ -109,7 +109,6 @@ def mount_at_the_tokens_path(situation: Situation) -> None:
     finding="token-malformed",
     hides=(*BY_HAND_HIDES, "pod-container-skipped"),
     changes=(*VARIABLES, *VOLUME),
-    needs_probe=True,
 )
 def token_written_by_a_script(situation: Situation) -> None:
     """The token was handed to the pod by a script that logs what it does."""

@@ -1,5 +1,6 @@
 """What a situation answers to each call of the doctor's, without a lab: what the API server and AWS would."""
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from labkit.diagnosis.evidence.reading import NotRead, Read
 from labkit.faults import Situation, admission
 from labkit.faults.situation import Document
 from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust
+from labkit.tokens import NotAToken, parts
 
 ANSWERERS: list[tuple[re.Pattern[str], Callable[..., Any]]] = []
 MADE = "2026-01-01T00:00:00Z"
@@ -407,7 +409,7 @@ def token_claims(situation, facts, pod, namespace):
     if source is None:
         return answer | {"unreadable": "cat: no such file or directory"}
     if isinstance(source, str):
-        return answer | {"malformed": "it is no JSON web token"}
+        return answer | _claims_of_text(source)
     claims = {"iss": situation.issuer, "sub": situation.parameters.subject, "aud": [source["audience"]]}
     return answer | {"header": {"alg": "RS256", "kid": facts.key_id}, "claims": claims}
 
@@ -421,7 +423,7 @@ def exchange(situation, facts, pod, namespace):
 @answers("sts:GetCallerIdentity" + IN_POD)
 def caller(situation, facts, pod, namespace):
     variables = _variables(situation, pod, namespace)
-    if "AWS_ACCESS_KEY_ID" in variables:
+    if variables.get("AWS_ACCESS_KEY_ID"):
         return {"arn": "", "error": "An error occurred (InvalidClientTokenId)"}
     if "AWS_PROFILE" in variables:
         return {"arn": "", "error": f"The config profile ({variables['AWS_PROFILE']}) could not be found"}
@@ -442,6 +444,8 @@ def _exchanged(situation: Situation, facts: Facts, pod: str, namespace: str) -> 
         return "", "ValidationError", "Request ARN is invalid"
     provider_arn = situation.provider_arn.replace(situation.account_id, arn.split(":")[4])
     provider = situation.providers.get(provider_arn)
+    if provider and isinstance(source, str) and "claims" in _claims_of_text(source):
+        return "", "ExpiredTokenException", "Token expired"
     if provider is None or not isinstance(source, dict) or source["audience"] not in provider["ClientIDList"]:
         return invalid
     if situation.published:
@@ -455,6 +459,14 @@ def _exchanged(situation: Situation, facts: Facts, pod: str, namespace: str) -> 
     return f"{arn.replace(':iam:', ':sts:').replace(':role/', ':assumed-role/')}/session", "", ""
 
 
+def _claims_of_text(text: str) -> Document:
+    try:
+        header, claims = parts(text)
+    except NotAToken as error:
+        return {"malformed": str(error)}
+    return {"header": header, "claims": claims}
+
+
 def _live_pod(situation: Situation, name: str, namespace: str) -> Document:
     return next(pod for pod in list_pods(situation, None, namespace) if pod["metadata"]["name"] == name)
 
@@ -463,7 +475,11 @@ def _variables(situation: Situation, pod: str, namespace: str) -> dict[str, str]
     container = _live_pod(situation, pod, namespace)["spec"]["containers"][0]
     found: dict[str, str] = {}
     for source in container.get("envFrom") or []:
-        found |= situation.objects[f"ConfigMap {namespace}/{source['configMapRef']['name']}"]["data"]
+        if reference := source.get("secretRef"):
+            data = situation.objects[f"Secret {namespace}/{reference['name']}"]["data"]
+            found |= {key: base64.b64decode(value).decode() for key, value in data.items()}
+        else:
+            found |= situation.objects[f"ConfigMap {namespace}/{source['configMapRef']['name']}"]["data"]
     return found | {variable["name"]: variable.get("value", "") for variable in container.get("env") or []}
 
 

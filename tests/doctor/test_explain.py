@@ -28,6 +28,30 @@ def test_a_text_leads_to_its_family_and_to_no_other(text, family):
     assert not re.search(r"[{}]", str(found))
 
 
+@pytest.mark.parametrize("width", [80, 97])
+def test_a_text_that_a_terminal_broke_in_a_word_is_read_as_one(width):
+    """As a terminal shows it: each line that is too long goes on in the next one."""
+    different = []
+    for text, family in TEXTS:
+        lines = [line[at : at + width] for line in text.splitlines() for at in range(0, len(line), width)]
+        if [each.family for each in explanations.explain("\n".join(lines))] != [family]:
+            different.append(f"{family}: {lines}")
+    assert different == []
+
+
+def test_the_names_in_a_broken_text_are_whole():
+    (found,) = explanations.explain("\n".join(DENIED[at : at + 80] for at in range(0, len(DENIED), 80)))
+    assert found == explanations.explain(DENIED)[0]
+
+
+def test_a_denial_by_the_organization_or_the_network_comes_before_what_else_a_log_tells():
+    denied = "not authorized to perform: sts:AssumeRoleWithWebIdentity on resource: x with an explicit deny in a {}"
+    log = "\n".join([TRUST, *("info: reconciling" for _ in range(40)), denied.format("VPC endpoint policy")])
+    assert [each.family for each in explanations.explain(log)] == ["vpc-endpoint", "trust-policy"]
+    (alone,) = explanations.explain(denied.format("service control policy"))
+    assert alone.family == "organization"
+
+
 def test_every_family_is_told_by_a_text_of_its_own():
     assert {family.name for family in explanations.FAMILIES} == {family for _, family in TEXTS}
 

@@ -130,13 +130,13 @@ def test_what_keeps_the_webhook_from_a_pod_is_found_alone_and_mended_by_its_repa
     assert found(applied(answers, finding.repair)) == []
 
 
-def test_a_sidecar_that_is_skipped_is_a_warning_and_stays_so_when_something_else_is_repaired():
+def test_a_sidecar_that_is_skipped_is_a_note_and_stays_so_when_something_else_is_repaired():
     def change(manifest):
         manifest["spec"]["containers"].append({"name": "proxy", "image": "proxy"})
         manifest["metadata"]["annotations"] = {SKIP: "proxy"}
 
     (finding,) = examine(applying(change)).findings
-    assert (finding.id, finding.severity) == ("pod-container-skipped", "warning")
+    assert (finding.id, finding.severity) == ("pod-container-skipped", "note")
     answers = applying(
         lambda m: (change(m), m["spec"]["containers"][0].update(env=[{"name": "AWS_PROFILE", "value": "a"}]))
     )

@@ -11,7 +11,7 @@ from labkit.diagnosis.evidence.account import Account, run_of
 from labkit.diagnosis.evidence.answers import Provider, Role
 from labkit.diagnosis.evidence.cluster import Cluster
 from labkit.diagnosis.evidence.issuer import Issuer
-from labkit.diagnosis.evidence.pod_spec import TOKEN_VOLUME, Container, PodSpec, service_account_of
+from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, TOKEN_VOLUME, Container, PodSpec, service_account_of
 from labkit.diagnosis.evidence.probe import Caller, Probe
 from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 from labkit.diagnosis.evidence.registration import Registration
@@ -377,6 +377,20 @@ class Evidence:
         # A session's ARN has the role's partition and account, and not its path.
         return not self.role_arn or caller.arn.split(":")[1:5:3] == self.role_arn.split(":")[1:5:3]
 
+    def _role_by_hand(self) -> str:
+        """The role of this account that the pod's containers name themselves, beside a projected token.
+
+        Empty where they name several, or it does not exist.
+        """
+        try:
+            by_hand = [each for each in self.containers if each.has_role and each.is_by_hand]
+            arns = {each.value(ROLE) for each in by_hand if each.token_at(each.value(TOKEN_FILE))}
+            arn = arns.pop() if len(arns) == 1 else ""
+            role = self.account.role(arn.rpartition("/")[2]) if ROLE_ARN.fullmatch(arn) else None
+        except NotRead:
+            return ""
+        return arn if role and role["Arn"] == arn else ""
+
     @property
     def _named_role_arn(self) -> str:
         """What names the role, before IAM is asked how its ARN is; empty where nothing does."""
@@ -388,6 +402,8 @@ class Evidence:
         for annotation in (self.annotation, self.annotations.get(self.misspelt_key, "")):
             if ROLE_ARN.fullmatch(annotation):
                 return annotation
+        if arn := self._role_by_hand():
+            return arn
         try:
             found = self.role_candidates
         except NotRead:

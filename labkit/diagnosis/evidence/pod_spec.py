@@ -4,6 +4,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/
 """
 
 import configparser
+import json
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ TOKEN_VOLUME = "aws-iam-token"  # noqa: S105 - a volume's name
 MOUNT_PATH = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 API_MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 API_VOLUME = "kube-api-access-"
+APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 WORKLOADS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet")
 # How a container waits whose image the node cannot have.
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
@@ -83,6 +85,21 @@ class Container:
         return {entry["name"] for entry in self.document.get("env") or []}
 
     @property
+    def is_by_hand(self) -> bool:
+        """Whether what the pod was made from names the container's role, and not the webhook.
+
+        Where that is not known, the order tells: the webhook puts the region's variables, and then the role's, behind
+        those that were there. Raises `NotRead`.
+        """
+        if ROLE not in self.own_names:
+            return self.has_role  # by `envFrom`, where the webhook does not look
+        declared = self._pod.declared(self.name)
+        if declared is not None:
+            return ROLE in declared
+        names = [entry["name"] for entry in self.document.get("env") or []]
+        return not {*REGIONS, STS_ENDPOINTS}.intersection(names[: names.index(ROLE)])
+
+    @property
     def secrets(self) -> list[str]:
         """The Secrets all of whose keys are variables; which ones is not read."""
         sources = self.document.get("envFrom") or []
@@ -117,6 +134,22 @@ class Container:
                 return token
         return None
 
+    def copied_at(self, path: str) -> tuple[str, str | None] | None:
+        """The ConfigMap or Secret (`ConfigMap NAME`) whose copy of a file lies at a path, and the file's text.
+
+        The text is None for a Secret, which is not read. Raises `NotRead`.
+        """
+        mount = self.mount_of(path)
+        volume = self._pod.volumes.get(mount["name"]) if mount else None
+        if mount is None or volume is None:
+            return None
+        for name, items in _config_maps(volume):
+            for key, text in self._pod.config_map(name).items():
+                if _path_in(mount, items.get(key, "" if items else key)) == normal(path):
+                    return f"ConfigMap {name}", text
+        secrets = _secrets(volume)
+        return (f"Secret {secrets[0]}", None) if secrets else None
+
     @cached_property
     def aws_configs(self) -> list[AwsConfig]:
         """The AWS configs that it mounts from ConfigMaps. Raises `NotRead`."""
@@ -131,13 +164,9 @@ class Container:
     def hidden_config(self) -> str:
         """The Secret from which it mounts an AWS config, which is not read; empty where there is none."""
         for mount in self.mounts:
-            volume = self._pod.volumes.get(mount["name"]) or {}
-            sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
-            names = [
-                each["secret"].get("secretName") or each["secret"].get("name") for each in sources if "secret" in each
-            ]
+            names = _secrets(self._pod.volumes.get(mount["name"]) or {})
             if names and self._may_hold_config(mount):
-                return names[0] or ""
+                return names[0]
         return ""
 
     def _of_env(self, entry: Document) -> Variable:
@@ -250,6 +279,19 @@ class PodSpec:
             {ROLE, TOKEN_FILE} <= container.own_names for container in self.containers
         )
 
+    def declared(self, container: str) -> set[str] | None:
+        """The names in `env` of a container as its owner's template has it, or as kubectl applied it.
+
+        None where neither is known. Raises `NotRead`.
+        """
+        spec = json.loads(self.annotations.get(APPLIED) or "{}").get("spec")
+        if self.owner:
+            spec = ((self.owner.get("spec") or {}).get("template") or {}).get("spec")
+        if not spec:
+            return None
+        there = [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]
+        return {entry["name"] for each in there if each["name"] == container for entry in each.get("env") or []}
+
     def config_map(self, name: str) -> dict[str, str]:
         """The entries of a ConfigMap of its namespace; empty where there is none. Raises `NotRead`."""
         found = self._cluster.get("configmap", name, self.namespace) or {}
@@ -338,6 +380,13 @@ def _config_maps(volume: Document) -> Iterator[tuple[str, dict[str, str]]]:
     for source in sources:
         if reference := source.get("configMap"):
             yield reference.get("name", ""), {item["key"]: item["path"] for item in reference.get("items") or []}
+
+
+def _secrets(volume: Document) -> list[str]:
+    """The names of a volume's Secrets."""
+    sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
+    found = [each["secret"] for each in sources if "secret" in each]
+    return [secret.get("secretName") or secret.get("name") or "" for secret in found]
 
 
 def _profiles(text: str) -> dict[str, dict[str, str]]:

@@ -94,12 +94,12 @@ class Probe:
 
     @property
     def token(self) -> Token | None:
-        """The token in the file that the pod's variables name; None where none is named, or the pod does not run.
+        """The token in the file that the container's variables name; None without them, or where the pod does not run.
 
         Raises `NotRead` where there is no `cat` in it, too.
         """
-        container = self._container
-        if self._running is None or container is None:
+        container = self.container
+        if self._running is None or container is None or not _has_role(container):
             return None
         read, answer = self._once("the token's claims", lambda: self._parsed(self._cat(container)))
         if answer.get("no_program"):
@@ -112,20 +112,20 @@ class Probe:
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
         """
-        token, container = self.token, self._container
+        token, container = self.token, self.container
         if token is None or token.unreadable or token.malformed or container is None:
             return None
         what = "sts:AssumeRoleWithWebIdentity with the token"
         _, answer = self._once(what, lambda: self._exchanged(container))
         return Exchange(**answer)
 
-    # How it is done.
-
     @cached_property
-    def _container(self) -> Container | None:
-        """The container that is looked into: the first that has the pair of variables."""
+    def container(self) -> Container | None:
+        """The container that is looked into: the first that has the pair of variables, else the first; None without."""
         running = [container for container in self._pod.containers if not container.is_init] if self._pod else []
-        return next((container for container in running if container.has_role), None)
+        return next(filter(_has_role, running), next(iter(running), None))
+
+    # How it is done.
 
     @property
     def _running(self) -> PodSpec | None:
@@ -172,10 +172,9 @@ class Probe:
         return {"arn": answer["AssumedRoleUser"]["Arn"], "code": "", "message": ""}
 
     def _execute(self, command: list[str]) -> Executed:
-        pod, api = self._pod, self._connection.kubernetes
-        if pod is None or api is None:
+        pod, container, api = self._pod, self.container, self._connection.kubernetes
+        if pod is None or container is None or api is None:
             raise LabError("There is no pod to look into.", where=self._connection.issuer)
-        container = self._container or pod.containers[0]
         try:
             return execute(api, pod.name, pod.namespace, command, container=container.name)
         except NotAllowed as refusal:
@@ -190,6 +189,13 @@ class Probe:
     def _named(self, what: str) -> Read:
         name, namespace = (self._pod.name, self._pod.namespace) if self._pod else ("", "")
         return Read(f"{what} in pod", name, f"-n {namespace}", "the pod")
+
+
+def _has_role(container: Container) -> bool:
+    try:
+        return container.has_role
+    except NotRead:
+        return False
 
 
 def _said(done: Executed) -> Document:

@@ -6,6 +6,8 @@ https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import SplitResult, urlsplit
 
 from labkit.diagnosis.evidence.evidence import Evidence
 from labkit.diagnosis.evidence.pod_spec import (
@@ -19,18 +21,25 @@ from labkit.diagnosis.evidence.pod_spec import (
     Variable,
     is_token_volume,
 )
-from labkit.diagnosis.evidence.reading import NotRead
+from labkit.diagnosis.evidence.probe import Token
+from labkit.diagnosis.evidence.reading import Document, NotRead
+from labkit.tokens import NotAToken, parts
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 PROFILES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 SESSION_NAME = "AWS_ROLE_SESSION_NAME"
 # https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
+RENEWED = "a projected token, which the node renews"
 VALID_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
 WEB_IDENTITY = "AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE, both of the webhook"
+PROXIES = ("HTTPS_PROXY", "https_proxy")
+NO_PROXIES = ("NO_PROXY", "no_proxy")
 ENDPOINTS = ("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL")
 # https://docs.aws.amazon.com/general/latest/gr/sts.html
 STS_HOST = re.compile(r"https?://sts(?:-fips)?(?:\.(?P<region>[a-z0-9-]+))?\.amazonaws\.com(?:\.cn)?(?:[:/].*)?")
 GLOBAL_REGION = "us-east-1"
+# How an SDK says that nobody answers, or that a proxy does.
+LOST = re.compile(r"prox|connect|tim(ed? ?out|eout)|certificate|ssl|closed", re.IGNORECASE)
 ON = ("opt-in-not-required", "opted-in")
 
 
@@ -41,6 +50,8 @@ class Wrong:
     variables: tuple[Variable, ...]
     expected: str
     found: str
+    may_work: bool = False
+    """Whether the container may get its role all the same."""
 
 
 Check = Callable[[Evidence, Container], Wrong | None]
@@ -135,7 +146,87 @@ def token_file_missing(evidence: Evidence, container: Container) -> Wrong | None
     # What lies in a volume of another kind is known to nobody here.
     if volume and ("projected" not in volume or container.token_at(file)):
         return None
+    seen = _seen_token(evidence, container)
+    if seen and not seen.unreadable:
+        return None  # the image brings it along
     return Wrong(_identity(container), "a file in a mounted volume", f"{TOKEN_FILE}={file}")
+
+
+def copied_token(evidence: Evidence, container: Container) -> Wrong | None:
+    """A token that somebody copied into a ConfigMap, a Secret or the image: no node renews it.
+
+    https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken
+    """
+    copy = _copy(evidence, container)
+    if copy is None:
+        return None
+    place, claims = copy
+    found, expires = f"{TOKEN_FILE}={container.value(TOKEN_FILE)} ({place})", claims.get("exp")
+    if not isinstance(expires, int | float):
+        return Wrong(_identity(container), RENEWED, found, may_work=True)
+    until = f"{datetime.fromtimestamp(expires, UTC):%Y-%m-%dT%H:%MZ}"
+    found += f": a token of {claims.get('sub')}, good until {until}"
+    return Wrong(_identity(container), RENEWED, found, may_work=expires > _now(evidence))
+
+
+def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
+    """Another role than the service account's, which the manifest names itself: the webhook leaves it.
+
+    https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
+    """
+    if not container.has_role or not evidence.annotation or container.value(ROLE) == evidence.annotation:
+        return None
+    token = container.token_at(container.value(TOKEN_FILE)) or {}
+    if not container.is_by_hand or not token.get("audience"):
+        return None
+    variable = container.variable(ROLE)
+    source = f" ({variable.source} of the manifest)" if variable else ""
+    return Wrong(_identity(container), f"{ROLE}={evidence.annotation}", f"{ROLE}={container.value(ROLE)}{source}")
+
+
+def empty_region(evidence: Evidence, container: Container) -> Wrong | None:
+    """A region's variable that is there and empty: the webhook then gives the container no region at all."""
+    found = tuple(each for name in REGIONS if (each := container.variable(name)) and each.value == "")
+    if not found:
+        return None
+    return Wrong(found, f"{found[0].name}={evidence.region}", f"{_named(found)}: empty")
+
+
+def proxied(evidence: Evidence, container: Container) -> Wrong | None:
+    """A proxy between the container and STS, which NO_PROXY does not except.
+
+    https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-proxy.html
+    """
+    proxy, endpoint = _set_ones(container, PROXIES), _sts_url(evidence, container)
+    if not proxy or endpoint.scheme == "http" or _is_excepted(container, endpoint.hostname or ""):
+        return None
+    is_probed = evidence.probe_allowed and evidence.probe.container is container
+    caller = evidence.caller_if_told if is_probed else None
+    if caller and caller.arn:
+        return None
+    lines = [f"{each.name}={_without_password(each.value or '…')} ({each.source})" for each in proxy]
+    excepted = _set_ones(container, NO_PROXIES)
+    lines += [f"{each.name}={each.value}" for each in excepted] or [f"no {NO_PROXIES[0]}"]
+    return Wrong(
+        proxy,
+        f"{NO_PROXIES[0]} with {endpoint.hostname}, or a proxy that lets it through",
+        ", ".join(lines),
+        may_work=not (caller and LOST.search(caller.error)),
+    )
+
+
+def sts_host(evidence: Evidence, container: Container) -> str:
+    """The host at which the container's SDK asks STS."""
+    return _sts_url(evidence, container).hostname or ""
+
+
+def works_by_hand(evidence: Evidence) -> list[Container]:
+    """The containers that name a role themselves which admits the service account, with a projected token for STS.
+
+    Empty unless all do that name a role. They need neither annotation nor webhook. Raises `NotRead`.
+    """
+    with_role = [container for container in evidence.containers if container.has_role]
+    return with_role if all(_works_by_hand(evidence, container) for container in with_role) else []
 
 
 def invalid_session_name(_: Evidence, container: Container) -> Wrong | None:
@@ -181,11 +272,14 @@ IDENTITY: tuple[Check, ...] = (
     role_variable_missing,
     variables_empty,
     token_file_missing,
+    copied_token,
+    role_by_hand,
 )
 CHECKS: tuple[Check, ...] = (
     static_keys,
     unknown_profile,
     *IDENTITY,
+    empty_region,
     invalid_session_name,
     endpoint_of_another_region,
     inactive_region,
@@ -200,12 +294,81 @@ def _superfluous(evidence: Evidence) -> list[tuple[str, Variable]]:
                 wrong = check(evidence, container)
             except NotRead:
                 continue
-            found += [(container.name, variable) for variable in wrong.variables] if wrong else []
+            if wrong and not wrong.may_work:
+                found += [(container.name, variable) for variable in wrong.variables]
     return found
 
 
 def _region_of(container: Container) -> str:
     return next(filter(None, map(container.value, REGIONS)), "")
+
+
+def _sts_url(evidence: Evidence, container: Container) -> SplitResult:
+    told = next((v.value for name in ENDPOINTS if (v := container.variable(name)) and v.value), "")
+    return urlsplit(told or f"https://sts.{_region_of(container) or evidence.region}.amazonaws.com")
+
+
+def _is_excepted(container: Container, host: str) -> bool:
+    """Whether NO_PROXY has the host, or a domain of it; what stands in a Secret is taken to.
+
+    https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config
+    """
+    excepted = _set_ones(container, NO_PROXIES)
+    if any(each.value is None for each in excepted):
+        return True
+    names = [name.strip().lstrip("*").lstrip(".") for each in excepted for name in (each.value or "").split(",")]
+    return any("*" in (each.value or "").split(",") for each in excepted) or any(
+        name and f".{host}".endswith(f".{name}") for name in names
+    )
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//…@", url)
+
+
+def _works_by_hand(evidence: Evidence, container: Container) -> bool:
+    if not container.is_by_hand or container.value(ROLE) != evidence.role_arn:
+        return False
+    token = container.token_at(container.value(TOKEN_FILE)) or {}
+    return token.get("audience") == evidence.audience and evidence.role is not None and evidence.trust.admits
+
+
+def _seen_token(evidence: Evidence, container: Container) -> Token | None:
+    """The token that was read in this container; None where that was not to be, or could not."""
+    if not evidence.probe_allowed or evidence.probe.container is not container:
+        return None
+    try:
+        return evidence.probe.token
+    except NotRead:
+        return None
+
+
+def _copy(evidence: Evidence, container: Container) -> tuple[str, Document] | None:
+    """Where the container's token lies that is a copy, and its claims, empty where it was not read."""
+    file = container.value(TOKEN_FILE)
+    if not file or not _is_set(container, ROLE) or container.token_at(file) or api_server_token(evidence, container):
+        return None
+    place, text = container.copied_at(file) or ("", None)
+    seen = _seen_token(evidence, container)
+    claims = seen.claims if seen else _claims(text)
+    if place:
+        # What is no token has a finding of its own.
+        is_token = claims or (text is None and not (seen and seen.malformed))
+        return (place, claims) if is_token else None
+    return ("the image", claims) if claims and not container.mount_of(file) else None
+
+
+def _claims(text: str | None) -> Document:
+    """What a token in a file says; empty where the file holds none."""
+    try:
+        return parts(text.strip())[1] if text else {}
+    except NotAToken:
+        return {}
+
+
+def _now(evidence: Evidence) -> float:
+    clock = evidence.connection.clock
+    return float(clock.now()) if clock else datetime.now(UTC).timestamp()
 
 
 def _identity(container: Container) -> tuple[Variable, ...]:

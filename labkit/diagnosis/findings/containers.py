@@ -5,14 +5,19 @@ https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds, variables
-from labkit.diagnosis.evidence.reading import Read
+from labkit.diagnosis.evidence.pod_spec import ROLE, Container
+from labkit.diagnosis.evidence.reading import NOBODY, Document, Read
 from labkit.diagnosis.finding import Cause, Symptom, cause
 from labkit.diagnosis.repairs import pod_commands
+from labkit.diagnosis.repairs.manifest import containers_of
 from labkit.diagnosis.stages import Stage
 
 LEARN = "04-pod.ipynb"
 INSIDE = "07-inside-the-exchange.ipynb"
 SOURCE = "kubectl get pod -o yaml, spec.containers[].env"
+WHO = "kubectl exec … -- aws sts get-caller-identity"
+ASSUME = "AssumeRoleWithWebIdentity"
+KEYS_FIRST = "The container has access keys of its own, which go before the role."
 CHAINED_FOR = 3600  # seconds; no chained session lasts longer
 
 
@@ -21,31 +26,53 @@ def in_variables(id: str, stage: Stage, check: variables.Check, summary: str, *,
     return cause(id, stage, learn, reads=(kinds.PODS,))(lambda evidence: symptom(evidence, summary, check))
 
 
-def symptom(evidence: Evidence, summary: str, check: variables.Check, *, source: str = SOURCE) -> Symptom | None:
-    """What is wrong with the pod's containers in one respect; None where nothing is, or without a pod."""
+def symptom(
+    evidence: Evidence,
+    summary: str,
+    check: variables.Check,
+    *,
+    source: str = SOURCE,
+    hint: str = "",
+    changes: tuple[pod_commands.Change, ...] = (),
+) -> Symptom | None:
+    """What is wrong with the pod's containers in one respect; None where nothing is, or without a pod.
+
+    Where the containers may work all the same, it is a warning, whose repair is the `hint` alone.
+    """
     wrong = [(container.name, found) for container in evidence.containers if (found := check(evidence, container))]
     if not wrong:
         return None
+    may_work = all(each.may_work for _, each in wrong)
     return Symptom(
         summary=summary,
         expected=wrong[0][1].expected,
         found="; ".join(f"container {name}: {each.found}" for name, each in wrong),
         source=source,
-        repair=pod_commands.replaced(evidence),
+        repair=hint if may_work else "\n".join(filter(None, (hint, pod_commands.replaced(evidence, *changes)))),
+        severity="warning" if may_work else "error",
     )
 
 
 @cause("pod-static-keys", stages.IDENTITY, LEARN, reads=(kinds.PODS,))
 def static_keys(evidence: Evidence) -> Symptom | None:
-    """https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html"""
-    summary = "The container has access keys of its own, which go before the role."
-    found = symptom(evidence, summary, variables.static_keys)
-    for container in evidence.containers if not found else []:
-        for secret in container.secrets:
-            read = _secret(evidence, secret)
-            kubectl = f"{evidence.connection.kubectl} describe secret {secret} {read.where}"
-            raise NotRead(read, "Secrets are not read", kubectl)
-    return found
+    """Keys in a Secret are not seen: that there are some, only AWS's answer in the pod tells.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
+    """
+    hidden = {container.name: _hidden_keys(evidence, container) for container in evidence.containers}
+    found = symptom(evidence, KEYS_FIRST, _static_keys_read)
+    if found or not any(hidden.values()):
+        return found
+    probed = evidence.probe.container if evidence.probe_allowed else None
+    if probed and hidden[probed.name]:
+        if told := _told_of_keys(evidence):
+            return _keys_not_read(evidence, probed, told, hidden[probed.name])
+        if evidence.is_its_role:
+            hidden[probed.name] = []
+    for each in hidden.values():
+        for unread in each:
+            raise unread
+    return None
 
 
 @cause("pod-aws-profile", stages.IDENTITY, LEARN, reads=(kinds.PODS,))
@@ -84,12 +111,54 @@ variables_empty = in_variables(
     variables.variables_empty,
     "The container's role and token variables are empty, so the SDK goes on to the node's role.",
 )
+empty_region = in_variables(
+    "pod-region-empty",
+    stages.EXCHANGE,
+    variables.empty_region,
+    "The container's region is set and empty, so the webhook gave it none: SDKs that read AWS_REGION find no endpoint.",
+)
+role_by_hand = in_variables(
+    "pod-role-set-by-hand",
+    stages.WEBHOOK,
+    variables.role_by_hand,
+    "The pod's manifest names another role than the service account, and the webhook leaves what a manifest names.",
+)
 token_file_missing = in_variables(
     "pod-token-file-missing",
     stages.TOKEN,
     variables.token_file_missing,
     "The container's token variable names a file that is not there.",
 )
+
+
+@cause("token-copied", stages.TOKEN, INSIDE, reads=(kinds.PODS,))
+def token_copied(evidence: Evidence) -> Symptom | None:
+    """https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html"""
+    return symptom(
+        evidence,
+        "The container's token is a copy, which no node renews.",
+        variables.copied_token,
+        source=f"{SOURCE}, volumeMounts",
+        hint="# leave AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE to the webhook, or mount a projected token there",
+    )
+
+
+@cause("pod-names-its-role", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
+def names_its_role(evidence: Evidence) -> Symptom | None:
+    """https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html"""
+    by_hand = variables.works_by_hand(evidence)
+    if not by_hand:
+        return None
+    return Symptom(
+        summary="The pod's manifest names the role and mounts the token itself, without annotation and webhook.",
+        expected="the role by the service account's annotation, or so",
+        found="; ".join(f"container {each.name}: {ROLE}={each.value(ROLE)}" for each in by_hand),
+        source=SOURCE,
+        repair="# nothing has to change; a change of the annotation does not reach this pod",
+        severity="note",
+    )
+
+
 role_session_name_invalid = in_variables(
     "pod-role-session-name-invalid",
     stages.EXCHANGE,
@@ -132,6 +201,19 @@ sts_endpoint_of_another_region = in_variables(
 )
 
 
+@cause("pod-proxy-without-no-proxy", stages.EXCHANGE, LEARN, reads=(kinds.PODS,))
+def proxied(evidence: Evidence) -> Symptom | None:
+    """https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-proxy.html"""
+    hosts = {variables.sts_host(evidence, container): None for container in evidence.containers}
+    return symptom(
+        evidence,
+        "The container asks STS through a proxy: NO_PROXY does not except it.",
+        variables.proxied,
+        hint=f"# let the proxy pass {', '.join(hosts)}; or, where the pod reaches it without, add it to NO_PROXY",
+        changes=(_past_the_proxy,),
+    )
+
+
 @cause("region-not-activated", stages.EXCHANGE, INSIDE, reads=(kinds.PODS,))
 def region_not_activated(evidence: Evidence) -> Symptom | None:
     """STS answers RegionDisabledException.
@@ -144,6 +226,79 @@ def region_not_activated(evidence: Evidence) -> Symptom | None:
         variables.inactive_region,
         source=f"{evidence.connection.kubectl} get pod -o yaml, spec.containers[].env; ec2:DescribeRegions",
     )
+
+
+def _static_keys_read(evidence: Evidence, container: Container) -> variables.Wrong | None:
+    try:
+        return variables.static_keys(evidence, container)
+    except NotRead:
+        return None
+
+
+def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
+    """What may hold the container's access keys and was not read: Secrets, and ConfigMaps where that is forbidden."""
+    if evidence.pod_spec is None or container.own_names.issuperset(variables.KEYS):
+        return []
+    hidden = []
+    references = [source.get("configMapRef") for source in container.document.get("envFrom") or []]
+    for reference in filter(None, references):
+        try:
+            evidence.pod_spec.config_map(reference.get("name", ""))
+        except NotRead as unread:
+            hidden.append(unread)
+    for secret in container.secrets:
+        read = _secret(evidence, secret)
+        kubectl = f"{evidence.connection.kubectl} describe secret {secret} {read.where}"
+        hidden.append(NotRead(read, "Secrets are not read", kubectl))
+    return hidden
+
+
+def _told_of_keys(evidence: Evidence) -> str:
+    """What AWS said in the pod, where it speaks of access keys and not of the token; empty else."""
+    caller = evidence.caller_if_told
+    if caller is None or ASSUME in caller.error:
+        return ""
+    is_user = ":user/" in caller.arn
+    return caller.arn or caller.error if is_user or any(code in caller.error for code in NOBODY) else ""
+
+
+def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: list[NotRead]) -> Symptom:
+    names = ", ".join(f"{unread.read.kind.removeprefix('get ')} {unread.read.name}" for unread in hidden)
+    kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
+    shown = [f"{kubectl} describe {each.read.kind.split()[1]} {each.read.name} -n {namespace}" for each in hidden]
+
+    def without_keys(_: Evidence, manifest: Document) -> None:
+        for each in containers_of(manifest["spec"]):
+            if each["name"] == container.name:
+                others = [entry for entry in each.get("env") or [] if entry["name"] not in variables.KEYS]
+                each["env"] = [*others, *({"name": name, "value": ""} for name in variables.KEYS)]
+
+    return Symptom(
+        summary=KEYS_FIRST,
+        expected="no access keys: the SDK takes the role",
+        found=f"container {container.name}: {told}; variables from {names}, which was not read",
+        source=f"{SOURCE}From; {WHO}",
+        repair="\n".join(
+            [
+                "# the names of the keys in it, without their values:",
+                *shown,
+                "# it stays as it is, since others may use it: empty variables of the container go before it",
+                pod_commands.replaced(evidence, without_keys),
+            ]
+        ),
+    )
+
+
+def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:
+    """Excepts STS from the proxy in the containers' own variables, which go before a ConfigMap's."""
+    wrong = {each.name: each for each in evidence.containers if variables.proxied(evidence, each)}
+    for container in containers_of(manifest["spec"]):
+        if found := wrong.get(container["name"]):
+            names = [name for name in variables.NO_PROXIES if found.variable(name)] or list(variables.NO_PROXIES)
+            others = [entry for entry in container.get("env") or [] if entry["name"] not in names]
+            host = variables.sts_host(evidence, found)
+            values = {name: ",".join(filter(None, (found.value(name), host))) for name in names}
+            container["env"] = [*others, *({"name": name, "value": value} for name, value in values.items())]
 
 
 def _secret(evidence: Evidence, name: str) -> Read:

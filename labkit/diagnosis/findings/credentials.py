@@ -1,5 +1,7 @@
 """What happens in the pod: is its token one that STS takes, and who does AWS say the pod is?"""
 
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from labkit.diagnosis import stages
@@ -8,9 +10,11 @@ from labkit.diagnosis.evidence.evidence import AUDIENCE_KEY
 from labkit.diagnosis.evidence.pod_spec import TOKEN_FILE
 from labkit.diagnosis.evidence.probe import Exchange, Token
 from labkit.diagnosis.evidence.reading import Document
-from labkit.diagnosis.finding import Symptom, cause, causes_of
+from labkit.diagnosis.finding import Cause, Symptom, cause, causes_of, is_told
 from labkit.diagnosis.findings import containers
 from labkit.diagnosis.repairs import pod_commands
+from labkit.documents import AUDIENCE
+from labkit.tokens import NotAToken, parts
 
 LEARN = "05-verify.ipynb"
 CALL = "kubectl exec … -- aws sts get-caller-identity"
@@ -26,33 +30,32 @@ ASSUME = "AssumeRoleWithWebIdentity"
 def token_audience_mismatch(evidence: Evidence) -> Symptom | None:
     """https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken"""
     audience = _audience(evidence)
-    if not audience or audience == evidence.audience or evidence.provider is None:
+    if not audience or audience == evidence.audience:
         return None
-    audiences = evidence.provider["ClientIDList"]
+    # A provider that is missing is to be made for the usual audience.
+    audiences = evidence.provider["ClientIDList"] if evidence.provider else [AUDIENCE]
     if audience in audiences:
         return None
-    kubectl, parameters = evidence.connection.kubectl, evidence.parameters
-    annotation = f"annotate serviceaccount {parameters.service_account} -n {parameters.namespace}"
     return Symptom(
         summary="The pod's token is made for somebody else than STS.",
         expected=", ".join(audiences),
         found=audience,
-        source="kubectl get pod -o yaml, the projected volume aws-iam-token",
-        repair=f"{kubectl} {annotation} --overwrite {AUDIENCE_KEY}-\n{pod_commands.replaced(evidence)}",
+        source="kubectl get pod -o yaml, the projected volume of the token",
+        repair=_made_for_sts(evidence, audience),
     )
 
 
 @cause("token-malformed", stages.TOKEN, LEARN, reads=(kinds.CLAIMS,))
 def token_malformed(evidence: Evidence) -> Symptom | None:
     """https://github.com/aws/amazon-eks-pod-identity-webhook/issues/232"""
-    token = _token(evidence)
-    if token is None or not token.malformed:
+    found, source = _malformed(evidence)
+    if not found or is_told(evidence, containers.token_copied):
         return None
     return Symptom(
         summary="The file that is to hold the pod's token holds something else.",
         expected="a JSON web token: header, claims and signature",
-        found=token.malformed,
-        source=CAT,
+        found=found,
+        source=source,
         repair=pod_commands.replaced(evidence, pod_commands.without_identity),
     )
 
@@ -61,7 +64,7 @@ def token_malformed(evidence: Evidence) -> Symptom | None:
 def token_expired(evidence: Evidence) -> Symptom | None:
     """https://kubernetes.io/docs/concepts/storage/projected-volumes/#serviceaccounttoken"""
     exchange = _refused_exchange(evidence)
-    if exchange is None or exchange.code not in EXPIRED:
+    if exchange is None or exchange.code not in EXPIRED or is_told(evidence, containers.token_copied):
         return None
     return Symptom(
         summary="The token in the pod has expired, and the node has put no other in its place.",
@@ -125,10 +128,54 @@ def too_new(evidence: Evidence) -> Symptom | None:
     )
 
 
+def denied_by(policy: str, summary: str, advice: str) -> Cause:
+    """The cause for a refusal in which AWS names a policy of this kind.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+    """
+    named = re.compile(rf"explicit deny in an? {policy}|no {policy} allows", re.IGNORECASE)
+
+    def look(evidence: Evidence) -> Symptom | None:
+        said = next(((text, source) for text, source in _refusals(evidence) if named.search(text)), None)
+        if said is None:
+            return None
+        expected, repair = f"no {policy} that denies it", f"# {advice}".format(evidence=evidence)
+        return Symptom(summary, expected=expected, found=said[0], source=said[1], repair=repair)
+
+    name = policy.lower().replace(" ", "-")
+    return cause(f"denied-by-{name}", stages.EXCHANGE, LEARN, reads=(kinds.EXCHANGE,))(look)
+
+
+denied_by_service_control_policy = denied_by(
+    "service control policy",
+    "A service control policy of the organization keeps the pod from its role.",
+    "only the administrators of the organization change it; in their account:\n"
+    "# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
+    "--filter SERVICE_CONTROL_POLICY",
+)
+denied_by_resource_control_policy = denied_by(
+    "resource control policy",
+    "A resource control policy of the organization keeps the pod from its role.",
+    "only the administrators of the organization change it; in their account:\n"
+    "# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
+    "--filter RESOURCE_CONTROL_POLICY",
+)
+denied_by_vpc_endpoint_policy = denied_by(
+    "VPC endpoint policy",
+    "The policy of the VPC endpoint through which the pod reaches STS keeps it from its role.",
+    "whoever runs the network of the cluster changes it; the endpoints and their policies:\n"
+    "# aws ec2 describe-vpc-endpoints --query 'VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]'",
+)
+
+
 NOT_NAMED = (
     containers.role_session_too_long,
     containers.sts_endpoint_of_another_region,
     containers.region_not_activated,
+    # The pod may have its role with these.
+    containers.names_its_role,
+    containers.proxied,
+    containers.token_copied,
 )
 # What the pod's variables and token show says more exactly why it has no credentials.
 NAMED = (
@@ -136,6 +183,9 @@ NAMED = (
     token_malformed,
     token_expired,
     too_new,
+    denied_by_service_control_policy,
+    denied_by_resource_control_policy,
+    denied_by_vpc_endpoint_policy,
     *(each for each in causes_of(containers) if each not in NOT_NAMED),
 )
 
@@ -185,8 +235,49 @@ def _audience(evidence: Evidence) -> str | None:
     return evidence.token_audience
 
 
+def _made_for_sts(evidence: Evidence, audience: str) -> str:
+    """Lines that give the pod a token for STS: in the annotation, and in a volume that the manifest declares."""
+
+    def with_audience(_: Evidence, manifest: Document) -> None:
+        for volume in manifest["spec"].get("volumes") or []:
+            for source in (volume.get("projected") or {}).get("sources") or []:
+                token = source.get("serviceAccountToken") or {}
+                if token.get("audience") == audience:
+                    token["audience"] = evidence.audience
+
+    kubectl, parameters = evidence.connection.kubectl, evidence.parameters
+    account = f"serviceaccount {parameters.service_account} -n {parameters.namespace}"
+    lines = [f"{kubectl} annotate {account} --overwrite {AUDIENCE_KEY}-"]
+    is_annotated = evidence.annotations.get(AUDIENCE_KEY) == audience
+    return "\n".join([*(lines if is_annotated else []), pod_commands.replaced(evidence, with_audience)])
+
+
+def _malformed(evidence: Evidence) -> tuple[str, str]:
+    """Why a file that is to hold a token holds none, and what shows it; both empty where it does, or is not seen."""
+    for container in evidence.containers:
+        copied = container.copied_at(container.value(TOKEN_FILE)) if container.has_role else None
+        if copied and copied[1] is not None:
+            try:
+                parts(copied[1])
+            except NotAToken as error:
+                return str(error), f"kubectl get {copied[0].lower()} -o yaml"
+    token = _token(evidence)
+    return (token.malformed, CAT) if token else ("", "")
+
+
 def _token(evidence: Evidence) -> Token | None:
     return evidence.probe.token if evidence.pod_spec else None
+
+
+def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """What AWS said instead of giving credentials, in the pod and to its token sent from here, and what shows it."""
+    if evidence.is_its_role:
+        return
+    caller, exchange = evidence.caller_if_told, _refused_exchange(evidence)
+    if caller and caller.error:
+        yield caller.error, CALL
+    if exchange:
+        yield f"{exchange.code}: {exchange.message}", EXCHANGE
 
 
 def _refused_exchange(evidence: Evidence) -> Exchange | None:

@@ -45,8 +45,8 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
     (request,) = _requests(evidence, "")
     policies = _policies(evidence)
     told = verdict(policies.values(), request, bounded="PermissionsBoundary" in evidence.role)
-    # What the policies allow, the boundary has refused.
-    if told == "allowed" and denied_by_boundary(evidence):
+    # What the policies allow, the boundary or the organization has refused.
+    if told == "allowed" and (denied_by_boundary(evidence) or denied_by_organization(evidence)):
         return None
     denying = [name for name, policy in policies.items() if matching([policy], request, allow=False)]
     return Symptom(
@@ -55,6 +55,25 @@ def lacks_permission(evidence: Evidence) -> Symptom | None:
         found=f"an explicit deny in {', '.join(denying)}" if denying else "no identity-based policy allows it",
         source="iam:SimulatePrincipalPolicy",
         repair="\n".join(_permitted(evidence, policies, request, denying)),
+    )
+
+
+@cause("role-denied-by-service-control-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
+def denied_by_organization(evidence: Evidence) -> Symptom | None:
+    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_OrganizationsDecisionDetail.html"""
+    if evidence.role is None or not evidence.action:
+        return None
+    said = evidence.role_account.simulated(evidence.role_arn, evidence.action, evidence.resource)
+    if (said.get("OrganizationsDecisionDetail") or {}).get("AllowedByOrganizations") is not False:
+        return None
+    return Symptom(
+        summary="A service control policy of the organization keeps the role from what its own policies allow.",
+        expected=f"{evidence.action} on {evidence.resource} allowed by the organization",
+        found="AllowedByOrganizations: false",
+        source="iam:SimulatePrincipalPolicy, OrganizationsDecisionDetail",
+        repair="# only the administrators of the organization change it; in their account:\n"
+        f"# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
+        "--filter SERVICE_CONTROL_POLICY",
     )
 
 

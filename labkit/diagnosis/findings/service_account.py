@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from labkit.diagnosis import stages
-from labkit.diagnosis.evidence import Evidence, NotRead, kinds
+from labkit.diagnosis.evidence import Evidence, NotRead, kinds, variables
 from labkit.diagnosis.evidence.candidates import made_by_eksctl
 from labkit.diagnosis.evidence.evidence import ROLE_ARN
 from labkit.diagnosis.evidence.pod_spec import service_account_of
@@ -283,7 +283,16 @@ def _wanted(evidence: Evidence) -> str:
 
 def _is_bare(evidence: Evidence) -> bool:
     """Whether it exists without a role, and without anything that looks like one."""
-    return evidence.service_account is not None and not evidence.annotation and not evidence.misspelt_key
+    is_bare = evidence.service_account is not None and not evidence.annotation and not evidence.misspelt_key
+    return is_bare and not _works_by_hand(evidence)
+
+
+def _works_by_hand(evidence: Evidence) -> bool:
+    """Whether the pod does without the annotation; what cannot be read shows nothing of that."""
+    try:
+        return bool(variables.works_by_hand(evidence))
+    except NotRead:
+        return False
 
 
 def _not_found(evidence: Evidence) -> str:

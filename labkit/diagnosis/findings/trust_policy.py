@@ -69,7 +69,7 @@ def admits_others(evidence: Evidence) -> Symptom | None:
         f"The trust policy of {evidence.role_name} admits {few([*map(account_of, others)])}, too.",
         expected=f"{evidence.subject} alone",
         found=", ".join(others),
-        severity="warning",
+        severity="note" if _are_listed(evidence, others) else "warning",
         repair=Commands(evidence).update_trust_policy(trust_documents.narrowed(evidence)),
     )
 
@@ -119,6 +119,13 @@ def condition_found(evidence: Evidence, claim: str) -> str:
 
 def _admits_strangers(evidence: Evidence) -> bool:
     return evidence.role is not None and evidence.trust.admits and evidence.trust.admits_other(subject=STRANGER)
+
+
+def _are_listed(evidence: Evidence, subjects: list[str]) -> bool:
+    """Whether the policy names each of these in full: somebody has given them the same role on purpose."""
+    conditions = [each for statement in evidence.trust.allows for each in conditions_of(statement)]
+    named = {value for each in conditions if each.claim == "sub" and each.compares_text for value in each.values}
+    return named.issuperset(subjects)
 
 
 def _is_exact(evidence: Evidence) -> bool:

@@ -91,7 +91,8 @@ def container_skipped(evidence: Evidence) -> Symptom | None:
         found=f"{opt_out.SKIP}: {spec.annotations[opt_out.SKIP]}",
         source=f"{POD}, metadata.annotations",
         repair=pod_commands.replaced(evidence, pod_commands.without_skipping),
-        severity="warning" if others else "error",
+        # Whoever leaves out a sidecar does so on purpose.
+        severity="note" if others else "error",
     )
 
 
