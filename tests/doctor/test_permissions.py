@@ -175,6 +175,14 @@ def test_what_the_pod_wants_is_only_simulated_where_it_is_said():
     assert found(healthy() | simulated("allowed"), **WANTED) == []
 
 
+def test_what_the_organization_denies_is_not_granted_to_the_role():
+    answers = healthy() | document(READ_ONLY, policy(allow("s3:*"))) | simulated("explicitDeny")
+    answers[SIMULATED]["OrganizationsDecisionDetail"] = {"AllowedByOrganizations": False}
+    (finding,) = examine(answers, **WANTED).findings
+    assert finding.id == "role-denied-by-service-control-policy"
+    assert all(line.startswith("#") for line in finding.repair.splitlines())
+
+
 def test_of_an_inline_policy_only_the_deny_goes():
     answers = healthy() | inline(mixed=policy(allow("sqs:*"), deny("s3:List*"))) | simulated("explicitDeny")
     answers |= document(READ_ONLY, policy(allow("s3:*")))

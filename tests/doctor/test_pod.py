@@ -1,5 +1,6 @@
 """The pod and its containers: each fault is found alone, and its repair leaves nothing to be found."""
 
+import base64
 import json
 import shlex
 
@@ -13,8 +14,11 @@ from tests.doctor.recording import (
     CONNECTION,
     EVENTS,
     INLINE,
+    ISSUER,
     PARAMETERS,
     PODS,
+    PROVIDER,
+    PROVIDERS,
     ROLE,
     ROLE_ARN,
     SERVICE_ACCOUNTS,
@@ -67,6 +71,43 @@ def with_key_of_secret(manifest):
     manifest["spec"]["containers"][0]["env"] = [{"name": "AWS_ACCESS_KEY_ID", "valueFrom": source}]
 
 
+def with_identity(role_arn, file=TOKEN_FILE):
+    return with_variables(AWS_ROLE_ARN=role_arn, AWS_WEB_IDENTITY_TOKEN_FILE=file)
+
+
+def projected(audience="sts.amazonaws.com"):
+    return {"projected": {"sources": [{"serviceAccountToken": {"audience": audience, "path": "token"}}]}}
+
+
+def with_own_token(manifest, volume, role_arn=ROLE_ARN):
+    """The manifest names the role itself, and the token in a volume of its own."""
+    manifest["spec"]["volumes"] = [{"name": "own", **volume}]
+    manifest["spec"]["containers"][0]["volumeMounts"] = [{"name": "own", "mountPath": "/etc/own"}]
+    with_identity(role_arn, "/etc/own/token")(manifest)
+
+
+def with_token_of(kind):
+    source = {"ConfigMap": {"configMap": {"name": "settings"}}, "Secret": {"secret": {"secretName": "settings"}}}[kind]
+    return lambda manifest: with_own_token(manifest, source)
+
+
+def applying_by_hand(role_arn):
+    """A pod whose manifest is known by what kubectl noted of it."""
+    answers = applying(lambda manifest: with_own_token(manifest, projected(), role_arn))
+    note = {"spec": {"containers": [{"name": "aws", "env": [{"name": "AWS_ROLE_ARN", "value": role_arn}]}]}}
+    live = answers[PODS][0]
+    live["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(note)}
+    # The webhook of another cluster puts its variables elsewhere.
+    live["spec"]["containers"][0]["env"].reverse()
+    return answers
+
+
+def copied_token(**claims):
+    claims = {"iss": ISSUER, "sub": PARAMETERS.subject, "aud": ["sts.amazonaws.com"], **claims}
+    parts = ({"alg": "RS256", "kid": "an-old-one"}, claims, "signature")
+    return ".".join(base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=") for each in parts)
+
+
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG"}
 LONG_SESSION = f"[default]\nrole_arn = {ROLE_ARN}\nweb_identity_token_file = {TOKEN_FILE}\nduration_seconds = 7200\n"
 CHAINED = "[profile a]\nrole_arn = arn:aws:iam::123456789012:role/b\nsource_profile = default\nduration_seconds=3601\n"
@@ -99,6 +140,19 @@ FAULTS = {
     "pod-token-file-missing": [
         applying(with_variables(AWS_ROLE_ARN=ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE="/var/run/aws/token"))
     ],
+    "pod-role-set-by-hand": [
+        applying(with_identity(f"{ROLE_ARN}-of-payments")),
+        applying_by_hand(f"{ROLE_ARN}-of-payments"),
+    ],
+    "pod-region-empty": [
+        applying(with_variables(AWS_REGION="")),
+        applying(with_variables(AWS_DEFAULT_REGION="", AWS_REGION="us-east-1")),
+    ],
+    "token-copied": [
+        applying(with_token_of("ConfigMap"), {"token": copied_token(exp=1735776000)}),
+        applying(with_token_of("ConfigMap"), {"token": f"{copied_token(exp=1735776000)}\n"}),
+    ],
+    "token-malformed": [applying(with_token_of("ConfigMap"), {"token": "11:11:49 EOF"})],
     "pod-role-session-name-invalid": [
         applying(with_variables(AWS_ROLE_SESSION_NAME="n" * 65)),
         applying(with_variables(AWS_ROLE_SESSION_NAME="the reader")),
@@ -161,6 +215,77 @@ def test_a_pod_s_fault_is_found_alone_and_mended_by_its_repair(id, answers):
     assert finding.severity == "error"
     assert finding.expected != finding.found
     assert found(applied(answers, finding.repair)) == []
+
+
+PROXY = {"HTTPS_PROXY": "http://somebody:hunter2@proxy.example.com:3128"}
+
+
+@pytest.mark.parametrize(
+    ("id", "answers", "says"),
+    [
+        ("pod-proxy-without-no-proxy", applying(with_variables(**PROXY)), "no NO_PROXY"),
+        (
+            "pod-proxy-without-no-proxy",
+            applying(with_sources, {**PROXY, "NO_PROXY": "localhost,.example.com"}),
+            "(ConfigMap settings), NO_PROXY=localhost,.example.com",
+        ),
+        (
+            "token-copied",
+            applying(with_token_of("ConfigMap"), {"token": copied_token(exp=4102444800)}),
+            "good until 21",
+        ),
+        ("token-copied", applying(with_token_of("Secret")), "(Secret settings)"),
+    ],
+)
+def test_what_may_work_is_a_warning_and_its_repair_is_words(id, answers, says):
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.severity) == (id, "warning")
+    assert says in finding.found
+    assert "hunter2" not in f"{finding}"
+    assert all(line.startswith("#") for line in finding.repair.splitlines())
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"NO_PROXY": "sts.us-east-1.amazonaws.com"},
+        {"no_proxy": "10.0.0.0/8, .amazonaws.com"},
+        {"NO_PROXY": "*"},
+        {"AWS_ENDPOINT_URL_STS": "http://sts.test:4566"},
+    ],
+)
+def test_a_proxy_that_sts_is_excepted_from_is_right(variables):
+    assert found(applying(with_variables(**PROXY, **variables))) == []
+
+
+def test_a_pod_that_names_its_role_itself_needs_no_annotation():
+    answers = applying(lambda manifest: with_own_token(manifest, projected()))
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    live = answers[PODS][0]["spec"]
+    live["containers"][0]["env"] = live["containers"][0]["env"][:2]  # no webhook was there
+    live["volumes"] = [volume for volume in live["volumes"] if volume["name"] == "own"]
+    diagnosis = examine(answers)
+    assert [(each.id, each.severity) for each in diagnosis.findings] == [("pod-names-its-role", "note")]
+    assert (diagnosis.ok, diagnosis.exit_code, diagnosis.role_arn) == (True, 0, ROLE_ARN)
+    # A role that does not admit the service account is not a note.
+    answers[ROLE]["AssumeRolePolicyDocument"]["Statement"][0]["Action"] = "sts:AssumeRole"
+    assert {"trust-policy-action-wrong", "service-account-annotation-missing"} <= set(found(answers))
+
+
+def test_a_token_volume_of_the_manifest_is_made_for_sts_in_the_manifest():
+    answers = applying(lambda manifest: with_own_token(manifest, projected("vault")))
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.found) == ("token-audience-mismatch", "vault")
+    assert "annotate" not in finding.repair
+    after = applied(answers, finding.repair)
+    (own,) = [volume for volume in after[PODS][0]["spec"]["volumes"] if volume["name"] == "own"]
+    assert own["projected"]["sources"][0]["serviceAccountToken"]["audience"] == "sts.amazonaws.com"
+    assert (found(after), examine(after).exit_code) == (["pod-names-its-role"], 0)
+
+
+def test_a_token_for_somebody_else_shows_beside_a_provider_that_is_missing():
+    answers = applying(lambda manifest: with_own_token(manifest, projected("vault"))) | {PROVIDERS: [], PROVIDER: None}
+    assert set(found(answers)) == {"oidc-provider-missing", "token-audience-mismatch"}
 
 
 def test_two_faults_of_one_pod_are_both_found_and_each_repair_mends_both():

@@ -124,6 +124,93 @@ def test_an_application_that_read_its_token_once_is_known_by_what_cloudtrail_has
     assert not examine(healthy() | {CALLS: [late]}).findings
 
 
+UNKNOWN_KEY = "An error occurred (InvalidClientTokenId) when calling the GetCallerIdentity operation: The security …"
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ({"secretRef": {"name": "keys"}}, "Secret keys"),
+        # The record does not hold it: whoever looks may not read it.
+        ({"configMapRef": {"name": "settings"}}, "ConfigMap settings"),
+    ],
+)
+@pytest.mark.parametrize("caller", [{"arn": "", "error": UNKNOWN_KEY}, {"arn": f"arn:aws:iam::{ACCOUNT_ID}:user/ci"}])
+def test_keys_from_what_was_not_read_are_named_where_aws_speaks_of_keys(source, named, caller):
+    answers = changed(caller=caller)
+    answers[PODS][0]["spec"]["containers"][0]["envFrom"] = [source]
+    diagnosis = examine(answers)
+    assert [finding.id for finding in diagnosis.findings] == ["pod-static-keys"]
+    (finding,) = diagnosis.findings
+    assert named in finding.found and (caller.get("error") or caller["arn"]) in finding.found
+    assert diagnosis.exit_code == 1
+    after = applied(answers, finding.repair)
+    variables = {each["name"]: each.get("value") for each in after[PODS][0]["spec"]["containers"][0]["env"]}
+    assert (variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"]) == ("", "")
+    assert after[PODS][0]["spec"]["containers"][0]["envFrom"] == [source], "it may be somebody else's, too"
+    assert not examine(after, probe=False).findings
+
+
+def test_a_secret_that_was_not_read_is_no_trouble_where_the_pod_is_its_role():
+    answers = healthy()
+    answers[PODS][0]["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": "keys"}}]
+    assert examine(answers).exit_code == 0
+    assert examine(answers, probe=False).exit_code == 2
+
+
+DENIED = "User: arn:aws:sts::1:assumed-role/my-role/x is not authorized to perform: sts:AssumeRoleWithWebIdentity on x "
+
+
+@pytest.mark.parametrize(
+    ("says", "id"),
+    [
+        ("with an explicit deny in a service control policy", "denied-by-service-control-policy"),
+        ("because no service control policy allows the x action", "denied-by-service-control-policy"),
+        ("with an explicit deny in a resource control policy: arn:aws:x", "denied-by-resource-control-policy"),
+        ("with an explicit deny in a VPC endpoint policy", "denied-by-vpc-endpoint-policy"),
+        ("because no VPC endpoint policy allows the x action", "denied-by-vpc-endpoint-policy"),
+    ],
+)
+def test_a_denial_of_the_organization_or_the_network_is_named_by_aws_s_own_words(says, id):
+    in_pod = changed(caller={"arn": "", "error": f"(AccessDenied) when calling …: {DENIED}{says}"})
+    from_here = changed(caller=REFUSED, exchange=refusal("AccessDenied", DENIED + says))
+    for answers in (in_pod, from_here):
+        (finding,) = examine(answers).findings
+        assert finding.id == id
+        assert says in finding.found
+        assert all(line.startswith("#") for line in finding.repair.splitlines())
+
+
+def test_a_proxy_that_nobody_answers_at_is_an_error_and_sts_is_excepted_from_it():
+    error = 'Failed to connect to proxy URL: "http://proxy.example.com:3128"'
+    answers = changed(caller={"arn": "", "error": error})
+    container = answers[PODS][0]["spec"]["containers"][0]
+    container["env"] = [{"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"}, *container["env"]]
+    container["env"] = [{"name": "NO_PROXY", "value": "localhost"}, *container["env"]]
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.severity) == ("pod-proxy-without-no-proxy", "error")
+    after = applied(answers, finding.repair)
+    variables = {each["name"]: each.get("value") for each in after[PODS][0]["spec"]["containers"][0]["env"]}
+    assert variables["NO_PROXY"] == "localhost,sts.us-east-1.amazonaws.com"
+    assert not examine(after, probe=False).findings
+
+
+def test_an_expired_token_that_was_copied_is_named_so():
+    answers = changed(
+        token={"claims": {**CLAIMS, "exp": 1735776000}},
+        exchange=refusal("ExpiredTokenException", "Token expired: …"),
+        caller={"arn": "", "error": "(ExpiredTokenException) when calling AssumeRoleWithWebIdentity: Token expired"},
+    )
+    container = answers[PODS][0]["spec"]["containers"][0]
+    for variable in container["env"]:
+        if variable["name"] == "AWS_WEB_IDENTITY_TOKEN_FILE":
+            variable["value"] = "/app/token"  # in the image
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.severity) == ("token-copied", "error")
+    assert "(the image)" in finding.found
+    assert not examine(applied(answers, finding.repair), probe=False).findings
+
+
 @pytest.mark.parametrize("call", [TOKEN, CALLER])
 def test_a_container_without_the_program_is_said_to_be_not_looked_at(call):
     answers = healthy()

@@ -263,9 +263,10 @@ def _told_of_keys(evidence: Evidence) -> str:
 
 
 def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: list[NotRead]) -> Symptom:
-    names = ", ".join(f"{unread.read.kind.removeprefix('get ')} {unread.read.name}" for unread in hidden)
+    kinds_shown = {"get secret": "Secret", "get configmap": "ConfigMap"}
+    names = ", ".join(f"{kinds_shown[unread.read.kind]} {unread.read.name}" for unread in hidden)
     kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
-    shown = [f"{kubectl} describe {each.read.kind.split()[1]} {each.read.name} -n {namespace}" for each in hidden]
+    shown = [f"#   {kubectl} describe {each.read.kind.split()[1]} {each.read.name} -n {namespace}" for each in hidden]
 
     def without_keys(_: Evidence, manifest: Document) -> None:
         for each in containers_of(manifest["spec"]):

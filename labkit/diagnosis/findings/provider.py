@@ -5,7 +5,7 @@ import unicodedata
 from contextlib import suppress
 
 from labkit.diagnosis import stages
-from labkit.diagnosis.evidence import Evidence, NotRead, kinds
+from labkit.diagnosis.evidence import Evidence, NotRead, kinds, variables
 from labkit.diagnosis.evidence.account import EKS_ISSUER
 from labkit.diagnosis.evidence.answers import PastCall
 from labkit.diagnosis.evidence.reading import FORBIDDEN
@@ -404,7 +404,9 @@ def _is_list_of_keys(document: object) -> bool:
 def _signing_key_ids(evidence: Evidence) -> list[str]:
     """The id of the key that signed the pod's token, where it was looked at; else those that the cluster names."""
     try:
-        token = evidence.probe.token
+        # Who has signed a token that was copied is another question.
+        is_copied = any(variables.copied_token(evidence, container) for container in evidence.containers)
+        token = None if is_copied else evidence.probe.token
     except NotRead:
         token = None
     return [token.key_id] if token and token.key_id else evidence.published.cluster_key_ids
