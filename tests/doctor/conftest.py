@@ -1,6 +1,10 @@
 """A lab for one module of tests, healthy and with nobody else in it: what others leave behind is a finding, too."""
 
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +12,8 @@ from labkit import Lab
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.faults import Situation, live
+
+PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +34,17 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def healthy(lab: Lab) -> Situation:
     """What the lab is before anything is broken."""
     return live.read(lab)
+
+
+@pytest.fixture(scope="module")
+def shell(lab: Lab) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """A shell after `eval "$(labkit env)"`, in which a script ends with its first line that fails."""
+    variables = {**os.environ, "PATH": PROGRAMS}
+    lines = subprocess.run(["labkit", "env"], env=variables, capture_output=True, text=True, check=True).stdout
+
+    def run(script: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-ec", f"{lines}\n{script}"], env=variables, capture_output=True, text=True, check=False
+        )
+
+    return run

@@ -97,7 +97,7 @@ def applying_by_hand(role_arn):
     note = {"spec": {"containers": [{"name": "aws", "env": [{"name": "AWS_ROLE_ARN", "value": role_arn}]}]}}
     live = answers[PODS][0]
     live["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(note)}
-    # The webhook of another cluster puts its variables elsewhere.
+    # By their order, the webhook could have named the role, too.
     live["spec"]["containers"][0]["env"].reverse()
     return answers
 

@@ -1,31 +1,10 @@
 """The repair that a finding prints, run as it is printed: the lab is right again."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from labkit.doctor.examination import examine
 from labkit.faults import CATALOGUE, breaking, live
 from tests.doctor.examining import evidence, found
-
-PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-
-
-@pytest.fixture(scope="module")
-def shell(lab):
-    """A shell after `eval "$(labkit env)"`, in which a script ends with its first line that fails."""
-    variables = {**os.environ, "PATH": PROGRAMS}
-    lines = subprocess.run(["labkit", "env"], env=variables, capture_output=True, text=True, check=True).stdout
-
-    def run(script):
-        return subprocess.run(
-            ["bash", "-ec", f"{lines}\n{script}"], env=variables, capture_output=True, text=True, check=False
-        )
-
-    return run
 
 
 @pytest.mark.kubectl

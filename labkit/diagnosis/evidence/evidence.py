@@ -383,7 +383,7 @@ class Evidence:
         Empty where they name several, or it does not exist.
         """
         try:
-            by_hand = [each for each in self.containers if each.has_role and each.is_by_hand]
+            by_hand = [each for each in self.containers if each.has_role and (each.is_by_hand or each.declares_role)]
             arns = {each.value(ROLE) for each in by_hand if each.token_at(each.value(TOKEN_FILE))}
             arn = arns.pop() if len(arns) == 1 else ""
             role = self.account.role(arn.rpartition("/")[2]) if ROLE_ARN.fullmatch(arn) else None

@@ -86,18 +86,22 @@ class Container:
 
     @property
     def is_by_hand(self) -> bool:
-        """Whether what the pod was made from names the container's role, and not the webhook.
+        """Whether the order of its variables shows that the webhook has not named the container's role.
 
-        Where that is not known, the order tells: the webhook puts the region's variables, and then the role's, behind
-        those that were there. Raises `NotRead`.
+        The webhook puts the region's variables, and then the role's, behind those that were there. Raises `NotRead`.
         """
         if ROLE not in self.own_names:
             return self.has_role  # by `envFrom`, where the webhook does not look
-        declared = self._pod.declared(self.name)
-        if declared is not None:
-            return ROLE in declared
         names = [entry["name"] for entry in self.document.get("env") or []]
-        return not {*REGIONS, STS_ENDPOINTS}.intersection(names[: names.index(ROLE)])
+        if {*REGIONS, STS_ENDPOINTS}.intersection(names[: names.index(ROLE)]):
+            return False
+        declared = self._pod.declared(self.name)
+        return declared is None or ROLE in declared
+
+    @property
+    def declares_role(self) -> bool:
+        """Whether what the pod was made from, where that is known, names the container's role. Raises `NotRead`."""
+        return ROLE in (self._pod.declared(self.name) or ())
 
     @property
     def secrets(self) -> list[str]:

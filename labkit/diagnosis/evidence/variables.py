@@ -177,7 +177,7 @@ def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
     if not container.has_role or not evidence.annotation or container.value(ROLE) == evidence.annotation:
         return None
     token = container.token_at(container.value(TOKEN_FILE)) or {}
-    if not container.is_by_hand or not token.get("audience"):
+    if not token.get("audience") or not (container.is_by_hand or container.declares_role):
         return None
     variable = container.variable(ROLE)
     source = f" ({variable.source} of the manifest)" if variable else ""
@@ -327,7 +327,9 @@ def _without_password(url: str) -> str:
 
 
 def _works_by_hand(evidence: Evidence, container: Container) -> bool:
-    if not container.is_by_hand or container.value(ROLE) != evidence.role_arn:
+    # Where the service account is annotated, its owner need not be read for that.
+    by_hand = container.is_by_hand or (not evidence.annotation and container.declares_role)
+    if not by_hand or container.value(ROLE) != evidence.role_arn:
         return False
     token = container.token_at(container.value(TOKEN_FILE)) or {}
     return token.get("audience") == evidence.audience and evidence.role is not None and evidence.trust.admits

@@ -1,0 +1,161 @@
+"""What works and is only unusual, in a running lab: `labkit doctor` notes it and ends with exit code 0.
+
+And what it could not see without being told: keys in a Secret, a volume that the manifest declares.
+"""
+
+import json
+
+import pytest
+from kubernetes.client import CoreV1Api
+
+from labkit import steps
+from labkit.run_parameters import Parameters
+from labkit.steps.pod import delete, wait_until_running
+from tests.commands import labkit
+
+ACCOUNT = "cart"
+OWN = "/etc/token-for-aws"
+SKIP = "eks.amazonaws.com/skip-containers"
+AUDIENCE = "sts.amazonaws.com"
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG"}
+
+
+@pytest.fixture(scope="module")
+def cart(lab):
+    """The ARN of a role that admits the service account `cart`, which has no annotation."""
+    core, iam = CoreV1Api(lab.kubernetes), lab.aws.client("iam")
+    trust = steps.step("iam_role").build(Parameters.checked(service_account=ACCOUNT), lab.provider_arn)
+    iam.create_role(RoleName=ACCOUNT, AssumeRolePolicyDocument=json.dumps(trust))
+    iam.attach_role_policy(RoleName=ACCOUNT, PolicyArn=lab.parameters.policy_arn)
+    core.create_namespaced_service_account("default", {"metadata": {"name": ACCOUNT}})
+    return lab.connection.role_arn(ACCOUNT)
+
+
+@pytest.fixture
+def make(lab):
+    """Makes a pod, which is gone afterwards."""
+    names = []
+
+    def make(name, account, *, containers=({},), volumes=(), annotations=None):
+        own = {"name": "aws", "image": lab.image, "command": ["sleep", "infinity"]}
+        spec = {"serviceAccountName": account, "containers": [own | each for each in containers], "volumes": volumes}
+        metadata = {"name": name, "annotations": annotations}
+        names.append(name)
+        CoreV1Api(lab.kubernetes).create_namespaced_pod("default", {"metadata": metadata, "spec": spec})
+        wait_until_running(lab, name, "default")
+
+    yield make
+    for name in names:
+        delete(lab, name, "default")
+
+
+def doctor(account, *options):
+    """What the command says as a program reads it, and the findings' ids and severities."""
+    done = labkit("doctor", "-s", account, "--json", *options)
+    assert done.stdout, done.stderr
+    said = json.loads(done.stdout)
+    assert done.returncode == said["exit_code"]
+    return said, [(each["id"], each["severity"]) for each in said["findings"]]
+
+
+def by_hand(role_arn, audience=AUDIENCE):
+    """What a manifest says that names its role and mounts its token itself."""
+    token = {"audience": audience, "expirationSeconds": 3600, "path": "token"}
+    identity = {"AWS_ROLE_ARN": role_arn, "AWS_WEB_IDENTITY_TOKEN_FILE": f"{OWN}/token"}
+    container = {
+        "env": [{"name": name, "value": value} for name, value in identity.items()],
+        "volumeMounts": [{"name": "own", "mountPath": OWN}],
+    }
+    volume = {"name": "own", "projected": {"sources": [{"serviceAccountToken": token}]}}
+    return {"containers": [container], "volumes": [volume]}
+
+
+# Notes.
+
+
+def test_a_pod_that_names_its_role_and_mounts_its_token_itself_is_right(lab, cart, make):
+    make("by-hand", ACCOUNT, **by_hand(cart))
+    for options in ((), ("--probe",)):
+        said, found = doctor(ACCOUNT, *options)
+        assert found == [("pod-names-its-role", "note")]
+        assert (said["exit_code"], said["ok"], said["role_arn"]) == (0, True, cart)
+    assert {each["result"] for each in said["checks"]} == {"right", "note"}
+
+
+def test_a_sidecar_that_is_skipped_on_purpose_is_right(make):
+    make("two", "my-service-account", containers=[{}, {"name": "proxy"}], annotations={SKIP: "proxy"})
+    said, found = doctor("my-service-account", "--pod", "two", "--probe")
+    assert found == [("pod-container-skipped", "note")]
+    assert said["exit_code"] == 0
+
+
+def test_two_service_accounts_on_one_role_are_right(lab, cart):
+    iam = lab.aws.client("iam")
+    before = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]
+    both = json.dumps(before).replace(f'"{lab.parameters.subject}"', f'["{lab.parameters.subject}", "{other()}"]')
+    iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=both)
+    try:
+        said, found = doctor("my-service-account")
+    finally:
+        iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(before))
+    assert found == [("trust-policy-admits-others", "note")]
+    assert said["exit_code"] == 0
+
+
+def other():
+    return f"system:serviceaccount:default:{ACCOUNT}"
+
+
+def test_another_cluster_s_provider_is_right(lab):
+    iam = lab.aws.client("iam")
+    url = f"https://oidc.eks.us-east-1.amazonaws.com/id/{'A' * 32}"
+    arn = iam.create_open_id_connect_provider(Url=url, ClientIDList=[AUDIENCE])["OpenIDConnectProviderArn"]
+    try:
+        said, found = doctor("my-service-account")
+    finally:
+        iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+    assert found == [("oidc-provider-dangling", "note")]
+    assert said["exit_code"] == 0
+    done = labkit("doctor")
+    assert done.returncode == 0, done.stdout
+
+
+# What is named.
+
+
+@pytest.mark.kubectl
+def test_keys_in_a_secret_are_named_and_the_secret_stays_as_it_is(lab, make, shell):
+    core = CoreV1Api(lab.kubernetes)
+    core.create_namespaced_secret("default", {"metadata": {"name": "ci"}, "stringData": KEYS})
+    make("keyed", "my-service-account", containers=[{"envFrom": [{"secretRef": {"name": "ci"}}]}])
+    try:
+        said, found = doctor("my-service-account", "--pod", "keyed", "--probe")
+        assert (found, said["exit_code"]) == ([("pod-static-keys", "error")], 1)
+        (finding,) = said["findings"]
+        assert "InvalidClientTokenId" in finding["found"] and "Secret ci, which was not read" in finding["found"]
+        assert not any(value in json.dumps(said) for value in KEYS.values())
+        _run(shell, finding["repair"], "keyed")
+        said, found = doctor("my-service-account", "--pod", "keyed", "--probe")
+        assert (found, said["exit_code"]) == ([], 0)
+        assert {each["result"] for each in said["checks"]} == {"right"}
+        assert set(core.read_namespaced_secret("ci", "default").data) == set(KEYS)
+    finally:
+        core.delete_namespaced_secret("ci", "default")
+
+
+@pytest.mark.kubectl
+def test_a_token_volume_for_somebody_else_is_repaired_in_the_manifest(lab, make, shell):
+    make("for-vault", "my-service-account", **by_hand(lab.role_arn, "vault"))
+    said, found = doctor("my-service-account", "--pod", "for-vault")
+    assert (found, said["exit_code"]) == ([("token-audience-mismatch", "error")], 1)
+    _run(shell, said["findings"][0]["repair"], "for-vault")
+    said, found = doctor("my-service-account", "--pod", "for-vault", "--probe")
+    assert (found, said["exit_code"]) == ([("pod-names-its-role", "note")], 0)
+    volumes = CoreV1Api(lab.kubernetes).read_namespaced_pod("for-vault", "default").spec.volumes
+    (own,) = [each for each in volumes if each.name == "own"]
+    assert own.projected.sources[0].service_account_token.audience == AUDIENCE
+
+
+def _run(shell, repair, pod):
+    done = shell(f"{repair}\nkubectl wait pod/{pod} --for=condition=Ready --timeout=60s")
+    assert done.returncode == 0, f"{repair}\n{done.stderr}"
