@@ -27,7 +27,8 @@ ABSENT_HIDES = (
     "region-not-activated",
     "role-session-too-long",
     "role-assumes-itself",
-    "token-*",
+    "token-copied",
+    "token-malformed",
     "credentials-*",
 )
 
@@ -59,7 +60,7 @@ def image_that_nobody_has(situation: Situation) -> None:
 
 @fault(
     finding="pod-uses-another-service-account",
-    hides=("pod-older-than-annotation", "pod-mount-path-twice", "token-audience-mismatch"),
+    hides=("pod-older-than-annotation", "pod-mount-path-twice"),
     seen_as=("pod-missing",),
     changes=("the pod's service account",),
 )
@@ -68,7 +69,7 @@ def pod_without_its_service_account(situation: Situation) -> None:
     situation.pod["spec"]["serviceAccountName"] = "default"
 
 
-@fault(finding="pod-older-than-annotation", hides=("token-audience-mismatch",), changes=AGE)
+@fault(finding="pod-older-than-annotation", changes=AGE)
 def pod_made_before_the_annotation(situation: Situation) -> None:
     """The service account was put right, and nothing else was touched."""
     situation.made_with = {}

@@ -10,13 +10,13 @@ WITHOUT_ROLE_HIDES = (
     "pod-older-than-annotation",
     "pod-role-set-by-hand",
     "pod-mount-path-twice",
-    "token-audience-mismatch",
     "pod-identity-association-too",
     "webhook-that-nobody-answers-for",
 )
 # Without the service account it is a trust policy or a tag alone that says which role is meant.
 WITHOUT_ACCOUNT_HIDES = (
     *WITHOUT_ROLE_HIDES,
+    "token-audience-mismatch",
     "service-account-annotation-*",
     "eksctl-role-without-annotation",
     "annotation-on-the-pod",

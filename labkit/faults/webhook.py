@@ -11,7 +11,7 @@ REGISTRATION = ("the webhook's registration",)
 VARIABLES = ("the pod's web identity variables",)
 VOLUME = ("the pod's token volume",)
 # A pod that nobody gave a role has none of what is said of the role it was given.
-UNTOUCHED_HIDES = ("pod-older-than-annotation", "pod-mount-path-twice", "token-audience-mismatch")
+UNTOUCHED_HIDES = ("pod-older-than-annotation", "pod-mount-path-twice")
 # A pod that names its role itself is not older than the one that it was to be given.
 BY_HAND_HIDES = ("pod-older-than-annotation",)
 
@@ -73,7 +73,7 @@ def variables_left_empty(situation: Situation) -> None:
     situation.set_identity(role_arn="", file="")
 
 
-@fault(finding="pod-volume-name-taken", hides=("token-audience-mismatch", "pod-mount-path-twice"), changes=VOLUME)
+@fault(finding="pod-volume-name-taken", hides=("pod-mount-path-twice",), changes=VOLUME)
 def volume_of_the_same_name(situation: Situation) -> None:
     """The pod was given a volume of its own for what it downloads."""
     situation.mount("aws-iam-token", {"emptyDir": {}}, "/cache")

@@ -40,7 +40,7 @@ def token_audience_mismatch(evidence: Evidence) -> Symptom | None:
         summary="The pod's token is made for somebody else than STS.",
         expected=", ".join(audiences),
         found=audience,
-        source="kubectl get pod -o yaml, the projected volume of the token",
+        source=f"kubectl get pod -o yaml, the projected volume of the token; the annotation {AUDIENCE_KEY}",
         repair=_made_for_sts(evidence, audience),
     )
 
@@ -227,12 +227,12 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
 
 
 def _audience(evidence: Evidence) -> str | None:
-    """Whom the token is made for that the containers send."""
+    """Whom the token is made for that the containers send; without one, whom the annotation has the next made for."""
     for container in evidence.containers:
         token = container.token_at(container.value(TOKEN_FILE)) if container.has_role else None
         if token and token.get("audience"):
             return str(token["audience"])
-    return evidence.token_audience
+    return evidence.token_audience or evidence.annotations.get(AUDIENCE_KEY)
 
 
 def _made_for_sts(evidence: Evidence, audience: str) -> str:
@@ -247,9 +247,12 @@ def _made_for_sts(evidence: Evidence, audience: str) -> str:
 
     kubectl, parameters = evidence.connection.kubectl, evidence.parameters
     account = f"serviceaccount {parameters.service_account} -n {parameters.namespace}"
-    lines = [f"{kubectl} annotate {account} --overwrite {AUDIENCE_KEY}-"]
-    is_annotated = evidence.annotations.get(AUDIENCE_KEY) == audience
-    return "\n".join([*(lines if is_annotated else []), pod_commands.replaced(evidence, with_audience)])
+    lines = []
+    if evidence.annotations.get(AUDIENCE_KEY) == audience:
+        lines.append(f"{kubectl} annotate {account} --overwrite {AUDIENCE_KEY}-")
+    if evidence.pod is not None:
+        lines.append(pod_commands.replaced(evidence, with_audience))
+    return "\n".join(lines)
 
 
 def _malformed(evidence: Evidence) -> tuple[str, str]:
