@@ -74,6 +74,8 @@ NOT_USED_IDS = (
 
 # Characters; a terminal that breaks lines has at least so many in one.
 NARROWEST = 40
+# Lines of which a person copies an error.
+FEW = 30
 
 
 @dataclass(frozen=True)
@@ -622,14 +624,16 @@ def _readings(lines: list[str]) -> list[str]:
     """The text as one line: with a space for each line break, and without one where a terminal broke the line.
 
     A terminal breaks every long line at the same place, also in a word. Where several lines are as long as the
-    longest, that is what happened; where one is, it may be chance, and both ways to read the text are given.
+    longest, that is what happened. Where one is, it may be chance, and both ways to read the text are given. A few
+    lines may also be a part of what a terminal showed, none of them whole.
     """
     width = max(map(len, lines), default=0)
     breaks = ["" if len(line) == width >= NARROWEST else " " for line in lines[:-1]]
     broken = breaks.count("")
     joined = "".join(line + end for line, end in zip(lines, [*breaks, ""], strict=False))
     texts = [joined] if broken > 1 else [" ".join(lines), *([joined] if broken else [])]
-    return [" ".join(each.split()) for each in texts]
+    texts += ["".join(lines)] if len(lines) <= FEW else []
+    return list(dict.fromkeys(" ".join(each.split()) for each in texts))
 
 
 def _found(family: Family, readings: list[str]) -> re.Match[str] | None:

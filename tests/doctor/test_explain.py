@@ -39,6 +39,17 @@ def test_a_text_that_a_terminal_broke_in_a_word_is_read_as_one(width):
     assert different == []
 
 
+@pytest.mark.parametrize(
+    ("text", "family"),
+    [
+        ("web identity role: Incorrect to\nken audience\n", "audience"),
+        ("Not author\nized to perform sts:AssumeRoleWith\nWebIdentity", "trust-policy"),
+    ],
+)
+def test_a_part_of_what_a_terminal_showed_is_enough(text, family):
+    assert [each.family for each in explanations.explain(text)] == [family]
+
+
 def test_the_names_in_a_broken_text_are_whole():
     (found,) = explanations.explain("\n".join(DENIED[at : at + 80] for at in range(0, len(DENIED), 80)))
     assert found == explanations.explain(DENIED)[0]
