@@ -23,6 +23,7 @@ from tests.doctor.recording import (
     ROLE_ARN,
     SERVICE_ACCOUNTS,
     TOKEN_FILE,
+    WEBHOOK,
     a_pod,
     healthy,
 )
@@ -267,6 +268,12 @@ def test_a_pod_that_names_its_role_itself_needs_no_annotation():
     diagnosis = examine(answers)
     assert [(each.id, each.severity) for each in diagnosis.findings] == [("pod-names-its-role", "note")]
     assert (diagnosis.ok, diagnosis.exit_code, diagnosis.role_arn) == (True, 0, ROLE_ARN)
+    # It does without the webhook, whether that is missing or told to pass over the pod.
+    answers[PODS][0]["metadata"]["labels"]["eks.amazonaws.com/skip-pod-identity-webhook"] = "true"
+    assert found(answers) == ["pod-names-its-role"]
+    without = examine(answers | {WEBHOOK: None})
+    assert {each.id for each in without.findings} == {"webhook-missing", "pod-names-its-role"}
+    assert without.exit_code == 0
     # A role that does not admit the service account is not a note.
     answers[ROLE]["AssumeRolePolicyDocument"]["Statement"][0]["Action"] = "sts:AssumeRole"
     assert {"trust-policy-action-wrong", "service-account-annotation-missing"} <= set(found(answers))

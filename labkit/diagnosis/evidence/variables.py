@@ -197,8 +197,9 @@ def proxied(evidence: Evidence, container: Container) -> Wrong | None:
 
     https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-proxy.html
     """
-    proxy, endpoint = _set_ones(container, PROXIES), _sts_url(evidence, container)
-    if not proxy or endpoint.scheme == "http" or _is_excepted(container, endpoint.hostname or ""):
+    proxy = _set_ones(container, PROXIES)
+    endpoint = _sts_url(evidence, container) if proxy else None
+    if endpoint is None or endpoint.scheme == "http" or _is_excepted(container, endpoint.hostname or ""):
         return None
     is_probed = evidence.probe_allowed and evidence.probe.container is container
     caller = evidence.caller_if_told if is_probed else None
@@ -223,10 +224,13 @@ def sts_host(evidence: Evidence, container: Container) -> str:
 def works_by_hand(evidence: Evidence) -> list[Container]:
     """The containers that name a role themselves which admits the service account, with a projected token for STS.
 
-    Empty unless all do that name a role. They need neither annotation nor webhook. Raises `NotRead`.
+    Empty unless all do that name a role, and where that could not be read. They need neither annotation nor webhook.
     """
-    with_role = [container for container in evidence.containers if container.has_role]
-    return with_role if all(_works_by_hand(evidence, container) for container in with_role) else []
+    try:
+        with_role = [container for container in evidence.containers if container.has_role]
+        return with_role if all(_works_by_hand(evidence, container) for container in with_role) else []
+    except NotRead:
+        return []
 
 
 def invalid_session_name(_: Evidence, container: Container) -> Wrong | None:

@@ -204,12 +204,11 @@ sts_endpoint_of_another_region = in_variables(
 @cause("pod-proxy-without-no-proxy", stages.EXCHANGE, LEARN, reads=(kinds.PODS,))
 def proxied(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-proxy.html"""
-    hosts = {variables.sts_host(evidence, container): None for container in evidence.containers}
     return symptom(
         evidence,
         "The container asks STS through a proxy: NO_PROXY does not except it.",
         variables.proxied,
-        hint=f"# let the proxy pass {', '.join(hosts)}; or, where the pod reaches it without, add it to NO_PROXY",
+        hint="# let the proxy pass the host of STS; or, where the pod reaches it without, add it to NO_PROXY",
         changes=(_past_the_proxy,),
     )
 
@@ -237,15 +236,19 @@ def _static_keys_read(evidence: Evidence, container: Container) -> variables.Wro
 
 def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
     """What may hold the container's access keys and was not read: Secrets, and ConfigMaps where that is forbidden."""
-    if evidence.pod_spec is None or container.own_names.issuperset(variables.KEYS):
-        return []
     hidden = []
+    try:
+        variables.static_keys(evidence, container)
+    except NotRead as unread:
+        hidden.append(unread)
+    if evidence.pod_spec is None or container.own_names.issuperset(variables.KEYS):
+        return hidden
     references = [source.get("configMapRef") for source in container.document.get("envFrom") or []]
     for reference in filter(None, references):
         try:
             evidence.pod_spec.config_map(reference.get("name", ""))
         except NotRead as unread:
-            hidden.append(unread)
+            hidden += [unread] if unread.read not in [each.read for each in hidden] else []
     for secret in container.secrets:
         read = _secret(evidence, secret)
         kubectl = f"{evidence.connection.kubectl} describe secret {secret} {read.where}"

@@ -284,15 +284,7 @@ def _wanted(evidence: Evidence) -> str:
 def _is_bare(evidence: Evidence) -> bool:
     """Whether it exists without a role, and without anything that looks like one."""
     is_bare = evidence.service_account is not None and not evidence.annotation and not evidence.misspelt_key
-    return is_bare and not _works_by_hand(evidence)
-
-
-def _works_by_hand(evidence: Evidence) -> bool:
-    """Whether the pod does without the annotation; what cannot be read shows nothing of that."""
-    try:
-        return bool(variables.works_by_hand(evidence))
-    except NotRead:
-        return False
+    return is_bare and not variables.works_by_hand(evidence)
 
 
 def _not_found(evidence: Evidence) -> str:

@@ -6,7 +6,7 @@ https://github.com/aws/amazon-eks-pod-identity-webhook
 from typing import Any
 
 from labkit.diagnosis import stages
-from labkit.diagnosis.evidence import Evidence, NotRead, kinds, opt_out
+from labkit.diagnosis.evidence import Evidence, NotRead, kinds, opt_out, variables
 from labkit.diagnosis.evidence.pod_spec import MOUNT_PATH, TOKEN_VOLUME, is_token_volume, service_account_of, workload
 from labkit.diagnosis.finding import Symptom, cause
 from labkit.diagnosis.repairs import pod_commands
@@ -27,6 +27,7 @@ def missing(evidence: Evidence) -> Symptom | None:
         found="no such configuration",
         source="kubectl get mutatingwebhookconfigurations",
         repair=_restored(evidence),
+        severity="note" if variables.works_by_hand(evidence) else "error",
     )
 
 
@@ -57,7 +58,7 @@ def unreachable(evidence: Evidence) -> Symptom | None:
 @cause("pod-opted-out-of-webhook", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def opted_out(evidence: Evidence) -> Symptom | None:
     spec = evidence.pod_spec
-    if spec is None or spec.is_mutated:
+    if spec is None or spec.is_mutated or variables.works_by_hand(evidence):
         return None
     on_pod = opt_out.of_pod(evidence, spec.labels)
     on_namespace = set() if on_pod else opt_out.of_namespace(evidence)
