@@ -135,7 +135,14 @@ UNKNOWN_KEY = "An error occurred (InvalidClientTokenId) when calling the GetCall
         ({"configMapRef": {"name": "settings"}}, "ConfigMap settings"),
     ],
 )
-@pytest.mark.parametrize("caller", [{"arn": "", "error": UNKNOWN_KEY}, {"arn": f"arn:aws:iam::{ACCOUNT_ID}:user/ci"}])
+@pytest.mark.parametrize(
+    "caller",
+    [
+        {"arn": "", "error": UNKNOWN_KEY},
+        {"arn": f"arn:aws:iam::{ACCOUNT_ID}:user/ci"},
+        {"arn": f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/ci/somebody"},
+    ],
+)
 def test_keys_from_what_was_not_read_are_named_where_aws_speaks_of_keys(source, named, caller):
     answers = changed(caller=caller)
     answers[PODS][0]["spec"]["containers"][0]["envFrom"] = [source]

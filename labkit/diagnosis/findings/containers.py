@@ -257,12 +257,21 @@ def _hidden_keys(evidence: Evidence, container: Container) -> list[NotRead]:
 
 
 def _told_of_keys(evidence: Evidence) -> str:
-    """What AWS said in the pod, where it speaks of access keys and not of the token; empty else."""
+    """What AWS said in the pod, where it speaks of access keys and not of the token; empty else.
+
+    A pod whose token is good for the role, and that is somebody else, has sent something else than the token.
+    """
     caller = evidence.caller_if_told
-    if caller is None or ASSUME in caller.error:
+    if caller is None:
         return ""
-    is_user = ":user/" in caller.arn
-    return caller.arn or caller.error if is_user or any(code in caller.error for code in NOBODY) else ""
+    if not caller.arn:
+        return caller.error if ASSUME not in caller.error and any(code in caller.error for code in NOBODY) else ""
+    try:
+        exchange = evidence.probe.exchange
+    except NotRead:
+        exchange = None
+    is_other = exchange is not None and bool(exchange.arn) and not evidence.is_its_role
+    return caller.arn if is_other or ":user/" in caller.arn else ""
 
 
 def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: list[NotRead]) -> Symptom:
