@@ -141,11 +141,11 @@ class Container:
     def copied_at(self, path: str) -> tuple[str, str | None] | None:
         """The ConfigMap or Secret (`ConfigMap NAME`) whose copy of a file lies at a path, and the file's text.
 
-        The text is None for a Secret, which is not read. Raises `NotRead`.
+        The text is None for a Secret, which is not read. None for a projected token. Raises `NotRead`.
         """
         mount = self.mount_of(path)
         volume = self._pod.volumes.get(mount["name"]) if mount else None
-        if mount is None or volume is None:
+        if mount is None or volume is None or self.token_at(path):
             return None
         for name, items in _config_maps(volume):
             for key, text in self._pod.config_map(name).items():
@@ -288,9 +288,9 @@ class PodSpec:
 
         None where neither is known. Raises `NotRead`.
         """
-        spec = json.loads(self.annotations.get(APPLIED) or "{}").get("spec")
+        spec = _spec_applied(self.annotations.get(APPLIED) or "")
         if self.owner:
-            spec = ((self.owner.get("spec") or {}).get("template") or {}).get("spec")
+            spec = ((self.owner.get("spec") or {}).get("template") or {}).get("spec") or {}
         if not spec:
             return None
         there = [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]
@@ -355,6 +355,16 @@ def normal(path: str) -> str:
 
 
 # Paths and files.
+
+
+def _spec_applied(note: str) -> Document:
+    """The spec in what kubectl noted of a manifest; empty where somebody has edited the note."""
+    try:
+        manifest = json.loads(note)
+    except ValueError:
+        return {}
+    spec: Document = manifest.get("spec") or {} if isinstance(manifest, dict) else {}
+    return spec
 
 
 def _controller(document: Document) -> Document | None:

@@ -28,8 +28,8 @@ from labkit.tokens import NotAToken, parts
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 PROFILES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 SESSION_NAME = "AWS_ROLE_SESSION_NAME"
-# https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
 RENEWED = "a projected token, which the node renews"
+# https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
 VALID_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
 WEB_IDENTITY = "AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE, both of the webhook"
 PROXIES = ("HTTPS_PROXY", "https_proxy")

@@ -91,8 +91,10 @@ def container_skipped(evidence: Evidence) -> Symptom | None:
         expected="the role in every container",
         found=f"{opt_out.SKIP}: {spec.annotations[opt_out.SKIP]}",
         source=f"{POD}, metadata.annotations",
-        repair=pod_commands.replaced(evidence, pod_commands.without_skipping),
         # Whoever leaves out a sidecar does so on purpose.
+        repair=f"# nothing has to change; {opt_out.SKIP} in the manifest says which containers get no role"
+        if others
+        else pod_commands.replaced(evidence, pod_commands.without_skipping),
         severity="note" if others else "error",
     )
 
