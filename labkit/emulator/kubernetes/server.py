@@ -62,7 +62,7 @@ class ApiServer:
         self.admission = Admission(self.storage, self.authorization)
         self.kubelets = Kubelets(self.storage, authority, kubelet_certificate)
         self.resources = Resources(self.storage, self.admission)
-        self.paths = Paths(self.tokens, address)
+        self.paths = Paths(self.tokens, self.admission.counters, address)
         self.routes = Routes(self.resources, self.kubelets, Reviews(self.authentication, self.authorization))
         self.controllers = Controllers(self.resources, authority.certificate_pem, _soon)
         TokenSecrets(self.storage, self.tokens, authority.certificate_pem, _soon)

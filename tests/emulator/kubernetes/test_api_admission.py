@@ -142,3 +142,73 @@ def test_a_bundle_that_is_none_fails_the_call(admin: httpx.Client, pods: str, re
     answer = admin.post(pods, json=pod("p"))
     assert answer.status_code == 500
     assert "unable to load root certificates" in answer.json()["message"]
+
+
+FAIL_OPEN = "apiserver_admission_webhook_fail_open_count"
+REJECTION = "apiserver_admission_webhook_rejection_count"
+
+
+@pytest.mark.parametrize(
+    ("changes", "counter"),
+    [
+        (
+            {"base": "https://127.0.0.1:1", "failurePolicy": "Ignore"},
+            FAIL_OPEN + '{name="pods.lab.example",type="admit"}',
+        ),
+        (
+            {"ca": Authority.create("other"), "failurePolicy": "Ignore"},
+            FAIL_OPEN + '{name="pods.lab.example",type="admit"}',
+        ),
+        (
+            {"base": "https://127.0.0.1:1"},
+            REJECTION + '{error_type="calling_webhook_error",name="pods.lab.example",operation="CREATE",'
+            'rejection_code="503",type="admit"}',
+        ),
+        (
+            {"path": "/deny"},
+            REJECTION + '{error_type="no_error",name="pods.lab.example",operation="CREATE",rejection_code="400",'
+            'type="admit"}',
+        ),
+    ],
+    ids=["no answer, ignored", "another authority, ignored", "no answer", "denied"],
+)
+def test_what_becomes_of_a_webhook_s_calls_is_counted_in_dry_runs_too(
+    admin: httpx.Client, pods: str, register, changes, counter
+):
+    register(changes.pop("path", "/mutate"), **changes)
+    before = counted(admin, counter)
+    for options in ({}, {"dryRun": "All"}):
+        admin.post(pods, json=pod("p"), params=options)
+    assert counted(admin, counter) == before + 2
+
+
+def test_a_webhook_that_answers_is_counted_as_called_and_as_nothing_else(admin: httpx.Client, pods: str, register):
+    register(failurePolicy="Ignore")
+    called = (
+        'apiserver_admission_webhook_request_total{code="200",name="pods.lab.example",operation="CREATE",'
+        'rejected="false",type="admit"}'
+    )
+    before, others = counted(admin, called), [counted(admin, FAIL_OPEN), counted(admin, REJECTION)]
+    admin.post(pods, json=pod("p"))
+    assert counted(admin, called) == before + 1
+    assert [counted(admin, FAIL_OPEN), counted(admin, REJECTION)] == others
+
+
+def test_the_counters_are_for_those_alone_whom_rbac_lets(cluster, admin: httpx.Client):
+    assert admin.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    answers = {}
+    for group in ("system:authenticated", "system:monitoring"):
+        headers = {"Impersonate-User": "somebody", "Impersonate-Group": group}
+        answers[group] = admin.get("/metrics", headers=headers)
+    assert answers["system:monitoring"].status_code == 200
+    refused = answers["system:authenticated"]
+    assert (refused.status_code, refused.json()["message"]) == (
+        403,
+        'forbidden: User "somebody" cannot get path "/metrics"',
+    )
+
+
+def counted(admin: httpx.Client, counter: str) -> float:
+    """The sum of what the API server tells of the counters that begin so."""
+    lines = [line for line in admin.get("/metrics").text.splitlines() if line.startswith(counter)]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)

@@ -92,7 +92,7 @@ def test_a_role_allows(app: httpx.Client, namespace: str, give, rules, method, p
     [
         ([rule(READ, "pods")], "/api/v1/pods", 200),
         ([rule(READ, "nodes")], "/api/v1/nodes", 200),
-        ([{"verbs": ["get"], "nonResourceURLs": ["/metrics"]}], "/metrics", 404),
+        ([{"verbs": ["get"], "nonResourceURLs": ["/metrics"]}], "/metrics", 200),
         ([{"verbs": ["get"], "nonResourceURLs": ["/metrics/*"]}], "/metrics/cadvisor", 404),
         ([{"verbs": ["get"], "nonResourceURLs": ["/metrics/*"]}], "/metrics", 403),
         ([{"verbs": ["post"], "nonResourceURLs": ["*"]}], "/metrics", 403),

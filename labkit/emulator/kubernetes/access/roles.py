@@ -62,6 +62,9 @@ CLUSTER_ROLES: dict[str, list[Object]] = {
     ],
     "system:discovery": [DISCOVERY | {"nonResourceURLs": [*DISCOVERY["nonResourceURLs"], *VERSION]}],
     "system:public-info-viewer": [_paths("/healthz", "/livez", "/readyz", *VERSION)],
+    "system:monitoring": [
+        _paths("/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/metrics/slis", "/readyz", "/readyz/*")
+    ],
     "system:service-account-issuer-discovery": [
         _paths("/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks")
     ],
@@ -100,6 +103,7 @@ CLUSTER_BINDINGS: dict[str, list[tuple[str, str]]] = {
     "system:basic-user": [("Group", "system:authenticated")],
     "system:discovery": [("Group", "system:authenticated")],
     "system:public-info-viewer": [("Group", "system:authenticated"), ("Group", "system:unauthenticated")],
+    "system:monitoring": [("Group", "system:monitoring")],
     "system:service-account-issuer-discovery": [("Group", "system:serviceaccounts")],
     "system:node": [],
     "system:pod-identity-webhook": [("User", "system:pod-identity-webhook")],

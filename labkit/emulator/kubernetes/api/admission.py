@@ -15,7 +15,7 @@ import jsonpatch
 import jsonpointer
 
 from labkit.emulator.kubernetes.access.authorization import Authorization
-from labkit.emulator.kubernetes.api import escalation, node_restriction
+from labkit.emulator.kubernetes.api import counters, escalation, node_restriction
 from labkit.emulator.kubernetes.api.review import Review
 from labkit.emulator.kubernetes.objects.defaults import with_defaults
 from labkit.emulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE, POD, SERVICE_ACCOUNT, Kind, Object
@@ -35,6 +35,7 @@ TOLERATIONS = [
 class Admission:
     def __init__(self, storage: Storage, authorization: Authorization):
         self.storage, self.authorization = storage, authorization
+        self.counters = counters.Counters()
         self._clients: dict[str, httpx.AsyncClient] = {}
 
     async def admit(self, review: Review) -> Object:
@@ -112,20 +113,33 @@ class Admission:
         return any(matches(obj["metadata"].get("labels") or {}) for obj in (review.obj, review.old) if obj)
 
     async def _call(self, webhook: Object, review: Review) -> None:
-        name = webhook["name"]
+        name, counted = webhook["name"], self.counters
         try:
             response = await self._post(webhook, _request(review))
         except _CallFailed as failure:
-            if webhook.get("failurePolicy") == "Ignore":
+            is_open = webhook.get("failurePolicy") == "Ignore"
+            counted.called(name, review.operation, failure.code, rejected=not is_open)
+            if is_open:
+                counted.failed_open(name)
                 return
+            counted.rejected(name, review.operation, counters.CALLING, failure.code)
             raise internal(f'failed calling webhook "{name}": {failure}') from failure
         review.warnings += response.get("warnings") or ()
         if not response.get("allowed"):
-            raise _denied(name, response.get("status") or {})
+            denial = _denied(name, response.get("status") or {})
+            counted.called(name, review.operation, denial.code, rejected=True)
+            counted.rejected(name, review.operation, counters.NONE, denial.code)
+            raise denial
         if patch := response.get("patch"):
             document = {"kind": review.kind.kind, "apiVersion": review.kind.api_version, **review.obj}
-            patched = _patched(document, patch)
+            try:
+                patched = _patched(document, patch)
+            except ApiError:
+                counted.called(name, review.operation, 0, rejected=True)
+                counted.rejected(name, review.operation, counters.WITHIN, 0)
+                raise
             review.obj = {key: value for key, value in patched.items() if key not in ("kind", "apiVersion")}
+        counted.called(name, review.operation, 200, rejected=False)
 
     async def _post(self, webhook: Object, request: Object) -> Object:
         config, seconds = webhook["clientConfig"], webhook.get("timeoutSeconds", 10)
@@ -143,7 +157,7 @@ class Admission:
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
             raise _CallFailed(f'failed to call webhook: Post "{url}": {_go_error(error, config["url"])}') from error
         if answer.status_code != 200:
-            raise _CallFailed(f"failed to call webhook: {_server_error(answer)}")
+            raise _CallFailed(f"failed to call webhook: {_server_error(answer)}", answer.status_code)
         try:
             response = answer.json().get("response") or {}
         except ValueError as error:
@@ -161,13 +175,18 @@ class Admission:
                 roots = base64.b64decode(bundle).decode() if bundle else None
                 context = ssl.create_default_context(cadata=roots)
             except (binascii.Error, ValueError, ssl.SSLError) as error:
-                raise _CallFailed(f"failed to call webhook: unable to load root certificates: {error}") from error
+                raise _CallFailed(f"failed to call webhook: unable to load root certificates: {error}", 500) from error
             self._clients[bundle] = httpx.AsyncClient(verify=context, trust_env=False)
         return self._clients[bundle]
 
 
 class _CallFailed(Exception):
     """The webhook gave no usable answer: its failurePolicy decides."""
+
+    def __init__(self, why: str, code: int = 503):
+        super().__init__(why)
+        self.code = code
+        """The HTTP status code that the call is counted with; 503 where nobody has answered."""
 
 
 def _applies(rule: Object, review: Review) -> bool:

@@ -1,10 +1,11 @@
-"""The paths that name no resource: health, version, discovery of the API, its schemas, the issuer's keys.
+"""The paths that name no resource: health, version, discovery of the API, its schemas, the issuer's keys, counters.
 
 https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
 """
 
 from labkit.emulator.kubernetes.access.tokens import Tokens
 from labkit.emulator.kubernetes.api import discovery
+from labkit.emulator.kubernetes.api.counters import Counters
 from labkit.emulator.kubernetes.api.requests import Request, Response, respond
 from labkit.emulator.kubernetes.objects.kinds import GROUPS, Object
 from labkit.emulator.kubernetes.objects.status import method_not_allowed, not_acceptable, unknown_path
@@ -12,21 +13,22 @@ from labkit.emulator.kubernetes.objects.storage import dump
 
 HEALTH = ("/healthz", "/readyz", "/livez")
 TEXT = "text/plain;charset=utf-8"
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Paths:
     """``address`` is `HOST:PORT` as clients reach the server."""
 
-    def __init__(self, tokens: Tokens, address: str):
-        self.tokens, self.address = tokens, address
+    def __init__(self, tokens: Tokens, counters: Counters, address: str):
+        self.tokens, self.counters, self.address = tokens, counters, address
 
     async def answer(self, request: Request) -> Response:
         """Raises ``ApiError`` for what is not served here."""
         path = request.path.rstrip("/") or "/"
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
-        if path in HEALTH:
-            return Response(200, b"ok", TEXT)
+        if text := self._text(path):
+            return text
         if path == "/openid/v1/jwks":
             accept = request.headers.get(b"accept", b"*/*")
             if b"*/*" not in accept and b"jwk-set+json" not in accept:
@@ -46,6 +48,11 @@ class Paths:
         if path == "/openapi/v3":
             response.content_type = TEXT
         return response
+
+    def _text(self, path: str) -> Response | None:
+        if path in HEALTH:
+            return Response(200, b"ok", TEXT)
+        return Response(200, self.counters.text(), METRICS) if path == "/metrics" else None
 
     def _document(self, path: str) -> Object | bytes | None:
         match path.strip("/").split("/"):
