@@ -132,7 +132,7 @@ def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosi
 
     Args:
         evidence: the evidence for a pod of this name.
-        pod: the only pod to look at; without one, the newest of each owner.
+        pod: the only pod to look at; without one, the newest of each owner, and in a rollout of each ReplicaSet.
     """
     names = [pod] if pod else _pods(evidence(""))
     return _joined([examine(evidence(name)) for name in names or [""]])
@@ -260,24 +260,27 @@ def _variables(container: dict[str, Any]) -> dict[str, str]:
 
 
 def _pods(evidence: Evidence) -> list[str]:
-    """The newest pod of each owner; one that has ended only where there is no other."""
+    """The newest pod of each owner; one that has ended, or is about to, only where there is no other."""
     try:
         pods = evidence.pods
     except NotRead:
         return []
-    alive = [pod for pod in pods if (pod.get("status") or {}).get("phase") not in ENDED]
+    alive = [pod for pod in pods if not _has_ended(pod)]
     newest: dict[Any, str] = {}
     for pod in alive or pods[:1]:
         newest.setdefault(_owner(pod["metadata"]), pod["metadata"]["name"])
     return list(newest.values())
 
 
+def _has_ended(pod: dict[str, Any]) -> bool:
+    return (pod.get("status") or {}).get("phase") in ENDED or bool(pod["metadata"].get("deletionTimestamp"))
+
+
 def _owner(metadata: dict[str, Any]) -> Any:
-    """Who makes such pods: a Deployment for all its ReplicaSets; a pod that nobody owns is its own."""
+    """Who makes such pods: in a rollout, both ReplicaSets of a Deployment; a pod that nobody owns is its own."""
     for owner in metadata.get("ownerReferences") or []:
         if owner.get("controller"):
-            hashed = (metadata.get("labels") or {}).get("pod-template-hash")
-            return owner["kind"], owner["name"].removesuffix(f"-{hashed}") if hashed else owner["name"]
+            return owner["kind"], owner["name"]
     return "Pod", metadata["name"]
 
 

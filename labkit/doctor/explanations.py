@@ -66,6 +66,8 @@ NOT_USED_IDS = (
     "webhook-missing",
     "webhook-unreachable",
     "pod-opted-out-of-webhook",
+    "webhook-not-asked-about-pod",
+    "webhook-passed-over-pod",
     "pod-container-skipped",
     "pod-token-variable-missing",
     "pod-variables-empty",

@@ -10,11 +10,13 @@ from typing import Any
 from labkit.diagnosis.evidence.reading import Answerer, NotRead, Read
 from labkit.diagnosis.findings import Finding
 from labkit.diagnosis.findings.catalogue import stage_of
-from labkit.diagnosis.stages import STAGES, Result, Stage
+from labkit.diagnosis.repairs import pod_commands
+from labkit.diagnosis.stages import STAGES, WEBHOOK, Result, Stage
 from labkit.showing import RIGHT, WARNING, WRONG, left_aligned, stable, table
 
 MIME = "application/vnd.labkit.diagnosis+json"
 NOTHING, FOUND, COULD_NOT_LOOK = 0, 1, 2  # exit codes
+SEVERITIES = ("error", "warning", "note")
 MANY = 4  # calls that one line may name
 # A command that fails where the thing is there already.
 CREATION = re.compile(r"(?:iam create-open-id-connect-provider --url|iam create-role --role-name|create namespace) \S+")
@@ -165,12 +167,25 @@ class Diagnosis:
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings, errors first, and each severity in the order of the stages; each once, and no repair twice."""
-    severity = ("error", "warning", "note").index
-    once = dict.fromkeys(findings)
-    ordered = sorted(once, key=lambda finding: (severity(finding.severity), STAGES.index(stage_of(finding.id))))
+    """The findings, errors first, and each severity in the order of the stages; each once, and no repair twice.
+
+    Their repairs work in this order: a pod is made again after what the webhook goes by.
+    """
+    ordered = sorted(dict.fromkeys(findings), key=_place)
     made: dict[str, str] = {}
-    return [_without_what_is_made(finding, made) for finding in ordered]
+    ordered = [_without_what_is_made(finding, made) for finding in ordered]
+    for severity in SEVERITIES:
+        same = [finding for finding in ordered if finding.severity == severity]
+        repairs = dict(zip(same, pod_commands.once([finding.repair for finding in same]), strict=True))
+        ordered = [replace(finding, repair=repairs.get(finding, finding.repair)) for finding in ordered]
+    return ordered
+
+
+def _place(finding: Finding) -> tuple[int, int, int]:
+    """Where a finding comes: by severity and stage; of the stages that decide how pods are made, those last that do."""
+    stage, last = STAGES.index(stage_of(finding.id)), STAGES.index(WEBHOOK)
+    when = 2 if stage > last else 1 if pod_commands.makes_pods(finding.repair) else 0
+    return SEVERITIES.index(finding.severity), when, stage
 
 
 def unread_lines(unread: Iterable[NotRead]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from labkit.errors import LabError
 from labkit.faults import admission
-from labkit.faults.situation import WEBHOOK, Document, Situation, key_of
+from labkit.faults.situation import ROLE_ARN, WEBHOOK, Document, Situation, key_of
 from labkit.run_parameters import RUN_LABEL
 from labkit.steps.pod import HOPELESS
 from labkit.steps.pod import delete as delete_pod
@@ -122,8 +122,10 @@ def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
     metadata = {"name": wanted.parameters.service_account, "namespace": wanted.parameters.namespace}
     account = account or {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
     if not wanted.made_with:
-        # Without the webhook it is as without an annotation, and at once.
-        return {wanted.service_account_key: account, WEBHOOK: None}
+        # Without the webhook it is so at once; the annotation comes after the pod all the same, as its time tells.
+        kept = {key: value for key, value in (account["metadata"].get("annotations") or {}).items() if key != ROLE_ARN}
+        bare = {**account, "metadata": {**account["metadata"], "annotations": kept}}
+        return {wanted.service_account_key: bare, WEBHOOK: None}
     annotated = {**account, "metadata": {**account["metadata"], "annotations": wanted.made_with}}
     return {wanted.service_account_key: annotated, WEBHOOK: wanted.registration or None}
 

@@ -38,6 +38,7 @@ ABSENT_HIDES = (
     hides=(
         *ABSENT_HIDES,
         "pod-opted-out-of-webhook",
+        "webhook-not-asked-about-pod",
         "pod-container-skipped",
         "pod-volume-name-taken",
         "annotation-on-the-pod",

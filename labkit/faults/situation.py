@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field
 
 from labkit import documents
+from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.faults import admission
 from labkit.run_parameters import Parameters
 
@@ -253,11 +254,12 @@ class Situation(BaseModel):
         return WEBHOOK in self.objects and self.webhook["clientConfig"] == serving
 
     def _is_selected(self, pod: Document) -> bool:
-        """Whether the webhook's registration is about this pod, as far as the pod's labels say."""
-        labels = pod["metadata"].get("labels") or {}
-        expressions = (self.webhook.get("objectSelector") or {}).get("matchExpressions") or []
-        return not any(
-            expression["operator"] == "DoesNotExist" and expression["key"] in labels for expression in expressions
+        """Whether the webhook's registration is about this pod, as far as its labels and its namespace's say."""
+        namespace = self.objects.get(f"Namespace {self.parameters.namespace}", {"metadata": {}})
+        subjects = {"namespaceSelector": namespace, "objectSelector": pod}
+        return all(
+            object_selector(self.webhook.get(selector))(subject["metadata"].get("labels") or {})
+            for selector, subject in subjects.items()
         )
 
 

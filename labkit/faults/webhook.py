@@ -34,6 +34,20 @@ def webhook_that_nobody_answers_for(situation: Situation) -> None:
     situation.webhook["clientConfig"]["url"] = "https://127.0.0.1:9/mutate"
 
 
+@fault(finding="webhook-not-asked-about-pod", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
+def webhook_of_one_team(situation: Situation) -> None:
+    """The admission webhooks were tidied up by the team that looks after them."""
+    situation.webhook["namespaceSelector"] = {"matchLabels": {"team": "platform"}}
+
+
+@fault(finding="webhook-not-asked-about-pod", hides=UNTOUCHED_HIDES, changes=REGISTRATION)
+def webhook_of_marked_pods(situation: Situation) -> None:
+    """The webhook's registration was made after another cluster's."""
+    marked = {"key": "irsa", "operator": "In", "values": ["enabled"]}
+    expressions = situation.webhook.get("objectSelector", {}).get("matchExpressions") or []
+    situation.webhook["objectSelector"] = {"matchExpressions": [*expressions, marked]}
+
+
 @fault(
     finding="pod-opted-out-of-webhook",
     hides=(*UNTOUCHED_HIDES, "webhook-that-nobody-answers-for"),

@@ -333,6 +333,14 @@ def _item(obj: Document) -> Document:
     return {key: value for key, value in obj.items() if key not in ("apiVersion", "kind")}
 
 
+@answers("list (?P<kind>deployment|statefulset|daemonset)s -n (?P<namespace>\\S+)")
+def list_workloads(situation, facts, kind, namespace):
+    # The lab's cluster has no other kinds.
+    prefix = f"Deployment {namespace}/"
+    listed = [_item(obj) for key, obj in situation.objects.items() if key.startswith(prefix)]
+    return listed if kind == "deployment" else None
+
+
 @answers("get deployment (?P<name>\\S+) -n (?P<namespace>\\S+)")
 def get_deployment(situation, facts, name, namespace):
     return situation.objects.get(f"Deployment {namespace}/{name}")

@@ -6,6 +6,9 @@ import re
 import shlex
 from typing import Any
 
+import jsonpatch
+
+from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.faults import admission
 from tests.doctor.recording import ASSOCIATIONS, EVENTS, NAMESPACE, PODS, SERVICE_ACCOUNTS, WEBHOOK, healthy
 
@@ -19,20 +22,14 @@ def made(manifest: dict[str, Any], answers: Answers) -> dict[str, Any]:
     accounts = {each["metadata"]["name"]: each for each in answers[SERVICE_ACCOUNTS]}
     annotations = accounts[account]["metadata"].get("annotations") or {}
     labels = {**(manifest["metadata"].get("labels") or {})}
-    asked = answers[WEBHOOK] == healthy_webhook(answers) and "eks.amazonaws.com/skip-pod-identity-webhook" not in labels
+    webhook = ((answers[WEBHOOK] or {}).get("webhooks") or [{}])[0]
     namespace = (answers[NAMESPACE] or {}).get("metadata", {}).get("labels") or {}
-    asked = asked and "no-webhook" not in namespace
+    asked = webhook.get("clientConfig") == healthy()[WEBHOOK]["webhooks"][0]["clientConfig"]
+    asked = asked and object_selector(webhook.get("objectSelector"))(labels)
+    asked = asked and object_selector(webhook.get("namespaceSelector"))(namespace)
     spec = admission.admitted(manifest, annotations if asked else {}, REGION)
     metadata = {**manifest["metadata"], "creationTimestamp": "2026-01-01T00:05:00Z", "uid": "c"}
     return {**manifest, "metadata": metadata, "spec": spec, "status": {"phase": "Running"}}
-
-
-def healthy_webhook(answers: Answers) -> dict[str, Any]:
-    """The registration by which the webhook is reached; one with a namespace selector is reached by it, too."""
-    wanted = healthy()[WEBHOOK]
-    selector = ((answers[WEBHOOK] or {}).get("webhooks") or [{}])[0].get("namespaceSelector")
-    wanted["webhooks"][0]["namespaceSelector"] = selector or {}
-    return wanted
 
 
 def applied(answers: Answers, repair: str) -> Answers:
@@ -57,6 +54,9 @@ def applied(answers: Answers, repair: str) -> Answers:
             _edit(after[SERVICE_ACCOUNTS][0], "annotations", words[7:])
         elif words[:3] == ["kubectl", "label", "namespace"]:
             _edit(after[NAMESPACE], "labels", words[4:])
+        elif words[:3] == ["kubectl", "patch", "mutatingwebhookconfiguration/pod-identity-webhook"]:
+            assert words[3:5] == ["--type=json", "-p"]
+            after[WEBHOOK] = jsonpatch.apply_patch(after[WEBHOOK], words[5])
         elif words[:3] == ["kubectl", "patch", "configmap"]:
             data = after[f"get configmap {words[3]} -n default"]["data"]
             for key in json.loads(words[-1])["data"]:

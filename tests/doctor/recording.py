@@ -44,6 +44,12 @@ ALL_SERVICE_ACCOUNTS = "list serviceaccounts --all-namespaces"
 SERVICE_ACCOUNTS = "list serviceaccounts -n default"
 PODS = "list pods -n default"
 EVENTS = "list events -n default"
+DEPLOYMENTS = "list deployments -n default"
+STATEFUL_SETS = "list statefulsets -n default"
+DAEMON_SETS = "list daemonsets -n default"
+METRICS = "get --raw /metrics"
+METRICS_AGAIN = f"{METRICS} once more"
+DRY_RUN = "create pod --dry-run=server, like my-pod -n default"
 NAMESPACE = "get namespace default"
 WEBHOOK = "get mutatingwebhookconfiguration pod-identity-webhook"
 WEBHOOK_URL = "https://127.0.0.1:8443/mutate"
@@ -127,6 +133,9 @@ def healthy() -> dict[str, Any]:
             SERVICE_ACCOUNTS: [account, {"metadata": {"name": "default", "namespace": "default"}}],
             PODS: [a_pod()],
             EVENTS: [],
+            DEPLOYMENTS: [],
+            STATEFUL_SETS: [],
+            DAEMON_SETS: [],
             NAMESPACE: {"metadata": {"name": "default", "labels": {"kubernetes.io/metadata.name": "default"}}},
             WEBHOOK: mutating_webhook_configuration(WEBHOOK_URL, AUTHORITY.certificate_pem),
             WEBHOOK_ANSWERS: "",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # Of the kinds that are not of the core group.
 APPS = dict.fromkeys(("deployments", "replicasets", "statefulsets", "daemonsets"), "/apis/apps/v1")
+WORKLOADS = {"deployments": "Deployment", "statefulsets": "StatefulSet", "daemonsets": "DaemonSet"}
 GROUPS = {"mutatingwebhookconfigurations": "/apis/admissionregistration.k8s.io/v1", **APPS}
 
 
@@ -52,11 +53,32 @@ class Cluster:
         found: Document | None = self._reads.once(read, lambda: self._get(f"{_path(kind, namespace)}/{quote(name)}"))
         return found
 
+    def workloads(self, namespace: str) -> list[Document]:
+        """The namespace's Deployments, StatefulSets and DaemonSets, each with its kind."""
+        return [
+            {**each, "kind": kind}
+            for resource, kind in WORKLOADS.items()
+            # None: this cluster has no such kind.
+            for each in self._listed(resource, namespace) or []
+        ]
+
+    def created_as_dry_run(self, namespace: str, pod: Document) -> Document:
+        """The pod that the API server would make of this one; it stores nothing. Raises `ApiException`.
+
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
+        """
+        made: Document = json.loads(self._call("POST", _path("pods", namespace), pod, dryRun="All"))
+        return made
+
+    def raw(self, path: str) -> str:
+        """The text of a page that is no object's, such as `/metrics`. Raises `ApiException`."""
+        return self._call("GET", path)
+
     # How they are read.
 
     def _listed(self, resource: str, namespace: str) -> list[Document]:
         if self.everywhere:
-            listed = self._listed_everywhere(resource)
+            listed = self._listed_everywhere(resource) or []
             return [item for item in listed if namespace in ("", item["metadata"]["namespace"])]
         return self._list(Read(f"list {resource}", where=f"-n {namespace}"), _path(resource, namespace))
 
@@ -81,15 +103,26 @@ class Cluster:
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
         """
-        asked = self._api.param_serialize("GET", path, auth_settings=["BearerToken"])
+        found: Document = json.loads(self._call("GET", path))
+        return found
+
+    def _call(self, method: str, path: str, body: Document | None = None, **query: str) -> str:
+        asked = self._api.param_serialize(
+            method,
+            path,
+            query_params=[*query.items()],
+            header_params={"Content-Type": "application/json"} if body else {},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
         answer = self._api.call_api(*asked)
         answer.read()
-        if answer.status != 200:
+        text = str(answer.data.decode())
+        if answer.status not in (200, 201):
             from kubernetes.client.exceptions import ApiException
 
-            raise ApiException.from_response(http_resp=answer, body=answer.data.decode(), data=None)
-        found: Document = json.loads(answer.data)
-        return found
+            raise ApiException.from_response(http_resp=answer, body=text, data=None)
+        return text
 
 
 def _path(kind: str, namespace: str = "") -> str:

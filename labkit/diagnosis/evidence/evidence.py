@@ -10,6 +10,7 @@ from labkit.diagnosis.evidence import candidates
 from labkit.diagnosis.evidence.account import Account, run_of
 from labkit.diagnosis.evidence.answers import Provider, Role
 from labkit.diagnosis.evidence.cluster import Cluster
+from labkit.diagnosis.evidence.dry_run import DryRun
 from labkit.diagnosis.evidence.issuer import Issuer
 from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, TOKEN_VOLUME, Container, PodSpec, service_account_of
 from labkit.diagnosis.evidence.probe import Caller, Probe
@@ -305,11 +306,35 @@ class Evidence:
 
     @property
     def pod_trouble(self) -> str:
-        """Why the first container that waits does not run, in the node's words."""
+        """Why the pod does not run: the node's words about the first container that waits, else the scheduler's."""
         for status in ((self.pod or {}).get("status") or {}).get("containerStatuses") or []:
             if waiting := (status.get("state") or {}).get("waiting"):
                 return f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip()
-        return ""
+        return self.scheduler_says
+
+    @property
+    def scheduler_says(self) -> str:
+        """Why no node takes the pod, by its condition or else its newest event; empty where one has it.
+
+        https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-conditions
+        """
+        if self.pod is None or self.pod_phase != "Pending" or self.pod["spec"].get("nodeName"):
+            return ""
+        for each in (self.pod.get("status") or {}).get("conditions") or []:
+            if (each["type"], each["status"]) == ("PodScheduled", "False") and each.get("message"):
+                return f"{each.get('reason', '')}: {each['message']}"
+        return self._newest_event("FailedScheduling")
+
+    def _newest_event(self, reason: str) -> str:
+        """The message of the pod's newest event of a reason; empty where there is none, or it cannot be read."""
+        try:
+            events = self.cluster.events(self.parameters.namespace)
+        except NotRead:
+            return ""
+        mine = [each for each in events if each["involvedObject"].get("name") == self.pod_name]
+        told = [each for each in mine if each.get("reason") == reason]
+        newest = max(told, key=lambda each: each.get("lastTimestamp") or each.get("eventTime") or "", default={})
+        return f"{reason}: {newest['message']}" if newest.get("message") else ""
 
     @property
     def pod_role_arn(self) -> str:
@@ -345,6 +370,11 @@ class Evidence:
         return self.cluster.get("mutatingwebhookconfiguration", "pod-identity-webhook")
 
     # The pod itself.
+
+    @cached_property
+    def dry_run(self) -> DryRun:
+        """What the API server would make of a pod like it now."""
+        return DryRun(self.pod_spec, self.cluster, self.reads, allowed=self.probe_allowed)
 
     @cached_property
     def probe(self) -> Probe:

@@ -1,31 +1,111 @@
-"""What the webhook passes over: pods by a label, their own or their namespace's, and containers by an annotation.
+"""What the webhook passes over: pods by labels, their own or their namespace's, and containers by an annotation.
 
 https://github.com/aws/amazon-eks-pod-identity-webhook
+https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#webhook-configuration
 """
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from labkit.diagnosis.evidence.evidence import Evidence
+from labkit.diagnosis.evidence.reading import Document
 from labkit.webhook.annotations import skipped_containers
 
 SKIP = "eks.amazonaws.com/skip-containers"
+# The label that is there to opt out, and for nothing else.
+SWITCH = "eks.amazonaws.com/skip-pod-identity-webhook"
 # As the webhook is registered on EKS.
-OPT_OUT = {"matchExpressions": [{"key": "eks.amazonaws.com/skip-pod-identity-webhook", "operator": "DoesNotExist"}]}
+ON_EKS: Document = {
+    "objectSelector": {"matchExpressions": [{"key": SWITCH, "operator": "DoesNotExist"}]},
+    "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}],
+}
+SELECTORS: dict[str, "Subject"] = {"namespaceSelector": "namespace", "objectSelector": "pod"}
+# A requirement of these operators fails by a label that is there; one of the others by a label that is not.
+AGAINST = ("NotIn", "DoesNotExist")
+
+Subject = Literal["namespace", "pod"]
 
 
-def of_pod(evidence: Evidence, labels: dict[str, str]) -> set[str]:
-    """Those of a pod's labels that keep it from the webhook."""
-    selectors = [webhook.get("objectSelector") for webhook in (evidence.webhook or {}).get("webhooks") or []]
-    return _forbidden(selectors or [OPT_OUT], labels)
+@dataclass(frozen=True)
+class Requirement:
+    """One thing that a selector of the webhook's registration wants of labels."""
+
+    subject: Subject
+    """Whose labels."""
+    key: str
+    operator: str
+    """`In`, `NotIn`, `Exists` or `DoesNotExist`; an entry of `matchLabels` is `In` with one value."""
+    values: tuple[str, ...]
+    path: tuple[str | int, ...]
+    """Where it stands in the registration."""
+
+    def is_met(self, labels: dict[str, str]) -> bool:
+        """Whether these labels meet it.
+
+        https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#resources-that-support-set-based-requirements
+        """
+        is_among = labels.get(self.key) in self.values
+        answers = {
+            "In": is_among,
+            "NotIn": not is_among,
+            "Exists": self.key in labels,
+            "DoesNotExist": self.key not in labels,
+        }
+        return answers.get(self.operator, True)
+
+    @property
+    def is_opt_out(self) -> bool:
+        """Whether it is a label against the webhook that keeps the pod from it."""
+        return self.operator in AGAINST
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is about the label that is there to opt out."""
+        return self.key == SWITCH and self.is_opt_out
+
+    def __str__(self) -> str:
+        listed = ", ".join(self.values)
+        forms = {
+            "In": f"{self.key}={listed}" if len(self.values) == 1 else f"{self.key} in ({listed})",
+            "NotIn": f"{self.key} not in ({listed})",
+            "Exists": self.key,
+            "DoesNotExist": f"no {self.key}",
+        }
+        return forms.get(self.operator, f"{self.key} {self.operator}")
 
 
-def of_namespace(evidence: Evidence) -> set[str]:
-    """The labels of the pod's namespace that keep its pods from the webhook."""
-    selectors = [webhook.get("namespaceSelector") for webhook in (evidence.webhook or {}).get("webhooks") or []]
-    if not any(selectors):
-        return set()
+def unmet(evidence: Evidence) -> list[Requirement]:
+    """What the registration wants of the pod's labels and its namespace's, and they do not have.
+
+    Empty where one of its webhooks is asked about the pod, and without a pod. Raises `NotRead`.
+    """
+    if evidence.pod_spec is None:
+        return []
+    missed = [_unmet(evidence, number, webhook) for number, webhook in _asked_about_pods(evidence)]
+    return missed[0] if missed and all(missed) else []
+
+
+def rules_leave_out_pods(evidence: Evidence) -> bool:
+    """Whether the webhook is registered, and by no rule for new pods."""
+    return evidence.webhook is not None and not any(True for _ in _asked_about_pods(evidence))
+
+
+def labels_of(evidence: Evidence, subject: Subject) -> dict[str, str]:
+    """The labels of the pod, or of its namespace. Raises `NotRead`."""
+    if subject == "pod":
+        return evidence.pod_spec.labels if evidence.pod_spec else {}
     namespace = evidence.cluster.get("namespace", evidence.parameters.namespace) or {}
-    return _forbidden(selectors, (namespace.get("metadata") or {}).get("labels") or {})
+    return (namespace.get("metadata") or {}).get("labels") or {}
+
+
+def match_conditions(evidence: Evidence) -> list[str]:
+    """The CEL expressions by which a call of the webhook can be spared, which nobody here evaluates.
+
+    https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-matchconditions
+    """
+    webhooks = (evidence.webhook or {}).get("webhooks") or []
+    return [condition["expression"] for webhook in webhooks for condition in webhook.get("matchConditions") or []]
 
 
 def skipped(annotations: dict[str, str]) -> set[str]:
@@ -42,18 +122,38 @@ def skips_all(manifest: dict[str, Any]) -> bool:
     return bool(names) and all(container["name"] in names for container in manifest["spec"]["containers"])
 
 
-def _forbidden(selectors: list[Any], labels: dict[str, str]) -> set[str]:
-    """The labels that none of these selectors may see.
+def _asked_about_pods(evidence: Evidence) -> Iterator[tuple[int, Document]]:
+    """The webhooks of the registration that a rule calls for new pods; where there is no registration, EKS's."""
+    registered = (evidence.webhook or {"webhooks": [ON_EKS]}).get("webhooks") or []
+    for number, webhook in enumerate(registered):
+        if any(_is_for_new_pods(rule) for rule in webhook.get("rules") or []):
+            yield number, webhook
 
-    https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#resources-that-support-set-based-requirements
-    """
-    expressions = [each for selector in selectors for each in (selector or {}).get("matchExpressions") or []]
-    return {
-        each["key"]
-        for each in expressions
-        if each["key"] in labels
-        and (
-            each["operator"] == "DoesNotExist"
-            or (each["operator"] == "NotIn" and labels[each["key"]] in (each.get("values") or []))
-        )
+
+def _is_for_new_pods(rule: Document) -> bool:
+    wanted = {
+        "operations": ("CREATE", "*"),
+        "apiGroups": ("", "*"),
+        "apiVersions": ("v1", "*"),
+        "resources": ("pods", "*", "*/*"),
     }
+    is_met = all({*(rule.get(key) or ())}.intersection(names) for key, names in wanted.items())
+    return is_met and rule.get("scope") != "Cluster"
+
+
+def _unmet(evidence: Evidence, number: int, webhook: Document) -> list[Requirement]:
+    found = []
+    for name, subject in SELECTORS.items():
+        wanted = list(_requirements(webhook.get(name) or {}, subject, ("webhooks", number, name)))
+        # Without a requirement nobody's labels are read.
+        labels = labels_of(evidence, subject) if wanted else {}
+        found += [each for each in wanted if not each.is_met(labels)]
+    return found
+
+
+def _requirements(selector: Document, subject: Subject, path: tuple[str | int, ...]) -> Iterator[Requirement]:
+    for key, value in (selector.get("matchLabels") or {}).items():
+        yield Requirement(subject, key, "In", (value,), (*path, "matchLabels", key))
+    for number, each in enumerate(selector.get("matchExpressions") or []):
+        values = tuple(each.get("values") or ())
+        yield Requirement(subject, each["key"], each["operator"], values, (*path, "matchExpressions", number))

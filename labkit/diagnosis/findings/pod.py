@@ -1,10 +1,12 @@
 """The pod: does it run as the service account, and was it given the role when it was made?"""
 
+import json
+import shlex
 from typing import Any
 
 from labkit.diagnosis import stages
-from labkit.diagnosis.evidence import Evidence, kinds, opt_out, variables
-from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, PodSpec, service_account_of
+from labkit.diagnosis.evidence import Evidence, NotRead, kinds, missed_role, workloads
+from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
 from labkit.diagnosis.finding import Symptom, cause
 from labkit.diagnosis.findings import webhook
 from labkit.diagnosis.repairs import pod_commands
@@ -16,7 +18,13 @@ BUILT_IN = ("ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationControl
 DELETED, KILLED = "SuccessfulDelete", "Killing"  # events' reasons
 LOOP = 5  # times in an hour; fewer are a day's work
 NO_IMAGE = "# name an image that the nodes can pull in the place of the one below\n"
+NO_NODE = "# no command makes room on a node: change what the scheduler names, of the nodes or of what the pod asks for"
 SYSTEM = "kubernetes.io/os"
+OLDER = "The pod was made before the service account named this role, and a pod gets its role only when it is made."
+MAYBE_OLDER = (
+    "The pod may have been made before the service account named this role: when that was is not known, and a pod gets "
+    "its role only when it is made."
+)
 # How a container, or the node for it, says that it may not read the token.
 DENIED = "Permission denied"
 
@@ -26,21 +34,12 @@ def missing(evidence: Evidence) -> Symptom | None:
     if evidence.pod is not None or evidence.service_account is None or webhook.mount_path_twice(evidence):
         return None
     if evidence.pod_name:
-        return Symptom(
-            "The pod does not exist.",
-            expected=f"pod {evidence.pod_name} in namespace {evidence.parameters.namespace}",
-            found="no such pod",
-            source="kubectl get pod",
-            repair=Commands(evidence).create_pod(),
-        )
-    return Symptom(
-        "No pod runs as the service account.",
-        expected=f"a pod with serviceAccountName: {evidence.parameters.service_account}",
-        found=_others(evidence),
-        source="kubectl get pods",
-        repair=f"# one to try it with:\n{Commands(evidence).create_pod()}",
-        severity="warning",
-    )
+        return _missing_by_name(evidence)
+    if own := workloads.of_account(evidence):
+        return _missing_of_workload(evidence, own)
+    if bare := workloads.without_account(evidence):
+        return _missing_for_bare_workloads(evidence, bare)
+    return _nobody(evidence, _others(evidence), repair=f"# one to try it with:\n{Commands(evidence).create_pod()}")
 
 
 @cause("pod-uses-another-service-account", stages.POD, LEARN, reads=(kinds.PODS,))
@@ -61,18 +60,20 @@ def uses_another_service_account(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-older-than-annotation", stages.WEBHOOK, LEARN, reads=(kinds.PODS, kinds.SERVICE_ACCOUNTS))
 def older_than_annotation(evidence: Evidence) -> Symptom | None:
-    """https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html"""
-    spec = evidence.pod_spec
-    if spec is None or not evidence.annotation or uses_another_service_account(evidence):
+    """The pod was made before the annotation was written; where it is not known when that was, it may have been.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
+    """
+    spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
+    if spec is None or was_annotated or (not spec.is_mutated and webhook.explains_absence(evidence)):
         return None
-    if not spec.is_mutated and webhook.explains_absence(evidence):
-        return None
-    differing = [container for container in spec.containers if _has_another_role(evidence, spec, container)]
+    differing = missed_role.containers(evidence)
     if not differing:
         return None
+    is_known = was_annotated is False or (_same_second(evidence) and webhook.gives_role_now(evidence))
     found = "; ".join(_role_found(container, alone=len(spec.containers) == 1) for container in differing)
     return Symptom(
-        "The pod was made before the service account named this role, and a pod gets its role only when it is made.",
+        OLDER if is_known else MAYBE_OLDER,
         expected=f"AWS_ROLE_ARN={evidence.annotation}",
         found=found,
         source="kubectl get pod -o yaml, spec.containers[].env",
@@ -118,12 +119,14 @@ def not_running(evidence: Evidence) -> Symptom | None:
     if spec is None or spec.phase in ("Running", "Succeeded") or token_unreadable(evidence):
         return None
     images = "" if pod_commands.image(evidence) or not spec.without_image else NO_IMAGE
+    describe = f"{evidence.connection.kubectl} describe pod {spec.name} -n {spec.namespace}"
+    is_placed = not evidence.scheduler_says
     return Symptom(
-        "The pod does not run.",
+        "The pod does not run." if is_placed else "No node takes the pod.",
         expected="Running",
         found=f"{spec.phase}{evidence.pod_trouble and ': ' + evidence.pod_trouble}",
         source="kubectl get pod -o yaml, status",
-        repair=images + pod_commands.replaced(evidence),
+        repair=images + pod_commands.replaced(evidence) if is_placed else f"{NO_NODE}\n{describe}",
     )
 
 
@@ -172,14 +175,93 @@ def _others(evidence: Evidence) -> str:
     return shown or f"no pod in namespace {evidence.parameters.namespace}"
 
 
-def _has_another_role(evidence: Evidence, spec: PodSpec, container: Container) -> bool:
-    """Whether it lacks the annotation's role for no reason that has a name of its own."""
-    if container.name in opt_out.skipped(spec.annotations):
-        return False
-    file = container.value(TOKEN_FILE)
-    if file and not container.token_at(file):
-        return False  # what it has there somebody else gave it, and its role with it
-    return container.value(ROLE) != evidence.annotation and not variables.has_wrong_identity(evidence, container)
+def _nobody(evidence: Evidence, found: str, repair: str) -> Symptom:
+    """That no pod runs as the service account."""
+    return Symptom(
+        "No pod runs as the service account.",
+        expected=f"a pod with serviceAccountName: {evidence.parameters.service_account}",
+        found=found,
+        source="kubectl get pods",
+        repair=repair,
+        severity="warning",
+    )
+
+
+def _missing_by_name(evidence: Evidence) -> Symptom:
+    """That the pod which was asked for is not there; one that a controller made comes under another name."""
+    namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
+    maker, found = workloads.that_made(evidence, evidence.pod_name), "no such pod"
+    repair = Commands(evidence).create_pod()
+    if maker and (there := workloads.pods_of(evidence, maker)):
+        found = f"no such pod; {workloads.called(maker)} has {', '.join(there)}"
+        repair = f"# it was replaced; look at the present one:\n# {_doctor(evidence)} --pod {there[0]}"
+    elif maker:
+        return _missing_of_workload(evidence, [maker])
+    elif workloads.was_made_by_a_controller(evidence.pod_name):
+        repair = f"# a controller makes pods of such names; the present ones:\n{kubectl} get pods -n {namespace}"
+    return Symptom(
+        "The pod does not exist.",
+        expected=f"pod {evidence.pod_name} in namespace {namespace}",
+        found=found,
+        source="kubectl get pod",
+        repair=repair,
+    )
+
+
+def _missing_of_workload(evidence: Evidence, own: list[dict[str, Any]]) -> Symptom:
+    """That what makes the service account's pods has none: it is to have none, or it could not make one."""
+    namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
+    stopped = [each for each in own if each["spec"].get("replicas") == 0]
+    lines = [f"{kubectl} scale {workloads.called(each)} -n {namespace} --replicas=1" for each in stopped]
+    if len(stopped) == len(own):
+        found = "; ".join(f"{workloads.called(each)} has replicas: 0" for each in own)
+        return _nobody(evidence, found, "\n".join(["# when it is to run again:", *lines]))
+    waiting = next(each for each in own if each not in stopped)
+    why = _failed_creation(evidence, waiting) or "it has made no pod yet"
+    return Symptom(
+        "No pod runs as the service account, though one is to.",
+        expected=f"a pod of {workloads.called(waiting)}",
+        found=f"{workloads.called(waiting)}: {why}",
+        source="kubectl get events",
+        repair=f"# it makes the pod by itself, as soon as nothing keeps it from that:\n"
+        f"{kubectl} describe {workloads.called(waiting)} -n {namespace}",
+    )
+
+
+def _missing_for_bare_workloads(evidence: Evidence, bare: list[dict[str, Any]]) -> Symptom:
+    """That a workload names no service account, and may be meant to name this one."""
+    account = evidence.parameters.service_account
+    names = [workloads.called(each) for each in bare]
+    changed = f"runs as default; from then on its pods run as {account}, with its role"
+    if len(bare) == 1:
+        repair = f"# {names[0]} {changed}:\n{pod_commands.of_workload(evidence, bare[0])}"
+    else:
+        patch = json.dumps({"spec": {"template": {"spec": {"serviceAccountName": account}}}})
+        kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
+        repair = (
+            f"# which of them is meant? It {changed}: {', '.join(names)}\n"
+            f"{kubectl} patch <WORKLOAD> -n {namespace} --type=merge -p {shlex.quote(patch)}"
+        )
+    return _nobody(evidence, "; ".join(f"{name} without serviceAccountName" for name in names), repair)
+
+
+def _failed_creation(evidence: Evidence, workload: dict[str, Any]) -> str:
+    """Why a workload could not make a pod, in the API server's words; empty where no event tells."""
+    name = workload["metadata"]["name"]
+    try:
+        failed = evidence.failed_creations
+    except NotRead:
+        return ""
+    return next((each["message"] for each in failed if _is_one_of(each, [name]) and each.get("message")), "")
+
+
+def _doctor(evidence: Evidence) -> str:
+    parameters = evidence.parameters
+    return f"labkit doctor -n {parameters.namespace} -s {parameters.service_account}"
+
+
+def _same_second(evidence: Evidence) -> bool:
+    return bool(missed_role.made_at(evidence)) and missed_role.made_at(evidence) == missed_role.annotated_at(evidence)
 
 
 def _role_found(container: Container, *, alone: bool) -> str:

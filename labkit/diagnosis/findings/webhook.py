@@ -6,15 +6,16 @@ https://github.com/aws/amazon-eks-pod-identity-webhook
 from typing import Any
 
 from labkit.diagnosis import stages
-from labkit.diagnosis.evidence import Evidence, NotRead, kinds, opt_out, variables
+from labkit.diagnosis.evidence import Evidence, NotRead, kinds, missed_role, opt_out, variables
 from labkit.diagnosis.evidence.pod_spec import MOUNT_PATH, TOKEN_VOLUME, is_token_volume, service_account_of, workload
-from labkit.diagnosis.finding import Symptom, cause
-from labkit.diagnosis.repairs import pod_commands
+from labkit.diagnosis.finding import Symptom, cause, is_told
+from labkit.diagnosis.repairs import pod_commands, registration
 from labkit.diagnosis.repairs.commands import Commands
 
 LEARN = "04-pod.ipynb"
 POD = "kubectl get pod -o yaml"
 CONFIGURATION = "kubectl get mutatingwebhookconfiguration pod-identity-webhook -o yaml"
+COUNTERS = "kubectl get --raw /metrics, before and after kubectl create --dry-run=server"
 
 
 @cause("webhook-missing", stages.WEBHOOK, LEARN, reads=(kinds.REGISTRATION,))
@@ -35,24 +36,55 @@ def missing(evidence: Evidence) -> Symptom | None:
 def unreachable(evidence: Evidence) -> Symptom | None:
     """The webhook is registered, and the API server cannot call it; `failurePolicy: Ignore` keeps that silent.
 
-    Whether it answers is tried only where a pod was made without its role, and from where it can be told.
+    Whether it answers is tried only where a pod was made without its role: from here where the API server is on this
+    machine, and else by a dry run, which the API server's own counters tell of.
+    https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#contacting-the-webhook
     """
     if evidence.webhook is None:
         return None
-    for webhook in evidence.webhook.get("webhooks") or [{}]:
-        client, policy = webhook.get("clientConfig") or {}, webhook.get("failurePolicy", "Fail")
-        wrong = evidence.registration.fault(client)
-        if not wrong and _was_passed_over(evidence):
-            wrong = evidence.registration.silence(client)
-        if wrong:
-            return Symptom(
-                "The pod identity webhook is registered, and the API server cannot call it.",
-                expected="a caBundle that its certificate is checked with, and an address that answers",
-                found=f"{wrong} (failurePolicy: {policy})",
-                source=CONFIGURATION,
-                repair=_restored(evidence),
-            )
-    return None
+    webhooks = evidence.webhook.get("webhooks") or [{}]
+    policies = ", ".join(dict.fromkeys(webhook.get("failurePolicy", "Fail") for webhook in webhooks))
+    wrong, source = _unreachable_by_its_registration(evidence, webhooks), CONFIGURATION
+    if not wrong:
+        wrong, source = _unreachable_by_a_dry_run(evidence, webhooks), COUNTERS
+    if not wrong:
+        return None
+    return Symptom(
+        "The pod identity webhook is registered, and the API server cannot call it.",
+        expected="a caBundle that its certificate is checked with, and an address that answers",
+        found=f"{wrong} (failurePolicy: {policies})",
+        source=source,
+        repair=_restored(evidence),
+    )
+
+
+@cause("webhook-not-asked-about-pod", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
+def not_asked(evidence: Evidence) -> Symptom | None:
+    """The registration's selectors or rules leave the pod out.
+
+    https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-objectselector
+    """
+    spec = evidence.pod_spec
+    if spec is None or spec.is_mutated:
+        return None
+    if opt_out.rules_leave_out_pods(evidence):
+        return Symptom(
+            "The pod identity webhook is registered for other things than new pods.",
+            expected="a rule for CREATE of pods",
+            found="no such rule",
+            source=CONFIGURATION,
+            repair="\n".join([registration.with_rule_for_pods(evidence), pod_commands.replaced(evidence)]),
+        )
+    lacking = [each for each in opt_out.unmet(evidence) if not each.is_switch]
+    if all(each.is_opt_out for each in lacking):
+        return None
+    return Symptom(
+        "The pod identity webhook is registered for other pods, so the API server did not ask it about this one.",
+        expected="; ".join(f"{each.subject} with {each}" for each in lacking),
+        found="; ".join(_label_found(evidence, each) for each in lacking),
+        source=f"{CONFIGURATION}; metadata.labels",
+        repair=_selected(evidence, lacking),
+    )
 
 
 @cause("pod-opted-out-of-webhook", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
@@ -60,20 +92,39 @@ def opted_out(evidence: Evidence) -> Symptom | None:
     spec = evidence.pod_spec
     if spec is None or spec.is_mutated or variables.works_by_hand(evidence):
         return None
-    on_pod = opt_out.of_pod(evidence, spec.labels)
-    on_namespace = set() if on_pod else opt_out.of_namespace(evidence)
-    if not on_pod and not on_namespace:
+    unmet = opt_out.unmet(evidence)
+    against = [each for each in unmet if each.is_switch]
+    if not against and all(each.is_opt_out for each in unmet):
+        against = unmet
+    if not against:
         return None
-    labels, whose = (on_pod, "pod") if on_pod else (on_namespace, "namespace")
-    namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
-    removed = " ".join(f"{label}-" for label in sorted(labels))
-    lines = [] if on_pod else [f"{kubectl} label namespace {namespace} {removed}"]
+    keys = ", ".join(sorted({each.key for each in against}))
+    whose = " and ".join(sorted({each.subject for each in against}))
     return Symptom(
         f"A label of the {whose} keeps the pod identity webhook from it, so it was given no role.",
-        expected=f"no label {', '.join(sorted(labels))}",
-        found=f"{whose} with the label {', '.join(sorted(labels))}",
+        expected=f"no label {keys}",
+        found=f"{whose} with the label {keys}",
         source=f"kubectl get {whose} -o yaml, metadata.labels",
-        repair="\n".join([*lines, pod_commands.replaced(evidence)]),
+        repair=_opted_in(evidence, against),
+    )
+
+
+@cause("webhook-passed-over-pod", stages.WEBHOOK, LEARN, reads=(kinds.PODS, kinds.SERVICE_ACCOUNTS))
+def passed_over(evidence: Evidence) -> Symptom | None:
+    """The annotation was there when the pod was made, and so is the webhook, which has not changed it all the same."""
+    spec = evidence.pod_spec
+    if spec is None or spec.is_mutated or not missed_role.was_annotated(evidence) or explains_absence(evidence):
+        return None
+    if not missed_role.containers(evidence):
+        return None
+    then, repair = _why_passed_over(evidence)
+    times = f"annotated by {missed_role.annotated_at(evidence)}, made at {missed_role.made_at(evidence)}"
+    return Symptom(
+        "The service account was annotated when the pod was made, and the pod identity webhook has not changed it.",
+        expected=f"AWS_ROLE_ARN={evidence.annotation}",
+        found=f"no AWS_ROLE_ARN; {times}; {then}",
+        source=f"{POD} --show-managed-fields; kubectl get serviceaccount -o yaml --show-managed-fields",
+        repair=repair,
     )
 
 
@@ -140,17 +191,97 @@ def mount_path_twice(evidence: Evidence) -> Symptom | None:
 
 
 def explains_absence(evidence: Evidence) -> bool:
-    """Whether the webhook is why a pod has no role."""
-    return bool(missing(evidence) or unreachable(evidence) or opted_out(evidence))
+    """Whether the webhook is known to be why a pod has no role."""
+    return is_told(evidence, missing, unreachable, not_asked, opted_out)
+
+
+def gives_role_now(evidence: Evidence) -> bool:
+    """Whether a dry run shows that the webhook gives the role to a pod like it; False where that was not tried."""
+    try:
+        return evidence.dry_run.gives_role
+    except NotRead:
+        return False
+
+
+def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[dict[str, Any]]) -> str:
+    """What is wrong with the client configurations, as far as it can be seen from here."""
+    for webhook in webhooks:
+        client = webhook.get("clientConfig") or {}
+        wrong = evidence.registration.fault(client)
+        if not wrong and _was_passed_over(evidence):
+            wrong = evidence.registration.silence(client)
+        if wrong:
+            return wrong
+    return ""
+
+
+def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[dict[str, Any]]) -> str:
+    """How the API server tells that it cannot call the webhook. Raises `NotRead` where only that could explain it."""
+    spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
+    if spec is None or spec.is_mutated or was_annotated is False or not_asked(evidence) or opted_out(evidence):
+        return ""
+    if not missed_role.containers(evidence):
+        return ""
+    try:
+        return evidence.dry_run.failed_call([webhook.get("name", "") for webhook in webhooks])
+    except NotRead:
+        if was_annotated:
+            raise
+        return ""
 
 
 def _was_passed_over(evidence: Evidence) -> bool:
     """Whether there is a pod that was to get a role and has none."""
     try:
         spec = evidence.pod_spec
-        return bool(evidence.annotation) and (spec is None or not (spec.is_mutated or opted_out(evidence)))
+        if not evidence.annotation or spec is None:
+            return bool(evidence.annotation)
+        return not (spec.is_mutated or opted_out(evidence) or not_asked(evidence))
     except NotRead:
         return False
+
+
+def _why_passed_over(evidence: Evidence) -> tuple[str, str]:
+    """What is known of why the webhook changed nothing, and the repair."""
+    conditions = opt_out.match_conditions(evidence)
+    may_be = f"; its matchConditions may leave it out: {' && '.join(conditions)}" if conditions else ""
+    again = pod_commands.replaced(evidence)
+    try:
+        if evidence.dry_run.gives_role:
+            return "a pod like it would get the role now", again
+    except NotRead as unread:
+        told = "why, a dry run tells" if unread.is_choice else f"a dry run was not made: {unread.why}"
+        return f"{told}{may_be}", f"# where it is made without the role again, --probe tells why\n{again}"
+    log = "# the webhook leaves new pods as they are: its own log says what it makes of them"
+    return f"a dry run gets no role either{may_be}", f"{log}\n{Commands(evidence).restore_webhook()}"
+
+
+def _label_found(evidence: Evidence, requirement: opt_out.Requirement) -> str:
+    value = opt_out.labels_of(evidence, requirement.subject).get(requirement.key)
+    label = f"no label {requirement.key}" if value is None else f"{requirement.key}={value}"
+    name = evidence.parameters.namespace if requirement.subject == "namespace" else evidence.pod_name
+    return f"{requirement.subject} {name} with {label}"
+
+
+def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str:
+    """The requirements taken off, and then the pod once more; beside it what else would do, where they are meant."""
+    wanted = [f"{each.subject} {each}" for each in lacking if not each.is_opt_out]
+    meant = f"# or, where the selector is meant, give the label that it wants: {'; '.join(wanted)}"
+    return "\n".join([meant, registration.without(evidence, lacking), pod_commands.replaced(evidence)])
+
+
+def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> str:
+    """The opt-out label taken off, or where another label does it, the requirement; and then the pod once more.
+
+    Another label may be what others look for.
+    """
+    switches = {each.subject: each.key for each in against if each.is_switch}
+    others = [each for each in against if not each.is_switch]
+    lines = [registration.without(evidence, others)] if others else []
+    if "namespace" in switches:
+        namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
+        lines.append(f"{kubectl} label namespace {namespace} {switches['namespace']}-")
+    return "\n".join([*lines, pod_commands.replaced(evidence)])
 
 
 def _has_pods(owner: dict[str, Any]) -> bool:

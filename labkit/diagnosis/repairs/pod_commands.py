@@ -4,11 +4,19 @@ import copy
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from labkit.diagnosis.evidence import Evidence, NotRead, opt_out, variables
-from labkit.diagnosis.evidence.pod_spec import MOUNT_PATH, ROLE, TOKEN_FILE, TOKEN_VOLUME, is_token_volume
+from labkit.diagnosis.evidence import Evidence, NotRead, opt_out, variables, workloads
+from labkit.diagnosis.evidence.pod_spec import (
+    MOUNT_PATH,
+    ROLE,
+    TOKEN_FILE,
+    TOKEN_VOLUME,
+    PodSpec,
+    is_token_volume,
+    service_account_of,
+)
 from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.repairs.commands import Commands, patch_config_map
 from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
@@ -20,6 +28,13 @@ Change = Callable[[Evidence, Document], None]
 SECRET = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 NOT_SHOWN = "NOT-SHOWN"
+HIDDEN = "# not shown: "
+# A line after which pods are made again, or that waits for them.
+MAKES_PODS = re.compile(
+    r"kubectl .*\b(delete pod|rollout restart|rollout status|set env|patch (deployment|statefulset|daemonset)/)"
+    r"|^echo .*\"kind\": \"Pod\".* apply -f -$"
+)
+BELOW = "# its pods are made again further down, once for all that is repaired"
 
 
 def replaced(evidence: Evidence, *changes: Change) -> str:
@@ -65,6 +80,20 @@ def with_new_sessions(evidence: Evidence, repair: str) -> str:
     return f"{repair}\n{replaced(evidence)}" if is_held else repair
 
 
+def makes_pods(repair: str) -> bool:
+    """Whether these lines make pods again: what decides how they come to be has to be repaired before."""
+    return any(MAKES_PODS.search(line) for line in repair.splitlines())
+
+
+def once(repairs: Sequence[str]) -> list[str]:
+    """The repairs, which are run one after the other: what makes the same pods again is left to the last of them."""
+    split = [_split(repair) for repair in repairs]
+    return [
+        "\n".join([*head, BELOW]) if tail and any(tail == later for _, later in split[number:]) else repair
+        for number, (repair, (head, tail)) in enumerate(zip(repairs, split, strict=True), 1)
+    ]
+
+
 def without_identity(_: Evidence, manifest: Document) -> None:
     """A change that leaves the containers' role and token variables to the webhook."""
     for container in containers_of(manifest["spec"]):
@@ -98,8 +127,8 @@ def _service_account(evidence: Evidence, manifest: Document) -> None:
         manifest["spec"]["serviceAccount"] = evidence.parameters.service_account
 
 
-def _no_opting_out(evidence: Evidence, manifest: Document) -> None:
-    _without(manifest["metadata"], "labels", opt_out.of_pod(evidence, manifest["metadata"].get("labels") or {}))
+def _no_opting_out(_: Evidence, manifest: Document) -> None:
+    _without(manifest["metadata"], "labels", {opt_out.SWITCH})
 
 
 def _no_role_annotation(_: Evidence, manifest: Document) -> None:
@@ -172,7 +201,7 @@ def _delete(evidence: Evidence, name: str) -> str:
 
 def _applied(evidence: Evidence, manifest: Document) -> list[str]:
     hidden = _hide_secrets(manifest)
-    lines = [f"# not shown: put the values of {', '.join(hidden)} in the place of {NOT_SHOWN}"] if hidden else []
+    lines = [f"{HIDDEN}put the values of {', '.join(hidden)} in the place of {NOT_SHOWN}"] if hidden else []
     return [*lines, f"echo {shlex.quote(json.dumps(manifest))} | {_kubectl(evidence)} apply -f -"]
 
 
@@ -193,9 +222,29 @@ def _template_lines(evidence: Evidence, owner: Document, template: Document, cha
             return [why, f"{kubectl} edit {workload} {namespace}"]
         merged = shlex.quote(json.dumps({"spec": {"template": patch}}))
         lines = [f"{kubectl} patch {workload} {namespace} --type=merge -p {merged}"]
+    elif _is_being_replaced(evidence):
+        lines = ["# a rollout is under way, and its new pods have what this one lacks:"]
     else:
         lines = [f"{kubectl} rollout restart {workload} {namespace}"]
     return [*lines, f"{kubectl} rollout status {workload} {namespace} --timeout=90s"]
+
+
+def _is_being_replaced(evidence: Evidence) -> bool:
+    """Whether a rollout has made a pod already that has its role, in the place of the one that is looked at."""
+    return any(
+        service_account_of(pod["spec"]) == evidence.parameters.service_account
+        and PodSpec(pod, evidence.cluster).is_mutated
+        for pod in workloads.successors(evidence)
+    )
+
+
+def _split(repair: str) -> tuple[list[str], list[str]]:
+    """The lines of a repair, and those at its end that make pods again."""
+    lines = repair.splitlines()
+    at = len(lines)
+    while at and (MAKES_PODS.search(lines[at - 1]) or lines[at - 1].startswith(HIDDEN)):
+        at -= 1
+    return lines[:at], lines[at:]
 
 
 def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:

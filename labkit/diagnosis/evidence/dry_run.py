@@ -1,0 +1,106 @@
+"""A pod like the one that has no role, created as a dry run between two readings of the API server's counters.
+
+A dry run goes through admission, webhooks and all, and stores nothing. A read it is not: it takes the permission to
+create pods, and the audit log and the counters tell of it. So it is made only where the pod may be probed.
+https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
+https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#monitoring-admission-webhooks
+"""
+
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cached_property
+
+from labkit.diagnosis.evidence.cluster import Cluster
+from labkit.diagnosis.evidence.pod_spec import PodSpec
+from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
+from labkit.errors import said_by_the_cluster
+
+METRICS = "/metrics"
+FAIL_OPEN = "apiserver_admission_webhook_fail_open_count"
+REJECTION = "apiserver_admission_webhook_rejection_count"
+# Each API server of a cluster counts for itself; by the time of its start two can be told apart.
+STARTED = "process_start_time_seconds"
+COUNTED = re.compile(rf"^((?:{FAIL_OPEN}|{REJECTION}|{STARTED})(?:{{.*}})?) (\S+)$", re.MULTILINE)
+NOT_CALLED = "failed calling webhook"
+# What of a pod is the scheduler's to say, or cannot be created with it.
+LEFT_OUT = ("nodeName", "ephemeralContainers")
+
+
+class DryRun:
+    """The dry run of one pod. Every property raises `NotRead` where it is not to be made, or is refused."""
+
+    def __init__(self, pod: PodSpec | None, cluster: Cluster, reads: Reads, *, allowed: bool):
+        self._pod = pod
+        self._cluster = cluster
+        self._reads = reads
+        self._allowed = allowed
+
+    @property
+    def gives_role(self) -> bool:
+        """Whether a pod like it gets a role now."""
+        return bool(self._made["has_role"])
+
+    def failed_call(self, webhooks: Iterable[str]) -> str:
+        """How the API server tells that it could not call one of the webhooks of these names; empty where it could.
+
+        Raises `NotRead` also where the counters may not be read.
+        """
+        if refused := self._made["refused"]:
+            return str(refused)
+        if self.gives_role:
+            return ""
+        before, after = self._counters(""), self._counters("once more")
+        if before.get(STARTED) != after.get(STARTED):
+            raise NotRead(self._metrics("once more"), "another API server answered, which counts for itself", "--probe")
+        for counter, value in after.items():
+            if _is_about_a_failed_call(counter, webhooks) and value > before.get(counter, 0):
+                return f"{counter} rose from {before.get(counter, 0):.0f} to {value:.0f} by a dry run"
+        return ""
+
+    @cached_property
+    def _made(self) -> Document:
+        """What became of the dry run: `has_role`, and `refused`, the API server's words where a call has failed."""
+        pod = self._pod
+        read = Read("create pod --dry-run=server, like", pod.name if pod else "", f"-n {pod.namespace if pod else ''}")
+        if not self._allowed or pod is None:
+            raise NotRead(read, "it was not tried what the webhook does to a pod like it", "--probe")
+        with suppress(NotRead):
+            self._counters("")
+        made: Document = self._reads.once(read, lambda: self._tried(pod))
+        return made
+
+    def _tried(self, pod: PodSpec) -> Document:
+        from kubernetes.client.exceptions import ApiException
+
+        metadata = {"generateName": "labkit-doctor-", "labels": pod.labels, "annotations": pod.annotations}
+        spec = {key: value for key, value in pod.spec.items() if key not in LEFT_OUT}
+        manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        try:
+            made = PodSpec(self._cluster.created_as_dry_run(pod.namespace, manifest), self._cluster)
+        except ApiException as error:
+            said = said_by_the_cluster(error)
+            if error.status != 500 or NOT_CALLED not in said:
+                raise
+            return {"has_role": False, "refused": said}
+        return {"has_role": made.is_mutated, "refused": ""}
+
+    def _counters(self, time: str) -> dict[str, float]:
+        read = self._metrics(time)
+        found: dict[str, float] | None = self._reads.once(read, self._read_counters)
+        if found is None:
+            raise NotRead(read, "the API server has no such page")
+        return found
+
+    def _read_counters(self) -> dict[str, float]:
+        return {counter: float(value) for counter, value in COUNTED.findall(self._cluster.raw(METRICS))}
+
+    @staticmethod
+    def _metrics(time: str) -> Read:
+        return Read("get --raw", METRICS, time)
+
+
+def _is_about_a_failed_call(counter: str, webhooks: Iterable[str]) -> bool:
+    """Whether it counts calls of one of these webhooks that have failed, and not those that it has refused."""
+    is_refusal = counter.startswith(REJECTION) and 'error_type="no_error"' in counter
+    return not is_refusal and any(f'name="{name}"' in counter for name in webhooks)

@@ -1,0 +1,65 @@
+"""The containers that lack the annotation's role, and whether the annotation was there when their pod was made."""
+
+from typing import Any
+
+from labkit.diagnosis.evidence import opt_out, variables
+from labkit.diagnosis.evidence.evidence import Evidence
+from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
+from labkit.documents import ROLE_ANNOTATION
+
+FIELD = ("f:metadata", "f:annotations", f"f:{ROLE_ANNOTATION}")
+
+
+def containers(evidence: Evidence) -> list[Container]:
+    """The containers of the service account's pod that lack the role for no reason that has a name of its own.
+
+    Raises `NotRead`.
+    """
+    spec = evidence.pod_spec
+    if spec is None or not evidence.annotation:
+        return []
+    if service_account_of(spec.spec) != evidence.parameters.service_account:
+        return []
+    skipped = opt_out.skipped(spec.annotations)
+    return [each for each in spec.containers if each.name not in skipped and _lacks_role(evidence, each)]
+
+
+def annotated_at(evidence: Evidence) -> str:
+    """When the annotation was written last, at the latest; empty where the service account does not say.
+
+    The time is that of the manager's last change of any of its fields.
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    """
+    metadata = (evidence.service_account or {}).get("metadata") or {}
+    times = [entry.get("time") for entry in metadata.get("managedFields") or [] if _manages_annotation(entry)]
+    return min(filter(None, times), default="")
+
+
+def made_at(evidence: Evidence) -> str:
+    """When the pod was made; empty without one."""
+    return ((evidence.pod or {}).get("metadata") or {}).get("creationTimestamp") or ""
+
+
+def was_annotated(evidence: Evidence) -> bool | None:
+    """Whether the annotation was there when the pod was made.
+
+    None where it is not known: nobody noted when it was written, or both were in the same second.
+    """
+    annotated, made = annotated_at(evidence), made_at(evidence)
+    return None if not annotated or not made or annotated == made else annotated < made
+
+
+def _lacks_role(evidence: Evidence, container: Container) -> bool:
+    file = container.value(TOKEN_FILE)
+    if file and not container.token_at(file):
+        return False  # what it has there somebody else gave it, and its role with it
+    return container.value(ROLE) != evidence.annotation and not variables.has_wrong_identity(evidence, container)
+
+
+def _manages_annotation(entry: dict[str, Any]) -> bool:
+    fields: Any = entry.get("fieldsV1") or {}
+    for field in FIELD:
+        fields = fields.get(field)
+        if fields is None:
+            return False
+    return True

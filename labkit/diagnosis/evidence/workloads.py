@@ -1,0 +1,110 @@
+"""The Deployments, StatefulSets and DaemonSets of the namespace: which of them make the service account's pods.
+
+https://kubernetes.io/docs/concepts/workloads/controllers/
+"""
+
+import re
+
+from labkit.diagnosis.evidence.evidence import Evidence
+from labkit.diagnosis.evidence.pod_spec import service_account_of
+from labkit.diagnosis.evidence.reading import Document, NotRead
+
+# The end of a name that a controller made: https://github.com/kubernetes/apimachinery/blob/master/pkg/util/rand/rand.go
+SUFFIX = "-[bcdfghjklmnpqrstvwxz2456789]{5}"
+APP_LABELS = ("app", "app.kubernetes.io/name", "app.kubernetes.io/instance")
+
+
+def of_account(evidence: Evidence) -> list[Document]:
+    """Those whose pods are to run as the service account; none where they may not be listed."""
+    return [each for each in _all(evidence) if _account(each) == evidence.parameters.service_account]
+
+
+def without_account(evidence: Evidence) -> list[Document]:
+    """Those that name no service account, of which one may be meant to name this one.
+
+    The one that is called like the service account, or whose label `app` is, comes alone.
+    """
+    bare = [each for each in _all(evidence) if _account(each) == "default"]
+    called_so = [each for each in bare if evidence.parameters.service_account in _names(each)]
+    return called_so if len(called_so) == 1 else bare
+
+
+def that_made(evidence: Evidence, pod_name: str) -> Document | None:
+    """The one that makes pods of such a name."""
+    for each in _all(evidence):
+        name, is_numbered = re.escape(each["metadata"]["name"]), each["kind"] == "StatefulSet"
+        of_replica_set = "-[0-9a-z]{6,10}" if each["kind"] == "Deployment" else ""
+        if re.fullmatch(rf"{name}-\d+" if is_numbered else f"{name}{of_replica_set}{SUFFIX}", pod_name):
+            return each
+    return None
+
+
+def was_made_by_a_controller(pod_name: str) -> bool:
+    """Whether a pod's name ends as those do that a controller makes up."""
+    return re.search(f"{SUFFIX}$", pod_name) is not None
+
+
+def pods_of(evidence: Evidence, workload: Document) -> list[str]:
+    """The names of its pods that are not on their way out, the newest first."""
+    selected = ((workload.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
+    pods = [
+        pod["metadata"]
+        for pod in evidence.cluster.pods(evidence.parameters.namespace)
+        if selected and selected.items() <= (pod["metadata"].get("labels") or {}).items()
+    ]
+    there = [metadata for metadata in pods if not metadata.get("deletionTimestamp")]
+    newest = sorted(there, key=lambda metadata: metadata.get("creationTimestamp") or "", reverse=True)
+    return [metadata["name"] for metadata in newest]
+
+
+def successors(evidence: Evidence) -> list[Document]:
+    """The newer pods of the looked-at pod's Deployment, made from a later template: a rollout is under way."""
+    metadata = (evidence.pod or {}).get("metadata") or {}
+    mine = _deployment_of(metadata)
+    if not mine:
+        return []
+    return [
+        pod
+        for pod in evidence.cluster.pods(evidence.parameters.namespace)
+        if _deployment_of(pod["metadata"]) == mine
+        and _template_hash(pod["metadata"]) != _template_hash(metadata)
+        and (pod["metadata"].get("creationTimestamp") or "") >= (metadata.get("creationTimestamp") or "")
+        and not pod["metadata"].get("deletionTimestamp")
+    ]
+
+
+def called(workload: Document) -> str:
+    """As kubectl takes it: `deployment/cart`."""
+    return f"{workload['kind'].lower()}/{workload['metadata']['name']}"
+
+
+def _all(evidence: Evidence) -> list[Document]:
+    try:
+        return evidence.cluster.workloads(evidence.parameters.namespace)
+    except NotRead:
+        return []
+
+
+def _account(workload: Document) -> str:
+    return service_account_of(workload["spec"]["template"].get("spec") or {})
+
+
+def _names(workload: Document) -> set[str]:
+    labels = {
+        **(workload["metadata"].get("labels") or {}),
+        **((workload["spec"]["template"].get("metadata") or {}).get("labels") or {}),
+    }
+    return {workload["metadata"]["name"], *(labels[key] for key in APP_LABELS if key in labels)}
+
+
+def _deployment_of(metadata: Document) -> str:
+    """The name of the Deployment whose ReplicaSet made a pod; empty where none did."""
+    for owner in metadata.get("ownerReferences") or []:
+        suffix = f"-{_template_hash(metadata)}"
+        if owner.get("controller") and owner["kind"] == "ReplicaSet" and owner["name"].endswith(suffix):
+            return str(owner["name"].removesuffix(suffix))
+    return ""
+
+
+def _template_hash(metadata: Document) -> str:
+    return (metadata.get("labels") or {}).get("pod-template-hash") or ""

@@ -1,0 +1,96 @@
+"""The command that takes off the webhook's registration exactly what was added to it, and shows that as a diff.
+
+`kubectl apply` leaves what is not in its manifest, and `kubectl replace` would take EKS's caBundle away.
+https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
+https://datatracker.ietf.org/doc/html/rfc6902
+"""
+
+import copy
+import difflib
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis.evidence.opt_out import ON_EKS, Requirement, labels_of
+from labkit.diagnosis.evidence.reading import Document
+
+NAME = "mutatingwebhookconfiguration/pod-identity-webhook"
+# For whom it changes something.
+FOR = "# for every new pod that was left out: it gets the role that its own service account names, and no other"
+Path = tuple[str | int, ...]
+
+
+def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
+    """Lines that take these requirements off: of a list of values the one that hits, else the whole requirement."""
+    registration, operations = evidence.webhook or {}, []
+    # From the end of each list: what is left keeps its place.
+    for requirement in sorted(requirements, key=lambda each: [str(step).zfill(4) for step in each.path], reverse=True):
+        path = _of_value(evidence, requirement) or requirement.path
+        operations += [
+            {"op": "test", "path": _pointer(path), "value": _at(registration, path)},
+            {"op": "remove", "path": _pointer(path)},
+        ]
+    return _patched(evidence, operations)
+
+
+def with_rule_for_pods(evidence: Evidence) -> str:
+    """Lines that let the API server ask the webhook about new pods."""
+    has_rules = "rules" in ((evidence.webhook or {}).get("webhooks") or [{}])[0]
+    path, value = ("/webhooks/0/rules/-", ON_EKS["rules"][0]) if has_rules else ("/webhooks/0/rules", ON_EKS["rules"])
+    return _patched(evidence, [{"op": "add", "path": path, "value": value}])
+
+
+def _patched(evidence: Evidence, operations: list[Document]) -> str:
+    before = evidence.webhook or {}
+    after = copy.deepcopy(before)
+    for operation in operations:
+        _apply(after, operation)
+    lines = [FOR, *(f"# {line}" for line in _difference(before, after))]
+    return "\n".join(
+        [*lines, f"{evidence.connection.kubectl} patch {NAME} --type=json -p {shlex.quote(json.dumps(operations))}"]
+    )
+
+
+def _apply(document: Document, operation: Document) -> None:
+    *way, last = [_unescaped(step) for step in operation["path"].split("/")[1:]]
+    parent: Any = document
+    for step in way:
+        parent = parent[int(step) if isinstance(parent, list) else step]
+    match operation["op"]:
+        case "remove":
+            del parent[int(last) if isinstance(parent, list) else last]
+        case "add" if last == "-":
+            parent.append(operation["value"])
+        case "add":
+            parent[last] = operation["value"]
+
+
+def _difference(before: Document, after: Document) -> list[str]:
+    """The lines that differ, with those around them, as `diff -u` shows them."""
+    was, will_be = (json.dumps(each.get("webhooks"), indent=2).splitlines() for each in (before, after))
+    return list(difflib.unified_diff(was, will_be, f"{NAME}, as it is", f"{NAME}, as it will be", lineterm="", n=2))
+
+
+def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
+    """Where the one of several values stands by which a pod is left out; empty where it is not one of several."""
+    if requirement.operator != "NotIn" or len(requirement.values) == 1:
+        return ()
+    value = labels_of(evidence, requirement.subject)[requirement.key]
+    return (*requirement.path, "values", requirement.values.index(value))
+
+
+def _at(document: Any, path: Path) -> Any:
+    for step in path:
+        document = document[step]
+    return document
+
+
+def _pointer(path: Path) -> str:
+    """https://datatracker.ietf.org/doc/html/rfc6901#section-3"""
+    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in path)
+
+
+def _unescaped(step: str) -> str:
+    return step.replace("~1", "/").replace("~0", "~")
