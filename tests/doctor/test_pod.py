@@ -12,6 +12,7 @@ from labkit.steps import pod
 from tests.doctor.applying import applied, made
 from tests.doctor.recording import (
     CONNECTION,
+    DEPLOYMENTS,
     EVENTS,
     INLINE,
     ISSUER,
@@ -444,3 +445,194 @@ def test_the_lab_s_own_pod_is_restored_as_it_was_built():
     delete, apply = finding.repair.splitlines()
     assert delete == "kubectl delete pod my-pod -n default --grace-period=1"
     assert json.loads(shlex.split(apply)[1]) == pod.build(PARAMETERS)
+
+
+# Workloads: none of them is left with a pod beside it that nobody owns.
+
+
+def workload(name="cart", *, account="my-service-account", replicas=1, kind="Deployment", app="cart"):
+    """A Deployment as a list has it."""
+    container = {"name": "aws", "image": "amazon/aws-cli"}
+    spec = {"containers": [container], **({"serviceAccountName": account} if account else {})}
+    labels = {"app": app}
+    template = {"metadata": {"labels": labels}, "spec": spec}
+    return {
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
+    }
+
+
+def without_pods(*workloads):
+    return healthy() | {PODS: [], DEPLOYMENTS: list(workloads)}
+
+
+def test_a_deployment_that_names_no_service_account_is_patched_itself():
+    (finding,) = examine(without_pods(workload("web", account="", app="web")), pod_name="").findings
+    assert (finding.id, finding.found) == ("pod-missing", "deployment/web without serviceAccountName")
+    said, patch, status = finding.repair.splitlines()
+    assert said.startswith("# deployment/web runs as default; from then on its pods run as my-service-account")
+    words = shlex.split(patch)
+    assert words[:3] == ["kubectl", "patch", "deployment/web"]
+    assert json.loads(words[-1]) == {"spec": {"template": {"spec": {"serviceAccountName": "my-service-account"}}}}
+    assert status.startswith("kubectl rollout status deployment/web")
+
+
+def test_of_several_the_one_that_is_called_like_the_service_account_is_meant():
+    named = workload("web", account="", app="my-service-account")
+    (finding,) = examine(without_pods(workload("queue", account=""), named), pod_name="").findings
+    assert finding.found == "deployment/web without serviceAccountName"
+
+
+def test_where_several_may_be_meant_no_shell_runs_the_command():
+    bare = [workload("web", account="", app="web"), workload("queue", account="default", app="queue")]
+    (finding,) = examine(without_pods(*bare), pod_name="").findings
+    assert "deployment/web, deployment/queue" in finding.repair
+    (command,) = [line for line in finding.repair.splitlines() if not line.startswith("#")]
+    assert command.startswith("kubectl patch <WORKLOAD> -n default")
+
+
+def test_a_deployment_with_no_replicas_is_scaled_and_no_pod_is_made_beside_it():
+    (finding,) = examine(without_pods(workload(replicas=0)), pod_name="").findings
+    assert (finding.id, finding.severity) == ("pod-missing", "warning")
+    assert finding.found == "deployment/cart has replicas: 0"
+    assert finding.repair.splitlines()[1:] == ["kubectl scale deployment/cart -n default --replicas=1"]
+    (finding,) = examine(without_pods(workload(replicas=0)), pod_name="cart-5f6d8b9c7d-x2x4b").findings
+    assert finding.found == "deployment/cart has replicas: 0"
+    assert "echo" not in finding.repair
+
+
+def test_a_deployment_that_could_not_make_its_pod_says_why():
+    answers = without_pods(workload())
+    message = 'Error creating: pods "cart-1-" is forbidden: exceeded quota: small'
+    involved = {"kind": "ReplicaSet", "name": "cart-1"}
+    answers[EVENTS] = [{"reason": "FailedCreate", "message": message, "involvedObject": involved}]
+    (finding,) = examine(answers, pod_name="").findings
+    assert (finding.id, finding.found) == ("pod-missing", f"deployment/cart: {message}")
+    assert "echo" not in finding.repair
+
+
+def test_a_pod_that_was_replaced_is_not_made_and_its_successor_is_named():
+    answers = owned([])
+    answers[DEPLOYMENTS] = [workload()]
+    answers[PODS][0]["metadata"] |= {"name": "cart-7b4f9c6d5f-bbbbb", "labels": {"app": "cart"}}
+    (finding,) = examine(answers, pod_name="cart-5f6d8b9c7d-x2x4b").findings
+    assert finding.found == "no such pod; deployment/cart has cart-7b4f9c6d5f-bbbbb"
+    assert [line for line in finding.repair.splitlines() if not line.startswith("#")] == []
+    assert "--pod cart-7b4f9c6d5f-bbbbb" in finding.repair
+    # Where nobody knows any longer who made it, it is not made either.
+    (finding,) = examine(healthy(), pod_name="shop-5f6d8b9c7d-x2x4b").findings
+    assert finding.repair.splitlines()[-1] == "kubectl get pods -n default"
+
+
+def replica_set_pod(hashed, at, *, has_role):
+    """A Deployment's pod of the ReplicaSet with this hash."""
+    live = a_pod()
+    owner = {"kind": "ReplicaSet", "name": f"cart-{hashed}", "controller": True}
+    labels = {"app": "cart", "pod-template-hash": hashed}
+    live["metadata"] |= {"name": f"cart-{hashed}-x", "creationTimestamp": at, "ownerReferences": [owner]}
+    live["metadata"]["labels"] = labels
+    if not has_role:
+        live["spec"]["containers"][0].pop("env")
+        live["spec"]["volumes"] = []
+    return live
+
+
+def rollout(*, new_has_role):
+    answers = healthy()
+    old = replica_set_pod("old", "2026-01-01T00:00:10Z", has_role=False)
+    new = replica_set_pod("new", "2026-01-01T00:07:00Z", has_role=new_has_role)
+    answers[PODS] = [old, new]
+    above = [{"kind": "Deployment", "name": "cart", "controller": True}]
+    for hashed in ("old", "new"):
+        metadata = {"name": f"cart-{hashed}", "ownerReferences": above}
+        answers[f"get replicaset cart-{hashed} -n default"] = {"metadata": metadata}
+    answers["get deployment cart -n default"] = deployment([])
+    return answers
+
+
+def examine_all(answers):
+    def evidence(name):
+        return Evidence(PARAMETERS, CONNECTION, pod_name=name, probe=False, reads=Reads(answers))
+
+    return doctor.examination.examine_pods(evidence)
+
+
+def test_in_a_rollout_the_old_pods_are_listed_and_wait_for_it():
+    diagnosis = examine_all(rollout(new_has_role=True))
+    assert diagnosis.pods == ["cart-new-x", "cart-old-x"]
+    (finding,) = diagnosis.findings
+    assert finding.id == "pod-older-than-annotation"
+    commands = [line for line in finding.repair.splitlines() if not line.startswith("#")]
+    assert commands == ["kubectl rollout status deployment/cart -n default --timeout=90s"]
+
+
+def test_two_pods_of_one_deployment_that_lack_the_same_are_one_finding_and_one_restart():
+    (finding,) = examine_all(rollout(new_has_role=False)).findings
+    assert finding.repair.count("rollout restart") == 1
+
+
+def test_a_pod_that_is_about_to_go_is_not_looked_at():
+    answers = rollout(new_has_role=True)
+    answers[PODS][0]["metadata"]["deletionTimestamp"] = "2026-01-01T00:08:00Z"
+    diagnosis = examine_all(answers)
+    assert (diagnosis.pods, diagnosis.findings) == (["cart-new-x"], [])
+
+
+def commands_of(diagnosis):
+    return [line for line in diagnosis.script().splitlines() if line and not line.startswith("#")]
+
+
+def test_two_findings_of_one_deployment_restart_it_once_and_after_the_webhook():
+    answers = rollout(new_has_role=False)
+    answers[PODS] = answers[PODS][1:]
+    answers[WEBHOOK] = None
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    diagnosis = examine(answers, pod_name="cart-new-x")
+    assert [finding.id for finding in diagnosis.findings] == ["webhook-missing", "service-account-annotation-missing"]
+    assert [line.partition(" -n ")[0] for line in commands_of(diagnosis)] == [
+        "labkit reset",
+        "kubectl annotate serviceaccount my-service-account",
+        "kubectl rollout restart deployment/cart",
+        "kubectl rollout status deployment/cart",
+    ]
+
+
+def test_a_pod_is_made_again_after_what_the_webhook_goes_by():
+    answers = applying(lambda m: m["spec"].pop("serviceAccountName"))
+    answers[WEBHOOK] = None
+    diagnosis = examine(answers)
+    assert [finding.id for finding in diagnosis.findings] == ["pod-uses-another-service-account", "webhook-missing"]
+    commands = commands_of(diagnosis)
+    assert [line.split()[0:3] for line in commands][:2] == [["labkit", "reset"], ["kubectl", "delete", "pod"]]
+    assert found(applied(answers, "\n".join(commands))) == []
+
+
+UNSCHEDULABLE = "0/3 nodes are available: 3 Insufficient memory."
+
+
+@pytest.mark.parametrize(
+    ("conditions", "events", "says"),
+    [
+        (
+            [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": UNSCHEDULABLE}],
+            [],
+            f"Pending: Unschedulable: {UNSCHEDULABLE}",
+        ),
+        (
+            [],
+            [
+                {"reason": "FailedScheduling", "message": "older", "lastTimestamp": "2026-01-01T00:01:00Z"},
+                {"reason": "FailedScheduling", "message": UNSCHEDULABLE, "lastTimestamp": "2026-01-01T00:02:00Z"},
+            ],
+            f"Pending: FailedScheduling: {UNSCHEDULABLE}",
+        ),
+    ],
+    ids=["condition", "event"],
+)
+def test_a_pending_pod_quotes_the_scheduler_and_is_not_made_again(conditions, events, says):
+    answers = healthy()
+    answers[PODS][0]["status"] = {"phase": "Pending", "conditions": conditions}
+    answers[EVENTS] = [event | {"involvedObject": {"kind": "Pod", "name": "my-pod"}} for event in events]
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.found) == ("pod-not-running", says)
+    assert finding.repair.splitlines()[-1] == "kubectl describe pod my-pod -n default"

@@ -2,6 +2,8 @@
 
 import base64
 import datetime
+import json
+import shlex
 
 import pytest
 from cryptography import x509
@@ -10,7 +12,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from labkit.steps import pod
 from tests.doctor.applying import applied, made
-from tests.doctor.recording import EVENTS, NAMESPACE, PARAMETERS, PODS, WEBHOOK, WEBHOOK_ANSWERS, healthy
+from tests.doctor.recording import (
+    DRY_RUN,
+    EVENTS,
+    METRICS,
+    METRICS_AGAIN,
+    NAMESPACE,
+    PARAMETERS,
+    PODS,
+    SERVICE_ACCOUNTS,
+    WEBHOOK,
+    WEBHOOK_ANSWERS,
+    healthy,
+)
 from tests.doctor.test_pod import applying, examine, found
 
 SKIP = "eks.amazonaws.com/skip-containers"
@@ -171,3 +185,235 @@ def test_a_pod_that_is_refused_for_two_mounts_at_one_path_is_seen_by_its_owner_s
     assert finding.id == "pod-mount-path-twice"
     assert finding.repair.startswith("kubectl patch deployment/cart -n default --type=merge")
     assert found(failing({"readyReplicas": 1}), pod_name="") == ["pod-missing"]
+
+
+# What the registration's selectors and rules leave out.
+
+TEAM = {"team": "platform"}
+SELECTORS = [
+    ({"matchLabels": TEAM}, "team=platform", "no label team"),
+    (
+        {"matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}]},
+        "team in (a, b)",
+        "no label team",
+    ),
+    ({"matchExpressions": [{"key": "team", "operator": "Exists"}]}, "team", "no label team"),
+    ({"matchLabels": {"app": "other"}}, "app=other", "app=cart"),
+]
+
+
+def selecting(**selectors):
+    """A lab whose webhook is registered with these selectors beside its own, and whose pod was made since."""
+    answers, manifest = healthy(), pod.build(PARAMETERS)
+    webhook = answers[WEBHOOK]["webhooks"][0]
+    for name, selector in selectors.items():
+        expressions = [*webhook[name].get("matchExpressions", []), *selector.get("matchExpressions", [])]
+        webhook[name] = {**selector, **({"matchExpressions": expressions} if expressions else {})}
+    answers[NAMESPACE]["metadata"]["labels"]["app"] = manifest["metadata"]["labels"]["app"] = "cart"
+    answers[PODS] = [made(manifest, answers)]
+    return answers
+
+
+def patch_of(repair):
+    (line,) = [line for line in repair.splitlines() if line.startswith("kubectl patch mutatingwebhook")]
+    return json.loads(shlex.split(line)[-1])
+
+
+@pytest.mark.parametrize(("name", "subject"), [("namespaceSelector", "namespace"), ("objectSelector", "pod")])
+@pytest.mark.parametrize(("selector", "wanted", "label"), SELECTORS, ids=str)
+def test_a_selector_that_wants_a_label_is_found_alone_and_what_was_added_is_taken_off(
+    name, subject, selector, wanted, label
+):
+    answers = selecting(**{name: selector})
+    (finding,) = examine(answers).findings
+    assert finding.id == "webhook-not-asked-about-pod"
+    who = "default" if subject == "namespace" else "my-pod"
+    assert (finding.expected, finding.found) == (f"{subject} with {wanted}", f"{subject} {who} with {label}")
+    after = applied(answers, finding.repair)
+    assert found(after) == []
+    # What is not this pod's concern stays, and so does what EKS has filled in.
+    kept = after[WEBHOOK]["webhooks"][0]
+    assert kept["clientConfig"] == answers[WEBHOOK]["webhooks"][0]["clientConfig"]
+    assert {"key": OPT_OUT, "operator": "DoesNotExist"} in kept["objectSelector"]["matchExpressions"]
+    assert [step["op"] for step in patch_of(finding.repair)] == ["test", "remove"]
+
+
+@pytest.mark.parametrize("name", ["namespaceSelector", "objectSelector"])
+@pytest.mark.parametrize(
+    "expression", [{"operator": "NotIn", "values": ["cart"]}, {"operator": "DoesNotExist"}], ids=lambda e: e["operator"]
+)
+def test_a_selector_against_a_label_is_taken_off_and_the_label_stays(name, expression):
+    answers = selecting(**{name: {"matchExpressions": [{"key": "app", **expression}]}})
+    (finding,) = examine(answers).findings
+    assert finding.id == "pod-opted-out-of-webhook"
+    after = applied(answers, finding.repair)
+    assert found(after) == []
+    assert after[NAMESPACE] == answers[NAMESPACE]
+    assert after[PODS][0]["metadata"]["labels"]["app"] == "cart"
+
+
+def test_of_several_values_only_the_one_that_hits_is_taken_off():
+    expression = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "default"]}
+    answers = selecting(namespaceSelector={"matchExpressions": [expression]})
+    (finding,) = examine(answers).findings
+    assert finding.id == "pod-opted-out-of-webhook"
+    path = "/webhooks/0/namespaceSelector/matchExpressions/0/values/1"
+    assert patch_of(finding.repair) == [
+        {"op": "test", "path": path, "value": "default"},
+        {"op": "remove", "path": path},
+    ]
+    assert "# -      - default" in finding.repair.splitlines()
+    after = applied(answers, finding.repair)
+    assert found(after) == []
+    (kept,) = after[WEBHOOK]["webhooks"][0]["namespaceSelector"]["matchExpressions"]
+    assert kept["values"] == ["kube-system"]
+
+
+def test_two_selectors_that_leave_a_pod_out_are_one_finding_and_one_patch():
+    exists = {"matchExpressions": [{"key": "team", "operator": "Exists"}, {"key": "a/b~c", "operator": "Exists"}]}
+    answers = selecting(namespaceSelector={"matchLabels": {"a/b": "x"}}, objectSelector=exists)
+    (finding,) = examine(answers).findings
+    assert finding.id == "webhook-not-asked-about-pod"
+    assert "/webhooks/0/namespaceSelector/matchLabels/a~1b" in [step["path"] for step in patch_of(finding.repair)]
+    assert found(applied(answers, finding.repair)) == []
+
+
+def test_a_registration_for_other_things_than_new_pods_gets_a_rule_for_them():
+    answers = healthy()
+    webhook = answers[WEBHOOK]["webhooks"][0]
+    webhook["rules"][0]["operations"] = ["UPDATE"]
+    answers[PODS] = [made(pod.build(PARAMETERS), answers | {WEBHOOK: None})]
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.found) == ("webhook-not-asked-about-pod", "no such rule")
+    after = applied(answers, finding.repair)
+    assert found(after) == []
+    assert webhook["rules"][0] in after[WEBHOOK]["webhooks"][0]["rules"]
+
+
+def test_a_pod_that_has_its_role_is_let_alone_whatever_the_selectors_have_become():
+    answers = healthy()
+    answers[WEBHOOK]["webhooks"][0]["namespaceSelector"] = {"matchLabels": TEAM}
+    assert found(answers) == []
+
+
+# When the annotation was written, and what a dry run tells.
+
+FAIL_OPEN = 'apiserver_admission_webhook_fail_open_count{name="iam-for-pods.amazonaws.com",type="admit"}'
+REJECTION = (
+    'apiserver_admission_webhook_rejection_count{error_type="%s",name="iam-for-pods.amazonaws.com",'
+    'operation="CREATE",rejection_code="503",type="admit"}'
+)
+STARTED = "process_start_time_seconds"
+MADE = "2026-01-01T00:05:00Z"  # as `made` has it
+
+
+def annotated(at, manager="kubectl-annotate"):
+    """A lab whose pod has no role, and whose service account was annotated at a time."""
+    answers = healthy()
+    answers[PODS] = [made(pod.build(PARAMETERS), answers | {WEBHOOK: None})]
+    fields = {"f:metadata": {"f:annotations": {".": {}, "f:eks.amazonaws.com/role-arn": {}}}}
+    entry = {"manager": manager, "operation": "Update", "time": at, "fieldsType": "FieldsV1", "fieldsV1": fields}
+    other = {"manager": "x", "operation": "Update", "time": "2026-01-01T09:00:00Z", "fieldsV1": {"f:metadata": {}}}
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["managedFields"] = [other, entry]
+    return answers
+
+
+def tried(answers, *, has_role=False, refused="", **counted):
+    """The same where the doctor may probe: a dry run between two readings of counters, which rise by `counted`."""
+    before = {STARTED: 1.0, FAIL_OPEN: 3.0}
+    after = before | {name: before.get(name, 0) + by for name, by in counted.items()}
+    dry_run = {"has_role": has_role, "refused": refused}
+    return answers | {METRICS: before, DRY_RUN: dry_run, METRICS_AGAIN: after}
+
+
+@pytest.mark.parametrize(
+    ("at", "summary"),
+    [
+        ("2026-01-01T00:06:00Z", "The pod was made before the service account named this role"),
+        (MADE, "The pod may have been made before"),
+    ],
+)
+def test_a_pod_is_older_than_the_annotation_where_the_times_say_so_and_else_may_be(at, summary):
+    (finding,) = examine(annotated(at)).findings
+    assert finding.id == "pod-older-than-annotation"
+    assert finding.summary.startswith(summary)
+    assert found(applied(annotated(at), finding.repair)) == []
+
+
+def test_where_nobody_noted_when_the_annotation_was_written_the_pod_may_be_older():
+    answers = annotated(MADE)
+    del answers[SERVICE_ACCOUNTS][0]["metadata"]["managedFields"]
+    (finding,) = examine(answers).findings
+    assert finding.summary.startswith("The pod may have been made before")
+
+
+def test_of_one_second_a_dry_run_that_gets_the_role_says_that_the_pod_is_older():
+    (finding,) = examine(tried(annotated(MADE), has_role=True), probe=True).findings
+    assert finding.summary.startswith("The pod was made before")
+
+
+YOUNGER = "2026-01-01T00:04:00Z"
+
+
+def test_a_pod_that_is_younger_than_the_annotation_was_passed_over_and_a_dry_run_tells_why():
+    diagnosis = examine(annotated(YOUNGER))
+    (finding,) = diagnosis.findings
+    assert finding.id == "webhook-passed-over-pod"
+    times = "annotated by 2026-01-01T00:04:00Z, made at 2026-01-01T00:05:00Z"
+    assert finding.found == f"no AWS_ROLE_ARN; {times}; why, a dry run tells"
+    assert "--probe" in {unread.needs for unread in diagnosis.unread}
+    assert found(applied(annotated(YOUNGER), finding.repair)) == []
+
+
+def test_a_webhook_that_works_now_has_passed_over_the_pod():
+    (finding,) = examine(tried(annotated(YOUNGER), has_role=True), probe=True).findings
+    assert finding.id == "webhook-passed-over-pod"
+    assert finding.found.endswith("; a pod like it would get the role now")
+
+
+def test_a_webhook_that_answers_and_gives_nothing_has_passed_over_the_pod():
+    answers = tried(annotated(YOUNGER))
+    answers[WEBHOOK]["webhooks"][0]["matchConditions"] = [{"name": "a", "expression": "request.name != 'x'"}]
+    (finding,) = examine(answers, probe=True).findings
+    assert finding.id == "webhook-passed-over-pod"
+    told = "a dry run gets no role either; its matchConditions may leave it out: request.name != 'x'"
+    assert finding.found.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("counter", "says"),
+    [
+        (FAIL_OPEN, f"{FAIL_OPEN} rose from 3 to 4 by a dry run"),
+        (REJECTION % "calling_webhook_error", f"{REJECTION % 'calling_webhook_error'} rose from 0 to 1 by a dry run"),
+    ],
+    ids=["fail open", "rejection"],
+)
+def test_a_webhook_that_the_api_server_cannot_call_is_seen_by_its_counters(counter, says):
+    (finding,) = examine(tried(annotated(YOUNGER), **{counter: 1}), probe=True).findings
+    assert (finding.id, finding.found) == ("webhook-unreachable", f"{says} (failurePolicy: Ignore)")
+    assert "/metrics" in finding.source
+
+
+@pytest.mark.parametrize("counter", [FAIL_OPEN.replace("iam-for-pods", "other"), REJECTION % "no_error"])
+def test_what_else_is_counted_says_nothing_against_the_webhook(counter):
+    assert found(tried(annotated(YOUNGER), **{counter: 1}), probe=True) == ["webhook-passed-over-pod"]
+
+
+def test_a_dry_run_that_a_failing_webhook_refuses_says_why():
+    said = 'Internal error occurred: failed calling webhook "iam-for-pods.amazonaws.com": … connection refused'
+    (finding,) = examine(tried(annotated(YOUNGER), refused=said), probe=True).findings
+    assert (finding.id, finding.found) == ("webhook-unreachable", f"{said} (failurePolicy: Ignore)")
+
+
+def test_where_the_counters_may_not_be_read_it_says_that_it_was_not_looked_at():
+    answers = tried(annotated(YOUNGER), **{FAIL_OPEN: 1})
+    del answers[METRICS], answers[METRICS_AGAIN]
+    diagnosis = examine(answers, probe=True)
+    assert [finding.id for finding in diagnosis.findings] == ["webhook-passed-over-pod"]
+    assert METRICS in [unread.call for unread in diagnosis.unread]
+
+
+def test_the_counters_of_two_api_servers_are_not_compared():
+    diagnosis = examine(tried(annotated(YOUNGER), **{FAIL_OPEN: 1, STARTED: 60}), probe=True)
+    assert [finding.id for finding in diagnosis.findings] == ["webhook-passed-over-pod"]
+    assert any("another API server answered" in unread.why for unread in diagnosis.unread)

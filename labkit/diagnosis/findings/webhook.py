@@ -265,8 +265,8 @@ def _label_found(evidence: Evidence, requirement: opt_out.Requirement) -> str:
 
 def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str:
     """The requirements taken off, and then the pod once more; beside it what else would do, where they are meant."""
-    wanted = [f"{each.subject} {each}" for each in lacking if not each.is_opt_out]
-    meant = f"# or, where the selector is meant, give the label that it wants: {'; '.join(wanted)}"
+    wanted = "; ".join(f"the {each.subject} {each}" for each in lacking if not each.is_opt_out)
+    meant = f"# if the selector is meant, give the label that it wants instead of what follows: {wanted}"
     return "\n".join([meant, registration.without(evidence, lacking), pod_commands.replaced(evidence)])
 
 

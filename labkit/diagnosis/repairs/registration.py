@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+import yaml
+
 from labkit.diagnosis.evidence import Evidence
 from labkit.diagnosis.evidence.opt_out import ON_EKS, Requirement, labels_of
 from labkit.diagnosis.evidence.reading import Document
@@ -68,9 +70,10 @@ def _apply(document: Document, operation: Document) -> None:
 
 
 def _difference(before: Document, after: Document) -> list[str]:
-    """The lines that differ, with those around them, as `diff -u` shows them."""
-    was, will_be = (json.dumps(each.get("webhooks"), indent=2).splitlines() for each in (before, after))
-    return list(difflib.unified_diff(was, will_be, f"{NAME}, as it is", f"{NAME}, as it will be", lineterm="", n=2))
+    """The lines that differ, with those around them, as `diff -u` shows them; in YAML, as kubectl does."""
+    was, will_be = (yaml.safe_dump(each.get("webhooks"), sort_keys=False).splitlines() for each in (before, after))
+    lines = difflib.unified_diff(was, will_be, f"{NAME}, as it is", "as it will be", lineterm="", n=2)
+    return [line for line in lines if not line.startswith("@@")]
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
