@@ -197,7 +197,7 @@ SELECTORS = [
         "team in (a, b)",
         "no label team",
     ),
-    ({"matchExpressions": [{"key": "team", "operator": "Exists"}]}, "team", "no label team"),
+    ({"matchExpressions": [{"key": "team", "operator": "Exists"}]}, "team=…", "no label team"),
     ({"matchLabels": {"app": "other"}}, "app=other", "app=cart"),
 ]
 
@@ -270,11 +270,12 @@ def test_of_several_values_only_the_one_that_hits_is_taken_off():
 
 
 def test_two_selectors_that_leave_a_pod_out_are_one_finding_and_one_patch():
-    exists = {"matchExpressions": [{"key": "team", "operator": "Exists"}, {"key": "a/b~c", "operator": "Exists"}]}
-    answers = selecting(namespaceSelector={"matchLabels": {"a/b": "x"}}, objectSelector=exists)
+    exists = {"matchExpressions": [{"key": "team", "operator": "Exists"}, {"key": "b", "operator": "Exists"}]}
+    labels = {"app": "cart", "a/b~c": "x"}
+    answers = selecting(namespaceSelector={"matchLabels": labels}, objectSelector=exists)
     (finding,) = examine(answers).findings
     assert finding.id == "webhook-not-asked-about-pod"
-    assert "/webhooks/0/namespaceSelector/matchLabels/a~1b" in [step["path"] for step in patch_of(finding.repair)]
+    assert "/webhooks/0/namespaceSelector/matchLabels/a~1b~0c" in [step["path"] for step in patch_of(finding.repair)]
     assert found(applied(answers, finding.repair)) == []
 
 

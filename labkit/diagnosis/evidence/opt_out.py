@@ -69,7 +69,7 @@ class Requirement:
         forms = {
             "In": f"{self.key}={listed}" if len(self.values) == 1 else f"{self.key} in ({listed})",
             "NotIn": f"{self.key} not in ({listed})",
-            "Exists": self.key,
+            "Exists": f"{self.key}=…",
             "DoesNotExist": f"no {self.key}",
         }
         return forms.get(self.operator, f"{self.key} {self.operator}")

@@ -27,9 +27,9 @@ Path = tuple[str | int, ...]
 def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
     """Lines that take these requirements off: of a list of values the one that hits, else the whole requirement."""
     registration, operations = evidence.webhook or {}, []
+    paths = {_of_value(evidence, each) or _as_a_whole(registration, each, requirements) for each in requirements}
     # From the end of each list: what is left keeps its place.
-    for requirement in sorted(requirements, key=lambda each: [str(step).zfill(4) for step in each.path], reverse=True):
-        path = _of_value(evidence, requirement) or requirement.path
+    for path in sorted(paths, key=lambda path: [str(step).zfill(4) for step in path], reverse=True):
         operations += [
             {"op": "test", "path": _pointer(path), "value": _at(registration, path)},
             {"op": "remove", "path": _pointer(path)},
@@ -82,6 +82,13 @@ def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
         return ()
     value = labels_of(evidence, requirement.subject)[requirement.key]
     return (*requirement.path, "values", requirement.values.index(value))
+
+
+def _as_a_whole(registration: Document, requirement: Requirement, requirements: Sequence[Requirement]) -> Path:
+    """Where the requirement stands; of a list or map of which nothing is to be left, where that stands."""
+    *way, _ = requirement.path
+    beside = [each for each in requirements if each.path[:-1] == tuple(way)]
+    return tuple(way) if len(beside) == len(_at(registration, tuple(way))) else requirement.path
 
 
 def _at(document: Any, path: Path) -> Any:
