@@ -1,0 +1,259 @@
+"""Deployments in a running lab, and what keeps the webhook from their pods: the command, its words, and its repairs."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kubernetes.client import AdmissionregistrationV1Api, AppsV1Api, CoreV1Api
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+
+from labkit.emulator.certificates import Authority
+from labkit.steps import pod as pod_step
+from tests.commands import labkit
+
+pytestmark = pytest.mark.kubectl
+
+PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+NAME = "pod-identity-webhook"
+REGISTRATION = f"mutatingwebhookconfiguration/{NAME}"
+
+
+@pytest.fixture(scope="module")
+def shell(lab):
+    """A shell after `eval "$(labkit env)"`, in which a script ends with its first line that fails."""
+    pod_step.delete(lab, "my-pod", "default")
+    prepared = labkit("env").stdout
+
+    def run(script):
+        command = ["bash", "-ec", f"{prepared}\n{script}"]
+        done = subprocess.run(
+            command, env={**os.environ, "PATH": PROGRAMS}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def registration(lab):
+    """Edits the webhook's registration; afterwards it is as before."""
+    api = AdmissionregistrationV1Api(lab.kubernetes)
+
+    def read():
+        found = lab.kubernetes.sanitize_for_serialization(api.read_mutating_webhook_configuration(NAME))
+        return {**found, "metadata": {"name": NAME}}
+
+    def edit(change):
+        changed = read()
+        change(changed["webhooks"][0])
+        api.replace_mutating_webhook_configuration(NAME, changed)
+
+    before = read()
+    edit.read = read
+    yield edit
+    api.replace_mutating_webhook_configuration(NAME, before)
+
+
+@pytest.fixture
+def cart(lab, shell):
+    """Makes the Deployment `cart`, and waits until its pods run."""
+
+    def make(*, account="my-service-account", wait=True, **pod):
+        container = {"name": "aws", "image": "amazon/aws-cli", "command": ["sleep", "infinity"]}
+        spec = {"containers": [container], "terminationGracePeriodSeconds": 0, **pod}
+        labels = {"app": "cart"}
+        template = {"metadata": {"labels": labels}, "spec": spec | ({"serviceAccountName": account} if account else {})}
+        spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+        AppsV1Api(lab.kubernetes).create_namespaced_deployment("default", {"metadata": {"name": "cart"}, "spec": spec})
+        if wait:
+            shell("kubectl rollout status deployment/cart --timeout=60s")
+
+    yield make
+    shell("kubectl delete deployment cart --cascade=foreground --timeout=60s")
+
+
+def found(*options):
+    """What `labkit doctor --json` says, without its notes."""
+    diagnosis = json.loads(labkit("doctor", "--json", *options).stdout)
+    diagnosis["findings"] = [each for each in diagnosis["findings"] if each["severity"] != "note"]
+    return diagnosis
+
+
+def only(*options):
+    (finding,) = found(*options)["findings"]
+    return finding
+
+
+def pods(lab):
+    """The pods that are there to stay, as their owners' kinds."""
+    listed = CoreV1Api(lab.kubernetes).list_namespaced_pod("default").items
+    there = [each.metadata for each in listed if not each.metadata.deletion_timestamp]
+    return [owner.kind for each in there for owner in each.owner_references or [each]]
+
+
+def selecting(**selectors):
+    def change(webhook):
+        for name, selector in selectors.items():
+            webhook[name] = {**webhook.get(name, {}), **selector}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "id"),
+    [
+        (selecting(namespaceSelector={"matchLabels": {"team": "platform"}}), "webhook-not-asked-about-pod"),
+        (selecting(objectSelector={"matchLabels": {"irsa": "yes"}}), "webhook-not-asked-about-pod"),
+        (
+            selecting(
+                namespaceSelector={
+                    "matchExpressions": [
+                        {
+                            "key": "kubernetes.io/metadata.name",
+                            "operator": "NotIn",
+                            "values": ["kube-system", "default"],
+                        }
+                    ]
+                }
+            ),
+            "pod-opted-out-of-webhook",
+        ),
+    ],
+    ids=["namespaces", "pods", "not in"],
+)
+def test_what_was_added_to_the_registration_goes_by_a_patch_and_nothing_else_changes(
+    lab, shell, registration, cart, change, id
+):
+    before = registration.read()
+    registration(change)
+    cart()
+    finding = only()
+    assert finding["id"] == id
+    assert f"# --- {REGISTRATION}, as it is" in finding["repair"]
+    # An apply of what the webhook was registered by would leave it.
+    shell('kubectl apply -f "$LABKIT_HOME/clusters/blue/webhook.json"')
+    assert only()["id"] == id
+    shell(finding["repair"])
+    assert found()["findings"] == []
+    assert registration.read()["webhooks"][0]["clientConfig"] == before["webhooks"][0]["clientConfig"]
+    assert "kube-system" in json.dumps(registration.read()) or registration.read() == before
+
+
+def other_bundle(webhook):
+    bundle = Authority.create("kubernetes").certificate_pem
+    webhook["clientConfig"]["caBundle"] = base64.b64encode(bundle).decode()
+
+
+def other_path(webhook):
+    webhook["clientConfig"]["url"] += "d"
+
+
+def test_a_bundle_of_another_authority_is_found_without_looking_into_the_pod(shell, registration, cart):
+    registration(other_bundle)
+    cart()
+    finding = only()
+    assert finding["id"] == "webhook-unreachable"
+    assert "certificate" in finding["found"]
+    shell(finding["repair"])
+    assert found()["findings"] == []
+
+
+def test_where_only_the_api_server_knows_its_counters_tell_and_the_dry_run_makes_nothing(
+    lab, shell, registration, cart
+):
+    registration(other_path)
+    cart()
+    said = labkit("doctor").stdout
+    assert "webhook-passed-over-pod" in said and "pod-older-than-annotation" not in said
+    assert "not looked at: create pod --dry-run=server" in said
+    there = CoreV1Api(lab.kubernetes).list_namespaced_pod("default").metadata.resource_version
+    finding = only("--probe")
+    assert CoreV1Api(lab.kubernetes).list_namespaced_pod("default").metadata.resource_version == there
+    assert finding["id"] == "webhook-unreachable"
+    counter = 'apiserver_admission_webhook_fail_open_count{name="iam-for-pods.amazonaws.com",type="admit"} rose from '
+    assert finding["found"].startswith(counter)
+    # A webhook that fails closed is told by the refusal of the dry run itself.
+    registration(lambda webhook: webhook.update(failurePolicy="Fail"))
+    assert only("--probe")["found"].startswith('Internal error occurred: failed calling webhook "iam-for-pods')
+    shell(finding["repair"])
+    assert found("--probe")["findings"] == []
+
+
+def test_a_webhook_that_works_again_has_passed_over_the_pod_and_a_restart_helps(shell, registration, cart):
+    registration(other_path)
+    cart()
+    shell('kubectl apply -f "$LABKIT_HOME/clusters/blue/webhook.json"')
+    finding = only("--probe")
+    assert finding["id"] == "webhook-passed-over-pod"
+    assert finding["found"].endswith("a pod like it would get the role now")
+    shell(finding["repair"])
+    assert found()["findings"] == []
+
+
+def test_a_deployment_without_service_account_is_patched_and_no_pod_is_made_beside_it(lab, shell, cart):
+    cart(account="")
+    finding = only()
+    assert (finding["id"], finding["found"]) == ("pod-missing", "deployment/cart without serviceAccountName")
+    shell(finding["repair"])
+    diagnosis = found("--probe")
+    assert (diagnosis["findings"], len(diagnosis["pods"])) == ([], 1)
+    assert pods(lab) == ["ReplicaSet"]
+
+
+def test_a_deployment_of_no_replicas_and_a_pod_that_was_replaced_make_no_pod(lab, shell, cart):
+    cart()
+    (before,) = found()["pods"]
+    shell("kubectl rollout restart deployment/cart && kubectl rollout status deployment/cart --timeout=60s")
+    shell(f"kubectl wait --for=delete pod/{before} --timeout=60s")
+    replaced = only("--pod", before)
+    (now,) = found()["pods"]
+    assert replaced["found"] == f"no such pod; deployment/cart has {now}"
+    shell(replaced["repair"])
+    shell(f"kubectl scale deployment/cart --replicas=0 && kubectl wait --for=delete pod/{now} --timeout=60s")
+    for options in ([], ["--pod", now]):
+        assert only(*options)["found"] == "deployment/cart has replicas: 0"
+    assert pods(lab) == []
+    shell(only()["repair"])
+    shell("kubectl rollout status deployment/cart --timeout=60s")
+    assert pods(lab) == ["ReplicaSet"]
+
+
+def test_in_a_rollout_that_stands_still_both_pods_are_listed_and_the_scheduler_is_quoted(lab, shell, cart):
+    cart()
+    (before,) = found()["pods"]
+    selector = json.dumps({"spec": {"template": {"spec": {"nodeSelector": {"disk": "ssd"}}}}})
+    shell(f"kubectl patch deployment/cart --type=merge -p '{selector}'")
+    core = CoreV1Api(lab.kubernetes)
+    until(lambda: any(each.reason == "FailedScheduling" for each in core.list_namespaced_event("default").items))
+    diagnosis = found()
+    assert len(diagnosis["pods"]) == 2 and before in diagnosis["pods"]
+    (finding,) = diagnosis["findings"]
+    assert finding["id"] == "pod-not-running"
+    assert finding["found"].startswith("Pending: Unschedulable: 0/1 nodes are available: ")
+
+
+def test_the_webhook_is_repaired_before_the_deployment_is_rolled_out_once(lab, shell, registration, cart):
+    before = registration.read()
+    AdmissionregistrationV1Api(lab.kubernetes).delete_mutating_webhook_configuration(NAME)
+    try:
+        cart(account="")
+        name = CoreV1Api(lab.kubernetes).list_namespaced_pod("default").items[0].metadata.name
+        findings = found("--pod", name)["findings"]
+        assert {each["id"] for each in findings} == {"pod-uses-another-service-account", "webhook-missing"}
+        script = "\n".join(each["repair"] for each in findings)
+        shell(script)
+        assert [script.count(part) for part in ("patch deployment/cart", "rollout status")] == [1, 1]
+        assert script.index("webhook.json") < script.index("patch deployment/cart")
+        assert found()["findings"] == []
+    finally:
+        shell(f"kubectl create -f - <<'END' || true\n{json.dumps(before)}\nEND")
+
+
+def until(is_so):
+    """Returns when it is so; fails after a minute."""
+    retry(retry=retry_if_result(lambda so: not so), stop=stop_after_delay(60), wait=wait_fixed(0.1))(is_so)()
