@@ -38,7 +38,8 @@ def doctor(
     action: Annotated[str, typer.Option(help="What the pod wants to do, such as s3:ListBucket.")] = "",
     resource: Annotated[str, typer.Option(help="The ARN on which it wants to do it.")] = "",
     probe: Annotated[
-        bool, typer.Option("--probe", help="Also read the token in the pod, try it with STS, and ask who the pod is.")
+        bool,
+        typer.Option("--probe", help="Also look into the pod, try its token with STS, and dry-run a pod like it."),
     ] = False,
     explain: Annotated[
         str | None,

@@ -1,5 +1,6 @@
 """Pods of a cluster that exists and has joined the lab: they find AWS and their role, and what is others' stays."""
 
+import dataclasses
 import os
 import subprocess
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any
 import nbformat
 import psutil
 import pytest
+from kubernetes.client import RbacAuthorizationV1Api
+from kubernetes.config import new_client_from_config
 from nbclient import NotebookClient
 
 import labkit
+from labkit import doctor
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.emulator.listener import bind
@@ -92,6 +96,62 @@ def test_a_webhook_that_was_deleted_is_restored_by_the_command_that_is_said(lab,
     kind.down()
     assert existing.registered() == []
     labkit.Lab.open(**existing.parameters).close()
+
+
+VIEWER = "viewer"
+
+
+@pytest.fixture
+def viewer(existing):
+    """A client of somebody who may read all objects and create pods, and may not read the counters."""
+    rbac = RbacAuthorizationV1Api(existing.api)
+    rules = [
+        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]},
+        {"nonResourceURLs": ["/openid/v1/jwks"], "verbs": ["get"]},
+    ]
+    subject = {"kind": "User", "name": VIEWER, "apiGroup": "rbac.authorization.k8s.io"}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": VIEWER}
+    rbac.create_cluster_role({"metadata": {"name": VIEWER}, "rules": rules})
+    rbac.create_cluster_role_binding({"metadata": {"name": VIEWER}, "subjects": [subject], "roleRef": role})
+    api = new_client_from_config(str(existing.kubeconfig), context="existing")
+    api.set_default_header("Impersonate-User", VIEWER)
+    yield api
+    api.close()
+    rbac.delete_cluster_role_binding(VIEWER)
+    rbac.delete_cluster_role(VIEWER)
+
+
+def test_a_webhook_that_only_the_joined_api_server_can_judge_is_told_by_its_counters(lab, existing, viewer):
+    lab.ready(through="service_account")
+    registration = existing.webhooks.read_mutating_webhook_configuration("pod-identity-webhook")
+    registration.webhooks[0].client_config.url += "d"
+    existing.webhooks.replace_mutating_webhook_configuration("pod-identity-webhook", registration)
+    # Made at any later second than the annotation.
+    account = existing.core.read_namespaced_service_account("my-service-account", "default")
+    managed = [
+        {**existing.api.sanitize_for_serialization(each), "time": "2020-01-01T00:00:00Z"}
+        for each in account.metadata.managed_fields
+    ]
+    account.metadata.managed_fields = managed
+    existing.core.replace_namespaced_service_account("my-service-account", "default", account)
+    existing.core.create_namespaced_pod("default", build(lab.parameters))
+    wait_until_running(lab)
+
+    def diagnosed(**changes):
+        connection = dataclasses.replace(lab.connection, **changes)
+        return doctor.diagnose(
+            namespace="default", service_account="my-service-account", connection=connection, probe=True
+        )
+
+    (finding,) = diagnosed().findings
+    assert finding.id == "webhook-unreachable"
+    assert finding.found.startswith("apiserver_admission_webhook_fail_open_count{")
+    blind = diagnosed(kubernetes=viewer)
+    assert [each.id for each in blind.findings] == ["webhook-passed-over-pod"]
+    (unread,) = [each for each in blind.unread if each.read.name == "/metrics"]
+    assert "cannot get path" in unread.why and unread.needs == "get --raw /metrics"
+    assert [pod.metadata.name for pod in existing.core.list_namespaced_pod("default").items] == ["my-pod"]
 
 
 def test_an_image_that_cannot_be_pulled(empty, existing):

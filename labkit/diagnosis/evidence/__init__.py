@@ -1,8 +1,9 @@
 """What was read of one service account's way to its role: each thing once, when it is first asked for.
 
 `evidence` is all of it. `account` reads AWS, `cluster` and `registration` Kubernetes, `issuer` what the cluster
-publishes; `probe` looks into the pod; `reading` keeps the answers. `pod_spec` and `trust` read the two documents that
-say most; `opt_out` and `variables` say what of them keeps a container from its role.
+publishes; `probe` looks into the pod, `dry_run` at what a pod like it would become; `reading` keeps the answers.
+`pod_spec` and `trust` read the two documents that say most; `opt_out`, `variables` and `missed_role` say what of them
+keeps a container from its role, `workloads` who makes the pods.
 """
 
 from labkit.diagnosis.evidence.evidence import Evidence
