@@ -501,6 +501,15 @@ def test_a_deployment_with_no_replicas_is_scaled_and_no_pod_is_made_beside_it():
     assert "echo" not in finding.repair
 
 
+@pytest.mark.parametrize("pod_name", ["", "my-pod"])
+def test_who_may_not_list_deployments_makes_no_pod_beside_one(pod_name):
+    answers = healthy() | {PODS: []}
+    del answers[DEPLOYMENTS]
+    (finding,) = examine(answers, pod_name=pod_name).findings
+    assert finding.id == "pod-missing"
+    assert [line for line in finding.repair.splitlines() if not line.startswith("#")] == []
+
+
 def test_a_deployment_that_could_not_make_its_pod_says_why():
     answers = without_pods(workload())
     message = 'Error creating: pods "cart-1-" is forbidden: exceeded quota: small'

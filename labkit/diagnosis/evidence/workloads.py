@@ -39,6 +39,15 @@ def that_made(evidence: Evidence, pod_name: str) -> Document | None:
     return None
 
 
+def are_known(evidence: Evidence) -> bool:
+    """Whether they may be listed."""
+    try:
+        evidence.cluster.workloads(evidence.parameters.namespace)
+    except NotRead:
+        return False
+    return True
+
+
 def was_made_by_a_controller(pod_name: str) -> bool:
     """Whether a pod's name ends as those do that a controller makes up."""
     return re.search(f"{SUFFIX}$", pod_name) is not None

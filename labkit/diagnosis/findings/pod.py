@@ -39,7 +39,7 @@ def missing(evidence: Evidence) -> Symptom | None:
         return _missing_of_workload(evidence, own)
     if bare := workloads.without_account(evidence):
         return _missing_for_bare_workloads(evidence, bare)
-    return _nobody(evidence, _others(evidence), repair=f"# one to try it with:\n{Commands(evidence).create_pod()}")
+    return _nobody(evidence, _others(evidence), f"# one to try it with:\n{_created(evidence)}")
 
 
 @cause("pod-uses-another-service-account", stages.POD, LEARN, reads=(kinds.PODS,))
@@ -191,7 +191,7 @@ def _missing_by_name(evidence: Evidence) -> Symptom:
     """That the pod which was asked for is not there; one that a controller made comes under another name."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     maker, found = workloads.that_made(evidence, evidence.pod_name), "no such pod"
-    repair = Commands(evidence).create_pod()
+    repair = _created(evidence)
     if maker and (there := workloads.pods_of(evidence, maker)):
         found = f"no such pod; {workloads.called(maker)} has {', '.join(there)}"
         repair = f"# it was replaced; look at the present one:\n# {_doctor(evidence)} --pod {there[0]}"
@@ -205,6 +205,16 @@ def _missing_by_name(evidence: Evidence) -> Symptom:
         found=found,
         source="kubectl get pod",
         repair=repair,
+    )
+
+
+def _created(evidence: Evidence) -> str:
+    """The line that makes a pod; where Deployments cannot be listed, one may make it, and no shell runs the line."""
+    line = Commands(evidence).create_pod()
+    if workloads.are_known(evidence):
+        return line
+    return (
+        f"# Deployments could not be listed: if one of them makes the pods, start that one; and if none does:\n# {line}"
     )
 
 

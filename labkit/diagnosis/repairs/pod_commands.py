@@ -28,7 +28,6 @@ Change = Callable[[Evidence, Document], None]
 SECRET = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 NOT_SHOWN = "NOT-SHOWN"
-HIDDEN = "# not shown: "
 # A line after which pods are made again, or that waits for them.
 MAKES_PODS = re.compile(
     r"kubectl .*\b(delete pod|rollout restart|rollout status|set env|patch (deployment|statefulset|daemonset)/)"
@@ -201,7 +200,7 @@ def _delete(evidence: Evidence, name: str) -> str:
 
 def _applied(evidence: Evidence, manifest: Document) -> list[str]:
     hidden = _hide_secrets(manifest)
-    lines = [f"{HIDDEN}put the values of {', '.join(hidden)} in the place of {NOT_SHOWN}"] if hidden else []
+    lines = [f"# not shown: put the values of {', '.join(hidden)} in the place of {NOT_SHOWN}"] if hidden else []
     return [*lines, f"echo {shlex.quote(json.dumps(manifest))} | {_kubectl(evidence)} apply -f -"]
 
 
@@ -239,12 +238,12 @@ def _is_being_replaced(evidence: Evidence) -> bool:
 
 
 def _split(repair: str) -> tuple[list[str], list[str]]:
-    """The lines of a repair, and those at its end that make pods again."""
+    """The lines of a repair, and the commands at its end that make pods again."""
     lines = repair.splitlines()
     at = len(lines)
-    while at and (MAKES_PODS.search(lines[at - 1]) or lines[at - 1].startswith(HIDDEN)):
+    while at and (MAKES_PODS.search(lines[at - 1]) or lines[at - 1].startswith("#")):
         at -= 1
-    return lines[:at], lines[at:]
+    return lines[:at], [line for line in lines[at:] if not line.startswith("#")]
 
 
 def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:
