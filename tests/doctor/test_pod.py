@@ -3,6 +3,7 @@
 import base64
 import json
 import shlex
+import subprocess
 
 import pytest
 
@@ -483,12 +484,29 @@ def test_of_several_the_one_that_is_called_like_the_service_account_is_meant():
     assert finding.found == "deployment/web without serviceAccountName"
 
 
-def test_where_several_may_be_meant_no_shell_runs_the_command():
-    bare = [workload("web", account="", app="web"), workload("queue", account="default", app="queue")]
-    (finding,) = examine(without_pods(*bare), pod_name="").findings
-    assert "deployment/web, deployment/queue" in finding.repair
-    (command,) = [line for line in finding.repair.splitlines() if not line.startswith("#")]
+BARE = [workload("web", account="", app="web"), workload("queue", account="default", app="queue")]
+OTHER = {"metadata": {"name": "other", "namespace": "default"}}
+
+
+@pytest.mark.parametrize(
+    ("workloads", "accounts", "names"),
+    [
+        (BARE, [], "deployment/web, deployment/queue"),
+        ([BARE[0], workload("api", account="api")], [], "deployment/web"),
+        (BARE[:1], [OTHER], "deployment/web"),
+    ],
+    ids=["two", "beside another's", "beside another service account"],
+)
+def test_a_deployment_that_may_be_somebody_else_s_is_asked_about_and_no_shell_runs_the_command(
+    workloads, accounts, names
+):
+    answers = without_pods(*workloads)
+    answers[SERVICE_ACCOUNTS] += accounts
+    (finding,) = examine(answers, pod_name="").findings
+    said, command = finding.repair.splitlines()
+    assert said.startswith("# is one of these meant?") and said.endswith(names)
     assert command.startswith("kubectl patch <WORKLOAD> -n default")
+    assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode != 0
 
 
 def test_a_deployment_with_no_replicas_is_scaled_and_no_pod_is_made_beside_it():

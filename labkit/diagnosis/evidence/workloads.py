@@ -20,13 +20,23 @@ def of_account(evidence: Evidence) -> list[Document]:
 
 
 def without_account(evidence: Evidence) -> list[Document]:
-    """Those that name no service account, of which one may be meant to name this one.
+    """Those that name no service account, of which one may be meant to name this one."""
+    return [each for each in _all(evidence) if _account(each) == "default"]
 
-    The one that is called like the service account, or whose label `app` is, comes alone.
+
+def meant_for_account(evidence: Evidence) -> Document | None:
+    """The one that names no service account, and is meant to name this one.
+
+    It is called like the service account, or its label `app` is; or there is no other workload and no other service
+    account in the namespace. Who is given a role by a guess may be anybody.
     """
-    bare = [each for each in _all(evidence) if _account(each) == "default"]
+    everything, bare = _all(evidence), without_account(evidence)
     called_so = [each for each in bare if evidence.parameters.service_account in _names(each)]
-    return called_so if len(called_so) == 1 else bare
+    if len(called_so) == 1:
+        return called_so[0]
+    accounts = {each["metadata"]["name"] for each in evidence.cluster.service_accounts(evidence.parameters.namespace)}
+    is_only_one = len(everything) == 1 and accounts <= {"default", evidence.parameters.service_account}
+    return bare[0] if bare and is_only_one else None
 
 
 def that_made(evidence: Evidence, pod_name: str) -> Document | None:

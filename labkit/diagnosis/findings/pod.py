@@ -38,7 +38,7 @@ def missing(evidence: Evidence) -> Symptom | None:
     if own := workloads.of_account(evidence):
         return _missing_of_workload(evidence, own)
     if bare := workloads.without_account(evidence):
-        return _missing_for_bare_workloads(evidence, bare)
+        return _missing_for_bare_workload(evidence, bare, workloads.meant_for_account(evidence))
     return _nobody(evidence, _others(evidence), f"# one to try it with:\n{_created(evidence)}")
 
 
@@ -238,20 +238,19 @@ def _missing_of_workload(evidence: Evidence, own: list[dict[str, Any]]) -> Sympt
     )
 
 
-def _missing_for_bare_workloads(evidence: Evidence, bare: list[dict[str, Any]]) -> Symptom:
-    """That a workload names no service account, and may be meant to name this one."""
-    account = evidence.parameters.service_account
-    names = [workloads.called(each) for each in bare]
+def _missing_for_bare_workload(evidence: Evidence, bare: list[dict[str, Any]], meant: dict[str, Any] | None) -> Symptom:
+    """That a workload names no service account, and is meant to name this one; or one of several may be."""
+    account, namespace = evidence.parameters.service_account, evidence.parameters.namespace
     changed = f"runs as default; from then on its pods run as {account}, with its role"
-    if len(bare) == 1:
-        repair = f"# {names[0]} {changed}:\n{pod_commands.of_workload(evidence, bare[0])}"
-    else:
-        patch = json.dumps({"spec": {"template": {"spec": {"serviceAccountName": account}}}})
-        kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
-        repair = (
-            f"# which of them is meant? It {changed}: {', '.join(names)}\n"
-            f"{kubectl} patch <WORKLOAD> -n {namespace} --type=merge -p {shlex.quote(patch)}"
-        )
+    if meant:
+        repair = f"# {workloads.called(meant)} {changed}:\n{pod_commands.of_workload(evidence, meant)}"
+        return _nobody(evidence, f"{workloads.called(meant)} without serviceAccountName", repair)
+    names = [workloads.called(each) for each in bare]
+    patch = json.dumps({"spec": {"template": {"spec": {"serviceAccountName": account}}}})
+    repair = (
+        f"# is one of these meant? It {changed}: {', '.join(names)}\n"
+        f"{evidence.connection.kubectl} patch <WORKLOAD> -n {namespace} --type=merge -p {shlex.quote(patch)}"
+    )
     return _nobody(evidence, "; ".join(f"{name} without serviceAccountName" for name in names), repair)
 
 
