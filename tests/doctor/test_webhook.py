@@ -366,6 +366,18 @@ def test_a_pod_that_is_younger_than_the_annotation_was_passed_over_and_a_dry_run
     assert found(applied(annotated(YOUNGER), finding.repair)) == []
 
 
+def test_a_pod_that_was_given_the_role_of_before_though_it_is_younger_is_made_again():
+    answers = annotated(YOUNGER)
+    answers[PODS] = [made(pod.build(PARAMETERS), answers)]
+    variables = answers[PODS][0]["spec"]["containers"][0]["env"]
+    before = "arn:aws:iam::123456789012:role/before"
+    next(each for each in variables if each["name"] == "AWS_ROLE_ARN")["value"] = before
+    (finding,) = examine(answers).findings
+    assert finding.id == "webhook-passed-over-pod"
+    assert finding.found.startswith(f"AWS_ROLE_ARN={before}; annotated by")
+    assert found(applied(answers, finding.repair)) == []
+
+
 def test_a_webhook_that_works_now_has_passed_over_the_pod():
     (finding,) = examine(tried(annotated(YOUNGER), has_role=True), probe=True).findings
     assert finding.id == "webhook-passed-over-pod"

@@ -7,7 +7,14 @@ from typing import Any
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds, missed_role, opt_out, variables
-from labkit.diagnosis.evidence.pod_spec import MOUNT_PATH, TOKEN_VOLUME, is_token_volume, service_account_of, workload
+from labkit.diagnosis.evidence.pod_spec import (
+    MOUNT_PATH,
+    ROLE,
+    TOKEN_VOLUME,
+    is_token_volume,
+    service_account_of,
+    workload,
+)
 from labkit.diagnosis.finding import Symptom, cause, is_told
 from labkit.diagnosis.repairs import pod_commands, registration
 from labkit.diagnosis.repairs.commands import Commands
@@ -65,7 +72,7 @@ def not_asked(evidence: Evidence) -> Symptom | None:
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-objectselector
     """
     spec = evidence.pod_spec
-    if spec is None or spec.is_mutated:
+    if spec is None or spec.is_mutated or variables.works_by_hand(evidence):
         return None
     if opt_out.rules_leave_out_pods(evidence):
         return Symptom(
@@ -111,18 +118,23 @@ def opted_out(evidence: Evidence) -> Symptom | None:
 
 @cause("webhook-passed-over-pod", stages.WEBHOOK, LEARN, reads=(kinds.PODS, kinds.SERVICE_ACCOUNTS))
 def passed_over(evidence: Evidence) -> Symptom | None:
-    """The annotation was there when the pod was made, and so is the webhook, which has not changed it all the same."""
+    """The annotation was there when the pod was made, and so is the webhook, which has not given it the role."""
     spec = evidence.pod_spec
-    if spec is None or spec.is_mutated or not missed_role.was_annotated(evidence) or explains_absence(evidence):
+    if spec is None or not missed_role.was_annotated(evidence):
         return None
-    if not missed_role.containers(evidence):
+    if not spec.is_mutated and explains_absence(evidence):
         return None
+    lacking = missed_role.containers(evidence)
+    if not lacking:
+        return None
+    role = lacking[0].value(ROLE)
+    has = f"{ROLE}={role}" if role else f"no {ROLE}"
     then, repair = _why_passed_over(evidence)
     times = f"annotated by {missed_role.annotated_at(evidence)}, made at {missed_role.made_at(evidence)}"
     return Symptom(
-        "The service account was annotated when the pod was made, and the pod identity webhook has not changed it.",
-        expected=f"AWS_ROLE_ARN={evidence.annotation}",
-        found=f"no AWS_ROLE_ARN; {times}; {then}",
+        "The service account was annotated when the pod was made, and the webhook has not given it the role.",
+        expected=f"{ROLE}={evidence.annotation}",
+        found=f"{has}; {times}; {then}",
         source=f"{POD} --show-managed-fields; kubectl get serviceaccount -o yaml --show-managed-fields",
         repair=repair,
     )
@@ -245,7 +257,9 @@ def _why_passed_over(evidence: Evidence) -> tuple[str, str]:
     """What is known of why the webhook changed nothing, and the repair."""
     conditions = opt_out.match_conditions(evidence)
     may_be = f"; its matchConditions may leave it out: {' && '.join(conditions)}" if conditions else ""
-    again = pod_commands.replaced(evidence)
+    again = pod_commands.replaced(evidence, pod_commands.without_identity)
+    if evidence.pod_spec and evidence.pod_spec.is_mutated:
+        return "it did not know of the annotation yet", again
     try:
         if evidence.dry_run.gives_role:
             return "a pod like it would get the role now", again
