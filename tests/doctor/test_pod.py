@@ -634,6 +634,13 @@ def test_a_pod_is_made_again_after_what_the_webhook_goes_by():
     assert found(applied(answers, "\n".join(commands))) == []
 
 
+def test_a_deployment_is_started_after_its_service_account_is_annotated():
+    answers = without_pods(workload(replicas=0))
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    commands = commands_of(examine(answers, pod_name=""))
+    assert [line.split()[1] for line in commands] == ["annotate", "scale"]
+
+
 UNSCHEDULABLE = "0/3 nodes are available: 3 Insufficient memory."
 
 

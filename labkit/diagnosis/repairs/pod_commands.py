@@ -30,7 +30,7 @@ HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FI
 NOT_SHOWN = "NOT-SHOWN"
 # A line after which pods are made again, or that waits for them.
 MAKES_PODS = re.compile(
-    r"kubectl .*\b(delete pod|rollout restart|rollout status|set env|patch (deployment|statefulset|daemonset)/)"
+    r"^kubectl .*\b(delete pod|rollout (restart|status)|set env|(edit|patch|scale) (deployment|statefulset|daemonset)/)"
     r"|^echo .*\"kind\": \"Pod\".* apply -f -$"
 )
 BELOW = "# its pods are made again further down, once for all that is repaired"
