@@ -548,7 +548,7 @@ def test_a_pod_that_was_replaced_is_not_made_and_its_successor_is_named():
     assert "--pod cart-7b4f9c6d5f-bbbbb" in finding.repair
     # Where nobody knows any longer who made it, it is not made either.
     (finding,) = examine(healthy(), pod_name="shop-5f6d8b9c7d-x2x4b").findings
-    assert finding.repair.splitlines()[-1] == "kubectl get pods -n default"
+    assert finding.repair.splitlines()[-1] == "# kubectl get pods -n default"
 
 
 def replica_set_pod(hashed, at, *, has_role):
@@ -669,4 +669,4 @@ def test_a_pending_pod_quotes_the_scheduler_and_is_not_made_again(conditions, ev
     answers[EVENTS] = [event | {"involvedObject": {"kind": "Pod", "name": "my-pod"}} for event in events]
     (finding,) = examine(answers).findings
     assert (finding.id, finding.found) == ("pod-not-running", says)
-    assert finding.repair.splitlines()[-1] == "kubectl describe pod my-pod -n default"
+    assert finding.repair.splitlines()[-1] == "# kubectl describe pod my-pod -n default"

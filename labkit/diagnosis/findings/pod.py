@@ -126,7 +126,7 @@ def not_running(evidence: Evidence) -> Symptom | None:
         expected="Running",
         found=f"{spec.phase}{evidence.pod_trouble and ': ' + evidence.pod_trouble}",
         source="kubectl get pod -o yaml, status",
-        repair=images + pod_commands.replaced(evidence) if is_placed else f"{NO_NODE}\n{describe}",
+        repair=images + pod_commands.replaced(evidence) if is_placed else f"{NO_NODE}:\n# {describe}",
     )
 
 
@@ -198,7 +198,7 @@ def _missing_by_name(evidence: Evidence) -> Symptom:
     elif maker:
         return _missing_of_workload(evidence, [maker])
     elif workloads.was_made_by_a_controller(evidence.pod_name):
-        repair = f"# a controller makes pods of such names; the present ones:\n{kubectl} get pods -n {namespace}"
+        repair = f"# a controller makes pods of such names; the present ones:\n# {kubectl} get pods -n {namespace}"
     return Symptom(
         "The pod does not exist.",
         expected=f"pod {evidence.pod_name} in namespace {namespace}",
@@ -234,7 +234,7 @@ def _missing_of_workload(evidence: Evidence, own: list[dict[str, Any]]) -> Sympt
         found=f"{workloads.called(waiting)}: {why}",
         source="kubectl get events",
         repair=f"# it makes the pod by itself, as soon as nothing keeps it from that:\n"
-        f"{kubectl} describe {workloads.called(waiting)} -n {namespace}",
+        f"# {kubectl} describe {workloads.called(waiting)} -n {namespace}",
     )
 
 
