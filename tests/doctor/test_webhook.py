@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from labkit.steps import pod
 from tests.doctor.applying import applied, made
 from tests.doctor.recording import (
+    ALL_SERVICE_ACCOUNTS,
     DRY_RUN,
     EVENTS,
     METRICS,
@@ -267,6 +268,18 @@ def test_of_several_values_only_the_one_that_hits_is_taken_off():
     assert found(after) == []
     (kept,) = after[WEBHOOK]["webhooks"][0]["namespaceSelector"]["matchExpressions"]
     assert kept["values"] == ["kube-system"]
+
+
+def test_the_patch_says_first_for_whom_else_it_changes_something():
+    answers = selecting(namespaceSelector={"matchLabels": TEAM})
+    (finding,) = examine(answers).findings
+    assert "# it changes nothing for others: no other service account of the cluster names a role" in finding.repair
+    names = [f"web-{number}" for number in range(6)]
+    annotations = {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/web"}
+    others = [{"metadata": {"name": name, "namespace": "shop", "annotations": annotations}} for name in names]
+    answers[ALL_SERVICE_ACCOUNTS] += others
+    (finding,) = examine(answers).findings
+    assert "too: shop/web-0, shop/web-1, shop/web-2, shop/web-3 and 2 more\n" in finding.repair
 
 
 def test_two_selectors_that_leave_a_pod_out_are_one_finding_and_one_patch():

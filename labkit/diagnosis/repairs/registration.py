@@ -14,13 +14,13 @@ from typing import Any
 
 import yaml
 
-from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.opt_out import ON_EKS, Requirement, labels_of
 from labkit.diagnosis.evidence.reading import Document
+from labkit.documents import ROLE_ANNOTATION
 
 NAME = "mutatingwebhookconfiguration/pod-identity-webhook"
-# For whom it changes something.
-FOR = "# for every new pod that was left out: it gets the role that its own service account names, and no other"
+MANY = 4  # service accounts that one line names
 Path = tuple[str | int, ...]
 
 
@@ -49,10 +49,29 @@ def _patched(evidence: Evidence, operations: list[Document]) -> str:
     after = copy.deepcopy(before)
     for operation in operations:
         _apply(after, operation)
-    lines = [FOR, *(f"# {line}" for line in _difference(before, after))]
+    lines = [_for_whom(evidence), *(f"# {line}" for line in _difference(before, after))]
     return "\n".join(
         [*lines, f"{evidence.connection.kubectl} patch {NAME} --type=json -p {shlex.quote(json.dumps(operations))}"]
     )
+
+
+def _for_whom(evidence: Evidence) -> str:
+    """Whose new pods it may change beside those of the service account: a pod gets what its own account names."""
+    try:
+        accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
+    except NotRead:
+        return "# where they were left out, new pods of other service accounts get the role that these name, too"
+    mine = (evidence.parameters.namespace, evidence.parameters.service_account)
+    names = [
+        f"{each['namespace']}/{each['name']}"
+        for each in accounts
+        if ROLE_ANNOTATION in (each.get("annotations") or {}) and (each["namespace"], each["name"]) != mine
+    ]
+    if not names:
+        return "# it changes nothing for others: no other service account of the cluster names a role"
+    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
+    told = ", ".join(names[:MANY])
+    return f"# where they were left out, new pods of these get the role that their own account names, too: {told}{more}"
 
 
 def _apply(document: Document, operation: Document) -> None:
