@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
 ENTRANCE = "OrganizationAccountAccessRole"
 ANSWERS_WITHIN = (5, 30)  # seconds for a cluster, to connect and to be answered
+# With a tag, so that a node pulls it once: https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy
+IMAGE = "amazon/aws-cli:2.31.13"
 
 
 class UserIdentity(TypedDict, total=False):
@@ -64,7 +66,7 @@ class Connection:
     issuer: str
     account_id: str
     partition: str = "aws"
-    image: str = "amazon/aws-cli"
+    image: str = IMAGE
     kubectl: str = "kubectl"
     """How kubectl is called in a terminal so that it talks to this cluster."""
     commands_after: str = ""
@@ -149,7 +151,7 @@ def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Confi
 def patient(api: "ApiClient") -> "ApiClient":
     """The same client, which waits for an API server that keeps silent, but not for ever.
 
-    A watch gets its own duration on top.
+    A watch gets its own duration on top. The client's error is made without the headers of the answer.
     """
     rest: Any = api.rest_client
     ask = rest.request
@@ -160,7 +162,11 @@ def patient(api: "ApiClient") -> "ApiClient":
         asked = parse_qs(urlsplit(url).query)
         if "watch" in asked:
             within = read + int(asked["timeoutSeconds"][0]) if "timeoutSeconds" in asked else None
-        return ask(method, url, *arguments, _request_timeout=_request_timeout or (connect, within), **named)
+        answer = ask(method, url, *arguments, _request_timeout=_request_timeout or (connect, within), **named)
+        if not 200 <= answer.status <= 299:
+            answer.read()  # whoever reads by headers has done so
+            answer.response.headers.clear()
+        return answer
 
     rest.request = request
     return api

@@ -5,13 +5,13 @@
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+from labkit.connection import IMAGE
 from labkit.run_parameters import Parameters
 
 AUDIENCE = "sts.amazonaws.com"
 ROLE_ANNOTATION = "eks.amazonaws.com/role-arn"
 POD_NAME = "my-pod"
 CONTAINER = "aws"
-IMAGE = "amazon/aws-cli"
 
 
 class OidcProvider(TypedDict):
@@ -130,6 +130,7 @@ def pod(parameters: Parameters, image: str = "") -> Pod:
                 {
                     "name": CONTAINER,
                     "image": parameters.image or image or IMAGE,
+                    "imagePullPolicy": "IfNotPresent",
                     "command": ["sleep", "infinity"],
                 }
             ],

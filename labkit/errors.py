@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,6 +13,7 @@ from labkit.showing import stable
 
 # How AWS's services deny; the last is S3's answer to a HEAD, which has no words.
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
+SOME_NAMESPACE = "NAMESPACE"
 
 
 class LabError(Exception):
@@ -72,17 +74,106 @@ class NotAllowed(LabError):
         )
 
     @classmethod
-    def by_the_cluster(cls, error: Any) -> "NotAllowed":
-        """The denial of the cluster's API."""
+    def by_the_cluster(cls, error: Any, namespace: str = SOME_NAMESPACE) -> "NotAllowed":
+        """A 403 of the cluster's API, told by its reason: only one of them is a lack of permissions.
+
+        `namespace` is the one that was asked, where the cluster's own words name none.
+
+        https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
+        """
+        said = said_by_the_cluster(error)
+        if named := re.search(r'in (?:the )?namespace "?([a-z0-9-]+)', said):
+            namespace = named[1]
+        reason = next((reason for reason in REASONS if re.search(reason.words, said)), NOT_PERMITTED)
         return cls(
-            f"The cluster does not allow it: {said_by_the_cluster(error)}",
-            where="the permissions of your user in the cluster",
-            next="kubectl auth can-i --list",
+            reason.what.format(said=said, namespace=namespace),
+            where=reason.where.format(namespace=namespace),
+            next=reason.next.format(namespace=namespace),
         )
 
 
 class NoCredentials(LabError):
     """AWS takes no credentials of this machine: there are none, they have expired, or AWS does not know them."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an API server answers 403: the words that tell it, and the error that a reader sees."""
+
+    words: str
+    what: str
+    where: str
+    next: str
+
+
+NOT_PERMITTED = Reason(
+    "",
+    "The cluster does not allow it: {said}",
+    where="RBAC: the permissions of your user in the cluster",
+    next="kubectl auth can-i --list -n {namespace}\n"
+    "       what a run needs, for the cluster's administrator:  labkit policy --kubernetes -p namespace={namespace}",
+)
+REASONS = (
+    # https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
+    Reason(
+        "because it is being terminated",
+        "The namespace {namespace} is being deleted, and takes nothing new: {said}",
+        where="namespace {namespace}, which is Terminating",
+        next="kubectl wait --for=delete namespace/{namespace} --timeout=120s, and run again",
+    ),
+    # https://kubernetes.io/docs/concepts/security/pod-security-admission/
+    Reason(
+        "violates PodSecurity",
+        "The Pod Security Standard of the namespace {namespace} refuses the pod: {said}",
+        where="namespace {namespace}, its label pod-security.kubernetes.io/enforce",
+        next="choose another namespace, and run again   (which standard holds where: "
+        "kubectl get namespaces -L pod-security.kubernetes.io/enforce)",
+    ),
+    # https://kubernetes.io/docs/concepts/policy/resource-quotas/
+    Reason(
+        "(exceeded|failed) quota: ",
+        "A quota of the namespace {namespace} refuses it: {said}",
+        where="namespace {namespace}, its ResourceQuota",
+        next="delete what you need no more there, or choose another namespace, and run again   (what is used: "
+        "kubectl describe resourcequota -n {namespace})",
+    ),
+    # https://kubernetes.io/docs/concepts/policy/limit-range/
+    Reason(
+        r"(minimum|maximum) \S+ (usage|limit|request)|max limit to request ratio",
+        "A limit range of the namespace {namespace} refuses it: {said}",
+        where="namespace {namespace}, its LimitRange",
+        next="choose another namespace, and run again   (its limits: kubectl describe limitrange -n {namespace})",
+    ),
+    # https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
+    Reason(
+        "^admission webhook |ValidatingAdmissionPolicy ",
+        "An admission rule of the cluster refuses it: {said}",
+        where="the rule that the sentence names",
+        next="ask who administers the cluster what the rule wants   (kubectl get "
+        "validatingwebhookconfigurations,mutatingwebhookconfigurations,validatingadmissionpolicies)",
+    ),
+)
+
+
+def by_the_cluster(error: Exception, namespace: str = SOME_NAMESPACE) -> LabError | None:
+    """An error of the cluster's API (an `ApiException`) as a reader sees it: without headers. None for any other."""
+    # Who has not loaded this slow library, has not been refused by it.
+    kubernetes = sys.modules.get("kubernetes.client.exceptions")
+    if kubernetes is None or not isinstance(error, kubernetes.ApiException):
+        return None
+    if error.status == 403:
+        return NotAllowed.by_the_cluster(error, namespace)
+    if error.status == 401:
+        return LabError(
+            "The cluster does not take your credentials (401 Unauthorized).",
+            where="the kubeconfig's user",
+            next="kubectl auth whoami, until it says who you are",
+        )
+    return LabError(
+        f"The cluster answers {error.status or 'nothing'}: {said_by_the_cluster(error)}",
+        where="the cluster's API",
+        next="run it again: somebody may have changed the object meanwhile; else labkit status says what runs",
+    )
 
 
 def said_by_the_cluster(error: Any, otherwise: str = "") -> str:
@@ -94,7 +185,8 @@ def said_by_the_cluster(error: Any, otherwise: str = "") -> str:
         message: str = json.loads(error.body)["message"]
         return message
     except (TypeError, ValueError, KeyError):
-        return otherwise or f"{error.status} {error.reason}"
+        # A refused exec has the headers of the answer in its reason, after these signs.
+        return otherwise or f"{error.status} {str(error.reason).partition(' -+-+- ')[0]}"
 
 
 def without_session(message: str) -> str:
@@ -103,8 +195,11 @@ def without_session(message: str) -> str:
 
 
 @contextmanager
-def answering() -> Iterator[None]:
-    """Raises `LabError` where AWS or the cluster does not answer what is asked in here, or does not allow it."""
+def answering(namespace: str = SOME_NAMESPACE) -> Iterator[None]:
+    """Raises `LabError` where AWS or the cluster does not answer what is asked in here, or where it refuses.
+
+    `namespace` is the one that the cluster is asked for things of.
+    """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
     from urllib3.exceptions import HTTPError
 
@@ -124,11 +219,9 @@ def answering() -> Iterator[None]:
             "       (in a terminal: labkit up, or labkit plan -p target=eks …)",
         ) from None
     except Exception as error:
-        # Who has not loaded this slow library, has not been refused by it.
-        kubernetes = sys.modules.get("kubernetes.client.exceptions")
-        if kubernetes is None or not isinstance(error, kubernetes.ApiException) or error.status != 403:
-            raise
-        raise NotAllowed.by_the_cluster(error) from None
+        if told := by_the_cluster(error, namespace):
+            raise told from None
+        raise
 
 
 class NotDenied(LabError, AssertionError):

@@ -50,7 +50,7 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, c
         # The client has the server's answer to the handshake in its own words alone.
         _, _, error.body = str(error.reason).rpartition(" -+-+- ")
         if "Handshake status 403" in str(error.reason):
-            raise NotAllowed.by_the_cluster(error) from None
+            raise NotAllowed.by_the_cluster(error, namespace) from None
         said = said_by_the_cluster(error, str(error.reason).partition(" -+-+- ")[0])
         return Executed("", f"the cluster refuses exec: {said}", 1)
     connection.run_forever(timeout=WITHIN)

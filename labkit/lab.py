@@ -66,7 +66,7 @@ class Lab(Workspace):
         parameters = Parameters.checked(**values)
         lab = cls(parameters, targets.target(parameters.target).start_and_look(parameters))
         lab._is_only_looked_at = True
-        with answering(), redirect_stdout(StringIO()):
+        with answering(parameters.namespace), redirect_stdout(StringIO()):
             if lab.connection.is_embedded and lab._is_empty():
                 lab.ready(through="pod")
         return lab
@@ -100,13 +100,13 @@ class Lab(Workspace):
                 where="lab.ready",
                 next='lab.ready(before="iam_role")',
             )
-        with answering():
+        with answering(self.parameters.namespace):
             for line in steps.ready_before(self, before) if before else steps.ready_through(self, through):
                 print(line)
 
     def remove(self) -> None:
         """Takes away what bears this run's tag, the last step first, and prints what was removed and what was left."""
-        with answering():
+        with answering(self.parameters.namespace):
             for line in steps.remove(self):
                 print(line)
 
@@ -119,7 +119,7 @@ class Lab(Workspace):
     def check(self, step: str) -> Check:
         """The report of a step: what was checked, expected beside found. Raises `UnknownName`."""
         module, evidence = steps.step(step), self.evidence()
-        with answering():
+        with answering(self.parameters.namespace):
             rows = module.rows(evidence)
             # The rows need what the step is about; what only explains a fault may be forbidden to the caller.
             check = Check(step, module.TITLE, rows, module.check(evidence, []), lambda: self.check(step))
@@ -130,7 +130,7 @@ class Lab(Workspace):
         """How far each of the five steps is: not there, there, checked and right (by you, in this notebook), broken."""
         from labkit.widgets import journey
 
-        with answering():
+        with answering(self.parameters.namespace):
             return journey.read(self.evidence(), self._right, self.journey)
 
     def token(self, token: str) -> "TokenView":
@@ -143,7 +143,7 @@ class Lab(Workspace):
         claims = tokens.parse(token)
 
         def compared() -> "TokenView":
-            with answering():
+            with answering(self.parameters.namespace):
                 return tokens.read(claims, self.evidence(), compared)
 
         return compared()
@@ -156,7 +156,7 @@ class Lab(Workspace):
         """
         from labkit import doctor
 
-        with answering():
+        with answering(self.parameters.namespace):
             if self._is_only_looked_at:
                 given = self.parameters.role_name
                 diagnosis = doctor.diagnose(
@@ -196,7 +196,7 @@ class Lab(Workspace):
             )
         chosen = faults.named(fault) if fault else faults.drawn(seed)
         self._needs_own_cluster()
-        with answering():
+        with answering(self.parameters.namespace):
             if breaking.faults_in(self) and (taken := breaking.mend(self)).was_broken:
                 print(f"First of all: {taken}")
             breaking.break_lab(self, chosen)
@@ -213,7 +213,7 @@ class Lab(Workspace):
         from labkit.faults import report
 
         self._needs_own_cluster()
-        with answering():
+        with answering(self.parameters.namespace):
             found = report.of(self)
         if found is None:
             raise LabError(f"No fault is in {self.run}.", where="lab.mended", next="lab.break_()")
@@ -224,7 +224,7 @@ class Lab(Workspace):
         from labkit.faults import breaking
 
         self._needs_own_cluster()
-        with answering():
+        with answering(self.parameters.namespace):
             print(breaking.mend(self) if breaking.faults_in(self) else "No fault is in this run.")
 
     def fetch(self, url: str) -> Any:

@@ -44,7 +44,7 @@ def remove(
     from labkit.run_parameters import Parameters
 
     parameters = Parameters.checked(**named(parameter))
-    with Lab(parameters, targets.to_remove(parameters)) as lab, answering():
+    with Lab(parameters, targets.to_remove(parameters)) as lab, answering(parameters.namespace):
         if lab.connection.kubernetes is None:
             typer.echo(lab.connection.note)
         if yes:

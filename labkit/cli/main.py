@@ -10,7 +10,7 @@ from labkit.cli import account, doctor, faults, lab, learning, webhook
 from labkit.cli.run import run
 from labkit.cli.trail import trail
 from labkit.cli.up import up
-from labkit.errors import LabError
+from labkit.errors import LabError, by_the_cluster
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,11 +40,14 @@ def main() -> None:
     gc.set_threshold(100_000, 50, 50)
     try:
         app()
-    except LabError as error:
-        typer.secho(f"labkit: {error}", fg="red" if sys.stderr.isatty() else None, err=True)
-        raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except Exception as error:
+        told = error if isinstance(error, LabError) else by_the_cluster(error)
+        if told is None:
+            raise
+        typer.secho(f"labkit: {told}", fg="red" if sys.stderr.isatty() else None, err=True)
+        raise SystemExit(told.exit_code) from None
     finally:
         _leave_closed_streams()
 

@@ -89,7 +89,7 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 def remove(lab: "Workspace") -> list[str]:
     """Takes away the roles and policies that bear this run's tag; returns a line for each, and for what was left."""
-    return removed(found(lab))
+    return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:

@@ -60,7 +60,7 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 def remove(lab: "Workspace") -> list[str]:
     """Takes away the providers that bear this run's tag; returns a line for each, and for what was left alone."""
-    return removed(found(lab))
+    return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:

@@ -64,12 +64,17 @@ def ready_through(lab: Workspace, name: str) -> Iterator[str]:
 
 
 def remove(lab: Workspace) -> Iterator[str]:
-    """Take away everything with this run's tag, the last step first. Yields what was removed and what was left."""
+    """Take away everything with this run's tag, the last step first. Yields what was removed and what was left.
+
+    Raises `LabError` where a namespace does not go; all else has gone then.
+    """
     things: Iterable[Found] = found(lab)
     if lab.connection.shows_removal:
         things = [*things]
         yield from _announced(lab, things)
-    yield from removed(things) or ["nothing to remove"]
+    lines = removed(things)
+    yield next(lines, "nothing to remove")
+    yield from lines
 
 
 def found(lab: Workspace) -> Iterator[Found]:

@@ -41,6 +41,8 @@ class Found:
     delete: Callable[[], object]
     others: str = ""
     """Who keeps it, and what takes it, where the owner's line names them."""
+    until_gone: Callable[[], Iterator[str]] = lambda: iter(())
+    """Waits for what is not gone at once; what to tell meanwhile, line by line. Raises `LabError` when it stays."""
 
     @property
     def goes(self) -> bool:
@@ -59,9 +61,19 @@ class Found:
         return self.line
 
 
-def removed(found: Iterable[Found]) -> list[str]:
-    """Takes away what goes; a line for each, and for what was left."""
-    return [line for each in found if (line := each.remove())]
+def removed(found: Iterable[Found]) -> Iterator[str]:
+    """Takes away what goes, and waits until it is gone; a line for each, and for what was left.
+
+    Raises `LabError` where something stays; all else has gone then.
+    """
+    going = []
+    for each in found:
+        if line := each.remove():
+            yield line
+        if each.goes:
+            going.append(each)
+    for each in going:
+        yield from each.until_gone()
 
 
 def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:

@@ -15,9 +15,9 @@ from labkit.diagnosis.evidence.pod_spec import NO_IMAGE
 from labkit.diagnosis.findings import Finding, catalogue
 from labkit.documents import POD_NAME as NAME
 from labkit.errors import LabError
+from labkit.steps.namespace import ensure_namespace
 from labkit.steps.ownership import Found, Owner, existing, of_labels, refuse_another_runs, removed, take_name
 from labkit.steps.row import Row
-from labkit.steps.service_account import ensure_namespace
 
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence, NotRead
@@ -86,7 +86,7 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 def remove(lab: "Workspace") -> list[str]:
     """Takes away the pods that bear this run's label, and waits until they are gone; a line for each."""
-    return removed(found(lab))
+    return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:

@@ -12,6 +12,7 @@ from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, service_account
 from labkit.documents import ROLE_ANNOTATION as KEY
 from labkit.run_parameters import RUN_LABEL
+from labkit.steps.namespace import ensure_namespace, until_gone
 from labkit.steps.ownership import (
     Found,
     Owner,
@@ -59,13 +60,6 @@ def ensure(lab: "Workspace") -> None:
     core.replace_namespaced_service_account(name, namespace, present)
 
 
-def ensure_namespace(lab: "Workspace") -> None:
-    """Makes the run's namespace where it is missing."""
-    core, name = core_api(lab.kubernetes), lab.parameters.namespace
-    if existing(lambda: core.read_namespace(name)) is None:
-        core.create_namespace({"metadata": {"name": name, "labels": lab.labels}})
-
-
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
     """Is the service account there, and does it name the role?"""
     return findings.found(CAUSES, evidence, unread)
@@ -83,7 +77,7 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 def remove(lab: "Workspace") -> list[str]:
     """Takes away the service accounts and the namespace that bear this run's label; a line for each."""
-    return removed(found(lab))
+    return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
@@ -95,15 +89,20 @@ def found(lab: "Workspace") -> Iterator[Found]:
         if name == "default":
             continue
         owner = of_labels(lab, account.metadata.labels, same_name=same_name)
-        delete = partial(core.delete_namespaced_service_account, name, namespace)
+        # It may have gone with its namespace.
+        delete = partial(existing, partial(core.delete_namespaced_service_account, name, namespace))
         yield Found(f"service account {namespace}/{name}", owner, delete)
     selector = f"{RUN_LABEL}={lab.labels[RUN_LABEL]}"
     for namespace in core.list_namespace(label_selector=selector).items:
         name = namespace.metadata.name
         accounts, pods = core.list_namespaced_service_account(name).items, core.list_namespaced_pod(name).items
         others = [one for one in (*accounts, *pods) if not _goes_with(lab, one.metadata)]
+        owner = Owner.SHARED if others else Owner.THIS_RUN
         yield Found(
-            f"namespace {name}", Owner.SHARED if others else Owner.THIS_RUN, partial(core.delete_namespace, name)
+            f"namespace {name}",
+            owner,
+            partial(existing, partial(core.delete_namespace, name)),
+            until_gone=partial(until_gone, lab, name),
         )
 
 

@@ -25,6 +25,7 @@ UNSTABLE = {
     "a path": r"/(tmp|home|Users|root|work|private)/|\.venv|\.lab\b|site-packages",
     "an id": r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",
     "an address in memory": r"\bat 0x[0-9a-f]+",
+    "a traceback": r"Traceback \(most recent call last\)",
 }
 
 

@@ -1,4 +1,4 @@
-"""`make test-kind`: the target's contract and the notebooks on a cluster that exists.
+"""`make test-kind`: the target's contract and the notebooks on a cluster that exists, in which nothing of them stays.
 
 `LABKIT_KUBECONFIG` and `LABKIT_CONTEXT` name it. Without them it is one of `kind_existing`, and the notebooks alone:
 `make test` holds that one to the contract.
@@ -9,10 +9,16 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+
+from kubernetes import client
+from kubernetes.config import new_client_from_config
 
 from tests.targets import suite
 from tests.targets.kind_existing import running
+
+LABKIT = Path(sys.executable).with_name("labkit")
 
 
 def main() -> int:
@@ -25,15 +31,52 @@ def main() -> int:
             kubeconfig = stack.enter_context(running(Path(folder) / "existing"))
             given |= {"LABKIT_KUBECONFIG": str(kubeconfig), "LABKIT_CONTEXT": "existing"}
         environment = {**os.environ, **given}
-        stack.callback(ended, environment)
-        failed = suite.contract(environment) if is_given else 0
-        return suite.notebooks(environment) or failed
+        before = things(environment)
+        try:
+            failed = suite.contract(environment) if is_given else 0
+            failed = suite.notebooks(environment) or failed
+        finally:
+            left = leave(environment, before)
+        return failed or left
 
 
-def ended(environment: dict[str, str]) -> None:
-    """The lab's webhooks are not left in the cluster."""
-    code = "from labkit.targets import kind; kind.down()"
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+def leave(environment: Mapping[str, str], before: set[str]) -> int:
+    """Takes out of the cluster what the notebooks made; names what stays, and returns the exit code."""
+    where = [f"{name}={value}" for name, value in named(environment).items()]
+    given = [word for each in ("target=kind", *where) for word in ("-p", each)]
+    # Where the lab did not come up, there is nothing to remove.
+    subprocess.run([LABKIT, "remove", *given, "--yes"], env=environment, check=False)
+    subprocess.run([LABKIT, "down"], env=environment, check=True)
+    if left := sorted(things(environment) - before):
+        print("In the cluster there is still what was not there before: " + ", ".join(left))
+    return int(bool(left))
+
+
+def things(environment: Mapping[str, str]) -> set[str]:
+    """What is in the cluster of what a lab or a notebook could make there; Kubernetes' own pods come and go."""
+    where = named(environment)
+    with new_client_from_config(environment["LABKIT_KUBECONFIG"], context=where.get("context")) as api:
+        core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
+        listed = {
+            "namespace": core.list_namespace,
+            "service account": core.list_service_account_for_all_namespaces,
+            "pod": core.list_pod_for_all_namespaces,
+            "cluster role": rbac.list_cluster_role,
+            "cluster role binding": rbac.list_cluster_role_binding,
+            "webhook": client.AdmissionregistrationV1Api(api).list_mutating_webhook_configuration,
+        }
+        found = [(kind, one.metadata) for kind, ask in listed.items() for one in ask().items]
+        return {
+            f"{kind} {'/'.join(filter(None, (metadata.namespace, metadata.name)))}"
+            for kind, metadata in found
+            if not (metadata.namespace or "").startswith("kube-")
+        }
+
+
+def named(environment: Mapping[str, str]) -> dict[str, str]:
+    """The parameters that name the cluster."""
+    names = ("kubeconfig", "context")
+    return {name: environment[f"LABKIT_{name.upper()}"] for name in names if f"LABKIT_{name.upper()}" in environment}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 `LABKIT_TARGET=kind LABKIT_KUBECONFIG=… LABKIT_CONTEXT=…`: a variable `LABKIT_NAME` is the parameter `name`, which is
 assigned after the notebook's own. A cell that asks for what the target lacks explains that: it counts as skipped, and
 so does a later one that fails for a name which that cell would have given; where it is the cell that makes the lab
-ready, every later one that fails.
+ready, every later one that fails. A cell whose output holds a traceback fails: a program in a pod prints one, and the
+cell itself goes on.
 """
 
 import os
@@ -19,6 +20,7 @@ GIVEN = {
     name: os.environ[f"LABKIT_{name.upper()}"] for name in Parameters.names() if f"LABKIT_{name.upper()}" in os.environ
 }
 LACKS = re.compile(r"The target \w+ lacks [^.]+\.")
+TRACEBACK = "Traceback (most recent call last)"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,7 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
     report = yield
-    if isinstance(item, IPyNbCell) and report.failed:
+    if isinstance(item, IPyNbCell) and call.when == "call" and report.passed and TRACEBACK in str(item.test_outputs):
+        report.outcome, report.longrepr = (
+            "failed",
+            f"{item.path}, cell {item.cell_num} prints a traceback:\n{said_by(item)}",
+        )
+    if isinstance(item, IPyNbCell) and report.failed and call.excinfo:
         notebook, said = item.parent, getattr(call.excinfo.value, "inner_traceback", "") or ""
         if lacks := LACKS.search(said):
             notebook.lacks, notebook.is_ready = lacks[0], "Lab.open(" not in item.cell.source
@@ -39,3 +46,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Itera
         if lacks and (lacks in said or "NameError: " in said or not notebook.is_ready):
             report.outcome, report.longrepr = "skipped", (str(item.path), item.cell_num, f"Skipped: {lacks}")
     return report
+
+
+def said_by(item: IPyNbCell) -> str:
+    return "".join(str(output.get("text", output.get("data", ""))) for output in item.test_outputs)

@@ -71,7 +71,7 @@ def test_the_plan_says_what_exists_and_what_will_be_made_and_makes_nothing(refus
         "  will be made   role reader, with arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess",
         "  will be made   namespace team-a",
         "  will be made   service account team-a/my-service-account",
-        "  will be made   pod team-a/my-pod (amazon/aws-cli)",
+        "  will be made   pod team-a/my-pod (amazon/aws-cli:2.31.13)",
         "All that is made bears the tag labkit:run=blue/team-a/my-service-account/reader, "
         "and lab.remove() deletes by that tag alone.",
     ]
@@ -301,8 +301,10 @@ def test_what_the_cluster_denies_while_the_lab_is_open_is_a_sentence(terminal, m
         with labkit.Lab.open(**EKS) as lab:
             expel(moto, operator)
             admit(moto, operator, policyArn=f"{POLICIES}AmazonEKSViewPolicy")
-            with pytest.raises(NotAllowed, match="The cluster does not allow it: serviceaccounts is forbidden"):
+            said = "The cluster does not allow it: serviceaccounts is forbidden"
+            with pytest.raises(NotAllowed, match=said) as refusal:
                 lab.ready(through="pod")
+            assert "labkit policy --kubernetes -p namespace=default" in refusal.value.next
             lab.remove()
     finally:
         expel(moto, operator)

@@ -39,6 +39,9 @@ def test_no_manifest_names_the_lab_and_pods_find_it(lab, existing):
     assert variables(made)["AWS_ENDPOINT_URL"] == endpoint
     assert variables(made)["AWS_EC2_METADATA_DISABLED"] == "true"
     assert variables(made)["AWS_ROLE_ARN"] == lab.role_arn
+    # A node pulls the image once.
+    container = made.spec.containers[0]
+    assert (container.image.partition(":")[2] != "", container.image_pull_policy) == (True, "IfNotPresent")
     wait_until_running(lab)
     done = execute(
         existing.api, "my-pod", "default", ["aws", "s3api", "put-object", "--bucket", "irsa-lab", "--key", "x"]

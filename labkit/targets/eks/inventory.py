@@ -159,7 +159,7 @@ def _owner(lab: "Workspace", read: Any) -> Owner | None:
         present = existing(read)
     except ApiException as error:
         if error.status == 403:
-            raise NotAllowed.by_the_cluster(error) from None
+            raise NotAllowed.by_the_cluster(error, lab.parameters.namespace) from None
         raise
     return of_labels(lab, present.metadata.labels, same_name=True) if present else None
 

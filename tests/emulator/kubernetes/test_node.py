@@ -129,7 +129,11 @@ def test_variables_come_from_everywhere_and_nowhere_else(lab):
 
 
 def test_aws_and_python_are_those_of_this_environment(lab):
-    python = {"name": "app", "image": "python", "command": ["python3", "-c", "import boto3, sys; print(sys.prefix)"]}
+    python = {
+        "name": "app",
+        "image": "public.ecr.aws/lambda/python:3.12",
+        "command": ["python3", "-c", "import boto3, sys; print(sys.prefix)"],
+    }
     assert lab.output_of("python", python).strip() == sys.prefix
     aws = {"name": "app", "image": "public.ecr.aws/aws-cli/aws-cli:2.17", "args": ["--version"]}
     assert lab.output_of("aws", aws).startswith("aws-cli/")
@@ -173,7 +177,7 @@ def test_an_unknown_image_waits_and_names_the_known_ones(lab):
 
     message = until(lambda: waiting("ErrImagePull"), "ErrImagePull").message
     assert 'failed to pull image "nginx:1.27"' in message
-    assert "amazon/aws-cli, public.ecr.aws/aws-cli/aws-cli, python" in message
+    assert "amazon/aws-cli, public.ecr.aws/aws-cli/aws-cli, public.ecr.aws/lambda/python, python" in message
     assert "Back-off pulling image" in until(lambda: waiting("ImagePullBackOff"), "ImagePullBackOff").message
     until(lambda: ("BackOff", 'Back-off pulling image "nginx:1.27"') in lab.events("nginx"), "the event")
     with pytest.raises(client.ApiException) as refused:
@@ -310,6 +314,30 @@ def test_a_pod_that_does_not_listen_is_killed(lab):
     lab.api.delete_namespaced_pod("stubborn", "default", grace_period_seconds=1)
     until(lambda: not lab.api.list_namespaced_pod("default", label_selector="app=stubborn").items, "it is gone")
     until(lambda: not processes_with(folder), "its processes are gone")
+
+
+def test_a_namespace_stays_until_its_pods_processes_have_ended(lab):
+    lab.api.create_namespace({"metadata": {"name": "ending"}})
+    # It would get five minutes, and hears of nothing.
+    container = shell("trap '' TERM; echo ready; while :; do sleep 0.05; done")
+    spec = {"containers": [container], "terminationGracePeriodSeconds": 300}
+    pod = lab.api.create_namespaced_pod("ending", {"metadata": {"name": "stubborn"}, "spec": spec})
+    until(lambda: lab.api.read_namespaced_pod("stubborn", "ending").status.phase == "Running", "it runs")
+    until(lambda: lab.api.read_namespaced_pod_log("stubborn", "ending") == "ready\n", "it is ready")
+    lab.api.delete_namespace("ending")
+    with pytest.raises(client.ApiException) as refusal:
+        lab.api.create_namespaced_pod("ending", {"metadata": {"name": "late"}, "spec": spec})
+    said = json.loads(refusal.value.body)
+    why = "unable to create new content in namespace ending because it is being terminated"
+    assert (refusal.value.status, said["message"]) == (403, f'pods "late" is forbidden: {why}')
+    assert [cause["reason"] for cause in said["details"]["causes"]] == ["NamespaceTerminating"]
+    assert lab.api.read_namespace("ending").status.phase == "Terminating"
+    # The pods go first: what they need is there while they end.
+    assert lab.api.read_namespaced_service_account("default", "ending")
+    assert processes_with(str(lab.folder / "node" / "pods" / pod.metadata.uid))
+    lab.api.delete_namespaced_pod("stubborn", "ending", grace_period_seconds=1)
+    until(lambda: "ending" not in [each.metadata.name for each in lab.api.list_namespace().items], "it is gone")
+    until(lambda: not processes_with(str(lab.folder / "node" / "pods" / pod.metadata.uid)), "its processes are gone")
 
 
 @pytest.mark.parametrize("lab", ["private"], indirect=True)  # a mapped mount can be anywhere

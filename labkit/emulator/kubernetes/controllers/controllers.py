@@ -31,6 +31,8 @@ from labkit.emulator.kubernetes.objects.kinds import (
 from labkit.emulator.kubernetes.objects.pods import condition, has_ended
 from labkit.emulator.kubernetes.objects.storage import Change, Later, Stored
 
+NAMESPACED = [kind for kind in KINDS if kind.namespaced]
+
 
 class Controllers:
     """Works on every change of the storage."""
@@ -67,7 +69,7 @@ class Controllers:
             if kind in (SERVICE_ACCOUNT, CONFIG_MAP):
                 self.later(lambda: self._furnish(stored.namespace))
             if kind.namespaced:
-                self.later(lambda: self._finish(stored.namespace))
+                self.later(lambda: self._empty(stored.namespace))
         elif "deletionTimestamp" in metadata and {*writes.CASCADES.values()} & {*(metadata.get("finalizers") or ())}:
             self.later(lambda: self._cascade(kind, stored))
         elif change.type == "ADDED" and "ownerReferences" in metadata and not self._has_owner(stored):
@@ -104,18 +106,19 @@ class Controllers:
             self.storage.create(CONFIG_MAP, {"metadata": metadata, "data": self._root})
 
     def _empty(self, name: str) -> None:
-        for kind in KINDS:
-            if kind.namespaced:
-                for stored in list(self.storage.list(kind, name)):
-                    if "deletionTimestamp" not in stored.metadata:
-                        writes.delete(self.storage, kind, stored, {"propagationPolicy": "Background"})
-        self._finish(name)
+        """Delete what is in a namespace that ends: its pods first, and the rest when their processes have ended.
 
-    def _finish(self, name: str) -> None:
+        https://www.kubernetes.dev/resources/keps/5080/
+        """
         namespace = self.storage.find(NAMESPACE, "", name)
         if namespace is None or "deletionTimestamp" not in namespace.metadata:
             return
-        if any(True for kind in KINDS if kind.namespaced for _ in self.storage.list(kind, name)):
+        pods = any(True for _ in self.storage.list(POD, name))
+        for kind in [POD] if pods else NAMESPACED:
+            for stored in list(self.storage.list(kind, name)):
+                if "deletionTimestamp" not in stored.metadata:
+                    writes.delete(self.storage, kind, stored, {"propagationPolicy": "Background"})
+        if any(True for kind in NAMESPACED for _ in self.storage.list(kind, name)):
             return
         if not namespace.metadata.get("finalizers"):
             self.storage.remove(NAMESPACE, namespace)

@@ -61,5 +61,11 @@ def entrypoint(container: Object, images: dict[str, list[str]]) -> list[str]:
 
 def of_this_environment() -> dict[str, list[str]]:
     """The images that this Python environment can stand for."""
-    aws = [str(Path(sys.executable).with_name("aws"))]
-    return {"amazon/aws-cli": aws, "public.ecr.aws/aws-cli/aws-cli": aws, "python": [sys.executable]}
+    aws, python = [str(Path(sys.executable).with_name("aws"))], [sys.executable]
+    return {
+        "amazon/aws-cli": aws,
+        "public.ecr.aws/aws-cli/aws-cli": aws,
+        # The one that holds the SDK: https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html
+        "public.ecr.aws/lambda/python": python,
+        "python": python,
+    }

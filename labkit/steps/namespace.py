@@ -1,0 +1,75 @@
+"""The namespace that a run works in: made where it is missing, and waited for while it goes."""
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from labkit.connection import core_api
+from labkit.errors import LabError
+from labkit.steps.ownership import existing
+
+if TYPE_CHECKING:
+    from labkit.workspace import Workspace
+
+# Seconds for a namespace to go: its pods have 30 to end in, and Kubernetes looks again after 16 and more.
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
+GONE_WITHIN = 120
+SOON = 1  # second, within which nobody is told of waiting
+AGAIN_AFTER = 0.2  # seconds between two looks
+
+
+class NamespaceStays(LabError):
+    """A namespace was deleted, and is still there when nobody waits any longer."""
+
+
+def ensure_namespace(lab: "Workspace") -> None:
+    """Makes the run's namespace where it is missing; one that is being deleted goes first.
+
+    Raises `NamespaceStays`.
+    """
+    core, name = core_api(lab.kubernetes), lab.parameters.namespace
+    if _is_terminating(lab, name):
+        for line in until_gone(lab, name):
+            print(line, file=sys.stderr)
+    if existing(partial(core.read_namespace, name)) is None:
+        core.create_namespace({"metadata": {"name": name, "labels": lab.labels}})
+
+
+def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
+    """Returns when the namespace is gone, and tells that it waits. Raises `NamespaceStays`.
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
+    """
+    if _is_gone(lab, name, within=SOON):
+        return
+    yield f"waiting until the namespace {name} is gone, {GONE_WITHIN} s at most …"
+    if _is_gone(lab, name, within=GONE_WITHIN):
+        yield f"the namespace {name} is gone"
+        return
+    left = existing(partial(core_api(lab.kubernetes).read_namespace, name))
+    keeps = [each.message for each in (left and left.status.conditions) or [] if each.status == "True"]
+    raise NamespaceStays(
+        " ".join([f"The namespace {name} was deleted, and is still there after {GONE_WITHIN} s.", *keeps]),
+        where=f"namespace {name}, which is Terminating",
+        next=f"{lab.kubectl} get namespace {name} -o yaml, whose conditions say what keeps it, and once it is gone, "
+        "run again",
+    )
+
+
+def _is_gone(lab: "Workspace", name: str, *, within: float) -> bool:
+    """Whether the namespace that was deleted is gone, after so many seconds at most."""
+    look = Retrying(
+        retry=retry_if_result(lambda gone: not gone),
+        stop=stop_after_delay(within),
+        wait=wait_fixed(AGAIN_AFTER),
+        retry_error_callback=lambda _: False,
+    )
+    return bool(look(lambda: not _is_terminating(lab, name)))
+
+
+def _is_terminating(lab: "Workspace", name: str) -> bool:
+    present = existing(partial(core_api(lab.kubernetes).read_namespace, name))
+    return present is not None and present.metadata.deletion_timestamp is not None

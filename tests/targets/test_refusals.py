@@ -1,0 +1,157 @@
+"""What a cluster refuses is told by its reason, with the next step; a namespace that is being deleted is waited for."""
+
+import json
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+from kubernetes.client import CoreV1Api
+from kubernetes.client.exceptions import ApiException
+
+import labkit
+from labkit import steps
+from labkit.cli import account as account_commands
+from labkit.errors import LabError, NotAllowed, answering
+from labkit.execution import execute
+from labkit.steps import namespace
+from labkit.steps.namespace import NamespaceStays
+
+NAME = "ending"
+HELD = {"metadata": {"name": "held", "finalizers": ["lab.example/hold"]}}
+GIVEN = [f"namespace={NAME}", f"role_name={NAME}", f"bucket={NAME}"]
+# As API servers write them; the last has no words of its own.
+REFUSALS = {
+    'pods "x" is forbidden: unable to create new content in namespace shop because it is being terminated': (
+        "The namespace shop is being deleted",
+        "kubectl wait --for=delete namespace/shop",
+    ),
+    'pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true (pod or container "aws" '
+    "must set securityContext.runAsNonRoot=true)": (
+        "The Pod Security Standard of the namespace shop refuses the pod",
+        "kubectl get namespaces -L pod-security.kubernetes.io/enforce",
+    ),
+    'pods "x" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=4, limited: pods=4': (
+        "A quota of the namespace shop refuses it",
+        "kubectl describe resourcequota -n shop",
+    ),
+    'pods "x" is forbidden: failed quota: compute: must specify limits.cpu for: aws': (
+        "A quota of the namespace shop refuses it",
+        "kubectl describe resourcequota -n shop",
+    ),
+    'pods "x" is forbidden: minimum memory usage per Container is 64Mi. No request is specified': (
+        "A limit range of the namespace shop refuses it",
+        "kubectl describe limitrange -n shop",
+    ),
+    'admission webhook "policy.example.com" denied the request: no image of Docker Hub': (
+        "An admission rule of the cluster refuses it",
+        "kubectl get validatingwebhookconfigurations",
+    ),
+    'pods is forbidden: User "jane" cannot create resource "pods" in API group "" in the namespace "shop"': (
+        "The cluster does not allow it",
+        "kubectl auth can-i --list -n shop",
+    ),
+}
+
+
+def refused(said: str) -> ApiException:
+    """As the client raises it, in a lab."""
+    error = ApiException(status=403, reason="Forbidden")
+    error.body = json.dumps({"kind": "Status", "message": said, "reason": "Forbidden", "code": 403})
+    return error
+
+
+@pytest.mark.parametrize("said", REFUSALS)
+def test_a_403_is_told_by_its_reason_and_each_has_its_next_step(said):
+    what, next_step = REFUSALS[said]
+    with pytest.raises(NotAllowed) as refusal, answering("shop"):
+        raise refused(said)
+    assert refusal.value.what.startswith(what)
+    assert said in refusal.value.what
+    assert next_step in refusal.value.next
+
+
+def test_what_a_cluster_answers_is_never_shown_with_its_headers(moto):
+    core = CoreV1Api(moto.kubernetes)
+    with pytest.raises(ApiException) as raw:
+        core.read_namespaced_pod("nobody", "default")
+    assert "headers" not in str(raw.value)
+    with pytest.raises(LabError) as refusal, answering():
+        core.read_namespaced_pod("nobody", "default")
+    assert str(refusal.value).startswith('The cluster answers 404: pods "nobody" not found\n')
+    assert refusal.value.next
+
+
+# A namespace that is being deleted.
+
+
+@pytest.fixture
+def run(moto: labkit.Lab) -> Iterator[SimpleNamespace]:
+    """A run in a namespace of its own, in which something is held."""
+    with labkit.Lab.open(**dict(each.split("=") for each in GIVEN)) as lab:
+        core = CoreV1Api(lab.kubernetes)
+        lab.ready(through="service_account")
+        core.create_namespaced_config_map(NAME, HELD)
+
+        def release() -> None:
+            core.patch_namespaced_config_map("held", NAME, {"metadata": {"finalizers": None}})
+
+        yield SimpleNamespace(lab=lab, core=core, release=release)
+        lab.remove()
+
+
+def test_removing_waits_until_the_namespace_is_gone_and_says_so(run):
+    lines = steps.remove(run.lab)
+    said = []
+    for line in lines:
+        said.append(line)
+        if line.startswith("waiting until"):
+            assert run.core.read_namespace(NAME).status.phase == "Terminating"
+            run.release()
+    assert said[-2:] == [
+        f"waiting until the namespace {NAME} is gone, 120 s at most …",
+        f"the namespace {NAME} is gone",
+    ]
+    assert f"removed namespace {NAME}" in said
+    assert NAME not in [each.metadata.name for each in run.core.list_namespace().items]
+
+
+def test_a_namespace_that_does_not_go_is_an_error_and_all_else_has_gone(run, monkeypatch, capsys):
+    monkeypatch.setattr(namespace, "GONE_WITHIN", 1)
+    with pytest.raises(
+        NamespaceStays, match=f"The namespace {NAME} was deleted, and is still there after 1 s"
+    ) as stays:
+        account_commands.remove(GIVEN, yes=True)
+    assert f"kubectl get namespace {NAME} -o yaml" in stays.value.next
+    said = capsys.readouterr().out.splitlines()
+    assert {f"removed role {NAME}", f"removed bucket {NAME}", f"removed namespace {NAME}"} < {*said}
+    # Making it ready says the same, and not that something was not allowed.
+    with pytest.raises(NamespaceStays):
+        run.lab.ready(through="service_account")
+    run.release()
+    run.lab.ready(through="service_account")
+    assert run.core.read_namespace(NAME).status.phase == "Active"
+
+
+def test_a_lab_gets_ready_in_a_namespace_that_somebody_has_just_deleted(moto, monkeypatch, capsys):
+    monkeypatch.setattr(namespace, "SOON", 0)
+    with labkit.Lab.open(**dict(each.split("=") for each in GIVEN)) as lab:
+        core = CoreV1Api(lab.kubernetes)
+        lab.ready(through="service_account")
+        before = core.read_namespace(NAME).metadata.uid
+        container = {"name": "app", "image": lab.image, "command": ["sh", "-c", "trap '' TERM; touch up; sleep 600"]}
+        spec = {"containers": [container], "terminationGracePeriodSeconds": 4}
+        core.create_namespaced_pod(NAME, {"metadata": {"name": "stubborn"}, "spec": spec})
+        steps.step("pod").wait_until_running(lab, "stubborn")
+        while execute(lab.kubernetes, "stubborn", NAME, ["ls", "up"]).exit_code:
+            pass
+        core.delete_namespace(NAME)
+        capsys.readouterr()
+        lab.ready(through="service_account")
+        said = capsys.readouterr()
+        assert said.out == "Ready: the OIDC provider, the IAM role and the service account are there.\n"
+        assert said.err.splitlines() == [
+            f"waiting until the namespace {NAME} is gone, 120 s at most …",
+            f"the namespace {NAME} is gone",
+        ]
+        assert core.read_namespace(NAME).metadata.uid != before
+        lab.remove()
