@@ -35,6 +35,7 @@ def summary(folder: Folder) -> str:
         if (kept := joined.get(name)) and (its := kept.facts):
             lines.append(f"            target kind: {its.source}")
             lines.append(f"            pods reach AWS at {its.aws_host}, image {its.image or Connection.image}")
+            lines += _changed_issuer(kept, facts["issuer"])
     lines += _remembered(folder)
     lines += [f"  note      {note}" for note in state.notes]
     return "\n".join(lines)
@@ -68,6 +69,15 @@ def report(folder: Folder) -> str:
         ]
         lines += ["```"]
     return "\n".join(lines)
+
+
+def _changed_issuer(kept: Kept, joined: str) -> list[str]:
+    from labkit.targets.kind import issuer  # it takes long to load, and few labs need it
+
+    if not (now := issuer.changed(kept, joined)):
+        return []
+    lines = [f"its issuer is {now} by now, and STS takes no token of its pods. Next:", *issuer.way_out(kept)]
+    return [f"            {line}" for line in lines]
 
 
 def _mounts(state: State) -> str:

@@ -1,7 +1,8 @@
 """A cluster that exists: `python -m tests.targets.kind_existing FOLDER [ISSUER KEY]` runs one until it is ended.
 
 It is an API server and a node of the emulator, without webhook, issuer and AWS, so that whatever leads its pods to a
-lab has come from outside. FOLDER/kubeconfig is there when it says `ready`.
+lab has come from outside. FOLDER/kubeconfig is there when it says `ready`. What `flagged` writes into its folder is
+another flag of its API server, at once.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 from cryptography.hazmat.primitives import serialization
@@ -36,6 +38,34 @@ HERE = "127.0.0.1,127.0.0.2,localhost"
 USERS = {"existing": ("admin", ["system:masters"]), "stranger": ("stranger", [])}
 
 
+class Flagged(ApiServer):
+    """An API server whose flags of its issuer may change, as when it is started again with others."""
+
+    def __init__(self, folder: Path, **given: Any):
+        super().__init__(**given)
+        self._folder, self._usual = folder, self.tokens.issuer
+        self._document = self.tokens.discovery_document
+
+    async def __call__(self, *asked: Any) -> None:
+        flags = flags_of(self._folder)
+        self.tokens.issuer = flags.get("service-account-issuer", self._usual)
+        self.tokens.discovery_document = lambda keys: self._document(flags.get("service-account-jwks-uri", keys))
+        await super().__call__(*asked)
+
+
+def flagged(folder: Path, **flags: Any) -> None:
+    """Gives the API server these flags, and takes all others away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    new = folder / "flags.new"
+    new.write_text(json.dumps({name.replace("_", "-"): value for name, value in flags.items()}))
+    new.replace(folder / "flags")
+
+
+def flags_of(folder: Path) -> dict[str, Any]:
+    file = folder / "flags"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
 async def main(folder: Path, issuer: str = ISSUER, key: str = "") -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -45,7 +75,8 @@ async def main(folder: Path, issuer: str = ISSUER, key: str = "") -> None:
     clock.reset()
     port_socket = bind(0)
     address = f"127.0.0.1:{port_socket.getsockname()[1]}"
-    api = ApiServer(
+    api = Flagged(
+        folder,
         authority=authority,
         signing_key_pem=Path(key).read_bytes() if key else signing_key(),
         issuer=issuer,
@@ -71,7 +102,7 @@ async def main(folder: Path, issuer: str = ISSUER, key: str = "") -> None:
         kubelet_certificate=authority.issue(NODE, ips=["127.0.0.1"]),
         folder=folder / "node",
         clock_file=folder / "clock",
-        environment={**NOWHERE_ELSE, "NO_PROXY": HERE, "no_proxy": HERE},
+        environment={**NOWHERE_ELSE, "NO_PROXY": HERE, "no_proxy": HERE, **flags_of(folder).get("pods", {})},
         images=of_this_environment(),
         home={".aws/config": aws_cli.CONFIG},
     )
@@ -111,8 +142,12 @@ def write_kubeconfig(folder: Path, server: str, authority: Authority) -> None:
 
 
 @contextlib.contextmanager
-def running(folder: Path, issuer: str = ISSUER) -> Iterator[Path]:
-    """The kubeconfig of such a cluster, which ends with the block."""
+def running(folder: Path, issuer: str = ISSUER, **flags: Any) -> Iterator[Path]:
+    """The kubeconfig of such a cluster, which ends with the block.
+
+    Among the flags, `pods` are variables that its containers have, whatever their manifests say.
+    """
+    flagged(folder, **flags)
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.targets.kind_existing", folder, issuer],
         cwd=Path(__file__).parents[2],

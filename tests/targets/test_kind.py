@@ -26,7 +26,7 @@ from labkit.targets import kind
 from labkit.targets.kind import cluster as kind_cluster
 from labkit.targets.kind.kubeconfig import NoWay
 from tests.targets.conftest import changed
-from tests.targets.kind_existing import ISSUER, running, silent
+from tests.targets.kind_existing import ISSUER, flagged, running, silent
 
 LABKIT = Path(sys.executable).with_name("labkit")
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "irsa.ipynb"
@@ -116,7 +116,7 @@ def test_status_says_what_has_joined(lab, existing, capsys):
     cli.status()
     said = capsys.readouterr().out
     assert f"target kind: context existing of {existing.kubeconfig}" in said
-    assert "pods reach AWS at 127.0.0.1, image amazon/aws-cli" in said
+    assert "pods reach AWS at 127.0.0.1, image amazon/aws-cli:2.31.13" in said
     assert "no cluster yet" not in said
     cli.status(report=True)
     report = capsys.readouterr().out
@@ -169,6 +169,62 @@ def test_a_cluster_that_does_not_answer_breaks_fetch_for_itself_alone(
         assert json.loads(capsys.readouterr().out)["keys"][0]["kty"] == "RSA"
     with pytest.raises(LabError, match="could not be taken out"):
         cli.reset()
+
+
+KEYS = "https://keys.example.com/of/this/cluster"
+ELSEWHERE = "https://issuer.example.com/another"
+
+
+def test_an_issuer_whose_keys_are_at_a_path_of_their_own(empty, tmp_path, capsys):
+    with running(tmp_path / "other", service_account_jwks_uri=KEYS) as kubeconfig:
+        with labkit.Lab.open(target="kind", kubeconfig=str(kubeconfig), context="existing") as lab:
+            assert lab.fetch(f"{ISSUER}/.well-known/openid-configuration")["jwks_uri"] == KEYS
+            lab.ready(through="pod")
+            for step in ("oidc_provider", "pod", "credentials"):
+                assert lab.check(step), lab.check(step)
+            assert not lab.diagnose(probe=True).findings
+            for wrong in (f"{ISSUER}/openid/v1/jwks", f"{KEYS}/other"):
+                with pytest.raises(LabError, match="neither") as refusal:
+                    lab.fetch(wrong)
+                assert KEYS in refusal.value.next
+            capsys.readouterr()
+            cli.fetch(KEYS)
+            assert json.loads(capsys.readouterr().out)["keys"][0]["kty"] == "RSA"
+            lab.remove()
+        kind.down()
+
+
+def test_an_issuer_that_changed_after_the_cluster_had_joined(empty, tmp_path, capsys):
+    with running(tmp_path / "other") as kubeconfig:
+        given = {"target": "kind", "kubeconfig": str(kubeconfig), "context": "existing"}
+        with labkit.Lab.open(**given) as lab:
+            lab.ready(through="service_account")
+        flagged(kubeconfig.parent, service_account_issuer=ELSEWHERE)
+        way_out = [
+            "labkit remove -p target=kind --yes",
+            "labkit down",
+            f"labkit up --target kind --kubeconfig {kubeconfig} --context existing",
+        ]
+        capsys.readouterr()
+        up = subprocess.run([LABKIT, *way_out[-1].split()[1:]], capture_output=True, text=True, timeout=120)
+        doctor = subprocess.run([LABKIT, "doctor", "--target", "kind"], capture_output=True, text=True, timeout=120)
+        for done, code in ((up, 1), (doctor, 2)):
+            assert done.returncode == code, done.stdout + done.stderr
+            assert f"The issuer of the cluster blue is {ELSEWHERE} by now" in done.stderr
+            assert [line.removeprefix("next:").strip() for line in done.stderr.splitlines()[-3:]] == way_out
+        cli.status()
+        said = [line.strip() for line in capsys.readouterr().out.splitlines()]
+        assert f"its issuer is {ELSEWHERE} by now, and STS takes no token of its pods. Next:" in said
+        assert [line for line in said if line in way_out] == way_out
+        # As they are typed.
+        for command in way_out:
+            subprocess.run([LABKIT, *command.split()[1:]], check=True, capture_output=True, timeout=120)
+        with labkit.Lab.open(**given) as lab:
+            assert lab.issuer == ELSEWHERE
+            lab.ready(through="pod")
+            assert lab.check("credentials")
+            lab.remove()
+        kind.down()
 
 
 def test_looking_starts_and_registers_nothing(empty, existing):

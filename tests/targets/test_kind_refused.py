@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from kubernetes.client import CoreV1Api, RbacAuthorizationV1Api
+from kubernetes.client import AdmissionregistrationV1Api, CoreV1Api, RbacAuthorizationV1Api
+from kubernetes.config import new_client_from_config
 
 import labkit
 from labkit import targets
@@ -20,11 +21,13 @@ from labkit.errors import LabError, UnknownName
 from labkit.run_parameters import InvalidParameter, Parameters
 from labkit.targets import kind
 from labkit.targets.kind import AnotherCluster, NotReached
+from labkit.targets.kind import address as kind_address
 from labkit.targets.kind.address import NoAddress
 from labkit.targets.kind.cluster import NotThisLabs, NotUsable
 from labkit.targets.kind.kubeconfig import NoWay
 from labkit.webhook.connection import connect
 from tests.targets.conftest import WEBHOOKS, changed
+from tests.targets.kind_existing import running
 
 LABKIT = Path(sys.executable).with_name("labkit")
 
@@ -368,3 +371,33 @@ def test_a_clock_that_was_moved(refused, empty):
 def test_another_account(refused):
     refusal = refused(account_id="222222222222")
     assert "is the account 123456789012" in refusal.what
+
+
+# The address that was named.
+
+# As it is in a pod whose loopback is its own.
+ALONE = dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS"), "http://127.0.0.1:9")
+
+
+def test_an_address_that_pods_do_not_reach(empty, tmp_path):
+    with running(tmp_path / "alone", pods=ALONE) as kubeconfig:
+        up = ["up", "--target", "kind", "--kubeconfig", kubeconfig, "--aws-host", "127.0.0.1"]
+        done = subprocess.run([LABKIT, *up], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 1
+        assert "Trying from a pod whether it reaches this machine at 127.0.0.1" in done.stderr
+        assert "The cluster's pods do not reach this machine at 127.0.0.1: Could not connect" in done.stderr
+        assert "127.0.0.1 is each pod's own" in done.stderr
+        assert "The lab is up" not in done.stdout
+        assert not empty.is_running()
+        assert Kept.all(empty) == []
+        with new_client_from_config(str(kubeconfig), context="existing") as api:
+            assert CoreV1Api(api).list_namespaced_pod("default").items == []
+            assert AdmissionregistrationV1Api(api).list_mutating_webhook_configuration().items == []
+
+
+def test_an_address_that_no_pod_can_try(empty, existing, monkeypatch, capsys):
+    monkeypatch.setattr(kind_address, "TRIED_WITHIN", 1)
+    kind.up(Parameters.checked(**existing.parameters, image="example/nothing"), aws_host="127.0.0.1").close()
+    assert "It could not be tried: the pod labkit-asks-" in capsys.readouterr().err
+    assert existing.registered() == WEBHOOKS
+    assert existing.core.list_namespaced_pod("default").items == []

@@ -57,6 +57,17 @@ class Issuer:
         return self._got("its keys", location)
 
     @property
+    def keys_path(self) -> str:
+        """Where the issuer publishes its keys, below its URL, as its discovery document says or as Kubernetes does it.
+
+        https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
+        """
+        document = self.discovery.get("document")
+        location = document.get("jwks_uri") if isinstance(document, dict) else None
+        below = str(location).partition(f"{self.url}/")[2]
+        return f"/{below}" if below else CLUSTER_KEYS
+
+    @property
     def key_ids(self) -> list[str]:
         """The ids of the published keys. Raises `NotRead` where there are no keys to be read."""
         found = self.keys

@@ -150,7 +150,7 @@ class Commands:
             f"{self._kubectl} get --raw /.well-known/openid-configuration | "
             "aws s3 cp - s3://BUCKET/.well-known/openid-configuration --content-type application/json\n"
             f"{self._kubectl} get --raw /openid/v1/jwks | "
-            "aws s3 cp - s3://BUCKET/openid/v1/jwks --content-type application/json"
+            f"aws s3 cp - s3://BUCKET{self._evidence.published.keys_path} --content-type application/json"
         )
 
     def create_service_account(self) -> str:

@@ -169,8 +169,7 @@ class Issuers:
     async def _published(self, issuer: str, pinned: frozenset[str]) -> dict[str | None, jwt.PyJWK]:
         # Whom the API server's certificate convinced is not compared with thumbprints: its CA stands for a public root.
         if api := self._joined.get(issuer):
-            _same(issuer, await _document(api, f"{issuer}{DISCOVERY}", DISCOVERY))
-            location = f"{issuer}{API_KEYS}"
+            location = _location(issuer, await _document(api, f"{issuer}{DISCOVERY}", DISCOVERY))
             return _keys(location, await _document(api, location, API_KEYS))
         host, port = _host(issuer)
         mapping = self._mapped.get(host)
@@ -178,11 +177,7 @@ class Issuers:
         async with httpx.AsyncClient(
             verify=context, trust_env=False, follow_redirects=False, timeout=TIMEOUT
         ) as client:
-            discovery = await self._document(client, f"{issuer}{DISCOVERY}")
-            _same(issuer, discovery)
-            named = discovery.get("jwks_uri")
-            if not isinstance(named, str):
-                raise IssuerUnreachable("the discovery document names no jwks_uri")
+            named = _location(issuer, await self._document(client, f"{issuer}{DISCOVERY}"))
             if _host(named) != (host, port):
                 raise IssuerUnreachable(f"{named} is on another host than the registered provider {issuer}")
             return _keys(named, await self._document(client, named))
@@ -278,10 +273,15 @@ async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str
     return document
 
 
-def _same(issuer: str, discovery: dict[str, Any]) -> None:
+def _location(issuer: str, discovery: dict[str, Any]) -> str:
+    """The URL of the keys. Raises `IssuerUnreachable` where the document is another issuer's, or names no URL."""
     if (named := discovery.get("issuer")) != issuer:
         shown = f"{named!r}" if isinstance(named, str) else "none by a string"
         raise IssuerUnreachable(f"the discovery document names another issuer: {shown}")
+    location = discovery.get("jwks_uri")
+    if not isinstance(location, str):
+        raise IssuerUnreachable("the discovery document names no jwks_uri")
+    return location
 
 
 def _keys(location: str, document: dict[str, Any]) -> dict[str | None, jwt.PyJWK]:

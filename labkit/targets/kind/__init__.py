@@ -1,20 +1,22 @@
 """A kind cluster, or a cluster that exists, with AWS emulated on this machine by the gate of the moto target."""
 
+import sys
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from labkit.connection import Connection
+from labkit.connection import IMAGE, Connection
 from labkit.emulator import process
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import JOINED, LOOPBACK, Facts, Kept
 from labkit.emulator.process import ACCOUNT_ID, TARGET_TAG, State
-from labkit.errors import LabError, answering
+from labkit.errors import LabError, NotAllowed, answering
 from labkit.targets import moto
 from labkit.targets.kind import address as kind_address
 from labkit.targets.kind import cluster as kind_cluster
+from labkit.targets.kind import issuer as kind_issuer
 from labkit.targets.kind.cluster import NoAnswer, NotUsable
 from labkit.targets.kind.issuer import IssuerWay
 from labkit.targets.kind.joining import AnotherCluster, prepared, undo
@@ -73,12 +75,13 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
         _refuse_another(cluster, parameters, kept, way, aws_host)
         connection = _connection(state, parameters, cluster, kept)
         kind_cluster.require_answer(Way.kept(kept), connection.api)
+        kind_issuer.refuse_another(kept, connection.issuer)
         return connection
     before, ran = kept.facts, bool(state)
     facts = prepared(folder, kept, parameters, way, aws_host)
     try:
         state = process.start(folder)
-        cluster = _join(state, parameters, kept)
+        cluster = _join(state, parameters, kept, tries=bool(aws_host))
     except BaseException:
         if not ran:
             process.stop(folder)
@@ -92,23 +95,11 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
 def connect(parameters: "Parameters") -> Connection:
     """The connection to a cluster that has joined the lab that runs, to look with: nothing is started or registered.
 
-    Raises `LabError` where no lab runs, or no such cluster has joined it.
+    Raises `LabError` where no lab runs, no such cluster has joined it, or its issuer is another by now.
     """
-    folder = Folder.find()
-    kept = Kept(folder, parameters.cluster, parameters.region)
-    _refuse_another_account(parameters)
-    way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
-    state = State.read(folder) if folder.is_running() else None
-    cluster = _described(state, parameters) if state and not state.ended else None
-    if state is None or cluster is None:
-        raise LabError(
-            f"The cluster {parameters.cluster} has not joined the lab in {folder.path}"
-            + (" yet." if state else ", which does not run."),
-            where=f"the target kind; {NOTHING}",
-            next=parameters.up_command,
-        )
-    _refuse_another(cluster, parameters, kept, way, "")
-    return _connection(state, parameters, cluster, kept)
+    connection = _connected(parameters)
+    kind_issuer.refuse_another(Kept(Folder.find(), parameters.cluster, parameters.region), connection.issuer)
+    return connection
 
 
 look = start_and_look = connect  # a cluster joins by `up` alone
@@ -116,7 +107,7 @@ look = start_and_look = connect  # a cluster joins by `up` alone
 
 def to_remove(parameters: "Parameters") -> Connection:
     """As `connect`; where the cluster does not answer, the connection to the lab's AWS alone. Raises `LabError`."""
-    connection = connect(parameters)
+    connection = _connected(parameters)
     kept = Kept(Folder.find(), parameters.cluster, parameters.region)
     try:
         kind_cluster.require_answer(Way.kept(kept), connection.api)
@@ -164,8 +155,30 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
 
 
-def _join(state: State, parameters: "Parameters", kept: Kept) -> dict[str, Any]:
-    """The cluster as eks:DescribeCluster gives it, whose pods are led to the lab. Raises `LabError`."""
+def _connected(parameters: "Parameters") -> Connection:
+    """The connection to a cluster that has joined the lab that runs, as it joined. Raises `LabError`."""
+    folder = Folder.find()
+    kept = Kept(folder, parameters.cluster, parameters.region)
+    _refuse_another_account(parameters)
+    way = Way.read(parameters.kubeconfig, parameters.context) if parameters.kubeconfig else None
+    state = State.read(folder) if folder.is_running() else None
+    cluster = _described(state, parameters) if state and not state.ended else None
+    if state is None or cluster is None:
+        raise LabError(
+            f"The cluster {parameters.cluster} has not joined the lab in {folder.path}"
+            + (" yet." if state else ", which does not run."),
+            where=f"the target kind; {NOTHING}",
+            next=parameters.up_command,
+        )
+    _refuse_another(cluster, parameters, kept, way, "")
+    return _connection(state, parameters, cluster, kept)
+
+
+def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) -> dict[str, Any]:
+    """The cluster as eks:DescribeCluster gives it, whose pods are led to the lab. Raises `LabError`.
+
+    With `tries` a pod tries whether it reaches the lab, too.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
     eks = moto.session(state, parameters.region).client("eks")
@@ -187,6 +200,8 @@ def _join(state: State, parameters: "Parameters", kept: Kept) -> dict[str, Any]:
             ) from None
     try:
         _require_led(kept)
+        if tries:
+            _require_reached(kept)
     except BaseException:
         # What is raised is why it was to leave.
         with suppress(BotoCoreError, ClientError):
@@ -214,7 +229,9 @@ def _require_led(kept: Kept) -> None:
         raise NotUsable(
             f"No pod can be made in the namespace default: {kind_cluster.message(error)}",
             where=f"{facts.source}, a pod that was only asked for; {NOTHING}",
-            next=f"{way.kubectl} auth can-i create pods, and the cluster's admission rules",
+            next=NotAllowed.by_the_cluster(error, "default").next
+            if error.status == 403
+            else f"{way.kubectl} auth can-i create pods, and the cluster's admission rules",
         ) from None
     if not led:
         raise NotReached(
@@ -223,6 +240,26 @@ def _require_led(kept: Kept) -> None:
             next="let the firewall pass what comes from the cluster's containers, or name another address:\n"
             "       labkit up --target kind … --aws-host ADDRESS",
         )
+
+
+def _require_reached(kept: Kept) -> None:
+    """Raises `NotReached` where a pod of the cluster does not reach the lab at the address that was given."""
+    way, facts = Way.kept(kept), facts_of(kept)
+    print(f"Trying from a pod whether it reaches this machine at {facts.aws_host} …", file=sys.stderr)
+    with closing(way.client()) as api:
+        said = kind_address.tried(api, facts.image or IMAGE)
+    if said.is_reached:
+        return
+    if said.is_reached is None:
+        print(f"It could not be tried: {said.words}", file=sys.stderr)
+        return
+    own = "   (127.0.0.1 is each pod's own)" if facts.aws_host == LOOPBACK else ""
+    raise NotReached(
+        f"The cluster's pods do not reach this machine at {facts.aws_host}: {said.words}",
+        where=f"{facts.source}, a pod that tried it; its webhooks were taken away again, and {NOTHING}",
+        next=f"name the address by which containers reach this machine{own}:\n"
+        "       labkit up --target kind … --aws-host ADDRESS",
+    )
 
 
 def _connection(state: State, parameters: "Parameters", cluster: dict[str, Any], kept: Kept) -> Connection:

@@ -1,14 +1,27 @@
 """The one address of this machine that the containers of a cluster reach, beside loopback."""
 
+import re
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
+from typing import TYPE_CHECKING, Any
 
 import psutil
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from labkit.errors import LabError
+from labkit.connection import core_api
+from labkit.errors import LabError, said_by_the_cluster
+from labkit.run_parameters import LAB, LAB_LABEL
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
 
 LOOPBACK = "127.0.0.1"
+TRIED_WITHIN = 120  # seconds; an image that has to be pulled takes most of it
+# How the AWS CLI says that nobody answered.
+NOT_CONNECTED = re.compile("Could not connect to the endpoint URL|[Tt]imeout on endpoint URL|Connection was closed")
 
 
 class NoAddress(LabError):
@@ -46,6 +59,64 @@ def checked(address: str) -> str:
             next="--aws-host 172.18.0.1, or whatever containers call this machine by   (not a name, and not 0.0.0.0)",
         )
     return address
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a pod said that was to call the lab."""
+
+    is_reached: bool | None
+    """None where it could not try."""
+    words: str = ""
+
+
+def tried(api: "ApiClient", image: str) -> Trial:
+    """Whether a pod that is made now in the namespace default, and goes again, reaches the lab's AWS."""
+    from kubernetes.client.exceptions import ApiException
+
+    core, name = core_api(api), ""
+    try:
+        name = core.create_namespaced_pod("default", _asking(image)).metadata.name
+        look = Retrying(
+            retry=retry_if_result(lambda pod: pod.status.phase in ("Pending", "Running", "Unknown")),
+            stop=stop_after_delay(TRIED_WITHIN),
+            wait=wait_fixed(0.5),
+            retry_error_callback=lambda _: core.read_namespaced_pod(name, "default"),
+        )
+        ended = look(core.read_namespaced_pod, name, "default")
+        if ended.status.phase not in ("Succeeded", "Failed"):
+            waiting = [each.state.waiting for each in ended.status.container_statuses or [] if each.state.waiting]
+            why = f" ({waiting[0].reason})" if waiting else ""
+            return Trial(None, f"the pod {name} did not run within {TRIED_WITHIN} s{why}.")
+        said = " ".join(core.read_namespaced_pod_log(name, "default").split())
+    except ApiException as error:
+        return Trial(None, said_by_the_cluster(error))
+    finally:
+        if name:
+            with suppress(ApiException):
+                core.delete_namespaced_pod(name, "default", grace_period_seconds=0)
+    # The lab refuses a call that nobody signed: that is an answer.
+    if "An error occurred (" in said:
+        return Trial(True)
+    return Trial(False if NOT_CONNECTED.search(said) else None, said or "the pod said nothing.")
+
+
+def _asking(image: str) -> dict[str, Any]:
+    """The manifest of a pod that calls AWS once, as nobody."""
+    call = (
+        "aws sts get-caller-identity --no-sign-request --region us-east-1 --cli-connect-timeout 5 --cli-read-timeout 5"
+    )
+    container = {
+        "name": "aws",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": call.split(),
+        "env": [{"name": "AWS_MAX_ATTEMPTS", "value": "1"}],
+    }
+    return {
+        "metadata": {"generateName": "labkit-asks-", "labels": {LAB_LABEL: LAB}},
+        "spec": {"containers": [container], "restartPolicy": "Never", "automountServiceAccountToken": False},
+    }
 
 
 def _beside(node: IPv4Address) -> str | None:

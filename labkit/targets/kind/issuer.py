@@ -1,6 +1,6 @@
 """The way to a joined cluster's issuer: the same as STS's, which is the lab's own issuer, a name, or the API server."""
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from labkit.errors import LabError
 from labkit.targets.kind import cluster as kind_cluster
-from labkit.targets.kind.kubeconfig import Way, facts_of
+from labkit.targets.kind.kubeconfig import NOTHING, Way, facts_of
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from labkit.emulator.joined import Facts, Kept
     from labkit.emulator.process import State
 
-DISCOVERY, KEYS = "/.well-known/openid-configuration", "/openid/v1/jwks"
+DISCOVERY = "/.well-known/openid-configuration"
 
 
 def fetch(folder: "Folder", state: "State", url: str) -> Any:
@@ -36,8 +36,8 @@ def fetch(folder: "Folder", state: "State", url: str) -> Any:
         if url.startswith(f"{issuer}/"):
             return _fetch(issuer, kept, state, url)
     unanswered: list[LabError] = []
-    # The keys may be at an API server, and bear its name: only it says so.
-    for issuer, kept in joined.items() if url.endswith(KEYS) else ():
+    # The keys may be anywhere: only the discovery document says so.
+    for issuer, kept in joined.items():
         try:
             keys = _fetch(issuer, kept, state, issuer + DISCOVERY).get("jwks_uri")
         except LabError as error:
@@ -54,6 +54,48 @@ def fetch(folder: "Folder", state: "State", url: str) -> Any:
         where="fetch",
         next="\n       ".join(f"labkit fetch {one['issuer']}{DISCOVERY}" for one in state.clusters.values()),
     )
+
+
+class AnotherIssuer(LabError):
+    """The cluster's tokens name another issuer than the one with which it joined the lab."""
+
+    def __init__(self, kept: "Kept", joined: str, now: str):
+        facts = facts_of(kept)
+        super().__init__(
+            f"The issuer of the cluster {kept.cluster} is {now} by now, and it joined the lab with {joined}: "
+            "STS takes no token of its pods.",
+            where=f"{facts.source}, its API server's --service-account-issuer; {NOTHING}",
+            next="\n       ".join(way_out(kept)),
+        )
+
+
+def refuse_another(kept: "Kept", joined: str) -> None:
+    """Raises `AnotherIssuer` where the cluster has another issuer by now; whether it answers is not looked at."""
+    if now := changed(kept, joined):
+        raise AnotherIssuer(kept, joined, now)
+
+
+def changed(kept: "Kept", joined: str) -> str:
+    """The issuer that the cluster has by now; empty where it is the one it joined with, or is not answered."""
+    from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    with suppress(LabError, ApiException, HTTPError, OSError, ValueError, KeyError):
+        with closing(Way.kept(kept).client()) as api:
+            now: str = kind_cluster.published(api)["issuer"]
+        return now if now != joined else ""
+    return ""
+
+
+def way_out(kept: "Kept") -> list[str]:
+    """The commands by which a cluster whose issuer changed joins the lab anew."""
+    named = "" if kept.cluster == "blue" else f" --cluster {kept.cluster}"
+    given = f" -p cluster={kept.cluster}" if named else ""
+    return [
+        f"labkit remove -p target=kind{given} --yes",
+        "labkit down",
+        f"labkit up --target kind{named}{facts_of(kept).kubectl.removeprefix('kubectl')}",
+    ]
 
 
 @dataclass(frozen=True)
@@ -79,17 +121,26 @@ class IssuerWay:
             from labkit.targets import eks
 
             return eks.fetch(url)
-        document = self.issuer + DISCOVERY
-        if url != document and urlsplit(url).path != KEYS:
+        document = self._published(url, keys=False)
+        if url == self.issuer + DISCOVERY:
+            return document
+        if url != document.get("jwks_uri"):
             raise LabError(
                 f"STS asks the cluster's issuer for its discovery document and its keys, and {url!r} is neither.",
                 where="fetch",
-                next=f"fetch {document}, or the jwks_uri that it names",
+                next=f"fetch {self.issuer}{DISCOVERY}, or the jwks_uri that it names: {document.get('jwks_uri')}",
             )
+        return self._published(url, keys=True)
+
+    def _published(self, url: str, *, keys: bool) -> Any:
+        """The discovery document or the keys, by the API server, which has both at paths of its own.
+
+        https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
+        """
         try:
             return kind_cluster.asked(
                 self.to_api,
-                partial(kind_cluster.published, self.api, keys=url != document),
+                partial(kind_cluster.published, self.api, keys=keys),
                 lambda _, message: LabError(f"{url} answers {message}", where="fetch", next="labkit status"),
             )
         except ValueError as error:
