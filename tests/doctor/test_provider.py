@@ -146,7 +146,12 @@ def test_what_the_issuer_does_not_publish_is_found_alone(id, answers):
 def test_where_nothing_says_how_the_issuer_is_published_the_cluster_s_documents_are_the_repair():
     broken = healthy() | {KEYS: {"document": {"keys": []}}}
     (finding,) = examine(broken, connection=CONNECTION).findings
-    assert "kubectl get --raw /openid/v1/jwks | aws s3 cp - s3://" in finding.repair
+    # They go where the discovery document says that they are.
+    assert KEYS.endswith("/keys")
+    assert "kubectl get --raw /openid/v1/jwks | aws s3 cp - s3://BUCKET/keys --content-type" in finding.repair
+    silent = broken | {DISCOVERY: {"error": f"{DISCOVERY} answers 403, AccessDenied"}}
+    (finding,) = examine(silent, connection=CONNECTION).findings
+    assert "kubectl get --raw /openid/v1/jwks | aws s3 cp - s3://BUCKET/openid/v1/jwks --content-type" in finding.repair
 
 
 def test_the_key_that_signed_the_pod_s_token_counts_before_what_the_cluster_names():
