@@ -170,7 +170,7 @@ def by_the_cluster(error: Exception, namespace: str = SOME_NAMESPACE) -> LabErro
             next="kubectl auth whoami, until it says who you are",
         )
     return LabError(
-        f"The cluster answers {error.status or 'nothing'}: {said_by_the_cluster(error)}",
+        f"The cluster answers {error.status or 'as follows'}: {said_by_the_cluster(error)}",
         where="the cluster's API",
         next="run it again: somebody may have changed the object meanwhile; else labkit status says what runs",
     )
@@ -186,7 +186,7 @@ def said_by_the_cluster(error: Any, otherwise: str = "") -> str:
         return message
     except (TypeError, ValueError, KeyError):
         # A refused exec has the headers of the answer in its reason, after these signs.
-        return otherwise or f"{error.status} {str(error.reason).partition(' -+-+- ')[0]}"
+        return otherwise or f"{error.status or ''} {str(error.reason).partition(' -+-+- ')[0]}".strip()
 
 
 def without_session(message: str) -> str:

@@ -158,3 +158,11 @@ def test_says_of_each_slip_once_that_it_goes_around():
     for slip in ("`-role-name`", "`-assume-role-policy-document`", "`-policy-arn`", "`kubectl apply pod.yaml`"):
         assert everything.count(slip) == 1, slip
     assert len(re.findall(r"backslash after (its|the) last line", everything)) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pods_run_an_image_with_a_tag_which_a_node_pulls_once(name):
+    sources = "\n".join(cell.source for cell in code(read(name)))
+    named = re.findall(r'"image": "([^"]+)"', sources)
+    named += re.findall(r"(?:--image[ =]|\bimage: )(\S+)", "\n".join(fences(read(name))))
+    assert [image for image in named if ":" not in image or image.endswith(":latest")] == []

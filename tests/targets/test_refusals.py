@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from kubernetes.client import CoreV1Api
 from kubernetes.client.exceptions import ApiException
+from kubernetes.stream import stream
 
 import labkit
 from labkit import steps
@@ -79,6 +80,12 @@ def test_what_a_cluster_answers_is_never_shown_with_its_headers(moto):
         core.read_namespaced_pod("nobody", "default")
     assert str(refusal.value).startswith('The cluster answers 404: pods "nobody" not found\n')
     assert refusal.value.next
+
+
+def test_a_refused_exec_is_shown_without_headers_too(moto):
+    with pytest.raises(LabError) as refusal, answering():
+        stream(CoreV1Api(moto.kubernetes).connect_get_namespaced_pod_exec, "nobody", "default", command=["true"])
+    assert str(refusal.value).startswith("The cluster answers as follows: Handshake status 404 Not Found\n")
 
 
 # A namespace that is being deleted.
