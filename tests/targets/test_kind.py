@@ -197,8 +197,8 @@ def test_an_issuer_whose_keys_are_at_a_path_of_their_own(empty, tmp_path, capsys
 def test_an_issuer_that_changed_after_the_cluster_had_joined(empty, tmp_path, capsys):
     with running(tmp_path / "other") as kubeconfig:
         given = {"target": "kind", "kubeconfig": str(kubeconfig), "context": "existing"}
-        with labkit.Lab.open(**given) as lab:
-            lab.ready(through="service_account")
+        lab = labkit.Lab.open(**given)
+        lab.ready(through="service_account")
         flagged(kubeconfig.parent, service_account_issuer=ELSEWHERE)
         way_out = [
             "labkit remove -p target=kind --yes",
@@ -212,10 +212,14 @@ def test_an_issuer_that_changed_after_the_cluster_had_joined(empty, tmp_path, ca
             assert done.returncode == code, done.stdout + done.stderr
             assert f"The issuer of the cluster blue is {ELSEWHERE} by now" in done.stderr
             assert [line.removeprefix("next:").strip() for line in done.stderr.splitlines()[-3:]] == way_out
+        # Who had opened the lab before is told the same.
+        (finding,) = (one for one in lab.diagnose().findings if one.id == "issuer-unreachable")
+        assert finding.repair.splitlines() == way_out
         cli.status()
         said = [line.strip() for line in capsys.readouterr().out.splitlines()]
         assert f"its issuer is {ELSEWHERE} by now, and STS takes no token of its pods. Next:" in said
         assert [line for line in said if line in way_out] == way_out
+        lab.close()
         # As they are typed.
         for command in way_out:
             subprocess.run([LABKIT, *command.split()[1:]], check=True, capture_output=True, timeout=120)

@@ -280,13 +280,20 @@ def _connection(state: State, parameters: "Parameters", cluster: dict[str, Any],
         commands_after='eval "$(labkit env)"',
         takes_untagged=bool(facts.made),
         note=state.note,
-        # What stands in the place of the lab's own issuer's documents: see labkit.emulator.published.
-        issuer_restored_by=f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"' if facts.made else "",
+        issuer_restored_by=_issuer_restored_by(kept, facts, issuer),
         fetch=way.fetch,
         served_chain=way.served_chain,
         trail=_read_trail,
         account=lambda account_id: moto.in_account(aws, account_id, state.account_id),
     )
+
+
+def _issuer_restored_by(kept: Kept, facts: Facts, issuer: str) -> str:
+    """The command that publishes the issuer's own documents again, which the lab or the API server has."""
+    if facts.made:
+        # What stands in the place of the lab's own documents: see labkit.emulator.published.
+        return f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"'
+    return "" if facts.public_issuer else "\n".join(kind_issuer.way_out(kept))
 
 
 def _described(state: State, parameters: "Parameters") -> dict[str, Any] | None:
