@@ -120,6 +120,7 @@ def pod(parameters: Parameters, image: str = "") -> Pod:
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
     """
+    image = parameters.image or image or IMAGE
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -127,12 +128,16 @@ def pod(parameters: Parameters, image: str = "") -> Pod:
         "spec": {
             "serviceAccountName": parameters.service_account,
             "containers": [
-                {
-                    "name": CONTAINER,
-                    "image": parameters.image or image or IMAGE,
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["sleep", "infinity"],
-                }
+                {"name": CONTAINER, "image": image, **_pulled_once(image), "command": ["sleep", "infinity"]},
             ],
         },
     }
+
+
+def _pulled_once(image: str) -> dict[str, str]:
+    """What has a node pull the image only where it lacks it; an image with a tag is pulled so by itself.
+
+    https://kubernetes.io/docs/concepts/containers/images/#imagepullpolicy-defaulting
+    """
+    tag = image.rpartition("/")[2].partition(":")[2]
+    return {} if "@" in image or tag not in ("", "latest") else {"imagePullPolicy": "IfNotPresent"}

@@ -11,7 +11,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from labkit import documents
 from labkit.emulator import joined, joined_cluster, lab_network
+from labkit.run_parameters import Parameters
 from labkit.targets.kind import address as kind_address
 from labkit.targets.kind.address import NoAddress
 from labkit.targets.kind.cluster import Way
@@ -104,6 +106,22 @@ def test_what_is_no_review_of_a_pod_is_not_allowed(body):
     answered = asyncio.run(post())
     assert answered.status_code == 200
     assert answered.json()["response"]["allowed"] is False
+
+
+@pytest.mark.parametrize(
+    ("image", "policy"),
+    [
+        ("", None),  # the lab's own has a tag, and Kubernetes' default is the same then
+        ("example.com:5000/aws:2", None),
+        ("example/aws@sha256:0123", None),
+        ("example.com:5000/aws", "IfNotPresent"),
+        ("example/aws:latest", "IfNotPresent"),
+    ],
+)
+def test_a_node_pulls_the_pod_s_image_once(image, policy):
+    (container,) = documents.pod(Parameters.checked(image=image))["spec"]["containers"]
+    assert container["image"].rpartition("/")[2] != "aws-cli"
+    assert container.get("imagePullPolicy") == policy
 
 
 def test_the_manifests_keep_to_the_schema_of_their_kind(cluster):  # noqa: F811
