@@ -14,6 +14,7 @@ from kubernetes.client import CoreV1Api
 from typer.testing import CliRunner
 
 from labkit.cli.main import app
+from labkit.doctor.examination import examine
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 from labkit.faults import CATALOGUE, breaking, drawn, expected, live, named
@@ -65,6 +66,33 @@ def test_the_doctor_finds_nothing_in_a_healthy_lab_and_the_record_says_the_same(
     recorded = answers.evidence(healthy, probe=True, facts=facts)
     assert found(recorded) == []
     assert_contained(recorded.reads.answers, seen.reads.answers)
+
+
+def test_a_service_control_policy_is_named_and_shown_to_whom_may_see_it(lab, healthy, shell):
+    def managing(*lines):
+        done = shell("\n".join(["export AWS_PROFILE=management", *(f"aws organizations {line}" for line in lines)]))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    deny = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "s3:List*", "Resource": "*"}}
+    what = f"--type SERVICE_CONTROL_POLICY --name no-lists --description '' --content '{json.dumps(deny)}'"
+    policy = f"--policy-id {managing(f'create-policy {what} --query Policy.PolicySummary.Id --output text')}"
+    target = f"{policy} --target-id {lab.connection.account_id}"
+    delegated = f"--account-id {lab.connection.account_id} --service-principal access-analyzer.amazonaws.com"
+    managing(f"attach-policy {target}")
+    try:
+        denied = shell(f"aws s3api list-objects-v2 --bucket {lab.parameters.bucket}")
+        assert "with an explicit deny in a service control policy" in denied.stderr
+        (finding,) = examine(evidence(lab, healthy)).findings
+        assert finding.id == "role-denied-by-service-control-policy"
+        assert "was not looked at: organizations:ListPoliciesForTarget" in finding.found
+        managing(f"register-delegated-administrator {delegated}")
+        (finding,) = examine(evidence(lab, healthy)).findings
+        assert finding.found.endswith("attached on the way to the account: FullAWSAccess, no-lists")
+        managing(f"deregister-delegated-administrator {delegated}")
+    finally:
+        managing(f"detach-policy {target}", f"delete-policy {policy}")
+    assert found(evidence(lab, healthy)) == []
 
 
 def check_record(seen, wanted, facts, fault):

@@ -181,6 +181,17 @@ def test_what_the_organization_denies_is_not_granted_to_the_role():
     (finding,) = examine(answers, **WANTED).findings
     assert finding.id == "role-denied-by-service-control-policy"
     assert all(line.startswith("#") for line in finding.repair.splitlines())
+    # Only the organization's administrators may look at them.
+    attached = f"organizations:ListPoliciesForTarget {{}} SERVICE_CONTROL_POLICY ({ACCOUNT_ID})"
+    assert f"was not looked at: {attached.format(ACCOUNT_ID)}: " in finding.found
+    names = {ACCOUNT_ID: ["FullAWSAccess"], "ou-1-1": ["FullAWSAccess", "no-uploads"], "r-1": ["FullAWSAccess"]}
+    answers |= {attached.format(id): [{"Name": name} for name in named] for id, named in names.items()}
+    answers |= {
+        f"organizations:ListParents {child} ({ACCOUNT_ID})": [{"Id": parent}]
+        for child, parent in ((ACCOUNT_ID, "ou-1-1"), ("ou-1-1", "r-1"))
+    }
+    (finding,) = examine(answers, **WANTED).findings
+    assert finding.found.endswith("; attached on the way to the account: FullAWSAccess, no-uploads")
 
 
 def test_of_an_inline_policy_only_the_deny_goes():

@@ -134,6 +134,30 @@ class Account:
         name = f"{role_arn} {action} {resource}"
         return self._answered("iam:SimulatePrincipalPolicy", name, "EvaluationResults", 0, **request) or Simulated()
 
+    # Organizations.
+
+    def control_policies(self, policy_type: str) -> list[str]:
+        """The names of the organization's policies of a type that bound the account, those of the root first.
+
+        Only the account that manages the organization may ask, and its delegated administrators.
+
+        https://docs.aws.amazon.com/organizations/latest/APIReference/API_ListPoliciesForTarget.html
+        """
+        target, names = self.account_id, list[str]()
+        while True:
+            attached = self._listed(
+                "organizations:ListPoliciesForTarget",
+                f"{target} {policy_type}",
+                "Policies",
+                TargetId=target,
+                Filter=policy_type,
+            )
+            names = [*(policy["Name"] for policy in attached), *names]
+            if target.startswith("r-"):
+                return [*dict.fromkeys(names)]
+            (parent,) = self._listed("organizations:ListParents", target, "Parents", ChildId=target)
+            target = parent["Id"]
+
     # S3.
 
     def bucket_policy(self, bucket: str) -> Any:

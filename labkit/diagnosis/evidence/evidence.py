@@ -407,6 +407,13 @@ class Evidence:
         # A session's ARN has the role's partition and account, and not its path.
         return not self.role_arn or caller.arn.split(":")[1:5:3] == self.role_arn.split(":")[1:5:3]
 
+    def control_policies_told(self, policy_type: str) -> str:
+        """Which policies of the organization's bound the role's account, or why that was not looked at."""
+        try:
+            return f"attached on the way to the account: {', '.join(self.role_account.control_policies(policy_type))}"
+        except NotRead as unread:
+            return f"which policies there are was not looked at: {unread.call}: {unread.why}"
+
     def _role_by_hand(self) -> str:
         """The role of this account that the pod's containers name themselves, beside a projected token.
 

@@ -139,8 +139,10 @@ def denied_by(policy: str, summary: str, advice: str) -> Cause:
         said = next(((text, source) for text, source in _refusals(evidence) if named.search(text)), None)
         if said is None:
             return None
-        expected, repair = f"no {policy} that denies it", f"# {advice}".format(evidence=evidence)
-        return Symptom(summary, expected=expected, found=said[0], source=said[1], repair=repair)
+        (found, source), expected = said, f"no {policy} that denies it"
+        if policy.endswith("control policy"):
+            found = f"{found}; {evidence.control_policies_told(policy.upper().replace(' ', '_'))}"
+        return Symptom(summary, expected, found, source, repair=f"# {advice}".format(evidence=evidence))
 
     name = policy.lower().replace(" ", "-")
     return cause(f"denied-by-{name}", stages.EXCHANGE, LEARN, reads=(kinds.EXCHANGE,))(look)

@@ -69,7 +69,7 @@ def denied_by_organization(evidence: Evidence) -> Symptom | None:
     return Symptom(
         summary="A service control policy of the organization keeps the role from what its own policies allow.",
         expected=f"{evidence.action} on {evidence.resource} allowed by the organization",
-        found="AllowedByOrganizations: false",
+        found=f"AllowedByOrganizations: false; {evidence.control_policies_told('SERVICE_CONTROL_POLICY')}",
         source="iam:SimulatePrincipalPolicy, OrganizationsDecisionDetail",
         repair="# only the administrators of the organization change it; in their account:\n"
         f"# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
