@@ -1,5 +1,7 @@
 """What is tried in the pod: its token, STS's answer to it, and who AWS says it is."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from labkit import doctor
@@ -13,6 +15,7 @@ from tests.doctor.recording import (
     EXCHANGE,
     PARAMETERS,
     PODS,
+    ROLE,
     ROLE_ARN,
     SERVICE_ACCOUNTS,
     TOKEN,
@@ -179,9 +182,10 @@ DENIED = "User: arn:aws:sts::1:assumed-role/my-role/x is not authorized to perfo
     ],
 )
 def test_a_denial_of_the_organization_or_the_network_is_named_by_aws_s_own_words(says, id):
-    in_pod = changed(caller={"arn": "", "error": f"(AccessDenied) when calling …: {DENIED}{says}"})
+    in_pod = changed(caller={"arn": "", "error": f"{REFUSED['error']} operation: {DENIED}{says}"})
     from_here = changed(caller=REFUSED, exchange=refusal("AccessDenied", DENIED + says))
-    for answers in (in_pod, from_here):
+    new = in_pod | {ROLE: in_pod[ROLE] | {"CreateDate": datetime.now(UTC).isoformat()}}
+    for answers in (in_pod, from_here, new):
         (finding,) = examine(answers).findings
         assert finding.id == id
         assert says in finding.found

@@ -115,6 +115,9 @@ def too_new(evidence: Evidence) -> Symptom | None:
     caller = evidence.caller_if_told
     if caller is None or caller.arn or not {"(AccessDenied)", "AssumeRoleWithWebIdentity"} <= {*caller.error.split()}:
         return None
+    # Who names the policy that denies, knows of the role.
+    if is_told(evidence, *DENIED_BY_OTHERS):
+        return None
     # Another role, or another service account's token, is refused at any age.
     if evidence.pod_role_arn != evidence.role_arn or not any(pod == evidence.pod for pod in evidence.pods):
         return None
@@ -169,6 +172,7 @@ denied_by_vpc_endpoint_policy = denied_by(
     "# aws ec2 describe-vpc-endpoints --query VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]",
 )
 
+DENIED_BY_OTHERS = (denied_by_service_control_policy, denied_by_resource_control_policy, denied_by_vpc_endpoint_policy)
 
 NOT_NAMED = (
     containers.role_session_too_long,
@@ -185,9 +189,7 @@ NAMED = (
     token_malformed,
     token_expired,
     too_new,
-    denied_by_service_control_policy,
-    denied_by_resource_control_policy,
-    denied_by_vpc_endpoint_policy,
+    *DENIED_BY_OTHERS,
     *(each for each in causes_of(containers) if each not in NOT_NAMED),
 )
 
