@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from labkit.connection import ENTRANCE, Connection, Record, configured, patient
+from labkit.diagnosis.evidence.answers import Cluster
 from labkit.diagnosis.evidence.issuer import served_chain
 from labkit.emulator import process
 from labkit.emulator.environment import closed
@@ -114,7 +115,7 @@ def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession"
     )
 
 
-def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> dict[str, Any]:
+def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> Cluster:
     """The cluster as eks:DescribeCluster gives it, made where it is missing. Raises `LabError` where the lab ended.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
@@ -125,10 +126,10 @@ def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> dict[str,
     return cluster
 
 
-def active(eks: Any, name: str) -> dict[str, Any]:
+def active(eks: Any, name: str) -> Cluster:
     """The cluster as eks:DescribeCluster gives it, once it is active."""
     eks.get_waiter("cluster_active").wait(name=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
-    cluster: dict[str, Any] = eks.describe_cluster(name=name)["cluster"]
+    cluster: Cluster = eks.describe_cluster(name=name)["cluster"]
     return cluster
 
 
@@ -185,7 +186,7 @@ def fetch(state: State, url: str) -> Any:
 
 
 def _connection(
-    parameters: "Parameters", folder: Folder, state: State, aws: "BoundSession", cluster: dict[str, Any]
+    parameters: "Parameters", folder: Folder, state: State, aws: "BoundSession", cluster: Cluster
 ) -> Connection:
     context = state.context(parameters.cluster, parameters.region)
     issuer = cluster["identity"]["oidc"]["issuer"]
@@ -217,8 +218,8 @@ def _issuers(state: State) -> dict[str, int]:
     return (State.read(Folder.find()) or state).issuers
 
 
-def _cluster(eks: Any, name: str, account_id: str) -> dict[str, Any]:
-    cluster: dict[str, Any]
+def _cluster(eks: Any, name: str, account_id: str) -> Cluster:
+    cluster: Cluster
     try:
         cluster = eks.describe_cluster(name=name)["cluster"]
     except eks.exceptions.ResourceNotFoundException:
@@ -240,7 +241,7 @@ def _refuse_another_account(parameters: "Parameters", state: State) -> None:
         )
 
 
-def _refuse_joined(cluster: dict[str, Any]) -> None:
+def _refuse_joined(cluster: Cluster) -> None:
     """Raises `LabError` for a cluster that is not the lab's own: it lacks what this target promises."""
     if (cluster.get("tags") or {}).get(TARGET_TAG):
         raise LabError(

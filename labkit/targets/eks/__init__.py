@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from labkit.connection import Connection
+from labkit.diagnosis.evidence.answers import Cluster
 from labkit.errors import LabError
 from labkit.targets.eks import access as eks_access
 from labkit.targets.eks import account
@@ -163,7 +164,7 @@ def _identified(parameters: "Parameters") -> tuple["boto3.Session", "Identity"]:
 
 def _connect(
     parameters: "Parameters", session: "boto3.Session", caller: "Identity", *, to_look: bool = False
-) -> tuple[Connection, dict[str, Any]]:
+) -> tuple[Connection, Cluster]:
     cluster = eks_cluster.describe(session, parameters.cluster, caller.account_id)
     api = eks_cluster.api_client(session, cluster)
     try:

@@ -12,6 +12,7 @@ from kubernetes.client import (
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
+from labkit.diagnosis.evidence.answers import Cluster
 from labkit.errors import LabError
 from labkit.targets.eks.cluster import region
 from labkit.targets.eks.operator_policy import GROUP, needed_in_the_cluster
@@ -31,7 +32,7 @@ class AllowedTooLittle(NotLetIn):
     """The cluster knows the caller, who may not do there what a run does."""
 
 
-def require_access(api: "ApiClient", cluster: dict[str, Any], caller: "Identity", parameters: "Parameters") -> None:
+def require_access(api: "ApiClient", cluster: Cluster, caller: "Identity", parameters: "Parameters") -> None:
     """Raises `NotLetIn` where the cluster does not take the caller, and `LabError` where it does not answer."""
     name = cluster["name"]
     try:
@@ -50,7 +51,7 @@ def require_access(api: "ApiClient", cluster: dict[str, Any], caller: "Identity"
         ) from None
 
 
-def require_rights(api: "ApiClient", cluster: dict[str, Any], caller: "Identity", parameters: "Parameters") -> None:
+def require_rights(api: "ApiClient", cluster: Cluster, caller: "Identity", parameters: "Parameters") -> None:
     """Raises `AllowedTooLittle` where the run would be refused half-way, with what the caller lacks.
 
     https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access
@@ -89,7 +90,7 @@ def _words(attributes: dict[str, str]) -> str:
     return f"{attributes['verb']} {what}{named}" + (f" in {attributes['namespace']}" if attributes["namespace"] else "")
 
 
-def _not_let_in(error: Any, cluster: dict[str, Any], caller: "Identity", namespace: str) -> NotLetIn:
+def _not_let_in(error: Any, cluster: Cluster, caller: "Identity", namespace: str) -> NotLetIn:
     name = cluster["name"]
     if error.status == 401:
         lacks = "no line of aws-auth" if _keeps_config_map(cluster) else "no access entry"
@@ -106,7 +107,7 @@ def _not_let_in(error: Any, cluster: dict[str, Any], caller: "Identity", namespa
     )
 
 
-def _let_in(cluster: dict[str, Any], caller: "Identity") -> str:
+def _let_in(cluster: Cluster, caller: "Identity") -> str:
     """The command that makes the caller one of the group.
 
     https://docs.aws.amazon.com/eks/latest/userguide/grant-k8s-access.html
@@ -116,7 +117,7 @@ def _let_in(cluster: dict[str, Any], caller: "Identity") -> str:
     return f"aws eks create-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP}"
 
 
-def _allow_more(cluster: dict[str, Any], caller: "Identity", namespace: str) -> str:
+def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
     """How a caller that is known is allowed what a run does, and keeps what it is allowed.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_UpdateAccessEntry.html
@@ -138,7 +139,7 @@ def _allow(namespace: str) -> str:
     return f"labkit policy --kubernetes -p namespace={namespace} | kubectl apply -f -"
 
 
-def _keeps_config_map(cluster: dict[str, Any]) -> bool:
+def _keeps_config_map(cluster: Cluster) -> bool:
     """Whether the cluster takes no access entries: it was made before there were any.
 
     https://docs.aws.amazon.com/eks/latest/userguide/setting-up-access-entries.html
@@ -146,9 +147,9 @@ def _keeps_config_map(cluster: dict[str, Any]) -> bool:
     return (cluster.get("accessConfig") or {}).get("authenticationMode") == "CONFIG_MAP"
 
 
-def _entry(cluster: dict[str, Any], caller: "Identity") -> str:
+def _entry(cluster: Cluster, caller: "Identity") -> str:
     return f"--cluster-name {cluster['name']} --principal-arn {caller.arn} --region {region(cluster)}"
 
 
-def _mapping(cluster: dict[str, Any], caller: "Identity") -> str:
+def _mapping(cluster: Cluster, caller: "Identity") -> str:
     return f"--cluster {cluster['name']} --region {region(cluster)} --arn {caller.arn_without_path}"

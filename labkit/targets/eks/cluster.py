@@ -12,6 +12,7 @@ from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
 
 from labkit.connection import configured, core_api, patient
+from labkit.diagnosis.evidence.answers import Cluster
 from labkit.errors import LabError, UnknownName
 from labkit.targets.eks.account import explained
 
@@ -34,7 +35,7 @@ class ClusterGone(NoCluster):
     """The account has no cluster of this name in the region: not yet, or not any more."""
 
 
-def describe(session: "boto3.Session", name: str, account_id: str) -> dict[str, Any]:
+def describe(session: "boto3.Session", name: str, account_id: str) -> Cluster:
     """The cluster as EKS describes it, which is active. Raises `NoCluster` or `NotAllowed`.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_DescribeCluster.html
@@ -44,7 +45,7 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> dict[str, 
         eks = session.client("eks")
     try:
         with explained("to look at the cluster (eks:DescribeCluster)"):
-            cluster: dict[str, Any] = eks.describe_cluster(name=name)["cluster"]
+            cluster: Cluster = eks.describe_cluster(name=name)["cluster"]
     except eks.exceptions.ResourceNotFoundException:
         raise ClusterGone(
             f"The account {account_id} has no EKS cluster {name} in {region}.",
@@ -67,7 +68,7 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> dict[str, 
     return cluster
 
 
-def api_client(session: "boto3.Session", cluster: dict[str, Any]) -> ApiClient:
+def api_client(session: "boto3.Session", cluster: Cluster) -> ApiClient:
     """A client of the cluster's API, whose token is made anew before it expires.
 
     https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
@@ -99,7 +100,7 @@ def api_client(session: "boto3.Session", cluster: dict[str, Any]) -> ApiClient:
     return patient(ApiClient(configuration))
 
 
-def kubectl(parameters: "Parameters", cluster: dict[str, Any]) -> str:
+def kubectl(parameters: "Parameters", cluster: Cluster) -> str:
     """How kubectl reaches the cluster in a terminal: by the named context, or the one that the AWS CLI makes for it.
 
     Raises `LabError` where the named kubeconfig has no such context.
@@ -155,7 +156,7 @@ def node_count(api: ApiClient) -> int | None:
     return sum(not node.spec.unschedulable and _is_ready(node) for node in nodes)
 
 
-def require_nodes(count: int | None, cluster: dict[str, Any]) -> None:
+def require_nodes(count: int | None, cluster: Cluster) -> None:
     """Raises `NoCluster` where no pod would ever run."""
     name = cluster["name"]
     if count == 0 and not makes_nodes(cluster):
@@ -166,7 +167,7 @@ def require_nodes(count: int | None, cluster: dict[str, Any]) -> None:
         )
 
 
-def makes_nodes(cluster: dict[str, Any]) -> bool:
+def makes_nodes(cluster: Cluster) -> bool:
     """Whether the cluster is in Auto Mode: it makes a node when a pod asks for one.
 
     https://docs.aws.amazon.com/eks/latest/userguide/automode.html
@@ -178,7 +179,7 @@ def _is_ready(node: Any) -> bool:
     return any(condition.type == "Ready" and condition.status == "True" for condition in node.status.conditions or [])
 
 
-def region(cluster: dict[str, Any]) -> str:
+def region(cluster: Cluster) -> str:
     """The region that the cluster is in."""
     arn: str = cluster["arn"]
     return arn.split(":")[3]

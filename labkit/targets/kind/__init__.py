@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from labkit.connection import IMAGE, Connection
+from labkit.diagnosis.evidence.answers import Cluster
 from labkit.emulator import process
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
@@ -174,7 +175,7 @@ def _connected(parameters: "Parameters") -> Connection:
     return _connection(state, parameters, cluster, kept)
 
 
-def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) -> dict[str, Any]:
+def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) -> Cluster:
     """The cluster as eks:DescribeCluster gives it, whose pods are led to the lab. Raises `LabError`.
 
     With `tries` a pod tries whether it reaches the lab, too.
@@ -190,7 +191,7 @@ def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) ->
     }
     with answering():
         try:
-            cluster: dict[str, Any] = eks.create_cluster(**request)["cluster"]
+            cluster: Cluster = eks.create_cluster(**request)["cluster"]
         except eks.exceptions.ResourceInUseException:
             # Another notebook or terminal was a moment earlier.
             return moto.active(eks, parameters.cluster)
@@ -262,7 +263,7 @@ def _require_reached(kept: Kept) -> None:
     )
 
 
-def _connection(state: State, parameters: "Parameters", cluster: dict[str, Any], kept: Kept) -> Connection:
+def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: Kept) -> Connection:
     aws = moto.session(state, parameters.region)
     context = state.context(parameters.cluster, parameters.region)
     to_api, issuer, facts = Way.kept(kept), cluster["identity"]["oidc"]["issuer"], facts_of(kept)
@@ -296,20 +297,18 @@ def _issuer_restored_by(kept: Kept, facts: Facts, issuer: str) -> str:
     return "" if facts.public_issuer else "\n".join(kind_issuer.way_out(kept))
 
 
-def _described(state: State, parameters: "Parameters") -> dict[str, Any] | None:
+def _described(state: State, parameters: "Parameters") -> Cluster | None:
     """The cluster of this name in the lab that runs; None where it has none."""
     eks = moto.session(state, parameters.region).client("eks")
     with answering():
         try:
-            cluster: dict[str, Any] = eks.describe_cluster(name=parameters.cluster)["cluster"]
+            cluster: Cluster = eks.describe_cluster(name=parameters.cluster)["cluster"]
         except eks.exceptions.ResourceNotFoundException:
             return None
     return cluster
 
 
-def _refuse_another(
-    cluster: dict[str, Any], parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str
-) -> None:
+def _refuse_another(cluster: Cluster, parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str) -> None:
     """Raises `AnotherCluster` where the lab's cluster of this name is not the one that is asked for."""
     if (cluster.get("tags") or {}).get(TARGET_TAG) != JOINED:
         raise AnotherCluster(
