@@ -9,6 +9,7 @@ from labkit.emulator.folder import Folder
 from labkit.emulator.published import DOCUMENTS
 from labkit.errors import LabError
 from labkit.faults.situation import Document, Situation
+from labkit.policy.arn import Arn
 
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
@@ -49,7 +50,7 @@ def _iam(lab: "Workspace", account_id: str) -> Any:
 
 
 def _of(account_id: str, documents: dict[str, Document]) -> dict[str, Document]:
-    return {arn: document for arn, document in documents.items() if arn.split(":")[4] == account_id}
+    return {arn: document for arn, document in documents.items() if Arn.parse(arn).account == account_id}
 
 
 def _providers(iam: Any) -> dict[str, Document]:
@@ -169,7 +170,7 @@ def _make_policies(iam: Any, name: str, now: Document, wanted: Document) -> None
 
 
 def _name(arn: str) -> str:
-    return arn.rpartition("/")[2]
+    return Arn.parse(arn).name
 
 
 def _try(lab: "Workspace", call: Document) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from labkit import documents
 from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.faults import admission
+from labkit.policy.arn import Arn
 from labkit.run_parameters import Parameters
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class Situation(BaseModel):
     @property
     def accounts(self) -> set[str]:
         """The accounts in which there is something of the run."""
-        return {arn.split(":")[4] for arn in (*self.providers, *self.roles)} | {self.account_id}
+        return {Arn.parse(arn).account for arn in (*self.providers, *self.roles)} | {self.account_id}
 
     def settled(self) -> "Situation":
         """The same with what becomes of its pods."""

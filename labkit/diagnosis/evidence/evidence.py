@@ -18,6 +18,7 @@ from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 from labkit.diagnosis.evidence.registration import Registration
 from labkit.diagnosis.evidence.trust import Trust
 from labkit.documents import AUDIENCE, POD_NAME, ROLE_ANNOTATION
+from labkit.policy.arn import Arn
 from labkit.run_parameters import RUN_LABEL, Parameters
 
 AUDIENCE_KEY = "eks.amazonaws.com/audience"
@@ -150,7 +151,7 @@ class Evidence:
     @property
     def role_name(self) -> str:
         """The role's name, without its path; empty where nothing says which role it is."""
-        return self.role_arn.rpartition("/")[2]
+        return Arn.parse(self.role_arn).name if self.role_arn else ""
 
     @property
     def wanted_role_name(self) -> str:
@@ -161,7 +162,7 @@ class Evidence:
     def role_account_id(self) -> str:
         """The account of the role, 12 digits; the cluster's own where nothing says which role it is."""
         try:
-            return self.role_arn.split(":")[4] if self.role_arn else self.connection.account_id
+            return Arn.parse(self.role_arn).account if self.role_arn else self.connection.account_id
         except NotRead:
             return self.connection.account_id
 
@@ -405,7 +406,10 @@ class Evidence:
         if caller is None or caller.role_name != self.wanted_role_name:
             return False
         # A session's ARN has the role's partition and account, and not its path.
-        return not self.role_arn or caller.arn.split(":")[1:5:3] == self.role_arn.split(":")[1:5:3]
+        if not self.role_arn:
+            return True
+        session, role = Arn.parse(caller.arn), Arn.parse(self.role_arn)
+        return (session.partition, session.account) == (role.partition, role.account)
 
     def control_policies_told(self, policy_type: str) -> str:
         """Which policies of the organization's bound the role's account, or why that was not looked at."""
@@ -423,7 +427,7 @@ class Evidence:
             by_hand = [each for each in self.containers if each.has_role and (each.is_by_hand or each.declares_role)]
             arns = {each.value(ROLE) for each in by_hand if each.token_at(each.value(TOKEN_FILE))}
             arn = arns.pop() if len(arns) == 1 else ""
-            role = self.account.role(arn.rpartition("/")[2]) if ROLE_ARN.fullmatch(arn) else None
+            role = self.account.role(Arn.parse(arn).name) if ROLE_ARN.fullmatch(arn) else None
         except NotRead:
             return ""
         return arn if role and role["Arn"] == arn else ""
@@ -452,15 +456,15 @@ class Evidence:
 
         Where the ARN's account has none, or STS has refused the exchange, it is the namesake in the cluster's account.
         """
-        account_id, name = arn.split(":")[4], arn.rpartition("/")[2]
+        named = Arn.parse(arn)
         try:
-            role = self._account(account_id).role(name)
+            role = self._account(named.account).role(named.name)
         except NotRead:
             if not self._is_refused:
                 return None
             role = None
-        if role is None and account_id != self.connection.account_id:
-            return self.namesake(name)
+        if role is None and named.account != self.connection.account_id:
+            return self.namesake(named.name)
         return role
 
     @property

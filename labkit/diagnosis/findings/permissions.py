@@ -8,6 +8,7 @@ from labkit.diagnosis.evidence.trust import listed
 from labkit.diagnosis.finding import Symptom, cause
 from labkit.diagnosis.repairs.commands import Commands
 from labkit.policy import Policy, Principal, Request, matching, verdict
+from labkit.policy.arn import Arn
 from labkit.policy.wildcards import wildcard
 
 LEARN = "08-least-privilege.ipynb"
@@ -274,7 +275,7 @@ def _bucket(evidence: Evidence) -> str:
 
 def _requests(evidence: Evidence, bucket: str) -> list[Request]:
     """What the role would ask of the bucket."""
-    partition, name = evidence.role_arn.split(":")[1], evidence.role_name
+    partition, name = Arn.parse(evidence.role_arn).partition, evidence.role_name
     session = f"arn:{partition}:sts::{evidence.role_account_id}:assumed-role/{name}/session"
     principal = Principal.role_session(session, evidence.role_arn)
     arn = f"arn:{partition}:s3:::{bucket}"

@@ -13,6 +13,7 @@ from labkit.diagnosis.evidence.trust import conditions_of, federated_of, name_of
 from labkit.diagnosis.finding import Symptom, cause, few, is_told
 from labkit.diagnosis.repairs import trust_documents
 from labkit.diagnosis.repairs.commands import Commands
+from labkit.policy.arn import Arn
 
 LEARN = "01-oidc-provider.ipynb"
 INSIDE = "07-inside-the-exchange.ipynb"
@@ -314,7 +315,7 @@ def _provider_elsewhere(evidence: Evidence) -> str:
         return cluster
     for statement in evidence.trust.statements if evidence.role else ():
         for arn in federated_of(statement):
-            if name_of(arn) == evidence.provider_name and arn.split(":")[4] != evidence.role_account_id:
+            if name_of(arn) == evidence.provider_name and Arn.parse(arn).account != evidence.role_account_id:
                 return arn
     return ""
 

@@ -14,6 +14,7 @@ from kubernetes.client.exceptions import ApiException
 from labkit.connection import configured, core_api, patient
 from labkit.diagnosis.evidence.answers import Cluster
 from labkit.errors import LabError, UnknownName
+from labkit.policy.arn import Arn
 from labkit.targets.eks.account import explained
 
 if TYPE_CHECKING:
@@ -182,4 +183,4 @@ def _is_ready(node: Any) -> bool:
 def region(cluster: Cluster) -> str:
     """The region that the cluster is in."""
     arn: str = cluster["arn"]
-    return arn.split(":")[3]
+    return Arn.parse(arn).region
