@@ -2,10 +2,15 @@
 
 import copy
 import json
-import subprocess
+import shlex
 from typing import Any
 
 Answers = dict[str, Any]
+
+
+def commands(repair: str) -> list[str]:
+    """The lines of a repair that a shell runs: all but the words."""
+    return [line for line in repair.splitlines() if not line.startswith("#")]
 
 
 def repaired(answers: Answers, repair: str) -> Answers:
@@ -31,6 +36,7 @@ class Account:
         self.answers, self.account_id = answers, account_id
 
     def run(self, service: str, operation: str, options: dict[str, list[str]]) -> None:
+        self.thumbprints = options.get("thumbprint-list", [])
         getattr(self, f"{service}_{operation}".replace("-", "_"))(
             {key: v[0] if v else "" for key, v in options.items()}
         )
@@ -48,18 +54,11 @@ class Account:
         made = {"Url": name, "ClientIDList": [options["client-id-list"]], "ThumbprintList": [], "Tags": []}
         self.answers[self.key(f"iam:GetOpenIDConnectProvider {name}")] = made
 
-    def iam_delete_open_id_connect_provider(self, options: dict[str, str]) -> None:
-        providers = self.answers[self.key("iam:ListOpenIDConnectProviders")]
-        providers.remove({"Arn": options["open-id-connect-provider-arn"]})
-
     def iam_add_client_id_to_open_id_connect_provider(self, options: dict[str, str]) -> None:
         self.provider(options)["ClientIDList"].append(options["client-id"])
 
-    def iam_remove_client_id_from_open_id_connect_provider(self, options: dict[str, str]) -> None:
-        self.provider(options)["ClientIDList"].remove(options["client-id"])
-
     def iam_update_open_id_connect_provider_thumbprint(self, options: dict[str, str]) -> None:
-        self.provider(options)["ThumbprintList"] = [options["thumbprint-list"]]
+        self.provider(options)["ThumbprintList"] = self.thumbprints
 
     def provider(self, options: dict[str, str]) -> dict[str, Any]:
         name = options["open-id-connect-provider-arn"].partition(":oidc-provider/")[2]
@@ -81,10 +80,6 @@ class Account:
         attached = self.answers[self.key(f"iam:ListAttachedRolePolicies {options['role-name']}")]
         attached.append({"PolicyName": "", "PolicyArn": options["policy-arn"]})
 
-    def iam_detach_role_policy(self, options: dict[str, str]) -> None:
-        call = self.key(f"iam:ListAttachedRolePolicies {options['role-name']}")
-        self.answers[call] = [each for each in self.answers[call] if each["PolicyArn"] != options["policy-arn"]]
-
     def iam_delete_role_policy(self, options: dict[str, str]) -> None:
         self.answers[self.key(f"iam:ListRolePolicies {options['role-name']}")].remove(options["policy-name"])
 
@@ -95,25 +90,13 @@ class Account:
             if call.startswith("iam:SimulatePrincipalPolicy") and statement["Action"][0] in call:
                 self.answers[call] = {"EvalDecision": "allowed"}
 
-    def iam_delete_role_permissions_boundary(self, options: dict[str, str]) -> None:
-        del self.role(options)["PermissionsBoundary"]
-
-    def s3api_delete_bucket_policy(self, options: dict[str, str]) -> None:
-        self.answers[self.key(f"s3:GetBucketPolicy {options['bucket']}")] = None
-
     def s3api_put_bucket_policy(self, options: dict[str, str]) -> None:
         self.answers[self.key(f"s3:GetBucketPolicy {options['bucket']}")] = options["policy"]
-
-    def eks_disassociate_identity_provider_config(self, options: dict[str, str]) -> None:
-        name = options["identity-provider-config"].partition("name=")[2]
-        configs = self.answers[self.key(f"eks:ListIdentityProviderConfigs {options['cluster-name']}")]
-        configs.remove({"type": "oidc", "name": name})
 
 
 def _words(line: str) -> list[str]:
     """A line as the shell takes it apart."""
-    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True)
-    return done.stdout.decode().split("\0")[:-1]
+    return shlex.split(line)
 
 
 def _options(words: list[str]) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """What the role may do: each fault is found alone, and its repair leaves nothing to be found."""
 
 import json
+import re
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.doctor.recording import (
     SERVICE_ACCOUNTS,
     healthy,
 )
-from tests.doctor.repairing import repaired
+from tests.doctor.repairing import commands, repaired
 
 READ_ONLY = PARAMETERS.policy_arn
 ADMINISTRATOR = "arn:aws:iam::aws:policy/AdministratorAccess"
@@ -135,6 +136,11 @@ def test_a_fault_of_the_permissions_is_found_alone_and_its_repair_mends_it(id, a
     (finding,) = examine(answers, **settings).findings
     assert (finding.id, finding.severity) == (id, "warning" if id == "role-is-administrator" else "error")
     assert finding.expected != finding.found
+    if id in ("role-denied-by-boundary", "role-is-administrator"):
+        # Somebody set it on purpose, or uses it.
+        assert not commands(finding.repair)
+        assert re.search("so no command takes it off|Nothing is changed", finding.repair)
+        return
     after = repaired(answers, finding.repair)
     if SIMULATED in after:
         after[SIMULATED] = {"EvalDecision": "allowed"}
@@ -167,7 +173,8 @@ def test_without_a_run_any_policy_will_do_and_none_will_not():
     assert found(not_of_the_lab(healthy() | attached() | inline(read=policy())), role_is_known=False) == []
     (finding,) = examine(not_of_the_lab(healthy() | attached()), role_is_known=False).findings
     assert (finding.id, finding.expected) == ("role-policy-not-attached", "a policy")
-    assert finding.repair.splitlines()[0] == "# or the policy that the pod needs:"
+    # Which policy, the reader has to say.
+    assert commands(finding.repair) == ["aws iam attach-role-policy --role-name my-role --policy-arn <POLICY_ARN>"]
 
 
 def test_what_the_pod_wants_is_only_simulated_where_it_is_said():
@@ -199,7 +206,8 @@ def test_of_an_inline_policy_only_the_deny_goes():
     answers |= document(READ_ONLY, policy(allow("s3:*")))
     (finding,) = examine(answers, **WANTED).findings
     assert finding.found == "an explicit deny in mixed"
-    (line,) = finding.repair.splitlines()
+    (line,) = commands(finding.repair)
+    assert "Somebody wrote it on purpose: ask them first." in finding.repair
     assert line.startswith("aws iam put-role-policy --role-name my-role --policy-name mixed ")
     assert "sqs" in line
     assert "s3" not in line
@@ -219,3 +227,55 @@ def test_what_boundary_and_policies_both_lack_is_found_of_both():
     answers = healthy() | bounded(policy(allow("ec2:*"))) | document(READ_ONLY, policy(allow("sqs:*")))
     answers |= simulated("implicitDeny", False)
     assert set(found(answers, **WANTED)) == {"role-denied-by-boundary", "role-lacks-permission"}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        attached(),
+        inline(lists=policy(deny("s3:List*"))) | document(READ_ONLY, policy(allow("s3:*"))) | simulated("explicitDeny"),
+        attached(CUSTOM, READ_ONLY)
+        | document(CUSTOM, policy(allow("ec2:*")))
+        | document(READ_ONLY, policy(allow("s3:GetObject")))
+        | simulated("implicitDeny"),
+        bucket_denies() | simulated("allowed"),
+    ],
+)
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"Principal": {"AWS": f"arn:aws:iam::{ACCOUNT_ID}:root"}, "Action": "sts:AssumeRole"},
+        {"Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"},
+    ],
+)
+def test_where_others_take_the_role_nothing_is_printed_that_gives_it_more(answers, other):
+    answers = healthy() | answers
+    answers[ROLE]["AssumeRolePolicyDocument"]["Statement"].append({"Effect": "Allow", **other})
+    (finding,) = examine(answers, **WANTED).findings
+    assert not commands(finding.repair)
+    (named,) = other["Principal"].values()
+    assert finding.repair.startswith(f"# {named} can take my-role, too, and may do whatever it may.")
+
+
+def test_what_a_managed_policy_denies_its_owner_is_asked_about():
+    answers = healthy() | attached(CUSTOM, READ_ONLY) | document(CUSTOM, policy(deny("s3:List*")))
+    answers |= document(READ_ONLY, policy(allow("s3:*"))) | simulated("explicitDeny")
+    (finding,) = examine(answers, **WANTED).findings
+    assert not commands(finding.repair)
+    assert f"aws iam list-entities-for-policy --policy-arn {CUSTOM}" in finding.repair
+
+
+def test_a_permission_never_takes_the_place_of_an_inline_policy_of_the_same_name():
+    answers = healthy() | inline(**{"s3-ListBucket": policy(allow("s3:ListBucket", "arn:aws:s3:::another"))})
+    answers |= document(READ_ONLY, policy(allow("s3:GetObject"))) | simulated("implicitDeny")
+    (finding,) = examine(answers, **WANTED).findings
+    assert "--policy-name s3-ListBucket-2 " in commands(finding.repair)[0]
+
+
+def test_a_bucket_policy_leaves_the_role_out_and_denies_everybody_else():
+    answers = healthy() | bucket_denies()
+    (finding,) = examine(answers).findings
+    (before,) = json.loads(answers[BUCKET_POLICY])["Statement"]
+    (after,) = json.loads(repaired(answers, finding.repair)[BUCKET_POLICY])["Statement"]
+    assert after == before | {"Condition": {"ArnNotEquals": {"aws:PrincipalArn": ROLE_ARN}}}
+    assert any(line.startswith("#   +") and "aws:PrincipalArn" in line for line in finding.repair.splitlines())

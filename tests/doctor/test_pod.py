@@ -29,6 +29,7 @@ from tests.doctor.recording import (
     a_pod,
     healthy,
 )
+from tests.doctor.repairing import commands
 
 KEY = "eks.amazonaws.com/role-arn"
 REGIONS = f"ec2:DescribeRegions ({ROLE_ARN.split(':')[4]})"
@@ -321,7 +322,7 @@ def test_no_key_and_no_other_secret_is_printed():
     shown = f"{finding}"
     assert "hello" in finding.repair
     assert not any(secret in shown for secret in ("hunter2", *KEYS.values()))
-    assert finding.repair.splitlines()[1] == "# not shown: put the values of DB_PASSWORD in the place of NOT-SHOWN"
+    assert finding.repair.splitlines()[2] == "# not shown: put the values of DB_PASSWORD in the place of NOT-SHOWN"
 
 
 def test_a_secret_whose_keys_are_all_variables_is_not_read_and_it_is_said():
@@ -409,7 +410,7 @@ def owned(env):
 
 def test_a_deployment_s_pod_is_corrected_in_the_template():
     (finding,) = examine(owned([{"name": "AWS_PROFILE", "value": "dev"}])).findings
-    assert finding.repair.splitlines() == [
+    assert commands(finding.repair) == [
         "kubectl set env deployment/cart -n default -c aws AWS_PROFILE-",
         "kubectl rollout status deployment/cart -n default --timeout=90s",
     ]
@@ -422,7 +423,7 @@ def test_a_deployment_whose_template_is_right_is_started_again():
     del answers[PODS][0]["spec"]["volumes"]
     (finding,) = examine(answers).findings
     assert finding.id == "pod-older-than-annotation"
-    assert finding.repair.splitlines()[0] == "kubectl rollout restart deployment/cart -n default"
+    assert commands(finding.repair)[0] == "kubectl rollout restart deployment/cart -n default"
 
 
 def test_a_deployment_s_template_is_patched_where_more_than_variables_is_wrong():
@@ -435,7 +436,7 @@ def test_a_deployment_s_template_is_patched_where_more_than_variables_is_wrong()
     live["spec"]["containers"][0].pop("env")
     (finding,) = examine(answers).findings
     assert finding.id == "pod-opted-out-of-webhook"
-    patch = json.loads(shlex.split(finding.repair.splitlines()[0])[-1])
+    patch = json.loads(shlex.split(commands(finding.repair)[0])[-1])
     assert patch == {"spec": {"template": {"metadata": {"labels": {label: None}}}}}
 
 
@@ -443,7 +444,7 @@ def test_the_lab_s_own_pod_is_restored_as_it_was_built():
     answers = healthy() | {INLINE: []}
     answers[PODS][0]["status"] = {"phase": "Pending"}
     (finding,) = examine(answers).findings
-    delete, apply = finding.repair.splitlines()
+    delete, apply = commands(finding.repair)
     assert delete == "kubectl delete pod my-pod -n default --grace-period=1"
     assert json.loads(shlex.split(apply)[1]) == pod.build(PARAMETERS)
 
@@ -470,7 +471,7 @@ def without_pods(*workloads):
 def test_a_deployment_that_names_no_service_account_is_patched_itself():
     (finding,) = examine(without_pods(workload("web", account="", app="web")), pod_name="").findings
     assert (finding.id, finding.found) == ("pod-missing", "deployment/web without serviceAccountName")
-    said, patch, status = finding.repair.splitlines()
+    said, (patch, status) = finding.repair.splitlines()[0], commands(finding.repair)
     assert said.startswith("# deployment/web runs as default; from then on its pods run as my-service-account")
     words = shlex.split(patch)
     assert words[:3] == ["kubectl", "patch", "deployment/web"]
@@ -670,3 +671,21 @@ def test_a_pending_pod_quotes_the_scheduler_and_is_not_made_again(conditions, ev
     (finding,) = examine(answers).findings
     assert (finding.id, finding.found) == ("pod-not-running", says)
     assert finding.repair.splitlines()[-1] == "# kubectl describe pod my-pod -n default"
+
+
+def test_keys_in_a_config_map_that_another_pod_uses_are_left_out_of_this_pod_alone():
+    answers = applying(lambda m: m["spec"]["containers"][0].update(envFrom=[{"configMapRef": {"name": "settings"}}]))
+    settings = {"data": {**KEYS, "GREETING": "hello", "no-variable": "x"}}
+    others = {"metadata": {"name": "web", "namespace": "default"}, "spec": {"serviceAccountName": "web"}}
+    others["spec"]["containers"] = [{"name": "web", "envFrom": [{"configMapRef": {"name": "settings"}}]}]
+    answers |= {"get configmap settings -n default": settings, PODS: [*answers[PODS], others]}
+    (finding,) = examine(answers).findings
+    assert finding.id == "pod-static-keys"
+    assert "# ConfigMap settings stays: pod web may need it." in finding.repair
+    assert not any(line.startswith("kubectl patch") for line in commands(finding.repair))
+    manifest = json.loads(shlex.split(commands(finding.repair)[-1])[1])
+    (container,) = manifest["spec"]["containers"]
+    reference = {"configMapKeyRef": {"name": "settings", "key": "GREETING"}}
+    assert container["env"] == [{"name": "GREETING", "valueFrom": reference}]
+    assert "envFrom" not in container
+    assert found(applied(answers, finding.repair)) == []

@@ -14,6 +14,7 @@ from labkit import steps
 from labkit.diagnosis.findings import credentials
 from labkit.run_parameters import Parameters
 from tests.commands import labkit as labkit_command
+from tests.doctor.repairing import commands
 
 ACCOUNT = "123456789012"
 POLICY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
@@ -249,7 +250,7 @@ def test_a_role_s_tag_says_which_is_meant(shop, tag):
     right = shop.add_role("x-b", tags=tags)
     shop.add_account()
     (finding,) = (each for each in found().values() if each["severity"] == "error")
-    assert finding["repair"].splitlines()[0].endswith(f"{KEY}={right}")
+    assert commands(finding["repair"])[0].endswith(f"{KEY}={right}")
 
 
 def test_a_tagged_role_whose_trust_policy_is_wrong_is_the_one_that_is_meant(shop):

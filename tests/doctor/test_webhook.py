@@ -26,6 +26,7 @@ from tests.doctor.recording import (
     WEBHOOK_ANSWERS,
     healthy,
 )
+from tests.doctor.repairing import commands
 from tests.doctor.test_pod import applying, examine, found
 
 SKIP = "eks.amazonaws.com/skip-containers"
@@ -94,7 +95,7 @@ def test_no_webhook_is_found_and_the_pod_made_anew_after_it():
     answers[PODS] = [made(pod.build(PARAMETERS), answers)]
     (finding,) = examine(answers).findings
     assert finding.id == "webhook-missing"
-    assert finding.repair.splitlines()[1].startswith("kubectl delete pod my-pod")
+    assert commands(finding.repair)[1].startswith("kubectl delete pod my-pod")
     assert found(applied(answers, finding.repair)) == []
 
 
@@ -184,7 +185,7 @@ def failing(status):
 def test_a_pod_that_is_refused_for_two_mounts_at_one_path_is_seen_by_its_owner_s_events():
     (finding,) = examine(failing({}), pod_name="").findings
     assert finding.id == "pod-mount-path-twice"
-    assert finding.repair.startswith("kubectl patch deployment/cart -n default --type=merge")
+    assert commands(finding.repair)[0].startswith("kubectl patch deployment/cart -n default --type=merge")
     assert found(failing({"readyReplicas": 1}), pod_name="") == ["pod-missing"]
 
 

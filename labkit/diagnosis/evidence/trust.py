@@ -13,6 +13,7 @@ from labkit.policy.wildcards import wildcard
 # A service account and an audience that no trust policy for this one should admit.
 STRANGER = "system:serviceaccount:somewhere-else:somebody-else"
 NOBODY = "somebody-else"
+EVERYBODY = "every service account of the cluster"
 CLAIMS = ("sub", "aud")
 PROVIDER_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:oidc-provider/\S+", re.ASCII)
 
@@ -69,6 +70,16 @@ class Trust:
         self._audience = audience
         self._policy = self._read(self.document)
 
+    def changed(self, document: dict[str, Any]) -> "Trust":
+        """The same role with another trust policy."""
+        return Trust(
+            document,
+            role_name=self._role_name,
+            provider_arn=self._provider_arn,
+            subject=self._subject,
+            audience=self._audience,
+        )
+
     @property
     def statements(self) -> list[dict[str, Any]]:
         """The statements, also where it is one that is not in a list."""
@@ -119,6 +130,27 @@ class Trust:
             return None
         return max(self.allows, key=self._nearness)
 
+    @cached_property
+    def others(self) -> list[str]:
+        """Who else may take the role, as the Allow statements name them: subjects, services, accounts, providers.
+
+        Whatever the role is allowed, they are allowed as well. A subject may be a pattern.
+        """
+        found = [name for statement in self.allows for name in self._others_in(statement)]
+        return list(dict.fromkeys(found))
+
+    def is_own(self, statement: dict[str, Any]) -> bool:
+        """Whether an Allow statement can be of use to nobody but this service account.
+
+        It names this one alone, letter by letter, and trusts the cluster's provider alone, or can never hold.
+        """
+        subjects = [condition for condition in conditions_of(statement) if condition.claim == "sub"]
+        if not subjects or any(each.values != (self._subject,) or not each.is_literal for each in subjects):
+            return False
+        if principals_of(statement, "AWS") or principals_of(statement, "Service") or statement.get("Principal") == "*":
+            return False
+        return all(arn == self._provider_arn or _never_holds(statement, arn) for arn in federated_of(statement))
+
     def conditions(self, claim: str) -> list[Condition]:
         """The conditions on a claim in the nearest statement, whichever issuer's tokens they speak of."""
         return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
@@ -140,6 +172,29 @@ class Trust:
             condition.claim == "sub" and any(wildcard(value)(self._subject) for value in condition.values)
             for condition in conditions_of(statement)
         )
+
+    def _others_in(self, statement: dict[str, Any]) -> list[str]:
+        """Who else is admitted by a statement."""
+        principal = statement.get("Principal")
+        names = [name for kind in ("AWS", "Service") for name in principals_of(statement, kind)]
+        for arn in federated_of(statement):
+            if _never_holds(statement, arn):
+                continue
+            if arn != self._provider_arn:
+                names.append(name_of(arn) or arn)
+            else:
+                names += self._other_subjects(statement)
+        return [*names, *(self._other_subjects(statement) if principal == "*" else [])]
+
+    def _other_subjects(self, statement: dict[str, Any]) -> list[str]:
+        subjects = [each for each in conditions_of(statement) if each.claim == "sub" and each.compares_text]
+        if not subjects:
+            return [EVERYBODY]
+        # Letter by letter, nobody has a name with a wildcard in it.
+        values = [
+            value for each in subjects for value in each.values if not (each.is_literal and {*value} & {"*", "?"})
+        ]
+        return [EVERYBODY if wildcard(value)(STRANGER) else value for value in values if value != self._subject]
 
     def _nearness(self, statement: dict[str, Any]) -> tuple[bool, int, bool, int]:
         failed = [condition for condition in conditions_of(statement) if not self.holds(condition)]
@@ -213,6 +268,21 @@ def listed(value: Any) -> list[Any]:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
+
+
+def _never_holds(statement: dict[str, Any], provider_arn: str) -> bool:
+    """Whether a condition is about a claim of another issuer, which no token of this provider has.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
+    """
+    if ":saml-provider/" in provider_arn:
+        return False
+    issuer = (name_of(provider_arn) or provider_arn).lower()
+    return any(
+        condition.claim in CLAIMS and condition.compares_text and condition.issuer.lower() != issuer
+        for condition in conditions_of(statement)
+        if not condition.operator.lower().endswith("ifexists") and "forallvalues" not in condition.operator.lower()
+    )
 
 
 def _matches(actions: list[Any]) -> bool:

@@ -8,8 +8,10 @@ from labkit.diagnosis.evidence import Evidence, NotRead, kinds, variables
 from labkit.diagnosis.evidence.pod_spec import ROLE, Container
 from labkit.diagnosis.evidence.reading import NOBODY, Document, Read
 from labkit.diagnosis.finding import Cause, Symptom, cause
-from labkit.diagnosis.repairs import pod_commands
+from labkit.diagnosis.repairs import advice, pod_commands
+from labkit.diagnosis.repairs.commands import others_with
 from labkit.diagnosis.repairs.manifest import containers_of
+from labkit.diagnosis.repairs.words import said
 from labkit.diagnosis.stages import Stage
 
 LEARN = "04-pod.ipynb"
@@ -177,15 +179,12 @@ def role_session_too_long(evidence: Evidence) -> Symptom | None:
                 longest = _longest(evidence, settings)
                 if not seconds.isdigit() or int(seconds) <= longest:
                     continue
-                kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
-                shorter = f"s/duration_seconds *= *{seconds}/duration_seconds = {longest}/"
                 return Symptom(
                     summary="An AWS config in the pod asks for longer sessions than the role can have.",
                     expected=f"duration_seconds of {longest} at most",
                     found=f"container {container.name}, {config.path}, {profile}: duration_seconds = {seconds}",
                     source=f"kubectl get configmap {config.config_map} -o yaml; iam:GetRole, MaxSessionDuration",
-                    repair=f"{kubectl} get configmap {config.config_map} -n {namespace} -o yaml | sed '{shorter}' | "
-                    f"{kubectl} replace -f -\n{pod_commands.replaced(evidence)}",
+                    repair=_shortened(evidence, config.config_map, seconds, longest),
                 )
     return None
 
@@ -316,6 +315,19 @@ def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:
 
 def _secret(evidence: Evidence, name: str) -> Read:
     return Read("get secret", name, f"-n {evidence.parameters.namespace}")
+
+
+def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) -> str:
+    """Lines that shorten the sessions in an AWS config; it is not printed, since it may hold keys."""
+    if users := others_with(evidence, config_map):
+        return advice.config_map_stays(evidence, config_map, ["duration_seconds"], users)
+    kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
+    shorter = f"s/duration_seconds *= *{seconds}/duration_seconds = {longest}/"
+    return (
+        f"{said(f'ConfigMap {config_map}: duration_seconds becomes {longest}. No pod of anybody else uses it.')}\n"
+        f"{kubectl} get configmap {config_map} -n {namespace} -o yaml | sed '{shorter}' | {kubectl} replace -f -\n"
+        f"{pod_commands.replaced(evidence)}"
+    )
 
 
 def _longest(evidence: Evidence, settings: dict[str, str]) -> int:

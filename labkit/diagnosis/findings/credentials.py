@@ -13,6 +13,7 @@ from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.finding import Cause, Symptom, cause, causes_of, is_told
 from labkit.diagnosis.findings import containers
 from labkit.diagnosis.repairs import pod_commands
+from labkit.diagnosis.repairs.words import name_of_account, said
 from labkit.documents import AUDIENCE
 from labkit.tokens import NotAToken, parts
 
@@ -253,6 +254,7 @@ def _made_for_sts(evidence: Evidence, audience: str) -> str:
     account = f"serviceaccount {parameters.service_account} -n {parameters.namespace}"
     lines = []
     if evidence.annotations.get(AUDIENCE_KEY) == audience:
+        lines.append(said(f"Service account {name_of_account(evidence.subject)}: its tokens are for STS again."))
         lines.append(f"{kubectl} annotate {account} --overwrite {AUDIENCE_KEY}-")
     if evidence.pod is not None:
         lines.append(pod_commands.replaced(evidence, with_audience))

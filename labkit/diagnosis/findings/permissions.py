@@ -6,6 +6,7 @@ from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.trust import listed
 from labkit.diagnosis.finding import Symptom, cause
+from labkit.diagnosis.repairs import advice
 from labkit.diagnosis.repairs.commands import Commands
 from labkit.policy import Policy, Principal, Request, matching, verdict
 from labkit.policy.arn import Arn
@@ -102,7 +103,7 @@ def denied_by_boundary(evidence: Evidence) -> Symptom | None:
         expected=f"a boundary that allows {wanted}, or none",
         found=arn,
         source="iam:GetRole, PermissionsBoundary",
-        repair=Commands(evidence).delete_boundary(),
+        repair=advice.boundary_stays(evidence, arn, wanted),
     )
 
 
@@ -125,14 +126,13 @@ def denied_by_bucket_policy(evidence: Evidence) -> Symptom | None:
     if not denying:
         return None
     statements = listed(document.get("Statement"))
-    kept = [statement for position, statement in enumerate(statements, 1) if position not in denying]
     found = [str(statement) for position, statement in enumerate(statements, 1) if position in denying]
     return Symptom(
         summary="The bucket's policy denies the role what its own policies allow.",
         expected=f"no Deny for {evidence.role_arn} in the policy of {bucket}",
         found="; ".join(found),
         source="s3:GetBucketPolicy",
-        repair=Commands(evidence).put_bucket_policy(bucket, {**document, "Statement": kept} if kept else None),
+        repair=Commands(evidence).exempt_in_bucket_policy(bucket, document, denying),
     )
 
 
@@ -150,16 +150,12 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
     inline = [name for name, document in evidence.inline_policies.items() if "*" in _allowed(document, anywhere=True)]
     if not attached and not inline:
         return None
-    commands = Commands(evidence)
-    repair = [*map(commands.detach_policy, attached), *map(commands.delete_inline_policy, inline)]
-    if not set(evidence.attached_policies) - set(attached) and not set(evidence.inline_policies) - set(inline):
-        repair.append(commands.attach_policy())
     return Symptom(
         summary="The role may do everything in the account.",
         expected="a policy that allows what the pod does",
         found=", ".join([*attached, *inline]),
         source="iam:ListAttachedRolePolicies, iam:GetRolePolicy",
-        repair="\n".join(repair),
+        repair=advice.administrator_stays(evidence, [*attached, *inline]),
         severity="warning",
     )
 
@@ -193,18 +189,14 @@ def _wanted_actions(evidence: Evidence) -> list[str]:
 def _permitted(evidence: Evidence, policies: dict[str, Policy], request: Request, denying: list[str]) -> list[str]:
     """Lines after which the request is allowed: without the statements that deny it, and with one that allows it."""
     commands, lines = Commands(evidence), []
+    if managed := [name for name in denying if name not in evidence.inline_policies]:
+        return [advice.deny_stays(name) for name in managed]
     for name in denying:
-        if name not in evidence.inline_policies:
-            lines.append(commands.detach_policy(name))
-            continue
         positions = {statement.position for _, statement in matching([policies[name]], request, allow=False)}
         document = evidence.inline_policies[name]
         statements = enumerate(listed(document.get("Statement")), 1)
         kept = [statement for position, statement in statements if position not in positions]
-        if kept:
-            lines.append(commands.put_inline_policy(name, {**document, "Statement": kept}))
-        else:
-            lines.append(commands.delete_inline_policy(name))
+        lines.append(commands.lift_deny(name, document, {**document, "Statement": kept} if kept else None))
     others = [policy for name, policy in policies.items() if name not in denying]
     if verdict(others, request) != "allowed":
         lines.append(commands.permit_role(evidence.action, evidence.resource))

@@ -11,6 +11,7 @@ from labkit.diagnosis.finding import Symptom, cause
 from labkit.diagnosis.findings import webhook
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.repairs.commands import Commands
+from labkit.diagnosis.repairs.words import shown
 
 LEARN = "04-pod.ipynb"
 # Kubernetes' own controllers leave alone what a webhook has changed.
@@ -213,8 +214,8 @@ def _created(evidence: Evidence) -> str:
     line = Commands(evidence).create_pod()
     if workloads.are_known(evidence):
         return line
-    return (
-        f"# Deployments could not be listed: if one of them makes the pods, start that one; and if none does:\n# {line}"
+    return shown(
+        "# Deployments could not be listed: if one of them makes the pods, start that one; and if none does:", line
     )
 
 

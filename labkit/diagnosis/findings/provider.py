@@ -11,7 +11,7 @@ from labkit.diagnosis.evidence.answers import PastCall
 from labkit.diagnosis.evidence.reading import FORBIDDEN
 from labkit.diagnosis.evidence.trust import conditions_of, federated_of, name_of
 from labkit.diagnosis.finding import Symptom, cause, few, is_told
-from labkit.diagnosis.repairs import trust_documents
+from labkit.diagnosis.repairs import advice
 from labkit.diagnosis.repairs.commands import Commands
 from labkit.policy.arn import Arn
 
@@ -50,7 +50,7 @@ def in_another_account(evidence: Evidence) -> Symptom | None:
         return None
     repair = [Commands(evidence).create_provider()]
     if evidence.role is not None and not evidence.trust.admits:
-        repair.append(Commands(evidence).update_trust_policy(trust_documents.corrected(evidence)))
+        repair.append(Commands(evidence).admit())
     return Symptom(
         f"The cluster's issuer is registered in the account {elsewhere.split(':')[4]}, not in the role's, "
         f"{evidence.role_account_id}, where STS looks.",
@@ -69,8 +69,8 @@ def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
         return None
     repair = [
         Commands(evidence).create_provider(),
-        Commands(evidence).update_trust_policy(trust_documents.corrected(evidence)),
-        *(Commands(evidence).delete_provider(arn) for arn in evidence.provider_arns if name_of(arn) == old),
+        Commands(evidence).admit(),
+        *(advice.provider_stays(arn) for arn in evidence.provider_arns if name_of(arn) == old),
     ]
     return Symptom(
         f"The role {evidence.role_name} trusts {old}, whose cluster is gone; today's issuer isn't registered.",
@@ -114,7 +114,7 @@ def url_differs(evidence: Evidence) -> Symptom | None:
         expected=evidence.issuer,
         found=", ".join(f"https://{name_of(arn)}" for arn in near),
         source="iam:ListOpenIDConnectProviders",
-        repair="\n".join([Commands(evidence).create_provider(), *map(Commands(evidence).delete_provider, near)]),
+        repair="\n".join([Commands(evidence).create_provider(), *map(advice.provider_stays, near)]),
     )
 
 
@@ -126,7 +126,7 @@ def invisible_character(evidence: Evidence) -> Symptom | None:
         if not arns:
             return None
         expected, found = evidence.issuer, ", ".join(f"https://{name_of(arn)}" for arn in arns)
-        repair = "\n".join([Commands(evidence).create_provider(), *map(Commands(evidence).delete_provider, arns)])
+        repair = "\n".join([Commands(evidence).create_provider(), *map(advice.provider_stays, arns)])
     else:
         found = _look_alike(evidence) if _lacks_audience(evidence) else ""
         if not found:
@@ -156,7 +156,7 @@ def dangling(evidence: Evidence) -> Symptom | None:
         expected="a cluster for each OIDC provider of EKS in this region",
         found=", ".join(gone),
         source="iam:ListOpenIDConnectProviders, and eks:DescribeCluster, identity.oidc.issuer",
-        repair="\n".join(Commands(evidence).delete_provider(arn) for arn in gone.values()),
+        repair="\n".join(advice.provider_stays(arn) for arn in gone.values()),
         # A cluster of another account may have it.
         severity="note",
     )
@@ -279,9 +279,7 @@ def eks_identity_provider_config(evidence: Evidence) -> Symptom | None:
                 expected="an OIDC provider in IAM, and no identity provider config for it",
                 found=f"{config.get('identityProviderConfigName')}: {issuer}",
                 source="eks:DescribeIdentityProviderConfig",
-                repair=Commands(evidence).disassociate_identity_provider_config(
-                    str(config.get("identityProviderConfigName"))
-                ),
+                repair=advice.login_stays(evidence, str(config.get("identityProviderConfigName"))),
                 severity="warning" if confused else "note",
             )
     return None

@@ -9,7 +9,7 @@ from labkit.diagnosis.evidence.candidates import made_by_eksctl
 from labkit.diagnosis.evidence.evidence import ROLE_ARN
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.finding import Severity, Symptom, cause
-from labkit.diagnosis.repairs import pod_commands
+from labkit.diagnosis.repairs import advice, pod_commands, words
 from labkit.diagnosis.repairs.commands import ROLE_NAME, Commands, annotate
 from labkit.documents import ROLE_ANNOTATION
 
@@ -31,7 +31,8 @@ def namespace_missing(evidence: Evidence) -> Symptom | None:
         expected=f"namespace {namespace}",
         found="no such namespace",
         source="kubectl get namespace",
-        repair=f"{kubectl} create namespace {namespace}\n{Commands(evidence).create_service_account()}",
+        repair=f"# The namespace {namespace} is made.\n{kubectl} create namespace {namespace}\n"
+        f"{Commands(evidence).create_service_account()}",
     )
 
 
@@ -109,8 +110,8 @@ def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
         return _differing(evidence, evidence.role_arn, _annotated(evidence))
     if (role := _in_own_account(evidence)) is None:
         return None
-    right = annotate(evidence, role)
-    return _differing(evidence, role, f"# if that account is wrong, and then make the pod again:\n# {right}", "warning")
+    right = words.shown("# if that account is wrong, and then make the pod again:", annotate(evidence, role))
+    return _differing(evidence, role, right, "warning")
 
 
 @cause("service-account-annotation-role-mismatch", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
@@ -207,14 +208,13 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
     ]
     if not ids:
         return None
-    command = f"aws eks delete-pod-identity-association --cluster-name {cluster} --association-id"
     return Symptom(
         f"The service account has a role by EKS Pod Identity ({', '.join(ids)}) as well: which of the two a pod takes "
         "is its SDK's choice.",
         expected="one of the two",
         found=f"{ROLE_ANNOTATION}, and the association {', '.join(ids)}",
         source="eks:ListPodIdentityAssociations",
-        repair="\n".join(f"{command} {association}" for association in ids),
+        repair=advice.association_stays(evidence, ids),
         severity="warning",
     )
 

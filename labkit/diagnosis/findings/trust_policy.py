@@ -10,7 +10,7 @@ from labkit.diagnosis.evidence.trust import NOBODY, STRANGER, account_of, action
 from labkit.diagnosis.finding import Symptom, cause, causes_of, few, is_told
 from labkit.diagnosis.findings import provider, trust_conditions, trust_statement, trust_writes
 from labkit.diagnosis.findings.trust_statement import LEARN, symptom
-from labkit.diagnosis.repairs import trust_documents
+from labkit.diagnosis.repairs import advice, trust_documents
 from labkit.diagnosis.repairs.commands import Commands
 
 NAMED = (*trust_writes.REFUSED, *causes_of(trust_statement), *causes_of(trust_conditions))
@@ -53,7 +53,7 @@ def sub_missing(evidence: Evidence) -> Symptom | None:
         expected=f"StringEquals {evidence.provider_name}:sub = {evidence.subject}",
         found="; ".join(subjects) or "no condition on sub",
         severity="warning",
-        repair=Commands(evidence).update_trust_policy(trust_documents.narrowed(evidence)),
+        repair=advice.others_stay(evidence),
     )
 
 
@@ -70,7 +70,7 @@ def admits_others(evidence: Evidence) -> Symptom | None:
         expected=f"{evidence.subject} alone",
         found=", ".join(others),
         severity="note" if _are_listed(evidence, others) else "warning",
-        repair=Commands(evidence).update_trust_policy(trust_documents.narrowed(evidence)),
+        repair=advice.others_stay(evidence),
     )
 
 
@@ -78,16 +78,17 @@ def admits_others(evidence: Evidence) -> Symptom | None:
 def aud_missing(evidence: Evidence) -> Symptom | None:
     if evidence.role is None or not evidence.trust.admits or not evidence.trust.admits_other(audience=NOBODY):
         return None
-    # Each repair is the whole document: the one that is run last must leave nothing of the other fault.
-    narrow = is_told(evidence, sub_missing, admits_others)
-    right = trust_documents.narrowed(evidence) if narrow else trust_documents.with_audience(evidence)
+    wanted = trust_documents.with_audience(evidence)
+    told = f"Trust policy of {evidence.role_name}: tokens have to be made for {evidence.audience}."
     return symptom(
         evidence,
         f"The trust policy of {evidence.role_name} admits tokens that are made for anybody: it wants no audience.",
         expected=f"StringEquals {evidence.provider_name}:aud = {evidence.audience}",
         found="no condition on aud",
         severity="warning",
-        repair=Commands(evidence).update_trust_policy(right),
+        repair=Commands(evidence).update_trust_policy(wanted, told, "The OIDC provider takes no others: nobody loses.")
+        if wanted
+        else advice.audiences_stay(evidence),
     )
 
 

@@ -22,7 +22,6 @@ from labkit.diagnosis.evidence.trust import (
 from labkit.diagnosis.finding import Severity, Symptom, cause, few, is_told
 from labkit.diagnosis.findings import provider
 from labkit.diagnosis.findings.trust_writes import was_refused
-from labkit.diagnosis.repairs import trust_documents
 from labkit.diagnosis.repairs.commands import Commands
 from labkit.policy.trust import WEB_IDENTITY
 
@@ -186,6 +185,6 @@ def symptom(
         expected=expected,
         found=found,
         source=SOURCE,
-        repair=repair or Commands(evidence).update_trust_policy(trust_documents.corrected(evidence)),
+        repair=repair or Commands(evidence).admit(),
         severity=severity,
     )

@@ -8,14 +8,12 @@ from labkit.diagnosis.evidence.account import document
 from labkit.diagnosis.evidence.answers import PastCall
 from labkit.diagnosis.evidence.trust import conditions_of, listed
 from labkit.diagnosis.finding import Symptom, cause, is_told
-from labkit.diagnosis.repairs import pod_commands, trust_documents
+from labkit.diagnosis.repairs import advice, pod_commands
+from labkit.diagnosis.repairs.advice import QUOTA
 from labkit.diagnosis.repairs.commands import Commands
 
 LEARN = "02-iam-role.ipynb"
-# Characters without white space that IAM takes by default, and how many of them are too near to that.
-# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
-QUOTA, NEAR = 2048, 1843
-QUOTA_CODE = "L-C07B4B0D"
+NEAR = 1843  # characters of a trust policy without white space: nine tenths of what IAM takes by default
 
 
 @cause("trust-policy-condition-key-with-scheme", stages.ROLE, LEARN, reads=(kinds.ROLE,))
@@ -31,9 +29,7 @@ def condition_key_with_scheme(evidence: Evidence) -> Symptom | None:
         expected=f"{evidence.provider_name}:sub",
         found=", ".join(keys),
         source=_source(refused),
-        repair=pod_commands.with_new_sessions(
-            evidence, Commands(evidence).write_trust_policy(trust_documents.corrected(evidence))
-        ),
+        repair=pod_commands.with_new_sessions(evidence, Commands(evidence).admit_or_create()),
     )
 
 
@@ -49,9 +45,7 @@ def too_long(evidence: Evidence) -> Symptom | None:
         expected=f"at most {QUOTA} characters without white space",
         found=told,
         source=_source(refused),
-        repair=pod_commands.with_new_sessions(
-            evidence, f"{_quota_comment()}\n{Commands(evidence).write_trust_policy(trust_documents.alone(evidence))}"
-        ),
+        repair=pod_commands.with_new_sessions(evidence, Commands(evidence).admit_or_create()),
     )
 
 
@@ -66,7 +60,7 @@ def near_size_limit(evidence: Evidence) -> Symptom | None:
         found=f"{evidence.trust.size} characters",
         source="iam:GetRole, AssumeRolePolicyDocument",
         severity="warning",
-        repair=f"{_quota_comment()}\n{Commands(evidence).update_trust_policy(trust_documents.alone(evidence))}",
+        repair=advice.length_stays(),
     )
 
 
@@ -108,11 +102,3 @@ def _statements_of(record: PastCall) -> list[dict[str, Any]]:
 
 def _source(record: PastCall) -> str:
     return f"cloudtrail:LookupEvents, {record['eventName']} at {record['eventTime']}: {record['errorCode']}"
-
-
-def _quota_comment() -> str:
-    return (
-        "# first give the other service accounts roles of their own, or ask for a longer quota:\n"
-        "# aws service-quotas request-service-quota-increase --service-code iam "
-        f"--quota-code {QUOTA_CODE} --desired-value 4096"
-    )

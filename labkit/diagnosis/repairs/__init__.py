@@ -1,5 +1,8 @@
 """What puts a finding right, as lines for a shell after `eval "$(labkit env)"`. Nothing here is run.
 
-`commands` has the calls of AWS and kubectl, `pod_commands` the lines that make a pod again, `manifest` the manifest
+A repair takes nothing from anybody else, and gives them nothing. It begins with words: what it changes for whom.
+
+`words` makes these, and a policy's diff; `advice` is all that there is where no command is harmless. `commands` has the
+calls of AWS and kubectl, `pod_commands` the lines that make a pod again, `manifest` the manifest
 that it was made from, `trust_documents` the trust policy as it should be.
 """

@@ -3,16 +3,21 @@
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from itertools import chain, count
 from typing import Any
 
 from labkit import documents
 from labkit.connection import ENTRANCE
 from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.account import run_of
+from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Document
+from labkit.diagnosis.evidence.trust import Trust, listed
+from labkit.diagnosis.repairs import advice, trust_documents, words
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
 
+THUMBPRINTS = 5  # at most, of one OIDC provider
 # What stands for a role that nothing names.
 ROLE_NAME = "<ROLE_NAME>"
 
@@ -47,95 +52,144 @@ class Commands:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-open-id-connect-provider.html"""
         audiences = " ".join(self._provider["ClientIDList"])
         return self._aws(
+            words.said(
+                f"The issuer of the cluster {self.parameters.cluster} is registered in IAM. Nobody loses access."
+            ),
             f"aws iam create-open-id-connect-provider --url {self._provider['Url']} --client-id-list {audiences}"
-            f"{self._tags()}"
-        )
-
-    def delete_provider(self, arn: str) -> str:
-        """https://docs.aws.amazon.com/cli/latest/reference/iam/delete-open-id-connect-provider.html"""
-        return self._aws(
-            f"aws iam delete-open-id-connect-provider --open-id-connect-provider-arn {shell_text(arn)}",
-            account_id=arn.split(":")[4],
+            f"{self._tags()}",
         )
 
     def add_client_id(self, *, instead_of: str = "") -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/add-client-id-to-open-id-connect-provider.html"""
         audience = self._provider["ClientIDList"][0]
-        lines = [self._client_id("add-client-id-to", audience)]
+        lines = [
+            words.said(f"OIDC provider of the cluster: tokens for {audience} are taken as well."),
+            f"aws iam add-client-id-to-open-id-connect-provider "
+            f"--open-id-connect-provider-arn {self._evidence.provider_arn} --client-id {audience}",
+        ]
         if instead_of:
-            lines.append(self._client_id("remove-client-id-from", instead_of))
+            stays = f"{json.dumps(instead_of)} stays: remove it by hand when no token is made for it."
+            lines.insert(1, words.said(stays))
         return self._aws(*lines)
 
     def update_thumbprint(self, thumbprint: str) -> str:
-        """https://docs.aws.amazon.com/cli/latest/reference/iam/update-open-id-connect-provider-thumbprint.html"""
-        return self._aws(
-            "aws iam update-open-id-connect-provider-thumbprint "
-            f"--open-id-connect-provider-arn {self._evidence.provider_arn} --thumbprint-list {thumbprint}"
-        )
+        """Adds a thumbprint to those that the provider has; AWS takes five.
 
-    def disassociate_identity_provider_config(self, name: str) -> str:
-        """https://docs.aws.amazon.com/cli/latest/reference/eks/disassociate-identity-provider-config.html"""
-        return (
-            f"aws eks disassociate-identity-provider-config --cluster-name {self.parameters.cluster} "
-            f"--identity-provider-config type=oidc,name={name}"
+        https://docs.aws.amazon.com/cli/latest/reference/iam/update-open-id-connect-provider-thumbprint.html
+        """
+        present = (self._evidence.provider or {}).get("ThumbprintList") or []
+        if len(present) >= THUMBPRINTS:
+            return words.said(
+                f"The OIDC provider has {len(present)} thumbprints, as many as AWS takes.",
+                f"Find out which of them no host serves any more, and put {thumbprint} in the place of that one.",
+            )
+        return self._aws(
+            words.said("OIDC provider of the cluster: one thumbprint more is taken. The others stay."),
+            "aws iam update-open-id-connect-provider-thumbprint "
+            f"--open-id-connect-provider-arn {self._evidence.provider_arn} "
+            f"--thumbprint-list {' '.join([*present, thumbprint])}",
         )
 
     def create_role(self, trust_policy: Mapping[str, Any] | None = None) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-role.html"""
+        policy = trust_policy or self._trust_policy
         return self._aws(
+            words.said(f"The role {self.parameters.role_name} is made. {self._account} alone may take it."),
+            words.difference(None, policy),
             f"aws iam create-role --role-name {self._role}{self._path} "
-            f"--assume-role-policy-document {_quoted(trust_policy or self._trust_policy)}{self._tags()}"
+            f"--assume-role-policy-document {_quoted(policy)}{self._tags()}",
         )
 
-    def update_trust_policy(self, trust_policy: Mapping[str, Any] | None = None) -> str:
-        """https://docs.aws.amazon.com/cli/latest/reference/iam/update-assume-role-policy.html"""
+    def update_trust_policy(self, trust_policy: Document, *sentences: str) -> str:
+        """The trust policy, with what it changes for whom; words where it helps nobody, or IAM would not take it.
+
+        https://docs.aws.amazon.com/cli/latest/reference/iam/update-assume-role-policy.html
+        """
+        before = self._evidence.trust
+        after = before.changed(trust_policy)
+        if not after.admits:
+            return advice.restriction_stays(self._evidence)
+        quota = advice.QUOTA if before.size <= advice.QUOTA else advice.LONGEST
+        if after.size > max(quota, before.size):
+            return advice.too_long(self._evidence, after.size, quota)
         return self._aws(
-            f"aws iam update-assume-role-policy --role-name {self._role} "
-            f"--policy-document {_quoted(trust_policy or self._trust_policy)}"
+            words.said(*(sentences or self._admitted(before))),
+            words.difference(before.document, trust_policy),
+            f"aws iam update-assume-role-policy --role-name {self._role} --policy-document {_quoted(trust_policy)}",
         )
 
-    def write_trust_policy(self, trust_policy: Mapping[str, Any]) -> str:
-        """The trust policy of the role, which is made where it is missing."""
+    def admit(self) -> str:
+        """Adds the service account to those whom the trust policy admits; words where somebody keeps it out."""
+        restricting = list(trust_documents.restrictions(self._evidence))
+        if restricting:
+            return advice.restriction_stays(self._evidence, *restricting)
+        return self.update_trust_policy(trust_documents.corrected(self._evidence))
+
+    def admit_or_create(self) -> str:
+        """Adds the service account to the trust policy of the role, which is made where it is missing."""
         if self._role_is_there:
-            return self.update_trust_policy(trust_policy)
-        return f"{self.create_role(trust_policy)}\n{self.attach_policy()}"
+            return self.admit()
+        return f"{self.create_role(trust_documents.alone(self._evidence))}\n{self.attach_policy()}"
 
     def attach_policy(self) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/attach-role-policy.html"""
-        policy = shlex.quote(self.parameters.policy_arn)
+        policy = shlex.quote(self.parameters.policy_arn) if self.is_of_run else "<POLICY_ARN>"
         line = f"aws iam attach-role-policy --role-name {self._role} --policy-arn {policy}"
-        return self._aws(line) if self.is_of_run else self._aws("# or the policy that the pod needs:", line)
+        name = self.parameters.policy_arn.rpartition("/")[2] if self.is_of_run else "the policy that its pods need"
+        return self._allow(f"{self.parameters.role_name} gets {name}.", line)
 
-    def detach_policy(self, arn: str) -> str:
-        """https://docs.aws.amazon.com/cli/latest/reference/iam/detach-role-policy.html"""
-        return self._aws(f"aws iam detach-role-policy --role-name {self._role} --policy-arn {shlex.quote(arn)}")
+    def lift_deny(self, name: str, before: Document, after: Document | None) -> str:
+        """An inline policy without what denies; None: it says nothing else, and goes.
 
-    def delete_inline_policy(self, name: str) -> str:
-        """https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-policy.html"""
-        return self._aws(f"aws iam delete-role-policy --role-name {self._role} --policy-name {shlex.quote(name)}")
-
-    def put_inline_policy(self, name: str, document: Document) -> str:
-        """https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html"""
-        return self._aws(
-            f"aws iam put-role-policy --role-name {self._role} --policy-name {shlex.quote(name)} "
-            f"--policy-document {_quoted(document)}"
+        https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
+        https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-policy.html
+        """
+        call = "delete-role-policy" if after is None else "put-role-policy"
+        document = "" if after is None else f" --policy-document {_quoted(after)}"
+        return self._allow(
+            f"Inline policy {name} of {self.parameters.role_name}: its Deny goes.\n"
+            "Somebody wrote it on purpose: ask them first.",
+            words.difference(before, after),
+            f"aws iam {call} --role-name {self._role} --policy-name {shlex.quote(name)}{document}",
         )
 
     def permit_role(self, action: str, resource: str) -> str:
-        """https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html"""
-        statement = {"Effect": "Allow", "Action": [action], "Resource": resource}
+        """An inline policy of its own, beside those that the role has.
+
+        https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
+        """
         name = re.sub(r"[^A-Za-z0-9]+", "-", action).strip("-")
-        return self.put_inline_policy(name, {"Version": "2012-10-17", "Statement": [statement]})
+        taken = _known(lambda: self._evidence.inline_policies, {})
+        name = _free([name], name, taken)
+        statement = {"Effect": "Allow", "Action": [action], "Resource": resource}
+        document = {"Version": "2012-10-17", "Statement": [statement]}
+        return self._allow(
+            f"{self.parameters.role_name} may do {action} on {resource}.",
+            words.difference(None, document),
+            f"aws iam put-role-policy --role-name {self._role} --policy-name {name} "
+            f"--policy-document {_quoted(document)}",
+        )
 
-    def delete_boundary(self) -> str:
-        """https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-permissions-boundary.html"""
-        return self._aws(f"aws iam delete-role-permissions-boundary --role-name {self._role}")
+    def exempt_in_bucket_policy(self, bucket: str, policy: Document, denying: set[int]) -> str:
+        """The bucket policy, in which the statements at these positions leave the role out.
 
-    def put_bucket_policy(self, bucket: str, policy: Document | None) -> str:
-        """https://docs.aws.amazon.com/cli/latest/reference/s3api/put-bucket-policy.html"""
-        if policy is None:
-            return f"aws s3api delete-bucket-policy --bucket {bucket}"
-        return f"aws s3api put-bucket-policy --bucket {bucket} --policy {_quoted(policy)}"
+        https://docs.aws.amazon.com/cli/latest/reference/s3api/put-bucket-policy.html
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principalarn
+        """
+        statements = [
+            trust_documents.without(each, "ArnNotEquals", "aws:PrincipalArn", self._evidence.role_arn)
+            if position in denying
+            else each
+            for position, each in enumerate(listed(policy.get("Statement")), 1)
+        ]
+        after = {**policy, "Statement": statements}
+        return self._allow(
+            f"Policy of the bucket {bucket}: its Deny leaves {self.parameters.role_name} out, and nobody else.\n"
+            "Whoever owns the bucket wrote it on purpose: ask them first.",
+            words.difference(policy, after),
+            f"aws s3api put-bucket-policy --bucket {bucket} --policy {_quoted(after)}",
+            by_role_account=False,
+        )
 
     def list_role_tags(self) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/list-role-tags.html"""
@@ -143,30 +197,39 @@ class Commands:
 
     def publish_issuer(self) -> str:
         """The issuer's documents, from the cluster to where it publishes them."""
+        told = words.said(
+            f"The issuer of the cluster {self.parameters.cluster} publishes what the cluster has. STS reads it for all "
+            "its tokens."
+        )
         if self._evidence.connection.issuer_restored_by:
-            return self._evidence.connection.issuer_restored_by
+            return f"{told}\n{self._evidence.connection.issuer_restored_by}"
         return (
-            f"# to the place that {self._provider['Url']} is served from, such as a bucket:\n"
+            f"{told}\n# to the place that {self._provider['Url']} is served from, such as a bucket:\n"
             f"{self._kubectl} get --raw /.well-known/openid-configuration | "
-            "aws s3 cp - s3://BUCKET/.well-known/openid-configuration --content-type application/json\n"
+            "aws s3 cp - s3://<BUCKET>/.well-known/openid-configuration --content-type application/json\n"
             f"{self._kubectl} get --raw /openid/v1/jwks | "
-            f"aws s3 cp - s3://BUCKET{self._evidence.published.keys_path} --content-type application/json"
+            f"aws s3 cp - s3://<BUCKET>{self._evidence.published.keys_path} --content-type application/json"
         )
 
     def create_service_account(self) -> str:
         """The manifest, applied; the annotation apart where nothing says which role it is."""
         if self._role_arn:
-            return self._apply(self._service_account)
+            told = words.said(f"The service account {self._account} is made, with the annotation of its role.")
+            return f"{told}\n{self._apply(self._service_account)}"
         metadata = {key: value for key, value in self._service_account["metadata"].items() if key != "annotations"}
-        return f"{self._apply({**self._service_account, 'metadata': metadata})}\n{annotate(self._evidence, '')}"
+        told = words.said(f"The service account {self._account} is made, without a role.")
+        manifest = self._apply({**self._service_account, "metadata": metadata})
+        return f"{told}\n{manifest}\n{annotate(self._evidence, '')}"
 
     def create_pod(self) -> str:
         """The manifest, applied."""
-        return self._apply(self._pod)
+        told = words.said(f"The pod {self._pod['metadata']['name']} is made. It runs as {self._account}.")
+        return f"{told}\n{self._apply(self._pod)}"
 
     def restore_webhook(self) -> str:
         """How the target gets its webhook back."""
-        return self._evidence.connection.webhook_restored_by
+        told = words.said("The webhook is registered as it was: pods that are made from now on get their role.")
+        return f"{told}\n{self._evidence.connection.webhook_restored_by}"
 
     @property
     def _path(self) -> str:
@@ -178,15 +241,36 @@ class Commands:
     def _role(self) -> str:
         return shlex.quote(self.parameters.role_name)
 
-    def _client_id(self, operation: str, audience: str) -> str:
-        return (
-            f"aws iam {operation}-open-id-connect-provider "
-            f"--open-id-connect-provider-arn {self._evidence.provider_arn} --client-id {shell_text(audience)}"
-        )
+    @property
+    def _account(self) -> str:
+        return words.name_of_account(self.parameters.subject)
 
-    def _aws(self, *lines: str, account_id: str = "") -> str:
+    def _admitted(self, before: Trust) -> list[str]:
+        """What the trust policy changes for whom, as sentences."""
+        keep = "keeps its" if len(before.others) == 1 else "keep their"
+        kept = f"{words.accounts(before.others)} {keep} access." if before.others else "It admits nobody else."
+        sentences = [f"Trust policy of {self.parameters.role_name}: {self._account} is added.", kept]
+        if any(before.denies(statement) for statement in before.statements):
+            sentences.append("Its Deny leaves this one out, and nobody else.")
+            sentences.append(f"Somebody wrote it on purpose. Ask whoever did first:\n  {advice.who_wrote_trust()}")
+        return sentences
+
+    def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
+        """Lines by which the role may do more; words where others take the role, who may do it as well then."""
+        others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
+        if others:
+            told = words.said(
+                f"{words.accounts(others)} can take {self.parameters.role_name}, too, and may do whatever it may.",
+                f"Give {self._account} a role of its own, or ask the owner of this one, who can run this:",
+                what,
+            )
+            return f"{told}\n{words.shown(*lines)}"
+        told = words.said(what, f"{self._account} alone takes this role.")
+        return self._aws(told, *lines) if by_role_account else "\n".join([told, *lines])
+
+    def _aws(self, *lines: str) -> str:
         """The lines, in a shell of the role's account where that is not the one whose credentials there are."""
-        account_id = account_id or self._evidence.role_account_id
+        account_id, lines = self._evidence.role_account_id, tuple(filter(None, lines))
         if account_id == self._evidence.connection.account_id:
             return "\n".join(lines)
         role_arn = f"arn:{self._evidence.provider_arn.split(':')[1]}:iam::{account_id}:role/{ENTRANCE}"
@@ -223,18 +307,23 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
         f"-n {evidence.parameters.namespace} --overwrite {removed}{ROLE_ANNOTATION}="
     )
     if role_arn:
-        return command + shlex.quote(role_arn)
+        account, role = words.name_of_account(evidence.subject), role_arn.rpartition("/")[2]
+        told = words.said(f"Service account {account}: its pods get the role {role} when they are made next.")
+        return f"{told}\n{command}{shlex.quote(role_arn)}"
     return "\n".join([*_roles_to_choose_from(evidence), command + evidence.connection.role_arn(ROLE_NAME)])
 
 
 def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None]) -> str:
-    """Sets these keys of a ConfigMap; None takes a key away.
+    """Sets these keys of a ConfigMap; None takes a key away. Words where pods of others use the ConfigMap.
 
     https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
     """
+    if users := others_with(evidence, name):
+        return advice.config_map_stays(evidence, name, list(data), users)
+    told = words.said(f"ConfigMap {name}: {words.listed(list(data))} changes. No pod of anybody else uses it.")
     return (
-        f"{evidence.connection.kubectl} patch configmap {name} -n {evidence.parameters.namespace} --type=merge "
-        f"-p {_quoted({'data': data})}"
+        f"{told}\n{evidence.connection.kubectl} patch configmap {name} -n {evidence.parameters.namespace} "
+        f"--type=merge -p {_quoted({'data': data})}"
     )
 
 
@@ -246,6 +335,30 @@ def _roles_to_choose_from(evidence: Evidence) -> list[str]:
     if not candidates:
         return [f"# nothing says which role {account} is to have: {put}"]
     return [f"# these roles may be meant for {account}; choose one, and {put}:", *(f"#   {arn}" for arn in candidates)]
+
+
+def others_with(evidence: Evidence, config_map: str) -> list[str]:
+    """The namespace's pods that use a ConfigMap, and run as another service account.
+
+    https://kubernetes.io/docs/concepts/configuration/configmap/#using-configmaps
+    """
+    return [
+        f"pod {pod['metadata']['name']}"
+        for pod in _known(lambda: evidence.cluster.pods(evidence.parameters.namespace), [])
+        if service_account_of(pod["spec"]) != evidence.parameters.service_account and _refers(pod["spec"], config_map)
+    ]
+
+
+def _refers(part: Any, config_map: str) -> bool:
+    """Whether a part of a pod's spec refers to a ConfigMap of this name."""
+    if isinstance(part, list):
+        return any(_refers(each, config_map) for each in part)
+    if not isinstance(part, dict):
+        return False
+    references = (part.get(key) for key in ("configMap", "configMapRef", "configMapKeyRef"))
+    if any(isinstance(each, dict) and each.get("name") == config_map for each in references):
+        return True
+    return any(_refers(each, config_map) for each in part.values())
 
 
 def _is_run_of_lab(evidence: Evidence) -> bool:
@@ -260,9 +373,16 @@ def _is_run_of_lab(evidence: Evidence) -> bool:
 def _name_of_new_pod(evidence: Evidence) -> str:
     """The name that was asked for; else the lab's, where no other pod has it."""
     pods = _known(lambda: evidence.cluster.pods(evidence.parameters.namespace), [])
-    is_taken = any(each["metadata"]["name"] == POD_NAME for each in pods)
-    free = f"{evidence.parameters.service_account}-pod" if is_taken else POD_NAME
+    taken = {each["metadata"]["name"] for each in pods}
+    own = f"{evidence.parameters.service_account}-pod"
+    free = _free([POD_NAME, own], own, taken)
     return _known(lambda: evidence.pod_name, "") or free
+
+
+def _free(names: list[str], base: str, taken: Container[str]) -> str:
+    """The first of these names that is not taken, or the base with a number behind it."""
+    numbered = (f"{base}-{number}" for number in count(2))
+    return next(name for name in chain(names, numbered) if name not in taken)
 
 
 def _known(read: Callable[[], Any], otherwise: Any) -> Any:
@@ -271,22 +391,6 @@ def _known(read: Callable[[], Any], otherwise: Any) -> Any:
         return read()
     except NotRead:
         return otherwise
-
-
-def shell_text(text: str) -> str:
-    """A word for a shell, in which what is invisible in print can be seen and copied."""
-    if text.isascii() and text.isprintable():
-        return shlex.quote(text)
-    # Bytes, since what \\u stands for depends on the shell's locale.
-    escaped = "".join(
-        character if character.isascii() and character.isprintable() else _escaped(character)
-        for character in text.replace("\\", "\\\\").replace("'", "\\'")
-    )
-    return f"$'{escaped}'"
-
-
-def _escaped(character: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in character.encode())
 
 
 def _quoted(document: Mapping[str, Any]) -> str:

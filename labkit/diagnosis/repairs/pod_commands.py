@@ -18,8 +18,9 @@ from labkit.diagnosis.evidence.pod_spec import (
     service_account_of,
 )
 from labkit.diagnosis.evidence.reading import Document
-from labkit.diagnosis.repairs.commands import Commands, patch_config_map
+from labkit.diagnosis.repairs.commands import Commands, others_with, patch_config_map
 from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
+from labkit.diagnosis.repairs.words import listed, name_of_account, said
 from labkit.documents import ROLE_ANNOTATION
 
 Change = Callable[[Evidence, Document], None]
@@ -34,6 +35,7 @@ MAKES_PODS = re.compile(
     r"|^echo .*\"kind\": \"Pod\".* apply -f -$"
 )
 BELOW = "# its pods are made again further down, once for all that is repaired"
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # the names that a shell takes, too
 
 
 def replaced(evidence: Evidence, *changes: Change) -> str:
@@ -46,11 +48,17 @@ def replaced(evidence: Evidence, *changes: Change) -> str:
     if spec is None:
         return Commands(evidence).create_pod()
     owner = spec.owner
+    if (name := service_account_of(spec.document["spec"])) not in (evidence.parameters.service_account, "default"):
+        return said(
+            f"The pod {spec.name} stays: it runs as {evidence.parameters.namespace}:{name}, which may need it.",
+            f"Name a pod of {name_of_account(evidence.subject)} with --pod, or ask whoever runs this one.",
+        )
     lines = _config_map_lines(evidence)
     if owner is None:
         manifest = restored_manifest(spec.document, evidence.region)
         _corrected(evidence, manifest, changes)
-        lines += [_delete(evidence, spec.name), *_applied(evidence, manifest)]
+        told = said(f"The pod {spec.name} is ended, and made again from its manifest.")
+        lines += [told, _delete(evidence, spec.name), *_applied(evidence, manifest)]
     elif template := (owner.get("spec") or {}).get("template"):
         lines += _template_lines(evidence, owner, template, changes)
     else:
@@ -179,6 +187,31 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
     set_list(manifest["spec"], "volumes", [volume for volume in volumes if volume["name"] not in gone])
 
 
+def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
+    """Takes a ConfigMap that others use key by key, without those that keep the role from the container.
+
+    https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/
+    """
+    spec = evidence.pod_spec
+    shared = {name: gone for name, gone in variables.superfluous_keys(evidence).items() if others_with(evidence, name)}
+    if spec is None or not shared:
+        return
+    for container in containers_of(manifest["spec"]):
+        sources, env = container.get("envFrom") or [], container.get("env") or []
+        named = {variable["name"] for variable in env}
+        for source in sources:
+            name, prefix = (source.get("configMapRef") or {}).get("name", ""), source.get("prefix") or ""
+            kept = spec.config_map(name).keys() - shared[name] if name in shared else ()
+            env = env + [
+                {"name": f"{prefix}{key}", "valueFrom": {"configMapKeyRef": {"name": name, "key": key}}}
+                for key in sorted(kept)
+                if VARIABLE.fullmatch(prefix + key) and prefix + key not in named
+            ]
+        set_list(container, "env", env)
+        rest = [source for source in sources if (source.get("configMapRef") or {}).get("name") not in shared]
+        set_list(container, "envFrom", rest)
+
+
 CORRECTIONS: tuple[Change, ...] = (
     _service_account,
     _no_opting_out,
@@ -188,6 +221,7 @@ CORRECTIONS: tuple[Change, ...] = (
     _image_that_is_there,
     _other_volume_name,
     _no_own_mount,
+    _no_shared_keys,
 )
 
 
@@ -225,7 +259,8 @@ def _template_lines(evidence: Evidence, owner: Document, template: Document, cha
         lines = ["# a rollout is under way, and its new pods have what this one lacks:"]
     else:
         lines = [f"{kubectl} rollout restart {workload} {namespace}"]
-    return [*lines, f"{kubectl} rollout status {workload} {namespace} --timeout=90s"]
+    told = said(f"{owner['kind']} {owner['metadata']['name']}: its pods are made again, one after the other.")
+    return [told, *lines, f"{kubectl} rollout status {workload} {namespace} --timeout=90s"]
 
 
 def _is_being_replaced(evidence: Evidence) -> bool:
@@ -277,9 +312,11 @@ def _difference(before: Document, after: Document) -> Document:
 
 
 def _config_map_lines(evidence: Evidence) -> list[str]:
-    """Away with variables that `envFrom` takes from a ConfigMap."""
+    """Away with variables that `envFrom` takes from a ConfigMap; of one that others use, the pod leaves them out."""
     return [
-        patch_config_map(evidence, name, dict.fromkeys(sorted(keys)))
+        said(f"ConfigMap {name} stays: {listed(users)} may need it. The pod leaves {listed(sorted(keys))} out.")
+        if (users := others_with(evidence, name))
+        else patch_config_map(evidence, name, dict.fromkeys(sorted(keys)))
         for name, keys in variables.superfluous_keys(evidence).items()
     ]
 

@@ -1,11 +1,21 @@
-"""The trust policy as it should be: what is there, with what is wrong put right and the rest left as it is."""
+"""The trust policy as it should be: what is there, and this service account added. Nobody else gains or loses by it."""
 
 import copy
+from collections.abc import Iterator
 
 from labkit import documents
 from labkit.diagnosis.evidence import Evidence
 from labkit.diagnosis.evidence.reading import Document
-from labkit.diagnosis.evidence.trust import NOBODY, actions_of, allows_action, federated_of, principals_of
+from labkit.diagnosis.evidence.trust import (
+    CLAIMS,
+    NOBODY,
+    Condition,
+    actions_of,
+    allows_action,
+    conditions_of,
+    federated_of,
+    listed,
+)
 from labkit.documents import PolicyDocument
 
 
@@ -17,44 +27,83 @@ def alone(evidence: Evidence) -> PolicyDocument:
 
 
 def corrected(evidence: Evidence) -> Document:
-    """The policy with the statement that comes nearest put right, and without what denies the service account."""
-    trust, right = evidence.trust, _right(evidence)
-    statements = [statement for statement in trust.statements if not trust.denies(statement)]
-    nearest = trust.nearest
-    # A statement for a service is that service's; of several, one that names another service account is that one's.
-    if (
-        nearest is not None
-        and nearest in statements
-        and not principals_of(nearest, "Service")
-        and (len(statements) == 1 or trust.names_subject(nearest))
-    ):
-        statements[statements.index(nearest)] = _like(nearest, right)
-    elif not any(trust.statement_admits(statement) for statement in statements):
-        statements.append(right)
+    """The policy that admits this service account beside everybody whom it admits already.
+
+    A Deny leaves this one out. Then the statement that comes nearest names it as well, or is put right where it can be
+    of use to nobody else; where neither will do, a statement of its own comes behind the others.
+    """
+    trust, own = evidence.trust, f"{evidence.provider_name}:sub"
+    statements = [
+        without(statement, "StringNotEquals", own, evidence.subject) if trust.denies(statement) else statement
+        for statement in trust.statements
+    ]
+    if any(trust.statement_admits(statement) for statement in statements):
+        return _with(evidence, statements)
+    at = next((number for number, each in enumerate(statements) if each is trust.nearest), None)
+    better = _better(evidence, statements[at]) if at is not None else None
+    if at is not None and better is not None:
+        statements[at] = better
+    else:
+        statements.append(_right(evidence))
     return _with(evidence, statements)
 
 
-def narrowed(evidence: Evidence) -> Document:
-    """The policy with one statement for this service account, in the place of those that admit it and others."""
-    right, is_in = _right(evidence), False
-    statements: list[Document] = []
-    for statement in evidence.trust.statements:
-        if statement.get("Effect") != "Allow" or not _is_of_cluster(evidence, statement):
-            statements.append(statement)
-        elif not is_in:
-            statements.append(_like(statement, right))
-            is_in = True
-    return _with(evidence, statements)
+def with_audience(evidence: Evidence) -> Document | None:
+    """The policy with a condition on `aud` in each statement that admits a token for anybody.
 
-
-def with_audience(evidence: Evidence) -> Document:
-    """The policy with a condition on `aud` in each statement that admits a token for anybody."""
+    None where somebody could lose by it: the OIDC provider takes tokens for others, or the statement trusts others.
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
+    """
+    audiences = evidence.provider["ClientIDList"] if evidence.provider else []
     statements = copy.deepcopy(evidence.trust.statements)
     for statement in statements:
         if evidence.trust.statement_admits(statement, audience=NOBODY):
+            if audiences != [evidence.audience] or statement.get("Principal") != {"Federated": evidence.provider_arn}:
+                return None
             condition = statement.setdefault("Condition", {})
             condition.setdefault("StringEquals", {})[f"{evidence.provider_name}:aud"] = evidence.audience
     return _with(evidence, statements)
+
+
+def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
+    """What somebody restricts on purpose: conditions that decide, and are not about the token.
+
+    Each with its statement's position, 1 for the first. Whoever wrote them has to lift them.
+    """
+    trust = evidence.trust
+    for position, statement in enumerate(trust.statements, 1):
+        if trust.denies(statement):
+            found = [each for each in conditions_of(statement) if each.claim not in CLAIMS]
+        elif statement is trust.nearest and trust.is_own(statement):
+            found = [each for each in conditions_of(statement) if each.claim not in CLAIMS and not trust.holds(each)]
+        else:
+            found = []
+        yield from ((position, condition) for condition in found)
+
+
+def without(statement: Document, operator: str, key: str, value: str) -> Document:
+    """A Deny statement that leaves one value of a key out; of a negated condition, every value has to differ.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
+    """
+    made = copy.deepcopy(statement)
+    block = made.setdefault("Condition", {}).setdefault(operator, {})
+    values = [*listed(block.get(key)), value]
+    block[key] = values if len(values) > 1 else value
+    return made
+
+
+def _better(evidence: Evidence, nearest: Document) -> Document | None:
+    """The statement that comes nearest, so that it admits this service account, and nobody else more than before."""
+    if evidence.trust.is_own(nearest):
+        return _like(nearest, _right(evidence))
+    if evidence.provider_arn not in federated_of(nearest):
+        return None
+    named = copy.deepcopy(nearest)
+    for each in list(conditions_of(nearest)):
+        if each.claim == "sub" and each.compares_text and not evidence.trust.holds(each):
+            named["Condition"][each.operator][each.key] = [*each.values, evidence.subject]
+    return named if evidence.trust.statement_admits(named) else None
 
 
 def _right(evidence: Evidence) -> Document:
@@ -67,12 +116,6 @@ def _like(present: Document, right: Document) -> Document:
     if "Action" in present and allows_action(present) and not any("*" in action for action in actions_of(present)):
         made["Action"] = present["Action"]
     return made
-
-
-def _is_of_cluster(evidence: Evidence, statement: Document) -> bool:
-    """Whether it lets service accounts of the cluster take the role."""
-    trusted = statement.get("Principal") == "*" or evidence.provider_arn in federated_of(statement)
-    return trusted and allows_action(statement)
 
 
 def _with(evidence: Evidence, statements: list[Document]) -> Document:

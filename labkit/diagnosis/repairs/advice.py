@@ -1,0 +1,165 @@
+"""Words for a repair that no command makes without harm: what decides, who owns it, and how to find out who needs it.
+
+A command that stands in them is a comment: somebody else has to run it, or something has to be found out first.
+"""
+
+import json
+import shlex
+
+from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis.evidence.trust import Condition
+from labkit.diagnosis.repairs.words import listed, name_of_account, said
+
+# Characters without white space that IAM takes by default as a trust policy, and at most.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
+QUOTA, LONGEST = 2048, 4096
+QUOTA_REQUEST = (
+    "aws service-quotas request-service-quota-increase --service-code iam --quota-code L-C07B4B0D "
+    f"--desired-value {LONGEST}"
+)
+# IAM is one for all regions, and CloudTrail records it in this one.
+IAM_REGION = "us-east-1"
+
+
+def provider_stays(arn: str) -> str:
+    """Roles may trust the provider, for a cluster of any account.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html
+    """
+    name = json.dumps(arn.partition(":oidc-provider/")[2])
+    naming = shlex.quote(f"Roles[?contains(to_string(AssumeRolePolicyDocument), `{name}`)].RoleName")
+    return said(
+        f"The OIDC provider {name} of the account {arn.split(':')[4]} stays: somebody may need it.",
+        "Delete it when no cluster of any account has this issuer, and no role trusts it. These roles do:",
+        f"  aws iam list-roles --query {naming}",
+    )
+
+
+def login_stays(evidence: Evidence, name: str) -> str:
+    """https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html"""
+    return said(
+        f"The identity provider config {name} stays: people may log in to the cluster by it.",
+        "If nobody does, whoever owns the cluster takes it off:",
+        f"  aws eks disassociate-identity-provider-config --cluster-name {evidence.parameters.cluster} "
+        f"--identity-provider-config type=oidc,name={name}",
+    )
+
+
+def association_stays(evidence: Evidence, ids: list[str]) -> str:
+    """https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html"""
+    command = f"aws eks delete-pod-identity-association --cluster-name {evidence.parameters.cluster} --association-id"
+    return said(
+        "Nothing is changed: pods may use the role of the association.",
+        f"Find out which role each takes, with --probe. If it is the one by {name_of_account(evidence.subject)}, run:",
+        *(f"  {command} {each}" for each in ids),
+    )
+
+
+def others_stay(evidence: Evidence) -> str:
+    """Who else needs the role is found out before anybody is left out of its trust policy.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html
+    """
+    return said(
+        f"Nothing is changed: whoever else takes {evidence.role_name} would lose it.",
+        "Find out who does. CloudTrail has each of them under userIdentity.userName:",
+        f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
+        f"Then name these in the condition on {evidence.provider_name}:sub, or give each a role of its own.",
+    )
+
+
+def audiences_stay(evidence: Evidence) -> str:
+    """For whom tokens are made is found out before the trust policy asks for one audience.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
+    """
+    return said(
+        f"Nothing is changed: whoever takes {evidence.role_name} with a token for another audience would lose it.",
+        "The OIDC provider takes tokens for the audiences in its ClientIDList:",
+        f"  aws iam get-open-id-connect-provider --open-id-connect-provider-arn {evidence.provider_arn}",
+        f"Name those that are needed in a condition on {evidence.provider_name}:aud.",
+    )
+
+
+def length_stays() -> str:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length"""
+    return said(
+        "Nothing is changed: everybody whom the trust policy names keeps the role.",
+        "Before you add another one, give some of them roles of their own, or ask for a longer quota:",
+        f"  {QUOTA_REQUEST}",
+    )
+
+
+def too_long(evidence: Evidence, size: int, quota: int) -> str:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length"""
+    account = name_of_account(evidence.subject)
+    return said(
+        f"With {account}, the trust policy of {evidence.role_name} would have {size} characters. IAM takes {quota}.",
+        f"Give {account} a role of its own, or ask for a longer quota:",
+        f"  {QUOTA_REQUEST}",
+    )
+
+
+def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -> str:
+    """Which statement of the trust policy keeps the service account out, and that its author has to lift it.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+    """
+    return said(
+        f"Trust policy of {evidence.role_name}: a restriction keeps {name_of_account(evidence.subject)} out.",
+        *(
+            f"Statement {position} is about {condition.operator} {condition.key} = {', '.join(condition.values)}."
+            for position, condition in restricting
+        ),
+        "Somebody wrote it on purpose, so no command lifts it. Ask whoever did:",
+        f"  {who_wrote_trust()}",
+    )
+
+
+def deny_stays(policy_arn: str) -> str:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html"""
+    return said(
+        f"The policy {policy_arn} denies it. Somebody wrote that on purpose, and other roles may have the policy, too.",
+        "So no command lifts it. Ask whoever owns the policy. These have it:",
+        f"  aws iam list-entities-for-policy --policy-arn {policy_arn}",
+    )
+
+
+def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
+    return said(
+        f"The permissions boundary {arn} of {evidence.role_name} does not allow {wanted}.",
+        "Somebody set it on purpose, so no command takes it off. Ask whoever did for one that allows this as well:",
+        f"  {_who_called('PutRolePermissionsBoundary', IAM_REGION)}",
+    )
+
+
+def administrator_stays(evidence: Evidence, policies: list[str]) -> str:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_last-accessed.html"""
+    return said(
+        f"Nothing is changed: whoever takes {evidence.role_name} would lose what {listed(policies)} allows.",
+        "Find out which services it used:",
+        f"  aws iam generate-service-last-accessed-details --arn {evidence.role_arn}",
+        "Attach a policy that allows these. Detach the other one last.",
+    )
+
+
+def config_map_stays(evidence: Evidence, name: str, keys: list[str], users: list[str]) -> str:
+    """https://kubernetes.io/docs/concepts/configuration/configmap/"""
+    return said(
+        f"The ConfigMap {name} stays as it is: {listed(users)} would get the change as well.",
+        f"Ask whoever owns it about {listed(keys)}, or give the pods of {name_of_account(evidence.subject)} a copy.",
+    )
+
+
+def who_wrote_trust() -> str:
+    """The call that names whoever wrote a trust policy last."""
+    return _who_called("UpdateAssumeRolePolicy", IAM_REGION)
+
+
+def _who_called(operation: str, region: str) -> str:
+    """https://docs.aws.amazon.com/cli/latest/reference/cloudtrail/lookup-events.html"""
+    return (
+        f"aws cloudtrail lookup-events --region {region} "
+        f"--lookup-attributes AttributeKey=EventName,AttributeValue={operation}"
+    )

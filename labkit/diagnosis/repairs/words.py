@@ -1,0 +1,53 @@
+"""What stands before a repair's commands: comment lines that say what changes for whom, and a policy's diff.
+
+The lines hold no apostrophe: a shell that takes `#` for a command must not wait for the second one.
+"""
+
+import difflib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+SUBJECT = "system:serviceaccount:"
+MANY = 4  # names that a sentence holds
+CONTEXT = 2  # lines of the policy around a change
+
+
+def said(*sentences: str) -> str:
+    """The sentences as comment lines."""
+    return "\n".join(f"# {line}" for sentence in sentences for line in sentence.splitlines())
+
+
+def shown(*lines: str) -> str:
+    """Lines of a repair as comments: it is somebody else's to run them."""
+    return "\n".join(line if line.startswith("#") else f"#   {line}" for each in lines for line in each.splitlines())
+
+
+def difference(before: Any, after: Any) -> str:
+    """A policy's unified diff as comment lines; all of it where there was none before, or is none after.
+
+    https://www.gnu.org/software/diffutils/manual/html_node/Unified-Format.html
+    """
+    told = list(difflib.unified_diff(_lines(before), _lines(after), n=CONTEXT, lineterm=""))
+    # The first two lines are the names of files.
+    return "\n".join(f"#   {line}" if line.startswith("@@") else f"#   {line[:1]} {line[1:]}" for line in told[2:])
+
+
+def name_of_account(subject: str) -> str:
+    """`system:serviceaccount:shop:cart` as people call it: shop:cart."""
+    return subject.removeprefix(SUBJECT)
+
+
+def accounts(names: Sequence[str]) -> str:
+    """Whom a trust policy admits, as people call them; of many, the first few and how many more."""
+    shown = [name_of_account(name) for name in names]
+    return listed(shown if len(shown) <= MANY else [*shown[: MANY - 1], f"{len(shown) - MANY + 1} more"])
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, or `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _lines(document: Any) -> list[str]:
+    return json.dumps(document, indent=2).splitlines() if document is not None else []
