@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,17 +53,21 @@ def doctor(
     kubeconfig: Annotated[str, typer.Option(help="The kubeconfig of a cluster that exists (kind).")] = "",
     context: Annotated[str, typer.Option(help="The context in that kubeconfig.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all one object a line.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Show each repair, ask, run it, and look again, until nothing is left.")
+    ] = False,
 ) -> None:
     """Find out why the pods of a service account do not get their role, and print the commands that repair it.
 
-    It only reads. Exit code 0: nothing found, or notes alone; 1: findings; 2: it could not look, or there is no such
-    service account.
+    It only reads. With --repair it runs the commands that you confirm, and none that you have not seen.
+    Exit code 0: nothing found, or notes alone; 1: findings; 2: it could not look, or there is no such service account.
     """
     # A client that tries again says so by itself; the doctor says once what did not answer.
     logging.getLogger("urllib3").addHandler(logging.NullHandler())
     try:
         if explain is not None:
             raise typer.Exit(_explain(explain, as_json))
+        _refuse_repair_with(repair, {"--all": everything, "--json": as_json})
         _refuse_nonsense(everything, service_account or pod or role or action, pod, action, resource)
         names = {
             "target": target,
@@ -79,13 +84,18 @@ def doctor(
         if everything:
             code = _all(parameters, connection, namespace, probe, as_json)
         else:
-            code = _one(
-                parameters, connection, as_json, pod=pod, role=role, action=action, resource=resource, probe=probe
-            )
+            options = {"pod": pod, "role": role, "action": action, "resource": resource, "probe": probe}
+            code = _one(parameters, connection, as_json, repair, **options)
     except LabError as error:
         _could_not_look(error, as_json)
         code = COULD_NOT_LOOK
     raise typer.Exit(code)
+
+
+def _refuse_repair_with(repair: bool, others: dict[str, bool]) -> None:
+    for name, is_given in others.items():
+        if repair and is_given:
+            raise LabError(f"--repair asks about one service account; it does not go with {name}.", next="--repair")
 
 
 def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resource: str) -> None:
@@ -114,17 +124,21 @@ def _connect(names: dict[str, str]) -> "tuple[Parameters, Connection]":
     return parameters, targets.look(parameters)
 
 
-def _one(parameters: "Parameters", connection: "Connection", as_json: bool, **options: Any) -> int:
-    from labkit.cli import doctor_output
+def _one(parameters: "Parameters", connection: "Connection", as_json: bool, repair: bool, **options: Any) -> int:
+    from labkit.cli import doctor_output, doctor_repair
     from labkit.doctor.examination import diagnose
 
-    found = diagnose(
+    look = partial(
+        diagnose,
         namespace=parameters.namespace,
         service_account=parameters.service_account,
         connection=connection,
         cluster=parameters.cluster,
         **options,
     )
+    if repair:
+        return doctor_repair.repair(look, connection)
+    found = look()
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2))
     else:

@@ -1,0 +1,84 @@
+"""`labkit doctor --repair`: the repairs one by one, each shown and confirmed."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+from labkit.cli import doctor_output, lab
+from labkit.emulator import environment
+from labkit.errors import LabError
+
+if TYPE_CHECKING:
+    from labkit.connection import Connection
+    from labkit.diagnosis.finding import Finding
+    from labkit.doctor.report import Diagnosis
+
+STARTS_WITHIN = 60  # seconds for a pod that a repair has made
+STARTING = "pod-not-running"
+
+
+def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
+    """Runs the repairs that the reader confirms, and looks again after each. Returns the exit code of what is left.
+
+    Raises `LabError` without a terminal to ask in, or where `look` does.
+    """
+    from labkit.doctor import repairing
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise LabError(
+            "--repair asks before each command, and here is no terminal to answer in.",
+            next="labkit doctor, and run the commands that you want",
+        )
+    found, shown = look(), set[tuple[str, str]]()
+    while finding := next((each for each in found.findings if _key(each) not in shown), None):
+        shown.add(_key(finding))
+        _show(finding)
+        if why := repairing.why_not_run(finding.repair):
+            typer.echo(f"Not run: {why}\n")
+            continue
+        if not typer.confirm("Run these lines?", default=False):
+            break
+        failed = repairing.run(finding.repair, _environment(connection))
+        typer.echo(f"{failed or 'Done. Looking again …'}\n")
+        found = _settled(look, found)
+        if failed:
+            break
+    typer.echo("What is left:\n")
+    doctor_output.show(found, connection.commands_after)
+    return found.exit_code
+
+
+def _key(finding: "Finding") -> tuple[str, str]:
+    """What is not shown twice: a repair that left its finding as it was."""
+    return finding.id, finding.repair
+
+
+def _show(finding: "Finding") -> None:
+    typer.secho(f"{finding.id}: {finding.summary}", bold=True)
+    for line in finding.repair.splitlines():
+        typer.echo(f"  {line}")
+
+
+def _settled(look: Callable[[], "Diagnosis"], before: "Diagnosis") -> "Diagnosis":
+    """What is found once the pods that the repair has made run, or have had their time."""
+    end, found = time.monotonic() + STARTS_WITHIN, look()
+    while STARTING in _ids(found) and STARTING not in _ids(before) and time.monotonic() < end:
+        time.sleep(1)
+        found = look()
+    return found
+
+
+def _ids(found: "Diagnosis") -> list[str]:
+    return [finding.id for finding in found.findings]
+
+
+def _environment(connection: "Connection") -> dict[str, str]:
+    """What the commands see: the lab's own variables, and elsewhere the user's, in the cluster's region."""
+    if connection.commands_after:
+        return environment.closed(os.environ) | lab.variables()
+    region = connection.aws.region_name
+    return {**os.environ, "AWS_REGION": region, "AWS_DEFAULT_REGION": region}

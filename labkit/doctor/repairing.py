@@ -1,0 +1,32 @@
+"""A repair, run line by line as it was shown, and only where it is whole."""
+
+import re
+import subprocess
+from collections.abc import Mapping
+
+# What the reader has to put in: a role's name, a bucket, a secret that is not shown.
+PLACEHOLDER = re.compile(r"<[A-Z][A-Z0-9_]*>|\bNOT-SHOWN\b")
+
+
+def why_not_run(repair: str) -> str:
+    """Why a repair is not to be run, as a sentence: it has no command, or lacks a value. Empty where it is whole."""
+    commands = "\n".join(line for line in repair.splitlines() if not line.lstrip().startswith("#"))
+    if not commands.strip():
+        return "there is no command in it. Somebody has to decide first."
+    if lacking := PLACEHOLDER.search(commands):
+        return f"it lacks a value. Put yours in the place of {lacking[0]}, and run it yourself."
+    return ""
+
+
+def run(script: str, environment: Mapping[str, str]) -> str:
+    """Runs the lines of a script in a shell, until one fails. Returns why it failed, as a sentence; empty if none did.
+
+    https://www.gnu.org/software/bash/manual/html_node/The-Set-Builtin.html
+    """
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail"], input=script, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return ""
+    printed = " ".join((done.stderr.strip() or done.stdout.strip() or "nothing").split())
+    return f"The repair failed with exit code {done.returncode}; it printed: {printed}"

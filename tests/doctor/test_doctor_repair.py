@@ -1,0 +1,166 @@
+"""`labkit doctor --repair`: each repair is shown, asked about and run, and nothing that was not shown."""
+
+import json
+import os
+
+import pexpect
+import pytest
+
+from labkit.doctor import repairing
+from tests.commands import LABKIT
+from tests.commands import labkit as labkit_command
+
+POLICY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
+ASK = r"Run these lines\? \[y/N\]: "
+
+
+@pytest.fixture
+def iam(lab):
+    """The lab's IAM; the role is afterwards as it was before."""
+    iam = lab.aws.client("iam")
+    before = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]
+    yield iam
+    iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(before))
+    iam.attach_role_policy(RoleName="my-role", PolicyArn=POLICY)
+
+
+def trust(iam, change):
+    document = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]
+    change(document["Statement"][0])
+    iam.update_assume_role_policy(RoleName="my-role", PolicyDocument=json.dumps(document))
+    return document
+
+
+def subjects(statement):
+    (key,) = [key for key in statement["Condition"]["StringEquals"] if key.endswith(":sub")]
+    return statement["Condition"]["StringEquals"], key
+
+
+def naming(*names):
+    """The statement names these service accounts alone."""
+
+    def change(statement):
+        block, key = subjects(statement)
+        block[key] = [f"system:serviceaccount:{name}" for name in names]
+
+    return change
+
+
+def started(*arguments):
+    variables = {**os.environ, "TERM": "dumb"}
+    return pexpect.spawn(
+        str(LABKIT),
+        ["doctor", "--repair", *arguments],
+        env=variables,
+        timeout=60,
+        encoding="utf-8",
+        dimensions=(50, 400),
+    )
+
+
+def ended(doctor):
+    """What it printed to its end, and its exit code."""
+    doctor.expect(pexpect.EOF)
+    doctor.close()
+    return doctor.before, doctor.exitstatus
+
+
+def test_each_repair_is_shown_and_confirmed_until_nothing_is_left(lab, iam):
+    trust(iam, lambda statement: statement.update(Action="sts:AssumeRole"))
+    iam.detach_role_policy(RoleName="my-role", PolicyArn=POLICY)
+    doctor = started()
+    doctor.expect(ASK)
+    assert "trust-policy-action-wrong: " in doctor.before
+    assert "# Trust policy of my-role: default:my-service-account is added." in doctor.before
+    assert '"Action": "sts:AssumeRoleWithWebIdentity"' in doctor.before
+    assert "aws iam update-assume-role-policy --role-name my-role" in doctor.before
+    doctor.sendline("y")
+    doctor.expect(ASK)
+    assert f"aws iam attach-role-policy --role-name my-role --policy-arn {POLICY}" in doctor.before
+    doctor.sendline("y")
+    said, exit_code = ended(doctor)
+    assert exit_code == 0, said
+    assert "What is left:" in said and "nothing is wrong" in said
+
+
+def test_who_declines_changes_nothing_and_reads_what_is_left(lab, iam):
+    there = trust(iam, naming("shop:web", "shop:api"))
+    doctor = started()
+    doctor.expect(ASK)
+    assert "# shop:web and shop:api keep their access." in doctor.before
+    doctor.sendline("")
+    said, exit_code = ended(doctor)
+    assert exit_code == 1
+    assert "What is left:" in said and "trust-policy-sub-mismatch" in said
+    assert iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"] == there
+
+
+def test_of_two_names_in_the_trust_policy_both_stay_and_a_repair_of_words_is_not_run(lab, iam):
+    trust(iam, naming("shop:web", "shop:api"))
+    iam.detach_role_policy(RoleName="my-role", PolicyArn=POLICY)
+    doctor = started()
+    doctor.expect(ASK)
+    doctor.sendline("y")
+    said, exit_code = ended(doctor)
+    # What the role may do, shop:web may do as well: that is its owner's to decide.
+    assert exit_code == 1
+    assert "shop:web and shop:api can take my-role, too" in said
+    assert "Not run: there is no command in it." in said
+    (statement,) = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]["Statement"]
+    block, key = subjects(statement)
+    accounts = ("shop:web", "shop:api", "default:my-service-account")
+    assert block[key] == [f"system:serviceaccount:{name}" for name in accounts]
+    assert iam.list_attached_role_policies(RoleName="my-role")["AttachedPolicies"] == []
+
+
+@pytest.mark.kubectl
+def test_a_pod_that_is_made_again_is_waited_for(lab, iam):
+    from kubernetes.client import CoreV1Api
+
+    core = CoreV1Api(lab.kubernetes)
+    core.delete_namespaced_pod("my-pod", "default", grace_period_seconds=0)
+    doctor = started("--pod", "my-pod")
+    doctor.expect(ASK)
+    assert "# The pod my-pod is made. It runs as default:my-service-account." in doctor.before
+    doctor.sendline("y")
+    said, exit_code = ended(doctor)
+    assert exit_code == 0, said
+
+
+def test_without_a_terminal_it_refuses_with_a_sentence(lab):
+    done = labkit_command("doctor", "--repair")
+    assert done.returncode == 2
+    assert "--repair asks before each command, and here is no terminal to answer in." in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--json", "--all"])
+def test_it_is_about_one_service_account_and_for_a_reader(lab, option):
+    done = labkit_command("doctor", "--repair", option)
+    assert done.returncode == 2
+    assert f"it does not go with {option}." in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("repair", "why"),
+    [
+        ("# only words", "there is no command in it"),
+        (
+            "# words\naws iam get-role --role-name <ROLE_NAME>",
+            "it lacks a value. Put yours in the place of <ROLE_NAME>",
+        ),
+        ('echo \'{"value": "NOT-SHOWN"}\' | kubectl apply -f -', "in the place of NOT-SHOWN"),
+        ("# <ROLE_NAME> is in the words alone\naws sts get-caller-identity", ""),
+    ],
+)
+def test_what_is_not_whole_is_not_run(repair, why):
+    assert why in repairing.why_not_run(repair)
+    assert bool(why) == bool(repairing.why_not_run(repair))
+
+
+def test_a_command_that_fails_ends_the_repair_in_one_sentence(tmp_path):
+    script = f"# words\nfalse || echo 'no such\nrole' >&2\nfalse\ntouch {tmp_path}/after"
+    said = repairing.run(script, {"PATH": os.environ["PATH"]})
+    assert said == "The repair failed with exit code 1; it printed: no such role"
+    assert list(tmp_path.iterdir()) == []
+    assert repairing.run("(\nfalse | true\n)", {"PATH": os.environ["PATH"]}).startswith("The repair failed")
+    assert repairing.run('test "$ONLY" = this', {"PATH": os.environ["PATH"], "ONLY": "this"}) == ""
