@@ -27,7 +27,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs bench \
+.PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs harm bench \
   wheel lock clean
 
 help:  ## List what there is
@@ -83,6 +83,9 @@ coverage: $(READY)  ## Run the tests but the notebooks', and print how much of l
 
 outputs: $(READY)  ## Run every notebook and keep its outputs in it
 	@$(BIN)/python -m labkit.runs notebooks/*.ipynb
+
+harm: $(READY)  ## Run the repairs of 60 pairs and 20 triples of faults beside a second team, which may not notice
+	@$(BIN)/python -m tests.doctor.harm_suite
 
 bench: $(READY)  ## Measure, and print the numbers
 	@$(BIN)/python -m tests.bench

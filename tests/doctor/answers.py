@@ -64,8 +64,10 @@ class Answers(Reads):
         raise NotRead(read, "no answer was written for it")
 
 
-def evidence(situation: Situation, *, probe: bool = False, facts: Facts | None = None) -> Evidence:
-    """The evidence that a situation gives, as the doctor without options looks at it."""
+def evidence(
+    situation: Situation, *, probe: bool = False, facts: Facts | None = None, pod_name: str | None = None
+) -> Evidence:
+    """The evidence that a situation gives, as the doctor without options looks at it; at its first pod, or this."""
     bucket = situation.parameters.bucket
     connection = Connection(
         aws=None,
@@ -78,7 +80,7 @@ def evidence(situation: Situation, *, probe: bool = False, facts: Facts | None =
     return Evidence(
         situation.parameters,
         connection,
-        pod_name=situation.pod["metadata"].get("name", ""),
+        pod_name=situation.pod["metadata"].get("name", "") if pod_name is None else pod_name,
         role_is_known=False,
         action="s3:ListBucket",
         resource=f"arn:aws:s3:::{bucket}",
@@ -303,8 +305,7 @@ def get_namespace(situation, facts, name):
 @answers("list serviceaccounts (-n (?P<namespace>\\S+)|--all-namespaces)")
 def list_service_accounts(situation, facts, namespace):
     default = {"metadata": {"name": "default", "namespace": situation.parameters.namespace}}
-    account = situation.objects.get(situation.service_account_key)
-    return [default, *([_item(account)] if account else [])]
+    return [default, *(_item(obj) for key, obj in situation.objects.items() if key.startswith("ServiceAccount "))]
 
 
 @answers("get configmap (?P<name>\\S+) -n (?P<namespace>\\S+)")

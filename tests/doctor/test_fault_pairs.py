@@ -1,6 +1,11 @@
-"""Every fault, and every pair of faults, over recorded evidence: what is there is found, and nothing else."""
+"""Every fault, and every pair of faults, over recorded evidence: what is there is found, and nothing else.
 
+And no printed repair changes what a second team may do, which is on the run's role and provider, too.
+"""
+
+import json
 import re
+import shlex
 
 import pytest
 
@@ -11,7 +16,7 @@ from labkit.emulator.certificates import Authority
 from labkit.faults import CATALOGUE, Situation, expected
 from labkit.run_parameters import Parameters
 from labkit.webhook import mutating_webhook_configuration
-from tests.doctor import answers, recording
+from tests.doctor import answers, recording, second_team
 from tests.doctor.examining import found, ids
 
 FAULTS = list(CATALOGUE.values())
@@ -31,8 +36,17 @@ def test_nothing_is_found_in_a_healthy_lab(healthy):
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
 def test_a_fault_alone_is_its_own_finding(healthy, fault):
     before = healthy.model_copy(deep=True)
-    seen = answers.evidence(fault.put_into(healthy), probe=fault.needs_probe)
-    assert found(seen, fault.finding) == [fault.finding]
+    broken = fault.put_into(healthy)
+    findings = examine(answers.evidence(broken, probe=fault.needs_probe)).findings
+    (finding,) = [each for each in findings if each.severity != "note" or each.id == fault.finding]
+    assert finding.id == fault.finding
+    # First the words, and each line by itself is whole for a shell that takes none for a comment.
+    lines = finding.repair.splitlines()
+    assert lines[0].startswith("# ")
+    assert all(shlex.split(line) for line in lines)
+    for in_one_statement in (True, False):
+        told, _, harm = looked_at(broken, [fault], [fault], in_one_statement=in_one_statement)
+        assert (told, harm) == ([fault.finding], [])
     assert healthy == before, "a fault edits what it is given, and nothing else"
 
 
@@ -46,15 +60,49 @@ def test_of_every_pair_both_are_found_but_for_what_one_hides(healthy, at):
         situation = healthy
         for fault in there:
             situation = fault.put_into(situation)
-        seen = answers.evidence(situation, probe=any(fault.needs_probe for fault in there))
-        diagnosis = examine(seen)
-        told = ids(diagnosis, *(fault.finding for fault in pair))
+        told, repairs, harm = looked_at(situation, there, pair, in_one_statement=bool(FAULTS.index(earlier) % 2))
         if set(told) != expected(pair):
             wrong.append(f"{pair[0].id}, then {pair[1].id}: {sorted(told)}, not {sorted(expected(pair))}")
-        made = CREATION.findall("\n".join(finding.repair for finding in diagnosis.findings))
+        made = CREATION.findall(repairs)
         if len(made) != len(set(made)):
             wrong.append(f"{pair[0].id}, then {pair[1].id}: {made} would be made twice")
+        wrong += (f"{pair[0].id}, then {pair[1].id}: {each}" for each in harm)
     assert not wrong, "\n".join(wrong)
+
+
+def looked_at(situation, there, wanted, *, in_one_statement):
+    """The ids of what is found beside a second team, the repairs, and what these would change for that team."""
+    seen = answers.evidence(
+        second_team.joined(situation, in_one_statement=in_one_statement),
+        probe=any(fault.needs_probe for fault in there),
+        pod_name=situation.pod["metadata"].get("name", ""),
+    )
+    diagnosis = examine(seen)
+    repairs = [finding.repair for finding in diagnosis.findings]
+    harm = [each for repair in repairs for each in second_team.harm(situation, seen.reads.answers, repair)]
+    return ids(diagnosis, *(fault.finding for fault in wanted)), "\n".join(repairs), harm
+
+
+@pytest.mark.parametrize("in_one_statement", [True, False])
+def test_what_would_harm_the_second_team_is_seen(healthy, in_one_statement):
+    known = CATALOGUE["thumbprint-of-an-old-certificate"].put_into(healthy)
+    situation = second_team.joined(known, in_one_statement=in_one_statement)
+    seen = answers.evidence(situation, pod_name="my-pod")
+    examine(seen)
+    alone = json.dumps(healthy.role["AssumeRolePolicyDocument"])
+    everybody = alone.replace("StringEquals", "StringLike").replace(healthy.parameters.subject, "*")
+    for repair in (
+        f"aws iam update-assume-role-policy --role-name my-role --policy-document '{alone}'",
+        f"aws iam update-assume-role-policy --role-name my-role --policy-document '{everybody}'",
+        "aws iam attach-role-policy --role-name my-role --policy-arn arn:aws:iam::aws:policy/AdministratorAccess",
+        "aws iam update-open-id-connect-provider-thumbprint --open-id-connect-provider-arn "
+        f"{healthy.provider_arn} --thumbprint-list {'0' * 40}",
+        "kubectl patch configmap my-settings -n default --type=merge -p '{}'",
+        "kubectl delete pod till-1 -n default --grace-period=1",
+        "kubectl annotate serviceaccount till -n default eks.amazonaws.com/role-arn-",
+        "kubectl label namespace default team-",
+    ):
+        assert second_team.harm(situation, seen.reads.answers, repair), repair
 
 
 def test_a_fault_hides_what_there_is():

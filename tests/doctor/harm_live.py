@@ -1,0 +1,191 @@
+"""A second team in a running lab, what it may do and what is anybody else's, before and after a repair."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.exceptions import ClientError
+from kubernetes.client import CoreV1Api
+
+from labkit import Lab
+from labkit.cli import lab as cli_lab
+from labkit.doctor import repairing
+from labkit.doctor.examination import examine
+from labkit.emulator import environment
+from labkit.execution import execute
+from labkit.faults import Fault, Situation, breaking, live
+from tests.doctor import second_team
+from tests.doctor.examining import evidence
+
+TEAM = {"namespace": "shop", "service_account": "web", "role_name": "web-role"}
+TOKEN_FILE = "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"
+# STS's error where the provider or the issuer fails everybody: what comes back with it was allowed all the time.
+BROKEN_FOR_ALL = ("InvalidIdentityToken", "IDPCommunicationError")
+
+
+@dataclass
+class Outcome:
+    """What the repairs of some faults came to."""
+
+    ran: int = 0
+    words: int = 0
+    failed: list[str] = field(default_factory=list)
+    harm: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Team:
+    """The second team: its lab, and the token of its pod."""
+
+    lab: Lab
+    token: str
+
+    @classmethod
+    def beside(cls) -> "Team":
+        """The team, with a service account, a role and a pod of its own."""
+        lab = Lab.open(**TEAM)
+        lab.ready(through="pod")
+        done = execute(lab.kubernetes, "my-pod", "shop", ["cat", TOKEN_FILE])
+        return cls(lab, done.output.strip())
+
+
+def outcome(lab: Lab, team: Team, healthy: Situation, faults: Sequence[Fault], *, in_one_statement: bool) -> Outcome:
+    """Puts the faults in, runs each printed repair, and compares what everybody else may do and has. Mends the lab.
+
+    Raises `ClientError` where AWS takes no such faults together, such as a bucket policy for a role that is gone.
+    """
+    came_to = Outcome()
+    try:
+        for fault in faults:
+            breaking.break_lab(lab, fault)
+        broken = live.read(lab, healthy, *(fault.put_into(healthy) for fault in faults))
+        _admit_team(lab, broken, in_one_statement)
+        findings = examine(evidence(lab, broken, probe=any(fault.needs_probe for fault in faults))).findings
+        before = snapshot(lab, team)
+        for finding in findings:
+            if repairing.why_not_run(finding.repair):
+                came_to.words += 1
+                continue
+            came_to.ran += 1
+            if said := repairing.run(finding.repair, environment.closed(os.environ) | cli_lab.variables()):
+                came_to.failed.append(f"{finding.id}: {said}")
+            after = snapshot(lab, team)
+            came_to.harm += (f"{finding.id}: {each}" for each in harm(before, after))
+            before = after
+    finally:
+        breaking.mend(lab)
+    return came_to
+
+
+def _admit_team(lab: Lab, broken: Situation, in_one_statement: bool) -> None:
+    if broken.role:
+        trust_policy = second_team.admitting(broken, in_one_statement)
+        if len(json.dumps(trust_policy, separators=(",", ":"))) <= 2048:
+            lab.aws.client("iam").update_assume_role_policy(
+                RoleName=lab.parameters.role_name, PolicyDocument=json.dumps(trust_policy)
+            )
+
+
+def harm(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    """What is otherwise than before, but for what comes back for everybody."""
+    for what in before.keys() | after.keys():
+        one, other = before.get(what), after.get(what)
+        if one != other and one not in (*BROKEN_FOR_ALL, "not tried") and not _is_more_of_a_provider(what, one, other):
+            yield f"{what}: {one} before, {other} after"
+
+
+def _is_more_of_a_provider(what: str, before: Any, after: Any) -> bool:
+    """Whether a provider is registered, or takes more than it did: who gets a role by it, trust policies say."""
+    if not what.startswith("provider ") or after is None:
+        return False
+    return before is None or all(set(before[key]) <= set(after[key]) for key in ("audiences", "thumbprints"))
+
+
+def snapshot(lab: Lab, team: Team) -> dict[str, Any]:
+    """What the second team may do, and every object that is not the run's own."""
+    found: dict[str, Any] = {}
+    for name in (lab.parameters.role_name, TEAM["role_name"]):
+        found |= _exchanged(lab, team, name)
+    found |= dict(_in_iam(lab))
+    found |= dict(_in_cluster(lab))
+    return found
+
+
+def _exchanged(lab: Lab, team: Team, role_name: str) -> dict[str, Any]:
+    """What STS answers the team's token for a role, and what the session may do then."""
+    import boto3
+
+    tried = {f"shop:web as {role_name}: {name}": "not tried" for name in ("lists", "reads", "writes", "users")}
+    sts = lab.aws.client("sts")
+    arn = lab.connection.role_arn(role_name)
+    try:
+        answer = sts.assume_role_with_web_identity(RoleArn=arn, RoleSessionName="web", WebIdentityToken=team.token)
+    except ClientError as error:
+        return {f"shop:web as {role_name}": error.response["Error"]["Code"], **tried}
+    keys = answer["Credentials"]
+    session = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], region_name="us-east-1")
+    s3 = session.client("s3", endpoint_url=lab.aws.client("s3").meta.endpoint_url)
+    iam = session.client("iam", endpoint_url=lab.aws.client("iam").meta.endpoint_url)
+    bucket = lab.parameters.bucket
+    calls = {
+        "lists": lambda: s3.list_objects_v2(Bucket=bucket),
+        "reads": lambda: s3.get_object(Bucket=bucket, Key="hello.txt"),
+        "writes": lambda: s3.put_object(Bucket=bucket, Key="web", Body=b""),
+        "users": iam.list_users,
+    }
+    return {
+        f"shop:web as {role_name}": "allowed",
+        **{f"shop:web as {role_name}: {name}": _said(call) for name, call in calls.items()},
+    }
+
+
+def _said(call: Any) -> str:
+    try:
+        call()
+    except ClientError as error:
+        return error.response["Error"]["Code"]
+    return "allowed"
+
+
+def _in_iam(lab: Lab) -> Iterator[tuple[str, Any]]:
+    iam = lab.aws.client("iam")
+    for role in iam.list_roles()["Roles"]:
+        name = role["RoleName"]
+        if name != lab.parameters.role_name:
+            said = iam.get_role(RoleName=name)["Role"]
+            inline = iam.list_role_policies(RoleName=name)["PolicyNames"]
+            attached = iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
+            kept = {key: said.get(key) for key in ("AssumeRolePolicyDocument", "PermissionsBoundary", "Tags")}
+            yield f"role {name}", {**kept, "inline": inline, "attached": attached}
+    for user in iam.list_users()["Users"]:
+        yield f"user {user['UserName']}", iam.list_user_policies(UserName=user["UserName"])["PolicyNames"]
+    for each in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
+        said = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=each["Arn"])
+        yield (
+            f"provider {each['Arn']}",
+            {"audiences": said["ClientIDList"], "thumbprints": said["ThumbprintList"], "tags": said.get("Tags", [])},
+        )
+    eks, cluster = lab.aws.client("eks"), lab.parameters.cluster
+    configs = eks.list_identity_provider_configs(clusterName=cluster)["identityProviderConfigs"]
+    yield "identity provider configs", configs
+    others = eks.list_pod_identity_associations(clusterName=cluster)["associations"]
+    yield "associations", [each["associationId"] for each in others]
+
+
+def _in_cluster(lab: Lab) -> Iterator[tuple[str, Any]]:
+    core, own = CoreV1Api(lab.kubernetes), lab.parameters
+    for namespace in core.list_namespace().items:
+        labels = namespace.metadata.labels
+        yield f"namespace {namespace.metadata.name}", labels
+    for account in core.list_service_account_for_all_namespaces().items:
+        metadata = account.metadata
+        if (metadata.namespace, metadata.name) != (own.namespace, own.service_account):
+            yield f"service account {metadata.namespace}/{metadata.name}", (metadata.uid, metadata.annotations)
+    for pod in core.list_pod_for_all_namespaces().items:
+        if pod.metadata.namespace != own.namespace:
+            yield f"pod {pod.metadata.namespace}/{pod.metadata.name}", pod.metadata.uid
+    for config_map in core.list_config_map_for_all_namespaces().items:
+        if config_map.metadata.namespace != own.namespace:
+            yield f"configmap {config_map.metadata.namespace}/{config_map.metadata.name}", config_map.data

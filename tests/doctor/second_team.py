@@ -1,0 +1,236 @@
+"""A second team beside the run: on its role, its OIDC provider, its bucket and its ConfigMaps. What may it do?
+
+A repair may neither take from it nor give to it. What is broken for everybody, such as a missing OIDC provider, may
+come back for everybody: then each has what the policies always said.
+"""
+
+import copy
+import json
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from labkit import documents
+from labkit.doctor import repairing
+from labkit.faults import Situation
+from labkit.faults.situation import new_role
+from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust
+from tests.doctor.repairing import commands, repaired
+
+Answers = dict[str, Any]
+# On the run's role. It isn't made yet, so that the doctor finds nothing of it.
+WEB = "system:serviceaccount:shop:web"
+# In the run's namespace, with a role of its own.
+TILL, TILL_ROLE = "till", "till-role"
+SUBJECTS = (
+    WEB,
+    f"system:serviceaccount:default:{TILL}",
+    "system:serviceaccount:default:orders",
+    "system:serviceaccount:staging:my-service-account",
+    "system:serviceaccount:somewhere-else:somebody-else",
+)
+AUDIENCES = ("sts.amazonaws.com", "vault", "sts.us-east-1.amazonaws.com")
+CONFIG_MAPS = ("my-settings", "my-aws-config", "my-token")
+CHANGING = ("annotate", "create", "delete", "edit", "label", "patch", "rollout", "set")
+AWS = ("aws ", "(export ", ")")
+
+
+def joined(situation: Situation, *, in_one_statement: bool) -> Situation:
+    """The situation with a second team; the role's first statement names it, or one of its own does."""
+    parameters = situation.parameters.model_copy(update={"service_account": TILL, "role_name": TILL_ROLE})
+    arn = situation.role_arn.replace(situation.parameters.role_name, TILL_ROLE)
+    roles = {**situation.roles, arn: new_role(parameters, situation.provider_arn)}
+    if role := situation.role:
+        roles[situation.role_arn] = {**role, "AssumeRolePolicyDocument": admitting(situation, in_one_statement)}
+    account = documents.service_account(parameters, arn)
+    pod = _pod(account["metadata"]["namespace"])
+    objects = {**situation.objects, f"ServiceAccount default/{TILL}": account, f"Pod default/{TILL}-1": pod}
+    admitted = {**situation.admitted, f"Pod default/{TILL}-1": pod["spec"]}
+    return situation.model_copy(update={"roles": roles, "objects": objects, "admitted": admitted})
+
+
+def harm(situation: Situation, answers: Answers, repair: str) -> list[str]:
+    """What a repair changes for anybody but the run's own service account, where it is run on these answers."""
+    # What lacks a value, no shell runs.
+    lines = [line for line in commands(repair) if not repairing.PLACEHOLDER.search(line)]
+    aws = [line for line in lines if line.startswith(AWS)]
+    found = [each for line in lines if not line.startswith(AWS) for each in _harm_in_cluster(situation, line)]
+    if aws:
+        after = repaired(answers, "\n".join(aws))
+        found += _harm_in_aws(situation, answers, after)
+    return [f"{each}, by\n{repair}" for each in found]
+
+
+# The second team.
+
+
+def admitting(situation: Situation, in_one_statement: bool) -> Any:
+    """The role's trust policy, which admits the second team as well."""
+    trust_policy = copy.deepcopy(situation.role["AssumeRolePolicyDocument"])
+    statements = trust_policy["Statement"]
+    key = f"{situation.provider_name}:sub"
+    first = statements[0].get("Condition", {}).get("StringEquals", {})
+    if "Federated" not in statements[0]["Principal"]:
+        # Nobody takes this role by a token: the second team takes it by the account.
+        principal = {"AWS": f"arn:aws:iam::{situation.account_id}:root"}
+        statements.append({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"})
+    elif in_one_statement and key in first:
+        first[key] = [*([first[key]] if isinstance(first[key], str) else first[key]), WEB]
+    else:
+        statements.append(_of_its_own(situation, statements[0]))
+    return trust_policy
+
+
+def _of_its_own(situation: Situation, first: Any) -> Any:
+    """A statement for the second team: right, where the first one names the run; else with the first one's mistakes."""
+    statement = copy.deepcopy(first)
+    if situation.parameters.subject in str(first) and situation.provider:
+        statement = documents.trust_policy(situation.parameters, situation.provider_arn)["Statement"][0]
+    blocks = statement.get("Condition", {})
+    issuer = next((key.rpartition(":")[0] for block in blocks.values() for key in block), situation.provider_name)
+    kept = {
+        operator: {key: value for key, value in block.items() if not key.endswith(":sub")}
+        for operator, block in blocks.items()
+    }
+    kept.setdefault("StringEquals", {})[f"{issuer}:sub"] = WEB
+    return statement | {"Condition": {operator: block for operator, block in kept.items() if block}}
+
+
+def _pod(namespace: str) -> Any:
+    container = {
+        "name": "till",
+        "image": "amazon/aws-cli",
+        "envFrom": [{"configMapRef": {"name": name, "optional": True}} for name in CONFIG_MAPS],
+        "volumeMounts": [],
+    }
+    metadata = {"name": f"{TILL}-1", "namespace": namespace, "labels": {}}
+    spec = {"serviceAccountName": TILL, "containers": [container], "volumes": []}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+# In the cluster: every object that a line names has to be the run's own.
+
+
+def _harm_in_cluster(situation: Situation, line: str) -> Iterator[str]:
+    words = shlex.split(line)
+    if words[0] == "echo":
+        manifest = json.loads(words[1])
+        names = [(manifest["kind"].lower(), manifest["metadata"]["name"])]
+    elif words[0] == "sleep" or line.startswith("labkit"):
+        return
+    elif (words[0] == "kubectl" and words[1] in CHANGING) or "replace" in words:
+        named = [each.split("/") for each in words[2:] if re.fullmatch(r"[a-z]+/[a-z0-9.-]+", each)]
+        names = [(kind, name) for kind, name in named] or [(words[2], words[3])]
+    else:
+        yield f"a line that nobody knows: {line}"
+        return
+    for kind, name in names:
+        shared = {"configmap": CONFIG_MAPS, "namespace": ("default",)}.get(kind, ())
+        if name.startswith(TILL) or name in shared:
+            yield f"{kind} {name} is changed, which the second team has as well"
+
+
+# In AWS.
+
+
+def _harm_in_aws(situation: Situation, before: Answers, after: Answers) -> Iterator[str]:
+    own = f"iam:GetRole {situation.parameters.role_name} ("
+    for call in before.keys() | after.keys():
+        one, other = before.get(call), after.get(call)
+        if one == other:
+            continue
+        if call.startswith(own):
+            provider = before.get(f"iam:GetOpenIDConnectProvider {situation.provider_name} ({situation.account_id})")
+            audiences = provider["ClientIDList"] if provider else AUDIENCES
+            yield from _harm_by_trust(situation, one, other, audiences)
+        elif call.startswith("iam:GetOpenIDConnectProvider "):
+            yield from _harm_to_provider(call, one or {}, other or {})
+        elif call.startswith("iam:ListOpenIDConnectProviders"):
+            yield from (f"{arn} is gone" for arn in one or [] if arn not in other)
+        elif call.startswith("s3:GetBucketPolicy"):
+            yield from _harm_by_bucket_policy(situation, one, other)
+        elif _is_of_own_role(situation, call):
+            if one is not None and _is_shared(situation, after):
+                yield f"{call}: whoever else takes the role may do something else"
+        else:
+            yield f"{call} is changed"
+
+
+def _harm_by_trust(situation: Situation, before: Any, after: Any, audiences: Sequence[str]) -> Iterator[str]:
+    """Whom the role's trust policy admits otherwise than before; of a role that was missing, whom but the run."""
+    one, other = (role["AssumeRolePolicyDocument"] if role else {"Statement": []} for role in (before, after))
+    for arn, subject, audience in _tokens(situation, one, audiences):
+        if _admits(one, arn, subject, audience) != _admits(other, arn, subject, audience):
+            yield f"the trust policy decides otherwise on {subject} of {arn} for {audience}"
+    named = [each for each in one["Statement"] if "Federated" not in each["Principal"]]
+    lost = [each for each in named if each["Effect"] == "Allow" and each not in other["Statement"]]
+    yield from (f"the trust policy forgets {each}" for each in lost)
+    if {key: value for key, value in (before or {}).items() if key != "AssumeRolePolicyDocument"} != {
+        key: value for key, value in (after or {}).items() if before and key != "AssumeRolePolicyDocument"
+    }:
+        yield "the role itself is changed"
+
+
+def _tokens(
+    situation: Situation, trust_policy: Any, audiences: Sequence[str] = AUDIENCES
+) -> Iterator[tuple[str, str, str]]:
+    """Tokens of everybody else: of the cluster's other service accounts, and of other clusters' of any name."""
+    named = re.findall(r"arn:aws:iam::\d{12}:oidc-provider/[^\"]+", json.dumps(trust_policy))
+    for arn in {*named, situation.provider_arn}:
+        # The cluster's own issuer is the same in every account.
+        mine = () if arn.endswith(f"/{situation.provider_name}") else (situation.parameters.subject,)
+        for subject in (*SUBJECTS, *mine):
+            for audience in audiences:
+                yield arn, subject, audience
+
+
+def _admits(trust_policy: Any, arn: str, subject: str, audience: str) -> bool:
+    name = arn.partition(":oidc-provider/")[2]
+    policy = Policy.read(trust_policy, kind="trust", name="role")
+    context = {f"{name}:sub": subject, f"{name}:aud": audience}
+    return evaluate_trust(policy, provider_arn=arn, context=context).allowed
+
+
+def _harm_to_provider(call: str, before: Any, after: Any) -> Iterator[str]:
+    for key in ("ClientIDList", "ThumbprintList"):
+        if gone := set(before.get(key, [])) - set(after.get(key, [])):
+            yield f"{call}: {key} lacks {gone}"
+
+
+def _harm_by_bucket_policy(situation: Situation, before: Any, after: Any) -> Iterator[str]:
+    """What somebody else may do with the bucket otherwise than before; with a role that is shared, also by that."""
+    account = situation.account_id
+    session = f"arn:aws:sts::{account}:assumed-role/{TILL_ROLE}/session"
+    who = {
+        "the other role": Principal.role_session(session, situation.role_arn.replace("my-role", TILL_ROLE)),
+        "a user": Principal.aws(f"arn:aws:iam::{account}:user/web"),
+    }
+    bucket = f"arn:aws:s3:::{situation.parameters.bucket}"
+    everything = {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+    identity = [Policy.read(everything, kind="identity", name="everything")]
+    for name, principal in who.items():
+        for action, resource in (("s3:ListBucket", bucket), ("s3:GetObject", f"{bucket}/a"), ("s3:PutObject", bucket)):
+            request = Request(principal, action, resource, {})
+            decided = [
+                evaluate(
+                    request, identity=identity, resource=[Policy.read(json.loads(text), kind="resource", name="b")]
+                )
+                for text in (before, after)
+                if text
+            ]
+            if len({each.outcome for each in decided}) > 1:
+                yield f"the bucket policy decides otherwise on {name}: {action}"
+
+
+def _is_of_own_role(situation: Situation, call: str) -> bool:
+    return any(word in (situation.parameters.role_name, situation.role_arn) for word in call.split())
+
+
+def _is_shared(situation: Situation, answers: Answers) -> bool:
+    """Whether anybody else takes the role."""
+    role = answers.get(f"iam:GetRole {situation.parameters.role_name} ({situation.account_id})")
+    return bool(role) and (
+        any(_admits(role["AssumeRolePolicyDocument"], *token) for token in _tokens(situation, {}))
+        or any("Federated" not in str(each["Principal"]) for each in role["AssumeRolePolicyDocument"]["Statement"])
+    )
