@@ -94,7 +94,7 @@ def refuse_misspelt(evidence: Evidence) -> None:
     It may be misspelt then, and a repair would make an account, or lead a role to it, that nobody wants.
     """
     parameters = evidence.parameters
-    if evidence.connection.takes_untagged and parameters.is_usual:
+    if parameters.is_usual:
         return
     try:
         if evidence.service_account is not None or evidence.is_named:
