@@ -81,7 +81,7 @@ class Connection:
     note: str | None = None
     """What there is to say to the one who opens the lab."""
     issuer_restored_by: str = ""
-    """The command that publishes the issuer's own documents again, where this target knows one."""
+    """The lines that publish the issuer's own documents again, where this target knows them, and what they change."""
     propagates_within: int = 0
     """Seconds within which a change in IAM is known everywhere; 0 where it is at once."""
     node_within: int = 0

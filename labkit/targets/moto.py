@@ -202,8 +202,7 @@ def _connection(
         takes_untagged=True,
         is_embedded=True,
         note=state.note,
-        # What stands in the place of the issuer's own documents: see labkit.emulator.published.
-        issuer_restored_by=f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"',
+        issuer_restored_by=publish_again(parameters.cluster, issuer),
         fetch=lambda url: fetch(state, url),
         served_chain=lambda host: served_chain(host, address="127.0.0.1", port=_issuers(state)[host]),
         clock=folder.clock,
@@ -216,6 +215,17 @@ def _connection(
 def _issuers(state: State) -> dict[str, int]:
     """The issuers' hosts and ports by now: a cluster of another region may have come since."""
     return (State.read(Folder.find()) or state).issuers
+
+
+def publish_again(cluster: str, issuer: str) -> str:
+    """The command that publishes the lab's own documents of an issuer again, and what it changes for whom.
+
+    What was put in their place stands in this folder: see `labkit.emulator.published`.
+    """
+    return (
+        f"# The issuer of the cluster {cluster} publishes what the cluster has. STS reads it for all its tokens.\n"
+        f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"'
+    )
 
 
 def _cluster(eks: Any, name: str, account_id: str) -> Cluster:

@@ -171,9 +171,9 @@ def test_where_only_the_api_server_knows_its_counters_tell_and_the_dry_run_makes
     said = labkit("doctor").stdout
     assert "webhook-passed-over-pod" in said and "pod-older-than-annotation" not in said
     assert "not looked at: create pod --dry-run=server" in said
-    there = CoreV1Api(lab.kubernetes).list_namespaced_pod("default").metadata.resource_version
+    there = pods(lab)
     finding = only("--probe")
-    assert CoreV1Api(lab.kubernetes).list_namespaced_pod("default").metadata.resource_version == there
+    assert pods(lab) == there
     assert finding["id"] == "webhook-unreachable"
     counter = 'apiserver_admission_webhook_fail_open_count{name="iam-for-pods.amazonaws.com",type="admit"} rose from '
     assert finding["found"].startswith(counter)

@@ -197,12 +197,12 @@ class Commands:
 
     def publish_issuer(self) -> str:
         """The issuer's documents, from the cluster to where it publishes them."""
+        if self._evidence.connection.issuer_restored_by:
+            return self._evidence.connection.issuer_restored_by
         told = words.said(
             f"The issuer of the cluster {self.parameters.cluster} publishes what the cluster has. STS reads it for all "
             "its tokens."
         )
-        if self._evidence.connection.issuer_restored_by:
-            return f"{told}\n{self._evidence.connection.issuer_restored_by}"
         return (
             f"{told}\n# to the place that {self._provider['Url']} is served from, such as a bucket:\n"
             f"{self._kubectl} get --raw /.well-known/openid-configuration | "

@@ -281,7 +281,7 @@ def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: 
         commands_after='eval "$(labkit env)"',
         takes_untagged=bool(facts.made),
         note=state.note,
-        issuer_restored_by=_issuer_restored_by(kept, facts, issuer),
+        issuer_restored_by=_issuer_restored_by(kept, facts, parameters, issuer),
         fetch=way.fetch,
         served_chain=way.served_chain,
         trail=_read_trail,
@@ -289,12 +289,14 @@ def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: 
     )
 
 
-def _issuer_restored_by(kept: Kept, facts: Facts, issuer: str) -> str:
-    """The command that publishes the issuer's own documents again, which the lab or the API server has."""
+def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issuer: str) -> str:
+    """The commands that publish the issuer's documents again, which the lab or the API server has."""
     if facts.made:
-        # What stands in the place of the lab's own documents: see labkit.emulator.published.
-        return f'rm -r "$LABKIT_HOME/published/{issuer.rpartition("/")[2]}"'
-    return "" if facts.public_issuer else "\n".join(kind_issuer.way_out(kept))
+        return moto.publish_again(parameters.cluster, issuer)
+    if facts.public_issuer:
+        return ""
+    told = "# What your runs made is removed, and the lab ends. Then it joins the cluster with the issuer of now."
+    return "\n".join([told, *kind_issuer.way_out(kept)])
 
 
 def _described(state: State, parameters: "Parameters") -> Cluster | None:
