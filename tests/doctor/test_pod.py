@@ -366,6 +366,17 @@ def test_a_pod_that_is_older_than_the_annotation_is_made_anew():
     assert found(applied(answers, finding.repair)) == []
 
 
+@pytest.mark.parametrize("annotation", [ROLE_ARN.replace("my-role", "gone"), "arn:aws:iam::1234:role/x", "my-role"])
+def test_a_pod_is_not_made_again_while_the_annotation_names_no_role(annotation):
+    """It may work with the role that it has, and would lose it."""
+    answers = healthy() | {ROLE.replace("my-role", "gone"): None}
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"][KEY] = annotation
+    findings = {finding.id: finding for finding in examine(answers).findings}
+    repair = findings["pod-older-than-annotation"].repair
+    assert all(line.startswith("#") for line in repair.splitlines())
+    assert "kubectl delete pod my-pod" in repair
+
+
 def test_no_pod_of_a_name_is_an_error_and_no_pod_at_all_a_warning():
     answers = healthy() | {PODS: []}
     (finding,) = examine(answers).findings

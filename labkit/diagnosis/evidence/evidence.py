@@ -204,6 +204,14 @@ class Evidence:
         return self.role_account.role(self.role_name)
 
     @property
+    def is_annotated_rightly(self) -> bool:
+        """Whether the annotation is the role's ARN in IAM; its form counts where the role may not be read."""
+        try:
+            return self.role is not None and self.role["Arn"] == self.annotation
+        except NotRead:
+            return ROLE_ARN.fullmatch(self.annotation) is not None
+
+    @property
     def trust_policy(self) -> Document:
         """The role's trust policy; empty without a role."""
         return self.role["AssumeRolePolicyDocument"] if self.role else {}

@@ -78,7 +78,7 @@ def older_than_annotation(evidence: Evidence) -> Symptom | None:
         expected=f"AWS_ROLE_ARN={evidence.annotation}",
         found=found,
         source="kubectl get pod -o yaml, spec.containers[].env",
-        repair=pod_commands.replaced(evidence, pod_commands.without_identity),
+        repair=pod_commands.with_the_annotation(evidence),
     )
 
 

@@ -257,7 +257,7 @@ def _why_passed_over(evidence: Evidence) -> tuple[str, str]:
     """What is known of why the webhook changed nothing, and the repair."""
     conditions = opt_out.match_conditions(evidence)
     may_be = f"; its matchConditions may leave it out: {' && '.join(conditions)}" if conditions else ""
-    again = pod_commands.replaced(evidence, pod_commands.without_identity)
+    again = pod_commands.with_the_annotation(evidence)
     if evidence.pod_spec and evidence.pod_spec.is_mutated:
         return "it did not know of the annotation yet", again
     try:

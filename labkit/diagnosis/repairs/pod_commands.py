@@ -20,7 +20,7 @@ from labkit.diagnosis.evidence.pod_spec import (
 from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.repairs.commands import Commands, others_with, patch_config_map
 from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
-from labkit.diagnosis.repairs.words import listed, name_of_account, said
+from labkit.diagnosis.repairs.words import listed, name_of_account, said, shown
 from labkit.documents import ROLE_ANNOTATION
 
 Change = Callable[[Evidence, Document], None]
@@ -68,6 +68,21 @@ def replaced(evidence: Evidence, *changes: Change) -> str:
             _delete(evidence, spec.name),
         ]
     return "\n".join(lines)
+
+
+def with_the_annotation(evidence: Evidence) -> str:
+    """Lines that make the pod again, so that it gets the role of the annotation; comments where that role is not right.
+
+    A pod that works would lose what it has.
+    """
+    again = replaced(evidence, without_identity)
+    if evidence.is_annotated_rightly:
+        return again
+    return shown(
+        "# Not yet: the annotation does not name the role as IAM has it. A pod that is made again gets what it names.",
+        "# When it does:",
+        again,
+    )
 
 
 def of_workload(evidence: Evidence, owner: Document, *changes: Change) -> str:
