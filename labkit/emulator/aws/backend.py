@@ -218,10 +218,6 @@ class Backend:
                     chunks.close()
         except Refusal:
             raise
-        except ImportError as missing:
-            # What moto needs for the service, and the lab does not install.
-            told = NO_SERVICE.format(asked.service)
-            raise Refusal(501, "NotImplemented", told, f"{told} moto: {missing}") from missing
         except (ExpatError, UnicodeDecodeError) as error:
             raise Refusal(400, "MalformedXML", "The XML you provided was not well-formed.", str(error)) from error
         except Exception as error:
@@ -256,7 +252,12 @@ class Backend:
 
     def _load(self, name: Any) -> Any:
         if name not in self._apps:
-            self._apps[name] = app = create_backend_app(name)
+            try:
+                self._apps[name] = app = create_backend_app(name)
+            except ImportError as missing:
+                # What moto needs for the service, and the lab does not install.
+                told = NO_SERVICE.format(name)
+                raise Refusal(501, "NotImplemented", told, f"{told} moto: {missing}") from missing
             app.url_map.merge_slashes = False
         return self._apps[name]
 

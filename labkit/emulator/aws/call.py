@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+REST_XML = ("cloudfront", "route53")
 Context = dict[str, str | list[str]]
 """Condition keys and their values."""
 QUEUE_PATH = re.compile(r"/(\d{12}/[A-Za-z0-9._-]+)")
@@ -153,7 +154,7 @@ class Asked:
 
     @cached_property
     def family(self) -> str:
-        """The protocol, which decides how a refusal looks: s3, query, ec2, json or rest-json.
+        """The protocol, which decides how a refusal looks: s3, query, ec2, json, rest-xml or rest-json.
 
         https://smithy.io/2.0/aws/protocols/index.html
         """
@@ -174,4 +175,6 @@ def protocol(call: Call, service: str) -> str:
         return "json"
     if service == "ec2":
         return "ec2"
+    if service in REST_XML:
+        return "rest-xml"
     return "query" if "Action" in call.form else "rest-json"

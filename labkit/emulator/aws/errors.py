@@ -86,7 +86,7 @@ def fault(asked: Asked, name: str, reason: str, *, message: str = "", **fields: 
         return Refusal(status, code, message or usual, reason, fields)
     query_code, json_code, usual = FAULTS[name]
     # SQS and SNS name a fault as they did before they spoke JSON.
-    by_query = asked.service in ("sqs", "sns") or asked.family in ("query", "ec2")
+    by_query = asked.service in ("sqs", "sns") or asked.family in ("query", "ec2", "rest-xml")
     forbidden = asked.family == "rest-json" or (by_query and query_code != "IncompleteSignature")
     return Refusal(403 if forbidden else 400, query_code if by_query else json_code, message or usual, reason)
 
@@ -128,7 +128,7 @@ def render(asked: Asked, refusal: Refusal) -> Response:
     if asked.family == "ec2":
         body = PROLOG + xml({"Response": {"Errors": {"Error": about}, "RequestID": request_id}})
         return Response(refusal.status, [("content-type", "text/xml;charset=UTF-8")], body.encode())
-    if asked.family == "query":
+    if asked.family in ("query", "rest-xml"):
         namespace = NAMESPACES.get(asked.service, f"http://{asked.service}.amazonaws.com/doc/")
         content = xml({"Error": {"Type": "Sender", **about}, "RequestId": request_id})
         body = f'<ErrorResponse xmlns="{namespace}">{content}</ErrorResponse>'

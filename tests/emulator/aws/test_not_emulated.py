@@ -22,6 +22,8 @@ SENTENCE = "The lab does not emulate {}, or not with these parameters."
         ("eks", "list_addons", {"clusterName": "blue"}, SENTENCE.format("eks:ListAddons")),
         ("account", "get_contact_information", {}, SENTENCE.format("account:GetContactInformation")),
         ("organizations", "leave_organization", {}, SENTENCE.format("organizations:LeaveOrganization")),
+        ("route53", "list_cidr_collections", {}, SENTENCE.format("GET /2013-04-01/cidrcollection of route53")),
+        ("ec2", "describe_vpc_endpoint_services", {}, SENTENCE.format("ec2:DescribeVpcEndpointServices")),
         ("workdocs", "describe_users", {}, "The lab does not emulate workdocs."),
     ],
 )  # fmt: skip
