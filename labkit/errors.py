@@ -15,6 +15,9 @@ from labkit.showing import stable
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
 SOME_NAMESPACE = "NAMESPACE"
 
+# As AWS names the policy in a denial.
+BY_THE_ORGANIZATION = re.compile(r"(service|resource) control policy")
+
 
 class LabError(Exception):
     """Something the reader can put right; its text says what was wrong, where, and the next command.
@@ -66,9 +69,19 @@ class NotAllowed(LabError):
 
     @classmethod
     def by_aws(cls, refusal: Mapping[str, str], doing: str) -> "NotAllowed":
-        """The denial of an operation of AWS."""
+        """The denial of an operation of AWS; by the organization, no permission of the caller's own lifts it.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+        """
+        told = without_session(refusal.get("Message", ""))
+        if policy := BY_THE_ORGANIZATION.search(told):
+            return cls(
+                f"The organization's {policy[0]} does not allow {doing}: {told}",
+                where="the organization that your AWS account belongs to",
+                next="ask whoever manages the organization: no permission in your account lifts it",
+            )
         return cls(
-            f"AWS does not allow {doing}: {without_session(refusal.get('Message', ''))}",
+            f"AWS does not allow {doing}: {told}",
             where="the permissions of your AWS credentials",
             next="labkit policy -p account_id=…, which prints what a run of the lab needs",
         )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+from botocore.exceptions import ClientError
 from kubernetes.client import CoreV1Api
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import stream
@@ -162,3 +163,14 @@ def test_a_lab_gets_ready_in_a_namespace_that_somebody_has_just_deleted(moto, mo
         ]
         assert core.read_namespace(NAME).metadata.uid != before
         lab.remove()
+
+
+def test_a_denial_of_the_organization_names_who_can_lift_it():
+    said = (
+        "User: arn:aws:iam::123456789012:user/jane is not authorized to perform: eks:DescribeCluster because no "
+        "service control policy allows the eks:DescribeCluster action"
+    )
+    with pytest.raises(NotAllowed) as caught, answering():
+        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": said}}, "DescribeCluster")
+    assert caught.value.what.startswith("The organization's service control policy does not allow DescribeCluster")
+    assert "labkit policy" not in caught.value.next and "manages the organization" in caught.value.next
