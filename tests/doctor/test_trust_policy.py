@@ -545,3 +545,11 @@ def test_a_role_may_assume_itself_where_it_trusts_itself_or_the_profile_is_the_e
     own = {"Effect": "Allow", "Principal": {"AWS": ROLE_ARN}, "Action": "sts:AssumeRole"}
     document(answers)["Statement"].append(own)
     assert found(answers) == []
+
+
+def test_the_cluster_s_provider_in_another_account_is_told_by_the_accounts():
+    answers = trusting(principal(Federated=arn(NAME).replace(ACCOUNT_ID, "210987654321")))
+    (finding,) = [one for one in examine(answers).findings if one.id == "trust-policy-provider-mismatch"]
+    assert finding.summary == (
+        "The trust policy trusts the cluster's OIDC provider in the account 210987654321, not the one in 123456789012."
+    )

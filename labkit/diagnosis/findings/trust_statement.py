@@ -23,6 +23,7 @@ from labkit.diagnosis.finding import Severity, Symptom, cause, few, is_told
 from labkit.diagnosis.findings import provider
 from labkit.diagnosis.findings.trust_writes import was_refused
 from labkit.diagnosis.repairs.commands import Commands
+from labkit.policy.arn import Arn
 from labkit.policy.trust import WEB_IDENTITY
 
 LEARN = "02-iam-role.ipynb"
@@ -110,9 +111,13 @@ def provider_mismatch(evidence: Evidence) -> Symptom | None:
         return None
     if is_told(evidence, provider.cluster_rebuilt, provider.in_another_account):
         return None
+    trusted = f"{few([*map(name_of, providers)])}, not this cluster's issuer"
+    if elsewhere := [Arn.parse(arn).account for arn in providers if name_of(arn) == evidence.provider_name]:
+        mine = Arn.parse(evidence.provider_arn).account
+        trusted = f"the cluster's OIDC provider in the account {few(elsewhere)}, not the one in {mine}"
     return symptom(
         evidence,
-        f"The trust policy trusts {few([*map(name_of, providers)])}, not this cluster's issuer.",
+        f"The trust policy trusts {trusted}.",
         expected=evidence.provider_arn,
         found=", ".join(providers),
     )
