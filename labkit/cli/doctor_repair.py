@@ -41,7 +41,8 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
             typer.echo(f"Not run: {why}\n")
             continue
         if not typer.confirm("Run these lines?", default=False):
-            break
+            typer.echo("Left as it is.\n")
+            continue
         failed = repairing.run(finding.repair, _environment(connection))
         typer.echo(f"{failed or 'Done. Looking again …'}\n")
         found = _settled(look, found)

@@ -95,6 +95,20 @@ def test_who_declines_changes_nothing_and_reads_what_is_left(lab, iam):
     assert iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"] == there
 
 
+def test_who_declines_one_repair_is_asked_about_the_next(lab, iam):
+    trust(iam, lambda statement: statement.update(Action="sts:AssumeRole"))
+    iam.detach_role_policy(RoleName="my-role", PolicyArn=POLICY)
+    doctor = started()
+    doctor.expect(ASK)
+    doctor.sendline("n")
+    doctor.expect(ASK)
+    assert "Left as it is." in doctor.before and "attach-role-policy" in doctor.before
+    doctor.sendline("y")
+    said, exit_code = ended(doctor)
+    assert exit_code == 1
+    assert "trust-policy-action-wrong" in said and "role-has-no-policy" not in said
+
+
 def test_of_two_names_in_the_trust_policy_both_stay_and_a_repair_of_words_is_not_run(lab, iam):
     trust(iam, naming("shop:web", "shop:api"))
     iam.detach_role_policy(RoleName="my-role", PolicyArn=POLICY)
