@@ -444,3 +444,17 @@ def test_the_counters_of_two_api_servers_are_not_compared():
     diagnosis = examine(tried(annotated(YOUNGER), **{FAIL_OPEN: 1, STARTED: 60}), probe=True)
     assert [finding.id for finding in diagnosis.findings] == ["webhook-passed-over-pod"]
     assert any("another API server answered" in unread.why for unread in diagnosis.unread)
+
+
+def test_a_label_of_the_namespace_stays_where_it_keeps_a_role_from_others():
+    answers = in_a_namespace_that_opted_out()
+    other = {
+        "name": "web",
+        "namespace": "default",
+        "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/web"},
+    }
+    answers[ALL_SERVICE_ACCOUNTS].append({"metadata": other})
+    (finding,) = examine(answers).findings
+    assert finding.id == "pod-opted-out-of-webhook"
+    assert "default/web" in finding.repair
+    assert all(line.startswith("#") for line in finding.repair.splitlines())

@@ -18,6 +18,7 @@ from labkit.diagnosis.evidence.pod_spec import (
 from labkit.diagnosis.finding import Symptom, cause, is_told
 from labkit.diagnosis.repairs import pod_commands, registration
 from labkit.diagnosis.repairs.commands import Commands
+from labkit.diagnosis.repairs.words import shown
 
 LEARN = "04-pod.ipynb"
 POD = "kubectl get pod -o yaml"
@@ -293,9 +294,10 @@ def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> str:
     others = [each for each in against if not each.is_switch]
     lines = [registration.without(evidence, others)] if others else []
     if "namespace" in switches:
-        namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
-        lines.append(f"{kubectl} label namespace {namespace} {switches['namespace']}-")
-    return "\n".join([*lines, pod_commands.replaced(evidence)])
+        lines.append(registration.without_label(evidence, switches["namespace"]))
+    again = pod_commands.replaced(evidence)
+    is_words = lines and all(line.startswith("#") for each in lines for line in each.splitlines())
+    return "\n".join([*lines, shown("# and then:", again) if is_words else again])
 
 
 def _has_pods(owner: dict[str, Any]) -> bool:

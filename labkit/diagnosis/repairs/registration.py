@@ -17,6 +17,7 @@ import yaml
 from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.opt_out import ON_EKS, Requirement, labels_of
 from labkit.diagnosis.evidence.reading import Document
+from labkit.diagnosis.repairs import words
 from labkit.documents import ROLE_ANNOTATION
 
 NAME = "mutatingwebhookconfiguration/pod-identity-webhook"
@@ -44,6 +45,23 @@ def with_rule_for_pods(evidence: Evidence) -> str:
     return _patched(evidence, [{"op": "add", "path": path, "value": value}])
 
 
+def without_label(evidence: Evidence, label: str) -> str:
+    """The line that takes a label off the namespace; a comment where others of the namespace may get a role by it."""
+    namespace = evidence.parameters.namespace
+    command = f"{evidence.connection.kubectl} label namespace {namespace} {label}-"
+    others = _others(evidence)
+    beside = [name for name in others or [] if name.startswith(f"{namespace}/")]
+    if others is None or beside:
+        whose = ", ".join(beside[:MANY]) or "accounts that could not be listed"
+        return words.shown(
+            f"# Nothing is changed: without the label {label}, other new pods of the namespace {namespace} would get "
+            f"the role that their service account names: {whose}.",
+            "# Ask whoever owns these. Then run:",
+            command,
+        )
+    return f"# Namespace {namespace}: the label {label} goes. No other service account of it names a role.\n{command}"
+
+
 def _patched(evidence: Evidence, operations: list[Document]) -> str:
     before = evidence.webhook or {}
     after = copy.deepcopy(before)
@@ -57,21 +75,28 @@ def _patched(evidence: Evidence, operations: list[Document]) -> str:
 
 def _for_whom(evidence: Evidence) -> str:
     """Whose new pods it may change beside those of the service account: a pod gets what its own account names."""
-    try:
-        accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
-    except NotRead:
+    names = _others(evidence)
+    if names is None:
         return "# where they were left out, new pods of other service accounts get the role that these name, too"
-    mine = (evidence.parameters.namespace, evidence.parameters.service_account)
-    names = [
-        f"{each['namespace']}/{each['name']}"
-        for each in accounts
-        if ROLE_ANNOTATION in (each.get("annotations") or {}) and (each["namespace"], each["name"]) != mine
-    ]
     if not names:
         return "# it changes nothing for others: no other service account of the cluster names a role"
     more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
     told = ", ".join(names[:MANY])
     return f"# where they were left out, new pods of these get the role that their own account names, too: {told}{more}"
+
+
+def _others(evidence: Evidence) -> list[str] | None:
+    """The cluster's other service accounts that name a role, as NAMESPACE/NAME; None where they cannot be listed."""
+    try:
+        accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
+    except NotRead:
+        return None
+    mine = (evidence.parameters.namespace, evidence.parameters.service_account)
+    return [
+        f"{each['namespace']}/{each['name']}"
+        for each in accounts
+        if ROLE_ANNOTATION in (each.get("annotations") or {}) and (each["namespace"], each["name"]) != mine
+    ]
 
 
 def _apply(document: Document, operation: Document) -> None:
