@@ -447,7 +447,11 @@ def test_the_counters_of_two_api_servers_are_not_compared():
 
 
 def test_a_label_of_the_namespace_stays_where_it_keeps_a_role_from_others():
-    answers = in_a_namespace_that_opted_out()
+    answers = healthy()
+    selector = {"matchExpressions": [{"key": OPT_OUT, "operator": "DoesNotExist"}]}
+    answers[WEBHOOK]["webhooks"][0]["namespaceSelector"] = selector
+    answers[NAMESPACE]["metadata"]["labels"][OPT_OUT] = "true"
+    answers[PODS] = [made(pod.build(PARAMETERS), answers | {WEBHOOK: None})]
     other = {
         "name": "web",
         "namespace": "default",
