@@ -334,7 +334,7 @@ def _item(obj: Document) -> Document:
     return {key: value for key, value in obj.items() if key not in ("apiVersion", "kind")}
 
 
-@answers("list (?P<kind>deployment|statefulset|daemonset)s -n (?P<namespace>\\S+)")
+@answers("list (?P<kind>deployment|statefulset|daemonset|cronjob|job)s -n (?P<namespace>\\S+)")
 def list_workloads(situation, facts, kind, namespace):
     # The lab's cluster has no other kinds.
     prefix = f"Deployment {namespace}/"

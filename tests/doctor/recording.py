@@ -47,6 +47,8 @@ EVENTS = "list events -n default"
 DEPLOYMENTS = "list deployments -n default"
 STATEFUL_SETS = "list statefulsets -n default"
 DAEMON_SETS = "list daemonsets -n default"
+CRON_JOBS = "list cronjobs -n default"
+JOBS = "list jobs -n default"
 METRICS = "get --raw /metrics"
 METRICS_AGAIN = f"{METRICS} once more"
 DRY_RUN = "create pod --dry-run=server, like my-pod -n default"
@@ -136,6 +138,8 @@ def healthy() -> dict[str, Any]:
             DEPLOYMENTS: [],
             STATEFUL_SETS: [],
             DAEMON_SETS: [],
+            CRON_JOBS: [],
+            JOBS: [],
             NAMESPACE: {"metadata": {"name": "default", "labels": {"kubernetes.io/metadata.name": "default"}}},
             WEBHOOK: mutating_webhook_configuration(WEBHOOK_URL, AUTHORITY.certificate_pem),
             WEBHOOK_ANSWERS: "",

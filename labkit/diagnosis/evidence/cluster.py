@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 # Of the kinds that are not of the core group.
 APPS = dict.fromkeys(("deployments", "replicasets", "statefulsets", "daemonsets"), "/apis/apps/v1")
 WORKLOADS = {"deployments": "Deployment", "statefulsets": "StatefulSet", "daemonsets": "DaemonSet"}
-GROUPS = {"mutatingwebhookconfigurations": "/apis/admissionregistration.k8s.io/v1", **APPS}
+JOBS = {"cronjobs": "CronJob", "jobs": "Job"}
+BATCH = dict.fromkeys(JOBS, "/apis/batch/v1")
+GROUPS = {"mutatingwebhookconfigurations": "/apis/admissionregistration.k8s.io/v1", **APPS, **BATCH}
 
 
 class Cluster:
@@ -55,9 +57,16 @@ class Cluster:
 
     def workloads(self, namespace: str) -> list[Document]:
         """The namespace's Deployments, StatefulSets and DaemonSets, each with its kind."""
+        return self._with_kinds(WORKLOADS, namespace)
+
+    def jobs(self, namespace: str) -> list[Document]:
+        """The namespace's CronJobs and Jobs, each with its kind."""
+        return self._with_kinds(JOBS, namespace)
+
+    def _with_kinds(self, kinds: dict[str, str], namespace: str) -> list[Document]:
         return [
             {**each, "kind": kind}
-            for resource, kind in WORKLOADS.items()
+            for resource, kind in kinds.items()
             # None: this cluster has no such kind.
             for each in self._listed(resource, namespace) or []
         ]

@@ -76,6 +76,20 @@ def pods_of(evidence: Evidence, workload: Document) -> list[str]:
     return [metadata["name"] for metadata in newest]
 
 
+def pod_specs(evidence: Evidence) -> dict[str, Document]:
+    """The spec of the pods that each workload makes, now or later; CronJobs and Jobs are workloads, too.
+
+    Raises `NotRead` where one of the kinds may not be listed.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/cron-job-v1/#CronJobSpec
+    """
+    cluster, namespace = evidence.cluster, evidence.parameters.namespace
+    return {
+        called(each): _template(each).get("spec") or {}
+        for each in (*cluster.workloads(namespace), *cluster.jobs(namespace))
+    }
+
+
 def successors(evidence: Evidence) -> list[Document]:
     """The newer pods of the looked-at pod's Deployment, made from a later template: a rollout is under way."""
     metadata = (evidence.pod or {}).get("metadata") or {}
@@ -102,6 +116,12 @@ def _all(evidence: Evidence) -> list[Document]:
         return evidence.cluster.workloads(evidence.parameters.namespace)
     except NotRead:
         return []
+
+
+def _template(workload: Document) -> Document:
+    spec = workload["spec"]["jobTemplate"]["spec"] if workload["kind"] == "CronJob" else workload["spec"]
+    template: Document = spec["template"]
+    return template
 
 
 def _account(workload: Document) -> str:

@@ -324,7 +324,7 @@ def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) 
     kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
     shorter = f"s/duration_seconds *= *{seconds}/duration_seconds = {longest}/"
     return (
-        f"{said(f'ConfigMap {config_map}: duration_seconds becomes {longest}. No pod of anybody else uses it.')}\n"
+        f"{said(f'ConfigMap {config_map}: duration_seconds becomes {longest}.', advice.NO_OTHER_USER)}\n"
         f"{kubectl} get configmap {config_map} -n {namespace} -o yaml | sed '{shorter}' | {kubectl} replace -f -\n"
         f"{pod_commands.replaced(evidence)}"
     )

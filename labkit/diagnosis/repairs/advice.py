@@ -19,6 +19,7 @@ QUOTA_REQUEST = (
 )
 # IAM is one for all regions, and CloudTrail records it in this one.
 IAM_REGION = "us-east-1"
+NO_OTHER_USER = "No pod or workload of another service account uses the ConfigMap."
 
 
 def provider_stays(arn: str) -> str:
@@ -147,7 +148,7 @@ def administrator_stays(evidence: Evidence, policies: list[str]) -> str:
 def config_map_stays(evidence: Evidence, name: str, keys: list[str], users: list[str]) -> str:
     """https://kubernetes.io/docs/concepts/configuration/configmap/"""
     return said(
-        f"The ConfigMap {name} stays as it is: {listed(users)} would get the change as well.",
+        f"The ConfigMap {name} is not changed: {listed(users)} may use it as well.",
         f"Ask whoever owns it about {listed(keys)}, or give the pods of {name_of_account(evidence.subject)} a copy.",
     )
 

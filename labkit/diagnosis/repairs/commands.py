@@ -9,7 +9,7 @@ from typing import Any
 
 from labkit import documents
 from labkit.connection import ENTRANCE
-from labkit.diagnosis.evidence import Evidence, NotRead
+from labkit.diagnosis.evidence import Evidence, NotRead, workloads
 from labkit.diagnosis.evidence.account import run_of
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Document
@@ -314,13 +314,17 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
 
 
 def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None]) -> str:
-    """Sets these keys of a ConfigMap; None takes a key away. Words where pods of others use the ConfigMap.
+    """Sets these keys of a ConfigMap; None deletes a key. Words where others may use the ConfigMap.
 
     https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
     """
     if users := others_with(evidence, name):
         return advice.config_map_stays(evidence, name, list(data), users)
-    told = words.said(f"ConfigMap {name}: {words.listed(list(data))} changes. No pod of anybody else uses it.")
+    deleted = [key for key, value in data.items() if value is None]
+    changes = {"deleted from it": deleted, "written again in it": [key for key in data if key not in deleted]}
+    told = words.said(
+        *(f"ConfigMap {name}: {_keys(keys)} {what}." for what, keys in changes.items() if keys), advice.NO_OTHER_USER
+    )
     return (
         f"{told}\n{evidence.connection.kubectl} patch configmap {name} -n {evidence.parameters.namespace} "
         f"--type=merge -p {_quoted({'data': data})}"
@@ -338,15 +342,33 @@ def _roles_to_choose_from(evidence: Evidence) -> list[str]:
 
 
 def others_with(evidence: Evidence, config_map: str) -> list[str]:
-    """The namespace's pods that use a ConfigMap, and run as another service account.
+    """The namespace's pods and workloads that use a ConfigMap, and run as another service account.
+
+    A workload counts although it has no pod now. Where pods or workloads cannot be listed, the words for those that may
+    use it.
 
     https://kubernetes.io/docs/concepts/configuration/configmap/#using-configmaps
     """
-    return [
-        f"pod {pod['metadata']['name']}"
-        for pod in _known(lambda: evidence.cluster.pods(evidence.parameters.namespace), [])
-        if service_account_of(pod["spec"]) != evidence.parameters.service_account and _refers(pod["spec"], config_map)
-    ]
+    users = []
+    for kind, specs in (("pods", _specs_of_pods), ("workloads", workloads.pod_specs)):
+        try:
+            users += [
+                name
+                for name, spec in specs(evidence).items()
+                if service_account_of(spec) != evidence.parameters.service_account and _refers(spec, config_map)
+            ]
+        except NotRead:
+            users.append(f"any of the {kind} (the doctor could not list them)")
+    return users
+
+
+def _specs_of_pods(evidence: Evidence) -> dict[str, Document]:
+    pods = evidence.cluster.pods(evidence.parameters.namespace)
+    return {f"pod {pod['metadata']['name']}": pod["spec"] for pod in pods}
+
+
+def _keys(names: list[str]) -> str:
+    return f"the keys {words.listed(names)} are" if len(names) > 1 else f"the key {names[0]} is"
 
 
 def _refers(part: Any, config_map: str) -> bool:
