@@ -9,6 +9,7 @@ import pytest
 
 from labkit import doctor
 from labkit.diagnosis.evidence import Evidence, Reads
+from labkit.doctor import repairing
 from labkit.steps import pod
 from tests.doctor.applying import applied, made
 from tests.doctor.recording import (
@@ -326,7 +327,27 @@ def test_no_key_and_no_other_secret_is_printed():
     shown = f"{finding}"
     assert "hello" in finding.repair
     assert not any(secret in shown for secret in ("hunter2", *KEYS.values()))
-    assert finding.repair.splitlines()[2] == "# not shown: put the values of DB_PASSWORD in the place of NOT-SHOWN"
+
+
+@pytest.mark.parametrize(
+    ("change", "config_map"),
+    [
+        (with_variables(AWS_PROFILE="dev", DB_PASSWORD="hunter2"), None),
+        (lambda m: (with_sources(m), with_variables(DB_PASSWORD="hunter2")(m)), KEYS),
+    ],
+    ids=["variable", "ConfigMap"],
+)
+def test_a_pod_with_a_value_that_is_not_shown_is_left_to_its_author(change, config_map):
+    (finding,) = examine(applying(change, config_map)).findings
+    told = finding.repair.splitlines()
+    assert told[:2] == [
+        "# These lines do not run: the pod my-pod would lose values that are not shown (DB_PASSWORD).",
+        "# The author of the pod changes its own manifest like this, keeps these values, and applies it:",
+    ]
+    assert "#   kubectl delete pod my-pod -n default --grace-period=1" in told
+    assert "NOT-SHOWN" in told[-1]
+    assert commands(finding.repair) == []
+    assert repairing.why_not_run(finding.repair)
 
 
 def test_a_secret_whose_keys_are_all_variables_is_not_read_and_it_is_said():

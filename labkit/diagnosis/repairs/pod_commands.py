@@ -41,7 +41,8 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # the names that a shell takes
 def replaced(evidence: Evidence, *changes: Change) -> str:
     """Lines that make the pod anew; whatever is wrong with its manifest is corrected in it, and `changes` beside.
 
-    A pod that nobody owns is deleted and applied again. One of a Deployment, StatefulSet or DaemonSet is corrected
+    A pod that nobody owns is deleted and applied again; these lines are comments where its manifest holds a value that
+    is not shown, since the value would be lost. A pod of a Deployment, StatefulSet or DaemonSet is corrected
     in its template, or where nothing is wrong there, started again.
     """
     spec = evidence.pod_spec
@@ -57,8 +58,11 @@ def replaced(evidence: Evidence, *changes: Change) -> str:
     if owner is None:
         manifest = restored_manifest(spec.document, evidence.region)
         _corrected(evidence, manifest, changes)
+        hidden = _hide_secrets(manifest)
         told = said(f"The pod {spec.name} is ended, and made again from its manifest.")
-        lines += [told, _delete(evidence, spec.name), *_applied(evidence, manifest)]
+        lines += [told, _delete(evidence, spec.name), _applied(evidence, manifest)]
+        if hidden:
+            return _left_to_author(spec.name, hidden, lines)
     elif template := (owner.get("spec") or {}).get("template"):
         lines += _template_lines(evidence, owner, template, changes)
     else:
@@ -247,10 +251,17 @@ def _delete(evidence: Evidence, name: str) -> str:
     return f"{_kubectl(evidence)} delete pod {name} -n {evidence.parameters.namespace} --grace-period=1"
 
 
-def _applied(evidence: Evidence, manifest: Document) -> list[str]:
-    hidden = _hide_secrets(manifest)
-    lines = [f"# not shown: put the values of {', '.join(hidden)} in the place of {NOT_SHOWN}"] if hidden else []
-    return [*lines, f"echo {shlex.quote(json.dumps(manifest))} | {_kubectl(evidence)} apply -f -"]
+def _applied(evidence: Evidence, manifest: Document) -> str:
+    return f"echo {shlex.quote(json.dumps(manifest))} | {_kubectl(evidence)} apply -f -"
+
+
+def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
+    """The lines as comments: run, they would put NOT_SHOWN in the place of the pod's own values."""
+    why = said(
+        f"These lines do not run: the pod {pod_name} would lose values that are not shown ({listed(hidden)}).",
+        "The author of the pod changes its own manifest like this, keeps these values, and applies it:",
+    )
+    return f"{why}\n{shown(*lines)}"
 
 
 def _template_lines(evidence: Evidence, owner: Document, template: Document, changes: tuple[Change, ...]) -> list[str]:
