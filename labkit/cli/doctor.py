@@ -60,7 +60,7 @@ def doctor(
     """Find out why the pods of a service account do not get their role, and print the commands that repair it.
 
     It only reads. With --repair it runs the commands that you confirm, and none that you have not seen.
-    Exit code 0: nothing found, or notes alone; 1: findings; 2: it could not look, or there is no such service account.
+    Exit code 0: nothing found, or notes alone; 1: findings; 2: it could not look, or no such service account or pod.
     """
     # A client that tries again says so by itself; the doctor says once what did not answer.
     logging.getLogger("urllib3").addHandler(logging.NullHandler())

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit.connection import Connection
-from labkit.diagnosis.evidence import Evidence, NotRead, Reads
+from labkit.diagnosis.evidence import Evidence, NotRead, Reads, workloads
 from labkit.diagnosis.evidence.kinds import BY_PROBE
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Read
@@ -69,7 +69,7 @@ def diagnose(
         reads: answers that are there already: of another diagnosis, or a record.
 
     Raises `InvalidParameter` where a name breaks its rule, `LabError` where cluster or account cannot be reached, or
-    where there is no such service account and nothing says that there should be one.
+    where there is no such service account or pod and nothing says that there should be one.
     """
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
     parameters = Parameters.checked(**{name: value for name, value in names.items() if value})
@@ -85,6 +85,8 @@ def diagnose(
         reads=reads,
     )
     refuse_misspelt(evidence(pod_name=""))
+    if pod:
+        refuse_misspelt_pod(evidence(pod_name=pod))
     return examine_pods(lambda name: evidence(pod_name=name), pod)
 
 
@@ -108,6 +110,30 @@ def refuse_misspelt(evidence: Evidence) -> None:
         f"{name}: no such service account{f'; did you mean {meant}?' if meant else '.'}",
         where=f"the service accounts of the cluster {parameters.cluster}",
         next=f"labkit doctor {options}" if meant else "kubectl get serviceaccounts --all-namespaces",
+    )
+
+
+def refuse_misspelt_pod(evidence: Evidence) -> None:
+    """Raises `LabError` where there is no such pod, and nothing says that one was replaced.
+
+    It may be misspelt then, and a repair would make a pod that nobody wants.
+    """
+    parameters, name = evidence.parameters, evidence.pod_name
+    if parameters.is_usual:
+        return
+    try:
+        if evidence.service_account is None or evidence.pod or workloads.may_have_been_replaced(evidence, name):
+            return
+        pods = [each["metadata"]["name"] for each in evidence.pods]
+    except NotRead:
+        return  # the diagnosis says so
+    # Any pod of the service account is nearer than none.
+    meant = next(iter(get_close_matches(name, pods, n=1, cutoff=0)), "")
+    options = f"-n {parameters.namespace} -s {parameters.service_account}"
+    raise LabError(
+        f"{parameters.namespace}/{name}: no such pod{f'; did you mean {meant}?' if meant else '.'}",
+        where=f"the pods of the namespace {parameters.namespace}, cluster {parameters.cluster}",
+        next=f"labkit doctor {options} --pod {meant}" if meant else f"kubectl get pods -n {parameters.namespace}",
     )
 
 

@@ -185,6 +185,15 @@ def test_a_service_account_that_is_like_no_other_is_not_made_either(shop):
     assert "shop/zebra: no such service account" in done.stderr and "did you mean" not in done.stderr
 
 
+def test_a_misspelt_pod_is_asked_about_and_no_pod_is_made(shop):
+    shop.add_account(shop.add_role("x-r"))
+    shop.add_pod()
+    done = labkit_command("doctor", "-n", "shop", "-s", "cart", "--pod", "cart-nope")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "shop/cart-nope: no such pod; did you mean cart?" in done.stderr
+    assert "next:  labkit doctor -n shop -s cart --pod cart" in done.stderr
+
+
 def test_a_service_account_that_a_role_trusts_is_missing(shop):
     right = shop.add_role("x-r")
     shop.add_account(name="cartoon")

@@ -63,6 +63,20 @@ def was_made_by_a_controller(pod_name: str) -> bool:
     return re.search(f"{SUFFIX}$", pod_name) is not None
 
 
+def may_have_been_replaced(evidence: Evidence, pod_name: str) -> bool:
+    """Whether a workload makes pods of such a name, or another pod has the name but for the end that a controller made.
+
+    Where workloads cannot be listed, one of them may. Raises `NotRead` where pods cannot be listed.
+    """
+    if not are_known(evidence) or that_made(evidence, pod_name):
+        return True
+    made_from = re.sub(f"{SUFFIX}$", "", pod_name)
+    others = (pod["metadata"]["name"] for pod in evidence.cluster.pods(evidence.parameters.namespace))
+    return was_made_by_a_controller(pod_name) and any(
+        re.fullmatch(re.escape(made_from) + SUFFIX, each) for each in others
+    )
+
+
 def pods_of(evidence: Evidence, workload: Document) -> list[str]:
     """The names of its pods that are not on their way out, the newest first."""
     selected = ((workload.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
