@@ -35,13 +35,25 @@ def _namespace(evidence: Evidence) -> object:
 
 
 def _exchange(evidence: Evidence) -> Result:
-    """Whether STS took the token: from the pod itself, which has its role then, or when it was tried from here."""
+    """Whether STS took the token: when it was tried from here, and from the pod itself, which has its role then.
+
+    Where it was refused from here alone, the pod may have a session from before, or another way to STS: nobody knows.
+    """
     if evidence.is_its_role:
-        return "right"
+        return "not looked at" if _is_refused(evidence) else "right"
     caller, exchange = evidence.caller_if_told, evidence.probe.exchange
     if (exchange and exchange.code) or (caller and "AssumeRoleWithWebIdentity" in caller.error):
         return "error"
     return _if_there(exchange)
+
+
+def _is_refused(evidence: Evidence) -> bool:
+    """Whether STS refused the pod's token from here; what cannot be tried is not refused."""
+    try:
+        exchange = evidence.probe.exchange
+    except NotRead:
+        return False
+    return bool(exchange and exchange.code)
 
 
 def _identity(evidence: Evidence) -> Result:

@@ -77,6 +77,14 @@ def test_what_the_pod_says_is_found_alone(id, answers, says):
     assert applied(answers, finding.repair)[PODS] != answers[PODS]
 
 
+def test_an_exchange_that_is_refused_is_not_right_whoever_the_pod_still_is():
+    results = {
+        stage.title: result for stage, result in examine(changed(exchange=refusal("AccessDenied"))).results.items()
+    }
+    assert results["the exchange with STS"] == "not looked at"
+    assert results["who the pod turns out to be"] == "right"
+
+
 def test_without_leave_to_look_into_the_pod_nothing_of_it_is_said():
     diagnosis = examine(changed(token={"malformed": "this has 5"}, caller=REFUSED), probe=False)
     assert not diagnosis.findings

@@ -1,5 +1,6 @@
 """`labkit doctor -n shop -s cart` in a lab: ARNs are compared whole, and no name and no role is guessed."""
 
+import copy
 import json
 import os
 import re
@@ -153,6 +154,29 @@ def test_a_refusal_that_nothing_explains_is_a_finding_beside_what_does_not_expla
     assert re.search(r"^  ✗ 7  the exchange with STS +credentials-refused$", done.stdout, re.MULTILINE)
     shop.iam.detach_role_policy(RoleName="x-r", PolicyArn=POLICY)
     assert [*found("--probe")] == ["credentials-refused", "role-policy-not-attached"]
+
+
+@pytest.mark.kubectl
+def test_a_probe_exchanges_anew_whatever_session_an_earlier_one_had(shop, monkeypatch):
+    monkeypatch.setattr(credentials, "SETTLED", 0)
+    shop.add_account(shop.add_role("x-r"))
+    shop.add_pod()
+    assert doctor("--probe").returncode == 0
+    trust = shop.iam.get_role(RoleName="x-r")["Role"]["AssumeRolePolicyDocument"]
+    refusing = copy.deepcopy(trust)
+    refusing["Statement"][0]["Condition"]["NotIpAddress"] = {"aws:SourceIp": "127.0.0.0/8"}
+    shop.iam.update_assume_role_policy(RoleName="x-r", PolicyDocument=json.dumps(refusing))
+    done = doctor("--probe")
+    assert done.returncode == 1, done.stdout
+    assert re.search(r"^  ✗ 7  the exchange with STS +credentials-refused$", done.stdout, re.MULTILINE)
+    assert not re.search("^  ✓ 8", done.stdout, re.MULTILINE)
+    # Neither left a session in the pod.
+    kept = shop.shell("kubectl exec cart -n shop -- sh -c 'find ~ -path \"*.aws/cli*\"'")
+    assert kept == ""
+    # The pod's own config counts.
+    shop.iam.update_assume_role_policy(RoleName="x-r", PolicyDocument=json.dumps(trust))
+    shop.shell("kubectl exec cart -n shop -- sh -c 'mkdir -p ~/.aws && echo [broken > ~/.aws/config'")
+    assert "Unable to parse config file" in doctor("--probe").stdout
 
 
 # A misspelt name is a question.

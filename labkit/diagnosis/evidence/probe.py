@@ -12,6 +12,27 @@ from labkit.execution import Executed, execute
 from labkit.tokens import NotAToken, parts
 
 WHO_AM_I = ["aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"]
+# The CLI keeps a session in ~/.aws/cli/cache: with an empty HOME, and the same files, it exchanges the token anew.
+# https://github.com/aws/aws-cli/blob/v2/awscli/customizations/assumerole.py
+# https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-role.html#cli-configure-role-cache
+ANEW = r"""
+old=${HOME:-~}
+at() {
+  case $1 in
+    "") echo "$old/.aws/$2" ;;
+    "~/"*) echo "$old/${1#??}" ;;
+    *) echo "$1" ;;
+  esac
+}
+new=$(mktemp -d 2>/dev/null || mktemp -d /dev/shm/labkit.XXXXXX 2>/dev/null)
+AWS_CONFIG_FILE=$(at "$AWS_CONFIG_FILE" config)
+AWS_SHARED_CREDENTIALS_FILE=$(at "$AWS_SHARED_CREDENTIALS_FILE" credentials)
+export AWS_CONFIG_FILE AWS_SHARED_CREDENTIALS_FILE
+HOME=${new:-$old} "$@"
+code=$?
+[ -z "$new" ] || rm -r "$new"
+exit $code
+"""
 # What a shell or a container runtime ends with where there is no such program.
 NO_PROGRAM = (126, 127)
 
@@ -83,11 +104,12 @@ class Probe:
     def caller(self) -> Caller | None:
         """Who AWS says the pod is (sts:GetCallerIdentity, called in it); None where it does not run.
 
-        Raises `NotRead` where there is no `aws` in it, too.
+        It exchanges the token anew, and leaves no session in the pod. Raises `NotRead` where there is no `aws` in it,
+        too.
         """
         if self._running is None:
             return None
-        read, answer = self._once("sts:GetCallerIdentity", lambda: _said(self._execute(WHO_AM_I)))
+        read, answer = self._once("sts:GetCallerIdentity", lambda: _said(self._asked_anew()))
         if answer.get("no_program"):
             raise NotRead(read, "there is no aws in the container", "an image with the AWS CLI")
         return Caller(answer["arn"], answer["error"])
@@ -131,6 +153,11 @@ class Probe:
     def _running(self) -> PodSpec | None:
         """The pod, where it runs."""
         return self._pod if self._pod and self._pod.phase == "Running" else None
+
+    def _asked_anew(self) -> Executed:
+        done = self._execute(["sh", "-c", ANEW, "sh", *WHO_AM_I])
+        # An image may have `aws` and no shell.
+        return self._execute(WHO_AM_I) if _lacks_program(done) else done
 
     def _cat(self, container: Container) -> Executed:
         return self._execute(["cat", container.value(TOKEN_FILE)])
