@@ -179,6 +179,21 @@ def test_a_probe_exchanges_anew_whatever_session_an_earlier_one_had(shop, monkey
     assert "Unable to parse config file" in doctor("--probe").stdout
 
 
+def test_a_role_that_is_no_run_s_needs_no_policy_of_the_lab_and_gets_none(shop):
+    shop.add_account(shop.add_role("x-r"))
+    shop.iam.detach_role_policy(RoleName="x-r", PolicyArn=POLICY)
+    lacking = found("--role", "x-r")["role-policy-not-attached"]
+    assert (lacking["expected"], lacking["found"]) == ("a policy", "no policy attached")
+    assert POLICY not in lacking["repair"]
+    statement = {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "arn:aws:s3:::carts"}
+    document = {"Version": "2012-10-17", "Statement": statement}
+    shop.iam.put_role_policy(RoleName="x-r", PolicyName="own", PolicyDocument=json.dumps(document))
+    done = doctor("--role", "x-r")
+    shop.iam.delete_role_policy(RoleName="x-r", PolicyName="own")
+    assert "role-policy-not-attached" not in done.stdout
+    assert re.search("^  ✓ 9", done.stdout, re.MULTILINE)
+
+
 # A misspelt name is a question.
 
 

@@ -149,6 +149,18 @@ class Evidence:
             return False
 
     @property
+    def role_is_of_run(self) -> bool:
+        """Whether the role is one of the lab's, which is to have the parameters' policy. Raises `NotRead`.
+
+        It is where the service account is a run's; a role that is only known by its name has to bear the run's tag, or
+        none beside the notebooks' own service account. One that is missing is made for the run.
+        """
+        if self.is_of_lab or not self.role_is_known:
+            return self.is_of_lab
+        owners = (None, self.parameters.run) if self.parameters.is_usual else (self.parameters.run,)
+        return self.role is None or self.role_run in owners
+
+    @property
     def role_name(self) -> str:
         """The role's name, without its path; empty where nothing says which role it is."""
         return Arn.parse(self.role_arn).name if self.role_arn else ""

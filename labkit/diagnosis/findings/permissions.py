@@ -25,11 +25,11 @@ def policy_not_attached(evidence: Evidence) -> Symptom | None:
         return None
     attached, wanted = evidence.attached_policies, evidence.parameters.policy_arn
     # Without a run, nothing says which policy is wanted, but none at all is never enough.
-    if wanted in attached or (not _is_of_run(evidence) and (attached or evidence.inline_policies)):
+    if wanted in attached or (not evidence.role_is_of_run and (attached or evidence.inline_policies)):
         return None
     return Symptom(
         summary="The policy that says what the role may do is not attached to it.",
-        expected=wanted if _is_of_run(evidence) else "a policy",
+        expected=wanted if evidence.role_is_of_run else "a policy",
         found=", ".join(attached) or "no policy attached",
         source="iam:ListAttachedRolePolicies",
         repair=Commands(evidence).attach_policy(),
@@ -160,10 +160,6 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
     )
 
 
-def _is_of_run(evidence: Evidence) -> bool:
-    return evidence.role_is_known or evidence.is_of_lab
-
-
 def _documents(evidence: Evidence) -> dict[str, Any]:
     """The documents of the role's policies, by ARN or name."""
     managed = {arn: evidence.role_account.policy(arn) for arn in evidence.attached_policies}
@@ -179,7 +175,7 @@ def _policies(evidence: Evidence) -> dict[str, Policy]:
 
 def _wanted_actions(evidence: Evidence) -> list[str]:
     """What the run's policy allows, attached or not; without a run, what the role's policies do."""
-    if _is_of_run(evidence):
+    if evidence.role_is_of_run:
         documents = [evidence.role_account.policy(evidence.parameters.policy_arn)]
     else:
         documents = [*_documents(evidence).values()]
@@ -262,7 +258,7 @@ def _bucket(evidence: Evidence) -> str:
     if evidence.action:
         is_s3 = evidence.action.lower().startswith("s3:") and evidence.resource.startswith("arn:")
         return evidence.resource.rpartition(":")[2].partition("/")[0] if is_s3 else ""
-    return evidence.parameters.bucket if _is_of_run(evidence) else ""
+    return evidence.parameters.bucket if evidence.role_is_of_run else ""
 
 
 def _requests(evidence: Evidence, bucket: str) -> list[Request]:

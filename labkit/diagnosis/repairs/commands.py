@@ -133,9 +133,10 @@ class Commands:
 
     def attach_policy(self) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/attach-role-policy.html"""
-        policy = shlex.quote(self.parameters.policy_arn) if self.is_of_run else "<POLICY_ARN>"
+        is_of_run = _known(lambda: self._evidence.role_is_of_run, self.is_of_run)
+        policy = shlex.quote(self.parameters.policy_arn) if is_of_run else "<POLICY_ARN>"
         line = f"aws iam attach-role-policy --role-name {self._role} --policy-arn {policy}"
-        name = self.parameters.policy_arn.rpartition("/")[2] if self.is_of_run else "the policy that its pods need"
+        name = self.parameters.policy_arn.rpartition("/")[2] if is_of_run else "the policy that its pods need"
         return self._allow(f"{self.parameters.role_name} gets {name}.", line)
 
     def lift_deny(self, name: str, before: Document, after: Document | None) -> str:
