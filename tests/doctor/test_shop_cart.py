@@ -179,6 +179,22 @@ def test_a_probe_exchanges_anew_whatever_session_an_earlier_one_had(shop, monkey
     assert "Unable to parse config file" in doctor("--probe").stdout
 
 
+@pytest.mark.kubectl
+def test_a_condition_on_the_request_is_sts_s_to_decide(shop):
+    def from_here(statement):
+        statement["Condition"]["IpAddress"] = {"aws:SourceIp": "127.0.0.0/8"}
+
+    shop.add_account(shop.add_role("x-r", change=from_here))
+    shop.add_pod()
+    done = doctor()
+    assert done.stdout.splitlines()[0] == (
+        "! shop/cart: the trust policy admits shop:cart depending on aws:SourceIp (IpAddress 127.0.0.0/8), "
+        "and what the pod's request has is not known from here"
+    )
+    probed = doctor("--probe")
+    assert (probed.returncode, probed.stdout.splitlines()[0]) == (0, "✓ shop/cart: nothing is wrong")
+
+
 def test_a_role_that_is_no_run_s_needs_no_policy_of_the_lab_and_gets_none(shop):
     shop.add_account(shop.add_role("x-r"))
     shop.iam.detach_role_policy(RoleName="x-r", PolicyArn=POLICY)

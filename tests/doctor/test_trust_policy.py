@@ -17,6 +17,7 @@ from tests.doctor.recording import (
     ATTACHED,
     CALLER,
     CONNECTION,
+    EXCHANGE,
     NAME,
     PARAMETERS,
     PODS,
@@ -152,7 +153,7 @@ FAULTS = {
     "trust-policy-refuses": [
         lambda s: s.update(Effect="Deny"),
         wants("sub", PARAMETERS.subject, "StringNotEquals"),
-        lambda s: s["Condition"].update({"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}),
+        lambda s: s["Condition"].update({"StringLike": {"sts:ExternalId": "x"}}),
         lambda s: s.update(Unknown="field"),
     ],
     "trust-policy-sub-missing": [wants("sub", None), sub("*", "StringLike"), wants("sub", "*", "StringLike")],
@@ -183,7 +184,7 @@ def test_a_fault_is_found_alone_and_its_repair_mends_it(id, change):
     (finding,) = examine(answers).findings
     assert (finding.id, finding.severity) == (id, "warning" if id in WARNINGS else "error")
     assert finding.expected != finding.found
-    is_restricted = any(text in str(document(answers)) for text in ("aws:SourceIp",))
+    is_restricted = any(text in str(document(answers)) for text in ("sts:ExternalId",))
     if id in WORDS or is_restricted:
         assert not commands(finding.repair)
         assert re.search("Nothing is changed|Somebody wrote it on purpose, so no command lifts it", finding.repair)
@@ -191,6 +192,50 @@ def test_a_fault_is_found_alone_and_its_repair_mends_it(id, change):
         # What is written there for others is there afterwards, too.
         left = [] if id != "trust-policy-refuses" or "StringNotEquals" not in str(document(answers)) else [STRANGERS]
         assert found(repaired(answers, finding.repair)) == left
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (
+            lambda d: d["Statement"][0]["Condition"].update({"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}),
+            "aws:SourceIp",
+        ),
+        (
+            lambda d: d["Statement"][0]["Condition"].update({"StringLike": {"sts:RoleSessionName": "cart-*"}}),
+            "sts:RoleSessionName",
+        ),
+        (
+            lambda d: d["Statement"].append(
+                {
+                    "Effect": "Deny",
+                    "Principal": "*",
+                    "Action": ACTION,
+                    "Condition": {"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}},
+                }
+            ),
+            "aws:SourceIp",
+        ),
+    ],
+)
+def test_what_the_request_decides_is_not_known_before_sts_has_said_it(change, named):
+    answers = healthy()
+    change(document(answers))
+    assert found(answers) == []
+    (finding,) = examine(answers, probe=False).findings
+    assert (finding.id, finding.severity) == ("trust-policy-refuses", "warning")
+    assert f"{named} (" in finding.summary
+    assert "is not known from here" in finding.summary
+    assert "--probe decides" in finding.repair
+    assert not commands(finding.repair)
+    answers[CALLER] |= {"arn": "", "error": "(AccessDenied) when calling AssumeRoleWithWebIdentity"}
+    answers[EXCHANGE] |= {"arn": "", "code": "AccessDenied"}
+    (finding,) = examine(answers).findings
+    assert (finding.id, finding.severity) == ("trust-policy-refuses", "error")
+    assert "has no" not in finding.summary
+    # What keeps the token out as well is known.
+    sub("default:another")(document(answers)["Statement"][0])
+    assert "warning" not in {each.severity for each in examine(answers, probe=False).findings}
 
 
 @pytest.mark.parametrize(

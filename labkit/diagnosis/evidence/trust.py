@@ -15,6 +15,25 @@ STRANGER = "system:serviceaccount:somewhere-else:somebody-else"
 NOBODY = "somebody-else"
 EVERYBODY = "every service account of the cluster"
 CLAIMS = ("sub", "aud")
+# What a request has beside its token; who sends it, from where and how, is not known before.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-sts
+OF_REQUEST = (
+    "aws:currenttime",
+    "aws:epochtime",
+    "aws:referer",
+    "aws:requestedregion",
+    "aws:requesttag/",
+    "aws:securetransport",
+    "aws:sourceip",
+    "aws:sourcevpc",
+    "aws:tagkeys",
+    "aws:useragent",
+    "aws:vpcsourceip",
+    "aws:vpce",
+    "sts:rolesessionname",
+    "sts:sourceidentity",
+)
 PROVIDER_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:oidc-provider/\S+", re.ASCII)
 
 
@@ -40,6 +59,11 @@ class Condition:
     def is_negated(self) -> bool:
         """Whether it holds for everything but its values."""
         return "not" in self.operator.lower()
+
+    @property
+    def is_of_request(self) -> bool:
+        """Whether it is about what a request has beside the token."""
+        return self.key.lower().startswith(OF_REQUEST)
 
     @property
     def compares_text(self) -> bool:
@@ -108,6 +132,25 @@ class Trust:
         """Whether the service account's token is admitted."""
         return self.decision.allowed
 
+    @cached_property
+    def undecided(self) -> list[Condition]:
+        """The conditions that alone keep the token out, and are about the request: whether they do is not known.
+
+        Empty where the token is admitted, or where something else keeps it out as well.
+        """
+        if self.admits:
+            return []
+        likely = {number: self._if_let_in(each) for number, each in enumerate(self.statements)}
+        if not self.changed({**self.document, "Statement": [each for each in likely.values() if each]}).admits:
+            return []
+        return [
+            condition
+            for number, statement in enumerate(self.statements)
+            if likely[number] != statement and (self.denies(statement) or self.statement_admits(likely[number] or {}))
+            for condition in conditions_of(statement)
+            if condition.is_of_request and (statement.get("Effect") == "Deny" or not self.holds(condition))
+        ]
+
     def admits_other(self, *, subject: str = "", audience: str = "") -> bool:
         """Whether a token with another subject or audience is admitted, too."""
         return self._decide(self._policy, subject, audience).allowed
@@ -172,6 +215,18 @@ class Trust:
             condition.claim == "sub" and any(wildcard(value)(self._subject) for value in condition.values)
             for condition in conditions_of(statement)
         )
+
+    def _if_let_in(self, statement: dict[str, Any]) -> dict[str, Any] | None:
+        """A statement where its conditions on the request turn out well: a Deny does not apply then, and is None."""
+        if self._alone(statement).statements[0].fault or not any(c.is_of_request for c in conditions_of(statement)):
+            return statement
+        if statement.get("Effect") == "Deny":
+            return None
+        kept = {
+            operator: {key: value for key, value in block.items() if not Condition(operator, key, ()).is_of_request}
+            for operator, block in statement["Condition"].items()
+        }
+        return {**statement, "Condition": {operator: block for operator, block in kept.items() if block}}
 
     def _others_in(self, statement: dict[str, Any]) -> list[str]:
         """Who else is admitted by a statement."""

@@ -5,7 +5,7 @@ the statement that comes nearest.
 """
 
 from labkit.diagnosis import stages
-from labkit.diagnosis.evidence import Evidence, kinds
+from labkit.diagnosis.evidence import Evidence, NotRead, kinds
 from labkit.diagnosis.evidence.trust import NOBODY, STRANGER, account_of, actions_of, conditions_of, federated_of
 from labkit.diagnosis.finding import Symptom, cause, causes_of, few, is_told
 from labkit.diagnosis.findings import provider, trust_conditions, trust_statement, trust_writes
@@ -18,12 +18,18 @@ NAMED = (*trust_writes.REFUSED, *causes_of(trust_statement), *causes_of(trust_co
 
 @cause("trust-policy-refuses", stages.ROLE, LEARN, reads=(kinds.ROLE,))
 def refuses(evidence: Evidence) -> Symptom | None:
-    """The trust policy refuses for a reason that has no name of its own, such as an explicit deny."""
+    """The trust policy refuses for a reason that has no name of its own, such as an explicit deny.
+
+    Where conditions on the request alone decide, only STS knows, and says so to the pod.
+    """
     if evidence.role is None or evidence.trust.admits or is_told(evidence, *NAMED):
         return None
     denied = any(evidence.trust.denies(statement) for statement in evidence.trust.statements)
     if not denied and is_told(evidence, provider.cluster_rebuilt, provider.in_another_account):
         return None
+    if evidence.trust.undecided:
+        outcome = _exchange(evidence)
+        return None if outcome == "taken" else _undecided(evidence, outcome)
     reason = evidence.trust.decision.reason
     return symptom(
         evidence,
@@ -116,6 +122,34 @@ def condition_found(evidence: Evidence, claim: str) -> str:
         if condition.claim == claim
     ]
     return "; ".join(found) or "no condition"
+
+
+def _undecided(evidence: Evidence, outcome: str) -> Symptom:
+    """What conditions on the request decide: an error where STS has refused the token, else a warning."""
+    named = few([f"{each.key} ({each.operator} {', '.join(each.values)})" for each in evidence.trust.undecided])
+    told = "and STS refuses it" if outcome == "refused" else "and what the pod's request has is not known from here"
+    return symptom(
+        evidence,
+        f"The trust policy admits {account_of(evidence.subject)} depending on {named}, {told}.",
+        expected=f"a request of {evidence.subject} for which it holds",
+        found=named,
+        severity="error" if outcome == "refused" else "warning",
+        repair=advice.request_decides(evidence, is_known=outcome == "refused"),
+    )
+
+
+def _exchange(evidence: Evidence) -> str:
+    """What STS says to the pod's token: `taken`, `refused`, or nothing where it was not asked, or speaks of others."""
+    try:
+        if evidence.is_its_role:
+            return "taken"
+        caller, exchange = evidence.caller_if_told, evidence.probe.exchange
+    except NotRead:
+        return ""
+    if exchange and exchange.arn and not (caller and caller.error):
+        return "taken"
+    said = [caller.error if caller else "", exchange.code if exchange else ""]
+    return "refused" if any("AccessDenied" in each for each in said) else ""
 
 
 def _admits_strangers(evidence: Evidence) -> bool:

@@ -117,6 +117,21 @@ def restriction_stays(evidence: Evidence, *restricting: tuple[int, Condition]) -
     )
 
 
+def request_decides(evidence: Evidence, *, is_known: bool) -> str:
+    """Whose request a condition on it holds for is known by a request; whoever wrote the condition may lift it.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+    """
+    first = (
+        "Somebody wrote it on purpose, so no command lifts it." if is_known else "Nothing is changed: --probe decides."
+    )
+    return said(
+        f"Trust policy of {evidence.role_name}: {first}",
+        "Whoever wrote it knows which requests are meant:",
+        f"  {who_wrote_trust()}",
+    )
+
+
 def deny_stays(policy_arn: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html"""
     return said(
