@@ -65,9 +65,9 @@ test: test-notebooks test-python  ## Run every test; what needs more than Python
 test-fast: $(READY)  ## Run the tests that need no running lab: policy, doctor, webhook, layout, parameters
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(FAST)
 
-# Six workers even on two cores: much of what these tests do is wait. tests/conftest.py puts the long modules first.
+# Four workers even on two cores: much of what these tests do is wait. tests/conftest.py puts the long modules first.
 test-python: $(READY)  ## Run the tests but the notebooks'
-	@$(BIN)/python -m pytest -n 6 --dist loadscope --no-loadscope-reorder tests
+	@$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder tests
 
 test-notebooks: $(READY)  ## Compare every notebook's stored outputs with what it prints now
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-sanitize-with notebooks/sanitize.cfg -p no:cacheprovider notebooks
@@ -79,7 +79,7 @@ test-eks: $(READY)  ## Run the notebooks with target eks in the emulator, or wit
 	@$(BIN)/python -m tests.targets.eks_suite
 
 coverage: $(READY)  ## Run the tests but the notebooks', and print how much of labkit they reached
-	@$(BIN)/python -m pytest -n 6 --dist loadscope --no-loadscope-reorder --cov --cov-report=term:skip-covered tests
+	@$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder --cov --cov-report=term:skip-covered tests
 
 outputs: $(READY)  ## Run every notebook and keep its outputs in it
 	@$(BIN)/python -m labkit.runs notebooks/*.ipynb
