@@ -218,7 +218,7 @@ def _issuers(state: State) -> dict[str, int]:
 
 
 def publish_again(cluster: str, issuer: str) -> str:
-    """The command that publishes the lab's own documents of an issuer again, and what it changes for whom.
+    """The command that publishes the lab's own documents of an issuer again, after a comment on what it changes.
 
     What was put in their place stands in this folder: see `labkit.emulator.published`.
     """

@@ -281,6 +281,8 @@ def test_the_patch_says_first_for_whom_else_it_changes_something():
     answers[ALL_SERVICE_ACCOUNTS] += others
     (finding,) = examine(answers).findings
     assert "too: shop/web-0, shop/web-1, shop/web-2, shop/web-3 and 2 more\n" in finding.repair
+    # Somebody may have left these out on purpose: nothing of it runs when it is pasted.
+    assert all(line.startswith("#") for line in finding.repair.splitlines())
 
 
 def test_two_selectors_that_leave_a_pod_out_are_one_finding_and_one_patch():

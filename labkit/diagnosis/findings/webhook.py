@@ -282,7 +282,11 @@ def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str:
     """The requirements taken off, and then the pod once more; beside it what else would do, where they are meant."""
     wanted = "; ".join(f"the {each.subject} {each}" for each in lacking if not each.is_opt_out)
     meant = f"# if the selector is meant, give the label that it wants instead of what follows: {wanted}"
-    return "\n".join([meant, registration.without(evidence, lacking), pod_commands.replaced(evidence)])
+    lines = [meant, registration.without(evidence, lacking), pod_commands.replaced(evidence)]
+    if registration.others(evidence) == []:
+        return "\n".join(lines)
+    # The selector may keep the role from others on purpose.
+    return shown("# Nothing is changed: others would get a role by it. Ask whoever runs the webhook. Then:", *lines)
 
 
 def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> str:

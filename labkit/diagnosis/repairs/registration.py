@@ -49,9 +49,9 @@ def without_label(evidence: Evidence, label: str) -> str:
     """The line that takes a label off the namespace; a comment where others of the namespace may get a role by it."""
     namespace = evidence.parameters.namespace
     command = f"{evidence.connection.kubectl} label namespace {namespace} {label}-"
-    others = _others(evidence)
-    beside = [name for name in others or [] if name.startswith(f"{namespace}/")]
-    if others is None or beside:
+    naming = others(evidence)
+    beside = [name for name in naming or [] if name.startswith(f"{namespace}/")]
+    if naming is None or beside:
         whose = ", ".join(beside[:MANY]) or "accounts that could not be listed"
         return words.shown(
             f"# Nothing is changed: without the label {label}, other new pods of the namespace {namespace} would get "
@@ -75,7 +75,7 @@ def _patched(evidence: Evidence, operations: list[Document]) -> str:
 
 def _for_whom(evidence: Evidence) -> str:
     """Whose new pods it may change beside those of the service account: a pod gets what its own account names."""
-    names = _others(evidence)
+    names = others(evidence)
     if names is None:
         return "# where they were left out, new pods of other service accounts get the role that these name, too"
     if not names:
@@ -85,7 +85,7 @@ def _for_whom(evidence: Evidence) -> str:
     return f"# where they were left out, new pods of these get the role that their own account names, too: {told}{more}"
 
 
-def _others(evidence: Evidence) -> list[str] | None:
+def others(evidence: Evidence) -> list[str] | None:
     """The cluster's other service accounts that name a role, as NAMESPACE/NAME; None where they cannot be listed."""
     try:
         accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]

@@ -88,7 +88,7 @@ def changed(kept: "Kept", joined: str) -> str:
 
 
 def way_out(kept: "Kept") -> list[str]:
-    """The commands by which a cluster whose issuer changed joins the lab anew."""
+    """The commands that join a cluster again after its issuer changed."""
     named = "" if kept.cluster == "blue" else f" --cluster {kept.cluster}"
     given = f" -p cluster={kept.cluster}" if named else ""
     return [
