@@ -464,3 +464,16 @@ def test_a_label_of_the_namespace_stays_where_it_keeps_a_role_from_others():
     assert finding.id == "pod-opted-out-of-webhook"
     assert "default/web" in finding.repair
     assert all(line.startswith("#") for line in finding.repair.splitlines())
+
+
+def test_a_selector_of_opted_out_namespaces_stays_where_others_would_get_a_role():
+    answers = in_a_namespace_that_opted_out()
+    other = {
+        "name": "web",
+        "namespace": "shop",
+        "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/web"},
+    }
+    answers[ALL_SERVICE_ACCOUNTS].append({"metadata": other})
+    (finding,) = examine(answers).findings
+    assert finding.id == "pod-opted-out-of-webhook" and "shop/web" in finding.repair
+    assert all(line.startswith("#") for line in finding.repair.splitlines())

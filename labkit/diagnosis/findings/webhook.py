@@ -297,6 +297,10 @@ def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> str:
     switches = {each.subject: each.key for each in against if each.is_switch}
     others = [each for each in against if not each.is_switch]
     lines = [registration.without(evidence, others)] if others else []
+    if others and registration.others(evidence) != []:
+        lines = [
+            shown("# Nothing is changed: others would get a role by it. Ask whoever runs the webhook. Then:", *lines)
+        ]
     if "namespace" in switches:
         lines.append(registration.without_label(evidence, switches["namespace"]))
     again = pod_commands.replaced(evidence)
