@@ -1,10 +1,11 @@
-"""What the tests share: a lab folder a worker, and an honest account of what could not run here."""
+"""What the tests share: a lab folder for each module, and an honest account of what could not run here."""
 
 import functools
 import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import botocore.session
@@ -68,26 +69,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"  {reason}")
 
 
-@pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of this worker's lab, ended with the session."""
-    from labkit.emulator import process
-    from labkit.emulator.folder import Folder
-
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty lab's folder. Each module gets its own, so that none depends on what another left behind."""
     path = tmp_path_factory.mktemp("lab") / ".lab"
     os.environ["LABKIT_HOME"] = str(path)
     yield path
-    process.stop(Folder(path))
-
-
-@pytest.fixture(scope="module")
-def empty_home(home: Path) -> Path:
-    """The folder of this worker's lab, with nothing in it of what the modules before left there."""
-    return emptied(home)
+    emptied(path)
 
 
 def emptied(home: Path) -> Path:
-    """The folder of a lab, whose server has ended, and which has forgotten all but its ports."""
+    """Stop the lab's server and delete everything in its folder but the ports."""
     from labkit.emulator import process
     from labkit.emulator.folder import Folder
 

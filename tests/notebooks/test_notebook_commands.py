@@ -19,13 +19,13 @@ FINDS = re.compile(r"  # finds: ([\w-]+)$")  # the doctor, which ends with 1 the
 
 
 @pytest.fixture(scope="module")
-def terminal(empty_home):
+def terminal(home):
     """The environment of a terminal after `labkit up`, the first notebook's first cell, and `eval "$(labkit env)"`."""
     import labkit
 
     with labkit.Lab.open() as lab:
         lab.ready(before="oidc_provider")
-    folder = Folder(empty_home)
+    folder = Folder(home)
     state = process.State.read(folder)
     variables = environment.closed(os.environ) | environment.variables(folder, state.endpoint_url, state.region)
     return variables | {"PATH": environment.with_programs(os.environ["PATH"], Path(sys.executable).parent)}

@@ -37,7 +37,7 @@ WEBHOOKS = ["lab-network", "pod-identity-webhook"]
 
 
 @pytest.fixture(scope="module")
-def moto(empty_home: Path) -> Iterator[labkit.Lab]:
+def moto(home: Path) -> Iterator[labkit.Lab]:
     """The embedded lab, as its administrator: what is there, whoever made it."""
     with labkit.Lab.open() as lab:
         yield lab

@@ -36,7 +36,7 @@ CHROMIUM = [
 
 
 @pytest.fixture(scope="module")
-def lab(empty_home: Path) -> Iterator[Lab]:
+def lab(home: Path) -> Iterator[Lab]:
     with Lab.open(cluster=CLUSTER) as opened:
         yield opened
         opened.remove()
@@ -58,7 +58,7 @@ class JupyterLab:
 
 
 @pytest.fixture(scope="module")
-def jupyterlab(empty_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
+def jupyterlab(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
     """JupyterLab on a free port of loopback, in the lab's closed environment and with settings of its own."""
     from labkit.targets import moto
 
