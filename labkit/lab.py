@@ -1,17 +1,20 @@
 """The lab: the one object that a notebook opens."""
 
+from collections import Counter
 from contextlib import redirect_stdout
 from io import StringIO
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any
 
-from labkit import steps, targets
+from labkit import exercises, steps, targets
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence
 from labkit.errors import LabError, UnknownName, answering
+from labkit.exercises import progress
 from labkit.run_parameters import Parameters
 from labkit.showing import show, stable
 from labkit.widgets.check import Check
+from labkit.widgets.question import Answer, Question, Questions
 from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ class Lab(Workspace):
         super().__init__(parameters, connection)
         self._is_only_looked_at = False
         self._right: set[str] = set()  # the steps that were checked, and right
+        self._hints = Counter[str]()
         self._seen = next((record["eventID"] for record in connection.trail()), None) if connection.trail else None
 
     @classmethod
@@ -107,7 +111,8 @@ class Lab(Workspace):
     def remove(self) -> None:
         """Takes away what bears this run's tag, the last step first, and prints what was removed and what was left."""
         with answering(self.parameters.namespace):
-            for line in steps.remove(self):
+            closed = exercises.close_all(self) if self.connection.is_embedded else ()
+            for line in chain(closed, steps.remove(self)):
                 print(line)
 
     # Look.
@@ -117,13 +122,17 @@ class Lab(Workspace):
         return Evidence(self.parameters, self.connection, probe=probe)
 
     def check(self, step: str) -> Check:
-        """The report of a step: what was checked, expected beside found. Raises `UnknownName`."""
+        """The report of a step or of an exercise: what was checked, expected beside found. Raises `UnknownName`."""
+        if step[:1].isdigit():
+            return self._check_exercise(step)
         module, evidence = steps.step(step), self.evidence()
         with answering(self.parameters.namespace):
             rows = module.rows(evidence)
             # The rows need what the step is about; what only explains a fault may be forbidden to the caller.
             check = Check(step, module.TITLE, rows, module.check(evidence, []), lambda: self.check(step))
         (self._right.add if check else self._right.discard)(step)
+        if check:
+            progress.kept("step", step)
         return check
 
     def journey(self) -> "Journey":
@@ -172,6 +181,47 @@ class Lab(Workspace):
             if not diagnosis.looked:
                 raise diagnosis.unread[0]
         return diagnosis
+
+    # Exercises and questions.
+
+    def exercise(self, id: str) -> str:
+        """Open an exercise: put its own namespace and role into the state that it starts from, which isn't solved.
+
+        Returns the name of both. Raises `UnknownName`; and `LabError`, changing nothing, where the cluster isn't the
+        lab's own.
+        """
+        opened = exercises.exercise(id)
+        self._needs_the_embedded_lab()
+        place = opened.place(self)
+        with answering(place.parameters.namespace):
+            opened.open(self)
+        progress.kept("opened", id)
+        print(f"Exercise {id} is open: {opened.title}.")
+        return place.parameters.namespace
+
+    def hint(self, id: str) -> None:
+        """Print an exercise's next hint; after the third one it starts again. Raises `UnknownName`."""
+        hints = exercises.exercise(id).hints
+        number = self._hints[id] % len(hints)
+        self._hints[id] += 1
+        progress.kept("hint", id)
+        print(f"Hint {number + 1} of {len(hints)}: {hints[number]}")
+
+    def predict(self, id: str) -> Questions:
+        """A question to answer before you run the next cell. Raises `UnknownName`."""
+        return Questions("Predict first", [exercises.prediction(id)], _answered)
+
+    def recall(self, notebook: str) -> Questions:
+        """The questions at the end of a notebook, by its number, such as 02. Raises `UnknownName`."""
+        return Questions("What do you remember?", exercises.recall(notebook), _answered)
+
+    def _check_exercise(self, id: str) -> Check:
+        judged = exercises.exercise(id)
+        self._needs_the_embedded_lab()
+        with answering(judged.place(self).parameters.namespace):
+            check = Check(id, f"exercise {id}, {judged.title}", judged.rows(self), [], lambda: self.check(id))
+        progress.kept("tried", id, right=bool(check))
+        return check
 
     # Break and mend.
 
@@ -289,6 +339,15 @@ class Lab(Workspace):
                 next='set target = "moto", and run the notebook again',
             )
 
+    def _needs_the_embedded_lab(self) -> None:
+        """Raise `LabError` if exercises can't be done here."""
+        if not self.connection.is_embedded:
+            raise LabError(
+                f"The target {self.parameters.target} lacks exercises, which break things. Nothing was changed.",
+                where="this cell and the next one",
+                next='skip them, or set target = "moto", and run the notebook again',
+            )
+
     def _lacks(self, capability: str) -> str:
         return f"The target {self.parameters.target} lacks {CAPABILITIES[capability]}."
 
@@ -299,6 +358,10 @@ class Lab(Workspace):
     def close(self) -> None:
         """Closes the connections. The lab goes on; `labkit down` ends it."""
         self.connection.close()
+
+
+def _answered(question: Question, answer: Answer) -> None:
+    progress.kept("answered", question.id, right=answer.right)
 
 
 def _known(capability: str) -> str:

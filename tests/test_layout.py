@@ -29,7 +29,7 @@ TOP = {
     "pyproject.toml",
     "requirements.lock",
 }
-FOLDERS = {"policy", "webhook", "diagnosis", "steps", "widgets", "targets", "doctor", "faults", "cli", "emulator"}
+FOLDERS = set("policy webhook diagnosis steps widgets targets doctor exercises faults fleet cli emulator".split())
 SIBLINGS = 24
 # The subjects of the commits after this one are short.
 SINCE = "cdecea6"

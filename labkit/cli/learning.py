@@ -27,6 +27,8 @@ def lab(
     ] = None,
 ) -> None:
     """Start the lab and open JupyterLab on your copies of the notebooks, in ./learn/."""
+    from labkit.exercises import progress
+
     here = Path.cwd()
     if here.name == LEARN and (here / FIRST).is_file():
         here = here.parent
@@ -35,7 +37,8 @@ def lab(
     up()
     typer.echo("JupyterLab starts now: Ctrl-C ends it. The lab keeps running until `labkit down`.")
     settings = [str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
-    closed_environment = closed(os.environ) | variables() | {"JUPYTER_CONFIG_PATH": os.pathsep.join(settings)}
+    own = {"JUPYTER_CONFIG_PATH": os.pathsep.join(settings), progress.VARIABLE: str(here / LEARN / progress.NAME)}
+    closed_environment = closed(os.environ) | variables() | own
     # Jupyter refuses to run as root, the only user in most containers, unless it is told to.
     root = ["--allow-root"] if os.geteuid() == 0 else []
     options = [f"--ServerApp.root_dir={here}", *root, *(arguments or []), str(here / LEARN / FIRST)]
@@ -45,10 +48,14 @@ def lab(
 
 
 def copy_notebooks(learn: Path) -> list[str]:
-    """Copy each notebook that `learn` does not have yet; return the names of the new copies.
+    """Copy each notebook that `learn` does not have yet, for a learner to solve; return the names of the new copies.
 
     Raises `LabError` if the notebooks are not installed, or if `learn` cannot be written.
     """
+    import nbformat
+
+    from labkit.exercises import copies
+
     originals = sorted(NOTEBOOKS.glob("*.ipynb"))
     if FIRST not in [original.name for original in originals]:
         raise LabError(
@@ -61,7 +68,7 @@ def copy_notebooks(learn: Path) -> list[str]:
         learn.mkdir(exist_ok=True)
         for original in missing:
             draft = learn / f".{original.name}.part"  # a full disk leaves no half notebook behind
-            draft.write_bytes(original.read_bytes())
+            draft.write_text(nbformat.writes(copies.copy(nbformat.read(original, as_version=4))))
             draft.replace(learn / original.name)
     except OSError as error:
         raise LabError(

@@ -105,7 +105,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
             except iam.exceptions.NoSuchEntityException:
                 continue  # somebody has just removed it
             owner = of_tags(lab, tags, same_name=name == lab.parameters.role_name)
-            yield Found(f"role {name}", owner, partial(_delete, iam, name))
+            yield Found(f"role {name}", owner, partial(delete, iam, name))
     for page in iam.get_paginator("list_policies").paginate(Scope="Local"):
         for listed in page["Policies"]:
             tags = iam.list_policy_tags(PolicyArn=listed["Arn"])["Tags"]
@@ -126,7 +126,11 @@ def make_way(lab: "Workspace") -> list[str]:
     return []
 
 
-def _delete(iam: Any, name: str) -> None:
+def delete(iam: Any, name: str) -> None:
+    """Deletes a role and its permissions. Raises `NoSuchEntityException`.
+
+    https://docs.aws.amazon.com/IAM/latest/APIReference/API_DeleteRole.html
+    """
     _set_policies(iam, name, [])
     iam.delete_role(RoleName=name)
 

@@ -42,28 +42,30 @@ def view(html: str, again: Callable[[], str], label: str) -> dict[str, Any]:
 
     https://ipywidgets.readthedocs.io/en/stable/
     """
-    if not _in_kernel():
-        return {}
-    bundle = panel(html, again, label)._repr_mimebundle_()
-    return {VIEW: bundle[VIEW]}
+    return drawn(lambda: panel(html, again, label))
+
+
+def drawn(panel: "Callable[[], ipywidgets.Widget]") -> dict[str, Any]:
+    """Return what a notebook draws this widget from; nothing outside a running notebook, where it isn't made either."""
+    return {VIEW: panel()._repr_mimebundle_()[VIEW]} if _in_kernel() else {}
 
 
 def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
     """Returns the widget itself: the report, and below it the button and what pressing it came to."""
     import ipywidgets
 
-    report = ipywidgets.HTML(_styled(html))
+    report = ipywidgets.HTML(styled(html))
     button = ipywidgets.Button(description=label, layout=ipywidgets.Layout(width="auto"))
     said = ipywidgets.HTML(_said("Read", ""))
 
     def press(_: "ipywidgets.Button") -> None:
         before = report.value
         try:
-            report.value = _styled(again())
+            report.value = styled(again())
             came_to = "nothing has changed" if report.value == before else "it has changed"
         except Exception as error:  # what a callback raises would be lost in the browser's log
             name = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
-            report.value = _styled(f'<pre role="alert">{WRONG}: {escape(name + stable(str(error)))}</pre>')
+            report.value = styled(f'<pre role="alert">{WRONG}: {escape(name + stable(str(error)))}</pre>')
             came_to = "it failed"
         said.value = _said("Read again", came_to)
 
@@ -80,7 +82,8 @@ def _said(what: str, came_to: str) -> str:
     return f'<span role="status">{text}</span>'
 
 
-def _styled(html: str) -> str:
+def styled(html: str) -> str:
+    """The HTML with the lab's style, which follows the front end's theme."""
     style = files("labkit.widgets").joinpath("live.css").read_text(encoding="utf-8")
     return f'<style>{style}</style><div class="labkit-report">{coloured(html)}</div>'
 

@@ -1,0 +1,68 @@
+"""The notebooks' exercises and questions: one module a notebook; the live lab judges, never a comparison of texts.
+
+`exercise` is what an exercise is, `asking` what it asks the live lab, `copies` makes the learner's notebooks,
+`progress` keeps what the learner has done. The other modules hold a notebook's exercises and questions each.
+"""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import TypeVar
+
+from labkit.connection import core_api
+from labkit.errors import UnknownName
+from labkit.exercises.exercise import Exercise
+from labkit.run_parameters import RUN_LABEL
+from labkit.widgets.question import Question
+from labkit.workspace import Workspace
+
+T = TypeVar("T", Exercise, Question)
+# By the number that begins a notebook's name.
+NOTEBOOKS = {
+    "02": "iam_role",
+}
+
+
+def exercise(id: str) -> Exercise:
+    """The exercise of this id, such as 02-a. Raises `UnknownName`."""
+    known: Sequence[Exercise] = of_notebook(id).EXERCISES
+    return _named("exercise", id, known)
+
+
+def prediction(id: str) -> Question:
+    """The question of this id that comes before a telling cell, such as 02-1. Raises `UnknownName`."""
+    known: Sequence[Question] = of_notebook(id).PREDICTIONS
+    return _named("question", id, known)
+
+
+def recall(notebook: str) -> Sequence[Question]:
+    """The questions at the end of a notebook, by its number, such as 02. Raises `UnknownName`."""
+    questions: Sequence[Question] = of_notebook(notebook).RECALL
+    return questions
+
+
+def close_all(lab: Workspace) -> Iterator[str]:
+    """Delete the namespace and the role of every open exercise. Yields a line for each."""
+    for found in core_api(lab.kubernetes).list_namespace(label_selector=RUN_LABEL).items:
+        kind, _, id = found.metadata.name.partition("-")
+        if kind == "exercise" and id.partition("-")[0] in NOTEBOOKS:
+            exercise(id).close(lab)
+            yield f"removed exercise {id}"
+
+
+def of_notebook(id: str) -> ModuleType:
+    """The module of the notebook that this id begins with: `EXERCISES`, `PREDICTIONS` and `RECALL`.
+
+    Raises `UnknownName`.
+    """
+    number = id.partition("-")[0]
+    if number not in NOTEBOOKS:
+        raise UnknownName("notebook with exercises", number, NOTEBOOKS)
+    return importlib.import_module(f"labkit.exercises.{NOTEBOOKS[number]}")
+
+
+def _named(kind: str, id: str, known: "Sequence[T]") -> T:
+    by_id = {each.id: each for each in known}
+    if id not in by_id:
+        raise UnknownName(kind, id, by_id)
+    return by_id[id]

@@ -1,0 +1,80 @@
+"""What an exercise asks the live lab: does STS admit this token, what does the pod answer, may the role do this?"""
+
+from typing import TYPE_CHECKING
+
+from kubernetes.client.exceptions import ApiException
+
+from labkit import execution
+from labkit.connection import core_api
+from labkit.documents import AUDIENCE, POD_NAME
+from labkit.errors import without_session
+from labkit.steps.row import Row
+
+if TYPE_CHECKING:
+    from labkit.workspace import Workspace
+
+ADMITTED = "admitted"
+
+
+def admits(place: "Workspace", account: str = "", *, namespace: str = "", role_arn: str = "") -> Row:
+    """A row that is right if STS gives this service account the role."""
+    found = exchange(place, account, namespace=namespace, role_arn=role_arn)
+    return Row(_subject(place, account, namespace), ADMITTED, found)
+
+
+def refuses(
+    place: "Workspace",
+    account: str = "",
+    *,
+    namespace: str = "",
+    audience: str = AUDIENCE,
+    role_arn: str = "",
+    code: str = "AccessDenied",
+) -> Row:
+    """A row that is right if STS refuses this service account's token with this code."""
+    found = exchange(place, account, namespace=namespace, audience=audience, role_arn=role_arn)
+    what = _subject(place, account, namespace) + (f", audience {audience}" if audience != AUDIENCE else "")
+    return Row(what, f"refused: {code}", found, found.startswith(code))
+
+
+def exchange(
+    place: "Workspace", account: str = "", *, namespace: str = "", audience: str = AUDIENCE, role_arn: str = ""
+) -> str:
+    """Exchange a service account's own token for the role: "admitted", or STS's refusal, code first.
+
+    A service account that doesn't exist is said as such: the exercise deletes nothing, but its reader may.
+
+    https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
+    """
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.exceptions import ClientError
+
+    name, namespace = account or place.parameters.service_account, namespace or place.parameters.namespace
+    try:
+        asked = core_api(place.kubernetes).create_namespaced_service_account_token(
+            name, namespace, {"spec": {"audiences": [audience]}}
+        )
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        return f"no such service account: {namespace}/{name}"
+    sts = place.aws.client("sts", config=Config(signature_version=UNSIGNED))
+    try:
+        sts.assume_role_with_web_identity(
+            RoleArn=role_arn or place.role_arn, RoleSessionName="exercise", WebIdentityToken=asked.status.token
+        )
+    except ClientError as error:
+        told = error.response["Error"]
+        return f"{told['Code']}: {without_session(told['Message'])}"
+    return ADMITTED
+
+
+def answer(place: "Workspace", *command: str, pod: str = POD_NAME, namespace: str = "") -> str:
+    """What a command in a pod prints, without the blank lines around it; its error, where it has no other output."""
+    done = execution.execute(place.kubernetes, pod, namespace or place.parameters.namespace, [*command])
+    return (done.output if done.exit_code == 0 else done.error or done.output).strip()
+
+
+def _subject(place: "Workspace", account: str, namespace: str) -> str:
+    return f"{namespace or place.parameters.namespace}:{account or place.parameters.service_account}"

@@ -1,0 +1,45 @@
+"""The learner's copy of a notebook: without outputs, with a stub where the answer was, and the solution folded below.
+
+A code cell with the tag `exercise` holds the solution between two comments, as nbgrader marks it:
+https://nbgrader.readthedocs.io/en/stable/user_guide/creating_and_grading_assignments.html
+"""
+
+import re
+
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
+
+TAG = "exercise"
+SOLUTION = re.compile(r"^(?P<indent>[ ]*)### BEGIN SOLUTION\n(?P<solution>.*?)^[ ]*### END SOLUTION$", re.M | re.S)
+STUB = r"\g<indent># Your code here.\n\g<indent>..."
+
+
+def copy(notebook: NotebookNode) -> NotebookNode:
+    """Return the learner's copy; the notebook itself is left alone.
+
+    Raises `ValueError` if a cell is tagged as an exercise and marks no solution.
+    """
+    made: NotebookNode = NotebookNode({**notebook, "cells": []})
+    for original in notebook.cells:
+        cell = NotebookNode(original)
+        made.cells.append(cell)
+        if cell.cell_type != "code":
+            continue
+        cell.update(outputs=[], execution_count=None)
+        if TAG not in cell.metadata.get("tags", []):
+            continue
+        cell.source, solution = split(original.source)
+        made.cells.append(new_markdown_cell(_folded(solution), id=f"{cell.id}-solution"))
+    return made
+
+
+def split(source: str) -> tuple[str, str]:
+    """Return the stub and the solution of an exercise's cell. Raises `ValueError` if it marks no solution."""
+    solutions = [found["solution"].rstrip("\n") for found in SOLUTION.finditer(source)]
+    if not solutions:
+        raise ValueError(f"no solution between ### BEGIN SOLUTION and ### END SOLUTION in:\n{source}")
+    return SOLUTION.sub(STUB, source), "\n".join(solutions)
+
+
+def _folded(solution: str) -> str:
+    return f"<details><summary>Solution</summary>\n\n```python\n{solution}\n```\n\n</details>"

@@ -1,0 +1,103 @@
+"""Notebook 02: who may become the role."""
+
+import json
+
+from labkit import documents
+from labkit.connection import core_api
+from labkit.exercises.asking import admits, refuses
+from labkit.exercises.exercise import Exercise
+from labkit.steps import oidc_provider, service_account
+from labkit.steps.row import Row
+from labkit.widgets.question import Answer, Question
+from labkit.workspace import Workspace
+
+
+def _role_for_the_wrong_namespace(place: Workspace) -> None:
+    _accounts(place, "till")
+    elsewhere = place.parameters.model_copy(update={"namespace": "default"})
+    policy = documents.trust_policy(elsewhere, place.provider_arn)
+    _role(place, policy)
+
+
+def _role_for_cart_alone(place: Workspace) -> None:
+    _accounts(place, "till", "guest")
+    _role(place, documents.trust_policy(place.parameters, place.provider_arn))
+
+
+def _accounts(place: Workspace, *others: str) -> None:
+    oidc_provider.ensure(place)
+    service_account.ensure(place)
+    for name in others:
+        metadata = {"name": name, "annotations": {documents.ROLE_ANNOTATION: place.role_arn}}
+        core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
+
+
+def _role(place: Workspace, policy: documents.PolicyDocument) -> None:
+    iam = place.aws.client("iam")
+    name = place.parameters.role_name
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=place.tags)
+
+
+def _only_cart(place: Workspace) -> list[Row]:
+    return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default")]
+
+
+def _cart_and_till(place: Workspace) -> list[Row]:
+    return [admits(place), admits(place, "till"), refuses(place, "guest")]
+
+
+EXERCISES = (
+    Exercise(
+        "02-a",
+        "let cart in, and nobody else",
+        _role_for_the_wrong_namespace,
+        _only_cart,
+        (
+            "Read the role's trust policy: which service account does it admit, and in which namespace?",
+            "The subject is system:serviceaccount:NAMESPACE:NAME. One of its parts is wrong.",
+            'The condition key that ends in :sub needs the value "system:serviceaccount:exercise-02-a:cart".',
+        ),
+    ),
+    Exercise(
+        "02-b",
+        "let cart and till in, and nobody else",
+        _role_for_cart_alone,
+        _cart_and_till,
+        (
+            "A condition's value can be more than one string.",
+            "StringEquals with a list is right if one value of the list is equal. A wildcard would admit guest too.",
+            'Set the key that ends in :sub to a list of two subjects: the one that is there, and the one of "till".',
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "02-1",
+        'The policy says StringEquals, and sub is now "system:serviceaccount:*". Whom does STS admit?',
+        (
+            Answer(
+                "Every service account of the cluster.",
+                "That needs StringLike. StringEquals compares letter by letter.",
+            ),
+            Answer(
+                "Nobody.",
+                "No service account's subject is the text with the asterisk, and StringEquals takes it literally.",
+                right=True,
+            ),
+            Answer("IAM rejects the policy.", "The policy is valid JSON and valid IAM. It just never matches."),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "02-2",
+        "Which condition key limits a role to one service account?",
+        (
+            Answer("aud", "aud says who the token is for. Every service account's token for AWS has the same."),
+            Answer("sub", "It holds the namespace and the name of the service account.", right=True),
+            Answer("iss", "The issuer is the cluster. It's in the policy as the Federated principal."),
+        ),
+    ),
+)

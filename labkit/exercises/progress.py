@@ -1,0 +1,102 @@
+"""What the learner has done, kept beside the copies of the notebooks: one event a line, appended.
+
+`labkit lab` names the file in LABKIT_PROGRESS. Without it, as where the notebooks are tested, nothing is kept.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict
+
+VARIABLE = "LABKIT_PROGRESS"
+NAME = "progress.jsonl"
+VERSION = 1
+
+
+class Event(TypedDict):
+    """One thing that the learner did."""
+
+    version: int
+    at: float
+    """Seconds since 1970, by the machine's clock: the lab's own clock jumps."""
+    what: str
+    """opened, hint, tried, solved, step, answered."""
+    id: str
+    """The exercise's, step's or question's id."""
+    right: bool
+
+
+def kept(what: str, id: str, *, right: bool = True) -> None:
+    """Append an event. A folder that can't be written keeps nothing: learning goes on."""
+    if not (name := os.environ.get(VARIABLE)):
+        return
+    event = Event(version=VERSION, at=time.time(), what=what, id=id, right=right)
+    line = json.dumps(event).encode() + b"\n"
+    try:
+        # One write in append mode: two tabs of one notebook don't mix their lines.
+        # https://pubs.opengroup.org/onlinepubs/9699919799/functions/write.html
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the learner has done so far."""
+
+    solved: dict[str, int] = field(default_factory=dict)
+    """Exercises that are solved, with the number of tries."""
+    opened: set[str] = field(default_factory=set)
+    hints: Counter[str] = field(default_factory=Counter)
+    steps: set[str] = field(default_factory=set)
+    """Steps that were checked and right."""
+    answered: dict[str, bool] = field(default_factory=dict)
+    """Questions, and whether the first answer was right."""
+    unread: int = 0
+    """Lines that this version of labkit can't read."""
+
+
+def read(file: Path) -> Progress:
+    """Read a learner's progress. A line that is broken or of another version counts as unread, and costs no other."""
+    progress, tries, unread = Progress(), Counter[str](), 0
+    for event in _events(file):
+        if event is None:
+            unread += 1
+            continue
+        what, id = event["what"], event["id"]
+        if what == "opened":
+            progress.opened.add(id)
+        elif what == "hint":
+            progress.hints[id] += 1
+        elif what == "tried":
+            tries[id] += id not in progress.solved
+            if event["right"]:
+                progress.solved.setdefault(id, tries[id])
+        elif what == "step":
+            progress.steps.add(id)
+        elif what == "answered":
+            progress.answered.setdefault(id, event["right"])
+    return Progress(**{**vars(progress), "unread": unread})
+
+
+def _events(file: Path) -> Iterator[Event | None]:
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            event = json.loads(line)
+            ok = event["version"] == VERSION and isinstance(event["what"], str) and isinstance(event["id"], str)
+            event["right"]
+        except (ValueError, TypeError, KeyError):
+            ok = False
+        yield event if ok else None

@@ -1,0 +1,84 @@
+"""Tries at the exercises of notebook 02."""
+
+import json
+from typing import Any
+
+from labkit import Lab
+from tests.exercises.attempts import Attempts
+
+ATTEMPTS = Attempts()
+wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
+REFUSED = "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity"
+
+
+def trust(lab: Lab, role: str, *conditions: dict[str, Any]) -> None:
+    """A trust policy with a statement for each condition; in their keys, sub stands for the issuer's key."""
+    provider = lab.issuer.removeprefix("https://")
+    statements = [
+        {
+            "Effect": "Allow",
+            "Principal": {"Federated": lab.provider_arn},
+            "Action": "sts:AssumeRoleWithWebIdentity",
+            "Condition": {
+                operator: {f"{provider}:{key}": value for key, value in keys.items()}
+                for operator, keys in condition.items()
+            },
+        }
+        for condition in conditions
+    ]
+    document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    lab.aws.client("iam").update_assume_role_policy(RoleName=role, PolicyDocument=document)
+
+
+def subject(namespace: str, *names: str) -> list[str]:
+    return [f"system:serviceaccount:{namespace}:{name}" for name in names]
+
+
+@wrong("02-a", "exercise-02-a:till found admitted")
+def the_whole_namespace(lab, name):
+    trust(lab, name, {"StringLike": {"sub": f"system:serviceaccount:{name}:*"}})
+
+
+@wrong("02-a", f"exercise-02-a:cart found {REFUSED}")
+def an_asterisk_with_string_equals(lab, name):
+    trust(lab, name, {"StringEquals": {"sub": f"system:serviceaccount:{name}:*"}})
+
+
+@wrong("02-a", f"exercise-02-a:cart found {REFUSED}")
+def the_subject_without_its_prefix(lab, name):
+    trust(lab, name, {"StringEquals": {"sub": f"{name}:cart"}})
+
+
+@right("02-a")
+def string_like_without_an_asterisk(lab, name):
+    trust(lab, name, {"StringLike": {"sub": subject(name, "cart")}, "StringEquals": {"aud": "sts.amazonaws.com"}})
+
+
+@right("02-a")
+def both_namespaces_but_only_one_exists(lab, name):
+    trust(lab, name, {"StringEquals": {"sub": [*subject(name, "cart"), *subject("default", "cart")]}})
+
+
+@wrong("02-b", "exercise-02-b:guest found admitted")
+def any_of_the_namespace(lab, name):
+    trust(lab, name, {"StringLike": {"sub": f"system:serviceaccount:{name}:*"}})
+
+
+@wrong("02-b", f"exercise-02-b:cart found {REFUSED}")
+def till_in_the_place_of_cart(lab, name):
+    trust(lab, name, {"StringEquals": {"sub": subject(name, "till")}})
+
+
+@wrong("02-b", f"exercise-02-b:till found {REFUSED}")
+def both_names_in_one_text(lab, name):
+    trust(lab, name, {"StringEquals": {"sub": f"system:serviceaccount:{name}:cart,till"}})
+
+
+@right("02-b")
+def two_statements(lab, name):
+    trust(lab, name, *({"StringEquals": {"sub": one}} for one in subject(name, "cart", "till")))
+
+
+@right("02-b")
+def wildcards_that_fit_only_the_two(lab, name):
+    trust(lab, name, {"StringLike": {"sub": subject(name, "ca*", "ti??")}})

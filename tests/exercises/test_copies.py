@@ -1,0 +1,56 @@
+"""The learner's copy of a notebook: a stub where the answer was, no outputs, and every cell runs unsolved."""
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+import labkit
+from labkit import exercises
+from labkit.exercises import copies
+from tests.notebooks.books import FOLDER, NAMES, code, read
+
+WITH_EXERCISES = [name for name in NAMES if name.partition("-")[0] in exercises.NOTEBOOKS]
+
+
+@pytest.fixture(scope="module")
+def copied() -> dict[str, NotebookNode]:
+    return {name: copies.copy(read(name)) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_copy_is_a_notebook_without_outputs_and_without_answers(copied, name):
+    nbformat.validate(copied[name])
+    for cell in code(copied[name]):
+        assert (cell.outputs, cell.execution_count) == ([], None)
+        assert "SOLUTION" not in cell.source
+
+
+@pytest.mark.parametrize("name", WITH_EXERCISES)
+def test_each_exercise_is_opened_attempted_and_judged_in_its_notebook(copied, name):
+    sources = [cell.source for cell in code(copied[name])]
+    for exercise in exercises.of_notebook(name).EXERCISES:
+        assert sum(f'lab.exercise("{exercise.id}")' in source for source in sources) == 1
+        (attempt,) = [source for source in sources if f'lab.check("{exercise.id}")' in source]
+        assert "# Your code here.\n..." in attempt.replace("    ", "")
+
+
+@pytest.mark.parametrize("name", WITH_EXERCISES)
+def test_unsolved_every_cell_runs(home, tmp_path, copied, name):
+    unsolved = tmp_path / name
+    nbformat.write(copied[name], unsolved)
+    done = labkit.run(unsolved, tmp_path / "out.ipynb")
+    judged = {check["step"]: check["ok"] for check in done.checks if check["step"][0].isdigit()}
+    assert judged == {exercise.id: False for exercise in exercises.of_notebook(name).EXERCISES}
+
+
+def test_a_solution_that_is_not_marked_is_an_error():
+    cell = nbformat.v4.new_code_cell("lab.check('02-a')", metadata={"tags": [copies.TAG]})
+    with pytest.raises(ValueError, match="no solution between"):
+        copies.copy(nbformat.v4.new_notebook(cells=[cell]))
+
+
+def test_the_original_is_left_alone():
+    before = nbformat.read(FOLDER / NAMES[0], as_version=4)
+    after = nbformat.read(FOLDER / NAMES[0], as_version=4)
+    copies.copy(after)
+    assert after == before
