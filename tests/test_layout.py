@@ -29,7 +29,8 @@ TOP = {
     "pyproject.toml",
     "requirements.lock",
 }
-FOLDERS = set("policy webhook diagnosis steps widgets targets doctor exercises faults fleet cli emulator".split())
+FOLDERS = {"policy", "webhook", "diagnosis", "steps", "widgets", "targets", "doctor", "faults", "cli", "emulator"}
+FOLDERS |= {"exercises", "fleet"}
 SIBLINGS = 24
 # The subjects of the commits after this one are short.
 SINCE = "cdecea6"

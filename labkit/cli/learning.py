@@ -68,7 +68,8 @@ def copy_notebooks(learn: Path) -> list[str]:
         learn.mkdir(exist_ok=True)
         for original in missing:
             draft = learn / f".{original.name}.part"  # a full disk leaves no half notebook behind
-            draft.write_text(nbformat.writes(copies.copy(nbformat.read(original, as_version=4))))
+            made = nbformat.writes(copies.copy(nbformat.read(original, as_version=4)))
+            draft.write_bytes(made.encode())
             draft.replace(learn / original.name)
     except OSError as error:
         raise LabError(
