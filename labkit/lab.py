@@ -2,6 +2,7 @@
 
 from collections import Counter
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any
@@ -121,15 +122,19 @@ class Lab(Workspace):
         """What can be read of this run, as it is from now on; with `probe`, also by commands in its pod."""
         return Evidence(self.parameters, self.connection, probe=probe)
 
-    def check(self, step: str) -> Check:
-        """The report of a step or of an exercise: what was checked, expected beside found. Raises `UnknownName`."""
+    def check(self, step: str, *, repair: bool = False) -> Check:
+        """The report of a step or of an exercise: what was checked, expected beside found. Raises `UnknownName`.
+
+        With `repair`, each finding shows the command that puts it right.
+        """
         if step[:1].isdigit():
             return self._check_exercise(step)
         module, evidence = steps.step(step), self.evidence()
         with answering(self.parameters.namespace):
             rows = module.rows(evidence)
             # The rows need what the step is about; what only explains a fault may be forbidden to the caller.
-            check = Check(step, module.TITLE, rows, module.check(evidence, []), lambda: self.check(step))
+            found = module.check(evidence, [])
+            check = Check(step, module.TITLE, rows, found, lambda: self.check(step, repair=repair), repair)
         (self._right.add if check else self._right.discard)(step)
         if check:
             progress.kept("step", step)
@@ -157,8 +162,8 @@ class Lab(Workspace):
 
         return compared()
 
-    def diagnose(self, *, probe: bool = False) -> "Diagnosis":
-        """What is wrong between the pod and its role, and the commands that repair it; only reads.
+    def diagnose(self, *, probe: bool = False, repair: bool = False) -> "Diagnosis":
+        """What is wrong between the pod and its role; only reads. With `repair`, the commands that put it right, too.
 
         With `probe`, the pod is also asked who it is, and its token is tried. In a lab that is only looked at the role
         is the one that the annotation names, unless it was named, and the pods are all that run as the service account.
@@ -180,7 +185,7 @@ class Lab(Workspace):
                 diagnosis = doctor.examine(self.evidence(probe=probe))
             if not diagnosis.looked:
                 raise diagnosis.unread[0]
-        return diagnosis
+        return replace(diagnosis, repair=repair)
 
     # Exercises and questions.
 

@@ -157,6 +157,19 @@ class Name(str):
     __slots__ = ()
 
 
+class Marked(str):
+    """The text of a cell that a table shows as code, with one part of it underlined."""
+
+    parts: tuple[str, str, str]
+
+    @classmethod
+    def of(cls, before: str, part: str, after: str) -> "Marked":
+        """The text of these three parts, the middle one underlined."""
+        made = cls(before + part + after)
+        made.parts = (before, part, after)
+        return made
+
+
 def table(rows: Iterable[Iterable[str]], head: Iterable[str] = ()) -> str:
     """A table as plain HTML, every text escaped. Code hosts drop classes and styles, so it has none."""
     lines = [*([map(Name, head)] if head else []), *rows]
@@ -166,4 +179,7 @@ def table(rows: Iterable[Iterable[str]], head: Iterable[str] = ()) -> str:
 def _cell(text: str) -> str:
     if isinstance(text, Name):
         return f"<th>{escape(text)}</th>"
+    if isinstance(text, Marked):
+        before, part, after = map(escape, text.parts)
+        return f"<td><code>{before}<u><strong>{part}</strong></u>{after}</code></td>"
     return f"<td><code>{escape(text)}</code></td>" if isinstance(text, Code) else f"<td>{escape(text)}</td>"

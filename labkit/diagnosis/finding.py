@@ -35,27 +35,30 @@ class Finding:
     """The notebook that teaches it."""
     severity: Severity = "error"
 
-    def as_text(self, whose: str = "") -> str:
+    def as_text(self, whose: str = "", *, repair: bool = True) -> str:
         """The finding as lines of text, what is wrong first; with `whose`, of this service account."""
-        repair = self.repair.replace("\n", "\n            ")
+        shown = self.repair.replace("\n", "\n            ") if repair else "hidden; ask with repair=True"
         return (
             f"{self.headline(whose)}\n"
             f"  expected  {self.expected}\n  found     {self.found}\n  seen in   {self.source}\n"
-            f"  repair    {repair}\n  finding   {self.id}\n  learn     {self.learn}"
+            f"  repair    {shown}\n  finding   {self.id}\n  learn     {self.learn}"
         )
 
-    def as_html(self, whose: str = "") -> str:
-        """The finding as a block of HTML, what is wrong first; with `whose`, of this service account."""
+    def as_html(self, whose: str = "", *, repair: bool = True) -> str:
+        """The finding as a block of HTML, what is wrong first; with `whose`, of this service account.
+
+        Without `repair`, a click unfolds it.
+        """
         compared = [
             (Name("expected"), Code(self.expected)),
             (Name("found"), Code(self.found)),
             (Name("seen in"), self.source),
         ]
         named = [(Name("finding"), Code(self.id)), (Name("learn"), self.learn)]
-        return (
-            f"<p><strong>{escape(self.headline(whose))}</strong></p>"
-            f"{table(compared)}<pre>{escape(self.repair)}</pre>{table(named)}"
-        )
+        shown = f"<pre>{escape(self.repair)}</pre>"
+        if not repair:
+            shown = f"<details><summary>Show the repair</summary>{shown}</details>"
+        return f"<p><strong>{escape(self.headline(whose))}</strong></p>{table(compared)}{shown}{table(named)}"
 
     def headline(self, whose: str = "") -> str:
         """One line of what is wrong: `✗ shop/cart: the trust policy admits shop:web, not shop:cart`."""

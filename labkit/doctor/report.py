@@ -50,6 +50,9 @@ class Diagnosis:
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """What was read, by what it is of: documents without what is nobody's business, or a sentence."""
 
+    repair: bool = field(default=True, compare=False)
+    """Whether a finding shows what repairs it; a notebook shows it when asked."""
+
     @property
     def looked(self) -> list[str]:
         """What was read, as text: `iam:GetRole my-role (123456789012)`."""
@@ -112,7 +115,9 @@ class Diagnosis:
         return self.ok
 
     def __repr__(self) -> str:
-        first, *others = [finding.as_text(self.name) for finding in self.findings] or [self.headline]
+        first, *others = [finding.as_text(self.name, repair=self.repair) for finding in self.findings] or [
+            self.headline
+        ]
         return "\n\n".join([first, *filter(None, [self.more]), *others, "\n".join(self.account())])
 
     def _repr_html_(self) -> str:
@@ -122,7 +127,8 @@ class Diagnosis:
             for number, (stage, result, found) in enumerate(self.stages(), 1)
         ]
         said = f"<p><strong>{escape(self.headline)}</strong></p>"
-        first, *others = [finding.as_html(self.name) for finding in self.findings] or [said]
+        told = [finding.as_html(self.name, repair=self.repair) for finding in self.findings]
+        first, *others = told or [said]
         more = f"<p>{escape(self.more)}</p>" if self.more else ""
         account = "".join(f"<li>{escape(line.strip())}</li>" for line in self.account())
         return left_aligned(

@@ -1,15 +1,17 @@
 """The report of a check: what was checked, what was expected beside what was found, and what repairs it."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
 from labkit.diagnosis.findings import Finding
-from labkit.showing import RIGHT, WRONG, Code, left_aligned, table
+from labkit.showing import RIGHT, WRONG, Code, Marked, left_aligned, table
 from labkit.steps.row import Row
 
 MIME = "application/vnd.labkit.check+json"
+ISSUER_ID = re.compile(r"\b[0-9A-F]{32}\b")
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,6 +24,8 @@ class Check:
     findings: Sequence[Finding]
     again: Callable[[], "Check"] | None = field(default=None, compare=False)
     """Reads the live lab once more; with it, a running notebook shows a button that does."""
+    repair: bool = field(default=False, compare=False)
+    """Whether a finding shows what repairs it."""
 
     @property
     def ok(self) -> bool:
@@ -35,18 +39,30 @@ class Check:
         width = max((len(row.what) for row in self.rows), default=0)
         lines = [f"{RIGHT if self.ok else WRONG}: {self.title}"]
         for row in self.rows:
+            expected, found = shortened(row.expected, row.found)
             if row.right:
-                lines.append(f"  {RIGHT}  {row.what:{width}}  {row.found}")
-            else:
-                lines.append(f"  {WRONG}  {row.what:{width}}  expected  {row.expected}")
-                lines.append(f"           {'':{width}}  found     {row.found}")
+                lines.append(f"  {RIGHT}  {row.what:{width}}  {found}")
+                continue
+            lines.append(f"  {WRONG}  {row.what:{width}}  expected  {expected}")
+            lines.append(f"           {'':{width}}  found     {found}")
+            if part := differing(expected, found):
+                lines.append(f"           {'':{width}}            {' ' * part[0]}{'^' * (part[1] - part[0])}")
         for finding in self.findings:
-            lines += ["", finding.as_text()]
+            lines += ["", finding.as_text(repair=self.repair)]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = [(RIGHT if row.right else WRONG, row.what, Code(row.expected), Code(row.found)) for row in self.rows]
-        findings = "".join(finding.as_html() for finding in self.findings)
+        rows = [
+            (
+                RIGHT if row.right else WRONG,
+                row.what,
+                Code(expected),
+                marked(row, expected, found),
+            )
+            for row in self.rows
+            for expected, found in [shortened(row.expected, row.found)]
+        ]
+        findings = "".join(finding.as_html(repair=self.repair) for finding in self.findings)
         headline = f"<p><strong>{RIGHT if self.ok else WRONG}: {escape(self.title)}</strong></p>"
         return headline + table(rows, ("", "checked", "expected", "found")) + findings
 
@@ -69,3 +85,32 @@ class Check:
 
         label = f"Check {self.title} again"
         return bundle | live.view(self._repr_html_(), lambda: again()._repr_html_(), label)
+
+
+def shortened(expected: str, found: str) -> tuple[str, str]:
+    """Both texts with each issuer id that they share cut to its ends, as in 5321…D1B9: it is 32 hex digits long."""
+    shared = set(ISSUER_ID.findall(expected)) & set(ISSUER_ID.findall(found))
+    for id in shared:
+        short = f"{id[:4]}…{id[-4:]}"
+        expected, found = expected.replace(id, short), found.replace(id, short)
+    return expected, found
+
+
+def differing(expected: str, found: str) -> tuple[int, int] | None:
+    """Where `found` differs from `expected`, as start and end; None if no end agrees."""
+    start = _agreeing(expected, found)
+    end = max(len(found) - _agreeing(expected[start:][::-1], found[start:][::-1]), min(start + 1, len(found)))
+    return None if (start, end) == (0, len(found)) else (start, end)
+
+
+def marked(row: Row, expected: str, found: str) -> str:
+    """The text found as code, with the part that differs underlined: colour alone would not reach everybody."""
+    if row.right or not (part := differing(expected, found)):
+        return Code(found)
+    start, end = part
+    return Marked.of(found[:start], found[start:end], found[end:])
+
+
+def _agreeing(one: str, other: str) -> int:
+    """How many characters the two begin with alike."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
