@@ -27,7 +27,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs harm bench \
+.PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs harm lessons bench \
   wheel lock clean
 
 help:  ## List what there is
@@ -86,6 +86,9 @@ outputs: $(READY)  ## Run every notebook and keep its outputs in it
 
 harm: $(READY)  ## Run the repairs of 60 pairs and 20 triples of faults beside a second team, which may not notice
 	@$(BIN)/python -m tests.doctor.harm_suite
+
+lessons: $(READY)  ## Try every exercise's near-misses and right answers (make test does the first one of each notebook)
+	@LABKIT_LESSONS=all $(BIN)/python -m pytest -n 2 tests/exercises
 
 bench: $(READY)  ## Measure, and print the numbers
 	@$(BIN)/python -m tests.bench

@@ -14,6 +14,7 @@ from labkit.errors import LabError, UnknownName, answering
 from labkit.exercises import progress
 from labkit.run_parameters import Parameters
 from labkit.showing import show, stable
+from labkit.widgets import short_errors
 from labkit.widgets.check import Check
 from labkit.widgets.question import Answer, Question, Questions
 from labkit.workspace import Workspace
@@ -55,6 +56,7 @@ class Lab(Workspace):
         Raises:
             LabError: a parameter breaks its rule (nothing is made then), or the lab does not come up.
         """
+        short_errors.install()
         parameters = Parameters.checked(**values)
         connection = targets.target(parameters.target).up(parameters)
         if connection.note:
@@ -192,17 +194,16 @@ class Lab(Workspace):
     def exercise(self, id: str) -> str:
         """Open an exercise: put its own namespace and role into the state that it starts from, which isn't solved.
 
-        Returns the name of both. Raises `UnknownName`; and `LabError`, changing nothing, where the cluster isn't the
+        Returns that name. Raises `UnknownName`; and `LabError`, changing nothing, where the cluster isn't the
         lab's own.
         """
         opened = exercises.exercise(id)
         self._needs_the_embedded_lab()
-        place = opened.place(self)
-        with answering(place.parameters.namespace):
+        with answering(opened.name):
             opened.open(self)
         progress.kept("opened", id)
         print(f"Exercise {id} is open: {opened.title}.")
-        return place.parameters.namespace
+        return opened.name
 
     def hint(self, id: str) -> None:
         """Print an exercise's next hint; after the third one it starts again. Raises `UnknownName`."""
@@ -220,10 +221,14 @@ class Lab(Workspace):
         """The questions at the end of a notebook, by its number, such as 02. Raises `UnknownName`."""
         return Questions("What do you remember?", exercises.recall(notebook), _answered)
 
+    def progress(self) -> "progress.Progress":
+        """What you have done so far in your copies of the notebooks: steps, exercises, hints, questions."""
+        return progress.read()
+
     def _check_exercise(self, id: str) -> Check:
         judged = exercises.exercise(id)
         self._needs_the_embedded_lab()
-        with answering(judged.place(self).parameters.namespace):
+        with answering(judged.name):
             check = Check(id, f"exercise {id}, {judged.title}", judged.rows(self), [], lambda: self.check(id))
         progress.kept("tried", id, right=bool(check))
         return check

@@ -1,5 +1,6 @@
 """`labkit lab`: copies of the notebooks in ./learn/, and JupyterLab on them."""
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -25,19 +26,20 @@ def lab(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[JUPYTERLAB_OPTION]", help="Such as --no-browser or --port=9000.")
     ] = None,
+    fresh: Annotated[str, typer.Option(metavar="NUMBER", help="Start this notebook over, such as 02.")] = "",
 ) -> None:
     """Start the lab and open JupyterLab on your copies of the notebooks, in ./learn/."""
-    from labkit.exercises import progress
+    from labkit.exercises.progress import NAME, VARIABLE
 
-    here = Path.cwd()
-    if here.name == LEARN and (here / FIRST).is_file():
-        here = here.parent
+    here = _folder()
+    if fresh:
+        typer.echo(put_aside(here / LEARN, fresh))
     made = copy_notebooks(here / LEARN)
     typer.echo(f"Copied to {LEARN}/: {', '.join(made)}." if made else f"{LEARN}/ has your notebooks already.")
     up()
     typer.echo("JupyterLab starts now: Ctrl-C ends it. The lab keeps running until `labkit down`.")
     settings = [str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
-    own = {"JUPYTER_CONFIG_PATH": os.pathsep.join(settings), progress.VARIABLE: str(here / LEARN / progress.NAME)}
+    own = {"JUPYTER_CONFIG_PATH": os.pathsep.join(settings), VARIABLE: str(here / LEARN / NAME)}
     closed_environment = closed(os.environ) | variables() | own
     # Jupyter refuses to run as root, the only user in most containers, unless it is told to.
     root = ["--allow-root"] if os.geteuid() == 0 else []
@@ -45,6 +47,43 @@ def lab(
     sys.stdout.flush()
     # Replaces this process, so that Ctrl-C reaches JupyterLab alone. -P: no file of this folder hides a library.
     os.execve(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", *options], closed_environment)  # noqa: S606
+
+
+def progress() -> None:
+    """Print what you have done so far in learn/: steps, exercises, hints, questions."""
+    from labkit.exercises import progress as kept
+
+    file = _folder() / LEARN / kept.NAME
+    if not file.is_file():
+        raise LabError("Nothing is kept yet.", where=str(file), next="labkit lab, and check a step in a notebook")
+    typer.echo(repr(kept.read(file)))
+
+
+def _folder() -> Path:
+    """The folder that learn/ is in: this one, or the one above if this is learn/."""
+    here = Path.cwd()
+    return here.parent if here.name == LEARN and (here / FIRST).is_file() else here
+
+
+def put_aside(learn: Path, number: str) -> str:
+    """Rename the copy of this notebook, so that it is copied again; return a sentence that says its new name.
+
+    Raises `LabError` if there is no such copy.
+    """
+    copies = [path for path in learn.glob(f"{number}*.ipynb") if (NOTEBOOKS / path.name).exists()]
+    if len(copies) != 1:
+        known = ", ".join(sorted(path.stem for path in learn.glob("*.ipynb") if (NOTEBOOKS / path.name).exists()))
+        raise LabError(
+            f"{LEARN}/ has no single notebook that begins with {number!r}.",
+            where=f"{LEARN}/ has {known or 'no notebooks'}",
+            next="labkit lab --fresh 02",
+        )
+    (copy,) = copies
+    aside = next(
+        name for n in itertools.count(1) if not (name := copy.with_name(f"{copy.stem}.before-{n}.ipynb")).exists()
+    )
+    copy.rename(aside)
+    return f"Your {copy.name} is now {LEARN}/{aside.name}."
 
 
 def copy_notebooks(learn: Path) -> list[str]:

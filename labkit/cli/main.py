@@ -27,6 +27,7 @@ app.command(context_settings={"ignore_unknown_options": True})(lab.clock)  # -30
 for command in (lab.fetch, lab.reset, lab.down):
     app.command()(command)
 app.command(context_settings={"ignore_unknown_options": True})(learning.lab)  # JupyterLab knows them
+app.command()(learning.progress)
 app.command("break")(faults.break_)
 app.command()(faults.mend)
 app.add_typer(doctor.app)

@@ -19,7 +19,9 @@ from labkit.workspace import Workspace
 T = TypeVar("T", Exercise, Question)
 # By the number that begins a notebook's name.
 NOTEBOOKS = {
+    "01": "oidc_provider",
     "02": "iam_role",
+    "03": "service_account",
 }
 
 
@@ -42,9 +44,11 @@ def recall(notebook: str) -> Sequence[Question]:
 
 
 def close_all(lab: Workspace) -> Iterator[str]:
-    """Delete the namespace and the role of every open exercise. Yields a line for each."""
-    for found in core_api(lab.kubernetes).list_namespace(label_selector=RUN_LABEL).items:
-        kind, _, id = found.metadata.name.partition("-")
+    """Delete what every open exercise has of its own. Yields a line for each."""
+    namespaces = core_api(lab.kubernetes).list_namespace(label_selector=RUN_LABEL).items
+    names = [each.metadata.name for each in namespaces] + lab.aws.client("eks").list_clusters()["clusters"]
+    for name in names:
+        kind, _, id = name.partition("-")
         if kind == "exercise" and id.partition("-")[0] in NOTEBOOKS:
             exercise(id).close(lab)
             yield f"removed exercise {id}"

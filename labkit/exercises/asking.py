@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 from kubernetes.client.exceptions import ApiException
 
-from labkit import execution
+from labkit import documents, execution
 from labkit.connection import core_api
 from labkit.documents import AUDIENCE, POD_NAME
-from labkit.errors import without_session
+from labkit.errors import said_by_the_cluster, without_session
 from labkit.steps.row import Row
 
 if TYPE_CHECKING:
@@ -68,6 +68,25 @@ def exchange(
         told = error.response["Error"]
         return f"{told['Code']}: {without_session(told['Message'])}"
     return ADMITTED
+
+
+def injected(place: "Workspace", account: str = "") -> str:
+    """The role that the webhook gives a new pod of this service account: its ARN, or "no role".
+
+    The pod is only tried out: the API server calls the webhook and stores nothing.
+    https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
+    """
+    tried = documents.pod(place.parameters, place.image)
+    tried["metadata"]["name"] = "tried-out"
+    tried["spec"]["serviceAccountName"] = account or place.parameters.service_account
+    try:
+        made = core_api(place.kubernetes).create_namespaced_pod(place.parameters.namespace, tried, dry_run="All")
+    except ApiException as error:
+        if error.status != 403:
+            raise
+        return said_by_the_cluster(error)
+    variables: dict[str, str] = {each.name: each.value for each in made.spec.containers[0].env or []}
+    return variables.get("AWS_ROLE_ARN", "no role")
 
 
 def answer(place: "Workspace", *command: str, pod: str = POD_NAME, namespace: str = "") -> str:

@@ -1,12 +1,14 @@
-"""An exercise: opened in a namespace of its own in a state that isn't solved, and judged by asking the live lab."""
+"""An exercise: opened in a place of its own in a state that isn't solved, and judged by asking the live lab."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from labkit import targets
 from labkit.connection import core_api
 from labkit.errors import LabError
+from labkit.run_parameters import Parameters
 from labkit.steps import iam_role, pod
 from labkit.steps.namespace import ensure_namespace, until_gone
 from labkit.steps.ownership import existing
@@ -28,41 +30,65 @@ class Exercise:
     """Asks the live lab: each row has what a solved exercise answers, and what the lab answers now."""
     hints: tuple[str, str, str]
     """From a nudge to nearly the answer."""
+    own_cluster: bool = False
+    """Whether it needs a cluster of its own, of the same name: one whose issuer nobody has registered."""
 
-    def place(self, lab: Workspace) -> Workspace:
-        """The exercise's own namespace and role, exercise-ID: `lab.ready` and `lab.mend` leave them alone."""
-        name = f"exercise-{self.id}"
-        given = {"namespace": name, "role_name": name, "service_account": "cart"}
-        return Workspace(lab.parameters.model_copy(update=given), lab.connection)
+    @property
+    def name(self) -> str:
+        """The name of its namespace, its role, and its own cluster: `lab.ready` and `lab.mend` leave them alone."""
+        return f"exercise-{self.id}"
 
     def open(self, lab: Workspace) -> None:
         """Delete what an earlier try left, and make the state that the exercise starts from."""
         self.close(lab)
-        place = self.place(lab)
+        connection = targets.target(lab.parameters.target).up(self._parameters(lab)) if self.own_cluster else None
+        place = Workspace(self._parameters(lab), connection or lab.connection)
         ensure_namespace(place)
         self.prepare(place)
-
-    def is_open(self, lab: Workspace) -> bool:
-        """Whether the exercise's namespace exists."""
-        return (
-            existing(partial(core_api(lab.kubernetes).read_namespace, self.place(lab).parameters.namespace)) is not None
-        )
-
-    def close(self, lab: Workspace) -> None:
-        """Delete the exercise's namespace and role, whoever made what is in them."""
-        place, core, iam = self.place(lab), core_api(lab.kubernetes), lab.aws.client("iam")
-        namespace, role_name = place.parameters.namespace, place.parameters.role_name
-        if self.is_open(lab):
-            for each in core.list_namespaced_pod(namespace).items:
-                pod.delete(place, each.metadata.name, namespace)
-            existing(partial(core.delete_namespace, namespace))
-            for _ in until_gone(place, namespace):
-                pass
-        with suppress(iam.exceptions.NoSuchEntityException):
-            iam_role.delete(iam, role_name)
 
     def rows(self, lab: Workspace) -> Sequence[Row]:
         """What the live lab answers now, beside what a solved exercise answers. Raises `LabError` if it isn't open."""
         if not self.is_open(lab):
             raise LabError(f"Exercise {self.id} isn't open.", where="lab.check", next=f'lab.exercise("{self.id}")')
-        return self.ask(self.place(lab))
+        return self.ask(self._place(lab))
+
+    def is_open(self, lab: Workspace) -> bool:
+        """Whether the exercise's own cluster or namespace exists."""
+        if self.own_cluster:
+            return self.name in lab.aws.client("eks").list_clusters()["clusters"]
+        return existing(partial(core_api(lab.kubernetes).read_namespace, self.name)) is not None
+
+    def close(self, lab: Workspace) -> None:
+        """Delete the exercise's cluster or namespace, and its role, whoever made what is in them."""
+        iam = lab.aws.client("iam")
+        if self.is_open(lab):
+            place = self._place(lab)
+            if self.own_cluster:
+                with suppress(iam.exceptions.NoSuchEntityException):
+                    iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=place.provider_arn)
+                lab.aws.client("eks").delete_cluster(name=self.name)
+            else:
+                _delete_namespace(place)
+        with suppress(iam.exceptions.NoSuchEntityException):
+            iam_role.delete(iam, self.name)
+
+    def _place(self, lab: Workspace) -> Workspace:
+        parameters = self._parameters(lab)
+        if not self.own_cluster:
+            return Workspace(parameters, lab.connection)
+        return Workspace(parameters, targets.target(parameters.target).connect(parameters))
+
+    def _parameters(self, lab: Workspace) -> Parameters:
+        given = {"namespace": self.name, "role_name": self.name, "service_account": "cart"}
+        if self.own_cluster:
+            given["cluster"] = self.name
+        return lab.parameters.model_copy(update=given)
+
+
+def _delete_namespace(place: Workspace) -> None:
+    core, name = core_api(place.kubernetes), place.parameters.namespace
+    for each in core.list_namespaced_pod(name).items:
+        pod.delete(place, each.metadata.name, name)
+    existing(partial(core.delete_namespace, name))
+    for _ in until_gone(place, name):
+        pass

@@ -100,4 +100,58 @@ RECALL = (
             Answer("iss", "The issuer is the cluster. It's in the policy as the Federated principal."),
         ),
     ),
+    Question(
+        "02-3",
+        "A role has two kinds of policies. Which one does STS read when a pod asks for the role?",
+        (
+            Answer("The trust policy.", "It says who may become the role.", right=True),
+            Answer("The permissions policies.", "They decide later, when the role's credentials are used."),
+            Answer("Both.", "A role without any permission can still be assumed. It just can't do anything."),
+        ),
+    ),
+    Question(
+        "02-4",
+        "You want every service account of the namespace shop to get the role. What do you write?",
+        (
+            Answer(
+                'StringEquals, "system:serviceaccount:shop:*"',
+                "StringEquals takes the asterisk literally, so this admits nobody.",
+            ),
+            Answer(
+                'StringLike, "system:serviceaccount:shop:*"',
+                "StringLike knows wildcards. Whoever may create a service account in shop now has the role.",
+                right=True,
+            ),
+            Answer(
+                'StringLike, "system:serviceaccount:*"',
+                "That's every service account of the cluster, in every namespace.",
+            ),
+        ),
+    ),
+    Question(
+        "02-5",
+        "The trust policy has no condition on sub. Who gets the role?",
+        (
+            Answer("Nobody.", "A missing condition excludes nobody."),
+            Answer(
+                "Every service account of the cluster.",
+                "Each of them has a genuine token of this issuer for this audience.",
+                right=True,
+            ),
+            Answer("Only service accounts with the annotation.", "STS never sees the annotation."),
+        ),
+    ),
+    Question(
+        "02-6",
+        "Why do the condition keys begin with the issuer without https://?",
+        (
+            Answer(
+                "IAM names a provider's keys after the provider: host and path.",
+                "With https:// in it IAM rejects the policy: Condition can contain only one colon.",
+                right=True,
+            ),
+            Answer("To save space.", "The key has to be exact. IAM rejects the policy with https:// in it."),
+            Answer("Because STS uses HTTP here.", "STS fetches the keys over HTTPS."),
+        ),
+    ),
 )

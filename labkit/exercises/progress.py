@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
+from labkit.showing import left_aligned, table
+
 VARIABLE = "LABKIT_PROGRESS"
 NAME = "progress.jsonl"
 VERSION = 1
@@ -48,7 +50,7 @@ def kept(what: str, id: str, *, right: bool = True) -> None:
         return
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Progress:
     """What the learner has done so far."""
 
@@ -63,9 +65,30 @@ class Progress:
     unread: int = 0
     """Lines that this version of labkit can't read."""
 
+    def __repr__(self) -> str:
+        lines = [f"steps checked and right: {', '.join(sorted(self.steps)) or 'none yet'}"]
+        for id in sorted(self.opened | self.solved.keys()):
+            tries = self.solved.get(id)
+            done = f"solved, try {tries}" if tries else "open"
+            hints = f", hints: {self.hints[id]}" if self.hints[id] else ""
+            lines.append(f"exercise {id}: {done}{hints}")
+        right = sum(self.answered.values())
+        lines.append(f"questions: {right} of {len(self.answered)} right at the first answer")
+        if self.unread:
+            lines.append(f"not counted: {self.unread} lines that are broken or of another version of labkit")
+        return "\n".join(lines)
 
-def read(file: Path) -> Progress:
-    """Read a learner's progress. A line that is broken or of another version counts as unread, and costs no other."""
+    def _repr_html_(self) -> str:
+        return left_aligned(table([line.partition(": ")[::2] for line in repr(self).splitlines()]))
+
+
+def read(file: Path | None = None) -> Progress:
+    """Read a learner's progress. A line that is broken or of another version counts as unread, and costs no other.
+
+    Without a file, the one of the running JupyterLab is read.
+    """
+    if file is None:
+        file = Path(os.environ.get(VARIABLE) or NAME)
     progress, tries, unread = Progress(), Counter[str](), 0
     for event in _events(file):
         if event is None:

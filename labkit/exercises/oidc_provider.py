@@ -1,0 +1,155 @@
+"""Notebook 01: which issuers an account believes."""
+
+import json
+
+from labkit import documents
+from labkit.exercises.asking import admits, exchange
+from labkit.exercises.exercise import Exercise
+from labkit.steps import service_account
+from labkit.steps.row import Row
+from labkit.widgets.question import Answer, Question
+from labkit.workspace import Workspace
+
+
+def _role_that_trusts_the_new_cluster(place: Workspace) -> None:
+    service_account.ensure(place)
+    policy = documents.trust_policy(place.parameters, place.provider_arn)
+    name = place.parameters.role_name
+    place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=place.tags)
+
+
+def _provider_for_another_audience(place: Workspace) -> None:
+    _role_that_trusts_the_new_cluster(place)
+    audiences = ["https://kubernetes.default.svc"]
+    iam = place.aws.client("iam")
+    iam.create_open_id_connect_provider(Url=place.issuer, ClientIDList=audiences, Tags=place.tags)
+
+
+def _the_token_for_aws(place: Workspace) -> list[Row]:
+    return [admits(place), _refused_as_token(place, "vault")]
+
+
+def _the_token_for_aws_alone(place: Workspace) -> list[Row]:
+    default = "https://kubernetes.default.svc"
+    return [admits(place), _refused_as_token(place, "vault"), _refused_as_token(place, default)]
+
+
+def _refused_as_token(place: Workspace, audience: str) -> Row:
+    code, found = "InvalidIdentityToken", exchange(place, audience=audience)
+    return Row(f"a token for {audience}", f"refused: {code}", found, found.startswith(code))
+
+
+EXERCISES = (
+    Exercise(
+        "01-a",
+        "make AWS believe the new cluster",
+        _role_that_trusts_the_new_cluster,
+        _the_token_for_aws,
+        (
+            "InvalidIdentityToken is about the token and the provider. Does the account know this cluster's issuer?",
+            'eks.describe_cluster(name="exercise-01-a") has the issuer. It is not the issuer of your first cluster.',
+            "Call iam.create_open_id_connect_provider with that issuer as Url and sts.amazonaws.com as client id.",
+        ),
+        own_cluster=True,
+    ),
+    Exercise(
+        "01-b",
+        "let in tokens that are made for AWS, and no others",
+        _provider_for_another_audience,
+        _the_token_for_aws_alone,
+        (
+            "The provider exists. Read its ClientIDList, and compare it with the audience of a pod's token for AWS.",
+            "One audience is missing, and one doesn't belong there.",
+            "Add sts.amazonaws.com with add_client_id_to_open_id_connect_provider, and remove the other one.",
+        ),
+        own_cluster=True,
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "01-1",
+        "AWS now knows the issuer, and the role doesn't exist yet. What does STS answer to the same token?",
+        (
+            Answer(
+                "InvalidIdentityToken again: the token is older than the provider.",
+                "STS verifies the token when you show it. It doesn't matter which of the two is older.",
+            ),
+            Answer(
+                "AccessDenied: the token is fine, the role isn't.",
+                "STS now accepts the token and looks for the role. It doesn't say whether a role exists.",
+                right=True,
+            ),
+            Answer(
+                "NoSuchEntity: there's no role of that name.",
+                "IAM would say that to you. STS doesn't, so that nobody can find out the names of your roles.",
+            ),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "01-2",
+        "Who can read an EKS cluster's discovery document and keys?",
+        (
+            Answer(
+                "Anybody, without credentials.",
+                "They hold public keys only, and STS fetches them over HTTPS like anybody else.",
+                right=True,
+            ),
+            Answer("Only AWS.", "STS has no special access. It fetches a public URL."),
+            Answer(
+                "Whoever may call eks:DescribeCluster.",
+                "That tells you the issuer's URL. The URL itself answers everybody.",
+            ),
+        ),
+    ),
+    Question(
+        "01-3",
+        "What are the two facts that an OIDC provider in IAM holds?",
+        (
+            Answer("The issuer's URL and the audiences.", "IAM calls the audiences client IDs.", right=True),
+            Answer("The cluster's name and its role.", "A provider knows neither. It only knows an issuer."),
+            Answer(
+                "The service accounts and their namespaces.",
+                "Those are in each role's trust policy, under the key that ends in :sub.",
+            ),
+        ),
+    ),
+    Question(
+        "01-4",
+        "STS answers InvalidIdentityToken. Where do you look?",
+        (
+            Answer("At the role's trust policy.", "STS hasn't looked at the role yet. That would be AccessDenied."),
+            Answer(
+                "At the token and the provider.", "Issuer, audience, keys and expiry are checked first.", right=True
+            ),
+            Answer("At the role's permissions.", "They count once you have credentials. Here you have none."),
+        ),
+    ),
+    Question(
+        "01-5",
+        "You delete a cluster and create one with the same name. What about the provider?",
+        (
+            Answer("It still fits: the name is the same.", "The issuer has an id in it, not the name."),
+            Answer(
+                "You register the new issuer.",
+                "Each cluster has its own id in the issuer's URL, so the old provider never fits again.",
+                right=True,
+            ),
+            Answer("EKS updates it.", "EKS never touches the providers in IAM. eksctl and Terraform do, if you ask."),
+        ),
+    ),
+    Question(
+        "01-6",
+        "Ten roles are for pods of one cluster. How many OIDC providers do they need?",
+        (
+            Answer(
+                "One.", "An issuer is registered once in an account; every role's trust policy names it.", right=True
+            ),
+            Answer("Ten.", "IAM refuses the same URL a second time: EntityAlreadyExists."),
+            Answer("One for each namespace.", "Namespaces are in the token's subject, not in the issuer."),
+        ),
+    ),
+)

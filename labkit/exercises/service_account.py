@@ -1,0 +1,165 @@
+"""Notebook 03: the annotation that names a role."""
+
+import json
+
+from labkit import documents
+from labkit.connection import core_api
+from labkit.exercises.asking import admits, injected, refuses
+from labkit.exercises.exercise import Exercise
+from labkit.steps import oidc_provider
+from labkit.steps.row import Row
+from labkit.widgets.question import Answer, Question
+from labkit.workspace import Workspace
+
+MISSPELT = "eks.amazonaws.com/role_arn"
+
+
+def _misspelt_annotation(place: Workspace) -> None:
+    _role(place, "cart")
+    _account(place, "cart", {MISSPELT: place.role_arn})
+    _account(place, "till", {})
+
+
+def _role_without_its_service_account(place: Workspace) -> None:
+    _role(place, "till")
+    _account(place, "cart", {})
+
+
+def _role(place: Workspace, account: str) -> None:
+    oidc_provider.ensure(place)
+    admitted = place.parameters.model_copy(update={"service_account": account})
+    policy = documents.trust_policy(admitted, place.provider_arn)
+    name = place.parameters.role_name
+    place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=place.tags)
+
+
+def _account(place: Workspace, name: str, annotations: dict[str, str]) -> None:
+    metadata = {"name": name, "annotations": annotations, "labels": place.labels}
+    core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
+
+
+def _a_new_pod_of_cart(place: Workspace) -> list[Row]:
+    return [
+        Row("a new pod of cart", place.role_arn, injected(place)),
+        Row("a new pod of till", "no role", injected(place, "till")),
+        admits(place),
+    ]
+
+
+def _a_new_pod_of_till(place: Workspace) -> list[Row]:
+    return [
+        Row("a new pod of till", place.role_arn, injected(place, "till")),
+        Row("a new pod of cart", "no role", injected(place)),
+        admits(place, "till"),
+        refuses(place),
+    ]
+
+
+EXERCISES = (
+    Exercise(
+        "03-a",
+        "give new pods of cart their role",
+        _misspelt_annotation,
+        _a_new_pod_of_cart,
+        (
+            "Read cart's annotations, and compare the key with the one in this notebook, letter by letter.",
+            "The webhook knows exactly one key for the role. Anything else is a note to it.",
+            'Patch cart: {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": "…"}}}, with the value that is '
+            "there under the wrong key.",
+        ),
+    ),
+    Exercise(
+        "03-b",
+        "make the service account that the role waits for",
+        _role_without_its_service_account,
+        _a_new_pod_of_till,
+        (
+            "The role's trust policy says which service account it admits. Does that one exist?",
+            "It doesn't: make it, in the namespace that the trust policy names, with the role's ARN as annotation.",
+            'create_namespaced_service_account with the name "till" and {"eks.amazonaws.com/role-arn": role ARN}.',
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "03-1",
+        "The annotation is gone. Does STS still admit a token of this service account?",
+        (
+            Answer("No: nothing names the role any more.", "STS never sees the annotation. It reads the trust policy."),
+            Answer(
+                "Yes: the trust policy hasn't changed.",
+                "You name the role yourself in the call, and the trust policy admits the token's subject.",
+                right=True,
+            ),
+            Answer(
+                "Only until the token expires.",
+                "A new token would be admitted as well: the annotation isn't part of it.",
+            ),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "03-2",
+        "What does the annotation eks.amazonaws.com/role-arn do?",
+        (
+            Answer("It lets the service account use the role.", "Only the role's trust policy does that."),
+            Answer(
+                "It tells the webhook which role's name and token to put into new pods.",
+                "It's an address label: pods that exist already stay as they are.",
+                right=True,
+            ),
+            Answer("It makes the role.", "Kubernetes makes nothing in AWS here. The role must exist."),
+        ),
+    ),
+    Question(
+        "03-3",
+        "Somebody misspells the annotation's key. Who complains?",
+        (
+            Answer("kubectl.", "Any annotation is valid for Kubernetes."),
+            Answer("STS.", "STS never sees annotations."),
+            Answer("Nobody.", "The pods just start without a role, until something in them needs AWS.", right=True),
+        ),
+    ),
+    Question(
+        "03-4",
+        "Which three claims of the token does AWS compare?",
+        (
+            Answer(
+                "iss, aud and sub.",
+                "The provider's URL, its client IDs, and the trust policy's subject.",
+                right=True,
+            ),
+            Answer("iat, exp and jti.", "iat and exp are checked as times; jti is compared with nothing."),
+            Answer("The namespace, the pod and the node.", "They're in the token too, and AWS doesn't read them."),
+        ),
+    ),
+    Question(
+        "03-5",
+        "STS answers ValidationError: Request ARN is invalid. What is wrong?",
+        (
+            Answer(
+                "The text after role-arn isn't a role's ARN.",
+                "STS checks the form before it looks at anything.",
+                right=True,
+            ),
+            Answer("The role doesn't exist.", "That would be AccessDenied, as for a role that doesn't trust you."),
+            Answer("The token is for another audience.", "That would be InvalidIdentityToken."),
+        ),
+    ),
+    Question(
+        "03-6",
+        "A pod already runs when you add the annotation. What does it get?",
+        (
+            Answer("The role, within a minute.", "Nothing changes in a pod that exists."),
+            Answer(
+                "Nothing: the webhook only sees pods when they are created.",
+                "Restart the Deployment, and the new pods get the role.",
+                right=True,
+            ),
+            Answer("An error.", "The pod doesn't notice the annotation at all."),
+        ),
+    ),
+)

@@ -1,0 +1,111 @@
+"""A cell that fails with an error of AWS, of Kubernetes or of a beginner shows it in a few lines, and what to do next.
+
+`%tb` still shows the whole traceback. The cell's output is an error as before, so that nbval and papermill fail on it.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+START_OVER = "run the opening cell again: it starts this step over"
+FROM_THE_TOP = "run the cells above this one first: Run > Run All Above Selected Cell"
+LAB_ENDED = "if the lab has ended, run the opening cell again: it starts the lab, and nothing is lost"
+WHY = "lab.trail(last=1) shows what AWS decided, and why"
+# How AWS and Kubernetes say that a thing of this name exists already.
+EXISTS = ("EntityAlreadyExists", "AlreadyExists", "BucketAlreadyOwnedByYou", "BucketAlreadyExists", "ResourceInUse")
+MISSING = ("NoSuchEntity", "NoSuchBucket", "NotFound", "ResourceNotFoundException")
+DENIED = ("AccessDenied", "AccessDeniedException", "InvalidIdentityToken", "ExpiredToken", "ExpiredTokenException")
+
+
+def install() -> None:
+    """Show these errors short in the running notebook; does nothing elsewhere.
+
+    https://ipython.readthedocs.io/en/stable/api/generated/IPython.core.interactiveshell.html
+    """
+    ipython = sys.modules.get("IPython")
+    shell: Any = ipython.get_ipython() if ipython else None
+    if getattr(shell, "kernel", None) is not None:
+        shell.set_custom_exc(_errors(), _show)
+
+
+def shown(error: BaseException) -> list[str]:
+    """Return the lines for this error: its code and message, and what to do next."""
+    for kind, told in _kinds().items():
+        if isinstance(error, kind):
+            what, next_step = told(error)
+            return [*what.splitlines()[:6], f"next:  {next_step}"]
+    return [f"{type(error).__name__}: {error}"]
+
+
+def _show(shell: Any, kind: type[BaseException], error: BaseException, trace: TracebackType, **_: Any) -> list[str]:
+    lines = shown(error)
+    # What %tb shows: https://docs.python.org/3/library/sys.html#sys.last_traceback
+    sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
+    shell._showtraceback(kind, error, lines)
+    return lines
+
+
+Told = Callable[[Any], tuple[str, str]]
+
+
+def _kinds() -> dict[type[BaseException], Told]:
+    # Only what a cell has imported can have raised: nothing is imported for this.
+    kinds: dict[type[BaseException], Told] = {NameError: _name}
+    if botocore := sys.modules.get("botocore.exceptions"):
+        kinds |= {
+            botocore.ClientError: _aws,
+            botocore.ParamValidationError: _call,
+            botocore.ConnectionError: _ended,
+            botocore.HTTPClientError: _ended,
+        }
+    if kubernetes := sys.modules.get("kubernetes.client.exceptions"):
+        kinds[kubernetes.ApiException] = _kubernetes
+    if urllib3 := sys.modules.get("urllib3.exceptions"):
+        kinds |= {urllib3.MaxRetryError: _ended, urllib3.ProtocolError: _ended}
+    return kinds
+
+
+def _errors() -> tuple[type[BaseException], ...]:
+    import botocore.exceptions  # noqa: F401
+    import urllib3.exceptions  # noqa: F401
+
+    return tuple(_kinds())
+
+
+def _aws(error: Any) -> tuple[str, str]:
+    told = error.response.get("Error", {})
+    code = told.get("Code", "Unknown")
+    return f"{code}: {told.get('Message', '')}", _next(code)
+
+
+def _kubernetes(error: Any) -> tuple[str, str]:
+    try:
+        answered = json.loads(error.body)
+        reason, message = answered["reason"], answered["message"]
+    except (TypeError, ValueError, KeyError):
+        reason, message = str(error.status), str(error.reason)
+    return f"{reason}: {message}", _next(reason)
+
+
+def _next(code: str) -> str:
+    if code.startswith(EXISTS):
+        return f"this exists already. If you made it with this cell or its box, {START_OVER}"
+    if code.startswith(MISSING):
+        return f"this doesn't exist. Its cell hasn't run yet, or a later one deleted it; {START_OVER}"
+    if code.startswith(DENIED):
+        return WHY
+    return f"read the message; if you can't explain it, {START_OVER}"
+
+
+def _call(error: Any) -> tuple[str, str]:
+    return f"{type(error).__name__}: {error}", "correct the call in this cell"
+
+
+def _name(error: Any) -> tuple[str, str]:
+    return f"NameError: {error}", FROM_THE_TOP
+
+
+def _ended(error: Any) -> tuple[str, str]:
+    return f"{type(error).__name__}: nothing answers at this address", LAB_ENDED

@@ -1,0 +1,81 @@
+"""Progress is kept beside the learner's copies, survives broken lines, and costs nothing where it can't be kept."""
+
+import json
+
+import pytest
+
+from labkit.cli import learning
+from labkit.errors import LabError
+from labkit.exercises import progress
+from labkit.exercises.progress import NAME, VARIABLE, VERSION, kept, read
+from tests import commands
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / NAME))
+    return tmp_path / NAME
+
+
+def test_what_was_done_is_read_again(file):
+    kept("opened", "02-a")
+    kept("hint", "02-a")
+    kept("tried", "02-a", right=False)
+    kept("tried", "02-a")
+    kept("opened", "02-b")
+    kept("step", "iam_role")
+    kept("answered", "02-1", right=False)
+    kept("answered", "02-1", right=True)
+    assert repr(read()).splitlines() == [
+        "steps checked and right: iam_role",
+        "exercise 02-a: solved, try 2, hints: 1",
+        "exercise 02-b: open",
+        "questions: 0 of 1 right at the first answer",
+    ]
+
+
+def test_a_broken_line_costs_no_other(file):
+    kept("step", "pod")
+    other = {"version": VERSION + 1, "at": 0, "what": "step", "id": "iam_role", "right": True}
+    with file.open("a") as lines:
+        lines.write('{"what": "st\n[]\n' + json.dumps(other) + "\n\xff\n")
+    kept("step", "credentials")
+    assert (read().steps, read().unread) == ({"pod", "credentials"}, 4)
+
+
+@pytest.mark.parametrize("place", ["a/folder/that/is/not/there", ""])
+def test_where_it_cannot_be_kept_learning_goes_on(tmp_path, monkeypatch, place):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / place))
+    kept("step", "pod")
+    assert read() == progress.Progress()
+
+
+def test_without_a_learners_folder_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    kept("step", "pod")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_command_prints_it_or_says_how_to_begin(tmp_path, monkeypatch):
+    none = commands.labkit("progress", cwd=tmp_path)
+    assert (none.returncode, "Nothing is kept yet." in none.stderr, "labkit lab" in none.stderr) == (1, True, True)
+    (tmp_path / "learn").mkdir()
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "learn" / NAME))
+    kept("step", "pod")
+    assert "steps checked and right: pod" in commands.labkit("progress", cwd=tmp_path).stdout
+
+
+def test_a_notebook_started_over_keeps_the_earlier_copy(tmp_path):
+    learn = tmp_path / "learn"
+    learning.copy_notebooks(learn)
+    mine = learn / "02-iam-role.ipynb"
+    mine.write_text("mine")
+    for number in (1, 2):
+        assert (
+            learning.put_aside(learn, "02") == f"Your 02-iam-role.ipynb is now learn/02-iam-role.before-{number}.ipynb."
+        )
+        assert learning.copy_notebooks(learn) == ["02-iam-role"]
+    assert (learn / "02-iam-role.before-1.ipynb").read_text() == "mine"
+    with pytest.raises(LabError, match=r"^learn/ has no single notebook that begins with '0'\."):
+        learning.put_aside(learn, "0")

@@ -1,0 +1,83 @@
+"""A failing cell shows a few lines and the next step; nbval and papermill still see an error, and %tb the whole."""
+
+import nbformat
+import papermill
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from papermill.exceptions import PapermillExecutionError
+
+# What a beginner runs, and what the cell then shows.
+CELLS = {
+    "a cell run twice": (
+        'for _ in range(2):\n    lab.aws.client("iam").create_user(UserName="me")',
+        "EntityAlreadyExists: User",
+        "If you made it with this cell or its box, run the opening cell again",
+    ),
+    "an object that exists": (
+        'core.create_namespace({"metadata": {"name": "default"}})',
+        'AlreadyExists: namespaces "default" already exists',
+        "If you made it with this cell or its box, run the opening cell again",
+    ),
+    "a later cell run first": (
+        "trust_policy",
+        "NameError: name 'trust_policy' is not defined",
+        "run the cells above this one first",
+    ),
+    "a role that is missing": (
+        'lab.aws.client("iam").get_role(RoleName="none")',
+        "NoSuchEntity: The role with name none cannot be found.",
+        "its cell hasn't run yet",
+    ),
+    "a parameter that is missing": (
+        'lab.aws.client("iam").get_role()',
+        "ParamValidationError: Parameter validation failed:",
+        "correct the call in this cell",
+    ),
+    "the lab ended": (
+        "from labkit.emulator import process\nfrom labkit.emulator.folder import Folder\nprocess.stop(Folder.find())\n"
+        'lab.aws.client("iam").list_roles()',
+        "EndpointConnectionError: nothing answers at this address",
+        "run the opening cell again: it starts the lab",
+    ),
+}
+OPENING = (
+    "import kubernetes\n\nimport labkit\n\nlab = labkit.Lab.open()\ncore = kubernetes.client.CoreV1Api(lab.kubernetes)"
+)
+
+
+@pytest.fixture(scope="module")
+def shown(home):
+    """The output of each failing cell, all run in one kernel."""
+    sources = [OPENING, *(source for source, _, _ in CELLS.values())]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in [*sources, "%tb"]])
+    NotebookClient(book, allow_errors=True, kernel_name="python3").execute()
+    return {name: cell.outputs for name, cell in zip([*CELLS, "%tb"], book.cells[1:], strict=True)}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_it_is_short_and_says_what_to_do_next(shown, name):
+    _, what, next_step = CELLS[name]
+    (output,) = shown[name]
+    assert output.output_type == "error"
+    assert len(output.traceback) <= 8
+    assert output.traceback[0].startswith(what)
+    assert next_step.lower() in output.traceback[-1].lower()
+
+
+def test_tb_shows_the_whole(shown):
+    text = "\n".join(str(output) for output in shown["%tb"])
+    assert "Traceback (most recent call last)" in text and "EndpointConnectionError" in text
+
+
+def test_nbval_and_papermill_fail_on_it(home, tmp_path):
+    source, what, _ = CELLS["a cell run twice"]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in (OPENING, source)])
+    nbformat.write(book, tmp_path / "in.ipynb")
+    with pytest.raises(PapermillExecutionError, match=what.split(":")[0]):
+        papermill.execute_notebook(
+            tmp_path / "in.ipynb", tmp_path / "out.ipynb", progress_bar=False, kernel_name="python3"
+        )
+    # nbval, too, goes by the cell's output of the type error: see nbval.plugin.IPyNbCell.runtest.
+    with pytest.raises(CellExecutionError, match=what.split(":")[0]):
+        NotebookClient(book, kernel_name="python3").execute()
