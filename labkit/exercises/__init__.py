@@ -19,9 +19,11 @@ from labkit.workspace import Workspace
 T = TypeVar("T", Exercise, Question)
 # By the number that begins a notebook's name.
 NOTEBOOKS = {
+    "00": "the_problem",
     "01": "oidc_provider",
     "02": "iam_role",
     "03": "service_account",
+    "04": "pod",
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from labkit import targets
 from labkit.connection import core_api
@@ -59,7 +60,7 @@ class Exercise:
         return existing(partial(core_api(lab.kubernetes).read_namespace, self.name)) is not None
 
     def close(self, lab: Workspace) -> None:
-        """Delete the exercise's cluster or namespace, and its role, whoever made what is in them."""
+        """Delete the exercise's cluster or namespace, its role and its user, whoever made what is in them."""
         iam = lab.aws.client("iam")
         if self.is_open(lab):
             place = self._place(lab)
@@ -71,6 +72,8 @@ class Exercise:
                 _delete_namespace(place)
         with suppress(iam.exceptions.NoSuchEntityException):
             iam_role.delete(iam, self.name)
+        with suppress(iam.exceptions.NoSuchEntityException):
+            _delete_user(iam, self.name)
 
     def _place(self, lab: Workspace) -> Workspace:
         parameters = self._parameters(lab)
@@ -83,6 +86,14 @@ class Exercise:
         if self.own_cluster:
             given["cluster"] = self.name
         return lab.parameters.model_copy(update=given)
+
+
+def _delete_user(iam: Any, name: str) -> None:
+    for key in iam.list_access_keys(UserName=name)["AccessKeyMetadata"]:
+        iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
+    for policy in iam.list_user_policies(UserName=name)["PolicyNames"]:
+        iam.delete_user_policy(UserName=name, PolicyName=policy)
+    iam.delete_user(UserName=name)
 
 
 def _delete_namespace(place: Workspace) -> None:

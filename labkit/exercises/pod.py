@@ -1,0 +1,185 @@
+"""Notebook 04: what is put into a new pod, and what never reaches an old one."""
+
+import json
+from typing import Any
+
+from kubernetes.client import AppsV1Api
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from labkit import documents
+from labkit.connection import as_document, core_api
+from labkit.exercises.asking import injected
+from labkit.exercises.exercise import Exercise
+from labkit.steps import oidc_provider, service_account
+from labkit.steps.row import Row
+from labkit.widgets.question import Answer, Question
+from labkit.workspace import Workspace
+
+STARTED_WITHIN = 30  # seconds, for the pods of a Deployment that was restarted just now
+
+
+def _deployment_before_its_annotation(place: Workspace) -> None:
+    _role(place)
+    core, namespace = core_api(place.kubernetes), place.parameters.namespace
+    core.create_namespaced_service_account(namespace, {"metadata": {"name": "cart", "labels": place.labels}})
+    labels = {"app": "cart"}
+    template = {"metadata": {"labels": labels}, "spec": {**documents.pod(place.parameters, place.image)["spec"]}}
+    apps: Any = AppsV1Api(place.kubernetes)  # its types ask for a model where the client takes a manifest as well
+    spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+    apps.create_namespaced_deployment(namespace, {"metadata": {"name": "cart", "labels": place.labels}, "spec": spec})
+    _pods(place)
+    annotated = {"metadata": {"annotations": {documents.ROLE_ANNOTATION: place.role_arn}}}
+    core.patch_namespaced_service_account("cart", namespace, annotated)
+
+
+def _account_alone(place: Workspace) -> None:
+    _role(place)
+    service_account.ensure(place)
+
+
+def _role(place: Workspace) -> None:
+    oidc_provider.ensure(place)
+    policy = documents.trust_policy(place.parameters, place.provider_arn)
+    name = place.parameters.role_name
+    place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=place.tags)
+
+
+def _running_pods_have_the_role(place: Workspace) -> list[Row]:
+    roles = {_role_of(pod, "aws") for pod in _pods(place)}
+    found = ", ".join(sorted(roles)) or "no pod runs"
+    return [
+        Row("a new pod of cart", place.role_arn, injected(place)),
+        Row("the pods of the Deployment cart", place.role_arn, found),
+    ]
+
+
+def _only_one_container_has_the_role(place: Workspace) -> list[Row]:
+    pods = [pod for pod in _live(place) if pod["metadata"]["name"] == "till"]
+    found = {name: _role_of(pods[0], name) if pods else "no pod till" for name in ("aws", "proxy")}
+    return [
+        Row("the container aws", place.role_arn, found["aws"]),
+        Row("the container proxy", "no role", found["proxy"]),
+    ]
+
+
+def _role_of(pod: dict[str, Any], container: str) -> str:
+    """The role that this container of a pod was given: its ARN, or "no role"."""
+    containers = [each for each in pod["spec"]["containers"] if each["name"] == container]
+    variables = {each["name"]: each.get("value", "") for each in containers[0].get("env", [])} if containers else {}
+    return variables.get("AWS_ROLE_ARN", "no role") if containers else "no such container"
+
+
+def _pods(place: Workspace) -> list[dict[str, Any]]:
+    """The running pods, once none is starting or ending; after half a minute as they are."""
+    look = Retrying(
+        retry=retry_if_result(lambda pods: not pods or any(pod["status"]["phase"] != "Running" for pod in pods)),
+        stop=stop_after_delay(STARTED_WITHIN),
+        wait=wait_fixed(0.2),
+        retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+    )
+    pods: list[dict[str, Any]] = look(_live, place)
+    return pods
+
+
+def _live(place: Workspace) -> list[dict[str, Any]]:
+    found = as_document(place.kubernetes, core_api(place.kubernetes).list_namespaced_pod(place.parameters.namespace))
+    return [pod for pod in found["items"] if "deletionTimestamp" not in pod["metadata"]]
+
+
+EXERCISES = (
+    Exercise(
+        "04-a",
+        "give the running pods of cart their role",
+        _deployment_before_its_annotation,
+        _running_pods_have_the_role,
+        (
+            "The service account, the role and the provider are right. When was the pod created, and when was the "
+            "annotation written?",
+            "The webhook only sees pods when they are created. Which object creates this pod again if it goes?",
+            "Delete the pod, or restart the Deployment: kubectl rollout restart deployment/cart -n exercise-04-a.",
+        ),
+    ),
+    Exercise(
+        "04-b",
+        "give the role to one container of two",
+        _account_alone,
+        _only_one_container_has_the_role,
+        (
+            "The webhook changes every container, unless the pod tells it to leave some out.",
+            "It's an annotation on the pod, in the webhook's README: eks.amazonaws.com/skip-containers.",
+            'Create the pod till with serviceAccountName cart and {"eks.amazonaws.com/skip-containers": "proxy"}.',
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "04-1",
+        "The pod started while the annotation was missing. The annotation is back. When does the pod get its role?",
+        (
+            Answer("At once.", "The webhook isn't asked about pods that exist."),
+            Answer(
+                "When its token is renewed.", "It has no token for AWS that could be renewed: it has no such volume."
+            ),
+            Answer(
+                "Never.",
+                "The webhook changes a pod when it is created. This one has to be created again.",
+                right=True,
+            ),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "04-2",
+        "Which line of the pod's manifest is about AWS?",
+        (
+            Answer("serviceAccountName.", "It names an identity of the cluster. Nothing in it is about AWS."),
+            Answer("None.", "The webhook adds everything when the pod is created.", right=True),
+            Answer("env.", "You sent no env. The webhook added it."),
+        ),
+    ),
+    Question(
+        "04-3",
+        "What are the two variables that an SDK needs to become the role?",
+        (
+            Answer(
+                "AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE.",
+                "Which role, and where its proof is.",
+                right=True,
+            ),
+            Answer("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", "Those are static keys, which IRSA replaces."),
+            Answer("AWS_REGION and AWS_DEFAULT_REGION.", "They spare the SDK from guessing, and give no identity."),
+        ),
+    ),
+    Question(
+        "04-4",
+        "Who replaces the token in the file before it expires?",
+        (
+            Answer("The webhook.", "It adds the volume and is never asked again."),
+            Answer("The SDK.", "It only reads the file, again for each exchange."),
+            Answer("The node.", "Its kubelet asks the API server for a fresh token and rewrites the file.", right=True),
+        ),
+    ),
+    Question(
+        "04-5",
+        "You delete the pod. Somebody copied its token an hour ago. Who still accepts it?",
+        (
+            Answer("Nobody.", "AWS never asks the cluster whether the pod still exists."),
+            Answer("STS, until it expires.", "The signature and the times are all that STS checks.", right=True),
+            Answer("The cluster's API server.", "It refuses the token: its pod is gone."),
+        ),
+    ),
+    Question(
+        "04-6",
+        "The webhook is down while a pod is created. What happens?",
+        (
+            Answer(
+                "The pod isn't created.", "With failurePolicy Ignore, as on EKS, the API server goes on without it."
+            ),
+            Answer("The pod is created without a role.", "Nobody complains, and nothing repairs it later.", right=True),
+            Answer("The pod waits for the webhook.", "The API server asks once, with a time limit."),
+        ),
+    ),
+)

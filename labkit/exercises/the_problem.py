@@ -1,0 +1,176 @@
+"""Notebook 00: pods that share their node's role, and keys that anybody can copy."""
+
+from base64 import b64decode
+
+from botocore.exceptions import ClientError
+
+from labkit.connection import core_api
+from labkit.errors import without_session
+from labkit.exercises.exercise import Exercise
+from labkit.steps.row import Row
+from labkit.widgets.question import Answer, Question
+from labkit.workspace import Workspace
+
+TOO_MUCH = "arn:aws:iam::aws:policy/AmazonDynamoDBReadOnlyAccess"
+TABLES, IMAGES = "dynamodb:ListTables", "ecr:GetAuthorizationToken"
+
+
+def _node_that_reads_tables(place: Workspace) -> None:
+    place.aws.client("iam").attach_role_policy(RoleName=_node_role(place), PolicyArn=TOO_MUCH)
+
+
+def _node_role(place: Workspace) -> str:
+    return f"{place.parameters.cluster}-node-role"
+
+
+def _node_that_only_pulls_images(place: Workspace) -> list[Row]:
+    # Answered by the evaluator that decides the calls themselves:
+    # https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
+    answered = place.aws.client("iam").simulate_principal_policy(
+        PolicySourceArn=place.connection.role_arn(_node_role(place)), ActionNames=[TABLES, IMAGES]
+    )
+    found = {each["EvalActionName"]: each["EvalDecision"] for each in answered["EvaluationResults"]}
+    refused = found[TABLES] != "allowed"
+    return [
+        Row(f"a pod of the node: {TABLES}", "denied", found[TABLES], refused),
+        Row(f"the node itself: {IMAGES}", "allowed", found[IMAGES]),
+    ]
+
+
+def _user_whose_key_leaked(place: Workspace) -> None:
+    iam, name = place.aws.client("iam"), place.parameters.namespace
+    iam.create_user(UserName=name, Tags=place.tags)
+    for secret in ("leaked", "in-use"):
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        held = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+        document = {"metadata": {"name": secret, "labels": place.labels}, "stringData": held}
+        core_api(place.kubernetes).create_namespaced_secret(name, document)
+
+
+def _only_the_leaked_key_is_dead(place: Workspace) -> list[Row]:
+    leaked, in_use = _who(place, "leaked"), _who(place, "in-use")
+    user = f"arn:{place.connection.partition}:iam::{place.account_id}:user/{place.parameters.namespace}"
+    code = "InvalidClientTokenId"
+    return [
+        Row("AWS, asked with the leaked key", f"refused: {code}", leaked, leaked.startswith(code)),
+        Row("AWS, asked with the key in use", user, in_use),
+    ]
+
+
+def _who(place: Workspace, secret: str) -> str:
+    """Whom AWS sees in the key that this Secret holds: an ARN, or the refusal, code first."""
+    held = core_api(place.kubernetes).read_namespaced_secret(secret, place.parameters.namespace).data
+    key = {name.lower(): b64decode(value).decode() for name, value in held.items()}
+    try:
+        answered = place.aws.client("sts", **key).get_caller_identity()
+    except ClientError as error:
+        told = error.response["Error"]
+        return f"{told['Code']}: {without_session(told['Message'])}"
+    return str(answered["Arn"])
+
+
+EXERCISES = (
+    Exercise(
+        "00-a",
+        "a node that may do no more than a node needs",
+        _node_that_reads_tables,
+        _node_that_only_pulls_images,
+        (
+            "Whatever the node's role may do, every pod on the node may do. List the policies that are attached to it.",
+            "A node pulls images, joins the cluster and configures the network. Which policy is for none of these?",
+            "Call iam.detach_role_policy with the role exercise-00-a-node-role and AmazonDynamoDBReadOnlyAccess's ARN.",
+        ),
+        own_cluster=True,
+    ),
+    Exercise(
+        "00-b",
+        "make the leaked key worthless, and leave the one in use alone",
+        _user_whose_key_leaked,
+        _only_the_leaked_key_is_dead,
+        (
+            "The user has two access keys. Which one is in the Secret `leaked`?",
+            'Read its AWS_ACCESS_KEY_ID with core.read_namespaced_secret("leaked", …), and decode it with base64.',
+            "Call iam.update_access_key with that AccessKeyId and Status Inactive, or delete the key.",
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "00-1",
+        "You attach a policy for S3 to the role that my-pod's calls are made with. What can neighbour do now?",
+        (
+            Answer(
+                "Nothing more: I gave the permission to my-pod.",
+                "The role is the node's, not the pod's. There was no way to give it to my-pod alone.",
+            ),
+            Answer(
+                "Read S3, like my-pod.",
+                "Both pods use the node's role, and so does every other pod on that node.",
+                right=True,
+            ),
+            Answer(
+                "Read S3 once it is started again.",
+                "Permissions are looked up at each call. Nothing has to be started again.",
+            ),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "00-2",
+        "Nobody gave a pod an identity in AWS, and it can reach the instance metadata service. Who is it in AWS?",
+        (
+            Answer("Nobody: it has no credentials.", "It would be if it couldn't reach the service."),
+            Answer(
+                "The node's role.", "SDKs ask the metadata service last, and it answers for the machine.", right=True
+            ),
+            Answer("The cluster's administrator.", "Nothing in the pod leads to the administrator's credentials."),
+        ),
+    ),
+    Question(
+        "00-3",
+        "Which pods get a permission that you attach to the node's role?",
+        (
+            Answer(
+                "All pods on nodes with that role.",
+                "A node's role is the smallest thing you can give it to.",
+                right=True,
+            ),
+            Answer("Pods of the namespace that you name.", "IAM knows nothing of namespaces here."),
+            Answer("Pods with the right label.", "Labels don't leave the cluster."),
+        ),
+    ),
+    Question(
+        "00-4",
+        "An error says: assumed-role/blue-node-role/i-0167… is not authorized. What does it tell you first?",
+        (
+            Answer("The pod has no identity of its own.", "It fell back to the node's role.", right=True),
+            Answer("The pod's role lacks a permission.", "The pod's role would be named. This is the node's."),
+            Answer("The token has expired.", "No token is involved: these are the node's credentials."),
+        ),
+    ),
+    Question(
+        "00-5",
+        "Two pods of one node read a bucket. What tells them apart in CloudTrail?",
+        (
+            Answer("The pod's name.", "AWS never sees it when the node's role is used."),
+            Answer("The session name.", "It's the machine's id, the same for both."),
+            Answer("Nothing.", "Both are the node's role in the node's session.", right=True),
+        ),
+    ),
+    Question(
+        "00-6",
+        "What is wrong with giving the pod an IAM user's access key in a Secret?",
+        (
+            Answer("SDKs can't read it.", "They can: it's what environment variables are for."),
+            Answer(
+                "It works anywhere, for anybody, until somebody rotates it.",
+                "A token for a service account is bound to a pod and expires within a day.",
+                right=True,
+            ),
+            Answer("AWS forbids it.", "It's allowed, and AWS advises against it."),
+        ),
+    ),
+)

@@ -1,0 +1,80 @@
+"""Tries at the exercises of notebook 04."""
+
+from kubernetes.client import AppsV1Api, CoreV1Api
+
+from labkit import Lab
+from tests.exercises.attempts import Attempts
+
+ATTEMPTS = Attempts()
+wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
+SKIP = "eks.amazonaws.com/skip-containers"
+
+
+def till(lab: Lab, name: str, annotations: dict[str, str], account: str = "cart") -> None:
+    each = {"image": lab.image, "command": ["sleep", "infinity"]}
+    spec = {"serviceAccountName": account, "containers": [{"name": "aws", **each}, {"name": "proxy", **each}]}
+    body = {"metadata": {"name": "till", "annotations": annotations}, "spec": spec}
+    CoreV1Api(lab.kubernetes).create_namespaced_pod(name, body)
+
+
+def restart(lab: Lab, name: str, **spec) -> None:
+    AppsV1Api(lab.kubernetes).patch_namespaced_deployment("cart", name, {"spec": spec})
+
+
+@wrong("04-a", "the pods of the Deployment cart found no role")
+def the_annotation_written_again(lab, name):
+    core = CoreV1Api(lab.kubernetes)
+    annotations = core.read_namespaced_service_account("cart", name).metadata.annotations
+    core.patch_namespaced_service_account("cart", name, {"metadata": {"annotations": {**annotations, "again": "yes"}}})
+
+
+@wrong("04-a", "the pods of the Deployment cart found no role")
+def the_deployment_labelled(lab, name):
+    AppsV1Api(lab.kubernetes).patch_namespaced_deployment("cart", name, {"metadata": {"labels": {"again": "yes"}}})
+
+
+@wrong("04-a", "the pods of the Deployment cart found arn:aws:iam::")
+def a_second_pod_beside_the_old_one(lab, name):
+    restart(lab, name, replicas=2)
+
+
+@right("04-a")
+def the_pod_deleted(lab, name):
+    core = CoreV1Api(lab.kubernetes)
+    for pod in core.list_namespaced_pod(name).items:
+        core.delete_namespaced_pod(pod.metadata.name, name, grace_period_seconds=1)
+
+
+@right("04-a")
+def the_deployment_restarted(lab, name):
+    annotations = {"kubectl.kubernetes.io/restartedAt": "now"}
+    restart(lab, name, template={"metadata": {"annotations": annotations}})
+    core = CoreV1Api(lab.kubernetes)
+    for pod in core.list_namespaced_pod(name).items:
+        if not pod.spec.containers[0].env:  # `sleep` doesn't hear SIGTERM: the usual 30 s would pass for nothing
+            core.delete_namespaced_pod(pod.metadata.name, name, grace_period_seconds=1)
+
+
+@wrong("04-b", "the container proxy found arn:aws:iam::")
+def nothing_skipped(lab, name):
+    till(lab, name, {})
+
+
+@wrong("04-b", "the container aws found no role")
+def both_skipped(lab, name):
+    till(lab, name, {SKIP: "aws,proxy"})
+
+
+@wrong("04-b", "the container aws found no role")
+def another_service_account(lab, name):
+    till(lab, name, {SKIP: "proxy"}, account="default")
+
+
+@right("04-b")
+def the_proxy_skipped(lab, name):
+    till(lab, name, {SKIP: "proxy"})
+
+
+@right("04-b")
+def more_than_one_name_skipped(lab, name):
+    till(lab, name, {SKIP: "proxy,metrics"})
