@@ -24,6 +24,7 @@ NOTEBOOKS = {
     "02": "iam_role",
     "03": "service_account",
     "04": "pod",
+    "05": "verify",
 }
 
 

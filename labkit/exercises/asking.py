@@ -1,7 +1,10 @@
 """What an exercise asks the live lab: does STS admit this token, what does the pod answer, may the role do this?"""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
 from kubernetes.client.exceptions import ApiException
 
 from labkit import documents, execution
@@ -13,7 +16,9 @@ from labkit.steps.row import Row
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
-ADMITTED = "admitted"
+# As a boto3 client takes them.
+Credentials = dict[str, str]
+ADMITTED, ALLOWED = "admitted", "allowed"
 
 
 def admits(place: "Workspace", account: str = "", *, namespace: str = "", role_arn: str = "") -> Row:
@@ -40,34 +45,68 @@ def refuses(
 def exchange(
     place: "Workspace", account: str = "", *, namespace: str = "", audience: str = AUDIENCE, role_arn: str = ""
 ) -> str:
-    """Exchange a service account's own token for the role: "admitted", or STS's refusal, code first.
+    """Exchange a service account's own token for the role: "admitted", or the refusal, code first."""
+    try:
+        credentials(place, account, namespace=namespace, audience=audience, role_arn=role_arn)
+    except (ClientError, ApiException) as error:
+        return refusal(error)
+    return ADMITTED
 
-    A service account that doesn't exist is said as such: the exercise deletes nothing, but its reader may.
+
+def credentials(
+    place: "Workspace", account: str = "", *, namespace: str = "", audience: str = AUDIENCE, role_arn: str = ""
+) -> Credentials:
+    """Exchange a service account's own token for the role; return its credentials.
+
+    Raises `ClientError` if STS refuses, and `ApiException` if the service account doesn't exist.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
     """
-    from botocore import UNSIGNED
-    from botocore.config import Config
-    from botocore.exceptions import ClientError
-
-    name, namespace = account or place.parameters.service_account, namespace or place.parameters.namespace
-    try:
-        asked = core_api(place.kubernetes).create_namespaced_service_account_token(
-            name, namespace, {"spec": {"audiences": [audience]}}
-        )
-    except ApiException as error:
-        if error.status != 404:
-            raise
-        return f"no such service account: {namespace}/{name}"
+    asked = core_api(place.kubernetes).create_namespaced_service_account_token(
+        account or place.parameters.service_account,
+        namespace or place.parameters.namespace,
+        {"spec": {"audiences": [audience]}},
+    )
     sts = place.aws.client("sts", config=Config(signature_version=UNSIGNED))
+    given = sts.assume_role_with_web_identity(
+        RoleArn=role_arn or place.role_arn, RoleSessionName="exercise", WebIdentityToken=asked.status.token
+    )["Credentials"]
+    names = {"aws_access_key_id": "AccessKeyId", "aws_secret_access_key": "SecretAccessKey"}
+    return {name: given[key] for name, key in {**names, "aws_session_token": "SessionToken"}.items()}
+
+
+def allows(
+    place: "Workspace", service: str, operation: str, *, given: dict[str, str] | None = None, **more: Any
+) -> Row:
+    """A row that is right if AWS allows this call; without `given` credentials, with fresh ones of the role."""
+    found = call(place, service, operation, given=given, **more)
+    return Row(f"{service}: {operation}", ALLOWED, found)
+
+
+def denies(
+    place: "Workspace", service: str, operation: str, *, given: dict[str, str] | None = None, **more: Any
+) -> Row:
+    """A row that is right if AWS refuses this call with AccessDenied, as `allows` makes it."""
+    found = call(place, service, operation, given=given, **more)
+    return Row(f"{service}: {operation}", "refused: AccessDenied", found, found.startswith("AccessDenied"))
+
+
+def call(place: "Workspace", service: str, operation: str, given: Credentials | None = None, **more: Any) -> str:
+    """Make a call of AWS with these credentials, or with fresh ones: "allowed", or the refusal, code first."""
     try:
-        sts.assume_role_with_web_identity(
-            RoleArn=role_arn or place.role_arn, RoleSessionName="exercise", WebIdentityToken=asked.status.token
-        )
-    except ClientError as error:
+        client = place.aws.client(service, **(given if given is not None else credentials(place)))
+        getattr(client, operation)(**more)
+    except (ClientError, ApiException) as error:
+        return refusal(error)
+    return ALLOWED
+
+
+def refusal(error: Exception) -> str:
+    """The code and the words of AWS's or the cluster's refusal, without the name of a session."""
+    if isinstance(error, ClientError):
         told = error.response["Error"]
         return f"{told['Code']}: {without_session(told['Message'])}"
-    return ADMITTED
+    return said_by_the_cluster(error)
 
 
 def injected(place: "Workspace", account: str = "") -> str:

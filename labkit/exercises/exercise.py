@@ -60,7 +60,7 @@ class Exercise:
         return existing(partial(core_api(lab.kubernetes).read_namespace, self.name)) is not None
 
     def close(self, lab: Workspace) -> None:
-        """Delete the exercise's cluster or namespace, its role and its user, whoever made what is in them."""
+        """Delete the exercise's cluster or namespace, its role, user and bucket, whoever made what is in them."""
         iam = lab.aws.client("iam")
         if self.is_open(lab):
             place = self._place(lab)
@@ -74,6 +74,9 @@ class Exercise:
             iam_role.delete(iam, self.name)
         with suppress(iam.exceptions.NoSuchEntityException):
             _delete_user(iam, self.name)
+        s3 = lab.aws.client("s3")
+        with suppress(s3.exceptions.NoSuchBucket):
+            _delete_bucket(s3, self.name)
 
     def _place(self, lab: Workspace) -> Workspace:
         parameters = self._parameters(lab)
@@ -94,6 +97,12 @@ def _delete_user(iam: Any, name: str) -> None:
     for policy in iam.list_user_policies(UserName=name)["PolicyNames"]:
         iam.delete_user_policy(UserName=name, PolicyName=policy)
     iam.delete_user(UserName=name)
+
+
+def _delete_bucket(s3: Any, name: str) -> None:
+    for each in s3.list_objects_v2(Bucket=name).get("Contents", []):
+        s3.delete_object(Bucket=name, Key=each["Key"])
+    s3.delete_bucket(Bucket=name)
 
 
 def _delete_namespace(place: Workspace) -> None:

@@ -5,7 +5,7 @@ from base64 import b64decode
 from botocore.exceptions import ClientError
 
 from labkit.connection import core_api
-from labkit.errors import without_session
+from labkit.exercises.asking import refusal
 from labkit.exercises.exercise import Exercise
 from labkit.steps.row import Row
 from labkit.widgets.question import Answer, Question
@@ -64,8 +64,7 @@ def _who(place: Workspace, secret: str) -> str:
     try:
         answered = place.aws.client("sts", **key).get_caller_identity()
     except ClientError as error:
-        told = error.response["Error"]
-        return f"{told['Code']}: {without_session(told['Message'])}"
+        return refusal(error)
     return str(answered["Arn"])
 
 

@@ -1,0 +1,90 @@
+"""Tries at the exercises of notebook 05."""
+
+import datetime
+import json
+from typing import Any
+
+from labkit import Lab
+from tests.exercises.attempts import Attempts
+
+ATTEMPTS = Attempts()
+wrong, right = ATTEMPTS.wrong, ATTEMPTS.right
+REFUSED = "AccessDenied: User: arn:aws:sts::123456789012:assumed-role/"
+
+
+def put(lab: Lab, name: str, policy: str, *statements: dict[str, Any]) -> None:
+    document = json.dumps({"Version": "2012-10-17", "Statement": [*statements]})
+    lab.aws.client("iam").put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=document)
+
+
+def allow(actions: str | list[str], *resources: str) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": actions, "Resource": [*resources]}
+
+
+def deny(**condition: Any) -> dict[str, Any]:
+    return {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
+
+
+READ = ["s3:ListBucket", "s3:GetObject"]
+
+
+@wrong("05-a", "s3: list_objects_v2 found AccessDenied")
+def the_objects_without_the_bucket(lab, name):
+    put(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}/*"))
+
+
+@wrong("05-a", "s3: delete_object found allowed")
+def everything_in_its_bucket(lab, name):
+    put(lab, name, "reading", allow("s3:*", f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
+
+
+@wrong("05-a", "s3: list_objects_v2 found allowed")
+def every_bucket(lab, name):
+    put(lab, name, "reading", allow(READ, "*"))
+
+
+@right("05-a")
+def its_bucket(lab, name):
+    put(lab, name, "reading", allow(READ, f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"))
+
+
+@right("05-a")
+def two_statements_in_a_policy_of_their_own(lab, name):
+    lab.aws.client("iam").delete_role_policy(RoleName=name, PolicyName="reading")
+    own = allow("s3:List*", f"arn:aws:s3:::{name}"), allow("s3:Get*", f"arn:aws:s3:::{name}/*")
+    put(lab, name, "own", *own)
+
+
+@wrong("05-b", f"a fresh session reads found {REFUSED}")
+def the_permissions_taken_away(lab, name):
+    lab.aws.client("iam").delete_role_policy(RoleName=name, PolicyName="reading")
+
+
+@wrong("05-b", "the copied credentials read found allowed")
+def later_sessions_denied(lab, name):
+    tomorrow = "2099-01-01T00:00:00Z"
+    put(lab, name, "revoke", deny(DateGreaterThan={"aws:TokenIssueTime": tomorrow}))
+
+
+@wrong("05-b", "the copied credentials read found allowed")
+def the_trust_policy_closed_and_opened(lab, name):
+    iam = lab.aws.client("iam")
+    before = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+    closed = json.loads(json.dumps(before).replace(":cart", ":nobody"))
+    for document in (closed, before):
+        iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(document))
+
+
+@right("05-b")
+def revoked_as_the_console_does(lab, name):
+    put(lab, name, "AWSRevokeOlderSessions", deny(DateLessThan={"aws:TokenIssueTime": now()}))
+
+
+@right("05-b")
+def only_the_reading_denied(lab, name):
+    older = deny(DateLessThanEquals={"aws:TokenIssueTime": now()})
+    put(lab, name, "revoke", {**older, "Action": "s3:GetObject"})
