@@ -43,14 +43,14 @@ def test_files_with_keys_are_private(tmp_path):
 
 def test_only_one_process_holds_a_lock(tmp_path):
     folder = Folder(tmp_path)
-    with folder.lock("server.lock", wait=False) as first, folder.lock("server.lock", wait=False) as second:
+    with folder.lock("server.lock") as first, folder.lock("server.lock") as second:
         assert (first, second) == (True, False)
     assert not folder.is_running()
 
 
 def test_who_asks_whether_a_server_runs_is_not_taken_for_one(tmp_path):
     folder = Folder(tmp_path)
-    with folder.lock("server.lock", wait=False, shared=True):
+    with folder.lock("server.lock", shared=True):
         assert not folder.is_running()
     with folder.lock("server.lock"):
         assert folder.is_running()

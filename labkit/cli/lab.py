@@ -95,11 +95,11 @@ def down(bare: Annotated[bool, typer.Option("--bare", help="End the one of `labk
 def running() -> tuple[Folder, process.State]:
     """The lab that runs, and its state. Raises `LabError` if none does."""
     folder = Folder.find()
-    state = process.State.read(folder)
     if not folder.is_running():
         raise LabError(f"no lab runs in {folder.path}", next="labkit up")
+    state = process.State.read(folder)
     if state is None:
-        raise LabError(f"another version of labkit started the lab in {folder.path}", next="labkit up")
+        raise LabError(f"the lab in {folder.path} runs, and its state cannot be read", next="labkit up")
     return folder, state
 
 

@@ -5,24 +5,32 @@ import sys
 from importlib import metadata
 
 from labkit.connection import Connection
+from labkit.emulator import control
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import Facts, Kept
-from labkit.emulator.process import State
+from labkit.emulator.process import State, said_of_silent, unreachable
 
 PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill", "nbval")
+ANSWERS_WITHIN = 5  # seconds; who asks for the status is told soon
 
 
 def summary(folder: Folder) -> str:
     """A few lines for a person in a terminal."""
-    state = State.read(folder)
-    if state is None and folder.is_running():
-        return f"Another version of labkit started the lab in {folder.path}. Next:  labkit up"
-    if state is None or not folder.is_running():
-        ended = f" The last server {state.ended or 'was killed'}." if state else ""
+    if not folder.is_running():
+        last = State.read(folder)
+        ended = f" The last server {last.ended or 'was killed'}." if last else ""
         return "\n".join([f"No lab runs in {folder.path}.{ended} Next:  labkit up", *_remembered(folder)])
+    reply = control.ask(folder, "state", within=ANSWERS_WITHIN)
+    if reply is None:
+        return f"{unreachable(folder)} Next:  labkit up"
+    if reply.answer is None:
+        return f"{said_of_silent(folder, reply)} Next:  labkit down"
+    state = State.of(reply.answer.get("state"))
+    if state is None:
+        return f"Another version of labkit started the lab in {folder.path}. Next:  labkit up"
     ahead = folder.clock.offset
     lines = [
-        f"The lab in {folder.path} runs (process {state.pid}).",
+        f"The lab in {folder.path} runs ({f'process {reply.pid}' if reply.pid else 'in another container'}).",
         f"  account   {state.account_id}, {state.region}",
         f"  AWS       {state.endpoint_url}",
         f"  clock     {f'{ahead:+.0f} s from' if ahead else 'at'} the machine's time; "
@@ -43,15 +51,17 @@ def summary(folder: Folder) -> str:
 
 def report(folder: Folder) -> str:
     """Versions, platform and state as Markdown, without key, token, or path of this machine."""
-    state = State.read(folder)
     running = folder.is_running()
+    reply = control.ask(folder, "state", within=ANSWERS_WITHIN) if running else None
+    answers = reply is not None and reply.answer is not None
+    state = State.read(folder)
     lines = [
         "### labkit report",
         f"- labkit {metadata.version('labkit')}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}, {platform.release()}",
         "- " + ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
         f"- virtual environment: {'yes' if sys.prefix != sys.base_prefix else 'no'}",
-        f"- lab: {'runs' if running else 'does not run'}",
+        f"- lab: {('runs' if answers else 'runs, and does not answer') if running else 'does not run'}",
     ]
     if state and running:
         of_kind = Kept.joined(folder)

@@ -4,9 +4,12 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,11 @@ from labkit.emulator.certificates import Authority
 from labkit.emulator.clock import Clock
 from labkit.emulator.published import Published
 from labkit.errors import LabError
+
+# One of these is in every lab's folder that is not empty: what else is in one may be somebody's.
+MARKS = frozenset({"start.lock", "server.lock", "kind.lock", "ports.json", "server.json", "clock", "joined"})
+SAID_AFTER = 1  # seconds of waiting for another process
+ELSEWHERE = 'export LABKIT_HOME="$HOME/irsa-lab", or another folder that is yours'
 
 
 class Folder:
@@ -63,9 +71,35 @@ class Folder:
         return Folder(self.path.with_name(f"{self.path.name}-bare"))
 
     def create(self) -> None:
-        """Makes the folder where it is missing. Raises :class:`LabError` where that is not possible."""
-        with self._usable():
+        """Makes the folder where it is missing.
+
+        Raises :class:`LabError` where that is not possible, or where the folder holds files and none of them a lab's.
+        """
+        with self.usable():
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            names = sorted(entry.name for entry in self.path.iterdir())
+        if names and not MARKS.intersection(names):
+            raise LabError(
+                f"{self.path} is not a lab's folder: it holds {names[0]}. Nothing was changed.",
+                next=ELSEWHERE,
+            )
+
+    @property
+    def is_lab(self) -> bool:
+        """Whether a lab keeps something here."""
+        return any((self.path / mark).exists() for mark in MARKS)
+
+    def forget(self) -> None:
+        """Deletes all that the lab keeps but its ports. Raises :class:`LabError` where the folder is not a lab's."""
+        self.create()
+        with self.usable():
+            for entry in self.path.iterdir():
+                if entry.name == "ports.json" or entry.name.endswith(".lock"):
+                    continue
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
 
     @property
     def seed(self) -> str:
@@ -97,7 +131,7 @@ class Folder:
     def read_json(self, name: str) -> dict[str, Any]:
         """The object in the file ``name``; empty where there is no such file, or no JSON in it."""
         try:
-            with self._usable():
+            with self.usable():
                 content: dict[str, Any] = json.loads((self.path / name).read_text())
                 return content
         except (FileNotFoundError, ValueError):
@@ -116,32 +150,75 @@ class Folder:
         Path(draft).replace(file)
 
     @contextmanager
-    def lock(self, name: str, *, wait: bool = True, shared: bool = False) -> Iterator[bool]:
-        """Holds the lock ``name``; yields whether it got it, which without ``wait`` may be no.
+    def lock(self, name: str, *, within: float = 0, shared: bool = False) -> Iterator[bool]:
+        """Holds the lock ``name``; yields whether it got it within so many seconds.
 
         Any number may hold it ``shared`` at once. Raises :class:`LabError` where nothing can be written here.
         """
-        self.create()
-        with self._usable():
-            file = (self.path / name).open("w")
-        with file:
-            try:
-                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+        until = time.monotonic() + within
+        while not (held := self._locked(name, shared)) and time.monotonic() < until:
+            time.sleep(0.02)
+        try:
+            yield held is not None
+        finally:
+            if held is not None:
+                os.close(held)
+
+    @contextmanager
+    def turn(self, name: str, *, doing: str, within: float) -> Iterator[None]:
+        """Holds the lock ``name`` while this process is ``doing`` what one process at a time may do.
+
+        Says on standard error what it waits for. Raises :class:`LabError` where that takes more than so many seconds.
+        """
+        with ExitStack() as stack:
+            if not stack.enter_context(self.lock(name, within=SAID_AFTER)):
+                with suppress(OSError):  # the terminal may have been closed
+                    print(f"Waiting for another command: {self._holder(name)} …", file=sys.stderr)
+                if not stack.enter_context(self.lock(name, within=within)):
+                    raise LabError(
+                        f"Another command does not finish: {self._holder(name)}.",
+                        where=f"{self.path}; waited {within:.0f} s",
+                        next="end that command, or let it go on (fg) if it was stopped with Ctrl-Z; then try again",
+                    )
+            with self.usable():
+                (self.path / name).write_text(f"process {os.getpid()} is {doing}")
+            yield
 
     def is_running(self) -> bool:
         """Whether a server holds this folder."""
-        if not self.path.is_dir():
+        try:
+            with self.usable():
+                file = os.open(self.path / "server.lock", os.O_RDONLY)
+        except FileNotFoundError:
             return False
-        # Shared: two that ask at once must not take each other for the server.
-        with self.lock("server.lock", wait=False, shared=True) as free:
-            return not free
+        try:
+            # Shared: two that ask at once must not take each other for the server.
+            return not _flock(file, fcntl.LOCK_SH)
+        finally:
+            os.close(file)
+
+    def _locked(self, name: str, shared: bool) -> int | None:
+        """A descriptor that holds the lock until it is closed; None where another holds it."""
+        self.create()
+        with self.usable():
+            file = os.open(self.path / name, os.O_RDWR | os.O_CREAT, 0o600)
+            if _flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+                with suppress(FileNotFoundError):
+                    # A file that was deleted meanwhile locks nothing.
+                    if os.path.samestat(os.fstat(file), (self.path / name).stat()):
+                        return file
+            os.close(file)
+        return None
+
+    def _holder(self, name: str) -> str:
+        """What the process that holds the lock is doing, as it wrote."""
+        with suppress(OSError, ValueError):
+            if text := (self.path / name).read_text():
+                return text
+        return f"it holds {self.path / name}"
 
     @contextmanager
-    def _usable(self) -> Iterator[None]:
+    def usable(self) -> Iterator[None]:
         """Says so where the folder is another user's, read-only or no folder."""
         try:
             yield
@@ -150,5 +227,14 @@ class Folder:
         except OSError as error:
             raise LabError(
                 f"the lab's folder cannot be used: {error.strerror}: {error.filename}.",
-                next='export LABKIT_HOME="$HOME/irsa-lab", or another folder that is yours',
+                next=ELSEWHERE,
             ) from error
+
+
+def _flock(file: int, kind: int) -> bool:
+    """Whether the descriptor got the lock, which ends with it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

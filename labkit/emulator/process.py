@@ -3,21 +3,25 @@
 import contextlib
 import os
 import select
-import shutil
-import signal
 import subprocess
 import sys
+import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from labkit.emulator import control
+from labkit.emulator.control import Reply
 from labkit.emulator.environment import closed
-from labkit.emulator.folder import Folder
+from labkit.emulator.folder import SAID_AFTER, Folder
 from labkit.errors import LabError
 
 ACCOUNT_ID = "123456789012"
 REGION = "us-east-1"  # the lab's own; clusters may be in any
 READY_WITHIN = 60  # seconds; a laptop that is busy still makes it
+ANSWERS_WITHIN = 20  # seconds
+ENDED_WITHIN = 30  # seconds, for the pods to end and the state to be kept
 # The tag of a cluster that is not the lab's own and joined it: the target that it belongs to.
 TARGET_TAG = "labkit:target"
 
@@ -45,7 +49,11 @@ class State:
     @classmethod
     def read(cls, folder: Folder) -> "State | None":
         """The state of the lab's last server, running or not; None where there was none or its file is not ours."""
-        content = folder.read_json("server.json")
+        return cls.of(folder.read_json("server.json"))
+
+    @classmethod
+    def of(cls, content: Any) -> "State | None":
+        """The state of a JSON document; None where it is none of this version's."""
         try:
             state = cls(**content)
         except TypeError:
@@ -58,9 +66,11 @@ class State:
 
     def write(self, folder: Folder) -> None:
         """Keeps the state for the clients."""
-        folder.write_json(
-            "server.json", asdict(self) | {"ca_file": str(self.ca_file), "kubeconfig": str(self.kubeconfig)}
-        )
+        folder.write_json("server.json", self.document())
+
+    def document(self) -> dict[str, Any]:
+        """The state as a JSON document."""
+        return asdict(self) | {"ca_file": str(self.ca_file), "kubeconfig": str(self.kubeconfig)}
 
     def noting(self, note: str | None) -> "State":
         """The same state with what there is to say to the one who asked for the lab."""
@@ -77,22 +87,14 @@ def start(folder: Folder, *, bare: bool = False) -> State:
 
     Two that call this at once get the same server. ``note`` says what there is to say: that an earlier server ended,
     why, and what is gone with it. The clusters of a ``bare`` lab are API servers alone, without webhook and node.
-    Raises :class:`LabError` where the server does not come up.
+    Raises :class:`LabError` where the server does not come up, or one that runs does not answer.
     """
-    folder.create()
-    with folder.lock("start.lock"):
-        state = State.read(folder)
-        if folder.is_running():
-            if state and not state.ended:
-                return state.noting(None)
-            if state is None:
-                # Another version of labkit started it, and says of it what this one cannot read.
-                _terminate(folder)
-            # It is on its way out: its lock is free when it has ended.
-            with folder.lock("server.lock"):
-                pass
-        note = _gone(state)
-        # Its process id may be a stranger's by now: whoever ends the next server shall not find it.
+    with _turn(folder, "starting"):
+        before = State.read(folder)
+        if state := _running(folder):
+            return state.noting(None)
+        note = _gone(before)
+        # Its process id may be a stranger's by now.
         (folder.path / "server.json").unlink(missing_ok=True)
         _spawn(folder, bare)
         state = State.read(folder)
@@ -102,36 +104,124 @@ def start(folder: Folder, *, bare: bool = False) -> State:
 
 
 def stop(folder: Folder) -> bool:
-    """Ends the folder's server and all that it started; returns whether there was one. Returns when it has ended."""
-    if not folder.path.is_dir():
+    """Ends the folder's server and all that it started; returns whether there was one. Returns when it has ended.
+
+    A server that was stopped or does not answer is killed, if it is a process of this machine or container.
+    Raises :class:`LabError` where that is not possible.
+    """
+    if not folder.is_lab:
         return False
-    # One that is being started has no process id to be ended by yet.
-    with folder.lock("start.lock"):
-        running = folder.is_running()
-        if running:
-            _terminate(folder)
-        with folder.lock("server.lock"):
-            (folder.path / "server.json").unlink(missing_ok=True)
-    return running
-
-
-def _terminate(folder: Folder) -> None:
-    """Asks the folder's running server to end, whichever version of labkit started it."""
-    pid = folder.read_json("server.json").get("pid")
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
-            os.kill(pid, signal.SIGTERM)
+    # One that is being started does not answer yet.
+    with _turn(folder, "ending"):
+        ran = _end(folder)
+        (folder.path / "server.json").unlink(missing_ok=True)
+    return ran
 
 
 def forget(folder: Folder) -> None:
-    """Takes away all that the lab keeps but its ports. The server has to have ended."""
-    for entry in [*folder.path.iterdir()] if folder.path.is_dir() else []:
-        if entry.name == "ports.json" or entry.name.endswith(".lock"):
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    """Takes away all that the lab keeps but its ports. Raises :class:`LabError` where its server runs."""
+    if not folder.path.is_dir():
+        return
+    with _turn(folder, "emptying"):
+        if folder.is_running():
+            raise LabError(f"The lab in {folder.path} was started again meanwhile.", next="labkit reset")
+        folder.forget()
+
+
+def _turn(folder: Folder, doing: str) -> AbstractContextManager[None]:
+    return folder.turn("start.lock", doing=f"{doing} the lab in {folder.path}", within=READY_WITHIN + 2 * ENDED_WITHIN)
+
+
+def _running(folder: Folder) -> State | None:
+    """The state of the server that runs, from itself; None where none does. Raises `LabError` if it is out of reach."""
+    reply = _asked(folder, "state")
+    if reply is None:
+        return None
+    if reply.answer is None:
+        raise _silent(folder, reply)
+    if reply.answer.get("network") != control.network():
+        raise LabError(
+            f"The lab in {folder.path} runs in another container, and its network is not this one's.",
+            next="labkit down, which ends it there; then labkit up. Or a lab of this container's own: set LABKIT_HOME",
+        )
+    state = State.of(reply.answer.get("state"))
+    if state and not state.ended:
+        return state
+    # It is on its way out; or another version of labkit started it, and says of it what this one cannot read.
+    _end(folder)
+    return None
+
+
+def _end(folder: Folder) -> bool:
+    """Ends the folder's server; returns whether there was one. Raises `LabError` where it cannot be ended."""
+    reply = _asked(folder, "end")
+    if reply is None:
+        return False
+    if reply.answer is not None and _has_ended(folder):
+        return True
+    if not reply.pid:
+        raise _silent(folder, reply)
+    import psutil  # it takes 0.05 s to load, and few commands need it
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        # psutil knows a process by its start, too: the number cannot be another's that came after.
+        process = psutil.Process(reply.pid)
+        if folder.is_running():
+            process.kill()
+    if not _has_ended(folder):
+        raise LabError(
+            f"The lab's server (process {reply.pid}) was killed, and the system has not ended it yet.",
+            where=str(folder.path),
+            next="labkit status, until no lab runs",
+        )
+    return True
+
+
+def _asked(folder: Folder, word: str) -> Reply | None:
+    """What came of asking the folder's server; None where none runs.
+
+    A server that starts, ends or is busy just now is waited for; one that was stopped is not. Raises `LabError` where
+    it cannot be asked.
+    """
+    began, said = time.monotonic(), False
+    while folder.is_running():
+        waited = time.monotonic() - began
+        reply = control.ask(folder, word, within=ANSWERS_WITHIN - waited if said else SAID_AFTER)
+        if reply and (reply.answer is not None or reply.is_stopped or waited > ANSWERS_WITHIN):
+            return reply
+        if waited > ANSWERS_WITHIN:
+            raise LabError(unreachable(folder), next="labkit down, there or with that version; then labkit up here")
+        if waited > SAID_AFTER and not said:
+            said = True
+            with contextlib.suppress(OSError):  # the terminal may have been closed
+                print(f"Waiting for an answer of the server of the lab in {folder.path} …", file=sys.stderr)
+        time.sleep(0.05)
+    return None
+
+
+def _has_ended(folder: Folder) -> bool:
+    """Whether the server has ended, which is waited for."""
+    with folder.lock("server.lock", within=ENDED_WITHIN) as free:
+        return free
+
+
+def _silent(folder: Folder, reply: Reply) -> LabError:
+    return LabError(said_of_silent(folder, reply), next="labkit down" + ("" if reply.pid else ", in that container"))
+
+
+def unreachable(folder: Folder) -> str:
+    """What to say of a server that cannot be asked."""
+    return (
+        f"A server that cannot be asked holds the lab in {folder.path}: it starts or ends just now, another version of "
+        "labkit started it, or it runs on another machine."
+    )
+
+
+def said_of_silent(folder: Folder, reply: Reply) -> str:
+    """What to say of a server that does not answer."""
+    whose = f"process {reply.pid}" if reply.pid else "a process of another container"
+    why = f"{whose} was stopped" if reply.is_stopped else f"{whose} hangs, or was stopped"
+    return f"The server of the lab in {folder.path} does not answer: {why}."
 
 
 def _spawn(folder: Folder, bare: bool) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import signal
@@ -12,17 +13,22 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from labkit.emulator import environment
+from labkit.emulator import control, environment
 from labkit.emulator.aws.gate import Gate
 from labkit.emulator.aws.sessions import Keys
 from labkit.emulator.aws.trail import Trail
 from labkit.emulator.cluster import Clusters
+from labkit.emulator.control import Control
 from labkit.emulator.folder import Folder
 from labkit.emulator.listener import Listener
-from labkit.emulator.process import ACCOUNT_ID, REGION, State
+from labkit.emulator.process import ACCOUNT_ID, READY_WITHIN, REGION, State
 from labkit.emulator.running_lab import RunningLab
+from labkit.errors import LabError
 
 IDLE_SECONDS = 8 * 3600
+LOOKS_EVERY = 0.5  # seconds, whether its folder is still there
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -34,8 +40,14 @@ def main() -> None:
     )
     folder, ready = Folder(Path(sys.argv[1])), int(sys.argv[2])
     # Whoever starts a server has made sure that there is none; the lock may be held a moment by one who asks.
-    with folder.lock("server.lock"):
-        asyncio.run(Server(folder, bare="--bare" in sys.argv).serve(ready))
+    with folder.lock("server.lock", within=READY_WITHIN) as alone:
+        if not alone:
+            sys.exit(f"another server holds {folder.path}")
+        try:
+            server = Server(folder, bare="--bare" in sys.argv)
+        except LabError as error:
+            sys.exit(str(error))
+        asyncio.run(server.serve(ready))
 
 
 class Server:
@@ -43,6 +55,7 @@ class Server:
 
     def __init__(self, folder: Folder, *, bare: bool):
         self.folder = folder
+        self.control = Control(folder)
         self.lab = RunningLab(folder, bare=bare)
         self.clusters = Clusters(self.lab)
         self.ended = asyncio.Event()
@@ -54,6 +67,7 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ended.set)
         await self._come_up()
+        await asyncio.start_unix_server(self._answer, sock=self.control.socket, backlog=control.WAITING)
         os.write(ready, b"ready\n")
         os.close(ready)
         self.clusters.prepare()
@@ -110,9 +124,24 @@ class Server:
             if idle >= IDLE_SECONDS:
                 self.why = "ended after 8 hours without a call"
                 return
+            if not self.control.is_in_place:
+                # Nothing can be kept, and what is at the folder's place may be another lab. Its pods end with it.
+                log.warning("%s was deleted or replaced: the lab's server ends", self.folder.path)
+                os._exit(1)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ended.wait(), IDLE_SECONDS - idle)
+                await asyncio.wait_for(self.ended.wait(), LOOKS_EVERY)
                 return
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers what a command asks: see `control.ask`."""
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError, ValueError):
+            if await reader.readline() == b"end\n":
+                self.ended.set()
+            # What a command has to know is in server.json, too, which may have been deleted.
+            self.lab.state.write(self.folder)
+            answer = {"state": self.lab.state.document(), "network": control.network()}
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
 
 
 def _secret_access_key(secret: bytes, name: str) -> str:

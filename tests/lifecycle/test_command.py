@@ -101,14 +101,6 @@ def test_without_a_lab_a_command_says_how_to_start_one(tmp_path, command):
     assert "labkit up" in done.stderr
 
 
-def test_another_version_s_lab_is_not_taken_for_none(tmp_path):
-    folder = Folder(tmp_path / "lab")
-    with folder.lock("server.lock"):
-        folder.write_json("server.json", {"pid": 1, "of_another_version": True})
-        assert "another version of labkit" in labkit("env", home=folder.path).stderr
-        assert "Another version of labkit" in labkit("status", home=folder.path).stdout
-
-
 def test_down_names_an_api_server_alone(tmp_path):
     folder = Folder(tmp_path / "lab")
     with folder.bare.lock("server.lock"):

@@ -11,58 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import psutil
 import pytest
-from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from labkit import Lab
-from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
 from labkit.errors import LabError
 from tests import commands
+from tests.lifecycle.processes import gone, run_a_pod, server
 
 KEYS = {"target", "cluster", "region", "account_id", "aws", "kubeconfig", "issuer", "ca_file"}
-
-
-@pytest.fixture
-def lab(tmp_path):
-    """A lab folder of this test's own, and the command in it."""
-    folder = Folder(tmp_path / ".lab")
-
-    def labkit(*arguments: str, fails: bool = False, **variables: str) -> str:
-        done = commands.labkit(*arguments, cwd=tmp_path, LABKIT_HOME=str(folder.path), **variables)
-        assert "Traceback" not in done.stderr, done.stderr
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    labkit.folder = folder
-    yield labkit
-    labkit("down")
-
-
-def server(lab) -> psutil.Process:
-    return psutil.Process(State.read(lab.folder).pid)
-
-
-def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Waits for the processes to end; returns those that did not."""
-    _, alive = psutil.wait_procs(processes, timeout=10)
-    return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
-
-
-def run_a_pod(lab, name="sleeper") -> list[psutil.Process]:
-    """Starts a pod; returns every process below the server."""
-    from kubernetes import client, config, watch
-
-    api = client.CoreV1Api(config.new_client_from_config(str(lab.folder.kubeconfig)))
-    container = {"name": "c", "image": "amazon/aws-cli", "command": ["sh", "-c", "sleep 1000 & sleep 1000"]}
-    api.create_namespaced_pod("default", {"metadata": {"name": name}, "spec": {"containers": [container]}})
-    events = watch.Watch().stream(api.list_namespaced_pod, "default", field_selector=f"metadata.name={name}")
-    next(event for event in events if event["object"].status.phase == "Running")
-    # Running is said when the program has started; what it starts itself may take a moment.
-    for attempt in Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.05), reraise=True):
-        with attempt:
-            processes = server(lab).children(recursive=True)
-            assert [process.name() for process in processes].count("sleep") == 2
-    return processes
 
 
 def test_two_at_once_get_one_server(lab):
@@ -150,16 +106,6 @@ def test_a_stale_folder_does_not_stop_the_lab(lab, content):
     (lab.folder.path / "server.lock").write_text("")
     (lab.folder.path / "ports.json").write_text("nonsense")
     assert "The lab is up" in lab("up")
-
-
-@pytest.mark.parametrize("command", ["down", "up"])
-def test_a_server_of_another_version_is_ended(lab, command):
-    lab("up")
-    process = server(lab)
-    state = lab.folder.read_json("server.json")
-    lab.folder.write_json("server.json", {"pid": state["pid"], "of_another_version": True})
-    lab(command)
-    assert not gone([process])
 
 
 def test_down_while_the_lab_starts_ends_it_and_no_stranger(lab):

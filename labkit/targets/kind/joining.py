@@ -17,6 +17,8 @@ from labkit.targets.kind.leaving import leave
 if TYPE_CHECKING:
     from labkit.run_parameters import Parameters
 
+MADE_WITHIN = 900  # seconds; kind may have to download the node's image first
+
 
 class AnotherCluster(LabError):
     """The lab has another cluster of this name, or one that AWS could not tell from it."""
@@ -25,7 +27,7 @@ class AnotherCluster(LabError):
 def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | None, aws_host: str) -> Facts:
     """The facts of the cluster that is to join, which were checked and are kept now. Raises `LabError`."""
     # Another notebook may be making the cluster: it is there then.
-    with folder.lock("kind.lock"):
+    with folder.turn("kind.lock", doing=f"preparing the cluster {parameters.cluster}", within=MADE_WITHIN):
         before = kept.facts
         if way is not None and not (before and before.made and _is_of(way, kept)):
             _refuse_for_made(way, kept)

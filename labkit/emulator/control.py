@@ -1,0 +1,128 @@
+"""How a command asks the lab's server: over a unix socket in the lab's folder, whose other end the kernel names."""
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.emulator.folder import ELSEWHERE, Folder
+from labkit.errors import LabError
+
+NAME = "server.sock"
+LONGEST_PATH = 103  # bytes: macOS's sun_path; Linux takes 107
+WAITING = 4096  # commands that a stopped server leaves without an answer; the kernel takes no more than its own limit
+# sys/un.h of macOS: https://github.com/apple-oss-distributions/xnu/blob/main/bsd/sys/un.h
+SOL_LOCAL, LOCAL_PEERPID = 0, 2
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of a question: the answer, and the process that the kernel names as the socket's other end."""
+
+    pid: int
+    """0: a process of another container, which this one cannot see."""
+    answer: dict[str, Any] | None
+    """None where it did not answer in time."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the process was stopped, by SIGSTOP or by Ctrl-Z."""
+        return _is_stopped(self.pid)
+
+
+def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
+    """What the folder's server answers to ``state`` or ``end``; None where no server listens.
+
+    Raises :class:`LabError` where the folder cannot be used.
+    """
+    with folder.usable(), socket.socket(socket.AF_UNIX) as asking, _address(folder) as address:
+        asking.settimeout(max(within, 0.1))
+        try:
+            asking.connect(address)
+            pid = _peer(asking)
+            asking.sendall(f"{word}\n".encode())
+            with asking.makefile("rb") as stream:
+                return Reply(pid, json.loads(stream.readline()))
+        except TimeoutError:
+            return Reply(pid, None)
+        except (FileNotFoundError, ConnectionError, BlockingIOError, ValueError):
+            return None
+
+
+class Control:
+    """The server's end: a socket that listens. Whoever holds ``server.lock`` makes it.
+
+    Raises :class:`LabError` where the folder's file system has no sockets.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.socket = socket.socket(socket.AF_UNIX)
+        (folder.path / NAME).unlink(missing_ok=True)
+        try:
+            with _address(folder) as address:
+                self.socket.bind(address)
+        except OSError as error:
+            raise LabError(
+                f"The file system of {folder.path} has no unix sockets: {error.strerror or error}.", next=ELSEWHERE
+            ) from error
+        (folder.path / NAME).chmod(0o600)
+        self.socket.listen(WAITING)
+        self._files = self._identity()
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the lock and the socket in the folder are still this server's."""
+        try:
+            return self._files == self._identity()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:  # of a network file system that is away for a moment
+            return True
+
+    def _identity(self) -> list[tuple[int, int]]:
+        files = [(self.folder.path / name).stat() for name in ("server.lock", NAME)]
+        return [(file.st_dev, file.st_ino) for file in files]
+
+
+def network() -> str:
+    """This process's network, where a machine has several: https://man7.org/linux/man-pages/man7/namespaces.7.html"""
+    with contextlib.suppress(OSError):
+        return str(Path("/proc/self/ns/net").readlink())
+    return ""
+
+
+@contextlib.contextmanager
+def _address(folder: Folder) -> Iterator[str]:
+    """A path of the socket that is short enough for the kernel."""
+    path = folder.path / NAME
+    if len(os.fsencode(path)) <= LONGEST_PATH:
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="labkit-") as short:
+        link = Path(short) / "lab"
+        link.symlink_to(folder.path)
+        yield str(link / NAME)
+
+
+def _peer(connected: socket.socket) -> int:
+    """The process that listens at the other end, as the kernel knows it."""
+    if sys.platform == "darwin":
+        return connected.getsockopt(SOL_LOCAL, LOCAL_PEERPID)
+    pid: int = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    return pid
+
+
+def _is_stopped(pid: int) -> bool:
+    import psutil  # it takes 0.05 s to load, and few commands need it
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return pid > 0 and psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    return False

@@ -1,0 +1,33 @@
+"""The processes of a lab: its server, and what a pod of it starts."""
+
+import psutil
+from tenacity import Retrying, stop_after_delay, wait_fixed
+
+from labkit.emulator.process import State
+
+
+def server(lab) -> psutil.Process:
+    return psutil.Process(State.read(lab.folder).pid)
+
+
+def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Waits for the processes to end; returns those that did not."""
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def run_a_pod(lab, name="sleeper") -> list[psutil.Process]:
+    """Starts a pod; returns every process below the server."""
+    from kubernetes import client, config, watch
+
+    api = client.CoreV1Api(config.new_client_from_config(str(lab.folder.kubeconfig)))
+    container = {"name": "c", "image": "amazon/aws-cli", "command": ["sh", "-c", "sleep 1000 & sleep 1000"]}
+    api.create_namespaced_pod("default", {"metadata": {"name": name}, "spec": {"containers": [container]}})
+    events = watch.Watch().stream(api.list_namespaced_pod, "default", field_selector=f"metadata.name={name}")
+    next(event for event in events if event["object"].status.phase == "Running")
+    # Running is said when the program has started; what it starts itself may take a moment.
+    for attempt in Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.05), reraise=True):
+        with attempt:
+            processes = server(lab).children(recursive=True)
+            assert [process.name() for process in processes].count("sleep") == 2
+    return processes

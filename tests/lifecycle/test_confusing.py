@@ -1,0 +1,314 @@
+"""Whatever becomes of its folder, files and processes: a command on the lab ends soon, and hurts no stranger."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import psutil
+import pytest
+
+from labkit.emulator import process
+from labkit.emulator.folder import Folder
+from labkit.emulator.process import State
+from tests import commands
+from tests.lifecycle.processes import gone, run_a_pod, server
+
+SOON = 90  # seconds, for a command on a busy machine; one that waits for ever fails the test
+CONTAINER = ("unshare", "--map-root-user", "--pid", "--mount", "--mount-proc", "--fork", "--kill-child")
+# A process that looks like a server: it holds the lock, listens, and does what the last argument says.
+LIKE_A_SERVER = """
+import fcntl, json, os, socket, sys
+os.chdir(sys.argv[1])
+lock = open("server.lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+listening = socket.socket(socket.AF_UNIX)
+listening.bind("server.sock")
+listening.listen()
+print("ready", flush=True)
+while True:
+    with listening.accept()[0] as asking:
+        word = asking.makefile().readline()
+        if sys.argv[2] == "hangs":
+            sys.stdin.read()
+        answer = {"state": {"of_another_version": 1}, "network": os.readlink("/proc/self/ns/net")}
+        asking.sendall(json.dumps(answer).encode() + b"\\n")
+    if word == "end\\n":
+        sys.exit()
+"""
+
+
+@pytest.fixture
+def stranger():
+    """A process that has nothing to do with a lab."""
+    innocent = subprocess.Popen(["sleep", "1000"])
+    yield innocent
+    innocent.kill()
+    innocent.wait()
+
+
+@pytest.fixture
+def like_a_server(lab):
+    """Start a process in the place of the lab's server."""
+    started = []
+
+    def start(does: str) -> subprocess.Popen:
+        lab.folder.create()
+        command = [sys.executable, "-c", LIKE_A_SERVER, lab.folder.path, does]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout.readline() == "ready\n"
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+        one.communicate()
+
+
+def command(lab, *arguments: str) -> str:
+    """What the command prints as a process of its own, which has to end soon."""
+    environment = os.environ | {"LABKIT_HOME": str(lab.folder.path)}
+    done = subprocess.run([commands.LABKIT, *arguments], env=environment, capture_output=True, text=True, timeout=SOON)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("away", ["deleted", "moved"])
+def test_a_lab_whose_folder_is_gone_ends_and_another_takes_its_place(lab, tmp_path, away):
+    lab("up")
+    old = [server(lab), *run_a_pod(lab)]
+    if away == "deleted":
+        shutil.rmtree(lab.folder.path)
+    else:
+        lab.folder.path.rename(tmp_path / "moved")
+    assert "The lab is up" in command(lab, "up")
+    assert gone(old) == []
+    assert f"(process {server(lab).pid})" in lab("status")
+    assert "The lab has ended" in command(lab, "down")
+
+
+@pytest.mark.parametrize("name", ["server.sock", "server.lock"])
+def test_a_server_without_its_files_ends(lab, name):
+    lab("up", "--bare")
+    bare = lab.folder.bare
+    old = psutil.Process(State.read(bare).pid)
+    (bare.path / name).unlink()
+    assert gone([old]) == []
+    assert "An API server alone is up" in command(lab, "up", "--bare")
+    assert "The lab has ended" in command(lab, "down", "--bare")
+
+
+def test_what_a_file_says_of_the_server_does_not_count(lab, stranger):
+    before = json.loads(lab("up", "--json"))
+    lives = server(lab)
+    file = lab.folder.path / "server.json"
+    innocent = json.dumps(json.loads(file.read_text()) | {"pid": stranger.pid})
+    for content in (None, "", "[]", json.dumps({"pid": stranger.pid}), innocent):
+        file.unlink() if content is None else file.write_text(content)
+        assert f"runs (process {lives.pid})" in command(lab, "status")
+        file.unlink() if content is None else file.write_text(content)
+        assert json.loads(command(lab, "up", "--json")) == before
+        assert server(lab) == lives
+    file.write_text(innocent)
+    assert "The lab has ended" in command(lab, "down")
+    assert gone([lives]) == []
+    file.write_text(innocent)
+    for words in ("down", "reset", "status"):
+        command(lab, words)
+    assert stranger.poll() is None
+
+
+def test_a_stopped_server_is_named_and_down_ends_it(lab):
+    lab("up")
+    stopped = [server(lab), *run_a_pod(lab)]
+    stopped[0].send_signal(signal.SIGSTOP)
+    for words in ("status", "up"):
+        said = command(lab, words)
+        assert f"does not answer: process {stopped[0].pid} was stopped." in said
+        assert "labkit down" in said
+    assert "does not answer" in command(lab, "status", "--report")
+    assert "The lab has ended" in command(lab, "down")
+    assert gone(stopped) == []
+    assert "was killed" not in lab("up")
+
+
+def test_reset_of_a_stopped_server_ends_it(lab):
+    lab("up")
+    stopped = server(lab)
+    stopped.send_signal(signal.SIGSTOP)
+    assert "is empty" in command(lab, "reset")
+    assert gone([stopped]) == []
+
+
+def test_a_server_that_hangs_is_waited_for_and_ended(lab, like_a_server, monkeypatch):
+    hangs = like_a_server("hangs")
+    monkeypatch.setattr(process, "ANSWERS_WITHIN", 1.5)
+    monkeypatch.setattr("labkit.cli.status.ANSWERS_WITHIN", 0.5)
+    assert f"process {hangs.pid} hangs, or was stopped. Next:  labkit down" in lab("status")
+    said = lab("up", fails=True)
+    assert "Waiting for an answer of the server of the lab" in said
+    assert "next:  labkit down" in said
+    assert "The lab has ended" in lab("down")
+    assert hangs.wait(10) == -signal.SIGKILL
+
+
+def test_a_server_of_another_version_is_ended(lab, like_a_server):
+    other = like_a_server("answers")
+    assert "Another version of labkit" in lab("status")
+    assert "The lab is up" in lab("up")
+    assert other.wait(10) == 0
+
+
+def test_a_lock_that_nobody_answers_for_is_not_waited_for_for_ever(lab, monkeypatch):
+    monkeypatch.setattr(process, "ANSWERS_WITHIN", 0.1)
+    with lab.folder.lock("server.lock"):
+        assert "A server that cannot be asked holds the lab" in lab("status")
+        for words in ("up", "down", "reset"):
+            said = lab(words, fails=True)
+            assert "A server that cannot be asked holds the lab" in said
+            assert "next:  labkit down" in said
+
+
+@pytest.mark.network
+def test_two_containers_share_a_folder(lab):
+    """Each with processes of its own, which the other cannot see."""
+    environment = os.environ | {"LABKIT_HOME": str(lab.folder.path), "LABKIT": str(commands.LABKIT)}
+    one = subprocess.Popen(
+        [*CONTAINER, "bash", "-c", '"$LABKIT" up >&2 && echo up && exec cat'],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def in_another(script: str, *isolated: str) -> str:
+        # Whatever number the server has in its own container, here it is one of these.
+        strangers = "for i in {1..400}; do sleep 1000 & done;"
+        alive = 'alive=$(jobs -r | wc -l); echo "$alive alive"'
+        run = [*CONTAINER, *isolated, "bash", "-c", f"{strangers} {script}; {alive}"]
+        done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=SOON)
+        assert done.stdout.endswith("400 alive\n"), done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    try:
+        assert one.stdout.readline() == "up\n", one.communicate()
+        assert 0 < State.read(lab.folder).pid < 400
+        assert "runs (in another container)" in in_another('"$LABKIT" status')
+        assert "The lab is up" in in_another('"$LABKIT" up')
+        said = in_another('ip link set lo up; "$LABKIT" up', "--net")
+        assert "runs in another container, and its network is not this one's" in said
+        assert "next:  labkit down" in said
+        assert "The lab has ended" in in_another('"$LABKIT" down', "--net")
+        assert "No lab runs" in in_another('"$LABKIT" status')
+    finally:
+        one.kill()
+        one.communicate()
+
+
+@pytest.mark.network
+def test_a_stopped_server_of_another_container_is_not_ended_from_here(lab, like_a_server, monkeypatch):
+    like_a_server("hangs")
+    environment = os.environ | {"LABKIT_HOME": str(lab.folder.path), "LABKIT": str(commands.LABKIT)}
+    run = [*CONTAINER, "bash", "-c", '"$LABKIT" down']
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=SOON)
+    assert "a process of another container hangs, or was stopped" in done.stderr
+    assert "labkit down, in that container" in done.stderr
+
+
+def test_a_second_command_says_what_it_waits_for(lab):
+    environment = os.environ | {"LABKIT_HOME": str(lab.folder.path)}
+    with lab.folder.turn("start.lock", doing="starting the lab", within=0):
+        second = subprocess.Popen([commands.LABKIT, "up"], env=environment, stderr=subprocess.PIPE, text=True)
+        said = second.stderr.readline()
+    assert f"Waiting for another command: process {os.getpid()} is starting the lab" in said
+    assert second.communicate(timeout=SOON)[1] == ""
+    assert second.returncode == 0
+
+
+def test_a_command_that_was_stopped_does_not_stop_the_next_for_ever(lab, monkeypatch):
+    monkeypatch.setattr(process, "READY_WITHIN", 0.1)
+    monkeypatch.setattr(process, "ENDED_WITHIN", 0.1)
+    with lab.folder.turn("start.lock", doing="starting the lab", within=0):
+        for words in ("up", "down", "reset"):
+            said = lab(words, fails=True)
+            assert f"Another command does not finish: process {os.getpid()} is starting the lab." in said
+            assert "next:" in said
+
+
+def test_a_folder_that_is_not_a_lab_is_left_alone(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter-1").write_text("Once")
+    for words in ("up", "up --bare", "reset", "down", "status"):
+        home = tmp_path / "lab" if "--bare" in words else tmp_path / "thesis"
+        if "--bare" in words:
+            (tmp_path / "thesis").rename(Folder(home).bare.path)
+        done = commands.labkit(*words.split(), LABKIT_HOME=str(home))
+        if "--bare" in words:
+            Folder(home).bare.path.rename(tmp_path / "thesis")
+        assert "Traceback" not in done.stderr
+        if words in ("down", "status"):
+            assert "No lab runs" in done.stdout
+        else:
+            assert "is not a lab's folder: it holds chapter-1. Nothing was changed." in done.stderr
+            assert "next:" in done.stderr
+    assert [file.name for file in (tmp_path / "thesis").iterdir()] == ["chapter-1"]
+
+
+@pytest.mark.network
+def test_a_lab_on_a_disk_that_cannot_be_written_to(tmp_path):
+    folder = Folder(tmp_path / "lab")
+    folder.write_json("ports.json", {})
+    read_only = f"mount --bind {folder.path} {folder.path} && mount -o remount,ro,bind {folder.path}"
+    for words in ("up", "reset", "down", "clock +1h", "status"):
+        run = ["unshare", "--map-root-user", "--mount", "bash", "-c", f"{read_only} && {commands.LABKIT} {words}"]
+        environment = os.environ | {"LABKIT_HOME": str(folder.path)}
+        done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=SOON)
+        assert "Traceback" not in done.stderr, done.stderr
+        if words == "status":
+            assert "No lab runs" in done.stdout
+        else:
+            assert "Read-only file system" in done.stderr, words + done.stderr
+            assert done.returncode == 1
+
+
+def test_a_path_that_is_too_long_for_a_socket(tmp_path):
+    folder = Folder(tmp_path.joinpath(*["a-folder-with-a-long-name"] * 6))
+    home = {"LABKIT_HOME": str(folder.path)}
+    try:
+        assert "An API server alone is up" in commands.labkit("up", "--bare", **home).stdout
+        assert len(str(folder.bare.path)) > 150
+    finally:
+        assert "The lab has ended" in commands.labkit("down", "--bare", **home).stdout
+
+
+def test_a_stranger_that_answers_on_the_lab_s_port_is_not_taken_for_it(lab):
+    before = json.loads(lab("up", "--json"))
+    killed = server(lab)
+    killed.kill()
+    assert gone([killed]) == []
+    called: list[str] = []
+
+    class Stranger(BaseHTTPRequestHandler):
+        def do_POST(self):
+            called.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"cluster": {"name": "blue", "status": "ACTIVE"}}')
+
+        do_GET = do_POST
+
+    port = int(before["aws"]["endpoint_url"].rpartition(":")[2])
+    with ThreadingHTTPServer(("127.0.0.1", port), Stranger) as like_a_lab:
+        threading.Thread(target=like_a_lab.serve_forever).start()
+        try:
+            assert "No lab runs" in lab("status")
+            assert f"Port {port} was in use" in lab("up")
+            assert "The lab has ended" in lab("down")
+        finally:
+            like_a_lab.shutdown()
+    assert called == []
