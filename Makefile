@@ -27,8 +27,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs harm lessons bench \
-  wheel lock clean
+.PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs harm \
+  lessons soak bench wheel lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ harm: $(READY)  ## Run the repairs of 60 pairs and 20 triples of faults beside a
 
 lessons: $(READY)  ## Try every exercise's near-misses and right answers (make test does the first one of each notebook)
 	@LABKIT_LESSONS=all $(BIN)/python -m pytest -n 2 tests/exercises
+
+soak: $(READY)  ## Let 50 learners work at one lab for two minutes (MINUTES=10: for ten), and check every answer
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(if $(KILL),--kill)
 
 bench: $(READY)  ## Measure, and print the numbers
 	@$(BIN)/python -m tests.bench

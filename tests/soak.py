@@ -1,0 +1,564 @@
+"""`make soak`: many learners at one lab, while its clock jumps, keys rotate, and pods and the server are killed.
+
+Every answer is compared with what it should be. In the end nothing is lost: what the learners made is there, with its
+ids. And nothing leaks: processes, descriptors, files and memory are as before.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import jwt
+import psutil
+from botocore.config import Config
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnection
+from kubernetes import client, config, watch
+from kubernetes.client.exceptions import ApiException
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from urllib3.exceptions import HTTPError
+
+from labkit import documents, execution
+from labkit.emulator import process
+from labkit.emulator.folder import Folder
+from labkit.emulator.process import State
+from labkit.run_parameters import Parameters
+from labkit.targets import moto
+from tests import commands
+
+AUDIENCE, BUCKET, SERVICE_ACCOUNT = "sts.amazonaws.com", "soak", "app"
+UNSURE = 60  # seconds around an expiry in which either answer is right
+GROWTH = 48  # MiB that the server may grow by after its first quarter: caches that fill, and the allocator
+SPARE = 16  # descriptors: connections that a client of the lab's own keeps
+# A server that was killed doesn't answer; what it had answered counts.
+NO_ANSWER = (NoConnection, HTTPClientError, HTTPError, ConnectionError)
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser(
+        prog="make soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    asked.add_argument("--minutes", type=float, default=2)
+    asked.add_argument("--learners", type=int, default=50)
+    asked.add_argument("--seed", type=int, default=random.randrange(10_000))
+    asked.add_argument("--kill", action="store_true", help="kill and start the server, too: its state has to survive")
+    options = asked.parse_args()
+    with tempfile.TemporaryDirectory(prefix="labkit-soak-") as place:
+        report = soak(
+            Folder(Path(place) / ".lab"),
+            seconds=options.minutes * 60,
+            learners=options.learners,
+            seed=options.seed,
+            kill=options.kill,
+        )
+    print(report)
+    return bool(report.wrong)
+
+
+@dataclass
+class Report:
+    """What a round came to."""
+
+    seed: int
+    learners: int
+    seconds: float = 0
+    answers: Counter[str] = field(default_factory=Counter)
+    measured: dict[str, str] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{self.learners} learners, {self.seconds:.0f} s, seed {self.seed}: {self.answers.total()} answers"]
+        lines += [f"  {count:6}  {name}" for name, count in sorted(self.answers.items())]
+        lines += [f"  {name}: {value}" for name, value in self.measured.items()]
+        lines += [f"  WRONG: {one}" for one in self.wrong[:40]]
+        return "\n".join([*lines, f"{len(self.wrong)} wrong"])
+
+    def expect(self, name: str, expected: str, came: str) -> None:
+        """Counts an answer, which is wrong where it is another than the expected one."""
+        self.answers[f"{name}: {came}"] += 1
+        if came != expected:
+            self.wrong.append(f"{name}: expected {expected}, and the answer was {came}")
+
+
+def soak(folder: Folder, *, seconds: float, learners: int, seed: int, kill: bool = False) -> Report:
+    """One round in an empty lab, which has ended when it returns."""
+    report = Report(seed, learners)
+    os.environ["LABKIT_HOME"] = str(folder.path)
+    try:
+        _round(report, folder, seconds, learners, kill)
+    finally:
+        left = _processes(folder)
+        process.stop(folder)
+    if alive := psutil.wait_procs(left, timeout=10)[1]:
+        report.wrong.append(f"the lab has ended, and these are alive: {alive}")
+    return report
+
+
+def _round(report: Report, folder: Folder, seconds: float, count: int, kill: bool) -> None:
+    commands.labkit("up")
+    lab = TheLab(folder, kill)
+    before = Measure.of(folder)
+    learners = [Learner(f"learner-{number:02}", lab, report, f"{report.seed}/{number}") for number in range(count)]
+    with ThreadPoolExecutor(count + 1) as pool:
+        list(pool.map(Learner.begin, learners))
+        began, loaded = time.monotonic(), None
+        for until in (began + seconds / 4, began + seconds):
+            ends = threading.Event()
+            trouble = pool.submit(_trouble, lab, learners, report, ends)
+            list(pool.map(lambda learner, until=until: learner.learn(until), learners))
+            ends.set()
+            trouble.result()
+            loaded = loaded or Measure.of(folder)
+        busy, report.seconds = Measure.of(folder), time.monotonic() - began
+        list(pool.map(Learner.finds_all, learners))
+        list(pool.map(Learner.leave, learners))
+    lab.close()
+    report.measured["server, at first / under load / in the end"] = f"{before} / {loaded} / {busy}"
+    if not kill and busy.memory - loaded.memory > GROWTH:
+        report.wrong.append(f"memory grew from {loaded.memory} to {busy.memory} MiB")
+    _leaks(report, folder, before)
+
+
+def _leaks(report: Report, folder: Folder, before: "Measure") -> None:
+    """What is left when the learners have gone: a node takes a moment to end the last pod."""
+    after = before
+    with contextlib.suppress(AssertionError):
+        for attempt in Retrying(stop=stop_after_delay(30), wait=wait_fixed(0.2), reraise=True):
+            with attempt:
+                after = Measure.of(folder)
+                assert after.processes <= before.processes
+                assert after.descriptors <= before.descriptors + SPARE
+                assert after.pods == 0
+    report.measured["when the learners had gone"] = str(after)
+    for name, most in (("processes", before.processes), ("descriptors", before.descriptors + SPARE), ("pods", 0)):
+        if (found := getattr(after, name)) > most:
+            report.wrong.append(f"{found} {name} are left, at most {most} may be: {_processes(folder)[1:]}")
+    for file in [*folder.path.rglob("*.new"), *folder.path.rglob(".*.????????")]:
+        report.wrong.append(f"a draft is left: {file}")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What the server uses; `pods` are folders of pods."""
+
+    processes: int
+    descriptors: int
+    memory: int
+    pods: int
+
+    @classmethod
+    def of(cls, folder: Folder) -> "Measure":
+        server, *children = _processes(folder)
+        return cls(
+            processes=len(children),
+            descriptors=server.num_fds(),
+            memory=server.memory_info().rss >> 20,
+            pods=len([*folder.pods.glob("*/pods/*")]),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.processes} processes, {self.descriptors} descriptors, {self.memory} MiB"
+
+
+def _processes(folder: Folder) -> list[psutil.Process]:
+    """The server and all that it started."""
+    state = State.read(folder)
+    server = psutil.Process(state.pid) if state and folder.is_running() else None
+    return [server, *server.children(recursive=True)] if server else []
+
+
+class TheLab:
+    """What the learners share: the lab's AWS and its clock, and turns of those who change it for all."""
+
+    def __init__(self, folder: Folder, kill: bool) -> None:
+        self.folder = folder
+        self.kill = kill
+        self.state = process.start(folder)
+        self.session = moto.session(self.state, "us-east-1")
+        self.account = self.state.account_id
+        self.issuer = self.state.clusters["blue"]["issuer"]
+        # One attempt: what a client tries again, nobody would see.
+        self.config = Config(retries={"total_max_attempts": 1}, max_pool_connections=64, read_timeout=120)
+        self.iam, self.s3, self.sts = (self.session.client(name, config=self.config) for name in ("iam", "s3", "sts"))
+        self.provider = self.iam.create_open_id_connect_provider(Url=self.issuer, ClientIDList=[AUDIENCE])[
+            "OpenIDConnectProviderArn"
+        ]
+        self.s3.create_bucket(Bucket=BUCKET)
+        self._turns = threading.Condition()
+        self._working = 0
+        self._alone = False
+
+    def client(self, service: str, credentials: dict[str, str]) -> Any:
+        """A client with these credentials."""
+        return boto3.session.Session().client(
+            service,
+            endpoint_url=self.state.endpoint_url,
+            region_name="us-east-1",
+            aws_access_key_id=credentials["AccessKeyId"],
+            aws_secret_access_key=credentials["SecretAccessKey"],
+            aws_session_token=credentials.get("SessionToken"),
+            config=self.config,
+        )
+
+    def close(self) -> None:
+        for shared in (self.iam, self.s3, self.sts):
+            shared.close()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Beside others, and beside nobody who changes the lab for all."""
+        with self._turns:
+            self._turns.wait_for(lambda: not self._alone)
+            self._working += 1
+        try:
+            yield
+        finally:
+            with self._turns:
+                self._working -= 1
+                self._turns.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Beside nobody."""
+        with self._turns:
+            self._turns.wait_for(lambda: not self._alone)
+            self._alone = True
+            self._turns.wait_for(lambda: not self._working)
+        try:
+            yield
+        finally:
+            with self._turns:
+                self._alone = False
+                self._turns.notify_all()
+
+    def settled(self, call: Callable[[], Any]) -> Any:
+        """What the call returns. Where the server is killed meanwhile it is made again: it sets, and does not add."""
+        if not self.kill:
+            return call()
+        again = retry_if_exception_type(NO_ANSWER)
+        return Retrying(retry=again, stop=stop_after_delay(90), wait=wait_fixed(0.2), reraise=True)(call)
+
+
+def _trouble(lab: TheLab, learners: "list[Learner]", report: Report, ends: threading.Event) -> None:
+    """What happens to a lab while people learn in it."""
+    drawn = random.Random(report.seed)
+    while not ends.wait(drawn.uniform(1, 4)):
+        what = drawn.choice(["the clock jumps", "the issuer fails", *(["the server is killed"] if lab.kill else [])])
+        report.answers[f"trouble: {what}"] += 1
+        if what == "the clock jumps":
+            with lab.alone():
+                lab.folder.clock.advance(minutes=drawn.uniform(5, 100))
+        elif what == "the issuer fails":
+            learner = drawn.choice(learners)
+            override = lab.folder.published.override(lab.issuer, "keys")
+            with lab.alone():
+                token = learner.fresh_token()
+                override.set(500, "")
+                learner.exchange_of(token, "InvalidIdentityToken" if learner.trusted else "AccessDenied, or that")
+                override.clear()
+                learner.exchange_of(token, "accepted" if learner.trusted else "AccessDenied")
+        else:
+            _processes(lab.folder)[0].kill()
+            process.start(lab.folder)
+
+
+class Learner:
+    """One learner: what was made and is now so, and what follows from it for each answer."""
+
+    def __init__(self, name: str, lab: TheLab, report: Report, seed: str) -> None:
+        self.name, self.lab, self.report = name, lab, report
+        self.drawn = random.Random(seed)
+        self.parameters = Parameters.checked(namespace=name, service_account=SERVICE_ACCOUNT, role_name=name)
+        self.role_arn = f"arn:aws:iam::{lab.account}:role/{name}"
+        self.api = config.new_client_from_config(str(lab.state.kubeconfig))
+        self.core = client.CoreV1Api(self.api)
+        self.key = f"{name}/hello.txt"
+        self.content = ""
+        self.trusted = self.reads = self.annotated = True
+        self.pod: dict[str, Any] = {}
+        self.injected = False
+        self.killed = False
+        self.credentials: dict[str, Any] = {}
+        self.access_key: dict[str, str] = {}
+        self.uids: dict[str, str] = {}
+
+    def begin(self) -> None:
+        """Make everything, and start the pod."""
+        self.core.create_namespace({"metadata": {"name": self.name}})
+        account = documents.service_account(self.parameters, self.role_arn)
+        made = self.core.create_namespaced_service_account(self.name, account)
+        self.uids["service account"] = made.metadata.uid
+        trust = json.dumps(self._trust(self.name))
+        made = self.lab.iam.create_role(RoleName=self.name, AssumeRolePolicyDocument=trust)
+        self.uids["role"] = made["Role"]["RoleId"]
+        self.set_policy("Allow")
+        self.write()
+        self.lab.iam.create_user(UserName=self.name)
+        self.rotate()
+        self.run()
+
+    def learn(self, until: float) -> None:
+        """Do one thing after the other."""
+        often = {self.read: 8, self.exchange: 6, self.exec: 4, self.write: 3, self.forge: 3, self.annotate: 2}
+        seldom = {self.break_: 3, self.mend: 4, self.rotate: 1, self.run: 1, self.lose_the_pod: 1, self.look_around: 1}
+        doing = often | seldom
+        while time.monotonic() < until and len(self.report.wrong) < 100:
+            does = self.drawn.choices([*doing], [*doing.values()])[0]
+            with self.lab.together():
+                try:
+                    self.lab.settled(does)
+                except Exception as error:
+                    self.report.wrong.append(f"{self.name} {does.__name__}: {type(error).__name__}: {error}"[:600])
+
+    def write(self) -> None:
+        content = str(self.drawn.random())
+        self.lab.settled(lambda: self.lab.s3.put_object(Bucket=BUCKET, Key=self.key, Body=content.encode()))
+        self.content = content
+
+    def read(self) -> None:
+        """GetObject with the role session of the last exchange."""
+        if not self.credentials:
+            return
+        expected = "accepted" if self.reads else "AccessDenied"
+        left = self.credentials["Expiration"].timestamp() - self.lab.folder.clock.now()
+        if abs(left) < UNSURE:
+            return
+        with closing(self.lab.client("s3", self.credentials)) as s3:
+            try:
+                came, body = "accepted", s3.get_object(Bucket=BUCKET, Key=self.key)["Body"].read().decode()
+            except ClientError as error:
+                came, body = error.response["Error"]["Code"], self.content
+        self.report.expect("read", expected if left > 0 else "ExpiredToken", came)
+        if body != self.content:
+            self.report.wrong.append(f"{self.name} read {body}, and wrote {self.content}")
+
+    def exchange(self) -> None:
+        """STS with the token of the pod, if the webhook gave it one, or else with one of the service account."""
+        token = self.token_of_the_pod() if self.injected and self.drawn.random() < 0.3 else self.fresh_token()
+        left = self._claims(token)["exp"] - self.lab.folder.clock.now()
+        if abs(left) < UNSURE:
+            return
+        allowed = "accepted" if self.trusted else "AccessDenied"
+        self.exchange_of(token, allowed if left > 0 else "ExpiredTokenException")
+
+    def exchange_of(self, token: str, expected: str, role_arn: str = "") -> None:
+        try:
+            answer = self.lab.sts.assume_role_with_web_identity(
+                RoleArn=role_arn or self.role_arn, RoleSessionName=self.name, WebIdentityToken=token
+            )
+            came, self.credentials = "accepted", answer["Credentials"]
+        except ClientError as error:
+            came = error.response["Error"]["Code"]
+        if expected == "AccessDenied, or that":
+            expected = came if came in ("AccessDenied", "InvalidIdentityToken") else "a refusal"
+        self.report.expect("exchange", expected, came)
+
+    def exec(self) -> None:
+        """What the webhook and the node put into the pod is this learner's."""
+        said = execution.execute(self.api, "app", self.name, ["sh", "-c", 'echo "$AWS_ROLE_ARN"'])
+        expected = self.role_arn if self.injected else ""
+        self.report.expect("exec", "its role", "its role" if said.output.strip() == expected else str(said))
+        if self.injected:
+            claims = self._claims(self.token_of_the_pod())
+            whose = (claims["sub"], claims["iss"], claims["kubernetes.io"]["pod"]["uid"])
+            own = (self.parameters.subject, self.lab.issuer, self.pod["uid"])
+            self.report.expect("token", "its own", "its own" if whose == own else str(whose))
+
+    def forge(self) -> None:
+        """What nobody may do is refused."""
+        token = self.fresh_token()
+        head, body, signature = token.split(".")
+        other = f"arn:aws:iam::{self.lab.account}:role/learner-{(int(self.name[-2:]) + 1) % self.report.learners:02}"
+        tampered = f"{head}.{body}.{signature[:20]}{'A' if signature[20] != 'A' else 'B'}{signature[21:]}"
+        kept = self.credentials
+        self.exchange_of(tampered, "InvalidIdentityToken")
+        self.exchange_of(self.fresh_token("elsewhere"), "InvalidIdentityToken")
+        if self.report.learners > 1:
+            self.exchange_of(token, "AccessDenied", other)
+        self.credentials = kept
+        wrong = self.access_key | {"SecretAccessKey": "x" * 40}
+        self._identity(wrong, "SignatureDoesNotMatch")
+        bearer = client.Configuration(host=self.api.configuration.host)
+        bearer.ssl_ca_cert = self.api.configuration.ssl_ca_cert
+        bearer.api_key = {"authorization": f"Bearer {self.fresh_token('https://kubernetes.default.svc')}"}
+        with client.ApiClient(bearer) as api:
+            try:
+                client.CoreV1Api(api).list_namespaced_secret(self.name)
+                came = "accepted"
+            except ApiException as error:
+                came = str(error.status)
+        # This audience is not the API server's: its issuer is.
+        self.report.expect("secrets of a service account", "401", came)
+
+    def annotate(self) -> None:
+        """The next pod gets the role, or gets none."""
+        annotated = not self.annotated
+        value = self.role_arn if annotated else None
+        patch = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": value}}}
+        self.lab.settled(lambda: self.core.patch_namespaced_service_account(SERVICE_ACCOUNT, self.name, patch))
+        self.annotated = annotated
+
+    def break_(self) -> None:
+        if self.drawn.random() < 0.5:
+            self.set_trust("somebody-else")
+        else:
+            self.set_policy("Deny")
+
+    def mend(self) -> None:
+        self.set_trust(self.name)
+        self.set_policy("Allow")
+
+    def set_trust(self, namespace: str) -> None:
+        document = json.dumps(self._trust(namespace))
+        change = self.lab.iam.update_assume_role_policy
+        self.lab.settled(lambda: change(RoleName=self.name, PolicyDocument=document))
+        self.trusted = namespace == self.name
+
+    def set_policy(self, effect: str) -> None:
+        statement = {"Effect": effect, "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{BUCKET}/{self.name}/*"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        put = self.lab.iam.put_role_policy
+        self.lab.settled(lambda: put(RoleName=self.name, PolicyName="read", PolicyDocument=document))
+        self.reads = effect == "Allow"
+
+    def rotate(self) -> None:
+        """A new access key; the old one is refused from then on."""
+        iam, old = self.lab.iam, self.access_key
+        for key in iam.list_access_keys(UserName=self.name)["AccessKeyMetadata"]:
+            iam.delete_access_key(UserName=self.name, AccessKeyId=key["AccessKeyId"])
+        self.access_key = iam.create_access_key(UserName=self.name)["AccessKey"]
+        self._identity(self.access_key, "accepted")
+        if old:
+            self._identity(old, "InvalidClientTokenId")
+
+    def run(self) -> None:
+        """Another pod in the place of this one."""
+        self._delete_pod()
+        program = f"# {self.name}\nwhile :; do sleep 1000; done"
+        container = {"name": "app", "image": "amazon/aws-cli", "command": ["sh", "-c", program]}
+        pod = {
+            "metadata": {"name": "app"},
+            "spec": {
+                "serviceAccountName": SERVICE_ACCOUNT,
+                "terminationGracePeriodSeconds": 0,
+                "containers": [container],
+            },
+        }
+        made = self.core.create_namespaced_pod(self.name, pod)
+        env = {variable.name for variable in made.spec.containers[0].env or []}
+        self.report.expect("webhook", str(self.annotated), str("AWS_ROLE_ARN" in env))
+        self.injected, self.killed = self.annotated, False
+        self.pod = {"uid": made.metadata.uid, "restarts": 0}
+        self._await_running()
+
+    def lose_the_pod(self) -> None:
+        """Its program is killed, and the node starts it again."""
+        if self.killed:
+            return
+        for one in _processes(self.lab.folder)[1:]:
+            with contextlib.suppress(psutil.Error):
+                if any(f"# {self.name}\n" in word for word in one.cmdline()):
+                    one.kill()
+        self.killed = True
+        self.pod["restarts"] += 1
+        self._await_running()
+
+    def look_around(self) -> None:
+        """Another learner's things aren't in this one's namespace."""
+        names = [pod.metadata.name for pod in self.core.list_namespaced_pod(self.name).items]
+        self.report.expect("list", "its pod", "its pod" if names == ["app"] else str(names))
+
+    def finds_all(self) -> None:
+        """Whether everything is there, with its ids."""
+        account = self.core.read_namespaced_service_account(SERVICE_ACCOUNT, self.name).metadata
+        pod = self.core.read_namespaced_pod("app", self.name)
+        iam = self.lab.iam
+        found = {
+            "service account": account.uid,
+            "annotated": bool((account.annotations or {}).get("eks.amazonaws.com/role-arn")),
+            "pod": pod.metadata.uid,
+            "role": iam.get_role(RoleName=self.name)["Role"]["RoleId"],
+            "access key": [one["AccessKeyId"] for one in iam.list_access_keys(UserName=self.name)["AccessKeyMetadata"]],
+            "object": self.lab.s3.get_object(Bucket=BUCKET, Key=self.key)["Body"].read().decode(),
+        }
+        made = {
+            **self.uids,
+            "annotated": self.annotated,
+            "pod": self.pod["uid"],
+            "access key": [self.access_key["AccessKeyId"]],
+            "object": self.content,
+        }
+        for name, value in made.items():
+            self.report.expect("found in the end", name, name if found[name] == value else f"{name} {found[name]}")
+
+    def leave(self) -> None:
+        """Take everything away."""
+        self._delete_pod()
+        self.core.delete_namespace(self.name)
+        self.api.rest_client.pool_manager.clear()
+        self.api.close()
+
+    def fresh_token(self, audience: str = AUDIENCE) -> str:
+        spec = {"spec": {"audiences": [audience], "expirationSeconds": 3600}}
+        ask = self.core.create_namespaced_service_account_token
+        return self.lab.settled(lambda: ask(SERVICE_ACCOUNT, self.name, spec)).status.token
+
+    def token_of_the_pod(self) -> str:
+        said = execution.execute(self.api, "app", self.name, ["sh", "-c", 'cat "$AWS_WEB_IDENTITY_TOKEN_FILE"'])
+        assert said.exit_code == 0, said
+        return said.output
+
+    def _await_running(self) -> None:
+        """Returns when the pod's program runs, after so many restarts and no fewer."""
+        events = watch.Watch().stream(
+            self.core.list_namespaced_pod, self.name, field_selector="metadata.name=app", timeout_seconds=120
+        )
+        for event in events:
+            pod = event["object"]
+            status = (pod.status.container_statuses or [None])[0]
+            runs = status and status.state.running and status.restart_count >= self.pod["restarts"]
+            if runs and pod.metadata.uid == self.pod["uid"]:
+                events.close()
+                return
+        raise TimeoutError("the pod does not run")
+
+    def _delete_pod(self) -> None:
+        with contextlib.suppress(ApiException):
+            self.core.delete_namespaced_pod("app", self.name, grace_period_seconds=0)
+        for attempt in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.1), reraise=True):
+            with attempt:
+                assert not self.core.list_namespaced_pod(self.name).items
+
+    def _identity(self, credentials: dict[str, str], expected: str) -> None:
+        with closing(self.lab.client("sts", credentials)) as sts:
+            try:
+                sts.get_caller_identity()
+                came = "accepted"
+            except ClientError as error:
+                came = error.response["Error"]["Code"]
+        self.report.expect("access key", expected, came)
+
+    def _trust(self, namespace: str) -> Any:
+        parameters = Parameters.checked(namespace=namespace, service_account=SERVICE_ACCOUNT, role_name=self.name)
+        return documents.trust_policy(parameters, self.lab.provider)
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        return jwt.decode(token, options={"verify_signature": False})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
