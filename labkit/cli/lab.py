@@ -48,7 +48,10 @@ def clock(
 ) -> None:
     """Show the lab's clock, or move it: tokens and credentials age by it."""
 
-    lab_clock = Folder.find().clock
+    folder = Folder.find()
+    lab_clock = folder.clock
+    if move:
+        folder.create()
     if move == "0":
         lab_clock.reset()
     elif move:

@@ -20,6 +20,8 @@ from labkit.errors import LabError
 
 # One of these is in every lab's folder that is not empty: what else is in one may be somebody's.
 MARKS = frozenset({"start.lock", "server.lock", "kind.lock", "ports.json", "server.json", "clock", "joined"})
+# What others than the server leave in a folder that is to become a lab's, or that was one.
+PARTS = frozenset({"clusters", "faults", "kubectl-cache", "pods", "webhook"})
 SAID_AFTER = 1  # seconds of waiting for another process
 ELSEWHERE = 'export LABKIT_HOME="$HOME/irsa-lab", or another folder that is yours'
 
@@ -77,11 +79,10 @@ class Folder:
         """
         with self.usable():
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            names = sorted(entry.name for entry in self.path.iterdir())
-        if names and not MARKS.intersection(names):
+            names = {entry.name for entry in self.path.iterdir()}
+        if not MARKS & names and (strange := sorted(names - PARTS)):
             raise LabError(
-                f"{self.path} is not a lab's folder: it holds {names[0]}. Nothing was changed.",
-                next=ELSEWHERE,
+                f"{self.path} is not a lab's folder: it holds {strange[0]}. Nothing was changed.", next=ELSEWHERE
             )
 
     @property

@@ -138,7 +138,8 @@ class Server:
             if await reader.readline() == b"end\n":
                 self.ended.set()
             # What a command has to know is in server.json, too, which may have been deleted.
-            self.lab.state.write(self.folder)
+            with contextlib.suppress(OSError):  # a full disk
+                self.lab.state.write(self.folder)
             answer = {"state": self.lab.state.document(), "network": control.network()}
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()

@@ -211,7 +211,7 @@ def test_two_containers_share_a_folder(lab):
 
 
 @pytest.mark.network
-def test_a_stopped_server_of_another_container_is_not_ended_from_here(lab, like_a_server, monkeypatch):
+def test_a_stopped_server_of_another_container_is_not_ended_from_here(lab, like_a_server):
     like_a_server("hangs")
     environment = os.environ | {"LABKIT_HOME": str(lab.folder.path), "LABKIT": str(commands.LABKIT)}
     run = [*CONTAINER, "bash", "-c", '"$LABKIT" down']
@@ -241,22 +241,20 @@ def test_a_command_that_was_stopped_does_not_stop_the_next_for_ever(lab, monkeyp
 
 
 def test_a_folder_that_is_not_a_lab_is_left_alone(tmp_path):
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter-1").write_text("Once")
-    for words in ("up", "up --bare", "reset", "down", "status"):
-        home = tmp_path / "lab" if "--bare" in words else tmp_path / "thesis"
-        if "--bare" in words:
-            (tmp_path / "thesis").rename(Folder(home).bare.path)
+    thesis, bare = tmp_path / "thesis", tmp_path / "lab-bare"
+    for home in (thesis, bare):
+        home.mkdir()
+        (home / "chapter-1").write_text("Once")
+    for words in ("up", "reset", "clock +1h", "down", "status", "up --bare"):
+        home = tmp_path / "lab" if "--bare" in words else thesis
         done = commands.labkit(*words.split(), LABKIT_HOME=str(home))
-        if "--bare" in words:
-            Folder(home).bare.path.rename(tmp_path / "thesis")
         assert "Traceback" not in done.stderr
         if words in ("down", "status"):
             assert "No lab runs" in done.stdout
         else:
             assert "is not a lab's folder: it holds chapter-1. Nothing was changed." in done.stderr
             assert "next:" in done.stderr
-    assert [file.name for file in (tmp_path / "thesis").iterdir()] == ["chapter-1"]
+    assert [file.name for home in (thesis, bare) for file in home.iterdir()] == ["chapter-1"] * 2
 
 
 @pytest.mark.network

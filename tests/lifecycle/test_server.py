@@ -142,7 +142,7 @@ def test_reset_forgets_all_but_the_ports(lab):
 
 
 def test_a_server_that_cannot_start_says_why(lab):
-    lab.folder.create()
+    lab.folder.write_json("ports.json", {})
     (lab.folder.path / "secret").mkdir()
     said = lab("up", fails=True)
     assert "did not come up" in said
