@@ -31,6 +31,7 @@ from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 from urllib3.exceptions import HTTPError
+from websocket import WebSocketException
 
 from labkit import documents, execution
 from labkit.emulator import process
@@ -45,7 +46,7 @@ UNSURE = 60  # seconds around an expiry in which either answer is right
 GROWTH = 48  # MiB that the server may grow by after its first quarter: caches that fill, and the allocator
 SPARE = 16  # descriptors: connections that a client of the lab's own keeps
 # A server that was killed doesn't answer; what it had answered counts.
-NO_ANSWER = (NoConnection, HTTPClientError, HTTPError, ConnectionError)
+NO_ANSWER = (NoConnection, HTTPClientError, HTTPError, ConnectionError, WebSocketException)
 
 
 def main() -> int:
@@ -369,9 +370,9 @@ class Learner:
 
     def exec(self) -> None:
         """What the webhook and the node put into the pod is this learner's."""
-        said = execution.execute(self.api, "app", self.name, ["sh", "-c", 'echo "$AWS_ROLE_ARN"'])
+        said = self._executed('echo "$AWS_ROLE_ARN"')
         expected = self.role_arn if self.injected else ""
-        self.report.expect("exec", "its role", "its role" if said.output.strip() == expected else str(said))
+        self.report.expect("exec", "its role", "its role" if said.strip() == expected else said)
         if self.injected:
             claims = self._claims(self.token_of_the_pod())
             whose = (claims["sub"], claims["iss"], claims["kubernetes.io"]["pod"]["uid"])
@@ -478,7 +479,7 @@ class Learner:
         self._await_running()
 
     def look_around(self) -> None:
-        """Another learner's things aren't in this one's namespace."""
+        """A learner's namespace has this learner's pod, and no other."""
         names = [pod.metadata.name for pod in self.core.list_namespaced_pod(self.name).items]
         self.report.expect("list", "its pod", "its pod" if names == ["app"] else str(names))
 
@@ -518,9 +519,14 @@ class Learner:
         return self.lab.settled(lambda: ask(SERVICE_ACCOUNT, self.name, spec)).status.token
 
     def token_of_the_pod(self) -> str:
-        said = execution.execute(self.api, "app", self.name, ["sh", "-c", 'cat "$AWS_WEB_IDENTITY_TOKEN_FILE"'])
-        assert said.exit_code == 0, said
-        return said.output
+        return self._executed('cat "$AWS_WEB_IDENTITY_TOKEN_FILE"')
+
+    def _executed(self, script: str) -> str:
+        """What the script prints in the pod."""
+        done = execution.execute(self.api, "app", self.name, ["sh", "-c", script])
+        if done.exit_code:
+            raise ConnectionError(str(done))  # where the server was killed the pod is there again soon
+        return done.output
 
     def _await_running(self) -> None:
         """Returns when the pod's program runs, after so many restarts and no fewer."""
