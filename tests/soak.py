@@ -44,9 +44,9 @@ from tests import commands
 AUDIENCE, BUCKET, SERVICE_ACCOUNT = "sts.amazonaws.com", "soak", "app"
 UNSURE = 60  # seconds around an expiry in which either answer is right
 GROWTH = 48  # MiB that the server may grow by after its first quarter: caches that fill, and the allocator
-# Descriptors a learner: both ends of the connections that the node, the webhook and the API server keep to each other.
-# Each keeps 20 at most: https://www.python-httpx.org/advanced/resource-limits/
-SPARE, MOST_SPARE = 6, 120
+# Descriptors: both ends of the connections that the node, the webhook and the API server keep to each other, of which
+# each keeps 20 at most: https://www.python-httpx.org/advanced/resource-limits/
+SPARE = 3 * 20 * 2
 # A server that was killed doesn't answer; what it had answered counts.
 NO_ANSWER = (NoConnection, HTTPClientError, HTTPError, ConnectionError, WebSocketException)
 
@@ -138,7 +138,7 @@ def _round(report: Report, folder: Folder, seconds: float, count: int, kill: boo
 
 def _leaks(report: Report, folder: Folder, before: "Measure") -> None:
     """What is left when the learners have gone: a node takes a moment to end the last pod."""
-    after, descriptors = before, before.descriptors + min(SPARE * report.learners, MOST_SPARE)
+    after, descriptors = before, before.descriptors + SPARE
     with contextlib.suppress(AssertionError):
         for attempt in Retrying(stop=stop_after_delay(30), wait=wait_fixed(0.2), reraise=True):
             with attempt:
