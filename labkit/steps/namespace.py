@@ -47,14 +47,14 @@ def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
         return
     yield f"waiting until the namespace {name} is gone, {GONE_WITHIN} s at most …"
     if _is_gone(lab, name, within=GONE_WITHIN):
-        yield f"the namespace {name} is gone"
         return
     left = existing(partial(core_api(lab.kubernetes).read_namespace, name))
-    keeps = [each.message for each in (left and left.status.conditions) or [] if each.status == "True"]
+    conditions = [each for each in (left and left.status.conditions) or [] if each.status == "True"]
+    keeps = [f"{each.type}: {each.message.rstrip('.')}." for each in conditions]
     raise NamespaceStays(
         " ".join([f"The namespace {name} was deleted, and is still there after {GONE_WITHIN} s.", *keeps]),
         where=f"namespace {name}, which is Terminating",
-        next=f"{lab.kubectl} get namespace {name} -o yaml, whose conditions say what keeps it, and once it is gone, "
+        next=f"{lab.kubectl} get namespace {name} -o yaml   (its conditions name what keeps it), and once it is gone, "
         "run again",
     )
 

@@ -41,7 +41,7 @@ class Found:
     delete: Callable[[], object]
     others: str = ""
     """Who keeps it, and what takes it, where the owner's line names them."""
-    until_gone: Callable[[], Iterator[str]] = lambda: iter(())
+    until_gone: Callable[[], Iterator[str]] | None = None
     """Waits for what is not gone at once; what to tell meanwhile, line by line. Raises `LabError` when it stays."""
 
     @property
@@ -62,18 +62,21 @@ class Found:
 
 
 def removed(found: Iterable[Found]) -> Iterator[str]:
-    """Takes away what goes, and waits until it is gone; a line for each, and for what was left.
+    """Takes away what goes, and waits until it is gone; a line for each that is gone, and for what was left.
 
     Raises `LabError` where something stays; all else has gone then.
     """
-    going = []
+    ending = []
     for each in found:
-        if line := each.remove():
+        line = each.remove()
+        if each.goes and each.until_gone:
+            ending.append(each)
+        elif line:
             yield line
-        if each.goes:
-            going.append(each)
-    for each in going:
-        yield from each.until_gone()
+    for each in ending:
+        if each.until_gone:
+            yield from each.until_gone()
+        yield each.line
 
 
 def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:

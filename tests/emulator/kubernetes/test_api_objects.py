@@ -47,6 +47,31 @@ def test_a_namespace_waits_for_finalizers(admin: httpx.Client, namespace: str, c
         f'configmaps "late" is forbidden: unable to create new content in namespace {namespace}'
         " because it is being terminated"
     )
+    conditions = admin.get(f"/api/v1/namespaces/{namespace}").json()["status"]["conditions"]
+    told = {each["type"]: (each["status"], each["reason"], each["message"]) for each in conditions}
+    assert told == {
+        "NamespaceDeletionDiscoveryFailure": ("False", "ResourcesDiscovered", "All resources successfully discovered"),
+        "NamespaceDeletionGroupVersionParsingFailure": (
+            "False",
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed",
+        ),
+        "NamespaceDeletionContentFailure": (
+            "False",
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization",
+        ),
+        "NamespaceContentRemaining": (
+            "True",
+            "SomeResourcesRemain",
+            "Some resources are remaining: configmaps. has 1 resource instances",
+        ),
+        "NamespaceFinalizersRemaining": (
+            "True",
+            "SomeFinalizersRemain",
+            "Some content in the namespace has finalizers remaining: lab.example/hold in 1 resource instances",
+        ),
+    }
     merge = {"Content-Type": "application/merge-patch+json"}
     admin.patch(f"{config_maps}/held", json={"metadata": {"finalizers": None}}, headers=merge)
     assert admin.get(f"/api/v1/namespaces/{namespace}").status_code == 404

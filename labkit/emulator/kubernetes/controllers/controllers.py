@@ -14,6 +14,7 @@ from labkit.emulator.kubernetes.controllers.deployments import Deployments
 from labkit.emulator.kubernetes.controllers.event_expiry import EventExpiry
 from labkit.emulator.kubernetes.controllers.events import Events
 from labkit.emulator.kubernetes.controllers.fit import Amounts, added, against, is_helped_by_room, requests
+from labkit.emulator.kubernetes.controllers.namespace_conditions import with_conditions
 from labkit.emulator.kubernetes.controllers.owners import Owners
 from labkit.emulator.kubernetes.controllers.replicasets import ReplicaSets
 from labkit.emulator.kubernetes.objects import writes
@@ -41,6 +42,7 @@ class Controllers:
         self.storage, self.later = resources.storage, later
         self._root = {"ca.crt": certificate_pem.decode()}
         self._owners = Owners(self.storage)
+        self._namespaces = ControllerClient(resources, "namespace-controller")
         self._replica_sets = ReplicaSets(ControllerClient(resources, "replicaset-controller"), self._owners)
         self._deployments = Deployments(ControllerClient(resources, "deployment-controller"), self._owners)
         self._event_expiry = EventExpiry(self.storage)
@@ -118,9 +120,11 @@ class Controllers:
             for stored in list(self.storage.list(kind, name)):
                 if "deletionTimestamp" not in stored.metadata:
                     writes.delete(self.storage, kind, stored, {"propagationPolicy": "Background"})
-        if any(True for kind in NAMESPACED for _ in self.storage.list(kind, name)):
-            return
-        if not namespace.metadata.get("finalizers"):
+        remaining = {kind: objects for kind in NAMESPACED if (objects := [*self.storage.list(kind, name)])}
+        if remaining:
+            told = with_conditions(namespace.object, remaining, self.storage.now())
+            self._namespaces.update(NAMESPACE, namespace, told, "status")
+        elif not namespace.metadata.get("finalizers"):
             self.storage.remove(NAMESPACE, namespace)
 
     # Deletions that cascade
