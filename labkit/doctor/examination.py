@@ -209,7 +209,7 @@ def _result(stage: Stage, outcomes: Outcomes, answered: set[str], evidence: Evid
 def _is_settled(cause: Cause, outcome: Finding | NotRead | None, answered: set[str], evidence: Evidence) -> bool:
     """Whether what a cause has to have read was read, or was not to be, such as the pod without --probe."""
     if isinstance(outcome, NotRead):
-        return outcome.is_choice or outcome.is_out_of_reach
+        return outcome.is_choice or outcome.is_out_of_reach or outcome.is_of_the_organization
     needed = (kinds for kinds in cause.reads if evidence.probe_allowed or kinds not in BY_PROBE)
     return all(answered.intersection(kinds) for kinds in needed)
 

@@ -115,19 +115,27 @@ FAMILIES = (
         (PROBE, "aws ec2 describe-vpc-endpoints --query 'VpcEndpoints[].[VpcEndpointId,ServiceName,PolicyDocument]'"),
     ),
     Family(
-        "organization",
-        r"(explicit deny in|no) an? ?(service|resource) control policy|(service|resource) control policy allows",
-        "A policy of the organization refuses, which only its administrators change. Neither the trust policy nor the "
-        "role's permissions do.",
-        (
-            "role-denied-by-service-control-policy",
-            "denied-by-service-control-policy",
-            "denied-by-resource-control-policy",
-        ),
+        "service-control-policy",
+        r"explicit deny in an? service control policy|no service control policy allows",
+        "A service control policy (SCP) refuses: it bounds what the role's account may do, wherever the resource is. "
+        "Only the organization's administrators change it. Neither the trust policy nor the role's permissions refuse.",
+        ("role-denied-by-service-control-policy", "denied-by-service-control-policy"),
         (
             f"{DOCTOR}{{wants}}",
             "aws organizations list-policies-for-target --target-id {account} --filter SERVICE_CONTROL_POLICY",
-            "aws organizations list-policies-for-target --target-id {account} --filter RESOURCE_CONTROL_POLICY",
+        ),
+    ),
+    Family(
+        "resource-control-policy",
+        r"explicit deny in an? resource control policy|no resource control policy allows",
+        "A resource control policy (RCP) refuses: it bounds what anybody may do to the resources of the account that "
+        "has the resource. Only the organization's administrators change it. Neither the trust policy nor the role's "
+        "permissions refuse.",
+        ("role-denied-by-resource-control-policy", "denied-by-resource-control-policy"),
+        (
+            f"{DOCTOR}{{wants}}",
+            "aws organizations list-policies-for-target --target-id {account} --filter RESOURCE_CONTROL_POLICY   "
+            "# of the account that has the resource",
         ),
     ),
     # STS about the token: provider, audience, keys, expiry. The trust policy was not looked at.

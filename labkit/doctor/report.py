@@ -70,11 +70,12 @@ class Diagnosis:
         Who may not make one call, and has found an error all the same, has found something; who reached AWS or the
         cluster not at all, or has no credentials, or found no error and may not look everywhere, could not look.
         """
-        if any(error.is_lost and error.read.of in ("AWS", "the cluster") for error in self.unread):
+        unread = [error for error in self.unread if not error.is_of_the_organization]
+        if any(error.is_lost and error.read.of in ("AWS", "the cluster") for error in unread):
             return COULD_NOT_LOOK
         if not self.ok:
             return FOUND
-        if any(not error.is_choice for error in self.unread):
+        if any(not error.is_choice for error in unread):
             return COULD_NOT_LOOK
         return FOUND if any(finding.severity != "note" for finding in self.findings) else NOTHING
 

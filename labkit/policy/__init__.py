@@ -8,9 +8,11 @@ from labkit.policy.matching import Request
 from labkit.policy.positions import statement_positions
 from labkit.policy.principals import Principal
 from labkit.policy.trust import evaluate_trust
+from labkit.policy.validation import RESOURCE_CONTROLLED
 
 __all__ = [
     "NO_CONTROL",
+    "RESOURCE_CONTROLLED",
     "ConditionResult",
     "Control",
     "Decision",

@@ -12,6 +12,7 @@ from labkit.policy.decision import Decision, Outcome
 from labkit.policy.document import Policy, Statement
 from labkit.policy.matching import Request, applies, conditions_hold, covers, names, unevaluable
 from labkit.policy.principals import Match
+from labkit.policy.validation import ORGANIZATION
 
 __all__ = ["NO_CONTROL", "Control", "Decision", "Request", "evaluate", "matching", "verdict", "within"]
 
@@ -161,10 +162,12 @@ def _survey(kind: str, policies: Iterable[Policy], request: Request, bounded: bo
 
 
 def _explicit_deny(kind: str, policy: Policy, statement: Statement, request: Request, bounded: bool) -> Decision:
-    told = f'an explicit Deny, {statement} of "{policy.name}", refuses {request.action} on {request.resource}'
+    # The policies of an organization are the only ones that the account's own people cannot look at.
+    which = f'the {kind} policy "{policy.name}"' if policy.kind in ORGANIZATION else f'"{policy.name}"'
+    told = f"an explicit Deny, {statement} of {which}, refuses {request.action} on {request.resource}"
     if applies(statement, request, bounded=bounded) is None:
         problem = unevaluable(statement, request)
-        told = f'{statement} of "{policy.name}" cannot be evaluated, so it counts as an explicit Deny: {problem}'
+        told = f"{statement} of {which} cannot be evaluated, so it counts as an explicit Deny: {problem}"
     return Decision(request, "explicitDeny", _EXPLICIT[kind], policy, statement, told=told)
 
 

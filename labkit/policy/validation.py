@@ -14,6 +14,17 @@ from labkit.policy.conditions import known_operator
 
 Kind = Literal["identity", "trust", "resource", "session", "boundary", "service control", "resource control"]
 ORGANIZATION = ("service control", "resource control")
+# https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html#rcp-supported-services
+RESOURCE_CONTROLLED = frozenset((
+    "aoss", "appconfig", "appstream", "autoscaling", "autoscaling-plans", "budgets", "clouddirectory", "cloudfront",
+    "cloudsearch", "cloudtrail-data", "codeartifact", "codebuild", "codecommit", "codepipeline", "cognito-identity",
+    "cognito-idp", "comprehend", "comprehendmedical", "compute-optimizer", "cost-optimization-hub", "dax", "dsql",
+    "dynamodb", "ecr", "ecr-public", "events", "firehose", "fis", "fms", "gamelift", "health", "inspector-scan",
+    "kendra", "kinesisvideo", "kms", "logs", "memorydb", "networkmonitor", "notifications", "opensearch",
+    "pca-connector-ad", "personalize", "polly", "pricing", "resource-groups", "rolesanywhere", "s3", "secretsmanager",
+    "servicediscovery", "signin", "sqs", "sts", "support", "swf", "textract", "timestream-influxdb", "transcribe",
+    "transfer", "translate", "wafv2", "workspaces", "xray",
+))  # fmt: skip
 """The kinds that AWS Organizations keeps."""
 UNMET = "The provided policy document does not meet the requirements of the specified policy type."
 
@@ -289,8 +300,12 @@ def _check_words(statement: dict[str, Any], kind: Kind) -> None:
 def _check_resource_control(statement: dict[str, Any]) -> None:
     """Only AWS's own resource control policy allows; any other denies everybody what services it names."""
     actions = listed(statement.get("Action", []))
-    if statement["Effect"] != "Deny" or statement.get("Principal") != "*" or not actions or "*" in actions:
+    services = {str(action).partition(":")[0].lower() for action in actions}
+    if statement["Effect"] != "Deny" or statement.get("Principal") != "*" or not services:
         raise _malformed("resource control", "Deny, Principal * and actions of named services are needed.")
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/access-analyzer-reference-policy-checks.html
+    if others := services - RESOURCE_CONTROLLED:
+        raise _malformed("resource control", f"No resource control policy is for {', '.join(sorted(others))}.")
 
 
 def _unknown(name: str, kind: Kind) -> str:

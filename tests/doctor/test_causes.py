@@ -49,6 +49,7 @@ WITHOUT_A_FAULT = {
     "operator-not-permitted": "it is a call of the past that AWS refused, and CloudTrail tells",
     "pod-names-its-role": "nothing is wrong with it",
     "pod-windows-by-affinity": "the lab has no Windows node",
+    "role-denied-by-resource-control-policy": "the organization's administrators make it",
     "role-denied-by-service-control-policy": "the organization's administrators make it",
     "role-belongs-to-another-run": "it needs two runs",
     "role-too-new": "it passes by itself within a minute",

@@ -59,8 +59,17 @@ def test_a_denial_by_the_organization_or_the_network_comes_before_what_else_a_lo
     denied = "not authorized to perform: sts:AssumeRoleWithWebIdentity on resource: x with an explicit deny in a {}"
     log = "\n".join([TRUST, *("info: reconciling" for _ in range(40)), denied.format("VPC endpoint policy")])
     assert [each.family for each in explanations.explain(log)] == ["vpc-endpoint", "trust-policy"]
-    (alone,) = explanations.explain(denied.format("service control policy"))
-    assert alone.family == "organization"
+
+
+@pytest.mark.parametrize(("kind", "other"), [("service", "resource"), ("resource", "service")])
+@pytest.mark.parametrize("said", ["with an explicit deny in a {} control policy", "no {} control policy allows it"])
+def test_the_two_kinds_of_policies_of_an_organization_are_told_apart(kind, other, said):
+    denied = "User: x is not authorized to perform: s3:GetObject on resource: y " + said.format(kind)
+    (alone,) = explanations.explain(denied)
+    assert alone.family == f"{kind}-control-policy"
+    assert f"--filter {kind.upper()}_CONTROL_POLICY" in str(alone)
+    assert f"{other}-control-policy" not in str(alone)
+    assert f"{other.upper()}_CONTROL_POLICY" not in str(alone)
 
 
 def test_every_family_is_told_by_a_text_of_its_own():

@@ -68,12 +68,19 @@ def test_the_doctor_finds_nothing_in_a_healthy_lab_and_the_record_says_the_same(
     assert_contained(recorded.reads.answers, seen.reads.answers)
 
 
-def test_a_service_control_policy_is_named_and_shown_to_whom_may_see_it(lab, healthy, shell):
+def manager(shell):
+    """Runs commands of `aws organizations` as the account that manages the organization; what the last one said."""
+
     def managing(*lines):
         done = shell("\n".join(["export AWS_PROFILE=management", *(f"aws organizations {line}" for line in lines)]))
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    return managing
+
+
+def test_a_service_control_policy_is_named_and_shown_to_whom_may_see_it(lab, healthy, shell):
+    managing = manager(shell)
     deny = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "s3:List*", "Resource": "*"}}
     what = f"--type SERVICE_CONTROL_POLICY --name no-lists --description '' --content '{json.dumps(deny)}'"
     policy = f"--policy-id {managing(f'create-policy {what} --query Policy.PolicySummary.Id --output text')}"
@@ -93,6 +100,30 @@ def test_a_service_control_policy_is_named_and_shown_to_whom_may_see_it(lab, hea
     finally:
         managing(f"detach-policy {target}", f"delete-policy {policy}")
     assert found(evidence(lab, healthy)) == []
+
+
+def test_a_resource_control_policy_is_named_to_whom_may_see_it(lab, healthy, shell):
+    managing = manager(shell)
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:List*", "Resource": "*"}
+    content = json.dumps({"Version": "2012-10-17", "Statement": deny})
+    root = managing("list-roots --query Roots[0].Id --output text")
+    managing(f"enable-policy-type --root-id {root} --policy-type RESOURCE_CONTROL_POLICY")
+    what = f"--type RESOURCE_CONTROL_POLICY --name no-lists --description '' --content '{content}'"
+    policy = f"--policy-id {managing(f'create-policy {what} --query Policy.PolicySummary.Id --output text')}"
+    delegated = f"--account-id {lab.connection.account_id} --service-principal access-analyzer.amazonaws.com"
+    managing(f"attach-policy {policy} --target-id {root}")
+    try:
+        seen = examine(evidence(lab, healthy))
+        assert (seen.findings, seen.exit_code) == ([], 0)
+        assert "not looked at: organizations:ListPoliciesForTarget" in repr(seen)
+        managing(f"register-delegated-administrator {delegated}")
+        (finding,) = examine(evidence(lab, healthy)).findings
+        assert finding.id == "role-denied-by-resource-control-policy"
+        assert finding.found.startswith("no-lists: {'Effect': 'Deny'")
+        managing(f"deregister-delegated-administrator {delegated}")
+    finally:
+        managing(f"detach-policy {policy} --target-id {root}", f"delete-policy {policy}")
+        managing(f"disable-policy-type --root-id {root} --policy-type RESOURCE_CONTROL_POLICY")
 
 
 def check_record(seen, wanted, facts, fault):

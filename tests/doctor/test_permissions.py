@@ -6,6 +6,7 @@ import re
 import pytest
 
 from labkit import doctor
+from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, Reads
 from tests.doctor.recording import (
     ACCOUNT_ID,
@@ -199,6 +200,60 @@ def test_what_the_organization_denies_is_not_granted_to_the_role():
     }
     (finding,) = examine(answers, **WANTED).findings
     assert finding.found.endswith("; attached on the way to the account: FullAWSAccess, no-uploads")
+
+
+RCPS = f"organizations:ListPoliciesForTarget {{}} RESOURCE_CONTROL_POLICY ({ACCOUNT_ID})"
+OURS = "o-abcdefghij"
+
+
+def with_resource_control(statement, manager="111111111111"):
+    """What the managing account, or a delegated administrator of it, reads of the account's organization."""
+    answers = healthy() | simulated("allowed")
+    answers[SIMULATED]["OrganizationsDecisionDetail"] = {"AllowedByOrganizations": True}
+    full = {"Id": "p-RCPFullAWSAccess", "Name": "RCPFullAWSAccess", "AwsManaged": True}
+    return answers | {
+        f"organizations:DescribeOrganization ({ACCOUNT_ID})": {"Id": OURS, "MasterAccountId": manager},
+        f"organizations:ListParents {ACCOUNT_ID} ({ACCOUNT_ID})": [{"Id": "r-1"}],
+        RCPS.format(ACCOUNT_ID): [full],
+        RCPS.format("r-1"): [full, {"Id": "p-1", "Name": "perimeter", "AwsManaged": False}],
+        f"organizations:DescribePolicy p-1 ({ACCOUNT_ID})": json.dumps(policy(statement)),
+        f"s3:ListBuckets ({ACCOUNT_ID})": [{"Name": "irsa-lab"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("condition", "denies"),
+    [
+        ({}, True),
+        ({"StringNotEqualsIfExists": {"aws:PrincipalOrgID": "o-anotherone"}}, True),
+        ({"ArnLike": {"aws:PrincipalArn": ROLE_ARN}}, True),
+        ({"StringNotEqualsIfExists": {"aws:PrincipalOrgID": OURS}}, False),
+        ({"BoolIfExists": {"aws:SecureTransport": "false"}}, False),
+        # What only the request tells.
+        ({"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}, False),
+        ({"StringNotEquals": {"aws:PrincipalTag/team": "web"}}, False),
+    ],
+)
+def test_a_resource_control_policy_is_seen_by_whom_may_read_it(condition, denies):
+    more = {"Principal": "*"} | ({"Condition": condition} if condition else {})
+    answers = with_resource_control(deny("s3:*", **more))
+    findings = examine(answers, **WANTED).findings
+    assert [finding.id for finding in findings] == ["role-denied-by-resource-control-policy"] * denies
+    if denies:
+        (finding,) = findings
+        assert finding.found.startswith("perimeter: {")
+        assert all(line.startswith("#") for line in finding.repair.splitlines())
+        # Neither what the account that manages the organization has, nor another account's bucket is bounded by it.
+        assert found(with_resource_control(deny("s3:*", **more), manager=ACCOUNT_ID), **WANTED) == []
+        assert found(answers | {f"s3:ListBuckets ({ACCOUNT_ID})": []}, **WANTED) == []
+
+
+def test_whom_the_organization_tells_nothing_hears_so_and_the_rest_is_right():
+    answers = with_resource_control(deny("s3:*", Principal="*"))
+    del answers[RCPS.format(ACCOUNT_ID)]
+    seen = examine(answers, **WANTED)
+    assert (seen.findings, seen.exit_code, seen.results[stages.PERMISSIONS]) == ([], 0, "right")
+    assert f"not looked at: {RCPS.format(ACCOUNT_ID)}" in repr(seen)
 
 
 def test_of_an_inline_policy_only_the_deny_goes():

@@ -11,7 +11,9 @@ from urllib.parse import unquote
 from labkit.connection import Record
 from labkit.diagnosis.evidence.answers import (
     Cluster,
+    ControlPolicy,
     IdentityProviderConfig,
+    Organization,
     PastCall,
     PodIdentityAssociation,
     Provider,
@@ -136,14 +138,22 @@ class Account:
 
     # Organizations.
 
-    def control_policies(self, policy_type: str) -> list[str]:
-        """The names of the organization's policies of a type that bound the account, those of the root first.
+    @property
+    def organization(self) -> Organization:
+        """The organization that the account is in; empty where it is in none, or is not told.
+
+        https://docs.aws.amazon.com/organizations/latest/APIReference/API_DescribeOrganization.html
+        """
+        return self._answered("organizations:DescribeOrganization", "", "Organization") or Organization()
+
+    def control_policies(self, policy_type: str) -> list[ControlPolicy]:
+        """The organization's policies of a type that bound the account, those of the root first: `Id`, `Name`.
 
         Only the account that manages the organization may ask, and its delegated administrators.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_ListPoliciesForTarget.html
         """
-        target, names = self.account_id, list[str]()
+        target, found = self.account_id, list[ControlPolicy]()
         while True:
             attached = self._listed(
                 "organizations:ListPoliciesForTarget",
@@ -152,13 +162,29 @@ class Account:
                 TargetId=target,
                 Filter=policy_type,
             )
-            names = [*(policy["Name"] for policy in attached), *names]
+            found = [*attached, *found]
             if target.startswith("r-"):
-                return [*dict.fromkeys(names)]
+                return [*{policy["Name"]: policy for policy in found}.values()]
             (parent,) = self._listed("organizations:ListParents", target, "Parents", ChildId=target)
             target = parent["Id"]
 
+    def control_policy(self, policy_id: str) -> Any:
+        """The document of a policy of the organization's.
+
+        https://docs.aws.amazon.com/organizations/latest/APIReference/API_DescribePolicy.html
+        """
+        name = "organizations:DescribePolicy"
+        return document(self._answered(name, policy_id, "Policy", "Content", PolicyId=policy_id))
+
     # S3.
+
+    @property
+    def buckets(self) -> list[str]:
+        """The names of the account's buckets.
+
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListBuckets.html
+        """
+        return [bucket["Name"] for bucket in self._answered("s3:ListBuckets", "", "Buckets") or []]
 
     def bucket_policy(self, bucket: str) -> Any:
         """A bucket's policy; None if it has none, or if the bucket does not exist.

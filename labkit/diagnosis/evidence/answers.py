@@ -88,6 +88,21 @@ class IdentityProviderConfig(TypedDict, total=False):
     status: str
 
 
+class Organization(TypedDict, total=False):
+    """https://docs.aws.amazon.com/organizations/latest/APIReference/API_Organization.html"""
+
+    Id: str
+    MasterAccountId: str
+
+
+class ControlPolicy(TypedDict, total=False):
+    """https://docs.aws.amazon.com/organizations/latest/APIReference/API_PolicySummary.html"""
+
+    Id: str
+    Name: str
+    AwsManaged: bool
+
+
 class Simulated(TypedDict, total=False):
     """https://docs.aws.amazon.com/IAM/latest/APIReference/API_EvaluationResult.html"""
 

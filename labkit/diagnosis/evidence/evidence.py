@@ -434,7 +434,8 @@ class Evidence:
     def control_policies_told(self, policy_type: str) -> str:
         """Which policies of the organization's bound the role's account, or why that was not looked at."""
         try:
-            return f"attached on the way to the account: {', '.join(self.role_account.control_policies(policy_type))}"
+            names = [policy["Name"] for policy in self.role_account.control_policies(policy_type)]
+            return f"attached on the way to the account: {', '.join(names)}"
         except NotRead as unread:
             return f"which policies there are was not looked at: {unread.call}: {unread.why}"
 

@@ -94,6 +94,11 @@ class NotRead(LabError):
         return self.no_answer and self.read.of == "a host"
 
     @property
+    def is_of_the_organization(self) -> bool:
+        """Whether it is the organization's: its members hardly ever may read that, and AWS's denials name it."""
+        return self.read.kind.startswith("organizations:")
+
+    @property
     def is_choice(self) -> bool:
         """Whether it was not to be read: an option of the doctor's was not given."""
         return self.needs.startswith("--")

@@ -1,15 +1,17 @@
 """The permissions: what may the pod do, once AWS knows it as the role?"""
 
+from dataclasses import replace
 from typing import Any
 
 from labkit.diagnosis import stages
-from labkit.diagnosis.evidence import Evidence, kinds
+from labkit.diagnosis.evidence import Evidence, NotRead, kinds
 from labkit.diagnosis.evidence.trust import listed
 from labkit.diagnosis.finding import Symptom, cause
 from labkit.diagnosis.repairs import advice
 from labkit.diagnosis.repairs.commands import Commands
-from labkit.policy import Policy, Principal, Request, matching, verdict
+from labkit.policy import RESOURCE_CONTROLLED, Policy, Principal, Request, matching, verdict
 from labkit.policy.arn import Arn
+from labkit.policy.matching import applies
 from labkit.policy.wildcards import wildcard
 
 LEARN = "08-least-privilege.ipynb"
@@ -76,6 +78,45 @@ def denied_by_organization(evidence: Evidence) -> Symptom | None:
         repair="# only the administrators of the organization change it; in their account:\n"
         f"# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
         "--filter SERVICE_CONTROL_POLICY",
+    )
+
+
+@cause("role-denied-by-resource-control-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
+def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
+    """What IAM's simulator leaves out: only who may read the organization's policies sees it here.
+
+    https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html
+    """
+    if evidence.role is None or evidence.action.partition(":")[0].lower() not in RESOURCE_CONTROLLED:
+        return None
+    account = evidence.role_account
+    said = account.simulated(evidence.role_arn, evidence.action, evidence.resource)
+    if "OrganizationsDecisionDetail" not in said:
+        return None  # it is in no organization
+    attached = [each for each in account.control_policies("RESOURCE_CONTROL_POLICY") if not each["AwsManaged"]]
+    if not attached or account.organization.get("MasterAccountId") in (None, account.account_id):
+        return None
+    documents = {policy["Name"]: account.control_policy(policy["Id"]) for policy in attached}
+    policies = [Policy.read(content, kind="resource control", name=name) for name, content in documents.items()]
+    request = _within(account.organization["Id"], evidence)
+    denying = {
+        policy.name: statement.raw
+        for policy in policies
+        for statement in policy.statements
+        if not statement.allow
+        and applies(statement, request)
+        and all(key.lower() in request.values for key in _keys(statement.raw))
+    }
+    if not denying or not _is_of_the_role_s_account(evidence):
+        return None
+    return Symptom(
+        summary="A resource control policy of the organization keeps the role from what its own policies allow.",
+        expected=f"{evidence.action} on {evidence.resource} denied by no resource control policy",
+        found="; ".join(f"{name}: {statement}" for name, statement in denying.items()),
+        source="organizations:ListPoliciesForTarget, organizations:DescribePolicy",
+        repair="# only the administrators of the organization change it; in their account:\n"
+        f"# aws organizations list-policies-for-target --target-id {evidence.role_account_id} "
+        "--filter RESOURCE_CONTROL_POLICY",
     )
 
 
@@ -272,8 +313,29 @@ def _requests(evidence: Evidence, bucket: str) -> list[Request]:
     return [Request(principal, action, resource, {"aws:SecureTransport": "true"}) for action, resource in wanted]
 
 
+def _within(organization_id: str, evidence: Evidence) -> Request:
+    """What the role would ask, of something in its own account."""
+    (request,) = _requests(evidence, "")
+    places = {f"aws:{where}OrgID": organization_id for where in ("Principal", "Resource")}
+    return replace(request, context={**request.context, **places, "aws:ResourceAccount": evidence.role_account_id})
+
+
+def _is_of_the_role_s_account(evidence: Evidence) -> bool:
+    """Whether the role's account has the resource. The ARN of a bucket does not say who owns it."""
+    account = arn.account if (arn := Arn.find(evidence.resource)) else ""
+    if account or not (bucket := _bucket(evidence)):
+        return account in ("", evidence.role_account_id)
+    try:
+        return bucket in evidence.role_account.buckets
+    except NotRead:
+        return True  # the same policy may well refuse to list them
+
+
 def _is_known(statement: dict[str, Any]) -> bool:
     """Whether all its conditions are about what is known without a request."""
-    conditions = statement.get("Condition") or {}
-    keys = [key.lower() for block in conditions.values() for key in block]
-    return all(key.startswith(KNOWN_KEYS) for key in keys)
+    return all(key.lower().startswith(KNOWN_KEYS) for key in _keys(statement))
+
+
+def _keys(statement: dict[str, Any]) -> list[str]:
+    """The keys of its conditions."""
+    return [key for block in (statement.get("Condition") or {}).values() for key in block]

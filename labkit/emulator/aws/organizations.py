@@ -28,7 +28,7 @@ from labkit.emulator.aws.call import Asked, Context, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.sessions import Caller, Session
 from labkit.emulator.identifiers import Identifiers
-from labkit.policy import NO_CONTROL, Control, Kind, MalformedPolicy, Policy
+from labkit.policy import NO_CONTROL, RESOURCE_CONTROLLED, Control, Kind, MalformedPolicy, Policy
 
 MANAGEMENT_ID = "111111111111"
 SERVICE_CONTROL, RESOURCE_CONTROL = "SERVICE_CONTROL_POLICY", "RESOURCE_CONTROL_POLICY"
@@ -36,17 +36,6 @@ KINDS: dict[str, Kind] = {SERVICE_CONTROL: "service control", RESOURCE_CONTROL: 
 # https://docs.aws.amazon.com/organizations/latest/userguide/orgs_reference_limits.html#min-max-policies
 MOST_ATTACHED = {SERVICE_CONTROL: 10, RESOURCE_CONTROL: 5}
 FULL_RESOURCE_ACCESS = "p-RCPFullAWSAccess"
-# https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html#rcp-supported-services
-RESOURCE_CONTROLLED = frozenset((
-    "aoss", "appconfig", "appstream", "autoscaling", "autoscaling-plans", "budgets", "clouddirectory", "cloudfront",
-    "cloudsearch", "cloudtrail-data", "codeartifact", "codebuild", "codecommit", "codepipeline", "cognito-identity",
-    "cognito-idp", "comprehend", "comprehendmedical", "compute-optimizer", "cost-optimization-hub", "dax", "dsql",
-    "dynamodb", "ecr", "ecr-public", "events", "firehose", "fis", "fms", "gamelift", "health", "inspector-scan",
-    "kendra", "kinesisvideo", "kms", "logs", "memorydb", "networkmonitor", "notifications", "opensearch",
-    "pca-connector-ad", "personalize", "polly", "pricing", "resource-groups", "rolesanywhere", "s3", "secretsmanager",
-    "servicediscovery", "signin", "sqs", "sts", "support", "swf", "textract", "timestream-influxdb", "transcribe",
-    "transfer", "translate", "wafv2", "workspaces", "xray",
-))  # fmt: skip
 # What an account may ask that does not manage the organization; moto answers for whom it is a member.
 OF_MEMBERS = ("CreateOrganization", "DescribeOrganization", "LeaveOrganization")
 READS = ("Describe", "List")

@@ -175,7 +175,7 @@ def test_a_deny_at_any_level_denies_whoever_is_in_the_account(aws, managing, pod
                 lambda client=client: client.get_object(Bucket=Irsa.bucket, Key="hello.txt"),
                 403, "AccessDenied", said(who, "s3:GetObject", OBJECT, EXPLICIT),
             )  # fmt: skip
-        assert f'of "at {level}", refuses' in aws.last()["lab"]["reason"]
+        assert f'of the service control policy "at {level}", refuses' in aws.last()["lab"]["reason"]
         managing.api.detach_policy(PolicyId=policy_id, TargetId=level)
         read(aws, pod)
 
@@ -293,7 +293,8 @@ def test_a_resource_control_policy_bounds_the_exchange(aws, managing, irsa):
     )
     told = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
     refused(irsa.assume, 403, "AccessDenied", f"{told} {BY_RESOURCE}")
-    assert 'of "bound", refuses sts:AssumeRoleWithWebIdentity' in aws.last()["lab"]["reason"]
+    reason = 'statement 1 of the resource control policy "bound", refuses sts:AssumeRoleWithWebIdentity'
+    assert reason in aws.last()["lab"]["reason"]
     subject = "system:serviceaccount:default:another"
     irsa.trust(trust_policy(Condition={"StringEquals": {f"{name}:sub": subject}}))
     irsa.assume(WebIdentityToken=aws.issuer.token(sub=subject))
@@ -344,6 +345,8 @@ def test_a_resource_control_policy_bounds_whoever_comes_from_elsewhere(aws, mana
         (RCP, document(statement()), False),
         (RCP, document(statement(Principal={"AWS": ACCOUNT})), False),
         (RCP, document(control("*")), False),
+        (RCP, document(control(["s3:*", "ec2:RunInstances"])), False),
+        (RCP, document(control("SQS:SendMessage")), True),
         (RCP, document({"Effect": "Deny", "Principal": "*", "NotAction": "s3:*", "Resource": "*"}), False),
         (RCP, document({"Effect": "Deny", "NotPrincipal": {"AWS": ACCOUNT}, "Action": "s3:*", "Resource": "*"}), False),
     ],
