@@ -3,6 +3,8 @@
 import gc
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -19,6 +21,23 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="A lab for IAM Roles for Service Accounts (IRSA): real tokens, a verifying STS, no AWS account.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"labkit {version('labkit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _labkit(
+    _: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version, and nothing else."),
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
 
 command: Callable[..., None]
 for command in (up, lab.env, run, lab.status, trail):

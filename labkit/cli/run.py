@@ -8,6 +8,7 @@ import typer
 
 from labkit.cli.given import Given, named
 from labkit.cli.learning import NOTEBOOKS
+from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def _show_run(done: "runs.Run") -> None:
     for answer in done.answers:
         typer.echo(f"\n$ {answer['command']}\n{answer['answer'].rstrip()}")
     typer.echo(f"\nThe executed notebook: {_short(done.output)}")
+    if Folder.find().is_running():
+        typer.echo("The lab keeps running until `labkit down`.")
 
 
 def _short(path: Path) -> str:

@@ -118,6 +118,8 @@ def test_the_longest_names_have_a_file(notebook, tmp_path):
     done = subprocess.run([*command, *given], capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert done.returncode == 0, done.stderr
     assert len([*tmp_path.glob("runs/in/*.ipynb")]) == 1
+    # This notebook has opened no lab.
+    assert "keeps running" not in done.stdout
 
 
 def test_a_notebook_that_is_not_there(tmp_path):

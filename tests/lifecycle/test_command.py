@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,10 @@ def up(home):
     done = labkit("up", "--json", home=home)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def test_the_version_is_told_without_a_lab(home):
+    assert labkit("--version", home=home).stdout == f"labkit {version('labkit')}\n"
 
 
 def test_env_leads_to_the_lab_and_unsets_what_leads_away(home, up):
@@ -168,3 +173,4 @@ def test_three_runs_share_one_lab_at_once(tmp_path):
         assert each.returncode == 0, each.stdout + each.stderr
         assert each.stdout.count("  ok  ") == 5
         assert f"assumed-role/{name}/" in each.stdout
+        assert each.stdout.endswith("\nThe lab keeps running until `labkit down`.\n")
