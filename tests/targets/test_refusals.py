@@ -21,18 +21,25 @@ from labkit.steps.namespace import NamespaceStays
 NAME = "ending"
 HELD = {"metadata": {"name": "held", "finalizers": ["lab.example/hold"]}}
 GIVEN = [f"namespace={NAME}", f"role_name={NAME}", f"bucket={NAME}"]
-# As API servers write them; the last has no words of its own.
+# As API servers have written them: the lab's own has neither Pod Security, quotas nor limit ranges. The last has no
+# words of its own.
+# https://kubernetes.io/docs/tasks/administer-cluster/manage-resources/quota-memory-cpu-namespace/
+# https://kubernetes.io/docs/tasks/administer-cluster/manage-resources/memory-constraint-namespace/
 REFUSALS = {
     'pods "x" is forbidden: unable to create new content in namespace shop because it is being terminated': (
         "The namespace shop is being deleted",
         "kubectl wait --for=delete namespace/shop",
     ),
-    'pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true (pod or container "aws" '
-    "must set securityContext.runAsNonRoot=true)": (
+    'pods "root-pod" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false '
+    '(container "root-pod" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities '
+    '(container "root-pod" must set securityContext.capabilities.drop=["ALL"]), runAsNonRoot != true (pod or container '
+    '"root-pod" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container "root-pod" must set '
+    'securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost")': (
         "The Pod Security Standard of the namespace shop refuses the pod",
         "kubectl get namespaces -L pod-security.kubernetes.io/enforce",
     ),
-    'pods "x" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=4, limited: pods=4': (
+    'pods "quota-mem-cpu-demo-2" is forbidden: exceeded quota: mem-cpu-demo, requested: requests.memory=700Mi, used: '
+    "requests.memory=600Mi, limited: requests.memory=1Gi": (
         "A quota of the namespace shop refuses it",
         "kubectl describe resourcequota -n shop",
     ),
@@ -40,7 +47,7 @@ REFUSALS = {
         "A quota of the namespace shop refuses it",
         "kubectl describe resourcequota -n shop",
     ),
-    'pods "x" is forbidden: minimum memory usage per Container is 64Mi. No request is specified': (
+    'pods "constraints-mem-demo-2" is forbidden: maximum memory usage per Container is 1Gi, but limit is 1536Mi.': (
         "A limit range of the namespace shop refuses it",
         "kubectl describe limitrange -n shop",
     ),
