@@ -8,7 +8,8 @@ What AWS does and this module does not:
 - Policies: service control policies and resource control policies are evaluated; policies of other types are kept.
 - Time: a policy counts at once, everywhere.
 - Delegated administrators may read; the organization's own resource policy is not there.
-- Accounts: CreateAccount is done when it returns, and its RoleName is ignored. No invitations and handshakes.
+- Accounts: CreateAccount is done when it returns, and its RoleName is ignored. No invitations and handshakes: an
+  account that was removed is a member again when somebody enters it.
 - An organization that is deleted is made again at once.
 - Quotas: the size of a policy and the number of those attached are limited; nothing else is.
 
@@ -121,6 +122,8 @@ class Organization:
             return await self._backend.run(self._create_account, store, given)
         if check := CHECKS.get(operation):
             await self._backend.run(check, store, given)
+        if operation == "RemoveAccountFromOrganization" and given.get("AccountId"):
+            return await self._backend.run(self._remove_account, store, given["AccountId"])
         response = await self._backend.answer(asked)
         if response.status == 200 and not operation.startswith(READS):
             await self._backend.run(self._settle, store, operation, given, response)
@@ -133,6 +136,18 @@ class Organization:
         digits = int(self._identifiers.hex("account", f"{name}#{serial}", 12), 16) % 10**11
         self._members.clear()
         return respond(store.create_account(**{**given, "AccountId": f"2{digits:011}"}), "application/x-amz-json-1.1")
+
+    def _remove_account(self, store: OrganizationsBackend, account_id: str) -> Response:
+        """moto finds only the account that called; what is attached to an account ends with its membership.
+
+        https://docs.aws.amazon.com/organizations/latest/APIReference/API_RemoveAccountFromOrganization.html
+        """
+        account: Any = next(each for each in store.accounts if each.id == account_id)
+        for policy in account.attached_policies:
+            policy.attachments.remove(account)
+        store.accounts.remove(account)
+        self._members.clear()
+        return respond({}, "application/x-amz-json-1.1")
 
     def _settle(self, store: OrganizationsBackend, operation: str, given: dict[str, Any], response: Response) -> None:
         """Give what was made its id, and take from moto's state what is gone."""
@@ -218,6 +233,9 @@ def _for(asked: Asked, caller: Caller, store: OrganizationsBackend) -> Asked:
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_delegate_policies.html
     """
+    if asked.operation != "CreateOrganization" and all(one.id != caller.account_id for one in store.accounts):
+        told = "Your account is not a member of an organization."
+        raise Refusal(400, "AWSOrganizationsNotInUseException", told)
     if caller.account_id == MANAGEMENT_ID or asked.operation in OF_MEMBERS:
         return asked
     if asked.operation.startswith(READS) and any(one.account.id == caller.account_id for one in store.admins):
@@ -322,6 +340,19 @@ def _check_deleted_unit(store: OrganizationsBackend, given: dict[str, Any]) -> N
         raise Refusal(400, "OrganizationalUnitNotEmptyException", f"{told}OUs, and try the operation again.")
 
 
+def _check_removed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
+    """Raise the refusal to remove an account that is no member, that manages, or that administers for others."""
+    account_id = given.get("AccountId")
+    if account_id == MANAGEMENT_ID:
+        told = "You can't remove a management account from an organization."
+        raise Refusal(400, "MasterCannotLeaveOrganizationException", told)
+    if all(account.id != account_id for account in store.accounts):
+        raise Refusal(400, "AccountNotFoundException", "You specified an account that doesn't exist.")
+    if any(one.account.id == account_id for one in store.admins):
+        told = "You must first deregister the account as a delegated administrator."
+        raise Refusal(400, "ConstraintViolationException", told)
+
+
 CHECKS: dict[str, Callable[[OrganizationsBackend, dict[str, Any]], None]] = {
     "AttachPolicy": _check_attached,
     "CreateOrganizationalUnit": _check_new_unit,
@@ -329,6 +360,7 @@ CHECKS: dict[str, Callable[[OrganizationsBackend, dict[str, Any]], None]] = {
     "DeleteOrganizationalUnit": _check_deleted_unit,
     "DeletePolicy": _check_changed,
     "DetachPolicy": _check_detached,
+    "RemoveAccountFromOrganization": _check_removed,
     "UpdatePolicy": _check_changed,
 }
 

@@ -26,7 +26,7 @@ from labkit.emulator.aws.answers import PROLOG, xml
 from labkit.emulator.aws.authorization import Authorization, Grant, denial, stored_policy, underivable
 from labkit.emulator.aws.backend import Backend, FakeBucket
 from labkit.emulator.aws.call import Asked, Call, Response
-from labkit.emulator.aws.errors import Refusal, fault
+from labkit.emulator.aws.errors import Refusal, fault, render
 from labkit.emulator.aws.iam_documents import missing_principals
 from labkit.emulator.aws.s3_path import copy_source, split
 from labkit.emulator.aws.sessions import Administrator, Caller, User
@@ -102,6 +102,8 @@ class S3:
             # Whoever may not list a bucket is not told what is not in it.
             listing = replace(asked.needed[0], action="s3:ListBucket", resource=BUCKET + asked.bucket)
             self._require(asked, caller, listing)
+            if marker := self.backend.delete_marker(asked.bucket, asked.key, asked.version):
+                return _deleted(asked, response, marker.version_id)
         return response
 
     def _may_deny(self, asked: Asked) -> bool:
@@ -193,6 +195,21 @@ class S3:
         about = {f"s3:ExistingObjectTag/{name}": value for name, value in tags.items()}
         about["s3:ResourceAccount"] = owner
         return replace(permission, context={**permission.context, **about})
+
+
+def _deleted(asked: Asked, response: Response, version: str) -> Response:
+    """What S3 answers where the version is a delete marker; one that was asked for by its id cannot be read.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeleteMarker.html
+    """
+    if asked.version is not None:
+        fields = {"Method": asked.call.method, "ResourceType": "DeleteMarker"}
+        told = "The specified method is not allowed against this resource."
+        response = render(asked, Refusal(405, "MethodNotAllowed", told, fields=fields))
+        response.headers.append(("allow", "DELETE"))
+    about = {"x-amz-delete-marker": "true", "x-amz-version-id": version}
+    response.headers = [pair for pair in response.headers if pair[0].lower() not in about] + [*about.items()]
+    return response
 
 
 def _check_owners(asked: Asked, owners: list[str]) -> None:

@@ -2,8 +2,8 @@
 
 What AWS does and this module does not:
 
-- AssumeRoleWithSAML, GetSessionToken and GetFederationToken answer NotImplemented; AssumeRoot and GetWebIdentityToken
-  are unknown.
+- AssumeRoleWithSAML, AssumeRoot, GetDelegatedAccessToken, GetFederationToken, GetSessionToken and GetWebIdentityToken
+  answer NotImplemented.
 - DecodeAuthorizationMessage finds every message invalid: no denial in the lab carries an encoded one.
 - MFA: `SerialNumber` and `TokenCode` are ignored, and `aws:MultiFactorAuthPresent` is always false.
 - Login with Amazon, Facebook and Google without an OIDC provider (`ProviderId`): refused.
@@ -39,6 +39,10 @@ ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
 SESSION_NAME = r"[\w+=,.@-]*"
 MOST_POLICY_ARNS = 10
 LONGEST_CHAINED = 3600
+NOT_EMULATED = (
+    "AssumeRoleWithSAML", "AssumeRoot", "GetDelegatedAccessToken", "GetFederationToken", "GetSessionToken",
+    "GetWebIdentityToken",
+)  # fmt: skip
 TAG_SESSION, SET_SOURCE_IDENTITY = "sts:TagSession", "sts:SetSourceIdentity"
 SOURCE_IDENTITY_CLAIM = "https://aws.amazon.com/source_identity"
 SHORTEST, USUAL, LONGEST = 900, 3600, 43200
@@ -143,8 +147,8 @@ class Sts:
                     "a role session cannot make another session by this call",
                     message=f"Cannot call {asked.operation} with session credentials",
                 )
-            case "GetSessionToken" | "AssumeRoleWithSAML" | "GetFederationToken":
-                raise Refusal(501, "NotImplemented", f"The lab has no sts:{asked.operation}")
+            case operation if operation in NOT_EMULATED:
+                raise Refusal(501, "NotImplemented", f"The lab does not emulate sts:{operation}.")
         version = asked.call.form.get("Version")
         raise Refusal(400, "InvalidAction", f"Could not find operation {asked.operation} for version {version}")
 

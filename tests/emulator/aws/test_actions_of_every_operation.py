@@ -25,7 +25,7 @@ FREE = {
 # What a session is told before it is told that it may not.
 TOLD = re.compile(
     r"is not authorized to perform|Forbidden|Must specify userName|Could not find operation"
-    r"|with session credentials|The lab has no sts:"
+    r"|with session credentials|The lab does not emulate sts:"
 )
 TEXTS = {
     "Bucket": Irsa.bucket,

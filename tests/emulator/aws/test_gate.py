@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 
 from labkit.emulator.aws import signature
 from labkit.emulator.aws.trail import Trail
-from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, AUDIENCE, ISSUER, REGION, Irsa, trust_policy
+from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, AUDIENCE, ISSUER, REGION, Irsa, refused, trust_policy
 
 ADMINISTRATOR_CREDENTIALS = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
 
@@ -270,6 +270,24 @@ def test_a_bucket_of_a_deleted_ones_name_has_none_of_its_tags(aws, irsa):
     s3.create_bucket(Bucket="twice")
     assert code_of(lambda: s3.get_bucket_tagging(Bucket="twice"))[:2] == (404, "NoSuchTagSet")
     s3.delete_bucket(Bucket="twice")
+
+
+def test_a_delete_marker_is_not_found_and_by_its_version_not_allowed(aws, irsa):
+    s3, key = aws.client("s3"), {"Bucket": irsa.bucket, "Key": "hello.txt"}
+    s3.put_bucket_versioning(Bucket=irsa.bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_object(**key, Body=b"again")
+    marker = s3.delete_object(**key)["VersionId"]
+    told = "The specified method is not allowed against this resource."
+    for client in (s3, aws.client("s3", irsa.assume()["Credentials"])):
+        for of, status, code, message in (
+            ({}, 404, "NoSuchKey", "The specified key does not exist."),
+            ({"VersionId": marker}, 405, "MethodNotAllowed", told),
+        ):
+            answer = refused(lambda client=client, of=of: client.get_object(**key, **of), status, code, message)
+            headers = answer["ResponseMetadata"]["HTTPHeaders"]
+            assert (headers["x-amz-delete-marker"], headers["x-amz-version-id"]) == ("true", marker)
+            assert headers.get("allow") == ("DELETE" if of else None)
+            assert answer["Error"].get("ResourceType") == ("DeleteMarker" if of else None)
 
 
 def test_conditions_on_a_listing(aws, irsa):

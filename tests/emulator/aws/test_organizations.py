@@ -145,6 +145,30 @@ def test_an_account_is_made_and_entered(aws, managing):
     aws.client("s3", entered).list_buckets()
 
 
+def test_an_account_is_removed_and_no_policy_bounds_it_any_more(aws, managing):
+    managing.attach(ACCOUNT, statement(action="sqs:*"))
+    with pytest.raises(ClientError, match=EXPLICIT):
+        aws.client("sqs").list_queues()
+    delegated = {"AccountId": ACCOUNT, "ServicePrincipal": "access-analyzer.amazonaws.com"}
+    managing.api.register_delegated_administrator(**delegated)
+    remove = managing.api.remove_account_from_organization
+    for account_id, code, told in (
+        (ACCOUNT, "ConstraintViolationException", "deregister"),
+        (MANAGEMENT_ID, "MasterCannotLeaveOrganizationException", "You can't remove a management account"),
+        (OTHER, "AccountNotFoundException", "You specified an account that doesn't exist."),
+    ):
+        with pytest.raises(ClientError, match=told) as caught:
+            remove(AccountId=account_id)
+        assert caught.value.response["Error"]["Code"] == code
+    managing.api.deregister_delegated_administrator(**delegated)
+    remove(AccountId=ACCOUNT)
+    assert [account["Id"] for account in managing.api.list_accounts()["Accounts"]] == [MANAGEMENT_ID]
+    aws.client("sqs").list_queues()
+    told = "Your account is not a member of an organization."
+    describe = aws.client("organizations").describe_organization
+    refused(describe, 400, "AWSOrganizationsNotInUseException", told)
+
+
 def test_what_an_organization_is_to_a_condition(aws, managing, irsa):
     organization = managing.api.describe_organization()["Organization"]["Id"]
     for condition, allowed in (
