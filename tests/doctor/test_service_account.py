@@ -1,22 +1,29 @@
 """The service account: each fault is found alone, and its repair, which makes its pod anew, leaves nothing."""
 
+import dataclasses
+import json
 import subprocess
 
 import pytest
 
 from labkit import doctor
+from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.steps import pod, service_account
 from tests.doctor.applying import applied, made
 from tests.doctor.recording import (
+    ALL_SERVICE_ACCOUNTS,
     ASSOCIATIONS,
     CALLER,
     CONNECTION,
     DETAILS,
     EVENTS,
     EXCHANGE,
+    NAME,
     NAMESPACE,
     PARAMETERS,
     PODS,
+    PROVIDER,
+    PROVIDERS,
     ROLE,
     ROLE_ARN,
     ROLES,
@@ -211,3 +218,115 @@ def test_a_role_under_a_misspelt_key_is_what_is_wanted():
     answers[SERVICE_ACCOUNTS][0]["metadata"].pop("labels")
     (finding,) = examine(answers, role_is_known=False).findings
     assert f"eks.amazon.com/role-arn- {KEY}={ROLE_ARN}" in finding.repair
+
+
+# A role that is somebody else's.
+
+WEB_ROLE = ROLE_ARN.replace("my-role", "web-role")
+
+
+def admitting(role_arn, subject, *, operator="StringEquals"):
+    """A role of the account, and whom it admits."""
+    text = json.dumps(healthy()[ROLE]["AssumeRolePolicyDocument"])
+    trust = json.loads(text.replace(PARAMETERS.subject, subject))
+    condition = trust["Statement"][0]["Condition"]
+    condition[operator] = {**condition.get(operator, {}), f"{NAME}:sub": condition["StringEquals"].pop(f"{NAME}:sub")}
+    name = role_arn.rpartition("/")[2]
+    return {"Arn": role_arn, "RoleName": name, "AssumeRolePolicyDocument": trust, "MaxSessionDuration": 3600}
+
+
+def of_web(*others, tags=()):
+    """The service account of nobody's run, annotated with the role of shop:web, beside other roles."""
+    answers = annotated({KEY: WEB_ROLE})
+    answers[SERVICE_ACCOUNTS][0]["metadata"].pop("labels")
+    web = {"name": "web", "namespace": "shop", "annotations": {KEY: WEB_ROLE}}
+    answers[ALL_SERVICE_ACCOUNTS] = [*answers[SERVICE_ACCOUNTS], {"metadata": web}]
+    answers[ROLES] = [admitting(WEB_ROLE, "system:serviceaccount:shop:web"), *others]
+    for role in answers[ROLES]:
+        answers[ROLE.replace("my-role", role["RoleName"])] = role | {"Tags": []}
+    answers[ROLE.replace("my-role", "web-role")]["Tags"] = [{"Key": key, "Value": value} for key, value in tags]
+    answers[DETAILS] = {
+        "RoleDetailList": [answers[ROLE.replace("my-role", role["RoleName"])] for role in answers[ROLES]]
+    }
+    return answers
+
+
+def findings_of(answers):
+    return examine(answers, role_is_known=False, probe=False).findings
+
+
+def test_an_annotation_with_another_team_s_role_is_corrected_and_that_role_is_left():
+    answers = of_web(admitting(ROLE_ARN, PARAMETERS.subject))
+    (finding,) = findings_of(answers)
+    assert finding.id == "service-account-annotation-role-mismatch"
+    assert (finding.expected, finding.found) == (ROLE_ARN, WEB_ROLE)
+    annotate, *again = commands(finding.repair)
+    assert annotate.endswith(f"{KEY}={ROLE_ARN}")
+    assert not any("aws iam" in line for line in again)
+    assert finding.repair.splitlines()[-1] == (
+        "# The role web-role is left as it is. If it is meant, its owner has to admit default:my-service-account."
+    )
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [admitting(ROLE_ARN, PARAMETERS.subject), admitting(f"{ROLE_ARN}-2", PARAMETERS.subject)],
+        [admitting(ROLE_ARN, "system:serviceaccount:default:*", operator="StringLike")],
+    ],
+    ids=["two roles name it", "one admits it by a pattern"],
+)
+def test_where_several_roles_may_be_meant_instead_they_are_a_question(others):
+    (finding,) = findings_of(of_web(*others))
+    assert finding.id == "service-account-annotation-role-mismatch"
+    assert all(f"#   {role['Arn']}" in finding.repair.splitlines() for role in others)
+    (command,) = commands(finding.repair)
+    assert_no_shell_runs(command)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        of_web(),
+        of_web(admitting(ROLE_ARN, PARAMETERS.subject), tags=[("ServiceAccount", "default/my-service-account")]),
+        of_web(admitting(ROLE_ARN, "system:serviceaccount:default:*", operator="StringLike"))
+        | {ALL_SERVICE_ACCOUNTS: healthy()[ALL_SERVICE_ACCOUNTS]},
+    ],
+    ids=["no other role", "tagged for it", "used by nobody else"],
+)
+def test_a_role_that_may_be_meant_is_the_one_whose_trust_policy_is_wrong(answers):
+    assert [each.id for each in findings_of(answers)] == ["trust-policy-sub-mismatch"]
+
+
+# An account that has no such role.
+
+ENTERING = dataclasses.replace(CONNECTION, account=lambda account_id: object())
+
+
+def in_a_wrong_account(*roles, provider=None):
+    """The annotation names a role of another account, which can be entered and has none."""
+    answers = of_another_account() | {ROLES: [*roles], DETAILS: {"RoleDetailList": []}, ROLE: None}
+    for role in roles:
+        answers[ROLE.replace("my-role", role["RoleName"])] = role | {"Tags": []}
+    answers |= {key.replace(CONNECTION.account_id, "210987654321"): None for key in (ROLE, PROVIDER)}
+    answers |= {PROVIDERS.replace(CONNECTION.account_id, "210987654321"): []}
+    if provider:
+        answers[PROVIDER.replace(CONNECTION.account_id, "210987654321")] = provider
+    return doctor.examine(Evidence(PARAMETERS, ENTERING, reads=Reads(answers), role_is_known=False, probe=False))
+
+
+def test_an_account_without_the_role_and_the_provider_is_a_wrong_number_and_nothing_is_made_there():
+    (finding,) = in_a_wrong_account(admitting(f"{ROLE_ARN}-of-carts", PARAMETERS.subject)).findings
+    assert finding.id == "service-account-annotation-role-mismatch"
+    assert commands(finding.repair)[0].endswith(f"{KEY}={ROLE_ARN}-of-carts")
+    (question,) = in_a_wrong_account().findings
+    assert question.id == "service-account-annotation-role-mismatch"
+    assert "account 210987654321" in question.summary
+    (command,) = commands(question.repair)
+    assert command.endswith(f"{KEY}=arn:aws:iam::{CONNECTION.account_id}:role/<ROLE_NAME>")
+    assert_no_shell_runs(command)
+
+
+def test_in_an_account_with_the_cluster_s_provider_the_role_is_yet_to_be_made():
+    found = in_a_wrong_account(provider=healthy()[PROVIDER]).findings
+    assert [finding.id for finding in found] == ["role-missing"]

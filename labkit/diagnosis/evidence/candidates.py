@@ -62,13 +62,14 @@ def admitting(account: Account, parameters: Parameters, provider_arn: str) -> li
 
 def admits(role: Role, parameters: Parameters, provider_arn: str) -> bool:
     """Whether a role's trust policy admits the service account, by a pattern or by its name."""
-    return Trust(
-        role.get("AssumeRolePolicyDocument"),
-        role_name=role["RoleName"],
-        provider_arn=provider_arn,
-        subject=parameters.subject,
-        audience=AUDIENCE,
-    ).admits
+    return _trust(role, parameters, provider_arn).admits
+
+
+def is_about(role: Role, parameters: Parameters, provider_arn: str) -> bool:
+    """Whether a role is one for the service account: its trust policy admits it or names it, or its tags do."""
+    trust = _trust(role, parameters, provider_arn)
+    is_named = any(trust.names_subject(statement) for statement in trust.allows)
+    return is_named or trust.admits or _are_for(tags_of(role), parameters, role["RoleName"])
 
 
 def made_by_eksctl(account: Account, parameters: Parameters, arn: str) -> bool:
@@ -76,6 +77,16 @@ def made_by_eksctl(account: Account, parameters: Parameters, arn: str) -> bool:
     tags = _tags(account, arn.rpartition("/")[2])
     wanted = f"{parameters.namespace}/{parameters.service_account}"
     return tags.get(EKSCTL_NAME) == wanted and tags.get(EKSCTL_CLUSTER, parameters.cluster) == parameters.cluster
+
+
+def _trust(role: Role, parameters: Parameters, provider_arn: str) -> Trust:
+    return Trust(
+        role.get("AssumeRolePolicyDocument"),
+        role_name=role["RoleName"],
+        provider_arn=provider_arn,
+        subject=parameters.subject,
+        audience=AUDIENCE,
+    )
 
 
 def _tagged(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:

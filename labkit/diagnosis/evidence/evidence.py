@@ -89,8 +89,7 @@ class Evidence:
     @property
     def provider_arn(self) -> str:
         """The ARN of the OIDC provider that STS asks: the one of the cluster's issuer, in the role's account."""
-        cluster = f":{self.connection.account_id}:"
-        return self.connection.provider_arn.replace(cluster, f":{self.role_account_id}:", 1)
+        return self._provider_arn_in(self.role_account_id)
 
     @property
     def provider_name(self) -> str:
@@ -114,12 +113,15 @@ class Evidence:
 
         Known by the parameters; else the role of the lab's run whose label the service account bears, the one that
         its annotation names, or the only candidate. What names the role may have another path, partition or account
-        than the role itself: to STS it is another role then.
+        than the role itself: to STS it is another role then. An annotation that names somebody else's role is wrong
+        where the service account has a role of its own, which is the one then; empty where several may be meant.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
         named = self._named_role_arn
         role = self._role_so_called(named) if named else None
+        if self._is_only_annotated and (others := self._meant_instead(named, role)) is not None:
+            return others[0] if len(others) == 1 and others == self.role_candidates else ""
         return str(role["Arn"]) if role else named
 
     @cached_property
@@ -497,6 +499,50 @@ class Evidence:
         except NotRead:
             return False
         return bool(exchange and exchange.code)
+
+    @property
+    def _is_only_annotated(self) -> bool:
+        """Whether nothing but the annotation says which role it is: neither the caller nor the lab's run."""
+        return not (self.role_is_known or self._role_of_run()) and ROLE_ARN.fullmatch(self.annotation) is not None
+
+    def _meant_instead(self, arn: str, role: Role | None) -> list[str] | None:
+        """The ARNs of the roles of which one is meant, and not the annotation's; None where that one may be.
+
+        A role that nothing connects with the service account is somebody else's where another role names the service
+        account. One that admits it by a pattern counts beside a role that another service account is annotated with.
+        """
+        try:
+            if role is None:
+                return self.role_candidates if self._is_wrong_account(arn) else None
+            if candidates.is_about(role, self.parameters, self._provider_arn_in(Arn.parse(role["Arn"]).account)):
+                return None
+            others = self.role_candidates
+            if not others and self._others_are_annotated(role["Arn"]):
+                others = self.roles_that_admit_it
+        except NotRead:
+            return None
+        return others or None
+
+    def _is_wrong_account(self, arn: str) -> bool:
+        """Whether the ARN's account is not the cluster's, and has neither the role nor the cluster's OIDC provider."""
+        named = Arn.parse(arn)
+        if named.account == self.connection.account_id:
+            return False
+        account = self._account(named.account)
+        return account.role(named.name) is None and account.provider(self._provider_arn_in(named.account)) is None
+
+    def _others_are_annotated(self, arn: str) -> bool:
+        """Whether another service account of the cluster names the role."""
+        mine = (self.parameters.namespace, self.parameters.service_account)
+        return any(
+            (metadata.get("annotations") or {}).get(ROLE_ANNOTATION) == arn
+            and (metadata["namespace"], metadata["name"]) != mine
+            for metadata in (each["metadata"] for each in self.cluster.all_service_accounts)
+        )
+
+    def _provider_arn_in(self, account_id: str) -> str:
+        """The ARN of the OIDC provider of the cluster's issuer in an account."""
+        return self.connection.provider_arn.replace(f":{self.connection.account_id}:", f":{account_id}:", 1)
 
     def _account(self, account_id: str) -> Account:
         """An account, maybe not the cluster's; it is entered once. Raises `NotRead` where it cannot be entered."""

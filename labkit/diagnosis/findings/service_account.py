@@ -12,6 +12,7 @@ from labkit.diagnosis.finding import Severity, Symptom, cause
 from labkit.diagnosis.repairs import advice, pod_commands, words
 from labkit.diagnosis.repairs.commands import ROLE_NAME, Commands, annotate
 from labkit.documents import ROLE_ANNOTATION
+from labkit.policy.arn import Arn
 
 LEARN = "03-service-account.ipynb"
 SOURCE = "kubectl get serviceaccount -o yaml, metadata.annotations"
@@ -119,12 +120,19 @@ def annotation_role_mismatch(evidence: Evidence) -> Symptom | None:
     arn = evidence.annotation
     if not arn or not ROLE_ARN.fullmatch(arn) or _name(arn) == evidence.role_name or is_role_of_its_own(evidence):
         return None
+    named, account = f"the role {_name(arn)}", words.name_of_account(evidence.subject)
+    if (account_id := Arn.parse(arn).account) != evidence.connection.account_id:
+        named += f" of the account {account_id}"
+    right = f"not {evidence.role_name}" if evidence.role_arn else f"which nothing connects with {account}"
+    lines = [_annotated(evidence)]
+    if not (evidence.role_is_known or evidence.is_of_lab):
+        lines.append(advice.named_role_stays(evidence, arn))
     return Symptom(
-        f"The annotation names the role {_name(arn)}, not {evidence.role_name}.",
-        expected=evidence.role_arn,
+        f"The annotation names {named}, {right}.",
+        expected=_wanted(evidence),
         found=arn,
         source=SOURCE,
-        repair=_annotated(evidence),
+        repair="\n".join(lines),
     )
 
 

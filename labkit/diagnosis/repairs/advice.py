@@ -36,6 +36,15 @@ def provider_stays(arn: str) -> str:
     )
 
 
+def named_role_stays(evidence: Evidence, arn: str) -> str:
+    """https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html"""
+    account_id, name = arn.split(":")[4], arn.rpartition("/")[2]
+    if account_id != evidence.connection.account_id:
+        return said(f"If the account {account_id} is meant, its owner makes the role there, and the OIDC provider.")
+    account = name_of_account(evidence.subject)
+    return said(f"The role {name} is left as it is. If it is meant, its owner has to admit {account}.")
+
+
 def login_stays(evidence: Evidence, name: str) -> str:
     """https://docs.aws.amazon.com/eks/latest/userguide/authenticate-oidc-identity-provider.html"""
     return said(
