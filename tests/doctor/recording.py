@@ -35,6 +35,7 @@ TRUST_WRITTEN = f"cloudtrail:LookupEvents UpdateAssumeRolePolicy ({ACCOUNT_ID})"
 ROLES_MADE = f"cloudtrail:LookupEvents CreateRole ({ACCOUNT_ID})"
 PROVIDERS_MADE = f"cloudtrail:LookupEvents CreateOpenIDConnectProvider ({ACCOUNT_ID})"
 PROVIDERS_TAGGED = f"cloudtrail:LookupEvents TagOpenIDConnectProvider ({ACCOUNT_ID})"
+PROVIDERS_DELETED = f"cloudtrail:LookupEvents DeleteOpenIDConnectProvider ({ACCOUNT_ID})"
 DISCOVERY = f"{ISSUER}/.well-known/openid-configuration"
 KEYS = f"{ISSUER}/keys"
 CLUSTER_KEYS = "get --raw /openid/v1/jwks"
@@ -127,6 +128,7 @@ def healthy() -> dict[str, Any]:
             ROLES_MADE: [],
             PROVIDERS_MADE: [],
             PROVIDERS_TAGGED: [],
+            PROVIDERS_DELETED: [],
             DISCOVERY: {"document": {"issuer": ISSUER, "jwks_uri": KEYS}},
             KEYS: {"document": {"keys": [{"kid": "key-1", "kty": "RSA"}]}},
             CLUSTER_KEYS: {"keys": [{"kid": "key-1", "kty": "RSA"}]},

@@ -24,6 +24,7 @@ from tests.doctor.recording import (
     PARAMETERS,
     PROVIDER,
     PROVIDERS,
+    PROVIDERS_DELETED,
     PROVIDERS_MADE,
     PROVIDERS_TAGGED,
     ROLE,
@@ -203,6 +204,23 @@ def test_a_refusal_before_a_registration_that_succeeded_is_history():
     assert found(registered_as() | tagged) == ["oidc-provider-missing"]
     # One that was deleted, and may not be made again, is not.
     assert found(registered_as() | {PROVIDERS_MADE: [*refused, made]}) == ["operator-not-permitted"]
+
+
+@pytest.mark.parametrize(
+    ("deletion", "id"),
+    [
+        ({}, "oidc-provider-missing"),
+        ({"eventTime": "2025-12-31T00:00:00Z"}, "operator-not-permitted"),
+        ({"errorCode": "AccessDenied"}, "operator-not-permitted"),
+        ({"requestParameters": {"openIDConnectProviderArn": arn(OLD)}}, "operator-not-permitted"),
+    ],
+    ids=["later", "earlier", "refused as well", "of another provider"],
+)
+def test_a_refusal_before_a_deletion_is_history(deletion, id):
+    deleted = {"eventTime": "2026-01-02T00:00:00Z", "eventName": "DeleteOpenIDConnectProvider", "errorCode": None}
+    deleted |= {"requestParameters": {"openIDConnectProviderArn": arn(NAME)}, "caller": ""} | deletion
+    refused = {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider"), PROVIDERS_DELETED: [deleted]}
+    assert found(registered_as() | refused) == [id]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ ENDPOINT = re.compile(r"(https://)?sts(-fips)?\.[a-z0-9-]+\.(amazonaws|api)\.\S+
 # An issuer's last part that says by itself which issuer it is, whatever the host.
 SHORTEST_ID = 16
 CREATION = ("CreateOpenIDConnectProvider", "TagOpenIDConnectProvider")
+DELETION = "DeleteOpenIDConnectProvider"
 
 
 # Is it registered?
@@ -291,15 +292,20 @@ EXPLAIN_ABSENCE = (in_another_account, cluster_rebuilt, operator_not_permitted, 
 def _refused_registration(evidence: Evidence) -> PastCall | None:
     """The last try to register the issuer, where IAM refused it; a refusal before a success is history.
 
-    A refused tag counts only where no registration succeeded: it took nothing away. Raises `NotRead`.
+    So is one before a deletion: the provider was there after it. A refused tag counts only where no registration
+    succeeded: it took nothing away. Raises `NotRead`.
     """
-    registrations, tags = (
-        [call for call in evidence.role_account.calls(name) if _is_about(call, evidence.provider_name)]
-        for name in CREATION
-    )
+    registrations, tags = (_calls_about_issuer(evidence, name) for name in CREATION)
     # The newest comes first.
     last = next(iter(registrations or tags), None)
-    return last if last and last.get("errorCode") in FORBIDDEN else None
+    if last is None or last.get("errorCode") not in FORBIDDEN:
+        return None
+    deleted = [call["eventTime"] for call in _calls_about_issuer(evidence, DELETION) if not call.get("errorCode")]
+    return None if any(time > last["eventTime"] for time in deleted) else last
+
+
+def _calls_about_issuer(evidence: Evidence, name: str) -> list[PastCall]:
+    return [call for call in evidence.role_account.calls(name) if _is_about(call, evidence.provider_name)]
 
 
 def _is_about(call: PastCall, issuer: str) -> bool:
