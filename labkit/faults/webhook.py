@@ -48,11 +48,7 @@ def webhook_of_marked_pods(situation: Situation) -> None:
     situation.webhook["objectSelector"] = {"matchExpressions": [*expressions, marked]}
 
 
-@fault(
-    finding="pod-opted-out-of-webhook",
-    hides=(*UNTOUCHED_HIDES, "webhook-that-nobody-answers-for"),
-    changes=("the pod's labels",),
-)
+@fault(finding="pod-opted-out-of-webhook", hides=UNTOUCHED_HIDES, changes=("the pod's labels",))
 def pod_opted_out(situation: Situation) -> None:
     """A label was added while somebody looked for another trouble."""
     situation.pod["metadata"].setdefault("labels", {})["eks.amazonaws.com/skip-pod-identity-webhook"] = "true"

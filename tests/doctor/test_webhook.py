@@ -285,6 +285,70 @@ def test_the_patch_says_first_for_whom_else_it_changes_something():
     assert all(line.startswith("#") for line in finding.repair.splitlines())
 
 
+WITH_OTHERS = {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/web"}
+NOBODY_SELECTS = {
+    f"list {kind} --all-namespaces": []
+    for kind in ("services", "networkpolicies", "poddisruptionbudgets", "validatingwebhookconfigurations")
+}
+
+
+def beside_others(namespace="shop", **selectors):
+    """A selector leaves the pod out, and another service account names a role."""
+    answers = selecting(**selectors)
+    other = {"metadata": {"name": "web", "namespace": namespace, "annotations": WITH_OTHERS}}
+    answers[ALL_SERVICE_ACCOUNTS] = [*answers[ALL_SERVICE_ACCOUNTS], other]
+    registrations = {"list mutatingwebhookconfigurations --all-namespaces": [answers[WEBHOOK]]}
+    return answers | NOBODY_SELECTS | registrations
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("namespaceSelector", "kubectl label namespace default team=platform"),
+        ("objectSelector", "kubectl delete pod my-pod -n default --grace-period=1"),
+    ],
+)
+def test_where_others_would_get_a_role_the_label_is_given_that_the_selector_wants(name, line):
+    answers = beside_others(**{name: {"matchLabels": TEAM}})
+    (finding,) = examine(answers).findings
+    assert "The selector of the webhook stays; the " in finding.repair.splitlines()[0]
+    assert "kubectl patch" not in finding.repair
+    assert commands(finding.repair)[0] == line
+    after = applied(answers, finding.repair)
+    assert found(after) == [] and after[WEBHOOK] == answers[WEBHOOK]
+
+
+POLICY = {"metadata": {"name": "db"}, "spec": {"ingress": [{"from": [{"namespaceSelector": {"matchLabels": TEAM}}]}]}}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        beside_others(namespaceSelector={"matchLabels": TEAM}, namespace="default"),
+        beside_others(namespaceSelector={"matchLabels": TEAM}) | {"list networkpolicies --all-namespaces": [POLICY]},
+        beside_others(objectSelector={"matchLabels": TEAM})
+        | {"list services --all-namespaces": [{"metadata": {"name": "web"}, "spec": {"selector": TEAM}}]},
+        beside_others(objectSelector={"matchLabels": {"app": "other"}}),
+        beside_others(namespaceSelector={"matchLabels": {"pod-security.kubernetes.io/enforce": "privileged"}}),
+        {
+            call: answer
+            for call, answer in beside_others(objectSelector={"matchLabels": TEAM}).items()
+            if call not in NOBODY_SELECTS
+        },
+    ],
+    ids=["another account of it", "a policy", "a service", "has another value", "of Kubernetes", "not read"],
+)
+def test_no_label_is_given_that_others_may_notice(answers):
+    (finding,) = examine(answers).findings
+    assert finding.id == "webhook-not-asked-about-pod"
+    assert all(line.startswith("#") for line in finding.repair.splitlines())
+
+
+def test_a_webhook_that_cannot_be_called_shows_behind_a_selector():
+    answers = selecting(namespaceSelector={"matchLabels": TEAM}) | {WEBHOOK_ANSWERS: "certificate verify failed"}
+    assert set(found(answers)) == {"webhook-unreachable", "webhook-not-asked-about-pod"}
+
+
 def test_two_selectors_that_leave_a_pod_out_are_one_finding_and_one_patch():
     exists = {"matchExpressions": [{"key": "team", "operator": "Exists"}, {"key": "b", "operator": "Exists"}]}
     labels = {"app": "cart", "a/b~c": "x"}

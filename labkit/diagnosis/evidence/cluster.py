@@ -14,7 +14,14 @@ APPS = dict.fromkeys(("deployments", "replicasets", "statefulsets", "daemonsets"
 WORKLOADS = {"deployments": "Deployment", "statefulsets": "StatefulSet", "daemonsets": "DaemonSet"}
 JOBS = {"cronjobs": "CronJob", "jobs": "Job"}
 BATCH = dict.fromkeys(JOBS, "/apis/batch/v1")
-GROUPS = {"mutatingwebhookconfigurations": "/apis/admissionregistration.k8s.io/v1", **APPS, **BATCH}
+WEBHOOKS = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
+GROUPS = {
+    **dict.fromkeys(WEBHOOKS, "/apis/admissionregistration.k8s.io/v1"),
+    "networkpolicies": "/apis/networking.k8s.io/v1",
+    "poddisruptionbudgets": "/apis/policy/v1",
+    **APPS,
+    **BATCH,
+}
 
 
 class Cluster:
@@ -38,6 +45,10 @@ class Cluster:
     @property
     def all_service_accounts(self) -> list[Document]:
         return self._listed_everywhere("serviceaccounts")
+
+    def all_of(self, resource: str) -> list[Document]:
+        """The objects of a kind, by its plural in lower case; none where this cluster has no such kind."""
+        return self._listed_everywhere(resource) or []
 
     def pods(self, namespace: str) -> list[Document]:
         return self._listed("pods", namespace)

@@ -3,6 +3,7 @@
 https://github.com/aws/amazon-eks-pod-identity-webhook
 """
 
+import shlex
 from typing import Any
 
 from labkit.diagnosis import stages
@@ -18,7 +19,7 @@ from labkit.diagnosis.evidence.pod_spec import (
 from labkit.diagnosis.finding import Symptom, cause, is_told
 from labkit.diagnosis.repairs import pod_commands, registration
 from labkit.diagnosis.repairs.commands import Commands
-from labkit.diagnosis.repairs.words import shown
+from labkit.diagnosis.repairs.words import said, shown
 
 LEARN = "04-pod.ipynb"
 POD = "kubectl get pod -o yaml"
@@ -247,9 +248,7 @@ def _was_passed_over(evidence: Evidence) -> bool:
     """Whether there is a pod that was to get a role and has none."""
     try:
         spec = evidence.pod_spec
-        if not evidence.annotation or spec is None:
-            return bool(evidence.annotation)
-        return not (spec.is_mutated or opted_out(evidence) or not_asked(evidence))
+        return bool(evidence.annotation) and not (spec and spec.is_mutated)
     except NotRead:
         return False
 
@@ -285,8 +284,31 @@ def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str:
     lines = [meant, registration.without(evidence, lacking), pod_commands.replaced(evidence)]
     if registration.others(evidence) == []:
         return "\n".join(lines)
+    if labels := registration.labels_that_harm_nobody(evidence, lacking):
+        return _labelled(evidence, labels)
     # The selector may keep the role from others on purpose.
     return shown("# Nothing is changed: others would get a role by it. Ask whoever runs the webhook. Then:", *lines)
+
+
+def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]]) -> str:
+    """The labels that the selectors want, on the namespace and in the pod's manifest, and the pod made by it."""
+
+    def with_labels(_: Evidence, manifest: dict[str, Any]) -> None:
+        manifest["metadata"]["labels"] = {**(manifest["metadata"].get("labels") or {}), **labels.get("pod", {})}
+
+    told = ", ".join(
+        f"the {subject} gets {key}={value}" for subject in labels for key, value in labels[subject].items()
+    )
+    lines = [
+        said(
+            f"The selector of the webhook stays; {told}.",
+            "Nobody else is selected by it: no Service, NetworkPolicy, PodDisruptionBudget, workload or other webhook.",
+        )
+    ]
+    if on_namespace := labels.get("namespace"):
+        pairs = " ".join(shlex.quote(f"{key}={value}") for key, value in on_namespace.items())
+        lines.append(f"{evidence.connection.kubectl} label namespace {evidence.parameters.namespace} {pairs}")
+    return "\n".join([*lines, pod_commands.replaced(evidence, with_labels)])
 
 
 def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> str:

@@ -8,20 +8,23 @@ https://datatracker.ietf.org/doc/html/rfc6902
 import copy
 import difflib
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
-from labkit.diagnosis.evidence import Evidence, NotRead
-from labkit.diagnosis.evidence.opt_out import ON_EKS, Requirement, labels_of
+from labkit.diagnosis.evidence import Evidence, NotRead, selectors
+from labkit.diagnosis.evidence.opt_out import ON_EKS, Requirement, Subject, labels_of
 from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.repairs import words
 from labkit.documents import ROLE_ANNOTATION
 
 NAME = "mutatingwebhookconfiguration/pod-identity-webhook"
 MANY = 4  # service accounts that one line names
+# Labels of Kubernetes' own, which it reads itself: pod-security.kubernetes.io/enforce.
+OF_KUBERNETES = re.compile(r"(^|\.)k(8s|ubernetes)\.io/")
 Path = tuple[str | int, ...]
 
 
@@ -43,6 +46,34 @@ def with_rule_for_pods(evidence: Evidence) -> str:
     has_rules = "rules" in ((evidence.webhook or {}).get("webhooks") or [{}])[0]
     path, value = ("/webhooks/0/rules/-", ON_EKS["rules"][0]) if has_rules else ("/webhooks/0/rules", ON_EKS["rules"])
     return _patched(evidence, [{"op": "add", "path": path, "value": value}])
+
+
+def labels_that_harm_nobody(
+    evidence: Evidence, requirements: Sequence[Requirement]
+) -> dict[Subject, dict[str, str]] | None:
+    """The labels by which these requirements are met, by whose they are; None where others may notice them.
+
+    Others notice a label of the namespace where another service account of it names a role, and each label that
+    something else of the cluster selects by. A label that is there has its own use.
+    """
+    wanted: dict[Subject, dict[str, str]] = {}
+    try:
+        for each in requirements:
+            is_taken = each.key in labels_of(evidence, each.subject) or bool(OF_KUBERNETES.search(each.key))
+            if each.is_opt_out or is_taken or selectors.by_label(evidence, each.key):
+                return None
+            wanted.setdefault(each.subject, {})[each.key] = each.values[0] if each.values else "true"
+        owner = evidence.pod_spec.owner if evidence.pod_spec else None
+    except NotRead:
+        return None
+    naming = others(evidence)
+    if "namespace" in wanted and (
+        naming is None or any(name.startswith(f"{evidence.parameters.namespace}/") for name in naming)
+    ):
+        return None
+    # The pods of another kind of owner are not labelled by what makes this one again.
+    is_made_by_another = owner is not None and not (owner.get("spec") or {}).get("template")
+    return None if "pod" in wanted and is_made_by_another else wanted
 
 
 def without_label(evidence: Evidence, label: str) -> str:

@@ -1,0 +1,33 @@
+"""What else of the cluster selects pods or namespaces by a label.
+
+https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors
+"""
+
+from typing import Any
+
+from labkit.diagnosis.evidence.evidence import Evidence
+
+KINDS = (
+    "services",
+    "networkpolicies",
+    "poddisruptionbudgets",
+    "mutatingwebhookconfigurations",
+    "validatingwebhookconfigurations",
+)
+OWN = "pod-identity-webhook"
+
+
+def by_label(evidence: Evidence, key: str) -> list[str]:
+    """The names of what selects by a label of this key, but for the pod identity webhook. Raises `NotRead`."""
+    found = [each for kind in KINDS for each in evidence.cluster.all_of(kind)]
+    found += evidence.cluster.workloads(evidence.parameters.namespace)
+    named = [each["metadata"]["name"] for each in found if _mentions([each.get("spec"), each.get("webhooks")], key)]
+    return [name for name in named if name != OWN]
+
+
+def _mentions(part: Any, key: str) -> bool:
+    if isinstance(part, list):
+        return any(_mentions(each, key) for each in part)
+    if not isinstance(part, dict):
+        return False
+    return key in part or part.get("key") == key or any(_mentions(each, key) for each in part.values())
