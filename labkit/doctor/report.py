@@ -189,9 +189,13 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _place(finding: Finding) -> tuple[int, int, int]:
-    """Where a finding comes: by severity and stage; of the stages that decide how pods are made, those last that do."""
+    """Where a finding comes: by severity and stage; of the stages that decide how pods are made, those last that do.
+
+    One that waits for another's repair comes after all.
+    """
     stage, last = STAGES.index(stage_of(finding.id)), STAGES.index(WEBHOOK)
     when = 2 if stage > last else 1 if pod_commands.makes_pods(finding.repair) else 0
+    when = 3 if pod_commands.waits(finding.repair) else when
     return SEVERITIES.index(finding.severity), when, stage
 
 

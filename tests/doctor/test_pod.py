@@ -299,6 +299,29 @@ def test_a_token_volume_of_the_manifest_is_made_for_sts_in_the_manifest():
     assert (found(after), examine(after).exit_code) == (["pod-names-its-role"], 0)
 
 
+def test_a_token_volume_that_another_container_needs_keeps_its_token():
+    """The other one may log in to Vault with it."""
+
+    def with_vault(manifest):
+        with_own_token(manifest, projected("vault"))
+        mounts = manifest["spec"]["containers"][0]["volumeMounts"]
+        manifest["spec"]["containers"].append({"name": "vault", "image": "vault", "volumeMounts": [*mounts]})
+
+    answers = applying(with_vault)
+    (finding,) = [each for each in examine(answers).findings if each.id == "token-audience-mismatch"]
+    assert finding.repair.splitlines()[0] == (
+        "# The volume own keeps its token for vault: the container vault may need it."
+    )
+    after = applied(answers, finding.repair)
+    (own,) = [volume for volume in after[PODS][0]["spec"]["volumes"] if volume["name"] == "own"]
+    tokens = [source["serviceAccountToken"] for source in own["projected"]["sources"]]
+    assert [(token["audience"], token["path"]) for token in tokens] == [
+        ("vault", "token"),
+        ("sts.amazonaws.com", "token-for-sts"),
+    ]
+    assert "token-audience-mismatch" not in found(after)
+
+
 def test_a_token_for_somebody_else_shows_beside_a_provider_that_is_missing():
     answers = applying(lambda manifest: with_own_token(manifest, projected("vault"))) | {PROVIDERS: [], PROVIDER: None}
     assert set(found(answers)) == {"oidc-provider-missing", "token-audience-mismatch"}
@@ -399,6 +422,8 @@ def test_a_pod_is_not_made_again_while_the_annotation_names_no_role(annotation):
     answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"][KEY] = annotation
     findings = {finding.id: finding for finding in examine(answers).findings}
     repair = findings["pod-older-than-annotation"].repair
+    # What it waits for comes first.
+    assert [*findings][-1] == "pod-older-than-annotation" and len(findings) > 1
     assert all(line.startswith("#") for line in repair.splitlines())
     assert "kubectl delete pod my-pod" in repair
 
@@ -451,6 +476,23 @@ def test_a_deployment_s_pod_is_corrected_in_the_template():
         "kubectl set env deployment/cart -n default -c aws AWS_PROFILE-",
         "kubectl rollout status deployment/cart -n default --timeout=90s",
     ]
+    assert finding.repair.splitlines()[:4] == [
+        "# Deployment cart: its pods are made again, one after the other.",
+        "#   -     env:",
+        "#   -     - name: AWS_PROFILE",
+        "#   -       value: dev",
+    ]
+
+
+def test_what_changes_in_a_template_is_shown_without_anybody_s_secret():
+    env = [{"name": "DB_PASSWORD", "value": "hunter2"}, {"name": "AWS_PROFILE", "value": "dev"}]
+    env += [{"name": name, "value": value} for name, value in KEYS.items()]
+    answers = owned(env)
+    answers["get deployment cart -n default"]["spec"]["template"]["metadata"]["annotations"] = {KEY: ROLE_ARN}
+    # The first one's template is changed by the second one's repair.
+    repair = examine(answers).findings[1].repair
+    assert {"#   -     - name: AWS_ACCESS_KEY_ID", f"#   -     {KEY}: {ROLE_ARN}"} <= {*repair.splitlines()}
+    assert not any(secret in repair for secret in ("hunter2", *KEYS.values()))
 
 
 def test_a_deployment_whose_template_is_right_is_started_again():
@@ -514,6 +556,25 @@ def test_a_deployment_that_names_no_service_account_is_patched_itself():
     assert words[:3] == ["kubectl", "patch", "deployment/web"]
     assert json.loads(words[-1]) == {"spec": {"template": {"spec": {"serviceAccountName": "my-service-account"}}}}
     assert status.startswith("kubectl rollout status deployment/web")
+
+
+@pytest.mark.parametrize("account", ["", "my-service-account"])
+def test_access_keys_in_a_deployment_without_pods_show_at_once(account):
+    bare = workload("web", account=account, app="web")
+    (container,) = bare["spec"]["template"]["spec"]["containers"]
+    container["env"] = [{"name": name, "value": value} for name, value in {**KEYS, "GREETING": "hello"}.items()]
+    findings = {finding.id: finding for finding in examine(without_pods(bare), pod_name="").findings}
+    assert set(findings) == {"pod-missing", "pod-static-keys"}
+    first, keys = findings["pod-missing"], findings["pod-static-keys"]
+    assert keys.severity == "warning"
+    assert keys.found.startswith("deployment/web, container aws: AWS_ACCESS_KEY_ID (env)")
+    change = commands(keys.repair)[0]
+    assert " deployment/web " in change
+    if not account:
+        assert next(iter(findings)) == "pod-missing"
+        (changed,) = json.loads(shlex.split(change)[-1])["spec"]["template"]["spec"]["containers"]
+        assert changed["env"] == [{"name": "GREETING", "value": "hello"}]
+    assert not any(secret in f"{first}{keys}" for secret in KEYS.values())
 
 
 def test_of_several_the_one_that_is_called_like_the_service_account_is_meant():

@@ -74,7 +74,12 @@ def test_what_the_pod_says_is_found_alone(id, answers, says):
     assert [finding.id for finding in diagnosis.findings] == [id]
     (finding,) = diagnosis.findings
     assert says in finding.found
-    assert applied(answers, finding.repair)[PODS] != answers[PODS]
+    if id == "credentials-refused":
+        # A restart may cost the pod a session that it has, and explains nothing.
+        assert all(line.startswith("#") for line in finding.repair.splitlines())
+        assert "#   kubectl delete pod my-pod" in finding.repair
+    else:
+        assert applied(answers, finding.repair)[PODS] != answers[PODS]
 
 
 def test_an_exchange_that_is_refused_is_not_right_whoever_the_pod_still_is():

@@ -39,6 +39,14 @@ def meant_for_account(evidence: Evidence) -> Document | None:
     return bare[0] if bare and is_only_one else None
 
 
+def to_come(evidence: Evidence) -> list[Document]:
+    """Those that are to make the service account's first pod; none where it has one, or one of a name is asked for."""
+    if evidence.pod_name or evidence.service_account is None:
+        return []
+    meant = meant_for_account(evidence)
+    return of_account(evidence) or ([meant] if meant else [])
+
+
 def that_made(evidence: Evidence, pod_name: str) -> Document | None:
     """The one that makes pods of such a name."""
     for each in _all(evidence):

@@ -4,13 +4,13 @@ https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.
 """
 
 from labkit.diagnosis import stages
-from labkit.diagnosis.evidence import Evidence, NotRead, kinds, variables
-from labkit.diagnosis.evidence.pod_spec import ROLE, Container
+from labkit.diagnosis.evidence import Evidence, NotRead, kinds, variables, workloads
+from labkit.diagnosis.evidence.pod_spec import ROLE, Container, PodSpec
 from labkit.diagnosis.evidence.reading import NOBODY, Document, Read
 from labkit.diagnosis.finding import Cause, Symptom, cause
 from labkit.diagnosis.repairs import advice, pod_commands
 from labkit.diagnosis.repairs.commands import others_with
-from labkit.diagnosis.repairs.manifest import containers_of
+from labkit.diagnosis.repairs.manifest import containers_of, set_list
 from labkit.diagnosis.repairs.words import said
 from labkit.diagnosis.stages import Stage
 
@@ -64,7 +64,8 @@ def static_keys(evidence: Evidence) -> Symptom | None:
     hidden = {container.name: _hidden_keys(evidence, container) for container in evidence.containers}
     found = symptom(evidence, KEYS_FIRST, _static_keys_read)
     if found or not any(hidden.values()):
-        return found
+        to_come = (_static_keys_of(evidence, each) for each in workloads.to_come(evidence))
+        return found or next(filter(None, to_come), None)
     probed = evidence.probe.container if evidence.probe_allowed else None
     if probed and hidden[probed.name]:
         if told := _told_of_keys(evidence):
@@ -224,6 +225,37 @@ def region_not_activated(evidence: Evidence) -> Symptom | None:
         variables.inactive_region,
         source=f"{evidence.connection.kubectl} get pod -o yaml, spec.containers[].env; ec2:DescribeRegions",
     )
+
+
+def _static_keys_of(evidence: Evidence, workload: Document) -> Symptom | None:
+    """Access keys in what is to make the service account's first pod."""
+    template = workload["spec"]["template"]
+    metadata = {**(template.get("metadata") or {}), "namespace": evidence.parameters.namespace}
+    spec = PodSpec({**template, "metadata": metadata}, evidence.cluster)
+    wrong = {each.name: keys for each in spec.containers if (keys := _static_keys_read(evidence, each))}
+    if not wrong:
+        return None
+    found = "; ".join(f"container {name}: {keys.found}" for name, keys in wrong.items())
+    return Symptom(
+        KEYS_FIRST,
+        expected=next(iter(wrong.values())).expected,
+        found=f"{workloads.called(workload)}, {found}",
+        source=f"kubectl get {workloads.called(workload)} -o yaml, spec.template.spec.containers[].env",
+        repair=pod_commands.of_workload(evidence, workload, _without_keys(wrong)),
+        severity="warning",
+    )
+
+
+def _without_keys(wrong: dict[str, variables.Wrong]) -> pod_commands.Change:
+    """The change that leaves the keys out: those of `env` go, and empty ones go before those of a ConfigMap."""
+
+    def change(_: Evidence, manifest: Document) -> None:
+        for container in containers_of(manifest["spec"]):
+            keys = wrong[container["name"]].variables if container["name"] in wrong else ()
+            kept = [entry for entry in container.get("env") or [] if entry["name"] not in [key.name for key in keys]]
+            set_list(container, "env", [*kept, *({"name": key.name, "value": ""} for key in keys if key.config_map)])
+
+    return change
 
 
 def _static_keys_read(evidence: Evidence, container: Container) -> variables.Wrong | None:

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.evidence import AUDIENCE_KEY
-from labkit.diagnosis.evidence.pod_spec import TOKEN_FILE
+from labkit.diagnosis.evidence.pod_spec import TOKEN_FILE, Container
 from labkit.diagnosis.evidence.probe import Exchange, Token
 from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.finding import Cause, Symptom, cause, causes_of, is_told
 from labkit.diagnosis.findings import containers
-from labkit.diagnosis.repairs import pod_commands
-from labkit.diagnosis.repairs.words import name_of_account, said
+from labkit.diagnosis.repairs import advice, pod_commands
+from labkit.diagnosis.repairs.manifest import containers_of
+from labkit.diagnosis.repairs.words import listed, name_of_account, said
 from labkit.documents import AUDIENCE
 from labkit.tokens import NotAToken, parts
 
@@ -23,6 +24,8 @@ CAT = "kubectl exec … -- cat TOKEN_FILE"
 EXCHANGE = "sts:AssumeRoleWithWebIdentity with the pod's token"
 # Seconds after which what was written in IAM is known everywhere.
 SETTLED = 60
+# The end of the path of a token for STS beside one for somebody else.
+BESIDE = "-for-sts"
 EXPIRED = ("ExpiredTokenException", "ExpiredToken")
 ASSUME = "AssumeRoleWithWebIdentity"
 
@@ -212,7 +215,7 @@ def refused(evidence: Evidence) -> Symptom | None:
         expected=f"assumed-role/{evidence.wanted_role_name}",
         found=found,
         source=source,
-        repair=pod_commands.replaced(evidence),
+        repair=advice.session_stays(evidence, pod_commands.replaced(evidence)),
     )
 
 
@@ -234,7 +237,7 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
 def _audience(evidence: Evidence) -> str | None:
     """Whom the token is made for that the containers send; without one, whom the annotation has the next made for."""
     for container in evidence.containers:
-        token = container.token_at(container.value(TOKEN_FILE)) if container.has_role else None
+        token = _sent(container)
         if token and token.get("audience"):
             return str(token["audience"])
     return evidence.token_audience or evidence.annotations.get(AUDIENCE_KEY)
@@ -243,12 +246,20 @@ def _audience(evidence: Evidence) -> str | None:
 def _made_for_sts(evidence: Evidence, audience: str) -> str:
     """Lines that give the pod a token for STS: in the annotation, and in a volume that the manifest declares."""
 
+    shared = _shared_volumes(evidence, audience)
+
     def with_audience(_: Evidence, manifest: Document) -> None:
         for volume in manifest["spec"].get("volumes") or []:
-            for source in (volume.get("projected") or {}).get("sources") or []:
-                token = source.get("serviceAccountToken") or {}
-                if token.get("audience") == audience:
+            sources = (volume.get("projected") or {}).get("sources") or []
+            for token in [source["serviceAccountToken"] for source in sources if "serviceAccountToken" in source]:
+                if token.get("audience") != audience:
+                    continue
+                if volume["name"] not in shared:
                     token["audience"] = evidence.audience
+                    continue
+                second = {**token, "audience": evidence.audience, "path": f"{token['path']}{BESIDE}"}
+                sources.append({"serviceAccountToken": second})
+                _send(evidence, manifest, token["path"], volume["name"])
 
     kubectl, parameters = evidence.connection.kubectl, evidence.parameters
     account = f"serviceaccount {parameters.service_account} -n {parameters.namespace}"
@@ -256,9 +267,44 @@ def _made_for_sts(evidence: Evidence, audience: str) -> str:
     if evidence.annotations.get(AUDIENCE_KEY) == audience:
         lines.append(said(f"Service account {name_of_account(evidence.subject)}: its tokens are for STS again."))
         lines.append(f"{kubectl} annotate {account} --overwrite {AUDIENCE_KEY}-")
+    lines += [
+        said(
+            f"The volume {volume} keeps its token for {audience}: the container {listed(names)} may need it.",
+            f"A second token for {evidence.audience} comes beside it.",
+        )
+        for volume, names in shared.items()
+    ]
     if evidence.pod is not None:
         lines.append(pod_commands.replaced(evidence, with_audience))
     return "\n".join(lines)
+
+
+def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:
+    """The volumes with a token for this audience that containers mount without sending it to STS, with these."""
+    senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("audience") == audience}
+    volumes = evidence.pod_spec.volumes if evidence.pod_spec else {}
+    found: dict[str, list[str]] = {}
+    for container in evidence.containers:
+        for mount in container.mounts if container.name not in senders else []:
+            sources = ((volumes.get(mount["name"]) or {}).get("projected") or {}).get("sources") or []
+            if any((source.get("serviceAccountToken") or {}).get("audience") == audience for source in sources):
+                found.setdefault(mount["name"], []).append(container.name)
+    return found
+
+
+def _sent(container: Container) -> Document | None:
+    """The projected token that a container sends to STS."""
+    return container.token_at(container.value(TOKEN_FILE)) if container.has_role else None
+
+
+def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> None:
+    """The containers that sent the token at this path of a volume send the one beside it."""
+    senders = {each.name for each in evidence.containers if (_sent(each) or {}).get("path") == path}
+    for container in containers_of(manifest["spec"]):
+        mounts_it = any(mount["name"] == volume for mount in container.get("volumeMounts") or [])
+        for entry in container.get("env") or [] if mounts_it and container["name"] in senders else []:
+            if entry["name"] == TOKEN_FILE and entry.get("value"):
+                entry["value"] += BESIDE
 
 
 def _malformed(evidence: Evidence) -> tuple[str, str]:

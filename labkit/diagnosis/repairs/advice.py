@@ -8,7 +8,7 @@ import shlex
 
 from labkit.diagnosis.evidence import Evidence
 from labkit.diagnosis.evidence.trust import Condition
-from labkit.diagnosis.repairs.words import listed, name_of_account, said
+from labkit.diagnosis.repairs.words import listed, name_of_account, said, shown
 
 # Characters without white space that IAM takes by default as a trust policy, and at most.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
@@ -139,6 +139,20 @@ def request_decides(evidence: Evidence, *, is_known: bool) -> str:
         "Whoever wrote it knows which requests are meant:",
         f"  {who_wrote_trust()}",
     )
+
+
+def session_stays(evidence: Evidence, again: str) -> str:
+    """A pod that is refused now may have a session from before, which it would lose with its processes.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
+    """
+    told = said(
+        "Nothing is changed: the pod may still have a session from before, and a new pod is refused like this one.",
+        "CloudTrail has each refusal, with what was sent:",
+        f"  {_who_called('AssumeRoleWithWebIdentity', evidence.region)}",
+        "Once STS takes the token, or if the pod has no session to lose, this makes it again:",
+    )
+    return f"{told}\n{shown(again)}"
 
 
 def deny_stays(policy_arn: str) -> str:

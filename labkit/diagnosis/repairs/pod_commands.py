@@ -20,7 +20,7 @@ from labkit.diagnosis.evidence.pod_spec import (
 from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.repairs.commands import Commands, others_with, patch_config_map
 from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
-from labkit.diagnosis.repairs.words import listed, name_of_account, said, shown
+from labkit.diagnosis.repairs.words import changes_in, listed, name_of_account, said, shown
 from labkit.documents import ROLE_ANNOTATION
 
 Change = Callable[[Evidence, Document], None]
@@ -35,6 +35,7 @@ MAKES_PODS = re.compile(
     r"|^echo .*\"kind\": \"Pod\".* apply -f -$"
 )
 BELOW = "# its pods are made again further down, once for all that is repaired"
+NOT_YET = "# Not yet: the annotation does not name the role as IAM has it. A pod that is made again gets what it names."
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # the names that a shell takes, too
 
 
@@ -82,11 +83,7 @@ def with_the_annotation(evidence: Evidence) -> str:
     again = replaced(evidence, without_identity)
     if evidence.is_annotated_rightly:
         return again
-    return shown(
-        "# Not yet: the annotation does not name the role as IAM has it. A pod that is made again gets what it names.",
-        "# When it does:",
-        again,
-    )
+    return shown(NOT_YET, "# When it does:", again)
 
 
 def of_workload(evidence: Evidence, owner: Document, *changes: Change) -> str:
@@ -109,6 +106,11 @@ def with_new_sessions(evidence: Evidence, repair: str) -> str:
 def makes_pods(repair: str) -> bool:
     """Whether these lines make pods again: what decides how they come to be has to be repaired before."""
     return any(MAKES_PODS.search(line) for line in repair.splitlines())
+
+
+def waits(repair: str) -> bool:
+    """Whether a repair is for later: another finding's comes before it."""
+    return repair.startswith(NOT_YET)
 
 
 def once(repairs: Sequence[str]) -> list[str]:
@@ -271,6 +273,8 @@ def _template_lines(evidence: Evidence, owner: Document, template: Document, cha
     _corrected(evidence, wanted, changes)
     workload = f"{owner['kind'].lower()}/{owner['metadata']['name']}"
     kubectl, namespace = _kubectl(evidence), f"-n {evidence.parameters.namespace}"
+    told = [said(f"{owner['kind']} {owner['metadata']['name']}: its pods are made again, one after the other.")]
+    told += _changes_shown(template, wanted)
     if changed := _variables_gone(template, wanted):
         lines = [f"{kubectl} set env {workload} {namespace} -c {name} {gone}" for name, gone in changed.items()]
     elif patch := _difference(template, wanted):
@@ -278,15 +282,23 @@ def _template_lines(evidence: Evidence, owner: Document, template: Document, cha
         if hidden:
             names = ", ".join(hidden)
             why = f"# correct the template by hand, since the values of {names} are not shown:"
-            return [why, f"{kubectl} edit {workload} {namespace}"]
+            return [*told[1:], why, f"{kubectl} edit {workload} {namespace}"]
         merged = shlex.quote(json.dumps({"spec": {"template": patch}}))
         lines = [f"{kubectl} patch {workload} {namespace} --type=merge -p {merged}"]
     elif _is_being_replaced(evidence):
         lines = ["# a rollout is under way, and its new pods have what this one lacks:"]
     else:
         lines = [f"{kubectl} rollout restart {workload} {namespace}"]
-    told = said(f"{owner['kind']} {owner['metadata']['name']}: its pods are made again, one after the other.")
-    return [told, *lines, f"{kubectl} rollout status {workload} {namespace} --timeout=90s"]
+    return [*told, *lines, f"{kubectl} rollout status {workload} {namespace} --timeout=90s"]
+
+
+def _changes_shown(template: Document, wanted: Document) -> list[str]:
+    """What differs between two templates, without the values of secrets; nothing where they are the same."""
+    before, after = copy.deepcopy(template), copy.deepcopy(wanted)
+    before["metadata"] = before.get("metadata") or {}
+    for each in (before, after):
+        _hide_secrets(each)
+    return list(filter(None, [changes_in(before, after)]))
 
 
 def _is_being_replaced(evidence: Evidence) -> bool:

@@ -8,6 +8,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import yaml
+
 SUBJECT = "system:serviceaccount:"
 MANY = 4  # names that a sentence holds
 CONTEXT = 2  # lines of the policy around a change
@@ -31,6 +33,16 @@ def difference(before: Any, after: Any) -> str:
     told = list(difflib.unified_diff(_lines(before), _lines(after), n=CONTEXT, lineterm=""))
     # The first two lines are the names of files.
     return "\n".join(f"#   {line}" if line.startswith("@@") else f"#   {line[:1]} {line[1:]}" for line in told[2:])
+
+
+def changes_in(before: Any, after: Any) -> str:
+    """The lines by which a manifest differs from another one, in YAML, as comment lines; empty where none does.
+
+    The lines around them are left out: what they hold is nobody's business.
+    """
+    was, will_be = (yaml.safe_dump(each, sort_keys=False).splitlines() for each in (before, after))
+    told = list(difflib.unified_diff(was, will_be, n=0, lineterm=""))[2:]
+    return "\n".join(f"#   {line[:1]} {line[1:]}" for line in told if not line.startswith("@@"))
 
 
 def name_of_account(subject: str) -> str:
