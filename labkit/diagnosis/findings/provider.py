@@ -74,9 +74,10 @@ def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
         *(advice.provider_stays(arn) for arn in evidence.provider_arns if name_of(arn) == old),
     ]
     return Symptom(
-        f"The role {evidence.role_name} trusts {old}, whose cluster is gone; today's issuer isn't registered.",
+        f"The role {evidence.role_name} trusts {old}, which no cluster of this account and region has as its issuer; "
+        "today's issuer isn't registered.",
         expected=evidence.provider_name,
-        found=f"{old}, the issuer of no cluster",
+        found=f"{old}, the issuer of no cluster here",
         source="iam:GetRole, AssumeRolePolicyDocument, and eks:DescribeCluster, identity.oidc.issuer",
         repair="\n".join(repair),
     )
@@ -153,7 +154,7 @@ def dangling(evidence: Evidence) -> Symptom | None:
     if not gone:
         return None
     return Symptom(
-        f"IAM has OIDC providers for clusters that are gone: {few(gone)}.",
+        f"IAM has OIDC providers that no cluster of this account and region has as its issuer: {few(gone)}.",
         expected="a cluster for each OIDC provider of EKS in this region",
         found=", ".join(gone),
         source="iam:ListOpenIDConnectProviders, and eks:DescribeCluster, identity.oidc.issuer",
