@@ -177,8 +177,9 @@ def _in_iam(lab: Lab) -> Iterator[tuple[str, Any]]:
 def _in_cluster(lab: Lab) -> Iterator[tuple[str, Any]]:
     core, own = CoreV1Api(lab.kubernetes), lab.parameters
     for namespace in core.list_namespace().items:
-        labels = namespace.metadata.labels
-        yield f"namespace {namespace.metadata.name}", labels
+        # The run's own has nobody else in it.
+        if namespace.metadata.name != own.namespace:
+            yield f"namespace {namespace.metadata.name}", namespace.metadata.labels
     for account in core.list_service_account_for_all_namespaces().items:
         metadata = account.metadata
         if (metadata.namespace, metadata.name) != (own.namespace, own.service_account):

@@ -292,10 +292,10 @@ NOBODY_SELECTS = {
 }
 
 
-def beside_others(namespace="shop", **selectors):
+def beside_others(**selectors):
     """A selector leaves the pod out, and another service account names a role."""
     answers = selecting(**selectors)
-    other = {"metadata": {"name": "web", "namespace": namespace, "annotations": WITH_OTHERS}}
+    other = {"metadata": {"name": "web", "namespace": "shop", "annotations": WITH_OTHERS}}
     answers[ALL_SERVICE_ACCOUNTS] = [*answers[ALL_SERVICE_ACCOUNTS], other]
     registrations = {"list mutatingwebhookconfigurations --all-namespaces": [answers[WEBHOOK]]}
     return answers | NOBODY_SELECTS | registrations
@@ -318,13 +318,17 @@ def test_where_others_would_get_a_role_the_label_is_given_that_the_selector_want
     assert found(after) == [] and after[WEBHOOK] == answers[WEBHOOK]
 
 
+ACCOUNTS, PASSED_OVER = healthy()[SERVICE_ACCOUNTS], selecting(namespaceSelector={"matchLabels": TEAM})[PODS]
+OTHER = {"metadata": {"name": "till", "namespace": "default"}}
+OF_OTHER = {"metadata": {"name": "till-1", "namespace": "default"}, "spec": {"containers": []}}
 POLICY = {"metadata": {"name": "db"}, "spec": {"ingress": [{"from": [{"namespaceSelector": {"matchLabels": TEAM}}]}]}}
 
 
 @pytest.mark.parametrize(
     "answers",
     [
-        beside_others(namespaceSelector={"matchLabels": TEAM}, namespace="default"),
+        beside_others(namespaceSelector={"matchLabels": TEAM}) | {SERVICE_ACCOUNTS: [*ACCOUNTS, OTHER]},
+        beside_others(namespaceSelector={"matchLabels": TEAM}) | {PODS: [*PASSED_OVER, OF_OTHER]},
         beside_others(namespaceSelector={"matchLabels": TEAM}) | {"list networkpolicies --all-namespaces": [POLICY]},
         beside_others(objectSelector={"matchLabels": TEAM})
         | {"list services --all-namespaces": [{"metadata": {"name": "web"}, "spec": {"selector": TEAM}}]},
@@ -336,7 +340,7 @@ POLICY = {"metadata": {"name": "db"}, "spec": {"ingress": [{"from": [{"namespace
             if call not in NOBODY_SELECTS
         },
     ],
-    ids=["another account of it", "a policy", "a service", "has another value", "of Kubernetes", "not read"],
+    ids=["another account", "another's pod", "a policy", "a service", "has another value", "of Kubernetes", "not read"],
 )
 def test_no_label_is_given_that_others_may_notice(answers):
     (finding,) = examine(answers).findings

@@ -17,6 +17,7 @@ import yaml
 
 from labkit.diagnosis.evidence import Evidence, NotRead, selectors
 from labkit.diagnosis.evidence.opt_out import ON_EKS, Requirement, Subject, labels_of
+from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.repairs import words
 from labkit.documents import ROLE_ANNOTATION
@@ -53,8 +54,8 @@ def labels_that_harm_nobody(
 ) -> dict[Subject, dict[str, str]] | None:
     """The labels by which these requirements are met, by whose they are; None where others may notice them.
 
-    Others notice a label of the namespace where another service account of it names a role, and each label that
-    something else of the cluster selects by. A label that is there has its own use.
+    Others notice a label of the namespace where any of them is in it, and each label that something else of the
+    cluster selects by. A label that is there has its own use.
     """
     wanted: dict[Subject, dict[str, str]] = {}
     try:
@@ -63,17 +64,22 @@ def labels_that_harm_nobody(
             if each.is_opt_out or is_taken or selectors.by_label(evidence, each.key):
                 return None
             wanted.setdefault(each.subject, {})[each.key] = each.values[0] if each.values else "true"
+        if "namespace" in wanted and not _is_alone(evidence):
+            return None
         owner = evidence.pod_spec.owner if evidence.pod_spec else None
     except NotRead:
-        return None
-    naming = others(evidence)
-    if "namespace" in wanted and (
-        naming is None or any(name.startswith(f"{evidence.parameters.namespace}/") for name in naming)
-    ):
         return None
     # The pods of another kind of owner are not labelled by what makes this one again.
     is_made_by_another = owner is not None and not (owner.get("spec") or {}).get("template")
     return None if "pod" in wanted and is_made_by_another else wanted
+
+
+def _is_alone(evidence: Evidence) -> bool:
+    """Whether the namespace has no other service account but `default`, and no pod of another one. Raises `NotRead`."""
+    namespace, mine = evidence.parameters.namespace, evidence.parameters.service_account
+    accounts = {each["metadata"]["name"] for each in evidence.cluster.service_accounts(namespace)}
+    users = {service_account_of(pod["spec"]) for pod in evidence.cluster.pods(namespace)}
+    return accounts <= {mine, "default"} and users <= {mine}
 
 
 def without_label(evidence: Evidence, label: str) -> str:
