@@ -298,6 +298,15 @@ def test_a_role_that_may_be_meant_is_the_one_whose_trust_policy_is_wrong(answers
     assert [each.id for each in findings_of(answers)] == ["trust-policy-sub-mismatch"]
 
 
+def test_a_role_that_admits_everybody_by_the_request_may_be_meant():
+    answers = of_web(admitting(ROLE_ARN, PARAMETERS.subject))
+    web = answers[ROLE.replace("my-role", "web-role")]
+    condition = web["AssumeRolePolicyDocument"]["Statement"][0]["Condition"]
+    del condition["StringEquals"][f"{NAME}:sub"]
+    condition["IpAddress"] = {"aws:SourceIp": "10.0.0.0/8"}
+    assert [each.id for each in findings_of(answers)] == ["trust-policy-refuses"]
+
+
 # An account that has no such role.
 
 ENTERING = dataclasses.replace(CONNECTION, account=lambda account_id: object())

@@ -66,11 +66,11 @@ def admits(role: Role, parameters: Parameters, provider_arn: str) -> bool:
 
 
 def is_about(role: Role, parameters: Parameters, provider_arn: str) -> bool:
-    """Whether a role is one for the service account: its trust policy admits it or names it, or its tags do."""
+    """Whether a role is one for the service account: its trust policy may admit it or names it, or its tags do."""
     if names(role, parameters.subject) or _are_for(tags_of(role), parameters, role["RoleName"]):
         return True
     trust = _trust(role, parameters, provider_arn)
-    return trust.admits or any(trust.names_subject(statement) for statement in trust.allows)
+    return trust.admits or bool(trust.undecided) or any(trust.names_subject(statement) for statement in trust.allows)
 
 
 def made_by_eksctl(account: Account, parameters: Parameters, arn: str) -> bool:
