@@ -60,7 +60,7 @@ class Exercise:
         return existing(partial(core_api(lab.kubernetes).read_namespace, self.name)) is not None
 
     def close(self, lab: Workspace) -> None:
-        """Delete the exercise's cluster or namespace, its role, user and bucket, whoever made what is in them."""
+        """Delete the exercise's cluster or namespace, its roles, user and bucket, whoever made what is in them."""
         iam = lab.aws.client("iam")
         if self.is_open(lab):
             place = self._place(lab)
@@ -70,8 +70,9 @@ class Exercise:
                 lab.aws.client("eks").delete_cluster(name=self.name)
             else:
                 _delete_namespace(place)
-        with suppress(iam.exceptions.NoSuchEntityException):
-            iam_role.delete(iam, self.name)
+        for role in (self.name, f"{self.name}-node-role"):
+            with suppress(iam.exceptions.NoSuchEntityException):
+                iam_role.delete(iam, role)
         with suppress(iam.exceptions.NoSuchEntityException):
             _delete_user(iam, self.name)
         s3 = lab.aws.client("s3")
