@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from labkit.webhook import annotations
 from labkit.webhook.accounts import GRACE, Accounts
 from labkit.webhook.annotations import Object
+from labkit.webhook.body import ClientDisconnect, TooLong, whole
 from labkit.webhook.review import MOUNT_PATH, account_of, malformed, refusal, review
 
 log = logging.getLogger(__name__)
@@ -74,15 +75,12 @@ class WebhookServer:
 
 async def body_of(request: Request) -> bytes:
     """A review's text. Raises HTTPException where it is too long or ends early."""
-    body = bytearray()
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > LARGEST:
-                raise HTTPException(413, f"a review has {LARGEST} bytes at most")
+        return await whole(request.receive, LARGEST)
+    except TooLong as error:
+        raise HTTPException(413, f"a review has {LARGEST} bytes at most") from error
     except ClientDisconnect as error:
         raise HTTPException(400, "the request ended early") from error
-    return bytes(body)
 
 
 def mutating_webhook_configuration(

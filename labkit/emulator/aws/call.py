@@ -76,13 +76,19 @@ class Call:
     def query(self) -> dict[str, str]:
         return dict(self.query_pairs)
 
+    @property
+    def is_form(self) -> bool:
+        """Whether its parameters are in the body, and with them what it asks for."""
+        takes_form = self.raw_path == "/" or QUEUE_PATH.fullmatch(self.raw_path)
+        return bool(takes_form) and self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+
     @cached_property
     def form(self) -> Mapping[str, str]:
         """The parameters of a query-protocol call, from the query and the body; one to SQS may go to a queue's URL."""
         if self.raw_path != "/" and not QUEUE_PATH.fullmatch(self.raw_path):
             return {}
         parameters = dict(parse_qsl(self.query_string, keep_blank_values=True))
-        if self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        if self.is_form:
             parameters |= parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True)
         return parameters
 
@@ -177,4 +183,4 @@ def protocol(call: Call, service: str) -> str:
         return "ec2"
     if service in REST_XML:
         return "rest-xml"
-    return "query" if "Action" in call.form else "rest-json"
+    return "query" if call.is_form or "Action" in call.form else "rest-json"

@@ -5,11 +5,14 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/intro-structure.html
 """
 
+import asyncio
 import logging
 import re
 import time
 import traceback
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit.emulator.aws import signature
@@ -41,6 +44,7 @@ from labkit.emulator.aws.users import of_oneself
 from labkit.emulator.aws.web_identity import WebIdentity
 from labkit.emulator.clock import Clock, rfc3339
 from labkit.emulator.identifiers import Identifiers
+from labkit.webhook.body import ClientDisconnect, TooLong, whole
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -50,7 +54,13 @@ __all__ = ["Gate", "Keys"]
 _log = logging.getLogger(__name__)
 
 SKEW = 900
-LONGEST_BODY = 512 * 1024 * 1024
+LONGEST_OBJECT = 512 * 1024 * 1024
+LONGEST_BODY = 16 * 1024 * 1024  # what DynamoDB takes; the others take less, but for code of Lambda
+LONGEST_FORM, MOST_PARAMETERS = 1024 * 1024, 10_000  # read before it is known who calls
+HASHED_AT_ONCE = 1024 * 1024  # a longer body is hashed beside the event loop
+OF_DATA = {"partNumber", "uploadId", "x-id"}
+HEADER_NAME, UNPRINTABLE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+Body = Callable[[int], Awaitable[bytes]]  # reads at most so many bytes. Raises TooLong or ClientDisconnect
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)?-(central|north|south|east|west|northeast|northwest|southeast|southwest)-\d")
 # The APIs whose calls are told apart by their version alone, where nothing is signed.
 VERSIONS = {"2011-06-15": "sts", "2010-05-08": "iam", "2016-11-15": "ec2", "2012-11-05": "sqs", "2010-03-31": "sns"}
@@ -109,32 +119,43 @@ class Gate:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})
             return
-        call = await _receive(scope, receive)
-        response = (await self.respond(call)).response
+        call = _head(scope)
+        try:
+            response = (await self.respond(call, partial(whole, receive))).response
+        except ClientDisconnect:
+            return  # nobody is there to be answered, and half a call is none
         # A HEAD's length is that of the object; any other answer's is its body's, which may have been written anew.
         counted = call.method != "HEAD" or not any(name.lower() == "content-length" for name, _ in response.headers)
         headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+            (name.lower().encode("latin-1"), UNPRINTABLE.sub(" ", value).encode("latin-1", "replace"))
             for name, value in response.headers
-            if not counted or name.lower() != "content-length"
+            if HEADER_NAME.fullmatch(name) and (not counted or name.lower() != "content-length")
         ]
         if counted:
             headers.append((b"content-length", str(len(response.body)).encode()))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else response.body})
 
-    async def respond(self, call: Call) -> Outcome:
-        """Answer a call and record it. Returns the answer, who was proven to call, and why it was decided so."""
+    async def respond(self, call: Call, body: Body | None = None) -> Outcome:
+        """Answer a call and record it. Returns the answer, who was proven to call, and why it was decided so.
+
+        ``body`` reads the call's body, which is not in ``call`` then. Raises ClientDisconnect if it ends early.
+        """
         asked, caller, grant, failure = Asked(call), None, None, ""
         try:
+            if body and (call.is_form or _is_by_token(call)):
+                asked = Asked(call, "sts")
+                call, body = await _with_form(asked, body), None
             asked, signed = self._address(call)
-            asked, caller = await self._authenticate(asked, signed)
+            asked, caller = await self._authenticate(asked, signed, body)
             asked = self._read(asked, caller)
             grant = await self._authorize(asked, caller)
             response, session = await self._answer(grant, caller)
             outcome = Outcome(asked, response, caller, grant, session)
         except Refusal as refusal:
             outcome = Outcome(asked, render(asked, refusal), caller, grant, refusal=refusal)
+        except ClientDisconnect:
+            raise
         except Exception as error:
             failure = traceback.format_exc()
             told = f"The lab's gate failed on this call ({type(error).__name__}); its log says more."
@@ -145,8 +166,6 @@ class Gate:
 
     def _address(self, call: Call) -> tuple[Asked, Signature | Malformed | None]:
         """Tell the call's service and region, and what the call says of its signature. Nothing is proven yet."""
-        if len(call.body) > LONGEST_BODY:
-            return _addressed(call, "s3", ""), None
         if _is_by_token(call):
             return _addressed(call, "sts", self.region), None
         try:
@@ -159,12 +178,13 @@ class Gate:
         return _addressed(call, _guess_service(call) if misdirected else signed.service, signed.region), signed
 
     async def _authenticate(
-        self, asked: Asked, signed: Signature | Malformed | None
+        self, asked: Asked, signed: Signature | Malformed | None, body: Body | None
     ) -> tuple[Asked, Caller | WebIdentity]:
-        """Prove who calls. Returns also what is asked, with the body that was signed."""
+        """Prove who calls. Returns also what is asked, with the body that was signed.
+
+        The body is read last: who is not let in gets rid of no gigabyte here.
+        """
         call = asked.call
-        if len(call.body) > LONGEST_BODY:
-            raise Refusal(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
         if isinstance(signed, Malformed):
             name = "unsupported" if isinstance(signed, Unsupported) else "malformed"
             raise fault(asked, name, str(signed), message=str(signed)) from signed
@@ -179,7 +199,10 @@ class Gate:
         self._check_scope(asked, signed)
         caller = self._caller(asked, signed)
         try:
-            call = self._verify(asked, signed, caller)
+            secret = self._secret(asked, signed, caller)
+            if body:
+                asked = replace(asked, call=await _with_body(asked, body))
+            call = await self._verify(asked, signed, secret)
         except Refusal as refusal:
             # Not proven to be the caller.
             refusal.about = {"keyOf": caller.arn}
@@ -267,8 +290,8 @@ class Gate:
         if failure:
             _log.error("the gate failed on a call of %s\n%s", outcome.asked.service, hidden(failure, secrets))
 
-    def _verify(self, asked: Asked, signed: Signature, caller: Caller) -> Call:
-        """Verify that the caller signed the call. In AWS's order: the expiry, the role, the date, the signature."""
+    def _secret(self, asked: Asked, signed: Signature, caller: Caller) -> str:
+        """The secret that the call has to be signed with. In AWS's order: the expiry, the role, the date."""
         if isinstance(caller, Session):
             if caller.credentials.expiration <= (now := self._clock.now()):
                 ended = f"the session ended {int(now - caller.credentials.expiration)} s ago"
@@ -283,7 +306,13 @@ class Gate:
         if signed.service == "s3" and (unsigned := _unsigned_headers(asked.call, signed)):
             told = "There were headers present in the request which were not signed"
             raise fault(asked, "denied", f"{told}: {unsigned}", message=told)
+        return secret
+
+    async def _verify(self, asked: Asked, signed: Signature, secret: str) -> Call:
+        """The call, if it was signed with this secret."""
         try:
+            if len(asked.call.body) > HASHED_AT_ONCE:
+                return await asyncio.to_thread(signature.verify, asked.call, signed, secret)
             return signature.verify(asked.call, signed, secret)
         except Mismatch as mismatch:
             raise fault(asked, "signature", str(mismatch), AWSAccessKeyId=signed.access_key_id) from mismatch
@@ -369,27 +398,53 @@ def _administrator(keys: Keys, account_id: str, name: str, identifiers: Identifi
     return Administrator(keys, account_id, arn, "AIDA" + identifiers.base32("user", name, 17))
 
 
-async def _receive(scope: "Scope", receive: "Receive") -> Call:
-    pieces: list[bytes] = []
-    length = 0
-    while True:
-        message = await receive()
-        piece = message.get("body", b"")
-        length += len(piece)
-        # One byte over the limit is kept, so that the call is refused; the rest is read and dropped.
-        if length <= LONGEST_BODY or not pieces or sum(map(len, pieces)) <= LONGEST_BODY:
-            pieces.append(piece)
-        if not message.get("more_body"):
-            break
+def _head(scope: "Scope") -> Call:
+    """The call without its body."""
     raw_path = scope.get("raw_path") or scope["path"].encode()
     return Call(
         method=scope["method"],
         raw_path=raw_path.decode("latin-1").partition("?")[0],
         query_string=scope["query_string"].decode("latin-1"),
         header_list=[(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]],
-        body=b"".join(pieces),
+        body=b"",
         source_ip=(scope.get("client") or ("127.0.0.1", 0))[0],
     )
+
+
+async def _with_form(asked: Asked, body: Body) -> Call:
+    """The call with its form. Raises Refusal for one that no service takes."""
+    try:
+        form = await body(LONGEST_FORM)
+    except TooLong:
+        raise _too_large(asked, f"a form has {LONGEST_FORM} bytes at most") from None
+    if form.count(b"&") >= MOST_PARAMETERS:
+        raise _too_large(asked, f"a form has {MOST_PARAMETERS} parameters at most")
+    return replace(asked.call, body=form)
+
+
+async def _with_body(asked: Asked, body: Body) -> Call:
+    """The call with its body. Raises Refusal for one that is longer than its service takes.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+    """
+    call = asked.call
+    named = (name for name in call.query if not name.lower().startswith("x-amz-"))
+    is_data = call.method == "PUT" and asked.key and OF_DATA.issuperset(named)
+    limit = LONGEST_OBJECT if asked.service == "s3" and is_data else LONGEST_BODY
+    try:
+        return replace(call, body=await body(limit))
+    except TooLong:
+        if asked.service != "s3":
+            raise _too_large(asked, f"a call has {limit} bytes at most") from None
+        if is_data:
+            told = "Your proposed upload exceeds the maximum allowed size"
+            raise Refusal(400, "EntityTooLarge", told) from None
+        raise Refusal(400, "MaxMessageLengthExceeded", "Your request was too big.") from None
+
+
+def _too_large(asked: Asked, told: str) -> Refusal:
+    code = "RequestEntityTooLarge" if asked.family in ("query", "ec2") else "RequestEntityTooLargeException"
+    return Refusal(413, code, f"The request is too large: {told}.")
 
 
 def _addressed(call: Call, service: str, region: str) -> Asked:

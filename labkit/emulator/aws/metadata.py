@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from labkit.emulator.aws.gate import Gate
 from labkit.emulator.clock import Clock, rfc3339
 from labkit.policy.arn import Arn
+from labkit.webhook.body import ClientDisconnect, TooLong, whole
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 LONGEST_TTL = 21600
 KEPT_TOKENS = 10_000
+LONGEST_BODY = 64 * 1024  # no request needs one
 DURATION = 21600
 # SDKs renew what ends within 15 minutes; EC2 has new credentials ready before.
 RENEWED_BEFORE = 1800
@@ -64,17 +66,19 @@ class Metadata:
         self._issued_at = 0.0
         self._tokens: OrderedDict[str, float] = OrderedDict()  # and when each ends
 
-    async def __call__(self, scope: "Scope", _: "Receive", send: "Send") -> None:
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http":
+            return
+        try:
+            await whole(receive, LONGEST_BODY)
+        except ClientDisconnect:
+            return
+        except TooLong:
+            await _answer(send, scope["method"], 413, "", {})
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         status, body, extra = self._answer(scope["method"], scope["path"], headers)
-        content = body.encode()
-        kind = "application/json" if body.startswith("{") else "text/plain"
-        answered = {"content-type": kind, "content-length": str(len(content)), "server": "EC2ws", **extra}
-        encoded = [(name.encode(), value.encode()) for name, value in answered.items()]
-        await send({"type": "http.response.start", "status": status, "headers": encoded})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
+        await _answer(send, scope["method"], status, body, extra)
 
     def _answer(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str, dict[str, str]]:
         if path == "/latest/api/token":
@@ -148,3 +152,12 @@ class Metadata:
             "Token": held.session_token,
             "Expiration": rfc3339(held.expiration),
         }
+
+
+async def _answer(send: "Send", method: str, status: int, body: str, extra: dict[str, str]) -> None:
+    content = body.encode()
+    kind = "application/json" if body.startswith("{") else "text/plain"
+    answered = {"content-type": kind, "content-length": str(len(content)), "server": "EC2ws", **extra}
+    encoded = [(name.encode(), value.encode()) for name, value in answered.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else content})

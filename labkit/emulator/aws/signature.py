@@ -216,9 +216,9 @@ def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> Call
     signed = payload.startswith("STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
     if not signed and payload != "STREAMING-UNSIGNED-PAYLOAD-TRAILER":
         raise Mismatch(f"the lab cannot verify the payload {payload}")
-    rest, chunks, previous = call.body, [b""], signature.signature
+    at, chunks, previous = 0, [b""], signature.signature
     while True:
-        data, extension, rest = _chunk(rest)
+        data, extension, at = _chunk(call.body, at)
         if signed:
             hashed = hashlib.sha256(data).hexdigest()
             text = "\n".join((f"{ALGORITHM}-PAYLOAD", signature.timestamp, signature.scope, previous, EMPTY, hashed))
@@ -228,7 +228,7 @@ def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> Call
         if not data:
             break
         chunks.append(data)
-    lines = (line.partition(":") for line in rest.decode("utf-8", "replace").splitlines() if ":" in line)
+    lines = (line.partition(":") for line in call.body[at:].decode("utf-8", "replace").splitlines() if ":" in line)
     trailers = {name.strip().lower(): value.strip() for name, _, value in lines}
     if signed and payload.endswith("-TRAILER"):
         given = trailers.pop("x-amz-trailer-signature", "")
@@ -244,16 +244,18 @@ def _unchunk(call: Call, signature: Signature, key: bytes, payload: str) -> Call
     return replace(call, body=body, trailers=trailers)
 
 
-def _chunk(body: bytes) -> tuple[bytes, bytes, bytes]:
-    """The first chunk's data (empty: it is the last) and extension, and what follows it."""
-    line, found, rest = body.partition(b"\r\n")
-    size, _, extension = line.partition(b";")
-    if not found or not re.fullmatch(rb"[0-9a-fA-F]{1,8}", size):
+def _chunk(body: bytes, at: int) -> tuple[bytes, bytes, int]:
+    """The data of the chunk that begins there (empty: it is the last), its extension, and where the next begins."""
+    end = body.find(b"\r\n", at)
+    size, _, extension = body[at:end].partition(b";")
+    if end < 0 or not re.fullmatch(rb"[0-9a-fA-F]{1,8}", size):
         raise Mismatch(UNFRAMED)
-    data = rest[: int(size, 16)]
-    if len(data) != int(size, 16):
+    begin, length = end + 2, int(size, 16)
+    data, at = body[begin : begin + length], begin + length
+    if len(data) != length:
         raise Mismatch("the aws-chunked body ends early")
-    rest = rest[len(data) :]
-    if data and not rest.startswith(b"\r\n"):
+    if not data:
+        return data, extension, at
+    if body[at : at + 2] != b"\r\n":
         raise Mismatch(UNFRAMED)
-    return data, extension, rest[2:] if data else rest
+    return data, extension, at + 2

@@ -31,6 +31,7 @@ from labkit.emulator.kubernetes.controllers.token_secrets import TokenSecrets
 from labkit.emulator.kubernetes.objects.kinds import POD
 from labkit.emulator.kubernetes.objects.status import ApiError, bad_request, forbidden, too_large
 from labkit.emulator.kubernetes.objects.storage import Storage, dump
+from labkit.webhook.body import ClientDisconnect, TooLong, whole
 
 log = logging.getLogger(__name__)
 
@@ -84,14 +85,17 @@ class ApiServer:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request.read(scope)
         try:
-            request.body = await _body(receive)
             request.user = await self._user(scope, request)
             self.authorization.require(request.user, request.attributes)
+            request.body = await whole(receive, LIMIT)
             response = await (self.routes if request.resource else self.paths).answer(request)
             if request.resource and response.content_type == JSON and response.stream is None:
                 response = in_media_type(response, request)
-        except ApiError as error:
-            response = respond(error.status(), error.code)
+        except ClientDisconnect:
+            return  # nobody is there to be answered, and half a request is none
+        except (ApiError, TooLong) as error:
+            refused = error if isinstance(error, ApiError) else too_large(LIMIT)
+            response = respond(refused.status(), refused.code)
         except Exception as error:
             log.exception("%s %s", request.method, request.path)
             message = f"{type(error).__name__} while answering {request.method} {request.path}"
@@ -152,20 +156,6 @@ def _soon(task: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_soon(run)
     except RuntimeError:
         run()
-
-
-async def _body(receive: Receive) -> bytes:
-    body = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return b""
-        body += message.get("body", b"")
-        if len(body) > LIMIT:
-            raise too_large(LIMIT)
-        more = message.get("more_body", False)
-    return bytes(body)
 
 
 async def _send(response: Response, receive: Receive, send: Send) -> None:

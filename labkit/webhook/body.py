@@ -1,0 +1,32 @@
+"""A request's body: whole, or the request is not carried out."""
+
+import io
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+__all__ = ["ClientDisconnect", "TooLong", "whole"]
+
+
+class TooLong(Exception):
+    """The body is longer than the limit."""
+
+
+async def whole(receive: Receive, limit: int) -> bytes:
+    """Return the body of an ASGI request.
+
+    Raises TooLong beyond `limit` bytes, without reading on, and ClientDisconnect if the client leaves before the end.
+    https://asgi.readthedocs.io/en/stable/specs/www.html#disconnect-receive-event
+    """
+    # One block, which goes back to the system at once: many small pieces would stay with the process.
+    with io.BytesIO() as body:
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            body.write(message.get("body", b""))
+            if body.tell() > limit:
+                raise TooLong
+            more = message.get("more_body", False)
+        return body.getvalue()
