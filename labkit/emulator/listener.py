@@ -20,6 +20,8 @@ from labkit.emulator.certificates import Certificate
 from labkit.webhook.serving import Server, bound
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost"})
+LONGEST_HEAD = 1024 * 1024  # bytes of a request line and headers, as for a Kubernetes API server
+MOST_PARAMETERS = 10_000  # of a query
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Listener:
     """Serves ``app`` on a socket that is already bound, over TLS when it has a certificate.
 
     A request whose ``Host`` is not in ``hosts`` is refused with 421, one with a browser's ``Origin`` with 403. So no
-    page on the web can talk to the lab, not even by a name that was rebound to 127.0.0.1. With
+    page on the web can talk to the lab, not even by a name that was rebound to 127.0.0.1. A head that is too long is
+    refused with 431, a query of too many parameters with 414. With
     ``client_authority_pem`` a client certificate is asked for (not required) and verified. It is then the
     :class:`Peer` in ``scope["state"]["peer"]``, else None. ``on_call`` is told of every request that was let through.
     """
@@ -83,6 +86,9 @@ class Listener:
             await refusal(scope, receive, send)
         elif b"origin" in headers and not _is_own_origin(scope, headers):
             refusal = _refusal(scope, 403, "this listener of the lab answers no request of a browser's page")
+            await refusal(scope, receive, send)
+        elif scope["query_string"].count(b"&") >= MOST_PARAMETERS:
+            refusal = _refusal(scope, 414, f"a query has {MOST_PARAMETERS} parameters at most")
             await refusal(scope, receive, send)
         else:
             scope["state"] = {**scope.get("state", {}), "peer": self._peers.get(tuple(scope["client"] or ()))}
@@ -134,9 +140,43 @@ def _protocols(peers: dict[tuple[str, int], Peer]) -> tuple[type, type]:
             super().connection_lost(error)
 
     return (
-        type("Http", (Remembering, HttpToolsProtocol), {}),
+        type("Http", (Remembering, _Bounded), {}),
         type("WebSocket", (Remembering, WebSocketsSansIOProtocol), {}),
     )
+
+
+class _Bounded(HttpToolsProtocol):
+    """uvicorn's protocol for HTTP, which would keep a head of any length."""
+
+    _in_head = True
+    _head = 0  # bytes of the head that is being read
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head += len(data)
+            if self._head > LONGEST_HEAD:
+                self._refuse_head()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head = False, 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        super().on_message_complete()
+
+    def _refuse_head(self) -> None:
+        if not self.transport.is_closing():
+            told = f"a request's head has {LONGEST_HEAD} bytes at most"
+            head = f"content-type: text/plain\r\ncontent-length: {len(told)}\r\nconnection: close"
+            self.transport.write(f"HTTP/1.1 431 Request Header Fields Too Large\r\n{head}\r\n\r\n{told}".encode())
+            self.transport.close()
 
 
 def _peer(transport: asyncio.Transport) -> Peer | None:

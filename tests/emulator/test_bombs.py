@@ -15,7 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from tests.emulator.aws.conftest import ADMINISTRATOR, REGION, Irsa, aws, running
-from tests.emulator.kubernetes.conftest import admin, cluster, namespace, pod, signing_key
+from tests.emulator.kubernetes.conftest import admin, cluster, namespace, signing_key
 from tests.emulator.test_cut_off import cut_off
 
 __all__ = ["admin", "aws", "cluster", "namespace", "running", "signing_key"]
@@ -36,7 +36,9 @@ def answered(url: str, head: list[str], context: ssl.SSLContext | None = None) -
             lines = [head[0], f"Host: {parts.netloc}", *head[1:]]
             connection.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
             said = b""
-            while b"\r\n\r\n" not in said:
+            while not (found := re.search(rb"(?i)content-length: (\d+).*?\r\n\r\n(.*)", said, re.DOTALL)) or (
+                len(found[2]) < int(found[1])
+            ):
                 assert (part := connection.recv(65536)), said
                 said += part
     return int(said.split()[1]), said.decode()
@@ -181,13 +183,18 @@ def test_a_key_that_is_repeated_among_many(admin, namespace):
     assert (refused.status_code, 'duplicate field "x.0"' in refused.json()["message"]) == (400, True)
 
 
-def test_a_list_that_is_merged_by_its_keys(admin, namespace):
-    path = f"/api/v1/namespaces/{namespace}/pods"
-    admin.post(path, json=pod("p"))
-    env = [{"name": f"A{number}", "value": "1"} for number in range(40_000)]
-    order = [{"name": variable["name"]} for variable in reversed(env)]
-    container = {"name": "main", "env": env, "$setElementOrder/env": order}
-    patch = json.dumps({"spec": {"containers": [container]}})
+def test_a_long_list_that_is_merged_by_its_keys(admin, namespace):
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    admin.post(path, json={"metadata": {"name": "a"}, "secrets": [{"name": "own"}]})
+    names = [{"name": f"s{number}"} for number in range(8_000)]
+    patch = json.dumps({"secrets": names, "$setElementOrder/secrets": [*reversed(names)]})
     headers = {"Content-Type": "application/strategic-merge-patch+json"}
-    refused = admin.patch(f"{path}/p", content=patch, headers=headers, timeout=100)
-    assert refused.status_code == 422  # a pod's variables stay as they are
+    merged = admin.patch(f"{path}/a?dryRun=All", content=patch, headers=headers)
+    assert merged.status_code == 200, merged.text[:500]
+    assert merged.json()["secrets"] == [*reversed(names), {"name": "own"}]
+
+
+def test_yaml_that_is_no_json_is_short(admin, namespace):
+    document = b"data: {a: b}\n" + b"# " * 131_072
+    refused = admin.post(f"/api/v1/namespaces/{namespace}/configmaps", content=document, headers=YAML)
+    assert (refused.status_code, refused.json()["message"]) == (413, "Request entity too large: limit is 262144")

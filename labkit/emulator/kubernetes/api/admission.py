@@ -9,13 +9,14 @@ import binascii
 import json
 import ssl
 import uuid
+from typing import cast
 
 import httpx
-import jsonpatch
 import jsonpointer
 
 from labkit.emulator.kubernetes.access.authorization import Authorization
 from labkit.emulator.kubernetes.api import counters, escalation, node_restriction
+from labkit.emulator.kubernetes.api.patches import JsonPatching, NotApplicable
 from labkit.emulator.kubernetes.api.review import Review
 from labkit.emulator.kubernetes.objects.defaults import with_defaults
 from labkit.emulator.kubernetes.objects.kinds import BY_NAME, NAMESPACE, POD, SERVICE_ACCOUNT, Kind, Object
@@ -267,14 +268,15 @@ def _patched(document: Object, patch: str) -> Object:
         operations = json.loads(base64.b64decode(patch))
     except ValueError as error:
         raise internal(f"unable to decode JSON patch: {error}") from error
+    patching = JsonPatching(document)
     for operation in operations:
         try:
-            document = jsonpatch.apply_patch(document, [operation])
-        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, KeyError) as error:
+            patching.apply(operation)
+        except NotApplicable as error:
             name, path = operation.get("op"), operation.get("path", "")
-            what = "path" if name == "add" or _missing_parent(document, path) else "key"
+            what = "path" if name == "add" or _missing_parent(patching.document, path) else "key"
             raise internal(f"{name} operation does not apply: doc is missing {what}: {path}: missing value") from error
-    return document
+    return cast("Object", patching.document)
 
 
 def _missing_parent(document: Object, path: str) -> bool:

@@ -1,5 +1,7 @@
 """The four ways to patch (https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply)."""
 
+import json
+from collections import deque
 from typing import Any
 
 import jsonpatch
@@ -9,6 +11,7 @@ from labkit.emulator.kubernetes.api.requests import Request, parse
 from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.schema import Field, json_type, struct
 from labkit.emulator.kubernetes.objects.status import ApiError, bad_request
+from labkit.emulator.kubernetes.objects.storage import dump
 
 STRATEGIC, MERGE = "application/strategic-merge-patch+json", "application/merge-patch+json"
 JSON_PATCH, APPLY = "application/json-patch+json", "application/apply-patch+yaml"
@@ -19,7 +22,9 @@ LISTS = {
     "$deleteFromPrimitiveList/": "primitive list",
 }
 DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder/", "$deleteFromPrimitiveList/")
-OPERATIONS = ("add", "remove", "replace", "move", "copy", "test")
+# https://github.com/kubernetes/kubernetes/blob/v1.36.0/staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go
+MOST_OPERATIONS = 10_000
+LONGEST_COPIES = 256 * 1024  # an API server's is twelve times that: Python would need a second for it
 
 
 def read(request: Request) -> object:
@@ -49,11 +54,50 @@ def json_patch(document: Object, operations: object) -> Any:
             f"error decoding patch: json: cannot unmarshal {json_type(operations)} into Go value of type"
             " []handlers.jsonPatchOp"
         )
-    try:
-        return jsonpatch.apply_patch(document, operations)
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, KeyError) as error:
-        message = "the server rejected our request due to an error in our request"
-        raise ApiError(422, "Invalid", message, {}) from error
+    if len(operations) > MOST_OPERATIONS:
+        told = f"The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {len(operations)}"
+        raise ApiError(413, "RequestEntityTooLarge", f"Request entity too large: {told}", {})
+    patching = JsonPatching(document)
+    for operation in json.loads(dump(operations)):  # what is added is changed by later operations
+        try:
+            patching.apply(operation)
+        except NotApplicable as error:
+            message = "the server rejected our request due to an error in our request"
+            raise ApiError(422, "Invalid", message, {}) from error
+    return patching.document
+
+
+class NotApplicable(Exception):
+    """An operation of a JSON patch does not apply."""
+
+
+class JsonPatching:
+    """Applies operations to a ``document`` of its own. What they copy may be LONGEST_COPIES bytes in all."""
+
+    def __init__(self, document: Object) -> None:
+        self.document: Any = json.loads(dump(document))
+        self._copied = 0
+
+    def apply(self, operation: object) -> None:
+        """Raises NotApplicable."""
+        try:
+            if isinstance(operation, dict) and operation.get("op") == "copy":
+                operation = self._copying(operation)
+            self.document = jsonpatch.apply_patch(self.document, [operation], in_place=True)
+        except (
+            *(jsonpatch.JsonPatchException, jsonpointer.JsonPointerException),
+            *(KeyError, RecursionError, TypeError, ValueError),
+        ) as error:
+            raise NotApplicable(str(error)) from error
+
+    def _copying(self, operation: Object) -> Object:
+        """The same as an addition: the library would copy without a limit."""
+        text = dump(jsonpointer.resolve_pointer(self.document, operation["from"]))
+        self._copied += len(text)
+        if self._copied > LONGEST_COPIES:
+            told = f"the accumulated size increase of copy is {self._copied}, exceeding the limit {LONGEST_COPIES}"
+            raise NotApplicable(f"Unable to complete the copy, {told}")
+        return {"op": "add", "path": operation["path"], "value": json.loads(text)}
 
 
 def merge_patch(document: object, patch: object) -> object:
@@ -86,7 +130,8 @@ def strategic_merge_patch(type_name: str, document: Object, patch: Object) -> Ob
     for key, value in patch.items():
         if key.startswith("$deleteFromPrimitiveList/"):
             name = key.split("/", 1)[1]
-            result[name] = [item for item in result.get(name) or [] if item not in value]
+            deleted = {dump(item) for item in value}
+            result[name] = [item for item in result.get(name) or [] if dump(item) not in deleted]
         elif key.startswith(DIRECTIVES):
             continue
         elif value is None:
@@ -119,7 +164,8 @@ def _merged(found: Field | None, old: object, new: object) -> object:
         return new
     old = old if isinstance(old, list) else []
     if not found.merge_key:
-        return _in_order([*old, *(item for item in new if item not in old)], new, old, "")
+        known = {dump(item) for item in old}
+        return _in_order([*old, *(item for item in new if dump(item) not in known)], new, old, "")
     return _merged_list(found, old, new)
 
 
@@ -127,35 +173,40 @@ def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
     key = found.merge_key
     if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in new):
         return [item for item in new if not isinstance(item, dict) or item.get("$patch") != "replace"]
-    result = list(old)
+    named: dict[bytes, Object] = {}
+    for item in old:
+        named.setdefault(dump(item.get(key)), item)
     for item in new:
         if not isinstance(item, dict) or key not in item:
             raise bad_request(f"map: {item} does not contain declared merge key: {key}")
-        at = next((i for i, there in enumerate(result) if there.get(key) == item[key]), None)
+        name = dump(item[key])
         if item.get("$patch") == "delete":
-            result = [there for there in result if there.get(key) != item[key]]
-        elif at is None:
-            result.append(strategic_merge_patch(found.element, {}, item))
+            named.pop(name, None)
         else:
-            result[at] = strategic_merge_patch(found.element, result[at], item)
-    return _in_order(result, new, old, key)
+            named[name] = strategic_merge_patch(found.element, named.get(name, {}), item)
+    return _in_order([*named.values()], new, old, key)
 
 
 def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> list[Any]:
     """The items of the patch in its order, among them the server's own where they were; new ones come first."""
 
-    def name(item: object) -> object:
-        return item.get(key) if isinstance(item, dict) and key else item
+    def name(item: object) -> bytes:
+        return dump(item.get(key) if isinstance(item, dict) and key else item)
 
-    wanted, there = [name(item) for item in order], [name(item) for item in old]
-    patched = sorted((item for item in items if name(item) in wanted), key=lambda item: wanted.index(name(item)))
-    own = [item for item in items if name(item) not in wanted]
+    wanted, there = _places([name(item) for item in order]), _places([name(item) for item in old])
+    patched = deque(sorted((item for item in items if name(item) in wanted), key=lambda item: wanted[name(item)]))
+    own = deque(item for item in items if name(item) not in wanted)
     result = []
     while own and patched:
-        left, right = name(own[0]), name(patched[0])
-        own_first = left in there and right in there and there.index(left) < there.index(right)
-        result.append((own if own_first else patched).pop(0))
+        left, right = there.get(name(own[0])), there.get(name(patched[0]))
+        own_first = left is not None and right is not None and left < right
+        result.append((own if own_first else patched).popleft())
     return [*result, *own, *patched]
+
+
+def _places(names: list[bytes]) -> dict[bytes, int]:
+    """Where each name comes first."""
+    return {name: len(names) - 1 - i for i, name in enumerate(reversed(names))}
 
 
 def merged(type_name: str, old: Object, new: Object) -> Object:
@@ -169,7 +220,8 @@ def merged(type_name: str, old: Object, new: Object) -> Object:
         elif found.shape == "{}":
             result[key] = {**there, **value}
         elif found.shape == "[]" and found.list_type == "set":
-            result[key] = [*there, *(item for item in value if item not in there)]
+            known = {dump(item) for item in there}
+            result[key] = [*there, *(item for item in value if dump(item) not in known)]
         elif found.shape == "[]" and found.list_type == "map":
             result[key] = _joined(found, there, value)
         elif found.shape == "" and "." in found.element:

@@ -6,6 +6,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/common-parameters/common-par
 
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from starlette.types import Scope
 from labkit.emulator.kubernetes.access.authentication import ANONYMOUS, User
 from labkit.emulator.kubernetes.access.rules import Attributes
 from labkit.emulator.kubernetes.api import protobuf
+from labkit.emulator.kubernetes.api.yaml_documents import yaml_value
 from labkit.emulator.kubernetes.objects import schema
 from labkit.emulator.kubernetes.objects.kinds import BY_NAME, SUBRESOURCES, Object
 from labkit.emulator.kubernetes.objects.status import (
@@ -26,11 +28,13 @@ from labkit.emulator.kubernetes.objects.status import (
     invalid,
     invalid_value,
     not_acceptable,
+    too_large,
     unsupported,
 )
 from labkit.emulator.kubernetes.objects.storage import dump
 
 LIMIT = 3 * 1024 * 1024
+LONGEST_YAML = 256 * 1024  # of YAML that is no JSON: Python needs seconds for a megabyte, and kubectl sends JSON
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch"
 HALF = re.compile("[\ud800-\udfff]")
@@ -39,7 +43,6 @@ VALIDATIONS = ("", "Ignore", "Strict", "Warn")
 SCHEME = '"pkg/api/legacyscheme/scheme.go:30"'
 KNOWN_KINDS = set(BY_NAME) | {sub.kind for sub in SUBRESOURCES}
 _yaml_dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_yaml_loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass
@@ -334,7 +337,7 @@ def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
         seen = True
         keys = [key for key, _ in items]
         twice = _Repeated(made)
-        twice.keys_twice = tuple(dict.fromkeys(key for key in keys if keys.count(key) > 1))
+        twice.keys_twice = tuple(key for key, times in Counter(keys).items() if times > 1)
         return twice
 
     try:
@@ -353,9 +356,10 @@ def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
 
 
 def _yaml(body: bytes) -> Any:
+    if len(body) > LONGEST_YAML:
+        raise too_large(LONGEST_YAML)
     try:
-        value = yaml.load(body, _yaml_loader)  # noqa: S506 (a safe loader)
-        return json.loads(json.dumps(value, default=str))
+        return json.loads(json.dumps(yaml_value(body), default=str))
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise ValueError(f"error converting YAML to JSON: yaml: {problem}") from error

@@ -1,0 +1,65 @@
+"""YAML as an API server reads it: what its aliases stand for has a budget.
+
+https://github.com/kubernetes/kubernetes/issues/83253 (CVE-2019-11253)
+"""
+
+from typing import Any
+
+import yaml
+
+# Of what is read, so much may come from aliases: 99 % in a small document, 10 % in a large one. An API server's numbers
+# of nodes are ten times these: Python needs as long for a tenth.
+# https://github.com/yaml/go-yaml/blob/v2.4.2/decode.go (allowedAliasRatio)
+SMALL, LARGE = 40_000, 400_000
+MOST, LEAST = 0.99, 0.10
+# So few are always fine.
+FEW_ALIASES, FEW_NODES = 100, 1000
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def yaml_value(text: bytes) -> Any:
+    """The one document in the text, as Python's values. Raises yaml.YAMLError, in go-yaml's words for its aliases."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if b"*" in text:
+            _Budget().spend(node)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+class _Budget:
+    """Counts the nodes of a document, one behind an alias as often as it is named."""
+
+    def __init__(self) -> None:
+        self._nodes = self._of_aliases = 0
+        self._known: set[int] = set()  # by id: a node that comes again stands behind an alias
+        self._open: set[int] = set()
+
+    def spend(self, node: yaml.Node, *, aliased: bool = False) -> None:
+        """Raises yaml.YAMLError where the document is not worth what it would cost."""
+        if id(node) in self._open:
+            raise yaml.YAMLError("anchor value contains itself")
+        if id(node) in self._known:
+            self._count(aliased)  # the alias itself
+            aliased = True
+        self._count(aliased)
+        self._known.add(id(node))
+        if isinstance(node, yaml.CollectionNode):
+            self._open.add(id(node))
+            for inner in node.value:
+                for each in inner if isinstance(inner, tuple) else (inner,):
+                    self.spend(each, aliased=aliased)
+            self._open.remove(id(node))
+
+    def _count(self, aliased: bool) -> None:
+        self._nodes += 1
+        self._of_aliases += aliased
+        if self._of_aliases > FEW_ALIASES and self._nodes > FEW_NODES:
+            share = (min(max(self._nodes, SMALL), LARGE) - SMALL) / (LARGE - SMALL)
+            if self._of_aliases > self._nodes * (MOST - share * (MOST - LEAST)):
+                raise yaml.YAMLError("document contains excessive aliasing")
