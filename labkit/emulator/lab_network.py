@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from labkit.webhook import server
+from labkit.webhook.body import whole_characters
 from labkit.webhook.review import malformed, patched, refusal
 from labkit.webhook.server import body_of
 
@@ -36,7 +37,7 @@ async def answer(request: Request, added: Mapping[str, str]) -> Response:
     """Answers one admission review."""
     body = await body_of(request)
     try:
-        asked = json.loads(body)
+        asked = whole_characters(json.loads(body))
     except (ValueError, RecursionError):
         asked = None
     return Response(json.dumps(review(asked if isinstance(asked, dict) else {}, added)), media_type="application/json")

@@ -1,11 +1,15 @@
-"""A request's body: whole, or the request is not carried out."""
+"""A request's body: whole, or the request is not carried out; and its texts, of whole characters."""
 
 import io
+import re
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-__all__ = ["ClientDisconnect", "TooLong", "whole"]
+__all__ = ["ClientDisconnect", "TooLong", "whole", "whole_characters"]
+
+HALF = re.compile("[\ud800-\udfff]")
 
 
 class TooLong(Exception):
@@ -30,3 +34,14 @@ async def whole(receive: Receive, limit: int) -> bytes:
                 raise TooLong
             more = message.get("more_body", False)
         return body.getvalue()
+
+
+def whole_characters(value: Any) -> Any:
+    """The JSON value with U+FFFD for half a surrogate pair, which is no character: so does Go's decoder."""
+    if isinstance(value, str):
+        return HALF.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [whole_characters(item) for item in value]
+    if isinstance(value, dict):
+        return {whole_characters(key): whole_characters(item) for key, item in value.items()}
+    return value

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from labkit.webhook import annotations
 from labkit.webhook.accounts import GRACE, Accounts
 from labkit.webhook.annotations import Object
-from labkit.webhook.body import ClientDisconnect, TooLong, whole
+from labkit.webhook.body import ClientDisconnect, TooLong, whole, whole_characters
 from labkit.webhook.review import MOUNT_PATH, account_of, malformed, refusal, review
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class WebhookServer:
     async def _answered(self, body: bytes) -> tuple[Object, str]:
         """The AdmissionReview that answers, and what the log says of it."""
         try:
-            asked = json.loads(body, parse_float=_finite, parse_constant=_finite)
+            asked = whole_characters(json.loads(body, parse_float=_finite, parse_constant=_finite))
         except (ValueError, RecursionError) as error:
             return refusal({}, wrong := f"couldn't decode the body: {error}"), f"refused: {wrong}"
         if not isinstance(asked, dict):

@@ -290,6 +290,16 @@ def test_what_is_no_admission_review_is_refused(content, headers, status, says):
     run(test)
 
 
+@pytest.mark.parametrize("half", ["\\ud800", b"\xed\xa0\x80".decode("latin-1")], ids=["escaped", "raw"])
+def test_half_a_character_is_no_character(half):
+    async def test(_api, _accounts, webhook):
+        content = json.dumps(asking("HALF")).replace("HALF", half).encode("latin-1")
+        answer = await webhook.post("/mutate", content=content, headers=JSON)
+        assert (answer.status_code, answer.json()["response"]["allowed"]) == (200, True)
+
+    run(test)
+
+
 def test_a_pod_that_is_nested_deep_is_patched_or_refused():
     async def test(api, accounts, webhook):
         api.put("a", role_arn=ROLE)

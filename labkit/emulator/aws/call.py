@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from labkit.webhook.body import whole_characters
+
 REST_XML = ("cloudfront", "route53")
 Context = dict[str, str | list[str]]
 """Condition keys and their values."""
@@ -100,7 +102,7 @@ class Call:
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; empty where it is none."""
         try:
-            content = json.loads(self.body or b"{}")
+            content = whole_characters(json.loads(self.body or b"{}"))
         except (ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}

@@ -35,6 +35,7 @@ from labkit.policy.validation import listed
 
 BUCKET = "arn:aws:s3:::"
 EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
+CHECKSUMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
 XML = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
@@ -47,6 +48,7 @@ class S3:
 
     def read(self, asked: Asked, caller: Caller) -> Asked:
         """Read the operation, its permissions and the bucket's account. Raises ``Refusal`` if S3 has no such call."""
+        _check_checksum(asked.call)
         try:
             asked = derive(asked, [(key, version) for key, version, _ in _keys_to_delete(asked.call)])
         except CannotDerive as unknown:
@@ -210,6 +212,14 @@ def _deleted(asked: Asked, response: Response, version: str) -> Response:
     about = {"x-amz-delete-marker": "true", "x-amz-version-id": version}
     response.headers = [pair for pair in response.headers if pair[0].lower() not in about] + [*about.items()]
     return response
+
+
+def _check_checksum(call: Call) -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html"""
+    for header in ("x-amz-sdk-checksum-algorithm", "x-amz-checksum-algorithm"):
+        if (given := call.headers.get(header)) and given.upper() not in CHECKSUMS:
+            told = "Checksum algorithm provided is unsupported. Please try again with any of the valid types: "
+            raise Refusal(400, "InvalidRequest", f"{told}[{', '.join(CHECKSUMS)}]", f"{header}: {given}")
 
 
 def _check_owners(asked: Asked, owners: list[str]) -> None:

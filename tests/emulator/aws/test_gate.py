@@ -460,3 +460,29 @@ def test_the_lab_s_own_parts_get_a_session(aws, irsa):
     assert issued.assumed_role_arn == f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/i-0123456789abcdef0"
     with pytest.raises(LookupError, match="there is no role"):
         aws.gate.sessions.issue(f"arn:aws:iam::{ACCOUNT}:role/none", "i-0", 3600)
+
+
+def by_hand(aws, service, method, path, body, **headers):
+    """The answer to the administrator's call, which no client would send so."""
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = AWSRequest(method, aws.endpoint + path, data=body, headers=names)
+    signer = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
+    signer(ADMINISTRATOR_CREDENTIALS, service, REGION).add_auth(request)
+    return httpx.request(method, aws.endpoint + path, content=body, headers=dict(request.headers))
+
+
+def test_a_checksum_algorithm_that_s3_does_not_know(aws, irsa):
+    for header in ("x_amz_sdk_checksum_algorithm", "x_amz_checksum_algorithm"):
+        answer = by_hand(aws, "s3", "PUT", f"/{irsa.bucket}/hello.txt", b"x", **{header: "a=b"})
+        assert (answer.status_code, "<Code>InvalidRequest</Code>" in answer.text) == (400, True)
+        assert "valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]" in answer.text
+    assert aws.client("s3").get_object(Bucket=irsa.bucket, Key="hello.txt")["Body"].read() == b"hello"
+
+
+def test_the_tags_of_a_cluster_are_an_object(aws):
+    for tags in ('"a"', "1", '["a"]', '{"a": {}}'):
+        body = f'{{"name": "c", "roleArn": "arn:aws:iam::{ACCOUNT}:role/r", "resourcesVpcConfig": {{}}, "tags": {tags}}}'
+        answer = by_hand(aws, "eks", "POST", "/clusters", body.encode(), Content_Type="application/json")
+        told = (answer.status_code, answer.headers.get("x-amzn-errortype"))
+        assert told == (400, "SerializationException"), answer.text
+    assert aws.client("eks").list_clusters()["clusters"] == []

@@ -189,3 +189,38 @@ def test_a_port_of_the_hosts_network_has_a_number(admin: httpx.Client, namespace
     answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=pod("p", hostNetwork=True, containers=containers))
     expected = 'Pod "p" is invalid: spec.containers[0].ports[0].containerPort: Required value'
     assert (answer.status_code, answer.json()["message"]) == (422, expected)
+
+
+RELATIVE, STEPS, RESERVED = "must be a relative path", "must not contain '..'", "must not start with '..'"
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("/etc", [RELATIVE]), ("a/../b", [STEPS]), ("..", [STEPS, RESERVED]), ("..data", [RESERVED]), ("/..", [RELATIVE, STEPS])],
+)
+def test_a_file_of_a_volume_stays_in_it(admin: httpx.Client, namespace: str, path: str, why: list[str]):
+    item, token = {"key": "a", "path": path}, {"path": path, "expirationSeconds": 600}
+    name = {"path": path, "fieldRef": {"fieldPath": "metadata.name"}}
+    for source, field in (
+        ({"projected": {"sources": [{"serviceAccountToken": token}]}}, "projected.path"),
+        ({"projected": {"sources": [{"secret": {"name": "a", "items": [item]}}]}}, "projected.sources[0].secret.items[0].path"),
+        ({"projected": {"sources": [{"downwardAPI": {"items": [name]}}]}}, "projected.sources[0].downwardAPI.path"),
+        ({"secret": {"secretName": "a", "items": [item]}}, "secret.items[0].path"),
+        ({"configMap": {"name": "a", "items": [item]}}, "configMap.items[0].path"),
+        ({"downwardAPI": {"items": [name]}}, "downwardAPI.path"),
+    ):
+        answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=pod("p", volumes=[{"name": "v", **source}]))
+        causes = [{"reason": "FieldValueInvalid", "field": f"spec.volumes[0].{field}"}] * len(why)
+        told = [cause | {"message": f'Invalid value: "{path}": {text}'} for cause, text in zip(causes, why, strict=True)]
+        assert (answer.status_code, answer.json()["details"]["causes"]) == (422, told)
+
+
+@pytest.mark.parametrize("field", ["subPath", "subPathExpr"])
+@pytest.mark.parametrize(("path", "why"), [("/etc", RELATIVE), ("../../secret", STEPS)])
+def test_a_part_of_a_volume_is_in_it(admin: httpx.Client, namespace: str, field: str, path: str, why: str):
+    mount = {"name": "v", "mountPath": "/v", field: path}
+    container = {"name": "c", "image": "i", "volumeMounts": [mount]}
+    made = pod("p", containers=[container], volumes=[{"name": "v", "emptyDir": {}}])
+    answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=made)
+    expected = f'Pod "p" is invalid: spec.containers[0].volumeMounts.{field}: Invalid value: "{path}": {why}'
+    assert (answer.status_code, answer.json()["message"]) == (422, expected)

@@ -319,6 +319,15 @@ def test_a_command_has_to_be_named(lab, sleeper):
     assert "args must not be empty" in json.loads(told[1:])["message"]
 
 
+@pytest.mark.parametrize("command", ["command=%00", "command=/%00", "command=echo&command=a%00b"])
+def test_a_command_with_a_nul_cannot_be_started(lab, sleeper, command):
+    frames = _frames(lab, f"{command}&stdout=true&container=app", "v5.channel.k8s.io")
+    told = json.loads(frames[-1][1:])
+    assert (frames[-1][0], told["status"]) == (3, "Failure")
+    assert "unable to start container process: exec" in told["message"]
+    assert told["message"].endswith("invalid argument")
+
+
 def test_frames_that_make_no_sense_are_passed_over(lab, sleeper):
     senseless = (b"", b"\x09", b"\xff", b"\x04{", b"\x04[1]", b'\x04{"Width":"x","Height":-1}', "text")
     frames = _frames(

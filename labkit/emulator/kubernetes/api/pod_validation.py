@@ -96,14 +96,49 @@ def _volume(volume: Object, path: str, names: set[str]) -> list[Cause]:
     else:
         causes = label_name(f"{path}.name", name)
     names.add(name)
-    for i, source in enumerate((volume.get("projected") or {}).get("sources") or ()):
-        token, field = source.get("serviceAccountToken"), f"{path}.projected.sources[{i}].serviceAccountToken"
-        if not token:
-            continue
-        causes += token_duration(f"{field}.expirationSeconds", token["expirationSeconds"])
-        if not token.get("path"):
-            causes.append(required(f"{field}.path"))
+    causes += _projected(volume.get("projected") or {}, f"{path}.projected")
+    for kind in ("secret", "configMap"):
+        causes += _keys_to_paths(volume.get(kind) or {}, f"{path}.{kind}")
+    return causes + _downward(volume.get("downwardAPI") or {}, f"{path}.downwardAPI")
+
+
+def _projected(projected: Object, path: str) -> list[Cause]:
+    causes = []
+    for i, source in enumerate(projected.get("sources") or ()):
+        where = f"{path}.sources[{i}]"
+        for kind in ("secret", "configMap"):
+            causes += _keys_to_paths(source.get(kind) or {}, f"{where}.{kind}")
+        causes += _downward(source.get("downwardAPI") or {}, f"{where}.downwardAPI")
+        if token := source.get("serviceAccountToken"):
+            causes += token_duration(f"{where}.serviceAccountToken.expirationSeconds", token["expirationSeconds"])
+            # A real server, too, says of which volume the path is, and not of which source.
+            causes += _volume_path(f"{path}.path", token.get("path", ""))
     return causes
+
+
+def _keys_to_paths(source: Object, path: str) -> list[Cause]:
+    causes = []
+    for i, item in enumerate(source.get("items") or ()):
+        causes += [] if item.get("key") else [required(f"{path}.items[{i}].key")]
+        causes += _volume_path(f"{path}.items[{i}].path", item.get("path", ""))
+    return causes
+
+
+def _downward(source: Object, path: str) -> list[Cause]:
+    return [cause for item in source.get("items") or () for cause in _volume_path(f"{path}.path", item.get("path", ""))]
+
+
+def _volume_path(field: str, path: str) -> list[Cause]:
+    """Whether a file may have this path in its volume, where names that begin with .. are the kubelet's own."""
+    if not path:
+        return [required(field)]
+    reserved = path.startswith("..") and not path.startswith("../")
+    return _descending(field, path) + ([invalid_value(field, path, "must not start with '..'")] if reserved else [])
+
+
+def _descending(field: str, path: str) -> list[Cause]:
+    causes = [invalid_value(field, path, "must be a relative path")] if path.startswith("/") else []
+    return causes + ([invalid_value(field, path, "must not contain '..'")] if ".." in path.split("/") else [])
 
 
 def _containers(spec: Object, path: str, volumes: set[str]) -> list[Cause]:
@@ -317,6 +352,13 @@ def _mounts(container: Object, path: str, volumes: set[str]) -> list[Cause]:
         elif mount["mountPath"] in mounted:
             causes.append(invalid_value(f"{field}.mountPath", mount["mountPath"], "must be unique"))
         mounted.add(mount.get("mountPath", ""))
+        part, expression = mount.get("subPath", ""), mount.get("subPathExpr", "")
+        if part and expression:
+            more = "subPathExpr and subPath are mutually exclusive"
+            causes.append(invalid_value(f"{field}.subPathExpr", expression, more))
+        # A real server, too, leaves out which mount it is.
+        causes += _descending(f"{path}.volumeMounts.subPath", part)
+        causes += _descending(f"{path}.volumeMounts.subPathExpr", expression)
     return causes
 
 

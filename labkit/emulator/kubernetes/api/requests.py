@@ -32,12 +32,12 @@ from labkit.emulator.kubernetes.objects.status import (
     unsupported,
 )
 from labkit.emulator.kubernetes.objects.storage import dump
+from labkit.webhook.body import whole_characters
 
 LIMIT = 3 * 1024 * 1024
 LONGEST_YAML = 256 * 1024  # of YAML that is no JSON: Python needs seconds for a megabyte, and kubectl sends JSON
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch"
-HALF = re.compile("[\ud800-\udfff]")
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 VALIDATIONS = ("", "Ignore", "Strict", "Warn")
 SCHEME = '"pkg/api/legacyscheme/scheme.go:30"'
@@ -344,7 +344,7 @@ def parse(body: bytes, *, yaml_too: bool = False) -> tuple[Any, list[str]]:
         text = body.decode()
         value = json.loads(text, object_pairs_hook=pairs, parse_constant=_no_constant)
         repeated = _repeated(value, "") if seen else []
-        return _whole(value) if "\\u" in text else value, repeated
+        return whole_characters(value) if "\\u" in text else value, repeated
     except json.JSONDecodeError as error:
         if yaml_too:
             return _yaml(body), []
@@ -363,17 +363,6 @@ def _yaml(body: bytes) -> Any:
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise ValueError(f"error converting YAML to JSON: yaml: {problem}") from error
-
-
-def _whole(value: Any) -> Any:
-    """The value with U+FFFD for half a surrogate pair, which is no character: so does Go's decoder."""
-    if isinstance(value, str):
-        return HALF.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    if isinstance(value, dict):
-        return {_whole(key): _whole(item) for key, item in value.items()}
-    return value
 
 
 def _no_constant(name: str) -> None:

@@ -232,7 +232,7 @@ class ContainerLife:
             part = mount.get("subPath") or expanded(mount.get("subPathExpr") or "", variables)
             if part:
                 source = source / part
-                if part.startswith("/") or ".." in part.split("/"):
+                if part.startswith("/") or ".." in part.split("/") or "\0" in part:
                     raise MountRefused(f'subPath "{part}" must be a path in the volume')
                 if not source.exists():
                     source.mkdir(parents=True)

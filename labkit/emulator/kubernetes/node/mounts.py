@@ -105,6 +105,8 @@ class _Root:
             self._bind(shared, folder / "shm")
 
     def add(self, mount: Mount) -> None:
+        if "\0" in mount.path + str(mount.source):
+            raise MountRefused(f'nothing can be mounted at "{mount.path}": invalid argument')
         path = os.path.realpath(mount.path)
         if path in ("/", "/run", "/proc"):
             raise MountRefused(f'nothing can be mounted at "{mount.path}"')

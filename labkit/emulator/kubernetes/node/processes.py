@@ -152,9 +152,14 @@ class Sandbox:
         self._enter = [_tool("nsenter"), "--preserve-credentials", "--target", str(target), *namespaces, "--"]
 
     async def run(self, argv: list[str], env: dict[str, str], cwd: str, streams: Pipes | Terminal) -> Process:
-        """Start a program with these streams, which are open, in a session of its own. Raises KeyError when closed."""
+        """Start a program with these streams, which are open, in a session of its own. Raises KeyError when closed.
+
+        Raises OSError, in runc's words, for what no program can be given.
+        """
         if self.private and not self._holder:
             raise KeyError("closed")
+        if any("\0" in text for text in (*argv, *env, *env.values(), cwd)):
+            raise OSError(f"exec {argv[0]}: invalid argument")
         wrapped = self.private and self.own_processes
         env = ({"TERM": "xterm"} if streams.is_terminal else {}) | env
         if self.private:
@@ -190,6 +195,8 @@ class Sandbox:
 
     def program(self, name: str, path: str) -> str:
         """The full path of a program as the container sees it. Raises OSError, in runc's words."""
+        if "\0" in name + path:
+            raise OSError(f'exec: "{name}": invalid argument')
         if "/" in name:
             found = self.mounts.on_host(name)
             if not found.exists():

@@ -235,6 +235,6 @@ def _has_one_user(spec: Object) -> bool:
 
 
 def _checked(path: str) -> str:
-    if path.startswith("/") or ".." in path.split("/"):
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
         raise ConfigError(f'invalid path "{path}"')
     return path
