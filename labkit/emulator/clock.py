@@ -13,7 +13,7 @@ class Clock:
     """Lab time, read from a file that pods (through libfaketime), the server and the learner share.
 
     The file holds libfaketime's relative form, seconds with a sign: ``+7200.0``. It is read again whenever it changed,
-    so a clock moved in one process is moved in all.
+    so a clock moved in one process is moved in all. A file without such a number counts as the machine's time.
     """
 
     def __init__(self, file: Path):
@@ -33,9 +33,17 @@ class Clock:
         except FileNotFoundError:
             return 0.0
         if (stamp := (status.st_mtime_ns, status.st_ino)) != self._stamp:
-            self._offset = float(self.file.read_text() or 0)
+            self._offset = _seconds(self.file.read_text(errors="replace")) or 0.0
             self._stamp = stamp
         return self._offset
+
+    def mended(self) -> list[str]:
+        """Sets the clock back where its file holds no time that the lab can have; returns what to say of that."""
+        found = self.file.read_text(errors="replace").strip() if self.file.exists() else ""
+        if not found or _seconds(found) is not None:
+            return []
+        self.reset()
+        return [f"{self.file} held {found[:20]!r}, which is no time of the lab: its clock is the machine's again."]
 
     def advance(self, **duration: float) -> float:
         """Moves lab time by ``timedelta(**duration)``, e.g. ``advance(hours=2)``; returns the new offset in seconds.
@@ -67,6 +75,15 @@ class Clock:
         except OSError as error:
             raise LabError(f"the clock cannot be moved: {error.strerror}: {error.filename}.") from error
         return offset
+
+
+def _seconds(text: str) -> float | None:
+    """The offset in a clock's file; None where that is none."""
+    try:
+        offset = float(text or 0)
+    except ValueError:
+        return None
+    return offset if abs(offset) <= FURTHEST else None
 
 
 def rfc3339(seconds: float) -> str:

@@ -321,9 +321,8 @@ class Cluster:
     async def _signing_key(self) -> bytes:
         """The service account signing key; made once."""
         file = self.lab.folder.path / self.keys / "sa.key"
-        if not file.exists():
-            self.lab.folder.write_private(file, await self._new_signing_key())
-        return file.read_bytes()
+        new = b"" if file.exists() and file.stat().st_size else await self._new_signing_key()
+        return self.lab.folder.kept(f"{self.keys}/sa.key", lambda: new)
 
 
 def _new_signing_key() -> bytes:

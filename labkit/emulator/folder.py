@@ -1,5 +1,6 @@
 """The lab's folder: the one place where a lab keeps what outlives its server."""
 
+import errno
 import fcntl
 import json
 import os
@@ -8,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -110,9 +111,13 @@ class Folder:
     @property
     def secret(self) -> bytes:
         """What this lab's own secrets are made from; made once."""
-        file = self.path / "secret"
-        if not file.exists():
-            self.write_private(file, secrets.token_bytes(32))
+        return self.kept("secret", lambda: secrets.token_bytes(32))
+
+    def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """What the file ``name`` holds; made where it is missing or empty, as a full disk or a power cut leaves it."""
+        file = self.path / name
+        if not file.exists() or not file.stat().st_size:
+            self.write_private(file, make())
         return file.read_bytes()
 
     @property
@@ -123,11 +128,13 @@ class Folder:
     def named_authority(self, name: str, common_name: str) -> Authority:
         """The CA that is kept as ``NAME.pem`` and ``NAME.key``; made once."""
         certificate, key = self.path / f"{name}.pem", self.path / f"{name}.key"
-        if not (certificate.exists() and key.exists()):
+        try:
+            return Authority.load(certificate.read_bytes(), key.read_bytes())
+        except (FileNotFoundError, ValueError):  # of a disk that was full, for one: neither is of use without the other
             authority = Authority.create(common_name)
             self.write_private(key, authority.key_pem)
             self.write_private(certificate, authority.certificate_pem)
-        return Authority.load(certificate.read_bytes(), key.read_bytes())
+            return authority
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The object in the file ``name``; empty where there is no such file, or no JSON in it."""
@@ -144,11 +151,16 @@ class Folder:
 
     def write_private(self, file: Path, content: bytes) -> None:
         """Writes a file that only its owner can read, whole or not at all."""
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(draft).replace(file)
+        with self.usable():
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+            try:
+                with os.fdopen(handle, "wb") as stream:
+                    stream.write(content)
+                Path(draft).replace(file)
+            except OSError as error:
+                Path(draft).unlink(missing_ok=True)
+                raise OSError(error.errno, error.strerror, str(file)) from error
 
     @contextmanager
     def lock(self, name: str, *, within: float = 0, shared: bool = False) -> Iterator[bool]:
@@ -226,6 +238,9 @@ class Folder:
         except FileNotFoundError:
             raise
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                told = f"no space is left on the disk: {error.filename} could not be written."
+                raise LabError(told, next=f"df -h {self.path}, make room, and run the command again") from error
             raise LabError(
                 f"the lab's folder cannot be used: {error.strerror}: {error.filename}.",
                 next=ELSEWHERE,

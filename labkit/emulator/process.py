@@ -1,6 +1,7 @@
 """The lab's server as seen from outside it: started once a folder, found again, ended."""
 
 import contextlib
+import json
 import os
 import select
 import subprocess
@@ -244,8 +245,9 @@ def _spawn(folder: Folder, bare: bool) -> None:
         if not answered:
             process.kill()
             raise _not_up(folder, f"it was not ready within {READY_WITHIN} s")
-        if pipe.readline() != b"ready\n":
-            raise _not_up(folder, f"it ended with exit code {process.wait()}")
+        if (said := pipe.readline()) != b"ready\n":
+            code = process.wait()
+            raise LabError(**json.loads(said)) if said else _not_up(folder, f"it ended with exit code {code}")
 
 
 def _gone(state: State | None) -> str | None:

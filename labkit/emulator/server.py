@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -26,6 +27,7 @@ from labkit.emulator.running_lab import RunningLab
 from labkit.errors import LabError
 
 IDLE_SECONDS = 8 * 3600
+OPEN_FILES, FEWEST_OPEN_FILES = 4096, 256
 LOOKS_EVERY = 0.5  # seconds, whether its folder is still there
 
 log = logging.getLogger(__name__)
@@ -39,15 +41,18 @@ def main() -> None:
         lambda record: "without completing handshake" not in record.getMessage()
     )
     folder, ready = Folder(Path(sys.argv[1])), int(sys.argv[2])
-    # Whoever starts a server has made sure that there is none; the lock may be held a moment by one who asks.
-    with folder.lock("server.lock", within=READY_WITHIN) as alone:
-        if not alone:
-            sys.exit(f"another server holds {folder.path}")
-        try:
-            server = Server(folder, bare="--bare" in sys.argv)
-        except LabError as error:
-            sys.exit(str(error))
-        asyncio.run(server.serve(ready))
+    try:
+        _raise_limit()
+        # Whoever starts a server has made sure that there is none; the lock may be held a moment by one who asks.
+        with folder.lock("server.lock", within=READY_WITHIN) as alone:
+            if not alone:
+                sys.exit(f"another server holds {folder.path}")
+            asyncio.run(Server(folder, bare="--bare" in sys.argv).serve(ready))
+    except LabError as error:
+        # Not by the log alone: on a full disk nothing comes to stand there.
+        with contextlib.suppress(OSError):
+            os.write(ready, json.dumps({"what": error.what, "where": error.where, "next": error.next}).encode())
+        sys.exit(str(error))
 
 
 class Server:
@@ -75,7 +80,8 @@ class Server:
         await self._until_ended()
         preparing.cancel()
         self.lab.state = replace(self.lab.state, ended=self.why)
-        self.lab.state.write(self.folder)
+        with contextlib.suppress(LabError):  # a full disk: what runs has to end all the same
+            self.lab.state.write(self.folder)
         await self.clusters.stop()
         await self.lab.stop()
 
@@ -112,7 +118,7 @@ class Server:
             issuers={},
             ca_file=folder.ca_file,
             kubeconfig=folder.kubeconfig,
-            notes=lab.ports.notes,
+            notes=[*lab.ports.notes, *folder.clock.mended()],
         )
         await lab.listen_as_issuer(REGION)
         self.clusters.write_kubeconfig()
@@ -138,11 +144,30 @@ class Server:
             if await reader.readline() == b"end\n":
                 self.ended.set()
             # What a command has to know is in server.json, too, which may have been deleted.
-            with contextlib.suppress(OSError):  # a full disk
+            with contextlib.suppress(LabError):  # a full disk
                 self.lab.state.write(self.folder)
             answer = {"state": self.lab.state.document(), "network": control.network()}
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
+
+
+def _raise_limit() -> None:
+    """Allows this process the open files of a class with its pods. Raises LabError where that is not permitted.
+
+    https://man7.org/linux/man-pages/man2/getrlimit.2.html
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = hard == resource.RLIM_INFINITY
+    allowed = max(soft, OPEN_FILES if unlimited else min(OPEN_FILES, hard))
+    if soft != resource.RLIM_INFINITY and allowed < FEWEST_OPEN_FILES:
+        raise LabError(
+            f"a process may have {allowed} open files here, and the lab's server needs {FEWEST_OPEN_FILES}.",
+            where="ulimit -Hn",
+            next="ulimit -n 1024 in a new shell, and labkit up there; if that is refused, ask who set the limit "
+            "(/etc/security/limits.conf, or the container's --ulimit nofile)",
+        )
+    if soft != resource.RLIM_INFINITY and allowed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _secret_access_key(secret: bytes, name: str) -> str:

@@ -141,6 +141,57 @@ def test_reset_forgets_all_but_the_ports(lab):
     assert after["aws"]["secret_access_key"] != before["aws"]["secret_access_key"]
 
 
+def test_files_that_a_full_disk_left_empty_are_made_again(lab):
+    lab("up")
+    keys = State.read(lab.folder).secret_access_key
+    lab("down")
+    names = ["secret", *(f"{name}.{kind}" for name in ("ca", "clusters/blue/ca") for kind in ("pem", "key"))]
+    names.append("clusters/blue/sa.key")
+    for name in names:
+        (lab.folder.path / name).write_bytes(b"")
+    assert "The lab is up" in lab("up")
+    assert all((lab.folder.path / name).stat().st_size for name in names)
+    assert len(lab.folder.secret) == 32
+    assert State.read(lab.folder).secret_access_key != keys
+    endpoint = State.read(lab.folder).clusters["blue"]["endpoint"]
+    assert httpx.get(f"{endpoint}/version", verify=False).status_code == 200
+
+
+@pytest.mark.parametrize("content", ["1e300", "-1e400", "nan", "tomorrow", "9" * 5000])
+def test_a_clock_file_without_a_time_is_the_machines_time(lab, content):
+    lab.folder.create()
+    lab.folder.clock.file.write_text(content)
+    assert "the machine's time" in lab("clock")
+    if content == "1e300":
+        said = lab("up")
+        assert "held '1e300', which is no time of the lab: its clock is the machine's again" in said
+        assert float(lab.folder.clock.file.read_text()) == 0
+
+
+def test_few_open_files(lab):
+    arguments = f"cd {lab.folder.path.parent} && LABKIT_HOME={lab.folder.path} {commands.LABKIT} up"
+    done = subprocess.run(["sh", "-c", f"ulimit -n 64; {arguments}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    told, where, then, *_ = done.stderr.splitlines()
+    assert told.endswith("a process may have 64 open files here, and the lab's server needs 256.")
+    assert (where, then[:22]) == ("where: ulimit -Hn", "next:  ulimit -n 1024 ")
+    soft = subprocess.run(["sh", "-c", f"ulimit -S -n 64; {arguments}"], capture_output=True, text=True, check=False)
+    assert (soft.returncode, "The lab is up" in soft.stdout) == (0, True), soft.stderr
+
+
+def test_a_full_disk(lab, tmp_path):
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs a user namespace, for a disk of its own")
+    lab.folder.create()
+    at = lab.folder.path
+    script = f"mount -t tmpfs -o size=4k tmpfs {at} && LABKIT_HOME={at} {commands.LABKIT} up"
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no space is left on the disk" in done.stderr
+    assert f"df -h {at}, make room" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_server_that_cannot_start_says_why(lab):
     lab.folder.write_json("ports.json", {})
     (lab.folder.path / "secret").mkdir()

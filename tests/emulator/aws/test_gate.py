@@ -481,7 +481,9 @@ def test_a_checksum_algorithm_that_s3_does_not_know(aws, irsa):
 
 def test_the_tags_of_a_cluster_are_an_object(aws):
     for tags in ('"a"', "1", '["a"]', '{"a": {}}'):
-        body = f'{{"name": "c", "roleArn": "arn:aws:iam::{ACCOUNT}:role/r", "resourcesVpcConfig": {{}}, "tags": {tags}}}'
+        body = (
+            f'{{"name": "c", "roleArn": "arn:aws:iam::{ACCOUNT}:role/r", "resourcesVpcConfig": {{}}, "tags": {tags}}}'
+        )
         answer = by_hand(aws, "eks", "POST", "/clusters", body.encode(), Content_Type="application/json")
         told = (answer.status_code, answer.headers.get("x-amzn-errortype"))
         assert told == (400, "SerializationException"), answer.text

@@ -196,14 +196,23 @@ RELATIVE, STEPS, RESERVED = "must be a relative path", "must not contain '..'", 
 
 @pytest.mark.parametrize(
     ("path", "why"),
-    [("/etc", [RELATIVE]), ("a/../b", [STEPS]), ("..", [STEPS, RESERVED]), ("..data", [RESERVED]), ("/..", [RELATIVE, STEPS])],
+    [
+        ("/etc", [RELATIVE]),
+        ("a/../b", [STEPS]),
+        ("..", [STEPS, RESERVED]),
+        ("..data", [RESERVED]),
+        ("/..", [RELATIVE, STEPS]),
+    ],
 )
 def test_a_file_of_a_volume_stays_in_it(admin: httpx.Client, namespace: str, path: str, why: list[str]):
     item, token = {"key": "a", "path": path}, {"path": path, "expirationSeconds": 600}
     name = {"path": path, "fieldRef": {"fieldPath": "metadata.name"}}
     for source, field in (
         ({"projected": {"sources": [{"serviceAccountToken": token}]}}, "projected.path"),
-        ({"projected": {"sources": [{"secret": {"name": "a", "items": [item]}}]}}, "projected.sources[0].secret.items[0].path"),
+        (
+            {"projected": {"sources": [{"secret": {"name": "a", "items": [item]}}]}},
+            "projected.sources[0].secret.items[0].path",
+        ),
         ({"projected": {"sources": [{"downwardAPI": {"items": [name]}}]}}, "projected.sources[0].downwardAPI.path"),
         ({"secret": {"secretName": "a", "items": [item]}}, "secret.items[0].path"),
         ({"configMap": {"name": "a", "items": [item]}}, "configMap.items[0].path"),
@@ -211,7 +220,8 @@ def test_a_file_of_a_volume_stays_in_it(admin: httpx.Client, namespace: str, pat
     ):
         answer = admin.post(f"/api/v1/namespaces/{namespace}/pods", json=pod("p", volumes=[{"name": "v", **source}]))
         causes = [{"reason": "FieldValueInvalid", "field": f"spec.volumes[0].{field}"}] * len(why)
-        told = [cause | {"message": f'Invalid value: "{path}": {text}'} for cause, text in zip(causes, why, strict=True)]
+        texts = [f'Invalid value: "{path}": {text}' for text in why]
+        told = [cause | {"message": text} for cause, text in zip(causes, texts, strict=True)]
         assert (answer.status_code, answer.json()["details"]["causes"]) == (422, told)
 
 

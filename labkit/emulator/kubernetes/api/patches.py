@@ -78,7 +78,7 @@ class JsonPatching:
         self.document: Any = json.loads(dump(document))
         self._copied = 0
 
-    def apply(self, operation: object) -> None:
+    def apply(self, operation: Any) -> None:
         """Raises NotApplicable."""
         try:
             if isinstance(operation, dict) and operation.get("op") == "copy":

@@ -5,7 +5,6 @@ https://kubernetes.io/docs/reference/kubernetes-api/common-parameters/common-par
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
