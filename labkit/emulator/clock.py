@@ -73,7 +73,7 @@ class Clock:
             draft.write_text(f"{offset:+.1f}\n")
             draft.replace(self.file)
         except OSError as error:
-            raise LabError(f"the clock cannot be moved: {error.strerror}: {error.filename}.") from error
+            raise LabError(f"the clock cannot be moved: {error.strerror}: {error.filename or self.file}.") from error
         return offset
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -179,17 +180,55 @@ def test_few_open_files(lab):
     assert (soft.returncode, "The lab is up" in soft.stdout) == (0, True), soft.stderr
 
 
-def test_a_full_disk(lab, tmp_path):
+@pytest.fixture
+def on_disk(lab):
+    """Runs a shell's script with the lab's folder on a disk of this size."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs a user namespace, for a disk of its own")
     lab.folder.create()
-    at = lab.folder.path
-    script = f"mount -t tmpfs -o size=4k tmpfs {at} && LABKIT_HOME={at} {commands.LABKIT} up"
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)
+    leading = {**os.environ, "LABKIT_HOME": str(lab.folder.path), "LABKIT": str(commands.LABKIT)}
+
+    def run(size: str, script: str) -> subprocess.CompletedProcess:
+        script = f'mount -t tmpfs -o size={size} tmpfs "$LABKIT_HOME" && {script}'
+        return subprocess.run(
+            ["unshare", "-rm", "sh", "-c", script], env=leading, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+def test_a_disk_that_is_full_at_the_start(lab, on_disk):
+    done = on_disk("4k", "$LABKIT up")
     assert done.returncode == 1
     assert "no space is left on the disk" in done.stderr
-    assert f"df -h {at}, make room" in done.stderr
+    assert f"df -h {lab.folder.path}, make room" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+POD_ON_A_FULL_DISK = """
+import os
+from kubernetes import client, config, watch
+api = client.CoreV1Api(config.new_client_from_config(os.environ["LABKIT_HOME"] + "/kubeconfig"))
+container = {"name": "c", "image": "amazon/aws-cli", "command": ["sleep", "100"]}
+api.create_namespaced_pod("default", {"metadata": {"name": "full"}, "spec": {"containers": [container]}})
+events = watch.Watch().stream(api.list_namespaced_event, "default", timeout_seconds=60)
+print(next(event["object"].message for event in events if event["object"].type == "Warning"))
+os.unlink(os.environ["LABKIT_HOME"] + "/fill")
+pods = watch.Watch().stream(api.list_namespaced_pod, "default", timeout_seconds=60)
+print(next(event["object"].status.phase for event in pods if event["object"].status.phase == "Running"))
+"""
+
+
+def test_a_disk_that_fills_while_the_lab_runs(on_disk):
+    done = on_disk(
+        "16m",
+        f"$LABKIT up && ! cat /dev/zero > $LABKIT_HOME/fill; ! $LABKIT clock +1h && "
+        f"{sys.executable} -c '{POD_ON_A_FULL_DISK}'; $LABKIT down",
+    )
+    assert "labkit: the clock cannot be moved: No space left on device: " in done.stderr
+    *_, told, phase, _ = done.stdout.splitlines()
+    assert "No space left on device" in told, done.stdout + done.stderr
+    assert phase == "Running"
 
 
 def test_a_server_that_cannot_start_says_why(lab):

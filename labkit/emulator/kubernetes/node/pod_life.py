@@ -45,10 +45,6 @@ class PodLife:
         self._over: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self.pod.home.mkdir(parents=True)
-        for path, text in self.pod.ground.home.items():
-            (self.pod.home / path).parent.mkdir(parents=True, exist_ok=True)
-            (self.pod.home / path).write_text(text)
         self._reporting = asyncio.create_task(self._report_changes())
         self._living = asyncio.create_task(self._live())
 
@@ -107,7 +103,7 @@ class PodLife:
     async def _live(self) -> None:
         init = self._containers[: len(self.pod.status.init)]
         try:
-            if not await self._fill_volumes():
+            if not await self._make_folders():
                 return
             for container in init:
                 keeping = container.start()
@@ -123,18 +119,32 @@ class PodLife:
             await self._end_containers(self.pod.grace)
             self.pod.changed.set()
 
-    async def _fill_volumes(self) -> bool:
+    async def _make_folders(self) -> bool:
+        """Make the pod's folder and its volumes, as often as it takes. Returns False when the pod has to end first."""
         for attempt in itertools.count(1):
-            messages = await self.pod.volumes.fill()
+            reason, messages = "FailedToMakePodDataDirectories", self._make_home()
+            if not messages:
+                reason, messages = "FailedMount", await self.pod.volumes.fill()
             if self._stop.is_set():
                 break
             if not messages:
                 self.pod.has_volumes = True
                 return True
             for message in messages if worth_saying(attempt) else ():
-                self.pod.ground.events.add(self.pod.document, "FailedMount", message, warning=True)
+                self.pod.ground.events.add(self.pod.document, reason, message, warning=True)
             await self._first_of(asyncio.sleep(MISSING_RETRY))
         return False
+
+    def _make_home(self) -> list[str]:
+        """Make the folder that is the containers' home. Returns what stood against it, in a kubelet's words."""
+        try:
+            self.pod.home.mkdir(parents=True, exist_ok=True)
+            for path, text in self.pod.ground.home.items():
+                (self.pod.home / path).parent.mkdir(parents=True, exist_ok=True)
+                (self.pod.home / path).write_text(text)
+        except OSError as error:
+            return [f"error making pod data directories: {said(error)}"]
+        return []
 
     async def _first_of(self, waiting: Awaitable[Any], *tasks: asyncio.Task[Any]) -> None:
         """Wait for one of them, or until the pod has to end."""
