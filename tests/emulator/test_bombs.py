@@ -192,6 +192,6 @@ def test_a_long_list_that_is_merged_by_its_keys(admin, namespace):
 
 
 def test_yaml_that_is_no_json_is_short(admin, namespace):
-    document = b"data: {a: b}\n" + b"# " * 131_072
+    document = b"data: {a: b}\n" + b"# " * 32_768
     refused = admin.post(f"/api/v1/namespaces/{namespace}/configmaps", content=document, headers=YAML)
-    assert (refused.status_code, refused.json()["message"]) == (413, "Request entity too large: limit is 262144")
+    assert (refused.status_code, refused.json()["message"]) == (413, "Request entity too large: limit is 65536")
