@@ -17,7 +17,7 @@ from typing import Any, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote_to_bytes
 from xml.parsers.expat import ExpatError
 
-from labkit.emulator.aws import managed_policies
+from labkit.emulator.aws import managed_policies, outgoing
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.clusters import Clusters
 from labkit.emulator.aws.errors import Refusal
@@ -230,7 +230,7 @@ class Backend:
         except Exception as error:
             # What moto trips over is a call it does not know, or one whose parameters it did not expect.
             _log.info("moto failed on %s %s", asked.service, asked.operation, exc_info=error)
-            raise _not_emulated(asked, f"moto: {error or type(error).__name__}") from error
+            raise _not_emulated(asked, f"moto: {error or type(error).__name__}", error) from error
         is_told = asked.service == "s3" or asked.call.method == "HEAD" or body.strip()
         if int(started[0].split()[0]) >= 400 and (not is_told or body.lstrip()[:15].lower() == b"<!doctype html>"):
             # A path that moto does not know, or a fault that its web server reports.
@@ -316,6 +316,7 @@ class Backend:
 def adopt() -> None:
     """Changes moto where it has no setting for what the gate needs. Raises :class:`LabError` for another line of it."""
     checked(version("moto"))
+    outgoing.close()
     # The bucket policy was evaluated by the gate; moto's own look at it ignores principals and conditions.
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]  # see above
     FakeAccount.__init__ = _enroll  # type: ignore[method-assign, assignment]  # see there
@@ -326,11 +327,13 @@ def bound(user: User, boundary_arn: str | None) -> None:
     user.permissions_boundary_arn = boundary_arn  # type: ignore[attr-defined]  # the attribute is the lab's own
 
 
-def _not_emulated(asked: Asked, reason: str) -> Refusal:
+def _not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> Refusal:
     # 501 is the one server error that no SDK tries again.
     operation = asked.request.operation if asked.request else asked.operation
     what = f"{asked.service}:{operation}" if operation.isidentifier() else f"{operation} of {asked.service}"
     told = f"The lab does not emulate {what}, or not with these parameters."
+    if left := outgoing.closed(error):
+        told += f" {left.strerror}."
     return Refusal(501, "NotImplemented", told, f"{told} {reason}")
 
 

@@ -1,0 +1,51 @@
+"""No way out for moto: what it would send leaves neither this process nor this machine.
+
+moto opens connections in many of its services: SNS and Firehose post to any URL, Lambda and Batch speak to Docker.
+Python itself reports each of them before it is made, whichever library asks for it.
+
+https://peps.python.org/pep-0578/
+https://docs.python.org/3/library/audit_events.html
+"""
+
+import errno
+import sys
+from functools import cache
+from types import FrameType
+from typing import Any
+
+# Names are looked up over the network, too, and another process would have a network of its own.
+WAYS_OUT = frozenset((
+    "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system", "pty.spawn",
+    "socket.connect", "socket.getaddrinfo", "socket.gethostbyaddr", "socket.gethostbyname", "socket.getnameinfo",
+    "socket.sendmsg", "socket.sendto", "subprocess.Popen",
+))  # fmt: skip
+
+
+class Closed(ConnectionRefusedError):
+    """What moto meets in place of a connection or a process of its own."""
+
+
+@cache
+def close() -> None:
+    """Refuse, from now on, whatever leads out of this process and was asked for by moto, in whichever thread."""
+    sys.addaudithook(_refuse_moto)
+
+
+def closed(error: BaseException | None) -> Closed | None:
+    """The refusal that led to this error of moto's; None where it failed on something else."""
+    while error is not None and not isinstance(error, Closed):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _refuse_moto(event: str, _: tuple[Any, ...]) -> None:
+    if event in WAYS_OUT and _is_of_moto(sys._getframe(1)):
+        raise Closed(errno.ECONNREFUSED, f"Nothing that AWS does in the lab leaves this machine ({event})")
+
+
+def _is_of_moto(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] == "moto":
+            return True
+        frame = frame.f_back
+    return False
