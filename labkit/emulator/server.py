@@ -27,6 +27,13 @@ from labkit.emulator.running_lab import RunningLab
 from labkit.errors import LabError
 
 IDLE_SECONDS = 8 * 3600
+START_AGAIN = """
+import sys
+from pathlib import Path
+from labkit.emulator.folder import Folder
+from labkit.emulator.process import start
+print(start(Folder(Path(sys.argv[1])), bare="--bare" in sys.argv).note)
+"""
 OPEN_FILES, FEWEST_OPEN_FILES = 4096, 256
 LOOKS_EVERY = 0.5  # seconds, whether its folder is still there
 
@@ -47,7 +54,11 @@ def main() -> None:
         with folder.lock("server.lock", within=READY_WITHIN) as alone:
             if not alone:
                 sys.exit(f"another server holds {folder.path}")
-            asyncio.run(Server(folder, bare="--bare" in sys.argv).serve(ready))
+            server = Server(folder, bare="--bare" in sys.argv)
+            asyncio.run(server.serve(ready))
+        if server.lab.gate.backend.is_stuck:
+            # The thread that moto doesn't return from ends with the program. The lock is free then.
+            os.execv(sys.executable, [sys.executable, "-c", START_AGAIN, str(folder.path), *sys.argv[3:]])  # noqa: S606
     except LabError as error:
         # Not by the log alone: on a full disk nothing comes to stand there.
         with contextlib.suppress(OSError):
@@ -101,6 +112,7 @@ class Server:
             administrator=keys,
             management=management,
         )
+        lab.gate.backend.on_stuck = self._get_stuck
         # Providers and roles are gone with the lab that had them; what was published for it goes, too.
         folder.published.clear()
         gate = await lab.listen(Listener(lab.gate, port_socket=lab.ports.bind("gate"), on_call=lab.called))
@@ -123,6 +135,10 @@ class Server:
         await lab.listen_as_issuer(REGION)
         self.clusters.write_kubeconfig()
         lab.state.write(folder)
+
+    def _get_stuck(self) -> None:
+        self.why = "had a call of AWS that did not return"
+        self.ended.set()
 
     async def _until_ended(self) -> None:
         while True:

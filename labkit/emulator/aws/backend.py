@@ -9,6 +9,7 @@ import asyncio
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -65,14 +66,22 @@ except ImportError:
 
 __all__ = [
     "Backend", "FakeBucket", "IAMBackend", "OperationModel", "OrganizationsBackend", "Role", "RoutedRequest",
-    "ServiceModel", "Shape", "bound", "get_service_model", "get_service_router", "parse_parameters", "partition_keys",
+    "ServiceModel", "Shape", "bound", "get_service_model", "get_service_router", "not_emulated",
+    "parse_parameters", "partition_keys",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
 
+TURN, TURNS = 1.0, 10
+"""The seconds (TURN) between two looks at the call that runs, and how many of them it may take."""
+STUCK = "The lab's AWS does not answer and starts again. Please try again."
 NO_SERVICE = "The lab does not emulate {}."
+
+# What no client can parse in an answer, whatever a key or a description consists of.
+# https://www.w3.org/TR/xml/#charsets
+NOT_XML = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]")
 
 # Between one hop and the next, or meant for the gate alone.
 _KEPT_BACK = {
@@ -95,10 +104,15 @@ class Backend:
         self._apps: dict[str, Any] = {}
         # moto is not made for threads: one call at a time, and beside the event loop.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="moto")
+        self._under_way: object = None
+        self.is_stuck = False
+        self.turn = TURN
+        self.on_stuck: Callable[[], None] = lambda: None
+        """Called when a call doesn't return. No later one will be answered: the process has to start again."""
 
     async def answer(self, asked: Asked) -> Response:
         """moto's answer to a call that was authenticated and authorized."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, asked)
+        return await self.run(self._answer, asked)
 
     async def delete_bucket(self, asked: Asked) -> Response:
         """moto's answer to DeleteBucket. The tags go, too, which moto would keep for the next bucket of the name."""
@@ -110,8 +124,26 @@ class Backend:
             await self.run(self._load, service)
 
     async def run(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
-        """Runs what changes or reads much of moto's state where moto's own calls run."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        """Run what changes or reads much of moto's state where moto's own calls run.
+
+        Raises ``Refusal`` (503) if this call, or one before it, does not return within ten seconds. Seconds in which
+        the whole process was held up don't count.
+        """
+        running = asyncio.get_running_loop().run_in_executor(self._thread, self._mark, function, *arguments)
+        seen, turns = None, 0
+        while not self.is_stuck:
+            done, _ = await asyncio.wait({running}, timeout=self.turn)
+            if done:
+                return running.result()
+            seen, before = self._under_way, seen
+            turns = (turns + 1 if seen is before else 1) if seen else 0
+            if turns >= TURNS and not self.is_stuck:
+                self.is_stuck = True
+                self.on_stuck()
+        running.cancel()
+        raise Refusal(
+            503, "ServiceUnavailable", STUCK, f"moto does not return; this call waited for {function.__name__}"
+        )
 
     def iam(self, account_id: str) -> IAMBackend | None:
         """The IAM of the lab's own account, or of another that somebody has entered."""
@@ -212,6 +244,13 @@ class Backend:
         """Ends the thread that moto's calls run in."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def _mark(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
+        self._under_way = object()
+        try:
+            return function(*arguments)
+        finally:
+            self._under_way = None
+
     def _answer(self, asked: Asked) -> Response:
         environ = self._environ(asked)
         started: list[Any] = []
@@ -230,17 +269,20 @@ class Backend:
         except Exception as error:
             # What moto trips over is a call it does not know, or one whose parameters it did not expect.
             _log.info("moto failed on %s %s", asked.service, asked.operation, exc_info=error)
-            raise _not_emulated(asked, f"moto: {error or type(error).__name__}", error) from error
+            raise not_emulated(asked, f"moto: {error or type(error).__name__}", error) from error
+        status = int(started[0].split()[0])
         is_told = asked.service == "s3" or asked.call.method == "HEAD" or body.strip()
-        if int(started[0].split()[0]) >= 400 and (not is_told or body.lstrip()[:15].lower() == b"<!doctype html>"):
+        if status >= 400 and (not is_told or body.lstrip()[:15].lower() == b"<!doctype html>"):
             # A path that moto does not know, or a fault that its web server reports.
-            raise _not_emulated(asked, f"moto: {started[0]}")
+            raise not_emulated(asked, f"moto: {started[0]}")
         headers = [
             (name, value)
             for name, value in started[1]
             if not name.lower().startswith("access-control-") and name.lower() not in ("connection", "date", "server")
         ]
-        return Response(int(started[0].split()[0]), headers, body)
+        if asked.operation != "GetObject" and any(n.lower() == "content-type" and "xml" in v for n, v in headers):
+            body = NOT_XML.sub(b"?", body)
+        return Response(status, headers, body)
 
     def _delete_bucket(self, asked: Asked) -> Response:
         bucket, response = self.bucket(asked.bucket), self._answer(asked)
@@ -260,12 +302,15 @@ class Backend:
 
     def _load(self, name: Any) -> Any:
         if name not in self._apps:
+            # To load it takes as long as the machine takes, once.
+            self._under_way = None
             try:
                 self._apps[name] = app = create_backend_app(name)
             except ImportError as missing:
                 # What moto needs for the service, and the lab does not install.
                 told = NO_SERVICE.format(name)
                 raise Refusal(501, "NotImplemented", told, f"{told} moto: {missing}") from missing
+            self._under_way = object()
             app.url_map.merge_slashes = False
         return self._apps[name]
 
@@ -327,7 +372,8 @@ def bound(user: User, boundary_arn: str | None) -> None:
     user.permissions_boundary_arn = boundary_arn  # type: ignore[attr-defined]  # the attribute is the lab's own
 
 
-def _not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> Refusal:
+def not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> Refusal:
+    """What the lab says to a call that it has no answer to; ``error`` is what moto met."""
     # 501 is the one server error that no SDK tries again.
     operation = asked.request.operation if asked.request else asked.operation
     what = f"{asked.service}:{operation}" if operation.isidentifier() else f"{operation} of {asked.service}"

@@ -59,6 +59,8 @@ class Eks:
                 raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {unquote(named[1])}.")
         if of_cluster := OF_CLUSTER.fullmatch(call.raw_path):
             return self._of_cluster(asked, of_cluster[2], unquote(of_cluster[1]))
+        if call.method == "DELETE" and call.raw_path.startswith("/tags/") and "tagKeys" not in call.query:
+            raise invalid_parameter("tagKeys can't be empty")
         match asked.operation:
             case "ListAccessPolicies":
                 return access_entries.access_policies()

@@ -3,7 +3,7 @@
 import json
 import secrets
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,8 +98,12 @@ def invalid_parameter(message: str) -> Refusal:
 
 def invalid(*faults: str) -> Refusal:
     """The ``ValidationError`` that lists these faults, each made by `unmet` or `null`."""
-    told = f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
-    return Refusal(400, "ValidationError", told)
+    return Refusal(400, "ValidationError", told(faults))
+
+
+def told(faults: Sequence[str]) -> str:
+    """The one sentence that lists these faults."""
+    return f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
 
 
 def unmet(where: str, must: str, value: str = "") -> str:
@@ -112,7 +116,7 @@ def null(names: Iterable[str]) -> list[str]:
     return [unmet(f"'{name[0].lower()}{name[1:]}'", "not be null", "null") for name in names]
 
 
-def beyond(size: int, least: int, most: int, what: str = "length") -> list[str]:
+def beyond(size: float, least: float, most: float, what: str = "length") -> list[str]:
     """What a parameter must do, for `unmet`, if its size is out of bounds; nothing if it fits."""
     if size < least:
         return [f"have {what} greater than or equal to {least}"]

@@ -15,10 +15,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from labkit.emulator.aws import signature
+from labkit.emulator.aws import constraints, signature
 from labkit.emulator.aws.accounts import Accounts, administers
 from labkit.emulator.aws.actions import requests
-from labkit.emulator.aws.actions.derive import SERVICES, check_complete, derive
+from labkit.emulator.aws.actions.derive import SERVICES, derive
 from labkit.emulator.aws.actions.permission import CannotDerive
 from labkit.emulator.aws.authorization import Authorization, Grant, underivable
 from labkit.emulator.aws.backend import Backend
@@ -215,7 +215,7 @@ class Gate:
             return asked
         if asked.service == "s3":
             return self._s3.read(asked, caller)
-        if asked.service not in SERVICES and not is_shown(asked):
+        if asked.service not in constraints.CODES and not is_shown(asked):
             return asked
         read = requests.read(replace(asked, call=of_oneself(asked, caller)))
         derived = read.request if asked.service in SERVICES and self._is_bound(caller) else None
@@ -228,14 +228,15 @@ class Gate:
         match asked.service:
             case "sts":
                 self._regions.check(asked, caller)
+                constraints.check(requests.read(asked))
                 return await self._sts.authorize(asked, caller)
             case "s3":
                 return self._s3.authorize(asked, caller)
         if self._is_bound(caller):
             grant = await self._permitted(asked, caller)
         else:
-            check_complete(asked)
             grant = Grant(asked)
+        constraints.check(asked)
         if asked.service == "iam":
             return replace(grant, asked=await self._iam.completed(grant.asked))
         return grant

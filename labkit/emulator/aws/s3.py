@@ -21,14 +21,15 @@ from xml.etree import ElementTree
 
 from labkit.emulator.aws.accounts import administers
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
-from labkit.emulator.aws.actions.s3 import derive, timed
+from labkit.emulator.aws.actions.s3 import UnknownCall, derive, timed
 from labkit.emulator.aws.answers import PROLOG, xml
 from labkit.emulator.aws.authorization import Authorization, Grant, denial, stored_policy, underivable
-from labkit.emulator.aws.backend import Backend, FakeBucket
+from labkit.emulator.aws.backend import Backend, FakeBucket, not_emulated
 from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.errors import Refusal, fault, render
 from labkit.emulator.aws.iam_documents import missing_principals
 from labkit.emulator.aws.s3_path import copy_source, split
+from labkit.emulator.aws.s3_requests import MALFORMED, check_complete, check_names
 from labkit.emulator.aws.sessions import Administrator, Caller, User
 from labkit.policy import Decision, MalformedPolicy, Policy
 from labkit.policy.validation import listed
@@ -49,6 +50,7 @@ class S3:
     def read(self, asked: Asked, caller: Caller) -> Asked:
         """Read the operation, its permissions and the bucket's account. Raises ``Refusal`` if S3 has no such call."""
         _check_checksum(asked.call)
+        check_names(asked)
         try:
             asked = derive(asked, [(key, version) for key, version, _ in _keys_to_delete(asked.call)])
         except CannotDerive as unknown:
@@ -68,6 +70,8 @@ class S3:
             own = bucket is None or bucket.account_id == caller.account_id
             if own and not isinstance(caller, User) and administers(caller, asked.call, self.backend):
                 self.authorization.require_organization(caller, asked, str(asked.unread))
+                if isinstance(asked.unread, UnknownCall):
+                    raise not_emulated(asked, str(asked.unread))
                 return Grant(asked)
             raise underivable(caller, asked, str(asked.unread)) from asked.unread
         # The last permission of a copy is on its source.
@@ -90,6 +94,8 @@ class S3:
     async def answer(self, grant: Grant, caller: Caller) -> Response:
         """moto's answer; the keys that DeleteObjects leaves alone are errors among its results."""
         asked = grant.asked
+        check_complete(asked)
+        self._check_found(asked)
         denied = ({"Key": key, "Code": "AccessDenied", "Message": told} for key, told in grant.refused)
         errors = "".join(xml({"Error": error}) for error in denied)
         if errors and len(grant.refused) == len(asked.needed):
@@ -107,6 +113,19 @@ class S3:
             if marker := self.backend.delete_marker(asked.bucket, asked.key, asked.version):
                 return _deleted(asked, response, marker.version_id)
         return response
+
+    def _check_found(self, asked: Asked) -> None:
+        """Raise the refusal of a call on a bucket, or a part of an upload, that is not there."""
+        if asked.unread or not asked.bucket or asked.operation == "CreateBucket":
+            return
+        bucket = self.backend.bucket(asked.bucket)
+        if bucket is None:
+            about = {"BucketName": asked.bucket}
+            raise Refusal(404, "NoSuchBucket", "The specified bucket does not exist", fields=about)
+        upload = asked.call.query.get("uploadId")
+        if asked.operation in ("UploadPart", "UploadPartCopy") and upload not in bucket.multiparts:
+            said = "The specified upload does not exist. The upload ID may be invalid, or the upload may have been "
+            raise Refusal(404, "NoSuchUpload", f"{said}aborted or completed.", fields={"UploadId": upload or ""})
 
     def _may_deny(self, asked: Asked) -> bool:
         """Whether a bucket's policy could deny this to the administrator, who may always mend the policy itself.
@@ -236,8 +255,7 @@ def _keys_to_delete(call: Call) -> list[tuple[str, str | None, Any]]:
     try:
         root = ElementTree.fromstring(call.body)  # noqa: S314 - expat 2.4 and newer bound the expansion of entities
     except ElementTree.ParseError as error:
-        told = "The XML you provided was not well-formed or did not validate against our published schema"
-        raise Refusal(400, "MalformedXML", told) from error
+        raise Refusal(400, "MalformedXML", MALFORMED) from error
     found = []
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]

@@ -76,9 +76,7 @@ def nested(depth):
     return '{"Version": "2012-10-17", "Statement": ' + '{"Statement":' * depth + "{}" + "}" * (depth + 1)
 
 
-@pytest.mark.parametrize(
-    "document", [nested(100), nested(1000), nested(20_000), '{"Statement": "\\ud800"}', "[" * 9999]
-)
+@pytest.mark.parametrize("document", [nested(100), nested(1000), nested(9_000), '{"Statement": "\\ud800"}', "[" * 9999])
 def test_a_document_that_is_nested_deep_or_no_text(aws, irsa, document):
     refused(
         lambda: irsa.iam.put_role_policy(RoleName="my-role", PolicyName="x", PolicyDocument=document),

@@ -37,17 +37,6 @@ def derive(asked: Asked, backend: Backend) -> list[Permission]:
     return needed
 
 
-def check_complete(asked: Asked) -> None:
-    """Raise the refusal of a call that lacks a parameter without which the operation cannot be."""
-    if asked.service == "eks" and isinstance(asked.unread, Refusal):
-        raise asked.unread  # the lab answers it, and moto refuses nothing there
-    if (request := asked.request) is None or asked.service not in SERVICES:
-        return
-    for name in requests.required(asked.service, request.operation):
-        if name not in request.parameters:
-            raise _missing(asked.service, name)
-
-
 def _missing(service: str, name: str) -> Refusal:
     if service == "sqs":
         return Refusal(400, "MissingParameter", f"The request must contain the parameter {name}.")

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 from labkit.emulator.aws.actions.permission import CannotDerive, Context, Permission, pass_role
 from labkit.emulator.aws.call import Asked, Call
+from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.s3_path import BUCKET, CONTROL, copy_source
 
 # Sub-resource of a bucket: the part of the operation's name, and the action's where it is another.
@@ -127,6 +128,11 @@ ON_OBJECT = {
 }
 BYPASSING = {"DeleteObject", "PutObjectRetention"}
 
+
+class UnknownCall(CannotDerive):
+    """An S3 call of a form that nobody here knows; moto would take it for the plain one on the same path."""
+
+
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -228,7 +234,7 @@ def _configuration(method: str, subresource: str) -> tuple[str, str]:
             return f"Put{name}", f"Put{action}"
         if method == "DELETE" and subresource not in NOT_WRITTEN | NOT_DELETED:
             return f"Delete{name}", DELETED.get(subresource, f"Put{action}")
-    raise CannotDerive(f"S3 call {method} /BUCKET?{subresource}")
+    raise UnknownCall(f"S3 call {method} /BUCKET?{subresource}")
 
 
 def _on_object(asked: Asked, arn: str, subresource: str) -> tuple[str, tuple[Permission, ...]]:
@@ -239,8 +245,10 @@ def _on_object(asked: Asked, arn: str, subresource: str) -> tuple[str, tuple[Per
         operation, *actions = "CreateMultipartUpload", *_write_actions(call)
     elif found := ON_OBJECT.get((call.method, subresource, upload)):
         operation, *actions = found
+    elif (call.method, subresource) == ("POST", ""):
+        raise Refusal(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
     else:
-        raise CannotDerive(f"S3 call {call.method} /BUCKET/KEY?{subresource}")
+        raise UnknownCall(f"S3 call {call.method} /BUCKET/KEY?{subresource}")
     if operation in BYPASSING and BYPASS in call.headers:
         actions.append("BypassGovernanceRetention")
     version = "" if asked.version is None else "Version"
@@ -252,7 +260,8 @@ def _on_object(asked: Asked, arn: str, subresource: str) -> tuple[str, tuple[Per
 
 def _put(call: Call, arn: str, *, upload: bool) -> tuple[str, tuple[Permission, ...]]:
     if upload != ("partNumber" in call.query):
-        raise CannotDerive("S3 call PUT /BUCKET/KEY with only one of uploadId and partNumber")
+        told = "uploadId and partNumber must be specified together"
+        raise Refusal(400, "InvalidArgument", "This operation does not accept a query-string.", told)
     actions = ("PutObject",) if upload else _write_actions(call)
     needed = tuple(_permission(call, action, arn) for action in actions)
     if not (source := call.headers.get("x-amz-copy-source")):
@@ -302,7 +311,7 @@ def _subresource(call: Call, known: set[str]) -> str:
         raise CannotDerive(f"S3 call {call.method} with a parameter given twice")
     names = [name for name, _ in call.query_pairs if name not in OPTIONS and not name.lower().startswith("x-amz-")]
     if len(names) > 1 or any(name not in known for name in names):
-        raise CannotDerive(f"S3 call {call.method} with the query {'&'.join(sorted(names))}")
+        raise UnknownCall(f"S3 call {call.method} with the query {'&'.join(sorted(names))}")
     return names[0] if names else ""
 
 

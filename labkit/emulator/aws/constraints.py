@@ -1,0 +1,133 @@
+"""What a service's model says of an operation's parameters: which are required, how long they may be, of which form.
+
+The models are botocore's. S3 has rules of its own, in :mod:`~labkit.emulator.aws.s3_names`.
+
+https://smithy.io/2.0/spec/constraint-traits.html
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from labkit.emulator.aws.backend import Shape, get_service_model
+from labkit.emulator.aws.call import Asked
+from labkit.emulator.aws.errors import Refusal, beyond, null, told, unmet
+
+# The services whose every parameter is checked, and what they call one that is not as it should be.
+CODES = {
+    "cloudtrail": "ValidationException",
+    "dynamodb": "ValidationException",
+    "eks": "InvalidParameterException",
+    "iam": "ValidationError",
+    "kms": "ValidationException",
+    "organizations": "InvalidInputException",
+    "secretsmanager": "ValidationException",
+    "sns": "ValidationError",
+    "sqs": "InvalidParameterValue",
+    "ssm": "ValidationException",
+    "sts": "ValidationError",
+}
+IAM_NAME = r"[\w+=,.@-]+"
+# What the lab answers without moto, and checks in words of its own.
+OWN = {"LookupEvents", "SimulateCustomPolicy", "SimulatePrincipalPolicy"}
+CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def check(asked: Asked) -> None:
+    """Raise the refusal of a call whose parameters are not what the operation takes, or could not be read."""
+    if asked.service not in CODES or asked.operation in OWN:
+        return
+    if asked.request is None:
+        if isinstance(asked.unread, Refusal) and asked.unread.status == 400:
+            raise asked.unread
+        return
+    shape = get_service_model(asked.service).operation_model(asked.request.operation).input_shape
+    if shape is not None and (faults := [*_faults(shape, asked.request.parameters, "")]):
+        raise _refusal(asked, faults)
+
+
+def _refusal(asked: Asked, faults: list[str]) -> Refusal:
+    code, message = CODES[asked.service], told(faults)
+    own = re.fullmatch(r"Value '.*' at '(\w+)' failed to .* pattern: (.*)", faults[0], re.DOTALL)
+    missing = re.fullmatch(r"Value null at '(\w+)' .*", faults[0])
+    if asked.service == "iam" and own and own[2] == IAM_NAME:
+        message = f"The specified value for {own[1]} is invalid. It must contain only alphanumeric characters "
+        message += "and/or the following: +=,.@_-"
+    elif asked.service == "organizations" and own:
+        message = "You provided a value that does not match the required pattern."
+    elif asked.service == "sqs" and missing:
+        name = missing[1][0].upper() + missing[1][1:]
+        code, message = "MissingParameter", f"The request must contain the parameter {name}."
+    return Refusal(400, code, message)
+
+
+def _faults(shape: Shape, value: Any, where: str) -> Iterator[str]:
+    """What the value of a shape does not do; ``where`` it stands in the request."""
+    match shape.type_name:
+        case "structure" if isinstance(value, dict) and not shape.is_document_type:
+            for name in shape.required_members:
+                if value.get(name) is None:
+                    yield from null([_below(where, name)])
+            for name, part in value.items():
+                if name in shape.members and part is not None:
+                    yield from _faults(shape.members[name], part, _below(where, name))
+        case "list" if isinstance(value, list):
+            yield from _of_size(shape, len(value), where)
+            for number, part in enumerate(value, 1):
+                yield from _faults(shape.member, part, f"{where}.{number}.member")
+        case "map" if isinstance(value, dict):
+            yield from _of_size(shape, len(value), where)
+            for key, part in value.items():
+                yield from _faults(shape.key, key, f"{where}.key")
+                yield from _faults(shape.value, part, f"{where}.{key}.member")
+        case _:
+            yield from _of_scalar(shape, value, where)
+
+
+def _of_scalar(shape: Shape, value: Any, where: str) -> Iterator[str]:
+    if shape.type_name == "string" and isinstance(value, str):
+        yield from _of_text(shape, value, where)
+    elif shape.type_name == "blob" and isinstance(value, bytes | str):
+        yield from _of_size(shape, len(value), where)
+    elif isinstance(value, int | float):
+        for must in beyond(value, shape.metadata.get("min", value), shape.metadata.get("max", value), "value"):
+            yield unmet(f"'{where}'", must, f"'{value}'")
+
+
+def _of_size(shape: Shape, size: int, where: str) -> Iterator[str]:
+    for must in beyond(size, shape.metadata.get("min", 0), shape.metadata.get("max", size)):
+        yield unmet(f"'{where}'", must)
+
+
+def _of_text(shape: Shape, text: str, where: str) -> Iterator[str]:
+    shown = "***" if shape.metadata.get("sensitive") else text
+    musts = beyond(len(text), shape.metadata.get("min", 0), shape.metadata.get("max", len(text)))
+    if shape.enum and text not in shape.enum:
+        musts = [f"satisfy enum value set: [{', '.join(shape.enum)}]"]
+    pattern = shape.metadata.get("pattern")
+    # A pattern is for a text of bounded length.
+    if pattern and not musts and not _fits(pattern, text):
+        musts = [f"satisfy regular expression pattern: {pattern}"]
+    for must in musts:
+        yield unmet(f"'{where}'", must, f"'{shown}'")
+
+
+def _fits(pattern: str, text: str) -> bool:
+    compiled = _compiled(pattern)
+    # Of a pattern that Python cannot read (\\p{L}), that much is sure: it is of characters that can be printed.
+    return not CONTROL.search(text) if compiled is None else compiled.fullmatch(text) is not None
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(pattern, re.ASCII)
+    except re.error:
+        return None
+
+
+def _below(where: str, name: str) -> str:
+    name = name[0].lower() + name[1:]
+    return f"{where}.{name}" if where else name

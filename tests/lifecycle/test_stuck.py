@@ -1,0 +1,65 @@
+"""A call of moto's that never returns: its client is told, and the lab's server starts again by itself."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from labkit.emulator import process
+from labkit.emulator.folder import Folder
+from labkit.emulator.process import State
+
+# A server in which sqs:ListQueues waits for ever, and a call may take half a second.
+SERVER = """
+import threading
+from labkit.emulator import server
+from labkit.emulator.aws import backend
+from moto.sqs.models import SQSBackend
+backend.TURN = 0.05
+SQSBackend.list_queues = lambda *_: threading.Event().wait()
+server.main()
+"""
+
+
+def client(state, service):
+    return boto3.client(
+        service,
+        region_name=state.region,
+        endpoint_url=state.endpoint_url,
+        aws_access_key_id=state.access_key_id,
+        aws_secret_access_key=state.secret_access_key,
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+
+
+def test_the_server_tells_the_client_and_starts_again(tmp_path):
+    folder = Folder(tmp_path / "lab")
+    folder.create()
+    reading, writing = os.pipe()
+    command = [sys.executable, "-c", SERVER, str(folder.path), str(writing)]
+    with subprocess.Popen(command, pass_fds=[writing], start_new_session=True) as server:
+        try:
+            os.close(writing)
+            with os.fdopen(reading, "rb") as pipe:
+                assert pipe.readline() == b"ready\n"
+            before = State.read(folder)
+            calls = [client(before, "sqs").list_queues, client(before, "iam").list_roles]
+            with ThreadPoolExecutor(2) as pool:
+                for call in [pool.submit(call) for call in calls]:
+                    with pytest.raises(ClientError) as caught:
+                        call.result(60)
+                    answer = caught.value.response
+                    status = answer["ResponseMetadata"]["HTTPStatusCode"]
+                    assert (status, answer["Error"]["Code"]) == (503, "ServiceUnavailable")
+            server.wait(60)
+            after = process.start(folder)
+            assert (after.pid != before.pid, after.endpoint_url) == (True, before.endpoint_url)
+            assert "QueueUrls" not in client(after, "sqs").list_queues()
+        finally:
+            server.kill()
+            process.stop(folder)
