@@ -56,7 +56,7 @@ def main() -> None:
                 sys.exit(f"another server holds {folder.path}")
             server = Server(folder, bare="--bare" in sys.argv)
             asyncio.run(server.serve(ready))
-        if server.lab.gate.backend.is_stuck:
+        if server.lab.gate.backend.thread.is_stuck:
             # The thread that moto doesn't return from ends with the program. The lock is free then.
             os.execv(sys.executable, [sys.executable, "-c", START_AGAIN, str(folder.path), *sys.argv[3:]])  # noqa: S606
     except LabError as error:
@@ -112,7 +112,7 @@ class Server:
             administrator=keys,
             management=management,
         )
-        lab.gate.backend.on_stuck = self._get_stuck
+        lab.gate.backend.thread.on_stuck = self._get_stuck
         # Providers and roles are gone with the lab that had them; what was published for it goes, too.
         folder.published.clear()
         gate = await lab.listen(Listener(lab.gate, port_socket=lab.ports.bind("gate"), on_call=lab.called))

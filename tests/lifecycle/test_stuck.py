@@ -18,9 +18,9 @@ from labkit.emulator.process import State
 SERVER = """
 import threading
 from labkit.emulator import server
-from labkit.emulator.aws import backend
+from labkit.emulator.aws.one_thread import OneThread
 from moto.sqs.models import SQSBackend
-backend.TURN = 0.05
+OneThread.__init__.__defaults__ = (0.5,)
 SQSBackend.list_queues = lambda *_: threading.Event().wait()
 server.main()
 """

@@ -5,14 +5,12 @@ gate needs stands in modules that it may change at any time. So the lab runs on 
 with, and on no other.
 """
 
-import asyncio
 import io
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote_to_bytes
@@ -22,6 +20,7 @@ from labkit.emulator.aws import managed_policies, outgoing
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.clusters import Clusters
 from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.one_thread import OneThread, Stuck
 from labkit.emulator.aws.s3_path import CONTROL, copy_source
 from labkit.errors import LabError
 from labkit.policy.arn import Arn
@@ -74,8 +73,6 @@ _log = logging.getLogger(__name__)
 Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
 
-TURN, TURNS = 1.0, 10
-"""The seconds (TURN) between two looks at the call that runs, and how many of them it may take."""
 STUCK = "The lab's AWS does not answer and starts again. Please try again."
 NO_SERVICE = "The lab does not emulate {}."
 
@@ -103,12 +100,7 @@ class Backend:
         self._dispatcher = DomainDispatcherApplication(create_backend_app)
         self._apps: dict[str, Any] = {}
         # moto is not made for threads: one call at a time, and beside the event loop.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="moto")
-        self._under_way: object = None
-        self.is_stuck = False
-        self.turn = TURN
-        self.on_stuck: Callable[[], None] = lambda: None
-        """Called when a call doesn't return. No later one will be answered: the process has to start again."""
+        self.thread = OneThread("moto")
 
     async def answer(self, asked: Asked) -> Response:
         """moto's answer to a call that was authenticated and authorized."""
@@ -126,24 +118,12 @@ class Backend:
     async def run(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
         """Run what changes or reads much of moto's state where moto's own calls run.
 
-        Raises ``Refusal`` (503) if this call, or one before it, does not return within ten seconds. Seconds in which
-        the whole process was held up don't count.
+        Raises ``Refusal`` (503) if it, or a call before it, doesn't return.
         """
-        running = asyncio.get_running_loop().run_in_executor(self._thread, self._mark, function, *arguments)
-        seen, turns = None, 0
-        while not self.is_stuck:
-            done, _ = await asyncio.wait({running}, timeout=self.turn)
-            if done:
-                return running.result()
-            seen, before = self._under_way, seen
-            turns = (turns + 1 if seen is before else 1) if seen else 0
-            if turns >= TURNS and not self.is_stuck:
-                self.is_stuck = True
-                self.on_stuck()
-        running.cancel()
-        raise Refusal(
-            503, "ServiceUnavailable", STUCK, f"moto does not return; this call waited for {function.__name__}"
-        )
+        try:
+            return await self.thread.run(function, *arguments)
+        except Stuck as stuck:
+            raise Refusal(503, "ServiceUnavailable", STUCK, "moto does not return from a call") from stuck
 
     def iam(self, account_id: str) -> IAMBackend | None:
         """The IAM of the lab's own account, or of another that somebody has entered."""
@@ -242,14 +222,7 @@ class Backend:
 
     def close(self) -> None:
         """Ends the thread that moto's calls run in."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _mark(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
-        self._under_way = object()
-        try:
-            return function(*arguments)
-        finally:
-            self._under_way = None
+        self.thread.close()
 
     def _answer(self, asked: Asked) -> Response:
         environ = self._environ(asked)
@@ -302,15 +275,14 @@ class Backend:
 
     def _load(self, name: Any) -> Any:
         if name not in self._apps:
-            # To load it takes as long as the machine takes, once.
-            self._under_way = None
             try:
                 self._apps[name] = app = create_backend_app(name)
             except ImportError as missing:
                 # What moto needs for the service, and the lab does not install.
                 told = NO_SERVICE.format(name)
                 raise Refusal(501, "NotImplemented", told, f"{told} moto: {missing}") from missing
-            self._under_way = object()
+            # To load it took long, once.
+            self.thread.begin_anew()
             app.url_map.merge_slashes = False
         return self._apps[name]
 

@@ -122,6 +122,28 @@ def test_the_failure_policy_decides_when_a_webhook_is_down(admin: httpx.Client, 
         )
 
 
+@pytest.mark.parametrize(
+    "host", ["10.255.255.1", "169.254.169.254", "[2001:db8::1]", "example.com", "0.0.0.0", "127.0.0.1.example.com"]
+)
+def test_a_webhook_elsewhere_is_never_called(admin: httpx.Client, pods: str, register, host):
+    register(base=f"https://{host}:443")
+    answer = admin.post(pods, json=pod("p"))
+    assert answer.status_code == 500
+    told = f'dial tcp: the lab\'s API server calls nothing but loopback: "{host.strip("[]")}" is not on it'
+    assert answer.json()["message"].endswith(told)
+
+
+def test_a_node_elsewhere_is_never_called(admin: httpx.Client, pods: str, node: str):
+    addresses = [{"type": "InternalIP", "address": "169.254.169.254"}]
+    patched = {"status": {"addresses": addresses}}
+    kind = {"content-type": "application/merge-patch+json"}
+    assert admin.patch(f"/api/v1/nodes/{node}/status", json=patched, headers=kind).status_code == 200
+    assert admin.post(pods, json=pod("p", nodeName=node)).status_code == 201
+    answer = admin.get(f"{pods}/p/log")
+    assert answer.status_code == 500
+    assert '"169.254.169.254" is not on it' in answer.json()["message"]
+
+
 def test_a_webhooks_certificate_is_verified(admin: httpx.Client, pods: str, register, webhook):
     register(ca=Authority.create("another"))
     answer = admin.post(pods, json=pod("p"))

@@ -15,7 +15,7 @@ import httpx
 import jsonpointer
 
 from labkit.emulator.kubernetes.access.authorization import Authorization
-from labkit.emulator.kubernetes.api import counters, escalation, node_restriction
+from labkit.emulator.kubernetes.api import counters, escalation, loopback, node_restriction
 from labkit.emulator.kubernetes.api.patches import JsonPatching, NotApplicable
 from labkit.emulator.kubernetes.api.review import Review
 from labkit.emulator.kubernetes.objects.defaults import with_defaults
@@ -149,13 +149,19 @@ class Admission:
             raise _CallFailed(f'failed to call webhook: service "{service.get("name")}" not found')
         url = f"{config['url']}?timeout={seconds}s"
         try:
+            why = loopback.refusal(httpx.URL(url).host)
+        except httpx.InvalidURL as error:
+            why = str(error)
+        if why:
+            raise _CallFailed(f'failed to call webhook: Post "{url}": dial tcp: {why}')
+        try:
             client = self._client(config.get("caBundle", ""))
             answer = await client.post(
                 url,
                 json={"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request},
                 timeout=seconds,
             )
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+        except (httpx.HTTPError, ssl.SSLError, OSError) as error:
             raise _CallFailed(f'failed to call webhook: Post "{url}": {_go_error(error, config["url"])}') from error
         if answer.status_code != 200:
             raise _CallFailed(f"failed to call webhook: {_server_error(answer)}", answer.status_code)

@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from labkit.emulator.certificates import Authority, Certificate, client_context
+from labkit.emulator.kubernetes.api import loopback
 from labkit.emulator.kubernetes.api.requests import Request, Response
 from labkit.emulator.kubernetes.objects.kinds import NODE, POD
 from labkit.emulator.kubernetes.objects.status import (
@@ -169,6 +170,8 @@ class Kubelets:
         port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port", 10250)
         for kind in ("InternalIP", "ExternalIP", "Hostname", "InternalDNS"):
             if kind in addresses:
+                if why := loopback.refusal(addresses[kind]):
+                    raise internal(f"error dialing backend: dial tcp: {why}")
                 return f"{addresses[kind]}:{port}"
         raise internal(f"no preferred addresses found; known addresses: {list(addresses)}")
 
