@@ -253,7 +253,9 @@ class Backend:
             for name, value in started[1]
             if not name.lower().startswith("access-control-") and name.lower() not in ("connection", "date", "server")
         ]
-        if asked.operation != "GetObject" and any(n.lower() == "content-type" and "xml" in v for n, v in headers):
+        # What somebody has put into an object is theirs.
+        written = status >= 400 or asked.operation != "GetObject"
+        if written and any(n.lower() == "content-type" and "xml" in v for n, v in headers):
             body = NOT_XML.sub(b"?", body)
         return Response(status, headers, body)
 

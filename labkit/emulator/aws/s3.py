@@ -37,6 +37,8 @@ from labkit.policy.validation import listed
 BUCKET = "arn:aws:s3:::"
 EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
 CHECKSUMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
+# What moto trips over where there is no such object.
+OF_ITS_OBJECT = ("DeleteObjectTagging", "SelectObjectContent")
 XML = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
@@ -115,13 +117,15 @@ class S3:
         return response
 
     def _check_found(self, asked: Asked) -> None:
-        """Raise the refusal of a call on a bucket, or a part of an upload, that is not there."""
+        """Raise the refusal of a call on a bucket, an object or an upload that is not there."""
         if asked.unread or not asked.bucket or asked.operation == "CreateBucket":
             return
         bucket = self.backend.bucket(asked.bucket)
         if bucket is None:
             about = {"BucketName": asked.bucket}
             raise Refusal(404, "NoSuchBucket", "The specified bucket does not exist", fields=about)
+        if asked.operation in OF_ITS_OBJECT and asked.key not in bucket.keys:
+            raise Refusal(404, "NoSuchKey", "The specified key does not exist.", fields={"Key": asked.key})
         upload = asked.call.query.get("uploadId")
         if asked.operation in ("UploadPart", "UploadPartCopy") and upload not in bucket.multiparts:
             said = "The specified upload does not exist. The upload ID may be invalid, or the upload may have been "

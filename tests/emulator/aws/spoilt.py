@@ -33,6 +33,10 @@ CREDENTIALS = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_acce
 UNSIGNED = {"AssumeRoleWithWebIdentity", "AssumeRoleWithSAML"}
 
 
+# Without the parameter, the request means another operation.
+OTHERWISE = {"AbortMultipartUpload", "CopyObject", "ListParts"}
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One spoilt request. ``bounded``: the service's model itself forbids it."""
@@ -84,6 +88,8 @@ def spoil(written: dict[str, Any], operation: OperationModel, member: str, fault
         case "header" | "querystring" as place:
             held = written["headers" if place == "header" else "query_string"]
             held.pop(wire, None)
+            if fault == "missing" and operation.name in OTHERWISE:
+                return False
             if fault == "mistyped" and shape.type_name in ("string", "list", "map"):
                 return False
             if fault != "missing":

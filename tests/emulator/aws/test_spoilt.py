@@ -23,7 +23,8 @@ TOO_LONG = "failed to satisfy constraint: Member must have length less than or e
 def everything(aws, service, model):
     """The answers of the service's operations that read and need no parameter."""
     answers = {}
-    for name in model.operation_names:
+    # ListPolicies, which has moto load AWS's own policies, before GetAccountAuthorizationDetails, which shows them.
+    for name in sorted(model.operation_names, reverse=True):
         shape = model.operation_model(name).input_shape
         if name.startswith(READS) and name not in NOT_READ and not (shape and shape.required_members):
             try:
