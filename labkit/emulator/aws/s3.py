@@ -96,13 +96,13 @@ class S3:
     async def answer(self, grant: Grant, caller: Caller) -> Response:
         """moto's answer; the keys that DeleteObjects leaves alone are errors among its results."""
         asked = grant.asked
-        check_complete(asked)
-        self._check_found(asked)
         denied = ({"Key": key, "Code": "AccessDenied", "Message": told} for key, told in grant.refused)
         errors = "".join(xml({"Error": error}) for error in denied)
         if errors and len(grant.refused) == len(asked.needed):
             body = f'{PROLOG}<DeleteResult xmlns="{XML}">{errors}</DeleteResult>'
             return Response(200, [("content-type", "application/xml")], body.encode())
+        check_complete(asked)
+        self._check_found(asked)
         if asked.operation == "DeleteBucket":
             return await self.backend.delete_bucket(asked)
         response = await self.backend.answer(asked)
