@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import kernels
+
 
 def pytest_configure(config: pytest.Config) -> None:
+    kernels.fork(pytest.MonkeyPatch())
     if hasattr(config, "workerinput"):
         # A kernel inherits the worker's environment.
         os.environ["LABKIT_HOME"] = str(Path(tempfile.mkdtemp(prefix="labkit-")) / ".lab")

@@ -104,10 +104,13 @@ class Cause:
 
     def __call__(self, evidence: Evidence) -> Finding | None:
         """What it finds; None also where a cause that it follows from says so already. Raises `NotRead`."""
-        symptom = self.look(evidence)
-        if symptom is None or is_told(evidence, *self.follows_from):
-            return None
-        return Finding(id=self.id, learn=self.learn, **vars(symptom))
+        # Other causes ask for it as well, and its repair takes long to write.
+        if self not in evidence.found:
+            symptom = self.look(evidence)
+            is_new = symptom is not None and not is_told(evidence, *self.follows_from)
+            evidence.found[self] = Finding(id=self.id, learn=self.learn, **vars(symptom)) if is_new else None
+        finding: Finding | None = evidence.found[self]
+        return finding
 
 
 def cause(

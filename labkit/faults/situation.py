@@ -233,8 +233,8 @@ class Situation(BaseModel):
         return {Arn.parse(arn).account for arn in (*self.providers, *self.roles)} | {self.account_id}
 
     def settled(self) -> "Situation":
-        """The same with what becomes of its pods."""
-        made = self.model_copy(deep=True)
+        """The same documents with what becomes of their pods."""
+        made = self.model_copy()
         made.admitted = {key: made.admission_of(made.objects[key]) for key in made.pod_keys}
         return made
 

@@ -160,8 +160,9 @@ def _harm_in_aws(situation: Situation, before: Answers, after: Answers) -> Itera
 def _harm_by_trust(situation: Situation, before: Any, after: Any, audiences: Sequence[str]) -> Iterator[str]:
     """Whom the role's trust policy admits otherwise than before; of a role that was missing, whom but the run."""
     one, other = (role["AssumeRolePolicyDocument"] if role else {"Statement": []} for role in (before, after))
+    was, will_be = _policy(one), _policy(other)
     for arn, subject, audience in _tokens(situation, one, audiences):
-        if _admits(one, arn, subject, audience) != _admits(other, arn, subject, audience):
+        if _admits(was, arn, subject, audience) != _admits(will_be, arn, subject, audience):
             yield f"the trust policy decides otherwise on {subject} of {arn} for {audience}"
     named = [each for each in one["Statement"] if "Federated" not in each["Principal"]]
     lost = [each for each in named if each["Effect"] == "Allow" and each not in other["Statement"]]
@@ -185,9 +186,12 @@ def _tokens(
                 yield arn, subject, audience
 
 
-def _admits(trust_policy: Any, arn: str, subject: str, audience: str) -> bool:
+def _policy(trust_policy: Any) -> Policy:
+    return Policy.read(trust_policy, kind="trust", name="role")
+
+
+def _admits(policy: Policy, arn: str, subject: str, audience: str) -> bool:
     name = arn.partition(":oidc-provider/")[2]
-    policy = Policy.read(trust_policy, kind="trust", name="role")
     context = {f"{name}:sub": subject, f"{name}:aud": audience}
     return evaluate_trust(policy, provider_arn=arn, context=context).allowed
 
@@ -230,7 +234,10 @@ def _is_of_own_role(situation: Situation, call: str) -> bool:
 def _is_shared(situation: Situation, answers: Answers) -> bool:
     """Whether anybody else takes the role."""
     role = answers.get(f"iam:GetRole {situation.parameters.role_name} ({situation.account_id})")
-    return bool(role) and (
-        any(_admits(role["AssumeRolePolicyDocument"], *token) for token in _tokens(situation, {}))
-        or any("Federated" not in str(each["Principal"]) for each in role["AssumeRolePolicyDocument"]["Statement"])
+    if not role:
+        return False
+    trust_policy = role["AssumeRolePolicyDocument"]
+    policy = _policy(trust_policy)
+    return any(_admits(policy, *token) for token in _tokens(situation, {})) or any(
+        "Federated" not in str(each["Principal"]) for each in trust_policy["Statement"]
     )

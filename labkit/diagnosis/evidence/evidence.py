@@ -67,6 +67,8 @@ class Evidence:
         self.registration = Registration(connection.kubernetes, self.cluster, self.reads)
         self.published = Issuer(connection, self.reads)
         self.probe_allowed = probe
+        self.found: dict[Any, Any] = {}
+        """What each cause found in it that has looked."""
         self._pod_name = pod_name
         self._accounts = {connection.account_id: self.account}
 
