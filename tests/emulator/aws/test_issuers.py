@@ -201,7 +201,7 @@ MISBEHAVIOURS = [
     ("100 MiB", much(b"Content-Length: 104857600\r\n", b" " * 65536), "answers more than 524288 bytes"),
     ("a body without end", much(b"Transfer-Encoding: chunked\r\n", b"fffa\r\n" + b" " * 65530 + b"\r\n"),
         "answers more than 524288 bytes"),
-    ("a bomb", of_body(gzip.compress(b" " * 2**26), "Content-Encoding: gzip"), "in the encoding gzip"),
+    ("a bomb", of_body(gzip.compress(b" " * 2**26, 1), "Content-Encoding: gzip"), "in the encoding gzip"),
     ("a redirect", redirect, "answers 302"),
     ("keys on another host", of_discovery(jwks_uri="OTHER/keys"), "is on another host than the registered provider"),
     ("keys on a host that looks the same", of_discovery(jwks_uri="https://localhost:PORT@OTHERHOST/keys"),
@@ -334,8 +334,10 @@ def test_tokens_with_unknown_keys_do_not_wear_an_issuer_out(aws, server, monkeyp
     server.assume()
 
 
-def test_other_keys_each_time(aws, server):
-    server.answer = of_keys(lambda _: [public(key_pair(), kid=f"{len(server.asked)}")])
+def test_other_keys_each_time(aws, server, monkeypatch):
+    monkeypatch.setattr(issuers, "WITHIN", 3600.0)
+    key = key_pair()
+    server.answer = of_keys(lambda _: [public(key, kid=f"{len(server.asked)}")])
     for _ in range(issuers.FETCHES + 3):
         with pytest.raises(ClientError, match="InvalidIdentityToken"):
             server.assume()
