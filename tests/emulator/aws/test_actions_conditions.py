@@ -246,6 +246,7 @@ def stocked(running):
     running.client("sqs").create_queue(QueueName="plain")
     running.client("secretsmanager").create_secret(Name="secret", SecretString="hush", Tags=tags)
     running.client("secretsmanager").create_secret(Name="plain", SecretString="hush")
+    running.client("secretsmanager").create_secret(Name="rotated", SecretString="hush")
     running.client("eks").create_cluster(
         name="blue", roleArn=irsa.role_arn, resourcesVpcConfig={}, tags={"team": "blue"}
     )
@@ -255,7 +256,8 @@ def stocked(running):
     running.client("eks").create_access_entry(**ENTRY, username="bob", kubernetesGroups=["a", "b"])
     # moto takes only a function that it has.
     secrets = running.gate.backend.store("secretsmanager", REGION, ACCOUNT).secrets
-    secrets.get("secret").rotation_lambda_arn = FUNCTION
+    for name in ("secret", "rotated"):
+        secrets.get(name).rotation_lambda_arn = FUNCTION
     irsa.iam.create_user(UserName="bob", Tags=tags)
     irsa.iam.create_instance_profile(InstanceProfileName="profile")
     yield running, irsa
@@ -307,8 +309,9 @@ def test_a_resource_s_own_policy_denies(stocked, kind):
     policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     admin = aws.client(kind)
     if kind == "sqs":
-        admin.set_queue_attributes(QueueUrl=URL, Attributes={"Policy": policy})
-        call, undo = lambda: client.purge_queue(QueueUrl=URL), lambda: None
+        # A queue of its own: the policy keeps the administrator out, too, and stays.
+        closed = admin.create_queue(QueueName="closed", Attributes={"Policy": policy})["QueueUrl"]
+        call, undo = lambda: client.purge_queue(QueueUrl=closed), lambda: None
     elif kind == "secretsmanager":
         admin.put_resource_policy(SecretId="secret", ResourcePolicy=policy)
         call, undo = (
@@ -387,11 +390,11 @@ def test_a_rotation_calls_its_function(stocked, given):
     client = aws.client("secretsmanager", irsa.assume()["Credentials"])
     told = f"not authorized to perform: lambda:InvokeFunction on resource: {FUNCTION} because no identity-based policy"
     with pytest.raises(ClientError, match=told):
-        client.rotate_secret(SecretId="secret", **given)
+        client.rotate_secret(SecretId="rotated", **given)
     irsa.permit(rotate, {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": FUNCTION})
     with contextlib.suppress(ClientError):
         # moto has no such function; what is asked of it was let through.
-        client.rotate_secret(SecretId="secret", **given)
+        client.rotate_secret(SecretId="rotated", **given)
     assert aws.last()["lab"]["decision"] == "allowed" or "not authorized" not in aws.last()["lab"]["reason"]
     aws.client("secretsmanager").get_random_password()
 
