@@ -55,7 +55,7 @@ class Served:
         """The first line that it says with these words in it."""
         with self._changed:
             found = self._changed.wait_for(
-                lambda: next((line for line in self.said if words in line), None) or not self._reading.is_alive(), 30
+                lambda: next((line for line in self.said if words in line), None) or not self._reading.is_alive(), 120
             )
         assert isinstance(found, str), "".join(self.said)
         return found
