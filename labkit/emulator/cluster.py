@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -13,9 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from labkit.emulator import aws_cli, kubeconfig
 from labkit.emulator.aws import eks_tokens
 from labkit.emulator.aws.clusters import ClusterFacts
+from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.metadata import Metadata
 from labkit.emulator.certificates import Certificate, client_context, private_pem
-from labkit.emulator.joined import is_joined
+from labkit.emulator.cluster_folder import ClusterFolder, Record
+from labkit.emulator.joined import Kept, is_joined
 from labkit.emulator.joined_cluster import JoinedCluster
 from labkit.emulator.kubernetes.access.authentication import AUTHENTICATED, User
 from labkit.emulator.kubernetes.access.authorization import Grant
@@ -27,6 +29,9 @@ from labkit.emulator.listener import Listener
 from labkit.emulator.process import REGION, context
 from labkit.emulator.running_lab import RunningLab
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
+
+if TYPE_CHECKING:
+    import socket
 
 KUBERNETES_VERSION = "1.36"
 # https://docs.aws.amazon.com/eks/latest/userguide/create-node-role.html
@@ -49,11 +54,15 @@ ACCESS_POLICIES = {
     "AmazonEKSEditPolicy": "edit",
     "AmazonEKSViewPolicy": "view",
 }
+WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 log = logging.getLogger(__name__)
 
 
 class Clusters:
-    """The clusters that ``eks:CreateCluster`` made, by their contexts in the kubeconfig, as the gate asks for them."""
+    """The clusters that ``eks:CreateCluster`` made, by their contexts in the kubeconfig, as the gate asks for them.
+
+    The lab's folder has a record of each that exists, from which the lab's next server starts it again.
+    """
 
     def __init__(self, lab: RunningLab):
         self.lab = lab
@@ -66,22 +75,32 @@ class Clusters:
 
     async def create(self, region: str, name: str, request: dict[str, Any]) -> ClusterFacts:
         """Brings a cluster up; returns when its API server, webhook and node answer."""
-        if is_joined(request):
-            cluster: Cluster | JoinedCluster = JoinedCluster(region, name, self.lab)
-        else:
-            cluster = Cluster(region, name, self.lab, self._signing_key)
-        try:
-            await cluster.start(request)
-        except BaseException:
-            await cluster.stop()
-            raise
-        self.running[cluster.context] = cluster
+        called, identifiers = context(name, region, REGION), self.lab.kubernetes_identifiers
+        kept = ClusterFolder(self.lab.folder, called)
+        kept.forget_objects()  # of one whose start was cut off
+        issuer_id = identifiers.hex("issuer", f"{called}/{identifiers.serial('issuer', called)}")
+        record = Record(region, name, issuer_id, self.lab.folder.clock.now(), request)
+        cluster = await self._start(record)
+        if not self.lab.bare:
+            kept.record(record)
+        self.running[called] = cluster
         self._tell_clients()
         return cluster.facts
 
     async def delete(self, region: str, name: str) -> None:
         """Ends a cluster and every process of its pods."""
-        await self.running.pop(context(name, region, REGION)).stop()
+        cluster = self.running.pop(context(name, region, REGION))
+        kept = ClusterFolder(self.lab.folder, cluster.context)
+        kept.forget_record()
+        await cluster.stop()
+        kept.forget_objects()
+        self._tell_clients()
+
+    async def start_again(self) -> None:
+        """Starts the clusters that the lab's last server had. Raises `LabError` where one's state is not usable."""
+        records = ClusterFolder.records(self.lab.folder)
+        started = await asyncio.gather(*map(self._start_again, records))
+        self.running = {cluster.context: cluster for cluster in started if cluster}
         self._tell_clients()
 
     def get(self, region: str, name: str) -> ClusterFacts | None:
@@ -99,6 +118,32 @@ class Clusters:
         before = folder.kubeconfig.read_text() if folder.kubeconfig.exists() else ""
         entries = [cluster.kubeconfig_entry() for cluster in self.running.values()]
         folder.write_private(folder.kubeconfig, kubeconfig.merged(before, entries).encode())
+
+    async def _start(self, record: Record, *, again: bool = False) -> "Cluster | JoinedCluster":
+        cluster: Cluster | JoinedCluster
+        if is_joined(record.request):
+            cluster = JoinedCluster(record.region, record.name, self.lab)
+        else:
+            cluster = Cluster(record, self.lab, self._signing_key, again=again)
+        try:
+            await cluster.start(record.request)
+        except BaseException:
+            await cluster.stop()
+            raise
+        return cluster
+
+    async def _start_again(self, record: Record) -> "Cluster | JoinedCluster | None":
+        """The cluster; None for one that is not the lab's own and could not join it again."""
+        try:
+            cluster = await self._start(record, again=True)
+        except Refusal as refusal:
+            ClusterFolder(self.lab.folder, context(record.name, record.region, REGION)).forget_record()
+            if Kept(self.lab.folder, record.name, record.region).facts:  # labkit down let any other one go
+                again = f"labkit up --target kind --cluster {record.name}"
+                self.lab.state.notes.append(f"{refusal.message} To join it again: {again}")
+            return None
+        await self.lab.gate.know_cluster(record.region, record.name, record.request)
+        return cluster
 
     async def _signing_key(self) -> bytes:
         spare, self._spare_key = self._spare_key, None
@@ -122,28 +167,39 @@ class Clusters:
 
 
 class Cluster:
-    """One cluster: CA, signing key, issuer, API server, webhook, node and the node's role."""
+    """One cluster: CA, signing key, issuer, API server, webhook, node and the node's role.
 
-    def __init__(self, region: str, name: str, lab: RunningLab, new_signing_key: Callable[[], Awaitable[bytes]]):
-        self.region = region
-        self.name = name
-        self.context = context(name, region, REGION)
+    ``again`` says that it was there before: it has what it had.
+    """
+
+    def __init__(
+        self, record: Record, lab: RunningLab, new_signing_key: Callable[[], Awaitable[bytes]], *, again: bool
+    ):
+        self.region = record.region
+        self.name = record.name
+        self.context = context(self.name, self.region, REGION)
         self.lab = lab
+        self._record, self._again = record, again
         self._new_signing_key = new_signing_key
-        self.keys = f"clusters/{self.context}"
-        self.node_name = f"{name}-node-1"
+        self._kept = ClusterFolder(lab.folder, self.context)
+        self.node_name = f"{self.name}-node-1"
+        self._webhook_socket: socket.socket
         self.node: Node | None = None
         self.endings = AsyncExitStack()
 
     async def start(self, request: dict[str, Any]) -> None:
-        """Returns when a pod can be created."""
+        """Returns when a pod can be created. Raises `LabError` where what it had is not usable."""
         gate, folder = self.lab.gate, self.lab.folder
-        self.authority = folder.named_authority(f"{self.keys}/ca", "kubernetes")
+        self.authority = folder.named_authority(f"{self._kept.keys}/ca", "kubernetes")
         self.administrator = self._client("kubernetes-admin", "system:masters")
-        serial = self.lab.identifiers.serial("issuer", self.context)
-        issuer_path = "/id/" + self.lab.identifiers.hex("issuer", f"{self.context}/{serial}")
+        issuer_path = f"/id/{self._record.issuer_id}"
         await self.lab.listen_as_issuer(self.region)
         issuer = f"https://oidc.eks.{self.region}.amazonaws.com{issuer_path}"
+        if not self.lab.bare:
+            self._webhook_socket = self.lab.ports.bind(f"{self.context}/webhook")
+            self.endings.callback(self._webhook_socket.close)
+            # From the API server's first answer on, a new pod waits for the webhook, which starts after it.
+            self._webhook_socket.listen()
         await self._start_api_server(issuer, issuer_path)
         self.facts = ClusterFacts(
             name=self.name,
@@ -152,7 +208,7 @@ class Cluster:
             certificate_authority_pem=self.authority.certificate_pem,
             issuer=issuer,
             version=request.get("version") or KUBERNETES_VERSION,
-            created_at=folder.clock.now(),
+            created_at=self._record.created_at,
             role_arn=request.get("roleArn", ""),
             tags=request.get("tags") or {},
             authentication_mode=(request.get("accessConfig") or {}).get("authenticationMode", "API"),
@@ -179,10 +235,12 @@ class Cluster:
             signing_key_pem=await self._signing_key(),
             issuer=issuer,
             clock=self.lab.folder.clock,
-            identifiers=self.lab.identifiers,
+            identifiers=self.lab.kubernetes_identifiers,
             kubelet_certificate=self._client("kube-apiserver-kubelet-client", "system:masters"),
             address=address,
+            file=None if self.lab.bare else self._kept.objects,
         )
+        self.endings.push_async_callback(api_server.close)
         if not self.lab.bare:
             # What EKS gives: a day, and no more.
             api_server.tokens.longest = DAY
@@ -197,7 +255,6 @@ class Cluster:
                 on_call=self.lab.called,
             )
         )
-        self.endings.push_async_callback(api_server.close)
         self.endings.push_async_callback(self.lab.close, listener)
         tokens = api_server.tokens
         self.lab.issuer.publish(issuer_path, tokens.discovery_document(f"{issuer}/keys"), tokens.jwks())
@@ -254,7 +311,7 @@ class Cluster:
         listener = await self.lab.listen(
             Listener(
                 WebhookServer(accounts, region=self.region),
-                port_socket=self.lab.ports.bind(f"{self.context}/webhook"),
+                port_socket=self._webhook_socket,
                 certificate=self.authority.issue("pod-identity-webhook", ips=["127.0.0.1"]),
             )
         )
@@ -264,15 +321,34 @@ class Cluster:
         manifest = mutating_webhook_configuration(
             f"https://127.0.0.1:{listener.port}/mutate", self.authority.certificate_pem
         )
+        file = f"{self._kept.keys}/webhook.json"
+        before = self.lab.folder.read_json(file)
         # Who has lost the registration applies it once more.
-        self.lab.folder.write_json(f"{self.keys}/webhook.json", manifest)
+        self.lab.folder.write_json(file, manifest)
         async with self._api_client(self.administrator) as api:
-            path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
-            (await api.post(path, json=manifest)).raise_for_status()
+            if not self._again:
+                (await api.post(WEBHOOKS, json=manifest)).raise_for_status()
+            elif before != manifest:
+                await self._lead_to_webhook(api, before, manifest)
+
+    async def _lead_to_webhook(self, api: httpx.AsyncClient, before: dict[str, Any], now: dict[str, Any]) -> None:
+        """Writes the webhook's new port into its registration, unless somebody has changed or deleted that."""
+        answer = await api.get(f"{WEBHOOKS}/{now['metadata']['name']}")
+        if answer.status_code == 404:
+            return
+        there = answer.raise_for_status().json()
+        urls = {
+            old["clientConfig"]["url"]: new["clientConfig"]["url"]
+            for old, new in zip(before.get("webhooks") or (), now["webhooks"], strict=False)
+        }
+        for webhook in there["webhooks"]:
+            if new := urls.get(webhook["clientConfig"].get("url")):
+                webhook["clientConfig"]["url"] = new
+        (await api.put(f"{WEBHOOKS}/{now['metadata']['name']}", json=there)).raise_for_status()
 
     async def _start_node(self) -> None:
         lab, gate = self.lab, self.lab.gate
-        instance_id = "i-0" + lab.identifiers.hex("instance", f"{self.context}-node-1", 16).lower()
+        instance_id = "i-0" + lab.kubernetes_identifiers.hex("instance", f"{self.context}-node-1", 16).lower()
         zone = f"{self.region}a"
         policies = [f"arn:aws:iam::aws:policy/{policy}" for policy in NODE_POLICIES]
         role_arn = await gate.ensure_role(f"{self.name}-node-role", NODE_TRUST, policies)
@@ -320,9 +396,9 @@ class Cluster:
 
     async def _signing_key(self) -> bytes:
         """The service account signing key; made once."""
-        file = self.lab.folder.path / self.keys / "sa.key"
+        file = self._kept.path / "sa.key"
         new = b"" if file.exists() and file.stat().st_size else await self._new_signing_key()
-        return self.lab.folder.kept(f"{self.keys}/sa.key", lambda: new)
+        return self.lab.folder.kept(f"{self._kept.keys}/sa.key", lambda: new)
 
 
 def _new_signing_key() -> bytes:

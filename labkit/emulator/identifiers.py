@@ -3,17 +3,42 @@
 import base64
 import hashlib
 import uuid
+from pathlib import Path
+from threading import Lock
 
+from labkit.emulator.database import Database
+
+LAYOUT = 1  # of the tables
+# In order of their last use. `forgotten` has one row at most.
+TABLES = """
+    CREATE TABLE serials (used INTEGER PRIMARY KEY, kind TEXT, name TEXT, next INTEGER, UNIQUE (kind, name));
+    CREATE TABLE forgotten (one INTEGER PRIMARY KEY CHECK (one = 1), next INTEGER)
+"""
 REMEMBERED = 20_000  # names whose serials are known one by one
 
 
 class Identifiers:
-    """Ids that are the same in every lab with the same seed."""
+    """Ids that are the same in every lab with the same seed. With a ``file``, serials go on when it is opened again.
 
-    def __init__(self, seed: str):
+    Raises `LabError` where the file is not usable.
+    """
+
+    def __init__(self, seed: str, file: Path | None = None):
         self.seed = seed
+        self._lock = Lock()
+        self._kept = Database(file, layout=LAYOUT, tables=TABLES) if file else None
         self._next: dict[tuple[str, str], int] = {}  # the longest unused first
         self._next_forgotten = 0
+        if self._kept:
+            for kind, name, serial in self._kept.read("SELECT kind, name, next FROM serials ORDER BY used"):
+                self._next[kind, name] = serial
+            for (serial,) in self._kept.read("SELECT next FROM forgotten"):
+                self._next_forgotten = serial
+
+    def close(self) -> None:
+        """Ends the use of the file."""
+        if self._kept:
+            self._kept.close()
 
     def hex(self, kind: str, name: str, length: int = 32) -> str:
         """``length`` (64 at most) upper-case hexadecimal digits."""
@@ -31,12 +56,27 @@ class Identifiers:
         """0 when ``name`` is made for the first time, 1 when it is made again, and so on: never the same twice.
 
         Of a very long lab's names the longest unused are forgotten; from then on, new ones start above their serials.
+        Raises `NotWritten` where the serial cannot be kept.
         """
-        serial = self._next.pop((kind, name), self._next_forgotten)
-        self._next[kind, name] = serial + 1
-        if len(self._next) > REMEMBERED:
-            self._next_forgotten = max(self._next_forgotten, self._next.pop(next(iter(self._next))))
-        return serial
+        with self._lock:
+            serial = self._next.get((kind, name), self._next_forgotten)
+            if self._kept:
+                self._kept.write("INSERT OR REPLACE INTO serials VALUES (NULL, ?, ?, ?)", kind, name, serial + 1)
+            self._next.pop((kind, name), None)
+            self._next[kind, name] = serial + 1
+            if len(self._next) > REMEMBERED:
+                self._forget_one()
+            return serial
+
+    def _forget_one(self) -> None:
+        kind, name = next(iter(self._next))
+        forgotten = max(self._next_forgotten, self._next[kind, name])
+        if self._kept:
+            with self._kept.together():
+                self._kept.write("INSERT OR REPLACE INTO forgotten VALUES (1, ?)", forgotten)
+                self._kept.write("DELETE FROM serials WHERE kind = ? AND name = ?", kind, name)
+        self._next_forgotten = forgotten
+        del self._next[kind, name]
 
     def _digest(self, kind: str, name: str) -> bytes:
         return hashlib.sha256("\0".join((self.seed, kind, name)).encode()).digest()

@@ -87,21 +87,20 @@ def start(folder: Folder, *, bare: bool = False) -> State:
     """The state of the folder's running server, which is started where there is none.
 
     Two that call this at once get the same server. ``note`` says what there is to say: that an earlier server ended,
-    why, and what is gone with it. The clusters of a ``bare`` lab are API servers alone, without webhook and node.
+    why, and what is there again. The clusters of a ``bare`` lab are API servers alone, without webhook and node.
     Raises :class:`LabError` where the server does not come up, or one that runs does not answer.
     """
     with _turn(folder, "starting"):
         before = State.read(folder)
         if state := _running(folder):
             return state.noting(None)
-        note = _gone(before)
         # Its process id may be a stranger's by now.
         (folder.path / "server.json").unlink(missing_ok=True)
         _spawn(folder, bare)
         state = State.read(folder)
         if state is None:
             raise _not_up(folder, "it left no state")
-        return state.noting(" ".join([*filter(None, [note]), *state.notes]) or None)
+        return state.noting(" ".join([*_restarted(before, state), *state.notes]) or None)
 
 
 def stop(folder: Folder) -> bool:
@@ -250,16 +249,15 @@ def _spawn(folder: Folder, bare: bool) -> None:
             raise LabError(**json.loads(said)) if said else _not_up(folder, f"it ended with exit code {code}")
 
 
-def _gone(state: State | None) -> str | None:
-    """What to say of a server that is not there any more."""
-    if state is None:
-        return None
-    clusters = ", ".join(sorted(state.clusters)) or "no cluster"
-    why = state.ended or "was killed"
-    return (
-        f"The lab's server {why} and was started again. Gone with it: {clusters}, and what was in IAM, S3 and "
-        "Kubernetes; the clock, the ports and the trail are kept. In a notebook lab.ready(…) builds it again."
-    )
+def _restarted(before: State | None, now: State) -> list[str]:
+    """What to say of the server that ran before, if it left anything. `labkit down` leaves no state of it."""
+    if before is None and not now.clusters:
+        return []
+    why = (before.ended or "was killed") if before else "was ended"
+    said = [f"The lab's server {why} and was started again, with all that the lab held."]
+    if now.clusters:
+        said.append(f"The pods of {', '.join(sorted(now.clusters))} have started again.")
+    return said
 
 
 def _not_up(folder: Folder, what: str) -> LabError:

@@ -16,7 +16,7 @@ from labkit.emulator.process import State
 
 
 class RunningLab:
-    """What all clusters share. Those of a ``bare`` lab have no webhook and no node.
+    """What all clusters share. Those of a ``bare`` lab have no webhook and no node, and are gone when it ends.
 
     The server sets ``gate`` and ``state`` as it comes up, before the first cluster is made.
     """
@@ -29,6 +29,8 @@ class RunningLab:
         self.bare = bare
         self.ports = Ports(folder)
         self.identifiers = Identifiers(folder.seed)
+        # Of the clusters and of what is in them. A bare lab keeps nothing.
+        self.kubernetes_identifiers = Identifiers(folder.seed, None if bare else folder.path / "clusters/serials.db")
         self.issuer = Issuer(folder.published)
         self.last_call = time.monotonic()
         self._listeners: list[Listener] = []
@@ -66,5 +68,6 @@ class RunningLab:
             self.last_call = time.monotonic()
 
     async def stop(self) -> None:
-        """Ends every listener."""
+        """Ends every listener, and the use of the folder."""
         await asyncio.gather(*(listener.stop() for listener in self._listeners))
+        self.kubernetes_identifiers.close()

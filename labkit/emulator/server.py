@@ -41,7 +41,10 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """``python -m labkit.emulator FOLDER READY_FD [--bare]``: serves until it is ended; says ready on READY_FD."""
+    """``python -m labkit.emulator FOLDER READY_FD [--bare]``: serves until it is ended.
+
+    On READY_FD it writes one line: ``ready``, or as JSON why it does not serve.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # uvicorn takes a WebSocket that is refused by an answer, as ASGI allows, for a fault of the application.
     logging.getLogger("uvicorn.error").addFilter(
@@ -113,8 +116,6 @@ class Server:
             management=management,
         )
         lab.gate.backend.thread.on_stuck = self._get_stuck
-        # Providers and roles are gone with the lab that had them; what was published for it goes, too.
-        folder.published.clear()
         gate = await lab.listen(Listener(lab.gate, port_socket=lab.ports.bind("gate"), on_call=lab.called))
         profiles = {"default": keys, "management": management}
         environment.write_aws_files(
@@ -133,8 +134,7 @@ class Server:
             notes=[*lab.ports.notes, *folder.clock.mended()],
         )
         await lab.listen_as_issuer(REGION)
-        self.clusters.write_kubeconfig()
-        lab.state.write(folder)
+        await self.clusters.start_again()
 
     def _get_stuck(self) -> None:
         self.why = "had a call of AWS that did not return"

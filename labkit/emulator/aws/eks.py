@@ -72,6 +72,13 @@ class Eks:
                 return self._filled(asked, await self.backend.answer(asked))
         return await self.backend.answer(asked)
 
+    async def know(self, region: str, name: str, request: dict[str, Any]) -> None:
+        """Tells moto of a cluster that runs, where it does not know of it: the lab's folder has kept the cluster."""
+        call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(request).encode())
+        asked = Asked(call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id)
+        if (await self.backend.answer(_on(asked, "GET", name))).status != 200:
+            await self.backend.answer(asked)
+
     async def _delete(self, asked: Asked) -> Response:
         name = asked.call.path.removeprefix("/clusters/")
         unfinished = not self.clusters.get(asked.region, name)

@@ -115,6 +115,10 @@ class Gate:
         """The ARN of a role of the lab's own, such as a node's; made, with these policies, where it is missing."""
         return await self.backend.run(self._iam.ensure_role, name, trust, policy_arns)
 
+    async def know_cluster(self, region: str, name: str, request: dict[str, Any]) -> None:
+        """Lets EKS know of a cluster that runs; ``request`` is what ``eks:CreateCluster`` was sent."""
+        await self._eks.know(region, name, request)
+
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})

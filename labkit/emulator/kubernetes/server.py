@@ -7,11 +7,13 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
+from pathlib import Path
 
 from starlette.types import Receive, Scope, Send
 
 from labkit.emulator.certificates import Authority, Certificate
 from labkit.emulator.clock import Clock
+from labkit.emulator.database import NotWritten
 from labkit.emulator.identifiers import Identifiers
 from labkit.emulator.kubernetes.access.authentication import Authentication, User
 from labkit.emulator.kubernetes.access.authorization import Authorization
@@ -42,7 +44,8 @@ class ApiServer:
     ``authority`` signed the certificates of clients, of this server and of kubelets; ``signing_key_pem`` (RSA) signs
     service account tokens; ``issuer`` is their `iss` and the API's own audience; ``kubelet_certificate`` is what this
     server shows to kubelets; ``address`` is `HOST:PORT` as clients reach it. A verified client certificate is read from
-    ``scope["state"]["peer"]`` (``common_name`` is the user, ``organizations`` are the groups).
+    ``scope["state"]["peer"]`` (``common_name`` is the user, ``organizations`` are the groups). The objects are kept in
+    ``file``, if there is one; `LabError` is raised where it is not usable. To be made in the event loop.
     """
 
     def __init__(
@@ -55,8 +58,9 @@ class ApiServer:
         identifiers: Identifiers,
         kubelet_certificate: Certificate,
         address: str = "127.0.0.1:443",
+        file: Path | None = None,
     ):
-        self.storage = Storage(clock, identifiers)
+        self.storage = Storage(clock, identifiers, file)
         self.tokens = Tokens(signing_key_pem, issuer, clock, identifiers, self.storage)
         self.authentication = Authentication(self.tokens)
         self.authorization = Authorization(self.storage)
@@ -68,13 +72,15 @@ class ApiServer:
         self.controllers = Controllers(self.resources, authority.certificate_pem, _soon)
         TokenSecrets(self.storage, self.tokens, authority.certificate_pem, _soon)
         Aggregation(self.storage, _soon)
-        first_objects.create(self.storage, address)
+        self.storage.announce()
+        first_objects.ensure(self.storage, address)
 
     async def close(self) -> None:
-        """Ends the controllers and the connections to webhooks and kubelets."""
+        """Ends the controllers, the connections to webhooks and kubelets, and the use of the file."""
         self.controllers.close()
         await self.admission.close()
         await self.kubelets.close()
+        self.storage.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -96,6 +102,8 @@ class ApiServer:
         except (ApiError, TooLong) as error:
             refused = error if isinstance(error, ApiError) else too_large(LIMIT)
             response = respond(refused.status(), refused.code)
+        except NotWritten as error:
+            response = respond(ApiError(500, "InternalError", str(error)).status(), 500)
         except Exception as error:
             log.exception("%s %s", request.method, request.path)
             message = f"{type(error).__name__} while answering {request.method} {request.path}"
@@ -148,6 +156,8 @@ def _soon(task: Callable[[], None]) -> None:
     def run() -> None:
         try:
             task()
+        except NotWritten as error:
+            log.warning("%s", error)
         except ApiError as error:
             # Somebody else was faster: the change that this was about is followed by another one.
             log.debug("%s", error)

@@ -12,8 +12,19 @@ from labkit.emulator.kubernetes.objects.storage import Storage
 NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
-def create(storage: Storage, address: str) -> None:
-    """Creates them; ``address`` is `HOST:PORT` of the API server."""
+def ensure(storage: Storage, address: str) -> None:
+    """Creates them in a new cluster; ``address`` is `HOST:PORT` of the API server.
+
+    In one that is there again what was deleted or changed stays so; its service leads to the address by now.
+    """
+    if storage.is_new:
+        _create(storage, address)
+    elif service := storage.find(BY_NAME["Service"], "default", "kubernetes"):
+        spec = service.object["spec"] | _service(address)["spec"]
+        storage.replace(BY_NAME["Service"], service, {**service.object, "spec": spec}, service.managers)
+
+
+def _create(storage: Storage, address: str) -> None:
     for namespace in NAMESPACES:
         storage.create(NAMESPACE, with_defaults(NAMESPACE, {"metadata": {"name": namespace}}))
     for role in roles.CLUSTER_ROLES:

@@ -72,6 +72,9 @@ class Controllers:
                 self.later(lambda: self._furnish(stored.namespace))
             if kind.namespaced:
                 self.later(lambda: self._empty(stored.namespace))
+        elif change.type == "ADDED" and writes.is_over(kind, metadata):
+            # The server was killed after it had taken the last finalizer, and before it removed the object.
+            self.later(partial(self._finish, kind, stored))
         elif "deletionTimestamp" in metadata and {*writes.CASCADES.values()} & {*(metadata.get("finalizers") or ())}:
             self.later(lambda: self._cascade(kind, stored))
         elif change.type == "ADDED" and "ownerReferences" in metadata and not self._has_owner(stored):
@@ -86,9 +89,11 @@ class Controllers:
     # Namespaces
 
     def _observe_namespace(self, change: Change) -> None:
+        if change.type == "DELETED":
+            return
         if change.type == "ADDED":
             self._furnish(change.stored.name)
-        elif "deletionTimestamp" in change.stored.metadata and change.type == "MODIFIED":
+        if "deletionTimestamp" in change.stored.metadata:
             self.later(lambda: self._empty(change.stored.name))
 
     def _furnish(self, name: str) -> None:
@@ -149,6 +154,9 @@ class Controllers:
         current = self.storage.find(kind, stored.namespace, stored.name)
         if current is not None and current.uid == stored.uid and "deletionTimestamp" not in current.metadata:
             writes.delete(self.storage, kind, current, {"propagationPolicy": policy})
+
+    def _finish(self, kind: Kind, stored: Stored) -> None:
+        self.storage.remove(kind, stored)
 
     def _has_owner(self, stored: Stored) -> bool:
         """Whether an owner exists, or might: of a kind that is not served here."""

@@ -6,7 +6,7 @@ https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver
 import asyncio
 
 from labkit.emulator.kubernetes.objects.kinds import EVENT
-from labkit.emulator.kubernetes.objects.storage import Change, Storage
+from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored, seconds
 
 LIFE_SECONDS = 3600
 LOOK_SECONDS = 1  # how often the lab's clock is looked at, as long as there are events
@@ -25,7 +25,9 @@ class EventExpiry:
         key = change.stored.namespace, change.stored.name
         self._written.pop(key, None)
         if change.type != "DELETED":
-            self._written[key] = self.storage.clock.now()
+            now = self.storage.clock.now()
+            # An event that was read from the lab's file is as old as it says.
+            self._written[key] = now if change.before else min(now, _last_time(change.stored))
             self._look_later()
 
     def close(self) -> None:
@@ -44,3 +46,9 @@ class EventExpiry:
             self.storage.remove(EVENT, self.storage.get(EVENT, *key))
         if self._written:
             self._look_later()
+
+
+def _last_time(event: Stored) -> float:
+    """When it was made, or counted the last time, in seconds."""
+    made, counted = event.metadata["creationTimestamp"], event.object.get("lastTimestamp")
+    return max(seconds(made), seconds(counted or made))

@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from labkit.emulator.clock import Clock, rfc3339
 from labkit.emulator.identifiers import Identifiers
 from labkit.emulator.kubernetes.objects.kinds import Kind, Object
+from labkit.emulator.kubernetes.objects.object_file import ObjectFile
 from labkit.emulator.kubernetes.objects.status import already_exists, modified, not_found
 
 HISTORY = 4096  # changes that a watch can be resumed from
@@ -29,6 +31,15 @@ class Stored:
         self.object, self.managers = obj, managers
         self.metadata: Object = obj["metadata"]
         self._text: bytes | None = None
+
+    @classmethod
+    def of_text(cls, text: bytes) -> "Stored":
+        """The object that has this ``text``."""
+        obj = json.loads(text)
+        managers = obj["metadata"].pop("managedFields", None)
+        stored = cls(obj, dump(managers) if managers else b"")
+        stored._text = text
+        return stored
 
     @property
     def text(self) -> bytes:
@@ -71,20 +82,50 @@ class Change:
 
 
 class Storage:
-    """The objects, in memory. Observers are called with each change, after watches have been told."""
+    """The objects, in memory and in a ``file``, if there is one. What it holds from before is there again.
 
-    def __init__(self, clock: Clock, identifiers: Identifiers):
+    Observers are called with each change, after watches have been told. Every change is in the file before anybody
+    learns of it; it raises `NotWritten` where that cannot be, and nothing has changed then. A file that is not usable
+    raises `LabError`.
+    """
+
+    def __init__(self, clock: Clock, identifiers: Identifiers, file: Path | None = None):
         self.clock, self.identifiers = clock, identifiers
         self.version = 1
         self.history: deque[Change] = deque(maxlen=HISTORY)
         self.observers: list[Callable[[Change], None]] = []
         self.subscribers: dict[Kind, set[Callable[[Change], None]]] = {}
         self._objects: dict[Kind, dict[tuple[str, str], Stored]] = {}
+        self._file = ObjectFile(file) if file else None
+        self._read_at = 0
+        if self._file and (version := self._file.version):
+            self.version = self._read_at = version
+            for kind, text in self._file.objects():
+                stored = Stored.of_text(text)
+                self._objects.setdefault(kind, {})[stored.namespace, stored.name] = stored
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there never was an object."""
+        return self.version == 1
 
     @property
     def oldest(self) -> int:
-        """The resource version from which on every change is in the history."""
-        return self.history[0].version - 1 if len(self.history) == HISTORY else 0
+        """The resource version from which on every change is in the history, which no file keeps."""
+        return self.history[0].version - 1 if len(self.history) == HISTORY else self._read_at
+
+    def announce(self) -> None:
+        """Tells the observers of every object that was read from the file, as if it came now."""
+        for kind, objects in list(self._objects.items()):
+            for stored in list(objects.values()):
+                change = Change(int(stored.metadata["resourceVersion"]), "ADDED", kind, stored, None)
+                for observe in self.observers:
+                    observe(change)
+
+    def close(self) -> None:
+        """Ends the use of the file."""
+        if self._file:
+            self._file.close()
 
     def now(self) -> str:
         """Lab time as the API writes it."""
@@ -146,10 +187,12 @@ class Storage:
             raise modified(kind, stored.name)
 
     def _commit(self, type_: str, kind: Kind, stored: Stored, before: Stored | None) -> Stored:
-        self.version += 1
-        stored.metadata["resourceVersion"] = str(self.version)
+        version, key = self.version + 1, (stored.namespace, stored.name)
+        stored.metadata["resourceVersion"] = str(version)
+        if self._file:
+            self._file.write(version, kind, key, None if type_ == "DELETED" else stored.text)
+        self.version = version
         objects = self._objects.setdefault(kind, {})
-        key = (stored.namespace, stored.name)
         if type_ == "DELETED":
             del objects[key]
         else:

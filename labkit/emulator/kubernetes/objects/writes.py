@@ -20,16 +20,20 @@ def store(
     metadata = obj["metadata"]
     if kind.generation and any(obj.get(part) != before.object.get(part) for part in ("spec", "webhooks")):
         obj = {**obj, "metadata": metadata | {"generation": metadata.get("generation", 0) + 1}}
-    ends = (
+    stored = storage.replace(kind, before, obj, managers, dry_run=dry_run)
+    if is_over(kind, metadata) and not dry_run:
+        storage.remove(kind, stored)
+    return stored
+
+
+def is_over(kind: Kind, metadata: Object) -> bool:
+    """Whether nothing keeps a deleted object any more; a namespace has its contents to wait for."""
+    return (
         "deletionTimestamp" in metadata
         and not metadata.get("finalizers")
         and metadata.get("deletionGracePeriodSeconds", 0) == 0
         and kind is not NAMESPACE
     )
-    stored = storage.replace(kind, before, obj, managers, dry_run=dry_run)
-    if ends and not dry_run:
-        storage.remove(kind, stored)
-    return stored
 
 
 def delete(

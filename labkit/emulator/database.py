@@ -1,0 +1,96 @@
+"""SQLite files that keep the lab's state: what was answered is there again, however the server ended.
+
+A killed server loses nothing. A power cut may lose the last second: no write waits for the disk. Neither leaves half a
+change (https://www.sqlite.org/wal.html). The file is one process's alone, which needs no shared memory, so that it may
+be on a network file system (https://www.sqlite.org/pragma.html#pragma_locking_mode).
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from labkit.errors import LabError
+
+
+class NotWritten(Exception):
+    """The state could not be written: the disk is full, say. Nothing was changed."""
+
+
+class Database:
+    """One file. ``tables`` is the SQL that makes its tables, ``layout`` the number of this version of them.
+
+    Raises `LabError` for a file that another version of labkit wrote, that is damaged, or that cannot be used here.
+    """
+
+    def __init__(self, file: Path, *, layout: int, tables: str):
+        self.file = file
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._usable():
+            file.touch(mode=0o600)  # SQLite gives the files beside it the same mode
+            # In autocommit; AWS's half of the lab has a thread of its own.
+            self._connection = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
+            self._require_alone()
+            [(found,)] = self.read("PRAGMA user_version")
+            if not found:
+                self._connection.executescript(f"BEGIN; {tables}; PRAGMA user_version = {layout}; COMMIT")
+        if found not in (0, layout):
+            raise LabError(
+                f"another version of labkit made this lab: its state has layout {found}, and this version reads "
+                f"layout {layout}.",
+                where=str(file),
+                next="labkit reset, which empties the lab; or start it with the version that made it",
+            )
+
+    def read(self, sql: str) -> list[Any]:
+        """The rows that this statement gives. Raises `LabError`."""
+        with self._usable():
+            return self._connection.execute(sql).fetchall()
+
+    def write(self, sql: str, *values: Any) -> None:
+        """Carries out one statement. Raises `NotWritten`."""
+        with _told():
+            self._connection.execute(sql, values)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All statements in the block are carried out, or none. Raises `NotWritten`."""
+        with _told(), self._connection:
+            self._connection.execute("BEGIN")
+            yield
+
+    def close(self) -> None:
+        """Ends its use; another process may open the file now."""
+        self._connection.close()
+
+    def _require_alone(self) -> None:
+        self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        if self._connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+            raise sqlite3.OperationalError("this file system cannot hold it; choose another one with LABKIT_HOME")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError) as error:
+            raise LabError(
+                f"the lab's state cannot be used: {error}.",
+                where=str(self.file),
+                next="put that right, then:  labkit up",
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise LabError(
+                f"the lab's state is damaged: {error}.",
+                where=str(self.file),
+                next="labkit reset, which empties the lab",
+            ) from error
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise NotWritten(f"the lab's state could not be written: {error}") from error

@@ -1,0 +1,46 @@
+"""The objects of one API server in a file, with the number of the last change: what etcd is to a real one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from labkit.emulator.database import Database
+from labkit.emulator.kubernetes.objects.kinds import KINDS, Kind
+
+LAYOUT = 1  # of the tables, and of what stands in them
+TABLES = """
+    CREATE TABLE version (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER);
+    CREATE TABLE objects (
+        resource TEXT, namespace TEXT, name TEXT, text BLOB, PRIMARY KEY (resource, namespace, name)
+    ) WITHOUT ROWID
+"""
+BY_NAME = {kind.resource: kind for kind in KINDS}
+
+
+class ObjectFile:
+    """Objects as JSON, without kind and apiVersion. Raises `LabError` where the file is not usable."""
+
+    def __init__(self, file: Path):
+        self._database = Database(file, layout=LAYOUT, tables=TABLES)
+        self.close = self._database.close
+
+    @property
+    def version(self) -> int:
+        """The number of the last change; 0 where there was none."""
+        return max((number for (number,) in self._database.read("SELECT number FROM version")), default=0)
+
+    def objects(self) -> Iterator[tuple[Kind, bytes]]:
+        """Every object."""
+        for resource, text in self._database.read("SELECT resource, text FROM objects"):
+            yield BY_NAME[resource], text
+
+    def write(self, version: int, kind: Kind, key: tuple[str, str], text: bytes | None) -> None:
+        """Keeps one change: the object's text, or None where it was deleted. Raises `NotWritten`."""
+        database = self._database
+        with database.together():
+            database.write("INSERT OR REPLACE INTO version VALUES (1, ?)", version)
+            if text is None:
+                database.write(
+                    "DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?", kind.resource, *key
+                )
+            else:
+                database.write("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", kind.resource, *key, text)
