@@ -77,7 +77,7 @@ class Clusters:
         """Brings a cluster up; returns when its API server, webhook and node answer."""
         called, identifiers = context(name, region, REGION), self.lab.kubernetes_identifiers
         kept = ClusterFolder(self.lab.folder, called)
-        kept.forget_objects()  # of one whose start was cut off
+        kept.forget_contents()  # of one whose start was cut off
         issuer_id = identifiers.hex("issuer", f"{called}/{identifiers.serial('issuer', called)}")
         record = Record(region, name, issuer_id, self.lab.folder.clock.now(), request)
         cluster = await self._start(record)
@@ -93,7 +93,7 @@ class Clusters:
         kept = ClusterFolder(self.lab.folder, cluster.context)
         kept.forget_record()
         await cluster.stop()
-        kept.forget_objects()
+        kept.forget_contents()
         self._tell_clients()
 
     async def start_again(self) -> None:
@@ -369,7 +369,7 @@ class Cluster:
             client=self._client(f"system:node:{self.node_name}", "system:nodes"),
             kubelet_socket=lab.ports.bind(f"{self.context}/kubelet"),
             kubelet_certificate=self.authority.issue(self.node_name, dns=["localhost"], ips=["127.0.0.1"]),
-            folder=lab.folder.pods / self.context,
+            folder=self._kept.node,
             clock_file=lab.folder.clock.file,
             environment={
                 "AWS_ENDPOINT_URL": lab.state.endpoint_url,

@@ -1,6 +1,7 @@
-"""What the lab's folder keeps of one cluster: its keys, its objects, and a record while it exists."""
+"""What the lab's folder keeps of one cluster: its keys, its objects, its node, and a record while it exists."""
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ class ClusterFolder:
         self.path = folder.path / "clusters" / context
         self.keys = f"clusters/{context}"
         self.objects = self.path / "objects.db"
+        self.node = folder.pods / context
 
     @classmethod
     def records(cls, folder: Folder) -> list[Record]:
@@ -53,7 +55,8 @@ class ClusterFolder:
         """From now on the cluster does not exist."""
         (self.path / RECORD).unlink(missing_ok=True)
 
-    def forget_objects(self) -> None:
-        """Deletes the objects, of which no server may have the file in use. The keys stay."""
+    def forget_contents(self) -> None:
+        """Deletes the objects, and what pods wrote. No server may use them. The keys stay."""
         for file in self.path.glob(f"{self.objects.name}*"):
             file.unlink()
+        shutil.rmtree(self.node, ignore_errors=True)

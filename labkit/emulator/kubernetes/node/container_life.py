@@ -64,8 +64,15 @@ class ContainerLife:
         self._stop = asyncio.Event()
         self._keeping: asyncio.Task[bool] | None = None
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it succeeded before the node's last start, and once is enough."""
+        return self._pod.policy == "OnFailure" and not self.status.init and self.status.exit_code == 0
+
     def start(self) -> asyncio.Task[bool]:
         """Keep it running. The task returns whether the last run was a success."""
+        if self.status.has_run:  # before the node's last start
+            self.status.restarts += 1
         self._keeping = asyncio.create_task(self._keep())
         return self._keeping
 
@@ -135,6 +142,7 @@ class ContainerLife:
         )
         folder = pod.folder / "containers" / status.name / str(status.restarts)
         folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / "sandbox", ignore_errors=True)  # of a node that was killed
         sandbox = Sandbox(
             self._mounts(folder / "termination-log", given | made),
             ground.reaper,

@@ -26,6 +26,13 @@ class ContainerLog:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._out = file.open("ab", buffering=0)
 
+    @classmethod
+    def ended(cls, file: Path, now: Callable[[], float]) -> "ContainerLog":
+        """The log of a run that ended with the node's last process."""
+        log = cls(file, now)
+        log.close()
+        return log
+
     async def copy(self, stream: str, read: Callable[[int], Awaitable[bytes]]) -> None:
         """Write what `read(size)` gives until it gives nothing."""
         rest = b""

@@ -31,7 +31,7 @@ from labkit.emulator.kubernetes.node.kubelet import Kubelet
 from labkit.emulator.kubernetes.node.pod import TICK, Ground
 from labkit.emulator.kubernetes.node.pod_life import PodLife
 from labkit.emulator.kubernetes.node.pod_status import ADDRESS
-from labkit.emulator.kubernetes.node.processes import TOOLS_PATH, Reaper, permitted
+from labkit.emulator.kubernetes.node.processes import TOOLS_PATH, Reaper, end_all_below, permitted
 from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.pods import has_ended
 from labkit.emulator.listener import Listener
@@ -75,6 +75,7 @@ class Node:
         self._events = Events(self._client, self.name, self._clock.now)
         self._reaper = Reaper(self.folder)
         self._pods: dict[str, PodLife] = {}
+        self._listed = False  # whether it has learned which pods there are
         self._ends: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._ground: Ground
@@ -91,16 +92,20 @@ class Node:
         return bool(self._follow)
 
     async def start(self) -> None:
-        """Return when the node is registered and runs pods. Raises httpx.HTTPError where the API server refuses it."""
+        """Return when the node is registered and runs pods. Raises httpx.HTTPError where the API server refuses it.
+
+        Pods that ran on it before start again, as after the reboot of a machine: their volumes and logs are there.
+        """
+        await self._reaper.start()
         folder = self.folder / "pods"
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        if folder.exists():
+            await asyncio.to_thread(end_all_below, folder)
+        folder.mkdir(exist_ok=True)
         folder.chmod(0o700)  # tokens in there are readable for all, as in a container
         programs = self._link_programs()
         if not self._clock.file.exists():
             # Without the file, the threads of a program stumble over each other in libfaketime, and it may end.
             self._clock.reset()
-        await self._reaper.start()
         private, own_processes = (False, False) if self.mounts == "mapped" else await permitted(self.folder)
         if self.mounts == "private" and not private:
             raise RuntimeError("this machine permits no user and mount namespaces: the node's mounts must be mapped")
@@ -142,7 +147,7 @@ class Node:
         """End every process of every pod, and the node."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*(pod.kill() for pod in self._pods.values()))
+        await asyncio.gather(*(pod.stop() for pod in self._pods.values()))
         self._pods.clear()
         for task in self._ends:
             task.cancel()
@@ -158,8 +163,14 @@ class Node:
         return None
 
     def _on_list(self, pods: list[Object]) -> None:
-        for uid in self._pods.keys() - {pod["metadata"]["uid"] for pod in pods}:
+        there = {pod["metadata"]["uid"] for pod in pods}
+        for uid in self._pods.keys() - there:
             self._on_pod("DELETED", self._pods[uid].pod.document)
+        if not self._listed:
+            self._listed = True
+            for folder in (self.folder / "pods").iterdir():
+                if folder.name not in there:
+                    shutil.rmtree(folder, ignore_errors=True)
         for pod in pods:
             self._on_pod("MODIFIED", pod)
 
@@ -170,18 +181,16 @@ class Node:
             if life:
                 del self._pods[uid]
                 # Deleted by force: the containers get a moment all the same.
-                end = asyncio.create_task(life.kill(LEAST_GRACE))
+                end = asyncio.create_task(life.remove(LEAST_GRACE))
                 self._ends.add(end)
                 end.add_done_callback(self._ends.discard)
             return
         ending = bool(pod["metadata"].get("deletionTimestamp"))
         if life:
             life.change(pod)
-        elif has_ended(pod) and not ending:
-            return
         else:
             life = self._pods[uid] = PodLife(pod, self.folder / "pods" / uid, self._ground)
-            if not ending:
+            if not ending and not has_ended(pod):
                 life.start()
         if ending:
             life.end()

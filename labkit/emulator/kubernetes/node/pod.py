@@ -51,7 +51,11 @@ class Pod:
         self.policy = document["spec"].get("restartPolicy", "Always")
         self.status = PodStatus(document, ground.clock.now())
         self.changed = asyncio.Event()
-        self.logs: dict[tuple[str, int], ContainerLog] = {}
+        self.logs = {
+            (status.name, int(file.parent.name)): ContainerLog.ended(file, ground.clock.now)
+            for status in [*self.status.init, *self.status.apps]
+            for file in (folder / "containers" / status.name).glob("*/log")
+        }
         self.attachments: dict[str, Attachments] = {}
         self.has_volumes = False  # they were filled once
         self.volumes = Volumes(

@@ -30,12 +30,12 @@ class PodLife:
 
     def __init__(self, pod: Object, folder: Path, ground: Ground) -> None:
         self.pod = Pod(pod, folder, ground)
-        self._began = ground.clock.now()
         self._refreshed = time.monotonic()
         metadata = pod["metadata"]
         self._path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
         status = self.pod.status
         self._containers = [ContainerLife(self.pod, each) for each in [*status.init, *status.apps]]
+        self._has_run = any(each.has_run for each in [*status.init, *status.apps])
         self._given = 0.0  # seconds, to end in
         self._failures = 0  # refreshes of its volumes, one after the other, that failed
         self._stop = asyncio.Event()
@@ -45,6 +45,10 @@ class PodLife:
         self._over: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        """Run the pod; once more, where it ran before the node's last start."""
+        in_memory = [v["name"] for v in self.pod.document["spec"].get("volumes") or () if _is_in_memory(v)]
+        for folder in [self.pod.home, *(self.pod.volumes.folder / name for name in in_memory)]:
+            shutil.rmtree(folder, ignore_errors=True)
         self._reporting = asyncio.create_task(self._report_changes())
         self._living = asyncio.create_task(self._live())
 
@@ -68,24 +72,26 @@ class PodLife:
             self._over = asyncio.create_task(self._end_containers(grace))
         self._given = grace
 
-    async def kill(self, grace: float = 0.0) -> None:
-        """End everything in so many seconds, and remove the pod's folder; the API server is not told."""
-        for task in (self._ending, self._over):
+    async def remove(self, grace: float) -> None:
+        """End everything in so many seconds, and remove the pod's folder."""
+        await self.stop(grace)
+        self.pod.ground.events.forget(self.pod.document)
+        await asyncio.to_thread(shutil.rmtree, self.pod.folder, ignore_errors=True)
+
+    async def stop(self, grace: float = 0.0) -> None:
+        """End everything in so many seconds; the API server is not told, as if the machine had lost its power."""
+        for task in (self._ending, self._over, self._reporting):
             if task and task is not asyncio.current_task():
                 task.cancel()
         await self._end_containers(grace)
-        if self._reporting:
-            self._reporting.cancel()
-        self.pod.ground.events.forget(self.pod.document)
         await asyncio.to_thread(end_all_of, self.pod.home)
-        await asyncio.to_thread(shutil.rmtree, self.pod.folder, ignore_errors=True)
 
     async def tend(self) -> None:
         """Do what is due: end the pod at its deadline, renew its tokens, read its volumes again."""
-        if self._stop.is_set():
+        if self._stop.is_set() or not self._living:
             return
         deadline = self.pod.document["spec"].get("activeDeadlineSeconds")
-        if deadline is not None and self.pod.ground.clock.now() - self._began >= deadline:
+        if deadline is not None and self.pod.ground.clock.now() - self.pod.status.started >= deadline:
             self._over = asyncio.create_task(self._exceed_deadline())
         elif self.pod.has_volumes and (self.pod.volumes.due or time.monotonic() - self._refreshed >= REFRESH):
             self._refreshed = time.monotonic()
@@ -103,6 +109,11 @@ class PodLife:
     async def _live(self) -> None:
         init = self._containers[: len(self.pod.status.init)]
         try:
+            if self._has_run:
+                if self.pod.policy == "Never":
+                    return
+                changed = "Pod sandbox changed, it will be killed and re-created."
+                self.pod.ground.events.add(self.pod.document, "SandboxChanged", changed)
             if not await self._make_folders():
                 return
             for container in init:
@@ -112,7 +123,8 @@ class PodLife:
                 elif not await keeping:
                     return
             if not self._stop.is_set():
-                await asyncio.gather(*(container.start() for container in self._containers[len(init) :]))
+                apps = [container for container in self._containers[len(init) :] if not container.is_done]
+                await asyncio.gather(*(container.start() for container in apps))
         except Exception:
             log.exception("the pod %s ended by an error of the node", self.pod.document["metadata"]["name"])
         finally:
@@ -203,3 +215,8 @@ class PodLife:
     async def _report(self, *, ended: bool) -> None:
         document = self.pod.status.document(self.pod.ground.clock.now(), ended=ended)
         await self.pod.ground.client.patch(f"{self._path}/status", {"status": document})
+
+
+def _is_in_memory(volume: Object) -> bool:
+    """https://kubernetes.io/docs/concepts/storage/volumes/#emptydir"""
+    return (volume.get("emptyDir") or {}).get("medium") == "Memory"

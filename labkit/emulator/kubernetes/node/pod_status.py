@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from labkit.emulator.clock import rfc3339
 from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.pods import ENDED
+from labkit.emulator.kubernetes.objects.storage import seconds
 
 ADDRESS = "127.0.0.1"
 
@@ -21,6 +22,20 @@ class ContainerStatus:
     run_id: str = ""
     started: bool = False  # its startup probe, if it has one, has succeeded
     passes: bool = False  # its readiness probe, if it has one, succeeds
+
+    def resume(self, reported: Object, now: float) -> None:
+        """Take up what was reported before the node's last start. A container that ran then has ended by it.
+
+        containerd, too, gives a container that it has lost the exit code 255 and the reason Unknown.
+        """
+        self.restarts, self.run_id = reported.get("restartCount", 0), reported.get("containerID", "")
+        self.state, self.last = reported["state"], reported.get("lastState") or {}
+        if self.running:
+            self.ends(now, 255, "Unknown")
+
+    @property
+    def has_run(self) -> bool:
+        return bool(self.run_id or self.last or "terminated" in self.state)
 
     @property
     def name(self) -> str:
@@ -94,10 +109,14 @@ class ContainerStatus:
 class PodStatus:
     """The status of one pod; `document()` is what goes to the API server."""
 
-    def __init__(self, pod: Object, started: float) -> None:
-        self.why: dict[str, str] = {}  # reason and message of a pod that its node has ended
+    def __init__(self, pod: Object, now: float) -> None:
+        before = pod.get("status") or {}
+        # reason and message of a pod that its node has ended
+        self.why: dict[str, str] = {}
+        if before.get("phase") == "Failed":
+            self.why = {key: before[key] for key in ("reason", "message") if key in before}
         self.generation = pod["metadata"].get("generation", 1)
-        self._started = started
+        self.started = seconds(before["startTime"]) if before.get("startTime") else now
         self._policy = pod["spec"].get("restartPolicy", "Always")
         spec = pod["spec"]
         self.init = [ContainerStatus(container, init=True) for container in spec.get("initContainers") or ()]
@@ -105,8 +124,14 @@ class PodStatus:
         if self.init:
             for status in [*self.init[1:], *self.apps]:
                 status.waits("PodInitializing")
-        self._scheduled = [c for c in pod.get("status", {}).get("conditions") or () if c["type"] == "PodScheduled"]
-        self._transitions: dict[str, tuple[str, str]] = {}
+        conditions = before.get("conditions") or ()
+        self._scheduled = [c for c in conditions if c["type"] == "PodScheduled"]
+        self._transitions: dict[str, tuple[str, str]] = {
+            c["type"]: (c["status"], c.get("lastTransitionTime") or "") for c in conditions
+        }
+        for reported in [*(before.get("initContainerStatuses") or ()), *(before.get("containerStatuses") or ())]:
+            if container := self.container(reported["name"]):
+                container.resume(reported, now)
 
     def container(self, name: str) -> ContainerStatus | None:
         return next((status for status in [*self.init, *self.apps] if status.name == name), None)
@@ -144,7 +169,7 @@ class PodStatus:
             "hostIPs": [{"ip": ADDRESS}],
             "podIP": ADDRESS,
             "podIPs": [{"ip": ADDRESS}],
-            "startTime": rfc3339(self._started),
+            "startTime": rfc3339(self.started),
             "containerStatuses": [status.document() for status in self.apps],
             **({"initContainerStatuses": [status.document() for status in self.init]} if self.init else {}),
         }

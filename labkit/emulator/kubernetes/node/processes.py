@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -37,6 +38,14 @@ class Reaper:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
+        """Return when there is one, and the one of a server that was killed has done its work."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "reaper.lock").open("w") as lock:
+            # The reaper holds it as long as it lives: it would end the new pods' processes, too.
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            await self._spawn(lock.fileno())
+
+    async def _spawn(self, lock: int) -> None:
         _let_programs_be_interrupted()
         self._process = await asyncio.create_subprocess_exec(
             SHELL,
@@ -47,6 +56,7 @@ class Reaper:
             stderr=asyncio.subprocess.DEVNULL,
             env=TOOLS,
             cwd="/",
+            pass_fds=[lock],
             start_new_session=True,
         )
 
@@ -231,6 +241,11 @@ def end_all_of(home: Path) -> None:
     _end(lambda process: psutil.Process(process).environ().get("HOME") == str(home))
 
 
+def end_all_below(folder: Path) -> None:
+    """Kill what is left of any pod: the processes with a home below this folder. It may take a while."""
+    _end(lambda process: psutil.Process(process).environ().get("HOME", "").startswith(f"{folder}/"))
+
+
 def _end(belongs: Callable[[int], bool]) -> None:
     for process in psutil.pids():
         with contextlib.suppress(psutil.Error, OSError):
@@ -251,6 +266,7 @@ async def permitted(folder: Path) -> tuple[bool, bool]:
     if _tool("unshare") and _tool("nsenter"):
         for own_processes in (True, False):
             trial, streams = folder / f"trial-{own_processes}", Pipes(stdin=False)
+            shutil.rmtree(trial, ignore_errors=True)
             sandbox = Sandbox(Mounts(), Reaper(folder), folder=trial, private=True, own_processes=own_processes)
             try:
                 await sandbox.open()
