@@ -1,0 +1,415 @@
+"""However the lab's server ends, the next one has every object again, and the pods start as after a node's reboot."""
+
+import base64
+import json
+import os
+import signal
+import sqlite3
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import yaml
+from tenacity import Retrying, stop_after_delay, wait_fixed
+
+from labkit import Lab
+from labkit.emulator.folder import Folder
+from labkit.emulator.process import State
+from tests import commands
+
+CLUSTERS = ("blue", "green")
+AUTHENTICATION = "/apis/authentication.k8s.io/v1"
+SAYS_SO = "was started again, with all that the lab held"
+# An object of each kind that a lab does not have of itself, and pods for each way to start again.
+OBJECTS = """
+{apiVersion: v1, kind: Namespace, metadata: {name: ours}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: kept, finalizers: [labkit.test/kept]}, data: {a: "ä\\U0001F600\\n"}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: secret}, stringData: {a: b}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: bearer}}
+---
+apiVersion: v1
+kind: Secret
+type: kubernetes.io/service-account-token
+metadata: {name: forever, annotations: {kubernetes.io/service-account.name: bearer}}
+---
+{apiVersion: v1, kind: Event, metadata: {name: event}, involvedObject: {kind: Secret, name: secret, namespace: ours}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: elsewhere}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: service}, spec: {ports: [{port: 80}]}}
+---
+{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: lease}, spec: {holderIdentity: me}}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata: {name: never-asked}
+webhooks:
+  - name: never.asked.test
+    admissionReviewVersions: [v1]
+    sideEffects: None
+    clientConfig: {url: "https://127.0.0.1:9/"}
+    objectSelector: {matchLabels: {never: asked}}
+    rules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: more, labels: {rbac.authorization.k8s.io/aggregate-to-view: "true"}}
+rules: [{apiGroups: [""], resources: [nodes], verbs: [get]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: more}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: more}
+subjects: [{kind: ServiceAccount, name: bearer, namespace: ours}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: role}
+rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: role}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: role}
+subjects: [{kind: ServiceAccount, name: bearer, namespace: ours}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: amazon/aws-cli, command: [sleep, "1000"]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: always}
+spec:
+  serviceAccountName: bearer
+  initContainers:
+    - name: first
+      image: amazon/aws-cli
+      command: [sh, -c, "echo x >> /v/runs"]
+      volumeMounts: &v [{name: v, mountPath: /v}]
+  containers:
+    - {name: c, image: amazon/aws-cli, command: [sh, -c, "wc -l < /v/runs; sleep 1000"], volumeMounts: *v}
+  volumes: [{name: v, emptyDir: {}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: completed}
+spec: {restartPolicy: Never, containers: [{name: c, image: amazon/aws-cli, command: [echo, said once]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: never-again}
+spec: {restartPolicy: Never, containers: [{name: c, image: amazon/aws-cli, command: [sleep, "1000"]}]}
+"""
+
+
+class Api:
+    """The API server of a cluster, as the kubeconfig leads there."""
+
+    def __init__(self, home: Path, context: str):
+        config = yaml.safe_load((home / "kubeconfig").read_text())
+        cluster, user = (
+            next(entry[kind] for entry in config[f"{kind}s"] if entry["name"] == context)
+            for kind in ("cluster", "user")
+        )
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        credentials = home.with_name(f"{context}.pem")
+        credentials.write_bytes(
+            b"".join(base64.b64decode(user[f"client-{part}-data"]) for part in ("certificate", "key"))
+        )
+        administrator, anybody = (ssl.create_default_context(cadata=authority) for _ in range(2))
+        administrator.load_cert_chain(credentials)
+        self.http, self._anybody = (
+            httpx.Client(base_url=cluster["server"], verify=tls, trust_env=False, timeout=60)
+            for tls in (administrator, anybody)
+        )
+
+    def get(self, path: str, **query: str):
+        return self.http.get(path, params=query).raise_for_status().json()
+
+    def post(self, path: str, document: dict):
+        return self.http.post(path, json=document).raise_for_status().json()
+
+    def make(self, document: dict) -> dict:
+        """Creates the object, in the namespace `ours`."""
+        return self.post(self._path(document), document)
+
+    @cached_property
+    def lists(self) -> dict[str, tuple[str, str, bool]]:
+        """Of each kind that can be listed: the path of its group, its name, and whether it has namespaces."""
+        groups = [group["preferredVersion"]["groupVersion"] for group in self.get("/apis")["groups"]]
+        return {
+            resource["kind"]: (path, resource["name"], resource["namespaced"])
+            for path in ["/api/v1", *(f"/apis/{group}" for group in groups)]
+            for resource in self.get(path)["resources"]
+            if "list" in resource["verbs"]
+        }
+
+    def everything(self) -> dict[tuple[str, str, str], dict]:
+        """Every object of every kind."""
+        return {
+            (kind, item["metadata"].get("namespace", ""), item["metadata"]["name"]): item
+            for kind, (path, resource, _) in self.lists.items()
+            for item in self.get(f"{path}/{resource}")["items"]
+        }
+
+    def pods(self) -> dict[str, dict]:
+        """The status of each pod."""
+        return {pod["metadata"]["name"]: pod["status"] for pod in self.get("/api/v1/pods")["items"]}
+
+    def log(self, pod: str, **query: str) -> str:
+        path = f"/api/v1/namespaces/ours/pods/{pod}/log"
+        return self.http.get(path, params={"container": "c", **query}).raise_for_status().text.strip()
+
+    def user_of(self, token: str) -> dict:
+        """Who the API server says that the bearer of this token is."""
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        answer = self._anybody.post(
+            f"{AUTHENTICATION}/selfsubjectreviews", json=review, headers={"Authorization": f"Bearer {token}"}
+        )
+        return answer.raise_for_status().json()["status"]["userInfo"]
+
+    def first_event(self, version: str) -> dict:
+        """The first event of a watch on ConfigMaps from this resource version on."""
+        query = {"watch": "1", "resourceVersion": version}
+        with self.http.stream("GET", "/api/v1/namespaces/ours/configmaps", params=query) as answer:
+            return json.loads(next(answer.iter_lines()))
+
+    def _path(self, document: dict) -> str:
+        path, resource, namespaced = self.lists[document["kind"]]
+        return f"{path}/namespaces/ours/{resource}" if namespaced else f"{path}/{resource}"
+
+
+@pytest.fixture(scope="module")
+def made(home: Path) -> Path:
+    """A lab with two clusters and all kinds of objects."""
+    with Lab.open() as lab:
+        lab.ready(through="pod")
+        for cluster in CLUSTERS:
+            assert commands.labkit("up", "--cluster", cluster).returncode == 0
+            for document in yaml.safe_load_all(OBJECTS):
+                Api(home, cluster).make(document)
+        assert commands.labkit("up", "--cluster", "red").returncode == 0
+        lab.aws.client("eks").delete_cluster(name="red")
+    return home
+
+
+def settled(api: Api, restarts: int) -> None:
+    """Returns when every pod has ended, or runs after this many restarts at least."""
+    for attempt in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.1), reraise=True):
+        with attempt:
+            for name, status in api.pods().items():
+                assert status["phase"] in ("Succeeded", "Failed") or (
+                    all(each["ready"] and each["restartCount"] >= restarts for each in status["containerStatuses"])
+                ), name
+            for deployment in api.get("/apis/apps/v1/deployments")["items"]:
+                assert deployment["status"].get("availableReplicas") == deployment["spec"]["replicas"]
+
+
+def fixed(objects: dict[tuple[str, str, str], dict]) -> dict[tuple[str, str, str], dict]:
+    """The objects without what the reboot of a node changes, in those that it changes."""
+    return {key: _fixed(key, json.loads(json.dumps(each))) for key, each in objects.items()}
+
+
+def _fixed(key: tuple[str, str, str], obj: dict) -> dict:
+    kind, namespace, name = key
+    changes = {
+        "Pod": obj.get("status", {}).get("phase") != "Succeeded",
+        "Node": name != "elsewhere",
+        "Lease": namespace == "kube-node-lease",
+        "Deployment": True,
+        "ReplicaSet": True,
+    }
+    if changes.get(kind):
+        for changed in ("resourceVersion", "managedFields"):
+            obj["metadata"].pop(changed, None)
+        obj.pop("status", None)
+    if kind == "Lease":
+        obj["spec"].pop("renewTime", None)
+    return obj
+
+
+def killed(home: Path) -> None:
+    """kill -9"""
+    _end(home, signal.SIGKILL)
+
+
+def terminated(home: Path) -> None:
+    """SIGTERM, as at an orderly end of the machine."""
+    _end(home, signal.SIGTERM)
+
+
+def idle(home: Path) -> None:
+    """The end after eight hours without a call, which come at once for a server of this test's own."""
+    killed(home)
+    program = "from labkit.emulator import server; server.IDLE_SECONDS = 0; server.main()"
+    reading, writing = os.pipe()
+    arguments = [sys.executable, "-c", program, str(home), str(writing)]
+    subprocess.run(arguments, pass_fds=[writing], check=True, timeout=120)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == b"ready\n"
+
+
+def down(home: Path) -> None:
+    """`labkit down`"""
+    assert "The lab has ended" in commands.labkit("down").stdout
+
+
+def _end(home: Path, number: int) -> None:
+    server = psutil.Process(State.read(Folder(home)).pid)
+    server.send_signal(number)
+    psutil.wait_procs([server], timeout=20)
+    assert not Folder(home).is_running()
+
+
+@contextmanager
+def opened_again(capsys) -> Iterator[Lab]:
+    """The lab, which says in one line that it was restarted."""
+    capsys.readouterr()
+    with Lab.open() as lab:
+        said = capsys.readouterr().out
+        assert SAYS_SO in said
+        assert "pods of blue, green have started again" in said
+        assert said.count("\n") == 1
+        yield lab
+
+
+@pytest.mark.parametrize("end", [killed, terminated, idle, down], ids=lambda end: end.__name__)
+def test_everything_is_there_again(made, end, capsys):
+    apis = [Api(made, cluster) for cluster in CLUSTERS]
+    restarts = max(each["restartCount"] for each in apis[1].pods()["always"]["containerStatuses"])
+    for api in apis:
+        settled(api, restarts)
+    before = [api.everything() for api in apis]
+    kinds = {kind for kind, _, _ in before[0]}
+    assert kinds == apis[0].lists.keys(), "each kind has to be tried"
+    with Lab.open() as lab:
+        facts = [clusters_facts(lab, cluster) for cluster in CLUSTERS]
+    config = contexts(made)
+    end(made)
+    with opened_again(capsys) as lab:
+        assert [clusters_facts(lab, cluster) for cluster in CLUSTERS] == facts
+        assert sorted(lab.aws.client("eks").list_clusters()["clusters"]) == sorted(CLUSTERS)
+    assert contexts(made) == config
+    for api, objects in zip(apis, before, strict=True):
+        settled(api, restarts + 1)
+        now = fixed(api.everything())
+        for key, obj in fixed(objects).items():
+            assert now.pop(key) == obj
+        assert {kind for kind, _, _ in now} <= {"Event"}
+        pods = api.pods()
+        for name in ("always", *(name for name in pods if name.startswith("web-"))):
+            status = pods[name]["containerStatuses"][0]
+            last = status["lastState"]["terminated"]
+            assert (last["exitCode"], last["reason"]) == (255, "Unknown")
+            assert end is idle or status["restartCount"] == restarts + 1
+        assert pods["never-again"]["phase"] == "Failed"
+        assert pods["never-again"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 255
+        assert api.log("completed") == "said once"
+        if end is killed:
+            # What was in the volume is there, and the log of the run before.
+            assert (api.log("always"), api.log("always", previous="true")) == ("2", "1")
+
+
+def clusters_facts(lab: Lab, name: str) -> dict:
+    cluster = lab.aws.client("eks").describe_cluster(name=name)["cluster"]
+    return {key: cluster[key] for key in ("arn", "identity", "endpoint", "createdAt", "certificateAuthority", "status")}
+
+
+def contexts(home: Path) -> dict:
+    config = yaml.safe_load((home / "kubeconfig").read_text())
+    return {key: config[key] for key in ("clusters", "contexts", "current-context")}
+
+
+def test_tokens_stay_valid_and_a_service_account_made_again_is_another_one(made, capsys):
+    api, accounts = Api(made, "green"), "/api/v1/namespaces/ours/serviceaccounts"
+    pod = api.get("/api/v1/namespaces/ours/pods/always")["metadata"]
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
+    bound = {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "always", "uid": pod["uid"]}}
+    tokens = [
+        api.post(f"{accounts}/bearer/token", {**request, "spec": spec})["status"]["token"] for spec in ({}, bound)
+    ]
+    secret = api.get("/api/v1/namespaces/ours/secrets/forever")
+    tokens.append(base64.b64decode(secret["data"]["token"]).decode())
+    users = [api.user_of(token) for token in tokens]
+    again = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "again"}}
+    uid = api.make(again)["metadata"]["uid"]
+    stale = api.post(f"{accounts}/again/token", {**request, "spec": {}})["status"]["token"]
+    api.http.delete(f"{accounts}/again").raise_for_status()
+    killed(made)
+    with opened_again(capsys):
+        assert [api.user_of(token) for token in tokens] == users
+        assert api.make(again)["metadata"]["uid"] != uid
+        with pytest.raises(httpx.HTTPStatusError, match="401"):
+            api.user_of(stale)
+        new = api.post(f"{accounts}/bearer/token", {**request, "spec": {}})["status"]["token"]
+        ids = [user["extra"]["authentication.kubernetes.io/credential-id"] for user in (api.user_of(new), users[0])]
+        assert ids[0] != ids[1]
+
+
+def test_a_watch_goes_on_or_is_told_that_its_version_is_gone(made, capsys):
+    api = Api(made, "green")
+
+    def version() -> str:
+        return api.get("/api/v1/configmaps")["metadata"]["resourceVersion"]
+
+    def config_map(name: str) -> dict:
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+
+    before = version()
+    made_before = api.make(config_map("before"))
+    killed(made)
+    with opened_again(capsys):
+        now = version()
+        assert int(now) >= int(made_before["metadata"]["resourceVersion"])
+        api.make(config_map("after"))
+        for old in ("2", before):
+            gone = api.first_event(old)
+            assert (gone["type"], gone["object"]["code"], gone["object"]["reason"]) == ("ERROR", 410, "Expired")
+            assert "too old resource version" in gone["object"]["message"]
+        event = api.first_event(now)
+        assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "after")
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "says"),
+    [
+        ("clusters/serials.db", "PRAGMA user_version = 99", "another version of labkit made this lab"),
+        ("clusters/serials.db", "", "the lab's state is damaged"),
+        ("clusters/blue/cluster.json", "", "the record of a cluster cannot be read"),
+    ],
+)
+def test_a_state_that_cannot_be_read_is_refused_in_a_sentence(tmp_path, file, damage, says):
+    kept = tmp_path / ".lab" / file
+    kept.parent.mkdir(parents=True)
+    if damage:
+        with sqlite3.connect(kept) as database:
+            database.execute(damage)
+        database.close()
+    else:
+        kept.write_bytes(b"{nothing that anybody can read}" * 100)
+    home = {"LABKIT_HOME": str(tmp_path / ".lab")}
+    refused = commands.labkit("up", **home)
+    assert refused.returncode != 0
+    assert says in refused.stderr
+    assert str(kept) in refused.stderr
+    assert "next:  labkit reset" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert commands.labkit("reset", **home).returncode == 0
+    assert not kept.exists()
