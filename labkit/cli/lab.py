@@ -86,7 +86,7 @@ def reset() -> None:
 
 
 def down(bare: Annotated[bool, typer.Option("--bare", help="End the one of `labkit up --bare`.")] = False) -> None:
-    """End the lab and every process it started. The clock, ports, keys and trail are kept."""
+    """End the lab and every process it started. What the lab holds is there again after `labkit up`."""
     from labkit.targets.kind import down as leave
 
     folder = Folder.find().bare if bare else Folder.find()

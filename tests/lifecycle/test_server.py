@@ -89,12 +89,15 @@ def test_ports_keys_and_ids_are_the_same_after_down_and_up(lab):
     assert lab("up", "--json", "--cluster", "green") == before
 
 
-def test_what_was_published_in_the_place_of_an_issuer_s_documents_ends_with_the_lab(lab):
+def test_what_was_published_in_the_place_of_an_issuer_s_documents_stays_until_the_lab_is_reset(lab):
     issuer = json.loads(lab("up", "--json"))["issuer"]
     override = lab.folder.published.override(issuer, "keys")
     override.set(403, "")
     assert "403" in lab("fetch", f"{issuer}/keys", fails=True)
     lab("down")
+    lab("up")
+    assert "403" in lab("fetch", f"{issuer}/keys", fails=True)
+    lab("reset")
     lab("up")
     assert override.get() is None
     assert json.loads(lab("fetch", f"{issuer}/keys"))["keys"]
