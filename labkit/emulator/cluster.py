@@ -183,6 +183,7 @@ class Cluster:
         self._new_signing_key = new_signing_key
         self._kept = ClusterFolder(lab.folder, self.context)
         self.node_name = f"{self.name}-node-1"
+        self._api_socket: socket.socket
         self._webhook_socket: socket.socket
         self.node: Node | None = None
         self.endings = AsyncExitStack()
@@ -200,7 +201,9 @@ class Cluster:
             self.endings.callback(self._webhook_socket.close)
             # From the API server's first answer on, a new pod waits for the webhook, which starts after it.
             self._webhook_socket.listen()
-        await self._start_api_server(issuer, issuer_path)
+        self._api_socket = self.lab.ports.bind(f"{self.context}/api")
+        self.endings.callback(self._api_socket.close)
+        self.api_url = f"https://127.0.0.1:{self._api_socket.getsockname()[1]}"
         self.facts = ClusterFacts(
             name=self.name,
             arn=f"arn:aws:eks:{self.region}:{gate.account_id}:cluster/{self.name}",
@@ -213,6 +216,7 @@ class Cluster:
             tags=request.get("tags") or {},
             authentication_mode=(request.get("accessConfig") or {}).get("authenticationMode", "API"),
         )
+        await self._start_api_server(issuer, issuer_path)
         if not self.lab.bare:
             await asyncio.gather(self._start_webhook(), self._start_node())
 
@@ -227,9 +231,6 @@ class Cluster:
         )
 
     async def _start_api_server(self, issuer: str, issuer_path: str) -> None:
-        port_socket = self.lab.ports.bind(f"{self.context}/api")
-        address = f"127.0.0.1:{port_socket.getsockname()[1]}"
-        self.api_url = f"https://{address}"
         api_server = ApiServer(
             authority=self.authority,
             signing_key_pem=await self._signing_key(),
@@ -237,7 +238,7 @@ class Cluster:
             clock=self.lab.folder.clock,
             identifiers=self.lab.kubernetes_identifiers,
             kubelet_certificate=self._client("kube-apiserver-kubelet-client", "system:masters"),
-            address=address,
+            address=self.api_url.removeprefix("https://"),
             file=None if self.lab.bare else self._kept.objects,
         )
         self.endings.push_async_callback(api_server.close)
@@ -246,20 +247,20 @@ class Cluster:
             api_server.tokens.longest = DAY
         api_server.authentication.others.append(self._aws_user)
         api_server.authorization.others.append(self._aws_grants)
+        tokens = api_server.tokens
+        self.lab.issuer.publish(issuer_path, tokens.discovery_document(f"{issuer}/keys"), tokens.jwks())
+        self.endings.callback(self.lab.gate.issuers.forget, issuer)
+        self.endings.callback(self.lab.issuer.withdraw, issuer_path)
         listener = await self.lab.listen(
             Listener(
                 api_server,
-                port_socket=port_socket,
+                port_socket=self._api_socket,
                 certificate=self.authority.issue("kube-apiserver", dns=["localhost"], ips=["127.0.0.1"]),
                 client_authority_pem=self.authority.certificate_pem,
                 on_call=self.lab.called,
             )
         )
         self.endings.push_async_callback(self.lab.close, listener)
-        tokens = api_server.tokens
-        self.lab.issuer.publish(issuer_path, tokens.discovery_document(f"{issuer}/keys"), tokens.jwks())
-        self.endings.callback(self.lab.gate.issuers.forget, issuer)
-        self.endings.callback(self.lab.issuer.withdraw, issuer_path)
 
     async def _aws_user(self, token: str) -> User | None:
         """Whom a token of `aws eks get-token` speaks for, if an access entry lets that principal in."""

@@ -116,7 +116,9 @@ class Server:
             management=management,
         )
         lab.gate.backend.thread.on_stuck = self._get_stuck
-        gate = await lab.listen(Listener(lab.gate, port_socket=lab.ports.bind("gate"), on_call=lab.called))
+        gate_socket = lab.ports.bind("gate")
+        # Who calls now waits: nothing is refused because a cluster is not there again yet.
+        gate_socket.listen()
         profiles = {"default": keys, "management": management}
         environment.write_aws_files(
             folder, REGION, {name: (one.access_key_id, one.secret_access_key) for name, one in profiles.items()}
@@ -125,7 +127,7 @@ class Server:
             pid=os.getpid(),
             account_id=ACCOUNT_ID,
             region=REGION,
-            endpoint_url=f"http://127.0.0.1:{gate.port}",
+            endpoint_url=f"http://127.0.0.1:{gate_socket.getsockname()[1]}",
             access_key_id=keys.access_key_id,
             secret_access_key=keys.secret_access_key,
             issuers={},
@@ -135,6 +137,7 @@ class Server:
         )
         await lab.listen_as_issuer(REGION)
         await self.clusters.start_again()
+        await lab.listen(Listener(lab.gate, port_socket=gate_socket, on_call=lab.called))
 
     def _get_stuck(self) -> None:
         self.why = "had a call of AWS that did not return"
