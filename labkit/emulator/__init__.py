@@ -6,7 +6,7 @@ From the top down:
 - server.py: the process itself (``python -m labkit.emulator``), which brings up all that listens.
 - cluster.py, joined_cluster.py: a cluster of the lab's own, and one that joined it (the kind target).
 - control.py: how a command asks the server.
-- running_lab.py: what these share. joined.py: what the folder keeps of clusters that joined.
+- running_lab.py: what these share. cluster_folder.py, joined.py: what the folder keeps of either kind of cluster.
 - aws/ and kubernetes/: the two halves, which do not know each other.
-- folder.py, ports.py, listener.py, clock.py, certificates.py, identifiers.py: the ground.
+- folder.py, ports.py, listener.py, clock.py, certificates.py, identifiers.py, database.py: the ground.
 """

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -13,11 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from labkit.emulator import aws_cli, kubeconfig
 from labkit.emulator.aws import eks_tokens
 from labkit.emulator.aws.clusters import ClusterFacts
-from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.metadata import Metadata
 from labkit.emulator.certificates import Certificate, client_context, private_pem
 from labkit.emulator.cluster_folder import ClusterFolder, Record
-from labkit.emulator.joined import Kept, is_joined
+from labkit.emulator.joined import is_joined
 from labkit.emulator.joined_cluster import JoinedCluster
 from labkit.emulator.kubernetes.access.authentication import AUTHENTICATED, User
 from labkit.emulator.kubernetes.access.authorization import Grant
@@ -55,13 +54,14 @@ ACCESS_POLICIES = {
     "AmazonEKSViewPolicy": "view",
 }
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+Started = TypeVar("Started", "Cluster", JoinedCluster)
 log = logging.getLogger(__name__)
 
 
 class Clusters:
     """The clusters that ``eks:CreateCluster`` made, by their contexts in the kubeconfig, as the gate asks for them.
 
-    The lab's folder has a record of each that exists, from which the lab's next server starts it again.
+    The lab's folder has a record of each of the lab's own, from which the lab's next server starts it again.
     """
 
     def __init__(self, lab: RunningLab):
@@ -76,13 +76,17 @@ class Clusters:
     async def create(self, region: str, name: str, request: dict[str, Any]) -> ClusterFacts:
         """Brings a cluster up; returns when its API server, webhook and node answer."""
         called, identifiers = context(name, region, REGION), self.lab.kubernetes_identifiers
-        kept = ClusterFolder(self.lab.folder, called)
-        kept.forget_contents()  # of one whose start was cut off
-        issuer_id = identifiers.hex("issuer", f"{called}/{identifiers.serial('issuer', called)}")
-        record = Record(region, name, issuer_id, self.lab.folder.clock.now(), request)
-        cluster = await self._start(record)
-        if not self.lab.bare:
-            kept.record(record)
+        cluster: Cluster | JoinedCluster
+        if is_joined(request):
+            cluster = await self._start(JoinedCluster(region, name, self.lab), request)
+        else:
+            kept = ClusterFolder(self.lab.folder, called)
+            kept.forget_contents()  # of one whose start was cut off
+            issuer_id = identifiers.hex("issuer", f"{called}/{identifiers.serial('issuer', called)}")
+            record = Record(region, name, issuer_id, self.lab.folder.clock.now(), request)
+            cluster = await self._start(Cluster(record, self.lab, self._signing_key), request)
+            if not self.lab.bare:
+                kept.record(record)
         self.running[called] = cluster
         self._tell_clients()
         return cluster.facts
@@ -97,10 +101,18 @@ class Clusters:
         self._tell_clients()
 
     async def start_again(self) -> None:
-        """Starts the clusters that the lab's last server had. Raises `LabError` where one's state is not usable."""
+        """Starts the clusters that the lab's last server had. Raises `LabError` where one's state is not usable.
+
+        Those that had joined the lab are not among them: `labkit up --target kind` joins them again.
+        """
         records = ClusterFolder.records(self.lab.folder)
-        started = await asyncio.gather(*map(self._start_again, records))
-        self.running = {cluster.context: cluster for cluster in started if cluster}
+        clusters = [Cluster(record, self.lab, self._signing_key, again=True) for record in records]
+        await asyncio.gather(
+            *(self._start(cluster, record.request) for cluster, record in zip(clusters, records, strict=True))
+        )
+        self.running = {cluster.context: cluster for cluster in clusters}
+        for record in records:
+            await self.lab.gate.know_cluster(record.region, record.name, record.request)
         self._tell_clients()
 
     def get(self, region: str, name: str) -> ClusterFacts | None:
@@ -119,30 +131,12 @@ class Clusters:
         entries = [cluster.kubeconfig_entry() for cluster in self.running.values()]
         folder.write_private(folder.kubeconfig, kubeconfig.merged(before, entries).encode())
 
-    async def _start(self, record: Record, *, again: bool = False) -> "Cluster | JoinedCluster":
-        cluster: Cluster | JoinedCluster
-        if is_joined(record.request):
-            cluster = JoinedCluster(record.region, record.name, self.lab)
-        else:
-            cluster = Cluster(record, self.lab, self._signing_key, again=again)
+    async def _start(self, cluster: Started, request: dict[str, Any]) -> Started:
         try:
-            await cluster.start(record.request)
+            await cluster.start(request)
         except BaseException:
             await cluster.stop()
             raise
-        return cluster
-
-    async def _start_again(self, record: Record) -> "Cluster | JoinedCluster | None":
-        """The cluster; None for one that is not the lab's own and could not join it again."""
-        try:
-            cluster = await self._start(record, again=True)
-        except Refusal as refusal:
-            ClusterFolder(self.lab.folder, context(record.name, record.region, REGION)).forget_record()
-            if Kept(self.lab.folder, record.name, record.region).facts:  # labkit down let any other one go
-                again = f"labkit up --target kind --cluster {record.name}"
-                self.lab.state.notes.append(f"{refusal.message} To join it again: {again}")
-            return None
-        await self.lab.gate.know_cluster(record.region, record.name, record.request)
         return cluster
 
     async def _signing_key(self) -> bytes:
@@ -173,7 +167,7 @@ class Cluster:
     """
 
     def __init__(
-        self, record: Record, lab: RunningLab, new_signing_key: Callable[[], Awaitable[bytes]], *, again: bool
+        self, record: Record, lab: RunningLab, new_signing_key: Callable[[], Awaitable[bytes]], *, again: bool = False
     ):
         self.region = record.region
         self.name = record.name

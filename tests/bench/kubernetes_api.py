@@ -63,6 +63,33 @@ def _objects(bare: Folder) -> str:
     )
 
 
+def again() -> str:
+    """`labkit up` on a lab that holds 1,000 objects: after `labkit down`, and after its server was killed."""
+    with folder() as home:
+        labkit(home, "up")
+        api = Api(Folder(home).kubeconfig)
+        path, started = "/api/v1/namespaces/default/configmaps", time.perf_counter()
+        for number in range(PODS):
+            api.call("POST", path, {"metadata": {"name": f"c{number}"}, "data": {"text": "x" * 2000}})
+        created = (time.perf_counter() - started) / PODS
+        seconds = []
+        for end in (lambda: labkit(home, "down"), lambda: _kill(home)) * 3:
+            end()
+            started = time.perf_counter()
+            labkit(home, "up")
+            seconds.append(time.perf_counter() - started)
+        return (
+            f"after down {statistics.median(seconds[::2]):.2f} s, after a kill {statistics.median(seconds[1::2]):.2f} s"
+            f" (medians of 3); create {created * 1e3:.1f} ms"
+        )
+
+
+def _kill(home: Path) -> None:
+    server = psutil.Process(State.read(Folder(home)).pid)
+    server.kill()
+    server.wait()
+
+
 def running() -> str:
     """From the start of `kubectl apply` to Running, as a watch sees it, and `kubectl exec POD -- true`."""
     with folder() as home:

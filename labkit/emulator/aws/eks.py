@@ -76,8 +76,11 @@ class Eks:
         """Tells moto of a cluster that runs, where it does not know of it: the lab's folder has kept the cluster."""
         call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(request).encode())
         asked = Asked(call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id)
-        if (await self.backend.answer(_on(asked, "GET", name))).status != 200:
-            await self.backend.answer(asked)
+        if (await self.backend.answer(_on(asked, "GET", name))).status == 200:
+            return
+        await self.backend.answer(asked)
+        if facts := self.clusters.get(region, name):
+            self._admit_creator(facts, request, self.administrator)
 
     async def _delete(self, asked: Asked) -> Response:
         name = asked.call.path.removeprefix("/clusters/")
@@ -110,12 +113,17 @@ class Eks:
             raise
         # Who has a cluster in a region has enabled that before.
         self.regions.enable(asked.account_id, asked.region)
+        self._admit_creator(facts, request, caller)
+        return self._filled(asked, response)
+
+    def _admit_creator(self, facts: ClusterFacts, request: dict[str, Any], creator: Caller) -> None:
         if (request.get("accessConfig") or {}).get("bootstrapClusterCreatorAdminPermissions", True):
             arn, identifier = (
-                (caller.role_arn, caller.role_id) if isinstance(caller, Session) else (caller.arn, caller.principal_id)
+                (creator.role_arn, creator.role_id)
+                if isinstance(creator, Session)
+                else (creator.arn, creator.principal_id)
             )
             facts.access.admit_creator(arn, identifier, self.clock.now())
-        return self._filled(asked, response)
 
     def _of_cluster(self, asked: Asked, kind: str, name: str) -> Response:
         if not (facts := self.clusters.get(asked.region, name)):
