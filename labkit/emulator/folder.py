@@ -150,13 +150,15 @@ class Folder:
         self.write_private(self.path / name, json.dumps(content, indent=2).encode() + b"\n")
 
     def write_private(self, file: Path, content: bytes) -> None:
-        """Writes a file that only its owner can read, whole or not at all."""
+        """Writes a file that only its owner can read, whole or not at all, also where the power is cut."""
         with self.usable():
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
             try:
                 with os.fdopen(handle, "wb") as stream:
                     stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
                 Path(draft).replace(file)
             except OSError as error:
                 Path(draft).unlink(missing_ok=True)
