@@ -209,13 +209,16 @@ def made(home: Path) -> Path:
     return home
 
 
-def settled(api: Api, restarts: int) -> None:
-    """Returns when every pod has ended, or runs after this many restarts at least."""
+def settled(api: Api, restarts: dict[str, int]) -> None:
+    """Returns when every pod has ended, or runs after at least so many restarts, by its name."""
     for attempt in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.1), reraise=True):
         with attempt:
             for name, status in api.pods().items():
                 assert status["phase"] in ("Succeeded", "Failed") or (
-                    all(each["ready"] and each["restartCount"] >= restarts for each in status["containerStatuses"])
+                    all(
+                        each["ready"] and each["restartCount"] >= restarts.get(name, 0)
+                        for each in status["containerStatuses"]
+                    )
                 ), name
             for deployment in api.get("/apis/apps/v1/deployments")["items"]:
                 assert deployment["status"].get("availableReplicas") == deployment["spec"]["replicas"]
@@ -293,9 +296,11 @@ def opened_again(capsys) -> Iterator[Lab]:
 @pytest.mark.parametrize("end", [killed, terminated, idle, down], ids=lambda end: end.__name__)
 def test_everything_is_there_again(made, end, capsys):
     apis = [Api(made, cluster) for cluster in CLUSTERS]
-    restarts = max(each["restartCount"] for each in apis[1].pods()["always"]["containerStatuses"])
     for api in apis:
-        settled(api, restarts)
+        settled(api, {})
+    restarts = [
+        {name: pod["containerStatuses"][0]["restartCount"] + 1 for name, pod in api.pods().items()} for api in apis
+    ]
     before = [api.everything() for api in apis]
     kinds = {kind for kind, _, _ in before[0]}
     assert kinds == apis[0].lists.keys(), "each kind has to be tried"
@@ -307,8 +312,8 @@ def test_everything_is_there_again(made, end, capsys):
         assert [clusters_facts(lab, cluster) for cluster in CLUSTERS] == facts
         assert sorted(lab.aws.client("eks").list_clusters()["clusters"]) == sorted(CLUSTERS)
     assert contexts(made) == config
-    for api, objects in zip(apis, before, strict=True):
-        settled(api, restarts + 1)
+    for api, objects, restarted in zip(apis, before, restarts, strict=True):
+        settled(api, restarted)
         now = fixed(api.everything())
         for key, obj in fixed(objects).items():
             assert now.pop(key) == obj
@@ -318,7 +323,7 @@ def test_everything_is_there_again(made, end, capsys):
             status = pods[name]["containerStatuses"][0]
             last = status["lastState"]["terminated"]
             assert (last["exitCode"], last["reason"]) == (255, "Unknown")
-            assert end is idle or status["restartCount"] == restarts + 1
+            assert end is idle or status["restartCount"] == restarted[name]
         assert pods["never-again"]["phase"] == "Failed"
         assert pods["never-again"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 255
         assert api.log("completed") == "said once"
