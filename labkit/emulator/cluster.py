@@ -198,9 +198,10 @@ class Cluster:
         self._api_socket = self.lab.ports.bind(f"{self.context}/api")
         self.endings.callback(self._api_socket.close)
         self.api_url = f"https://127.0.0.1:{self._api_socket.getsockname()[1]}"
+        arn = f"arn:aws:eks:{self.region}:{gate.account_id}:cluster/{self.name}"
         self.facts = ClusterFacts(
             name=self.name,
-            arn=f"arn:aws:eks:{self.region}:{gate.account_id}:cluster/{self.name}",
+            arn=arn,
             endpoint=self.api_url,
             certificate_authority_pem=self.authority.certificate_pem,
             issuer=issuer,
@@ -209,6 +210,7 @@ class Cluster:
             role_arn=request.get("roleArn", ""),
             tags=request.get("tags") or {},
             authentication_mode=(request.get("accessConfig") or {}).get("authenticationMode", "API"),
+            **gate.associated(arn),
         )
         await self._start_api_server(issuer, issuer_path)
         if not self.lab.bare:

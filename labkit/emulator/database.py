@@ -43,10 +43,10 @@ class Database:
                 next="labkit reset, which empties the lab; or start it with the version that made it",
             )
 
-    def read(self, sql: str) -> list[Any]:
+    def read(self, sql: str, *values: Any) -> list[Any]:
         """The rows that this statement gives. Raises `LabError`."""
         with self._usable():
-            return self._connection.execute(sql).fetchall()
+            return self._connection.execute(sql, values).fetchall()
 
     def write(self, sql: str, *values: Any) -> None:
         """Carries out one statement. Raises `NotWritten`."""

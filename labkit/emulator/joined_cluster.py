@@ -94,9 +94,10 @@ class JoinedCluster:
             await self._register(manifest)
         self.kept.keep_webhooks(manifests)
         account_id = self.lab.gate.account_id
+        arn = f"arn:aws:eks:{self.region}:{account_id}:cluster/{self.name}"
         self.facts = ClusterFacts(
             name=self.name,
-            arn=f"arn:aws:eks:{self.region}:{account_id}:cluster/{self.name}",
+            arn=arn,
             endpoint=str(api.base_url).rstrip("/"),
             certificate_authority_pem=self._authority(),
             issuer=discovery["issuer"],
@@ -104,6 +105,7 @@ class JoinedCluster:
             created_at=self.folder.clock.now(),
             role_arn=request.get("roleArn", ""),
             tags=request.get("tags") or {},
+            **self.lab.gate.associated(arn),
         )
 
     async def _lead_sts(self, joined: Facts, discovery: dict[str, Any]) -> None:

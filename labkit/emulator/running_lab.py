@@ -28,7 +28,7 @@ class RunningLab:
         self.folder = folder
         self.bare = bare
         self.ports = Ports(folder)
-        self.identifiers = Identifiers(folder.seed)
+        self.identifiers = Identifiers(folder.seed, None if bare else folder.path / "aws-serials.db")
         # Of the clusters and of what is in them. A bare lab keeps nothing.
         self.kubernetes_identifiers = Identifiers(folder.seed, None if bare else folder.path / "clusters/serials.db")
         self.issuer = Issuer(folder.published)
@@ -70,4 +70,6 @@ class RunningLab:
     async def stop(self) -> None:
         """Ends every listener, and the use of the folder."""
         await asyncio.gather(*(listener.stop() for listener in self._listeners))
+        await self.gate.close()
+        self.identifiers.close()
         self.kubernetes_identifiers.close()

@@ -114,8 +114,11 @@ class Server:
             clusters=self.clusters,
             administrator=keys,
             management=management,
+            state=None if lab.bare else folder.path,
+            tell=self._tell,
         )
         lab.gate.backend.thread.on_stuck = self._get_stuck
+        await lab.gate.found_organization()
         gate_socket = lab.ports.bind("gate")
         # Who calls now waits: nothing is refused because a cluster is not there again yet.
         gate_socket.listen()
@@ -137,11 +140,17 @@ class Server:
         )
         await lab.listen_as_issuer(REGION)
         await self.clusters.start_again()
+        await lab.gate.forget_lost_clusters()
         await lab.listen(Listener(lab.gate, port_socket=gate_socket, on_call=lab.called))
 
     def _get_stuck(self) -> None:
         self.why = "had a call of AWS that did not return"
         self.ended.set()
+
+    def _tell(self, note: str) -> None:
+        """Has `labkit status` say this."""
+        self.lab.state.notes.append(note)
+        self.lab.state.write(self.folder)
 
     async def _until_ended(self) -> None:
         while True:

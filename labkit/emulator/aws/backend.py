@@ -5,12 +5,15 @@ gate needs stands in modules that it may change at any time. So the lab runs on 
 with, and on no other.
 """
 
+import base64
+import hashlib
 import io
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from importlib.metadata import version
 from typing import Any, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote_to_bytes
@@ -41,7 +44,7 @@ def checked(installed: str) -> None:
 
 try:
     from moto.backends import get_backend
-    from moto.core.base_backend import BackendDict
+    from moto.core.base_backend import AccountSpecificBackend, BackendDict, BaseBackend
     from moto.core.model import OperationModel, ServiceModel, Shape
     from moto.core.parse import PROTOCOL_PARSERS
     from moto.core.request import (
@@ -58,15 +61,16 @@ try:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from moto.organizations.models import FakeAccount, FakeOrganization, OrganizationsBackend, organizations_backends
     from moto.organizations.utils import make_random_create_account_status_id
-    from moto.s3.models import FakeBucket, FakeDeleteMarker, s3_backends
+    from moto.s3.models import FakeBucket, FakeDeleteMarker, FakeKey, s3_backends
 except ImportError:
     checked(version("moto"))
     raise
 
 __all__ = [
-    "Backend", "FakeBucket", "IAMBackend", "OperationModel", "OrganizationsBackend", "Role", "RoutedRequest",
-    "ServiceModel", "Shape", "bound", "get_service_model", "get_service_router", "not_emulated",
-    "parse_parameters", "partition_keys",
+    "AccountSpecificBackend", "Backend", "BackendDict", "BaseBackend", "FakeBucket", "FakeKey", "IAMBackend",
+    "OperationModel", "OrganizationsBackend", "Role", "RoutedRequest", "ServiceModel", "Shape", "bound", "get_backend",
+    "get_service_model", "get_service_router", "not_emulated", "parse_parameters", "partition_keys",
+    "policies_in_use",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -121,7 +125,8 @@ class Backend:
         Raises ``Refusal`` (503) if it, or a call before it, doesn't return.
         """
         try:
-            return await self.thread.run(function, *arguments)
+            # In the caller's context, in which state/places.py notes what is used.
+            return await self.thread.run(copy_context().run, function, *arguments)
         except Stuck as stuck:
             raise Refusal(503, "ServiceUnavailable", STUCK, "moto does not return from a call") from stuck
 
@@ -189,9 +194,17 @@ class Backend:
         for name, content in managed_policies.every(aws_managed_policies_data):
             _add(iam, name, content)
 
+    def unload_managed_policies(self, iam: IAMBackend) -> None:
+        """Takes AWS's managed policies that nobody has out of ``iam``; they are loaded when they are read again."""
+        iam.managed_policies, iam.aws_managed_policies = policies_in_use(iam)
+
     def store(self, service: Any, region: str, account_id: str) -> Any:
         """moto's state of a service in a region. Raises KeyError for a region that moto does not know."""
         return get_backend(service)[account_id][region]
+
+    def stores(self, service: Any, account_id: str) -> dict[str, Any]:
+        """moto's state of a service, by the regions that were used."""
+        return dict(get_backend(service)[account_id])
 
     def organization(self, management_id: str) -> OrganizationsBackend:
         """The organization that an account manages; its ``org`` is None where there is none."""
@@ -368,6 +381,15 @@ def _enroll(account: FakeAccount, organization: FakeOrganization, **given: Any) 
     account.tags = {tag["Key"]: tag["Value"] for tag in given.get("Tags", [])}
 
 
+def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
+    """All managed policies, and AWS's own among them, without those of AWS that are neither attached nor a boundary."""
+    principals: list[Any] = [*iam.roles.values(), *iam.users.values()]
+    boundaries = {getattr(one, "permissions_boundary_arn", None) for one in principals}
+    used = [one for one in iam.aws_managed_policies if one.attachment_count or one.arn in boundaries]
+    unused = {one.arn for one in iam.aws_managed_policies} - {one.arn for one in used}
+    return {arn: one for arn, one in iam.managed_policies.items() if arn not in unused}, used
+
+
 def parse_parameters(protocol: str, model: OperationModel, **parts: Any) -> dict[str, Any]:
     """The parameters that an operation is given in these ``parts`` of a request."""
     parser: Any = PROTOCOL_PARSERS[protocol](model)
@@ -391,7 +413,9 @@ def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> lis
 def _add(iam: IAMBackend, name: str, content: dict[str, Any], arn: str = "") -> None:
     policy = AWSManagedPolicy.from_data(name, iam.account_id, iam.region_name, content)
     if arn in ("", policy.arn):
-        policy.id = content.get("PolicyId") or policy.id
+        # The same whenever it is loaded; moto does not know all of AWS's ids.
+        made = base64.b32encode(hashlib.sha256(policy.arn.encode()).digest()).decode()
+        policy.id = content.get("PolicyId") or f"ANPA{made[:17]}"
         if iam.managed_policies.setdefault(policy.arn, policy) is policy:
             # Else moto takes it for one of the account's own.
             iam.aws_managed_policies.append(policy)

@@ -30,6 +30,11 @@ class ClusterFacts:
     identity_providers: IdentityProviderConfigs = field(default_factory=IdentityProviderConfigs)
     pod_identity: PodIdentityAssociations = field(default_factory=PodIdentityAssociations)
 
+    @property
+    def associated(self) -> dict[str, Any]:
+        """What EKS keeps of the cluster beside its settings, by the names of the fields."""
+        return {name: getattr(self, name) for name in ("access", "identity_providers", "pod_identity")}
+
 
 class Clusters(Protocol):
     """The clusters of the lab, by region and name."""

@@ -17,6 +17,7 @@ https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
 import base64
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -71,6 +72,22 @@ class Eks:
             case "DescribeCluster":
                 return self._filled(asked, await self.backend.answer(asked))
         return await self.backend.answer(asked)
+
+    def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, Any] | None]]:
+        """The ARN of the cluster that a call was about, and what EKS keeps of it; None where it was deleted."""
+        found = re.match(r"/clusters/([^/]+)", asked.call.raw_path)
+        name = unquote(found[1]) if found else str(asked.call.json().get("name"))
+        facts = self.clusters.get(asked.region, name)
+        if facts:
+            yield facts.arn, facts.associated
+        elif asked.operation in ("CreateCluster", "DeleteCluster"):
+            yield f"arn:aws:eks:{asked.region}:{self.backend.account_id}:cluster/{name}", None
+
+    def forget_lost(self) -> None:
+        """Has moto forget the clusters that do not run: one could not join the lab again, say."""
+        for region, store in self.backend.stores("eks", self.backend.account_id).items():
+            for name in [name for name in store.clusters if not self.clusters.get(region, name)]:
+                del store.clusters[name]
 
     async def know(self, region: str, name: str, request: dict[str, Any]) -> None:
         """Tells moto of a cluster that runs, where it does not know of it: the lab's folder has kept the cluster."""

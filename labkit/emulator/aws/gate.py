@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/intro-structure.html
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.emulator.aws import constraints, signature
@@ -38,11 +40,14 @@ from labkit.emulator.aws.s3_path import split
 from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, Sessions, User
 from labkit.emulator.aws.signature import Malformed, Mismatch, Signature, Unsupported
 from labkit.emulator.aws.sqs import Sqs
+from labkit.emulator.aws.state.kept import SIGNED_AS, Kept, changes, unkept
+from labkit.emulator.aws.state.own import Own
 from labkit.emulator.aws.sts import WEB_IDENTITY, Sts
 from labkit.emulator.aws.trail import Trail, hidden
 from labkit.emulator.aws.users import of_oneself
 from labkit.emulator.aws.web_identity import WebIdentity
 from labkit.emulator.clock import Clock, rfc3339
+from labkit.emulator.database import NotWritten
 from labkit.emulator.identifiers import Identifiers
 from labkit.webhook.body import ClientDisconnect, TooLong, whole
 
@@ -53,7 +58,9 @@ __all__ = ["Gate", "Keys"]
 
 _log = logging.getLogger(__name__)
 
+REGIONS = "regions"
 SKEW = 900
+LONGEST_END = 5.0  # seconds that an orderly end waits for moto
 LONGEST_OBJECT = 512 * 1024 * 1024
 LONGEST_BODY = 16 * 1024 * 1024  # what DynamoDB takes; the others take less, but for code of Lambda
 LONGEST_FORM, MOST_PARAMETERS = 512 * 1024, 10_000  # read before it is known who calls
@@ -88,14 +95,22 @@ class Gate:
         clusters: Clusters,
         administrator: Keys,
         management: Keys,
+        state: Path | None = None,
+        tell: Callable[[str], None] = _log.warning,
     ):
         self.account_id = account_id
         self.region = region
         self.backend = Backend(account_id, clusters)
-        self.sessions = Sessions(clock, identifiers, self.backend.role)
+        # Without a folder for its state, all is gone when it ends.
+        self._kept = Kept(self.backend, state and state / "aws.db")
+        self._own = Own(state and state / "aws-own.db")
+        self._tell = tell
+        self._told: set[str] = set()
+        self.sessions = Sessions(clock, identifiers, self.backend.role, self._own)
         self._clock = clock
         self._trail = trail
-        self._identifiers = identifiers
+        # Of the records alone: with the time in them, they need not go on when the lab starts again.
+        self._event_ids = Identifiers(identifiers.seed)
         own = _administrator(administrator, account_id, "administrator", identifiers)
         managing = _administrator(management, MANAGEMENT_ID, "management", identifiers)
         self._administrators = {each.keys.access_key_id: each for each in (own, managing)}
@@ -108,16 +123,41 @@ class Gate:
         self._s3 = S3(self.backend, self._authorization)
         self._sqs = Sqs(self.backend)
         self._regions = Regions(self.backend)
+        self._regions.put_back(self._own.part(REGIONS) or {})
         self._eks = Eks(self.backend, clusters, self._regions, clock, identifiers, own)
         self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
 
     async def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str]) -> str:
         """The ARN of a role of the lab's own, such as a node's; made, with these policies, where it is missing."""
-        return await self.backend.run(self._iam.ensure_role, name, trust, policy_arns)
+        async with self._kept.keeping_all():
+            return await self.backend.run(self._iam.ensure_role, name, trust, policy_arns)
 
     async def know_cluster(self, region: str, name: str, request: dict[str, Any]) -> None:
         """Lets EKS know of a cluster that runs; ``request`` is what ``eks:CreateCluster`` was sent."""
-        await self._eks.know(region, name, request)
+        async with self._kept.keeping_all():
+            await self._eks.know(region, name, request)
+
+    async def forget_lost_clusters(self) -> None:
+        """Lets EKS forget the clusters that do not run any more."""
+        if "eks" in self._kept.services:  # else it takes half a second to load moto's part of it
+            async with self._kept.keeping_all():
+                await self.backend.run(self._eks.forget_lost)
+
+    async def found_organization(self) -> None:
+        """Makes the lab's organization where it is missing."""
+        async with self._kept.keeping_all():
+            await self.backend.run(self._organization.found)
+
+    def associated(self, cluster_arn: str) -> dict[str, Any]:
+        """What EKS kept of a cluster that is started again: the fields of its `ClusterFacts` that no request tells."""
+        return self._own.part(cluster_arn) or {}
+
+    async def close(self) -> None:
+        """Ends the use of the lab's folder, and moto's thread."""
+        self._own.close()
+        with contextlib.suppress(TimeoutError, Refusal, NotWritten):
+            await asyncio.wait_for(self._kept.close(), LONGEST_END)
+        self.backend.close()
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "websocket":
@@ -154,12 +194,17 @@ class Gate:
             asked, caller = await self._authenticate(asked, signed, body)
             asked = self._read(asked, caller)
             grant = await self._authorize(asked, caller)
-            response, session = await self._answer(grant, caller)
+            async with self._kept.keeping(asked):
+                response, session = await self._answer(grant, caller)
+            self._keep_own(grant.asked)
             outcome = Outcome(asked, response, caller, grant, session)
         except Refusal as refusal:
             outcome = Outcome(asked, render(asked, refusal), caller, grant, refusal=refusal)
         except ClientDisconnect:
             raise
+        except NotWritten as error:
+            unkept = Refusal(500, "InternalFailure", f"The lab could not keep this call. {error}")
+            outcome = Outcome(asked, render(asked, unkept), caller, grant, refusal=unkept)
         except Exception as error:
             failure = traceback.format_exc()
             told = f"The lab's gate failed on this call ({type(error).__name__}); its log says more."
@@ -233,7 +278,8 @@ class Gate:
             case "sts":
                 self._regions.check(asked, caller)
                 constraints.check(requests.read(asked))
-                return await self._sts.authorize(asked, caller)
+                async with self._kept.keeping(asked):
+                    return await self._sts.authorize(asked, caller)
             case "s3":
                 return self._s3.authorize(asked, caller)
         if self._is_bound(caller):
@@ -286,10 +332,21 @@ class Gate:
                 response = await self.backend.answer(asked)
         return response, None
 
+    def _keep_own(self, asked: Asked) -> None:
+        """Keep what the lab has of EKS and of regions beside moto, and say so of what is not kept."""
+        if asked.service in ("account", "eks"):
+            self._own.keep_part(REGIONS, self._regions.enabled)
+        if asked.service == "eks":
+            for arn, associated in self._eks.associated(asked):
+                self._own.keep_part(arn, associated)
+        if asked.service not in SIGNED_AS and changes(asked) and asked.service not in self._told:
+            self._told.add(asked.service)
+            self._tell(unkept(asked.service))
+
     def _record(self, outcome: Outcome, failure: str) -> None:
         """Write the call into the trail, and a failure of the gate itself into the log."""
         now = self._clock.now()
-        written, secrets = records(outcome, now=now, account_id=self.account_id, identifiers=self._identifiers)
+        written, secrets = records(outcome, now=now, account_id=self.account_id, identifiers=self._event_ids)
         for record in written:
             self._trail.append(record, secrets)
         if failure:

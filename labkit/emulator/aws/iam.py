@@ -96,7 +96,7 @@ class Iam:
                 roles, buckets = self.backend.every_role(), self.backend.every_bucket()
                 await run(orphan, deleted.arn, deleted.id, roles, buckets)
             if operation in MADE:
-                response.body = self._renamed(asked, iam, response.body)
+                response.body = await run(self._renamed, asked, iam, response.body)
             if operation == "CreateUser" and "PermissionsBoundary" in form:
                 await run(set_boundary, asked, iam)
         return iam_documents.reworded(response)
@@ -106,6 +106,9 @@ class Iam:
         form = asked.call.form
         if asked.operation == "ListPolicies" and form.get("Scope", "All") != "Local":
             await self.backend.run(self.backend.load_managed_policies, iam)
+        if asked.operation == "GetAccountAuthorizationDetails":
+            # It tells of AWS's own those that somebody has, whatever was read before.
+            await self.backend.run(self.backend.unload_managed_policies, iam)
         for value in form.values():
             if value.startswith(AWS_MANAGED):
                 await self.backend.run(self.backend.load_managed_policy, iam, value)

@@ -84,6 +84,10 @@ class Organization:
         """By the account's id, as long as nothing of the organization changes."""
         self._read_at = -1
 
+    def found(self) -> None:
+        """Make the organization where it is missing."""
+        self._store()
+
     def member(self, account_id: str) -> Member:
         """What the organization means to this account; nothing where it is no member."""
         if self._read_at != self._backend.times_forgotten:
@@ -127,6 +131,7 @@ class Organization:
         response = await self._backend.answer(asked)
         if response.status == 200 and not operation.startswith(READS):
             await self._backend.run(self._settle, store, operation, given, response)
+            await self._backend.run(self._store)
             self._members.clear()
         return response
 

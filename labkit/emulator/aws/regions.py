@@ -45,6 +45,15 @@ class Regions:
         self._backend = backend
         self._enabled: dict[str, set[str]] = defaultdict(set)
 
+    @property
+    def enabled(self) -> dict[str, set[str]]:
+        """The opt-in regions that are on, by account."""
+        return dict(self._enabled)
+
+    def put_back(self, enabled: dict[str, set[str]]) -> None:
+        """Turn these regions on, as they were when the lab ended."""
+        self._enabled.update(enabled)
+
     def enable(self, account_id: str, region: str) -> None:
         """Turns a region on in an account, as an administrator does before anything is made there."""
         self._enabled[account_id].add(region)

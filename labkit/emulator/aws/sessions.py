@@ -4,8 +4,8 @@ import base64
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
@@ -24,6 +24,19 @@ class Role(Protocol):
 
     @property
     def arn(self) -> str: ...
+
+
+class KeptSessions(Protocol):
+    """Where sessions outlive the lab's server."""
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """What was kept, the oldest first."""
+
+    def keep_session(self, key: str, session: dict[str, Any]) -> None:
+        """Keeps a session under its access key."""
+
+    def forget_session(self, key: str) -> None:
+        """Keeps it no longer."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +114,20 @@ Caller = Administrator | User | Session
 
 
 class Sessions:
-    """The sessions of the lab, by access key id."""
+    """The sessions of the lab, by access key id; those that ``kept`` has are there from the start."""
 
-    def __init__(self, clock: Clock, identifiers: Identifiers, find_role: Callable[[str], Role | None]):
+    def __init__(
+        self, clock: Clock, identifiers: Identifiers, find_role: Callable[[str], Role | None], kept: KeptSessions
+    ):
         self._clock = clock
+        self._kept = kept
         self._find_role = find_role
         self._identifiers = identifiers
         self._by_key: OrderedDict[str, Session] = OrderedDict()
         self._key_of_token: dict[str, str] = {}
+        for session in kept.sessions():
+            credentials = Credentials(**session.pop("credentials"))
+            self._add(Session(credentials, **session | {"policies": tuple(session["policies"])}))
 
     def issue(self, role_arn: str, session_name: str, duration: int) -> Credentials:
         """Credentials of a new session, for the lab's own parts. Raises LookupError where there is no such role."""
@@ -153,8 +172,8 @@ class Sessions:
             federation=federation or {},
             transitive_tags=transitive_tags or {},
         )
-        self._by_key[credentials.access_key_id] = session
-        self._key_of_token[credentials.session_token] = credentials.access_key_id
+        self._kept.keep_session(credentials.access_key_id, asdict(session))
+        self._add(session)
         self._forget(now - KEPT_AFTER_ITS_END)
         return session
 
@@ -166,11 +185,16 @@ class Sessions:
         """Whether this is the session token of any session of the lab."""
         return session_token in self._key_of_token
 
+    def _add(self, session: Session) -> None:
+        self._by_key[session.credentials.access_key_id] = session
+        self._key_of_token[session.credentials.session_token] = session.credentials.access_key_id
+
     def _forget(self, ended: float) -> None:
         """Forgets the oldest sessions: those that were over at ``ended``, and those that are too many."""
         while self._by_key:
             key, oldest = next(iter(self._by_key.items()))
             if len(self._by_key) <= KEPT and oldest.credentials.expiration > ended:
                 break
+            self._kept.forget_session(key)
             del self._by_key[key]
             self._key_of_token.pop(oldest.credentials.session_token, None)

@@ -14,8 +14,9 @@ from urllib.parse import quote
 from labkit.connection import Record
 
 HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
-# A file of this many bytes is put aside, in place of the one put aside before: about 80,000 calls are kept.
-LARGEST = 64 * 1024 * 1024
+# A file of this many bytes is put aside, in place of the one put aside before. So at least the newest 10,000 calls are
+# kept, and never more than twice as many bytes.
+LARGEST = 8 * 1024 * 1024
 BLOCK = 64 * 1024
 # Shorter ones are no secrets, and would be found in everything.
 SHORTEST_SECRET = 8
@@ -27,7 +28,11 @@ _log = logging.getLogger(__name__)
 
 
 class Trail:
-    """A file of JSON lines that only its owner can read. No token, signature or secret is ever in it."""
+    """A file of JSON lines that only its owner can read. No token, signature or secret is ever in it.
+
+    It is trimmed, the oldest records first: with the file beside it, it has 16 MiB at most, which are the newest 10,000
+    to 20,000 calls. CloudTrail's event history, which is read from it, goes back so far.
+    """
 
     def __init__(self, file: Path, *, largest: int = LARGEST):
         self.file = Path(file)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from labkit.emulator.aws import sessions
+from labkit.emulator.aws.state.own import Own
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
 from tests.emulator.aws.conftest import ACCOUNT, Irsa
@@ -15,7 +16,7 @@ def opened(tmp_path):
     """Sessions, their clock, and what opens one of them."""
     clock = Clock(tmp_path / "clock")
     role = SimpleNamespace(id="AROAEXAMPLE", arn=Irsa.role_arn, name=Irsa.role_name, account_id=ACCOUNT)
-    kept = sessions.Sessions(clock, Identifiers("test"), lambda _: role)
+    kept = sessions.Sessions(clock, Identifiers("test"), lambda _: role, Own(None))
     return kept, clock, lambda name: kept.issue(role.arn, name, 3600)
 
 

@@ -1,0 +1,1 @@
+"""What outlives the lab's server of AWS: moto's state (`kept`), and the gate's own (`own`)."""

@@ -1,0 +1,194 @@
+"""AWS's state in the lab's folder: written before a call is answered, and put back when the lab starts again.
+
+After each call that changes something, the whole state of the services that the call used is written: some 10 kB and
+0.2 ms in a lab of 20 roles, and about 10 ms for each 1,000 things in a service. Calls that wait for their turn share
+one writing. Bodies of S3's objects are written once. That needs no journal of calls, which would have to be carried out
+again with the ids and times of the first time.
+"""
+
+import itertools
+import logging
+import pickle
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from labkit.connection import ENTRANCE
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import Asked
+from labkit.emulator.aws.records import READS
+from labkit.emulator.aws.state import pickling, places
+from labkit.emulator.aws.state.places import Store
+from labkit.emulator.database import Database, NotWritten
+from labkit.errors import LabError
+
+KEPT = (
+    "account", "cloudtrail", "dynamodb", "dynamodbstreams", "eks", "iam", "kms", "organizations", "s3", "s3control",
+    "secretsmanager", "sns", "sqs", "ssm",
+)  # fmt: skip
+"""moto's services whose state is kept. STS, CloudTrail's events and what EKS's clusters hold are the lab's own."""
+SIGNED_AS = {*KEPT, "sts", "tagging"}
+"""How calls of these services are signed. What any other service holds is gone when the lab ends."""
+# Named like reads, and they change what a later call answers.
+CHANGING_READS = ("BatchGetSecretValue", "GetRecords", "GetSecretValue", "GetShardIterator", "ReceiveMessage")
+# What moto does in a thread, which reads or writes S3.
+IN_BACKGROUND = ("ExportTableToPointInTime", "ImportTable")
+FAILURES = (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError)
+LAYOUT = 1  # of the tables
+TABLES = """
+    CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT);
+    CREATE TABLE stores (service TEXT, account TEXT, state BLOB, PRIMARY KEY (service, account));
+    CREATE TABLE bodies (name INTEGER PRIMARY KEY, content BLOB)
+"""
+
+_log = logging.getLogger(__name__)
+
+
+class Kept:
+    """moto's state in a file, of which moto's thread has the use; nothing is kept without a ``file``.
+
+    Raises `LabError` for the file of another version of labkit or of moto.
+    """
+
+    def __init__(self, backend: Backend, file: Path | None):
+        self._backend = backend
+        self._database = Database(file, layout=LAYOUT, tables=TABLES) if file else None
+        self._changed: deque[set[Store]] = deque()
+        self._bodies: dict[Store, set[int]] = {}
+        self._names = itertools.count(1)
+        places.watch()
+        if self._database:
+            self._put_back(self._database)
+
+    @asynccontextmanager
+    async def keeping(self, asked: Asked) -> AsyncIterator[None]:
+        """Writes what a call changes, before it is answered. Raises `NotWritten` where that fails."""
+        if not changes(asked):
+            yield
+            return
+        async with self.keeping_all() as touched:
+            if asked.operation in IN_BACKGROUND:
+                touched.add(Store("s3", asked.account_id))
+            yield
+
+    @asynccontextmanager
+    async def keeping_all(self) -> AsyncIterator[set[Store]]:
+        """Writes the state of all that is used in here. Raises `NotWritten` where that fails."""
+        if not self._database:
+            yield set()
+            return
+        with places.noting() as touched:
+            try:
+                yield touched
+            finally:
+                self._changed.append({store for store in touched if store.service in KEPT})
+                await self._backend.run(self._write)
+
+    @property
+    def services(self) -> set[str]:
+        """Those of which something is kept."""
+        return {store.service for store in self._bodies}
+
+    async def close(self) -> None:
+        """Writes what a call that was cut off may have changed, and ends the use of the file."""
+        if self._database:
+            try:
+                await self._backend.run(self._write)
+            finally:
+                self._database.close()
+
+    def _write(self) -> None:
+        """Writes all that has changed, in moto's own thread: nothing changes meanwhile.
+
+        That may be more than one call's, and then the others find nothing left to write.
+        """
+        assert self._database is not None
+        changed: set[Store] = set()
+        while self._changed:
+            changed |= self._changed.popleft()
+        for store in changed:
+            places.wait_for_threads(store)
+        try:
+            dumped = {store: state for store in changed if (state := self._dumped(store))}
+            with self._database.together():
+                for store, state in dumped.items():
+                    self._write_store(self._database, store, state)
+        except BaseException:
+            self._changed.append(changed)
+            raise
+        for store, state in dumped.items():
+            state.remember()
+            self._bodies[store] = state.bodies
+
+    def _dumped(self, store: Store) -> pickling.Dumped | None:
+        try:
+            return pickling.dumps(places.state_of(store), self._names)
+        except FAILURES as error:
+            # The call was carried out, and the ones after it shall be, too.
+            _log.error("what %s holds now is not kept: %s", store.service, error)
+            return None
+
+    def _write_store(self, database: Database, store: Store, state: pickling.Dumped) -> None:
+        for thing, name in state.new:
+            database.write("INSERT INTO bodies VALUES (?, ?)", name, thing.value)
+        for name in self._bodies.get(store, set()) - state.bodies:
+            database.write("DELETE FROM bodies WHERE name = ?", name)
+        database.write("INSERT OR REPLACE INTO stores VALUES (?, ?, ?)", *store, state.content)
+
+    def _put_back(self, database: Database) -> None:
+        _check_version(database)
+        [(last,)] = database.read("SELECT max(name) FROM bodies")
+        self._names = itertools.count((last or 0) + 1)
+        for service, account_id, content in database.read("SELECT service, account, state FROM stores"):
+            store = Store(service, account_id)
+            try:
+                state, self._bodies[store] = pickling.loads(content, self._body)
+                places.put_back(store, state)
+            except Exception as error:  # whatever unpickling another version's classes comes to
+                raise LabError(
+                    f"the AWS state of this lab cannot be read: {service}: {type(error).__name__}: {error}.",
+                    where=str(database.file),
+                    next="labkit reset, which empties the lab; or start it with the version that made it",
+                ) from error
+
+    def _body(self, name: int) -> bytes:
+        assert self._database is not None
+        [(content,)] = self._database.read("SELECT content FROM bodies WHERE name = ?", name)
+        return bytes(content)
+
+
+def changes(asked: Asked) -> bool:
+    """Whether a call may change something, as far as its operation's name says."""
+    operation = asked.operation
+    if operation == "AssumeRole":
+        # Who enters an account makes it.
+        return asked.call.form.get("RoleArn", "").endswith(f":role/{ENTRANCE}")
+    if operation in CHANGING_READS:
+        return True
+    if not operation.isidentifier():
+        return asked.call.method not in ("GET", "HEAD")
+    return READS.match(operation) is None
+
+
+def unkept(service: str) -> str:
+    """The sentence that says that what this service holds is not kept."""
+    return f"What {service} holds is not kept: it is gone when the lab's server ends."
+
+
+def _check_version(database: Database) -> None:
+    """Raise for the state of another moto: the classes in it may mean something else there."""
+    found = dict(database.read("SELECT name, value FROM about")).get("moto")
+    installed = version("moto")
+    if found is None:
+        try:
+            database.write("INSERT INTO about VALUES ('moto', ?)", installed)
+        except NotWritten as error:
+            raise LabError(f"{error}.", where=str(database.file), next="make room, then:  labkit up") from error
+    elif found != installed:
+        raise LabError(
+            f"moto {found} made the AWS state of this lab, and moto {installed} is installed.",
+            where=str(database.file),
+            next="labkit reset, which empties the lab; or install the other moto again",
+        )

@@ -1,0 +1,63 @@
+"""What the gate holds beside moto: role sessions, and what it adds to EKS and to regions. Kept like moto's state."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+from labkit.emulator.database import Database
+
+LAYOUT = 1  # of the tables, and of the things in them
+TABLES = """
+    CREATE TABLE parts (name TEXT PRIMARY KEY, state BLOB);
+    CREATE TABLE sessions (serial INTEGER PRIMARY KEY, key TEXT UNIQUE, session TEXT)
+"""
+
+
+class Own:
+    """The gate's own state in a file, of which the event loop has the use; nothing is kept without a ``file``.
+
+    Raises `LabError` for the file of another version of labkit.
+    """
+
+    def __init__(self, file: Path | None):
+        self._database = Database(file, layout=LAYOUT, tables=TABLES) if file else None
+        rows = self._database.read("SELECT name, state FROM parts") if self._database else []
+        self._parts: dict[str, bytes] = dict(rows)
+
+    def part(self, name: str) -> Any:
+        """What was kept under this name; None where nothing was."""
+        # From the lab's own folder, which only its owner can write.
+        return pickle.loads(self._parts[name]) if name in self._parts else None  # noqa: S301
+
+    def keep_part(self, name: str, state: Any) -> None:
+        """Keeps something under this name; None ends that. Raises `NotWritten`."""
+        content = None if state is None else pickle.dumps(state)
+        if not self._database or self._parts.get(name) == content:
+            return
+        if content is None:
+            self._database.write("DELETE FROM parts WHERE name = ?", name)
+            del self._parts[name]
+        else:
+            self._database.write("INSERT OR REPLACE INTO parts VALUES (?, ?)", name, content)
+            self._parts[name] = content
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """The role sessions, the oldest first."""
+        rows = self._database.read("SELECT session FROM sessions ORDER BY serial") if self._database else []
+        return [json.loads(session) for (session,) in rows]
+
+    def keep_session(self, key: str, session: dict[str, Any]) -> None:
+        """Keeps a role session under its access key. Raises `NotWritten`."""
+        if self._database:
+            self._database.write("INSERT INTO sessions VALUES (NULL, ?, ?)", key, json.dumps(session))
+
+    def forget_session(self, key: str) -> None:
+        """Keeps a role session no longer. Raises `NotWritten`."""
+        if self._database:
+            self._database.write("DELETE FROM sessions WHERE key = ?", key)
+
+    def close(self) -> None:
+        """Ends the use of the file."""
+        if self._database:
+            self._database.close()

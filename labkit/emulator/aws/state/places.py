@@ -1,0 +1,110 @@
+"""Where moto keeps what: a backend for each service, account and region; and which of them a call was about."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from labkit.emulator.aws.backend import (
+    AccountSpecificBackend,
+    BackendDict,
+    BaseBackend,
+    IAMBackend,
+    get_backend,
+    policies_in_use,
+)
+
+
+class Store(NamedTuple):
+    """What is kept as one: a service's state in an account, in all regions, which may share things."""
+
+    service: str
+    account_id: str
+
+
+THREADS = ("table_exports", "table_imports")
+LONGEST_WAIT = 10.0  # seconds
+# Where bucket names and members of organizations are found across accounts.
+INDEXES = ("bucket_accounts", "master_accounts")
+State = tuple[dict[str, dict[str, Any]], dict[str, dict[str, tuple[str, str]]]]
+
+_touched: ContextVar[set[Store] | None] = ContextVar("touched", default=None)
+_given = AccountSpecificBackend.__getitem__
+
+
+def watch() -> None:
+    """Has moto tell which stores are used; moto finds every one by this one method."""
+    AccountSpecificBackend.__getitem__ = _noted  # type: ignore[method-assign, assignment]  # as moto calls it
+
+
+@contextmanager
+def noting() -> Iterator[set[Store]]:
+    """The stores that are used in here, by moto's calls, too."""
+    touched: set[Store] = set()
+    token = _touched.set(touched)
+    try:
+        yield touched
+    finally:
+        _touched.reset(token)
+
+
+def place(backend: BaseBackend) -> tuple[str, str, str]:
+    """The service, account and region of a backend."""
+    every: list[Any] = BackendDict._instances  # type: ignore[misc]  # as moto uses it
+    service = next(one.service_name for one in every if one.backend is type(backend))
+    return service, backend.account_id, backend.region_name
+
+
+def backend_at(service: Any, account_id: str, region: str) -> BaseBackend:
+    """The backend of this service, account and region."""
+    backend: BaseBackend = get_backend(service)[account_id][region]
+    return backend
+
+
+def wait_for_threads(store: Store) -> None:
+    """Waits for what moto does in the background there: the exports and imports of tables."""
+    service: Any = store.service
+    for backend in get_backend(service)[store.account_id].values():
+        for name in THREADS:
+            for thread in getattr(backend, name, {}).values():
+                if thread.is_alive():
+                    thread.join(LONGEST_WAIT)
+
+
+def state_of(store: Store) -> State:
+    """What moto holds of a store: its backends by region, and its entries in the indexes of the whole service."""
+    service: Any = store.service
+    stores = get_backend(service)
+    regions = {region: _held(backend) for region, backend in stores[store.account_id].items()}
+    indexes = {
+        name: {key: where for key, where in getattr(stores, name).items() if store.account_id in where}
+        for name in INDEXES
+        if hasattr(stores, name)
+    }
+    return regions, indexes
+
+
+def put_back(store: Store, state: State) -> None:
+    """Have moto hold this of a store."""
+    service: Any = store.service
+    regions, indexes = state
+    for region, held in regions.items():
+        backend_at(service, store.account_id, region).__dict__ = held
+    for name, entries in indexes.items():
+        getattr(get_backend(service), name).update(entries)
+
+
+def _held(backend: BaseBackend) -> dict[str, Any]:
+    """What a backend holds, but for AWS's own managed policies and parameters, which are read when they are used."""
+    held = backend.__dict__
+    if isinstance(backend, IAMBackend):
+        policies, of_aws = policies_in_use(backend)
+        return held | {"managed_policies": policies, "aws_managed_policies": of_aws}
+    return held
+
+
+def _noted(stores: AccountSpecificBackend[Any], region: str) -> BaseBackend:
+    if (touched := _touched.get()) is not None:
+        touched.add(Store(stores.service_name, stores.account_id))
+    backend: BaseBackend = _given(stores, region)
+    return backend
