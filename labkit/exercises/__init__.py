@@ -25,6 +25,8 @@ NOTEBOOKS = {
     "03": "service_account",
     "04": "pod",
     "05": "verify",
+    "06": "terraform",
+    "07": "exchange",
 }
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # As a boto3 client takes them.
 Credentials = dict[str, str]
 ADMITTED, ALLOWED = "admitted", "allowed"
+HOUR = 3600  # seconds: what STS takes where a call doesn't say
 
 
 def admits(place: "Workspace", account: str = "", *, namespace: str = "", role_arn: str = "") -> Row:
@@ -43,20 +44,32 @@ def refuses(
 
 
 def exchange(
-    place: "Workspace", account: str = "", *, namespace: str = "", audience: str = AUDIENCE, role_arn: str = ""
+    place: "Workspace",
+    account: str = "",
+    *,
+    namespace: str = "",
+    audience: str = AUDIENCE,
+    role_arn: str = "",
+    seconds: int = HOUR,
 ) -> str:
     """Exchange a service account's own token for the role: "admitted", or the refusal, code first."""
     try:
-        credentials(place, account, namespace=namespace, audience=audience, role_arn=role_arn)
+        credentials(place, account, namespace=namespace, audience=audience, role_arn=role_arn, seconds=seconds)
     except (ClientError, ApiException) as error:
         return refusal(error)
     return ADMITTED
 
 
 def credentials(
-    place: "Workspace", account: str = "", *, namespace: str = "", audience: str = AUDIENCE, role_arn: str = ""
+    place: "Workspace",
+    account: str = "",
+    *,
+    namespace: str = "",
+    audience: str = AUDIENCE,
+    role_arn: str = "",
+    seconds: int = HOUR,
 ) -> Credentials:
-    """Exchange a service account's own token for the role; return its credentials.
+    """Exchange a service account's own token for the role; return its credentials, which live for these seconds.
 
     Raises `ClientError` if STS refuses, and `ApiException` if the service account doesn't exist.
 
@@ -68,9 +81,8 @@ def credentials(
         {"spec": {"audiences": [audience]}},
     )
     sts = place.aws.client("sts", config=Config(signature_version=UNSIGNED))
-    given = sts.assume_role_with_web_identity(
-        RoleArn=role_arn or place.role_arn, RoleSessionName="exercise", WebIdentityToken=asked.status.token
-    )["Credentials"]
+    request = {"RoleArn": role_arn or place.role_arn, "RoleSessionName": "exercise", "DurationSeconds": seconds}
+    given = sts.assume_role_with_web_identity(**request, WebIdentityToken=asked.status.token)["Credentials"]
     names = {"aws_access_key_id": "AccessKeyId", "aws_secret_access_key": "SecretAccessKey"}
     return {name: given[key] for name, key in {**names, "aws_session_token": "SessionToken"}.items()}
 
@@ -110,22 +122,40 @@ def refusal(error: Exception) -> str:
 
 
 def injected(place: "Workspace", account: str = "") -> str:
-    """The role that the webhook gives a new pod of this service account: its ARN, or "no role".
+    """The role that the webhook gives a new pod of this service account: its ARN, or "no role"."""
+    made = _tried_out(place, account)
+    if isinstance(made, str):
+        return made
+    variables: dict[str, str] = {each.name: each.value for each in made.spec.containers[0].env or []}
+    return variables.get("AWS_ROLE_ARN", "no role")
 
-    The pod is only tried out: the API server calls the webhook and stores nothing.
+
+def token_life(place: "Workspace", account: str = "") -> int:
+    """The seconds that a new pod's token for AWS lives; 0 if the pod gets none."""
+    made = _tried_out(place, account)
+    if isinstance(made, str):
+        return 0
+    sources = [source for volume in made.spec.volumes or [] if volume.projected for source in volume.projected.sources]
+    tokens = [source.service_account_token for source in sources if source.service_account_token]
+    lives: list[int] = [token.expiration_seconds for token in tokens if token.audience == AUDIENCE]
+    return lives[0] if lives else 0
+
+
+def _tried_out(place: "Workspace", account: str) -> Any:
+    """A new pod of this service account, as the webhook changes it; if it's forbidden, the cluster's words.
+
+    The API server calls the webhook and stores nothing.
     https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
     """
     tried = documents.pod(place.parameters, place.image)
     tried["metadata"]["name"] = "tried-out"
     tried["spec"]["serviceAccountName"] = account or place.parameters.service_account
     try:
-        made = core_api(place.kubernetes).create_namespaced_pod(place.parameters.namespace, tried, dry_run="All")
+        return core_api(place.kubernetes).create_namespaced_pod(place.parameters.namespace, tried, dry_run="All")
     except ApiException as error:
         if error.status != 403:
             raise
         return said_by_the_cluster(error)
-    variables: dict[str, str] = {each.name: each.value for each in made.spec.containers[0].env or []}
-    return variables.get("AWS_ROLE_ARN", "no role")
 
 
 def answer(place: "Workspace", *command: str, pod: str = POD_NAME, namespace: str = "") -> str:

@@ -70,9 +70,8 @@ class Exercise:
                 lab.aws.client("eks").delete_cluster(name=self.name)
             else:
                 _delete_namespace(place)
-        for role in (self.name, f"{self.name}-node-role"):
-            with suppress(iam.exceptions.NoSuchEntityException):
-                iam_role.delete(iam, role)
+        for role in _roles(iam, self.name):
+            iam_role.delete(iam, role)
         with suppress(iam.exceptions.NoSuchEntityException):
             _delete_user(iam, self.name)
         s3 = lab.aws.client("s3")
@@ -90,6 +89,12 @@ class Exercise:
         if self.own_cluster:
             given["cluster"] = self.name
         return lab.parameters.model_copy(update=given)
+
+
+def _roles(iam: Any, name: str) -> list[str]:
+    """The roles whose name is this one, or begins with it: the cluster's node role, and a role that Terraform named."""
+    roles = [role["RoleName"] for page in iam.get_paginator("list_roles").paginate() for role in page["Roles"]]
+    return [role for role in roles if role == name or role.startswith(f"{name}-")]
 
 
 def _delete_user(iam: Any, name: str) -> None:

@@ -1,0 +1,168 @@
+"""Notebook 07: how long a token and a session live."""
+
+import json
+
+from labkit import documents
+from labkit.connection import core_api
+from labkit.exercises.asking import ADMITTED, HOUR, exchange, refuses, token_life
+from labkit.exercises.exercise import Exercise
+from labkit.steps import oidc_provider, service_account
+from labkit.steps.row import Row
+from labkit.widgets.question import Answer, Question
+from labkit.workspace import Workspace
+
+DAY = 24 * HOUR
+LIFE = "eks.amazonaws.com/token-expiration"
+
+
+def _life_that_is_no_number(place: Workspace) -> None:
+    _role(place)
+    _till(place)
+    metadata = {"metadata": {"annotations": {LIFE: "1h"}}}
+    core_api(place.kubernetes).patch_namespaced_service_account("cart", place.parameters.namespace, metadata)
+
+
+def _sessions_of_an_hour(place: Workspace) -> None:
+    _role(place)
+    _till(place)
+
+
+def _role(place: Workspace) -> None:
+    oidc_provider.ensure(place)
+    service_account.ensure(place)
+    policy = json.dumps(documents.trust_policy(place.parameters, place.provider_arn))
+    name = place.parameters.role_name
+    place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=policy, Tags=place.tags)
+
+
+def _till(place: Workspace) -> None:
+    metadata = {"name": "till", "labels": place.labels, "annotations": {documents.ROLE_ANNOTATION: place.role_arn}}
+    core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
+
+
+def _tokens_of_an_hour_for_cart_alone(place: Workspace) -> list[Row]:
+    cart, till = token_life(place), token_life(place, "till")
+    return [
+        Row("the token of a new pod of cart lives", f"at most {HOUR} s", f"{cart} s", 0 < cart <= HOUR),
+        Row("the token of a new pod of till lives", f"{DAY} s", f"{till} s"),
+    ]
+
+
+def _sessions_of_four_hours(place: Workspace) -> list[Row]:
+    code = "ValidationError"
+    four, twelve = (exchange(place, seconds=hours * HOUR) for hours in (4, 12))
+    return [
+        Row("cart, for 4 hours", ADMITTED, four),
+        Row("cart, for 12 hours", f"refused: {code}", twelve, twelve.startswith(code)),
+        refuses(place, "till"),
+    ]
+
+
+EXERCISES = (
+    Exercise(
+        "07-a",
+        "give cart tokens that live for an hour at most",
+        _life_that_is_no_number,
+        _tokens_of_an_hour_for_cart_alone,
+        (
+            "Read cart's annotations. The webhook ignores a value that it can't read, and says nothing.",
+            "The webhook wants seconds, as a number in quotes: annotations are strings.",
+            'Patch cart with the annotation {"eks.amazonaws.com/token-expiration": "3600"}.',
+        ),
+    ),
+    Exercise(
+        "07-b",
+        "let cart's sessions live for 4 hours",
+        _sessions_of_an_hour,
+        _sessions_of_four_hours,
+        (
+            "The trust policy admits cart. Which property of the role limits how long its sessions live?",
+            "It's MaxSessionDuration, in seconds; 3600 unless you set it. You can change it on a role that exists.",
+            "Call iam.update_role(RoleName=name, MaxSessionDuration=14400).",
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "07-1",
+        "You change sub in the claims and leave the signature as it is. What does STS answer?",
+        (
+            Answer(
+                "AccessDenied: the trust policy doesn't admit this subject.",
+                "STS verifies the signature first. It never gets to the trust policy.",
+            ),
+            Answer(
+                "InvalidIdentityToken: the token isn't genuine.",
+                "The signature covers the claims. Change one letter, and it no longer fits.",
+                right=True,
+            ),
+            Answer("It admits the new subject.", "Then anybody could become any service account."),
+        ),
+    ),
+    Question(
+        "07-2",
+        "The program's credentials live for an hour. Two hours pass. What does its next call get?",
+        (
+            Answer("ExpiredToken.", "That's what your own client got: you had given it fixed credentials."),
+            Answer("The objects, with the same credentials.", "They expired an hour ago. S3 would refuse them."),
+            Answer(
+                "The objects, with new credentials.",
+                "The SDK looks at the expiry before each call, and exchanges the token again.",
+                right=True,
+            ),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "07-3",
+        "What does STS need from the cluster to verify a token?",
+        (
+            Answer("The key that signed it.", "That key never leaves the cluster."),
+            Answer("The issuer's public keys.", "STS fetches them from the issuer's URL over HTTPS.", right=True),
+            Answer("The cluster's API server.", "STS never asks it. Not even whether the pod still exists."),
+        ),
+    ),
+    Question(
+        "07-4",
+        "Which claim does STS compare with the provider's client ids?",
+        (
+            Answer("sub", "The trust policy's condition compares that one."),
+            Answer("iss", "It's compared with the provider's URL."),
+            Answer("aud", "It says who the token is for, here sts.amazonaws.com.", right=True),
+        ),
+    ),
+    Question(
+        "07-5",
+        "Which AWS key signs the call AssumeRoleWithWebIdentity?",
+        (
+            Answer("The node's.", "The call works from anywhere, without any AWS credentials."),
+            Answer("The role's.", "You don't have the role's credentials yet. They're the answer."),
+            Answer("None.", "The token is the proof. Whoever holds it is the service account.", right=True),
+        ),
+    ),
+    Question(
+        "07-6",
+        "A program works for a day, and then gets ExpiredTokenException for good. What is wrong?",
+        (
+            Answer("The node doesn't renew the token.", "It does: a fresh token is in the file."),
+            Answer(
+                "The program read the token once and kept it.",
+                "An SDK that knows web identity reads the file again for each exchange.",
+                right=True,
+            ),
+            Answer("The role's sessions are too short.", "Then each call would fail after an hour, with ExpiredToken."),
+        ),
+    ),
+    Question(
+        "07-7",
+        "Who renews what in a pod that runs for a month?",
+        (
+            Answer("The node renews the token, the SDK the credentials.", "Each does it in time.", right=True),
+            Answer("The SDK renews both.", "It can't ask the cluster for a token. It only reads the file."),
+            Answer("The webhook renews both.", "It's asked once, when the pod is created."),
+        ),
+    ),
+)

@@ -1,0 +1,178 @@
+"""Notebook 06: the role that the Terraform module makes."""
+
+import json
+from typing import Any
+
+from labkit import documents, terraform
+from labkit.connection import core_api
+from labkit.exercises.asking import ADMITTED, admits, exchange, injected, refuses
+from labkit.exercises.exercise import Exercise
+from labkit.steps import oidc_provider, service_account
+from labkit.steps.ownership import existing
+from labkit.steps.row import Row
+from labkit.widgets.question import Answer, Question
+from labkit.workspace import Workspace
+
+RELEASES = ("provider-aws-s3-6f461b0ba11f", "provider-aws-s3-0d81c27f44ae")
+NEXT_RELEASE = "provider-aws-s3-b93e5a1c7d20"
+# A prefix, and what the AWS provider of Terraform adds to it: a time and a counter.
+ADDED = "20260114093122345600000001"
+
+
+def _wildcard_that_admits_nobody(place: Workspace) -> None:
+    for name in RELEASES:
+        _account(place, name)
+    variables = terraform.variables(place.parameters, place.provider_arn)
+    variables["oidc_providers"]["this"]["namespace_service_accounts"] = [f"{place.parameters.namespace}:*"]
+    _role(place, variables)
+
+
+def _role_whose_name_is_a_prefix(place: Workspace) -> None:
+    core_api(place.kubernetes).create_namespaced_service_account(
+        place.parameters.namespace, {"metadata": {"name": "till", "labels": place.labels}}
+    )
+    variables = terraform.variables(place.parameters, place.provider_arn)
+    del variables["use_name_prefix"]
+    _role(place, variables, ADDED)
+
+
+def _role(place: Workspace, variables: dict[str, Any], added: str = "") -> None:
+    oidc_provider.ensure(place)
+    service_account.ensure(place)
+    made = terraform.rendered(variables)
+    policy = json.dumps(made.trust_policy)
+    place.aws.client("iam").create_role(RoleName=made.name + added, AssumeRolePolicyDocument=policy, Tags=place.tags)
+
+
+def _account(place: Workspace, name: str) -> None:
+    core, namespace = core_api(place.kubernetes), place.parameters.namespace
+    metadata = {"name": name, "labels": place.labels, "annotations": {documents.ROLE_ANNOTATION: place.role_arn}}
+    if existing(lambda: core.read_namespaced_service_account(name, namespace)) is None:
+        core.create_namespaced_service_account(namespace, {"metadata": metadata})
+
+
+def _each_release_and_nobody_else(place: Workspace) -> list[Row]:
+    _account(place, NEXT_RELEASE)
+    admitted = [admits(place, name) for name in (*RELEASES, NEXT_RELEASE)]
+    return [*admitted, refuses(place), refuses(place, "default")]
+
+
+def _the_role_that_exists(place: Workspace) -> list[Row]:
+    told = injected(place)
+    arn = told if told.startswith("arn:") else ""
+    found = exchange(place, role_arn=arn) if arn else told
+    return [
+        Row("a new pod of cart takes its role", ADMITTED, found),
+        Row("a new pod of till", "no role", injected(place, "till")),
+        refuses(place, "till", role_arn=arn),
+    ]
+
+
+EXERCISES = (
+    Exercise(
+        "06-a",
+        "let each release's service account in, and nobody else",
+        _wildcard_that_admits_nobody,
+        _each_release_and_nobody_else,
+        (
+            "Two things are wrong: how the module compares, and what it compares with.",
+            "The variable trust_condition_test chooses how to compare. The pattern should match the beginning that "
+            "all releases share.",
+            'Set trust_condition_test to "StringLike", and the list to [f"{name}:provider-aws-s3-*"].',
+        ),
+    ),
+    Exercise(
+        "06-b",
+        "let cart's pods take their role",
+        _role_whose_name_is_a_prefix,
+        _the_role_that_exists,
+        (
+            "STS answers a missing role with the same words as a wrong trust policy. Which role does the annotation "
+            "name, and which roles exist?",
+            "The configuration leaves use_name_prefix alone. Look for a role whose name begins with exercise-06-b-.",
+            "Find its Arn with iam.list_roles(), and write it into cart's annotation eks.amazonaws.com/role-arn.",
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "06-1",
+        'You applied "default:*" and the module compares in its default way. What does STS answer?',
+        (
+            Answer(
+                "It admits every service account of default.",
+                "That needs StringLike. The module writes StringEquals by default.",
+            ),
+            Answer(
+                "AccessDenied.",
+                "StringEquals compares letter by letter, and no service account's name is an asterisk.",
+                right=True,
+            ),
+            Answer("The same as before: IAM rejected the policy.", "IAM accepted it. It just never matches."),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "06-2",
+        "Which value of the module names the service account?",
+        (
+            Answer("name", "It's the role's name."),
+            Answer(
+                "namespace_service_accounts",
+                "It holds NAMESPACE:NAME. The module writes system:serviceaccount: before it.",
+                right=True,
+            ),
+            Answer("provider_arn", "It's the OIDC provider: the cluster, not the service account."),
+        ),
+    ),
+    Question(
+        "06-3",
+        "Your configuration says nothing about the audience. What does the trust policy say?",
+        (
+            Answer("Nothing.", "The module always writes a condition on :aud."),
+            Answer(
+                "sts.amazonaws.com",
+                "The module writes it itself, and EKS's webhook asks for the same.",
+                right=True,
+            ),
+            Answer("The cluster's own audience.", "That's the audience of a pod's token for the Kubernetes API."),
+        ),
+    ),
+    Question(
+        "06-4",
+        'The list says "shop:*", and nothing else is set. Who gets the role?',
+        (
+            Answer("Every service account of shop.", "Only with trust_condition_test set to StringLike."),
+            Answer("Nobody.", "StringEquals takes the asterisk literally.", right=True),
+            Answer("Every service account of the cluster.", "Even with StringLike the namespace would have to match."),
+        ),
+    ),
+    Question(
+        "06-5",
+        'You set name to "reader" and leave use_name_prefix alone. Which ARN belongs in the annotation?',
+        (
+            Answer(
+                "The one that ends in role/reader.",
+                "No such role exists: its name is reader-, and a timestamp after it.",
+            ),
+            Answer("The one that ends in role/reader-.", "That's the prefix. The AWS provider adds a timestamp to it."),
+            Answer(
+                "Whatever module.irsa.arn is.",
+                "Let Terraform write the annotation, and it's right after each replacement, too.",
+                right=True,
+            ),
+        ),
+    ),
+    Question(
+        "06-6",
+        "Two roles have the same trust policy. Terraform made one, the AWS CLI the other. What differs for a pod?",
+        (
+            Answer("Nothing.", "STS and S3 read the policies. They don't know who wrote them.", right=True),
+            Answer("Terraform's role needs a tag.", "Tags don't decide here, unless a policy asks for them."),
+            Answer("The webhook knows only one of them.", "It copies the annotation, and knows no roles at all."),
+        ),
+    ),
+)
