@@ -156,13 +156,6 @@ def test_shows_the_working_form_of_what_readers_copy_wrong(name):
             assert not re.search(r"kubectl apply (?!-)", command), command
 
 
-def test_says_of_each_slip_once_that_it_goes_around():
-    everything = "\n".join(prose(read(name)) for name in NAMES)
-    for slip in ("`-role-name`", "`-assume-role-policy-document`", "`-policy-arn`", "`kubectl apply pod.yaml`"):
-        assert everything.count(slip) == 1, slip
-    assert len(re.findall(r"backslash after (its|the) last line", everything)) == 1
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_pods_run_an_image_with_a_tag_which_a_node_pulls_once(name):
     sources = "\n".join(cell.source for cell in code(read(name)))
