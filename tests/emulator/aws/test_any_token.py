@@ -217,7 +217,7 @@ def encoded_as(encoding):
 
 INVALID, TOO_LONG = (400, "InvalidIdentityToken"), (400, "ValidationError")
 TOKENS = [
-    ("of 1 MiB", lambda sts: sts.aws.issuer.token(more="x" * 2**20), TOO_LONG),
+    ("of 1 MiB", lambda sts: sts.aws.issuer.token(more="x" * 2**20), (413, "RequestEntityTooLarge")),
     ("that is nothing", lambda sts: "", TOO_LONG),
     ("encrypted, of five parts", lambda sts: sts.aws.issuer.token() + ".AAAA.AAAA", INVALID),
     ("with no signature", lambda sts: sts.aws.issuer.token().rpartition(".")[0] + ".", INVALID),

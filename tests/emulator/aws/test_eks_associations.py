@@ -72,7 +72,7 @@ def test_a_cluster_has_one_identity_provider_config(eks):
     [
         ({"issuerUrl": "http://users.example.com"}, "The issuer URL http://users.example.com is invalid"),
         ({"issuerUrl": "https://users.example.com?a=b"}, "The issuer URL https://users.example.com?a=b is invalid"),
-        ({"clientId": None}, "The parameter oidc.clientId is missing."),
+        ({"clientId": None}, "1 validation error detected: Value null at 'oidc.clientId' failed"),
         ({"identityProviderConfigName": "a b"}, "The identity provider config name a b is invalid."),
     ],
 )
