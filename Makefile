@@ -27,8 +27,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs harm \
-  lessons soak walk bench wheel lock clean
+.PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs pictures \
+  harm lessons soak walk bench wheel lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ coverage: $(READY)  ## Run the tests but the notebooks', and print how much of l
 
 outputs: $(READY)  ## Run every notebook and keep its outputs in it
 	@$(BIN)/python -m labkit.runs notebooks/*.ipynb
+
+pictures: $(READY)  ## Draw the pictures that the README and the notebooks show
+	@$(BIN)/python -m labkit.widgets.flow notebooks/pictures
 
 harm: $(READY)  ## Run the repairs of 60 pairs and 20 triples of faults beside a second team, which may not notice
 	@$(BIN)/python -m tests.doctor.harm_suite

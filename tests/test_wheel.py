@@ -20,6 +20,7 @@ from labkit.exercises import copies
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(book.name for book in (ROOT / "notebooks").glob("*.ipynb"))
+PICTURES = sorted(f"pictures/{picture.name}" for picture in (ROOT / "notebooks" / "pictures").iterdir())
 PATIENCE = 120  # seconds, for JupyterLab on a busy machine
 
 
@@ -65,7 +66,8 @@ def test_every_notebook_is_in_the_wheel(packed, name):
 def test_the_wheel_has_each_file_of_labkit_and_nothing_else(packed):
     # What git lists, where there is git: a note or a cache that lies about is no part of labkit.
     files = {file.relative_to(ROOT).as_posix() for file in (ROOT / "labkit").rglob("*") if file.is_file()}
-    wanted = {file for file in files if "__pycache__" not in file} | {f"labkit/notebooks/{name}" for name in NOTEBOOKS}
+    wanted = {file for file in files if "__pycache__" not in file}
+    wanted |= {f"labkit/notebooks/{name}" for name in [*NOTEBOOKS, *PICTURES]}
     assert {"labkit/py.typed", "labkit/cli/jupyter/labconfig/page_config.json"} <= wanted
     inside = {file for file in packed if ".dist-info/" not in file}
     wrong = sorted(inside ^ wanted)
@@ -102,7 +104,9 @@ def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
     assert page.status_code == 200
     # The settings of labkit/cli/jupyter, as the page gives them to the browser.
     assert '"disabledExtensions": ["@jupyterlab/apputils-extension:announcements"' in page.text
-    assert sorted(entry["name"] for entry in contents.json()["content"]) == NOTEBOOKS
+    assert sorted(entry["name"] for entry in contents.json()["content"]) == [*NOTEBOOKS, "pictures"]
+    for name in PICTURES:
+        assert (folder / "learn" / name).read_bytes() == (ROOT / "notebooks" / name).read_bytes()
     assert mine.read_text() == "mine"
     for name in NOTEBOOKS:
         if name != mine.name:

@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parents[1]
 NOTEBOOKS = PACKAGE / "notebooks" if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent / "notebooks"
 FIRST = "00-the-problem.ipynb"
 LEARN = "learn"
+PICTURES = "pictures"  # the folder of the pictures, beside the notebooks
 # Turns off the parts of JupyterLab that would ask the internet: its news and its extension manager.
 SETTINGS = Path(__file__).parent / "jupyter"
 
@@ -89,6 +90,8 @@ def put_aside(learn: Path, number: str) -> str:
 def copy_notebooks(learn: Path) -> list[str]:
     """Copy each notebook that `learn` does not have yet, for a learner to solve; return the names of the new copies.
 
+    The pictures that they show are copied beside them.
+
     Raises `LabError` if the notebooks are not installed, or if `learn` cannot be written.
     """
     import nbformat
@@ -105,14 +108,22 @@ def copy_notebooks(learn: Path) -> list[str]:
     missing = [original for original in originals if not (learn / original.name).exists()]
     try:
         learn.mkdir(exist_ok=True)
+        (learn / PICTURES).mkdir(exist_ok=True)
+        for picture in (NOTEBOOKS / PICTURES).glob("*.svg"):
+            if not (learn / PICTURES / picture.name).exists():
+                _write(learn / PICTURES / picture.name, picture.read_bytes())
         for original in missing:
-            draft = learn / f".{original.name}.part"  # a full disk leaves no half notebook behind
             made = nbformat.writes(copies.copy(nbformat.read(original, as_version=4)))
-            draft.write_bytes(made.encode())
-            draft.replace(learn / original.name)
+            _write(learn / original.name, made.encode())
     except OSError as error:
         raise LabError(
             f"The notebooks could not be copied to {learn}: {error.strerror}.",
             next="run `labkit lab` in a folder where you can write",
         ) from error
     return [original.stem for original in missing]
+
+
+def _write(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.part")  # a full disk leaves no half file behind
+    draft.write_bytes(content)
+    draft.replace(path)

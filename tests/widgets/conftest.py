@@ -54,7 +54,11 @@ class JupyterLab:
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.folder / name)
-        return f"{self.url}lab/tree/{name}?token={TOKEN}&reset"
+        return self.url_of(name)
+
+    def url_of(self, path: str) -> str:
+        """The URL that opens a file of the folder."""
+        return f"{self.url}lab/tree/{path}?token={TOKEN}&reset"
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from labkit.cli import learning
+from labkit.widgets import flow
+
 pytestmark = pytest.mark.browser
 
 WITHIN = 60  # seconds
@@ -12,6 +15,14 @@ RUN_ALL = "return window.jupyterapp.commands.execute('notebook:run-all-cells')"
 READY = """
 const panel = window.jupyterapp?.shell.currentWidget;
 return panel?.content?.model?.cells?.length > 0 && panel.sessionContext?.session?.kernel?.status === 'idle';
+"""
+
+# The boxes of all texts of a picture, and the picture's own: left, top, right, bottom.
+BOXES = """
+const box = ({left, top, right, bottom}) => [left, top, right, bottom];
+const named = text => [text.textContent, box(text.getBoundingClientRect())];
+const picture = document.documentElement;
+return [box(picture.getBoundingClientRect()), Array.from(picture.querySelectorAll('text'), named)];
 """
 
 
@@ -60,3 +71,23 @@ def test_the_check_is_a_button_that_reads_the_live_lab_again(lab, opened, browse
     button.send_keys(Keys.SPACE)
     wait.until(lambda _: "✓ right: the OIDC provider" in report.text)
     assert browser.switch_to.active_element == button
+
+
+def test_no_text_of_the_picture_touches_another_or_the_edge(tmp_path, browser):
+    picture = tmp_path / "steps.svg"
+    picture.write_text(flow.svg(own=range(1, 12)))
+    browser.get(picture.as_uri())
+    (left, top, right, bottom), texts = browser.execute_script(BOXES)
+    for number, (text, (x, y, end, below)) in enumerate(texts):
+        assert left < x < end < right and top < y < below < bottom, text
+        for other, (its_x, its_y, its_end, its_below) in texts[:number]:
+            assert end <= its_x or its_end <= x or below <= its_y or its_below <= y, f"{text} touches {other}"
+
+
+def test_a_learners_copy_shows_its_picture(jupyterlab, browser, wait):
+    learning.copy_notebooks(jupyterlab.folder / "learn")
+    browser.get(jupyterlab.url_of("learn/04-pod.ipynb"))
+    image = wait.until(lambda browser: browser.find_elements(By.CSS_SELECTOR, "img[alt*='Steps 4 and 5']"))[0]
+    wait.until(lambda browser: browser.execute_script("return arguments[0].naturalWidth", image) == flow.WIDTH)
+    page, picture = image.find_element(By.XPATH, "./ancestor::div[1]").rect, image.rect
+    assert picture["width"] <= page["width"]
