@@ -27,6 +27,8 @@ NOTEBOOKS = {
     "05": "verify",
     "06": "terraform",
     "07": "exchange",
+    "08": "least_privilege",
+    "09": "break_and_repair",
 }
 
 

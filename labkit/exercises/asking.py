@@ -158,6 +158,15 @@ def _tried_out(place: "Workspace", account: str) -> Any:
         return said_by_the_cluster(error)
 
 
+def caller(place: "Workspace", pod: str = POD_NAME) -> str:
+    """The role that AWS sees in a pod, as assumed-role/NAME without its session; or what the pod says instead.
+
+    https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+    """
+    said = answer(place, "aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text", pod=pod)
+    return said.rpartition(":")[2].rpartition("/")[0] if said.startswith("arn:") else said
+
+
 def answer(place: "Workspace", *command: str, pod: str = POD_NAME, namespace: str = "") -> str:
     """What a command in a pod prints, without the blank lines around it; its error, where it has no other output."""
     done = execution.execute(place.kubernetes, pod, namespace or place.parameters.namespace, [*command])

@@ -4,6 +4,8 @@ What was there before the first is kept in the lab's folder, so that any process
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -183,14 +185,19 @@ def what_aws_says(lab: "Workspace") -> list[tuple[str, str]]:
     ]
     if not situation.pod_keys or situation.fails_to_start:
         return []
-    name, answers = situation.pod["metadata"]["name"], []
+    name = situation.pod["metadata"]["name"]
     # The session that the CLI keeps in the pod is good for an hour, whatever was broken meanwhile.
     execute(lab.kubernetes, name, lab.parameters.namespace, ["sh", "-c", "rm -rf ~/.aws/cli/cache"])
-    for command in commands:
-        done = execute(lab.kubernetes, name, lab.parameters.namespace, command)
+
+    def ask(command: list[str]) -> tuple[str, str]:
+        # A client of its own: the stream of a command replaces a method of the client while it opens.
+        done = execute(copy(lab.kubernetes), name, lab.parameters.namespace, command)
         said = (done.output if done.exit_code == 0 else done.error).strip().splitlines()
-        answers.append((" ".join(command[:3]), said[-1] if said else f"exit code {done.exit_code}"))
-    return answers
+        return " ".join(command[:3]), said[-1] if said else f"exit code {done.exit_code}"
+
+    # Each starts a CLI, which takes most of a second.
+    with ThreadPoolExecutor() as at_once:
+        return [*at_once.map(ask, commands)]
 
 
 def differences(one: Situation, other: Situation) -> list[str]:

@@ -1,0 +1,184 @@
+"""Notebook 09: a fault is drawn each time, and the reader sees only its symptom."""
+
+import random
+from collections.abc import Sequence
+
+from labkit import documents, faults, steps
+from labkit.connection import core_api
+from labkit.exercises.asking import admits, caller, injected, refuses
+from labkit.exercises.exercise import Exercise
+from labkit.faults import live
+from labkit.steps.row import Row
+from labkit.widgets.question import Answer, Question
+from labkit.workspace import Workspace
+
+# STS refuses the role for each of these: Not authorized to perform sts:AssumeRoleWithWebIdentity.
+REFUSED = (
+    "trust-policy-names-another-service-account",
+    "trust-policy-names-another-namespace",
+    "service-account-renamed-by-a-chart",
+    "wildcard-is-compared-letter-by-letter",
+    "condition-keys-of-another-cluster",
+    "trust-policy-allows-another-action",
+    "trust-policy-wants-an-endpoint-for-audience",
+    "trust-policy-denies",
+)
+# A pod is its node with each of these.
+WITHOUT_ROLE = (
+    "annotation-key-misspelt",
+    "annotation-of-kube2iam",
+    "annotation-left-out",
+    "annotation-empty",
+    "annotation-on-the-pod",
+)
+
+
+def _role_that_refuses(place: Workspace) -> None:
+    _made(place, "service_account")
+    metadata = {"name": "till", "annotations": {documents.ROLE_ANNOTATION: place.role_arn}}
+    core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
+    _break(place, REFUSED)
+
+
+def _pod_that_is_its_node(place: Workspace) -> None:
+    _made(place, "pod")
+    _break(place, WITHOUT_ROLE)
+
+
+def _made(place: Workspace, step: str) -> None:
+    for _ in steps.ready_through(place, step):
+        pass
+
+
+def _break(place: Workspace, names: Sequence[str]) -> None:
+    """Put one of these faults in; nobody is told which."""
+    fault = faults.named(random.choice(names))  # noqa: S311 - nothing is kept secret by it
+    now = live.read(place)
+    live.make(place, now, fault.put_into(now))
+
+
+def _only_cart(place: Workspace) -> list[Row]:
+    return [admits(place), refuses(place, "till"), refuses(place, "default", namespace="default")]
+
+
+def _pods_of_cart_alone(place: Workspace) -> list[Row]:
+    return [
+        Row("a new pod of cart", place.role_arn, injected(place)),
+        Row("AWS knows my-pod as", f"assumed-role/{place.parameters.role_name}", caller(place)),
+        Row("a new pod of default", "no role", injected(place, "default")),
+        refuses(place, "default"),
+    ]
+
+
+EXERCISES = (
+    Exercise(
+        "09-a",
+        "STS gives cart its role again, and nobody else",
+        _role_that_refuses,
+        _only_cart,
+        (
+            "Not authorized to perform sts:AssumeRoleWithWebIdentity: which policy said no?",
+            "Read the role's trust policy, and compare its principal, its action and each condition with cart's "
+            "token. A Deny wins over every Allow.",
+            "Write the whole trust policy again: the provider lab.provider_arn, sts:AssumeRoleWithWebIdentity, and "
+            'StringEquals with :aud "sts.amazonaws.com" and :sub "system:serviceaccount:exercise-09-a:cart".',
+        ),
+    ),
+    Exercise(
+        "09-b",
+        "my-pod is its role again, and no longer its node",
+        _pod_that_is_its_node,
+        _pods_of_cart_alone,
+        (
+            "The pod is the node, so no token was exchanged. What tells the webhook which role a pod gets?",
+            "Read the annotations of the service account cart: key and value. Then remember when the webhook changes "
+            "a pod.",
+            "Annotate cart with eks.amazonaws.com/role-arn and the ARN of exercise-09-b. Then delete my-pod, and create "
+            "it again with serviceAccountName cart.",
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "09-1",
+        "You repair the annotation. Which role does the running pod have now?",
+        (
+            Answer("Its own role, at once.", "The webhook isn't asked about pods that exist."),
+            Answer("Its own role, after the next renewal.", "It has no token for AWS that could be renewed."),
+            Answer("Still its node's.", "The webhook changes a pod only when it's created.", right=True),
+        ),
+    ),
+    Question(
+        "09-2",
+        "The role allows s3:ListBucket, and the bucket's policy denies it to the role. What does the pod get?",
+        (
+            Answer("The list: the role allows it.", "An Allow never wins over a Deny."),
+            Answer("AccessDenied.", "A Deny wins, in whichever policy it is.", right=True),
+            Answer(
+                "The list: a bucket's policy is about other accounts.",
+                "It also counts for the account that owns the bucket.",
+            ),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "09-3",
+        "An error begins with InvalidIdentityToken. What do you look at?",
+        (
+            Answer("The trust policy.", "STS hasn't come to it: the token failed before."),
+            Answer(
+                "The provider: does it exist, and does it list the token's audience?",
+                "STS checks the token with the provider first.",
+                right=True,
+            ),
+            Answer("The role's permissions.", "The pod isn't the role yet."),
+        ),
+    ),
+    Question(
+        "09-4",
+        "An error says User: …assumed-role/blue-node-role/… is not authorized. What's wrong?",
+        (
+            Answer("The node's role needs more permissions.", "Then every pod on the node would get them."),
+            Answer("The pod doesn't use IRSA.", "Look at its service account, the annotation and the pod.", right=True),
+            Answer("The trust policy refuses the pod.", "Then the error would name sts:AssumeRoleWithWebIdentity."),
+        ),
+    ),
+    Question(
+        "09-5",
+        "A pod on Fargate says Unable to locate credentials. What does that mean?",
+        (
+            Answer(
+                "The pod doesn't use IRSA, and can't reach the node's credentials.",
+                "It's the same fault as a pod that is its node. Look in the same places.",
+                right=True,
+            ),
+            Answer("The trust policy refuses the pod.", "STS would have answered AccessDenied."),
+            Answer("The role has no permissions.", "Then the pod would have credentials, and get AccessDenied."),
+        ),
+    ),
+    Question(
+        "09-6",
+        "Which look needs the least access, and comes first?",
+        (
+            Answer("The role's trust policy.", "It needs iam:GetRole, which few developers have."),
+            Answer("CloudTrail.", "It needs access to the account, and it's minutes late."),
+            Answer(
+                "The pod's service account and its annotation.",
+                "Whoever may read the namespace can look there.",
+                right=True,
+            ),
+        ),
+    ),
+    Question(
+        "09-7",
+        "Which of these repairs needs a new pod?",
+        (
+            Answer("The provider's audience.", "The same pod tries its token again, and gets in."),
+            Answer("The service account's annotation.", "It reaches a pod only when the pod is created.", right=True),
+            Answer("The bucket's policy.", "S3 evaluates it at each call."),
+        ),
+    ),
+)

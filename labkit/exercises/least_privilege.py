@@ -1,0 +1,200 @@
+"""Notebook 08: each workload gets its own role, with no more than it needs."""
+
+import json
+from typing import Any
+
+from labkit import documents
+from labkit.connection import core_api
+from labkit.exercises.asking import ADMITTED, ALLOWED, call, exchange, injected
+from labkit.exercises.exercise import Exercise
+from labkit.steps import oidc_provider, service_account
+from labkit.steps.row import Row
+from labkit.widgets.question import Answer, Question
+from labkit.workspace import Workspace
+
+REFUSED = "AccessDenied"
+
+
+def _role_that_reads_the_whole_bucket(place: Workspace) -> None:
+    s3, name = place.aws.client("s3"), place.parameters.namespace
+    elsewhere = place.aws.region_name != "us-east-1"
+    where = {"CreateBucketConfiguration": {"LocationConstraint": place.aws.region_name}} if elsewhere else {}
+    s3.create_bucket(Bucket=name, **where)
+    for team in ("cart", "till"):
+        s3.put_object(Bucket=name, Key=f"{team}/1.txt", Body=b"hello")
+    _role(place, documents.trust_policy(place.parameters, place.provider_arn))
+    bucket = f"arn:{place.connection.partition}:s3:::{name}"
+    actions = {"s3:ListBucket": bucket, "s3:GetObject": f"{bucket}/*"}
+    statements = [{"Effect": "Allow", "Action": action, "Resource": arn} for action, arn in actions.items()]
+    document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    place.aws.client("iam").put_role_policy(RoleName=name, PolicyName="reading", PolicyDocument=document)
+
+
+def _role_that_two_share(place: Workspace) -> None:
+    metadata = {"name": "till", "annotations": {documents.ROLE_ANNOTATION: place.role_arn}}
+    policy = documents.trust_policy(place.parameters, place.provider_arn)
+    issuer = place.issuer.removeprefix("https://")
+    policy["Statement"][0]["Condition"]["StringEquals"][f"{issuer}:sub"] = [
+        f"system:serviceaccount:{place.parameters.namespace}:{name}" for name in ("cart", "till")
+    ]
+    _role(place, policy)
+    core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
+
+
+def _role(place: Workspace, policy: documents.PolicyDocument) -> None:
+    oidc_provider.ensure(place)
+    service_account.ensure(place)
+    name = place.parameters.role_name
+    place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=place.tags)
+
+
+def _reads_its_own_prefix(place: Workspace) -> list[Row]:
+    def row(what: str, operation: str, expected: str, **more: Any) -> Row:
+        found = call(place, "s3", operation, Bucket=place.parameters.namespace, **more)
+        return Row(f"cart: {what}", expected, found, found.startswith(expected))
+
+    return [
+        row("list cart/", "list_objects_v2", ALLOWED, Prefix="cart/"),
+        row("read cart/1.txt", "get_object", ALLOWED, Key="cart/1.txt"),
+        row("write cart/1.txt", "put_object", REFUSED, Key="cart/1.txt"),
+        row("list till/", "list_objects_v2", REFUSED, Prefix="till/"),
+        row("list the whole bucket", "list_objects_v2", REFUSED),
+        row("read till/1.txt", "get_object", REFUSED, Key="till/1.txt"),
+    ]
+
+
+def _each_has_its_own_role(place: Workspace) -> list[Row]:
+    shared = place.parameters.role_name
+    own = f"{shared}-till"
+    arns = {name: place.connection.role_arn(name) for name in (shared, own)}
+
+    def row(account: str, role: str, expected: str) -> Row:
+        found = exchange(place, account, role_arn=arns[role])
+        return Row(f"{account} asks for {role}", expected, found, found.startswith(expected))
+
+    return [
+        Row("a new pod of cart", arns[shared], injected(place, "cart")),
+        Row("a new pod of till", arns[own], injected(place, "till")),
+        row("cart", shared, ADMITTED),
+        row("till", own, ADMITTED),
+        row("till", shared, REFUSED),
+        row("cart", own, REFUSED),
+    ]
+
+
+EXERCISES = (
+    Exercise(
+        "08-a",
+        "a role that reads one prefix of a bucket, and does no more",
+        _role_that_reads_the_whole_bucket,
+        _reads_its_own_prefix,
+        (
+            "The role's policy has two statements. Which one lists, which one reads, and what does each leave open?",
+            "Listing is an action on the bucket: limit it with a condition on s3:prefix. Reading is one on the "
+            "objects: limit it in the resource.",
+            'Listing gets {"StringLike": {"s3:prefix": "cart/*"}} as its Condition; reading gets '
+            "arn:aws:s3:::exercise-08-a/cart/* as its Resource.",
+        ),
+    ),
+    Exercise(
+        "08-b",
+        "a role of its own for till",
+        _role_that_two_share,
+        _each_has_its_own_role,
+        (
+            "Three objects decide which role till gets: its annotation, and the trust policies of two roles.",
+            "Make the role exercise-08-b-till, which admits till alone. Name it in till's annotation. Then take till "
+            "out of the trust policy of exercise-08-b.",
+            "Read the trust policy of exercise-08-b. Its :sub is a list of two subjects. Create the new role with the "
+            "second one, and update the old role with the first one.",
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "08-1",
+        "The pod invoices sets AWS_ROLE_ARN to the role of orders, and calls S3. What happens?",
+        (
+            Answer(
+                "It gets the role: the variable says which role the pod has.",
+                "The variable says which role the SDK asks for. STS decides by the token.",
+            ),
+            Answer(
+                "STS refuses it.",
+                "The token's subject is still invoices, and the trust policy of orders doesn't admit that.",
+                right=True,
+            ),
+            Answer("Kubernetes refuses to set the variable.", "A process can set any variable for itself."),
+        ),
+    ),
+    Question(
+        "08-2",
+        "The trust policy is repaired. A minute ago invoices took the role. What does its next call to S3 get?",
+        (
+            Answer("AccessDenied.", "STS reads the trust policy when a session begins, and not again."),
+            Answer(
+                "The list of the orders.",
+                "Its session goes on until it expires. Only new sessions are refused.",
+                right=True,
+            ),
+            Answer("ExpiredToken.", "A change of the trust policy doesn't end a session."),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "08-3",
+        "Two workloads run on one node. What gives them two different roles?",
+        (
+            Answer("Two node groups.", "That's needed when pods use the node's role. With IRSA they don't."),
+            Answer(
+                "Two service accounts, each annotated with its own role.",
+                "The token names the service account, so STS can tell the two pods apart.",
+                right=True,
+            ),
+            Answer("Two namespaces.", "One is enough: the subject holds the service account's name as well."),
+        ),
+    ),
+    Question(
+        "08-4",
+        "A role may read what's under orders/. Where does the prefix go in the statement for s3:ListBucket?",
+        (
+            Answer("Into the resource.", "Listing is an action on the bucket: its resource is the bucket's ARN."),
+            Answer("Into a condition on s3:prefix.", "The request carries the prefix as a condition key.", right=True),
+            Answer("Nowhere; s3:GetObject limits it.", "Then the role sees the names of all objects."),
+        ),
+    ),
+    Question(
+        "08-5",
+        "What keeps one pod from taking the other pod's role?",
+        (
+            Answer("The annotation.", "It only tells the webhook which role to name in the pod."),
+            Answer("The role's permissions.", "They decide what the role may do, not who becomes it."),
+            Answer("The role's trust policy.", "It names the subject, and the pod can't choose that.", right=True),
+        ),
+    ),
+    Question(
+        "08-6",
+        'A trust policy says StringLike, sub "system:serviceaccount:shop:*". Who can become the role?',
+        (
+            Answer("Every service account in shop.", "Also those that somebody creates there tomorrow.", right=True),
+            Answer("Only those with the annotation.", "STS never sees the annotation."),
+            Answer("Nobody: sub can't have a wildcard.", "StringLike matches wildcards. StringEquals doesn't."),
+        ),
+    ),
+    Question(
+        "08-7",
+        "How do you close that door again?",
+        (
+            Answer(
+                "Name the service accounts in a list.",
+                "StringEquals takes a list. Then end the sessions that began before.",
+                right=True,
+            ),
+            Answer("Delete the other service accounts.", "Whoever may create one in the namespace gets the role."),
+            Answer("Take permissions away from the role.", "Then the role's own pods can't do their work either."),
+        ),
+    ),
+)
