@@ -273,6 +273,7 @@ class Lab(Workspace):
         from labkit.faults import report
 
         self._needs_own_cluster()
+        print("Asking AWS in the pod …")
         with answering(self.parameters.namespace):
             found = report.of(self)
         if found is None:

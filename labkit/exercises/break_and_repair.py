@@ -34,27 +34,30 @@ WITHOUT_ROLE = (
 
 
 def _role_that_refuses(place: Workspace) -> None:
-    _made(place, "service_account")
+    _made(place)
     metadata = {"name": "till", "annotations": {documents.ROLE_ANNOTATION: place.role_arn}}
     core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
     _break(place, REFUSED)
 
 
 def _pod_that_is_its_node(place: Workspace) -> None:
-    _made(place, "pod")
-    _break(place, WITHOUT_ROLE)
+    _made(place)
+    _break(place, WITHOUT_ROLE, documents.pod(place.parameters, place.image))
 
 
-def _made(place: Workspace, step: str) -> None:
-    for _ in steps.ready_through(place, step):
+def _made(place: Workspace) -> None:
+    for _ in steps.ready_through(place, "service_account"):
         pass
 
 
-def _break(place: Workspace, names: Sequence[str]) -> None:
-    """Put one of these faults in; nobody is told which."""
+def _break(place: Workspace, names: Sequence[str], *pods: documents.Pod) -> None:
+    """Put one of these faults in, and make these pods with it; nobody is told which fault."""
     fault = faults.named(random.choice(names))  # noqa: S311 - nothing is kept secret by it
     now = live.read(place)
-    live.make(place, now, fault.put_into(now))
+    wanted = now.model_copy(deep=True)
+    for pod in pods:
+        wanted.add(dict(pod))
+    live.make(place, now, fault.put_into(wanted))
 
 
 def _only_cart(place: Workspace) -> list[Row]:
@@ -93,8 +96,8 @@ EXERCISES = (
             "The pod is the node, so no token was exchanged. What tells the webhook which role a pod gets?",
             "Read the annotations of the service account cart: key and value. Then remember when the webhook changes "
             "a pod.",
-            "Annotate cart with eks.amazonaws.com/role-arn and the ARN of exercise-09-b. Then delete my-pod, and create "
-            "it again with serviceAccountName cart.",
+            "Annotate cart with eks.amazonaws.com/role-arn and the ARN of exercise-09-b. Then delete my-pod, and "
+            "create it again with serviceAccountName cart.",
         ),
     ),
 )
