@@ -270,11 +270,12 @@ class Lab(Workspace):
         It names what is still broken, and not what is wrong with it: that is `diagnose`'s. Raises `LabError` where
         nothing was broken.
         """
-        from labkit.faults import report
+        from labkit.faults import breaking, report
 
         self._needs_own_cluster()
-        print("Asking AWS in the pod …")
         with answering(self.parameters.namespace):
+            if breaking.faults_in(self):
+                print("Asking AWS in the pod …")
             found = report.of(self)
         if found is None:
             raise LabError(f"No fault is in {self.run}.", where="lab.mended", next="lab.break_()")
