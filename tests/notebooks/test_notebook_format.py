@@ -15,12 +15,6 @@ REPORT = "doctor.ipynb"
 # How many cells it may have, where it is more than 60: eleven guided cases and the exercises.
 MOST = {"09-break-and-repair.ipynb": 84}
 
-# These do not open with the picture of the eleven steps yet.
-WITHOUT_PICTURE = {
-    "08-least-privilege.ipynb",
-    "09-break-and-repair.ipynb",
-}
-
 # What may not be printed: it is secret, or never the same twice.
 UNSTABLE = {
     "a token": r"eyJ[\w-]{8,}",
@@ -83,7 +77,7 @@ def test_first_screen_tells_what_is_to_be_gained_and_what_is_needed(name):
     assert "You need: " in first
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in WITHOUT_PICTURE])
+@pytest.mark.parametrize("name", NAMES)
 def test_opens_with_the_picture_of_the_steps_and_says_which_are_marked(name):
     first = read(name).cells[0].source
     ((said, file),) = re.findall(r"!\[(.*?)\]\((pictures/.*?\.svg)\)", first)
