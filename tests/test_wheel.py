@@ -1,5 +1,6 @@
 """The wheel, as a stranger gets it: what is in it, and what it does in an empty folder with an empty home."""
 
+import asyncio
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx
 import nbformat
 import pytest
+from tornado.websocket import websocket_connect
 
 from labkit.cli import learning
 from labkit.errors import LabError
@@ -51,7 +53,7 @@ def stranger(wheel, tmp_path_factory) -> tuple[Path, dict[str, str]]:
     subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LABKIT_", "JUPYTER_"))}
     # Before site-packages, where this checkout is installed. Pods and kernels inherit it.
-    environment |= {"HOME": str(home), "PYTHONPATH": str(installed)}
+    environment |= {"HOME": str(home), "PYTHONPATH": str(installed), "SHELL": "/bin/bash"}
     yield folder, environment
     labkit(stranger=(folder, environment), arguments=["down"])
 
@@ -84,6 +86,23 @@ def test_the_wheel_runs_the_whole_lab_in_an_empty_folder(stranger):
     assert json.loads(executed.read_text())["cells"]
 
 
+async def said_in_a_terminal(url: str, line: str) -> str:
+    """What a terminal of this JupyterLab prints for this line.
+
+    https://github.com/jupyter/terminado#readme
+    """
+    made = httpx.post(f"{url}api/terminals?token=known", trust_env=False, timeout=PATIENCE).json()
+    address = f"{url.replace('http', 'ws', 1)}terminals/websocket/{made['name']}?token=known"
+    terminal, said = await websocket_connect(address), ""
+    await terminal.write_message(json.dumps(["stdin", f"{line}; echo the e''nd\r"]))
+    while "the end" not in said:
+        message = await asyncio.wait_for(terminal.read_message(), PATIENCE)
+        kind, *what = json.loads(message)
+        said += what[0] if kind == "stdout" else ""
+    terminal.close()
+    return said
+
+
 def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
     folder, environment = stranger
     (folder / "learn").mkdir(exist_ok=True)
@@ -98,10 +117,15 @@ def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
         url = answered_url(jupyterlab, folder / "jupyterlab.log")
         page = httpx.get(f"{url}lab/tree/learn/00-the-problem.ipynb?token=known", trust_env=False, timeout=PATIENCE)
         contents = httpx.get(f"{url}api/contents/learn?token=known", trust_env=False, timeout=PATIENCE)
+        # No terminal has started this JupyterLab.
+        found = asyncio.run(said_in_a_terminal(url, "command -v labkit; aws configure get region"))
     finally:
         jupyterlab.send_signal(signal.SIGTERM)
         jupyterlab.wait(PATIENCE)
     assert page.status_code == 200
+    assert f"{Path(sys.executable).parent}/labkit" in found and "us-east-1" in found
+    said = (folder / "jupyterlab.log").read_text()
+    assert "run the first cell of 00-the-problem.ipynb" in said and "mounts" not in said
     # The settings of labkit/cli/jupyter, as the page gives them to the browser.
     assert '"disabledExtensions": ["@jupyterlab/apputils-extension:announcements"' in page.text
     assert sorted(entry["name"] for entry in contents.json()["content"]) == [*NOTEBOOKS, "pictures"]

@@ -5,13 +5,14 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from labkit.emulator import environment, process
+from labkit.emulator import environment, kubeconfig, process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 
@@ -19,6 +20,8 @@ from labkit.errors import LabError
 def env() -> None:
     """Lines for eval: aws and kubectl in this terminal talk to the lab, and to nothing else."""
     leading = variables()
+    # On stderr: a shell runs what is on stdout.
+    typer.echo(f"{on_cluster(running()[1])}", err=True)
     for name in sorted(os.environ):
         if environment.is_open(name) and name not in leading:
             typer.echo(f"unset {name}")
@@ -31,6 +34,26 @@ def variables() -> dict[str, str]:
     folder, state = running()
     path = environment.with_programs(os.environ.get("PATH", ""), Path(sys.executable).parent)
     return environment.variables(folder, state.endpoint_url, state.region) | {"PATH": path}
+
+
+def on_cluster(state: process.State) -> str:
+    """Which cluster `kubectl` in a terminal is on, and how to change that."""
+    context = kubeconfig.current(state.kubeconfig.read_text())
+    if context == kubeconfig.NO_CLUSTER:
+        return "kubectl is on no cluster: the lab has none yet. Next:  labkit up"
+    others = ", ".join(sorted(state.clusters.keys() - {context}))
+    return f"kubectl is on the cluster {context}." + (
+        f" The lab also has {others}:  kubectl config use-context NAME" if others else ""
+    )
+
+
+def command() -> str:
+    """How `labkit` is called in this terminal: by its name, or by its path where PATH doesn't lead to it."""
+    path = Path(sys.executable).parent / "labkit"
+    if shutil.which("labkit") == str(path):
+        return "labkit"
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def status(

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from labkit.cli.lab import variables
-from labkit.cli.up import up
+from labkit.cli.lab import command, variables
+from labkit.cli.up import start
 from labkit.emulator.environment import closed
 from labkit.errors import LabError
 
@@ -37,14 +37,23 @@ def lab(
         typer.echo(put_aside(here / LEARN, fresh))
     made = copy_notebooks(here / LEARN)
     typer.echo(f"Copied to {LEARN}/: {', '.join(made)}." if made else f"{LEARN}/ has your notebooks already.")
-    up()
-    typer.echo("JupyterLab starts now: Ctrl-C ends it. The lab keeps running until `labkit down`.")
+    _, _, note = start("blue", "us-east-1")
+    if note:
+        typer.echo(note)
+    typer.echo(
+        "The lab is up. JupyterLab starts now; Ctrl-C ends it, and `labkit down` ends the lab.\n"
+        f"Next:  run the first cell of {FIRST} in the page that opens.\n"
+        "A terminal in JupyterLab talks to the lab already. In another one:\n"
+        f'  eval "$({command()} env)"'
+    )
     settings = [str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
     own = {"JUPYTER_CONFIG_PATH": os.pathsep.join(settings), VARIABLE: str(here / LEARN / NAME)}
     closed_environment = closed(os.environ) | variables() | own
     # Jupyter refuses to run as root, the only user in most containers, unless it is told to.
     root = ["--allow-root"] if os.geteuid() == 0 else []
-    options = [f"--ServerApp.root_dir={here}", *root, *(arguments or []), str(here / LEARN / FIRST)]
+    # Without it a JupyterLab that no terminal started opens login shells, in which /etc/profile takes PATH away.
+    shell = f"--ServerApp.terminado_settings=shell_command={os.environ.get('SHELL') or 'sh'}"
+    options = [f"--ServerApp.root_dir={here}", shell, *root, *(arguments or []), str(here / LEARN / FIRST)]
     sys.stdout.flush()
     # Replaces this process, so that Ctrl-C reaches JupyterLab alone. -P: no file of this folder hides a library.
     os.execve(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", *options], closed_environment)  # noqa: S606

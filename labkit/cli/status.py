@@ -4,6 +4,7 @@ import platform
 import sys
 from importlib import metadata
 
+from labkit.cli.lab import on_cluster
 from labkit.connection import Connection
 from labkit.emulator import control
 from labkit.emulator.folder import Folder
@@ -11,6 +12,11 @@ from labkit.emulator.joined import Facts, Kept
 from labkit.emulator.process import State, said_of_silent, unreachable
 
 PACKAGES = ("moto", "botocore", "awscli", "kubernetes", "jupyterlab", "papermill", "nbval")
+# How the files that a pod is given, such as its token, come to their paths in it.
+_MOUNTS = {
+    "private": "private: a pod's files, such as its token, are at their paths for that pod alone",
+    "mapped": "mapped: a pod's files, such as its token, are in a folder of the lab, and paths are rewritten",
+}
 ANSWERS_WITHIN = 5  # seconds; who asks for the status is told soon
 
 
@@ -35,7 +41,8 @@ def summary(folder: Folder) -> str:
         f"  AWS       {state.endpoint_url}",
         f"  clock     {f'{ahead:+.0f} s from' if ahead else 'at'} the machine's time; "
         f"pods {'follow' if state.pod_clock else 'do not follow'} it",
-        f"  mounts: {_mounts(state)}",
+        f"  mounts    {_mounts(state)}",
+        f"  terminal  {on_cluster(state)}",
     ]
     joined = Kept.joined(folder)
     for name, facts in state.clusters.items():
@@ -91,7 +98,7 @@ def _changed_issuer(kept: Kept, joined: str) -> list[str]:
 
 
 def _mounts(state: State) -> str:
-    return state.mounts or ("its joined cluster's own" if state.clusters else "no cluster yet")
+    return _MOUNTS.get(state.mounts) or ("its joined cluster's own" if state.clusters else "no cluster yet")
 
 
 def _remembered(folder: Folder) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from labkit.cli.lab import running
+from labkit.cli.lab import command, running
+from labkit.emulator import kubeconfig as kubeconfig_of_the_lab
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import Kept
@@ -37,7 +38,6 @@ def up(
 ) -> None:
     """Start the lab and a cluster. What is there already stays as it is."""
     from labkit.run_parameters import Parameters
-    from labkit.targets import moto
 
     if target == "kind":
         if bare:
@@ -56,18 +56,7 @@ def up(
         raise UnknownName("target that labkit up starts", target, ("moto", "kind"), next="labkit plan -p target=eks …")
     refuse_options(kubeconfig=kubeconfig, context=context, aws_host=aws_host, image=image)
     Parameters.checked(cluster=cluster, region=region)
-    folder = Folder.find().bare if bare else Folder.find()
-    # boto3 takes as long to load as the server needs to start: they do it side by side.
-    loading = threading.Thread(target=importlib.import_module, args=("labkit.targets.sessions",))
-    loading.start()
-    try:
-        state = process.start(folder, bare=bare)
-    finally:
-        loading.join()
-    made = moto.ensure_cluster(moto.session(state, region), cluster, state.account_id)
-    issuer = made["identity"]["oidc"]["issuer"]
-    note = state.note
-    state = process.State.read(folder) or state
+    state, issuer, note = start(cluster, region, bare=bare)
     if as_json:
         typer.echo(json.dumps(_described("moto", state, cluster, region, issuer), indent=2))
         return
@@ -84,10 +73,39 @@ def up(
         f"The lab is up: cluster {cluster}, account {state.account_id}, {region}.\n"
         f"  issuer   {issuer}\n"
         f"  AWS      {state.endpoint_url}\n"
-        f"  mounts   {state.mounts}\n"
         "Pods are processes of your user, not sandboxes: run in them what you would run yourself.\n"
-        'Next:  eval "$(labkit env)"'
+        f'Next:  eval "$({command()} env)"'
     )
+
+
+def start(cluster: str, region: str, *, bare: bool = False) -> tuple[process.State, str, str | None]:
+    """Start the lab and the cluster, and put kubectl on it: the lab's state, the issuer, and what is to be said.
+
+    Raises `LabError`.
+    """
+    from labkit.targets import moto
+
+    folder = Folder.find().bare if bare else Folder.find()
+    # boto3 takes as long to load as the server needs to start: they do it side by side.
+    loading = threading.Thread(target=importlib.import_module, args=("labkit.targets.sessions",))
+    loading.start()
+    try:
+        state = process.start(folder, bare=bare)
+    finally:
+        loading.join()
+    note = state.note
+    made = moto.ensure_cluster(moto.session(state, region), cluster, state.account_id)
+    state = process.State.read(folder) or state
+    _put_kubectl_on(folder, state, cluster, region)
+    return state, made["identity"]["oidc"]["issuer"], note
+
+
+def _put_kubectl_on(folder: Folder, state: process.State, cluster: str, region: str) -> None:
+    before = state.kubeconfig.read_text()
+    arn = f"arn:aws:eks:{region}:{state.account_id}:cluster/{cluster}"
+    after = kubeconfig_of_the_lab.leading_to(before, state.context(cluster, region), arn)
+    if after != before:
+        folder.write_private(state.kubeconfig, after.encode())
 
 
 def join(
@@ -123,6 +141,7 @@ def join(
     )
     connection = kind.up(parameters, aws_host=aws_host)
     folder, state = running()
+    _put_kubectl_on(folder, state, cluster, region)
     kept = Kept(folder, cluster, region)
     facts = facts_of(kept)
     if image and image != facts.image:
@@ -140,7 +159,7 @@ def join(
         f"  AWS      {state.endpoint_url}; pods reach it at {facts.aws_host}\n"
         f"  image    {image or connection.image}\n"
         "While the lab is up, new pods outside the kube-… namespaces are led to its AWS, and to no real one.\n"
-        'Next:  eval "$(labkit env)", and in a notebook target = "kind"\n'
+        f'Next:  eval "$({command()} env)", and in a notebook target = "kind"\n'
         "End:   labkit down"
     )
 

@@ -125,7 +125,7 @@ class Clusters:
         await asyncio.gather(*(cluster.stop() for cluster in self.running.values()))
 
     def write_kubeconfig(self) -> None:
-        """One kubeconfig for the lab, a context a cluster, beside what others added; the newest cluster is current."""
+        """One kubeconfig for the lab, a context a cluster, beside what others added."""
         folder = self.lab.folder
         before = folder.kubeconfig.read_text() if folder.kubeconfig.exists() else ""
         entries = [cluster.kubeconfig_entry() for cluster in self.running.values()]

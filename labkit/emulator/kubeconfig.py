@@ -44,8 +44,9 @@ def entry(name: str, arn: str, server: str, authority_pem: bytes, administrator:
 def merged(before: str, entries: Iterable[Entry]) -> str:
     """The kubeconfig with a context for each of the lab's clusters, and with whatever others had added ``before``.
 
-    The newest cluster is the current one, by the lab's own context, or by the one that `aws eks update-kubeconfig`
-    made for it and that was in use. The clusters that it added are led to where they are now.
+    The current context stays while it leads to one of the lab's clusters: a run on another cluster doesn't switch
+    anybody's terminal. Else the newest cluster's is current. The clusters that `aws eks update-kubeconfig` added lead
+    to where they are now.
     """
     entries = list(entries)
     there = _read(before)
@@ -56,10 +57,11 @@ def merged(before: str, entries: Iterable[Entry]) -> str:
         for kind in ("cluster", "user", "context")
     )
     clusters = {name: {**cluster, **at.get(name, {})} for name, cluster in clusters.items()}
-    newest = entries[-1] if entries else None
     current = there["current-context"]
-    if current not in contexts or (newest and contexts[current].get("cluster") != newest.arn):
-        current = newest.name if newest else NO_CLUSTER
+    leads_to = contexts.get(current, {}).get("cluster")
+    # A lab that starts has no cluster yet: what others made current waits for its own.
+    if current not in own and (leads_to not in own | at.keys() if entries else leads_to is None):
+        current = entries[-1].name if entries else NO_CLUSTER
     for entry in entries:
         clusters[entry.name] = entry.cluster | {"extensions": OURS}
         users[entry.name] = entry.user | {"extensions": OURS}
@@ -76,6 +78,19 @@ def merged(before: str, entries: Iterable[Entry]) -> str:
             "current-context": current,
         }
     )
+
+
+def current(text: str) -> str:
+    """The name of the current context."""
+    return _read(text)["current-context"] or NO_CLUSTER
+
+
+def leading_to(text: str, context: str, arn: str) -> str:
+    """The kubeconfig with this context as the current one; one that leads to the same cluster, by its ARN, stays."""
+    there = _read(text)["context"]
+    if there.get(current(text), {}).get("cluster") in (context, arn):
+        return text
+    return yaml.safe_dump({**yaml.safe_load(text), "current-context": context})
 
 
 def _read(text: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from labkit.connection import ENTRANCE, Connection, Record, configured, patient
 from labkit.diagnosis.evidence.answers import Cluster
 from labkit.diagnosis.evidence.issuer import served_chain
-from labkit.emulator import process
+from labkit.emulator import kubeconfig, process
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import TARGET_TAG, State
@@ -190,7 +190,9 @@ def _connection(
 ) -> Connection:
     context = state.context(parameters.cluster, parameters.region)
     issuer = cluster["identity"]["oidc"]["issuer"]
-    kubectl = "kubectl" if context == _current_context(state) else f"kubectl --context {context}"
+    kubectl = (
+        "kubectl" if context == kubeconfig.current(state.kubeconfig.read_text()) else f"kubectl --context {context}"
+    )
     return Connection(
         aws=aws,
         kubernetes=kubernetes(state, context),
@@ -269,13 +271,6 @@ def _no_cluster(parameters: "Parameters", state: State) -> LabError:
         where="parameters cluster and region; nothing was changed",
         next=parameters.up_command,
     )
-
-
-def _current_context(state: State) -> str:
-    import yaml
-
-    context: str = yaml.safe_load(state.kubeconfig.read_text()).get("current-context", "")
-    return context
 
 
 def _read_trail(folder: Folder) -> Iterator[Record]:

@@ -49,6 +49,37 @@ def test_env_leads_to_the_lab_and_unsets_what_leads_away(home, up):
     assert not set(hostile) & set(found)
 
 
+def test_a_run_on_another_cluster_leaves_kubectl_where_it_is(home, up):
+    made = f"""
+        set -e; eval "$({commands.LABKIT} env)"
+        {sys.executable} -c 'import labkit; labkit.Lab.open(cluster="teal").close()'
+        kubectl config current-context"""
+    assert _in_bash(home, made) == "blue\n"
+    assert "kubectl is on the cluster blue. The lab also has teal:" in labkit("status", home=home).stdout
+    labkit("up", "--cluster", "teal", home=home)
+    env = labkit("env", home=home)
+    assert "kubectl is on the cluster teal. The lab also has blue:" in env.stderr
+    labkit("up", home=home)
+    assert _in_bash(home, f'eval "$({commands.LABKIT} env)"; kubectl config current-context') == "blue\n"
+    assert "mounts" not in labkit("up", home=home).stdout
+
+
+def _in_bash(home, script):
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, "LABKIT_HOME": str(home)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_up_names_labkit_so_that_this_terminal_finds_it(home, up):
+    own = str(Path(sys.executable).parent)
+    path = os.pathsep.join(each for each in os.environ["PATH"].split(os.pathsep) if each != own)
+    said = labkit("up", home=home, PATH=path).stdout.splitlines()[-1]
+    line = said.removeprefix("Next:  ")
+    assert _in_bash(home, f"export PATH={path}; {line}; command -v labkit") == f"{own}/labkit\n"
+
+
 def test_a_report_holds_no_secret_and_no_path(home, up):
     labkit("trail", home=home)
     report = labkit("status", "--report", home=home).stdout
