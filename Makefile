@@ -11,12 +11,14 @@ AS_PIP = eval "$$($(BIN)/python -m pip config list | sed -nE -e 's/\\n/ /g' \
   -e 's/^[^=]*\.index-url=(.*)/: $${UV_DEFAULT_INDEX:=\1}; export UV_DEFAULT_INDEX/p' \
   -e 's/^[^=]*\.extra-index-url=(.*)/: $${UV_INDEX:=\1}; export UV_INDEX/p' \
   -e 's/^[^=]*\.cert=(.*)/: $${SSL_CERT_FILE:=\1}; export SSL_CERT_FILE/p')"
-# uv's lines as a count that grows. Its warnings and errors are shown, but for the one that it copies instead of linking.
-COUNTED := awk '/^ *Downloading / {++all; next} \
-  /^ *Downloaded / {printf "\r  downloading: %d of %d large packages", ++n, all; fflush(); next} \
-  /^Prepared / {printf "\r  installing …                              "; fflush(); next} \
+# uv's lines as a count that grows, in a terminal; elsewhere each part is a line. Its warnings and errors are shown, but
+# for the one that it copies instead of linking.
+COUNTED := awk 'BEGIN {live = !system("test -t 1")} \
+  /^ *Downloading / {if (!all++ && !live) {print "  downloading …"; fflush()}; next} \
+  /^ *Downloaded / {if (live) {printf "\r  downloading: %d of %d large packages", ++n, all; fflush()}; next} \
+  /^Prepared / {printf live ? "\r  installing …                              " : "  installing …\n"; fflush(); next} \
   /^(Using|Resolved|Uninstalled|Installed|Audited|Checked) |^ [-+~] |^warning: Failed to (hardlink|clone)|^ +If (the cache|this is)/ {next} \
-  {print > "/dev/stderr"} END {print ""}'
+  {print > "/dev/stderr"} END {if (live) print ""}'
 # What needs no running lab, or little of one: under a minute in all.
 FAST := tests/policy tests/webhook/test_review.py tests/test_layout.py tests/test_environment.py tests/test_tokens.py \
   tests/lab/test_parameters.py tests/lab/test_showing.py \

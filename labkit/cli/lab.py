@@ -12,16 +12,18 @@ from typing import Annotated
 
 import typer
 
-from labkit.emulator import environment, kubeconfig, process
+from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 
 
 def env() -> None:
     """Lines for eval: aws and kubectl in this terminal talk to the lab, and to nothing else."""
+    from labkit.cli.status import on_cluster
+
     leading = variables()
     # On stderr: a shell runs what is on stdout.
-    typer.echo(f"{on_cluster(running()[1])}", err=True)
+    typer.echo(on_cluster(running()[1]), err=True)
     for name in sorted(os.environ):
         if environment.is_open(name) and name not in leading:
             typer.echo(f"unset {name}")
@@ -34,17 +36,6 @@ def variables() -> dict[str, str]:
     folder, state = running()
     path = environment.with_programs(os.environ.get("PATH", ""), Path(sys.executable).parent)
     return environment.variables(folder, state.endpoint_url, state.region) | {"PATH": path}
-
-
-def on_cluster(state: process.State) -> str:
-    """Which cluster `kubectl` in a terminal is on, and how to change that."""
-    context = kubeconfig.current(state.kubeconfig.read_text())
-    if context == kubeconfig.NO_CLUSTER:
-        return "kubectl is on no cluster: the lab has none yet. Next:  labkit up"
-    others = ", ".join(sorted(state.clusters.keys() - {context}))
-    return f"kubectl is on the cluster {context}." + (
-        f" The lab also has {others}:  kubectl config use-context NAME" if others else ""
-    )
 
 
 def command() -> str:

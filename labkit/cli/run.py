@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labkit.cli.given import Given, named
+from labkit.cli.lab import command
 from labkit.cli.learning import NOTEBOOKS
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 
 if TYPE_CHECKING:
     from labkit import runs
+    from labkit.run_parameters import Parameters
 
+WHOLE = NOTEBOOKS / "irsa.ipynb"
 LONGEST_NAME = 200  # of a file, in characters: file systems take 255 bytes
 
 
 def run(
-    notebook: Annotated[Path, typer.Argument(help="A notebook; without one, the whole lab.")] = NOTEBOOKS
-    / "irsa.ipynb",
+    notebook: Annotated[Path, typer.Argument(help="A notebook; without one, the whole lab.")] = WHOLE,
     parameter: Given = None,
     output: Annotated[Path | None, typer.Option(help="Where the executed notebook goes; else below runs/.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="The plan is read: the same as -p confirm=yes.")] = False,
@@ -42,6 +44,22 @@ def run(
     _show_run(done)
     if not done.ok:
         raise LabError("a check found something", where=str(output), next=f"jupyter lab {output}")
+    if notebook == WHOLE:
+        typer.echo(f"\n{_what_happened(parameters)}")
+
+
+def _what_happened(parameters: "Parameters") -> str:
+    """The run in five sentences, the last one about what to do next."""
+    # https://www.gnu.org/software/make/manual/html_node/Recursion.html
+    next_ = "make lab" if "MAKELEVEL" in os.environ else f"{command()} lab"
+    return (
+        f"The cluster {parameters.cluster} signed a token that says: this pod runs as {parameters.service_account}.\n"
+        "STS fetched the cluster's public key from its issuer, and verified the token with it.\n"
+        f"The trust policy of {parameters.role_name} admits this service account, so STS gave the pod credentials of "
+        "the role.\n"
+        "With them the pod listed the buckets above; nobody gave it a key, and the credentials expire by themselves.\n"
+        f"Now do each step yourself, in notebooks:  {next_}"
+    )
 
 
 def _show_run(done: "runs.Run") -> None:

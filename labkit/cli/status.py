@@ -4,9 +4,8 @@ import platform
 import sys
 from importlib import metadata
 
-from labkit.cli.lab import on_cluster
 from labkit.connection import Connection
-from labkit.emulator import control
+from labkit.emulator import control, kubeconfig
 from labkit.emulator.folder import Folder
 from labkit.emulator.joined import Facts, Kept
 from labkit.emulator.process import State, said_of_silent, unreachable
@@ -86,6 +85,17 @@ def report(folder: Folder) -> str:
         ]
         lines += ["```"]
     return "\n".join(lines)
+
+
+def on_cluster(state: State) -> str:
+    """Which cluster `kubectl` in a terminal is on, and how to change that."""
+    context = kubeconfig.current(state.kubeconfig.read_text())
+    if context == kubeconfig.NO_CLUSTER:
+        return "kubectl is on no cluster: the lab has none yet. Next:  labkit up"
+    others = ", ".join(sorted(state.clusters.keys() - {context}))
+    return f"kubectl is on the cluster {context}." + (
+        f" The lab also has {others}:  kubectl config use-context NAME" if others else ""
+    )
 
 
 def _changed_issuer(kept: Kept, joined: str) -> list[str]:

@@ -204,4 +204,7 @@ def test_three_runs_share_one_lab_at_once(tmp_path):
         assert each.returncode == 0, each.stdout + each.stderr
         assert each.stdout.count("  ok  ") == 5
         assert f"assumed-role/{name}/" in each.stdout
-        assert each.stdout.endswith("\nThe lab keeps running until `labkit down`.\n")
+        *_, first, _, _, _, last = each.stdout.splitlines()
+        assert first.startswith("The cluster blue signed a token")
+        assert last == f"Now do each step yourself, in notebooks:  {commands.LABKIT} lab"
+        assert "\nThe lab keeps running until `labkit down`.\n" in each.stdout
