@@ -1,7 +1,11 @@
-"""Shows what AWS and Kubernetes answer, with a name in the place of what differs from run to run."""
+"""Shows what AWS and Kubernetes answer, with a name in the place of what differs from run to run.
+
+With LABKIT_LIVE=1, which `labkit lab` sets, the real session names and dates are shown, and how a token begins.
+"""
 
 import builtins
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -44,6 +48,13 @@ FIELDS = {
     "jti": "<token id>",
     "warnafter": "<date>",
 }
+# What LABKIT_LIVE shows as it is; of a token, its first characters.
+SHOWN_LIVE = {"<date>", "<expiration>", "<session name>", r"\1<session name>", "current date/time <now>"} | {
+    "expiration date/time <expiration>"
+}
+JWT = "<token>"
+BEGINNING = 12  # characters: of a JWT's header, which says only how it is signed
+LIVE = "LABKIT_LIVE"
 # What is of the transport, or of the API's own bookkeeping.
 LEFT_OUT = {"ResponseMetadata", "managedFields"}
 
@@ -107,16 +118,37 @@ def as_text(thing: Any) -> str:
 def stable(text: str) -> str:
     """The text with a name in the place of what differs from run to run."""
     for pattern, name in _PATTERNS:
-        text = pattern.sub(name, text)
+        if name == JWT:
+            text = pattern.sub(lambda found: _token(found[0]), text)
+        elif not (is_live() and name in SHOWN_LIVE):
+            text = pattern.sub(name, text)
     for folder, name in ((Path.cwd(), "<here>"), (Path.home(), "~")):
         if len(folder.parts) > 1:
             text = text.replace(f"{folder}/", f"{name}/")
     return text
 
 
+def is_live() -> bool:
+    """Whether the reader sees real session names and dates, and how a token begins."""
+    return os.environ.get(LIVE) == "1"
+
+
+def _token(text: str) -> str:
+    return f"{text[:BEGINNING]}…" if is_live() and text.startswith("eyJ") else JWT
+
+
+def _field(field: str, thing: Any) -> Any:
+    name = FIELDS[field]
+    if name == JWT:
+        return _token(str(thing))
+    if is_live() and name in SHOWN_LIVE:
+        return thing if isinstance(thing, int | float) else str(thing)
+    return name
+
+
 def _document(thing: Any, field: str = "") -> Any:
     if field in FIELDS and thing is not None and not isinstance(thing, Mapping | list):
-        return FIELDS[field]
+        return _field(field, thing)
     if hasattr(thing, "to_dict") and hasattr(thing, "attribute_map"):
         from kubernetes.client import ApiClient, Configuration
 
@@ -128,7 +160,7 @@ def _document(thing: Any, field: str = "") -> Any:
     if isinstance(thing, list | tuple):
         return [_document(item) for item in thing]
     if isinstance(thing, datetime | date):
-        return "<date>"
+        return str(thing) if is_live() else "<date>"
     if isinstance(thing, str):
         return stable(thing)
     if thing is None or isinstance(thing, bool | int | float):

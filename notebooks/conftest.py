@@ -11,6 +11,8 @@ from tests import kernels
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A terminal of `labkit lab` has it; what is stored has names instead.
+    os.environ.pop("LABKIT_LIVE", None)
     kernels.fork(pytest.MonkeyPatch())
     if hasattr(config, "workerinput"):
         # A kernel inherits the worker's environment.

@@ -118,12 +118,12 @@ def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
         page = httpx.get(f"{url}lab/tree/learn/00-the-problem.ipynb?token=known", trust_env=False, timeout=PATIENCE)
         contents = httpx.get(f"{url}api/contents/learn?token=known", trust_env=False, timeout=PATIENCE)
         # No terminal has started this JupyterLab.
-        found = asyncio.run(said_in_a_terminal(url, "command -v labkit; aws configure get region"))
+        found = asyncio.run(said_in_a_terminal(url, "command -v labkit; aws configure get region; echo live $LABKIT_LIVE"))
     finally:
         jupyterlab.send_signal(signal.SIGTERM)
         jupyterlab.wait(PATIENCE)
     assert page.status_code == 200
-    assert f"{Path(sys.executable).parent}/labkit" in found and "us-east-1" in found
+    assert f"{Path(sys.executable).parent}/labkit" in found and "us-east-1" in found and "live 1" in found
     said = (folder / "jupyterlab.log").read_text()
     assert "run the first cell of 00-the-problem.ipynb" in said and "mounts" not in said
     # The settings of labkit/cli/jupyter, as the page gives them to the browser.

@@ -12,6 +12,7 @@ from labkit.cli.lab import command, variables
 from labkit.cli.up import start
 from labkit.emulator.environment import closed
 from labkit.errors import LabError
+from labkit.showing import LIVE
 
 PACKAGE = Path(__file__).parents[1]
 # A wheel carries the notebooks inside the package; in a checkout they lie beside it.
@@ -47,7 +48,7 @@ def lab(
         f'  eval "$({command()} env)"'
     )
     settings = [str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
-    own = {"JUPYTER_CONFIG_PATH": os.pathsep.join(settings), VARIABLE: str(here / LEARN / NAME)}
+    own = {"JUPYTER_CONFIG_PATH": os.pathsep.join(settings), VARIABLE: str(here / LEARN / NAME), LIVE: "1"}
     closed_environment = closed(os.environ) | variables() | own
     # Jupyter refuses to run as root, the only user in most containers, unless it is told to.
     root = ["--allow-root"] if os.geteuid() == 0 else []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 
 from labkit.connection import Record
-from labkit.showing import left_aligned, stable, table
+from labkit.showing import is_live, left_aligned, stable, table
 
 COLUMNS = ("event", "who", "decision", "reason")
 
@@ -27,6 +27,14 @@ class Calls:
             for record in self.records
         ]
 
+    @property
+    def _shown(self) -> list[tuple[str, ...]]:
+        """The rows; live, with the names of the sessions."""
+        if not is_live():
+            return self.rows
+        pairs = zip(self.records, self.rows, strict=True)
+        return [(row[0], session_of(record), *row[2:]) for record, row in pairs]
+
     def of_issuer(self, provider_arn: str) -> "Calls":
         """Without the calls of pods of other clusters, which have other issuers."""
         return Calls([record for record in self.records if _provider(record) in (None, provider_arn)])
@@ -47,14 +55,14 @@ class Calls:
     def __repr__(self) -> str:
         if not self.records:
             return "no call"
-        table = [COLUMNS, *self.rows]
+        table = [COLUMNS, *self._shown]
         widths = [max(len(row[i]) for row in table) for i in range(len(COLUMNS))]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
         )
 
     def _repr_html_(self) -> str:
-        return left_aligned(table(self.rows, COLUMNS)) if self.records else "<p>no call</p>"
+        return left_aligned(table(self._shown, COLUMNS)) if self.records else "<p>no call</p>"
 
 
 @dataclass(frozen=True, repr=False)

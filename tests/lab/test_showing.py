@@ -57,6 +57,36 @@ def test_what_differs_between_runs_has_a_name(text, shown):
     assert stable(text) == shown
 
 
+def test_live_shows_sessions_dates_and_how_a_token_begins_and_no_secret(monkeypatch):
+    made = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    token = "eyJhbGciOiJSUzI1NiJ9.eyJhIjoxfQ.c2ln"
+    answer = {
+        "Arn": "arn:aws:sts::123456789012:assumed-role/my-role/botocore-session-17",
+        "Expiration": made,
+        "exp": 1764028081,
+        "token": token,
+        "SecretAccessKey": "wJalrXUtnFEMI/K7MDENG",
+        "SessionToken": "FwoGZXIvYXdzEBY",
+        "said": f"2026-11-24 23:48:01 {token}",
+    }
+    masked = as_text(answer)
+    assert "2026" not in masked and "botocore" not in masked and "eyJ" not in masked
+    monkeypatch.setenv("LABKIT_LIVE", "1")
+    assert json.loads(as_text(answer)) == {
+        "Arn": "arn:aws:sts::123456789012:assumed-role/my-role/botocore-session-17",
+        "Expiration": "2026-01-01 00:00:00+00:00",
+        "exp": 1764028081,
+        "token": "eyJhbGciOiJS…",
+        "SecretAccessKey": "<secret access key>",
+        "SessionToken": "<session token>",
+        "said": "2026-11-24 23:48:01 eyJhbGciOiJS…",
+    }
+    arn = "arn:aws:sts::123456789012:assumed-role/my-role/botocore-session-17"
+    calls = Calls([{"eventName": "ListBuckets", "userIdentity": {"arn": arn}, "lab": {"decision": "allowed"}}])
+    assert "my-role/botocore-session-17" in repr(calls)
+    assert len(calls.only(who="my-role")) == 1
+
+
 def test_an_object_of_kubernetes_is_shown_as_its_manifest():
     from kubernetes.client import V1ObjectMeta, V1ServiceAccount
 
