@@ -21,6 +21,7 @@ from labkit.workspace import Workspace
 
 if TYPE_CHECKING:
     from labkit.doctor.report import Diagnosis
+    from labkit.exercises.examination import Examination
     from labkit.faults.report import Report
     from labkit.widgets.journey import Journey
     from labkit.widgets.token import TokenView
@@ -171,7 +172,10 @@ class Lab(Workspace):
         is the one that the annotation names, unless it was named, and the pods are all that run as the service account.
         """
         from labkit import doctor
+        from labkit.exercises import examination
 
+        if self.connection.is_embedded:
+            examination.note_the_doctor()
         with answering(self.parameters.namespace):
             if self._is_only_looked_at:
                 given = self.parameters.role_name
@@ -224,6 +228,17 @@ class Lab(Workspace):
     def progress(self) -> "progress.Progress":
         """What you have done so far in your copies of the notebooks: steps, exercises, hints, questions."""
         return progress.read()
+
+    def examination(self, *, seed: int | None = None, count: int = 10) -> "Examination":
+        """Begin an examination: so many drawn faults, one after the other. Without a seed, it is drawn, too.
+
+        Raises `LabError`, changing nothing, where the cluster isn't the lab's own.
+        """
+        from labkit.exercises.examination import Examination
+
+        self._needs_the_embedded_lab()
+        with answering(self.parameters.namespace):
+            return Examination(self, seed=seed, count=count)
 
     def _check_exercise(self, id: str) -> Check:
         judged = exercises.exercise(id)

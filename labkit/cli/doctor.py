@@ -81,6 +81,8 @@ def doctor(
             "context": context,
         }
         parameters, connection = _connect({name: value for name, value in names.items() if value})
+        if connection.is_embedded:
+            _note_for_an_examination()
         if everything:
             code = _all(parameters, connection, namespace, probe, as_json)
         else:
@@ -90,6 +92,12 @@ def doctor(
         _could_not_look(error, as_json)
         code = COULD_NOT_LOOK
     raise typer.Exit(code)
+
+
+def _note_for_an_examination() -> None:
+    from labkit.exercises import examination
+
+    examination.note_the_doctor()
 
 
 def _refuse_repair_with(repair: bool, others: dict[str, bool]) -> None:

@@ -10,6 +10,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 TAG = "exercise"
+# Of an examination the copy has the stub alone.
+EXAMINED = "examination"
 SOLUTION = re.compile(r"^(?P<indent>[ ]*)### BEGIN SOLUTION\n(?P<solution>.*?)^[ ]*### END SOLUTION$", re.M | re.S)
 STUB = r"\g<indent># Your code here.\n\g<indent>..."
 
@@ -26,9 +28,12 @@ def copy(notebook: NotebookNode) -> NotebookNode:
         if cell.cell_type != "code":
             continue
         cell.update(outputs=[], execution_count=None)
-        if TAG not in cell.metadata.get("tags", []):
+        tags = cell.metadata.get("tags", [])
+        if TAG not in tags and EXAMINED not in tags:
             continue
         cell.source, solution = split(original.source)
+        if EXAMINED in tags:
+            continue
         made.cells.append(new_markdown_cell(_folded(solution), id=f"{cell.id}-solution"))
     return made
 

@@ -13,7 +13,7 @@ from labkit.faults import permissions, pod, provider, role, sdk, service_account
 from labkit.faults.fault import Fault, expected
 from labkit.faults.situation import Situation
 
-__all__ = ["CATALOGUE", "Fault", "Situation", "drawn", "expected", "named"]
+__all__ = ["CATALOGUE", "Fault", "Situation", "drawn", "drawn_in_a_row", "expected", "named"]
 
 FAMILIES = (provider, role, permissions, service_account, pod, webhook, sdk)
 CATALOGUE: dict[str, Fault] = {
@@ -34,5 +34,13 @@ def named(name: str) -> Fault:
 
 def drawn(seed: int | None = None) -> Fault:
     """One of the faults by which the pod loses its role or its bucket; the same for the same seed."""
-    breaking = [fault for fault in CATALOGUE.values() if not fault.works]
-    return random.Random(seed).choice(breaking)  # noqa: S311 - nothing is kept secret by it
+    return random.Random(seed).choice(_breaking())  # noqa: S311 - nothing is kept secret by it
+
+
+def drawn_in_a_row(seed: int, count: int) -> list[Fault]:
+    """So many different faults by which the pod loses its role or its bucket; the same for the same seed."""
+    return random.Random(seed).sample(_breaking(), count)  # noqa: S311 - nothing is kept secret by it
+
+
+def _breaking() -> list[Fault]:
+    return [fault for fault in CATALOGUE.values() if not fault.works]
