@@ -118,7 +118,8 @@ def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
         page = httpx.get(f"{url}lab/tree/learn/00-the-problem.ipynb?token=known", trust_env=False, timeout=PATIENCE)
         contents = httpx.get(f"{url}api/contents/learn?token=known", trust_env=False, timeout=PATIENCE)
         # No terminal has started this JupyterLab.
-        found = asyncio.run(said_in_a_terminal(url, "command -v labkit; aws configure get region; echo live $LABKIT_LIVE"))
+        line = "command -v labkit; aws configure get region; echo live $LABKIT_LIVE"
+        found = asyncio.run(said_in_a_terminal(url, line))
     finally:
         jupyterlab.send_signal(signal.SIGTERM)
         jupyterlab.wait(PATIENCE)
