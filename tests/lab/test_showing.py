@@ -135,9 +135,10 @@ def test_a_check_shows_expected_beside_found():
         "✗ wrong: the pod\n"
         "  ✗ wrong  pod        expected  Running\n"
         "                      found     Pending\n"
+        "                                ^^^^\n"
         "  ✓ right  token for  sts"
     )
-    assert "<td><code>Running</code></td><td><code>Pending</code></td>" in check._repr_html_()
+    assert "<td><code>Running</code></td><td><code><u><strong>Pend</strong></u>ing</code></td>" in check._repr_html_()
 
 
 def test_html_in_what_was_found_is_text():
