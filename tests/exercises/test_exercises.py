@@ -44,13 +44,19 @@ def test_each_exercise_has_three_near_misses_and_two_right_answers():
         assert (tries.count(True), tries.count(False)) >= (3, 2), exercise.id
 
 
-def test_neither_ready_nor_an_earlier_solution_passes_an_exercise(lab):
+def test_an_earlier_solution_does_not_pass_an_exercise(lab):
     solved = next(each for each in ATTEMPTS if not each.said)
     solved.do(lab, lab.exercise(solved.exercise))
     assert lab.check(solved.exercise)
     lab.exercise(solved.exercise)
-    lab.ready(through="pod")
     assert not lab.check(solved.exercise)
+
+
+def test_ready_closes_what_is_open(lab):
+    lab.exercise("02-a")
+    lab.ready(through="pod")
+    with pytest.raises(LabError, match="isn't open"):
+        lab.check("02-a")
 
 
 def test_hints_come_one_at_a_time(lab, capsys):
