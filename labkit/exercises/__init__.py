@@ -55,10 +55,11 @@ def close_all(lab: Workspace) -> Iterator[str]:
     namespaces = core_api(lab.kubernetes).list_namespace(label_selector=RUN_LABEL).items
     names = [each.metadata.name for each in namespaces] + lab.aws.client("eks").list_clusters()["clusters"]
     for name in names:
-        kind, _, id = name.partition("-")
-        if kind == "exercise" and id.partition("-")[0] in NOTEBOOKS:
-            exercise(id).close(lab)
-            yield f"removed exercise {id}"
+        number = name.removeprefix("exercise-").partition("-")[0]
+        for opened in of_notebook(number).EXERCISES if number in NOTEBOOKS else ():
+            if opened.name == name:
+                opened.close(lab)
+                yield f"removed exercise {opened.id}"
 
 
 def of_notebook(id: str) -> ModuleType:
