@@ -78,7 +78,7 @@ EXERCISES = (
         (
             "The trust policy admits cart. Which property of the role limits how long its sessions live?",
             "It's MaxSessionDuration, in seconds; 3600 unless you set it. You can change it on a role that exists.",
-            "Call iam.update_role(RoleName=name, MaxSessionDuration=14400).",
+            "Call iam.update_role(RoleName=task, MaxSessionDuration=14400).",
         ),
     ),
 )

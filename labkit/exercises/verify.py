@@ -95,7 +95,7 @@ EXERCISES = (
         _reads_and_no_more,
         (
             "The error names the action and the resource. Which bucket does the role's policy allow?",
-            'Read it: iam.get_role_policy(RoleName=name, PolicyName="reading"). Listing is about the bucket, reading '
+            'Read it: iam.get_role_policy(RoleName=task, PolicyName="reading"). Listing is about the bucket, reading '
             "about the objects in it.",
             "Put the policy again with arn:aws:s3:::exercise-05-a and arn:aws:s3:::exercise-05-a/* as Resource.",
         ),

@@ -1,5 +1,7 @@
 """The learner's copy of a notebook: a stub where the answer was, no outputs, and every cell runs unsolved."""
 
+import re
+
 import nbformat
 import pytest
 from nbformat import NotebookNode
@@ -54,3 +56,13 @@ def test_the_original_is_left_alone():
     after = nbformat.read(FOLDER / NAMES[0], as_version=4)
     copies.copy(after)
     assert after == before
+
+
+@pytest.mark.parametrize("name", WITH_EXERCISES)
+def test_what_an_exercise_is_called_is_no_other_variable(name):
+    """Where exercises are refused, as on EKS, an attempt must not come upon another cell's variable."""
+    opening = [cell.source for cell in code(read(name)) if "lab.exercise(" in cell.source]
+    variables = {source.partition(" = lab.exercise(")[0] for source in opening}
+    assert len(variables) == 1
+    others = "\n".join(cell.source for cell in code(read(name)) if cell.source not in opening)
+    assert not re.search(rf"\b(for|as|def) {variables.copy().pop()}\b|\b{variables.pop()} = ", others)
