@@ -27,9 +27,9 @@ LONG = ("tests/notebooks/", "tests/targets/", "tests/lifecycle/", "tests/test_co
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Nothing of this machine's AWS or Kubernetes configuration reaches a test."""
+    """Nothing of this machine's AWS or Kubernetes configuration reaches a test, nor of a `make` around it."""
     for name in list(os.environ):
-        if name.startswith("AWS_") or name in ("KUBECONFIG", "LABKIT_HOME"):
+        if name.startswith(("AWS_", "MAKE")) or name in ("KUBECONFIG", "LABKIT_HOME", "MFLAGS"):
             del os.environ[name]
     # A shell's background ignores Ctrl-C and Ctrl-\, and nohup ignores the hang-up. Every child inherits that, and some
     # tests send these signals to children. A child doesn't inherit a handler: it starts with the signal's default.

@@ -75,10 +75,13 @@ class Database:
         try:
             yield
         except (sqlite3.OperationalError, OSError) as error:
+            full = "is full" in str(error)
             raise LabError(
-                f"the lab's state cannot be used: {error}.",
+                f"the lab's state cannot be used: {_words(error)}.",
                 where=str(self.file),
-                next="put that right, then:  labkit up",
+                next=f"df -h {self.file.parent}, make room, and run the command again"
+                if full
+                else "put that right, then:  labkit up",
             ) from error
         except sqlite3.DatabaseError as error:
             raise LabError(
@@ -93,4 +96,9 @@ def _told() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise NotWritten(f"the lab's state could not be written: {error}") from error
+        raise NotWritten(f"the lab's state could not be written: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    """What SQLite says; of a full disk in the words of the lab's other files."""
+    return "no space is left on the disk" if "is full" in str(error) else str(error)

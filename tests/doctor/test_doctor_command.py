@@ -132,8 +132,9 @@ def test_json_has_what_a_program_needs(broken):
 
 
 def test_a_notebook_gets_the_same(broken):
-    found = broken.diagnose()
+    found = broken.diagnose(repair=True)
     assert [finding.id for finding in found.findings] == ["role-policy-not-attached"]
+    assert "aws iam attach-role-policy" not in repr(broken.diagnose())
     bundle = found._repr_mimebundle_()
     assert bundle["application/vnd.labkit.diagnosis+json"] == found.as_json()
     assert "aws iam attach-role-policy" in bundle["text/html"] and "aws iam attach-role-policy" in bundle["text/plain"]
