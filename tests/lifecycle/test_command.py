@@ -1,8 +1,8 @@
 """The labkit command: what it prints, and how it refuses."""
 
 import json
-import re
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor

@@ -87,10 +87,10 @@ def test_what_cannot_be_written_has_not_happened(folder, monkeypatch):
     for file in (storage._file._database, storage.identifiers._kept):
         file._connection.execute("PRAGMA max_page_count = 1")
     large = config_map("before", text="x" * 100_000)
-    with pytest.raises(NotWritten, match="database or disk is full"):
+    with pytest.raises(NotWritten, match="no space is left on the disk"):
         storage.replace(CONFIG_MAP, before, large | {"metadata": before.metadata})
     assert (storage.version, texts(storage), seen) == (version, [before.text], [])
-    with pytest.raises(NotWritten, match="database or disk is full"):
+    with pytest.raises(NotWritten, match="no space is left on the disk"):
         for number in range(10_000):
             storage.create(CONFIG_MAP, config_map(f"m{number}", text="x" * 100_000))
     assert texts(opened(after_a_kill(folder))) == texts(storage)
