@@ -74,7 +74,7 @@ EXERCISES = (
 PREDICTIONS = (
     Question(
         "02-1",
-        'The policy says StringEquals, and sub is now "system:serviceaccount:*". Whom does STS admit?',
+        'The policy says StringEquals, and sub is now "system:serviceaccount:*". Who gets in?',
         (
             Answer(
                 "Every service account of the cluster.",

@@ -58,7 +58,7 @@ def _only_the_leaked_key_is_dead(place: Workspace) -> list[Row]:
 
 
 def _who(place: Workspace, secret: str) -> str:
-    """Whom AWS sees in the key that this Secret holds: an ARN, or the refusal, code first."""
+    """Who AWS takes the caller for with the key in this Secret: an ARN, or the refusal, code first."""
     held = core_api(place.kubernetes).read_namespaced_secret(secret, place.parameters.namespace).data
     key = {name.lower(): b64decode(value).decode() for name, value in held.items()}
     try:
