@@ -10,6 +10,7 @@ from labkit import documents
 from labkit.connection import as_document, core_api
 from labkit.exercises.asking import injected
 from labkit.exercises.exercise import Exercise
+from labkit.faults.kubernetes import is_rolled_out
 from labkit.steps import oidc_provider, service_account
 from labkit.steps.row import Row
 from labkit.widgets.question import Answer, Question
@@ -70,15 +71,21 @@ def _role_of(pod: dict[str, Any], container: str) -> str:
 
 
 def _pods(place: Workspace) -> list[dict[str, Any]]:
-    """The running pods, once none is starting or ending; after half a minute as they are."""
+    """The running pods, once every Deployment is rolled out; after half a minute as they are."""
     look = Retrying(
-        retry=retry_if_result(lambda pods: not pods or any(pod["status"]["phase"] != "Running" for pod in pods)),
+        retry=retry_if_result(lambda settled: not settled),
         stop=stop_after_delay(STARTED_WITHIN),
         wait=wait_fixed(0.2),
-        retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+        retry_error_callback=lambda _: False,
     )
-    pods: list[dict[str, Any]] = look(_live, place)
-    return pods
+    look(_rolled_out, place)
+    return _live(place)
+
+
+def _rolled_out(place: Workspace) -> bool:
+    apps = AppsV1Api(place.kubernetes)
+    found = as_document(place.kubernetes, apps.list_namespaced_deployment(place.parameters.namespace))
+    return all(map(is_rolled_out, found["items"]))
 
 
 def _live(place: Workspace) -> list[dict[str, Any]]:

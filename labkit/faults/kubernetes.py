@@ -180,17 +180,21 @@ def _delete(lab: "Workspace", key: str) -> None:
 
 def _wait_for_deployment(lab: "Workspace", key: str) -> None:
     """Returns when its pods run, or could not be made."""
+    _wait(lambda: is_rolled_out(_get(lab, key) or {}), f"The {key} neither runs nor fails.")
 
-    def is_settled() -> bool:
-        deployment = _get(lab, key) or {}
-        status = deployment.get("status") or {}
-        if status.get("observedGeneration") != deployment["metadata"]["generation"]:
-            return False
-        failed = any(condition["type"] == "ReplicaFailure" for condition in status.get("conditions") or [])
-        replicas = [status.get(name) for name in ("replicas", "updatedReplicas", "availableReplicas")]
-        return failed or replicas == [deployment["spec"]["replicas"]] * 3
 
-    _wait(is_settled, f"The {key} neither runs nor fails.")
+def is_rolled_out(deployment: Document) -> bool:
+    """Whether a Deployment's pods are those of its present template and all run, or can't be made.
+
+    As `kubectl rollout status` decides it.
+    https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status
+    """
+    status = deployment.get("status") or {}
+    if status.get("observedGeneration") != deployment["metadata"]["generation"]:
+        return False
+    failed = any(condition["type"] == "ReplicaFailure" for condition in status.get("conditions") or [])
+    replicas = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
+    return failed or replicas == [deployment["spec"]["replicas"]] * 3
 
 
 def _wait(is_so: Callable[[], bool], otherwise: str) -> None:
