@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests import kernels
+from tests import forked
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # A terminal of `labkit lab` has it; what is stored has names instead.
     os.environ.pop("LABKIT_LIVE", None)
-    kernels.fork(pytest.MonkeyPatch())
+    forked.kernels(pytest.MonkeyPatch())
     if hasattr(config, "workerinput"):
         # A kernel inherits the worker's environment.
         os.environ["LABKIT_HOME"] = str(Path(tempfile.mkdtemp(prefix="labkit-")) / ".lab")

@@ -11,6 +11,8 @@ from pathlib import Path
 import botocore.session
 import pytest
 
+from tests import forked
+
 # Each session of botocore parses the services' descriptions for itself, 0.1 s and more; in here they share one loader.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
@@ -36,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda *_: None)
+    forked.servers(pytest.MonkeyPatch())
     # The AWS CLI and kubectl keep caches there. Workers inherit it from the process that starts them.
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="labkit-home-")

@@ -9,6 +9,7 @@ from nbformat import NotebookNode
 import labkit
 from labkit import exercises
 from labkit.exercises import copies
+from tests.conftest import emptied
 from tests.notebooks.books import FOLDER, NAMES, code, read
 
 WITH_EXERCISES = [name for name in NAMES if name.partition("-")[0] in exercises.NOTEBOOKS]
@@ -37,7 +38,8 @@ def test_each_exercise_is_opened_attempted_and_judged_in_its_notebook(copied, na
 
 
 @pytest.mark.parametrize("name", WITH_EXERCISES)
-def test_unsolved_every_cell_runs(home, tmp_path, copied, name):
+def test_alone_and_unsolved_every_cell_runs(home, tmp_path, copied, name):
+    emptied(home)
     unsolved = tmp_path / name
     nbformat.write(copied[name], unsolved)
     done = labkit.run(unsolved, tmp_path / "out.ipynb")

@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests import kernels
+from tests import forked
 from tests.conftest import emptied
 
 
 @pytest.fixture(autouse=True)
 def forked_kernels(monkeypatch):
-    kernels.fork(monkeypatch)
+    forked.kernels(monkeypatch)
 
 
 @pytest.fixture
