@@ -1,4 +1,4 @@
-"""`labkit plan`, `labkit remove` and `labkit policy`: what a run needs and makes in an account, and leaves there."""
+"""`labkit plan`, `labkit remove` and `labkit policy`: what a run needs, makes and leaves in an account."""
 
 import json
 import shlex
@@ -25,7 +25,7 @@ NEED_MORE = (
 
 @app.command()
 def plan(parameter: Given = None) -> None:
-    """Show what a run finds, and what it will make. Changes nothing."""
+    """Show what a run would find and make. Changes nothing."""
     from labkit import targets
     from labkit.run_parameters import Parameters
 
@@ -36,9 +36,9 @@ def plan(parameter: Given = None) -> None:
 @app.command()
 def remove(
     parameter: Given = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete it; else it is only shown.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it. Without this option, only show it.")] = False,
 ) -> None:
-    """Show what bears a run's tag, and delete it with --yes."""
+    """Show what carries a run's tag, and delete it with --yes."""
     from labkit import steps, targets
     from labkit.lab import Lab
     from labkit.run_parameters import Parameters
@@ -62,10 +62,10 @@ def remove(
 def policy(
     parameter: Given = None,
     kubernetes: Annotated[
-        bool, typer.Option("--kubernetes", help="Print what the cluster has to allow instead, for kubectl apply.")
+        bool, typer.Option("--kubernetes", help="Print the permissions in the cluster instead, for kubectl apply.")
     ] = False,
 ) -> None:
-    """Print the IAM policy that lets a person run irsa.ipynb in an account, and clean up after it; and nothing more.
+    """Print the IAM policy that you need to run irsa.ipynb in an account and to clean up after it.
 
     Other notebooks, 02 and 08 among them, need more: tokens of the cluster, trust policies, roles of other names.
     """

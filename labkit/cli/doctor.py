@@ -27,20 +27,20 @@ app = typer.Typer()
 @app.command()
 def doctor(
     *,
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="The namespace; `default` without one.")] = "",
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="The namespace. Without it: default.")] = "",
     service_account: Annotated[
-        str, typer.Option("--service-account", "-s", help="The service account; the lab's own without one.")
+        str, typer.Option("--service-account", "-s", help="The service account. Without it: the lab's own.")
     ] = "",
-    pod: Annotated[str, typer.Option(help="The pod; else the newest of each owner that runs as the account.")] = "",
+    pod: Annotated[str, typer.Option(help="The pod. Without it: the newest pod of each owner.")] = "",
     everything: Annotated[
-        bool, typer.Option("--all", help="Every service account that is to have a role, of the cluster or of -n.")
+        bool, typer.Option("--all", help="Look at every annotated service account of the cluster, or of -n.")
     ] = False,
-    role: Annotated[str, typer.Option(help="The role's name, where it is known.")] = "",
+    role: Annotated[str, typer.Option(help="The role's name, if you know it.")] = "",
     action: Annotated[str, typer.Option(help="What the pod wants to do, such as s3:ListBucket.")] = "",
-    resource: Annotated[str, typer.Option(help="The ARN on which it wants to do it.")] = "",
+    resource: Annotated[str, typer.Option(help="The ARN of the resource that --action needs.")] = "",
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Also look into the pod, try its token with STS, and dry-run a pod like it."),
+        typer.Option("--probe", help="Also look into the pod, try its token with STS, and dry-run a copy of the pod."),
     ] = False,
     explain: Annotated[
         str | None,
@@ -48,16 +48,14 @@ def doctor(
     ] = None,
     cluster: Annotated[str, typer.Option(help="The EKS cluster.")] = "blue",
     target: Annotated[str, typer.Option(help="Where it runs: moto, kind or eks.")] = "moto",
-    region: Annotated[str, typer.Option(help="The AWS region; on eks AWS_REGION, else us-east-1.")] = "",
-    account_id: Annotated[str, typer.Option(help="The AWS account that it has to be.")] = "",
-    kubeconfig: Annotated[str, typer.Option(help="The kubeconfig of a cluster that exists (kind).")] = "",
-    context: Annotated[str, typer.Option(help="The context in that kubeconfig.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all one object a line.")] = False,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Show each repair, ask, run it, and look again, until nothing is left.")
-    ] = False,
+    region: Annotated[str, typer.Option(help="The AWS region. Without it: us-east-1; on eks, AWS_REGION.")] = "",
+    account_id: Annotated[str, typer.Option(help="The AWS account that you expect. Another one is refused.")] = "",
+    kubeconfig: Annotated[str, typer.Option(help="kind: the kubeconfig of an existing cluster.")] = "",
+    context: Annotated[str, typer.Option(help="kind: the context in that kubeconfig.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all, one object a line.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Show each repair, ask, run it, and look again.")] = False,
 ) -> None:
-    """Find out why the pods of a service account do not get their role, and print the commands that repair it.
+    """Find out why a service account's pods don't get their role, and print the commands that repair it.
 
     It only reads. With --repair it runs the commands that you confirm, and none that you have not seen.
     Exit code 0: nothing found, or notes alone; 1: findings; 2: it could not look, or no such service account or pod.

@@ -1,4 +1,4 @@
-"""`labkit break` and `labkit mend`: a fault is put into the running lab, and taken out again."""
+"""`labkit break` and `labkit mend`: put a fault into the running lab, and take it out."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -21,15 +21,15 @@ ClusterName = Annotated[str, typer.Option("--cluster", help="The run's cluster."
 def break_(
     fault: Annotated[str, typer.Argument(help="The fault; see --list.", show_default=False)] = "",
     *,
-    listed: Annotated[bool, typer.Option("--list", help="What can be broken.")] = False,
-    drawn: Annotated[bool, typer.Option("--random", help="A fault that is not told.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the faults.")] = False,
+    drawn: Annotated[bool, typer.Option("--random", help="Break a random fault, and don't say which.")] = False,
     seed: Annotated[int | None, typer.Option(help="With --random: the same seed draws the same fault.")] = None,
     namespace: Namespace = "default",
     service_account: ServiceAccount = "my-service-account",
     role: Role = "my-role",
     cluster: ClusterName = "blue",
 ) -> None:
-    """Put a fault into the running lab. The run is made first where it is not there yet."""
+    """Put a fault into the running lab. Makes the run first if it's missing."""
     from labkit import faults
     from labkit.faults import breaking
 
@@ -58,7 +58,7 @@ def mend(
     role: Role = "my-role",
     cluster: ClusterName = "blue",
 ) -> None:
-    """Take all faults out of the running lab: it is exactly as it was before the first."""
+    """Take all faults out of the running lab, which is then exactly as before the first one."""
     from labkit.faults import breaking
 
     with _opened(namespace, service_account, role, cluster) as lab:
@@ -79,7 +79,7 @@ def _list() -> None:
 
 
 def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "Lab":
-    """The lab of this run. Raises `LabError` where no lab or no such cluster runs: nothing is started here."""
+    """The lab of this run. Raises `LabError` if no lab or no such cluster runs: starts nothing."""
     from labkit.run_parameters import Parameters
 
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
@@ -98,7 +98,7 @@ def _opened(namespace: str, service_account: str, role: str, cluster: str) -> "L
 
 
 def _different(namespace: str, service_account: str, role: str, cluster: str) -> str:
-    """The options without which another run would be meant."""
+    """The options that name this run."""
     given = {"-n": namespace, "-s": service_account, "--role": role, "--cluster": cluster}
     usual = {"-n": "default", "-s": "my-service-account", "--role": "my-role", "--cluster": "blue"}
     return "".join(f" {option} {value}" for option, value in given.items() if value != usual[option])

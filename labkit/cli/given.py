@@ -1,4 +1,4 @@
-"""`-p NAME=VALUE`: the parameters of a run, as a command is given them."""
+"""`-p NAME=VALUE`: the parameters of a run on the command line."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ Given = Annotated[
 
 
 def named(pairs: list[str] | None) -> dict[str, str]:
-    """The parameters by name. Raises `LabError` where one has no equals sign."""
+    """The parameters by name. Raises `LabError` if one has no equals sign."""
     for pair in pairs or []:
         if "=" not in pair:
             raise LabError(f"-p takes NAME=VALUE, not {pair!r}.", next="-p role_name=reader")

@@ -18,7 +18,7 @@ from labkit.errors import LabError
 
 
 def env() -> None:
-    """Lines for eval: aws and kubectl in this terminal talk to the lab, and to nothing else."""
+    """Print lines for eval: then aws and kubectl in this terminal only talk to the lab."""
     from labkit.cli.status import on_cluster
 
     leading = variables()
@@ -48,9 +48,9 @@ def command() -> str:
 
 
 def status(
-    report: Annotated[bool, typer.Option(help="A report without secrets, to paste into a question.")] = False,
+    report: Annotated[bool, typer.Option(help="Print a report without secrets, to paste into a question.")] = False,
 ) -> None:
-    """What runs, where it listens, and what was said at its start."""
+    """Show what runs, where it listens, and its messages at the start."""
     from labkit.cli import status as status_of
 
     folder = Folder.find()
@@ -60,7 +60,7 @@ def status(
 def clock(
     move: Annotated[str, typer.Argument(help="+2h, -30m, +1d, +90s; 0 sets it back to the machine's time.")] = "",
 ) -> None:
-    """Show the lab's clock, or move it: tokens and credentials age by it."""
+    """Show the lab's clock, or move it. Tokens and credentials expire by it."""
 
     folder = Folder.find()
     lab_clock = folder.clock
@@ -84,7 +84,7 @@ def fetch(url: Annotated[str, typer.Argument(help="A URL of a cluster's public i
 
 
 def reset() -> None:
-    """End the lab and forget all it had; the next start is a new lab. Ports stay."""
+    """End the lab and forget everything in it, but for its ports."""
     from labkit.targets.kind import down as leave
     from labkit.targets.kind.leaving import LeftBehind
 
@@ -99,8 +99,8 @@ def reset() -> None:
     typer.echo(f"The lab in {folder.path} is empty. Next:  labkit up")
 
 
-def down(bare: Annotated[bool, typer.Option("--bare", help="End the one of `labkit up --bare`.")] = False) -> None:
-    """End the lab and every process it started. What the lab holds is there again after `labkit up`."""
+def down(bare: Annotated[bool, typer.Option("--bare", help="End the lab of `labkit up --bare`.")] = False) -> None:
+    """End the lab and every process that it started. `labkit up` restores everything."""
     from labkit.targets.kind import down as leave
 
     folder = Folder.find().bare if bare else Folder.find()

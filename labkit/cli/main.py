@@ -33,7 +33,7 @@ def _print_version(wanted: bool) -> None:
 def _labkit(
     _: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version, and nothing else."),
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
     ] = False,
 ) -> None:
     """Options of the command itself."""

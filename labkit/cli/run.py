@@ -1,4 +1,4 @@
-"""`labkit run`: a notebook through papermill, its checks and what the pod answered."""
+"""`labkit run`: run a notebook through papermill, and show its checks and the pod's answers."""
 
 import os
 from pathlib import Path
@@ -21,12 +21,14 @@ LONGEST_NAME = 200  # of a file, in characters: file systems take 255 bytes
 
 
 def run(
-    notebook: Annotated[Path, typer.Argument(help="A notebook; without one, the whole lab.")] = WHOLE,
+    notebook: Annotated[Path, typer.Argument(help="The notebook. Without it: irsa.ipynb, all steps.")] = WHOLE,
     parameter: Given = None,
-    output: Annotated[Path | None, typer.Option(help="Where the executed notebook goes; else below runs/.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="The plan is read: the same as -p confirm=yes.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="The executed notebook's file. Without it: a new one in runs/.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm the plan, as -p confirm=yes does.")] = False,
 ) -> None:
-    """Run a notebook through papermill; show each step's check and what was answered in the pod."""
+    """Run a notebook through papermill. Show each step's check and the pod's answers."""
     from labkit import runs
     from labkit.run_parameters import Parameters, label_value
 

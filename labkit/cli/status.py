@@ -1,4 +1,4 @@
-"""What runs and what does not: for `labkit status`, and as a report for a question."""
+"""`labkit status`: what runs, and the same as a report for a question."""
 
 import platform
 import sys

@@ -12,12 +12,12 @@ from labkit.emulator.folder import Folder
 
 def trail(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    last: Annotated[int, typer.Option(min=0, help="How many records, the newest last; 0 for all.")] = 20,
+    last: Annotated[int, typer.Option(min=0, help="The number of records, the newest last; 0 shows all.")] = 20,
     event: Annotated[str, typer.Option(help="Only calls of this name, such as AssumeRoleWithWebIdentity.")] = "",
     role: Annotated[str, typer.Option(help="Only calls of this role, service account or user.")] = "",
     refused: Annotated[bool, typer.Option("--refused", help="Only calls that ended with an error.")] = False,
 ) -> None:
-    """Who called what, what was decided, and the reason that AWS would not tell."""
+    """Show who called what, what was decided, and the reason, which AWS doesn't tell."""
     from labkit.emulator.aws.trail import Trail
     from labkit.widgets import trail as shown
 

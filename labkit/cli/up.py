@@ -1,4 +1,4 @@
-"""`labkit up`: starts the lab and a cluster, or joins one that exists, and says how to go on."""
+"""`labkit up`: start the lab and a cluster, or join an existing one, and print the next command."""
 
 import importlib
 import json
@@ -21,22 +21,22 @@ from labkit.errors import LabError, UnknownName
 
 def up(
     *,
-    cluster: Annotated[str, typer.Option(help="The EKS cluster; it is made where it is missing.")] = "blue",
+    cluster: Annotated[str, typer.Option(help="The EKS cluster. Made if it's missing.")] = "blue",
     region: Annotated[str, typer.Option(help="The cluster's AWS region.")] = "us-east-1",
     bare: Annotated[
         bool,
-        typer.Option("--bare", help="The API server alone, without webhook and node; beside the lab."),
+        typer.Option("--bare", help="Start only an API server, without webhook and node, beside the lab."),
     ] = False,
     target: Annotated[
-        str, typer.Option(help="moto: all on this machine; kind: a kind cluster, or --kubeconfig's.")
+        str, typer.Option(help="moto: everything on this machine; kind: a kind cluster, or the one of --kubeconfig.")
     ] = "moto",
-    kubeconfig: Annotated[Path | None, typer.Option(help="kind: the kubeconfig of a cluster that exists.")] = None,
-    context: Annotated[str, typer.Option(help="kind: the context in it.")] = "",
-    aws_host: Annotated[str, typer.Option(help="kind: this machine's IPv4 address as containers reach it.")] = "",
-    image: Annotated[str, typer.Option(help="kind: the pods' image; else amazon/aws-cli.")] = "",
+    kubeconfig: Annotated[Path | None, typer.Option(help="kind: the kubeconfig of an existing cluster.")] = None,
+    context: Annotated[str, typer.Option(help="kind: the context in that kubeconfig.")] = "",
+    aws_host: Annotated[str, typer.Option(help="kind: the IPv4 address at which containers reach this machine.")] = "",
+    image: Annotated[str, typer.Option(help="kind: the pods' image. Without it: amazon/aws-cli.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Start the lab and a cluster. What is there already stays as it is."""
+    """Start the lab and a cluster. Anything already running is left alone."""
     from labkit.run_parameters import Parameters
 
     if target == "kind":
@@ -165,7 +165,7 @@ def join(
 
 
 def refuse_options(**given: Any) -> None:
-    """Raises `LabError` where an option of this target was given for another."""
+    """Raises `LabError` if an option belongs to another target."""
     named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
     if named:
         raise LabError(
@@ -176,7 +176,7 @@ def refuse_options(**given: Any) -> None:
 
 
 def _described(target: str, state: process.State, cluster: str, region: str, issuer: str) -> dict[str, Any]:
-    """What another program needs to use the lab; keys are only ever added."""
+    """What another program needs to use the lab. Later versions only add keys."""
     return {
         "target": target,
         "cluster": cluster,

@@ -1,4 +1,4 @@
-"""`labkit webhook`: the pod identity webhook for an API server that is not the lab's."""
+"""`labkit webhook`: the pod identity webhook for another API server than the lab's."""
 
 import logging
 import sys
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from labkit.webhook import serving
 
 app = typer.Typer(
-    no_args_is_help=True, help="The pod identity webhook by itself: for kind, or any other Kubernetes cluster."
+    no_args_is_help=True, help="The pod identity webhook alone: for kind, or any other Kubernetes cluster."
 )
 
 Listen = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the webhook listens.")]
 Host = Annotated[
-    str, typer.Option(help="The name or address by which the API server reaches it; without one, the one listened on.")
+    str, typer.Option(help="The name or address at which the API server reaches it. Without it: the host of --listen.")
 ]
 Certificate = Annotated[
     Path | None,
-    typer.Option(help="Its certificate (PEM), with the CA's behind it; without one, a certificate is made and kept."),
+    typer.Option(help="Its certificate (PEM), followed by the CA's. Without it: make one and keep it."),
 ]
 Key = Annotated[Path | None, typer.Option(help="The certificate's key (PEM, without a password).")]
 
@@ -34,23 +34,26 @@ Key = Annotated[Path | None, typer.Option(help="The certificate's key (PEM, with
 def serve(
     *,
     kubeconfig: Annotated[
-        Path | None, typer.Option(help="How it reads service accounts; else KUBECONFIG, else as a pod of the cluster.")
+        Path | None,
+        typer.Option(
+            help="The kubeconfig for reading service accounts. Without it: KUBECONFIG, or the pod's own account."
+        ),
     ] = None,
-    context: Annotated[str | None, typer.Option(help="The kubeconfig's context; else its current one.")] = None,
+    context: Annotated[str | None, typer.Option(help="The kubeconfig's context. Without it: the current one.")] = None,
     listen: Listen = "127.0.0.1:8443",
     host: Host = "",
     certificate: Certificate = None,
     key: Key = None,
-    region: Annotated[str, typer.Option(help="The containers' AWS_REGION; without one, they get none.")] = "",
+    region: Annotated[str, typer.Option(help="The containers' AWS_REGION. Without it: not set.")] = "",
     audience: Annotated[str, typer.Option(help="The tokens' audience.")] = "sts.amazonaws.com",
     token_expiration: Annotated[int, typer.Option(min=600, help="The tokens' life in seconds.")] = 86400,
     sts_regional_endpoints: Annotated[bool, typer.Option(help="Let SDKs call the region's own STS.")] = True,
-    annotation_prefix: Annotated[str, typer.Option(help="What annotations' names begin with.")] = "eks.amazonaws.com",
+    annotation_prefix: Annotated[str, typer.Option(help="The prefix of the annotations' names.")] = "eks.amazonaws.com",
     mount_path: Annotated[
-        str, typer.Option(help="Where containers find the token.")
+        str, typer.Option(help="The folder of the token in containers.")
     ] = "/var/run/secrets/eks.amazonaws.com/serviceaccount",
 ) -> None:
-    """Answer admission reviews until Ctrl-C; print what registers the webhook with the API server."""
+    """Answer admission reviews until Ctrl-C. Print the manifest that registers the webhook."""
     import asyncio
 
     from labkit.webhook import Account, Accounts, WebhookServer, serving
@@ -102,7 +105,7 @@ def manifest(
     certificate: Certificate = None,
     key: Key = None,
 ) -> None:
-    """Print what registers the webhook, for `kubectl apply -f -`: its ClusterRole and MutatingWebhookConfiguration."""
+    """Print the manifest that registers the webhook: a ClusterRole and a MutatingWebhookConfiguration."""
     from labkit.webhook import serving
 
     address, identity = _address_and_identity(listen, host, certificate, key)
