@@ -13,15 +13,15 @@ class Arn:
     partition: str
     service: str
     region: str
-    """Empty for what is in no region, such as a role."""
+    """Empty if the resource has no region, such as a role."""
     account: str
-    """Empty for what no account's number tells apart, such as a bucket; ``aws`` for what is AWS's own."""
+    """Empty if the ARN names no account, such as a bucket's; ``aws`` for resources that AWS owns."""
     resource: str
     """Its kind and name, and whatever else follows the fifth colon: ``role/team/reader``."""
 
     @classmethod
     def parse(cls, text: str) -> "Arn":
-        """The ARN in ``text``. Raises ValueError where it is none."""
+        """The ARN in ``text``. Raises ValueError if it isn't an ARN."""
         begins, *parts = text.split(":", 5)
         if begins != "arn" or len(parts) != 5:
             raise ValueError(f"{text!r} is not an ARN: arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE")
@@ -29,7 +29,7 @@ class Arn:
 
     @classmethod
     def find(cls, text: str) -> "Arn | None":
-        """The ARN in ``text``; None where it is none."""
+        """The ARN in ``text``; None if it isn't an ARN."""
         return cls.parse(text) if text.startswith("arn:") and text.count(":") >= 5 else None
 
     @property

@@ -276,7 +276,7 @@ READERS: dict[str, Parse] = {
     "ip": _network,
     "numeric": _number,
 }
-"""What reads the values of a type, None where one is none of that type."""
+"""Reads a value of a type; returns None if the text isn't of that type."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ SHOWN = 4
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """A part of a statement that does not match the request. `wanted` is what is written there."""
+    """A part of a statement that does not match the request. `wanted` is the statement's text."""
 
     part: Literal["action", "resource", "principal", "condition", "statement"]
     wanted: tuple[str, ...]
@@ -185,7 +185,7 @@ def _misses(statement: Statement, request: Request, bounded: bool) -> tuple[Miss
     misses += [
         Miss("condition", result.wanted, result.found, tell(result), result) for result in failures(statement, request)
     ]
-    # Another action on another resource, or by somebody else, is not near.
+    # A statement about another action and another resource, or another caller, isn't near.
     return () if misses and misses[0].part == "action" and len(misses) > 1 else tuple(misses)
 
 

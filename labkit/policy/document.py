@@ -114,7 +114,7 @@ class Policy:
 
     @classmethod
     def parse(cls, document: str | dict[str, Any], *, kind: Kind, name: str) -> "Policy":
-        """Returns the policy that somebody wants to write, where IAM would take it.
+        """Return the policy if IAM would accept it.
 
         Raises `MalformedPolicy` with IAM's code and words where it would not.
         """

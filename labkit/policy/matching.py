@@ -14,7 +14,7 @@ from labkit.policy.variables import Values
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody asks for. The keys of `context` are case-insensitive.
+    """A request to AWS. The keys of `context` are case-insensitive.
 
     The keys that follow from the principal (`aws:PrincipalArn`, `aws:username`…) are put in where they are missing.
     """
@@ -71,7 +71,7 @@ def names(statement: Statement, request: Request, *, bounded: bool = False) -> M
         # AWS: it always denies a principal that has a permissions boundary.
         return Match.NONE if not bounded and principals.exempts(request.principal) else Match.DIRECT
     match = principals.match(request.principal, allow=statement.allow)
-    # AWS: boundary and session policies do not limit what is granted to everybody under a condition on this key.
+    # AWS: boundary and session policies don't limit grants to everybody under a condition on this key.
     direct = match is Match.ROLE and statement.by_principal_arn and principals.anybody
     return Match.DIRECT if direct else match
 

@@ -58,7 +58,7 @@ def validate(document: str | dict[str, Any], kind: Kind) -> tuple[dict[str, Any]
 
 
 def load(document: str | dict[str, Any], kind: Kind) -> tuple[dict[str, Any], str, int]:
-    """Returns the JSON object, its text and its size. Raises `MalformedPolicy` where it is none."""
+    """Returns the JSON object, its text and its size. Raises `MalformedPolicy` if it isn't one."""
     try:
         text = document if isinstance(document, str) else json.dumps(document, separators=(",", ":"))
         parsed = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)

@@ -73,7 +73,7 @@ def arn_matcher(pattern: Iterable[Token]) -> Matcher:
 
 
 def segments_matcher(segments: Iterable[list[Token]]) -> Matcher:
-    """Returns a matcher of ARNs that compares each of the six segments by itself; False for what is no ARN."""
+    """Returns a matcher of ARNs that compares each of the six segments by itself; False if the text isn't an ARN."""
     matchers = [matcher(segment) for segment in segments]
 
     def matches(text: str) -> bool:

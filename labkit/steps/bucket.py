@@ -31,7 +31,7 @@ def ensure(lab: "Workspace") -> None:
         try:
             s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": lab.tags})
         except BaseException:
-            # Without the tag it would be nobody's, and stay.
+            # Without the tag it would have no owner, and be kept.
             s3.delete_bucket(Bucket=name)
             raise
     try:
@@ -43,7 +43,7 @@ def ensure(lab: "Workspace") -> None:
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """The account's buckets, and whose each is; with a bucket goes what is in it."""
+    """The account's buckets, each with its owner. Deleting a bucket deletes its objects."""
     s3 = lab.aws.client("s3")
     for bucket in s3.list_buckets()["Buckets"]:
         name = bucket["Name"]
@@ -51,7 +51,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
             tags = s3.get_bucket_tagging(Bucket=name)["TagSet"]
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            # A bucket may be closed even to its account's administrators; then it is none of the run's.
+            # A bucket may be closed even to its account's administrators; then it isn't the run's.
             if code == "AccessDenied" and name != lab.parameters.bucket:
                 continue
             if code != "NoSuchTagSet":
@@ -63,7 +63,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _used(lab: "Workspace") -> str:
-    """Whose the bucket may be, too: runs that are given no other share it, and it is the first one's."""
+    """The runs that may own the bucket: those with the same bucket share it, and the first one owns it."""
     others = [name for name, tags in roles_trusting(lab, ":oidc-provider/") if run_of(tags) not in (None, lab.run)]
     return f", which other runs may still use: {in_words(sorted(others), 'is', 'are')} there" if others else ""
 

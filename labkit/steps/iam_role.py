@@ -1,4 +1,4 @@
-"""Step 2: a role is made whose trust policy admits one service account."""
+"""Step 2: make a role whose trust policy admits one service account."""
 
 import json
 from collections.abc import Iterator
@@ -88,12 +88,12 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 
 def remove(lab: "Workspace") -> list[str]:
-    """Takes away the roles and policies that bear this run's tag; returns a line for each, and for what was left."""
+    """Delete the roles and policies that carry this run's tag; return a line for each, also for those left alone."""
     return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """The account's roles and policies, and whose each is."""
+    """The account's roles and policies, each with its owner."""
     iam = lab.aws.client("iam")
     for page in iam.get_paginator("list_roles").paginate():
         for listed in page["Roles"]:
@@ -103,7 +103,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
             try:
                 tags = iam.list_role_tags(RoleName=name)["Tags"]
             except iam.exceptions.NoSuchEntityException:
-                continue  # somebody has just removed it
+                continue  # it was deleted just now
             owner = of_tags(lab, tags, same_name=name == lab.parameters.role_name)
             yield Found(f"role {name}", owner, partial(delete, iam, name))
     for page in iam.get_paginator("list_policies").paginate(Scope="Local"):
@@ -151,7 +151,7 @@ def _set_policies(iam: Any, role_name: str, wanted: list[str]) -> None:
 
 def _not_ours(lab: "Workspace", present: dict[str, Any], owner: Owner) -> RoleOfAnotherRun:
     runs = [tag["Value"] for tag in present.get("Tags", []) if tag["Key"] == RUN_TAG]
-    whose = f"belongs to another run, {runs[0]}" if owner is Owner.ANOTHER_RUN else "bears no tag of the lab"
+    whose = f"belongs to another run, {runs[0]}" if owner is Owner.ANOTHER_RUN else "carries no tag of the lab"
     return RoleOfAnotherRun(
         f"role-belongs-to-another-run: the role {lab.parameters.role_name} {whose}; it was left as it is.",
         where=lab.role_arn,

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 # Seconds for a namespace to go: its pods have 30 to end in, and Kubernetes looks again after 16 and more.
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
 GONE_WITHIN = 120
-SOON = 1  # second, within which nobody is told of waiting
+SOON = 1  # second; a shorter wait isn't mentioned
 AGAIN_AFTER = 0.2  # seconds between two looks
 
 
 class NamespaceStays(LabError):
-    """A namespace was deleted, and is still there when nobody waits any longer."""
+    """A namespace was deleted, and still exists at the end of the wait."""
 
 
 def ensure_namespace(lab: "Workspace") -> None:

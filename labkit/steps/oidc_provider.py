@@ -59,12 +59,12 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 
 def remove(lab: "Workspace") -> list[str]:
-    """Takes away the providers that bear this run's tag; returns a line for each, and for what was left alone."""
+    """Delete the providers that carry this run's tag; return a line for each, also for those left alone."""
     return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """The account's OIDC providers, and whose each is; one that other roles trust stays, in an account of yours."""
+    """The account's OIDC providers, each with its owner. In your own account, one that other roles trust is kept."""
     iam = lab.aws.client("iam")
     for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
         arn = listed["Arn"]
@@ -80,7 +80,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) -> tuple[Owner, str]:
-    """Whose the provider is, and who keeps it, with the command that takes it when nobody does any more."""
+    """The provider's owner, and who still needs it, with the command that deletes it when no one does."""
     run = run_of(tags)
     if owner is Owner.THIS_RUN and (roles := _others_roles(lab, arn)):
         trust = in_words(roles, "trusts it", "trust it")
@@ -109,7 +109,7 @@ def _is_trusted(lab: "Workspace", arn: str) -> bool:
 
 
 def _removal(lab: "Workspace", run: str) -> str:
-    """The command that shows, and with --yes takes away, what bears the tag of a run in this account."""
+    """The command that shows what carries a run's tag in this account, and deletes it with --yes."""
     names, parts = ("cluster", "namespace", "service_account", "role_name"), run.split("/")
     if len(parts) != len(names):
         return "labkit remove -p …, with that run's parameters"

@@ -1,4 +1,4 @@
-"""The steps in the order of building: what is made for a step, and what a removal takes away."""
+"""The steps in the order of building: what a step makes, and what a removal deletes."""
 
 import importlib
 from collections.abc import Iterable, Iterator
@@ -105,7 +105,7 @@ def _make(lab: Workspace, names: tuple[str, ...]) -> str:
 
 def _announced(lab: Workspace, things: Iterable[Found]) -> Iterator[str]:
     if going := [each.thing for each in things if each.goes]:
-        yield "\n  ".join([f"These bear the tag labkit:run={lab.run}, and are removed now:", *going])
+        yield "\n  ".join([f"These carry the tag labkit:run={lab.run}, and are deleted now:", *going])
 
 
 def _listed(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Whose a thing is: this run's by its tag, another run's, or nobody's, who is not of the lab at all."""
+"""Who owns a resource: this run, another run, or nobody."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,21 +20,21 @@ class Owner(Enum):
     """What becomes of a thing when a run is removed."""
 
     THIS_RUN = "removed {}"
-    NOBODY = "removed {}: it bears no tag, and exactly this run's name"
-    ANOTHER_RUN = "left alone {}: it bears the tag of another run{}"
-    UNTAGGED = "left alone {}: it bears no tag of the lab"
+    NOBODY = "removed {}: it carries no tag, and has exactly this run's name"
+    ANOTHER_RUN = "left alone {}: it carries the tag of another run{}"
+    UNTAGGED = "left alone {}: it carries no tag of the lab"
     SHARED = "left alone {}: others are in it"
     TRUSTED = "left alone {}: {}"
     STRANGER = ""
 
     def line(self, thing: str, others: str = "") -> str:
-        """What to say of the thing, and of the others where it names them; nothing of what is not this run's."""
+        """The line about the resource, with the others that it names; empty for resources of others."""
         return self.value.format(thing, others)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A thing that the removal of a run comes upon: whose it is, and what takes it away."""
+    """A resource that a run's removal finds: its owner, and how to delete it."""
 
     thing: str
     owner: Owner
@@ -42,7 +42,7 @@ class Found:
     others: str = ""
     """Who keeps it, and what takes it, where the owner's line names them."""
     until_gone: Callable[[], Iterator[str]] | None = None
-    """Waits for what is not gone at once; what to tell meanwhile, line by line. Raises `LabError` when it stays."""
+    """Wait until it is gone; yield lines to show meanwhile. Raise `LabError` if it stays."""
 
     @property
     def goes(self) -> bool:
@@ -51,7 +51,7 @@ class Found:
 
     @property
     def line(self) -> str:
-        """What there is to say of its removal; nothing of what is none of this run's business."""
+        """The line about its removal; empty for resources of others."""
         return self.owner.line(self.thing, self.others)
 
     def remove(self) -> str:
@@ -80,17 +80,17 @@ def removed(found: Iterable[Found]) -> Iterator[str]:
 
 
 def of_tags(lab: "Workspace", tags: Iterable[Mapping[str, str]], *, same_name: bool) -> Owner:
-    """Whose an AWS object with these tags is; `same_name` says that it has exactly the name of the parameters."""
+    """The owner of an AWS object with these tags; `same_name`: it has exactly the name in the parameters."""
     return _owner(lab, run_of(tags), lab.parameters.run, same_name)
 
 
 def run_of(tags: Iterable[Mapping[str, str]]) -> str | None:
-    """The run whose tag is among these, cluster/namespace/service account/role; None where there is none."""
+    """The run whose tag is among these, cluster/namespace/service account/role; None without such a tag."""
     return next((tag["Value"] for tag in tags if tag["Key"] == RUN_TAG), None)
 
 
 def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """The names and tags of the account's roles in whose trust policy this is, an OIDC provider's ARN or a part of it.
+    """The names and tags of the account's roles whose trust policy holds this (part of an) OIDC provider's ARN.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListRoles.html
     """
@@ -98,7 +98,7 @@ def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[
     for page in iam.get_paginator("list_roles").paginate():
         for role in page["Roles"]:
             if provider in json.dumps(role["AssumeRolePolicyDocument"]):
-                # Somebody may just have removed it.
+                # It may have been deleted just now.
                 with suppress(iam.exceptions.NoSuchEntityException):
                     yield role["RoleName"], iam.list_role_tags(RoleName=role["RoleName"])["Tags"]
 
@@ -112,12 +112,12 @@ def in_words(names: list[str], singular: str, plural: str) -> str:
 
 
 def of_labels(lab: "Workspace", labels: Mapping[str, str] | None, *, same_name: bool) -> Owner:
-    """Whose a Kubernetes object with these labels is."""
+    """The owner of a Kubernetes object with these labels."""
     return _owner(lab, (labels or {}).get(RUN_LABEL), lab.labels[RUN_LABEL], same_name)
 
 
 class NotThisRuns(LabError):
-    """A Kubernetes object of this name exists, and another run or somebody else made it."""
+    """A Kubernetes object of this name exists, and this run didn't make it."""
 
 
 def existing(read: Callable[[], Any]) -> Any:
@@ -148,7 +148,7 @@ def take_name(lab: "Workspace", kind: str, name: str, present: Any, delete: Call
 
 
 def refuse_another_runs(lab: "Workspace", metadata: Any, thing: str) -> None:
-    """Raise `NotThisRuns` where taking over what another made could cost somebody their work."""
+    """Raise `NotThisRuns` if taking over another owner's object could cost them their work."""
     owner = of_labels(lab, metadata.labels, same_name=True)
     # On a cluster of the lab's own, one name is one thing: the last run has it.
     if owner is Owner.UNTAGGED or (owner is Owner.ANOTHER_RUN and not lab.takes_untagged):

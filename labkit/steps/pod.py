@@ -85,12 +85,12 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 
 def remove(lab: "Workspace") -> list[str]:
-    """Takes away the pods that bear this run's label, and waits until they are gone; a line for each."""
+    """Delete the pods that carry this run's label, and wait until they are gone; return a line for each."""
     return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """The cluster's pods, and whose each is."""
+    """The cluster's pods, each with its owner."""
     for present in core_api(lab.kubernetes).list_pod_for_all_namespaces().items:
         name, namespace = present.metadata.name, present.metadata.namespace
         owner = of_labels(lab, present.metadata.labels, same_name=(name, namespace) == (NAME, lab.parameters.namespace))

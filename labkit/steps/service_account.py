@@ -76,12 +76,12 @@ def rows(evidence: "Evidence") -> list[Row]:
 
 
 def remove(lab: "Workspace") -> list[str]:
-    """Takes away the service accounts and the namespace that bear this run's label; a line for each."""
+    """Delete the service accounts and the namespace that carry this run's label; return a line for each."""
     return [*removed(found(lab))]
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """The cluster's service accounts, and the run's own namespaces, which go where nobody else is in them."""
+    """The cluster's service accounts, and the run's own namespaces, which are deleted if nothing else is in them."""
     core = core_api(lab.kubernetes)
     for account in core.list_service_account_for_all_namespaces().items:
         name, namespace = account.metadata.name, account.metadata.namespace

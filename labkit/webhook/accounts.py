@@ -50,7 +50,7 @@ class Account:
 class Accounts:
     """The accounts by namespace and name. `client` reaches the API server and may get, list and watch them.
 
-    `defaults` is what accounts have where their annotations, whose names begin with `prefix`, say nothing.
+    `defaults` holds for accounts without such annotations; the annotations' names begin with `prefix`.
     """
 
     client: httpx.AsyncClient

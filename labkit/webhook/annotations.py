@@ -29,7 +29,7 @@ _FIELD = re.compile(r'"((?:[^"]|"")*)"|([^",\r\n]*)')
 
 
 def under(prefix: str, obj: Object) -> dict[str, str]:
-    """The annotations of an object whose names are `prefix/NAME`, by NAME."""
+    """The annotations `prefix/NAME` of an object, by NAME."""
     found = (obj.get("metadata") or {}).get("annotations") or {}
     start = f"{prefix}/"
     return {name.removeprefix(start): value or "" for name, value in found.items() if name.startswith(start)}
@@ -42,7 +42,7 @@ def boolean(annotations: Object, name: str, default: bool) -> bool:
 def expiration(annotations: Object, default: int) -> int:
     """The token's life in seconds; fewer than 600 become 600, since the API server gives no shorter token.
 
-    There is no maximum here: it is the API server that gives no token for more than a day on EKS.
+    Not limited here: on EKS the API server limits tokens to a day.
     """
     found = re.fullmatch(r"([+-]?)0*([0-9]{1,19})", annotations.get(TOKEN_EXPIRATION, ""))
     if not found:
@@ -52,9 +52,9 @@ def expiration(annotations: Object, default: int) -> int:
 
 
 def skipped_containers(annotations: Object) -> set[str]:
-    """The names on the first line of the comma-separated list; none of them when it is no valid CSV.
+    """The names on the first line of the comma-separated list; none of them if it isn't valid CSV.
 
-    Spaces belong to the names, as in RFC 4180: `"a, b"` skips `a` and a container that nobody can have.
+    Spaces belong to the names, as in RFC 4180: `"a, b"` skips `a` and a container name that isn't possible.
     """
     text = annotations.get(SKIP_CONTAINERS, "").lstrip("\r\n")
     names: set[str] = set()

@@ -37,7 +37,7 @@ async def whole(receive: Receive, limit: int) -> bytes:
 
 
 def whole_characters(value: Any) -> Any:
-    """The JSON value with U+FFFD for half a surrogate pair, which is no character: so does Go's decoder."""
+    """The JSON value with U+FFFD for half a surrogate pair, which isn't a character: Go's decoder does the same."""
     if isinstance(value, str):
         return HALF.sub("\ufffd", value)
     if isinstance(value, list):

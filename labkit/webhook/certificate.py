@@ -1,4 +1,4 @@
-"""The certificate that the webhook serves with where nobody brings one."""
+"""The certificate that the webhook serves with unless you bring one."""
 
 import contextlib
 import datetime

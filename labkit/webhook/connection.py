@@ -55,7 +55,7 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> httpx
 def untold() -> Iterator[list[str]]:
     """What the Kubernetes client logs while it loads a kubeconfig in here, and raises not.
 
-    Without the credentials that a plugin should have given it would call as nobody.
+    Without the plugin's credentials it would call anonymously.
     https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
     """
     said: list[str] = []

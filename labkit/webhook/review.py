@@ -1,4 +1,4 @@
-"""One admission review: a pod that is about to be made goes in, what is added to it comes out."""
+"""One admission review: a new pod goes in, and the patch for it comes out."""
 
 import base64
 import json
@@ -30,10 +30,10 @@ def review(
     prefix: str = annotations.PREFIX,
     mount_path: str = MOUNT_PATH,
 ) -> Object:
-    """Return the AdmissionReview that answers this one; a pod whose account has no role is let through unchanged.
+    """Return the AdmissionReview that answers this one; a pod without a role for its account is let through unchanged.
 
     `region` is what containers get as AWS_REGION and AWS_DEFAULT_REGION where neither is set; `prefix` is that of the
-    pod's annotations, `mount_path` where containers find the token. What is no review of a pod is not allowed.
+    pod's annotations, `mount_path` where containers find the token. Anything but a review of a pod isn't allowed.
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
     """
     if wrong := malformed(admission_review):
@@ -59,7 +59,7 @@ def pod_patch(
 ) -> list[Object]:
     """The JSON patch that gives a pod its service account's role: variables, token volume and mounts.
 
-    A volume that already bears the token volume's name is kept, whatever it holds: so does the webhook of EKS.
+    A volume with the token volume's name is kept, whatever it holds, as EKS's webhook does.
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
     spec = pod["spec"]
@@ -90,18 +90,18 @@ def pod_patch(
 
 
 def patched(admission_review: Object, patch: list[Object]) -> Object:
-    """The AdmissionReview that allows what is asked, with this JSON patch."""
+    """The AdmissionReview that allows the request, with this JSON patch."""
     encoded = base64.b64encode(json.dumps(patch).encode()).decode()
     return _answer(admission_review, {"allowed": True, "patchType": "JSONPatch", "patch": encoded})
 
 
 def refusal(admission_review: Object, why: str) -> Object:
-    """The AdmissionReview that does not allow what is asked."""
+    """The AdmissionReview that refuses the request."""
     return _answer(admission_review, {"allowed": False, "status": {"message": why}})
 
 
 def malformed(admission_review: Object) -> str:
-    """Why this is no review of a pod, as far as the webhook reads one; empty where it is."""
+    """Why this isn't a review of a pod that the webhook can read; empty if it is one."""
     request = admission_review.get("request")
     if not isinstance(request, dict):
         return "bad content"
@@ -110,7 +110,7 @@ def malformed(admission_review: Object) -> str:
     return _mismatch({"request": request}, _REVIEW)
 
 
-# What the webhook reads of a review, and its types; null and what is missing is fine, as everywhere in the API.
+# What the webhook reads of a review, and its types; null and missing fields are fine, as everywhere in the API.
 _NAMED = {"name": str}
 _CONTAINER = {"name": str, "env": [_NAMED], "volumeMounts": [_NAMED]}
 _POD = {

@@ -141,7 +141,7 @@ def cluster_role() -> Object:
 
 
 def _line(asked: Object, response: Object) -> str:
-    """Whose pod it was and what became of it. Nothing of the pod's variables is in it."""
+    """The pod's account, and what the webhook did. It holds none of the pod's variables."""
     namespace, account = account_of(asked)
     metadata = asked["request"]["object"].get("metadata") or {}
     pod = metadata.get("name") or f"{metadata.get('generateName') or ''}*"

@@ -35,17 +35,17 @@ class Address:
         """Read `HOST:PORT` (`[::1]:8443` for IPv6); without a `host` the API server reaches the one listened on."""
         found = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]:(\d{1,5})|([^:\s]+):(\d{1,5})", listen)
         if not found or int(found[2] or found[4]) > 65535:
-            raise LabError(f"{listen!r} is no address to listen on: HOST:PORT", next="--listen 127.0.0.1:8443")
+            raise LabError(f"{listen!r} is not an address to listen on: HOST:PORT", next="--listen 127.0.0.1:8443")
         at = found[1] or found[3]
         host = host or at
         address = _address(host)
         if address and address.is_unspecified:
             raise LabError(
-                f"{host} is no address that an API server can call.",
+                f"{host} is not an address that an API server can call.",
                 next=f"--listen {listen} --host NAME, the name or address of this machine as the API server sees it",
             )
         if not address and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
-            raise LabError(f"{host!r} is no host name or address.", next="--host webhook.example.com")
+            raise LabError(f"{host!r} is not a host name or address.", next="--host webhook.example.com")
         return cls(at, int(found[2] or found[4]), host)
 
     @property

@@ -240,7 +240,7 @@ def test_an_untagged_role_of_its_name_goes_only_where_nothing_can_be_lost(lab, c
     iam.create_role(RoleName="contract", AssumeRolePolicyDocument=f'{trust} "Action": "sts:AssumeRole"}}]}}')
     capsys.readouterr()
     lab.remove()
-    left = "left alone role contract: it bears no tag of the lab" in capsys.readouterr().out
+    left = "left alone role contract: it carries no tag of the lab" in capsys.readouterr().out
     assert left != lab.takes_untagged
     if left:
         iam.delete_role(RoleName="contract")

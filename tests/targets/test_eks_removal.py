@@ -32,7 +32,7 @@ def test_removing_shows_first_what_goes_and_takes_what_bears_the_tag_alone(termi
         "bucket team-b",
     ]
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "These bear the tag labkit:run=blue/team-b/my-service-account/team-b, and are removed now:"
+    assert said[0] == "These carry the tag labkit:run=blue/team-b/my-service-account/team-b, and are deleted now:"
     assert said[1:8] == [f"  {thing}" for thing in went]
     last = "namespace team-b"  # it is waited for, while the rest is removed
     assert said[8:] == [f"removed {thing}" for thing in [*(each for each in went if each != last), last]]
@@ -46,7 +46,7 @@ def test_what_has_the_run_s_name_and_not_its_tag_stays(terminal, moto, capsys):
     with labkit.Lab.open(**EKS) as lab:
         iam.create_role(RoleName="my-role", AssumeRolePolicyDocument=json.dumps(TRUST))
         lab.remove()
-        assert "left alone role my-role: it bears no tag of the lab" in capsys.readouterr().out
+        assert "left alone role my-role: it carries no tag of the lab" in capsys.readouterr().out
         iam.delete_role(RoleName="my-role")
 
 
@@ -75,7 +75,7 @@ def test_a_provider_that_other_roles_trust_stays_until_they_are_gone(terminal, m
     said = command("remove", *last, "--yes")
     run = "blue/team-a/my-service-account/role-a"
     (line,) = [line for line in said.splitlines() if line.startswith(left)]
-    assert line.startswith(f"{left}it bears the tag of another run, {run}, and is removed with that: labkit remove ")
+    assert line.startswith(f"{left}it carries the tag of another run, {run}, and is removed with that: labkit remove ")
     assert "removed OIDC provider" in command(*shlex.split(line.partition(": labkit ")[2]), "--yes")
     assert inventory() == before
 
@@ -149,7 +149,7 @@ def test_a_provider_that_another_run_made_is_told_of_when_the_cluster_is_gone_to
     given = ["remove", "-ptarget=eks", "-pcluster=green", f"-paccount_id={ACCOUNT}", "--yes"]
     assert "the role role-b trusts it" in command(*given, "-prole_name=role-a", "-pnamespace=of-role-a")
     said = command(*given, "-prole_name=role-b", "-pnamespace=of-role-b")
-    assert "it bears the tag of another run, green/of-role-a/my-service-account/role-a, and is removed with" in said
+    assert "it carries the tag of another run, green/of-role-a/my-service-account/role-a, and is removed with" in said
     takes = said.partition(": labkit ")[2].splitlines()[0]
     assert "removed OIDC provider" in command(*shlex.split(takes), "--yes")
     assert inventory() == before

@@ -2,6 +2,6 @@
 
 `server` is one cluster's API server, an ASGI application. It puts together `controllers/` (what a controller manager
 and a scheduler do), `api/` (how requests are answered), `access/` (who calls, and what they may do) and `objects/`
-(what is stored, and what every kind is). Beside it, and joined to it by HTTP alone: `node/`, whose containers are
+(the stored objects, and what every kind is). Joined to it by HTTP alone: `node/`, which runs containers as
 processes of this machine, and `issuer`, where the public finds a cluster's keys.
 """

@@ -16,7 +16,7 @@ PATHS = {"/.well-known/openid-configuration": "openid-configuration", "/keys": "
 
 
 class Issuer:
-    """An ASGI application that serves the discovery documents and keys of clusters, or what is published for them."""
+    """An ASGI application that serves the discovery documents and keys of clusters, or those published for them."""
 
     def __init__(self, published: Published) -> None:
         self._published = published
@@ -27,7 +27,7 @@ class Issuer:
         self._documents[path] = {"openid-configuration": discovery, "keys": jwks}
 
     def withdraw(self, path: str) -> None:
-        """Stops serving them: nobody can verify that cluster's tokens any more."""
+        """Stop serving them: that cluster's tokens can no longer be verified."""
         self._documents.pop(path, None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

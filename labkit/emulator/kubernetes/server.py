@@ -98,7 +98,7 @@ class ApiServer:
             if request.resource and response.content_type == JSON and response.stream is None:
                 response = in_media_type(response, request)
         except ClientDisconnect:
-            return  # nobody is there to be answered, and half a request is none
+            return  # the client has gone, and half a request isn't carried out
         except (ApiError, TooLong) as error:
             refused = error if isinstance(error, ApiError) else too_large(LIMIT)
             response = respond(refused.status(), refused.code)
@@ -159,7 +159,7 @@ def _soon(task: Callable[[], None]) -> None:
         except NotWritten as error:
             log.warning("%s", error)
         except ApiError as error:
-            # Somebody else was faster: the change that this was about is followed by another one.
+            # Another writer was faster: its change causes another look.
             log.debug("%s", error)
 
     try:

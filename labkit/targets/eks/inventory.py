@@ -140,7 +140,7 @@ def _bucket(lab: "Workspace") -> Thing:
         tags = []
     owner = of_tags(lab, tags, same_name=True)
     if owner is Owner.UNTAGGED:
-        raise _of_another(name, "is there, and bears no tag of the lab")
+        raise _of_another(name, "is there, and carries no tag of the lab")
     return Thing(f"bucket {name}", owner)
 
 

@@ -1,4 +1,4 @@
-"""Who calls: the subject of a client certificate, a token's service account, or nobody.
+"""The caller: the subject of a client certificate, a token's service account, or anonymous.
 
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/
 """

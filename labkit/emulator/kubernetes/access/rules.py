@@ -15,7 +15,7 @@ PARTS = ("apiGroups", "resources", "nonResourceURLs", "resourceNames", "verbs")
 
 @dataclass(frozen=True)
 class Attributes:
-    """What is asked for: a verb on a resource (``resource`` set) or on a ``path``."""
+    """The request: a verb on a resource (``resource`` set) or on a ``path``."""
 
     verb: str
     path: str = ""
@@ -32,7 +32,7 @@ class Attributes:
 
 
 def allows(rule: Object, wanted: Attributes) -> bool:
-    """Whether the rule allows what is asked for."""
+    """Whether the rule allows the request."""
     if not _has(rule, "verbs", wanted.verb):
         return False
     if not wanted.resource:

@@ -145,7 +145,7 @@ class Tokens:
         except InvalidToken as invalid:
             raise InvalidToken(f"[invalid bearer token, {invalid}]") from None
         except (AttributeError, KeyError, TypeError) as error:
-            # Somebody has the key and makes tokens of another shape.
+            # Another program has the key and makes tokens of another shape.
             raise InvalidToken("invalid bearer token") from error
 
     def _verified(self, claims: Object, token: str, wanted: list[str]) -> Verified:
@@ -235,7 +235,7 @@ class Tokens:
 
 
 def token_duration(field: str, seconds: int) -> list[Cause]:
-    """What is wrong with a token's lifetime."""
+    """The error in a token's lifetime."""
     if seconds < 600:
         return [invalid_value(field, seconds, "may not specify a duration less than 10 minutes")]
     if seconds > 1 << 32:

@@ -4,5 +4,5 @@
 `resources` has the verbs of every kind, `scale` a subresource; `access_reviews` answers at once and stores nothing;
 `streams` passes exec, attach and logs on to a kubelet. A write goes through `admission` (with `node_restriction` and
 `escalation`, each judging a `review`), `validation` (of pods, of RBAC) and `managers`, a patch through `patches`; a
-read may be a table (`tables`) or a watch (`watches`). All of them read `requests`, whose bodies may be `protobuf`.
+read may be a table (`tables`) or a watch (`watches`). All of them read `requests`; a body may be `protobuf`.
 """

@@ -193,7 +193,7 @@ class _CallFailed(Exception):
     def __init__(self, why: str, code: int = 503):
         super().__init__(why)
         self.code = code
-        """The HTTP status code that the call is counted with; 503 where nobody has answered."""
+        """The HTTP status code that the call is counted with; 503 without an answer."""
 
 
 def _applies(rule: Object, review: Review) -> bool:

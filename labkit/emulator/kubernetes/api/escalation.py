@@ -1,4 +1,4 @@
-"""Nobody can grant what they do not have: checks a role or a binding before it is stored.
+"""A user can't grant permissions that they don't have: check a role or a binding before it is stored.
 
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
 """

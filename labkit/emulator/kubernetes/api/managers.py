@@ -33,7 +33,7 @@ class Writer:
 
 
 def updated(managers: bytes, type_name: str, old: Object, new: Object, writer: Writer, *, now: str) -> bytes:
-    """The managers after a plain write: the writer manages the changed fields, nobody the removed ones."""
+    """The managers after a plain write: the writer manages the changed fields, and no one the removed ones."""
     before, after = _leaves(type_name, old), _leaves(type_name, new)
     changed = {path for path, value in after.items() if path not in before or before[path] != value}
     removed = before.keys() - after.keys()
@@ -50,7 +50,7 @@ def updated(managers: bytes, type_name: str, old: Object, new: Object, writer: W
 def applied(
     managers: bytes, type_name: str, old: Object, wanted: Object, writer: Writer, *, now: str, force: bool
 ) -> tuple[Object, bytes]:
-    """The object with what is applied, and its managers. Raises Conflict where others manage a field that differs."""
+    """The object with the applied fields, and its managers. Raises Conflict if others manage a field that differs."""
     there, mine = _leaves(type_name, old), _leaves(type_name, wanted)
     owned, times = _read(managers)
     contested = {
@@ -194,7 +194,7 @@ def _write(owned: dict[Writer, set[Path]], times: dict[Writer, str]) -> bytes:
 
 
 def _without(obj: Object, paths: set[Path], kept: set[Path]) -> Object:
-    """The object without those paths. A list's item goes as a whole unless somebody manages a field of it."""
+    """The object without those paths. A list's item is removed as a whole unless a manager has a field of it."""
     result = copy.deepcopy(obj)
     for path in sorted(paths, key=len, reverse=True):
         _remove(result, path, kept)

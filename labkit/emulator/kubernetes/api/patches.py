@@ -58,7 +58,7 @@ def json_patch(document: Object, operations: object) -> Any:
         told = f"The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {len(operations)}"
         raise ApiError(413, "RequestEntityTooLarge", f"Request entity too large: {told}", {})
     patching = JsonPatching(document)
-    for operation in json.loads(dump(operations)):  # what is added is changed by later operations
+    for operation in json.loads(dump(operations)):  # later operations may change the added values
         try:
             patching.apply(operation)
         except NotApplicable as error:

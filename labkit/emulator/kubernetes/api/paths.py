@@ -23,7 +23,7 @@ class Paths:
         self.tokens, self.counters, self.address = tokens, counters, address
 
     async def answer(self, request: Request) -> Response:
-        """Raises ``ApiError`` for what is not served here."""
+        """Raise ``ApiError`` if the path isn't served."""
         path = request.path.rstrip("/") or "/"
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()

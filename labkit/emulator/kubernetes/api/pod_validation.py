@@ -53,7 +53,7 @@ POD_UPDATE_TEXT = (
 
 
 def pod_spec(spec: Object, path: str) -> list[Cause]:
-    """What is wrong with a pod's spec; ``path`` is where it stands in the object."""
+    """The errors in a pod's spec; ``path`` is its place in the object."""
     causes: list[Cause] = []
     volumes: set[str] = set()
     for i, volume in enumerate(spec.get("volumes") or ()):
@@ -394,7 +394,7 @@ def _security_context(context: Object, path: str) -> list[Cause]:
 
 
 def _life(container: Object, path: str, grace: int) -> list[Cause]:
-    """What is wrong with a container's hooks and probes."""
+    """The errors in a container's hooks and probes."""
     causes = []
     for hook in ("postStart", "preStop"):
         handler = (container.get("lifecycle") or {}).get(hook)

@@ -40,7 +40,7 @@ def decode(type_name: str, raw: bytes) -> Object:
     try:
         return _message(struct(type_name), raw)
     except (AttributeError, IndexError, OSError, OverflowError, TypeError, ValueError, packing.error) as error:
-        # A field of another wire type than its own, a text that is no UTF-8, a time that is none.
+        # A field of the wrong wire type, text that isn't UTF-8, an invalid time.
         raise Malformed(INVALID) from error
 
 
@@ -64,7 +64,7 @@ def _message(kind: Struct, raw: bytes) -> Object:
             result.setdefault(found.name, []).append(_scalar(found, value))
         else:
             new = _scalar(found, value)
-            # Go writes every field that is no pointer, also when it is not set.
+            # Go writes every field that isn't a pointer, even if it isn't set.
             if found.pointer or new not in ("", 0, False, None, {}):
                 result[found.name] = new
     return result

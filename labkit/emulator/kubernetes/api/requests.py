@@ -69,7 +69,7 @@ def in_media_type(response: Response, request: "Request") -> Response:
 
 @dataclass
 class Request:
-    """A request whose path has been read: a resource (``resource`` set) or something else (only ``path``)."""
+    """A request after its path was read: a resource (``resource`` set) or something else (only ``path``)."""
 
     method: str
     path: str
@@ -295,7 +295,7 @@ def wrong_kind(given_version: str, given: str, kind: str, api_version: str) -> s
 
 
 def dry_run_causes(given: list[str]) -> list[Cause]:
-    """What is wrong with the directives of a dry run."""
+    """The errors in the directives of a dry run."""
     return [] if all(value == "All" for value in given) else [unsupported("dryRun", given, ["All"])]
 
 

@@ -162,7 +162,7 @@ class Resources:
             try:
                 stored = await self._update(kind, request, before, obj, dry_run=dry_run)
             except ApiError as error:
-                # Somebody wrote in between: a patch that names no version is tried again on the new one.
+                # Another client wrote in between: a patch that names no version is tried again on the new one.
                 given = isinstance(patch, dict) and (patch.get("metadata") or {}).get("resourceVersion")
                 if error.code == 409 and not given and attempt < 4:
                     continue

@@ -95,7 +95,7 @@ class Kubelets:
 
     def refuse_without_websocket(self, request: Request) -> ApiError:
         """What to say to an exec or attach that is no WebSocket. kubectl asks so again where its WebSocket was refused:
-        it then says what is wrong in the words of this second answer."""
+        it then reports the error in the words of this second answer."""
         self.target(request)
         if b"upgrade" not in request.headers:
             return bad_request("Upgrade request required")
@@ -156,7 +156,7 @@ class Kubelets:
             down = asyncio.create_task(_down(send, kubelet))
             await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
             if not down.done() or down.exception():
-                kubelet.transport.abort()  # the client has gone: there is nobody to whom the rest could be passed on
+                kubelet.transport.abort()  # the client has gone, so the rest has no receiver
             for task in (up, down):
                 task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
@@ -246,7 +246,7 @@ async def _answer(send: Send, code: int, text: str) -> None:
 
 
 async def _end(send: Send, error: ApiError) -> None:
-    """Tell an accepted client what is wrong."""
+    """Tell an accepted client about the error."""
     await send({"type": "websocket.send", "bytes": bytes([ERROR]) + dump(error.status())})
     await send({"type": "websocket.close", "code": 1000})
 
@@ -257,7 +257,7 @@ async def _up(receive: Receive, kubelet: ClientConnection) -> None:
         if message["type"] == "websocket.disconnect":
             return
         if message["type"] == "websocket.receive":
-            # Some clients send text as text: what is in a channel is bytes.
+            # Some clients send text as text; a channel carries bytes.
             data = message["bytes"] if message.get("bytes") is not None else message["text"].encode()
             with contextlib.suppress(websockets.ConnectionClosed):
                 await kubelet.send(data)

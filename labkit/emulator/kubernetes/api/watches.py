@@ -35,7 +35,7 @@ class Selection:
 
 @dataclass
 class Watch:
-    """``render`` makes the object of an event; ``start`` None sends what is there first."""
+    """``render`` makes the object of an event; ``start`` None sends the existing objects first."""
 
     storage: Storage
     kind: Kind
@@ -92,7 +92,7 @@ class Watch:
                 lines.append(self._bookmark(final=True))
             return lines, False
         if self.start < self.storage.oldest or self.start > self.storage.version:
-            # Later than everything: the server was started anew, and the client has to list again.
+            # Later than everything: the server was restarted, and the client has to list again.
             error = expired(f"too old resource version: {self.start} ({self.storage.oldest + 1})")
             return [error_line(error)], True
         lines = [

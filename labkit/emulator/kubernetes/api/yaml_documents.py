@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-# Of what is read, so much may come from aliases: 99 % in a small document, 10 % in a large one. An API server's numbers
+# The share of nodes from aliases: 99 % in a small document, 10 % in a large one. An API server's numbers
 # of nodes are ten times these: Python needs as long for a tenth.
 # https://github.com/yaml/go-yaml/blob/v2.4.2/decode.go (allowedAliasRatio)
 SMALL, LARGE = 40_000, 400_000

@@ -1,4 +1,4 @@
-"""ClusterRoles whose rules are those of others, which are chosen by their labels.
+"""Aggregated ClusterRoles: they take their rules from other ClusterRoles, selected by labels.
 
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#aggregated-clusterroles
 """

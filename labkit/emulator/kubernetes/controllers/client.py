@@ -45,7 +45,7 @@ class ControllerClient:
         return self.storage.get(kind, namespace, made["metadata"]["name"])
 
     def update(self, kind: Kind, before: Stored, obj: Object, subresource: str = "") -> Stored:
-        """Raises Conflict if somebody else changed the object first."""
+        """Raises Conflict if another client changed the object first."""
         if obj == before.object:
             return before
         writer = Writer(MANAGER, "Update", kind.api_version, subresource)

@@ -113,7 +113,7 @@ class Controllers:
             self.storage.create(CONFIG_MAP, {"metadata": metadata, "data": self._root})
 
     def _empty(self, name: str) -> None:
-        """Delete what is in a namespace that ends: its pods first, and the rest when their processes have ended.
+        """Delete everything in a terminating namespace: its pods first, and the rest when their processes have ended.
 
         https://www.kubernetes.dev/resources/keps/5080/
         """

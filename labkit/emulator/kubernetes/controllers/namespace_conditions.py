@@ -27,7 +27,7 @@ FINE = {
 
 
 def with_conditions(namespace: Object, remaining: Mapping[Kind, Sequence[Stored]], now: str) -> Object:
-    """The namespace, whose conditions say what remains in it; unchanged where they say so already."""
+    """The namespace with conditions that say what remains in it; unchanged if they say so already."""
     status = namespace.get("status") or {}
     before = {each["type"]: each for each in status.get("conditions") or ()}
     wrong = _wrong(remaining)

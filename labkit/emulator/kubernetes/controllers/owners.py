@@ -14,7 +14,7 @@ CONTROLLED = (POD, REPLICA_SET)  # the kinds that have controllers here
 
 
 def controller_of(stored: Stored | None) -> Object:
-    """The reference to the one owner that controls the object; empty where there is none."""
+    """The reference to the one owner that controls the object; empty without such an owner."""
     references = stored.metadata.get("ownerReferences") or () if stored else ()
     return next((reference for reference in references if reference.get("controller")), {})
 

@@ -147,7 +147,7 @@ def ready_since(pod: Stored) -> float | None:
 
 
 def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> float | None:
-    """When the next pod will have been ready for long enough; None if there is no such pod."""
+    """When the next pod will have been ready for long enough; None without such a pod."""
     if not (wait := replica_set.object["spec"].get("minReadySeconds", 0)):
         return None
     moments = [since + wait for pod in pods if (since := ready_since(pod)) is not None]

@@ -220,7 +220,7 @@ def find_condition(conditions: list[Object], type_: str) -> Object | None:
 
 
 def with_condition(conditions: list[Object], new: Object) -> list[Object]:
-    """The conditions with a new one; it stays as it was where neither status nor reason changed."""
+    """The conditions with a new one. The old one is kept if neither status nor reason changed."""
     old = find_condition(conditions, new["type"])
     if old and (old.get("status"), old.get("reason")) == (new["status"], new["reason"]):
         return conditions

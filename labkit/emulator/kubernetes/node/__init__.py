@@ -1,4 +1,4 @@
-"""The node: a kubelet whose containers are processes of this machine. It knows the cluster by the API alone.
+"""The node: a kubelet that runs containers as processes of this machine. It knows the cluster by the API alone.
 
 `node` follows the pods that are bound to it, and `kubelet` is its own endpoint. `pod_life` runs one pod,
 `container_life` one container (with its `probes` and hooks, `handlers`); what they share is in `pod`: `pod_status`,

@@ -86,7 +86,7 @@ def field_value(pod: Object, path: str) -> str:
 
 
 def resource_value(pod: Object, reference: Object, room: Room, container: Object | None = None) -> str:
-    """A container's limit or request in units of the divisor, rounded up; what the node has where there is no limit.
+    """A container's limit or request in units of the divisor, rounded up; without a limit, what the node has.
 
     `container` is that of a variable, where the reference names none. Raises ConfigError.
     https://kubernetes.io/docs/tasks/inject-data-application/downward-api-volume-expose-pod-information/

@@ -191,7 +191,7 @@ class ContainerLife:
             self.run.ended.set()
         finally:
             watching.cancel()
-            self._pod.attachments.pop(status.name, None)  # nobody joins any more; who has joined gets the rest
+            self._pod.attachments.pop(status.name, None)  # no new client may join; those attached get the rest
         await sandbox.close()
         streams.program_has_ended()
         with contextlib.suppress(TimeoutError):

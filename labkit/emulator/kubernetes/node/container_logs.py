@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 PART = 16 * 1024
-LONGEST = 10 * 1024 * 1024  # bytes, after which a log begins anew: a kubelet's containerLogMaxSize
+LONGEST = 10 * 1024 * 1024  # bytes, after which a log starts again: a kubelet's containerLogMaxSize
 
 
 class ContainerLog:
@@ -71,7 +71,7 @@ class ContainerLog:
     async def lines(
         self, *, follow: bool = False, tail: int | None = None, since: str = ""
     ) -> AsyncIterator[list[bytes]]:
-        """Yield raw lines, many at a time, the last `tail` of what is there first; with `follow` until it ends."""
+        """Yield raw lines, many at a time: the last `tail` of the log; then, with `follow`, new ones until it ends."""
         begun, file = self._begun, self.file.open("rb")
         try:
             if tail is not None:

@@ -1,4 +1,4 @@
-"""Images, on a node whose containers are processes of this machine: each name stands for a program."""
+"""Images: each name stands for a program of this machine, because containers are its processes."""
 
 import re
 import sys

@@ -108,7 +108,7 @@ class Kubelet:
                 await session.end(_failed(f"error attaching to container: {EXITED}"))
 
     async def _life_or_refusal(self, socket: WebSocket, missing: str) -> PodLife | None:
-        """The pod whose container runs, with the client accepted; or None, and the client is told why."""
+        """The pod, with the client accepted, if its container runs; otherwise None, after telling the client why."""
         path = socket.path_params
         life = self._find(path["namespace"], path["pod"])
         protocol = next((name for name in PROTOCOLS if name in socket.scope.get("subprotocols", ())), None)

@@ -63,7 +63,7 @@ class Mounts:
 
 
 class _Root:
-    """A folder that becomes a root: mount points and links in the folder, and what is mounted there."""
+    """A folder that becomes a root: mount points and links in the folder, and the mounts for them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -87,7 +87,7 @@ class PodLife:
         await asyncio.to_thread(end_all_of, self.pod.home)
 
     async def tend(self) -> None:
-        """Do what is due: end the pod at its deadline, renew its tokens, read its volumes again."""
+        """Do the tasks that are due: end the pod at its deadline, renew its tokens, read its volumes again."""
         if self._stop.is_set() or not self._living:
             return
         deadline = self.pod.document["spec"].get("activeDeadlineSeconds")

@@ -173,10 +173,10 @@ class Sandbox:
         wrapped = self.private and self.own_processes
         env = ({"TERM": "xterm"} if streams.is_terminal else {}) | env
         if self.private:
-            # What is preloaded (the clock) belongs to the program, not to those that bring it here.
+            # The preloaded library (the clock) is for the program, not for the tools that start it.
             command = [SHELL, "-c", IN_SANDBOX, "sh", cwd, env.pop("LD_PRELOAD", ""), *argv]
             if streams.is_terminal and self.own_processes:
-                # nsenter stays outside as the program's parent: what is typed (Ctrl-C) is not for it.
+                # nsenter stays outside as the program's parent: Ctrl-C isn't meant for it.
                 command = [_tool("setsid"), "--ctty", *command]
             command = [*self._enter, *command]
         else:
@@ -242,7 +242,7 @@ def end_all_of(home: Path) -> None:
 
 
 def end_all_below(folder: Path) -> None:
-    """Kill what is left of any pod: the processes with a home below this folder. It may take a while."""
+    """Kill the leftover processes of pods: those with a home below this folder. It may take a while."""
     _end(lambda process: psutil.Process(process).environ().get("HOME", "").startswith(f"{folder}/"))
 
 

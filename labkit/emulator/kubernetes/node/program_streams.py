@@ -101,7 +101,7 @@ class Terminal:
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # Ours stays open as long as the program runs: the near end says EIO whenever nobody holds the far one.
+        # Ours stays open as long as the program runs: the near end fails with EIO while no process holds the far one.
         self._near, self._own = os.openpty()
         self.device = os.ttyname(self._own)
         self.far = [self._own] * 3
@@ -159,7 +159,7 @@ class Terminal:
         self._writable.set()
 
     def _on_readable(self) -> None:
-        # Until somebody reads: a terminal with output that nobody wants would be called readable for ever.
+        # Only while a client reads: a terminal with unread output would stay readable for ever.
         self._loop.remove_reader(self._near)
         self._readable.set()
 

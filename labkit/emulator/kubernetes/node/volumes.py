@@ -52,7 +52,7 @@ class ProjectedToken:
     async def valid(self, request: RequestToken, now: float) -> str:
         """The token, a new one where it is due. `request(audience, seconds)` returns it and when it expires.
 
-        An old one serves while it lasts, where there is no new one. Raises ConfigError or httpx.HTTPError.
+        Until a new one can be made, the old one is used while it lasts. Raises ConfigError or httpx.HTTPError.
         """
         if self.due(now):
             try:

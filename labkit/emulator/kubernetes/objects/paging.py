@@ -19,7 +19,7 @@ def token(last: Stored, version: int) -> str:
 def start(given: str, storage: Storage) -> tuple[tuple[str, str] | None, int]:
     """The namespace and name that the page comes after, and the version of the list; None and 0 for a first page.
 
-    Raises BadRequest for what is no token, Expired for one of another server or of long ago.
+    Raises BadRequest if it isn't a token, Expired if another server made it or if it's too old.
     """
     if not given:
         return None, 0

@@ -172,14 +172,14 @@ def _element(found: Field, value: Any, owner: str, path: str, unknown: list[str]
     if (types := TYPES.get(element)) and type(value) not in types:
         _refuse(value, owner, path, element)
     if element == "quantity":
-        value = str(value)  # which is no quantity for a bool
+        value = str(value)  # for a bool this isn't a quantity
     if value is not None and (check := READ_AS.get(element)):
         check(value)
     return value
 
 
 def _base64(text: str) -> None:
-    """Raises WrongType for what is not base64, with the place where Go's decoder gives up."""
+    """Raise WrongType if it isn't base64, with the position where Go's decoder stops."""
     plain = text.replace("\r", "").replace("\n", "")
     good = BASE64.match(plain)
     if good and good.end() < len(plain):

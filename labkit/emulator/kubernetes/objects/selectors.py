@@ -73,7 +73,7 @@ def _unparsable(found: str, expected: str) -> Exception:
 
 
 def object_selector(selector: Object | None) -> Matcher:
-    """What matches labels as a LabelSelector (matchLabels, matchExpressions) does; all where there is none."""
+    """A function that matches labels as a LabelSelector (matchLabels, matchExpressions) does; with None, all."""
     selector = selector or {}
     wanted = selector.get("matchLabels") or {}
     expressions = selector.get("matchExpressions") or ()

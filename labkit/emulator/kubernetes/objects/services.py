@@ -55,7 +55,7 @@ def with_kept_address(service: Object, before: Object) -> Object:
 
 
 def validate(service: Object) -> list[Cause]:
-    """What is wrong with it."""
+    """The errors in it."""
     spec, causes = service["spec"], []
     if spec["type"] not in TYPES:
         causes.append(unsupported("spec.type", spec["type"], TYPES))

@@ -67,7 +67,7 @@ def quote(value: object) -> str:
 
 
 def details_of(name: str, group: str, kind: str) -> Object:
-    """A Status's details, without what is empty."""
+    """A Status's details, without empty fields."""
     return {key: value for key, value in (("name", name), ("group", group), ("kind", kind)) if value}
 
 
