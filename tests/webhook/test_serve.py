@@ -331,7 +331,7 @@ def web(folder: Path) -> Iterator[int]:
         ),
         (["--listen", "192.0.2.1:8443"], ["192.0.2.1 cannot be listened on"]),
         (["--listen", "no-such-host.invalid:8443"], ["no-such-host.invalid cannot be listened on"]),
-        (["--listen", "0.0.0.0:8443"], ["no address that an API server can call", "--host NAME"]),
+        (["--listen", "0.0.0.0:8443"], ["not an address that an API server can call", "--host NAME"]),
         (["--host", "a b"], ["'a b' is not a host name or address"]),
         (["--certificate", "{folder}/broken"], ["a certificate needs its key"]),
         (["--certificate", "/nowhere", "--key", "/nowhere"], ["the certificate and key cannot be used", "/nowhere"]),
