@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from labkit import documents, faults, steps
-from labkit.connection import core_api
+from labkit.exercises import making
 from labkit.exercises.asking import admits, caller, injected, refuses
 from labkit.exercises.exercise import Exercise
 from labkit.faults import live
@@ -35,8 +35,7 @@ WITHOUT_ROLE = (
 
 def _role_that_refuses(place: Workspace) -> None:
     _made(place)
-    metadata = {"name": "till", "annotations": {documents.ROLE_ANNOTATION: place.role_arn}}
-    core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
+    making.account(place, "till")
     _break(place, REFUSED)
 
 

@@ -1,9 +1,7 @@
 """Notebook 07: how long a token and a session live."""
 
-import json
-
-from labkit import documents
 from labkit.connection import core_api
+from labkit.exercises import making
 from labkit.exercises.asking import ADMITTED, HOUR, exchange, refuses, token_life
 from labkit.exercises.exercise import Exercise
 from labkit.steps import oidc_provider, service_account
@@ -16,28 +14,16 @@ LIFE = "eks.amazonaws.com/token-expiration"
 
 
 def _life_that_is_no_number(place: Workspace) -> None:
-    _role(place)
-    _till(place)
+    _role_and_till(place)
     metadata = {"metadata": {"annotations": {LIFE: "1h"}}}
     core_api(place.kubernetes).patch_namespaced_service_account("cart", place.parameters.namespace, metadata)
 
 
-def _sessions_of_an_hour(place: Workspace) -> None:
-    _role(place)
-    _till(place)
-
-
-def _role(place: Workspace) -> None:
+def _role_and_till(place: Workspace) -> None:
     oidc_provider.ensure(place)
     service_account.ensure(place)
-    policy = json.dumps(documents.trust_policy(place.parameters, place.provider_arn))
-    name = place.parameters.role_name
-    place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=policy, Tags=place.tags)
-
-
-def _till(place: Workspace) -> None:
-    metadata = {"name": "till", "labels": place.labels, "annotations": {documents.ROLE_ANNOTATION: place.role_arn}}
-    core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
+    making.role(place)
+    making.account(place, "till")
 
 
 def _tokens_of_an_hour_for_cart_alone(place: Workspace) -> list[Row]:
@@ -73,7 +59,7 @@ EXERCISES = (
     Exercise(
         "07-b",
         "let cart's sessions live for 4 hours",
-        _sessions_of_an_hour,
+        _role_and_till,
         _sessions_of_four_hours,
         (
             "The trust policy admits cart. Which property of the role limits how long its sessions live?",

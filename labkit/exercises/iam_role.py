@@ -1,9 +1,7 @@
 """Notebook 02: who may become the role."""
 
-import json
-
 from labkit import documents
-from labkit.connection import core_api
+from labkit.exercises import making
 from labkit.exercises.asking import admits, refuses
 from labkit.exercises.exercise import Exercise
 from labkit.steps import oidc_provider, service_account
@@ -16,26 +14,19 @@ def _role_for_the_wrong_namespace(place: Workspace) -> None:
     _accounts(place, "till")
     elsewhere = place.parameters.model_copy(update={"namespace": "default"})
     policy = documents.trust_policy(elsewhere, place.provider_arn)
-    _role(place, policy)
+    making.role(place, policy)
 
 
 def _role_for_cart_alone(place: Workspace) -> None:
     _accounts(place, "till", "guest")
-    _role(place, documents.trust_policy(place.parameters, place.provider_arn))
+    making.role(place)
 
 
 def _accounts(place: Workspace, *others: str) -> None:
     oidc_provider.ensure(place)
     service_account.ensure(place)
     for name in others:
-        metadata = {"name": name, "annotations": {documents.ROLE_ANNOTATION: place.role_arn}}
-        core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
-
-
-def _role(place: Workspace, policy: documents.PolicyDocument) -> None:
-    iam = place.aws.client("iam")
-    name = place.parameters.role_name
-    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=place.tags)
+        making.account(place, name)
 
 
 def _only_cart(place: Workspace) -> list[Row]:

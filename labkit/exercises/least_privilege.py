@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from labkit import documents
-from labkit.connection import core_api
+from labkit.exercises import making
 from labkit.exercises.asking import ADMITTED, ALLOWED, call, exchange, injected
 from labkit.exercises.exercise import Exercise
 from labkit.steps import oidc_provider, service_account
@@ -17,12 +17,11 @@ REFUSED = "AccessDenied"
 
 def _role_that_reads_the_whole_bucket(place: Workspace) -> None:
     s3, name = place.aws.client("s3"), place.parameters.namespace
-    elsewhere = place.aws.region_name != "us-east-1"
-    where = {"CreateBucketConfiguration": {"LocationConstraint": place.aws.region_name}} if elsewhere else {}
-    s3.create_bucket(Bucket=name, **where)
+    making.bucket(place)
     for team in ("cart", "till"):
         s3.put_object(Bucket=name, Key=f"{team}/1.txt", Body=b"hello")
-    _role(place, documents.trust_policy(place.parameters, place.provider_arn))
+    _provider_and_account(place)
+    making.role(place)
     bucket = f"arn:{place.connection.partition}:s3:::{name}"
     actions = {"s3:ListBucket": bucket, "s3:GetObject": f"{bucket}/*"}
     statements = [{"Effect": "Allow", "Action": action, "Resource": arn} for action, arn in actions.items()]
@@ -31,21 +30,19 @@ def _role_that_reads_the_whole_bucket(place: Workspace) -> None:
 
 
 def _role_that_two_share(place: Workspace) -> None:
-    metadata = {"name": "till", "annotations": {documents.ROLE_ANNOTATION: place.role_arn}}
     policy = documents.trust_policy(place.parameters, place.provider_arn)
     issuer = place.issuer.removeprefix("https://")
     policy["Statement"][0]["Condition"]["StringEquals"][f"{issuer}:sub"] = [
         f"system:serviceaccount:{place.parameters.namespace}:{name}" for name in ("cart", "till")
     ]
-    _role(place, policy)
-    core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
+    _provider_and_account(place)
+    making.role(place, policy)
+    making.account(place, "till")
 
 
-def _role(place: Workspace, policy: documents.PolicyDocument) -> None:
+def _provider_and_account(place: Workspace) -> None:
     oidc_provider.ensure(place)
     service_account.ensure(place)
-    name = place.parameters.role_name
-    place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=place.tags)
 
 
 def _reads_its_own_prefix(place: Workspace) -> list[Row]:

@@ -1,8 +1,6 @@
 """Notebook 01: which issuers an account believes."""
 
-import json
-
-from labkit import documents
+from labkit.exercises import making
 from labkit.exercises.asking import admits, exchange
 from labkit.exercises.exercise import Exercise
 from labkit.steps import service_account
@@ -13,9 +11,7 @@ from labkit.workspace import Workspace
 
 def _role_that_trusts_the_new_cluster(place: Workspace) -> None:
     service_account.ensure(place)
-    policy = documents.trust_policy(place.parameters, place.provider_arn)
-    name = place.parameters.role_name
-    place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=place.tags)
+    making.role(place)
 
 
 def _provider_for_another_audience(place: Workspace) -> None:

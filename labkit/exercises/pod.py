@@ -1,6 +1,5 @@
 """Notebook 04: what is put into a new pod, and what never reaches an old one."""
 
-import json
 from typing import Any
 
 from kubernetes.client import AppsV1Api
@@ -8,6 +7,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from labkit import documents
 from labkit.connection import as_document, core_api
+from labkit.exercises import making
 from labkit.exercises.asking import injected
 from labkit.exercises.exercise import Exercise
 from labkit.faults.kubernetes import is_rolled_out
@@ -20,9 +20,10 @@ STARTED_WITHIN = 30  # seconds, for the pods of a Deployment that was restarted 
 
 
 def _deployment_before_its_annotation(place: Workspace) -> None:
-    _role(place)
+    oidc_provider.ensure(place)
+    making.role(place)
     core, namespace = core_api(place.kubernetes), place.parameters.namespace
-    core.create_namespaced_service_account(namespace, {"metadata": {"name": "cart", "labels": place.labels}})
+    making.account(place, "cart", {})
     labels = {"app": "cart"}
     template = {"metadata": {"labels": labels}, "spec": {**documents.pod(place.parameters, place.image)["spec"]}}
     apps: Any = AppsV1Api(place.kubernetes)  # its types ask for a model where the client takes a manifest as well
@@ -34,15 +35,9 @@ def _deployment_before_its_annotation(place: Workspace) -> None:
 
 
 def _account_alone(place: Workspace) -> None:
-    _role(place)
-    service_account.ensure(place)
-
-
-def _role(place: Workspace) -> None:
     oidc_provider.ensure(place)
-    policy = documents.trust_policy(place.parameters, place.provider_arn)
-    name = place.parameters.role_name
-    place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=place.tags)
+    making.role(place)
+    service_account.ensure(place)
 
 
 def _running_pods_have_the_role(place: Workspace) -> list[Row]:

@@ -1,9 +1,7 @@
 """Notebook 03: the annotation that names a role."""
 
-import json
-
 from labkit import documents
-from labkit.connection import core_api
+from labkit.exercises import making
 from labkit.exercises.asking import admits, injected, refuses
 from labkit.exercises.exercise import Exercise
 from labkit.steps import oidc_provider
@@ -15,27 +13,17 @@ MISSPELT = "eks.amazonaws.com/role_arn"
 
 
 def _misspelt_annotation(place: Workspace) -> None:
-    _role(place, "cart")
-    _account(place, "cart", {MISSPELT: place.role_arn})
-    _account(place, "till", {})
+    oidc_provider.ensure(place)
+    making.role(place)
+    making.account(place, "cart", {MISSPELT: place.role_arn})
+    making.account(place, "till", {})
 
 
 def _role_without_its_service_account(place: Workspace) -> None:
-    _role(place, "till")
-    _account(place, "cart", {})
-
-
-def _role(place: Workspace, account: str) -> None:
     oidc_provider.ensure(place)
-    admitted = place.parameters.model_copy(update={"service_account": account})
-    policy = documents.trust_policy(admitted, place.provider_arn)
-    name = place.parameters.role_name
-    place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=place.tags)
-
-
-def _account(place: Workspace, name: str, annotations: dict[str, str]) -> None:
-    metadata = {"name": name, "annotations": annotations, "labels": place.labels}
-    core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
+    till = place.parameters.model_copy(update={"service_account": "till"})
+    making.role(place, documents.trust_policy(till, place.provider_arn))
+    making.account(place, "cart", {})
 
 
 def _a_new_pod_of_cart(place: Workspace) -> list[Row]:

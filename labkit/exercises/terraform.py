@@ -1,10 +1,10 @@
 """Notebook 06: the role that the Terraform module makes."""
 
-import json
 from typing import Any
 
-from labkit import documents, terraform
+from labkit import terraform
 from labkit.connection import core_api
+from labkit.exercises import making
 from labkit.exercises.asking import ADMITTED, admits, exchange, injected, refuses
 from labkit.exercises.exercise import Exercise
 from labkit.steps import oidc_provider, service_account
@@ -21,16 +21,14 @@ ADDED = "20260114093122345600000001"
 
 def _wildcard_that_admits_nobody(place: Workspace) -> None:
     for name in RELEASES:
-        _account(place, name)
+        making.account(place, name)
     variables = terraform.variables(place.parameters, place.provider_arn)
     variables["oidc_providers"]["this"]["namespace_service_accounts"] = [f"{place.parameters.namespace}:*"]
     _role(place, variables)
 
 
 def _role_whose_name_is_a_prefix(place: Workspace) -> None:
-    core_api(place.kubernetes).create_namespaced_service_account(
-        place.parameters.namespace, {"metadata": {"name": "till", "labels": place.labels}}
-    )
+    making.account(place, "till", {})
     variables = terraform.variables(place.parameters, place.provider_arn)
     del variables["use_name_prefix"]
     _role(place, variables, ADDED)
@@ -40,19 +38,13 @@ def _role(place: Workspace, variables: dict[str, Any], added: str = "") -> None:
     oidc_provider.ensure(place)
     service_account.ensure(place)
     made = terraform.rendered(variables)
-    policy = json.dumps(made.trust_policy)
-    place.aws.client("iam").create_role(RoleName=made.name + added, AssumeRolePolicyDocument=policy, Tags=place.tags)
-
-
-def _account(place: Workspace, name: str) -> None:
-    core, namespace = core_api(place.kubernetes), place.parameters.namespace
-    metadata = {"name": name, "labels": place.labels, "annotations": {documents.ROLE_ANNOTATION: place.role_arn}}
-    if existing(lambda: core.read_namespaced_service_account(name, namespace)) is None:
-        core.create_namespaced_service_account(namespace, {"metadata": metadata})
+    making.role(place, made.trust_policy, name=made.name + added)
 
 
 def _each_release_and_nobody_else(place: Workspace) -> list[Row]:
-    _account(place, NEXT_RELEASE)
+    core, namespace = core_api(place.kubernetes), place.parameters.namespace
+    if existing(lambda: core.read_namespaced_service_account(NEXT_RELEASE, namespace)) is None:
+        making.account(place, NEXT_RELEASE)
     admitted = [admits(place, name) for name in (*RELEASES, NEXT_RELEASE)]
     return [*admitted, refuses(place), refuses(place, "default")]
 

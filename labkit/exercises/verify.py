@@ -6,8 +6,8 @@ from typing import Any
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from labkit import documents
 from labkit.connection import core_api
+from labkit.exercises import making
 from labkit.exercises.asking import allows, call, credentials, denies
 from labkit.exercises.exercise import Exercise
 from labkit.steps import oidc_provider, service_account
@@ -32,19 +32,15 @@ def _session_that_somebody_copied(place: Workspace) -> None:
 
 
 def _bucket(place: Workspace) -> None:
-    s3, name = place.aws.client("s3"), place.parameters.namespace
-    elsewhere = place.aws.region_name != "us-east-1"
-    where = {"CreateBucketConfiguration": {"LocationConstraint": place.aws.region_name}} if elsewhere else {}
-    s3.create_bucket(Bucket=name, **where)
-    s3.put_object(Bucket=name, Key=NOTE, Body=b"hello")
+    making.bucket(place)
+    place.aws.client("s3").put_object(Bucket=place.parameters.namespace, Key=NOTE, Body=b"hello")
 
 
 def _role(place: Workspace, permissions: dict[str, Any]) -> None:
     oidc_provider.ensure(place)
     service_account.ensure(place)
     iam, name = place.aws.client("iam"), place.parameters.role_name
-    policy = documents.trust_policy(place.parameters, place.provider_arn)
-    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=place.tags)
+    making.role(place)
     iam.put_role_policy(RoleName=name, PolicyName="reading", PolicyDocument=json.dumps(permissions))
 
 
