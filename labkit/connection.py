@@ -62,7 +62,7 @@ class Connection:
 
     aws: "boto3.Session"
     kubernetes: "ApiClient | None"
-    """None where the cluster is gone, and what a run left in AWS is to be removed."""
+    """None if the cluster is gone, and the rest of a run is to be removed from AWS."""
     issuer: str
     account_id: str
     partition: str = "aws"
@@ -75,9 +75,9 @@ class Connection:
     takes_untagged: bool = False
     """Whether an untagged object with exactly the parameters' names counts as the run's."""
     is_embedded: bool = False
-    """Whether cluster and account are the lab's own, so that what is made in them is nobody's."""
+    """Whether cluster and account are the lab's own: everything in them may be deleted."""
     shows_removal: bool = False
-    """Whether what is to be removed is shown before it is: what is here may be dear to somebody."""
+    """Whether a removal is shown before it is done, because others may need the objects."""
     note: str | None = None
     """What there is to say to the one who opens the lab."""
     issuer_restored_by: str = ""

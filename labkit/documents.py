@@ -67,7 +67,7 @@ class Pod(TypedDict):
 
 
 def provider(_: Parameters, issuer: str) -> OidcProvider:
-    """What is registered: the issuer, and the audience of the tokens that it signs for AWS.
+    """The arguments of the registration: the issuer, and the audience of its tokens for AWS.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
     """

@@ -52,7 +52,7 @@ class LabError(Exception):
 
 
 class UnknownName(LabError):
-    """A name that is none of those that are known; the nearest of them is proposed."""
+    """An unknown name; the message proposes the nearest known one."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "", next: str = ""):
         known = list(known)
@@ -209,7 +209,7 @@ def without_session(message: str) -> str:
 
 @contextmanager
 def answering(namespace: str = SOME_NAMESPACE) -> Iterator[None]:
-    """Raises `LabError` where AWS or the cluster does not answer what is asked in here, or where it refuses.
+    """Raise `LabError` if AWS or the cluster doesn't answer a call in this block, or refuses it.
 
     `namespace` is the one that the cluster is asked for things of.
     """

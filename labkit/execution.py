@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
 WITHIN = 60  # seconds
-NOT_STARTED = 127  # as a shell ends where there is no such program
+NOT_STARTED = 127  # a shell's exit code for a missing program
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, c
     try:
         code = connection.returncode
     except ValueError:
-        # No exit code but the runtime's complaint: there is no such program, most often.
+        # The runtime's complaint instead of an exit code: mostly, the program is missing.
         code, said = NOT_STARTED, f"there is no {command[0]} in the container, or it cannot be started"
     connection.close()
     return Executed(output or "", said or "", 1 if code is None else code)

@@ -99,7 +99,7 @@ class Lab(Workspace):
             through: the steps up to this one are made, and the later ones stay as they are.
 
         Raises:
-            UnknownName: there is no such step.
+            UnknownName: not a step.
             LabError: a step could not be made, or another run has the name and keeps it.
         """
         if bool(before) == bool(through):
@@ -116,7 +116,7 @@ class Lab(Workspace):
                 print(line)
 
     def remove(self) -> None:
-        """Takes away what bears this run's tag, the last step first, and prints what was removed and what was left."""
+        """Delete what carries this run's tag, the last step first; print what was deleted and what was left."""
         with answering(self.parameters.namespace):
             closed = exercises.close_all(self) if self.connection.is_embedded else ()
             for line in chain(closed, steps.remove(self)):
@@ -156,7 +156,7 @@ class Lab(Workspace):
     def token(self, token: str) -> "TokenView":
         """A token's claims beside what the provider and the role's trust policy want; nothing secret is shown.
 
-        Raises `LabError` where the text is no token.
+        Raises `LabError` if the text isn't a token.
         """
         from labkit.widgets import token as tokens
 
@@ -169,7 +169,7 @@ class Lab(Workspace):
         return compared()
 
     def diagnose(self, *, probe: bool = False, repair: bool = False) -> "Diagnosis":
-        """What is wrong between the pod and its role; only reads. With `repair`, the commands that put it right, too.
+        """Find out what is wrong between the pod and its role; only reads. With `repair`, show the repairs, too.
 
         With `probe`, the pod is also asked who it is, and its token is tried. In a lab that is only looked at the role
         is the one that the annotation names, unless it was named, and the pods are all that run as the service account.
@@ -254,7 +254,7 @@ class Lab(Workspace):
     # Break and mend.
 
     def to_break(self) -> "Lab":
-        """This lab, where the cluster is the lab's own; else there is none to repair either. Raises `LabError`."""
+        """This lab, if the cluster is the lab's own. Raises `LabError` otherwise."""
         self._needs_own_cluster()
         return self
 
@@ -283,9 +283,9 @@ class Lab(Workspace):
                 print(f"$ {command}\n{stable(answer)}")
 
     def mended(self) -> "Report":
-        """Whether what was broken is mended, what is as it was, and what was left behind; changes nothing.
+        """Report what is mended, what is unchanged, and what was left behind; changes nothing.
 
-        It names what is still broken, and not what is wrong with it: that is `diagnose`'s. Raises `LabError` where
+        It names what is still broken, but not how: `diagnose` does. Raises `LabError` where
         nothing was broken.
         """
         from labkit.faults import breaking, report
@@ -300,7 +300,7 @@ class Lab(Workspace):
         return found
 
     def mend(self) -> None:
-        """Takes out what is left of faults: the run is exactly as it was before the first. Prints what was done."""
+        """Take out all faults: the run is then exactly as before the first one. Prints what it did."""
         from labkit.faults import breaking
 
         self._needs_own_cluster()

@@ -137,7 +137,7 @@ def _file(value: str) -> str:
     try:
         file = Path(value).expanduser()
         found = "" if file.is_file() else "it is a folder" if file.is_dir() else "it is not there"
-    except (OSError, RuntimeError) as error:  # nobody has that home, or the name is too long
+    except (OSError, RuntimeError) as error:  # no user has that home, or the name is too long
         found = getattr(error, "strerror", None) or str(error)
     if value and found:
         raise InvalidParameter(
@@ -206,7 +206,7 @@ class Parameters(BaseModel):
         """The parameters with these values and the defaults of the others.
 
         Raises:
-            UnknownName: there is no such parameter; the nearest one is named.
+            UnknownName: not a parameter; the message names the nearest one.
             InvalidParameter: a value breaks its rule.
         """
         for name in values:
@@ -228,7 +228,7 @@ class Parameters(BaseModel):
 
     @property
     def given(self) -> dict[str, str]:
-        """The parameters that somebody set, by name; those that have their defaults are left out."""
+        """The parameters that differ from their defaults, by name."""
         return self.model_dump(exclude_unset=True)
 
     @property
@@ -252,7 +252,7 @@ class Parameters(BaseModel):
 
     @property
     def tags(self) -> list[dict[str, str]]:
-        """The tags that everything of this run bears in AWS."""
+        """The tags of everything that this run makes in AWS."""
         return [{"Key": LAB_TAG, "Value": LAB}, {"Key": RUN_TAG, "Value": self.run}]
 
     @property
@@ -264,7 +264,7 @@ class Parameters(BaseModel):
 
     @property
     def labels(self) -> dict[str, str]:
-        """The same as labels of Kubernetes objects, in whose values there are no slashes.
+        """The same as labels of Kubernetes objects; their values have no slashes.
 
         https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
         """

@@ -73,7 +73,7 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
     notebook, output = Path(notebook), Path(output)
     validated = Parameters.checked(**parameters or {})
     if not notebook.is_file():
-        raise LabError(f"There is no notebook {notebook}.", where="labkit.run", next="ls notebooks/")
+        raise LabError(f"No notebook {notebook}.", where="labkit.run", next="ls notebooks/")
     _make_folder(output.parent)
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -111,7 +111,7 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
 
 
 def refresh(notebook: Path | str) -> Run:
-    """Executes a notebook with its own parameters and keeps the outputs in it; where a cell fails it stays as it was.
+    """Executes a notebook with its own parameters and keeps the outputs in it; if a cell fails, the file isn't changed.
 
     Raises `RunFailed`.
     """
@@ -193,7 +193,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     kept = dict(os.environ)
     try:
         os.environ.clear()
-        # An executed notebook is kept, and compared: it has names where a learner sees what is live.
+        # An executed notebook is kept and compared: it has placeholders where a learner sees live values.
         os.environ.update({name: value for name, value in variables.items() if name != showing.LIVE})
         yield
     finally:
@@ -222,7 +222,7 @@ def _interrupted(output: Path, parameters: Parameters) -> Interrupted:
     named = "".join(f" -p {shlex.quote(f'{name}={value}')}" for name, value in given.items() if name != "confirm")
     return Interrupted(
         "The run was interrupted, or its kernel ended; what it made until then is still there.",
-        where=f"{output}; all of it bears the tag labkit:run={parameters.run}",
+        where=f"{output}; all of it carries the tag labkit:run={parameters.run}",
         next=f"run it again, or take it away:  labkit remove{named}   (deletes with --yes)",
     )
 

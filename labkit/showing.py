@@ -18,7 +18,7 @@ MIME = "application/vnd.labkit.answer+json"
 # How a check, a diagnosis and a finding are marked.
 RIGHT, WRONG, WARNING = "✓ right", "✗ wrong", "! warning"
 
-# Fields whose values are secret, or never the same twice.
+# Fields with secret values, or values that change each time.
 FIELDS = {
     "AccessKeyId": "<access key>",
     "SecretAccessKey": "<secret access key>",
@@ -55,7 +55,7 @@ SHOWN_LIVE = {"<date>", "<expiration>", "<session name>", r"\1<session name>", "
 JWT = "<token>"
 BEGINNING = 12  # characters: of a JWT's header, which says only how it is signed
 LIVE = "LABKIT_LIVE"
-# What is of the transport, or of the API's own bookkeeping.
+# Fields of the transport, or of the API's own bookkeeping.
 LEFT_OUT = {"ResponseMetadata", "managedFields"}
 
 _PATTERNS = [
@@ -76,7 +76,7 @@ _PATTERNS = [
 
 @dataclass(frozen=True, repr=False)
 class Shown:
-    """Something as it is shown; `command` is the one whose answer it is."""
+    """Something as it is shown; `command` is the command that it answers."""
 
     text: str
     command: str = ""

@@ -90,7 +90,7 @@ def rendered(module_variables: Variables) -> Rendered:
 
 def _statement(provider: Mapping[str, Any], operator: str) -> Statement:
     arn = provider["provider_arn"]
-    # The module takes away all up to the last "provider/"; what is left begins the condition keys.
+    # The module cuts all up to the last "provider/"; the rest begins the condition keys.
     issuer = re.sub(r"^.*provider/", "", arn)
     subjects = [f"system:serviceaccount:{account}" for account in provider["namespace_service_accounts"]]
     return {

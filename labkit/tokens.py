@@ -16,7 +16,7 @@ from labkit.policy.conditions import quoted
 
 
 class NotAToken(ValueError):
-    """The text is no JSON web token; the message says what is wrong with it."""
+    """The text isn't a JSON web token; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,12 +110,12 @@ def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resou
     if resource and not action:
         raise LabError("--resource says on what; --action has to say what.", next="--action s3:ListBucket")
     if action and not re.fullmatch(r"[a-z0-9-]+:[A-Za-z0-9]+", action):
-        raise LabError(f"{action!r} is no action: SERVICE:NAME.", next="--action s3:ListBucket")
+        raise LabError(f"{action!r} is not an action: SERVICE:NAME.", next="--action s3:ListBucket")
     if resource and not (resource == "*" or resource.startswith("arn:")):
         raise LabError(f"{resource!r} is no ARN.", next="--resource arn:aws:s3:::BUCKET")
     if pod and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", pod):
         raise LabError(
-            f"{pod!r} is no pod's name: lower-case letters, digits, hyphens and dots.",
+            f"{pod!r} is not a pod's name: lower-case letters, digits, hyphens and dots.",
             next="kubectl get pods -n NAMESPACE",
         )
 
@@ -193,7 +193,7 @@ def _explain(text: str, as_json: bool) -> int:
     found = explanations.explain(text)
     if not found:
         raise LabError(
-            "This text is none that the doctor knows.",
+            "The doctor doesn't recognise this error.",
             where="--explain",
             next="labkit doctor -n NAMESPACE -s SERVICE_ACCOUNT, which looks at the thing itself",
         )

@@ -12,7 +12,7 @@ RESULTS = {**MARKS, "right": "✓", "not looked at": "·"}
 
 
 def show(found: Diagnosis, commands_after: str) -> None:
-    """Prints what is wrong with its repairs, then what became of each check, and what was not looked at."""
+    """Print the findings with their repairs, then each check's result, and what wasn't read."""
     console = _console()
     _show_findings(console, found)
     _show_preparation(console, found.findings, commands_after)

@@ -22,7 +22,7 @@ STARTING = "pod-not-running"
 
 
 def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
-    """Runs the repairs that the reader confirms, and looks again after each. Returns the exit code of what is left.
+    """Run the repairs that the user confirms, and look again after each. Return the exit code for what is left.
 
     Raises `LabError` without a terminal to ask in, or where `look` does.
     """
@@ -30,7 +30,7 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise LabError(
-            "--repair asks before each command, and here is no terminal to answer in.",
+            "--repair asks before each command, so it needs a terminal.",
             next="labkit doctor, and run the commands that you want",
         )
     found, shown = look(), set[tuple[str, str]]()
@@ -54,7 +54,7 @@ def repair(look: Callable[[], "Diagnosis"], connection: "Connection") -> int:
 
 
 def _key(finding: "Finding") -> tuple[str, str]:
-    """What is not shown twice: a repair that left its finding as it was."""
+    """Repairs that aren't shown twice, because their finding is still there."""
     return finding.id, finding.repair
 
 
@@ -65,7 +65,7 @@ def _show(finding: "Finding") -> None:
 
 
 def _settled(look: Callable[[], "Diagnosis"], before: "Diagnosis") -> "Diagnosis":
-    """What is found once the pods that the repair has made run, or have had their time."""
+    """The findings once the repair's new pods run, or have had their time."""
     end, found = time.monotonic() + STARTS_WITHIN, look()
     while STARTING in _ids(found) and STARTING not in _ids(before) and time.monotonic() < end:
         time.sleep(1)

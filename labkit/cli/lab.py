@@ -22,7 +22,7 @@ def env() -> None:
     from labkit.cli.status import on_cluster
 
     leading = variables()
-    # On stderr: a shell runs what is on stdout.
+    # On stderr: a shell evaluates stdout.
     typer.echo(on_cluster(running()[1]), err=True)
     for name in sorted(os.environ):
         if environment.is_open(name) and name not in leading:
@@ -124,7 +124,7 @@ def _seconds(move: str) -> float:
     match = re.fullmatch(r"([+-])(\d+(?:\.\d+)?)([smhd])", move)
     if not match:
         raise LabError(
-            f"{move!r} is no move of the clock: a sign, a number and one of s, m, h, d, or 0",
+            f"{move!r} doesn't move the clock: give a sign, a number and one of s, m, h, d; or 0",
             next="labkit clock +2h",
         )
     sign, number, unit = match.groups()

@@ -124,7 +124,7 @@ def _remembered(folder: Folder) -> list[str]:
 def _what_becomes(kept: Kept, facts: Facts) -> str:
     up = f"labkit up --target kind --cluster {kept.cluster}"
     if facts.made and not kept.kubeconfig.exists():
-        return f"the kind cluster {facts.made}, which was half made: {up} makes it anew, labkit down deletes it."
+        return f"the kind cluster {facts.made}, which was half made: {up} makes it again, labkit down deletes it."
     if facts.made:
         return f"the kind cluster {facts.made}: {up} joins it, labkit down deletes it."
     return f"the cluster of {facts.source}: {up} joins it, labkit down lets it go."

@@ -79,7 +79,7 @@ def up(
 
 
 def start(cluster: str, region: str, *, bare: bool = False) -> tuple[process.State, str, str | None]:
-    """Start the lab and the cluster, and put kubectl on it: the lab's state, the issuer, and what is to be said.
+    """Start the lab and the cluster, and put kubectl on it. Return the lab's state, the issuer, and messages.
 
     Raises `LabError`.
     """
@@ -127,7 +127,7 @@ def join(
     from labkit.targets.kind.kubeconfig import Way, facts_of
 
     if kubeconfig:
-        with suppress(RuntimeError):  # nobody has that home
+        with suppress(RuntimeError):  # no user has that home
             kubeconfig = kubeconfig.expanduser()  # a shell leaves the ~ of --kubeconfig=~/…
         kubeconfig = kubeconfig.absolute()
         Way.read(kubeconfig, context)

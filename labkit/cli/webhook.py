@@ -60,7 +60,7 @@ def serve(
     from labkit.webhook.connection import connect
 
     if not mount_path.startswith("/"):
-        raise LabError(f"{mount_path!r} is no absolute path.", next="--mount-path /var/run/secrets/aws")
+        raise LabError(f"{mount_path!r} is not an absolute path.", next="--mount-path /var/run/secrets/aws")
     prefix = annotation_prefix.rstrip("/")
     if not prefix:
         raise LabError("the prefix of annotations is empty.", next="--annotation-prefix eks.amazonaws.com")

@@ -50,7 +50,7 @@ def _made(place: Workspace) -> None:
 
 
 def _break(place: Workspace, names: Sequence[str], *pods: documents.Pod) -> None:
-    """Put one of these faults in, and make these pods with it; nobody is told which fault."""
+    """Put one of these faults in, and make these pods with it, without saying which fault."""
     fault = faults.named(random.choice(names))  # noqa: S311 - nothing is kept secret by it
     now = live.read(place)
     wanted = now.model_copy(deep=True)

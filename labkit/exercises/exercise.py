@@ -32,7 +32,7 @@ class Exercise:
     hints: tuple[str, str, str]
     """From a nudge to nearly the answer."""
     own_cluster: bool = False
-    """Whether it needs a cluster of its own, of the same name: one whose issuer nobody has registered."""
+    """Whether it needs a cluster of its own, of the same name: one with an issuer that isn't registered yet."""
 
     @property
     def name(self) -> str:
@@ -60,7 +60,7 @@ class Exercise:
         return existing(partial(core_api(lab.kubernetes).read_namespace, self.name)) is not None
 
     def close(self, lab: Workspace) -> None:
-        """Delete the exercise's cluster or namespace, its roles, user and bucket, whoever made what is in them."""
+        """Delete the exercise's cluster or namespace, roles, user and bucket, with everything in them."""
         iam = lab.aws.client("iam")
         if self.is_open(lab):
             place = self._place(lab)
@@ -92,7 +92,7 @@ class Exercise:
 
 
 def _roles(iam: Any, name: str) -> list[str]:
-    """The roles whose name is this one, or begins with it: the cluster's node role, and a role that Terraform named."""
+    """The roles with this name or prefix: the cluster's node role, and a role that Terraform named."""
     roles = [role["RoleName"] for page in iam.get_paginator("list_roles").paginate() for role in page["Roles"]]
     return [role for role in roles if role == name or role.startswith(f"{name}-")]
 

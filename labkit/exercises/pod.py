@@ -1,4 +1,4 @@
-"""Notebook 04: what is put into a new pod, and what never reaches an old one."""
+"""Notebook 04: what the webhook puts into a new pod, and why an old one never gets it."""
 
 from typing import Any
 

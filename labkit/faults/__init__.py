@@ -28,7 +28,7 @@ def named(name: str) -> Fault:
     if name not in CATALOGUE:
         near = get_close_matches(name, CATALOGUE, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise LabError(f"{name!r} is no fault.{hint}", next="labkit break --list")
+        raise LabError(f"{name!r} is not a fault.{hint}", next="labkit break --list")
     return CATALOGUE[name]
 
 

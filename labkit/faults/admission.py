@@ -1,4 +1,4 @@
-"""What becomes of a pod on its way through the API server, and the pod as it was applied, from what became of it."""
+"""A pod before and after admission: either can be made from the other."""
 
 import copy
 from typing import Any
@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 
 def admitted(pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """The spec that the API server makes of a pod whose service account the webhook knows with these annotations."""
+    """The pod's spec after admission, if its service account has these annotations."""
     account = Account.of({"metadata": {"annotations": annotations}})
     made = copy.deepcopy(pod)
     if account.role_arn:
@@ -33,9 +33,9 @@ def admitted(pod: Document, annotations: dict[str, str], region: str) -> Documen
 
 
 def applied(pod: Document, annotations: dict[str, str], region: str) -> tuple[Document, dict[str, str]]:
-    """The pod as it was applied, from what became of it, and the annotations of its service account at that time.
+    """The pod as it was applied, and its service account's annotations at that time, from the pod after admission.
 
-    `annotations` are those of now. Without a sign of the webhook it is the pod as it is, and no annotations.
+    `annotations` are the present ones. Without a trace of the webhook: the pod unchanged, and no annotations.
     """
     # Those that the pod itself shows come first: with the present ones, an old role is one that was given by hand.
     for account_annotations in (_annotations_of(pod), annotations):
@@ -110,7 +110,7 @@ def _without_role(pod: Document, annotations: dict[str, str], region: str) -> Do
 
 
 def _container_without_role(container: Document, pod: Document, annotations: dict[str, str], region: str) -> Document:
-    """The shortest container of which the webhook makes this one; the container itself where there is none."""
+    """The shortest container that the webhook turns into this one; otherwise the container itself."""
     variables, mounts = container.get("env") or [], container.get("volumeMounts") or []
     rest = {key: value for key, value in container.items() if key not in ("env", "volumeMounts")}
     kept_mounts = mounts[:-1] if mounts and mounts[-1]["name"] == VOLUME else mounts

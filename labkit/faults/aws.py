@@ -28,7 +28,7 @@ def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
 
 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    """Makes what is as `now` says as `wanted` says."""
+    """Change AWS from `now` to `wanted`."""
     for account_id in sorted(now.accounts | wanted.accounts):
         iam = _iam(lab, account_id)
         _make_providers(iam, _of(account_id, now.providers), _of(account_id, wanted.providers))

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class Kept(BaseModel):
-    """What is known of a broken run."""
+    """The record of a broken run."""
 
     run: str
     cluster_made: str
-    """When the cluster was made: what was kept of an earlier one of this name is about nothing that is there."""
+    """When the cluster was made: a record of an earlier one of this name is out of date."""
     faults: list[str]
     before: Situation
     """The run before its first fault."""
@@ -41,15 +41,15 @@ class Kept(BaseModel):
 
 @dataclass(frozen=True)
 class Mended:
-    """What taking the faults out came to."""
+    """What `mend` did."""
 
     faults: list[str]
     put_back: list[str]
     """What was still broken."""
     mended_before: list[str]
-    """What a fault had broken, and somebody had mended already."""
+    """What a fault had broken, and the user had mended already."""
     left_behind: list[str]
-    """What no fault had touched, and was otherwise than before: it was put back, too."""
+    """What no fault had touched, but had changed: it was put back, too."""
 
     @property
     def was_broken(self) -> bool:
@@ -66,22 +66,22 @@ class Mended:
 
 @dataclass(frozen=True)
 class Progress:
-    """What has become of the things that faults have broken, by their names."""
+    """The state of the objects that faults have broken, by name."""
 
     faults: list[str]
     still_broken: list[str]
     otherwise: list[str]
-    """What is neither as it was nor as a fault made it."""
+    """Neither as before the fault nor as the fault made it."""
     as_it_was: list[str]
     left_behind: list[str]
-    """What no fault had touched, and is otherwise than before."""
+    """What no fault had touched, but has changed."""
 
 
 def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
-    """Puts a fault into the run; returns the names of the faults that are in it now.
+    """Put a fault into the run; return the names of all faults in it.
 
-    A run that is not made yet is made first. One that changes what an earlier one has changed takes its place. Raises
-    `LabError` where the target is not the lab's own.
+    Makes the run first if it's missing. A fault replaces an earlier one that changed the same thing. Raises
+    `LabError` if the target isn't the lab's own.
     """
     _refuse_others_clusters(lab)
     kept = _read(lab)
@@ -96,7 +96,7 @@ def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
     base, there = _without_displaced(now, before, earlier, fault)
     wanted = fault.put_into(base)
     faults = [*(each.id for each in there if each is not fault), fault.id]
-    # Kept before anything is changed: what is interrupted can be mended, too.
+    # Recorded before any change, so that an interrupted break can be mended, too.
     _write(lab, Kept(run=lab.run, cluster_made=_cluster_made(lab), faults=faults, before=before, broken=wanted))
     # In another account nothing was read yet.
     live.make(lab, now if wanted.accounts == now.accounts else live.read(lab, before, wanted), wanted)
@@ -106,9 +106,9 @@ def break_lab(lab: "Workspace", fault: Fault) -> list[str]:
 def _without_displaced(
     now: Situation, before: Situation, earlier: list[Fault], fault: Fault
 ) -> tuple[Situation, list[Fault]]:
-    """The run and its faults without those whose place this one takes.
+    """The run and its faults, without those that this one replaces.
 
-    What of the others has been mended by hand stays mended.
+    Parts of the others that were mended by hand stay mended.
     """
     kept = [each for each in earlier if not fault.takes_the_place_of(each)]
     if kept == earlier:
@@ -121,10 +121,10 @@ def _without_displaced(
 
 
 def mend(lab: "Workspace") -> Mended:
-    """Takes all faults out of the run, which is exactly as it was before the first. Raises `LabError` without one."""
+    """Take all faults out of the run, which is then as before the first one. Raises `LabError` without a fault."""
     kept = _read(lab)
     if kept is None:
-        # What is kept of a cluster of this name that is gone is of no use to anybody.
+        # The record of a deleted cluster of this name is useless.
         _file(lab).unlink(missing_ok=True)
         others = [other.run for other in _kept(Folder.find())]
         raise LabError(
@@ -201,7 +201,7 @@ def what_aws_says(lab: "Workspace") -> list[tuple[str, str]]:
 
 
 def differences(one: Situation, other: Situation) -> list[str]:
-    """What is not the same in both, in words."""
+    """The differences, in words."""
     return [thing for thing, is_same in _compared(one, other) if not is_same]
 
 
@@ -254,7 +254,7 @@ def _file(lab: "Workspace") -> "Path":
 
 
 def _read(lab: "Workspace") -> Kept | None:
-    """What is kept of this run; None where no fault is in it."""
+    """The record of this run; None without a fault."""
     kept = _parsed(_file(lab))
     return kept if kept and (kept.run, kept.cluster_made) == (lab.run, _cluster_made(lab)) else None
 
@@ -271,5 +271,5 @@ def _parsed(file: "Path") -> Kept | None:
 
 
 def _write(lab: "Workspace", kept: Kept) -> None:
-    # 0600: a pod's manifest may hold what is nobody's business.
+    # 0600: a pod's manifest may hold secrets.
     Folder.find().write_private(_file(lab), kept.model_dump_json().encode())

@@ -15,7 +15,7 @@ class Fault:
 
     id: str
     description: str
-    """What happened, in a line that does not say what is wrong now."""
+    """What happened, in a line that doesn't give away the fault."""
     finding: str
     """The id of what the doctor finds of it."""
     apply: Apply
@@ -23,7 +23,7 @@ class Fault:
     hides: tuple[str, ...] = ()
     """The findings (`*` stands for anything), or faults, that cannot be seen while it is there."""
     seen_as: tuple[str, ...] = ()
-    """What is found of it where its own finding cannot be seen."""
+    """The findings that stand for it if its own can't be seen."""
     changes: tuple[str, ...] = ()
     """What of the lab it decides alone: of two faults that change the same, the later one is there."""
     needs_probe: bool = False
@@ -41,7 +41,7 @@ class Fault:
         return bool(set(self.changes) & set(earlier.changes))
 
     def put_into(self, situation: Situation) -> Situation:
-        """What the situation becomes with it; what was given stays as it is."""
+        """The situation with the fault; the given one isn't changed."""
         changed = situation.model_copy(deep=True)
         self.apply(changed)
         return changed.settled()

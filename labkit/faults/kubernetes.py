@@ -47,7 +47,7 @@ def read(lab: "Workspace", situation: Situation, registration: Document | None) 
 
 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    """Makes what is as `now` says as `wanted` says; returns when the pods run, or have failed as they must.
+    """Change the objects from `now` to `wanted`; return when the pods run, or have failed as expected.
 
     Raises `LabError`.
     """
@@ -62,10 +62,10 @@ def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
             delete_pod(lab, name, namespace)
     beside = {key: obj for key, obj in wanted.objects.items() if not key.startswith("Pod ")}
     present: dict[str, Document | None] = {**now.objects}
-    if anew := pods & wanted.objects.keys():
+    if again := pods & wanted.objects.keys():
         before = {WEBHOOK: None, **{key: obj for key, obj in beside.items() if not key.startswith("Deployment ")}}
         _put_all(lab, before | _when_made(now, wanted), present)
-        for key in anew:
+        for key in again:
             _make_pod(lab, wanted, key)
     _put_all(lab, beside, present)
     for key in present.keys() - wanted.objects.keys():
@@ -103,7 +103,7 @@ def _plain(obj: Document) -> Document:
 
 
 def _read_pods_as_applied(situation: Situation) -> None:
-    """Each pod as it was applied, and what has become of it beside it."""
+    """Read each pod as it was applied, and the spec that the API server made of it."""
     region = situation.parameters.region
     for key in situation.pod_keys:
         live = admission.plain(situation.objects[key])

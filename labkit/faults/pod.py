@@ -6,7 +6,7 @@ from labkit.faults.situation import ROLE_ARN, Situation
 
 PRESENT = ("whether there is a pod",)
 AGE = ("when the pod was made",)
-# What is seen in a pod alone.
+# Seen only in a pod.
 ABSENT_HIDES = (
     "pod-not-running",
     "pod-uses-another-service-account",
@@ -90,7 +90,7 @@ def annotation_on_the_pod(situation: Situation) -> None:
 
 @fault(finding="pod-replaced-in-a-loop", works=True)
 def pod_replaced_again_and_again(situation: Situation) -> None:
-    """The pod was handed to a controller that compares what it wanted with what is there."""
+    """The pod was handed to a controller that undoes changes of its pods."""
     pod, namespace = situation.pod, situation.parameters.namespace
     if not situation.pod_keys:
         return

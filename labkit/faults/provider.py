@@ -21,7 +21,7 @@ OLD_THUMBPRINT = "9e99a48a9960b14926bb7f3b02e22da2b0ab7280"
 
 @fault(finding="oidc-provider-missing", hides=ABSENT_HIDES, changes=PRESENT)
 def oidc_provider_deleted(situation: Situation) -> None:
-    """Somebody tidied up the identity providers of the account."""
+    """The account's identity providers were tidied up."""
     situation.providers.pop(situation.provider_arn, None)
 
 
@@ -41,7 +41,7 @@ def oidc_provider_made_in_another_account(situation: Situation) -> None:
 
 @fault(finding="oidc-provider-url-differs", hides=ABSENT_HIDES, changes=PRESENT)
 def oidc_provider_with_a_slash_at_its_end(situation: Situation) -> None:
-    """The issuer was registered anew, its URL copied from another document."""
+    """The issuer was registered again, with a URL copied from another document."""
     if provider := situation.providers.pop(situation.provider_arn, None):
         situation.providers[f"{situation.provider_arn}/"] = {**provider, "Url": f"{situation.issuer}/"}
 
@@ -53,7 +53,7 @@ def oidc_provider_with_a_slash_at_its_end(situation: Situation) -> None:
     changes=(*PRESENT, *TRUSTED_ISSUER),
 )
 def cluster_made_anew(situation: Situation) -> None:
-    """The cluster was made anew from the same files; in AWS all stayed as it was."""
+    """The cluster was made again from the same files; nothing changed in AWS."""
     if provider := situation.providers.pop(situation.provider_arn, None):
         arn = situation.provider_arn.replace(situation.issuer_id, OLD_ID)
         situation.providers[arn] = {**provider, "Url": situation.issuer.replace(situation.issuer_id, OLD_ID)}
@@ -74,7 +74,7 @@ def provider_of_a_cluster_that_is_gone(situation: Situation) -> None:
 
 @fault(finding="oidc-provider-audience-missing", changes=AUDIENCE)
 def audience_misspelt(situation: Situation) -> None:
-    """The provider was made anew by a script that somebody had typed."""
+    """The provider was made again by a hand-written script."""
     situation.provider["ClientIDList"] = ["sts.amazon.com"]
 
 
@@ -120,14 +120,14 @@ def discovery_of_another_issuer(situation: Situation) -> None:
 @fault(finding="signing-key-not-published", changes=ISSUER)
 def signing_key_changed(situation: Situation) -> None:
     """The cluster's signing key was changed in a hurry."""
-    # An RSA key of 2,048 bits of nobody's.
+    # An RSA key of 2,048 bits that signs nothing.
     key = {"use": "sig", "kty": "RSA", "kid": "an-older-key", "alg": "RS256", "n": "u" * 342, "e": "AQAB"}
     situation.published["keys"] = {"status": 200, "body": json.dumps({"keys": [key]})}
 
 
 @fault(finding="eks-identity-provider-config", works=True)
 def identity_provider_config_associated(situation: Situation) -> None:
-    """Somebody read that a cluster needs an OIDC identity provider, and associated one."""
+    """A guide said that a cluster needs an OIDC identity provider, so one was associated."""
     issuer = situation.issuer.replace(situation.issuer_id, OLD_ID)
     situation.identity_provider_configs = [
         {"identityProviderConfigName": "irsa", "issuerUrl": issuer, "clientId": "sts.amazonaws.com"}

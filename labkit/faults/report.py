@@ -1,4 +1,4 @@
-"""Whether a broken run is mended, what of it is as it was, and what was left behind."""
+"""Whether a broken run is mended, which objects are unchanged, and what was left behind."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ MENDED, NOT_MENDED = RIGHT.replace("right", "mended"), WRONG.replace("wrong", "n
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """How far a run is mended; true where all is. It names the things, and not what is wrong with them."""
+    """How far a run is mended; true if all of it is. It names the objects, but not what is wrong with them."""
 
     ok: bool
     """Whether the doctor finds nothing of the faults, and no error."""
@@ -52,7 +52,7 @@ class Report:
         progress, left = self.progress, list(self.progress.left_behind)
         if self.ok:
             yield from (("otherwise than it was", thing) for thing in progress.otherwise)
-            # What a fault has brought, and the pod does well with.
+            # What a fault added, and the pod works with.
             left += progress.still_broken
         else:
             yield from (("still broken", thing) for thing in (*progress.still_broken, *progress.otherwise))
@@ -60,11 +60,11 @@ class Report:
         yield from (("left behind", thing) for thing in left or [NOTHING])
         yield from ((f"$ {command}", stable(answer)) for command, answer in self.answers)
         if not self.answers:
-            yield "in the pod", "nobody can ask: no pod runs"
+            yield "in the pod", "not asked: no pod runs"
 
 
 def of(lab: "Workspace") -> Report | None:
-    """How far the run is mended; None where no fault is in it. Only reads, and asks AWS in the pod."""
+    """How far the run is mended; None without a fault. Only reads, and asks AWS in the pod."""
     progress = breaking.progress(lab)
     if progress is None:
         return None

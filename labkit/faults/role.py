@@ -13,7 +13,7 @@ ACTION = ("the trust policy's action",)
 LENGTH = ("the trust policy's length",)
 WHOLE = (*ISSUER, *SUBJECT, *AUDIENCE, *ACTION, *LENGTH)
 REFUSED = ("what IAM refused last",)
-# Who is admitted too much is only asked where somebody is admitted; and a refusal that has a name needs no other.
+# Findings about admitting too many need an admitted caller; and a refusal with a name needs no second one.
 ADMITTED_TOO_MUCH = ("trust-policy-sub-missing", "trust-policy-aud-missing", "trust-policy-admits-others")
 REFUSED_HIDES = (*ADMITTED_TOO_MUCH, "trust-policy-refuses")
 ABSENT_HIDES = (
@@ -35,20 +35,20 @@ LIMIT = 2048  # characters of a trust policy
 
 @fault(finding="role-missing", hides=ABSENT_HIDES)
 def role_deleted(situation: Situation) -> None:
-    """Somebody deleted what looked unused in IAM."""
+    """A role that looked unused was deleted in IAM."""
     situation.roles.pop(situation.role_arn, None)
 
 
 @fault(finding="trust-policy-condition-key-with-scheme", hides=ABSENT_HIDES, changes=REFUSED)
 def role_made_anew_with_the_issuers_url(situation: Situation) -> None:
-    """The role was to be made anew by a script that was given the issuer's URL."""
+    """A script with the issuer's URL was to make the role again."""
     trust_policy = _trust_policy(situation, f"{situation.issuer}:sub", situation.parameters.subject)
     _made_anew_in_vain(situation, trust_policy, "MalformedPolicyDocument")
 
 
 @fault(finding="trust-policy-too-long", hides=ABSENT_HIDES, changes=REFUSED)
 def role_made_anew_for_everybody(situation: Situation) -> None:
-    """The role was to be made anew for every service account of the cluster."""
+    """The role was to be made again for every service account of the cluster."""
     subjects = [f"{situation.parameters.subject}-{number}" for number in range(50)]
     _made_anew_in_vain(situation, _trust_policy(situation, f"{situation.provider_name}:sub", subjects), "LimitExceeded")
 
@@ -128,7 +128,7 @@ def trust_policy_wants_an_endpoint_for_audience(situation: Situation) -> None:
 
 @fault(finding="trust-policy-of-a-service", hides=REFUSED_HIDES, changes=WHOLE)
 def trust_policy_of_an_instance(situation: Situation) -> None:
-    """The role was made anew in the console, with the use case that is proposed first."""
+    """The role was made again in the console, with the first use case of the list."""
     _replace_statement(situation, {"Service": "ec2.amazonaws.com"}, "sts:AssumeRole")
 
 

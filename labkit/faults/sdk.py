@@ -15,7 +15,7 @@ CONFIG = ("the pod's AWS config",)
 REGION = ("the pod's region",)
 # The claims of a token that was good on the first day of 2025, in seconds.
 LAST_YEAR = {"iat": 1735689600, "exp": 1735776000}
-# AWS's own example of an access key, which is nobody's.
+# The access key of AWS's own examples.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html
 KEYS = {
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
@@ -25,7 +25,7 @@ KEYS = {
 
 @fault(finding="pod-static-keys", changes=("the pod's keys",))
 def keys_in_the_pod(situation: Situation) -> None:
-    """Somebody made the pod work in a hurry."""
+    """The pod was made to work in a hurry."""
     for name, value in KEYS.items():
         situation.set_variable(name, value)
 

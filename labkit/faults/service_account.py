@@ -29,7 +29,7 @@ WITHOUT_ACCOUNT_HIDES = (
 
 @fault(finding="service-account-annotation-key-typo", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
 def annotation_key_misspelt(situation: Situation) -> None:
-    """The service account's manifest was typed anew."""
+    """The service account's manifest was typed again."""
     _annotate(situation, {"eks.amazon.com/role-arn": situation.role_arn})
 
 
@@ -89,7 +89,7 @@ def annotation_of_another_partition(situation: Situation) -> None:
 
 @fault(finding="eksctl-role-without-annotation", hides=WITHOUT_ROLE_HIDES, changes=ANNOTATION)
 def eksctl_excluded_the_service_account(situation: Situation) -> None:
-    """The service account was made anew; eksctl said that it had nothing to do."""
+    """The service account was made again; eksctl said that it had nothing to do."""
     _annotate(situation, {})
     parameters = situation.parameters
     name = f"eksctl-{parameters.cluster}-addon-iamserviceaccount-{parameters.namespace}-{parameters.service_account}"
@@ -101,7 +101,7 @@ def eksctl_excluded_the_service_account(situation: Situation) -> None:
 
 @fault(finding="service-account-missing", hides=WITHOUT_ACCOUNT_HIDES, changes=("whether there is a service account",))
 def service_account_deleted(situation: Situation) -> None:
-    """Somebody deleted what looked unused in the namespace."""
+    """A service account that looked unused was deleted in the namespace."""
     if situation.service_account_key in situation.objects:
         if situation.made_with is None:
             situation.made_with = situation.annotations if situation.webhook_is_called else {}

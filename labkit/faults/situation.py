@@ -51,13 +51,13 @@ class Situation(BaseModel):
     """
 
     objects: dict[str, Document] = Field(default_factory=dict)
-    """The Kubernetes objects by kind and name; a pod as it was applied, without what the webhook added to it."""
+    """The Kubernetes objects by kind and name; a pod as applied, without what the webhook added to it."""
     admitted: dict[str, Document] = Field(default_factory=dict)
-    """What became of each pod's spec when it was made."""
+    """Each pod's spec after admission."""
     made_with: dict[str, str] | None = None
-    """The service account's annotations when the pods were made, where they were others than now."""
+    """The service account's annotations when the pods were made, if they have changed since."""
     fails_to_start: bool = False
-    """Whether a pod is there that does not come to run."""
+    """Whether a pod fails to start."""
     registration: Document = Field(default_factory=dict)
     """The registration by which the API server reaches the webhook, there or not."""
 
@@ -83,7 +83,7 @@ class Situation(BaseModel):
         made.add(dict(documents.pod(parameters, connection.image)))
         return made.settled()
 
-    # The documents that faults edit. What is not there is an empty document that nobody reads again.
+    # The documents that faults edit. A missing one is an empty document; edits of it are lost.
 
     @property
     def provider_arn(self) -> str:
@@ -137,7 +137,7 @@ class Situation(BaseModel):
 
     @property
     def pod(self) -> Document:
-        """The first pod, or what a Deployment makes its pods from; what is edited where there is neither is lost."""
+        """The first pod, or a Deployment's template. Without either, edits are lost."""
         empty = {"metadata": {}, "spec": {"containers": [{"name": ""}]}}
         templates = [obj["spec"]["template"] for key, obj in self.objects.items() if key.startswith("Deployment ")]
         return next((self.objects[key] for key in self.pod_keys), next(iter(templates), empty))

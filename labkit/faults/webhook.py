@@ -10,7 +10,7 @@ from labkit.faults.situation import WEBHOOK, Situation
 REGISTRATION = ("the webhook's registration",)
 VARIABLES = ("the pod's web identity variables",)
 VOLUME = ("the pod's token volume",)
-# A pod that nobody gave a role has none of what is said of the role it was given.
+# A pod without a role can't have the findings about its role.
 UNTOUCHED_HIDES = ("pod-older-than-annotation", "pod-mount-path-twice")
 # A pod that names its role itself is not older than the one that it was to be given.
 BY_HAND_HIDES = ("pod-older-than-annotation",)
@@ -50,7 +50,7 @@ def webhook_of_marked_pods(situation: Situation) -> None:
 
 @fault(finding="pod-opted-out-of-webhook", hides=UNTOUCHED_HIDES, changes=("the pod's labels",))
 def pod_opted_out(situation: Situation) -> None:
-    """A label was added while somebody looked for another trouble."""
+    """A label was added while looking for another problem."""
     situation.pod["metadata"].setdefault("labels", {})["eks.amazonaws.com/skip-pod-identity-webhook"] = "true"
 
 

@@ -254,7 +254,7 @@ def test_a_role_that_nothing_names_was_not_looked_at(lab):
         (["--resource", "arn:aws:s3:::irsa-lab"], "--action"),
         (["--all", "-s", "my-service-account"], "--all"),
         (["--all", "-n", "nowhere"], "There is no namespace nowhere"),
-        (["--explain", ""], "none that the doctor knows"),
+        (["--explain", ""], "doesn't recognise"),
         (["--no-such-option"], "No such option"),
     ],
 )

@@ -116,7 +116,7 @@ def test_the_command_explains_without_a_lab(tmp_path, monkeypatch):
     assert [each["family"] for each in json.loads(piped.stdout)] == ["trust-policy"]
     unknown = doctor("--explain", "segmentation fault")
     assert unknown.returncode == 2
-    assert "none that the doctor knows" in unknown.stderr
+    assert "doesn't recognise" in unknown.stderr
     as_json = doctor("--explain", "segmentation fault", "--json")
     assert (as_json.returncode, json.loads(as_json.stdout)["ok"]) == (2, False)
     assert not (tmp_path / ".lab").exists()

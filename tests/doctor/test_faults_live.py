@@ -321,7 +321,7 @@ def test_a_drawn_fault_is_not_told_and_the_same_seed_draws_it_again(lab):
     ("arguments", "said"),
     [
         (["break", "keys-in-the-pot"], "Did you mean 'keys-in-the-pod'?"),
-        (["break", "nothing-like-it-at-all"], "'nothing-like-it-at-all' is no fault."),
+        (["break", "nothing-like-it-at-all"], "'nothing-like-it-at-all' is not a fault."),
         (["break"], "One fault by its name, or --random"),
         (["break", "keys-in-the-pod", "--random"], "One fault by its name, or --random"),
         (["break", "keys-in-the-pod", "--seed", "1"], "One fault by its name, or --random"),

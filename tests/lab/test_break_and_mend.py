@@ -140,7 +140,7 @@ def test_a_fault_that_only_warns_is_not_mended_while_it_is_there(lab):
 def test_without_a_pod_nobody_asks(lab, capsys):
     lab.break_("pod-deleted")
     assert "$ aws" not in capsys.readouterr().out
-    assert str(lab.mended()).endswith("nobody can ask: no pod runs")
+    assert str(lab.mended()).endswith("not asked: no pod runs")
 
 
 def test_without_a_fault_there_is_nothing_to_report_and_nothing_to_mend(lab, capsys):

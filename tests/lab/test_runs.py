@@ -123,7 +123,7 @@ def test_the_longest_names_have_a_file(notebook, tmp_path):
 
 
 def test_a_notebook_that_is_not_there(tmp_path):
-    with pytest.raises(LabError, match="There is no notebook"):
+    with pytest.raises(LabError, match="No notebook"):
         runs.run(tmp_path / "none.ipynb", tmp_path / "out.ipynb")
 
 

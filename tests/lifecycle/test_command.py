@@ -111,7 +111,7 @@ def test_fetch_asks_the_issuer_by_its_real_name(home, up):
         (["fetch", "https://example.com/"], "leads to its own issuers alone"),
         (["fetch", "nonsense"], "leads to its own issuers alone"),
         (["fetch", "https://["], "leads to its own issuers alone"),
-        (["clock", "2h"], "is no move of the clock"),
+        (["clock", "2h"], "doesn't move the clock"),
         (["clock", "+4000d"], "within ten years"),
         (["clock", "+99999999999d"], "within ten years"),
         (["up", "--cluster", "no/such name"], "cluster"),

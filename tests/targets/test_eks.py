@@ -72,7 +72,7 @@ def test_the_plan_says_what_exists_and_what_will_be_made_and_makes_nothing(refus
         "  will be made   namespace team-a",
         "  will be made   service account team-a/my-service-account",
         "  will be made   pod team-a/my-pod (amazon/aws-cli:2.31.13)",
-        "All that is made bears the tag labkit:run=blue/team-a/my-service-account/reader, "
+        "Everything made carries the tag labkit:run=blue/team-a/my-service-account/reader, "
         "and lab.remove() deletes by that tag alone.",
     ]
     assert "labkit run … --yes" in refusal.next

@@ -336,7 +336,7 @@ def web(folder: Path) -> Iterator[int]:
         (["--certificate", "{folder}/broken"], ["a certificate needs its key"]),
         (["--certificate", "/nowhere", "--key", "/nowhere"], ["the certificate and key cannot be used", "/nowhere"]),
         (["--certificate", "{folder}/broken", "--key", "{folder}/broken"], ["the certificate and key cannot be used"]),
-        (["--mount-path", "token"], ["'token' is no absolute path"]),
+        (["--mount-path", "token"], ["'token' is not an absolute path"]),
         (["--annotation-prefix", ""], ["the prefix of annotations is empty"]),
         (["--kubeconfig", "{down}"], ["the API server does not answer", "https://127.0.0.1:1"]),
         (

@@ -67,7 +67,7 @@ class Plan:
                 f"The plan for the account {self.account_id} ({self.principal}), region {self.region}:",
                 f"  exists         cluster {self.cluster}{takes_pods}",
                 *map(str, self.things),
-                f"All that is made bears the tag labkit:run={self.run}, and lab.remove() deletes by that tag alone.",
+                f"Everything made carries the tag labkit:run={self.run}, and lab.remove() deletes by that tag alone.",
             ]
         )
 
