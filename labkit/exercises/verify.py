@@ -164,7 +164,7 @@ RECALL = (
         (
             Answer("Yes, the name is the same.", "sub holds the namespace as well."),
             Answer("No, sub holds the namespace and the name.", "The trust policy names both.", right=True),
-            Answer("Only with the annotation.", "The annotation is no permission."),
+            Answer("Only with the annotation.", "The annotation isn't a permission."),
         ),
     ),
     Question(

@@ -92,7 +92,7 @@ def test_half_mended_is_not_mended_and_what_is_still_broken_is_named(lab):
     assert str(report).splitlines()[:4] == [
         "✗ not mended yet",
         "  still broken                   pod default/my-pod",
-        "  as it was                      serviceAccount default/my-service-account",
+        "  as before                      serviceAccount default/my-service-account",
         "  left behind                    nothing",
     ]
     assert "blue-node-role" not in str(report) and "assumed-role/break-tests-node-role" in str(report)
@@ -106,7 +106,7 @@ def test_mended_by_hand_and_what_was_left_behind(lab, iam):
     report = lab.mended()
     assert report
     said = str(report)
-    assert said.startswith("✓ mended\n  as it was                      permissions of the role my-role\n")
+    assert said.startswith("✓ mended\n  as before                      permissions of the role my-role\n")
     assert "left behind                    settings of the role my-role\n" in said
     assert "hello.txt" in said.splitlines()[-1]
 
