@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote
 
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.call import Asked, Response
@@ -111,14 +110,13 @@ class AccessEntries:
 
     def answer(self, asked: Asked, cluster_arn: str, principal_id: PrincipalId, now: float) -> Response:
         """The answer to one of EKS's access entry operations. Raises ``Refusal``."""
-        principal_arn, _, policy = [*map(unquote, asked.call.raw_path.split("/")[4:]), "", "", ""][:3]
-        request = asked.call.json()
+        request = asked.requested().parameters
+        principal_arn = request.get("principalArn", "")
         match asked.operation:
             case "CreateAccessEntry":
-                principal_arn = str(request.get("principalArn", ""))
                 self._create(principal_arn, request, principal_id, now)
             case "ListAccessEntries":
-                wanted = asked.call.query.get("associatedPolicyArn", "").removeprefix(POLICY_ARN)
+                wanted = request.get("associatedPolicyArn", "").removeprefix(POLICY_ARN)
                 found = [arn for arn, entry in self._entries.items() if not wanted or wanted in entry.policies]
                 return respond({"accessEntries": found})
         entry = self._entries.get(principal_arn)
@@ -137,7 +135,7 @@ class AccessEntries:
                 associated = _associate(entry, request, now)
                 return respond(whose | {"associatedAccessPolicy": associated.document()})
             case "DisassociateAccessPolicy":
-                if entry.policies.pop(policy.removeprefix(POLICY_ARN), None) is None:
+                if entry.policies.pop(request["policyArn"].removeprefix(POLICY_ARN), None) is None:
                     told = "The specified policyArn could not be found among the associated access policies."
                     raise Refusal(404, "ResourceNotFoundException", told)
                 return respond({})

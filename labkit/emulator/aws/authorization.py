@@ -114,9 +114,7 @@ class Authorization:
         """What holds the caller's policies: its role, or the user and its groups; None where it is gone."""
         if isinstance(caller, Session):
             return [self.backend.role_by_id(caller.account_id, caller.role_id)]
-        iam = self.backend.entered(caller.account_id)
-        user = next((one for one in list(iam.users.values()) if one.id == caller.principal_id), None)
-        return [user, *(group for group in list(iam.groups.values()) if user in group.users)]
+        return self.backend.user_and_groups(caller.account_id, caller.principal_id)
 
     def _managed(self, arn: str, kind: str) -> Policy:
         # A policy that is no longer there must not be taken for one without a Deny.

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import copy_context
 from importlib.metadata import version
 from typing import Any, TypeVar, TypeVarTuple
@@ -24,6 +24,7 @@ from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.clusters import Clusters
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.one_thread import OneThread, Stuck
+from labkit.emulator.aws.orphans import renamed
 from labkit.emulator.aws.s3_path import CONTROL, copy_source
 from labkit.errors import LabError
 from labkit.policy.arn import Arn
@@ -68,9 +69,9 @@ except ImportError:
 
 __all__ = [
     "AccountSpecificBackend", "Backend", "BackendDict", "BaseBackend", "FakeBucket", "FakeKey", "IAMBackend",
-    "OperationModel", "OrganizationsBackend", "Role", "RoutedRequest", "ServiceModel", "Shape", "bound", "get_backend",
-    "get_service_model", "get_service_router", "not_emulated", "parse_parameters", "partition_keys",
-    "policies_in_use",
+    "OperationModel", "OrganizationsBackend", "Role", "RoutedRequest", "ServiceModel", "Shape", "bound", "boundaries",
+    "every", "find", "get_backend", "get_service_model", "get_service_router", "not_emulated", "parse_parameters",
+    "partition_keys", "policies_in_use",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -142,12 +143,23 @@ class Backend:
     def role(self, arn: str) -> Role | None:
         """The role with this ARN."""
         iam = self.iam(named.account) if (named := Arn.find(arn)) else None
-        return next((role for role in list(iam.roles.values()) if role.arn == arn), None) if iam else None
+        return next((role for role in every(iam, "roles") if role.arn == arn), None)
+
+    def principal(self, arn: str) -> Role | User | None:
+        """The role or the user with this ARN."""
+        iam = self.iam(named.account) if (named := Arn.find(arn)) else None
+        return next((one for kind in ("roles", "users") for one in every(iam, kind) if one.arn == arn), None)
 
     def role_by_id(self, account_id: str, role_id: str) -> Role | None:
         """The role with this unique id, which a role of the same name that was made again does not have."""
         iam = self.iam(account_id)
         return iam.roles.get(role_id) if iam else None
+
+    def user_and_groups(self, account_id: str, user_id: str) -> list[Any]:
+        """What holds a user's policies: the user, None where it is gone, and the groups it is in."""
+        iam = self.entered(account_id)
+        user = next((one for one in every(iam, "users") if one.id == user_id), None)
+        return [user, *(group for group in every(iam, "groups") if user in group.users)]
 
     def user_of_key(self, access_key_id: str) -> tuple[User, AccessKey] | None:
         """The user whose access key this is, and the key, in whichever account."""
@@ -164,15 +176,16 @@ class Backend:
             return None
         return iam.open_id_providers.get(f"arn:aws:iam::{account_id}:oidc-provider/{issuer.removeprefix('https://')}")
 
-    def every_role(self) -> Iterator[Role]:
-        """The roles of all accounts."""
-        for account in list(iam_backends.values()):
-            yield from account["aws"].roles.values()
-
-    def every_bucket(self) -> Iterator[FakeBucket]:
-        """The buckets of all accounts."""
-        for account in list(s3_backends.values()):
-            yield from account["aws"].buckets.values()
+    def orphan(self, arn: str, unique_id: str) -> None:
+        """Puts a deleted principal's id in the place of its ARN into all trust policies and bucket policies."""
+        for iam in list(iam_backends.values()):
+            for role in iam["aws"].roles.values():
+                role.assume_role_policy_document = renamed(role.assume_role_policy_document, arn, unique_id)
+        for s3 in list(s3_backends.values()):
+            for bucket in s3["aws"].buckets.values():
+                if bucket.policy:
+                    text = bucket.policy.decode() if isinstance(bucket.policy, bytes) else bucket.policy
+                    bucket.policy = renamed(text, arn, unique_id).encode()
 
     def managed_policy(self, arn: str) -> str | None:
         """The document of a managed policy's default version; AWS's own are loaded when they are asked for."""
@@ -381,11 +394,25 @@ def _enroll(account: FakeAccount, organization: FakeOrganization, **given: Any) 
     account.tags = {tag["Key"]: tag["Value"] for tag in given.get("Tags", [])}
 
 
+def every(iam: IAMBackend | None, kind: str) -> list[Any]:
+    """An account's ``groups``, ``instance_profiles``, ``managed_policies``, ``roles`` or ``users``."""
+    return list(getattr(iam, kind).values()) if iam else []
+
+
+def find(iam: IAMBackend | None, kind: str, name: str | None) -> Any:
+    """The one of :func:`every` that has this name; None where there is none."""
+    return next((one for one in every(iam, kind) if one.name == name), None)
+
+
+def boundaries(iam: IAMBackend) -> set[str | None]:
+    """The ARNs of the policies that are the permissions boundary of a role or a user."""
+    return {getattr(one, "permissions_boundary_arn", None) for kind in ("roles", "users") for one in every(iam, kind)}
+
+
 def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
     """All managed policies, and AWS's own among them, without those of AWS that are neither attached nor a boundary."""
-    principals: list[Any] = [*iam.roles.values(), *iam.users.values()]
-    boundaries = {getattr(one, "permissions_boundary_arn", None) for one in principals}
-    used = [one for one in iam.aws_managed_policies if one.attachment_count or one.arn in boundaries]
+    bounding = boundaries(iam)
+    used = [one for one in iam.aws_managed_policies if one.attachment_count or one.arn in bounding]
     unused = {one.arn for one in iam.aws_managed_policies} - {one.arn for one in used}
     return {arn: one for arn, one in iam.managed_policies.items() if arn not in unused}, used
 

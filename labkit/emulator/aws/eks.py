@@ -21,10 +21,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-from urllib.parse import unquote
 
 from labkit.emulator.aws import access_entries
-from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.backend import Backend, not_emulated
 from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.clusters import CLUSTER_NAME, ClusterFacts, Clusters
 from labkit.emulator.aws.errors import Refusal, invalid_parameter
@@ -32,11 +31,9 @@ from labkit.emulator.aws.regions import Regions
 from labkit.emulator.aws.sessions import Administrator, Caller, Session
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
-from labkit.policy.arn import Arn
 
-OF_CLUSTER = re.compile(
-    r"/clusters/([^/]+)/(access-entries|identity-provider-configs|pod-identity-associations)(?:/.*)?"
-)
+# What an operation is on, if not on the cluster itself: the last is for Pod Identity.
+OF_CLUSTER = re.compile("Access|IdentityProviderConfig|PodIdentityAssociation")
 
 
 @dataclass(frozen=True)
@@ -52,31 +49,31 @@ class Eks:
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
         """moto's answer, with the cluster's endpoint, CA, issuer and version as they are."""
-        call = asked.call
-        if asked.account_id != (own := self.backend.account_id):
-            if asked.operation == "CreateCluster":
+        if asked.request is None:
+            raise not_emulated(asked, str(asked.unread))
+        operation, name = asked.request.operation, _cluster(asked)
+        if name and asked.account_id != (own := self.backend.account_id):
+            if operation == "CreateCluster":
                 raise Refusal(501, "NotImplemented", f"The lab has clusters in the account {own} alone")
-            if named := re.match(r"/clusters/([^/]+)", call.raw_path):
-                raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {unquote(named[1])}.")
-        if of_cluster := OF_CLUSTER.fullmatch(call.raw_path):
-            return self._of_cluster(asked, of_cluster[2], unquote(of_cluster[1]))
-        if call.method == "DELETE" and call.raw_path.startswith("/tags/") and "tagKeys" not in call.query:
-            raise invalid_parameter("tagKeys can't be empty")
-        match asked.operation:
+            raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
+        match operation:
             case "ListAccessPolicies":
                 return access_entries.access_policies()
             case "CreateCluster":
                 return await self._create(asked, caller)
             case "DeleteCluster":
-                return await self._delete(asked)
+                return await self._delete(asked, name)
             case "DescribeCluster":
                 return self._filled(asked, await self.backend.answer(asked))
+            case "UntagResource" if not asked.request.parameters["tagKeys"]:
+                raise invalid_parameter("tagKeys can't be empty")
+            case _ if part := OF_CLUSTER.search(operation):
+                return self._of_cluster(asked, part[0], name)
         return await self.backend.answer(asked)
 
     def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, Any] | None]]:
         """The ARN of the cluster that a call was about, and what EKS keeps of it; None where it was deleted."""
-        found = re.match(r"/clusters/([^/]+)", asked.call.raw_path)
-        name = unquote(found[1]) if found else str(asked.call.json().get("name"))
+        name = _cluster(asked)
         facts = self.clusters.get(asked.region, name)
         if facts:
             yield facts.arn, facts.associated
@@ -99,8 +96,7 @@ class Eks:
         if facts := self.clusters.get(region, name):
             self._admit_creator(facts, request, self.administrator)
 
-    async def _delete(self, asked: Asked) -> Response:
-        name = asked.call.path.removeprefix("/clusters/")
+    async def _delete(self, asked: Asked, name: str) -> Response:
         unfinished = not self.clusters.get(asked.region, name)
         if unfinished and (await self.backend.answer(_on(asked, "GET", name))).status == 200:
             raise Refusal(409, "ResourceInUseException", f"Cluster has CREATING operation in progress: {name}")
@@ -111,9 +107,9 @@ class Eks:
         return response
 
     async def _create(self, asked: Asked, caller: Caller) -> Response:
-        request = asked.call.json()
-        name = request.get("name")
-        if not isinstance(name, str) or not CLUSTER_NAME.fullmatch(name):
+        request = asked.requested().parameters
+        name = request["name"]
+        if not CLUSTER_NAME.fullmatch(name):
             raise invalid_parameter(
                 "The cluster name can contain only alphanumeric characters (case-sensitive), hyphens, and underscores. "
                 "It must start with an alphanumeric character and can't be longer than 100 characters.",
@@ -147,9 +143,9 @@ class Eks:
             raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
         now = self.clock.now()
         match kind:
-            case "access-entries":
+            case "Access":
                 return facts.access.answer(asked, facts.arn, self._principal_id, now)
-            case "identity-provider-configs":
+            case "IdentityProviderConfig":
                 return facts.identity_providers.answer(asked, facts.arn, facts.issuer, now)
         return facts.pod_identity.answer(asked, facts.arn, partial(self._association_id, facts.arn), now)
 
@@ -161,9 +157,8 @@ class Eks:
     def _principal_id(self, arn: str) -> str | None:
         if arn == self.administrator.arn:
             return self.administrator.principal_id
-        iam = self.backend.iam(Arn.parse(arn).account)
-        principals: list[Any] = [*iam.roles.values(), *iam.users.values()] if iam else []
-        return next((principal.id for principal in principals if principal.arn == arn), None)
+        principal = self.backend.principal(arn)
+        return principal.id if principal else None
 
     def _filled(self, asked: Asked, response: Response) -> Response:
         content = json.loads(response.body or b"{}")
@@ -178,6 +173,12 @@ class Eks:
             cluster["status"] = "CREATING"
         response.body = json.dumps(content).encode()
         return response
+
+
+def _cluster(asked: Asked) -> str:
+    """The name of the cluster that a call is about; empty where it is about none."""
+    parameters = asked.requested().parameters
+    return str(parameters.get("clusterName") or parameters.get("name", ""))
 
 
 def _on(asked: Asked, method: str, name: str) -> Asked:

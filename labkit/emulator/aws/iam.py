@@ -21,12 +21,11 @@ from typing import Any
 from labkit.emulator.aws import iam_documents, simulation
 from labkit.emulator.aws.actions import requests
 from labkit.emulator.aws.answers import done
-from labkit.emulator.aws.backend import Backend, IAMBackend
+from labkit.emulator.aws.backend import Backend, IAMBackend, every, find
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.organizations import Organization
-from labkit.emulator.aws.orphans import orphan
 from labkit.emulator.aws.users import BOUNDARIES, check_boundary, set_boundary
 from labkit.emulator.identifiers import Identifiers
 
@@ -89,12 +88,11 @@ class Iam:
         if operation == "CreateUser" and form.get("UserName") == ADMINISTRATOR:
             raise Refusal(409, "EntityAlreadyExists", f"User with name {ADMINISTRATOR} already exists.")
         store, parameter = PRINCIPALS_END.get(operation, ("", ""))
-        deleted = _find(iam, store, form.get(parameter)) if store else None
+        deleted = find(iam, store, form.get(parameter)) if store else None
         response = await self.backend.answer(asked)
         if response.status == 200:
             if deleted:
-                roles, buckets = self.backend.every_role(), self.backend.every_bucket()
-                await run(orphan, deleted.arn, deleted.id, roles, buckets)
+                await run(self.backend.orphan, deleted.arn, deleted.id)
             if operation in MADE:
                 response.body = await run(self._renamed, asked, iam, response.body)
             if operation == "CreateUser" and "PermissionsBoundary" in form:
@@ -132,7 +130,7 @@ class Iam:
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateRole.html
         """
         form = asked.call.form
-        role = _find(self.backend.entered(asked.account_id), "roles", form.get("RoleName"))
+        role = find(self.backend.entered(asked.account_id), "roles", form.get("RoleName"))
         if role is None:
             return form
         kept = {"Description": role.description, "MaxSessionDuration": role.max_session_duration}
@@ -141,9 +139,9 @@ class Iam:
     def _renamed(self, asked: Asked, iam: IAMBackend, body: bytes) -> bytes:
         """Puts an id made from the name in place of the random one that moto just gave."""
         store, parameter, _ = MADE[asked.operation]
-        name, kept = asked.call.form[parameter], list(getattr(iam, store).values())
+        name = asked.call.form[parameter]
         # One of AWS's own policies may have the name that was just given to another.
-        made = next((thing for thing in kept if thing.name == name and thing.id.encode() in body), None)
+        made = next((one for one in every(iam, store) if one.name == name and one.id.encode() in body), None)
         if made is None:
             return body
         given = self._identify(iam, asked.operation, made)
@@ -162,17 +160,13 @@ class Iam:
         return given
 
 
-def _find(iam: IAMBackend, store: str, name: str | None) -> Any:
-    return next((one for one in list(getattr(iam, store).values()) if one.name == name), None)
-
-
 def _trust(asked: Asked, iam: IAMBackend) -> Response:
     """Gives a role its trust policy, which was checked; moto wants a Version in it, and IAM does not.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html
     """
     name = asked.call.form.get("RoleName", "")
-    if (role := _find(iam, "roles", name)) is None:
+    if (role := find(iam, "roles", name)) is None:
         raise Refusal(404, "NoSuchEntity", f"The role with name {name} cannot be found.")
     role.assume_role_policy_document = asked.call.form["PolicyDocument"]
     return done(asked)

@@ -11,11 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from labkit.emulator.aws import session_tags
-from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.backend import Backend, boundaries, find
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal, beyond, invalid, unmet
 from labkit.emulator.aws.issuers import Issuers, IssuerUnreachable
 from labkit.policy import Kind, MalformedPolicy, Policy
+from labkit.policy.arn import Arn
 from labkit.policy.validation import listed, texts
 
 # The parameter that holds a document, and the document's kind.
@@ -117,8 +118,8 @@ def _check_size(asked: Asked, policy: Policy, backend: Backend) -> None:
     kind, parameter, longest = LONGEST_INLINE[asked.operation]
     form = asked.call.form
     name = form.get(parameter, "")
-    kept = list(getattr(backend.iam(asked.account_id), f"{kind}s").values())
-    inline: dict[str, str] = next((thing.policies for thing in kept if thing.name == name), {})
+    found = find(backend.iam(asked.account_id), f"{kind}s", name)
+    inline: dict[str, str] = found.policies if found else {}
     others = (text for other, text in list(inline.items()) if other != form.get("PolicyName"))
     if policy.size + sum(len("".join(text.split())) for text in others) > longest:
         told = f"Maximum policy size of {longest} bytes exceeded for {kind} {name}"
@@ -137,8 +138,7 @@ def _check_unused(asked: Asked, backend: Backend) -> None:
     iam, arn = backend.iam(asked.account_id), asked.call.form.get("PolicyArn", "")
     if iam is None or (policy := iam.managed_policies.get(arn)) is None:
         return
-    bounded = [*iam.roles.values(), *iam.users.values()]
-    if policy.attachment_count or any(getattr(one, "permissions_boundary_arn", None) == arn for one in bounded):
+    if policy.attachment_count or arn in boundaries(iam):
         raise Refusal(409, "DeleteConflict", "Cannot delete a policy attached to entities.")
     if len(policy.versions) > 1:
         told = "This policy has more than one version. Before you delete a policy, you must delete the policy's "
@@ -161,13 +161,11 @@ def _exists(name: str, backend: Backend) -> bool:
     # The id of one that was deleted.
     if re.fullmatch(r"A(IDA|ROA)[A-Z0-9]{12,}", name):
         return False
-    found = re.fullmatch(r"arn:aws:iam::(\d{12}):(user|role)/(?:.*/)?([^/]+)", name)
+    named = Arn.find(name)
     # Nobody can know who is in an account that nobody has entered.
-    if not found or (iam := backend.iam(found[1])) is None:
+    if not named or not named.resource.startswith(("role/", "user/")) or backend.iam(named.account) is None:
         return True
-    if found[2] == "role":
-        return backend.role(name) is not None
-    return any(user.arn == name for user in list(iam.users.values()))
+    return backend.principal(name) is not None
 
 
 async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> Mapping[str, str]:

@@ -44,7 +44,7 @@ class IdentityProviderConfigs:
 
     def answer(self, asked: Asked, cluster_arn: str, issuer: str, now: float) -> Response:
         """The answer to one of EKS's operations on a cluster's identity provider configs. Raises ``Refusal``."""
-        request = asked.call.json()
+        request = asked.requested().parameters
         match asked.operation:
             case "AssociateIdentityProviderConfig":
                 tags = dict(request.get("tags") or {})

@@ -4,26 +4,16 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_pri
 """
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 from labkit.policy.validation import listed
 
 
-def orphan(arn: str, unique_id: str, roles: Iterable[Any], buckets: Iterable[Any]) -> None:
-    """Puts the id in the place of the ARN into the trust policies and bucket policies of moto's roles and buckets.
+def renamed(document: str, arn: str, unique_id: str) -> str:
+    """A policy with the id in the place of the principal's ARN.
 
     IAM keeps the id from the start, and shows an ARN for it as long as there is one.
     """
-    for role in roles:
-        role.assume_role_policy_document = _renamed(role.assume_role_policy_document, arn, unique_id)
-    for bucket in buckets:
-        if bucket.policy:
-            text = bucket.policy.decode() if isinstance(bucket.policy, bytes) else bucket.policy
-            bucket.policy = _renamed(text, arn, unique_id).encode()
-
-
-def _renamed(document: str, arn: str, unique_id: str) -> str:
     if arn not in document:
         return document
     policy = json.loads(document)

@@ -15,7 +15,6 @@ https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
 
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.call import Asked, Response
@@ -48,15 +47,15 @@ class PodIdentityAssociations:
 
     def answer(self, asked: Asked, cluster_arn: str, new_id: NewId, now: float) -> Response:
         """The answer to one of EKS's operations on a cluster's associations. Raises ``Refusal``."""
-        request = asked.call.json()
+        request = asked.requested().parameters
         if unknown := [name for name in NOT_HERE if request.get(name)]:
             raise Refusal(501, "NotImplemented", f"The lab has no Pod Identity associations with a {unknown[0]}")
         match asked.operation:
             case "CreatePodIdentityAssociation":
                 return respond({"association": self._create(request, cluster_arn, new_id, now)})
             case "ListPodIdentityAssociations":
-                return respond(self._list(asked.call.query))
-        association = self._find(unquote(asked.call.raw_path.rpartition("/")[2]))
+                return respond(self._list(request))
+        association = self._find(request["associationId"])
         match asked.operation:
             case "DeletePodIdentityAssociation":
                 del self._associations[association["associationId"]]
@@ -98,11 +97,9 @@ class PodIdentityAssociations:
             return association
         raise Refusal(404, "ResourceNotFoundException", f"Association not found: {association_id}")
 
-    def _list(self, asked: dict[str, str]) -> dict[str, Any]:
+    def _list(self, asked: dict[str, Any]) -> dict[str, Any]:
         """One page of the associations that are asked for; the token is the last id of the page before."""
-        most = asked.get("maxResults", str(MOST_LISTED))
-        if not re.fullmatch(r"\d{1,3}", most, re.ASCII) or not 1 <= int(most) <= MOST_LISTED:
-            raise invalid_parameter(f"The parameter maxResults is 1 to {MOST_LISTED}.")
+        most: int = asked.get("maxResults", MOST_LISTED)
         token = asked.get("nextToken", "")
         wanted = {name: asked[name] for name in NAMES if name in asked}
         found = [one for one in self._associations.values() if wanted.items() <= one.items()]
@@ -111,7 +108,7 @@ class PodIdentityAssociations:
             if before is None:
                 raise invalid_parameter("The parameter nextToken is none that was given for this list.")
             found = found[before + 1 :]
-        page = [{name: one[name] for name in IN_LISTS} for one in found[: int(most)]]
+        page = [{name: one[name] for name in IN_LISTS} for one in found[:most]]
         return {"associations": page} | ({"nextToken": page[-1]["associationId"]} if len(found) > len(page) else {})
 
 

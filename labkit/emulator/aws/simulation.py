@@ -19,7 +19,7 @@ from typing import Any
 from labkit.emulator.aws.actions.permission import CannotDerive
 from labkit.emulator.aws.answers import done, xml
 from labkit.emulator.aws.authorization import principal_tags, stored_policy
-from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.backend import Backend, every
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal, beyond, invalid, null, unmet
 from labkit.emulator.aws.organizations import Organization
@@ -164,9 +164,7 @@ def _parts(arn: str) -> tuple[str, str, str]:
 
 def _entity(arn: str, backend: Backend) -> tuple[str, Any]:
     account_id, kind, name = _parts(arn)
-    iam = backend.iam(account_id)
-    kept = list(getattr(iam, f"{kind}s").values()) if iam else []
-    entity = next((thing for thing in kept if thing.arn == arn), None)
+    entity = next((one for one in every(backend.iam(account_id), f"{kind}s") if one.arn == arn), None)
     if entity is None:
         raise Refusal(404, "NoSuchEntity", f"The {kind} with name {name} cannot be found.")
     return kind, entity

@@ -16,7 +16,7 @@ from labkit.emulator.aws.actions.permission import (
     resource_tags,
     tag_keys,
 )
-from labkit.emulator.aws.backend import Backend, get_service_model
+from labkit.emulator.aws.backend import Backend, find, get_service_model
 from labkit.emulator.aws.call import ApiRequest
 from labkit.emulator.aws.errors import Refusal
 
@@ -88,7 +88,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     if kind == "user" and parameter not in parameters:
         raise Refusal(400, "ValidationError", "Must specify userName when calling with non-User credentials")
     name = parameters[parameter]
-    thing = _find(iam, kind, name)
+    thing = find(iam, STORES[kind], name) if kind in STORES else None
     arn, shown = _arn(operation, account, parameter, parameters, thing)
     context = _context(request, kind, arn, thing, iam)
     needed = [_permission(operation, arn, context, shown)]
@@ -101,7 +101,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
         path = parameters.get("NewPath") or getattr(thing, "path", None) or "/"
         needed.append(_permission(operation, f"{account}{kind}{path}{renamed}", context, f"{kind} {renamed}"))
     if operation == "AddRoleToInstanceProfile":
-        role = _find(iam, "role", parameters["RoleName"])
+        role = find(iam, "roles", parameters["RoleName"])
         passed = role.arn if role else f"{account}role/{parameters['RoleName']}"
         # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html
         instances = f"arn:aws:ec2:*:{request.account_id}:instance/*"
@@ -120,11 +120,6 @@ def _named_by(operation: str) -> str:
     if parameter is None or operation in NOT_DERIVED:
         raise CannotDerive(f"iam:{operation}")
     return parameter
-
-
-def _find(iam: Any, kind: str, name: str) -> Any:
-    store = list(getattr(iam, STORES[kind]).values()) if kind in STORES else []
-    return next((thing for thing in store if thing.name == name), None)
 
 
 def _arn(
