@@ -178,10 +178,12 @@ class Measure:
 
 
 def _processes(folder: Folder) -> list[psutil.Process]:
-    """The server and all that it started."""
-    state = State.read(folder)
-    server = psutil.Process(state.pid) if state and folder.is_running() else None
-    return [server, *server.children(recursive=True)] if server else []
+    """The server and all that it started; nothing of one that was killed just now."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if (state := State.read(folder)) and folder.is_running():
+            server = psutil.Process(state.pid)
+            return [server, *server.children(recursive=True)]
+    return []
 
 
 class TheLab:

@@ -14,6 +14,9 @@ from labkit.emulator.listener import Listener
 from labkit.emulator.ports import Ports
 from labkit.emulator.process import State
 
+# Seconds: it answers in this process, later than an issuer elsewhere may where a class's pods all start at once.
+OWN_ISSUER_WITHIN = 30.0
+
 
 class RunningLab:
     """What all clusters share. Those of a ``bare`` lab have no webhook and no node, and are gone when it ends.
@@ -47,7 +50,9 @@ class RunningLab:
             Listener(self.issuer, port_socket=port_socket, hosts={host}, certificate=certificate)
         )
         edition = self.folder.published.edition
-        self.gate.issuers.map_host(host, ("127.0.0.1", listener.port), authority.certificate_pem, edition)
+        self.gate.issuers.map_host(
+            host, ("127.0.0.1", listener.port), authority.certificate_pem, edition, OWN_ISSUER_WITHIN
+        )
         self.state = replace(self.state, issuers={**self.state.issuers, host: listener.port})
 
     async def listen(self, listener: Listener) -> Listener:

@@ -59,6 +59,7 @@ class _Mapping:
     address: tuple[str, int]
     context: ssl.SSLContext
     edition: Callable[[str], object] | None
+    within: float | None
 
 
 @dataclass
@@ -88,15 +89,21 @@ class Issuers:
         self._sources: OrderedDict[tuple[str, frozenset[str]], _Source] = OrderedDict()
 
     def map_host(
-        self, host: str, address: tuple[str, int], ca_pem: bytes, edition: Callable[[str], object] | None = None
+        self,
+        host: str,
+        address: tuple[str, int],
+        ca_pem: bytes,
+        edition: Callable[[str], object] | None = None,
+        within: float | None = None,
     ) -> None:
         """Leads ``https://host/…`` to ``address``, whose certificate must be that host's and chain to ``ca_pem``.
 
         ``edition`` tells of an issuer there which edition of its documents is published: another's keys are not kept.
+        An issuer there has ``within`` seconds to answer, or else as long as any other.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cadata=ca_pem.decode())
-        self._mapped[host.lower()] = _Mapping(address, context, edition)
+        self._mapped[host.lower()] = _Mapping(address, context, edition, within)
 
     def join(self, issuer: str, api: httpx.AsyncClient | None) -> None:
         """Asks this issuer, too: through the API server that ``api`` reaches, or where its name leads without one."""
@@ -151,12 +158,14 @@ class Issuers:
     async def _fetch(self, source: _Source, issuer: str, pinned: frozenset[str]) -> None:
         while len(self._sources) > KEPT:
             self._sources.popitem(last=False)
+        mapping = self._mapped.get(_host(issuer)[0])
+        within = (mapping and mapping.within) or TIMEOUT
         try:
-            async with asyncio.timeout(TIMEOUT):
-                source.keys = await self._published(issuer, pinned)
+            async with asyncio.timeout(within):
+                source.keys = await self._published(issuer, pinned, within)
             source.fetched_at, source.failure = time.monotonic(), None
         except TimeoutError:
-            source.failure = IssuerUnreachable(f"{issuer} did not answer within {TIMEOUT:.0f} seconds")
+            source.failure = IssuerUnreachable(f"{issuer} did not answer within {within:.0f} seconds")
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             source.failure = IssuerUnreachable(f"{issuer} cannot be read: {error or type(error).__name__}")
         except (IssuerUnreachable, ThumbprintMismatch) as error:
@@ -166,7 +175,7 @@ class Issuers:
         if source.failure:
             raise source.failure
 
-    async def _published(self, issuer: str, pinned: frozenset[str]) -> dict[str | None, jwt.PyJWK]:
+    async def _published(self, issuer: str, pinned: frozenset[str], within: float) -> dict[str | None, jwt.PyJWK]:
         # Whom the API server's certificate convinced is not compared with thumbprints: its CA stands for a public root.
         if api := self._joined.get(issuer):
             location = _location(issuer, await _document(api, f"{issuer}{DISCOVERY}", DISCOVERY))
@@ -174,9 +183,7 @@ class Issuers:
         host, port = _host(issuer)
         mapping = self._mapped.get(host)
         context = mapping.context if mapping else await self._trust(host, port, pinned)
-        async with httpx.AsyncClient(
-            verify=context, trust_env=False, follow_redirects=False, timeout=TIMEOUT
-        ) as client:
+        async with httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=within) as client:
             named = _location(issuer, await self._document(client, f"{issuer}{DISCOVERY}"))
             if _host(named) != (host, port):
                 raise IssuerUnreachable(f"{named} is on another host than the registered provider {issuer}")

@@ -18,9 +18,19 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from labkit.emulator.aws import signature
+from labkit.emulator.aws import issuers, signature
 from labkit.emulator.aws.trail import Trail
-from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, AUDIENCE, ISSUER, REGION, Irsa, refused, trust_policy
+from tests.emulator.aws.conftest import (
+    ACCOUNT,
+    ADMINISTRATOR,
+    AUDIENCE,
+    ISSUER,
+    ISSUER_HOST,
+    REGION,
+    Irsa,
+    refused,
+    trust_policy,
+)
 
 ADMINISTRATOR_CREDENTIALS = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
 
@@ -92,6 +102,27 @@ def test_the_keys_are_fetched_once_and_again_for_a_new_key(aws, irsa):
     aws.issuer.publish(key_id="2")
     irsa.assume(WebIdentityToken=aws.issuer.token(headers={"kid": "2"}))
     assert len(aws.issuer.fetched) == 4
+
+
+def test_the_labs_own_issuer_may_answer_late(aws, irsa, monkeypatch):
+    """It answers in the process that waits for it, which is late itself where a class's pods start all at once."""
+    monkeypatch.setattr(issuers, "TIMEOUT", 0.01)
+    where = ISSUER_HOST, ("127.0.0.1", aws.issuer_port), aws.authority.certificate_pem
+
+    def late(document):
+        async def answer(send):
+            await asyncio.sleep(0.1)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": json.dumps(document).encode()})
+
+        return answer
+
+    aws.issuer.documents = {path: late(document) for path, document in aws.issuer.documents.items()}
+    assert code_of(irsa.assume)[1] == "InvalidIdentityToken"
+    aws.gate.issuers.map_host(*where, within=30.0)
+    aws.gate.issuers.forget(ISSUER)
+    irsa.assume()
+    aws.gate.issuers.map_host(*where)
 
 
 def test_many_callers_of_a_slow_issuer_wait_once(aws, irsa):

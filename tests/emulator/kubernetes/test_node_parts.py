@@ -1,15 +1,19 @@
 """What a node is made of, each part alone."""
 
 import asyncio
+import contextlib
 import os
 import shutil
+import ssl
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from labkit.emulator.certificates import Authority
 from labkit.emulator.kubernetes.node import container_logs
+from labkit.emulator.kubernetes.node.client import MOST_KEPT, NodeClient
 from labkit.emulator.kubernetes.node.container_environment import ConfigError, expanded, field_value, resource_value
 from labkit.emulator.kubernetes.node.container_logs import ContainerLog, shown
 from labkit.emulator.kubernetes.node.images import ImageError, entrypoint, repository
@@ -208,3 +212,40 @@ def test_a_log_that_is_too_long_begins_anew_and_a_follower_misses_nothing(tmp_pa
     assert 0 < len(left) < 300
     assert followed[-len(left) :] == left
     assert (tmp_path / "log").stat().st_size < 11_000
+
+
+def test_a_node_keeps_few_connections_when_its_pods_have_all_started():
+    """As after a restart of the lab's server with a class's pods."""
+    authority, asked = Authority.create("cluster"), 40
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue("api", ips=["127.0.0.1"]).load_into(context)
+
+    async def connections() -> int:
+        opened: set[asyncio.StreamWriter] = set()
+        all_asked, closed = asyncio.Event(), asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            opened.add(writer)
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                if len(opened) == asked:
+                    all_asked.set()
+                await all_asked.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                await reader.read()
+            opened.remove(writer)
+            writer.close()
+            if len(opened) == MOST_KEPT:
+                closed.set()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+            port = server.sockets[0].getsockname()[1]
+            certificate = authority.issue("node", client=True)
+            client = NodeClient(f"https://127.0.0.1:{port}", authority.certificate_pem, certificate)
+            await asyncio.gather(*(client.get("/") for _ in range(asked)))
+            await asyncio.wait_for(closed.wait(), 10)
+            left = len(opened)
+            await client.close()
+        return left
+
+    assert asyncio.run(connections()) == MOST_KEPT

@@ -16,6 +16,7 @@ from labkit.emulator.clock import rfc3339
 from labkit.emulator.kubernetes.objects.kinds import Object
 
 LONGEST_AGE = 60.0  # seconds
+MOST_KEPT = 20  # connections, when many pods have started at once
 PATIENCE = 0.1  # seconds that an event waits, so that the container it is about comes first
 PATHS = {"configmap": "configmaps", "secret": "secrets"}
 
@@ -24,7 +25,7 @@ class NodeClient:
     """An HTTPS client with the node's certificate; all failures are `httpx.HTTPError`."""
 
     def __init__(self, api_url: str, ca_pem: bytes, certificate: Certificate) -> None:
-        limits = httpx.Limits(max_connections=None, keepalive_expiry=60)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=MOST_KEPT, keepalive_expiry=60)
         self.http = httpx.AsyncClient(
             base_url=api_url, verify=client_context(ca_pem, certificate), timeout=10, limits=limits, trust_env=False
         )
