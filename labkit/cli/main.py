@@ -10,6 +10,7 @@ import typer
 
 from labkit.cli import account, doctor, faults, lab, learning, webhook
 from labkit.cli.run import run
+from labkit.cli.snapshot import restore, snapshot
 from labkit.cli.trail import trail
 from labkit.cli.up import up
 from labkit.errors import LabError, by_the_cluster
@@ -43,7 +44,7 @@ command: Callable[..., None]
 for command in (up, lab.env, run, lab.status, trail):
     app.command()(command)
 app.command(context_settings={"ignore_unknown_options": True})(lab.clock)  # -30m is a value
-for command in (lab.fetch, lab.reset, lab.down):
+for command in (lab.fetch, snapshot, restore, lab.reset, lab.down):
     app.command()(command)
 app.command(context_settings={"ignore_unknown_options": True})(learning.lab)  # JupyterLab knows them
 app.command()(learning.progress)

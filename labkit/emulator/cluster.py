@@ -329,18 +329,19 @@ class Cluster:
                 await self._lead_to_webhook(api, before, manifest)
 
     async def _lead_to_webhook(self, api: httpx.AsyncClient, before: dict[str, Any], now: dict[str, Any]) -> None:
-        """Writes the webhook's new port into its registration, unless somebody has changed or deleted that."""
+        """Writes the webhook's new port and CA into its registration, unless somebody has changed or deleted that."""
         answer = await api.get(f"{WEBHOOKS}/{now['metadata']['name']}")
         if answer.status_code == 404:
             return
         there = answer.raise_for_status().json()
-        urls = {
-            old["clientConfig"]["url"]: new["clientConfig"]["url"]
-            for old, new in zip(before.get("webhooks") or (), now["webhooks"], strict=False)
-        }
-        for webhook in there["webhooks"]:
-            if new := urls.get(webhook["clientConfig"].get("url")):
-                webhook["clientConfig"]["url"] = new
+        for name in ("url", "caBundle"):
+            by_now = {
+                old["clientConfig"][name]: new["clientConfig"][name]
+                for old, new in zip(before.get("webhooks") or (), now["webhooks"], strict=False)
+            }
+            for webhook in there["webhooks"]:
+                if new := by_now.get(webhook["clientConfig"].get(name)):
+                    webhook["clientConfig"][name] = new
         (await api.put(f"{WEBHOOKS}/{now['metadata']['name']}", json=there)).raise_for_status()
 
     async def _start_node(self) -> None:

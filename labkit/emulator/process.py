@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from labkit.emulator import control
+from labkit.emulator import control, replacement
 from labkit.emulator.control import Reply
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import SAID_AFTER, Folder
@@ -88,15 +88,26 @@ def start(folder: Folder, *, bare: bool = False) -> State:
 
     Two that call this at once get the same server. ``note`` says what there is to say: that an earlier server ended,
     why, and what is there again. The clusters of a ``bare`` lab are API servers alone, without webhook and node.
-    Raises :class:`LabError` where the server does not come up, or one that runs does not answer.
+    A state that waits in the folder (see `replacement`) is the lab's from then on. Raises :class:`LabError` where the
+    server does not come up, or one that runs does not answer.
     """
-    with _turn(folder, "starting"):
+    with turn(folder, "starting"):
         before = State.read(folder)
         if state := _running(folder):
             return state.noting(None)
         # Its process id may be a stranger's by now.
         (folder.path / "server.json").unlink(missing_ok=True)
-        _spawn(folder, bare)
+        replacement.enter(folder)
+        try:
+            _spawn(folder, bare)
+        except LabError as error:
+            if not replacement.go_back(folder):
+                raise
+            raise LabError(
+                f"The lab did not start with the snapshot's state, and has the one from before: {error.what}",
+                where=error.where,
+                next="labkit up; and restore a snapshot that this version of labkit made",
+            ) from error
         state = State.read(folder)
         if state is None:
             raise _not_up(folder, "it left no state")
@@ -112,23 +123,50 @@ def stop(folder: Folder) -> bool:
     if not folder.is_lab:
         return False
     # One that is being started does not answer yet.
-    with _turn(folder, "ending"):
-        ran = _end(folder)
-        (folder.path / "server.json").unlink(missing_ok=True)
+    with turn(folder, "ending"):
+        return end(folder)
+
+
+def end(folder: Folder) -> bool:
+    """What `stop` does, for those who have the turn."""
+    ran = _end(folder)
+    (folder.path / "server.json").unlink(missing_ok=True)
     return ran
+
+
+def have_copied(folder: Folder, place: str, *, within: float) -> list[str] | None:
+    """Has the folder's server copy its state into the folder ``place`` in it; None where no server runs.
+
+    Returns the services of AWS that are not kept and were used: nothing was copied if there are any. Raises `LabError`.
+    """
+    if _running(folder) is None:
+        return None
+    reply = control.ask(folder, f"copy {place}", within=within)
+    if reply is None or reply.answer is None:
+        raise LabError(f"The server of the lab in {folder.path} ended, or did not copy its state.", next="labkit up")
+    if failed := reply.answer.get("failed"):
+        raise LabError(**failed)
+    unkept: list[str] | None = reply.answer.get("unkept")
+    if unkept is None:
+        raise LabError(
+            f"A version of labkit without snapshots started the lab in {folder.path}.",
+            next="labkit down, and try again",
+        )
+    return unkept
 
 
 def forget(folder: Folder) -> None:
     """Takes away all that the lab keeps but its ports. Raises :class:`LabError` where its server runs."""
     if not folder.path.is_dir():
         return
-    with _turn(folder, "emptying"):
+    with turn(folder, "emptying"):
         if folder.is_running():
             raise LabError(f"The lab in {folder.path} was started again meanwhile.", next="labkit reset")
         folder.forget()
 
 
-def _turn(folder: Folder, doing: str) -> AbstractContextManager[None]:
+def turn(folder: Folder, doing: str) -> AbstractContextManager[None]:
+    """Has others wait who would start or end the lab's server meanwhile. Raises `LabError` if one doesn't finish."""
     return folder.turn("start.lock", doing=f"{doing} the lab in {folder.path}", within=READY_WITHIN + 2 * ENDED_WITHIN)
 
 

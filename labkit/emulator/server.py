@@ -13,8 +13,10 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from labkit.emulator import control, environment
+from labkit.emulator import control, environment, replacement, snapshots
+from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.gate import Gate
 from labkit.emulator.aws.sessions import Keys
 from labkit.emulator.aws.trail import Trail
@@ -65,7 +67,7 @@ def main() -> None:
     except LabError as error:
         # Not by the log alone: on a full disk nothing comes to stand there.
         with contextlib.suppress(OSError):
-            os.write(ready, json.dumps({"what": error.what, "where": error.where, "next": error.next}).encode())
+            os.write(ready, json.dumps(_told(error)).encode())
         sys.exit(str(error))
 
 
@@ -87,6 +89,7 @@ class Server:
             loop.add_signal_handler(number, self.ended.set)
         await self._come_up()
         await asyncio.start_unix_server(self._answer, sock=self.control.socket, backlog=control.WAITING)
+        replacement.settle(self.folder)
         os.write(ready, b"ready\n")
         os.close(ready)
         self.clusters.prepare()
@@ -169,14 +172,42 @@ class Server:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers what a command asks: see `control.ask`."""
         with contextlib.closing(writer), contextlib.suppress(ConnectionError, ValueError):
-            if await reader.readline() == b"end\n":
+            word, _, place = (await reader.readline()).decode().strip().partition(" ")
+            if word == "end":
                 self.ended.set()
             # What a command has to know is in server.json, too, which may have been deleted.
             with contextlib.suppress(LabError):  # a full disk
                 self.lab.state.write(self.folder)
             answer = {"state": self.lab.state.document(), "network": control.network()}
+            if word == "copy":
+                answer |= await self._copy(self.folder.path / Path(place).name)
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
+
+    async def _copy(self, into: Path) -> dict[str, Any]:
+        """Copies the lab's state as it is at one moment, unless a part of it isn't kept: see `process.have_copied`."""
+        gate, loop = self.lab.gate, asyncio.get_running_loop()
+
+        async def beside_aws() -> None:
+            snapshots.copy(self.folder, into, snapshots.BESIDE_AWS)
+
+        def whole() -> None:
+            # In moto's thread, AWS stands still. In the event loop, all the rest does.
+            asyncio.run_coroutine_threadsafe(beside_aws(), loop).result()
+            snapshots.copy(self.folder, into, snapshots.AWS)
+
+        try:
+            if not gate.unkept:
+                await gate.backend.run(whole)
+            return {"unkept": gate.unkept}
+        except LabError as error:
+            return {"failed": _told(error)}
+        except Refusal as stuck:
+            return {"failed": {"what": stuck.message, "where": "", "next": "labkit up"}}
+
+
+def _told(error: LabError) -> dict[str, str]:
+    return {"what": error.what, "where": error.where, "next": error.next}
 
 
 def _raise_limit() -> None:

@@ -21,6 +21,7 @@ from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
 from labkit.errors import LabError
+from tests import commands
 
 ACCOUNT = "123456789012"
 TRUST = json.dumps(
@@ -87,6 +88,22 @@ class Aws:
     def down_and_up(self) -> None:
         process.stop(self.folder)
         self._start()
+
+    def restore(self) -> None:
+        """A snapshot is taken of the lab while it runs, and the lab restored from it, with other keys."""
+        taken = commands.labkit("snapshot", "here")
+        restored = commands.labkit("restore", "here", "--force")
+        assert (taken.returncode, restored.returncode) == (0, 0), taken.stderr + restored.stderr
+        self.state = State.read(self.folder)
+        self.clients = {"organizations": self.client("organizations", self.management)}
+
+    @property
+    def management(self) -> dict[str, str]:
+        """The keys of the organization's administrator."""
+        profiles = configparser.ConfigParser()
+        profiles.read_string(self.folder.aws_credentials.read_text())
+        own = profiles["management"]
+        return {"AccessKeyId": own["aws_access_key_id"], "SecretAccessKey": own["aws_secret_access_key"]}
 
     def _start(self) -> None:
         before, self.state = self.state, process.start(self.folder)
@@ -280,11 +297,7 @@ def fill_secrets(aws: Aws) -> None:
 def fill_organization(aws: Aws) -> None:
     aws.client("account").enable_region(RegionName="af-south-1")
     aws.knows("account", RegionName="af-south-1")
-    profiles = configparser.ConfigParser()
-    profiles.read_string(aws.folder.aws_credentials.read_text())
-    own = profiles["management"]
-    keys = {"AccessKeyId": own["aws_access_key_id"], "SecretAccessKey": own["aws_secret_access_key"]}
-    organization = aws.clients["organizations"] = aws.client("organizations", keys)
+    organization = aws.clients["organizations"] = aws.client("organizations", aws.management)
     root = organization.list_roots()["Roots"][0]["Id"]
     unit = organization.create_organizational_unit(ParentId=root, Name="unit", Tags=TAGS)["OrganizationalUnit"]["Id"]
     policy = organization.create_policy(
@@ -329,14 +342,17 @@ def test_every_read_is_answered_as_before(filled, end):
     read = {service: sum("Code" not in answer for answer in answers.values()) for service, answers in before.items()}
     assert all(read.values()), read
     getattr(filled, end)()
-    after = filled.answers()
-    different = {
+    assert different(before, filled.answers()) == {}
+
+
+def different(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The answers that are others now, by what was asked."""
+    return {
         f"{service} {asked}": (answer, after[service].get(asked))
         for service, answers in before.items()
         for asked, answer in answers.items()
         if after[service].get(asked) != answer
     }
-    assert sorted(different) == [], different
 
 
 def test_what_was_given_out_is_still_good(filled):
@@ -377,6 +393,27 @@ def test_what_is_not_kept_is_told(filled):
     """The first call of a service whose state is not kept puts a sentence into `labkit status`."""
     filled.client("ec2").create_key_pair(KeyName="key")
     assert "What ec2 holds is not kept: it is gone when the lab's server ends." in State.read(filled.folder).notes
+    refused = commands.labkit("snapshot", "lacking")
+    assert refused.returncode == 1
+    assert "The lab has used ec2, and does not keep that service's state: a snapshot would lack it." in refused.stderr
+
+
+def test_a_restored_lab_answers_as_before_and_takes_no_credentials_of_the_lab_itself(filled):
+    """Keys of IAM users are state. The administrators' keys, sessions and the cluster's certificate are new."""
+    filled.kill()
+    before, administrator = filled.answers(), filled.state
+    filled.restore()
+    changed = different(before, filled.answers())
+    assert changed.keys() == {'eks DescribeCluster {"name": "blue"}'}
+    old, new = (answer["cluster"] for answer in changed.popitem()[1])
+    assert old.pop("certificateAuthority") != new.pop("certificateAuthority")
+    assert old == new
+    assert filled.client("sts", filled.key).get_caller_identity()["Arn"].endswith("user/ada")
+    administrator = {"AccessKeyId": administrator.access_key_id, "SecretAccessKey": administrator.secret_access_key}
+    for credentials, code in ((administrator, "SignatureDoesNotMatch"), (filled.session, "InvalidClientTokenId")):
+        with pytest.raises(ClientError, match=code):
+            filled.client("sts", credentials).get_caller_identity()
+    assert filled.client("s3").get_object(Bucket="versions", Key="large")["Body"].read() == b"x" * 3_000_000
 
 
 def test_the_state_of_another_moto_is_refused(filled):

@@ -152,6 +152,11 @@ class Gate:
         """What EKS kept of a cluster that is started again: the fields of its `ClusterFacts` that no request tells."""
         return self._own.part(cluster_arn) or {}
 
+    @property
+    def unkept(self) -> list[str]:
+        """The services that hold something which isn't kept."""
+        return sorted(self._told)
+
     async def close(self) -> None:
         """Ends the use of the lab's folder, and moto's thread."""
         self._own.close()

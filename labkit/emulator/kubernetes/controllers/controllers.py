@@ -103,7 +103,8 @@ class Controllers:
             return
         if self.storage.find(SERVICE_ACCOUNT, name, "default") is None:
             self.storage.create(SERVICE_ACCOUNT, {"metadata": {"name": "default", "namespace": name}})
-        if self.storage.find(CONFIG_MAP, name, "kube-root-ca.crt") is None:
+        root = self.storage.find(CONFIG_MAP, name, "kube-root-ca.crt")
+        if root is None:
             note = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints."
             metadata = {
                 "name": "kube-root-ca.crt",
@@ -111,6 +112,8 @@ class Controllers:
                 "annotations": {"kubernetes.io/description": note},
             }
             self.storage.create(CONFIG_MAP, {"metadata": metadata, "data": self._root})
+        elif root.object.get("data") != self._root:  # of the cluster that it was restored from
+            self.storage.replace(CONFIG_MAP, root, {**root.object, "data": self._root}, root.managers)
 
     def _empty(self, name: str) -> None:
         """Delete everything in a terminating namespace: its pods first, and the rest when their processes have ended.

@@ -8,9 +8,9 @@ from functools import partial
 
 from labkit.emulator.kubernetes.access.tokens import Tokens
 from labkit.emulator.kubernetes.objects.kinds import SECRET, SERVICE_ACCOUNT, Object
+from labkit.emulator.kubernetes.objects.object_file import OF_TOKENS
 from labkit.emulator.kubernetes.objects.storage import Change, Later, Storage, Stored
 
-TYPE = "kubernetes.io/service-account-token"
 NAME, UID = "kubernetes.io/service-account.name", "kubernetes.io/service-account.uid"
 
 
@@ -24,11 +24,11 @@ class TokenSecrets:
 
     def _observe(self, change: Change) -> None:
         stored = change.stored
-        if change.kind is SECRET and change.type != "DELETED" and stored.object.get("type") == TYPE:
+        if change.kind is SECRET and change.type != "DELETED" and stored.object.get("type") == OF_TOKENS:
             self.later(partial(self._tend, stored.namespace, stored.name))
         elif change.kind is SERVICE_ACCOUNT and change.type == "DELETED":
             for secret in self.storage.list(SECRET, stored.namespace):
-                if _annotations(secret).get(NAME) == stored.name and secret.object.get("type") == TYPE:
+                if _annotations(secret).get(NAME) == stored.name and secret.object.get("type") == OF_TOKENS:
                     self.later(partial(self._tend, stored.namespace, secret.name))
 
     def _tend(self, namespace: str, name: str) -> None:

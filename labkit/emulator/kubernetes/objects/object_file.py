@@ -1,10 +1,12 @@
 """The objects of one API server in a file, with the number of the last change: what etcd is to a real one."""
 
+import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 from labkit.emulator.database import Database
-from labkit.emulator.kubernetes.objects.kinds import KINDS, Kind
+from labkit.emulator.kubernetes.objects.kinds import KINDS, SECRET, Kind
 
 LAYOUT = 1  # of the tables, and of what stands in them
 TABLES = """
@@ -13,6 +15,7 @@ TABLES = """
         resource TEXT, namespace TEXT, name TEXT, text BLOB, PRIMARY KEY (resource, namespace, name)
     ) WITHOUT ROWID
 """
+OF_TOKENS = "kubernetes.io/service-account-token"
 BY_NAME = {kind.resource: kind for kind in KINDS}
 
 
@@ -44,3 +47,19 @@ class ObjectFile:
                 )
             else:
                 database.write("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", kind.resource, *key, text)
+
+
+def forget_tokens(file: sqlite3.Connection) -> None:
+    """Takes service accounts' tokens out of the Secrets in a copy of the file; the token controller writes new ones.
+
+    https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets
+    """
+    select = "SELECT namespace, name, text FROM objects WHERE resource = ?"
+    for namespace, name, text in file.execute(select, (SECRET.resource,)).fetchall():
+        secret = json.loads(text)
+        if secret.get("type") == OF_TOKENS and (secret.get("data") or {}).pop("token", None):
+            changed = json.dumps(secret, separators=(",", ":"), ensure_ascii=False).encode()
+            key = (SECRET.resource, namespace, name)
+            file.execute(
+                "UPDATE objects SET text = ? WHERE resource = ? AND namespace = ? AND name = ?", (changed, *key)
+            )

@@ -1,0 +1,69 @@
+"""A state that takes the place of the one in the lab's folder, whole or not at all, and the way back.
+
+A restored state waits, complete, until the lab's next server starts. The state before it stays beside it until that
+server has come up, and goes back if it doesn't. Each step is a rename: one that was cut off is finished by the next
+start, and none needs room on the disk.
+"""
+
+import shutil
+from pathlib import Path
+
+from labkit.emulator.folder import Folder
+
+STATE = (
+    *("aws.db", "aws-own.db", "aws-serials.db", "ca.key", "ca.pem", "clock", "clusters", "faults", "pods"),
+    *("published", "secret", "trail.jsonl", "trail.older.jsonl"),
+)
+"""What a lab holds, with the secrets that are made from nothing. The rest of its folder leads to it: ports, files of
+clients, clusters that had joined."""
+BESIDE_DATABASES = ("-wal", "-shm", "-journal")
+WAITING, ENTERING, REPLACED = "restored", "entering", "replaced"
+
+
+def offer(folder: Folder, state: Path) -> None:
+    """Has the lab's next server start with what is in the folder ``state``, in the lab's own. No server may run."""
+    with folder.usable():
+        _delete(folder.path / REPLACED)
+        state.rename(folder.path / WAITING)
+
+
+def enter(folder: Folder) -> None:
+    """Puts the state that waits, if one does, in the place of the lab's. No server may run."""
+    waiting, entering, replaced = (folder.path / name for name in (WAITING, ENTERING, REPLACED))
+    with folder.usable():
+        if waiting.is_dir():
+            replaced.mkdir(mode=0o700, exist_ok=True)
+            _move(folder.path, replaced)
+            # From here on, what is in the folder is the new one.
+            waiting.rename(entering)
+        if entering.is_dir():
+            _move(entering, folder.path)
+            _delete(entering)
+
+
+def go_back(folder: Folder) -> bool:
+    """Puts the state that was replaced in its place again; False if none was. No server may run."""
+    if not (folder.path / REPLACED).is_dir():
+        return False
+    with folder.usable():
+        (folder.path / REPLACED).rename(folder.path / WAITING)
+    enter(folder)
+    settle(folder)
+    return True
+
+
+def settle(folder: Folder) -> None:
+    """The lab's server has come up: what was replaced isn't wanted any more."""
+    _delete(folder.path / REPLACED)
+
+
+def _move(source: Path, target: Path) -> None:
+    for name in STATE:
+        # A database's other files first: what is in them isn't in the database yet.
+        for each in (*(f"{name}{more}" for more in BESIDE_DATABASES), name):
+            if (source / each).exists():
+                (source / each).rename(target / each)
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,294 @@
+"""A lab's state in one file, to hand out and to start labs from.
+
+The file holds what the lab's AWS and Kubernetes answer from: resources, objects, ids, serials, the trail, the clock,
+published documents and faults. It doesn't hold what proves who somebody is in the lab that it was taken of: the CAs,
+the clusters' signing keys, the administrators' keys, role sessions, and tokens in Secrets. A restored lab makes all of
+them anew, so nothing that was signed or issued before gets in. What users of the lab made is state, and in the file:
+access keys of IAM users, KMS keys, Secrets, messages. Pods' files stay behind: their tokens are among them. Restored
+pods start as on a new node.
+
+The file is a zip archive, with a manifest that says which versions wrote it.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sqlite3
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from labkit.emulator import process, replacement
+from labkit.emulator.aws.state import own
+from labkit.emulator.folder import Folder
+from labkit.emulator.joined import Kept
+from labkit.emulator.kubernetes.objects import object_file
+from labkit.emulator.process import State
+from labkit.errors import LabError, UnknownName
+
+FORMAT = 1
+SUFFIX = ".labsnapshot"
+MANIFEST = "manifest.json"
+DRAFT = ".snapshot."
+AWS = ("aws.db",)
+BESIDE_AWS = (
+    *("aws-own.db", "aws-serials.db", "clock", "trail.jsonl", "trail.older.jsonl", "clusters/serials.db"),
+    *("clusters/*/objects.db", "clusters/*/cluster.json", "clusters/*/webhook.json", "faults/*.json"),
+    "published/*/*.json",
+)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError, ValueError, RuntimeError)
+COPIED_WITHIN = 120.0  # seconds
+BLOCK = 1024 * 1024
+
+
+def copy(folder: Folder, into: Path, patterns: tuple[str, ...]) -> None:
+    """Copies these files of the lab into a folder, while nothing writes them: databases as a killed server leaves them.
+
+    Raises `LabError` if the disk is full.
+    """
+    with folder.usable():
+        for pattern in patterns:
+            for file in [*folder.path.glob(pattern), *folder.path.glob(f"{pattern}-wal")]:
+                with file.open("rb") as content:
+                    _keep(content, into / file.relative_to(folder.path))
+
+
+def take(folder: Folder, name: str) -> Path:
+    """The file that holds the lab's state from now on, 0600; the lab may run. ``name`` is a name, or a path.
+
+    Raises `LabError` if the file exists or can't be written, or if the lab holds something that isn't kept.
+    """
+    file = _file(folder, name)
+    if file.exists():
+        raise LabError(
+            f"{file} exists. A snapshot is never overwritten.", next="choose another name, or remove the file first"
+        )
+    if not _holds_state(folder):
+        raise LabError(f"The lab in {folder.path} holds nothing yet.", next="labkit up")
+    _refuse_joined(folder, "labkit snapshot")
+    with process.turn(folder, "taking a snapshot of"), _place(folder) as place:
+        _copy(folder, place)
+        with _told_of_a_full_disk(folder):
+            for database in place.rglob("*.db"):
+                _clean(database)
+        _write(folder, place, file)
+    return file
+
+
+def restore(folder: Folder, name: str, *, force: bool = False) -> State:
+    """Starts the lab with the state of a snapshot, which replaces the lab's own state only by ``force``.
+
+    Raises `LabError` if there is no such snapshot, if it is broken or of a version that can't be opened, or if the lab
+    doesn't start with it. The lab has its state from before then.
+    """
+    file = _existing(folder, name)
+    with _opened(file) as archive:
+        _check(file, archive)
+        if _holds_state(folder) and not force:
+            raise LabError(
+                f"The lab in {folder.path} holds a state, which the snapshot would replace. Nothing was changed.",
+                next=f"labkit snapshot NAME, which keeps that state; then:  labkit restore {name} --force",
+            )
+        _refuse_joined(folder, "labkit restore")
+        with process.turn(folder, "restoring"), _place(folder) as place:
+            _unpack(archive, place)
+            process.end(folder)
+            replacement.offer(folder, place)
+    return process.start(folder)
+
+
+def _file(folder: Folder, name: str) -> Path:
+    """The file that a name or a path means."""
+    if os.sep in name or name.endswith(SUFFIX):
+        file = Path(name).expanduser().absolute()
+        if file.is_dir() or file.name == "..":
+            raise LabError(f"{name} is a folder.", next=f"name a file in it: {name.rstrip(os.sep)}/NAME{SUFFIX}")
+        if not file.parent.is_dir():
+            raise LabError(f"{file.parent} is no folder.", where=name, next=f"mkdir -p {file.parent}")
+        return file
+    if not NAME.fullmatch(name):
+        raise LabError(
+            f"{name!r} is no name of a snapshot: letters, digits, and . _ - after the first, 64 at most.",
+            next=f"choose another name, or a path with a {os.sep} in it",
+        )
+    return _named(folder) / f"{name}{SUFFIX}"
+
+
+def _named(folder: Folder) -> Path:
+    """Where snapshots with a name lie: beside the lab's folder, which a reset empties."""
+    return folder.path.with_name(f"{folder.path.name}-snapshots")
+
+
+def _existing(folder: Folder, name: str) -> Path:
+    if (file := _file(folder, name)).is_file():
+        return file
+    there = sorted(each.stem for each in _named(folder).glob(f"*{SUFFIX}"))
+    if there and file.parent == _named(folder):
+        raise UnknownName("snapshot of this lab", name, there, next="labkit restore NAME, or the path of a file")
+    raise LabError(f"{file} does not exist.", next="labkit snapshot NAME; or labkit restore PATH, with another file")
+
+
+def _holds_state(folder: Folder) -> bool:
+    return any((folder.path / name).exists() for name in (*AWS, replacement.WAITING, replacement.ENTERING))
+
+
+def _refuse_joined(folder: Folder, command: str) -> None:
+    if joined := sorted(Kept.joined(folder)):
+        raise LabError(
+            f"The cluster {joined[0]} has joined this lab. It is not the lab's own, and no snapshot can hold it.",
+            next=f"labkit down, which lets it go; then:  {command} …",
+        )
+
+
+@contextlib.contextmanager
+def _place(folder: Folder) -> Iterator[Path]:
+    """A folder in the lab's own, which may be renamed, and else is gone in the end."""
+    for left in folder.path.glob(f"{DRAFT}*"):  # by a command that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with (
+        folder.usable(),
+        tempfile.TemporaryDirectory(prefix=DRAFT, dir=folder.path, ignore_cleanup_errors=True) as place,
+    ):
+        yield Path(place)
+
+
+def _keep(content: IO[bytes], file: Path) -> None:
+    """Writes a file that only its owner can read; it is on the disk then."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            shutil.copyfileobj(content, stream, BLOCK)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
+
+
+def _copy(folder: Folder, place: Path) -> None:
+    """Copies the lab's state as it is at one moment: by its server, if it runs."""
+    unkept = process.have_copied(folder, place.name, within=COPIED_WITHIN)
+    if unkept is None:
+        # A state that waits for the next server is the lab's by now.
+        replacement.enter(folder)
+        copy(folder, place, AWS + BESIDE_AWS)
+    elif unkept:
+        raise LabError(
+            f"The lab has used {', '.join(unkept)}, and does not keep that service's state: a snapshot would lack it.",
+            next="labkit down, and labkit up, which loses that state; then:  labkit snapshot …",
+        )
+
+
+def _clean(database: Path) -> None:
+    """Takes out what proves who somebody is in this lab, and whatever had been deleted."""
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        if database.name == "aws-own.db":
+            own.forget_sessions(connection)
+        elif database.name == "objects.db":
+            object_file.forget_tokens(connection)
+        # One file again, without free pages.
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("VACUUM")
+
+
+def _write(folder: Folder, place: Path, file: Path) -> None:
+    """Writes the archive, whole or not at all."""
+    draft = None
+    try:
+        if file.parent == _named(folder):
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(MANIFEST, json.dumps(_manifest()))
+                for each in sorted(place.rglob("*")):
+                    if each.is_file():
+                        archive.write(each, each.relative_to(place).as_posix())
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(draft).replace(file)
+    except OSError as error:
+        if draft:
+            Path(draft).unlink(missing_ok=True)
+        raise LabError(
+            f"{file} could not be written: {error.strerror}.",
+            next=f"make room (df -h {file.parent}), or choose another folder:  labkit snapshot PATH",
+        ) from error
+
+
+def _manifest() -> dict[str, Any]:
+    return {"format": FORMAT, "labkit": version("labkit"), "moto": version("moto")}
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(file)
+    except OSError as error:
+        raise LabError(f"{file} cannot be read: {error.strerror}.", next=f"ls -l {file}") from error
+    except BROKEN as error:
+        raise _broken(file) from error
+    with archive:
+        yield archive
+
+
+def _check(file: Path, archive: zipfile.ZipFile) -> None:
+    """Raises `LabError` for what is no snapshot, is damaged, or comes of versions whose state means something else."""
+    try:
+        manifest = json.loads(archive.read(MANIFEST))
+        wrote = manifest["format"], manifest["labkit"], manifest["moto"]
+        if archive.testzip() or not all(map(_is_expected, archive.namelist())):
+            raise _broken(file)
+    except BROKEN as error:
+        raise _broken(file) from error
+    if (FORMAT, version("moto")) != (wrote[0], wrote[2]):
+        raise LabError(
+            f"labkit {wrote[1]} with moto {wrote[2]} made this snapshot, and labkit {version('labkit')} with moto "
+            f"{version('moto')} cannot open it.",
+            where=f"{file}; nothing was changed",
+            next="ask for a snapshot that these versions made; or restore it where those are installed",
+        )
+
+
+def _is_expected(name: str) -> bool:
+    """Whether a snapshot may hold a file of this name: nothing outside the lab's folder, and nothing else of it."""
+    parts = PurePosixPath(name).parts
+    return name == MANIFEST or (
+        ".." not in parts
+        and any(
+            len(parts) == len(PurePosixPath(pattern).parts) and PurePosixPath(name).match(pattern)
+            for pattern in AWS + BESIDE_AWS
+        )
+    )
+
+
+def _broken(file: Path) -> LabError:
+    return LabError(
+        f"{file} is no snapshot of a lab, or is damaged.",
+        where="nothing was changed",
+        next="copy or download it again; or labkit restore with another one",
+    )
+
+
+def _unpack(archive: zipfile.ZipFile, place: Path) -> None:
+    for name in archive.namelist():
+        if name != MANIFEST:
+            with archive.open(name) as content:
+                _keep(content, place / name)
+
+
+@contextlib.contextmanager
+def _told_of_a_full_disk(folder: Folder) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        told = "no space is left on the disk" if "full" in str(error) else f"{error}"
+        raise LabError(
+            f"The snapshot could not be made: {told}.", next=f"df -h {folder.path}, make room, and try again"
+        ) from error
