@@ -43,7 +43,8 @@ BESIDE_AWS = (
     "published/*/*.json",
 )
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError, ValueError, RuntimeError)
+# What Python says to an archive that is damaged, or not a snapshot's.
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, LookupError, TypeError, ValueError)
 COPIED_WITHIN = 120.0  # seconds
 BLOCK = 1024 * 1024
 

@@ -17,11 +17,14 @@ import httpx
 import psutil
 import pytest
 import yaml
+from botocore.exceptions import ClientError
+from kubernetes.client import CoreV1Api
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from labkit import Lab
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
+from labkit.exercises import progress as kept_progress
 from tests import commands
 
 CLUSTERS = ("blue", "green")
@@ -390,6 +393,78 @@ def test_a_watch_goes_on_or_is_told_that_its_version_is_gone(made, capsys):
             assert "too old resource version" in gone["object"]["message"]
         event = api.first_event(now)
         assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "after")
+
+
+def test_a_restored_lab_has_everything_and_takes_no_token_from_before(made, monkeypatch):
+    """Its pods run again, with tokens of the cluster's new key."""
+    apis = [Api(made, cluster) for cluster in CLUSTERS]
+    for api in apis:
+        settled(api, {})
+    before = [api.everything() for api in apis]
+    progress = made.with_name("progress.jsonl")
+    monkeypatch.setenv("LABKIT_PROGRESS", str(progress))
+    kept_progress.kept("opened", "1.1")
+    learned = progress.read_bytes()
+    with Lab.open() as lab:
+        assumed, old = exchanged(lab)
+        assert assumed == "AssumedRoleUser"
+        facts = [clusters_facts(lab, cluster) for cluster in CLUSTERS]
+    forever = ("Secret", "ours", "forever")
+    legacy = [base64.b64decode(objects[forever]["data"]["token"]).decode() for objects in before]
+    assert commands.labkit("snapshot", "all").returncode == 0
+    restored = commands.labkit("restore", "all", "--force")
+    assert "cluster blue, green" in restored.stdout, restored.stderr
+    assert progress.read_bytes() == learned
+    with Lab.open() as lab:
+        assert exchanged(lab, old)[0] == "InvalidIdentityToken"
+        assert exchanged(lab)[0] == "AssumedRoleUser"
+        for cluster, was in zip(CLUSTERS, facts, strict=True):
+            now = clusters_facts(lab, cluster)
+            assert now.pop("certificateAuthority") != was.pop("certificateAuthority")
+            assert now == was
+    for cluster, objects, token in zip(CLUSTERS, before, legacy, strict=True):
+        api = Api(made, cluster)
+        settled(api, {"always": 1})
+        now = without_secrets(api.everything())
+        for key, obj in without_secrets(objects).items():
+            assert now.pop(key) == obj
+        assert {kind for kind, _, _ in now} <= {"Event"}
+        with pytest.raises(httpx.HTTPStatusError, match="401"):
+            api.user_of(token)
+        filled = base64.b64decode(api.get("/api/v1/namespaces/ours/secrets/forever")["data"]["token"]).decode()
+        assert api.user_of(filled)["username"] == "system:serviceaccount:ours:bearer"
+
+
+def exchanged(lab: Lab, token: str = "") -> tuple[str, str]:
+    """What STS answers to the token, or to a new one of the lab's service account; and the token."""
+    parameters = lab.parameters
+    account = parameters.service_account, parameters.namespace
+    spec = {"spec": {"audiences": ["sts.amazonaws.com"]}}
+    token = token or CoreV1Api(lab.kubernetes).create_namespaced_service_account_token(*account, spec).status.token
+    role = f"arn:aws:iam::{lab.connection.account_id}:role/{parameters.role_name}"
+    try:
+        answer = lab.aws.client("sts").assume_role_with_web_identity(
+            RoleArn=role, RoleSessionName="test", WebIdentityToken=token
+        )
+    except ClientError as error:
+        return error.response["Error"]["Code"], token
+    return next(name for name in answer if name == "AssumedRoleUser"), token
+
+
+def without_secrets(objects: dict[tuple[str, str, str], dict]) -> dict[tuple[str, str, str], dict]:
+    """The objects without what a lab makes anew, and without what the reboot of a node changes."""
+    objects = fixed(objects)
+    for (kind, _, name), obj in objects.items():
+        if (kind, name) in {("ConfigMap", "kube-root-ca.crt"), ("Secret", "forever")}:
+            obj["metadata"].pop("resourceVersion")
+            obj["metadata"].pop("managedFields", None)
+            assert obj["data"].pop("ca.crt")
+            obj["data"].pop("token", None)
+        if (kind, name) == ("MutatingWebhookConfiguration", "pod-identity-webhook"):
+            obj["metadata"] = {key: obj["metadata"][key] for key in ("name", "uid", "creationTimestamp")}
+            for webhook in obj["webhooks"]:
+                assert webhook["clientConfig"].pop("caBundle")
+    return objects
 
 
 @pytest.mark.parametrize(

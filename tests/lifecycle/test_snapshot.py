@@ -1,0 +1,203 @@
+"""`labkit snapshot` and `labkit restore`: what they refuse, what they never lose, and what isn't in the file."""
+
+import contextlib
+import json
+import sqlite3
+import zipfile
+from pathlib import Path
+
+import pytest
+from kubernetes import client, config
+
+from labkit.emulator import process, replacement
+from labkit.emulator.folder import Folder
+from labkit.emulator.process import State
+from tests import commands
+
+
+@pytest.fixture(scope="module")
+def lab(home):
+    """A lab that runs, with a ConfigMap in it, and `one`, a snapshot of it."""
+    assert commands.labkit("up").returncode == 0
+    configmaps(home).create_namespaced_config_map("default", {"metadata": {"name": "before"}})
+    assert commands.labkit("snapshot", "one").returncode == 0
+    return Folder(home)
+
+
+@pytest.fixture(scope="module")
+def one(lab):
+    return lab.path.with_name(".lab-snapshots") / "one.labsnapshot"
+
+
+def configmaps(home: Path) -> client.CoreV1Api:
+    return client.CoreV1Api(config.new_client_from_config(str(home / "kubeconfig")))
+
+
+def names(home: Path) -> set[str]:
+    return {each.metadata.name for each in configmaps(home).list_namespaced_config_map("default").items}
+
+
+def refused(*arguments: str, says: str, **variables: str) -> str:
+    done = commands.labkit(*arguments, **variables)
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stderr
+    assert says in done.stderr
+    assert "\nnext:  " in done.stderr
+    return done.stderr
+
+
+def altered(one: Path, file: Path, **members: bytes) -> Path:
+    """A copy of the snapshot with these members in place of its own, or beside them."""
+    with zipfile.ZipFile(one) as before, zipfile.ZipFile(file, "w") as after:
+        for name in before.namelist():
+            after.writestr(name, members.pop(name, None) or before.read(name))
+        for name, content in members.items():
+            after.writestr(name, content)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("..", "is no name of a snapshot"),
+        ("", "is no name of a snapshot"),
+        ("two words", "is no name of a snapshot"),
+        ("x" * 65, "is no name of a snapshot"),
+        ("folder/..", "folder/.. is a folder"),
+        ("folder/", "folder/ is a folder"),
+        ("nowhere/file", "is no folder"),
+        ("one", "exists. A snapshot is never overwritten."),
+    ],
+)
+def test_a_name_that_is_refused(lab, tmp_path, monkeypatch, name, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    refused("snapshot", name, says=says)
+    assert [*tmp_path.rglob("*.labsnapshot"), *tmp_path.rglob(".*")] == []
+
+
+def test_nobody_else_can_read_it_and_no_secret_of_the_lab_is_in_it(lab, one):
+    assert (one.stat().st_mode & 0o777, one.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    secrets = [lab.secret, State.read(lab).secret_access_key.encode()]
+    secrets += [
+        line for key in lab.path.rglob("*.key") for line in key.read_bytes().splitlines() if b"-----" not in line
+    ]
+    with zipfile.ZipFile(one) as archive:
+        held = b"".join(archive.read(name) for name in archive.namelist())
+    assert secrets
+    assert [secret for secret in secrets if secret in held] == []
+    assert not [*lab.path.glob(".snapshot.*")]
+
+
+def test_what_was_never_a_lab_has_no_snapshot(tmp_path):
+    refused("snapshot", "none", says="holds nothing yet", LABKIT_HOME=str(tmp_path / ".lab"))
+
+
+def test_a_snapshot_that_is_not_there(lab, tmp_path):
+    assert "Did you mean 'one'? There are: one." in refused("restore", "onne", says="'onne' is no snapshot of this lab")
+    refused("restore", str(tmp_path / "no.labsnapshot"), says="no.labsnapshot does not exist")
+
+
+def test_a_file_that_is_none_or_is_damaged_changes_nothing(lab, one, tmp_path):
+    whole = one.read_bytes()
+    at = whole.index(b"aws.db") + 40  # in the compressed content
+    file = tmp_path / "bad.labsnapshot"
+    for content in (b"", b"text", whole[: len(whole) // 2], whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :]):
+        file.write_bytes(content)
+        refused("restore", str(file), "--force", says="bad.labsnapshot is no snapshot of a lab, or is damaged.")
+    for members in ({"manifest.json": b"[]"}, {"../evil": b""}, {"/evil": b""}, {"secret": b""}, {"x/aws.db": b""}):
+        altered(one, file, **members)
+        refused("restore", str(file), "--force", says="bad.labsnapshot is no snapshot of a lab, or is damaged.")
+    assert names(lab.path) == {"before", "kube-root-ca.crt"}
+
+
+@pytest.mark.parametrize("other", [{"format": 2}, {"moto": "5.1.9"}])
+def test_a_snapshot_of_another_version_is_refused_in_a_sentence(lab, one, tmp_path, other):
+    with zipfile.ZipFile(one) as archive:
+        manifest = json.loads(archive.read("manifest.json")) | other
+    file = altered(one, tmp_path / "other.labsnapshot", **{"manifest.json": json.dumps(manifest).encode()})
+    told = refused("restore", str(file), "--force", says=f"with moto {manifest['moto']} made this snapshot")
+    assert "next:  ask for a snapshot that these versions made" in told
+    assert names(lab.path) == {"before", "kube-root-ca.crt"}
+
+
+def test_a_snapshot_of_another_labkit_is_opened(one, tmp_path):
+    """Where the state means the same. It is handed out as a file, to a machine without a lab."""
+    with zipfile.ZipFile(one) as archive:
+        manifest = json.loads(archive.read("manifest.json")) | {"labkit": "0.0.1"}
+    file = altered(one, tmp_path / "given.labsnapshot", **{"manifest.json": json.dumps(manifest).encode()})
+    home = {"LABKIT_HOME": str(tmp_path / ".lab")}
+    try:
+        done = commands.labkit("restore", str(file), **home)
+        assert "The lab is up with the state of" in done.stdout, done.stderr
+        assert names(tmp_path / ".lab") == {"before", "kube-root-ca.crt"}
+        assert commands.labkit("down", **home).returncode == 0
+        # It can be handed on, also by a lab that doesn't run.
+        done = commands.labkit("snapshot", str(tmp_path / "on"), **home)
+        assert f"is kept in {tmp_path}/on" in done.stdout, done.stderr
+    finally:
+        process.stop(Folder(tmp_path / ".lab"))
+
+
+def test_a_lab_with_a_state_is_replaced_only_if_that_is_said(lab):
+    configmaps(lab.path).create_namespaced_config_map("default", {"metadata": {"name": "after"}})
+    told = refused("restore", "one", says="holds a state, which the snapshot would replace. Nothing was changed.")
+    assert "labkit restore one --force" in told
+    assert names(lab.path) == {"before", "after", "kube-root-ca.crt"}
+
+
+def test_a_lab_that_does_not_start_with_a_snapshot_has_its_state_from_before(lab, one, tmp_path):
+    with zipfile.ZipFile(one) as archive:
+        archive.extract("clusters/serials.db", tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "clusters/serials.db")) as database:
+        database.execute("PRAGMA user_version = 99")
+    later = (tmp_path / "clusters/serials.db").read_bytes()
+    file = altered(one, tmp_path / "later.labsnapshot", **{"clusters/serials.db": later})
+    before, keys = names(lab.path), lab.secret
+    told = refused(
+        "restore", str(file), "--force", says="did not start with the snapshot's state, and has the one from"
+    )
+    assert "another version of labkit made this lab" in told
+    assert commands.labkit("up").returncode == 0
+    assert (names(lab.path), lab.secret) == (before, keys)
+    assert not any((lab.path / name).exists() for name in (replacement.WAITING, replacement.REPLACED))
+
+
+@pytest.mark.parametrize("renames", range(12))
+def test_a_replacement_that_was_cut_off_is_finished_by_the_next_start(tmp_path, monkeypatch, renames):
+    """Wherever it was cut off, the lab has one state or the other; and it can go back."""
+    folder, staged, old, new = Folder(tmp_path / "lab"), tmp_path / "lab/.staged", {}, {}
+    folder.create()
+    for place, held, names in (
+        (folder.path, old, ("aws.db", "aws.db-wal", "secret", "trail.jsonl")),
+        (staged, new, ("aws.db", "aws-own.db", "trail.jsonl")),
+    ):
+        for name in names:
+            folder.write_private(place / name, f"{place.name} {name}".encode())
+            held[name] = f"{place.name} {name}"
+    (folder.path / "ports.json").write_text("{}")
+    replacement.offer(folder, staged)
+    rename, done = Path.rename, []
+
+    def until_killed(path: Path, target: Path) -> Path:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(path)
+        return rename(path, target)
+
+    with monkeypatch.context() as killed, contextlib.suppress(KeyboardInterrupt):
+        killed.setattr(Path, "rename", until_killed)
+        replacement.enter(folder)
+    replacement.enter(folder)
+    assert held_by(folder) == new
+    assert replacement.go_back(folder)
+    assert held_by(folder) == old
+    assert not replacement.go_back(folder)
+
+
+def held_by(folder: Folder) -> dict[str, str]:
+    return {
+        file.name: file.read_text()
+        for file in folder.path.iterdir()
+        if file.is_file() and file.name.removesuffix("-wal") in replacement.STATE
+    }
