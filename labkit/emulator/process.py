@@ -23,6 +23,7 @@ REGION = "us-east-1"  # the lab's own; clusters may be in any
 READY_WITHIN = 60  # seconds; a laptop that is busy still makes it
 ANSWERS_WITHIN = 20  # seconds
 ENDED_WITHIN = 30  # seconds, for the pods to end and the state to be kept
+UNTOLD = "untold"  # a file of the folder
 # The tag of a cluster that is not the lab's own and joined it: the target that it belongs to.
 TARGET_TAG = "labkit:target"
 
@@ -94,7 +95,8 @@ def start(folder: Folder, *, bare: bool = False) -> State:
     with turn(folder, "starting"):
         before = State.read(folder)
         if state := _running(folder):
-            return state.noting(None)
+            return state.noting(_untold(folder))
+        _untold(folder)
         # Its process id may be a stranger's by now.
         (folder.path / "server.json").unlink(missing_ok=True)
         replacement.enter(folder)
@@ -112,6 +114,22 @@ def start(folder: Folder, *, bare: bool = False) -> State:
         if state is None:
             raise _not_up(folder, "it left no state")
         return state.noting(" ".join([*_restarted(before, state), *state.notes]) or None)
+
+
+def start_again(folder: Folder, *, bare: bool = False) -> None:
+    """Starts the folder's server where nobody asked for it. Whoever opens the lab next is told. Raises `LabError`."""
+    if note := start(folder, bare=bare).note:
+        folder.write_private(folder.path / UNTOLD, note.encode())
+
+
+def _untold(folder: Folder) -> str | None:
+    """What nobody was told yet of the server that runs; it is told once."""
+    try:
+        note = (folder.path / UNTOLD).read_text()
+        (folder.path / UNTOLD).unlink()
+    except FileNotFoundError:
+        return None
+    return note
 
 
 def stop(folder: Folder) -> bool:

@@ -33,8 +33,8 @@ START_AGAIN = """
 import sys
 from pathlib import Path
 from labkit.emulator.folder import Folder
-from labkit.emulator.process import start
-print(start(Folder(Path(sys.argv[1])), bare="--bare" in sys.argv).note)
+from labkit.emulator.process import start_again
+start_again(Folder(Path(sys.argv[1])), bare="--bare" in sys.argv)
 """
 OPEN_FILES, FEWEST_OPEN_FILES = 4096, 256
 LOOKS_EVERY = 0.5  # seconds, whether its folder is still there

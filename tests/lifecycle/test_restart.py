@@ -433,6 +433,10 @@ def test_a_restored_lab_has_everything_and_takes_no_token_from_before(made, monk
             api.user_of(token)
         filled = base64.b64decode(api.get("/api/v1/namespaces/ours/secrets/forever")["data"]["token"]).decode()
         assert api.user_of(filled)["username"] == "system:serviceaccount:ours:bearer"
+    with Lab.open() as lab:
+        lab.ready(before="pod")
+        lab.ready(through="pod")
+        assert lab.check("pod").ok, "the webhook is reached by the new CA"
 
 
 def exchanged(lab: Lab, token: str = "") -> tuple[str, str]:

@@ -237,6 +237,22 @@ def test_a_disk_that_fills_while_the_lab_runs(on_disk):
     assert phase == "Running"
 
 
+def test_a_disk_that_is_full_for_a_snapshot_and_for_a_restore(on_disk):
+    """The lab goes on with what it holds."""
+    fill = "! cat /dev/zero > $LABKIT_HOME/fill"
+    done = on_disk(
+        "16m",
+        f"$LABKIT up && {fill}; ! $LABKIT snapshot one && rm $LABKIT_HOME/fill && $LABKIT snapshot one && "
+        f"{fill}; ! $LABKIT restore one --force && rm $LABKIT_HOME/fill && $LABKIT status; $LABKIT down",
+    )
+    told = [line for line in done.stderr.splitlines() if line.startswith("labkit: ")]
+    assert len(told) == 2, done.stderr
+    assert all("no space is left on the disk" in line for line in told), told
+    assert "The lab's state is kept in" in done.stdout
+    assert " runs (process " in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_a_server_that_cannot_start_says_why(lab):
     lab.folder.write_json("ports.json", {})
     (lab.folder.path / "secret").mkdir()

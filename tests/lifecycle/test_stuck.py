@@ -10,6 +10,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from labkit import Lab
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
@@ -37,7 +38,7 @@ def client(state, service):
     )
 
 
-def test_the_server_tells_the_client_and_starts_again(tmp_path):
+def test_the_server_tells_the_client_starts_again_and_says_so(tmp_path, monkeypatch, capsys):
     folder = Folder(tmp_path / "lab")
     folder.create()
     reading, writing = os.pipe()
@@ -57,7 +58,13 @@ def test_the_server_tells_the_client_and_starts_again(tmp_path):
                     status = answer["ResponseMetadata"]["HTTPStatusCode"]
                     assert (status, answer["Error"]["Code"]) == (503, "ServiceUnavailable")
             server.wait(60)
-            after = process.start(folder)
+            monkeypatch.setenv("LABKIT_HOME", str(folder.path))
+            for told in (1, 0):
+                Lab.open().close()
+                assert (
+                    capsys.readouterr().out.count("had a call of AWS that did not return and was started again") == told
+                )
+            after = State.read(folder)
             assert (after.pid != before.pid, after.endpoint_url) == (True, before.endpoint_url)
             assert "QueueUrls" not in client(after, "sqs").list_queues()
         finally:
