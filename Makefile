@@ -30,7 +30,7 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs pictures \
-  harm lessons soak walk bench wheel lock clean
+  harm lessons soak fuzz walk bench wheel lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ lessons: $(READY)  ## Try every exercise's near-misses and right answers (make t
 
 soak: $(READY)  ## Let 50 learners work at one lab for two minutes (MINUTES=10: for ten), and check every answer
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(if $(KILL),--kill)
+
+fuzz: $(READY)  ## Send 10,000 requests of any kind to each listener (EXAMPLES=…: so many); make test sends a few hundred
+	@LABKIT_EXAMPLES=$(or $(EXAMPLES),10000) $(BIN)/python -m pytest -n 2 tests/fuzz
 
 walk: $(READY)  ## Call every operation of the emulated AWS with each required member spoilt; make test does one in 12
 	@LABKIT_WALK=all $(BIN)/python -m pytest -n 2 tests/emulator/aws/test_spoilt.py

@@ -1,0 +1,50 @@
+"""How many cases, and the listeners of the emulator's own tests."""
+
+import contextlib
+import http.client
+import os
+from collections.abc import Callable, Iterator
+
+from hypothesis import HealthCheck, settings
+
+from labkit.emulator.listener import Listener, bind
+from tests.emulator.aws.conftest import running
+from tests.emulator.kubernetes.conftest import Loop, admin, cluster, signing_key
+
+__all__ = ["admin", "cases", "cluster", "running", "signing_key"]
+
+
+def cases(few: int) -> settings:
+    """So many as LABKIT_EXAMPLES says (`make fuzz`), others each time; else a few, the same each time."""
+    asked = int(os.environ.get("LABKIT_EXAMPLES") or 0)
+    return settings(
+        max_examples=asked or few,
+        deadline=None,
+        derandomize=not asked,
+        print_blob=True,
+        suppress_health_check=[*HealthCheck],
+    )
+
+
+@contextlib.contextmanager
+def served(app: Callable) -> Iterator[int]:
+    """The port that the app answers on, without TLS."""
+    loop, listener = Loop(), Listener(app, port_socket=bind(0))
+    loop.run(listener.start())
+    yield listener.port
+    loop.run(listener.stop())
+    loop.close()
+
+
+def sent(port: int, method: str, target: str, headers: list[tuple[str, str]], body: bytes) -> tuple[int, bytes]:
+    """The answer to a request that is sent as it stands: no client puts it right."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection._validate_method = connection._validate_path = lambda _: None
+    with contextlib.closing(connection):
+        connection.putrequest(method, target, skip_accept_encoding=True)
+        for name, value in headers:
+            connection.putheader(name, value.encode("utf-8", "surrogatepass"))
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()

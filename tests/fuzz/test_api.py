@@ -1,0 +1,77 @@
+"""Whatever is sent to the API server: no 5xx of its own, an answer in time, and what is refused changes nothing."""
+
+import json
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.emulator.kubernetes.conftest import Cluster, listening
+from tests.emulator.kubernetes.test_api_any_input import (
+    accepts,
+    answered,
+    bodies,
+    content_types,
+    methods,
+    paths,
+    queries,
+)
+from tests.fuzz.conftest import cases
+
+
+class Watched:
+    """The API server, and each request that was refused, or was dry, and changed something."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.api = cluster.api
+        self.wrong: list[str] = []
+        # A task of the server's that follows from a request has the request's context.
+        self._changes: ContextVar[list[str] | None] = ContextVar("changes", default=None)
+        cluster.api.storage.observers.append(self._observe)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        changes: list[str] = []
+        self._changes.set(changes)
+        status = 0
+
+        async def noting(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        await self.api(scope, receive, noting)
+        is_dry = "dryRun" in parse_qs(scope["query_string"].decode("latin-1"))
+        if changes and (status >= 400 or is_dry):
+            self.wrong.append(f"{scope['method']} {scope['path']} {scope['query_string']}: {status}, {changes}")
+
+    def _observe(self, change: Any) -> None:
+        if (changes := self._changes.get()) is not None:
+            changes.append(f"{change.type} {change.kind.kind} {change.stored.name}")
+
+
+@pytest.fixture(scope="module")
+def watched(cluster: Cluster) -> Iterator[tuple[Watched, httpx.Client]]:
+    app = Watched(cluster)
+    with (
+        listening(cluster.loop, app, cluster.authority, clients=cluster.authority) as port,
+        cluster.http("admin", "system:masters") as admin,
+    ):
+        admin.base_url = f"https://127.0.0.1:{port}"
+        admin.post("/api/v1/namespaces", json={"metadata": {"name": "fuzz"}}).raise_for_status()
+        yield app, admin
+
+
+@cases(300)
+@given(data=st.data())
+def test_a_request_of_an_administrator(watched, data):
+    app, admin = watched
+    headers = {"Content-Type": data.draw(content_types), "Accept": data.draw(accepts)}
+    method, path, query = data.draw(methods), data.draw(paths("fuzz")), data.draw(queries)
+    body = data.draw(bodies.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40))
+    answered(admin, method, path, query, headers, body)
+    assert app.wrong == []

@@ -1,0 +1,162 @@
+"""Whatever is sent to the lab's AWS: no 5xx, an answer in time, and what is refused changes nothing."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from botocore.model import Shape
+from botocore.serialize import create_serializer
+from hypothesis import assume, event, given
+from hypothesis import strategies as st
+
+from labkit.emulator.aws.backend import get_backend
+from labkit.emulator.aws.state import pickling, places
+from labkit.emulator.aws.state.kept import KEPT
+from labkit.emulator.aws.state.places import Store
+from tests.emulator.aws import spoilt
+from tests.emulator.aws.conftest import ACCOUNT, REGION, Aws, Irsa
+from tests.emulator.aws.test_any_request import BODIES, HEADERS, METHODS, PATHS, QUERIES, quote, send
+from tests.fuzz.conftest import cases
+
+WORDS = st.sampled_from(
+    ["", "a", "0", "-1", "true", "null", "é", "\0", "\x1b", "x" * 300, "x" * 70_000, "{}", "[", "<a/>", "../..", "%00",
+     "9" * 40, "2026-02-31T00:00:00Z", "*", "arn:aws:iam::aws:policy/AdministratorAccess", "arn:aws:::", "${aws:a}",
+     Irsa.role_name, Irsa.role_arn, Irsa.provider_arn, Irsa.bucket, "hello.txt", ACCOUNT, REGION, "queue", "id",
+     "table", f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/queue", f"arn:aws:sqs:{REGION}:{ACCOUNT}:queue", "blue",
+     '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}']
+)  # fmt: skip
+NUMBERS = st.sampled_from([0, 1, -1, 2, 10, 1000, 2**31, 2**63, -(2**70)])
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.floats() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.fixture(scope="module")
+def aws(running: Aws) -> Iterator[Aws]:
+    """The gate, and something in most of its services."""
+    running.begin_anew()
+    Irsa(running)
+    running.client("sqs").create_queue(QueueName="queue")
+    running.client("dynamodb").create_table(
+        TableName="table",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    yield running
+    running.begin_anew()
+
+
+@cases(100)
+@given(method=METHODS, path=PATHS, query=QUERIES, headers=HEADERS, body=BODIES)
+def test_an_unsigned_request(aws, method, path, query, headers, body):
+    before = held(aws)
+    target = quote(path + (f"?{query}" if query else ""), safe="/%?=&;+~*\\")
+    status, text = send(aws, method, target, [*headers], body)
+    assert 400 <= status < 500, text
+    assert held(aws) == before
+
+
+@cases(100)
+@given(data=st.data())
+def test_a_request_of_the_administrator(aws, data):
+    service, written = data.draw(requests(aws))
+    before = held(aws)
+    answer = spoilt.respond(aws, service, written)
+    event(f"{service} {answer.status}")
+    # What the lab doesn't have is 501, and no SDK tries that again.
+    assert answer.status < 500 or answer.status == 501, f"{service} {written}: {answer.body[:600]!r}"
+    if answer.status >= 400:
+        assert held(aws) == before, f"{service} {written}: {answer.status}"
+
+
+@st.composite
+def requests(draw, aws: Aws) -> tuple[str, dict[str, Any]]:
+    """A request as botocore writes it, with any values and now and then another body, query or header."""
+    service = draw(st.sampled_from(spoilt.SERVICES))
+    model = aws.client(service).meta.service_model
+    operation = model.operation_model(draw(st.sampled_from(model.operation_names)))
+    serializer = create_serializer(model.protocol, include_validation=False)
+    parameters = draw(value_of(operation.input_shape)) if operation.input_shape else {}
+    try:
+        written = serializer.serialize_to_request(parameters, operation)
+    except Exception:  # no client can write it
+        assume(False)
+    assume("\0" not in written["url_path"] and not any(map(unwritable, written["headers"].items())))
+    match draw(st.integers(0, 9)):
+        case 0:
+            written["body"] = draw(BODIES | JSON.map(lambda value: json.dumps(value).encode()))
+        case 1:
+            written["query_string"] = {**(written["query_string"] or {}), draw(WORDS): draw(WORDS)}
+        case 2:
+            written["method"] = draw(st.sampled_from(["GET", "PUT", "POST", "DELETE", "HEAD", "PATCH"]))
+    return service, written
+
+
+def value_of(shape: Shape, depth: int = 0) -> st.SearchStrategy[Any]:
+    """Anything for this shape, most often of its type."""
+    if depth > 4:
+        return WORDS
+    match shape.type_name:
+        case "structure":
+            required = {name: value_of(shape.members[name], depth + 1) for name in shape.required_members}
+            more = {name: value_of(member, depth + 1) for name, member in shape.members.items() if name not in required}
+            return st.fixed_dictionaries(required, optional=more if depth < 2 else {})
+        case "list":
+            return st.lists(value_of(shape.member, depth + 1), max_size=2)
+        case "map":
+            return st.dictionaries(WORDS, value_of(shape.value, depth + 1), max_size=2)
+        case "boolean":
+            return st.booleans()
+        case "integer" | "long":
+            return NUMBERS
+        case "float" | "double":
+            return st.floats()
+        case "timestamp":
+            return st.sampled_from([0, 1_800_000_000, 2**33])
+        case "blob":
+            return st.binary(max_size=20)
+    return st.sampled_from(shape.enum) | WORDS if shape.enum else WORDS
+
+
+def unwritable(header: tuple[str, Any]) -> bool:
+    """No client sends a header with a line in it, or with what is no latin-1."""
+    return any(ord(letter) < 32 or ord(letter) > 255 for part in header for letter in str(part))
+
+
+def held(aws: Aws) -> dict[str, bytes]:
+    """A digest of all that moto holds, by service, account and region; what is empty doesn't count."""
+
+    async def digests() -> dict[str, bytes]:
+        return await aws.gate.backend.run(lambda: dict(_digests()))
+
+    return spoilt.asyncio.run_coroutine_threadsafe(digests(), aws.loop).result(60)
+
+
+def _digests() -> Iterator[tuple[str, bytes]]:
+    for service in KEPT:
+        stores = get_backend(service)
+        for account in list(stores):
+            regions, indexes = places.state_of(Store(service, account))
+            for region, state in regions.items():
+                content = pickling.dumps(state, itertools.repeat(1)).content
+                if content != _empty(service, account, region):
+                    yield f"{service} {account} {region}", sha256(content).digest()
+            if any(indexes.values()):
+                yield f"{service} {account}", repr(indexes).encode()
+
+
+_emptied: dict[tuple[str, str, str], bytes] = {}
+
+
+def _empty(service: Any, account: str, region: str) -> bytes:
+    key = service, account, region
+    if key not in _emptied:
+        kind = get_backend(service).backend
+        _emptied[key] = pickling.dumps(kind(region, account).__dict__, itertools.repeat(1)).content
+    return _emptied[key]
