@@ -99,7 +99,7 @@ soak: $(READY)  ## Let 50 learners work at one lab for two minutes (MINUTES=10: 
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(if $(KILL),--kill)
 
 fuzz: $(READY)  ## Send 10,000 requests of any kind to each listener (EXAMPLES=…: so many); make test sends a few hundred
-	@LABKIT_EXAMPLES=$(or $(EXAMPLES),10000) $(BIN)/python -m pytest -n 2 tests/fuzz
+	@LABKIT_EXAMPLES=$(or $(EXAMPLES),10000) $(BIN)/python -m pytest -n 2 --timeout 3600 tests/fuzz
 
 walk: $(READY)  ## Call every operation of the emulated AWS with each required member spoilt; make test does one in 12
 	@LABKIT_WALK=all $(BIN)/python -m pytest -n 2 tests/emulator/aws/test_spoilt.py

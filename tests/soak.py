@@ -27,6 +27,7 @@ import psutil
 from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnection
+from botocore.parsers import ResponseParserError
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -47,8 +48,8 @@ GROWTH = 48  # MiB that the server may grow by after its first quarter: caches t
 # Descriptors: both ends of the connections that the node, the webhook and the API server keep to each other, of which
 # each keeps 20 at most: https://www.python-httpx.org/advanced/resource-limits/
 SPARE = 3 * 20 * 2
-# A server that was killed doesn't answer; what it had answered counts.
-NO_ANSWER = (NoConnection, HTTPClientError, HTTPError, ConnectionError, WebSocketException)
+# A server that was killed doesn't answer; what it had answered counts. boto3 takes half an answer for an empty one.
+NO_ANSWER = (NoConnection, HTTPClientError, ResponseParserError, HTTPError, ConnectionError, WebSocketException)
 
 
 def main() -> int:

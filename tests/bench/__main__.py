@@ -7,7 +7,7 @@ from tests.bench import doctor, kubernetes_api, lab, policy, role_sessions, web_
 
 MEASURES = {
     "up": ("labkit up, from nothing to ready", lab.up),
-    "again": ("labkit up, on 1,000 objects", kubernetes_api.again),
+    "again": ("labkit up, 1,000 objects, 10,000 calls", kubernetes_api.again),
     "memory": ("the server at rest", lab.memory),
     "run": ("labkit run, in a ready environment", lab.run),
     "objects": ("the Kubernetes API, 1,000 pods", kubernetes_api.objects),

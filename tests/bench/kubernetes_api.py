@@ -22,8 +22,10 @@ import yaml
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
 from tests.bench.lab import folder, labkit
+from tests.bench.role_sessions import past_calls
 
 PODS = 1000
+CALLS = 10_000
 PATH = "/api/v1/namespaces/default/pods"
 TIMES = 20
 
@@ -64,7 +66,7 @@ def _objects(bare: Folder) -> str:
 
 
 def again() -> str:
-    """`labkit up` on a lab that holds 1,000 objects: after `labkit down`, and after its server was killed."""
+    """`labkit up` on a lab with 1,000 objects and 10,000 past calls: after `labkit down`, and after a kill."""
     with folder() as home:
         labkit(home, "up")
         api = Api(Folder(home).kubeconfig)
@@ -72,6 +74,7 @@ def again() -> str:
         for number in range(PODS):
             api.call("POST", path, {"metadata": {"name": f"c{number}"}, "data": {"text": "x" * 2000}})
         created = (time.perf_counter() - started) / PODS
+        past_calls(home, CALLS)
         seconds = []
         for end in (lambda: labkit(home, "down"), lambda: _kill(home)) * 3:
             end()

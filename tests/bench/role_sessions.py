@@ -64,6 +64,21 @@ def sessions() -> str:
     return f"{FEW} and {MANY} sessions: {'; '.join(told)}"
 
 
+def past_calls(home, count: int) -> None:
+    """Make so many calls: a role session and an object, one after the other, of 100 names each."""
+    lab, _ = _lab(home)
+    sts, s3 = (lab.aws.client(name, config=Config(max_pool_connections=4)) for name in ("sts", "s3"))
+
+    def call(number: int) -> None:
+        if number % 2:
+            _assume(lab, sts, f"session-{number % 100}")
+        else:
+            s3.put_object(Bucket=BUCKET, Key=f"key-{number % 100}", Body=b"x" * 1024)
+
+    with ThreadPoolExecutor(4) as callers:
+        list(callers.map(call, range(count)))
+
+
 def _lab(home) -> tuple:
     """A lab with a bucket, and a role that may read what is in it; and its AWS endpoint."""
     os.environ["LABKIT_HOME"] = str(home)
