@@ -244,7 +244,8 @@ def _check(file: Path, archive: zipfile.ZipFile) -> None:
     try:
         manifest = json.loads(archive.read(MANIFEST))
         wrote = manifest["format"], manifest["labkit"], manifest["moto"]
-        if archive.testzip() or not all(map(_is_expected, archive.namelist())):
+        names = archive.namelist()
+        if archive.testzip() or len({*names}) < len(names) or not all(map(_is_expected, names)):
             raise _broken(file)
     except BROKEN as error:
         raise _broken(file) from error

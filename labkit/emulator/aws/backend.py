@@ -109,7 +109,7 @@ class Backend:
 
     async def answer(self, asked: Asked) -> Response:
         """moto's answer to a call that was authenticated and authorized."""
-        return await self.run(self._answer, asked)
+        return await self.run(self._parameters_answer if asked.service == "ssm" else self._answer, asked)
 
     async def delete_bucket(self, asked: Asked) -> Response:
         """moto's answer to DeleteBucket. The tags go, too, which moto would keep for the next bucket of the name."""
@@ -284,6 +284,18 @@ class Backend:
         if written and any(n.lower() == "content-type" and "xml" in v for n, v in headers):
             body = NOT_XML.sub(b"?", body)
         return Response(status, headers, body)
+
+    def _parameters_answer(self, asked: Asked) -> Response:
+        """moto's answer of SSM, in which a parameter that was only asked for would stay, without a version.
+
+        One such parameter makes DescribeParameters and others fail.
+        """
+        try:
+            return self._answer(asked)
+        finally:
+            if store := self.stores("ssm", asked.account_id).get(asked.region):
+                for name in [name for name, versions in dict.items(store._parameters) if not versions]:
+                    del store._parameters[name]
 
     def _delete_bucket(self, asked: Asked) -> Response:
         bucket, response = self.bucket(asked.bucket), self._answer(asked)
