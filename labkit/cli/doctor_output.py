@@ -21,7 +21,9 @@ def show(found: Diagnosis, commands_after: str) -> None:
     stages = found.stages()
     width = max(len(stage.title) for stage, _, _ in stages)
     for number, (stage, result, findings) in enumerate(stages, 1):
+        lacking = found.lacking(stage)
         said = ", ".join(finding.id for finding in findings) or ("" if result == "right" else result)
+        said += f"; {lacking}" if lacking and not findings else ""
         _print(console, f"  {RESULTS[result]} {number}  {stage.title:{width}}  {said}".rstrip(), COLOURS[result])
     _print(console, "")
     for line in found.account():

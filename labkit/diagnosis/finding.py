@@ -8,7 +8,7 @@ from typing import Literal
 
 from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.kinds import Kinds
-from labkit.diagnosis.stages import Stage
+from labkit.diagnosis.stages import STAGES, Stage
 from labkit.showing import Code, Name, table
 
 Severity = Literal["error", "warning", "note"]
@@ -109,6 +109,8 @@ class Cause:
             symptom = self.look(evidence)
             is_new = symptom is not None and not is_told(evidence, *self.follows_from)
             evidence.found[self] = Finding(id=self.id, learn=self.learn, **vars(symptom)) if is_new else None
+            if is_new:
+                evidence.ended.update(self.ends)
         finding: Finding | None = evidence.found[self]
         return finding
 
@@ -127,24 +129,21 @@ def cause(
 
 
 def causes_of(*families: ModuleType) -> tuple[Cause, ...]:
-    """The causes that these modules declare, in their order."""
-    return tuple(each for family in families for each in vars(family).values() if isinstance(each, Cause))
+    """The causes that these modules declare, in the order of their stages, and in a stage in their own."""
+    declared = [each for family in families for each in vars(family).values() if isinstance(each, Cause)]
+    return tuple(sorted(declared, key=lambda each: STAGES.index(each.stage)))
 
 
 def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Cause, Finding | NotRead | None]]:
     """What each of these causes finds, or what kept it from that; nothing of those that another one has ended."""
-    ended: set[Stage] = set()
     for each in causes:
-        if each.stage in ended:
+        # What ends its own stage is told itself.
+        if each.stage in evidence.ended and not each.ends:
             continue
         try:
-            finding = each(evidence)
+            yield each, each(evidence)
         except NotRead as unread:
             yield each, unread
-            continue
-        if finding:
-            ended.update(each.ends)
-        yield each, finding
 
 
 def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | None = None) -> list[Finding]:

@@ -1,19 +1,17 @@
 """Why a service account's pods do not get their role: looks for every cause, stage by stage, and only reads."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, NotRead, Reads, workloads
-from labkit.diagnosis.evidence.kinds import BY_PROBE
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Read
 from labkit.diagnosis.finding import Cause, Finding, look_for
 from labkit.diagnosis.findings.catalogue import CAUSES
-from labkit.diagnosis.stages import RESULTS, STAGES, Result, Stage
-from labkit.doctor.report import Diagnosis, in_order
+from labkit.diagnosis.stages import RESULTS, STAGES, Stage
+from labkit.doctor.report import Check, Diagnosis, each_once, in_order
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
 
@@ -74,20 +72,16 @@ def diagnose(
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
     parameters = Parameters.checked(**{name: value for name, value in names.items() if value})
     reads = reads or Reads()
-    evidence = partial(
-        Evidence,
-        parameters,
-        connection or _connection(aws, kubernetes, parameters.cluster, reads),
-        role_is_known=bool(role),
-        action=action,
-        resource=resource,
-        probe=probe,
-        reads=reads,
-    )
-    refuse_misspelt(evidence(pod_name=""))
+    wanted: dict[str, Any] = {"role_is_known": bool(role), "action": action, "resource": resource, "probe": probe}
+    connection = connection or _connection(aws, kubernetes, parameters.cluster, reads)
+
+    def evidence(pod_name: str) -> Evidence:
+        return Evidence(parameters, connection, pod_name=pod_name, reads=reads, **wanted)
+
+    refuse_misspelt(evidence(""))
     if pod:
-        refuse_misspelt_pod(evidence(pod_name=pod))
-    return examine_pods(lambda name: evidence(pod_name=name), pod)
+        refuse_misspelt_pod(evidence(pod))
+    return examine_pods(evidence, pod)
 
 
 def refuse_misspelt(evidence: Evidence) -> None:
@@ -165,10 +159,14 @@ def examine_pods(evidence: Callable[[str], Evidence], pod: str = "") -> Diagnosi
 
 
 def examine(evidence: Evidence) -> Diagnosis:
-    """What is found in this evidence: of one service account and one pod."""
-    outcomes = dict(look_for(CAUSES, evidence))
-    answered = {read.kind for read in evidence.reads.asked}
-    results = {stage: _result(stage, outcomes, answered, evidence) for stage in STAGES}
+    """What is found in this evidence, stage by stage: of one service account and one pod."""
+    outcomes: Outcomes = {}
+    checks: dict[Stage, Check] = {}
+    for stage in STAGES:
+        evidence.reads.used.clear()
+        here = dict(look_for((each for each in CAUSES if each.stage is stage), evidence))
+        checks[stage] = _check(stage, here, evidence)
+        outcomes |= here
     try:
         role_arn, pod_name = evidence.role_arn, evidence.pod_name if evidence.pod else ""
     except NotRead:
@@ -176,9 +174,8 @@ def examine(evidence: Evidence) -> Diagnosis:
     return Diagnosis(
         subject=evidence.subject,
         findings=in_order(_without_consequences(outcomes)),
-        results=results,
+        checks=checks,
         read=list(evidence.reads.asked),
-        unread=_each_once(outcome for outcome in outcomes.values() if isinstance(outcome, NotRead)),
         made=list(evidence.reads.made),
         cluster=evidence.parameters.cluster,
         role_arn=role_arn,
@@ -195,27 +192,17 @@ def _without_consequences(outcomes: Outcomes) -> list[Finding]:
     return [finding for cause, finding in found.items() if not cause.follows_from or STAGES.index(cause.stage) < first]
 
 
-def _result(stage: Stage, outcomes: Outcomes, answered: set[str], evidence: Evidence) -> Result:
+def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Check:
     """What became of a stage: it is right where all that it rests on was read, and nothing says otherwise."""
-    here = {cause: outcome for cause, outcome in outcomes.items() if cause.stage is stage}
-    told = [outcome.severity for outcome in here.values() if isinstance(outcome, Finding)]
-    if told:
-        return min(told, key=RESULTS.index)
-    is_settled = here and all(_is_settled(*each, answered, evidence) for each in here.items())
-    at_best = stage.at_best(evidence)
-    return "not looked at" if at_best == "right" and not is_settled else at_best
-
-
-def _is_settled(cause: Cause, outcome: Finding | NotRead | None, answered: set[str], evidence: Evidence) -> bool:
-    """Whether what a cause has to have read was read, or was not to be, such as the pod without --probe."""
-    if isinstance(outcome, NotRead):
-        return outcome.is_choice or outcome.is_out_of_reach or outcome.is_of_the_organization
-    needed = (kinds for kinds in cause.reads if evidence.probe_allowed or kinds not in BY_PROBE)
-    return all(answered.intersection(kinds) for kinds in needed)
-
-
-def _each_once(unread: Iterable[NotRead]) -> list[NotRead]:
-    return list({error.read: error for error in unread}.values())
+    told = [outcome.severity for outcome in outcomes.values() if isinstance(outcome, Finding)]
+    result = min(told, key=RESULTS.index) if told else stage.at_best(evidence)
+    unread = each_once(outcome for outcome in outcomes.values() if isinstance(outcome, NotRead))
+    told_of = {read.kind for read in (*evidence.reads.asked, *(error.read for error in unread))}
+    needed = {kinds: None for cause, outcome in outcomes.items() if outcome is None for kinds in cause.reads}
+    unasked = [kinds[0] for kinds in needed if not told_of.intersection(kinds)]
+    if result == "right" and (not outcomes or unread or unasked):
+        result = "not looked at"
+    return Check(result, list(evidence.reads.used), unread, unasked)
 
 
 def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
@@ -224,14 +211,23 @@ def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
     return Diagnosis(
         subject=first.subject,
         findings=in_order(finding for each in diagnoses for finding in each.findings),
-        results={stage: min((each.results[stage] for each in diagnoses), key=RESULTS.index) for stage in STAGES},
+        checks={stage: _check_of_all([each.checks[stage] for each in diagnoses]) for stage in STAGES},
         read=last.read,
-        unread=_each_once(error for each in diagnoses for error in each.unread),
         made=last.made,
         cluster=first.cluster,
         role_arn=first.role_arn,
         pods=[pod for each in diagnoses for pod in each.pods],
         facts={name: fact for each in diagnoses for name, fact in each.facts.items()},
+    )
+
+
+def _check_of_all(checks: list[Check]) -> Check:
+    """A stage of several pods: as bad as the worst of them."""
+    return Check(
+        min((each.result for each in checks), key=RESULTS.index),
+        list(dict.fromkeys(read for each in checks for read in each.read)),
+        each_once(error for each in checks for error in each.unread),
+        list(dict.fromkeys(kind for each in checks for kind in each.unasked)),
     )
 
 

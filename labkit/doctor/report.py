@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from labkit.diagnosis.evidence.reading import Answerer, NotRead, Read
-from labkit.diagnosis.findings import Finding
+from labkit.diagnosis.finding import Finding, few
 from labkit.diagnosis.findings.catalogue import stage_of
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.stages import STAGES, WEBHOOK, Result, Stage
@@ -27,6 +27,30 @@ IN_A_NOTEBOOK = {
 }
 
 
+OF_THE_ORGANIZATION = (
+    "you have no permission to read the organization's policies; one of them may deny the action all the same"
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What became of one stage."""
+
+    result: Result
+    read: Sequence[Read]
+    """What was answered, and it rests on."""
+    unread: Sequence[NotRead]
+    """What could not be looked at, or was not to be."""
+    unasked: Sequence[str]
+    """The kinds of calls that it rests on as well, and that nobody made: without a pod, nothing is asked in it."""
+
+    @property
+    def missing(self) -> list[str]:
+        """What it lacks to be right: the doctor's option, or the call that was not answered."""
+        named = [error.needs if error.is_choice else error.call for error in self.unread]
+        return list(dict.fromkeys([*named, *self.unasked]))
+
+
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
     """What is wrong with one service account's way to its role; true where nothing is."""
@@ -34,12 +58,10 @@ class Diagnosis:
     subject: str
     """`system:serviceaccount:NAMESPACE:NAME`"""
     findings: Sequence[Finding]
-    results: Mapping[Stage, Result]
-    """What became of each stage."""
+    checks: Mapping[Stage, Check]
+    """What became of each stage, in their order."""
     read: Sequence[Read] = ()
-    """What was answered, and it rests on."""
-    unread: Sequence[NotRead] = ()
-    """What could not be looked at, or was not to be."""
+    """What was answered, and it rests on, in the order of the stages that asked for it first."""
     made: Sequence[Read] = ()
     """What of it was asked for; the answers to the rest were there."""
     cluster: str = ""
@@ -52,6 +74,16 @@ class Diagnosis:
 
     repair: bool = field(default=True, compare=False)
     """Whether a finding shows what repairs it; a notebook shows it when asked."""
+
+    @property
+    def results(self) -> dict[Stage, Result]:
+        """The result of each stage."""
+        return {stage: check.result for stage, check in self.checks.items()}
+
+    @property
+    def unread(self) -> list[NotRead]:
+        """What could not be looked at, or was not to be."""
+        return each_once(error for check in self.checks.values() for error in check.unread)
 
     @property
     def looked(self) -> list[str]:
@@ -96,7 +128,14 @@ class Diagnosis:
             "ok": self.ok,
             "exit_code": self.exit_code,
             "checks": [
-                {"number": number, "title": stage.title, "result": result, "findings": [f.id for f in found]}
+                {
+                    "number": number,
+                    "title": stage.title,
+                    "result": result,
+                    "findings": [finding.id for finding in found],
+                    "looked_at": [str(read) for read in self.checks[stage].read],
+                    "missing": self.checks[stage].missing,
+                }
                 for number, (stage, result, found) in enumerate(self.stages(), 1)
             ],
             "findings": [
@@ -124,7 +163,12 @@ class Diagnosis:
     def _repr_html_(self) -> str:
         marks = {"right": RIGHT, "error": WRONG, "warning": WARNING}
         rows = [
-            (str(number), stage.title, marks.get(result, result), ", ".join(finding.id for finding in found))
+            (
+                str(number),
+                stage.title,
+                marks.get(result, result),
+                ", ".join(finding.id for finding in found) or self.lacking(stage),
+            )
             for number, (stage, result, found) in enumerate(self.stages(), 1)
         ]
         said = f"<p><strong>{escape(self.headline)}</strong></p>"
@@ -138,7 +182,8 @@ class Diagnosis:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         data = self.as_json()
-        data["looked_at"] = [stable(call) for call in self.looked]
+        for part in (data, *data["checks"]):
+            part["looked_at"] = [stable(call) for call in part["looked_at"]]
         return {"text/plain": repr(self), "text/html": self._repr_html_(), MIME: data}
 
     @property
@@ -161,6 +206,13 @@ class Diagnosis:
         counted = Counter(finding.severity for finding in self.findings[1:])
         told = [f"{count} more {kind}{'s' if count > 1 else ''}" for kind, count in counted.items()]
         return f"{' and '.join(told)}:" if told else ""
+
+    def lacking(self, stage: Stage) -> str:
+        """What a stage that was not looked at lacks; empty where it was."""
+        check = self.checks[stage]
+        if check.result != "not looked at" or not check.missing:
+            return ""
+        return f"missing: {few(check.missing)}"
 
     def account(self) -> Iterator[str]:
         """Lines that say what was done, and what was not looked at and why."""
@@ -199,11 +251,18 @@ def _place(finding: Finding) -> tuple[int, int, int]:
     return SEVERITIES.index(finding.severity), when, stage
 
 
+def each_once(unread: Iterable[NotRead]) -> list[NotRead]:
+    """These, each thing once."""
+    return list({error.read: error for error in unread}.values())
+
+
 def unread_lines(unread: Iterable[NotRead]) -> Iterator[str]:
     """A line for each reason why something was not looked at, however much it concerns."""
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     for error in unread:
-        reasons.setdefault((error.why, error.needs), {})[error.call] = None
+        is_refused = error.is_of_the_organization and error.needs == error.read.kind
+        why = OF_THE_ORGANIZATION if is_refused else error.why
+        reasons.setdefault((why, error.needs), {})[error.call] = None
     for (why, needs), calls in reasons.items():
         first, *more = calls
         needed = f"; needed: {IN_A_NOTEBOOK.get(needs, needs)}" if needs else ""

@@ -2,7 +2,9 @@
 
 import ast
 import importlib
+import inspect
 import pkgutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,12 @@ import pytest
 import labkit
 from labkit import doctor
 from labkit.diagnosis import finding, findings
+from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.diagnosis.evidence.reading import NotRead, Read
 from labkit.diagnosis.findings.catalogue import CATALOGUE, CAUSES
-from labkit.diagnosis.stages import STAGES
+from labkit.diagnosis.stages import ANNOTATION, EXCHANGE, IDENTITY, PROVIDER, STAGES, TOKEN
 from labkit.doctor import explanations
+from labkit.documents import ROLE_ANNOTATION
 from labkit.faults import CATALOGUE as FAULTS
 from tests.doctor import recording
 
@@ -161,6 +165,15 @@ def test_errors_are_told_first_in_the_order_of_their_stages_and_then_of_the_cata
     assert told[:-1] == [each.id for each in declared if each.id in told[:-1]]
 
 
+# Who examines.
+
+
+@pytest.mark.parametrize("name", ["diagnose", "examine", "examine_pods"])
+def test_the_functions_that_examine_are_read_at_a_glance(name):
+    lines = inspect.getsource(getattr(doctor.examination, name)).splitlines()
+    assert len(lines) <= 50
+
+
 # What became of a stage.
 
 
@@ -168,10 +181,45 @@ def test_where_all_is_well_every_stage_is_right():
     assert set(results(recording.healthy()).values()) == {"right"}
 
 
-def test_without_probe_the_exchange_and_the_identity_are_not_looked_at_and_the_rest_is_right():
-    found = results(recording.healthy(), probe=False)
-    assert {number for number, result in found.items() if result == "not looked at"} == {7, 8}
-    assert {result for number, result in found.items() if number not in (7, 8)} == {"right"}
+def test_without_probe_what_the_pod_tells_is_not_looked_at_and_the_rest_is_right():
+    diagnosis = doctor.examine(recording.evidence(probe=False))
+    found = {number: result for number, (_, result, _) in enumerate(diagnosis.stages(), 1)}
+    assert {number for number, result in found.items() if result == "not looked at"} == {4, 7, 8}
+    assert {result for number, result in found.items() if number not in (4, 7, 8)} == {"right"}
+    assert {tuple(diagnosis.checks[stage].missing) for stage in (TOKEN, EXCHANGE, IDENTITY)} == {("--probe",)}
+    assert diagnosis.exit_code == 0
+
+
+def test_without_probe_the_age_of_a_role_makes_no_difference():
+    answers = recording.healthy()
+    answers[recording.ROLE]["CreateDate"] = datetime.now(UTC).isoformat()
+    assert results(answers, probe=False) == results(recording.healthy(), probe=False)
+
+
+def test_the_checks_tell_what_was_looked_at_and_what_is_missing():
+    answers = without(recording.ATTACHED)
+    found = doctor.examine(recording.evidence(answers)).as_json()
+    in_checks = [call for check in found["checks"] for call in check["looked_at"]]
+    assert list(dict.fromkeys(in_checks)) == found["looked_at"]
+    calls = {1: recording.PODS, 2: recording.SERVICE_ACCOUNTS, 4: recording.TOKEN, 5: recording.PROVIDER}
+    for number, call in (calls | {6: recording.ROLE, 9: recording.ROLE}).items():
+        assert call in found["checks"][number - 1]["looked_at"]
+    assert [(check["number"], check["missing"]) for check in found["checks"] if check["missing"]] == [
+        (9, [recording.ATTACHED])
+    ]
+
+
+def test_of_several_pods_everything_that_was_looked_at_is_told():
+    answers, other = recording.healthy(), recording.a_pod()
+    other["metadata"]["name"] = "other"
+    answers[recording.PODS].append(other)
+    reads = Reads(answers)
+    diagnosis = doctor.examination.examine_pods(
+        lambda name: Evidence(recording.PARAMETERS, recording.CONNECTION, pod_name=name, reads=reads, probe=False)
+    )
+    assert diagnosis.pods == ["my-pod", "other"]
+    told = {read for check in diagnosis.checks.values() for read in check.read}
+    assert told == set(diagnosis.read) == set(reads.asked)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +233,7 @@ def test_without_probe_the_exchange_and_the_identity_are_not_looked_at_and_the_r
         (recording.DISCOVERY, {5}),
         (recording.SERVED, {5}),
         (recording.TOKEN, {4}),
-        (recording.CALLER, {8}),
+        (recording.CALLER, {7, 8}),
         (recording.ASSOCIATIONS, {8}),
         (recording.ROLE, {6, 9}),
         (recording.ATTACHED, {9}),
@@ -199,13 +247,38 @@ def test_a_stage_that_rests_on_what_could_not_be_read_is_not_right(call, stages)
     assert {found[number] for number in stages} == {"not looked at"}
 
 
-def test_an_issuer_of_eks_that_keeps_silent_here_takes_nothing_from_its_provider():
+def test_an_issuer_that_keeps_silent_here_leaves_its_provider_unsettled():
     evidence = recording.evidence(without(recording.DISCOVERY))
     read = Read("its discovery document", recording.DISCOVERY, of="a host")
     evidence.reads.unread[read] = NotRead(read, "no answer", recording.DISCOVERY, no_answer=True)
     found = doctor.examine(evidence)
-    assert dict.fromkeys(result for _, result, _ in found.stages()) == {"right": None}
-    assert recording.DISCOVERY in [error.call for error in found.unread]
+    assert {stage: result for stage, result in found.results.items() if result != "right"} == {
+        PROVIDER: "not looked at"
+    }
+    assert found.checks[PROVIDER].missing == [recording.DISCOVERY]
+    assert found.exit_code == 2
+
+
+@pytest.mark.parametrize("annotated", [recording.ROLE_ARN, recording.ROLE_ARN.replace(":role/", ":role/team/")])
+def test_how_the_role_s_arn_is_only_iam_tells(annotated):
+    answers = without(recording.ROLE)
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {ROLE_ANNOTATION: annotated}
+    answers[recording.PODS][0]["spec"]["containers"][0]["env"][3]["value"] = annotated
+    found = doctor.examine(recording.evidence(answers, probe=False))
+    assert found.findings == []
+    assert (found.results[ANNOTATION], found.checks[ANNOTATION].missing) == ("not looked at", [recording.ROLE])
+    assert found.exit_code == 2
+
+
+def test_a_pod_that_is_the_role_shows_how_the_role_s_arn_is():
+    assert results(without(recording.ROLE))[2] == "right"
+
+
+def test_what_the_pod_s_way_to_sts_denies_only_the_pod_is_told():
+    answers = recording.healthy()
+    answers[recording.CALLER] |= {"no_program": True}
+    found = doctor.examine(recording.evidence(answers))
+    assert (found.results[EXCHANGE], found.checks[EXCHANGE].missing) == ("not looked at", [recording.CALLER])
     assert found.exit_code == 2
 
 

@@ -14,6 +14,7 @@ from kubernetes.client import CoreV1Api
 from typer.testing import CliRunner
 
 from labkit.cli.main import app
+from labkit.diagnosis.stages import PERMISSIONS
 from labkit.doctor.examination import examine
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
@@ -114,8 +115,9 @@ def test_a_resource_control_policy_is_named_to_whom_may_see_it(lab, healthy, she
     managing(f"attach-policy {policy} --target-id {root}")
     try:
         seen = examine(evidence(lab, healthy))
-        assert (seen.findings, seen.exit_code) == ([], 0)
+        assert (seen.findings, seen.exit_code, seen.results[PERMISSIONS]) == ([], 0, "not looked at")
         assert "not looked at: organizations:ListPoliciesForTarget" in repr(seen)
+        assert "you have no permission to read the organization's policies" in repr(seen)
         managing(f"register-delegated-administrator {delegated}")
         (finding,) = examine(evidence(lab, healthy)).findings
         assert finding.id == "role-denied-by-resource-control-policy"

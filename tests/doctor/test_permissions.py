@@ -248,11 +248,13 @@ def test_a_resource_control_policy_is_seen_by_whom_may_read_it(condition, denies
         assert found(answers | {f"s3:ListBuckets ({ACCOUNT_ID})": []}, **WANTED) == []
 
 
-def test_whom_the_organization_tells_nothing_hears_so_and_the_rest_is_right():
+def test_whom_the_organization_tells_nothing_hears_what_it_denies_was_not_looked_at():
     answers = with_resource_control(deny("s3:*", Principal="*"))
     del answers[RCPS.format(ACCOUNT_ID)]
     seen = examine(answers, **WANTED)
-    assert (seen.findings, seen.exit_code, seen.results[stages.PERMISSIONS]) == ([], 0, "right")
+    assert (seen.findings, seen.exit_code, seen.results[stages.PERMISSIONS]) == ([], 0, "not looked at")
+    assert seen.checks[stages.PERMISSIONS].missing == [RCPS.format(ACCOUNT_ID)]
+    assert {result for stage, result in seen.results.items() if stage is not stages.PERMISSIONS} == {"right"}
     assert f"not looked at: {RCPS.format(ACCOUNT_ID)}" in repr(seen)
 
 

@@ -69,6 +69,8 @@ class Evidence:
         self.probe_allowed = probe
         self.found: dict[Any, Any] = {}
         """What each cause found in it that has looked."""
+        self.ended: set[Any] = set()
+        """The stages in which nothing else is looked for, since a cause that was found has ended them."""
         self._pod_name = pod_name
         self._accounts = {connection.account_id: self.account}
 

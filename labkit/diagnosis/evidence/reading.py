@@ -89,11 +89,6 @@ class NotRead(LabError):
         return self.no_answer or self.no_credentials
 
     @property
-    def is_out_of_reach(self) -> bool:
-        """Whether a host keeps silent here: one that EKS keeps for a cluster answers AWS all the same."""
-        return self.no_answer and self.read.of == "a host"
-
-    @property
     def is_of_the_organization(self) -> bool:
         """Whether it is the organization's: its members hardly ever may read that, and AWS's denials name it."""
         return self.read.kind.startswith("organizations:")
@@ -116,6 +111,8 @@ class Reads:
         self.unread: dict[Read, NotRead] = {}
         self.asked: dict[Read, str] = {}
         """What was answered and used, in the order of its first use; and its text."""
+        self.used: dict[Read, None] = {}
+        """What of it was used since somebody emptied this: what a part of an examination rests on."""
         self.made: list[Read] = []
         """What of it had to be asked for; the rest was answered already."""
         self._live = recorded is None
@@ -144,6 +141,7 @@ class Reads:
                 if read in self.unread:
                     raise self.unread[read]
             self.asked[read] = text
+        self.used[read] = None
         answer: Answer = self.answers[self.asked[read]]
         return answer
 

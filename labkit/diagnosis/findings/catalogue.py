@@ -1,6 +1,6 @@
-"""Every cause that is declared, in the order of the families below and, in a family, of the declarations.
+"""Every cause that is declared, in the order of the stages, which is the one in which they are looked for and told.
 
-They are looked for in this order, what needs the least access first; the report tells them by their stages.
+In a stage, the order is that of the families below and, in a family, of the declarations.
 """
 
 from labkit.diagnosis.finding import Cause, causes_of

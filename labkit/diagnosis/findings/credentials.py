@@ -110,7 +110,8 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
 @cause("role-too-new", stages.ROLE, "02-iam-role.ipynb", reads=(kinds.ROLE,))
 def too_new(evidence: Evidence) -> Symptom | None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency"""
-    if evidence.role is None or not evidence.trust.admits:
+    # Without a refusal there is nothing to explain: who was not asked was not refused.
+    if evidence.role is None or not evidence.trust.admits or not evidence.probe_allowed:
         return None
     made = str(evidence.role.get("CreateDate") or "")
     age = (datetime.now(UTC) - datetime.fromisoformat(made)).total_seconds() if made else SETTLED
@@ -152,7 +153,7 @@ def denied_by(policy: str, summary: str, advice: str) -> Cause:
         return Symptom(summary, expected, found, source, repair=f"# {advice}".format(evidence=evidence))
 
     name = policy.lower().replace(" ", "-")
-    return cause(f"denied-by-{name}", stages.EXCHANGE, LEARN, reads=(kinds.EXCHANGE,))(look)
+    return cause(f"denied-by-{name}", stages.EXCHANGE, LEARN, reads=(kinds.CALLER,))(look)
 
 
 denied_by_service_control_policy = denied_by(
@@ -325,14 +326,17 @@ def _token(evidence: Evidence) -> Token | None:
 
 
 def _refusals(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """What AWS said instead of giving credentials, in the pod and to its token sent from here, and what shows it."""
+    """What AWS said instead of giving credentials, to the pod's token sent from here and in the pod; what shows it.
+
+    Raises `NotRead` at the end where the pod could not be asked: what it is told depends on its way to AWS.
+    """
     if evidence.is_its_role:
         return
-    caller, exchange = evidence.caller_if_told, _refused_exchange(evidence)
+    if exchange := _refused_exchange(evidence):
+        yield f"{exchange.code}: {exchange.message}", EXCHANGE
+    caller = evidence.caller
     if caller and caller.error:
         yield caller.error, CALL
-    if exchange:
-        yield f"{exchange.code}: {exchange.message}", EXCHANGE
 
 
 def _refused_exchange(evidence: Evidence) -> Exchange | None:

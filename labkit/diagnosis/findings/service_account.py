@@ -107,8 +107,11 @@ def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
     arn = evidence.annotation
     if not ROLE_ARN.fullmatch(arn) or _name(arn) != evidence.role_name:
         return None
-    if arn != evidence.role_arn:
-        return _differing(evidence, evidence.role_arn, _annotated(evidence))
+    if arn != (right := evidence.role_arn):
+        if _place(arn) == _place(right):
+            # The path is IAM's to tell.
+            evidence.role_account.role(evidence.role_name)
+        return _differing(evidence, right, _annotated(evidence))
     if (role := _in_own_account(evidence)) is None:
         return None
     right = words.shown("# if that account is wrong, and then make the pod again:", annotate(evidence, role))
@@ -240,6 +243,12 @@ def _name(arn: str) -> str:
     return arn.rpartition("/")[2]
 
 
+def _place(arn: str) -> tuple[str, str]:
+    """The partition and the account."""
+    parsed = Arn.parse(arn)
+    return parsed.partition, parsed.account
+
+
 def _differing(evidence: Evidence, right: str, repair: str, severity: Severity = "error") -> Symptom:
     return Symptom(
         f"The role's ARN is {right}, the annotation says {evidence.annotation}.",
@@ -252,12 +261,18 @@ def _differing(evidence: Evidence, right: str, repair: str, severity: Severity =
 
 
 def _in_own_account(evidence: Evidence) -> str | None:
-    """The ARN of the role of the annotation's name in the cluster's account, where the annotation's cannot be read."""
+    """The ARN of the role of the annotation's name in the cluster's account, where the annotation's cannot be read.
+
+    Raises `NotRead` where nothing shows how the role's ARN is: neither IAM nor the pod, which is the role.
+    """
     try:
         evidence.role_account.role(evidence.role_name)
     except NotRead:
-        role = None if _is_its_role(evidence) else evidence.namesake(evidence.role_name)
-        return str(role["Arn"]) if role else None
+        if _is_its_role(evidence):
+            return None
+        if role := evidence.namesake(evidence.role_name):
+            return str(role["Arn"])
+        raise
     return None
 
 
