@@ -7,9 +7,10 @@ https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentit
 import base64
 import binascii
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from labkit.policy import Policy, Principal, Request
 from labkit.policy.conditions import quoted
@@ -87,6 +88,61 @@ def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if len(found) != 3:
         raise NotAToken(f"a token has three parts with dots between them, and this has {len(found)}")
     return _decode(found[0], "header"), _decode(found[1], "claims")
+
+
+# Seconds by which an issuer's clock may be ahead.
+AHEAD = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why STS refuses a token before it looks at the role's trust policy."""
+
+    check: Literal["provider", "audience", "expiry"]
+    code: str
+    """Of the API's error."""
+    told: str
+    """The sentence that names the cause, which STS no longer tells a caller in most cases."""
+    detail: str = ""
+
+
+def refused(
+    issuer: str,
+    audiences: Sequence[str],
+    *,
+    client_ids: Sequence[str] | None,
+    expires: float,
+    not_before: float,
+    now: float,
+) -> Refused | None:
+    """Return why STS refuses these claims, in the order of its own checks; None if it goes on to the signature.
+
+    Args:
+        audiences: the token's `azp` alone, if it has one; else its `aud`.
+        client_ids: the ones of the issuer's OIDC provider; None if the role's account has no such provider.
+        expires, not_before, now: epoch seconds.
+
+    https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html#API_AssumeRoleWithWebIdentity_Errors
+    """
+    if client_ids is None:
+        return Refused("provider", _INVALID, f"No OpenIDConnect provider found in your account for {issuer}")
+    if not any(audience in client_ids for audience in audiences):
+        listed = ", ".join(client_ids) or "none"
+        detail = f"the token is for {', '.join(audiences)}; the provider's client ids are {listed}"
+        return Refused("audience", _INVALID, "Incorrect token audience", detail)
+    if expires <= now:
+        return Refused(
+            "expiry",
+            "ExpiredTokenException",
+            f"Token expired: current date/time {int(now)} must be before the expiration date/time {int(expires)}",
+        )
+    if not_before > now + AHEAD:
+        told = f"The token is not valid before {int(not_before)}; it is {int(now)} now"
+        return Refused("expiry", _INVALID, told)
+    return None
+
+
+_INVALID = "InvalidIdentityToken"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ import jwt
 
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.issuers import Issuers, IssuerUnreachable, ThumbprintMismatch
+from labkit.tokens import refused
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512")
 REQUIRED = ("iss", "sub", "aud", "exp", "iat")
-# Seconds by which an issuer's clock may be ahead.
-AHEAD = 5
+EXPIRED = "ExpiredTokenException"
 # The last second of the year 9999.
 LATEST = 253402300799
 GENERIC = (
@@ -116,25 +116,13 @@ async def verify(
     if "crit" in header:
         raise refusal("The token's header has critical extensions, and STS knows none")
     provider = find_provider(issuer)
-    if provider is None:
-        raise refusal(f"No OpenIDConnect provider found in your account for {issuer}")
     authorized_party = claims.get("azp") if isinstance(claims.get("azp"), str) else None
     compared = [authorized_party] if authorized_party else list(audiences)
-    admitted = [audience for audience in compared if audience in provider.client_id_list]
-    if not admitted:
-        raise refusal(
-            "Incorrect token audience",
-            f"the token is for {', '.join(compared)}; the provider's client ids are "
-            f"{', '.join(provider.client_id_list) or 'none'}",
-        )
-    if expires <= now:
-        raise Refusal(
-            400,
-            "ExpiredTokenException",
-            f"Token expired: current date/time {int(now)} must be before the expiration date/time {int(expires)}",
-        )
-    if max(not_before, issued_at) > now + AHEAD:
-        raise refusal(f"The token is not valid before {int(max(not_before, issued_at))}; it is {int(now)} now")
+    client_ids = provider.client_id_list if provider else None
+    start = max(not_before, issued_at)
+    if found := refused(issuer, compared, client_ids=client_ids, expires=expires, not_before=start, now=now):
+        raise Refusal(400, found.code, found.told) if found.code == EXPIRED else refusal(found.told, found.detail)
+    assert provider is not None
     key = await _key(issuers, issuer, header.get("kid"), provider.thumbprint_list)
     try:
         _jws.decode(token, key, algorithms=[algorithm])
@@ -143,7 +131,7 @@ async def verify(
     return WebIdentity(
         issuer,
         subject,
-        audience=admitted[0],
+        audience=next(audience for audience in compared if audience in provider.client_id_list),
         audiences=audiences,
         authorized_party=authorized_party,
         provider_arn=provider.arn,
