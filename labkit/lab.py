@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from labkit.widgets.journey import Journey
     from labkit.widgets.token import TokenView
     from labkit.widgets.trail import Calls
+    from labkit.widgets.who_gets_in import WhoGetsIn
 
 CAPABILITIES = {
     "clock": "a clock of its own that can be moved",
@@ -167,6 +168,23 @@ class Lab(Workspace):
                 return tokens.read(claims, self.evidence(), compared)
 
         return compared()
+
+    def who_gets_in(self) -> "WhoGetsIn":
+        """Which of six callers the role's trust policy admits, and what decides: a simulation, which changes nothing.
+
+        In a running notebook you edit the policy and the callers' claims, and a button makes the policy real where the
+        account is the lab's own. Raises `LabError` if the role can't be read.
+        """
+        from labkit.widgets import who_gets_in
+
+        with answering(self.parameters.namespace):
+            return who_gets_in.read(self.evidence(), self.who_gets_in, self._trust if self.takes_untagged else None)
+
+    def _trust(self, policy: str) -> None:
+        """Write a text as the role's trust policy. Raises `LabError`, and boto3's `ClientError` if IAM refuses it."""
+        with answering(self.parameters.namespace):
+            steps.step("iam_role").make_way(self)
+            self.aws.client("iam").update_assume_role_policy(RoleName=self.parameters.role_name, PolicyDocument=policy)
 
     def diagnose(self, *, probe: bool = False, repair: bool = False) -> "Diagnosis":
         """Find out what is wrong between the pod and its role; only reads. With `repair`, show the repairs, too.

@@ -47,7 +47,12 @@ def view(html: str, again: Callable[[], str], label: str) -> dict[str, Any]:
 
 def drawn(panel: "Callable[[], ipywidgets.Widget]") -> dict[str, Any]:
     """Return what a notebook draws this widget from; nothing outside a running notebook, where it isn't made either."""
-    return {VIEW: panel()._repr_mimebundle_()[VIEW]} if _in_kernel() else {}
+    if not _in_kernel():
+        return {}
+    bundle = panel()._repr_mimebundle_()
+    # anywidget adds the output's metadata, as IPython permits.
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    return {VIEW: data[VIEW]}
 
 
 def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":

@@ -1,0 +1,75 @@
+"""The widgets that have a page of their own in the browser: one small ES module each, which the wheel carries.
+
+Nothing is fetched from the network. They follow the anywidget front-end module: https://anywidget.dev/en/afm/
+"""
+
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import anywidget
+import ipywidgets
+import traitlets
+
+from labkit.errors import LabError
+from labkit.widgets import short_errors
+
+Judge = Callable[[str, list[Any]], dict[str, Any]]
+
+
+def framed(page: anywidget.AnyWidget) -> ipywidgets.VBox:
+    """Return the page in the lab's frame, which also says so when the kernel has ended."""
+    frame = ipywidgets.VBox([page])
+    frame.add_class("labkit")
+    return frame
+
+
+def _text(name: str) -> str:
+    return files("labkit.widgets").joinpath(name).read_text(encoding="utf-8")
+
+
+class PolicyPage(anywidget.AnyWidget):
+    """A trust policy and six callers' claims to edit, and the verdicts on them."""
+
+    _esm = _text("who_gets_in.js")
+    _css = _text("live.css")
+    role = traitlets.Unicode().tag(sync=True)
+    policy = traitlets.Unicode().tag(sync=True)
+    callers: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    asked = traitlets.Int().tag(sync=True)
+    """How often the page has asked for verdicts; they carry the number that they answer."""
+    verdicts = traitlets.Dict().tag(sync=True)
+    said = traitlets.Unicode().tag(sync=True)
+    """What the last button came to."""
+    can_apply = traitlets.Bool().tag(sync=True)
+
+    def __init__(
+        self,
+        role: str,
+        *,
+        judge: Judge,
+        start_over: Callable[[], tuple[str, list[dict[str, Any]]]],
+        apply: Callable[[str], None] | None,
+    ):
+        policy, callers = start_over()
+        super().__init__(role=role, policy=policy, callers=callers, can_apply=apply is not None)
+        self._judge, self._start_over, self._apply = judge, start_over, apply
+        self._decide()
+        self.observe(self._decide, ["policy", "callers", "asked"])
+        self.on_msg(self._pressed)
+
+    def _decide(self, _: Any = None) -> None:
+        self.verdicts = self._judge(self.policy, self.callers) | {"asked": self.asked}
+
+    def _pressed(self, _: Any, button: Any, __: Any = None) -> None:
+        try:
+            if button == "apply" and self._apply:
+                self._apply(self.policy)
+                self.said = f"Done: {self.role} has this trust policy now, and STS decides by it."
+            elif button == "start over":
+                self.policy, self.callers = self._start_over()
+                self.said = f"Read again: this is the trust policy that {self.role} has now."
+        except LabError as error:
+            self.said = f"Nothing was changed. {error}"
+        except Exception as error:  # what a callback raises would be lost in the browser's log
+            self.said = "\n".join(["Nothing was changed.", *short_errors.shown(error)])

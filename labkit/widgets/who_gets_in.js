@@ -1,0 +1,167 @@
+// Who gets in? The policy and the claims are edited here; Python decides, and sends the verdicts back.
+// Every text is set as text, never as HTML: a claim with markup in it shows the markup.
+
+const CLAIMS = [
+  ["iss", "iss, the issuer"],
+  ["sub", "sub, the service account"],
+  ["aud", "aud, who the token is for"],
+];
+const SLOW = 1000; // milliseconds without an answer, after which the page says that it waits
+
+export default { render };
+
+function render({ model, el }) {
+  const id = `labkit-${Math.random().toString(36).slice(2)}`;
+  let chosen = 0;
+  let waiting;
+
+  // The text once more, line by line, below the textarea: it gives the numbers, and the height where lines wrap.
+  const mirror = make("div", { className: "labkit-mirror", ariaHidden: "true" });
+  const policy = make("textarea", { id: `${id}-policy`, spellcheck: false });
+  const editor = make("div", { className: "labkit-editor" }, mirror, policy);
+  const caller = make("select", { id: `${id}-caller` });
+  const inputs = CLAIMS.map(([name]) => make("input", { id: `${id}-${name}`, spellcheck: false }));
+  const minutes = make("input", { id: `${id}-minutes`, type: "number", step: "1" });
+  const apply = make("button", { type: "button", className: "labkit-button" },
+    `Make it real: give ${model.get("role")} this policy`);
+  const startOver = make("button", { type: "button", className: "labkit-button" }, "Start over");
+  const headline = make("p", { className: "labkit-headline", role: "status" });
+  const rows = make("div", { className: "labkit-verdicts" });
+  const said = make("p", { className: "labkit-said", role: "status" });
+
+  el.classList.add("labkit-page");
+  el.append(
+    make("p", {}, make("strong", {}, "Who gets in?"), " ",
+      make("span", { className: "labkit-state labkit-there" }, "a simulation"),
+      " STS isn't asked, and every signature counts as genuine."),
+    make("div", { className: "labkit-two" },
+      make("div", {},
+        make("label", { htmlFor: policy.id }, `The trust policy of ${model.get("role")}`),
+        editor,
+        make("div", { className: "labkit-buttons" },
+          ...(model.get("can_apply") ? [apply] : []), startOver),
+        ...(model.get("can_apply") ? [] : [make("p", {}, "This account isn't the lab's own: change the role with ",
+          make("code", {}, "aws iam update-assume-role-policy"), ".")]),
+        said,
+        make("fieldset", {},
+          make("legend", {}, "Change a claim"),
+          field("whose token", caller),
+          ...CLAIMS.map(([, label], n) => field(label, inputs[n])),
+          field("exp, in minutes from now", minutes))),
+      make("div", {}, headline, rows)));
+
+  const callers = () => model.get("callers");
+
+  function ask(changes) {
+    for (const [name, value] of Object.entries(changes)) model.set(name, value);
+    model.set("asked", model.get("asked") + 1);
+    model.save_changes();
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      headline.textContent = "Waiting for the kernel: these verdicts are older than what you typed.";
+    }, SLOW);
+  }
+
+  function change(name, value) {
+    ask({ callers: callers().map((each, n) => (n === chosen ? { ...each, [name]: value } : each)) });
+  }
+
+  function showPolicy() {
+    if (policy.value !== model.get("policy")) policy.value = model.get("policy");
+    showLines();
+  }
+
+  function showLines() {
+    const lines = policy.value.split("\n");
+    lines.forEach((line, n) => {
+      const shown = mirror.children[n] ?? mirror.appendChild(make("div", {}));
+      if (shown.textContent !== line) shown.textContent = line;
+    });
+    while (mirror.children.length > lines.length) mirror.lastChild.remove();
+  }
+
+  function showCallers() {
+    if (caller.options.length !== callers().length) {
+      caller.replaceChildren(...callers().map((each, n) => make("option", { value: n }, each.name)));
+    }
+    caller.value = chosen;
+    const fields = [...CLAIMS.map(([name], n) => [inputs[n], name]), [minutes, "minutes"]];
+    for (const [input, name] of fields) {
+      const value = String(callers()[chosen]?.[name] ?? "");
+      if (input.value !== value && input !== el.ownerDocument.activeElement) input.value = value;
+    }
+  }
+
+  function showVerdicts() {
+    const { problem, rows: verdicts, headline: told, asked } = model.get("verdicts");
+    if (asked !== model.get("asked")) return;
+    clearTimeout(waiting);
+    if (problem) {
+      headline.textContent = "Nobody can be judged by this text.";
+      rows.replaceChildren(make("div", { className: "labkit-problem" },
+        make("p", {}, problem.what),
+        make("p", {}, "Next: ", problem.next, "."),
+        problem.line ? lineButton(problem.line) : ""));
+      return;
+    }
+    headline.textContent = told;
+    rows.replaceChildren(make("ul", {}, ...verdicts.map(verdict)));
+  }
+
+  function verdict({ admitted, mark, who, decides, line, reason }) {
+    return make("li", {},
+      make("span", { className: `labkit-state labkit-${admitted ? "right" : "wrong"}` }, mark),
+      " ", make("strong", {}, who), ", ",
+      ...(line ? ["by ", lineButton(line)] : [decides]),
+      make("div", { className: "labkit-faint" }, reason));
+  }
+
+  function lineButton(line) {
+    const button = make("button", { type: "button", className: "labkit-line", title: "Select it in the policy" },
+      `line ${line}`);
+    button.addEventListener("click", () => select(line));
+    return button;
+  }
+
+  function select(line) {
+    const lines = policy.value.split("\n");
+    const start = lines.slice(0, line - 1).join("\n").length + (line > 1 ? 1 : 0);
+    policy.focus();
+    policy.setSelectionRange(start, start + (lines[line - 1] ?? "").length);
+    editor.scrollTop = mirror.children[line - 1].offsetTop - editor.clientHeight / 2;
+  }
+
+  // JupyterLab would take some keys for its own while a notebook is in command mode.
+  for (const type of ["keydown", "keyup", "keypress"]) el.addEventListener(type, (event) => event.stopPropagation());
+  policy.addEventListener("input", () => { showLines(); ask({ policy: policy.value }); });
+  caller.addEventListener("change", () => { chosen = Number(caller.value); showCallers(); });
+  CLAIMS.forEach(([name], n) => inputs[n].addEventListener("input", () => change(name, inputs[n].value)));
+  minutes.addEventListener("input", () => change("minutes", Number(minutes.value)));
+  apply.addEventListener("click", () => model.send("apply"));
+  startOver.addEventListener("click", () => model.send("start over"));
+
+  const shown = { policy: showPolicy, callers: showCallers, verdicts: showVerdicts,
+    said: () => { said.textContent = model.get("said"); } };
+  for (const [name, show] of Object.entries(shown)) {
+    model.on(`change:${name}`, show);
+    show();
+  }
+  return () => {
+    clearTimeout(waiting);
+    for (const [name, show] of Object.entries(shown)) model.off(`change:${name}`, show);
+  };
+
+  function field(label, input) {
+    return make("div", { className: "labkit-field" }, make("label", { htmlFor: input.id }, label), input);
+  }
+}
+
+function make(tag, properties, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "role") made.setAttribute("role", value);
+    else made[name] = value;
+  }
+  made.append(...children);
+  return made;
+}

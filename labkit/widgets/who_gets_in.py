@@ -1,0 +1,350 @@
+"""Who gets in? Six callers before a role's trust policy, and what admits or refuses each of them: a simulation.
+
+It decides with the code of the emulated STS: `labkit.tokens.refused`, then `labkit.policy.evaluate_trust`. It doesn't
+know a request's address and program, nor the policies of an organization, and takes each signature for genuine.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import LabError
+from labkit.policy import Decision, MalformedPolicy, Policy, Statement, evaluate_trust, statement_positions
+from labkit.showing import Code, left_aligned, stable, table
+from labkit.steps import iam_role
+from labkit.tokens import Claims, refused
+from labkit.widgets.check import ISSUER_ID
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+    from labkit.diagnosis.evidence import Evidence
+
+ADMITTED, REFUSED = "✓ admitted", "✗ refused"
+TITLE = "Who gets in?"
+SIMULATED = "A simulation: STS isn't asked, and every signature counts as genuine."
+LONGEST_LINE = 160
+# As GetCallerIdentity and CloudTrail show it.
+SESSION_NAME = "simulation"
+LIFETIME = 60  # minutes, of a token that is still good
+EMPTY = "The policy is empty."
+START_OVER = "press Start over, which reads the role's policy again"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody with a web identity token: a name for the reader, and the claims that STS compares."""
+
+    name: str
+    iss: str
+    sub: str
+    aud: str
+    minutes: float = LIFETIME
+    """From now until the token expires; below 0, it has expired."""
+
+    @classmethod
+    def of_json(cls, sent: Any) -> "Caller":
+        """Return the caller that the front end sent, whatever a reader typed into it."""
+        name, iss, sub, aud = (str(sent.get(field, "")) for field in ("name", "iss", "sub", "aud"))
+        minutes = sent.get("minutes")
+        is_number = isinstance(minutes, int | float) and math.isfinite(minutes)
+        return cls(name, iss, sub, aud, minutes if is_number else 0)
+
+    @property
+    def missing(self) -> str:
+        """The first claim that the token lacks; empty if it has all."""
+        return next(
+            (name for name, value in (("iss", self.iss), ("sub", self.sub), ("aud", self.aud)) if not value), ""
+        )
+
+    def claims(self, now: float) -> Claims:
+        """Return the claims of the token, at this time in epoch seconds."""
+        expires = now + self.minutes * 60
+        return Claims(self.iss, self.sub, (self.aud,), None, expires, now, now, None, None, {}, {})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What STS would answer a caller, and what decides it."""
+
+    caller: Caller
+    admitted: bool
+    decides: str
+    """The line of the policy, as it is written; or the check before the policy."""
+    reason: str
+    line: int = 0
+    """The first line of the policy that decides, counted from 1; 0 if the policy isn't reached or no line decides."""
+
+    @property
+    def mark(self) -> str:
+        """The verdict in a word."""
+        return ADMITTED if self.admitted else REFUSED
+
+    @property
+    def decided_by(self) -> str:
+        """What decides, with the number of the line."""
+        return f"line {self.line}: {self.decides}" if self.line else self.decides
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why IAM would not take the text as a trust policy, and what to do about it."""
+
+    what: str
+    next: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.what}\nnext:  {self.next}"
+
+
+@dataclass(frozen=True, repr=False)
+class WhoGetsIn:
+    """Six callers before the trust policy of a role. A running notebook lets you edit the policy and the claims."""
+
+    role_name: str
+    policy: str
+    callers: Sequence[Caller]
+    provider_arn: Callable[[str], str]
+    """The ARN of an issuer's OIDC provider in the role's account, registered or not."""
+    client_ids: Callable[[str], Sequence[str] | None]
+    """The client ids of an issuer's provider; None if the account has no such provider."""
+    now: Callable[[], float]
+    again: Callable[[], "WhoGetsIn"]
+    """Read the live lab once more."""
+    apply: Callable[[str], None] | None = None
+    """Write a text as the role's trust policy; None where a widget must not change the account."""
+
+    def problem(self) -> Problem | None:
+        """Why IAM would refuse the text as a trust policy; None if it would take it.
+
+        https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html#API_UpdateAssumeRolePolicy_Errors
+        """
+        if not self.policy.strip():
+            return Problem(EMPTY, START_OVER)
+        try:
+            Policy.parse(self.policy, kind="trust", name=self.role_name)
+        except MalformedPolicy as malformed:
+            answer = f"IAM would answer {malformed.code}: {malformed.message}"
+            try:
+                json.loads(self.policy)
+            except json.JSONDecodeError as error:
+                what = f"Line {error.lineno}, column {error.colno} isn't JSON: {error.msg}. {answer}"
+                return Problem(what, f"correct line {error.lineno}, or {START_OVER}", error.lineno)
+            except RecursionError:
+                return Problem(f"The text is nested too deep. {answer}", START_OVER)
+            if malformed.code == "LimitExceeded":
+                return Problem(f"{answer} characters. White space doesn't count.", f"shorten it, or {START_OVER}")
+            return Problem(f"{answer}", f"correct it, or {START_OVER}")
+        return None
+
+    def verdicts(self) -> list[Verdict]:
+        """What STS would answer each caller. Raises `LabError` if the account's providers can't be read."""
+        trust = Policy.read(self.policy, kind="trust", name=self.role_name)
+        return [self._verdict(caller, trust) for caller in self.callers]
+
+    def _verdict(self, caller: Caller, trust: Policy) -> Verdict:
+        if caller.missing:
+            reason = f"InvalidIdentityToken: Missing a required claim: {caller.missing}"
+            return Verdict(caller, False, "before the policy: the token", reason)
+        now = self.now()
+        claims = caller.claims(now)
+        early = refused(
+            caller.iss,
+            claims.audiences,
+            client_ids=self.client_ids(caller.iss),
+            expires=claims.expires or 0,
+            not_before=now,
+            now=now,
+        )
+        if early:
+            detail = f": {early.detail}" if early.detail else ""
+            return Verdict(
+                caller, False, f"before the policy: the {early.check}", f"{early.code}: {early.told}{detail}"
+            )
+        arn = self.provider_arn(caller.iss)
+        decision = evaluate_trust(trust, provider_arn=arn, context={**_request(arn, now), **claims.context()})
+        line = _line(decision, trust)
+        written = _written(self.policy, line) if line else "no statement of the policy allows it"
+        reason = decision.reason if decision.allowed else f"AccessDenied: {decision.reason}"
+        return Verdict(caller, decision.allowed, written, reason, line)
+
+    @property
+    def headline(self) -> str:
+        """How many get in, and who."""
+        names = [verdict.caller.name for verdict in self.verdicts() if verdict.admitted]
+        return f"{len(names)} of {len(self.callers)} get in" + (f": {', '.join(names)}." if names else ".")
+
+    def __repr__(self) -> str:
+        lines = [f"{TITLE} {SIMULATED}"]
+        if problem := self.problem():
+            return "\n".join([*lines, str(problem)])
+        lines.append(f"The trust policy of {self.role_name}: {self.headline}")
+        width = max(len(caller.name) for caller in self.callers)
+        for verdict in self.verdicts():
+            decides = f"line {verdict.line}" if verdict.line else verdict.decides
+            lines.append(f"  {verdict.mark:{len(ADMITTED)}}  {verdict.caller.name:{width}}  {decides}")
+            lines.append(f"  {'':{len(ADMITTED)}}  {'':{width}}  {_stored(verdict.reason)}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        head = f"<p><strong>{TITLE}</strong> {SIMULATED}</p>"
+        if problem := self.problem():
+            return f"{head}<pre>{escape(str(problem))}</pre>"
+        rows = [
+            (verdict.mark, verdict.caller.name, Code(_stored(verdict.decided_by)), _stored(verdict.reason))
+            for verdict in self.verdicts()
+        ]
+        said = f"<p>The trust policy of <code>{escape(self.role_name)}</code>: {escape(self.headline)}</p>"
+        return head + said + table(rows, ("", "caller", "what decides", "why"))
+
+    def as_json(self) -> dict[str, Any]:
+        """What the front end shows: the problem, or the verdicts and a sentence that sums them up."""
+        try:
+            if problem := self.problem():
+                return {"problem": {"what": problem.what, "next": problem.next, "line": problem.line}}
+            rows = [
+                {
+                    "admitted": verdict.admitted,
+                    "mark": verdict.mark,
+                    "who": verdict.caller.name,
+                    "decides": verdict.decides,
+                    "line": verdict.line,
+                    "reason": _short(verdict.reason),
+                }
+                for verdict in self.verdicts()
+            ]
+            return {"rows": rows, "headline": self.headline}
+        except LabError as error:
+            return {"problem": {"what": error.what, "next": error.next or START_OVER, "line": 0}}
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        from labkit.widgets import live
+
+        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": left_aligned(self._repr_html_())}
+        return bundle | live.drawn(self.panel)
+
+    def panel(self) -> "ipywidgets.Widget":
+        """The widget: the policy and the claims to edit, the six verdicts, and a button that makes the policy real."""
+        from labkit.widgets.pages import PolicyPage, framed
+
+        def judge(policy: str, callers: list[Any]) -> dict[str, Any]:
+            return replace(self, policy=policy, callers=[*map(Caller.of_json, callers)]).as_json()
+
+        def start_over() -> tuple[str, list[dict[str, Any]]]:
+            read = self.again()
+            return read.policy, [dict(vars(caller)) for caller in read.callers]
+
+        return framed(PolicyPage(self.role_name, judge=judge, start_over=start_over, apply=self.apply))
+
+
+def read(evidence: "Evidence", again: Callable[[], WhoGetsIn], apply: Callable[[str], None] | None = None) -> WhoGetsIn:
+    """The role's trust policy as the live lab has it, or step 2's if there is no role; and six callers.
+
+    Args:
+        apply: what writes a text as the role's trust policy; None if it must not be written.
+    """
+    issuer, parameters, clock = evidence.connection.issuer, evidence.parameters, evidence.connection.clock
+    document = evidence.trust_policy if evidence.role else iam_role.build(parameters, evidence.provider_arn)
+    own = evidence.provider_arn
+
+    def provider_arn(url: str) -> str:
+        return own.partition("oidc-provider/")[0] + "oidc-provider/" + url.removeprefix("https://")
+
+    def client_ids(url: str) -> Sequence[str] | None:
+        arn = provider_arn(url)
+        provider = evidence.role_account.provider(arn) if arn in evidence.provider_arns else None
+        return provider["ClientIDList"] if provider else None
+
+    return WhoGetsIn(
+        evidence.role_name,
+        json.dumps(document, indent=2, ensure_ascii=False),
+        _callers(issuer, parameters.namespace, parameters.service_account, evidence.audience),
+        provider_arn,
+        client_ids,
+        clock.now if clock else lambda: datetime.now(UTC).timestamp(),
+        again,
+        apply,
+    )
+
+
+def _callers(issuer: str, namespace: str, name: str, audience: str) -> list[Caller]:
+    def subject(of_namespace: str, of_name: str) -> str:
+        return f"system:serviceaccount:{of_namespace}:{of_name}"
+
+    another = "default" if name != "default" else "another"
+    elsewhere = "elsewhere" if namespace != "elsewhere" else "default"
+    host, slash, id = issuer.rpartition("/")
+    own = Caller("this service account", issuer, subject(namespace, name), audience)
+    return [
+        own,
+        replace(own, name="another service account", sub=subject(namespace, another)),
+        replace(own, name="the same name in another namespace", sub=subject(elsewhere, name)),
+        replace(own, name="the same name in another cluster", iss=f"{host}{slash}{id[::-1]}"),
+        replace(own, name="a token for another audience", aud="https://kubernetes.default.svc"),
+        replace(own, name="an expired token", minutes=-LIFETIME),
+    ]
+
+
+def _request(provider_arn: str, now: float) -> dict[str, str]:
+    """The condition keys that a request has beside its token, as far as they are known.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+    """
+    return {
+        "aws:FederatedProvider": provider_arn,
+        "aws:SecureTransport": "true",
+        "aws:CurrentTime": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "aws:EpochTime": str(int(now)),
+        "sts:RoleSessionName": SESSION_NAME,
+    }
+
+
+def _line(decision: Decision, trust: Policy) -> int:
+    """The line of the policy's text that decides; 0 if there is none to name."""
+    if decision.statement:
+        return _place(trust, decision.statement, "Effect")
+    if not decision.near:
+        return 0
+    near = decision.near[0]
+    miss = near.misses[0]
+    if miss.condition:
+        return _place(trust, near.statement, miss.condition.operator, miss.condition.key)
+    elements = {"action": ("NotAction", "Action"), "principal": ("NotPrincipal", "Principal")}.get(miss.part, ())
+    return _place(trust, near.statement, *(name for name in elements if name in near.statement.raw))
+
+
+def _place(trust: Policy, statement: Statement, *names: str) -> int:
+    """The line where the last of these names, each after the one before, stands in a statement; or where it begins."""
+    places = statement_positions(trust.text)
+    if statement.position > len(places):
+        return 0
+    (line, column), (last, _) = places[statement.position - 1]
+    lines = trust.text.split("\n")
+    at = sum(len(each) + 1 for each in lines[: line - 1]) + column - 1
+    end = sum(len(each) + 1 for each in lines[:last])
+    while at < end and trust.text[at] in " \t\r\n,":
+        at += 1
+    for name in names:
+        found = trust.text.find(json.dumps(name, ensure_ascii=False), at, end)
+        at = found if found >= 0 else at
+    return trust.text.count("\n", 0, at) + 1
+
+
+def _stored(text: str) -> str:
+    """The text as a stored output shows it, the same in every run."""
+    return _short(stable(text))
+
+
+def _short(text: str) -> str:
+    """The text with each issuer's id cut to its ends: it is 32 hex digits long."""
+    return ISSUER_ID.sub(lambda found: f"{found[0][:4]}…{found[0][-4:]}", text)
+
+
+def _written(text: str, line: int) -> str:
+    written = text.split("\n")[line - 1].strip()
+    return written if len(written) <= LONGEST_LINE else written[: LONGEST_LINE - 1] + "…"

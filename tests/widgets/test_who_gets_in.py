@@ -1,0 +1,191 @@
+"""Who gets in? The verdicts, the line that decides, bad input, and the button that makes a policy real."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from botocore.exceptions import ClientError
+
+from labkit.widgets import live
+from labkit.widgets.who_gets_in import Caller
+
+FIVE_REFUSED = ["policy", "policy", "provider", "audience", "expiry"]
+
+
+@pytest.fixture(scope="module")
+def ready(lab):
+    lab.ready(through="iam_role")
+    return lab
+
+
+@pytest.fixture
+def asked(ready):
+    """Who gets in now; the role has step 2's policy again afterwards."""
+    asked = ready.who_gets_in()
+    yield asked
+    ready.aws.client("iam").update_assume_role_policy(RoleName="my-role", PolicyDocument=asked.policy)
+
+
+@pytest.fixture
+def page(asked):
+    """The widget as a browser drives it: it sets traits, and sends what was pressed."""
+    (page,) = asked.panel().children
+    return page
+
+
+def press(page, button):
+    page._handle_custom_msg(button, [])
+
+
+def edited(asked, *by):
+    """The same with another text of the policy."""
+    assert by[0] in asked.policy
+    return replace(asked, policy=asked.policy.replace(*by))
+
+
+def test_one_of_six_gets_in_and_each_refusal_names_what_decides(asked):
+    admitted, *refused = asked.verdicts()
+    assert admitted.admitted and admitted.decides == '"Effect": "Allow",'
+    assert not any(verdict.admitted for verdict in refused)
+    assert [verdict.line > 0 for verdict in refused] == [by == "policy" for by in FIVE_REFUSED]
+    for verdict, by in zip(refused, FIVE_REFUSED, strict=True):
+        assert by == "policy" or verdict.decides == f"before the policy: the {by}"
+    assert ':sub": "system:serviceaccount:default:my-service-account"' in refused[0].decides
+    assert asked.headline == "1 of 6 get in: this service account."
+
+
+@pytest.mark.parametrize(
+    ("by", "decides"),
+    [
+        (("sts:AssumeRoleWithWebIdentity", "sts:TagSession"), '"Action": "sts:TagSession",'),
+        (("oidc-provider/", "oidc-provider/another/"), '"Principal": {'),
+        (('"Effect": "Allow"', '"Effect": "Deny"'), '"Effect": "Deny",'),
+        (("serviceaccount:default", "serviceaccount:*"), ':sub": "system:serviceaccount:*:my-service-account",'),
+    ],
+)
+def test_the_line_that_refuses_this_service_account(asked, by, decides):
+    # Of a Deny, the conditions have to hold; the others are refused because something doesn't match.
+    own = edited(asked, *by).verdicts()[0]
+    assert not own.admitted
+    assert own.decides.endswith(decides)
+    assert edited(asked, *by).policy.split("\n")[own.line - 1].strip() == own.decides
+
+
+def test_the_line_in_a_text_of_one_line_or_of_two_statements(asked):
+    document = json.loads(asked.policy)
+    one = replace(asked, policy=json.dumps(document)).verdicts()[1]
+    assert one.line == 1 and len(one.decides) == 160
+    first = {**document["Statement"][0], "Action": "sts:TagSession"}
+    document["Statement"].insert(0, first)
+    two = replace(asked, policy=json.dumps(document, indent=1))
+    assert [verdict.line for verdict in two.verdicts()[:2]] == [18, 25]
+
+
+@pytest.mark.parametrize(
+    ("policy", "what", "next_step"),
+    [
+        ("", "The policy is empty.", "press Start over"),
+        (" \n", "The policy is empty.", "press Start over"),
+        ('{\n  "Version": "2012-10-17",\n  oops\n}', "Line 3, column 3 isn't JSON", "correct line 3"),
+        ("[" * 100_000, "nested too deep", "press Start over"),
+        ("[]", "MalformedPolicyDocument", "correct it"),
+        ('{"Statement": []}', "Missing required field Statement", "correct it"),
+        ('{"Statement": [{"Effect": "<script>"}]}', "Invalid effect: <script>", "correct it"),
+        ("long", "LimitExceeded: Cannot exceed quota for ACLSizePerRole: 2048 characters", "shorten it"),
+    ],
+    ids=["empty", "blank", "broken", "deep", "a list", "no statement", "markup", "long"],
+)
+def test_a_text_that_iam_would_refuse_says_why_and_what_next(asked, page, policy, what, next_step):
+    if policy == "long":
+        document = json.loads(asked.policy)
+        document["Statement"] *= 2000
+        policy = json.dumps(document, indent=2)
+    problem = replace(asked, policy=policy)
+    assert what in repr(problem) and next_step in repr(problem)
+    assert "<script>" not in problem._repr_html_()
+    page.policy = policy
+    assert what in page.verdicts["problem"]["what"] and next_step in page.verdicts["problem"]["next"]
+
+
+def test_a_claim_may_hold_anything(asked):
+    (odd,) = replace(asked, callers=[replace(asked.callers[0], sub="<img src=x onerror=alert(1)>")]).verdicts()
+    assert not odd.admitted and "<img src=x" in odd.reason
+    assert "<img" not in replace(asked, callers=[odd.caller])._repr_html_()
+    sent = {"name": "x", "iss": None, "sub": 5, "aud": "a", "minutes": "never"}
+    assert Caller.of_json(sent) == Caller("x", "None", "5", "a", 0)
+    assert Caller.of_json({"minutes": float("inf")}).minutes == 0
+    (empty,) = replace(asked, callers=[Caller.of_json({})]).verdicts()
+    assert empty.reason == "InvalidIdentityToken: Missing a required claim: iss"
+
+
+def test_the_page_answers_an_edit_of_the_policy_and_of_a_claim(page):
+    assert page.verdicts["headline"] == "1 of 6 get in: this service account."
+    document = json.loads(page.policy)
+    del document["Statement"][0]["Condition"]
+    page.policy = json.dumps(document)
+    assert page.verdicts["headline"].startswith("3 of 6 get in: ")
+    page.callers = [{**page.callers[0], "aud": "me"}, *page.callers[1:]]
+    assert page.verdicts["headline"].startswith("2 of 6 get in: ")
+    page.asked = 7
+    assert page.verdicts["asked"] == 7
+
+
+def test_a_button_makes_the_policy_real_and_another_reads_it_again(ready, page):
+    document = json.loads(page.policy)
+    document["Statement"][0]["Condition"]["StringEquals"].popitem()
+    page.policy = json.dumps(document)
+    press(page, "apply")
+    assert page.said.startswith("Done: my-role has this trust policy now")
+    assert ready.aws.client("iam").get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"] == document
+    page.policy = "gone"
+    press(page, "start over")
+    assert json.loads(page.policy) == document and page.said.startswith("Read again")
+
+
+def test_what_iam_refuses_is_told_in_its_words(page):
+    page.policy = "{"
+    press(page, "apply")
+    assert page.said.splitlines()[:2] == [
+        "Nothing was changed.",
+        "MalformedPolicyDocument: This policy contains invalid Json",
+    ]
+
+
+def test_without_a_role_it_begins_with_the_policy_of_step_2(lab):
+    lab.ready(before="iam_role")
+    asked = lab.who_gets_in()
+    (page,) = asked.panel().children
+    assert asked.headline == "1 of 6 get in: this service account."
+    press(page, "apply")
+    assert "NoSuchEntity" in page.said and "its cell hasn't run yet" in page.said.lower()
+    with pytest.raises(ClientError, match="NoSuchEntity"):
+        lab.aws.client("iam").get_role(RoleName="my-role")
+    lab.ready(through="iam_role")
+
+
+def test_another_runs_role_is_not_changed(ready, page):
+    iam = ready.aws.client("iam")
+    tag = {"Key": "labkit:run", "Value": "another/run/of/somebody"}
+    iam.tag_role(RoleName="my-role", Tags=[tag])
+    try:
+        page.policy = page.policy.replace("my-service-account", "me")
+        press(page, "apply")
+    finally:
+        iam.tag_role(RoleName="my-role", Tags=[each for each in ready.tags if each["Key"] == "labkit:run"])
+    assert page.said.startswith("Nothing was changed. ") and "next:" in page.said
+
+
+def test_in_an_account_that_is_not_the_labs_nothing_can_be_made_real(asked):
+    (page,) = replace(asked, apply=None).panel().children
+    assert not page.can_apply
+    press(page, "apply")
+    assert page.said == ""
+
+
+def test_it_is_marked_as_a_simulation_in_every_form(asked, monkeypatch):
+    bundle = asked._repr_mimebundle_()
+    assert live.VIEW not in bundle
+    for form in ("text/plain", "text/html"):
+        assert "A simulation: STS isn't asked" in bundle[form].replace("&#x27;", "'")
+    monkeypatch.setattr(live, "_in_kernel", lambda: True)
+    assert "model_id" in asked._repr_mimebundle_()[live.VIEW]
