@@ -20,7 +20,7 @@ botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 PROGRAMS = {
     "kind": ("kind", "apt-get install kind   (or: brew install kind)"),
     "kubectl": ("kubectl", "apt-get install kubectl   (or: brew install kubernetes-cli)"),
-    "browser": ("chromedriver", "apt-get install chromium-driver   (or: brew install --cask chromium chromedriver)"),
+    "browser": ("chromium", "apt-get install chromium   (or: brew install --cask chromium)"),
     "network": ("ip", "apt-get install iproute2 util-linux   (Linux only)"),
     "node": ("node", "apt-get install nodejs npm   (or: brew install node)"),
     "rclone": ("rclone", "apt-get install rclone   (or: brew install rclone)"),

@@ -1,38 +1,26 @@
 """A lab of these tests' own, and JupyterLab in a browser on it."""
 
-import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from labkit import Lab
+from tests.commands import LABKIT
 
 CLUSTER = "widget-tests"
 TOKEN = "of-this-test-alone"
-# No announcements, no look for updates, no list of extensions: nothing that leaves this machine.
-OFF = ["@jupyterlab/apputils-extension:announcements", "@jupyterlab/extensionmanager-extension:plugin"]
-CHROMIUM = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1280,1000",
-]
+# Besides what Playwright turns off already.
+CHROMIUM = ["--disable-gpu", "--disable-quic", "--disable-sync"]
+WITHIN = 60_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +51,8 @@ class JupyterLab:
 
 @pytest.fixture(scope="module")
 def jupyterlab(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
-    """JupyterLab on a free port of loopback, in the lab's closed environment and with settings of its own."""
-    from labkit.targets import moto
-
+    """JupyterLab as `labkit lab` starts it in an empty folder, on a free port, with settings of its own."""
     folder = tmp_path_factory.mktemp("jupyterlab")
-    (folder / "notebooks").mkdir()
-    (folder / "config" / "labconfig").mkdir(parents=True)
-    page = {"disabledExtensions": dict.fromkeys(OFF, True)}
-    (folder / "config" / "labconfig" / "page_config.json").write_text(json.dumps(page))
     settings = {
         "IPYTHONDIR": "ipython",
         "JUPYTER_CONFIG_DIR": "config",
@@ -79,25 +61,16 @@ def jupyterlab(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "JUPYTERLAB_SETTINGS_DIR": "settings",
         "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
     }
-    environment = moto.environment(os.environ) | {name: str(folder / value) for name, value in settings.items()}
-    root = [] if not hasattr(os, "geteuid") or os.geteuid() else ["--allow-root"]
-    address = [
-        "--ip=127.0.0.1",
-        "--port=0",
-        "--no-browser",
-        f"--IdentityProvider.token={TOKEN}",
-        "--expose-app-in-browser",
-    ]
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        *address,
-        *root,
-        f"--ServerApp.root_dir={folder / 'notebooks'}",
-    ]
+    own = tmp_path_factory.mktemp("settings")
+    environment = os.environ | {name: str(own / value) for name, value in settings.items()}
+    options = ["--no-browser", "--port=0", f"--IdentityProvider.token={TOKEN}", "--expose-app-in-browser"]
     server = subprocess.Popen(
-        command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [LABKIT, "lab", *options],
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         said = []
@@ -109,21 +82,26 @@ def jupyterlab(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             pytest.fail(f"JupyterLab did not start:\n{''.join(said)}")
         # A pipe that nobody reads would stop it once it is full.
         threading.Thread(target=server.stderr.read, daemon=True).start()
-        yield JupyterLab(folder / "notebooks", found[0])
+        yield JupyterLab(folder, found[0])
     finally:
         server.terminate()
         server.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Headless Chromium, with a profile of its own."""
-    from selenium import webdriver
+def browser() -> Iterator[BrowserContext]:
+    """Headless Chromium, the machine's own, with an empty profile: Playwright downloads none."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        context = chromium.new_context(viewport={"width": 1280, "height": 1000})
+        context.set_default_timeout(WITHIN)
+        expect.set_options(timeout=WITHIN)
+        yield context
+        chromium.close()
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in [*CHROMIUM, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(argument)
-    # The driver is named, so that selenium looks for none to download.
-    with webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver"))) as driver:
-        yield driver
+
+@pytest.fixture
+def page(browser: BrowserContext) -> Iterator[Page]:
+    """A page of its own; the pages of a module share the browser's cache."""
+    with browser.new_page() as opened:
+        yield opened
