@@ -17,6 +17,8 @@ ENTRANCE = "OrganizationAccountAccessRole"
 ANSWERS_WITHIN = (5, 30)  # seconds for a cluster, to connect and to be answered
 # With a tag, so that a node pulls it once: https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy
 IMAGE = "amazon/aws-cli:2.31.13"
+# Where AWS is emulated, any number is an account: this one is the notebooks' second.
+OTHER_ACCOUNT = "222222222222"
 
 
 class UserIdentity(TypedDict, total=False):
@@ -93,6 +95,8 @@ class Connection:
     trail: Callable[[], Iterator["Record"]] | None = None
     """The records of the calls to AWS, newest first."""
     node_identity: str | None = None
+    other_account: str | None = None
+    """Another account (12 digits) that the one who opens the lab administers."""
     account: Callable[[str], "boto3.Session | None"] = lambda _: None
     """A session in the account of this id (12 digits); None where it cannot be entered from here."""
 

@@ -32,6 +32,7 @@ CAPABILITIES = {
     "clock": "a clock of its own that can be moved",
     "trail": "a trail that holds the reason of each decision",
     "node_identity": "a node role whose credentials a pod can reach",
+    "other_account": "a second account that you administer",
 }
 
 # https://docs.aws.amazon.com/awscloudtrail/latest/userguide/view-cloudtrail-events-cli.html
@@ -91,13 +92,14 @@ class Lab(Workspace):
 
     # Prepare and clean up.
 
-    def ready(self, *, before: str = "", through: str = "") -> None:
+    def ready(self, *, before: str = "", through: str = "", account: str = "") -> None:
         """Prepares for a step, and prints a line that says so.
 
         Args:
             before: the earlier steps are made, and this one and the later ones are taken away: the step is yours. On a
                 cluster of the lab's own that includes another run's service account and pod of these names.
             through: the steps up to this one are made, and the later ones stay as they are.
+            account: another account (12 digits); what this run made there is deleted, too.
 
         Raises:
             UnknownName: not a step.
@@ -113,6 +115,8 @@ class Lab(Workspace):
             # What an exercise of another notebook made would show in this one.
             for _ in exercises.close_all(self) if self.connection.is_embedded else ():
                 pass
+            if account:
+                steps.empty(self.in_account(account))
             for line in steps.ready_before(self, before) if before else steps.ready_through(self, through):
                 print(line)
 

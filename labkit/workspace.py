@@ -1,8 +1,10 @@
 """What a step works in: AWS, the cluster, and the names and tags of one run."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from labkit.connection import Connection
+from labkit.errors import LabError
 from labkit.run_parameters import Parameters
 
 if TYPE_CHECKING:
@@ -16,6 +18,17 @@ class Workspace:
     def __init__(self, parameters: Parameters, connection: Connection):
         self.parameters = parameters
         self.connection = connection
+
+    def in_account(self, account_id: str) -> "Workspace":
+        """The same run in another account, as its administrator. Raises `LabError` if you can't enter that account."""
+        session = self.connection.account(account_id)
+        if session is None:
+            raise LabError(
+                f"The account {account_id} can't be entered from {self.account_id}.",
+                where="the target " + self.parameters.target,
+                next='set target = "moto", where any account can be entered',
+            )
+        return Workspace(self.parameters, replace(self.connection, aws=session, account_id=account_id))
 
     @property
     def aws(self) -> "boto3.Session":

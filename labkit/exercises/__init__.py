@@ -29,6 +29,7 @@ NOTEBOOKS = {
     "07": "exchange",
     "08": "least_privilege",
     "09": "break_and_repair",
+    "10": "cross_account",
 }
 
 

@@ -33,6 +33,8 @@ class Exercise:
     """From a nudge to nearly the answer."""
     own_cluster: bool = False
     """Whether it needs a cluster of its own, of the same name: one with an issuer that isn't registered yet."""
+    in_two_accounts: bool = False
+    """Whether a part of it is in the second account, where the issuer isn't registered either."""
 
     @property
     def name(self) -> str:
@@ -61,22 +63,18 @@ class Exercise:
 
     def close(self, lab: Workspace) -> None:
         """Delete the exercise's cluster or namespace, roles, user and bucket, with everything in them."""
-        iam = lab.aws.client("iam")
         if self.is_open(lab):
             place = self._place(lab)
             if self.own_cluster:
-                with suppress(iam.exceptions.NoSuchEntityException):
-                    iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=place.provider_arn)
+                _delete_provider(place)
                 lab.aws.client("eks").delete_cluster(name=self.name)
             else:
                 _delete_namespace(place)
-        for role in _roles(iam, self.name):
-            iam_role.delete(iam, role)
-        with suppress(iam.exceptions.NoSuchEntityException):
-            _delete_user(iam, self.name)
-        s3 = lab.aws.client("s3")
-        with suppress(s3.exceptions.NoSuchBucket):
-            _delete_bucket(s3, self.name)
+        if self.in_two_accounts:
+            other = lab.in_account(str(lab.connection.other_account))
+            _delete_provider(other)
+            _delete_in_aws(other, self.name)
+        _delete_in_aws(lab, self.name)
 
     def _place(self, lab: Workspace) -> Workspace:
         parameters = self._parameters(lab)
@@ -89,6 +87,22 @@ class Exercise:
         if self.own_cluster:
             given["cluster"] = self.name
         return lab.parameters.model_copy(update=given)
+
+
+def _delete_in_aws(account: Workspace, name: str) -> None:
+    iam, s3 = account.aws.client("iam"), account.aws.client("s3")
+    for role in _roles(iam, name):
+        iam_role.delete(iam, role)
+    with suppress(iam.exceptions.NoSuchEntityException):
+        _delete_user(iam, name)
+    with suppress(s3.exceptions.NoSuchBucket):
+        _delete_bucket(s3, name)
+
+
+def _delete_provider(account: Workspace) -> None:
+    iam = account.aws.client("iam")
+    with suppress(iam.exceptions.NoSuchEntityException):
+        iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=account.provider_arn)
 
 
 def _roles(iam: Any, name: str) -> list[str]:

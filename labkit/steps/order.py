@@ -77,6 +77,12 @@ def remove(lab: Workspace) -> Iterator[str]:
     yield from lines
 
 
+def empty(lab: Workspace) -> None:
+    """Delete what this run made in an account without a cluster: roles, OIDC providers and buckets."""
+    for _ in removed([*_made(lab, IN_AWS), *bucket.found(lab)]):
+        pass
+
+
 def found(lab: Workspace) -> Iterator[Found]:
     """What a removal comes upon, the last step first, and who owns each; nothing is deleted."""
     # What was in a cluster that is gone is gone with it.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from labkit.connection import ENTRANCE, Connection, Record, configured, patient
+from labkit.connection import ENTRANCE, OTHER_ACCOUNT, Connection, Record, configured, patient
 from labkit.diagnosis.evidence.answers import Cluster
 from labkit.diagnosis.evidence.issuer import served_chain
 from labkit.emulator import kubeconfig, process
@@ -210,6 +210,7 @@ def _connection(
         clock=folder.clock,
         trail=lambda: _read_trail(folder),
         node_identity="the node's role, from the instance metadata service",
+        other_account=OTHER_ACCOUNT,
         account=lambda account_id: in_account(aws, account_id, state.account_id),
     )
 

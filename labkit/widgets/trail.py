@@ -37,7 +37,8 @@ class Calls:
 
     def of_issuer(self, provider_arn: str) -> "Calls":
         """Without the calls of pods of other clusters, which have other issuers."""
-        return Calls([record for record in self.records if _provider(record) in (None, provider_arn)])
+        issuer = _issuer(provider_arn)
+        return Calls([record for record in self.records if _issuer(_provider(record)) in ("", issuer)])
 
     def only(self, *, event: str = "", who: str = "", decision: str = "", last: int = 0) -> "Calls":
         """Those of this name, of this caller, that ended so; of them the last so many."""
@@ -82,6 +83,11 @@ def _provider(record: Record) -> str | None:
     identity = record.get("userIdentity") or {}
     federation = (identity.get("sessionContext") or {}).get("webIdFederationData") or {}
     return identity.get("identityProvider") or federation.get("federatedProvider")
+
+
+def _issuer(provider_arn: str | None) -> str:
+    """The issuer of a provider, which may be registered in more than one account."""
+    return (provider_arn or "").partition(":oidc-provider/")[2]
 
 
 def who(record: Record) -> str:

@@ -57,7 +57,7 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 @pytest.fixture
 def on_moto(moto: labkit.Lab) -> Target:
-    return Target("moto", {}, {"clock", "trail", "node_identity"}, keeps_environment=False)
+    return Target("moto", {}, {"clock", "trail", "node_identity", "other_account"}, keeps_environment=False)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 def on_kind(named: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
     monkeypatch.setenv("LABKIT_HOME", str(tmp_path / ".lab"))
     kind.up(Parameters.checked(target="kind", **named))
-    yield Target("kind", named, {"trail"}, keeps_environment=False)
+    yield Target("kind", named, {"trail", "other_account"}, keeps_environment=False)
     kind.down()
 
 
@@ -163,6 +163,15 @@ def test_what_it_lacks_is_explained_and_what_it_has_is_there(target, lab, capsys
         capsys.readouterr()
         assert not lab.has(capability)
         assert f"The target {target.name} lacks" in capsys.readouterr().out
+
+
+def test_another_account_is_entered_or_it_says_that_it_cannot_be(target, lab):
+    if "other_account" in target.has:
+        theirs = lab.in_account(lab.connection.other_account)
+        assert theirs.aws.client("sts").get_caller_identity()["Account"] == theirs.account_id != lab.account_id
+    else:
+        with pytest.raises(LabError, match=r"^The account 222222222222 can't be entered"):
+            lab.in_account("222222222222")
     assert all(lab.has(capability) for capability in target.has)
     if "clock" in target.has:
         assert lab.clock.now() > 0

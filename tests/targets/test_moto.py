@@ -7,6 +7,10 @@ import pytest
 import labkit
 
 OTHER = "222222222222"
+TRUST = (
+    '{{"Version": "2012-10-17", "Statement": '
+    '[{{"Effect": "Allow", "Principal": {{"AWS": "{}"}}, "Action": "sts:AssumeRole"}}]}}'
+)
 
 
 def test_the_administrator_enters_another_account_of_the_organization(home: Path):
@@ -18,3 +22,18 @@ def test_the_administrator_enters_another_account_of_the_organization(home: Path
         with pytest.raises(iam.exceptions.NoSuchEntityException):
             iam.get_role(RoleName="my-role")
         assert lab.connection.account(lab.account_id) is lab.aws
+
+
+def test_what_a_run_made_in_another_account_is_deleted_and_nothing_else(home: Path):
+    with labkit.Lab.open() as lab:
+        theirs = lab.in_account(OTHER)
+        iam, s3 = theirs.aws.client("iam"), theirs.aws.client("s3")
+        for name, tags in {"ours": lab.tags, "not-ours": []}.items():
+            iam.create_role(RoleName=name, AssumeRolePolicyDocument=TRUST.format(lab.account_id), Tags=tags)
+        iam.create_open_id_connect_provider(Url=lab.issuer, ClientIDList=["sts.amazonaws.com"], Tags=lab.tags)
+        s3.create_bucket(Bucket="ours-of-222222222222")
+        s3.put_bucket_tagging(Bucket="ours-of-222222222222", Tagging={"TagSet": lab.tags})
+        lab.ready(before="oidc_provider", account=OTHER)
+        assert {role["RoleName"] for role in iam.list_roles()["Roles"]} == {"not-ours", "OrganizationAccountAccessRole"}
+        assert iam.list_open_id_connect_providers()["OpenIDConnectProviderList"] == []
+        assert s3.list_buckets()["Buckets"] == []

@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from labkit.connection import IMAGE, Connection
+from labkit.connection import IMAGE, OTHER_ACCOUNT, Connection
 from labkit.diagnosis.evidence.answers import Cluster
 from labkit.emulator import process
 from labkit.emulator.environment import closed
@@ -285,6 +285,7 @@ def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: 
         fetch=way.fetch,
         served_chain=way.served_chain,
         trail=_read_trail,
+        other_account=OTHER_ACCOUNT,
         account=lambda account_id: moto.in_account(aws, account_id, state.account_id),
     )
 

@@ -1,0 +1,198 @@
+"""Notebook 10: a pod of one account reads a bucket of another one."""
+
+import json
+
+from labkit import documents
+from labkit.connection import core_api
+from labkit.exercises.asking import ALLOWED, admits, call, credentials, refuses
+from labkit.exercises.exercise import Exercise
+from labkit.steps import oidc_provider
+from labkit.steps.row import Row
+from labkit.widgets.question import Answer, Question
+from labkit.workspace import Workspace
+
+KEY = "hello.txt"
+
+
+def _role_over_there_without_its_provider(place: Workspace) -> None:
+    other = _other(place)
+    _role(other, documents.trust_policy(place.parameters, other.provider_arn))
+    _accounts(place, cart=other.role_arn, till=other.role_arn)
+
+
+def _bucket_over_there_without_a_policy(place: Workspace) -> None:
+    oidc_provider.ensure(place)
+    s3, bucket = _other(place).aws.client("s3"), place.parameters.namespace
+    elsewhere = place.aws.region_name != "us-east-1"
+    where = {"CreateBucketConfiguration": {"LocationConstraint": place.aws.region_name}} if elsewhere else {}
+    s3.create_bucket(Bucket=bucket, **where)
+    s3.put_object(Bucket=bucket, Key=KEY, Body=b"hello")
+    for each in (place, _till(place)):
+        _role(each, documents.trust_policy(each.parameters, each.provider_arn))
+        statement = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"]}
+        statement["Resource"] = f"arn:{place.connection.partition}:s3:::{bucket}/*"
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        each.aws.client("iam").put_role_policy(
+            RoleName=each.parameters.role_name, PolicyName="bucket", PolicyDocument=document
+        )
+    _accounts(place, cart=place.role_arn, till=_till(place).role_arn)
+
+
+def _other(place: Workspace) -> Workspace:
+    return place.in_account(str(place.connection.other_account))
+
+
+def _till(place: Workspace) -> Workspace:
+    """The same exercise for the neighbour, who has a role of its own."""
+    of_till = {"service_account": "till", "role_name": f"{place.parameters.role_name}-till"}
+    return Workspace(place.parameters.model_copy(update=of_till), place.connection)
+
+
+def _role(account: Workspace, policy: documents.PolicyDocument) -> None:
+    name = account.parameters.role_name
+    account.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy), Tags=account.tags)
+
+
+def _accounts(place: Workspace, **arns: str) -> None:
+    for name, arn in arns.items():
+        metadata = {"name": name, "labels": place.labels, "annotations": {documents.ROLE_ANNOTATION: arn}}
+        core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
+
+
+def _cart_is_admitted_over_there(place: Workspace) -> list[Row]:
+    arn = _other(place).role_arn
+    return [
+        admits(place, role_arn=arn),
+        refuses(place, "till", role_arn=arn),
+        refuses(place, audience="vault", role_arn=arn, code="InvalidIdentityToken"),
+    ]
+
+
+def _cart_alone_reads(place: Workspace) -> list[Row]:
+    till = _till(place)
+
+    def row(who: Workspace, what: str, operation: str, expected: str) -> Row:
+        name, bucket = who.parameters.service_account, place.parameters.namespace
+        found = call(who, "s3", operation, given=credentials(who), Bucket=bucket, Key=KEY)
+        return Row(f"{name}: {what}", expected, found, found.startswith(expected))
+
+    return [
+        row(place, "read", "get_object", ALLOWED),
+        row(place, "write", "put_object", "AccessDenied"),
+        row(till, "read", "get_object", "AccessDenied"),
+    ]
+
+
+EXERCISES = (
+    Exercise(
+        "10-a",
+        "let cart become its role in account B",
+        _role_over_there_without_its_provider,
+        _cart_is_admitted_over_there,
+        (
+            "The error begins with InvalidIdentityToken. Has STS read the trust policy at all?",
+            "STS looks for the provider in the account of the role. Which providers does account B have?",
+            'Call iam_b.create_open_id_connect_provider(Url=lab.issuer, ClientIDList=["sts.amazonaws.com"]).',
+        ),
+        in_two_accounts=True,
+    ),
+    Exercise(
+        "10-b",
+        "let cart read the bucket of account B, and nobody else",
+        _bucket_over_there_without_a_policy,
+        _cart_alone_reads,
+        (
+            "The error names the kind of policy that doesn't allow it. Which account has that policy?",
+            "The bucket needs a policy with a Principal. If you name account A, each role of A counts that has "
+            "the permission on its own side.",
+            "Allow s3:GetObject on arn:aws:s3:::exercise-10-b/* to the Principal "
+            '{"AWS": "arn:aws:iam::123456789012:role/exercise-10-b"}.',
+        ),
+        in_two_accounts=True,
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "10-1",
+        "Account A has an OIDC provider for the cluster. The role is in account B. What does STS answer the pod?",
+        (
+            Answer("It admits the pod.", "STS looks for the provider in the role's account, and B has none."),
+            Answer(
+                "InvalidIdentityToken.",
+                "B has no provider for this issuer, so STS doesn't get to the trust policy.",
+                right=True,
+            ),
+            Answer("AccessDenied.", "That's the trust policy's refusal. STS checks the token first."),
+        ),
+    ),
+    Question(
+        "10-2",
+        "AmazonS3ReadOnlyAccess allows my-role to read every bucket. Can my-pod read the bucket of account B?",
+        (
+            Answer("Yes: the policy says Resource *.", "Account A can't give away what belongs to account B."),
+            Answer(
+                "No: account B has to allow it, too.",
+                "Across accounts, the role's policy and the bucket's policy must both allow the call.",
+                right=True,
+            ),
+            Answer("No: S3 never answers another account.", "It does, if the bucket's policy allows it."),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "10-3",
+        "You register the cluster's issuer in account B. What does B have to trust then?",
+        (
+            Answer("A role of account A.", "A's roles play no part: the pod goes straight to a role of B."),
+            Answer(
+                "The cluster's tokens.",
+                "B's own role admits a service account of A's cluster by its subject.",
+                right=True,
+            ),
+            Answer("Account A's administrator's key.", "No key of A signs the exchange."),
+        ),
+    ),
+    Question(
+        "10-4",
+        "sts:AssumeRole into account B is refused. Whose policy is at fault?",
+        (
+            Answer("B's trust policy.", "It may be. A's permission is needed as well, and the message is the same."),
+            Answer("A's permissions.", "They may be. B's trust policy is needed as well, and the message is the same."),
+            Answer(
+                "The message doesn't say.",
+                "It's the same text for both. Look at the role's permissions in A and at the trust policy in B.",
+                right=True,
+            ),
+        ),
+    ),
+    Question(
+        "10-5",
+        "An error ends in: because no resource-based policy allows the s3:GetObject action. Who acts?",
+        (
+            Answer("Account B: the bucket's policy.", "The resource is the bucket, and B owns it.", right=True),
+            Answer("Account A: the role's policy.", "Then it would say: no identity-based policy."),
+            Answer("The cluster: the annotation.", "The pod has its role already. S3 refuses that role."),
+        ),
+    ),
+    Question(
+        "10-6",
+        "How long can a session live that one role session opened from another role?",
+        (
+            Answer("12 hours, if the role's maximum allows it.", "Not in a chain: the role's maximum doesn't count."),
+            Answer("1 hour at most.", "That's the limit of role chaining. SDKs renew it.", right=True),
+            Answer("As long as the token.", "The token has done its part with the first role."),
+        ),
+    ),
+    Question(
+        "10-7",
+        "One bucket of one other account, and nothing else. Which way needs the fewest parts?",
+        (
+            Answer("A bucket policy.", "One document in B. The pod keeps its role and its code.", right=True),
+            Answer("A provider in B.", "That needs a provider and a role in B, and pays off for many services."),
+            Answer("Role chaining.", "That needs a role in B, a permission in A, and a profile in the pod."),
+        ),
+    ),
+)
