@@ -168,7 +168,8 @@ def test_the_trail_of_the_session_is_the_stored_one(aws):
     stored = STORED.read_text().splitlines()
     for number, (found, expected) in enumerate(itertools.zip_longest(lines, stored, fillvalue="null"), 1):
         assert json.loads(found) == json.loads(expected), (
-            f"call {number} of the session; if that is meant:  LABKIT_WRITE=1 python -m pytest {os.path.relpath(__file__)}"
+            f"call {number} of the session; if you meant that:  LABKIT_WRITE=1 python -m pytest "
+            f"{os.path.relpath(__file__)}"
         )
 
 
