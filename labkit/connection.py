@@ -95,6 +95,8 @@ class Connection:
     trail: Callable[[], Iterator["Record"]] | None = None
     """The records of the calls to AWS, newest first."""
     node_identity: str | None = None
+    pod_identity: str | None = None
+    """Where the nodes' EKS Pod Identity Agent answers, as a pod's spec says it."""
     other_account: str | None = None
     """Another account (12 digits) that the one who opens the lab administers."""
     account: Callable[[str], "boto3.Session | None"] = lambda _: None

@@ -32,6 +32,7 @@ CAPABILITIES = {
     "clock": "a clock of its own that can be moved",
     "trail": "a trail that holds the reason of each decision",
     "node_identity": "a node role whose credentials a pod can reach",
+    "pod_identity": "an EKS Pod Identity Agent of the lab's own",
     "other_account": "a second account that you administer",
 }
 

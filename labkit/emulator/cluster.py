@@ -14,6 +14,7 @@ from labkit.emulator import aws_cli, kubeconfig
 from labkit.emulator.aws import eks_tokens
 from labkit.emulator.aws.clusters import ClusterFacts
 from labkit.emulator.aws.metadata import Metadata
+from labkit.emulator.aws.pod_identity_agent import PATH, PodIdentityAgent
 from labkit.emulator.certificates import Certificate, client_context, private_pem
 from labkit.emulator.cluster_folder import ClusterFolder, Record
 from labkit.emulator.joined import is_joined
@@ -28,6 +29,7 @@ from labkit.emulator.listener import Listener
 from labkit.emulator.process import REGION, context
 from labkit.emulator.running_lab import RunningLab
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
+from labkit.webhook.review import AGENT_URL
 
 if TYPE_CHECKING:
     import socket
@@ -307,7 +309,7 @@ class Cluster:
         await accounts.start()
         listener = await self.lab.listen(
             Listener(
-                WebhookServer(accounts, region=self.region),
+                WebhookServer(accounts, region=self.region, associated=self._is_associated),
                 port_socket=self._webhook_socket,
                 certificate=self.authority.issue("pod-identity-webhook", ips=["127.0.0.1"]),
             )
@@ -327,6 +329,9 @@ class Cluster:
                 (await api.post(WEBHOOKS, json=manifest)).raise_for_status()
             elif before != manifest:
                 await self._lead_to_webhook(api, before, manifest)
+
+    def _is_associated(self, namespace: str, service_account: str) -> bool:
+        return self.facts.pod_identity.of(namespace, service_account) is not None
 
     async def _lead_to_webhook(self, api: httpx.AsyncClient, before: dict[str, Any], now: dict[str, Any]) -> None:
         """Writes the webhook's new port and CA into its registration, unless somebody has changed or deleted that."""
@@ -360,6 +365,13 @@ class Cluster:
         )
         listener = await lab.listen(Listener(metadata, port_socket=lab.ports.bind(f"{self.context}/metadata")))
         self.endings.push_async_callback(lab.close, listener)
+        agent = PodIdentityAgent(
+            gate, lab.folder.clock, cluster=self.name, region=self.region, node_credentials=metadata.role_session
+        )
+        agent_listener = await lab.listen(
+            Listener(agent, port_socket=lab.ports.bind(f"{self.context}/pod-identity-agent"))
+        )
+        self.endings.push_async_callback(lab.close, agent_listener)
         self.node = Node(
             name=self.node_name,
             api_url=self.api_url,
@@ -378,6 +390,7 @@ class Cluster:
                 "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{listener.port}/",
                 **NOWHERE_ELSE,
             },
+            led={AGENT_URL: f"http://127.0.0.1:{agent_listener.port}{PATH}"},
             images=images.of_this_environment(),
             home={".aws/config": aws_cli.CONFIG},
             labels={"topology.kubernetes.io/region": self.region, "topology.kubernetes.io/zone": zone},

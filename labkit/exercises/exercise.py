@@ -69,6 +69,7 @@ class Exercise:
                 _delete_provider(place)
                 lab.aws.client("eks").delete_cluster(name=self.name)
             else:
+                _delete_associations(place)
                 _delete_namespace(place)
         if self.in_two_accounts:
             other = lab.in_account(str(lab.connection.other_account))
@@ -87,6 +88,13 @@ class Exercise:
         if self.own_cluster:
             given["cluster"] = self.name
         return lab.parameters.model_copy(update=given)
+
+
+def _delete_associations(place: Workspace) -> None:
+    eks, cluster = place.aws.client("eks"), place.parameters.cluster
+    listed = eks.list_pod_identity_associations(clusterName=cluster, namespace=place.parameters.namespace)
+    for each in listed["associations"]:
+        eks.delete_pod_identity_association(clusterName=cluster, associationId=each["associationId"])
 
 
 def _delete_in_aws(account: Workspace, name: str) -> None:

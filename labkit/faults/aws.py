@@ -1,6 +1,7 @@
 """A run's documents in AWS, read and made by AWS's calls; and what stands in the place of the issuer's documents."""
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -227,17 +228,27 @@ def _identity_provider_configs(lab: "Workspace") -> list[Document]:
     return configs
 
 
+def associate(lab: "Workspace", wanted: Situation) -> None:
+    """Make the Pod Identity associations that are wanted; `make` has deleted those that existed.
+
+    They come after the pods, which have IRSA's variables. EKS refuses one whose role doesn't let it in.
+    """
+    eks, parameters = lab.aws.client("eks"), lab.parameters
+    subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}
+    for association in wanted.associations:
+        with suppress(eks.exceptions.InvalidParameterException):
+            eks.create_pod_identity_association(clusterName=parameters.cluster, **subject, **association)
+
+
 def _make_eks(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     eks, parameters = lab.aws.client("eks"), lab.parameters
     subject = {"namespace": parameters.namespace, "serviceAccount": parameters.service_account}
-    if now.associations != wanted.associations:
+    if now.associations:
         listed = eks.list_pod_identity_associations(clusterName=parameters.cluster, **subject)["associations"]
         for association in listed:
             eks.delete_pod_identity_association(
                 clusterName=parameters.cluster, associationId=association["associationId"]
             )
-        for association in wanted.associations:
-            eks.create_pod_identity_association(clusterName=parameters.cluster, **subject, **association)
     if now.identity_provider_configs != wanted.identity_provider_configs:
         for config in now.identity_provider_configs:
             reference = {"type": "oidc", "name": config["identityProviderConfigName"]}

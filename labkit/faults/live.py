@@ -33,3 +33,4 @@ def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
     """
     aws.make(lab, now, wanted)
     kubernetes.make(lab, now, wanted)
+    aws.associate(lab, wanted)

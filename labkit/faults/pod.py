@@ -119,3 +119,7 @@ def pod_identity_association_made(situation: Situation) -> None:
     """The cluster was prepared for EKS Pod Identity."""
     tags = {tag["Key"]: tag["Value"] for tag in situation.parameters.tags}
     situation.associations = [{"roleArn": situation.role_arn, "tags": tags}]
+    admitted = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}}
+    admitted["Action"] = ["sts:AssumeRole", "sts:TagSession"]
+    if situation.role and admitted not in (statements := situation.role["AssumeRolePolicyDocument"]["Statement"]):
+        statements.append(admitted)

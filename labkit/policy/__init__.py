@@ -7,7 +7,7 @@ from labkit.policy.evaluation import NO_CONTROL, Control, evaluate, matching, ve
 from labkit.policy.matching import Request
 from labkit.policy.positions import statement_positions
 from labkit.policy.principals import Principal
-from labkit.policy.trust import evaluate_trust
+from labkit.policy.trust import evaluate_service_trust, evaluate_trust, names_service
 from labkit.policy.validation import RESOURCE_CONTROLLED
 
 __all__ = [
@@ -27,8 +27,10 @@ __all__ = [
     "Statement",
     "decode_document",
     "evaluate",
+    "evaluate_service_trust",
     "evaluate_trust",
     "matching",
+    "names_service",
     "statement_positions",
     "verdict",
     "within",

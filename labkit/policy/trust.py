@@ -1,4 +1,4 @@
-"""Whether a role's trust policy admits a web identity.
+"""Whether a role's trust policy admits a web identity, or a service of AWS.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-idp_oidc.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
@@ -23,8 +23,28 @@ def evaluate_trust(
     The keys of `context` carry the provider's URL without its scheme (`oidc.eks…/id/X:sub`, `:aud`). `reason` says
     which condition, action or principal keeps the token out; AWS keeps that from the caller.
     """
-    request = Request(Principal.federated(provider_arn), action, "*", context)
-    allowing = None
+    return _evaluate(trust, Request(Principal.federated(provider_arn), action, "*", context))
+
+
+def evaluate_service_trust(trust: Policy, *, service: str, action: str, context: Mapping[str, object]) -> Decision:
+    """Return whether the trust policy lets this service (`pods.eks.amazonaws.com`) call `action`, and why.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-service.html
+    """
+    return _evaluate(trust, Request(Principal.service(service), action, "*", context))
+
+
+def names_service(trust: Policy, *, service: str, action: str) -> bool:
+    """Return whether a statement allows this service the action, under whatever conditions."""
+    request = Request(Principal.service(service), action, "*", {})
+    return any(
+        statement.allow and names(statement, request) > Match.NONE and covers(statement, request) is not False
+        for statement in trust.statements
+    )
+
+
+def _evaluate(trust: Policy, request: Request) -> Decision:
+    action, allowing = request.action, None
     for statement in trust.statements:
         verdict = applies(statement, request)
         if not statement.allow and verdict is not False:
@@ -51,11 +71,15 @@ def _nearest(trust: Policy, request: Request) -> Decision:
         reason = " and ".join(_tell(result, provider) for result in failed)
         return _denied(reason, request, trust)
     if trusting:
-        reason = f"the trust policy lets the provider do {_actions(trusting[0])}, and not {request.action}"
+        who = "provider" if request.principal.kind == "federated" else "service"
+        reason = f"the trust policy lets the {who} do {_actions(trusting[0])}, and not {request.action}"
         return _denied(reason, request, trust)
     if faulty:
         problem = unevaluable(faulty[0], request)
         return _denied(f"{faulty[0]} of the trust policy cannot be evaluated: {problem}", request, trust)
+    if request.principal.kind == "service":
+        trusted = "; ".join(str(statement.principals) for statement in allows)
+        return _denied(f"the trust policy doesn't name {request.principal.arn}; it trusts {trusted}", request, trust)
     federated = [arn for statement in allows if statement.principals for arn in statement.principals.federated]
     if not federated:
         trusted = "; ".join(str(statement.principals) for statement in allows)

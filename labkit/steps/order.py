@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 
 from labkit.errors import UnknownName
-from labkit.steps import bucket
+from labkit.steps import association, bucket
 from labkit.steps.ownership import Found, removed
 from labkit.workspace import Workspace
 
@@ -97,6 +97,8 @@ def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
 
 def _made(lab: Workspace, names: tuple[str, ...]) -> Iterator[Found]:
     for name in reversed(names):
+        if name == "pod":
+            yield from association.found(lab)
         if name in MADE:
             yield from step(name).found(lab)
 

@@ -14,6 +14,7 @@ from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, answering
+from labkit.webhook.review import AGENT_URL
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -210,6 +211,7 @@ def _connection(
         clock=folder.clock,
         trail=lambda: _read_trail(folder),
         node_identity="the node's role, from the instance metadata service",
+        pod_identity=AGENT_URL,
         other_account=OTHER_ACCOUNT,
         account=lambda account_id: in_account(aws, account_id, state.account_id),
     )

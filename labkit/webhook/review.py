@@ -3,6 +3,8 @@
 import base64
 import json
 import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from labkit.webhook import annotations
@@ -13,9 +15,40 @@ VOLUME = "aws-iam-token"
 MOUNT_PATH = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 TOKEN = "token"  # noqa: S105 - the file's name
 
-WEB_IDENTITY = {"AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"}
 REGION = {"AWS_REGION", "AWS_DEFAULT_REGION"}
 STS_ENDPOINTS = "AWS_STS_REGIONAL_ENDPOINTS"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One of the two ways to a role: the variables that SDKs read, and the token that they hand in."""
+
+    variable: str
+    value: str
+    file_variable: str
+    audience: str
+    volume: str
+    mount_path: str
+    token: str
+    """The name of the token's file."""
+
+
+AGENT_URL = "http://169.254.170.23/v1/credentials"
+POD_IDENTITY = Method(
+    variable="AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    value=AGENT_URL,
+    file_variable="AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    audience="pods.eks.amazonaws.com",
+    volume="eks-pod-identity-token",
+    mount_path="/var/run/secrets/pods.eks.amazonaws.com/serviceaccount",
+    token="eks-pod-identity-token",  # noqa: S106 - the file's name
+)
+"""EKS Pod Identity: the agent of the node, at its link-local address, gives the credentials for the token.
+
+https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
+"""
+Associated = Callable[[str, str], bool]
+"""Whether the service account of this namespace and name has a Pod Identity association."""
 
 
 class KnownAccounts(Protocol):
@@ -29,18 +62,24 @@ def review(
     region: str = "",
     prefix: str = annotations.PREFIX,
     mount_path: str = MOUNT_PATH,
+    associated: Associated = lambda _namespace, _name: False,
 ) -> Object:
     """Return the AdmissionReview that answers this one; a pod without a role for its account is let through unchanged.
 
     `region` is what containers get as AWS_REGION and AWS_DEFAULT_REGION where neither is set; `prefix` is that of the
     pod's annotations, `mount_path` where containers find the token. Anything but a review of a pod isn't allowed.
+    A Pod Identity association goes before an annotation, as in the webhook of EKS: the pod gets one of the two.
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
     """
     if wrong := malformed(admission_review):
         return refusal(admission_review, wrong)
     request = admission_review["request"]
     pod = request["object"]
-    account = accounts.get(*account_of(admission_review))
+    named = account_of(admission_review)
+    account = accounts.get(*named)
+    if associated(*named):
+        patch = pod_patch(pod, account or Account(), region=region, prefix=prefix, method=POD_IDENTITY)
+        return patched(admission_review, patch)
     if account is None or not account.role_arn:
         return _answer(admission_review, {"allowed": True})
     patch = pod_patch(pod, account, region=region, prefix=prefix, mount_path=mount_path)
@@ -55,9 +94,17 @@ def account_of(admission_review: Object) -> tuple[str, str]:
 
 
 def pod_patch(
-    pod: Object, account: Account, *, region: str = "", prefix: str = annotations.PREFIX, mount_path: str = MOUNT_PATH
+    pod: Object,
+    account: Account,
+    *,
+    region: str = "",
+    prefix: str = annotations.PREFIX,
+    mount_path: str = MOUNT_PATH,
+    method: Method | None = None,
 ) -> list[Object]:
     """The JSON patch that gives a pod its service account's role: variables, token volume and mounts.
+
+    Without a `method` it is IRSA's, with the role of the annotation.
 
     A volume with the token volume's name is kept, whatever it holds, as EKS's webhook does.
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
@@ -65,23 +112,25 @@ def pod_patch(
     spec = pod["spec"]
     of_pod = annotations.under(prefix, pod)
     skipped = annotations.skipped_containers(of_pod)
-    token_file = posixpath.normpath(f"{mount_path}/{TOKEN}")
+    method = method or _web_identity(account, mount_path)
+    token_file = posixpath.normpath(f"{method.mount_path}/{method.token}")
     selector = spec.get("nodeSelector") or {}
     if "windows" in (selector.get("kubernetes.io/os"), selector.get("beta.kubernetes.io/os")):
         token_file = "C:" + token_file.replace("/", "\\")
-    mount = {"name": VOLUME, "readOnly": True, "mountPath": mount_path}
 
     patch: list[Object] = []
     volumes = spec.get("volumes")
-    if not any(volume.get("name") == VOLUME for volume in volumes or ()):
-        volume = _token_volume(account.audience, annotations.expiration(of_pod, account.token_expiration))
+    if not any(volume.get("name") == method.volume for volume in volumes or ()):
+        volume = _token_volume(method, annotations.expiration(of_pod, account.token_expiration))
         if volumes is None:
             patch.append({"op": "add", "path": "/spec/volumes", "value": [volume]})
         else:
             patch.append({"op": "add", "path": "/spec/volumes/0", "value": volume})
     for field in ("containers", "initContainers"):  # native sidecars are init containers, too
         containers = [
-            container if container.get("name") in skipped else _with_role(container, account, token_file, mount, region)
+            container
+            if container.get("name") in skipped
+            else _with_role(container, account, method, token_file, region)
             for container in spec.get(field) or ()
         ]
         if containers:
@@ -148,10 +197,23 @@ def _mismatch(value: Any, shape: Any, where: str = "") -> str:
 _WORDS: dict[type, str] = {str: "a text", list: "a list", dict: "an object"}
 
 
-def _with_role(container: Object, account: Account, token_file: str, mount: Object, region: str) -> Object:
+def _web_identity(account: Account, mount_path: str) -> Method:
+    return Method(
+        variable="AWS_ROLE_ARN",
+        value=account.role_arn,
+        file_variable="AWS_WEB_IDENTITY_TOKEN_FILE",
+        audience=account.audience,
+        volume=VOLUME,
+        mount_path=mount_path,
+        token=TOKEN,
+    )
+
+
+def _with_role(container: Object, account: Account, method: Method, token_file: str, region: str) -> Object:
     """The container with what it lacks. One of a pair of variables that is already there keeps out the other."""
     present = {variable.get("name") for variable in container.get("env") or ()}
-    has_identity, has_region, has_endpoints = present & WEB_IDENTITY, present & REGION, STS_ENDPOINTS in present
+    has_identity = present & {method.variable, method.file_variable}
+    has_region, has_endpoints = present & REGION, STS_ENDPOINTS in present
     if has_identity and has_region and has_endpoints:
         return container
     added = {}
@@ -160,20 +222,21 @@ def _with_role(container: Object, account: Account, token_file: str, mount: Obje
     if not has_region and region:
         added |= {"AWS_DEFAULT_REGION": region, "AWS_REGION": region}
     if not has_identity:
-        added |= {"AWS_ROLE_ARN": account.role_arn, "AWS_WEB_IDENTITY_TOKEN_FILE": token_file}
+        added |= {method.variable: method.value, method.file_variable: token_file}
     container = dict(container)
     if added:
         env = [{"name": name, "value": value} for name, value in added.items()]
         container["env"] = [*(container.get("env") or ()), *env]
     mounts = container.get("volumeMounts") or []
-    if not any(there.get("name") == VOLUME for there in mounts):
+    if not any(there.get("name") == method.volume for there in mounts):
+        mount = {"name": method.volume, "readOnly": True, "mountPath": method.mount_path}
         container["volumeMounts"] = [*mounts, mount]
     return container
 
 
-def _token_volume(audience: str, expiration: int) -> Object:
-    token = {"audience": audience, "expirationSeconds": expiration, "path": TOKEN}
-    return {"name": VOLUME, "projected": {"sources": [{"serviceAccountToken": token}]}}
+def _token_volume(method: Method, expiration: int) -> Object:
+    token = {"audience": method.audience, "expirationSeconds": expiration, "path": method.token}
+    return {"name": method.volume, "projected": {"sources": [{"serviceAccountToken": token}]}}
 
 
 def _answer(admission_review: Object, response: Object) -> Object:

@@ -18,7 +18,7 @@ from labkit.webhook import annotations
 from labkit.webhook.accounts import GRACE, Accounts
 from labkit.webhook.annotations import Object
 from labkit.webhook.body import ClientDisconnect, TooLong, whole, whole_characters
-from labkit.webhook.review import MOUNT_PATH, account_of, malformed, refusal, review
+from labkit.webhook.review import MOUNT_PATH, Associated, account_of, malformed, refusal, review
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class WebhookServer:
     prefix: str = annotations.PREFIX
     mount_path: str = MOUNT_PATH
     grace: float = GRACE
+    associated: Associated = lambda _namespace, _name: False
 
     def __post_init__(self) -> None:
         self._app = Starlette(
@@ -69,7 +70,14 @@ class WebhookServer:
         if wrong := malformed(asked):
             return refusal(asked, wrong), f"refused: {wrong}"
         await self.accounts.appear(*account_of(asked), self.grace)
-        answer = review(asked, self.accounts, region=self.region, prefix=self.prefix, mount_path=self.mount_path)
+        answer = review(
+            asked,
+            self.accounts,
+            region=self.region,
+            prefix=self.prefix,
+            mount_path=self.mount_path,
+            associated=self.associated,
+        )
         return answer, _line(asked, answer["response"])
 
 

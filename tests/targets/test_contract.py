@@ -57,7 +57,9 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 @pytest.fixture
 def on_moto(moto: labkit.Lab) -> Target:
-    return Target("moto", {}, {"clock", "trail", "node_identity", "other_account"}, keeps_environment=False)
+    return Target(
+        "moto", {}, {"clock", "trail", "node_identity", "other_account", "pod_identity"}, keeps_environment=False
+    )
 
 
 @pytest.fixture(scope="module")

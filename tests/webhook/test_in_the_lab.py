@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import labkit
+
 pytestmark = pytest.mark.kubectl
 
 LABKIT = Path(sys.executable).with_name("labkit")
@@ -151,6 +153,29 @@ def test_a_webhook_that_does_not_answer_is_in_nobodys_way(kubectl):
 
     kubectl("apply", "-f", "-", given=[pod("other")])
     assert of(kubectl, "other") == INJECTED
+
+
+def test_a_pod_of_an_associated_account_is_its_role_by_the_agent(kubectl, kubeconfig):
+    """The spec names EKS's link-local address; the process gets a loopback one, which the AWS CLI takes."""
+    statement = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}}
+    policy = {"Version": "2012-10-17", "Statement": [statement | {"Action": ["sts:AssumeRole", "sts:TagSession"]}]}
+    namespace = json.loads(kubectl("create", "serviceaccount", "cart", "-o", "json"))["metadata"]["namespace"]
+    with labkit.Lab.open() as lab:
+        made = lab.aws.client("iam").create_role(RoleName="for-cart", AssumeRolePolicyDocument=json.dumps(policy))
+        lab.aws.client("eks").create_pod_identity_association(
+            clusterName="blue", namespace=namespace, serviceAccount="cart", roleArn=made["Role"]["Arn"]
+        )
+    running = pod("cart", "cart")
+    running["spec"].pop("nodeSelector")
+    kubectl("create", "serviceaccount", "till")
+    kubectl("apply", "-f", "-", given=[running, pod("till", "till")])
+    kubectl("wait", "--for=condition=Ready", "pod/cart", "--timeout=60s")
+    name = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+    assert of(kubectl, "cart")[name] == "http://169.254.170.23/v1/credentials"
+    assert of(kubectl, "till") == {}
+    assert kubectl("exec", "cart", "--", "printenv", name).startswith("http://127.0.0.1:")
+    arn = kubectl("exec", "cart", "--", "aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text")
+    assert arn.startswith("arn:aws:sts::123456789012:assumed-role/for-cart/eks-blue-cart-")
 
 
 def point_at(kubectl: Callable[..., str], url: str) -> None:

@@ -10,8 +10,7 @@ What differs from it, on purpose:
 - What upstream's Go types do not know (a newer field of a container) is kept, and not dropped.
 - A body over 8 MiB is refused, and GET on /mutate is a 405.
 Left out, since EKS does not offer it: roles in a ConfigMap (--watch-config-map), and ARNs composed of a role's name
-(--compose-role-arn). Left out, since the lab has no EKS Pod Identity associations: the container credentials mode
-(AWS_CONTAINER_CREDENTIALS_FULL_URI, and the random 79200 to 86400 seconds that its default expiration has).
+(--compose-role-arn), and the random 79200 to 86400 seconds that the token of Pod Identity may live.
 """
 
 import base64
@@ -477,6 +476,58 @@ def test_a_review_is_answered_in_its_own_version(version):
 
 # A slow machine is no failure.
 anywhere = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+AGENT = {
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/"
+    "eks-pod-identity-token",
+}
+AGENT_MOUNT = {
+    "name": "eks-pod-identity-token",
+    "readOnly": True,
+    "mountPath": "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount",
+}
+
+
+def associated(spec, annotations, *, pod=None, name="my-service-account"):
+    """The spec of a pod whose service account has a Pod Identity association."""
+    asked = admission_review({"serviceAccountName": name, **spec}, pod)
+    answer = review(asked, known(annotations), region="us-east-1", associated=lambda *whose: whose == ("default", name))
+    return patched(asked, answer)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "name"),
+    [({}, "my-service-account"), ({"role-arn": ROLE}, "my-service-account"), ({}, "unknown")],
+    ids=["alone", "before the annotation", "of an account that nobody knows yet"],
+)
+def test_an_association_gives_the_agent_s_variables_and_no_role(annotations, name):
+    spec = associated({"containers": [container()], "initContainers": [container("init")]}, annotations, name=name)
+    for made in (*spec["containers"], *spec["initContainers"]):
+        assert {each["name"]: each["value"] for each in made["env"]} == STS | REGION | AGENT
+        assert made["volumeMounts"] == [AGENT_MOUNT]
+    token = {"audience": "pods.eks.amazonaws.com", "expirationSeconds": 86400, "path": "eks-pod-identity-token"}
+    assert spec["volumes"] == [
+        {"name": "eks-pod-identity-token", "projected": {"sources": [{"serviceAccountToken": token}]}}
+    ]
+
+
+def test_a_pod_keeps_what_it_says_itself_beside_an_association():
+    own = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1/own"}
+    irsa = {"AWS_ROLE_ARN": ROLE, "AWS_WEB_IDENTITY_TOKEN_FILE": FILE}
+    containers = [container(env=own), container("both", env=irsa), container("skipped")]
+    skip = {EKS + "skip-containers": "skipped", EKS + "token-expiration": "3600"}
+    spec = associated({"containers": containers}, {}, pod=skip)
+    env = [{each["name"]: each["value"] for each in made.get("env", ())} for made in spec["containers"]]
+    assert env == [own | STS | REGION, irsa | STS | REGION | AGENT, {}]
+    assert spec["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"] == 3600
+
+
+def test_an_association_of_another_account_is_of_no_account_s_pod():
+    asked = admission_review({"serviceAccountName": "other", "containers": [container()]})
+    answer = review(asked, known({}), associated=lambda _namespace, name: name == "my-service-account")
+    assert answer["response"] == {"uid": "7", "allowed": True}
+
+
 names = st.sampled_from(["app", "log", "aws-iam-token", "data", "AWS_ROLE_ARN", "AWS_REGION", "x", ""])
 named = st.lists(st.fixed_dictionaries({}, optional={"name": names, "value": st.text(), "mountPath": st.text()}))
 maybe = st.none() | named

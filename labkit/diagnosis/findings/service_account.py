@@ -220,8 +220,8 @@ def pod_identity_association_too(evidence: Evidence) -> Symptom | None:
     if not ids:
         return None
     return Symptom(
-        f"The service account has a role by EKS Pod Identity ({', '.join(ids)}) as well: which of the two a pod takes "
-        "is its SDK's choice.",
+        f"The service account has a role by EKS Pod Identity ({', '.join(ids)}) as well: new pods get that one, and "
+        "running pods keep the annotation's.",
         expected="one of the two",
         found=f"{ROLE_ANNOTATION}, and the association {', '.join(ids)}",
         source="eks:ListPodIdentityAssociations",

@@ -20,6 +20,7 @@ CODES = {
     "cloudtrail": "ValidationException",
     "dynamodb": "ValidationException",
     "eks": "InvalidParameterException",
+    "eks-auth": "InvalidParameterException",
     "iam": "ValidationError",
     "kms": "ValidationException",
     "organizations": "InvalidInputException",

@@ -23,14 +23,17 @@ from functools import partial
 from typing import Any
 
 from labkit.emulator.aws import access_entries
+from labkit.emulator.aws.authorization import stored_policy
 from labkit.emulator.aws.backend import Backend, not_emulated
 from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.clusters import CLUSTER_NAME, ClusterFacts, Clusters
 from labkit.emulator.aws.errors import Refusal, invalid_parameter
+from labkit.emulator.aws.pod_identity import SERVICE
 from labkit.emulator.aws.regions import Regions
 from labkit.emulator.aws.sessions import Administrator, Caller, Session
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
+from labkit.policy import names_service
 
 # What an operation is on, if not on the cluster itself: the last is for Pod Identity.
 OF_CLUSTER = re.compile("Access|IdentityProviderConfig|PodIdentityAssociation")
@@ -147,7 +150,18 @@ class Eks:
                 return facts.access.answer(asked, facts.arn, self._principal_id, now)
             case "IdentityProviderConfig":
                 return facts.identity_providers.answer(asked, facts.arn, facts.issuer, now)
-        return facts.pod_identity.answer(asked, facts.arn, partial(self._association_id, facts.arn), now)
+        return facts.pod_identity.answer(
+            asked, facts.arn, partial(self._association_id, facts.arn), self._require_role, now
+        )
+
+    def _require_role(self, role_arn: str) -> None:
+        """Raises the refusal of a role for pods that does not exist, or that does not let EKS assume it."""
+        role = self.backend.role(role_arn)
+        if role is None:
+            raise invalid_parameter("Role provided in the request does not exist.")
+        trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
+        if not names_service(trust, service=SERVICE, action="sts:AssumeRole"):
+            raise invalid_parameter("Trust policy of the role provided is invalid.")
 
     def _association_id(self, cluster_arn: str, namespace: str, service_account: str) -> str:
         name = f"{cluster_arn}/{namespace}/{service_account}"

@@ -28,6 +28,7 @@ from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.cloudtrail import CloudTrail
 from labkit.emulator.aws.clusters import Clusters
 from labkit.emulator.aws.eks import Eks
+from labkit.emulator.aws.eks_auth import EksAuth
 from labkit.emulator.aws.errors import Refusal, fault, render
 from labkit.emulator.aws.iam import Iam
 from labkit.emulator.aws.issuers import Issuers
@@ -125,6 +126,7 @@ class Gate:
         self._regions = Regions(self.backend)
         self._regions.put_back(self._own.part(REGIONS) or {})
         self._eks = Eks(self.backend, clusters, self._regions, clock, identifiers, own)
+        self._eks_auth = EksAuth(self.backend, clusters, self.sessions, self.issuers, clock, self._authorization)
         self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
 
     async def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str]) -> str:
@@ -292,6 +294,8 @@ class Gate:
         else:
             grant = Grant(asked)
         constraints.check(asked)
+        if asked.service == "eks-auth":
+            return await self._eks_auth.admit(grant)
         if asked.service == "iam":
             return replace(grant, asked=await self._iam.completed(grant.asked))
         return grant
@@ -316,26 +320,32 @@ class Gate:
         asked = grant.asked
         if isinstance(caller, WebIdentity) or asked.service == "sts":
             return self._sts.answer(grant, caller)
+        if asked.service == "eks-auth":
+            return self._eks_auth.answer(grant)
+        response = await self._answered(grant, caller)
+        return response, None
+
+    async def _answered(self, grant: Grant, caller: Caller) -> Response:
+        asked = grant.asked
         match asked.service:
             case "s3":
-                response = await self._s3.answer(grant, caller)
+                return await self._s3.answer(grant, caller)
             case "account":
-                response = await self._regions.answer(asked)
+                return await self._regions.answer(asked)
             case "iam":
-                response = await self._iam.answer(asked)
+                return await self._iam.answer(asked)
             case "ec2" if asked.operation == "DescribeRegions":
-                response = self._regions.describe(asked)
+                return self._regions.describe(asked)
             case "eks":
-                response = await self._eks.answer(asked, caller)
+                return await self._eks.answer(asked, caller)
             case "organizations":
-                response = await self._organization.answer(asked, caller)
+                return await self._organization.answer(asked, caller)
             case "sqs":
-                response = await self._sqs.answer(asked)
+                return await self._sqs.answer(asked)
             case "cloudtrail":
-                response = await self._cloudtrail.answer(asked, caller)
+                return await self._cloudtrail.answer(asked, caller)
             case _:
-                response = await self.backend.answer(asked)
-        return response, None
+                return await self.backend.answer(asked)
 
     def _keep_own(self, asked: Asked) -> None:
         """Keep what the lab has of EKS and of regions beside moto, and say so of what is not kept."""

@@ -133,10 +133,11 @@ class Metadata:
                 "InstanceProfileId": "AIPA" + self.instance_id.removeprefix("i-").upper()[:17],
             }
         if name == f"iam/security-credentials/{self.role_name}":
-            return self._role_session()
+            return self.role_session()
         return (CATEGORIES | self._facts).get(name)
 
-    def _role_session(self) -> dict[str, str]:
+    def role_session(self) -> dict[str, str]:
+        """The credentials of the node's role, as the service tells them; renewed before they end."""
         now = self._clock.now()
         held = self._credentials
         # A clock that was set back makes credentials of the future, which are renewed too.

@@ -2,10 +2,9 @@
 
 What AWS does and this module does not:
 
-- Credentials: an association is kept, listed and described. The lab has no Pod Identity agent, so its pods get
-  neither variables nor credentials from one. Nobody can take it for IRSA: a role that trusts only
-  ``pods.eks.amazonaws.com`` admits no web identity.
-- Checks: the role need not exist, and its trust policy is not looked at.
+- Time: an association counts at once; on AWS it takes some seconds.
+- The add-on: each node of the lab's own clusters has the agent (`pod_identity_agent`), without an add-on. A cluster of
+  the target kind has none: its webhook injects nothing for an association.
 - Session policies and target roles in another account: refused.
 - TagResource: an association keeps the tags it was made with.
 
@@ -31,6 +30,9 @@ MOST_LISTED = 100
 IN_LISTS = ("clusterName", "namespace", "serviceAccount", "associationArn", "associationId")
 NOT_HERE = ("policy", "targetRoleArn")
 
+SERVICE = "pods.eks.amazonaws.com"
+"""Who assumes the role, and the audience of the pods' tokens."""
+RequireRole = Callable[[str], None]
 # The id (`a-` and 17 characters) of a new association of this namespace and service account.
 NewId = Callable[[str, str], str]
 
@@ -45,14 +47,22 @@ class PodIdentityAssociations:
         """The tags of an association; None where there is none."""
         return self._associations.get(association_id, {}).get("tags")
 
-    def answer(self, asked: Asked, cluster_arn: str, new_id: NewId, now: float) -> Response:
-        """The answer to one of EKS's operations on a cluster's associations. Raises ``Refusal``."""
+    def of(self, namespace: str, service_account: str) -> dict[str, Any] | None:
+        """The association of a service account."""
+        whose = {"namespace": namespace, "serviceAccount": service_account}
+        return next((one for one in self._associations.values() if whose.items() <= one.items()), None)
+
+    def answer(self, asked: Asked, cluster_arn: str, new_id: NewId, require_role: RequireRole, now: float) -> Response:
+        """The answer to one of EKS's operations on a cluster's associations. Raises ``Refusal``.
+
+        `require_role` raises it for the ARN of a role that EKS could not assume.
+        """
         request = asked.requested().parameters
         if unknown := [name for name in NOT_HERE if request.get(name)]:
             raise Refusal(501, "NotImplemented", f"The lab has no Pod Identity associations with a {unknown[0]}")
         match asked.operation:
             case "CreatePodIdentityAssociation":
-                return respond({"association": self._create(request, cluster_arn, new_id, now)})
+                return respond({"association": self._create(request, cluster_arn, new_id, require_role, now)})
             case "ListPodIdentityAssociations":
                 return respond(self._list(request))
         association = self._find(request["associationId"])
@@ -61,18 +71,21 @@ class PodIdentityAssociations:
                 del self._associations[association["associationId"]]
             case "UpdatePodIdentityAssociation":
                 if "roleArn" in request:
-                    association["roleArn"] = _role(request, cluster_arn)
+                    require_role(role_arn := _role(request, cluster_arn))
+                    association["roleArn"] = role_arn
                 if "disableSessionTags" in request:
                     association["disableSessionTags"] = bool(request["disableSessionTags"])
                 association["modifiedAt"] = now
         return respond({"association": association})
 
-    def _create(self, request: dict[str, Any], cluster_arn: str, new_id: NewId, now: float) -> dict[str, Any]:
+    def _create(
+        self, request: dict[str, Any], cluster_arn: str, new_id: NewId, require_role: RequireRole, now: float
+    ) -> dict[str, Any]:
         for name, pattern in NAMES.items():
             if not isinstance(given := request.get(name), str) or not pattern.fullmatch(given):
                 raise invalid_parameter(f"The parameter {name} is invalid: {given or 'it is missing'}.")
         whose = {name: request[name] for name in NAMES}
-        role_arn = _role(request, cluster_arn)
+        require_role(role_arn := _role(request, cluster_arn))
         for identifier, known in self._associations.items():
             if whose.items() <= known.items():
                 raise Refusal(409, "ResourceInUseException", f"Association already exists: {identifier}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulator.aws.conftest import ACCOUNT, REGION, Irsa, refused
+from tests.emulator.aws.conftest import ACCOUNT, REGION, Irsa, refused, trust_policy
 
 SESSION = f"arn:aws:sts::{ACCOUNT}:assumed-role/my-role/my-pod"
 TABLE = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/table"
@@ -232,6 +232,9 @@ ROWS = [
 @pytest.fixture
 def stocked(aws, irsa):
     """One of each thing that the rows are about; returns the ARN of the secret."""
+    policy = trust_policy()
+    for_pods = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    irsa.trust({**policy, "Statement": [*policy["Statement"], for_pods]})
     for name in ("table", "other"):
         aws.client("dynamodb").create_table(
             TableName=name,

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.emulator.aws.conftest import ACCOUNT, ISSUER, REGION, Irsa, refused
+from tests.emulator.aws.conftest import ACCOUNT, ISSUER, REGION, Irsa, refused, trust_policy
 
 EKS = f"arn:aws:eks:{REGION}:{ACCOUNT}:"
 OIDC = {"identityProviderConfigName": "users", "issuerUrl": "https://users.example.com", "clientId": "kubectl"}
@@ -14,8 +14,18 @@ ASSOCIATED = {"clusterName": "blue", "namespace": "default", "serviceAccount": "
 NO_CLUSTER = "No cluster found for name: none."
 
 
+FOR_PODS = {
+    "Effect": "Allow",
+    "Principal": {"Service": "pods.eks.amazonaws.com"},
+    "Action": ["sts:AssumeRole", "sts:TagSession"],
+}
+
+
 @pytest.fixture
 def eks(aws, irsa):
+    """EKS with the cluster blue; the role admits its service account by IRSA and by Pod Identity."""
+    policy = trust_policy()
+    irsa.trust({**policy, "Statement": [*policy["Statement"], FOR_PODS]})
     eks = aws.client("eks")
     eks.create_cluster(name="blue", roleArn=irsa.role_arn, resourcesVpcConfig={})
     return eks
@@ -123,7 +133,8 @@ def test_an_association_is_described_updated_and_deleted(aws, eks, irsa):
     named = {"clusterName": "blue", "associationId": identifier}
     assert eks.describe_pod_identity_association(**named)["association"] == association
     aws.clock.advance(minutes=1)
-    other = f"arn:aws:iam::{ACCOUNT}:role/other"
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [FOR_PODS]})
+    other = irsa.iam.create_role(RoleName="other", AssumeRolePolicyDocument=policy)["Role"]["Arn"]
     updated = eks.update_pod_identity_association(**named, roleArn=other)["association"]
     assert updated["roleArn"] == other
     assert updated["modifiedAt"] > updated["createdAt"] == association["createdAt"]
@@ -196,6 +207,24 @@ def test_what_is_no_association_is_refused(eks, changes, status, code):
     answer = caught.value.response
     assert (answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"]) == (status, code)
     assert eks.list_pod_identity_associations(clusterName="blue")["associations"] == []
+
+
+def test_the_role_of_an_association_exists_and_lets_eks_assume_it(eks, irsa):
+    made = eks.create_pod_identity_association(**ASSOCIATED, roleArn=irsa.role_arn)["association"]
+    named = {"clusterName": "blue", "associationId": made["associationId"]}
+    missing = f"arn:aws:iam::{ACCOUNT}:role/none"
+    for role_arn, told in (
+        (missing, "Role provided in the request does not exist."),
+        (irsa.role_arn, "Trust policy of the role provided is invalid."),
+    ):
+        irsa.trust(trust_policy())
+        for call in (
+            lambda role_arn=role_arn: eks.create_pod_identity_association(
+                **ASSOCIATED | {"serviceAccount": "another"}, roleArn=role_arn
+            ),
+            lambda role_arn=role_arn: eks.update_pod_identity_association(**named, roleArn=role_arn),
+        ):
+            refused(call, 400, "InvalidParameterException", told)
 
 
 def test_an_id_of_another_length_is_none_of_an_association(eks):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from labkit.emulator.aws.actions import cloudtrail, dynamodb, eks, iam, requests, secretsmanager, sqs
+from labkit.emulator.aws.actions import cloudtrail, dynamodb, eks, eks_auth, iam, requests, secretsmanager, sqs
 from labkit.emulator.aws.actions.permission import CannotDerive, Permission
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import ApiRequest, Asked
@@ -13,6 +13,7 @@ SERVICES: dict[str, Callable[[ApiRequest, Backend], list[Permission]]] = {
     "cloudtrail": cloudtrail.permissions,
     "dynamodb": dynamodb.permissions,
     "eks": eks.permissions,
+    "eks-auth": eks_auth.permissions,
     "iam": iam.permissions,
     "secretsmanager": secretsmanager.permissions,
     "sqs": sqs.permissions,

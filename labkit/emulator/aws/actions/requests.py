@@ -33,6 +33,7 @@ from labkit.emulator.aws.errors import Refusal
 OWN_PATH = re.compile(
     r"/access-policies|/clusters(/{name}(/(access-entries|identity-provider-configs|pod-identity-associations)(/.*)?)?)?"
 )
+OF_EKS_AUTH = re.compile(r"POST /clusters/[^/]+/assume-role-for-pod-identity")
 FORM = "application/x-www-form-urlencoded"
 KEPT = ("host", "content-type", "x-amz-target")
 # What a JSON value has to be for a shape of the model.
@@ -74,6 +75,8 @@ def named(call: Call, service: str) -> str:
         for method, path, name in _own_routes():
             if method == call.method and path.fullmatch(call.raw_path):
                 return name
+    if service == "eks-auth" and OF_EKS_AUTH.fullmatch(f"{call.method} {call.raw_path}"):
+        return "AssumeRoleForPodIdentity"
     if service == "account" and call.method == "POST":
         # Its paths are the operations' names: /listRegions.
         return call.path[1:2].upper() + call.path[2:]

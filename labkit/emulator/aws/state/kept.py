@@ -29,7 +29,7 @@ KEPT = (
     "secretsmanager", "sns", "sqs", "ssm",
 )  # fmt: skip
 """moto's services whose state is kept. STS, CloudTrail's events and what EKS's clusters hold are the lab's own."""
-SIGNED_AS = {*KEPT, "sts", "tagging"}
+SIGNED_AS = {*KEPT, "eks-auth", "sts", "tagging"}
 """How calls of these services are signed. What any other service holds is gone when the lab ends."""
 # Named like reads, and they change what a later call answers.
 CHANGING_READS = ("BatchGetSecretValue", "GetRecords", "GetSecretValue", "GetShardIterator", "ReceiveMessage")

@@ -134,6 +134,7 @@ class ContainerLife:
         argv = entrypoint(spec, ground.images)
         given = ground.before(pod.document, pod.home)
         made = await variables_of(spec, pod.document, given, pod.fetch, ground.room)
+        made = {name: ground.led.get(value, value) for name, value in made.items()}
         if spec.get("command"):
             argv = [expanded(part, given | made) for part in spec["command"]]
         argv += [expanded(part, given | made) for part in spec.get("args") or ()]

@@ -62,6 +62,8 @@ class Node:
     environment: dict[str, str]  # variables that lead programs to the lab
     images: dict[str, list[str]]  # entrypoints (argument lists) by repository
     home: dict[str, str] = field(default_factory=dict)  # every pod's home folder: texts by their paths
+    # What a container's variables hold for an address of the node's, and where that is on this machine.
+    led: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     mounts: Literal["private", "mapped"] | None = None
 
@@ -118,6 +120,7 @@ class Node:
             images=self.images,
             before=lambda pod, home: self._variables(pod, home, programs),
             after={**self.environment, **self._follow},
+            led=self.led,
             home=self.home,
             visible=(programs, self._clock.file.parent.resolve()),
             room=_room(),

@@ -33,6 +33,7 @@ class Ground:
     images: dict[str, list[str]]
     before: Callable[[Object, Path], dict[str, str]]  # variables that a pod's own replace: (pod, home) -> variables
     after: dict[str, str]  # variables that replace a pod's own
+    led: dict[str, str]  # what a pod's variables hold for an address of the node's: where that is on this machine
     home: dict[str, str]  # what stands in a pod's home folder: texts by their paths
     visible: tuple[Path, ...]
     room: Room

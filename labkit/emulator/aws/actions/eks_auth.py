@@ -1,0 +1,20 @@
+"""EKS Auth: what the Pod Identity Agent needs, which the node's role has by AmazonEKSWorkerNodePolicy.
+
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneksauth.html
+"""
+
+from labkit.emulator.aws.actions.permission import CannotDerive, Permission, resource_tags
+from labkit.emulator.aws.backend import Backend
+from labkit.emulator.aws.call import ApiRequest
+from labkit.emulator.aws.clusters import CLUSTER_NAME
+
+
+def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
+    """What the operation needs, on the cluster."""
+    name = request.parameters["clusterName"]
+    if not CLUSTER_NAME.fullmatch(name):
+        raise CannotDerive(f"eks-auth:{request.operation} on something that is no cluster's name")
+    facts = backend.clusters.get(request.region, name)
+    resource = f"arn:aws:eks:{request.region}:{request.account_id}:cluster/{name}"
+    context = resource_tags(facts.tags) if facts else {}
+    return [Permission(f"eks-auth:{request.operation}", resource, context, frozenset())]

@@ -1,0 +1,196 @@
+"""EKS Auth: a pod's token in, credentials of the role that its Pod Identity association names out.
+
+What AWS does and this module does not:
+
+- Callers: the agent calls this for a pod. Whether the token's pod still runs is not looked at.
+- CloudTrail: AWS records the service's own `sts:AssumeRole` as well. The lab records the agent's call alone.
+- Organizations: resource control policies are not looked at.
+- Words: AWS doesn't publish what it says of a token that it rejects. The lab says what the API's reference says of
+  that error; the trail has the reason.
+
+https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
+https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
+"""
+
+import uuid
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import unquote
+
+from labkit.emulator.aws.actions.permission import Context, as_dict, resource_tags
+from labkit.emulator.aws.answers import respond
+from labkit.emulator.aws.authorization import Authorization, Grant, stored_policy
+from labkit.emulator.aws.backend import Backend, Role
+from labkit.emulator.aws.call import Asked, Response
+from labkit.emulator.aws.clusters import ClusterFacts, Clusters
+from labkit.emulator.aws.errors import Refusal
+from labkit.emulator.aws.issuers import Issuers
+from labkit.emulator.aws.pod_identity import SERVICE
+from labkit.emulator.aws.session_tags import SessionTags
+from labkit.emulator.aws.sessions import Session, Sessions
+from labkit.emulator.aws.web_identity import read, verify
+from labkit.emulator.clock import Clock
+from labkit.policy import evaluate_service_trust
+
+OPERATION = "AssumeRoleForPodIdentity"
+DURATION = 6 * 3600
+LONGEST_NAME = 64  # of a session
+INVALID_TOKEN = "The specified Kubernetes service account token is invalid."  # noqa: S105
+EXPIRED_TOKEN = "The specified Kubernetes service account token is expired."  # noqa: S105
+NOT_FOUND = "The specified resource could not be found."
+UNAUTHORIZED = "Unauthorized Exception! EKS does not have permissions to assume the associated role."
+
+
+@dataclass(frozen=True)
+class Pod:
+    """Whom a token speaks for."""
+
+    namespace: str
+    service_account: str
+    name: str
+    uid: str
+
+
+@dataclass
+class _Expected:
+    """What a token has to be made for, as the verification of web identities wants it."""
+
+    url: str
+    client_id_list: list[str]
+    thumbprint_list: list[str]
+    arn: str
+
+
+@dataclass(frozen=True)
+class EksAuth:
+    """The one operation of EKS Auth."""
+
+    backend: Backend
+    clusters: Clusters
+    sessions: Sessions
+    issuers: Issuers
+    clock: Clock
+    authorization: Authorization
+
+    async def admit(self, grant: Grant) -> Grant:
+        """Grant a session of the associated role, for which its trust policy has to admit EKS. Raises `Refusal`."""
+        asked = grant.asked
+        facts = self._cluster(asked)
+        pod = await self._verified(str(asked.call.json().get("token") or ""), facts.issuer)
+        association = facts.pod_identity.of(pod.namespace, pod.service_account)
+        whose = f"{pod.namespace}/{pod.service_account}"
+        if association is None:
+            raise Refusal(404, "ResourceNotFoundException", NOT_FOUND, f"no association for {whose} in {facts.name}")
+        tags = SessionTags() if association["disableSessionTags"] else _tags(facts, pod)
+        role_arn = association["roleArn"]
+        role = self.backend.role(role_arn)
+        if role is None:
+            raise _unauthorized(f"the role {role_arn} of the association does not exist")
+        reason = self._trusted(asked, role, facts, tags)
+        told = f"the association of {whose}; {reason}; the session ends after {DURATION} s"
+        return replace(grant, role=role, tags=tags, reason=told)
+
+    def answer(self, grant: Grant) -> tuple[Response, Session]:
+        """Open the session that was granted, and tell its credentials."""
+        asked, role, tags = grant.asked, grant.role, grant.tags
+        assert role is not None
+        facts, token = self._cluster(asked), asked.call.json()["token"]
+        pod = _pod(read(token)[1])
+        association = facts.pod_identity.of(pod.namespace, pod.service_account)
+        if association is None:  # deleted while the call was answered
+            raise Refusal(404, "ResourceNotFoundException", NOT_FOUND)
+        identifier = str(uuid.uuid4())
+        name = f"eks-{facts.name}-{pod.name}"[: LONGEST_NAME - len(identifier) - 1] + f"-{identifier}"
+        session = self.sessions.open(role, name, DURATION, context=tags.of_session(), transitive_tags=tags.transitive)
+        credentials = session.credentials
+        content = {
+            "subject": {"namespace": pod.namespace, "serviceAccount": pod.service_account},
+            "audience": SERVICE,
+            "podIdentityAssociation": {name: association[name] for name in ("associationArn", "associationId")},
+            "assumedRoleUser": {"arn": session.arn, "assumeRoleId": session.principal_id},
+            "credentials": {
+                "accessKeyId": credentials.access_key_id,
+                "secretAccessKey": credentials.secret_access_key,
+                "sessionToken": credentials.session_token,
+                "expiration": credentials.expiration,
+            },
+        }
+        return respond(content), session
+
+    def _cluster(self, asked: Asked) -> ClusterFacts:
+        name = unquote(asked.call.raw_path.split("/")[2])
+        facts = self.clusters.get(asked.region, name) if asked.account_id == self.backend.account_id else None
+        if facts is None:
+            raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")
+        return facts
+
+    async def _verified(self, token: str, issuer: str) -> Pod:
+        """The pod whose token this is, signed by the cluster for EKS and not expired."""
+        expected = _Expected(issuer.removeprefix("https://"), [SERVICE], [], "")
+        try:
+            identity = await verify(
+                token,
+                find_provider=lambda found: expected if found == issuer else None,
+                issuers=self.issuers,
+                now=self.clock.now(),
+            )
+        except Refusal as refusal:
+            if refusal.code == "ExpiredTokenException":
+                raise Refusal(400, refusal.code, EXPIRED_TOKEN, refusal.reason) from refusal
+            raise _invalid(refusal.reason) from refusal
+        return _pod(identity.claims)
+
+    def _trusted(self, asked: Asked, role: Role, facts: ClusterFacts, tags: SessionTags) -> str:
+        """Why the role's trust policy lets EKS assume it, with these tags. Raises the denial."""
+        trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
+        context: Context = {
+            **self.authorization.context(asked),
+            "aws:SourceArn": facts.arn,
+            "aws:SourceAccount": self.backend.account_id,
+            **tags.of_request(),
+            **resource_tags(as_dict(role.tags) or {}, "iam"),
+        }
+        reasons = []
+        for action in ("sts:AssumeRole", *(["sts:TagSession"] if tags else [])):
+            decision = evaluate_service_trust(trust, service=SERVICE, action=action, context=context)
+            if not decision.allowed:
+                raise _unauthorized(decision.reason)
+            reasons.append(decision.reason)
+        return reasons[0]
+
+
+def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
+    """The six session tags, all of them transitive.
+
+    https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html
+    """
+    values = {
+        "eks-cluster-arn": facts.arn,
+        "eks-cluster-name": facts.name,
+        "kubernetes-namespace": pod.namespace,
+        "kubernetes-service-account": pod.service_account,
+        "kubernetes-pod-name": pod.name,
+        "kubernetes-pod-uid": pod.uid,
+    }
+    return SessionTags(values, tuple(values))
+
+
+def _pod(claims: dict[str, Any]) -> Pod:
+    """Raises `Refusal` for a token that no pod has: its claims name none."""
+    about = claims.get("kubernetes.io")
+    about = about if isinstance(about, dict) else {}
+    account, pod = about.get("serviceaccount"), about.get("pod")
+    if not isinstance(account, dict) or not isinstance(pod, dict):
+        raise _invalid("the token is bound to no pod")
+    found = (about.get("namespace"), account.get("name"), pod.get("name"), pod.get("uid"))
+    if not all(isinstance(value, str) and value for value in found):
+        raise _invalid("the token is bound to no pod")
+    return Pod(*map(str, found))
+
+
+def _invalid(reason: str) -> Refusal:
+    return Refusal(400, "InvalidTokenException", INVALID_TOKEN, reason)
+
+
+def _unauthorized(reason: str) -> Refusal:
+    return Refusal(400, "AccessDeniedException", UNAUTHORIZED, reason)

@@ -1,0 +1,104 @@
+"""The EKS Pod Identity Agent of a node: gives a pod credentials for its token, which EKS Auth exchanges.
+
+What AWS does and this module does not:
+
+- The address: on EKS the agent listens on 169.254.170.23 of the node. Here it is a port of loopback, which SDKs take
+  as well; the node writes it into a container's variables in the place of that address.
+- The cache: EKS's agent keeps a token's credentials for three hours. This one asks EKS Auth each time.
+- IPv6, the rate limit, the probes and the metrics.
+
+https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html
+https://github.com/aws/eks-pod-identity-agent
+"""
+
+import json
+from collections.abc import Callable, Mapping
+
+import jwt
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from labkit.emulator.aws.call import Call
+from labkit.emulator.aws.gate import Gate
+from labkit.emulator.clock import Clock, rfc3339
+from labkit.policy.arn import Arn
+
+PATH = "/v1/credentials"
+LONGEST_TOKEN = 64 * 1024
+
+
+class PodIdentityAgent:
+    """The agent of one node, an ASGI application. It calls EKS Auth with the node's own credentials.
+
+    `node_credentials` gives these, as the instance metadata service does.
+    """
+
+    def __init__(
+        self, gate: Gate, clock: Clock, *, cluster: str, region: str, node_credentials: Callable[[], Mapping[str, str]]
+    ) -> None:
+        self._gate = gate
+        self._clock = clock
+        self._cluster, self._region = cluster, region
+        self._node_credentials = node_credentials
+        self._app = Starlette(routes=[Route(PATH, self._credentials)])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._app(scope, receive, send)
+
+    async def _credentials(self, request: Request) -> Response:
+        token = request.headers.get("authorization", "")
+        if wrong := self._malformed(token):
+            return PlainTextResponse(f"{wrong}\n", 400)
+        answer = (await self._gate.respond(self._call(token))).response
+        if answer.status != 200:
+            request_id = dict(answer.headers).get("x-amzn-requestid", "")
+            said = json.loads(answer.body or b"{}").get("message", "")
+            fault = "client" if answer.status < 500 else "server"
+            told = f"[{request_id}]: ({answer.error_code}): {said}, fault: {fault}\n"
+            return PlainTextResponse(told, answer.status)
+        exchanged = json.loads(answer.body)
+        given = exchanged["credentials"]
+        return JSONResponse(
+            {
+                "AccessKeyId": given["accessKeyId"],
+                "SecretAccessKey": given["secretAccessKey"],
+                "Token": given["sessionToken"],
+                "AccountId": Arn.parse(exchanged["assumedRoleUser"]["arn"]).account,
+                "Expiration": rfc3339(given["expiration"]),
+            }
+        )
+
+    def _malformed(self, token: str) -> str:
+        """What the agent itself finds wrong with a token, before it asks; empty where it is one. Nothing is proven."""
+        if not token:
+            return "Service account token cannot be empty"
+        if len(token) > LONGEST_TOKEN:
+            return "Service account token cannot be parsed: token is malformed: it is too long"
+        try:
+            claims = jwt.decode(token, options={"verify_signature": False})
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            return f"Service account token cannot be parsed: token is malformed: {error}"
+        expires = claims.get("exp")
+        if isinstance(expires, int | float) and expires <= self._clock.now():
+            told = "token has invalid claims: token is expired"
+            return f"Service account token failed basic claim validations: {told}"
+        return ""
+
+    def _call(self, token: str) -> Call:
+        """The call of EKS Auth, signed by the node."""
+        host, path = f"eks-auth.{self._region}.api.aws", f"/clusters/{self._cluster}/assume-role-for-pod-identity"
+        body = json.dumps({"token": token}).encode()
+        headers = {"host": host, "content-type": "application/json", "user-agent": "eks-pod-identity-agent"}
+        request = AWSRequest("POST", f"https://{host}{path}", headers=headers, data=body)
+        held = self._node_credentials()
+        keys = Credentials(held["AccessKeyId"], held["SecretAccessKey"], held["Token"])
+        SigV4Auth(keys, "eks-auth", self._region).add_auth(request)
+        signed = [(name.lower(), value) for name, value in request.headers.items()]
+        return Call("POST", path, "", signed, body)

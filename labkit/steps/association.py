@@ -1,0 +1,30 @@
+"""EKS Pod Identity associations: the other way to a role. New pods of an associated service account don't use IRSA."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from labkit.run_parameters import RUN_TAG
+from labkit.steps.ownership import Found, of_tags
+
+if TYPE_CHECKING:
+    from labkit.workspace import Workspace
+
+
+def found(lab: "Workspace") -> Iterator[Found]:
+    """The cluster's associations and who owns each, where the cluster has an agent of the lab's own.
+
+    https://docs.aws.amazon.com/eks/latest/APIReference/API_ListPodIdentityAssociations.html
+    """
+    if not lab.connection.pod_identity:
+        return
+    eks, cluster = lab.aws.client("eks"), lab.parameters.cluster
+    own = (lab.parameters.namespace, lab.parameters.service_account)
+    for listed in eks.list_pod_identity_associations(clusterName=cluster)["associations"]:
+        named = {"clusterName": cluster, "associationId": listed["associationId"]}
+        tags = eks.describe_pod_identity_association(**named)["association"]["tags"]
+        whose = (listed["namespace"], listed["serviceAccount"])
+        run = [{"Key": RUN_TAG, "Value": tags[RUN_TAG]}] if RUN_TAG in tags else []
+        owner = of_tags(lab, run, same_name=whose == own)
+        delete = partial(eks.delete_pod_identity_association, **named)
+        yield Found(f"Pod Identity association of {'/'.join(whose)}", owner, delete)
