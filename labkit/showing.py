@@ -21,6 +21,9 @@ RIGHT, WRONG, WARNING = "✓ right", "✗ wrong", "! warning"
 # Fields with secret values, or values that change each time.
 FIELDS = {
     "AccessKeyId": "<access key>",
+    "accessKeyId": "<access key>",
+    "secretAccessKey": "<secret access key>",
+    "sessionToken": "<session token>",
     "SecretAccessKey": "<secret access key>",
     "SessionToken": "<session token>",
     "Token": "<token>",
@@ -63,6 +66,7 @@ _PATTERNS = [
     (re.compile(r"\b(AKIA|ASIA)[A-Z2-7]{16}\b"), "<access key>"),
     (re.compile(r"\bAROA[A-Z2-7]{12,17}\b"), "<role id>"),
     (re.compile(r"(:assumed-role/[\w+=,.@-]+/)[\w+=,.@-]+"), r"\1<session name>"),
+    (re.compile(r"\ba-[a-z0-9]{17}\b"), "<association id>"),
     (re.compile(r"\bbotocore-session-\d+"), "<session name>"),
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.I), "<id>"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|UTC|[+-]\d\d:?\d\d))?"), "<date>"),

@@ -30,6 +30,7 @@ NOTEBOOKS = {
     "08": "least_privilege",
     "09": "break_and_repair",
     "10": "cross_account",
+    "11": "pod_identity",
 }
 
 

@@ -130,6 +130,38 @@ def injected(place: "Workspace", account: str = "") -> str:
     return variables.get("AWS_ROLE_ARN", "no role")
 
 
+def agent(place: "Workspace", account: str = "") -> str:
+    """Where a new pod of this service account asks for credentials: the agent's URL, or "no agent"."""
+    made = _tried_out(place, account)
+    if isinstance(made, str):
+        return made
+    variables: dict[str, str] = {each.name: each.value for each in made.spec.containers[0].env or []}
+    return variables.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "no agent")
+
+
+def pod_identity(place: "Workspace", account: str = "") -> str:
+    """Exchange the token of a pod of this service account at EKS Auth: its role, or the refusal, code first.
+
+    The pod is one that no node takes, and it's deleted again.
+    https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html
+    """
+    core, parameters = core_api(place.kubernetes), place.parameters
+    name, namespace = account or parameters.service_account, parameters.namespace
+    spec: dict[str, Any] = {"serviceAccountName": name, "nodeSelector": {"asked-only": "true"}}
+    spec["containers"] = [{"name": "asked", "image": place.image}]
+    made = core.create_namespaced_pod(namespace, {"metadata": {"generateName": "asked-"}, "spec": spec})
+    bound = {"apiVersion": "v1", "kind": "Pod", "name": made.metadata.name, "uid": made.metadata.uid}
+    wanted = {"spec": {"audiences": ["pods.eks.amazonaws.com"], "boundObjectRef": bound}}
+    try:
+        token = core.create_namespaced_service_account_token(name, namespace, wanted).status.token
+        answer = place.aws.client("eks-auth").assume_role_for_pod_identity(clusterName=parameters.cluster, token=token)
+    except ClientError as error:
+        return refusal(error)
+    finally:
+        core.delete_namespaced_pod(made.metadata.name, namespace, grace_period_seconds=0)
+    return str(answer["assumedRoleUser"]["arn"]).rpartition(":")[2].rpartition("/")[0]
+
+
 def token_life(place: "Workspace", account: str = "") -> int:
     """The seconds that a new pod's token for AWS lives; 0 if the pod gets none."""
     made = _tried_out(place, account)

@@ -1,0 +1,179 @@
+"""Notebook 11: a role by EKS Pod Identity."""
+
+import json
+from typing import Any
+
+from labkit.connection import core_api
+from labkit.exercises.asking import agent, pod_identity
+from labkit.exercises.exercise import Exercise
+from labkit.steps.row import Row
+from labkit.webhook.review import AGENT_URL
+from labkit.widgets.question import Answer, Question
+from labkit.workspace import Workspace
+
+ASSUME, TAG = "sts:AssumeRole", "sts:TagSession"
+
+
+def _association_of_another_name(place: Workspace) -> None:
+    _role(place, [ASSUME, TAG])
+    _accounts(place)
+    _associate(place, "chart")
+
+
+def _trust_policy_without_tags(place: Workspace) -> None:
+    _role(place, ASSUME)
+    _accounts(place)
+    _associate(place, "cart", "till")
+
+
+def _role(place: Workspace, actions: str | list[str]) -> None:
+    statement: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": "pods.eks.amazonaws.com"}}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [{**statement, "Action": actions}]})
+    name = place.parameters.role_name
+    place.aws.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document, Tags=place.tags)
+
+
+def _accounts(place: Workspace) -> None:
+    for name in ("cart", "till"):
+        metadata = {"name": name, "labels": place.labels}
+        core_api(place.kubernetes).create_namespaced_service_account(place.parameters.namespace, {"metadata": metadata})
+
+
+def _associate(place: Workspace, *accounts: str) -> None:
+    whose = {"clusterName": place.parameters.cluster, "namespace": place.parameters.namespace}
+    for name in accounts:
+        place.aws.client("eks").create_pod_identity_association(**whose, serviceAccount=name, roleArn=place.role_arn)
+
+
+def _cart_is_the_role(place: Workspace) -> Row:
+    return Row("the agent gives cart", f"assumed-role/{place.parameters.role_name}", pod_identity(place, "cart"))
+
+
+def _till_is_refused(place: Workspace, code: str = "") -> Row:
+    found = pod_identity(place, "till")
+    return Row("the agent gives till", f"refused: {code}" if code else "refused", found, "Exception: " in found)
+
+
+def _cart_alone_is_associated(place: Workspace) -> list[Row]:
+    return [
+        Row("a new pod of cart asks", AGENT_URL, agent(place, "cart")),
+        _cart_is_the_role(place),
+        Row("a new pod of till asks", "no agent", agent(place, "till")),
+        _till_is_refused(place, "ResourceNotFoundException"),
+    ]
+
+
+def _cart_alone_is_trusted(place: Workspace) -> list[Row]:
+    return [_cart_is_the_role(place), _till_is_refused(place)]
+
+
+EXERCISES = (
+    Exercise(
+        "11-a",
+        "give cart its role by Pod Identity",
+        _association_of_another_name,
+        _cart_alone_is_associated,
+        (
+            "Nothing is wrong in IAM. Which service account does the association name?",
+            "An association can't be moved to another service account. Make a new one.",
+            "Call eks.create_pod_identity_association(clusterName=cluster, namespace=task, serviceAccount="
+            '"cart", roleArn=…) with the ARN of exercise-11-a.',
+        ),
+    ),
+    Exercise(
+        "11-b",
+        "let the role's trust policy admit cart alone",
+        _trust_policy_without_tags,
+        _cart_alone_is_trusted,
+        (
+            "The association is right. EKS has to do two things with the role. What does the trust policy allow?",
+            "It needs sts:TagSession as well. And the tags that come with it say which service account asks.",
+            "The Action is both, and the Condition is "
+            '{"StringEquals": {"aws:RequestTag/kubernetes-service-account": "cart"}}.',
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "11-1",
+        "The service account orders has an association and no annotation. What does a new pod of it get?",
+        (
+            Answer("AWS_ROLE_ARN and a token for STS.", "That's IRSA's pair. It comes from the annotation."),
+            Answer(
+                "The agent's address and a token for EKS.",
+                "The webhook knows the associations, and adds another pair of variables.",
+                right=True,
+            ),
+            Answer("Nothing: there's no annotation.", "The association takes its place."),
+        ),
+    ),
+    Question(
+        "11-2",
+        "You take sts:TagSession out of the trust policy. What does the pod's next command say?",
+        (
+            Answer(
+                "Not authorized to perform sts:TagSession.",
+                "EKS makes that call, not the pod. The pod hears EKS's own words.",
+            ),
+            Answer("Nothing new: the session has no tags then.", "EKS always sends the tags, unless you disable them."),
+            Answer(
+                "EKS does not have permissions to assume the associated role.",
+                "One text for whatever the trust policy refuses. It doesn't name the action.",
+                right=True,
+            ),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "11-3",
+        "With Pod Identity, which document says which service account gets which role?",
+        (
+            Answer("The service account's annotation.", "Pod Identity doesn't read it."),
+            Answer("The association, in EKS.", "It maps a namespace and a name in one cluster to a role.", right=True),
+            Answer("The trust policy, by its subject.", "There's no subject: it names the service that assumes it."),
+        ),
+    ),
+    Question(
+        "11-4",
+        "Who calls STS for the role of a pod that uses Pod Identity?",
+        (
+            Answer("The pod's SDK.", "It asks the agent on its node, and never calls STS."),
+            Answer("The node, with its own role.", "The node's role only lets the agent ask EKS Auth."),
+            Answer("EKS.", "It's pods.eks.amazonaws.com, as in the trust policy.", right=True),
+        ),
+    ),
+    Question(
+        "11-5",
+        "The agent answers 404, ResourceNotFoundException. What do you look at?",
+        (
+            Answer("The association.", "For this namespace and service account, EKS has none.", right=True),
+            Answer("The trust policy.", "Then it says 400, AccessDeniedException."),
+            Answer("The OIDC provider.", "Pod Identity needs none."),
+        ),
+    ),
+    Question(
+        "11-6",
+        "A service account has an annotation and gets an association. What about its running pods?",
+        (
+            Answer("They change to the association at once.", "A pod keeps the variables that it was created with."),
+            Answer("They lose their role.", "Their variables and their token still lead to STS, which still trusts."),
+            Answer(
+                "They go on with IRSA until they're created again.",
+                "That's why you can move without downtime: both ways work side by side.",
+                right=True,
+            ),
+        ),
+    ),
+    Question(
+        "11-7",
+        "Your pods run on Fargate. Which of the two do you take?",
+        (
+            Answer("IRSA.", "The agent needs a node of yours to run on.", right=True),
+            Answer("Pod Identity.", "Its agent runs on EC2 nodes. AWS lists Fargate among the restrictions."),
+            Answer("Either.", "The agent can't run there."),
+        ),
+    ),
+)
