@@ -374,14 +374,15 @@ class Lab(Workspace):
         print(f"{self._lacks(capability)} This cell shows it on moto.")
         return False
 
-    def needs(self, capability: str) -> None:
-        """Returns where the target has this, and raises `LabError` with the reason where it has not."""
+    def needs(self, capability: str) -> "Lab":
+        """Return this lab if the target has this capability. Raises `LabError` with the reason if not."""
         if getattr(self.connection, _known(capability)) is None:
             raise LabError(
                 self._lacks(capability),
                 where="this cell, and those that build on it",
                 next='skip them, or set target = "moto", and run the notebook again',
             )
+        return self
 
     def _needs_own_cluster(self) -> None:
         """Raises `LabError` where the cluster or the account is not the lab's own, and so is not to be broken."""
