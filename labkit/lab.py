@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from labkit.widgets.journey import Journey
     from labkit.widgets.token import TokenView
     from labkit.widgets.trail import Calls
+    from labkit.widgets.watch import Watch
     from labkit.widgets.who_gets_in import WhoGetsIn
 
 CAPABILITIES = {
@@ -357,9 +358,28 @@ class Lab(Workspace):
         from labkit.widgets.trail import Calls, NoCalls
 
         if self.connection.trail is None:
-            return NoCalls([], f"{self._lacks('trail')} CloudTrail has the calls, some minutes later: {LOOKUP}")
+            return NoCalls([], self._no_trail)
         since = [*takewhile(lambda record: record.get("eventID") != self._seen, self.connection.trail())][::-1]
         return Calls(since).of_issuer(self.provider_arn).only(event=event, who=who, decision=decision, last=last)
+
+    def watch(self) -> "Watch":
+        """The calls to AWS as arrows between you, the pod and AWS; in a running notebook, as they happen.
+
+        Without those of other clusters' pods. A target that keeps no trail says so, and where AWS itself keeps one.
+        """
+        from labkit.widgets.trail import Calls
+        from labkit.widgets.watch import Watch
+
+        return Watch(
+            self.connection.trail,
+            self._seen,
+            lambda record: bool(Calls([record]).of_issuer(self.provider_arn).records),
+            self._no_trail if self.connection.trail is None else "",
+        )
+
+    @property
+    def _no_trail(self) -> str:
+        return f"{self._lacks('trail')} CloudTrail has the calls, some minutes later: {LOOKUP}"
 
     @property
     def clock(self) -> Any:

@@ -3,7 +3,9 @@
 Nothing is fetched from the network. They follow the anywidget front-end module: https://anywidget.dev/en/afm/
 """
 
-from collections.abc import Callable
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -15,6 +17,9 @@ from labkit.errors import LabError
 from labkit.widgets import short_errors
 
 Judge = Callable[[str, list[Any]], dict[str, Any]]
+Read = Callable[[], list[dict[str, Any]]]
+LOOKS_EVERY = 0.25  # seconds
+AT_ONCE = 100  # calls in a message
 
 
 def framed(page: anywidget.AnyWidget) -> ipywidgets.VBox:
@@ -73,3 +78,52 @@ class PolicyPage(anywidget.AnyWidget):
             self.said = f"Nothing was changed. {error}"
         except Exception as error:  # what a callback raises would be lost in the browser's log
             self.said = "\n".join(["Nothing was changed.", *short_errors.shown(error)])
+
+
+class CallsPage(anywidget.AnyWidget):
+    """Calls to AWS as rows of a sequence diagram. While a browser shows it, a thread reads the trail."""
+
+    _esm = _text("watch.js")
+    _css = _text("live.css")
+    title = traitlets.Unicode().tag(sync=True)
+    parties: traitlets.List[str] = traitlets.List().tag(sync=True)
+    own = traitlets.Unicode().tag(sync=True)
+    next = traitlets.Unicode().tag(sync=True)
+    most = traitlets.Int().tag(sync=True)
+
+    def __init__(self, title: str, parties: Sequence[str], own: str, next: str, most: int, read: Read):
+        super().__init__(title=title, parties=[*parties], own=own, next=next, most=most)
+        self._read = read
+        self._calls: deque[dict[str, Any]] = deque(maxlen=most)
+        self._left = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.on_msg(self._heard)
+
+    def look(self) -> None:
+        """Read the trail once, and send the page what is new. Raises what reading the trail raises."""
+        if new := self._read():
+            self._calls.extend(new)
+            self._tell(new)
+
+    def _heard(self, _: Any, message: Any, __: Any = None) -> None:
+        if message == "leave":
+            self._left.set()
+        elif message == "watch":
+            # A page that was opened again has none of them; one that has them knows their numbers.
+            self._tell([*self._calls])
+            if self._thread is None or not self._thread.is_alive() or self._left.is_set():
+                self._left = threading.Event()
+                self._thread = threading.Thread(target=self._watch, args=(self._left,), daemon=True)
+                self._thread.start()
+
+    def _watch(self, left: threading.Event) -> None:
+        try:
+            self.look()
+            while not left.wait(LOOKS_EVERY):
+                self.look()
+        except Exception as error:  # what a thread raises would be printed below some cell
+            self.send({"failed": f"{type(error).__name__}: {error}"})
+
+    def _tell(self, calls: list[dict[str, Any]]) -> None:
+        for first in range(0, max(len(calls), 1), AT_ONCE):
+            self.send({"calls": calls[first : first + AT_ONCE]})

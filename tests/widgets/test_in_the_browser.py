@@ -1,13 +1,19 @@
 """The widgets as a learner sees them: in JupyterLab, in a browser, with the mouse and with the keyboard."""
 
+import kubernetes
 import pytest
 from playwright.sync_api import expect
 
 from labkit.widgets import flow
+from tests.widgets.conftest import CLUSTER
 
 pytestmark = pytest.mark.browser
 
 RUN_ALL = "window.jupyterapp.commands.execute('notebook:run-all-cells')"
+RESTART = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
+SELECTED = "text => text.value.slice(text.selectionStart, text.selectionEnd)"
+# What the style adds below a widget.
+NOTE = "getComputedStyle(document.querySelector('.labkit'), '::after').content"
 READY = """() => {
 const panel = window.jupyterapp?.shell.currentWidget;
 return panel?.content?.model?.cells?.length > 0 && panel.sessionContext?.session?.kernel?.status === 'idle';
@@ -75,3 +81,52 @@ def test_a_learners_copy_shows_its_picture(jupyterlab, page):
     image.scroll_into_view_if_needed()
     page.wait_for_function("([image, width]) => image.naturalWidth === width", arg=[image.element_handle(), flow.WIDTH])
     assert image.bounding_box()["width"] <= image.locator("xpath=ancestor::div[1]").bounding_box()["width"]
+
+
+def test_who_gets_in_and_the_calls_as_they_happen(lab, opened, page):
+    lab.ready(through="service_account")
+    opened(
+        "pages.ipynb", f'import labkit\nlab = labkit.Lab.open(cluster="{CLUSTER}")', "lab.who_gets_in()", "lab.watch()"
+    )
+    policy, verdicts = page.get_by_label("The trust policy of my-role"), page.get_by_role("listitem")
+    expect(page.get_by_text("1 of 6 get in: this service account.")).to_be_visible()
+
+    # The line that refuses is selected by the keyboard.
+    verdicts.filter(has_text="another service account").get_by_role("button").press("Enter")
+    expect(policy).to_be_focused()
+    assert ':sub": "system:serviceaccount' in policy.evaluate(SELECTED)
+
+    # A claim with markup in it is shown, and not run.
+    page.get_by_label("aud, who the token is for").fill("<img src=x onerror='window.ran = 1'>")
+    expect(verdicts.filter(has_text="<img src=x")).to_have_count(1)
+    assert page.evaluate("window.ran") is None
+
+    # A broken text names its line; another one is judged, and made real.
+    good = policy.input_value()
+    policy.fill(good.replace('"Allow",', '"Allow"'))
+    expect(page.get_by_text("Line 6, column 7 isn't JSON")).to_be_visible()
+    policy.fill(good.replace("StringEquals", "StringLike").replace(":my-service-account", ":*"))
+    expect(page.get_by_role("status").filter(has_text="1 of 6 get in: another service account.")).to_be_visible()
+    page.get_by_role("button", name="Make it real").press("Space")
+    expect(page.get_by_role("status").filter(has_text="Done: my-role")).to_be_visible()
+
+    # A token that the policy admits by now: the call appears by itself, and opens without its secrets.
+    core = kubernetes.client.CoreV1Api(lab.kubernetes)
+    wanted = {"spec": {"audiences": ["sts.amazonaws.com"]}}
+    token = core.create_namespaced_service_account_token("default", "default", wanted).status.token
+    request = {"RoleArn": lab.role_arn, "RoleSessionName": "browser", "WebIdentityToken": token}
+    keys = lab.aws.client("sts").assume_role_with_web_identity(**request)["Credentials"]
+    page.get_by_role("button", name="Next").press("Enter")
+    call = page.locator(".labkit-calls li").filter(has_text="pod → STS: AssumeRoleWithWebIdentity")
+    expect(call).to_contain_text("statement 1 of the trust policy allows sts:AssumeRoleWithWebIdentity")
+    expect(call).to_contain_text("serviceaccount:default:default")
+    told = call.text_content()
+    assert not any(secret in told for secret in (keys["AccessKeyId"], keys["SessionToken"], token))
+
+
+def test_after_a_restart_of_the_kernel_the_buttons_say_so(opened, page):
+    opened("restart.ipynb", f'import labkit\nlabkit.Lab.open(cluster="{CLUSTER}").predict("02-1")')
+    expect(page.locator(".labkit")).to_be_visible()
+    assert page.evaluate(NOTE) == "none"
+    page.evaluate(RESTART)
+    page.wait_for_function(f"{NOTE}.includes('Run the opening cell')")

@@ -1,0 +1,174 @@
+"""The calls to AWS as they happen, each an arrow between the parties of the picture of the eleven steps.
+
+It reads the lab's trail, which keeps no token and no secret; keys and ids are masked once more on the way to the page.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from labkit.connection import Record
+from labkit.showing import Code, as_text, left_aligned, stable, table
+from labkit.widgets import flow, trail
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+TITLE = "The calls to AWS, as they happen"
+PARTIES = (*flow.PARTIES, "other")
+RECEIVERS = {"sts.amazonaws.com": "STS", "iam.amazonaws.com": "IAM", "s3.amazonaws.com": "S3"}
+YOU, POD, NODE, OTHER = "you", "pod", "node", "other"
+NEXT = "run a cell in which a pod calls AWS; each call appears here as it happens"
+MOST = 2000  # calls that are shown, the newest; the trail has the others
+LONGEST = 4000  # characters of a request or an answer
+# As the trail names the operation that the picture calls ListObjectsV2.
+USE = next(number for number, step in enumerate(flow.STEPS, 1) if any(arrow.receiver == "S3" for arrow in step.arrows))
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call as the picture shows it: an arrow, and what it opens to."""
+
+    number: int
+    """Counted from 1 since the lab was opened, for one picture."""
+    sender: str
+    receiver: str
+    event: str
+    decision: str
+    refused: bool
+    step: int
+    """The step of IRSA that it is, from 1 to 11; 0 if it's none."""
+    says: str
+    """The step's sentence."""
+    who: str
+    time: str
+    request: str
+    answer: str
+    reason: str
+
+    @classmethod
+    def of(cls, record: Record, number: int) -> "Call":
+        """Return what the picture shows of a record of the trail, without anything secret."""
+        sender, event = _sender(record), record.get("eventName", "")
+        step = _step(sender, event)
+        return cls(
+            number,
+            sender,
+            RECEIVERS.get(record.get("eventSource", ""), OTHER),
+            event,
+            trail.decision(record),
+            trail.is_refused(record),
+            step,
+            flow.STEPS[step - 1].text if step else "",
+            stable(trail.session_of(record)),
+            stable(str(record.get("eventTime", ""))),
+            _text(record.get("requestParameters")),
+            _answer(record),
+            stable(trail.reason(record)),
+        )
+
+    @property
+    def is_own(self) -> bool:
+        """Whether you made it, or the lab for you."""
+        return self.sender == YOU
+
+
+@dataclass(frozen=True, repr=False)
+class Watch:
+    """The calls since the lab was opened. Stored outputs show those of pods and nodes, a running notebook all."""
+
+    records: Callable[[], Iterator[Record]] | None
+    """The records of the trail, newest first; None if the target keeps no trail."""
+    seen: str | None
+    """The id of the last record that isn't shown."""
+    is_shown: Callable[[Record], bool]
+    why_not: str = ""
+    """What to say, and what to do, if the target keeps no trail."""
+
+    def since(self, seen: str | None) -> list[Record]:
+        """The records after the one with this id, oldest first; the newest 2,000 at most."""
+        new = takewhile(lambda record: record.get("eventID") != seen, self.records() if self.records else ())
+        newest = [record for record, _ in zip(new, range(MOST), strict=False)]
+        return newest[::-1]
+
+    @property
+    def calls(self) -> list[Call]:
+        """What stored outputs show: the calls of pods and nodes until now."""
+        shown = [Call.of(record, 0) for record in self.since(self.seen) if self.is_shown(record)]
+        return [call for call in shown if not call.is_own]
+
+    def __repr__(self) -> str:
+        if self.why_not:
+            return self.why_not
+        rows = [_row(call) for call in self.calls]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n".join([f"{TITLE}:", *lines] if lines else [f"{TITLE}. No pod has called AWS yet.", f"next:  {NEXT}"])
+
+    def _repr_html_(self) -> str:
+        if self.why_not or not (calls := self.calls):
+            return f"<pre>{escape(repr(self))}</pre>"
+        rows = [(step, arrow, Code(event), decision) for arrow, event, decision, step in map(_row, calls)]
+        return f"<p><strong>{TITLE}</strong></p>" + table(rows, ("", "from → to", "call", "decision"))
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        from labkit.widgets import live
+
+        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": left_aligned(self._repr_html_())}
+        return bundle if self.why_not else bundle | live.drawn(self.panel)
+
+    def panel(self) -> "ipywidgets.Widget":
+        """The widget: a row a call, new ones as they happen, and buttons that step through them."""
+        from labkit.widgets.pages import CallsPage, framed
+
+        return framed(CallsPage(TITLE, PARTIES, YOU, NEXT, MOST, self.reader()))
+
+    def reader(self) -> Callable[[], list[dict[str, Any]]]:
+        """Return a function that returns the calls since it was last called, as JSON knows them."""
+        seen, number = self.seen, 0
+
+        def read() -> list[dict[str, Any]]:
+            nonlocal seen, number
+            records = self.since(seen)
+            if records:
+                seen = records[-1].get("eventID")
+            shown = [record for record in records if self.is_shown(record)]
+            number += len(shown)
+            return [asdict(Call.of(record, n)) for n, record in enumerate(shown, number - len(shown) + 1)]
+
+        return read
+
+
+def _row(call: Call) -> Sequence[str]:
+    step = f"step {call.step}" if call.step else ""
+    return f"{call.sender} → {call.receiver}", call.event, call.decision, step
+
+
+def _sender(record: Record) -> str:
+    identity = record.get("userIdentity") or {}
+    if identity.get("type") == "WebIdentityUser":
+        return POD
+    if identity.get("type") != "AssumedRole":
+        return YOU
+    return POD if (identity.get("sessionContext") or {}).get("webIdFederationData") else NODE
+
+
+def _step(sender: str, event: str) -> int:
+    for number, step in enumerate(flow.STEPS, start=1):
+        if any(arrow.carries == event for arrow in step.arrows):
+            return number
+    return USE if sender == POD else 0
+
+
+def _answer(record: Record) -> str:
+    if code := record.get("errorCode"):
+        return stable(f"{code}: {record.get('errorMessage', '')}")
+    return _text(record.get("responseElements"))
+
+
+def _text(document: Any) -> str:
+    """A part of a record as text; CloudTrail keeps no answer of a call that only reads."""
+    text = as_text(document) if document else "(the trail keeps none)"
+    return text if len(text) <= LONGEST else text[:LONGEST] + "\n…"

@@ -1,0 +1,143 @@
+"""The calls as they happen: who calls whom, what a call opens to, and what is read again."""
+
+import threading
+
+import pytest
+
+from labkit.widgets import live
+from labkit.widgets.watch import MOST, PARTIES, Call, Watch
+
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl"
+
+
+def record(number=1, *, event="ListObjects", source="s3", identity=None, **more):
+    """A record of the trail: a pod's call, but for what is given."""
+    pod = {
+        "type": "AssumedRole",
+        "arn": "arn:aws:sts::123456789012:assumed-role/my-role/botocore-session-1",
+        "sessionContext": {"webIdFederationData": {"federatedProvider": "arn:…"}},
+    }
+    return {
+        "eventID": str(number),
+        "eventTime": "2026-11-27T00:00:00Z",
+        "eventSource": f"{source}.amazonaws.com",
+        "eventName": event,
+        "userIdentity": identity or pod,
+        "lab": {"decision": "allowed", "reason": "because"},
+        **more,
+    }
+
+
+@pytest.fixture
+def trail():
+    """A trail, oldest first, and what watches it."""
+    records = []
+    return records, Watch(lambda: iter(records[::-1]), "0", lambda _: True)
+
+
+NODE = {"type": "AssumedRole", "arn": "arn:aws:sts::123456789012:assumed-role/node/i-1", "sessionContext": {}}
+YOU = {"type": "IAMUser", "arn": "arn:aws:iam::123456789012:user/administrator"}
+WEB = {"type": "WebIdentityUser", "userName": "system:serviceaccount:default:my-service-account"}
+
+
+@pytest.mark.parametrize(
+    ("made", "arrow", "step"),
+    [
+        (record(), ("pod", "S3"), 10),
+        (record(event="AssumeRoleWithWebIdentity", source="sts", identity=WEB), ("pod", "STS"), 7),
+        (record(event="CreateRole", source="iam", identity=YOU), ("you", "IAM"), 2),
+        (record(event="CreateOpenIDConnectProvider", source="iam", identity=YOU), ("you", "IAM"), 1),
+        (record(event="ListBuckets", identity=NODE), ("node", "S3"), 0),
+        (record(event="SendMessage", source="sqs"), ("pod", "other"), 10),
+        (record(identity={"type": "AWSAccount", "accountId": "ANONYMOUS_PRINCIPAL"}), ("you", "S3"), 0),
+        ({}, ("you", "other"), 0),
+    ],
+)
+def test_each_call_is_an_arrow_and_a_step(made, arrow, step):
+    call = Call.of(made, 1)
+    assert (call.sender, call.receiver) == arrow and call.step == step
+    assert {call.sender, call.receiver} <= set(PARTIES)
+
+
+def test_a_call_opens_to_request_answer_and_reason_without_secrets():
+    credentials = {"accessKeyId": "ASIAR32JQFNRHPKRNA7V", "sessionToken": TOKEN}
+    call = Call.of(record(requestParameters={"token": TOKEN}, responseElements={"credentials": credentials}), 1)
+    assert call.reason == "because" and '"accessKeyId": "<access key>"' in call.answer
+    assert TOKEN not in str(call) and "ASIA" not in str(call)
+    refused = Call.of(record(errorCode="AccessDenied", errorMessage="<b>no</b>", lab={"reason": "why"}), 1)
+    assert refused.refused and refused.answer == "AccessDenied: <b>no</b>"
+    long = Call.of(record(requestParameters={"key": "x" * 10_000}), 1)
+    assert len(long.request) < 5000 and long.request.endswith("…")
+
+
+def test_the_reader_returns_each_call_once(trail):
+    records, watch = trail
+    records += [record(0), record(1), record(2)]
+    read = watch.reader()
+    assert [call["number"] for call in read()] == [1, 2]
+    assert read() == []
+    records.append(record(3))
+    assert [call["number"] for call in read()] == [3]
+    records += [record(n) for n in range(10, 10 + MOST + 500)]
+    assert len(read()) == MOST and read() == []
+
+
+def test_what_is_stored_shows_pods_and_never_nothing(trail):
+    records, watch = trail
+    assert "No pod has called AWS yet" in repr(watch) and "next:  run a cell" in repr(watch)
+    records += [record(1, identity=YOU), record(2), record(3, errorCode="AccessDenied", lab={})]
+    assert repr(watch).splitlines()[1:] == [
+        "pod → S3  ListObjects  allowed       step 10",
+        "pod → S3  ListObjects  AccessDenied  step 10",
+    ]
+    records.append(record(4, event="<script>"))
+    assert "<script>" not in watch._repr_html_() and "&lt;script&gt;" in watch._repr_html_()
+
+
+def test_without_a_trail_it_says_where_the_calls_are(monkeypatch):
+    monkeypatch.setattr(live, "_in_kernel", lambda: True)
+    bundle = Watch(None, None, bool, "No trail here: aws cloudtrail lookup-events")._repr_mimebundle_()
+    assert live.VIEW not in bundle
+    assert "lookup-events" in bundle["text/plain"] and "lookup-events" in bundle["text/html"]
+
+
+def test_the_page_is_sent_new_calls_while_a_browser_shows_it(trail, monkeypatch):
+    records, watch = trail
+    (page,) = watch.panel().children
+    sent, arrived = [], threading.Semaphore(0)
+    monkeypatch.setattr(page, "send", lambda message: sent.append(message) or arrived.release())
+    assert threading.active_count() and page._thread is None  # nothing reads the trail before a browser asks
+
+    def numbers():
+        assert arrived.acquire(timeout=30)
+        return [call["number"] for call in sent.pop(0)["calls"]]
+
+    page._handle_custom_msg("watch", [])
+    assert numbers() == []
+    records.append(record(1))
+    assert numbers() == [1]
+    page._handle_custom_msg("watch", [])  # the page was opened again
+    assert numbers() == [1]
+    page._handle_custom_msg("leave", [])
+    page._thread.join(30)
+    assert not page._thread.is_alive()
+
+
+def test_a_trail_that_cannot_be_read_is_said_on_the_page(monkeypatch):
+    def broken():
+        raise OSError("gone")
+
+    (page,) = Watch(broken, None, bool).panel().children
+    sent, arrived = [], threading.Semaphore(0)
+    monkeypatch.setattr(page, "send", lambda message: sent.append(message) or arrived.release())
+    page._handle_custom_msg("watch", [])
+    assert arrived.acquire(timeout=30) and arrived.acquire(timeout=30)
+    assert sent == [{"calls": []}, {"failed": "OSError: gone"}]
+
+
+def test_a_lab_shows_its_pods_calls(lab):
+    lab.ready(through="pod")
+    watch = lab.watch()
+    lab.check("credentials")
+    assert [call.event for call in watch.calls][-2:] == ["AssumeRoleWithWebIdentity", "GetCallerIdentity"]
+    assert {call.sender for call in watch.calls} == {"pod"}
