@@ -94,7 +94,7 @@ function render({ model, el }) {
       current.row.firstChild.focus();
     });
     const classes = [call.sender === model.get("own") ? "labkit-mine" : "", call.refused ? "labkit-refused" : ""];
-    return make("li", { className: classes.join(" ") }, head);
+    return make("li", { className: classes.filter(Boolean).join(" ") }, head);
   }
 
   function toggle(call, open = call.row.children.length === 1) {

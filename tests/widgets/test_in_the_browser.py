@@ -116,7 +116,9 @@ def test_who_gets_in_and_the_calls_as_they_happen(lab, opened, page):
     token = core.create_namespaced_service_account_token("default", "default", wanted).status.token
     request = {"RoleArn": lab.role_arn, "RoleSessionName": "browser", "WebIdentityToken": token}
     keys = lab.aws.client("sts").assume_role_with_web_identity(**request)["Credentials"]
-    page.get_by_role("button", name="Next").press("Enter")
+    step = page.get_by_role("button", name="Next")
+    expect(step).to_be_enabled()
+    step.press("Enter")
     call = page.locator(".labkit-calls li").filter(has_text="pod → STS: AssumeRoleWithWebIdentity")
     expect(call).to_contain_text("statement 1 of the trust policy allows sts:AssumeRoleWithWebIdentity")
     expect(call).to_contain_text("serviceaccount:default:default")
