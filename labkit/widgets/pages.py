@@ -91,7 +91,7 @@ class CallsPage(anywidget.AnyWidget):
     next = traitlets.Unicode().tag(sync=True)
     most = traitlets.Int().tag(sync=True)
 
-    def __init__(self, title: str, parties: Sequence[str], own: str, next: str, most: int, read: Read):
+    def __init__(self, read: Read, *, title: str, parties: Sequence[str], own: str, next: str, most: int):
         super().__init__(title=title, parties=[*parties], own=own, next=next, most=most)
         self._read = read
         self._calls: deque[dict[str, Any]] = deque(maxlen=most)

@@ -123,7 +123,7 @@ class Watch:
         """The widget: a row a call, new ones as they happen, and buttons that step through them."""
         from labkit.widgets.pages import CallsPage, framed
 
-        return framed(CallsPage(TITLE, PARTIES, YOU, NEXT, MOST, self.reader()))
+        return framed(CallsPage(self.reader(), title=TITLE, parties=PARTIES, own=YOU, next=NEXT, most=MOST))
 
     def reader(self) -> Callable[[], list[dict[str, Any]]]:
         """Return a function that returns the calls since it was last called, as JSON knows them."""
