@@ -5,7 +5,7 @@ import secrets
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from labkit.emulator.aws.answers import NAMESPACES, PROLOG, xml
 from labkit.emulator.aws.call import Asked, Response
@@ -57,6 +57,16 @@ FAULTS = {
 }
 
 
+class About(TypedDict, total=False):
+    """What the trail says of whoever was refused: nobody has proven to be that."""
+
+    keyOf: str
+    """The ARN of the owner of the access key that a wrong signature names."""
+    roleSessionName: str
+    token: dict[str, Any]
+    """The claims of a web identity token that was not taken."""
+
+
 @dataclass
 class Refusal(Exception):
     """A request that is refused: what the caller is told, and the ``reason`` that only the trail holds."""
@@ -67,7 +77,7 @@ class Refusal(Exception):
     reason: str = ""
     fields: dict[str, str] = field(default_factory=dict)
     """What S3 adds to its error document."""
-    about: dict[str, Any] = field(default_factory=dict)
+    about: About = field(default_factory=About)
     """What the trail says beside the reason."""
 
     def __post_init__(self) -> None:

@@ -233,7 +233,7 @@ def _lab(outcome: Outcome, secrets: list[str]) -> dict[str, Any]:
         about["token"] = told(caller.claims)
     if grant and grant.refused:
         about["refusedKeys"] = [key for key, _ in grant.refused]
-    return about | (refusal.about if refusal else {})
+    return {**about, **refusal.about} if refusal else about
 
 
 def _elements(outcome: Outcome) -> dict[str, Any] | None:
