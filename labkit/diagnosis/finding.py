@@ -4,14 +4,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.kinds import Kinds
+from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.diagnosis.stages import STAGES, Stage
 from labkit.showing import Code, Name, table
 
 Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
 MARKS: dict[str, str] = {"error": "✗", "warning": "!", "note": "i"}
 # The words that are small where they do not begin a sentence.
 ARTICLES = ("A", "An", "No", "Something", "The")
@@ -29,11 +31,22 @@ class Finding:
     found: str
     source: str
     """The API call that shows it."""
-    repair: str
-    """Shell lines that put it right, after `eval "$(labkit env)"`."""
+    repaired_by: Repair
     learn: str
     """The notebook that teaches it."""
+    stage: Stage
+    """The stage that it belongs to."""
     severity: Severity = "error"
+
+    @property
+    def repair(self) -> str:
+        """Shell lines that put it right, after `eval "$(labkit env)"`."""
+        return str(self.repaired_by)
+
+    def as_json(self) -> dict[str, Any]:
+        """The finding for other programs; keys are only ever added."""
+        keys = ("id", "summary", "expected", "found", "source", "repair", "learn", "severity")
+        return {key: getattr(self, key) for key in keys}
 
     def as_text(self, whose: str = "", *, repair: bool = True) -> str:
         """The finding as lines of text, what is wrong first; with `whose`, of this service account."""
@@ -77,7 +90,7 @@ class Symptom:
     expected: str
     found: str
     source: str
-    repair: str
+    repair: str | Lines | Repair
     severity: Severity = "error"
 
 
@@ -108,11 +121,24 @@ class Cause:
         if self not in evidence.found:
             symptom = self.look(evidence)
             is_new = symptom is not None and not is_told(evidence, *self.follows_from)
-            evidence.found[self] = Finding(id=self.id, learn=self.learn, **vars(symptom)) if is_new else None
+            evidence.found[self] = self._finding(symptom) if symptom and is_new else None
             if is_new:
                 evidence.ended.update(self.ends)
         finding: Finding | None = evidence.found[self]
         return finding
+
+    def _finding(self, symptom: Symptom) -> Finding:
+        return Finding(
+            id=self.id,
+            summary=symptom.summary,
+            expected=symptom.expected,
+            found=symptom.found,
+            source=symptom.source,
+            repaired_by=Repair.of(symptom.repair),
+            learn=self.learn,
+            stage=self.stage,
+            severity=symptom.severity,
+        )
 
 
 def cause(
@@ -144,21 +170,6 @@ def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Caus
             yield each, each(evidence)
         except NotRead as unread:
             yield each, unread
-
-
-def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | None = None) -> list[Finding]:
-    """What these causes find, in their order.
-
-    Where a cause needs what cannot be read, it finds nothing: with `unread`, what it was goes there.
-    Raises `NotRead` without.
-    """
-    outcomes = [outcome for _, outcome in look_for(causes, evidence)]
-    lacking = [outcome for outcome in outcomes if isinstance(outcome, NotRead)]
-    if unread is not None:
-        unread += lacking
-    elif lacking:
-        raise lacking[0]
-    return [outcome for outcome in outcomes if isinstance(outcome, Finding)]
 
 
 def is_told(evidence: Evidence, *causes: Cause) -> bool:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, NotRead, Reads, workloads
+from labkit.diagnosis.evidence.objects import Metadata, Pod, ServiceAccount
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Read
 from labkit.diagnosis.finding import Cause, Finding, look_for
 from labkit.diagnosis.findings.catalogue import CAUSES
+from labkit.diagnosis.order import in_order
 from labkit.diagnosis.stages import RESULTS, STAGES, Stage
-from labkit.doctor.report import Check, Diagnosis, each_once, in_order
+from labkit.doctor.report import Check, Diagnosis, each_once
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
 
@@ -248,16 +250,16 @@ def _facts(evidence: Evidence, pod_name: str) -> dict[str, Any]:
     return facts
 
 
-def _metadata(thing: dict[str, Any]) -> dict[str, Any]:
+def _metadata(account: ServiceAccount) -> dict[str, Any]:
     kept = ("namespace", "name", "annotations", "labels")
-    return {key: value for key, value in thing["metadata"].items() if key in kept}
+    return {key: value for key, value in account["metadata"].items() if key in kept}
 
 
 def _without(document: Mapping[str, Any], changing: str) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key != changing}
 
 
-def _of_pod(pod: dict[str, Any]) -> dict[str, Any]:
+def _of_pod(pod: Pod) -> dict[str, Any]:
     containers = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
     return {
         "serviceAccountName": service_account_of(pod["spec"]),
@@ -288,17 +290,17 @@ def _pods(evidence: Evidence) -> list[str]:
     except NotRead:
         return []
     alive = [pod for pod in pods if not _has_ended(pod)]
-    newest: dict[Any, str] = {}
+    newest: dict[tuple[str, str], str] = {}
     for pod in alive or pods[:1]:
         newest.setdefault(_owner(pod["metadata"]), pod["metadata"]["name"])
     return list(newest.values())
 
 
-def _has_ended(pod: dict[str, Any]) -> bool:
+def _has_ended(pod: Pod) -> bool:
     return (pod.get("status") or {}).get("phase") in ENDED or bool(pod["metadata"].get("deletionTimestamp"))
 
 
-def _owner(metadata: dict[str, Any]) -> Any:
+def _owner(metadata: Metadata) -> tuple[str, str]:
     """Who makes such pods: in a rollout, both ReplicaSets of a Deployment; a pod that nobody owns is its own."""
     for owner in metadata.get("ownerReferences") or []:
         if owner.get("controller"):

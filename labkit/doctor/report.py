@@ -1,25 +1,19 @@
 """What the doctor says of one service account: what is wrong, in the order of the checks, and what it rests on."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 from labkit.diagnosis.evidence.reading import Answerer, NotRead, Read
 from labkit.diagnosis.finding import Finding, few
-from labkit.diagnosis.findings.catalogue import stage_of
-from labkit.diagnosis.repairs import pod_commands
-from labkit.diagnosis.stages import STAGES, WEBHOOK, Result, Stage
+from labkit.diagnosis.stages import STAGES, Result, Stage
 from labkit.showing import RIGHT, WARNING, WRONG, left_aligned, stable, table
 
 MIME = "application/vnd.labkit.diagnosis+json"
 NOTHING, FOUND, COULD_NOT_LOOK = 0, 1, 2  # exit codes
-SEVERITIES = ("error", "warning", "note")
 MANY = 4  # calls that one line may name
-# A command that fails where the thing is there already.
-CREATION = re.compile(r"(?:iam create-open-id-connect-provider --url|iam create-role --role-name|create namespace) \S+")
 # What the command's options are called where there is no command line.
 IN_A_NOTEBOOK = {
     "--probe": "--probe, or diagnose(probe=True)",
@@ -114,7 +108,7 @@ class Diagnosis:
     def stages(self) -> list[tuple[Stage, Result, list[Finding]]]:
         """Each stage with what became of it and its findings."""
         return [
-            (stage, self.results[stage], [finding for finding in self.findings if stage_of(finding.id) is stage])
+            (stage, self.results[stage], [finding for finding in self.findings if finding.stage is stage])
             for stage in STAGES
         ]
 
@@ -138,9 +132,7 @@ class Diagnosis:
                 }
                 for number, (stage, result, found) in enumerate(self.stages(), 1)
             ],
-            "findings": [
-                asdict(finding) | {"check": STAGES.index(stage_of(finding.id)) + 1} for finding in self.findings
-            ],
+            "findings": [finding.as_json() | {"check": STAGES.index(finding.stage) + 1} for finding in self.findings],
             "looked_at": self.looked,
             "calls": len(self.made),
             "not_looked_at": [{"call": error.call, "why": error.why, "needed": error.needs} for error in self.unread],
@@ -225,32 +217,6 @@ class Diagnosis:
         yield from unread_lines(self.unread)
 
 
-def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings, errors first, and each severity in the order of the stages; each once, and no repair twice.
-
-    Their repairs work in this order: a pod is made again after what the webhook goes by.
-    """
-    ordered = sorted(dict.fromkeys(findings), key=_place)
-    made: dict[str, str] = {}
-    ordered = [_without_what_is_made(finding, made) for finding in ordered]
-    for severity in SEVERITIES:
-        same = [finding for finding in ordered if finding.severity == severity]
-        repairs = dict(zip(same, pod_commands.once([finding.repair for finding in same]), strict=True))
-        ordered = [replace(finding, repair=repairs.get(finding, finding.repair)) for finding in ordered]
-    return ordered
-
-
-def _place(finding: Finding) -> tuple[int, int, int]:
-    """Where a finding comes: by severity and stage; of the stages that decide how pods are made, those last that do.
-
-    One that waits for another's repair comes after all.
-    """
-    stage, last = STAGES.index(stage_of(finding.id)), STAGES.index(WEBHOOK)
-    when = 2 if stage > last else 1 if pod_commands.makes_pods(finding.repair) else 0
-    when = 3 if pod_commands.waits(finding.repair) else when
-    return SEVERITIES.index(finding.severity), when, stage
-
-
 def each_once(unread: Iterable[NotRead]) -> list[NotRead]:
     """These, each thing once."""
     return list({error.read: error for error in unread}.values())
@@ -268,13 +234,3 @@ def unread_lines(unread: Iterable[NotRead]) -> Iterator[str]:
         needed = f"; needed: {IN_A_NOTEBOOK.get(needs, needs)}" if needs else ""
         also = f", and {len(more)} more" if len(more) > MANY else "".join(f", {call}" for call in more)
         yield f"not looked at: {first}{also if more else ''}: {why}{needed}"
-
-
-def _without_what_is_made(finding: Finding, made: dict[str, str]) -> Finding:
-    """The finding without the commands that make what an earlier finding's repair makes: `made`, by the command."""
-    lines = []
-    for line in finding.repair.splitlines():
-        created = CREATION.search(line)
-        maker = made.setdefault(created[0], finding.id) if created else finding.id
-        lines.append(line if maker == finding.id else f"# made already by the repair of {maker}")
-    return replace(finding, repair="\n".join(lines))

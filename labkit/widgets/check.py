@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -74,7 +74,7 @@ class Check:
             "title": self.title,
             "ok": self.ok,
             "rows": rows,
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [finding.as_json() for finding in self.findings],
         }
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:

@@ -4,17 +4,19 @@ import ast
 import importlib
 import inspect
 import pkgutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 import labkit
-from labkit import doctor
+from labkit import doctor, steps
 from labkit.diagnosis import finding, findings
 from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.diagnosis.evidence.reading import NotRead, Read
 from labkit.diagnosis.findings.catalogue import CATALOGUE, CAUSES
+from labkit.diagnosis.order import in_order
 from labkit.diagnosis.stages import ANNOTATION, EXCHANGE, IDENTITY, PROVIDER, STAGES, TOKEN
 from labkit.doctor import explanations
 from labkit.documents import ROLE_ANNOTATION
@@ -144,14 +146,18 @@ def test_what_a_cause_has_to_have_read_is_read_where_all_is_well():
 # The order.
 
 
-def test_errors_are_told_first_in_the_order_of_their_stages_and_then_of_the_catalogue():
+def with_many_faults():
     answers = recording.healthy()
     answers[recording.ATTACHED], answers[recording.PROVIDER]["ClientIDList"] = [], []
     answers[recording.PROVIDER]["ThumbprintList"] = ["f" * 40]
     answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
     variables = answers[recording.PODS][0]["spec"]["containers"][0]["env"]
     variables += [{"name": "AWS_ROLE_SESSION_NAME", "value": "x"}, {"name": "AWS_ACCESS_KEY_ID", "value": "x"}]
-    told = [each.id for each in doctor.examine(recording.evidence(answers)).findings]
+    return answers
+
+
+def test_errors_are_told_first_in_the_order_of_their_stages_and_then_of_the_catalogue():
+    told = [each.id for each in doctor.examine(recording.evidence(with_many_faults())).findings]
     assert told == [
         "service-account-annotation-missing",
         "oidc-provider-audience-missing",
@@ -163,6 +169,28 @@ def test_errors_are_told_first_in_the_order_of_their_stages_and_then_of_the_cata
     declared = sorted(CAUSES, key=lambda each: STAGES.index(each.stage))
     # The last one is a warning.
     assert told[:-1] == [each.id for each in declared if each.id in told[:-1]]
+
+
+@pytest.mark.parametrize("step", steps.ORDER)
+def test_a_step_tells_its_findings_in_the_order_of_the_report(step):
+    report = [each.id for each in doctor.examine(recording.evidence(with_many_faults())).findings]
+    told = [each.id for each in steps.step(step).check(recording.evidence(with_many_faults()), [])]
+    assert [id for id in told if id in report] == [id for id in report if id in told]
+
+
+def test_the_order_goes_by_what_a_repair_does_and_not_by_its_words():
+    answers = with_many_faults()
+    del answers[recording.WEBHOOK]
+    findings = doctor.examine(recording.evidence(answers | {recording.WEBHOOK: None})).findings
+    assert any(each.repaired_by.makes_pods for each in findings)
+    for words in ("", "kubectl delete pod my-pod", "# Not yet: the annotation does not name the role as IAM has it."):
+        others = [replace(each, repaired_by=said(each.repaired_by, words)) for each in findings]
+        assert [each.id for each in in_order(reversed(others))] == [each.id for each in in_order(reversed(findings))]
+
+
+def said(repair, words):
+    """The repair in other words."""
+    return replace(repair, parts=tuple(replace(lines, text=words) for lines in repair.parts))
 
 
 # Who examines.

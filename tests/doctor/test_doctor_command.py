@@ -16,7 +16,7 @@ from labkit import targets
 from labkit.cli.main import app
 from labkit.diagnosis.evidence import Evidence, Reads
 from labkit.diagnosis.evidence.reading import Read
-from labkit.diagnosis.findings.catalogue import stage_of
+from labkit.diagnosis.findings.catalogue import CATALOGUE
 from labkit.diagnosis.stages import PROVIDER, STAGES
 from labkit.doctor.examination import diagnose, examine
 from labkit.doctor.survey import Survey
@@ -585,4 +585,4 @@ def test_every_finding_has_its_place_among_the_checks():
         "pod-static-keys": 8,
         "role-lacks-permission": 9,
     }
-    assert {id: STAGES.index(stage_of(id)) + 1 for id in places} == places
+    assert {id: STAGES.index(CATALOGUE[id].stage) + 1 for id in places} == places

@@ -10,6 +10,22 @@ class Tag(TypedDict):
     Value: str
 
 
+class Statement(TypedDict, total=False):
+    """A statement of a trust policy, as IAM keeps it: what may be a list is a list, or its only item.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_statement.html
+    """
+
+    Sid: str
+    Effect: str
+    Principal: Any
+    NotPrincipal: Any
+    Action: str | list[str]
+    NotAction: str | list[str]
+    Resource: str | list[str]
+    Condition: dict[str, dict[str, Any]]
+
+
 class PermissionsBoundary(TypedDict):
     """https://docs.aws.amazon.com/IAM/latest/APIReference/API_AttachedPermissionsBoundary.html"""
 

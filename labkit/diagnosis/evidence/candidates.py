@@ -6,9 +6,9 @@ A role's name is no evidence: whoever makes a role may call it anything.
 import re
 
 from labkit.diagnosis.evidence.account import Account, tags_of
-from labkit.diagnosis.evidence.answers import Role
-from labkit.diagnosis.evidence.reading import Document, NotRead
-from labkit.diagnosis.evidence.trust import Trust, conditions_of, federated_of, listed, name_of
+from labkit.diagnosis.evidence.answers import Role, Statement
+from labkit.diagnosis.evidence.reading import NotRead
+from labkit.diagnosis.evidence.trust import Trust, conditions_of, federated_of, name_of, statements_of
 from labkit.documents import AUDIENCE
 from labkit.run_parameters import RUN_TAG, Parameters
 
@@ -141,7 +141,5 @@ def _tags(account: Account, role_name: str) -> dict[str, str]:
         return {}
 
 
-def _allows(role: Role) -> list[Document]:
-    document = role.get("AssumeRolePolicyDocument")
-    statements = listed(document.get("Statement")) if isinstance(document, dict) else []
-    return [each for each in statements if isinstance(each, dict) and each.get("Effect") == "Allow"]
+def _allows(role: Role) -> list[Statement]:
+    return [each for each in statements_of(role.get("AssumeRolePolicyDocument")) if each.get("Effect") == "Allow"]

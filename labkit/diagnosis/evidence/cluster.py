@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from labkit.diagnosis.evidence.objects import Event, Pod, ServiceAccount
 from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ GROUPS = {
 
 
 class Cluster:
-    """One cluster's objects, as dicts, or None if they do not exist.
+    """One cluster's objects, as the API answers them, or None if they do not exist.
 
     Every method raises `NotRead` if the caller may not read them.
     """
@@ -36,27 +37,29 @@ class Cluster:
         self.everywhere = False
         """Whether lists are asked for all namespaces at once, since many will be looked at; "" is each of them then."""
 
-    def service_accounts(self, namespace: str) -> list[Document]:
+    def service_accounts(self, namespace: str) -> list[ServiceAccount]:
         return self._listed("serviceaccounts", namespace)
 
-    def service_account(self, namespace: str, name: str) -> Document | None:
-        return self._named("serviceaccounts", namespace, name)
+    def service_account(self, namespace: str, name: str) -> ServiceAccount | None:
+        account: ServiceAccount | None = self._named("serviceaccounts", namespace, name)
+        return account
 
     @property
-    def all_service_accounts(self) -> list[Document]:
+    def all_service_accounts(self) -> list[ServiceAccount]:
         return self._listed_everywhere("serviceaccounts")
 
     def all_of(self, resource: str) -> list[Document]:
         """The objects of a kind, by its plural in lower case; none where this cluster has no such kind."""
         return self._listed_everywhere(resource) or []
 
-    def pods(self, namespace: str) -> list[Document]:
+    def pods(self, namespace: str) -> list[Pod]:
         return self._listed("pods", namespace)
 
-    def pod(self, namespace: str, name: str) -> Document | None:
-        return self._named("pods", namespace, name)
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        pod: Pod | None = self._named("pods", namespace, name)
+        return pod
 
-    def events(self, namespace: str) -> list[Document]:
+    def events(self, namespace: str) -> list[Event]:
         """The events of a namespace, in no order."""
         return self._listed("events", namespace)
 
@@ -82,12 +85,12 @@ class Cluster:
             for each in self._listed(resource, namespace) or []
         ]
 
-    def created_as_dry_run(self, namespace: str, pod: Document) -> Document:
+    def created_as_dry_run(self, namespace: str, pod: Document) -> Pod:
         """The pod that the API server would make of this one; it stores nothing. Raises `ApiException`.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
         """
-        made: Document = json.loads(self._call("POST", _path("pods", namespace), pod, dryRun="All"))
+        made: Pod = json.loads(self._call("POST", _path("pods", namespace), pod, dryRun="All"))
         return made
 
     def raw(self, path: str) -> str:
@@ -96,20 +99,20 @@ class Cluster:
 
     # How they are read.
 
-    def _listed(self, resource: str, namespace: str) -> list[Document]:
+    def _listed(self, resource: str, namespace: str) -> list[Any]:
         if self.everywhere:
             listed = self._listed_everywhere(resource) or []
             return [item for item in listed if namespace in ("", item["metadata"]["namespace"])]
         return self._list(Read(f"list {resource}", where=f"-n {namespace}"), _path(resource, namespace))
 
-    def _listed_everywhere(self, resource: str) -> list[Document]:
+    def _listed_everywhere(self, resource: str) -> list[Any]:
         return self._list(Read(f"list {resource}", where="--all-namespaces"), _path(resource))
 
-    def _list(self, read: Read, path: str) -> list[Document]:
-        listed: list[Document] = self._reads.once(read, lambda: self._get(path)["items"])
+    def _list(self, read: Read, path: str) -> list[Any]:
+        listed: list[Any] = self._reads.once(read, lambda: self._get(path)["items"])
         return listed
 
-    def _named(self, resource: str, namespace: str, name: str) -> Document | None:
+    def _named(self, resource: str, namespace: str, name: str) -> Any:
         try:
             listed = self._listed(resource, namespace)
         except NotRead:

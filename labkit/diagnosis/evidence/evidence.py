@@ -12,6 +12,7 @@ from labkit.diagnosis.evidence.answers import Provider, Role
 from labkit.diagnosis.evidence.cluster import Cluster
 from labkit.diagnosis.evidence.dry_run import DryRun
 from labkit.diagnosis.evidence.issuer import Issuer
+from labkit.diagnosis.evidence.objects import Event, Pod, ServiceAccount
 from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, TOKEN_VOLUME, Container, PodSpec, service_account_of
 from labkit.diagnosis.evidence.probe import Caller, Probe
 from labkit.diagnosis.evidence.reading import Document, NotRead, Read, Reads
@@ -31,7 +32,7 @@ OLDER_KEYS = ("iam.amazonaws.com/role", "iam.amazonaws.com/role-arn")
 class Evidence:
     """The facts about one service account, its role and its pod.
 
-    Objects are dicts as AWS and Kubernetes define them, or None if they do not exist. Every property raises `NotRead`
+    Objects are as AWS and Kubernetes define them, or None if they do not exist. Every property raises `NotRead`
     if it could not read what it needs.
     """
 
@@ -263,7 +264,7 @@ class Evidence:
     # Kubernetes.
 
     @property
-    def service_account(self) -> Document | None:
+    def service_account(self) -> ServiceAccount | None:
         return self.cluster.service_account(self.parameters.namespace, self.parameters.service_account)
 
     @property
@@ -301,7 +302,7 @@ class Evidence:
         return next((key for key, value in others.items() if _looks_like_it(key, value)), "")
 
     @cached_property
-    def pods(self) -> list[Document]:
+    def pods(self) -> list[Pod]:
         """The pods that run as the service account, the newest first."""
         name = self.parameters.service_account
         mine = [pod for pod in self.cluster.pods(self.parameters.namespace) if service_account_of(pod["spec"]) == name]
@@ -313,7 +314,7 @@ class Evidence:
         return self._pod_name or next((pod["metadata"]["name"] for pod in self.pods), "")
 
     @property
-    def pod(self) -> Document | None:
+    def pod(self) -> Pod | None:
         return self.cluster.pod(self.parameters.namespace, self.pod_name) if self.pod_name else None
 
     @cached_property
@@ -360,7 +361,7 @@ class Evidence:
             return ""
         mine = [each for each in events if each["involvedObject"].get("name") == self.pod_name]
         told = [each for each in mine if each.get("reason") == reason]
-        newest = max(told, key=lambda each: each.get("lastTimestamp") or each.get("eventTime") or "", default={})
+        newest = max(told, key=lambda each: each.get("lastTimestamp") or each.get("eventTime") or "", default=Event())
         return f"{reason}: {newest['message']}" if newest.get("message") else ""
 
     @property
@@ -381,7 +382,7 @@ class Evidence:
         return None
 
     @property
-    def failed_creations(self) -> list[Document]:
+    def failed_creations(self) -> list[Event]:
         """The namespace's events of pods that could not be made, the newest first; none where there is a pod."""
         if self.pod is not None:
             return []

@@ -6,11 +6,13 @@ https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/
 import configparser
 import json
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from labkit.diagnosis.evidence.cluster import Cluster
+from labkit.diagnosis.evidence.objects import Metadata, OwnerReference, Pod
 from labkit.diagnosis.evidence.reading import Document
 
 ROLE = "AWS_ROLE_ARN"
@@ -222,17 +224,17 @@ class Container:
 class PodSpec:
     """A pod, read through the cluster where it refers to something else."""
 
-    def __init__(self, pod: Document, cluster: Cluster):
+    def __init__(self, pod: Pod, cluster: Cluster):
         self.document = pod
         self._cluster = cluster
 
     @property
     def name(self) -> str:
-        return str(self.document["metadata"]["name"])
+        return self.document["metadata"]["name"]
 
     @property
     def namespace(self) -> str:
-        return str(self.document["metadata"]["namespace"])
+        return self.document["metadata"]["namespace"]
 
     @property
     def labels(self) -> dict[str, str]:
@@ -244,12 +246,11 @@ class PodSpec:
 
     @property
     def spec(self) -> Document:
-        spec: Document = self.document["spec"]
-        return spec
+        return self.document["spec"]
 
     @property
     def phase(self) -> str:
-        return str((self.document.get("status") or {}).get("phase", "Unknown"))
+        return (self.document.get("status") or {}).get("phase", "Unknown")
 
     @property
     def without_image(self) -> set[str]:
@@ -257,8 +258,8 @@ class PodSpec:
         status = self.document.get("status") or {}
         waiting = {
             each["name"]: ((each.get("state") or {}).get("waiting") or {}).get("reason")
-            for kind in ("containerStatuses", "initContainerStatuses")
-            for each in status.get(kind) or []
+            for statuses in (status.get("containerStatuses"), status.get("initContainerStatuses"))
+            for each in statuses or []
         }
         return {name for name, reason in waiting.items() if reason in NO_IMAGE}
 
@@ -304,7 +305,7 @@ class PodSpec:
     def field(self, path: str) -> str | None:
         """What the downward API gives for a path; None for one that is known only as the pod runs."""
         metadata = self.document["metadata"]
-        known = {
+        known: dict[str, str | None] = {
             "metadata.name": metadata.get("name"),
             "metadata.namespace": metadata.get("namespace"),
             "metadata.uid": metadata.get("uid"),
@@ -319,18 +320,18 @@ class PodSpec:
 
         None for a pod that nobody owns. Raises `NotRead`.
         """
-        reference = _controller(self.document)
+        reference = _controller(self.document["metadata"])
         return workload(self._cluster, self.namespace, reference) if reference else None
 
 
-def workload(cluster: Cluster, namespace: str, reference: Document) -> Document:
+def workload(cluster: Cluster, namespace: str, reference: Mapping[str, Any]) -> Document:
     """What makes the pods of the object that a reference names: the Deployment of a ReplicaSet, else it itself.
 
     Of another kind than the cluster knows, the reference's kind and name. Raises `NotRead`.
     """
     kind, name = reference["kind"], reference["name"]
     found = (cluster.get(kind.lower(), name, namespace) if kind in WORKLOADS else None) or {}
-    if above := _controller(found):
+    if above := _controller(found.get("metadata") or {}):
         return workload(cluster, namespace, above)
     return {**found, "kind": kind, "metadata": {"name": name, **(found.get("metadata") or {})}}
 
@@ -367,8 +368,8 @@ def _spec_applied(note: str) -> Document:
     return spec
 
 
-def _controller(document: Document) -> Document | None:
-    references = (document.get("metadata") or {}).get("ownerReferences") or []
+def _controller(metadata: Metadata) -> OwnerReference | None:
+    references = metadata.get("ownerReferences") or []
     return next((reference for reference in references if reference.get("controller")), None)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from labkit.diagnosis.evidence.answers import Statement
 from labkit.policy import Decision, Policy, evaluate_trust
 from labkit.policy.trust import WEB_IDENTITY
 from labkit.policy.wildcards import wildcard
@@ -105,12 +106,12 @@ class Trust:
         )
 
     @property
-    def statements(self) -> list[dict[str, Any]]:
-        """The statements, also where it is one that is not in a list."""
-        return [statement for statement in listed(self.document.get("Statement")) if isinstance(statement, dict)]
+    def statements(self) -> list[Statement]:
+        """The policy's statements."""
+        return statements_of(self.document)
 
     @property
-    def allows(self) -> list[dict[str, Any]]:
+    def allows(self) -> list[Statement]:
         """The Allow statements."""
         return [statement for statement in self.statements if statement.get("Effect") == "Allow"]
 
@@ -155,16 +156,16 @@ class Trust:
         """Whether a token with another subject or audience is admitted, too."""
         return self._decide(self._policy, subject, audience).allowed
 
-    def statement_admits(self, statement: dict[str, Any], *, subject: str = "", audience: str = "") -> bool:
+    def statement_admits(self, statement: Statement, *, subject: str = "", audience: str = "") -> bool:
         """Whether a statement by itself admits a token."""
         return self._decide(self._alone(statement), subject, audience).allowed
 
-    def denies(self, statement: dict[str, Any]) -> bool:
+    def denies(self, statement: Statement) -> bool:
         """Whether a statement by itself is an explicit deny of the service account's token."""
         return self._decide(self._alone(statement)).outcome == "explicitDeny"
 
     @cached_property
-    def nearest(self) -> dict[str, Any] | None:
+    def nearest(self) -> Statement | None:
         """The Allow statement that comes nearest to admitting the token, where none does; None where there is none.
 
         What one statement refuses another may allow: what is wrong is told of this one alone.
@@ -182,7 +183,7 @@ class Trust:
         found = [name for statement in self.allows for name in self._others_in(statement)]
         return list(dict.fromkeys(found))
 
-    def is_own(self, statement: dict[str, Any]) -> bool:
+    def is_own(self, statement: Statement) -> bool:
         """Whether an Allow statement can be of use to nobody but this service account.
 
         It names this one alone, letter by letter, and trusts the cluster's provider alone, or can never hold.
@@ -201,7 +202,7 @@ class Trust:
     def holds(self, condition: Condition) -> bool:
         """Whether a condition holds for the token, were it about the cluster's own issuer."""
         key = f"{name_of(self._provider_arn)}:{condition.claim}" if condition.claim in CLAIMS else condition.key
-        statement = {
+        statement: Statement = {
             "Effect": "Allow",
             "Principal": {"Federated": self._provider_arn},
             "Action": WEB_IDENTITY,
@@ -209,14 +210,14 @@ class Trust:
         }
         return self._decide(self._alone(statement)).allowed
 
-    def names_subject(self, statement: dict[str, Any]) -> bool:
+    def names_subject(self, statement: Statement) -> bool:
         """Whether a statement names the service account, by whatever operator and issuer."""
         return any(
             condition.claim == "sub" and any(wildcard(value)(self._subject) for value in condition.values)
             for condition in conditions_of(statement)
         )
 
-    def _if_let_in(self, statement: dict[str, Any]) -> dict[str, Any] | None:
+    def _if_let_in(self, statement: Statement) -> Statement | None:
         """A statement where its conditions on the request turn out well: a Deny does not apply then, and is None."""
         if self._alone(statement).statements[0].fault or not any(c.is_of_request for c in conditions_of(statement)):
             return statement
@@ -228,7 +229,7 @@ class Trust:
         }
         return {**statement, "Condition": {operator: block for operator, block in kept.items() if block}}
 
-    def _others_in(self, statement: dict[str, Any]) -> list[str]:
+    def _others_in(self, statement: Statement) -> list[str]:
         """Who else is admitted by a statement."""
         principal = statement.get("Principal")
         names = [name for kind in ("AWS", "Service") for name in principals_of(statement, kind)]
@@ -241,7 +242,7 @@ class Trust:
                 names += self._other_subjects(statement)
         return [*names, *(self._other_subjects(statement) if principal == "*" else [])]
 
-    def _other_subjects(self, statement: dict[str, Any]) -> list[str]:
+    def _other_subjects(self, statement: Statement) -> list[str]:
         subjects = [each for each in conditions_of(statement) if each.claim == "sub" and each.compares_text]
         if not subjects:
             return [EVERYBODY]
@@ -251,11 +252,11 @@ class Trust:
         ]
         return [EVERYBODY if wildcard(value)(STRANGER) else value for value in values if value != self._subject]
 
-    def _nearness(self, statement: dict[str, Any]) -> tuple[bool, int, bool, int]:
+    def _nearness(self, statement: Statement) -> tuple[bool, int, bool, int]:
         failed = [condition for condition in conditions_of(statement) if not self.holds(condition)]
         return self.names_subject(statement), self._trusted(statement), allows_action(statement), -len(failed)
 
-    def _trusted(self, statement: dict[str, Any]) -> int:
+    def _trusted(self, statement: Statement) -> int:
         """How near the principal comes to the cluster's provider."""
         federated = federated_of(statement)
         if self._provider_arn in federated:
@@ -265,7 +266,7 @@ class Trust:
             return 2
         return 1 if federated else 0
 
-    def _alone(self, statement: dict[str, Any]) -> Policy:
+    def _alone(self, statement: Statement) -> Policy:
         return self._read({**self.document, "Statement": [statement]})
 
     def _read(self, document: dict[str, Any]) -> Policy:
@@ -277,7 +278,7 @@ class Trust:
         return evaluate_trust(policy, provider_arn=self._provider_arn, action=WEB_IDENTITY, context=context)
 
 
-def conditions_of(statement: dict[str, Any]) -> Iterator[Condition]:
+def conditions_of(statement: Statement) -> Iterator[Condition]:
     """The conditions of a statement; what cannot be read as one is left out."""
     element = statement.get("Condition")
     for operator, block in element.items() if isinstance(element, dict) else ():
@@ -285,23 +286,23 @@ def conditions_of(statement: dict[str, Any]) -> Iterator[Condition]:
             yield Condition(operator, key, tuple(str(value) for value in listed(values)))
 
 
-def federated_of(statement: dict[str, Any]) -> list[str]:
+def federated_of(statement: Statement) -> list[str]:
     """The federated principals of a statement."""
     return principals_of(statement, "Federated")
 
 
-def principals_of(statement: dict[str, Any], kind: str) -> list[str]:
+def principals_of(statement: Statement, kind: str) -> list[str]:
     """The principals of a kind: `Federated`, `Service`, `AWS`."""
     principal = statement.get("Principal")
     return [str(name) for name in listed(principal.get(kind))] if isinstance(principal, dict) else []
 
 
-def actions_of(statement: dict[str, Any]) -> list[str]:
+def actions_of(statement: Statement) -> list[str]:
     """The actions of a statement."""
     return [str(action) for action in listed(statement.get("Action"))]
 
 
-def allows_action(statement: dict[str, Any]) -> bool:
+def allows_action(statement: Statement) -> bool:
     """Whether the statement is about the action that exchanges a web identity token."""
     if "NotAction" in statement:
         return not _matches(listed(statement["NotAction"]))
@@ -318,6 +319,12 @@ def account_of(subject: str) -> str:
     return subject.removeprefix("system:serviceaccount:")
 
 
+def statements_of(document: Any) -> list[Statement]:
+    """The statements of a policy, also where it is one that is not in a list; none of what is no policy."""
+    statements: list[Statement] = listed(document.get("Statement")) if isinstance(document, dict) else []
+    return [each for each in statements if isinstance(each, dict)]
+
+
 def listed(value: Any) -> list[Any]:
     """A list, also where a policy has one thing that is not in a list."""
     if value is None:
@@ -325,7 +332,7 @@ def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _never_holds(statement: dict[str, Any], provider_arn: str) -> bool:
+def _never_holds(statement: Statement, provider_arn: str) -> bool:
     """Whether a condition is about a claim of another issuer, which no token of this provider has.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif

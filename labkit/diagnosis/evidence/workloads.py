@@ -6,6 +6,7 @@ https://kubernetes.io/docs/concepts/workloads/controllers/
 import re
 
 from labkit.diagnosis.evidence.evidence import Evidence
+from labkit.diagnosis.evidence.objects import Metadata, Pod
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Document, NotRead
 
@@ -112,9 +113,9 @@ def pod_specs(evidence: Evidence) -> dict[str, Document]:
     }
 
 
-def successors(evidence: Evidence) -> list[Document]:
+def successors(evidence: Evidence) -> list[Pod]:
     """The newer pods of the looked-at pod's Deployment, made from a later template: a rollout is under way."""
-    metadata = (evidence.pod or {}).get("metadata") or {}
+    metadata = evidence.pod["metadata"] if evidence.pod else Metadata()
     mine = _deployment_of(metadata)
     if not mine:
         return []
@@ -158,14 +159,14 @@ def _names(workload: Document) -> set[str]:
     return {workload["metadata"]["name"], *(labels[key] for key in APP_LABELS if key in labels)}
 
 
-def _deployment_of(metadata: Document) -> str:
+def _deployment_of(metadata: Metadata) -> str:
     """The name of the Deployment whose ReplicaSet made a pod; empty where none did."""
     for owner in metadata.get("ownerReferences") or []:
         suffix = f"-{_template_hash(metadata)}"
         if owner.get("controller") and owner["kind"] == "ReplicaSet" and owner["name"].endswith(suffix):
-            return str(owner["name"].removesuffix(suffix))
+            return owner["name"].removesuffix(suffix)
     return ""
 
 
-def _template_hash(metadata: Document) -> str:
+def _template_hash(metadata: Metadata) -> str:
     return (metadata.get("labels") or {}).get("pod-template-hash") or ""

@@ -3,6 +3,7 @@
 A module a family; `catalogue` has them all, in the order in which their causes are looked for and told.
 """
 
-from labkit.diagnosis.finding import Finding, causes_of, found
+from labkit.diagnosis.finding import Finding, causes_of
+from labkit.diagnosis.order import found
 
 __all__ = ["Finding", "causes_of", "found"]

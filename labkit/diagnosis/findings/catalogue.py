@@ -19,7 +19,6 @@ from labkit.diagnosis.findings import (
     trust_writes,
     webhook,
 )
-from labkit.diagnosis.stages import Stage
 
 # Another run's role first: where it is found, nothing else is said of the role.
 OF_THE_POD = (pod, webhook, containers)
@@ -28,8 +27,3 @@ FAMILIES = (*OF_THE_POD, service_account, provider, *OF_THE_ROLE, credentials)
 
 CAUSES = causes_of(*FAMILIES)
 CATALOGUE: dict[str, Cause] = {each.id: each for each in CAUSES}
-
-
-def stage_of(id: str) -> Stage:
-    """The stage that the findings of this id belong to."""
-    return CATALOGUE[id].stage

@@ -5,12 +5,14 @@ https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds, variables, workloads
+from labkit.diagnosis.evidence.objects import Metadata, Pod
 from labkit.diagnosis.evidence.pod_spec import ROLE, Container, PodSpec
 from labkit.diagnosis.evidence.reading import NOBODY, Document, Read
 from labkit.diagnosis.finding import Cause, Symptom, cause
 from labkit.diagnosis.repairs import advice, pod_commands
 from labkit.diagnosis.repairs.commands import others_with
 from labkit.diagnosis.repairs.manifest import containers_of, set_list
+from labkit.diagnosis.repairs.repair import Repair
 from labkit.diagnosis.repairs.words import said
 from labkit.diagnosis.stages import Stage
 
@@ -50,7 +52,7 @@ def symptom(
         expected=wrong[0][1].expected,
         found="; ".join(f"container {name}: {each.found}" for name, each in wrong),
         source=source,
-        repair=hint if may_work else "\n".join(filter(None, (hint, pod_commands.replaced(evidence, *changes)))),
+        repair=hint if may_work else Repair.of(hint, pod_commands.replaced(evidence, *changes)),
         severity="warning" if may_work else "error",
     )
 
@@ -230,8 +232,9 @@ def region_not_activated(evidence: Evidence) -> Symptom | None:
 def _static_keys_of(evidence: Evidence, workload: Document) -> Symptom | None:
     """Access keys in what is to make the service account's first pod."""
     template = workload["spec"]["template"]
-    metadata = {**(template.get("metadata") or {}), "namespace": evidence.parameters.namespace}
-    spec = PodSpec({**template, "metadata": metadata}, evidence.cluster)
+    metadata: Metadata = template.get("metadata") or Metadata()
+    pod: Pod = {"metadata": {**metadata, "namespace": evidence.parameters.namespace}, "spec": template["spec"]}
+    spec = PodSpec(pod, evidence.cluster)
     wrong = {each.name: keys for each in spec.containers if (keys := _static_keys_read(evidence, each))}
     if not wrong:
         return None
@@ -322,13 +325,11 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
         expected="no access keys: the SDK takes the role",
         found=f"container {container.name}: {told}; variables from {names}, which was not read",
         source=f"{SOURCE}From; {WHO}",
-        repair="\n".join(
-            [
-                "# the names of the keys in it, without their values:",
-                *shown,
-                "# it stays as it is, since others may use it: empty variables of the container go before it",
-                pod_commands.replaced(evidence, without_keys),
-            ]
+        repair=Repair.of(
+            "# the names of the keys in it, without their values:",
+            *shown,
+            "# it stays as it is, since others may use it: empty variables of the container go before it",
+            pod_commands.replaced(evidence, without_keys),
         ),
     )
 
@@ -349,16 +350,16 @@ def _secret(evidence: Evidence, name: str) -> Read:
     return Read("get secret", name, f"-n {evidence.parameters.namespace}")
 
 
-def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) -> str:
+def _shortened(evidence: Evidence, config_map: str, seconds: str, longest: int) -> str | Repair:
     """Lines that shorten the sessions in an AWS config; it is not printed, since it may hold keys."""
     if users := others_with(evidence, config_map):
         return advice.config_map_stays(evidence, config_map, ["duration_seconds"], users)
     kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
     shorter = f"s/duration_seconds *= *{seconds}/duration_seconds = {longest}/"
-    return (
-        f"{said(f'ConfigMap {config_map}: duration_seconds becomes {longest}.', advice.NO_OTHER_USER)}\n"
-        f"{kubectl} get configmap {config_map} -n {namespace} -o yaml | sed '{shorter}' | {kubectl} replace -f -\n"
-        f"{pod_commands.replaced(evidence)}"
+    return Repair.of(
+        said(f"ConfigMap {config_map}: duration_seconds becomes {longest}.", advice.NO_OTHER_USER),
+        f"{kubectl} get configmap {config_map} -n {namespace} -o yaml | sed '{shorter}' | {kubectl} replace -f -",
+        pod_commands.replaced(evidence),
     )
 
 

@@ -14,6 +14,7 @@ from labkit.diagnosis.finding import Cause, Symptom, cause, causes_of, is_told
 from labkit.diagnosis.findings import containers
 from labkit.diagnosis.repairs import advice, pod_commands
 from labkit.diagnosis.repairs.manifest import containers_of
+from labkit.diagnosis.repairs.repair import Repair
 from labkit.diagnosis.repairs.words import listed, name_of_account, said
 from labkit.documents import AUDIENCE
 from labkit.tokens import NotAToken, parts
@@ -102,8 +103,10 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
         expected=f"the file in {TOKEN_FILE} read anew for every exchange, as an SDK's own provider does",
         found=f"{late[0]['errorCode']}: {late[0].get('errorMessage', '')} at {late[0].get('eventTime', '')}",
         source=f"cloudtrail:LookupEvents {ASSUME}; {CAT}",
-        repair="# let the SDK read the file (web identity provider), or read it anew yourself; until then:\n"
-        + pod_commands.replaced(evidence),
+        repair=Repair.of(
+            "# let the SDK read the file (web identity provider), or read it anew yourself; until then:",
+            pod_commands.replaced(evidence),
+        ),
     )
 
 
@@ -216,7 +219,7 @@ def refused(evidence: Evidence) -> Symptom | None:
         expected=f"assumed-role/{evidence.wanted_role_name}",
         found=found,
         source=source,
-        repair=advice.session_stays(evidence, pod_commands.replaced(evidence)),
+        repair=advice.session_stays(evidence, str(pod_commands.replaced(evidence))),
     )
 
 
@@ -244,7 +247,7 @@ def _audience(evidence: Evidence) -> str | None:
     return evidence.token_audience or evidence.annotations.get(AUDIENCE_KEY)
 
 
-def _made_for_sts(evidence: Evidence, audience: str) -> str:
+def _made_for_sts(evidence: Evidence, audience: str) -> Repair:
     """Lines that give the pod a token for STS: in the annotation, and in a volume that the manifest declares."""
 
     shared = _shared_volumes(evidence, audience)
@@ -275,9 +278,7 @@ def _made_for_sts(evidence: Evidence, audience: str) -> str:
         )
         for volume, names in shared.items()
     ]
-    if evidence.pod is not None:
-        lines.append(pod_commands.replaced(evidence, with_audience))
-    return "\n".join(lines)
+    return Repair.of(*lines, pod_commands.replaced(evidence, with_audience) if evidence.pod is not None else "")
 
 
 def _shared_volumes(evidence: Evidence, audience: str) -> dict[str, list[str]]:

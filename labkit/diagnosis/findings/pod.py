@@ -6,11 +6,13 @@ from typing import Any
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds, missed_role, workloads
+from labkit.diagnosis.evidence.objects import Event
 from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
 from labkit.diagnosis.finding import Symptom, cause
 from labkit.diagnosis.findings import webhook
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.repairs.commands import Commands
+from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.diagnosis.repairs.words import shown
 
 LEARN = "04-pod.ipynb"
@@ -18,7 +20,7 @@ LEARN = "04-pod.ipynb"
 BUILT_IN = ("ReplicaSet", "StatefulSet", "DaemonSet", "Job", "ReplicationController", "Node")
 DELETED, KILLED = "SuccessfulDelete", "Killing"  # events' reasons
 LOOP = 5  # times in an hour; fewer are a day's work
-NO_IMAGE = "# name an image that the nodes can pull in the place of the one below\n"
+NO_IMAGE = "# name an image that the nodes can pull in the place of the one below"
 NO_NODE = "# no command makes room on a node: change what the scheduler names, of the nodes or of what the pod asks for"
 SYSTEM = "kubernetes.io/os"
 OLDER = "The pod was made before the service account named this role, and a pod gets its role only when it is made."
@@ -40,7 +42,7 @@ def missing(evidence: Evidence) -> Symptom | None:
         return _missing_of_workload(evidence, own)
     if bare := workloads.without_account(evidence):
         return _missing_for_bare_workload(evidence, bare, workloads.meant_for_account(evidence))
-    return _nobody(evidence, _others(evidence), f"# one to try it with:\n{_created(evidence)}")
+    return _nobody(evidence, _others(evidence), Repair.of("# one to try it with:", _created(evidence)))
 
 
 @cause("pod-uses-another-service-account", stages.POD, LEARN, reads=(kinds.PODS,))
@@ -127,7 +129,7 @@ def not_running(evidence: Evidence) -> Symptom | None:
         expected="Running",
         found=f"{spec.phase}{evidence.pod_trouble and ': ' + evidence.pod_trouble}",
         source="kubectl get pod -o yaml, status",
-        repair=images + pod_commands.replaced(evidence) if is_placed else f"{NO_NODE}:\n# {describe}",
+        repair=Repair.of(images, pod_commands.replaced(evidence)) if is_placed else f"{NO_NODE}:\n# {describe}",
     )
 
 
@@ -176,7 +178,7 @@ def _others(evidence: Evidence) -> str:
     return shown or f"no pod in namespace {evidence.parameters.namespace}"
 
 
-def _nobody(evidence: Evidence, found: str, repair: str) -> Symptom:
+def _nobody(evidence: Evidence, found: str, repair: Repair) -> Symptom:
     """That no pod runs as the service account."""
     return Symptom(
         "No pod runs as the service account.",
@@ -192,7 +194,7 @@ def _missing_by_name(evidence: Evidence) -> Symptom:
     """That the pod which was asked for is not there; one that a controller made comes under another name."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     maker, found = workloads.that_made(evidence, evidence.pod_name), "no such pod"
-    repair = _created(evidence)
+    repair: str | Lines = _created(evidence)
     if maker and (there := workloads.pods_of(evidence, maker)):
         found = f"no such pod; {workloads.called(maker)} has {', '.join(there)}"
         repair = f"# it was replaced; look at the present one:\n# {_doctor(evidence)} --pod {there[0]}"
@@ -209,13 +211,13 @@ def _missing_by_name(evidence: Evidence) -> Symptom:
     )
 
 
-def _created(evidence: Evidence) -> str:
+def _created(evidence: Evidence) -> str | Lines:
     """The line that makes a pod; where Deployments cannot be listed, one may make it, and no shell runs the line."""
-    line = Commands(evidence).create_pod()
+    made = Commands(evidence).create_pod()
     if workloads.are_known(evidence):
-        return line
+        return made
     return shown(
-        "# Deployments could not be listed: if one of them makes the pods, start that one; and if none does:", line
+        "# Deployments could not be listed: if one of them makes the pods, start that one; and if none does:", made.text
     )
 
 
@@ -226,7 +228,8 @@ def _missing_of_workload(evidence: Evidence, own: list[dict[str, Any]]) -> Sympt
     lines = [f"{kubectl} scale {workloads.called(each)} -n {namespace} --replicas=1" for each in stopped]
     if len(stopped) == len(own):
         found = "; ".join(f"{workloads.called(each)} has replicas: 0" for each in own)
-        return _nobody(evidence, found, "\n".join(["# when it is to run again:", *lines]))
+        started = Lines("\n".join(["# when it is to run again:", *lines]), makes_pods=True)
+        return _nobody(evidence, found, Repair.of(started))
     waiting = next(each for each in own if each not in stopped)
     why = _failed_creation(evidence, waiting) or "it has made no pod yet"
     return Symptom(
@@ -244,15 +247,16 @@ def _missing_for_bare_workload(evidence: Evidence, bare: list[dict[str, Any]], m
     account, namespace = evidence.parameters.service_account, evidence.parameters.namespace
     changed = f"runs as default; from then on its pods run as {account}, with its role"
     if meant:
-        repair = f"# {workloads.called(meant)} {changed}:\n{pod_commands.of_workload(evidence, meant)}"
+        repair = Repair.of(f"# {workloads.called(meant)} {changed}:", pod_commands.of_workload(evidence, meant))
         return _nobody(evidence, f"{workloads.called(meant)} without serviceAccountName", repair)
     names = [workloads.called(each) for each in bare]
     patch = json.dumps({"spec": {"template": {"spec": {"serviceAccountName": account}}}})
-    repair = (
+    chosen = Lines(
         f"# is one of these meant? It {changed}: {', '.join(names)}\n"
-        f"{evidence.connection.kubectl} patch <WORKLOAD> -n {namespace} --type=merge -p {shlex.quote(patch)}"
+        f"{evidence.connection.kubectl} patch <WORKLOAD> -n {namespace} --type=merge -p {shlex.quote(patch)}",
+        makes_pods=True,
     )
-    return _nobody(evidence, "; ".join(f"{name} without serviceAccountName" for name in names), repair)
+    return _nobody(evidence, "; ".join(f"{name} without serviceAccountName" for name in names), Repair.of(chosen))
 
 
 def _failed_creation(evidence: Evidence, workload: dict[str, Any]) -> str:
@@ -296,12 +300,12 @@ def _made_from(evidence: Evidence) -> str:
     return ((evidence.pod or {}).get("metadata") or {}).get("generateName") or ""
 
 
-def _is_one_of(event: dict[str, Any], names: list[str]) -> bool:
+def _is_one_of(event: Event, names: list[str]) -> bool:
     name = event["involvedObject"].get("name") or ""
     return any(name == called or name.startswith(f"{called}-") for called in names)
 
 
-def _forgotten(evidence: Evidence, events: list[dict[str, Any]]) -> str:
+def _forgotten(evidence: Evidence, events: list[Event]) -> str:
     kubectl, namespace = evidence.connection.kubectl, evidence.parameters.namespace
     told = sorted({(event["reason"], event["involvedObject"]["name"]) for event in events})
     return "\n".join(

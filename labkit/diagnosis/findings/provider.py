@@ -13,6 +13,7 @@ from labkit.diagnosis.evidence.trust import conditions_of, federated_of, name_of
 from labkit.diagnosis.finding import Symptom, cause, few, is_told
 from labkit.diagnosis.repairs import advice
 from labkit.diagnosis.repairs.commands import Commands
+from labkit.diagnosis.repairs.repair import Repair
 from labkit.policy.arn import Arn
 
 LEARN = "01-oidc-provider.ipynb"
@@ -49,16 +50,16 @@ def in_another_account(evidence: Evidence) -> Symptom | None:
     elsewhere = _provider_elsewhere(evidence)
     if not elsewhere:
         return None
-    repair = [Commands(evidence).create_provider()]
+    repair = Repair.of(Commands(evidence).create_provider())
     if evidence.role is not None and not evidence.trust.admits:
-        repair.append(Commands(evidence).admit())
+        repair = Repair.of(repair, Commands(evidence).admit())
     return Symptom(
         f"The cluster's issuer is registered in the account {elsewhere.split(':')[4]}, not in the role's, "
         f"{evidence.role_account_id}, where STS looks.",
         expected=evidence.provider_arn,
         found=elsewhere,
         source="iam:ListOpenIDConnectProviders",
-        repair="\n".join(repair),
+        repair=repair,
     )
 
 
@@ -68,18 +69,18 @@ def cluster_rebuilt(evidence: Evidence) -> Symptom | None:
     old = _gone_issuer_of_role(evidence)
     if not old:
         return None
-    repair = [
+    repair = Repair.of(
         Commands(evidence).create_provider(),
         Commands(evidence).admit(),
         *(advice.provider_stays(arn) for arn in evidence.provider_arns if name_of(arn) == old),
-    ]
+    )
     return Symptom(
         f"The role {evidence.role_name} trusts {old}, which no cluster of this account and region has as its issuer; "
         "today's issuer isn't registered.",
         expected=evidence.provider_name,
         found=f"{old}, the issuer of no cluster here",
         source="iam:GetRole, AssumeRolePolicyDocument, and eks:DescribeCluster, identity.oidc.issuer",
-        repair="\n".join(repair),
+        repair=repair,
     )
 
 
@@ -95,8 +96,10 @@ def operator_not_permitted(evidence: Evidence) -> Symptom | None:
         expected=f"iam:{name} is allowed to {caller}",
         found=str(call.get("errorMessage")),
         source=f"cloudtrail:LookupEvents, {name} at {call.get('eventTime')}",
-        repair="# an administrator registers the issuer once, and the caller needs no further permission:\n"
-        + Commands(evidence).create_provider(),
+        repair=Repair.of(
+            "# an administrator registers the issuer once, and the caller needs no further permission:",
+            Commands(evidence).create_provider(),
+        ),
     )
 
 
@@ -116,7 +119,7 @@ def url_differs(evidence: Evidence) -> Symptom | None:
         expected=evidence.issuer,
         found=", ".join(f"https://{name_of(arn)}" for arn in near),
         source="iam:ListOpenIDConnectProviders",
-        repair="\n".join([Commands(evidence).create_provider(), *map(advice.provider_stays, near)]),
+        repair=Repair.of(Commands(evidence).create_provider(), *map(advice.provider_stays, near)),
     )
 
 
@@ -128,12 +131,12 @@ def invisible_character(evidence: Evidence) -> Symptom | None:
         if not arns:
             return None
         expected, found = evidence.issuer, ", ".join(f"https://{name_of(arn)}" for arn in arns)
-        repair = "\n".join([Commands(evidence).create_provider(), *map(advice.provider_stays, arns)])
+        repair = Repair.of(Commands(evidence).create_provider(), *map(advice.provider_stays, arns))
     else:
         found = _look_alike(evidence) if _lacks_audience(evidence) else ""
         if not found:
             return None
-        expected, repair = evidence.audience, Commands(evidence).add_client_id(instead_of=found)
+        expected, repair = evidence.audience, Repair.of(Commands(evidence).add_client_id(instead_of=found))
     return Symptom(
         f"The OIDC provider has a character that isn't seen in print: {_names(found, expected)} in {found!a}.",
         expected=repr(expected),

@@ -8,6 +8,7 @@ from labkit.diagnosis.finding import Symptom, cause
 from labkit.diagnosis.findings import service_account, trust_writes
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.repairs.commands import Commands, annotate, patch_config_map
+from labkit.diagnosis.repairs.repair import Repair
 from labkit.policy.wildcards import wildcard
 
 LEARN = "02-iam-role.ipynb"
@@ -36,7 +37,7 @@ def missing(evidence: Evidence) -> Symptom | None:
         source="iam:GetRole",
         repair=_another_role(evidence)
         or pod_commands.with_new_sessions(
-            evidence, f"{Commands(evidence).create_role()}\n{Commands(evidence).attach_policy()}"
+            evidence, Repair.of(Commands(evidence).create_role(), Commands(evidence).attach_policy())
         ),
     )
 
@@ -73,7 +74,7 @@ def _trusts_itself(evidence: Evidence) -> bool:
     )
 
 
-def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, profile: str) -> str:
+def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, profile: str) -> Repair:
     """Lines that take the role out of a profile, and make the pod anew, which reads its config once."""
     kept, inside = [], False
     for line in spec.config_map(config.config_map)[config.key].splitlines(keepends=True):
@@ -82,10 +83,10 @@ def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, prof
         if not (inside and line.partition("=")[0].strip() in ASSUMING):
             kept.append(line)
     patch = patch_config_map(evidence, config.config_map, {config.key: "".join(kept)})
-    return f"{patch}\n{pod_commands.replaced(evidence)}"
+    return Repair.of(patch, pod_commands.replaced(evidence))
 
 
-def _another_role(evidence: Evidence) -> str:
+def _another_role(evidence: Evidence) -> str | Repair:
     """The repair where other roles trust the service account: the role was renamed, or the name is misspelt."""
     if service_account.is_role_of_its_own(evidence):
         return f"# did you mean the role that the service account has?  --role {_name(evidence.annotation)}"
@@ -96,7 +97,7 @@ def _another_role(evidence: Evidence) -> str:
     except NotRead:
         return ""
     if len(trusting) == 1:
-        return f"{annotate(evidence, trusting[0])}\n{pod_commands.replaced(evidence)}"
+        return Repair.of(annotate(evidence, trusting[0]), pod_commands.replaced(evidence))
     return annotate(evidence, "") if trusting else ""
 
 

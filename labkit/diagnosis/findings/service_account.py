@@ -11,6 +11,7 @@ from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.finding import Severity, Symptom, cause
 from labkit.diagnosis.repairs import advice, pod_commands, words
 from labkit.diagnosis.repairs.commands import ROLE_NAME, Commands, annotate
+from labkit.diagnosis.repairs.repair import Repair
 from labkit.documents import ROLE_ANNOTATION
 from labkit.policy.arn import Arn
 
@@ -127,15 +128,13 @@ def annotation_role_mismatch(evidence: Evidence) -> Symptom | None:
     if (account_id := Arn.parse(arn).account) != evidence.connection.account_id:
         named += f" of the account {account_id}"
     right = f"not {evidence.role_name}" if evidence.role_arn else f"which nothing connects with {account}"
-    lines = [_annotated(evidence)]
-    if not (evidence.role_is_known or evidence.is_of_lab):
-        lines.append(advice.named_role_stays(evidence, arn))
+    is_only_named = not (evidence.role_is_known or evidence.is_of_lab)
     return Symptom(
         f"The annotation names {named}, {right}.",
         expected=_wanted(evidence),
         found=arn,
         source=SOURCE,
-        repair="\n".join(lines),
+        repair=Repair.of(_annotated(evidence), advice.named_role_stays(evidence, arn) if is_only_named else ""),
     )
 
 
@@ -175,8 +174,10 @@ def annotation_taken_away(evidence: Evidence) -> Symptom | None:
         expected=f"{ROLE_ANNOTATION}: {evidence.role_arn or spec.containers[0].value('AWS_ROLE_ARN')}",
         found=f"{_not_found(evidence)}, written by {last['manager']} at {last['time']}",
         source="kubectl get serviceaccount -o yaml --show-managed-fields",
-        repair=f"# declare the annotation in what {last['manager']} applies, or it goes again\n"
-        + _annotated(evidence, role_arn=spec.containers[0].value("AWS_ROLE_ARN")),
+        repair=Repair.of(
+            f"# declare the annotation in what {last['manager']} applies, or it goes again",
+            _annotated(evidence, role_arn=spec.containers[0].value("AWS_ROLE_ARN")),
+        ),
     )
 
 
@@ -249,7 +250,7 @@ def _place(arn: str) -> tuple[str, str]:
     return parsed.partition, parsed.account
 
 
-def _differing(evidence: Evidence, right: str, repair: str, severity: Severity = "error") -> Symptom:
+def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: Severity = "error") -> Symptom:
     return Symptom(
         f"The role's ARN is {right}, the annotation says {evidence.annotation}.",
         expected=right,
@@ -332,16 +333,16 @@ def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
     return "", ""
 
 
-def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> str:
+def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> Repair:
     """The annotation, and then the pod once more where one runs: it gets its role when it is made."""
     # A run of the lab has a role of its own.
     is_told = evidence.role_is_known or evidence.is_of_lab or not role_arn
     known = evidence.role_arn if is_told else role_arn
-    lines = [annotate(evidence, known, without=without)]
+    named = Repair.of(annotate(evidence, known, without=without))
     try:
         pod = evidence.pod
         if pod and service_account_of(pod["spec"]) == evidence.parameters.service_account:
-            lines.append(pod_commands.replaced(evidence) if known else "# then make its pods again")
+            return Repair.of(named, pod_commands.replaced(evidence) if known else "# then make its pods again")
     except NotRead:
         pass
-    return "\n".join(lines)
+    return named

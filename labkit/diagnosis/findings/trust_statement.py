@@ -4,10 +4,10 @@ Each cause looks at one thing, so that two faults in a statement are two finding
 """
 
 import json
-from typing import Any
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds
+from labkit.diagnosis.evidence.answers import Statement
 from labkit.diagnosis.evidence.trust import (
     PROVIDER_ARN,
     Condition,
@@ -146,7 +146,7 @@ def action_wrong(evidence: Evidence) -> Symptom | None:
     )
 
 
-def _principal(statement: dict[str, Any]) -> str:
+def _principal(statement: Statement) -> str:
     """What a statement trusts, in short."""
     principal = statement.get("Principal")
     named = [str(name) for names in principal.values() for name in listed(names)] if isinstance(principal, dict) else []
@@ -156,14 +156,14 @@ def _principal(statement: dict[str, Any]) -> str:
 # What its conditions are looked at with, too.
 
 
-def refusing(evidence: Evidence) -> dict[str, Any] | None:
+def refusing(evidence: Evidence) -> Statement | None:
     """The statement that comes nearest, where the policy refuses and nothing else explains it."""
     if evidence.role is None or evidence.trust.nearest is None or was_refused(evidence):
         return None
     return evidence.trust.nearest
 
 
-def about_tokens(statement: dict[str, Any]) -> list[Condition]:
+def about_tokens(statement: Statement) -> list[Condition]:
     """The statement's conditions on `sub` and `aud`."""
     return [condition for condition in conditions_of(statement) if condition.claim in ("sub", "aud")]
 

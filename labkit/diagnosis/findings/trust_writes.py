@@ -1,12 +1,10 @@
 """What IAM takes as the role's trust policy: what it refused to take, and how much more this one may hold."""
 
-from typing import Any
-
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds
 from labkit.diagnosis.evidence.account import document
-from labkit.diagnosis.evidence.answers import PastCall
-from labkit.diagnosis.evidence.trust import conditions_of, listed
+from labkit.diagnosis.evidence.answers import PastCall, Statement
+from labkit.diagnosis.evidence.trust import conditions_of, statements_of
 from labkit.diagnosis.finding import Symptom, cause, is_told
 from labkit.diagnosis.repairs import advice, pod_commands
 from labkit.diagnosis.repairs.advice import QUOTA
@@ -92,12 +90,10 @@ def _refused_write(evidence: Evidence) -> PastCall | None:
     return newest if newest and newest["errorCode"] else None
 
 
-def _statements_of(record: PastCall) -> list[dict[str, Any]]:
+def _statements_of(record: PastCall) -> list[Statement]:
     """The statements of the trust policy that was refused."""
     parameters = record.get("requestParameters") or {}
-    written = document(parameters.get("policyDocument") or parameters.get("assumeRolePolicyDocument") or {})
-    statements = listed(written.get("Statement")) if isinstance(written, dict) else []
-    return [statement for statement in statements if isinstance(statement, dict)]
+    return statements_of(document(parameters.get("policyDocument") or parameters.get("assumeRolePolicyDocument")))
 
 
 def _source(record: PastCall) -> str:

@@ -19,6 +19,7 @@ from labkit.diagnosis.evidence.pod_spec import (
 from labkit.diagnosis.finding import Symptom, cause, is_told
 from labkit.diagnosis.repairs import pod_commands, registration
 from labkit.diagnosis.repairs.commands import Commands
+from labkit.diagnosis.repairs.repair import Repair
 from labkit.diagnosis.repairs.words import said, shown
 
 LEARN = "04-pod.ipynb"
@@ -82,7 +83,7 @@ def not_asked(evidence: Evidence) -> Symptom | None:
             expected="a rule for CREATE of pods",
             found="no such rule",
             source=CONFIGURATION,
-            repair="\n".join([registration.with_rule_for_pods(evidence), pod_commands.replaced(evidence)]),
+            repair=Repair.of(registration.with_rule_for_pods(evidence), pod_commands.replaced(evidence)),
         )
     lacking = [each for each in opt_out.unmet(evidence) if not each.is_switch]
     if all(each.is_opt_out for each in lacking):
@@ -253,7 +254,7 @@ def _was_passed_over(evidence: Evidence) -> bool:
         return False
 
 
-def _why_passed_over(evidence: Evidence) -> tuple[str, str]:
+def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
     """What is known of why the webhook changed nothing, and the repair."""
     conditions = opt_out.match_conditions(evidence)
     may_be = f"; its matchConditions may leave it out: {' && '.join(conditions)}" if conditions else ""
@@ -265,7 +266,7 @@ def _why_passed_over(evidence: Evidence) -> tuple[str, str]:
             return "a pod like it would get the role now", again
     except NotRead as unread:
         told = "why, a dry run tells" if unread.is_choice else f"a dry run was not made: {unread.why}"
-        return f"{told}{may_be}", f"# where it is made without the role again, --probe tells why\n{again}"
+        return f"{told}{may_be}", Repair.of("# where it is made without the role again, --probe tells why", again)
     log = "# the webhook leaves new pods as they are: its own log says what it makes of them"
     return f"a dry run gets no role either{may_be}", f"{log}\n{Commands(evidence).restore_webhook()}"
 
@@ -277,20 +278,21 @@ def _label_found(evidence: Evidence, requirement: opt_out.Requirement) -> str:
     return f"{requirement.subject} {name} with {label}"
 
 
-def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str:
+def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | Repair:
     """The requirements taken off, and then the pod once more; beside it what else would do, where they are meant."""
     wanted = "; ".join(f"the {each.subject} {each}" for each in lacking if not each.is_opt_out)
     meant = f"# if the selector is meant, give the label that it wants instead of what follows: {wanted}"
-    lines = [meant, registration.without(evidence, lacking), pod_commands.replaced(evidence)]
+    lines, again = [meant, registration.without(evidence, lacking)], pod_commands.replaced(evidence)
     if registration.others(evidence) == []:
-        return "\n".join(lines)
+        return Repair.of(*lines, again)
     if labels := registration.labels_that_harm_nobody(evidence, lacking):
         return _labelled(evidence, labels)
     # The selector may keep the role from others on purpose.
-    return shown("# Nothing is changed: others would get a role by it. Ask whoever runs the webhook. Then:", *lines)
+    nothing = "# Nothing is changed: others would get a role by it. Ask whoever runs the webhook. Then:"
+    return shown(nothing, *lines, str(again))
 
 
-def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]]) -> str:
+def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]]) -> Repair:
     """The labels that the selectors want, on the namespace and in the pod's manifest, and the pod made by it."""
 
     def with_labels(_: Evidence, manifest: dict[str, Any]) -> None:
@@ -308,10 +310,10 @@ def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]])
     if on_namespace := labels.get("namespace"):
         pairs = " ".join(shlex.quote(f"{key}={value}") for key, value in on_namespace.items())
         lines.append(f"{evidence.connection.kubectl} label namespace {evidence.parameters.namespace} {pairs}")
-    return "\n".join([*lines, pod_commands.replaced(evidence, with_labels)])
+    return Repair.of(*lines, pod_commands.replaced(evidence, with_labels))
 
 
-def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> str:
+def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
     """The opt-out label taken off, or where another label does it, the requirement; and then the pod once more.
 
     Another label may be what others look for.
@@ -327,7 +329,7 @@ def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> str:
         lines.append(registration.without_label(evidence, switches["namespace"]))
     again = pod_commands.replaced(evidence)
     is_words = lines and all(line.startswith("#") for each in lines for line in each.splitlines())
-    return "\n".join([*lines, shown("# and then:", again) if is_words else again])
+    return Repair.of(*lines, shown("# and then:", str(again)) if is_words else again)
 
 
 def _has_pods(owner: dict[str, Any]) -> bool:
@@ -336,19 +338,19 @@ def _has_pods(owner: dict[str, Any]) -> bool:
     return bool(status.get("readyReplicas") or status.get("numberReady"))
 
 
-def _restored(evidence: Evidence) -> str:
+def _restored(evidence: Evidence) -> Repair:
     """The webhook, and then the pod once more where it was made without its role."""
-    lines = [Commands(evidence).restore_webhook()]
+    repair = Repair.of(Commands(evidence).restore_webhook())
     try:
         spec = evidence.pod_spec
         if spec is not None and evidence.annotation and not spec.is_mutated:
-            lines.append(pod_commands.replaced(evidence))
+            return Repair.of(repair, pod_commands.replaced(evidence))
     except NotRead:
         pass
-    return "\n".join(lines)
+    return repair
 
 
-def _mounted_twice(found: str, source: str, repair: str) -> Symptom:
+def _mounted_twice(found: str, source: str, repair: Repair) -> Symptom:
     return Symptom(
         "Something else is mounted where the webhook mounts the token, and a pod with two mounts at one path is "
         "refused.",

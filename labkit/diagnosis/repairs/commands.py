@@ -15,6 +15,7 @@ from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.evidence.trust import Trust, listed
 from labkit.diagnosis.repairs import advice, trust_documents, words
+from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
 
 THUMBPRINTS = 5  # at most, of one OIDC provider
@@ -48,16 +49,17 @@ class Commands:
             del self._service_account["metadata"]["labels"], self._pod["metadata"]["labels"]
         self._role_is_there = _known(lambda: evidence.role is not None, True)
 
-    def create_provider(self) -> str:
+    def create_provider(self) -> Lines:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-open-id-connect-provider.html"""
         audiences = " ".join(self._provider["ClientIDList"])
-        return self._aws(
+        lines = self._aws(
             words.said(
                 f"The issuer of the cluster {self.parameters.cluster} is registered in IAM. Nobody loses access."
             ),
             f"aws iam create-open-id-connect-provider --url {self._provider['Url']} --client-id-list {audiences}"
             f"{self._tags()}",
         )
+        return Lines(lines, creates=f"OIDC provider {self._provider['Url']}")
 
     def add_client_id(self, *, instead_of: str = "") -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/add-client-id-to-open-id-connect-provider.html"""
@@ -90,15 +92,16 @@ class Commands:
             f"--thumbprint-list {' '.join([*present, thumbprint])}",
         )
 
-    def create_role(self, trust_policy: Mapping[str, Any] | None = None) -> str:
+    def create_role(self, trust_policy: Mapping[str, Any] | None = None) -> Lines:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-role.html"""
         policy = trust_policy or self._trust_policy
-        return self._aws(
+        lines = self._aws(
             words.said(f"The role {self.parameters.role_name} is made. {self._account} alone may take it."),
             words.difference(None, policy),
             f"aws iam create-role --role-name {self._role}{self._path} "
             f"--assume-role-policy-document {_quoted(policy)}{self._tags()}",
         )
+        return Lines(lines, creates=f"role {self.parameters.role_name}")
 
     def update_trust_policy(self, trust_policy: Document, *sentences: str) -> str:
         """The trust policy, with what it changes for whom; words where it helps nobody, or IAM would not take it.
@@ -125,11 +128,11 @@ class Commands:
             return advice.restriction_stays(self._evidence, *restricting)
         return self.update_trust_policy(trust_documents.corrected(self._evidence))
 
-    def admit_or_create(self) -> str:
+    def admit_or_create(self) -> Repair:
         """Adds the service account to the trust policy of the role, which is made where it is missing."""
         if self._role_is_there:
-            return self.admit()
-        return f"{self.create_role(trust_documents.alone(self._evidence))}\n{self.attach_policy()}"
+            return Repair.of(self.admit())
+        return Repair.of(self.create_role(trust_documents.alone(self._evidence)), self.attach_policy())
 
     def attach_policy(self) -> str:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/attach-role-policy.html"""
@@ -222,10 +225,10 @@ class Commands:
         manifest = self._apply({**self._service_account, "metadata": metadata})
         return f"{told}\n{manifest}\n{annotate(self._evidence, '')}"
 
-    def create_pod(self) -> str:
+    def create_pod(self) -> Lines:
         """The manifest, applied."""
         told = words.said(f"The pod {self._pod['metadata']['name']} is made. It runs as {self._account}.")
-        return f"{told}\n{self._apply(self._pod)}"
+        return Lines(f"{told}\n{self._apply(self._pod)}", makes_pods=True)
 
     def restore_webhook(self) -> str:
         """How the target gets its webhook back."""

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+from labkit.diagnosis.evidence.objects import Metadata, Pod
 from labkit.diagnosis.evidence.pod_spec import (
     API_VOLUME,
     MOUNT_PATH,
@@ -40,14 +41,15 @@ FIRST_OF_CONTAINER = ("name", "image", "command", "args", "env", "envFrom", "vol
 NOTED = ("kubectl.kubernetes.io/last-applied-configuration", "kubectl.kubernetes.io/restartedAt")
 
 
-def restored_manifest(pod: Document, region: str) -> Document:
+def restored_manifest(pod: Pod, region: str) -> Document:
     """The manifest from which a live pod was made.
 
     Taken off: status, defaults, and what admission and the webhook added, which both add again. `region` is the one
     that the webhook gives.
     """
     pod = copy.deepcopy(pod)
-    metadata = {key: pod["metadata"][key] for key in ("name", "namespace", "labels") if pod["metadata"].get(key)}
+    kept = ("name", "namespace", "labels")
+    metadata = {key: value for key, value in pod["metadata"].items() if key in kept and value}
     if annotations := _annotations(pod["metadata"]):
         metadata["annotations"] = annotations
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": _restored_spec(pod["spec"], region)}
@@ -131,7 +133,7 @@ def _mounted(spec: Document, volume: str) -> bool:
     return any(mount["name"] == volume for each in containers_of(spec) for mount in each.get("volumeMounts") or [])
 
 
-def _annotations(metadata: Document) -> dict[str, str]:
+def _annotations(metadata: Metadata) -> dict[str, str]:
     return {key: value for key, value in (metadata.get("annotations") or {}).items() if key not in NOTED}
 
 

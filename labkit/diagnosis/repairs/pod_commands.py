@@ -4,7 +4,7 @@ import copy
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 
 from labkit.diagnosis.evidence import Evidence, NotRead, opt_out, variables, workloads
@@ -20,6 +20,7 @@ from labkit.diagnosis.evidence.pod_spec import (
 from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.repairs.commands import Commands, others_with, patch_config_map
 from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
+from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.diagnosis.repairs.words import changes_in, listed, name_of_account, said, shown
 from labkit.documents import ROLE_ANNOTATION
 
@@ -29,17 +30,11 @@ Change = Callable[[Evidence, Document], None]
 SECRET = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 NOT_SHOWN = "NOT-SHOWN"
-# A line after which pods are made again, or that waits for them.
-MAKES_PODS = re.compile(
-    r"^kubectl .*\b(delete pod|rollout (restart|status)|set env|(edit|patch|scale) (deployment|statefulset|daemonset)/)"
-    r"|^echo .*\"kind\": \"Pod\".* apply -f -$"
-)
-BELOW = "# its pods are made again further down, once for all that is repaired"
 NOT_YET = "# Not yet: the annotation does not name the role as IAM has it. A pod that is made again gets what it names."
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # the names that a shell takes, too
 
 
-def replaced(evidence: Evidence, *changes: Change) -> str:
+def replaced(evidence: Evidence, *changes: Change) -> Repair:
     """Lines that make the pod anew; whatever is wrong with its manifest is corrected in it, and `changes` beside.
 
     A pod that nobody owns is deleted and applied again; these lines are comments where its manifest holds a value that
@@ -48,34 +43,35 @@ def replaced(evidence: Evidence, *changes: Change) -> str:
     """
     spec = evidence.pod_spec
     if spec is None:
-        return Commands(evidence).create_pod()
+        return Repair.of(Commands(evidence).create_pod())
     owner = spec.owner
     if (name := service_account_of(spec.document["spec"])) not in (evidence.parameters.service_account, "default"):
-        return said(
+        stays = said(
             f"The pod {spec.name} stays: it runs as {evidence.parameters.namespace}:{name}, which may need it.",
             f"Name a pod of {name_of_account(evidence.subject)} with --pod, or ask whoever runs this one.",
         )
+        return Repair.of(stays)
     lines = _config_map_lines(evidence)
     if owner is None:
         manifest = restored_manifest(spec.document, evidence.region)
         _corrected(evidence, manifest, changes)
         hidden = _hide_secrets(manifest)
         told = said(f"The pod {spec.name} is ended, and made again from its manifest.")
-        lines += [told, _delete(evidence, spec.name), _applied(evidence, manifest)]
+        again = [told, _delete(evidence, spec.name), _applied(evidence, manifest)]
         if hidden:
-            return _left_to_author(spec.name, hidden, lines)
+            return Repair.of(_left_to_author(spec.name, hidden, [*lines, *again]))
     elif template := (owner.get("spec") or {}).get("template"):
-        lines += _template_lines(evidence, owner, template, changes)
+        again = _template_lines(evidence, owner, template, changes)
     else:
         kind = f"{owner['kind']} {owner['metadata']['name']}"
-        lines += [
+        again = [
             f"# {kind} makes the pod: what is to change has to change there",
             _delete(evidence, spec.name),
         ]
-    return "\n".join(lines)
+    return Repair.of(*lines, _making_pods(again))
 
 
-def with_the_annotation(evidence: Evidence) -> str:
+def with_the_annotation(evidence: Evidence) -> Repair:
     """Lines that make the pod again, so that it gets the role of the annotation; comments where that role is not right.
 
     A pod that works would lose what it has.
@@ -83,16 +79,16 @@ def with_the_annotation(evidence: Evidence) -> str:
     again = replaced(evidence, without_identity)
     if evidence.is_annotated_rightly:
         return again
-    return shown(NOT_YET, "# When it does:", again)
+    return Repair((Lines(shown(NOT_YET, "# When it does:", str(again))),), waits=True)
 
 
-def of_workload(evidence: Evidence, owner: Document, *changes: Change) -> str:
+def of_workload(evidence: Evidence, owner: Document, *changes: Change) -> Repair:
     """Lines that correct the template of a workload whose pods could not be made."""
-    return "\n".join(_template_lines(evidence, owner, owner["spec"]["template"], changes))
+    return Repair.of(_making_pods(_template_lines(evidence, owner, owner["spec"]["template"], changes)))
 
 
-def with_new_sessions(evidence: Evidence, repair: str) -> str:
-    """The lines, and the pod made anew where they make the role: it may hold a session of the one that is gone.
+def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
+    """The repair, and the pod made anew where they make the role: it may hold a session of the one that is gone.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
     """
@@ -100,26 +96,7 @@ def with_new_sessions(evidence: Evidence, repair: str) -> str:
         is_held = evidence.role is None and evidence.pod is not None
     except NotRead:
         is_held = False
-    return f"{repair}\n{replaced(evidence)}" if is_held else repair
-
-
-def makes_pods(repair: str) -> bool:
-    """Whether these lines make pods again: what decides how they come to be has to be repaired before."""
-    return any(MAKES_PODS.search(line) for line in repair.splitlines())
-
-
-def waits(repair: str) -> bool:
-    """Whether a repair is for later: another finding's comes before it."""
-    return repair.startswith(NOT_YET)
-
-
-def once(repairs: Sequence[str]) -> list[str]:
-    """The repairs, which are run one after the other: what makes the same pods again is left to the last of them."""
-    split = [_split(repair) for repair in repairs]
-    return [
-        "\n".join([*head, BELOW]) if tail and any(tail == later for _, later in split[number:]) else repair
-        for number, (repair, (head, tail)) in enumerate(zip(repairs, split, strict=True), 1)
-    ]
+    return Repair.of(repair, replaced(evidence)) if is_held else repair
 
 
 def without_identity(_: Evidence, manifest: Document) -> None:
@@ -249,6 +226,10 @@ CORRECTIONS: tuple[Change, ...] = (
 # The lines.
 
 
+def _making_pods(lines: list[str]) -> Lines:
+    return Lines("\n".join(lines), makes_pods=True)
+
+
 def _delete(evidence: Evidence, name: str) -> str:
     return f"{_kubectl(evidence)} delete pod {name} -n {evidence.parameters.namespace} --grace-period=1"
 
@@ -308,15 +289,6 @@ def _is_being_replaced(evidence: Evidence) -> bool:
         and PodSpec(pod, evidence.cluster).is_mutated
         for pod in workloads.successors(evidence)
     )
-
-
-def _split(repair: str) -> tuple[list[str], list[str]]:
-    """The lines of a repair, and the commands at its end that make pods again."""
-    lines = repair.splitlines()
-    at = len(lines)
-    while at and (MAKES_PODS.search(lines[at - 1]) or lines[at - 1].startswith("#")):
-        at -= 1
-    return lines[:at], [line for line in lines[at:] if not line.startswith("#")]
 
 
 def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:

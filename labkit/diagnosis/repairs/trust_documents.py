@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from labkit import documents
 from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis.evidence.answers import Statement
 from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.evidence.trust import (
     CLAIMS,
@@ -15,6 +16,7 @@ from labkit.diagnosis.evidence.trust import (
     conditions_of,
     federated_of,
     listed,
+    statements_of,
 )
 from labkit.documents import PolicyDocument
 
@@ -81,7 +83,7 @@ def restrictions(evidence: Evidence) -> Iterator[tuple[int, Condition]]:
         yield from ((position, condition) for condition in found)
 
 
-def without(statement: Document, operator: str, key: str, value: str) -> Document:
+def without(statement: Statement, operator: str, key: str, value: str) -> Statement:
     """A Deny statement that leaves one value of a key out; of a negated condition, every value has to differ.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-logic-multiple-context-keys-or-values.html
@@ -93,7 +95,7 @@ def without(statement: Document, operator: str, key: str, value: str) -> Documen
     return made
 
 
-def _better(evidence: Evidence, nearest: Document) -> Document | None:
+def _better(evidence: Evidence, nearest: Statement) -> Statement | None:
     """The statement that comes nearest, so that it admits this service account, and nobody else more than before."""
     if evidence.trust.is_own(nearest):
         return _like(nearest, _right(evidence))
@@ -106,19 +108,20 @@ def _better(evidence: Evidence, nearest: Document) -> Document | None:
     return named if evidence.trust.statement_admits(named) else None
 
 
-def _right(evidence: Evidence) -> Document:
-    return dict(alone(evidence)["Statement"][0])
+def _right(evidence: Evidence) -> Statement:
+    (right,) = statements_of(alone(evidence))
+    return right
 
 
-def _like(present: Document, right: Document) -> Document:
+def _like(present: Statement, right: Statement) -> Statement:
     """The right statement, with the name and the further actions of the one in whose place it comes."""
-    made = {"Sid": present["Sid"], **right} if "Sid" in present else dict(right)
+    made: Statement = {"Sid": present["Sid"], **right} if "Sid" in present else {**right}
     if "Action" in present and allows_action(present) and not any("*" in action for action in actions_of(present)):
         made["Action"] = present["Action"]
     return made
 
 
-def _with(evidence: Evidence, statements: list[Document]) -> Document:
+def _with(evidence: Evidence, statements: list[Statement]) -> Document:
     present = evidence.trust.document
     rest = {key: value for key, value in present.items() if key not in ("Version", "Statement")}
     return {"Version": present.get("Version", "2012-10-17"), **rest, "Statement": statements}

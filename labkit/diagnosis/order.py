@@ -1,0 +1,48 @@
+"""The order in which findings are told: the same in a step's check, in a notebook and in the doctor's report."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from labkit.diagnosis.evidence import Evidence, NotRead
+from labkit.diagnosis.finding import SEVERITIES, Cause, Finding, look_for
+from labkit.diagnosis.stages import STAGES, WEBHOOK
+
+
+def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | None = None) -> list[Finding]:
+    """What these causes find, in order.
+
+    Where a cause needs what cannot be read, it finds nothing: with `unread`, what it was goes there.
+    Raises `NotRead` without.
+    """
+    outcomes = [outcome for _, outcome in look_for(causes, evidence)]
+    lacking = [outcome for outcome in outcomes if isinstance(outcome, NotRead)]
+    if unread is not None:
+        unread += lacking
+    elif lacking:
+        raise lacking[0]
+    return in_order(outcome for outcome in outcomes if isinstance(outcome, Finding))
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings, errors first, and each severity in the order of the stages; each once, and no repair twice.
+
+    Their repairs work in this order: a pod is made again after what the webhook goes by.
+    """
+    ordered = sorted(dict.fromkeys(findings), key=_place)
+    created: dict[str, str] = {}
+    told = []
+    for number, finding in enumerate(ordered, 1):
+        later = [each.repaired_by for each in ordered[number:] if each.severity == finding.severity]
+        told.append(replace(finding, repaired_by=finding.repaired_by.without(created).before(later)))
+        created = dict.fromkeys(finding.repaired_by.creates, finding.id) | created
+    return told
+
+
+def _place(finding: Finding) -> tuple[int, int, int]:
+    """Where a finding comes: by severity and stage; of the stages that decide how pods are made, those last that do.
+
+    One that waits for another's repair comes after all.
+    """
+    stage, repair = STAGES.index(finding.stage), finding.repaired_by
+    when = 2 if stage > STAGES.index(WEBHOOK) else 1 if repair.makes_pods else 0
+    return SEVERITIES.index(finding.severity), 3 if repair.waits else when, stage

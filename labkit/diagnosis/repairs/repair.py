@@ -1,0 +1,72 @@
+"""A repair, and what it does to others that are run before or after it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+BELOW = "# its pods are made again further down, once for all that is repaired"
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines of a repair that belong together: comments, and the commands of one purpose."""
+
+    text: str
+    creates: str = ""
+    """What they create, such as `role cart`; empty where they create nothing that another repair creates, too."""
+    makes_pods: bool = False
+    """Whether they make pods again, or wait for them: what decides how pods come to be has to be repaired before."""
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What puts a finding right; as text, lines for a shell."""
+
+    parts: tuple[Lines, ...]
+    waits: bool = False
+    """Whether it is for later: another finding's repair comes before it."""
+
+    @classmethod
+    def of(cls, *parts: "str | Lines | Repair") -> "Repair":
+        """These parts, one after the other, without those that are empty."""
+        repairs = [_as_repair(part) for part in parts]
+        return cls(tuple(lines for each in repairs for lines in each.parts), any(each.waits for each in repairs))
+
+    def __str__(self) -> str:
+        return "\n".join(lines.text for lines in self.parts)
+
+    @property
+    def makes_pods(self) -> bool:
+        """Whether it makes pods again."""
+        return any(lines.makes_pods for lines in self.parts)
+
+    @property
+    def creates(self) -> list[str]:
+        """What it creates."""
+        return [lines.creates for lines in self.parts if lines.creates]
+
+    def without(self, created: Mapping[str, str]) -> "Repair":
+        """The repair without the lines that create what an earlier finding's repair has: that finding's id, by what."""
+        parts = (
+            Lines(f"# made already by the repair of {created[lines.creates]}") if lines.creates in created else lines
+            for lines in self.parts
+        )
+        return replace(self, parts=tuple(parts))
+
+    def before(self, later: Sequence["Repair"]) -> "Repair":
+        """The repair before later ones: if one of these ends by making the same pods again, that is left to it."""
+        head, tail = self._split()
+        if not tail or all(tail != each._split()[1] for each in later):
+            return self
+        return replace(self, parts=(*head, Lines(BELOW)))
+
+    def _split(self) -> tuple[tuple[Lines, ...], tuple[Lines, ...]]:
+        """The lines, and behind them those that make pods again."""
+        at = len(self.parts)
+        while at and self.parts[at - 1].makes_pods:
+            at -= 1
+        return self.parts[:at], self.parts[at:]
+
+
+def _as_repair(part: str | Lines | Repair) -> Repair:
+    lines = Lines(part) if isinstance(part, str) else part
+    return lines if isinstance(lines, Repair) else Repair((lines,) if lines.text else ())
