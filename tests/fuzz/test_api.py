@@ -66,7 +66,7 @@ def watched(cluster: Cluster) -> Iterator[tuple[Watched, httpx.Client]]:
         yield app, admin
 
 
-@cases(300)
+@cases(200)
 @given(data=st.data())
 def test_a_request_of_an_administrator(watched, data):
     app, admin = watched

@@ -49,7 +49,7 @@ def test_the_server_tells_the_client_starts_again_and_says_so(tmp_path, monkeypa
             with os.fdopen(reading, "rb") as pipe:
                 assert pipe.readline() == b"ready\n"
             before = State.read(folder)
-            calls = [client(before, "sqs").list_queues, client(before, "iam").list_roles]
+            calls = [client(before, "sqs").list_queues, lambda: [*iter(client(before, "iam").list_roles, None)]]
             with ThreadPoolExecutor(2) as pool:
                 for call in [pool.submit(call) for call in calls]:
                     with pytest.raises(ClientError) as caught:
