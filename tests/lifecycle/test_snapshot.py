@@ -11,6 +11,7 @@ from kubernetes import client, config
 
 from labkit.emulator import process, replacement
 from labkit.emulator.folder import Folder
+from labkit.emulator.joined import Kept
 from labkit.emulator.process import State
 from tests import commands
 
@@ -20,8 +21,12 @@ def lab(home):
     """A lab that runs, with a ConfigMap in it, and `one`, a snapshot of it."""
     assert commands.labkit("up").returncode == 0
     configmaps(home).create_namespaced_config_map("default", {"metadata": {"name": "before"}})
+    folder = Folder(home)
+    folder.clock.advance(hours=1)
+    folder.published.override("0A", "keys").set(500, "")
+    folder.write_json("faults/run.json", {})
     assert commands.labkit("snapshot", "one").returncode == 0
-    return Folder(home)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +136,9 @@ def test_a_snapshot_of_another_labkit_is_opened(one, tmp_path):
         done = commands.labkit("restore", str(file), **home)
         assert "The lab is up with the state of" in done.stdout, done.stderr
         assert names(tmp_path / ".lab") == {"before", "kube-root-ca.crt"}
+        restored = Folder(tmp_path / ".lab")
+        assert (restored.clock.offset, (restored.path / "faults/run.json").exists()) == (3600, True)
+        assert restored.published.override("0A", "keys").get().status == 500
         assert commands.labkit("down", **home).returncode == 0
         # It can be handed on, also by a lab that doesn't run.
         done = commands.labkit("snapshot", str(tmp_path / "on"), **home)
@@ -161,6 +169,12 @@ def test_a_lab_that_does_not_start_with_a_snapshot_has_its_state_from_before(lab
     assert commands.labkit("up").returncode == 0
     assert (names(lab.path), lab.secret) == (before, keys)
     assert not any((lab.path / name).exists() for name in (replacement.WAITING, replacement.REPLACED))
+
+
+def test_a_lab_with_a_cluster_of_somebodys_that_joined_is_refused(lab, monkeypatch):
+    monkeypatch.setattr(Kept, "joined", lambda _: {"team": None})
+    refused("snapshot", "two", says="The cluster team has joined this lab.")
+    refused("restore", "one", "--force", says="The cluster team has joined this lab.")
 
 
 @pytest.mark.parametrize("renames", range(12))
