@@ -9,20 +9,23 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from labkit import Lab
 from labkit.emulator import process
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import State
 
-# A server in which sqs:ListQueues waits for ever, and a call may take half a second.
+# A server in which sqs:ListQueues says that it waits, for ever, and a call may take three seconds.
 SERVER = """
+import sys
 import threading
+from pathlib import Path
 from labkit.emulator import server
 from labkit.emulator.aws.one_thread import OneThread
 from moto.sqs.models import SQSBackend
-OneThread.__init__.__defaults__ = (0.5,)
-SQSBackend.list_queues = lambda *_: threading.Event().wait()
+OneThread.__init__.__defaults__ = (3.0,)
+SQSBackend.list_queues = lambda *_: (Path(sys.argv[1], "waits").touch(), threading.Event().wait())
 server.main()
 """
 
@@ -49,9 +52,14 @@ def test_the_server_tells_the_client_starts_again_and_says_so(tmp_path, monkeypa
             with os.fdopen(reading, "rb") as pipe:
                 assert pipe.readline() == b"ready\n"
             before = State.read(folder)
-            calls = [client(before, "sqs").list_queues, lambda: [*iter(client(before, "iam").list_roles, None)]]
+            sqs, iam = client(before, "sqs"), client(before, "iam")
             with ThreadPoolExecutor(2) as pool:
-                for call in [pool.submit(call) for call in calls]:
+                calls = [pool.submit(sqs.list_queues)]
+                for attempt in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.02), reraise=True):
+                    with attempt:
+                        assert (folder.path / "waits").exists()
+                calls.append(pool.submit(iam.list_roles))
+                for call in calls:
                     with pytest.raises(ClientError) as caught:
                         call.result(60)
                     answer = caught.value.response
