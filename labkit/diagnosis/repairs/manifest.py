@@ -49,7 +49,8 @@ def restored_manifest(pod: Pod, region: str) -> Document:
     """
     pod = copy.deepcopy(pod)
     kept = ("name", "namespace", "labels")
-    metadata = {key: value for key, value in pod["metadata"].items() if key in kept and value}
+    found = dict(pod["metadata"])
+    metadata = {key: found[key] for key in kept if found.get(key)}
     if annotations := _annotations(pod["metadata"]):
         metadata["annotations"] = annotations
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": _restored_spec(pod["spec"], region)}
