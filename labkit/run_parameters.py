@@ -23,6 +23,9 @@ INJECTED = "# Parameters"
 LAB, LAB_TAG, RUN_TAG = "irsa", "labkit:lab", "labkit:run"
 LAB_LABEL, RUN_LABEL = "labkit/lab", "labkit/run"
 
+CHANGE = "change it, and run again"
+FIND_CONTEXT = 'kubectl config get-contexts, which shows those of ~/.kube/config, and kubeconfig = "~/.kube/config"'
+
 
 class InvalidParameter(LabError):
     """A parameter breaks its rule; the text names the parameter, its value and the rule."""
@@ -140,11 +143,7 @@ def _file(value: str) -> str:
     except (OSError, RuntimeError) as error:  # no user has that home, or the name is too long
         found = getattr(error, "strerror", None) or str(error)
     if value and found:
-        raise InvalidParameter(
-            f"parameter kubeconfig = {value!r} breaks its rule: empty, or a kubeconfig file that exists ({found}).",
-            where="the lab's parameters; nothing was changed",
-            next='kubectl config get-contexts, which shows those of ~/.kube/config, and kubeconfig = "~/.kube/config"',
-        )
+        raise ValueError(f"empty, or a kubeconfig file that exists ({found})")
     return value
 
 
@@ -207,19 +206,24 @@ class Parameters(BaseModel):
 
         Raises:
             UnknownName: not a parameter; the message names the nearest one.
-            InvalidParameter: a value breaks its rule.
+            InvalidParameter: a value breaks its rule. The text names every broken value and every unknown name.
         """
-        for name in values:
-            if name not in cls.names():
-                raise _unknown(name)
+        unknown = [_unknown(name) for name in values if name not in cls.names()]
+        known = {name: value for name, value in values.items() if name in cls.names()}
+        faults: list[Any] = []
         try:
-            return cls(**values)
+            checked = cls(**known)
         except ValidationError as error:
+            faults = list(error.errors())
+        if len(unknown) == 1 and not faults:
+            raise unknown[0]
+        if unknown or faults:
             raise InvalidParameter(
-                "\n".join(_explain(fault) for fault in error.errors()),
+                "\n".join([*(error.what for error in unknown), *map(_explain, faults)]),
                 where="the lab's parameters; nothing was changed",
-                next="change it, and run again",
+                next=FIND_CONTEXT if any(fault["loc"][0] == "kubeconfig" for fault in faults) else CHANGE,
             ) from None
+        return checked
 
     @classmethod
     def names(cls) -> list[str]:

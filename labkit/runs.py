@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nbformat
 from nbformat import NotebookNode
@@ -19,6 +19,9 @@ from labkit import showing, targets
 from labkit.errors import LabError
 from labkit.run_parameters import Parameters
 from labkit.widgets import check as checks
+
+if TYPE_CHECKING:
+    from labkit.doctor.report import Diagnosis
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # A kernel warns in the terminal that its messages, which stay on loopback, are not encrypted, and complains there when
@@ -47,9 +50,11 @@ class Run:
 class RunFailed(LabError):
     """A cell failed. The executed notebook is written up to it, with a banner at that cell."""
 
-    def __init__(self, what: str, run: Run, *, where: str = "", next: str = ""):
+    def __init__(self, what: str, run: Run, source: str, *, where: str = "", next: str = ""):
         super().__init__(what, where=where, next=next)
         self.run = run
+        self.source = source
+        """The failing cell's source."""
 
 
 class Interrupted(LabError):
@@ -58,24 +63,28 @@ class Interrupted(LabError):
     exit_code = 130
 
 
-def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] | None = None) -> Run:
-    """Executes a notebook with these parameters and writes it to `output`.
+def run(
+    notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] | None = None, *, progress: bool = False
+) -> Run:
+    """Executes a notebook with these parameters and writes it to `output`, also where the run fails or is interrupted.
 
     The kernel sees the environment of the parameters' target: on moto, no AWS or proxy variable of this machine.
+    With `progress`, stderr shows a bar that moves with each cell.
 
     Raises:
-        UnknownName, InvalidParameter: before anything is made; so is the `LabError` of a folder that takes no file.
+        UnknownName, InvalidParameter: before anything is made; so is the `LabError` of a folder that takes no file, of
+            a file that is not a notebook, and of a kernel that is not installed.
         RunFailed: a cell failed; `output` is written.
-        Interrupted: Ctrl-C, or the end of the kernel.
+        Interrupted: Ctrl-C, or the end of the kernel; `output` is written.
 
     https://papermill.readthedocs.io/en/latest/usage-execute.html
     """
     notebook, output = Path(notebook), Path(output)
     validated = Parameters.checked(**parameters or {})
-    if not notebook.is_file():
-        raise LabError(f"No notebook {notebook}.", where="labkit.run", next="ls notebooks/")
+    _require_notebook(notebook)
     _make_folder(output.parent)
     import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from zmq import ZMQError
@@ -86,17 +95,29 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
     with _environment(targets.target(validated.target).environment(os.environ)):
         try:
             papermill.execute_notebook(
-                str(notebook), str(output), parameters=validated.given, progress_bar=False, extra_arguments=QUIET
+                str(notebook), str(output), parameters=validated.given, progress_bar=progress, extra_arguments=QUIET
             )
         except PapermillExecutionError as error:
             failure = error
+        except NoSuchKernel as error:
+            raise LabError(
+                f"The kernel {error.name!r} is not installed.",
+                where=f"{notebook}, its metadata",
+                next="jupyter kernelspec list",
+            ) from None
+        except OSError as error:
+            raise LabError(
+                f"The executed notebook could not be written: {error.strerror or error}.",
+                where=str(output),
+                next="make room, and run it again",
+            ) from error
         except (KeyboardInterrupt, DeadKernelError, ZMQError):
             # At Ctrl-C nbclient ends the kernel, and then comes upon that in one of these ways.
             raise _interrupted(output, validated) from None
+        finally:
+            executed = _tidied(output)
     if failure is not None and failure.ename == "KeyboardInterrupt":
         raise _interrupted(output, validated)
-    executed = normalize(nbformat.read(output, as_version=4))
-    nbformat.write(executed, output)
     done = read(executed, output, validated)
     if failure is not None:
         what, where, next_ = _parts(_without_colour(failure.evalue))
@@ -104,10 +125,25 @@ def run(notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] 
         raise RunFailed(
             f"{failure.ename}: {what}",
             done,
+            failure.source,
             where=f"{where}\n       {cell}" if where else cell,
             next=next_ or f"jupyter lab {output}",
         )
     return done
+
+
+def examined(parameters: Parameters) -> "Diagnosis":
+    """What the doctor finds at a run's service account; only reads. Raises `LabError` where it could not look."""
+    from labkit.doctor.examination import diagnose
+
+    connection = targets.look(parameters)
+    return diagnose(
+        namespace=parameters.namespace,
+        service_account=parameters.service_account,
+        connection=connection,
+        cluster=parameters.cluster,
+        role=parameters.role_name,
+    )
 
 
 def refresh(notebook: Path | str) -> Run:
@@ -168,6 +204,27 @@ def normalize(notebook: NotebookNode) -> NotebookNode:
         if "outputs" in cell:
             cell["outputs"] = _joined(cell["outputs"])
     return notebook
+
+
+def _require_notebook(file: Path) -> None:
+    """Raise `LabError` if the file is not a notebook."""
+    if not file.is_file():
+        raise LabError(f"No notebook {file}.", where="labkit.run", next="ls notebooks/")
+    try:
+        nbformat.validate(nbformat.read(file, as_version=4))
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, KeyError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise LabError(f"{file} is not a notebook: {reason}", where="labkit.run", next=f"jupyter lab {file}") from None
+
+
+def _tidied(output: Path) -> NotebookNode:
+    """The notebook that papermill has written so far, without paths of this machine and times in its metadata."""
+    try:
+        executed = normalize(nbformat.read(output, as_version=4))
+        nbformat.write(executed, output)
+    except (OSError, nbformat.reader.NotJSONError):  # the run ended before its first cell, or the disk is full
+        return nbformat.v4.new_notebook()
+    return executed
 
 
 def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:

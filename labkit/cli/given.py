@@ -1,19 +1,41 @@
-"""`-p NAME=VALUE`: the parameters of a run on the command line."""
+"""`-p NAME=VALUE` and `-f FILE`: the parameters of a run on the command line."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+import yaml
 
 from labkit.errors import LabError
 
 Given = Annotated[
     list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the run.")
 ]
+FromFile = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", metavar="FILE", help="A YAML file of parameters, one NAME: VALUE a line. -p wins."),
+]
 
 
-def named(pairs: list[str] | None) -> dict[str, str]:
-    """The parameters by name. Raises `LabError` if one has no equals sign."""
+def named(pairs: list[str] | None, file: Path | None = None) -> dict[str, Any]:
+    """The parameters by name, those of the file first. Raises `LabError` if one has no equals sign."""
     for pair in pairs or []:
         if "=" not in pair:
             raise LabError(f"-p takes NAME=VALUE, not {pair!r}.", next="-p role_name=reader")
-    return {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])}
+    given = {name: value for name, _, value in (pair.partition("=") for pair in pairs or [])}
+    return _of_file(file) | given if file else given
+
+
+def _of_file(file: Path) -> dict[str, Any]:
+    next_ = "write one NAME: VALUE a line, such as  role_name: reader"
+    try:
+        # Every scalar is text, as after -p: YAML would make an octal number of an account such as 012345670123.
+        found = yaml.load(file.read_text(), yaml.BaseLoader)  # noqa: S506 (it makes text, lists and mappings only)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise LabError(f"The file of parameters could not be read: {reason}.", where=str(file), next=next_) from None
+    except yaml.YAMLError as error:
+        raise LabError(f"The file of parameters is not YAML: {error}", where=str(file), next=next_) from None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise LabError("The file of parameters is not a list of names and values.", where=str(file), next=next_)
+    return found

@@ -1,12 +1,13 @@
 """`labkit run`: run a notebook through papermill, and show its checks and the pod's answers."""
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labkit.cli.given import Given, named
+from labkit.cli.given import FromFile, Given, named
 from labkit.cli.lab import command
 from labkit.cli.learning import NOTEBOOKS
 from labkit.emulator.folder import Folder
@@ -23,25 +24,30 @@ LONGEST_NAME = 200  # of a file, in characters: file systems take 255 bytes
 def run(
     notebook: Annotated[Path, typer.Argument(help="The notebook. Without it: irsa.ipynb, all steps.")] = WHOLE,
     parameter: Given = None,
+    file: FromFile = None,
     output: Annotated[
         Path | None, typer.Option(help="The executed notebook's file. Without it: a new one in runs/.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Confirm the plan, as -p confirm=yes does.")] = False,
 ) -> None:
-    """Run a notebook through papermill. Show each step's check and the pod's answers."""
+    """Run a notebook through papermill. Show each step's check and the pod's answers.
+
+    If a cell fails, the command shows the cell, its error and what the doctor finds. It keeps the executed notebook.
+    """
     from labkit import runs
     from labkit.run_parameters import Parameters, label_value
 
-    values = named(parameter) | ({"confirm": "yes"} if yes else {})
+    values = named(parameter, file) | ({"confirm": "yes"} if yes else {})
     parameters = Parameters.checked(**values)
     run = parameters.run
     name = run.replace("/", "-") if len(run) <= LONGEST_NAME else label_value(run)
     output = output or Path("runs") / notebook.stem / f"{name}.ipynb"
     typer.echo(f"Running {_short(notebook)} on the {parameters.target} target …")
     try:
-        done = runs.run(notebook, output, parameters.given)
+        done = runs.run(notebook, output, parameters.given, progress=sys.stderr.isatty())
     except runs.RunFailed as failed:
         _show_run(failed.run)
+        _show_failure(failed)
         raise
     _show_run(done)
     if not done.ok:
@@ -75,6 +81,21 @@ def _show_run(done: "runs.Run") -> None:
     typer.echo(f"\nThe executed notebook: {_short(done.output)}")
     if Folder.find().is_running():
         typer.echo("The lab keeps running until `labkit down`.")
+
+
+def _show_failure(failed: "runs.RunFailed") -> None:
+    """Show the failing cell's source and what the doctor finds; the error itself is the command's last words."""
+    from labkit import runs
+
+    typer.echo("\nThis cell failed:")
+    typer.echo("\n".join(f"    {line}" for line in failed.source.splitlines()))
+    try:
+        found = runs.examined(failed.run.parameters)
+    except LabError as error:
+        typer.echo(f"The doctor could not look: {error.what}\n")
+        return
+    told = [finding.as_text(found.name) for finding in found.findings] or [found.headline]
+    typer.echo("\n".join(["The doctor looked at the service account:", *told, ""]))
 
 
 def _short(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -12,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from labkit import runs
 from labkit.errors import LabError, UnknownName
 from labkit.run_parameters import InvalidParameter
+from tests.commands import LABKIT, labkit
 
 CHECK = """
 from labkit.widgets.check import Check, Row
@@ -102,18 +102,76 @@ def test_parameters_are_refused_before_anything_is_written(notebook, tmp_path):
 def test_ctrl_c_is_a_sentence_and_says_how_to_take_away_what_was_made(notebook, tmp_path):
     # The kernel's parent is the command, as a terminal's Ctrl-C finds it.
     source = notebook("import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)")
-    command = [Path(sys.executable).with_name("labkit"), "run", source, "--output", tmp_path / "out.ipynb"]
+    command = [LABKIT, "run", source, "--output", tmp_path / "out.ipynb"]
     done = subprocess.run([*command, "-pcluster=green"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 130
     assert done.stderr.startswith("labkit: The run was interrupted")
     assert "tag labkit:run=green/default/my-service-account/my-role" in done.stderr
     assert "labkit remove -p cluster=green " in done.stderr
     assert "Traceback" not in done.stderr
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    assert executed.metadata.keys() <= {"kernelspec", "language_info"}
+    assert executed.cells[0].execution_count == 1
+
+
+def test_every_wrong_parameter_of_file_and_command_line_is_named_before_a_kernel_starts(notebook, tmp_path):
+    (tmp_path / "parameters.yaml").write_text("clutser: green\nnamespace: Team_A\nbucket: [a, b]\nrole_name: file\n")
+    given = ["-f", tmp_path / "parameters.yaml", "-p", "rolename=x", "-p", "role_name=no/slash"]
+    done = labkit("run", notebook("1"), *given, cwd=tmp_path)
+    assert done.returncode == 1
+    for said in (
+        "'clutser' is no parameter of the lab. Did you mean 'cluster'?",
+        "'rolename' is no parameter of the lab. Did you mean 'role_name'?",
+        "parameter namespace = 'Team_A' breaks its rule: a DNS-1123 label",
+        "parameter bucket = ['a', 'b'] breaks its rule: text, not list",
+        "parameter role_name = 'no/slash' breaks its rule",
+    ):
+        assert said in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("- a\n", "not a list of names and values"), ("a: [", "is not YAML"), (None, "No such file")]
+)
+def test_a_file_that_holds_no_parameters_is_refused(notebook, tmp_path, text, said):
+    file = tmp_path / "parameters.yaml"
+    if text is not None:
+        file.write_text(text)
+    done = labkit("run", notebook("1"), "-f", file, cwd=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert said in done.stderr and f"where: {file}" in done.stderr
+
+
+def test_a_failing_cell_is_shown_whole_with_its_error_and_the_doctor(notebook, tmp_path):
+    (tmp_path / "parameters.yaml").write_text("account_id: 012345670123\n")
+    cell = "import labkit\nfound = labkit.parameters()['account_id']\nraise ValueError('account ' + found)"
+    done = labkit("run", notebook(cell), "-f", tmp_path / "parameters.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "\n".join(f"    {line}" for line in cell.splitlines()) in done.stdout
+    assert "The doctor could not look: No lab runs in" in done.stdout
+    assert done.stderr.startswith("labkit: ValueError: account 012345670123")
+
+
+def test_a_file_that_is_no_notebook_and_a_kernel_that_is_not_installed_are_sentences(notebook, tmp_path):
+    (tmp_path / "text.ipynb").write_text("no notebook")
+    with pytest.raises(LabError, match="is not a notebook"):
+        runs.run(tmp_path / "text.ipynb", tmp_path / "out.ipynb")
+    source = notebook("1")
+    source.write_text(source.read_text().replace('"python3"', '"python2.7"'))
+    with pytest.raises(LabError, match=r"kernel 'python2\.7' is not installed"):
+        runs.run(source, tmp_path / "out.ipynb")
+
+
+def test_a_terminal_sees_a_bar_that_moves_with_each_cell(notebook, tmp_path):
+    pexpect = pytest.importorskip("pexpect")
+    shown = pexpect.spawn(str(LABKIT), ["run", str(notebook("1"))], cwd=tmp_path, timeout=120)
+    shown.expect("Executing: +50%.*1/2")
+    shown.expect(pexpect.EOF)
 
 
 def test_the_longest_names_have_a_file(notebook, tmp_path):
     names = {"cluster": "c" * 100, "namespace": "n" * 63, "role_name": "r" * 64}
-    command = [Path(sys.executable).with_name("labkit"), "run", notebook("1")]
+    command = [LABKIT, "run", notebook("1")]
     given = [f"-p{name}={value}" for name, value in names.items()]
     done = subprocess.run([*command, *given], capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert done.returncode == 0, done.stderr

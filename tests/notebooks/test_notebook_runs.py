@@ -4,7 +4,7 @@ import nbformat
 import pytest
 
 import labkit
-from labkit.runs import RunFailed
+from tests.commands import labkit as command
 from tests.notebooks.books import FOLDER, executed, outputs, read
 
 
@@ -38,8 +38,10 @@ def test_a_broken_step_fails_the_run_and_names_the_cause(broken, by, code, home,
     assert by[0] in cell.source
     cell.source = cell.source.replace(*by)
     nbformat.write(notebook, tmp_path / "broken.ipynb")
-    with pytest.raises(RunFailed, match=code):
-        labkit.run(tmp_path / "broken.ipynb", tmp_path / "out.ipynb")
+    done = command("run", tmp_path / "broken.ipynb", "--output", tmp_path / "out.ipynb")
+    assert done.returncode == 1
+    assert code in done.stderr
+    assert "The doctor looked at the service account:" in done.stdout
     assert (tmp_path / "out.ipynb").is_file()
 
 
