@@ -219,11 +219,12 @@ def _require_notebook(file: Path) -> None:
 
 def _tidied(output: Path) -> NotebookNode:
     """The notebook that papermill has written so far, without paths of this machine and times in its metadata."""
+    executed = NotebookNode(cells=[])
     try:
         executed = normalize(nbformat.read(output, as_version=4))
         nbformat.write(executed, output)
-    except (OSError, nbformat.reader.NotJSONError):  # the run ended before its first cell, or the disk is full
-        return nbformat.v4.new_notebook()
+    except (OSError, nbformat.reader.NotJSONError):
+        pass  # the run ended before its first cell, or the disk is full
     return executed
 
 
