@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.documents import AUDIENCE, PolicyDocument, Statement
+from labkit.policy.arn import Arn
 from labkit.run_parameters import Parameters
 
 SOURCE = "terraform-aws-modules/iam/aws//modules/iam-role-for-service-accounts"
@@ -43,7 +44,7 @@ def variables(parameters: Parameters, provider_arn: str) -> dict[str, Any]:
         "oidc_providers": {
             "this": {"provider_arn": provider_arn, "namespace_service_accounts": [subject]},
         },
-        "policies": {parameters.policy_arn.rpartition("/")[2]: parameters.policy_arn},
+        "policies": {Arn.parse(parameters.policy_arn).name: parameters.policy_arn},
         "tags": {tag["Key"]: tag["Value"] for tag in parameters.tags},
     }
 

@@ -11,6 +11,7 @@ from labkit import documents, execution
 from labkit.connection import core_api
 from labkit.documents import AUDIENCE, POD_NAME
 from labkit.errors import said_by_the_cluster, without_session
+from labkit.policy.arn import Arn
 from labkit.steps.row import Row
 
 if TYPE_CHECKING:
@@ -196,7 +197,8 @@ def caller(place: "Workspace", pod: str = POD_NAME) -> str:
     https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
     """
     said = answer(place, "aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text", pod=pod)
-    return said.rpartition(":")[2].rpartition("/")[0] if said.startswith("arn:") else said
+    arn = Arn.find(said)
+    return arn.resource.removesuffix(f"/{arn.name}") if arn else said
 
 
 def answer(place: "Workspace", *command: str, pod: str = POD_NAME, namespace: str = "") -> str:

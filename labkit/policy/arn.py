@@ -3,7 +3,7 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,19 @@ class Arn:
     def name(self) -> str:
         """The last part of the resource, without its kind and path: ``reader``."""
         return self.resource.rpartition("/")[2]
+
+    @property
+    def session_role(self) -> str:
+        """The name of the role that a role session is of; empty for anything else.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
+        """
+        kind, _, rest = self.resource.partition("/")
+        return rest.partition("/")[0] if (self.service, kind) == ("sts", "assumed-role") else ""
+
+    def beside(self, resource: str) -> "Arn":
+        """Another resource of the same service, region and account."""
+        return replace(self, resource=resource)
 
     def __str__(self) -> str:
         return f"arn:{self.partition}:{self.service}:{self.region}:{self.account}:{self.resource}"

@@ -10,6 +10,8 @@ from enum import IntEnum
 from functools import cached_property
 from typing import Any, Literal
 
+from labkit.policy.arn import Arn
+
 _ACCOUNT = re.compile(r"[0-9]{12}|arn:[a-z0-9-]+:iam::([0-9]{12}):root")
 
 
@@ -36,10 +38,11 @@ class Principal:
 
         `role_arn` is needed where the role has a path, which a session's ARN does not show. Raises ValueError.
         """
-        found = re.fullmatch(r"arn:([a-z0-9-]+):sts::([0-9]{12}):assumed-role/([^/]+)/.+", arn)
-        if not found:
+        named = Arn.find(arn)
+        if named is None or not named.session_role:
             raise ValueError(f"{arn!r} is no ARN of a role session")
-        return cls("role-session", arn, found[2], role_arn or f"arn:{found[1]}:iam::{found[2]}:role/{found[3]}")
+        role_arn = role_arn or f"arn:{named.partition}:iam::{named.account}:role/{named.session_role}"
+        return cls("role-session", arn, named.account, role_arn)
 
     @classmethod
     def federated(cls, provider_arn: str) -> "Principal":
@@ -68,7 +71,7 @@ class Principal:
             "aws:viaawsservice": ("false",),
         }
         if self.kind == "user":
-            context["aws:username"] = (self.arn.rpartition("/")[2],)
+            context["aws:username"] = (Arn.parse(self.arn).name,)
         return context
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 
 from labkit.connection import Record
+from labkit.policy.arn import Arn
 from labkit.showing import is_live, left_aligned, stable, table
 
 COLUMNS = ("event", "who", "decision", "reason")
@@ -96,20 +97,20 @@ def who(record: Record) -> str:
     One who was not proven to be anybody is only a kind of identity, such as ``Unknown``.
     """
     identity = record.get("userIdentity") or {}
-    arn = identity.get("arn") or ""
-    if ":assumed-role/" in arn:
-        return arn.partition(":assumed-role/")[2].partition("/")[0]
+    arn = Arn.find(identity.get("arn") or "")
+    if arn and arn.session_role:
+        return arn.session_role
     if name := identity.get("userName"):
         return str(name)
     if identity.get("type") == "AWSAccount":
         return str(identity.get("accountId", ""))
-    return str(arn.rpartition(":")[2].rpartition("/")[2] or identity.get("type", ""))
+    return arn.name if arn else str(identity.get("type", ""))
 
 
 def session_of(record: Record) -> str:
     """Who called, a role session as ``ROLE/SESSION``."""
-    arn = (record.get("userIdentity") or {}).get("arn") or ""
-    return str(arn.partition(":assumed-role/")[2]) or who(record)
+    arn = Arn.find((record.get("userIdentity") or {}).get("arn") or "")
+    return arn.resource.removeprefix("assumed-role/") if arn and arn.session_role else who(record)
 
 
 def decision(record: Record) -> str:

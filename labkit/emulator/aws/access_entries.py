@@ -20,6 +20,7 @@ from typing import Any
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal, invalid_parameter
+from labkit.policy.arn import Arn
 
 POLICIES = tuple(f"AmazonEKS{name}Policy" for name in ("Admin", "ClusterAdmin", "Edit", "View"))
 POLICY_ARN = "arn:aws:eks::aws:cluster-access-policy/"
@@ -76,7 +77,7 @@ class AccessEntry:
 
     def document(self, cluster_arn: str) -> dict[str, Any]:
         return {
-            "clusterName": cluster_arn.partition("cluster/")[2],
+            "clusterName": Arn.parse(cluster_arn).name,
             "principalArn": self.principal_arn,
             "kubernetesGroups": self.groups,
             "accessEntryArn": entry_arn(cluster_arn, self.principal_arn),
@@ -122,7 +123,7 @@ class AccessEntries:
         entry = self._entries.get(principal_arn)
         if entry is None:
             raise Refusal(404, "ResourceNotFoundException", NOT_FOUND)
-        whose = {"clusterName": cluster_arn.partition("cluster/")[2], "principalArn": principal_arn}
+        whose = {"clusterName": Arn.parse(cluster_arn).name, "principalArn": principal_arn}
         match asked.operation:
             case "DeleteAccessEntry":
                 del self._entries[principal_arn]
@@ -161,7 +162,8 @@ def entry_arn(cluster_arn: str, principal_arn: str) -> str | None:
         return None
     account, kind, name = principal.groups()
     made = uuid.uuid5(uuid.NAMESPACE_URL, f"{cluster_arn}/{principal_arn}")
-    return f"{cluster_arn.replace(':cluster/', ':access-entry/')}/{kind}/{account}/{name}/{made}"
+    cluster = Arn.parse(cluster_arn)
+    return str(cluster.beside(f"access-entry/{cluster.name}/{kind}/{account}/{name}/{made}"))
 
 
 def access_policies() -> Response:

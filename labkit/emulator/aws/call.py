@@ -150,7 +150,7 @@ class Asked:
     account_id: str = ""
     """The account whose resources it is about: the caller's, but for what belongs to another."""
     request: ApiRequest | None = None
-    """The operation's parameters. Of S3 and STS they are not read so."""
+    """The operation's parameters. Of S3 they are not read so."""
     unread: Exception | None = None
     """Why the lab cannot tell the parameters, or of S3 the operation."""
     bucket: str = ""

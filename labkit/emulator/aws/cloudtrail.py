@@ -32,6 +32,7 @@ from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.sessions import Caller
 from labkit.emulator.aws.trail import Trail
 from labkit.emulator.clock import Clock
+from labkit.policy.arn import Arn
 
 KEPT_SECONDS = 90 * 24 * 3600
 MOST = 50
@@ -134,6 +135,7 @@ def _is_in_history(record: Record) -> bool:
 
 def _event(record: Record) -> Event:
     identity = record["userIdentity"]
+    arn = Arn.find(identity.get("arn", ""))
     at = datetime.strptime(record["eventTime"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     event = {
         "EventId": record["eventID"],
@@ -143,7 +145,7 @@ def _event(record: Record) -> Event:
         "EventTime": int(at.timestamp()),
         "EventSource": record["eventSource"],
         # A role session's name.
-        "Username": identity.get("userName") or identity.get("arn", "").rpartition("/")[2] or None,
+        "Username": identity.get("userName") or (arn.name if arn else None),
         "Resources": _resources(record),
         "CloudTrailEvent": json.dumps({name: value for name, value in record.items() if name != "lab"}),
     }

@@ -10,12 +10,12 @@ https://github.com/kubernetes-sigs/aws-iam-authenticator#how-does-it-work
 
 import base64
 import binascii
-import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from labkit.emulator.aws.call import Call
 from labkit.emulator.aws.gate import Gate
+from labkit.policy.arn import Arn
 
 PREFIX = "k8s-aws-v1."
 CLUSTER_HEADER = "x-k8s-aws-id"
@@ -47,8 +47,8 @@ class Identity:
     @property
     def canonical_arn(self) -> str:
         """The principal as the authenticator writes it: a role without its path."""
-        found = re.fullmatch(r"arn:(aws[a-z-]*):sts::(\d+):assumed-role/([^/]+)/.*", self.arn)
-        return f"arn:{found[1]}:iam::{found[2]}:role/{found[3]}" if found else self.arn
+        named = Arn.parse(self.arn)
+        return f"arn:{named.partition}:iam::{named.account}:role/{role}" if (role := named.session_role) else self.arn
 
 
 async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> Identity:

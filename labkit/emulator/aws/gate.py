@@ -268,7 +268,7 @@ class Gate:
     def _read(self, asked: Asked, caller: Caller | WebIdentity) -> Asked:
         """Read the parameters of what is asked; of S3, the operation and the permissions that it needs."""
         if isinstance(caller, WebIdentity) or asked.service == "sts":
-            return asked
+            return requests.read(asked)
         if asked.service == "s3":
             return self._s3.read(asked, caller)
         if asked.service not in constraints.CODES and not is_shown(asked):
@@ -284,7 +284,7 @@ class Gate:
         match asked.service:
             case "sts":
                 self._regions.check(asked, caller)
-                constraints.check(requests.read(asked))
+                constraints.check(asked)
                 async with self._kept.keeping(asked):
                     return await self._sts.authorize(asked, caller)
             case "s3":

@@ -18,6 +18,7 @@ from typing import Any
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal, invalid_parameter
+from labkit.policy.arn import Arn
 
 NAME = re.compile(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}")
 REQUIRED = ("identityProviderConfigName", "issuerUrl", "clientId")
@@ -77,7 +78,7 @@ class IdentityProviderConfigs:
         given = {member: oidc[member] for member in MEMBERS if oidc.get(member)}
         return {"usernameClaim": "sub", "requiredClaims": {}, **given} | {
             "identityProviderConfigArn": config_arn(cluster_arn, name),
-            "clusterName": cluster_arn.partition("cluster/")[2],
+            "clusterName": Arn.parse(cluster_arn).name,
             "tags": tags,
             "status": "ACTIVE",
         }
@@ -95,7 +96,8 @@ class IdentityProviderConfigs:
 def config_arn(cluster_arn: str, name: str) -> str:
     """The ARN that a config of this name has in a cluster."""
     made = uuid.uuid5(uuid.NAMESPACE_URL, f"{cluster_arn}/oidc/{name}")
-    return f"{cluster_arn.replace(':cluster/', ':identityproviderconfig/')}/oidc/{name}/{made}"
+    cluster = Arn.parse(cluster_arn)
+    return str(cluster.beside(f"identityproviderconfig/{cluster.name}/oidc/{name}/{made}"))
 
 
 def _reference(config: dict[str, Any]) -> dict[str, str]:

@@ -91,7 +91,7 @@ class PodIdentityAssociations:
                 raise Refusal(409, "ResourceInUseException", f"Association already exists: {identifier}")
         identifier = new_id(*whose.values())
         self._associations[identifier] = made = {
-            "clusterName": cluster_arn.partition("cluster/")[2],
+            "clusterName": Arn.parse(cluster_arn).name,
             **whose,
             "roleArn": role_arn,
             "associationArn": association_arn(cluster_arn, identifier),
@@ -127,7 +127,8 @@ class PodIdentityAssociations:
 
 def association_arn(cluster_arn: str, association_id: str) -> str:
     """The ARN of a cluster's association with this id."""
-    return f"{cluster_arn.replace(':cluster/', ':podidentityassociation/')}/{association_id}"
+    cluster = Arn.parse(cluster_arn)
+    return str(cluster.beside(f"podidentityassociation/{cluster.name}/{association_id}"))
 
 
 def _role(request: dict[str, Any], cluster_arn: str) -> str:

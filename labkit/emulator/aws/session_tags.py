@@ -58,10 +58,10 @@ class SessionTags:
         return {f"aws:PrincipalTag/{key}": value for key, value in {**self.inherited, **self.passed}.items()}
 
 
-def of_call(form: Mapping[str, str], inherited: Mapping[str, str]) -> SessionTags:
+def of_call(parameters: Mapping[str, Any], inherited: Mapping[str, str]) -> SessionTags:
     """The tags of an AssumeRole call that has no :func:`faults`. Raises ``Refusal`` if a key is twice or inherited."""
-    tags, transitive = _parameters(form)
-    passed = {tag["Key"]: tag.get("Value", "") for tag in tags.values()}
+    tags, transitive = parameters.get("Tags", []), tuple(parameters.get("TransitiveTagKeys", []))
+    passed = {tag["Key"]: tag["Value"] for tag in tags}
     keys = {key.lower() for key in passed}
     if len(keys) < len(tags):
         raise _invalid("Duplicate tag keys found. Please note that Tag keys are case insensitive.")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
+from labkit.policy.arn import Arn
 
 # The oldest are forgotten, and answered as unknown keys: beyond this many, and so many seconds after their end.
 KEPT = 50_000
@@ -99,7 +100,7 @@ class KeyHolder:
 
     @property
     def name(self) -> str:
-        return self.arn.rpartition("/")[2]
+        return Arn.parse(self.arn).name
 
 
 class Administrator(KeyHolder):

@@ -127,7 +127,7 @@ def _simulated(parameters: dict[str, Any], backend: Backend, organization: Organ
         for name, text in _attached(kind, entity, backend):
             sources[_stored(text, "identity", name)] = name
         if arn := getattr(entity, "permissions_boundary_arn", None):
-            boundary = _stored(backend.managed_policy(arn), "boundary", arn.rpartition("/")[2])
+            boundary = _stored(backend.managed_policy(arn), "boundary", Arn.parse(arn).name)
         caller = _principal(entity.arn)
         context = dict(principal_tags(entity.tags if kind != "group" else None))
         member = organization.member(entity.account_id)
@@ -175,7 +175,7 @@ def _attached(kind: str, entity: Any, backend: Backend) -> Iterable[tuple[str, s
     for name, text in list(entity.policies.items()):
         yield f"{kind}_{entity.name}_{name}", text
     for arn in list(entity.managed_policies):
-        yield arn.rpartition("/")[2], backend.managed_policy(arn)
+        yield Arn.parse(arn).name, backend.managed_policy(arn)
     if kind == "user":
         for group in backend.entered(entity.account_id).get_groups_for_user(entity.name):
             yield from _attached("group", group, backend)

@@ -91,15 +91,15 @@ class Sts:
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
         """
-        form, tags = asked.call.form, session_tags.of_token(identity.claims)
-        role = self.backend.role(form["RoleArn"])
+        given, tags = _parameters(asked), session_tags.of_token(identity.claims)
+        role = self.backend.role(given["RoleArn"])
         if role is None:
-            raise _not_authorized(f"the role {form['RoleArn']} does not exist")
+            raise _not_authorized(f"the role {given['RoleArn']} does not exist")
         trust = stored_policy(role.assume_role_policy_document, "trust", role.name)
         context = {
             **self.authorization.context(asked),
             "aws:FederatedProvider": identity.provider_arn,
-            "sts:RoleSessionName": form["RoleSessionName"],
+            "sts:RoleSessionName": given["RoleSessionName"],
             **identity.context(),
             **tags.of_request(),
             **_role_tags(role),
@@ -111,7 +111,7 @@ class Sts:
         actions = [f"sts:{WEB_IDENTITY}", *([TAG_SESSION] if tags else [])]
         actions += [SET_SOURCE_IDENTITY] if source_identity else []
         decisions = [self._trusted(role, trust, identity, action, context) for action in actions]
-        ends = f"the session ends after {_duration(form, role)} s"
+        ends = f"the session ends after {_duration(given, role)} s"
         return Grant(asked, f"{decisions[0].reason}; {ends}", role=role, tags=tags, source_identity=source_identity)
 
     def _trusted(self, role: Role, trust: Policy, identity: WebIdentity, action: str, context: Context) -> Decision:
@@ -165,8 +165,8 @@ class Sts:
             return self._open(grant, about, context, {"provider": caller.provider_arn, "subject": caller.subject})
         match asked.operation:
             case "AssumeRole":
-                chained = isinstance(caller, Session)
-                if chained and int(asked.call.form.get("DurationSeconds", USUAL)) > LONGEST_CHAINED:
+                duration = _parameters(asked).get("DurationSeconds", USUAL)
+                if isinstance(caller, Session) and duration > LONGEST_CHAINED:
                     told = "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role "
                     raise Refusal(400, "ValidationError", f"{told}chaining.")
                 return self._open(grant)
@@ -174,7 +174,7 @@ class Sts:
                 content = {"UserId": caller.principal_id, "Account": caller.account_id, "Arn": caller.arn}
             case "GetAccessKeyInfo":
                 # https://docs.aws.amazon.com/STS/latest/APIReference/API_GetAccessKeyInfo.html
-                key = asked.call.form.get("AccessKeyId", "")
+                key = _parameters(asked)["AccessKeyId"]
                 owner = self.sessions.find(key) or (self.backend.user_of_key(key) or (None,))[0]
                 content = {"Account": owner.account_id if owner else self.backend.account_id}
             case _:
@@ -190,16 +190,17 @@ class Sts:
         federation: dict[str, str] | None = None,
     ) -> tuple[Response, Session]:
         """Opens a session of the role that was granted, and tells its credentials."""
-        form, role, tags = grant.asked.call.form, grant.role, grant.tags
+        given, role, tags = _parameters(grant.asked), grant.role, grant.tags
         if role is None:
             raise _not_authorized("no role was granted")
-        duration = _duration(form, role)
-        policies = self._session_policies(form, role)
-        packed = _packed(form, tags)
+        duration = _duration(given, role)
+        arns = [each["arn"] for each in given.get("PolicyArns", [])]
+        policies = self._session_policies(given.get("Policy"), arns, role)
+        packed = _packed([*([given["Policy"]] if "Policy" in given else []), *arns], tags)
         source = {"SourceIdentity": grant.source_identity} if grant.source_identity else {}
         session = self.sessions.open(
             role,
-            form["RoleSessionName"],
+            given["RoleSessionName"],
             duration,
             policies=policies,
             context={
@@ -213,18 +214,18 @@ class Sts:
         return done(grant.asked, xml({**(about or {}), **_assumed(session), **packed, **source})), session
 
     async def _may_assume(self, asked: Asked, caller: Caller) -> Grant:
-        form = asked.call.form
-        _validate(form, ("RoleArn", "RoleSessionName"))
-        role_arn = form["RoleArn"]
+        _validate(asked.call.form, ("RoleArn", "RoleSessionName"))
+        given = _parameters(asked)
+        role_arn = given["RoleArn"]
         inherited = caller.transitive_tags if isinstance(caller, Session) else {}
-        tags = session_tags.of_call(form, inherited)
+        tags = session_tags.of_call(given, inherited)
         await self.accounts.open(caller, role_arn)
         role = self.backend.role(role_arn)
         if role is None:
             raise _denied(asked, caller, role_arn, "sts:AssumeRole", f"the role {role_arn} does not exist")
         context = tags.of_request() | _role_tags(role)
         kept = str(caller.context.get("aws:SourceIdentity", "")) if isinstance(caller, Session) else ""
-        source_identity = form.get("SourceIdentity", kept)
+        source_identity = given.get("SourceIdentity", kept)
         if kept not in ("", source_identity):
             reason = f"the session has the source identity {kept}, which no session in a chain changes"
             raise _denied(asked, caller, role_arn, SET_SOURCE_IDENTITY, reason)
@@ -239,8 +240,8 @@ class Sts:
 
     def _admitted(self, asked: Asked, caller: Caller, role: Role, action: str, context: Context) -> str:
         """Why the caller may do this to the role, by its own policies and the role's trust policy; or the denial."""
-        form = asked.call.form
-        keys: Context = {f"sts:{name}": form[name] for name in ("RoleSessionName", "ExternalId") if name in form}
+        given = _parameters(asked)
+        keys: Context = {f"sts:{name}": given[name] for name in ("RoleSessionName", "ExternalId") if name in given}
         decision = self.authorization.decide(
             caller,
             asked,
@@ -252,22 +253,29 @@ class Sts:
             raise _denied(asked, caller, role.arn, action, decision.reason, denial=decision.denial)
         return decision.reason
 
-    def _session_policies(self, form: Mapping[str, str], role: Role) -> tuple[str, ...]:
-        documents = [form["Policy"]] if "Policy" in form else []
-        arns = [value for name, value in form.items() if re.fullmatch(r"PolicyArns\.member\.\d+\.arn", name)]
+    def _session_policies(self, document: str | None, arns: list[str], role: Role) -> tuple[str, ...]:
+        documents = [] if document is None else [document]
         for must in beyond(len(arns), 0, MOST_POLICY_ARNS):
             raise invalid(unmet("'policyArns'", must))
         for arn in arns:
-            of_role = arn.startswith(("arn:aws:iam::aws:", f"arn:aws:iam::{role.account_id}:"))
-            if not of_role or (document := self.backend.managed_policy(arn)) is None:
+            named = Arn.find(arn)
+            stored = self.backend.managed_policy(arn) if named and named.account in ("aws", role.account_id) else None
+            if stored is None:
                 raise Refusal(400, "MalformedPolicyDocument", f"The session policy {arn} does not exist")
-            documents.append(document)
+            documents.append(stored)
         try:
-            for document in documents:
-                Policy.parse(document, kind="session", name="session policy")
+            for each in documents:
+                Policy.parse(each, kind="session", name="session policy")
         except MalformedPolicy as malformed:
             raise Refusal(400, "MalformedPolicyDocument", malformed.message) from malformed
         return tuple(documents)
+
+
+def _parameters(asked: Asked) -> Mapping[str, Any]:
+    """The call's parameters. Raises ``Refusal`` where they could be read in two ways."""
+    if asked.request is None:
+        raise Refusal(400, "ValidationError", "The request could not be read", str(asked.unread))
+    return asked.request.parameters
 
 
 def _validate(form: Mapping[str, str], required: tuple[str, ...]) -> None:
@@ -297,8 +305,8 @@ def _constraints(form: Mapping[str, str]) -> list[str]:
     return faults
 
 
-def _duration(form: Mapping[str, str], role: Role) -> int:
-    duration = int(form.get("DurationSeconds") or USUAL)
+def _duration(given: Mapping[str, Any], role: Role) -> int:
+    duration: int = given.get("DurationSeconds", USUAL)
     if duration > int(role.max_session_duration or USUAL):
         raise Refusal(
             400, "ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
@@ -354,12 +362,11 @@ def _assumed(session: Session) -> dict[str, Any]:
     }
 
 
-def _packed(form: Mapping[str, str], tags: SessionTags) -> dict[str, int]:
+def _packed(policies: list[str], tags: SessionTags) -> dict[str, int]:
     """``PackedPolicySize`` in percent, where there is something to pack. Raises ``Refusal`` beyond 100.
 
     AWS does not say how it packs; this follows what public threads show.
     """
-    policies = [value for name, value in form.items() if name == "Policy" or name.startswith("PolicyArns.member.")]
     if not policies and not tags:
         return {}
     percent = math.ceil((sum(map(len, policies)) / LONGEST_POLICY + tags.size) * 100)

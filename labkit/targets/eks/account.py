@@ -14,6 +14,7 @@ from botocore.config import Config
 from urllib3.exceptions import URLSchemeUnknown
 
 from labkit.errors import DENIED, LabError, NoCredentials, NotAllowed
+from labkit.policy.arn import Arn
 
 # How AWS's services say that a caller's credentials are no longer good, and that they never were.
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
@@ -82,14 +83,12 @@ def identify(session: boto3.Session) -> Identity:
             where=_source(),
             next="aws configure list, until it shows an access key",
         ) from None
-    name = caller["Arn"].rpartition(":")[2]
-    kind, _, rest = name.partition("/")
-    if kind != "assumed-role":
-        return Identity(caller["Account"], name, caller["Arn"], caller["Arn"])
-    role = rest.partition("/")[0]
+    named = Arn.parse(caller["Arn"])
+    if not (role := named.session_role):
+        return Identity(caller["Account"], named.resource, caller["Arn"], caller["Arn"])
     arn = f"$(aws iam get-role --role-name {role} --query Role.Arn --output text)"
-    without_path = f"arn:{caller['Arn'].split(':')[1]}:iam::{caller['Account']}:role/{role}"
-    return Identity(caller["Account"], f"{kind}/{role}", arn, without_path)
+    without_path = f"arn:{named.partition}:iam::{named.account}:role/{role}"
+    return Identity(caller["Account"], f"assumed-role/{role}", arn, without_path)
 
 
 def require_account(wanted: str, found: Identity) -> None:

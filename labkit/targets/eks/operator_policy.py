@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
 from labkit.errors import LabError
+from labkit.policy.arn import Arn
 from labkit.run_parameters import RUN_TAG, Parameters
 from labkit.webhook.server import NAME as WEBHOOK
 
@@ -90,12 +92,14 @@ def require_partition(parameters: Parameters, partition: str) -> None:
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
     """
-    arn, scheme, found, rest = (parameters.policy_arn, *parameters.policy_arn.split(":", 2))
-    if found != partition:
+    arn = Arn.parse(parameters.policy_arn)
+    if arn.partition != partition:
+        here = replace(arn, partition=partition)
         raise AnotherPartition(
-            f"The policy {arn} is of the partition {found}, and the region {parameters.region} is of {partition}.",
+            f"The policy {arn} is of the partition {arn.partition}, and the region {parameters.region} is of "
+            f"{partition}.",
             where="parameters policy_arn and region; nothing was changed",
-            next=f'set policy_arn = "{scheme}:{partition}:{rest}", and run again   (in a terminal: -p policy_arn=…)',
+            next=f'set policy_arn = "{here}", and run again   (in a terminal: -p policy_arn=…)',
         )
 
 
