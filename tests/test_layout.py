@@ -11,6 +11,8 @@ from pathlib import Path
 import grimp
 import pytest
 
+from tests import any_in_signatures
+
 ROOT = Path(__file__).parent.parent
 TOP = {
     "notebooks",
@@ -102,3 +104,9 @@ def test_the_lock_names_no_host():
 def test_the_command_starts_without_the_slow_libraries():
     code = "import sys, labkit.cli.main; print(*{'boto3', 'kubernetes', 'moto', 'papermill'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_signatures_say_any_no_more_often_than_they_did():
+    found = any_in_signatures.count()
+    told = f"{found} times Any in the signatures of public functions, at most {any_in_signatures.MOST}: name the type"
+    assert found <= any_in_signatures.MOST, told
