@@ -17,7 +17,7 @@ def awscli_initialize(events: Any) -> None:
     events.register_first("before-building-argument-table-parser", keep_endpoint)
 
 
-def keep_endpoint(parsed_globals: Namespace, **_: Any) -> None:
+def keep_endpoint(parsed_globals: Namespace, **_: object) -> None:
     """Takes the endpoint of the environment for one that was given, where none was."""
     if parsed_globals.command in OLD_NAMES and parsed_globals.endpoint_url is None:
         parsed_globals.endpoint_url = os.environ.get("AWS_ENDPOINT_URL")
