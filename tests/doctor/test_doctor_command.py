@@ -241,7 +241,7 @@ def test_a_role_that_nothing_names_was_not_looked_at(lab):
     [
         (["-n", "Default"], "a DNS-1123 label"),
         (["-s", "my_account"], "a DNS-1123 subdomain"),
-        (["--pod", "My Pod"], "no pod's name"),
+        (["--pod", "My Pod"], "not a pod's name"),
         (["--role", "arn:aws:iam::123456789012:role/my-role"], "a name, not an ARN"),
         (["--cluster", "no cluster"], "parameter cluster"),
         (["--region", "mars-north-1"], "a region that botocore knows"),
@@ -249,7 +249,7 @@ def test_a_role_that_nothing_names_was_not_looked_at(lab):
         (["--account-id", "42"], "12 digits"),
         (["--account-id", "222222222222"], "the moto target is the account"),
         (["--kubeconfig", "/no/such/file"], "a kubeconfig file that exists"),
-        (["--action", "ListBucket"], "no action"),
+        (["--action", "ListBucket"], "not an action"),
         (["--action", "s3:ListBucket", "--resource", "irsa-lab"], "no ARN"),
         (["--resource", "arn:aws:s3:::irsa-lab"], "--action"),
         (["--all", "-s", "my-service-account"], "--all"),

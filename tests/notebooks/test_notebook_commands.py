@@ -32,7 +32,7 @@ def terminal(home):
 
 
 @pytest.mark.kubectl
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_lines_for_a_terminal_work_in_the_order_of_the_course(terminal, tmp_path, subtests):
     # One test: each notebook's lines go on from what the notebooks before have made.
     for name in NAMES:
@@ -50,7 +50,7 @@ def check_lines(name: str, terminal: dict[str, str], work: Path) -> None:
         f"{{ {command}\n}} >{number}.out 2>{number}.err </dev/null; echo $? >{number}.code"
         for number, command in enumerate(run)
     )
-    subprocess.run(["bash", "-c", script], cwd=work, env=terminal, check=True, timeout=600)
+    subprocess.run(["bash", "-c", script], cwd=work, env=terminal, check=True, timeout=900)
     for number, command in enumerate(run):
         code, said, answer = ((work / f"{number}.{part}").read_text().strip() for part in ("code", "err", "out"))
         if refused := REFUSED.search(command):
