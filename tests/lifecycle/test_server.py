@@ -275,7 +275,7 @@ def test_no_file_of_the_lab_is_for_others_to_read(lab):
 def test_every_listener_is_on_loopback_and_refuses_strangers_names_and_pages(lab):
     lab("up")
     listening = [c.laddr for c in server(lab).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
-    # gate and issuer; the cluster's API server, webhook, kubelet, and its node's metadata service and Pod Identity agent
+    # gate and issuer; the cluster's API server, webhook, kubelet, metadata service and Pod Identity agent
     assert len(listening) == 7
     assert {address.ip for address in listening} == {"127.0.0.1"}
     issuer = f"oidc.eks.us-east-1.amazonaws.com:{State.read(lab.folder).issuers['oidc.eks.us-east-1.amazonaws.com']}"
