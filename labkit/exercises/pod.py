@@ -80,7 +80,13 @@ def _pods(place: Workspace) -> list[dict[str, Any]]:
 def _rolled_out(place: Workspace) -> bool:
     apps = AppsV1Api(place.kubernetes)
     found = as_document(place.kubernetes, apps.list_namespaced_deployment(place.parameters.namespace))
-    return all(map(is_rolled_out, found["items"]))
+    pods = _live(place)
+    # A Deployment's status doesn't know yet of a pod that was deleted just now.
+    return (
+        all(map(is_rolled_out, found["items"]))
+        and len(pods) >= sum(deployment["spec"]["replicas"] for deployment in found["items"])
+        and all(pod["status"]["phase"] == "Running" for pod in pods)
+    )
 
 
 def _live(place: Workspace) -> list[dict[str, Any]]:
