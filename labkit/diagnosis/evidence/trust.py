@@ -320,7 +320,7 @@ def account_of(subject: str) -> str:
 
 
 def statements_of(document: Any) -> list[Statement]:
-    """The statements of a policy, also where it is one that is not in a list; none of what is no policy."""
+    """The statements of a policy, also of a single one without a list; empty if it is not a policy."""
     statements: list[Statement] = listed(document.get("Statement")) if isinstance(document, dict) else []
     return [each for each in statements if isinstance(each, dict)]
 

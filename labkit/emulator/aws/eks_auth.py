@@ -43,7 +43,7 @@ UNAUTHORIZED = "Unauthorized Exception! EKS does not have permissions to assume 
 
 @dataclass(frozen=True)
 class Pod:
-    """Whom a token speaks for."""
+    """Who a token represents."""
 
     namespace: str
     service_account: str

@@ -33,7 +33,7 @@ class InvalidToken(Exception):
 
 @dataclass(frozen=True)
 class Identity:
-    """Whom a token speaks for."""
+    """Who a token represents."""
 
     arn: str
     """As ``sts:GetCallerIdentity`` tells it."""
