@@ -20,20 +20,29 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if getattr(item, "cell_num", None) != 0 or os.environ.get("LABKIT_TARGET", "moto") != "moto":
+        return
     # The report shows the lab as it is: what another notebook left in it is not what is stored.
-    first = item.path.name == "doctor.ipynb" and getattr(item, "cell_num", None) == 0
-    if first and os.environ.get("LABKIT_TARGET", "moto") == "moto":
+    if item.path.name == "doctor.ipynb":
         from labkit import Lab
 
         with Lab.open() as lab:
             lab.remove()
+    # Only a lab of the worker's own: without workers it is the reader's.
+    if item.path.name == "98-examination.ipynb" and hasattr(item.config, "workerinput"):
+        _empty_lab()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
-        from labkit.emulator import process
-        from labkit.emulator.folder import Folder
+        _empty_lab()
+        shutil.rmtree(Path(os.environ["LABKIT_HOME"]).parent, ignore_errors=True)
 
-        home = Path(os.environ["LABKIT_HOME"])
-        process.stop(Folder(home))
-        shutil.rmtree(home.parent, ignore_errors=True)
+
+def _empty_lab() -> None:
+    from labkit.emulator import process
+    from labkit.emulator.folder import Folder
+
+    folder = Folder.find()
+    process.stop(folder)
+    process.forget(folder)

@@ -39,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda *_: None)
     forked.servers(pytest.MonkeyPatch())
+    forked.kernels(pytest.MonkeyPatch())
     # The AWS CLI and kubectl keep caches there. Workers inherit it from the process that starts them.
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="labkit-home-")

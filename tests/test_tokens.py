@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.policy import Policy
-from labkit.tokens import Claims, NotAToken, compare
+from labkit.tokens import AHEAD, Claims, NotAToken, compare, refused
 
 PROVIDER = "oidc.eks.us-east-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
 ARN = f"arn:aws:iam::123456789012:oidc-provider/{PROVIDER}"
@@ -172,3 +172,36 @@ def test_a_statement_that_cannot_be_read_is_a_row():
     broken = Policy.read({"Statement": [{"Effect": "Allow"}]}, kind="trust", name="my-role")
     found = row("statement", rows(policy=broken))
     assert (found.found, found.matches) == ("Missing required field Principal", False)
+
+
+def why(audiences=("sts.amazonaws.com",), client_ids=("sts.amazonaws.com",), expires=NOW + 1, not_before=NOW):
+    found = refused(PROVIDER, audiences, client_ids=client_ids, expires=expires, not_before=not_before, now=NOW)
+    return found and (found.check, found.code, found.told, found.detail)
+
+
+def test_a_token_is_accepted_to_its_last_second_and_from_an_issuer_whose_clock_is_a_little_ahead():
+    assert why() is None
+    assert why(not_before=NOW + AHEAD) is None
+    assert why(audiences=("another", "sts.amazonaws.com")) is None
+
+
+def test_without_a_provider_nothing_else_is_looked_at():
+    told = f"No OpenIDConnect provider found in your account for {PROVIDER}"
+    assert why(client_ids=None, audiences=(), expires=0) == ("provider", "InvalidIdentityToken", told, "")
+
+
+@pytest.mark.parametrize(("client_ids", "listed"), [((), "none"), (("a", "b"), "a, b")])
+def test_an_audience_that_the_provider_does_not_list(client_ids, listed):
+    detail = f"the token is for x, y; the provider's client ids are {listed}"
+    expected = ("audience", "InvalidIdentityToken", "Incorrect token audience", detail)
+    assert why(audiences=("x", "y"), client_ids=client_ids, expires=0) == expected
+
+
+def test_a_token_that_expires_now_has_expired():
+    told = f"Token expired: current date/time {NOW} must be before the expiration date/time {NOW}"
+    assert why(expires=NOW) == ("expiry", "ExpiredTokenException", told, "")
+
+
+def test_a_token_from_the_future():
+    told = f"The token is not valid before {NOW + AHEAD + 1}; it is {NOW} now"
+    assert why(not_before=NOW + AHEAD + 1) == ("expiry", "InvalidIdentityToken", told, "")

@@ -2,13 +2,7 @@
 
 import pytest
 
-from tests import forked
 from tests.conftest import emptied
-
-
-@pytest.fixture(autouse=True)
-def forked_kernels(monkeypatch):
-    forked.kernels(monkeypatch)
 
 
 @pytest.fixture
