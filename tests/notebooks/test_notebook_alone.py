@@ -1,6 +1,6 @@
 """Alone from an empty lab, a notebook prints what it stores, byte for byte; one of them is run again in the same lab.
 
-`make test-notebooks` compares each in a lab that others have used; the examination, which takes longest, in an empty one.
+`make test-notebooks` compares each in a lab that others have used, and the examination, the longest, in an empty one.
 Those with exercises run alone from an empty lab in `tests/exercises/test_copies.py`, unsolved.
 """
 
