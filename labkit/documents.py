@@ -6,6 +6,7 @@
 from typing import Any, Literal, NotRequired, TypedDict
 
 from labkit.connection import IMAGE
+from labkit.policy.arn import Arn
 from labkit.run_parameters import Parameters
 
 AUDIENCE = "sts.amazonaws.com"
@@ -79,7 +80,7 @@ def trust_policy(parameters: Parameters, provider_arn: str) -> PolicyDocument:
 
     https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html
     """
-    issuer = provider_arn.partition(":oidc-provider/")[2]
+    issuer = Arn.parse(provider_arn).issuer
     return {
         "Version": "2012-10-17",
         "Statement": [

@@ -1,6 +1,5 @@
 """Every service account of a cluster that is to have a role: the doctor's diagnosis of each, and nothing read twice."""
 
-import re
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import Any
@@ -14,6 +13,7 @@ from labkit.doctor.examination import examine_pods
 from labkit.doctor.report import Diagnosis
 from labkit.documents import ROLE_ANNOTATION
 from labkit.errors import LabError
+from labkit.policy.arn import Arn
 from labkit.run_parameters import Parameters
 
 VARIABLES = ("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
@@ -128,7 +128,8 @@ class Survey:
         """The names of the account's roles that annotations name, whether there are such roles or not."""
         accounts = self._any.cluster.service_accounts(self._namespace)
         arns = [(account["metadata"].get("annotations") or {}).get(ROLE_ANNOTATION) or "" for account in accounts]
-        return {arn.rpartition("/")[2] for arn in arns if re.match(rf"arn:[\w-]+:iam::{account_id}:role/", arn)}
+        named = filter(None, map(Arn.find, arns))
+        return {arn.name for arn in named if arn.account == account_id and arn.resource.startswith("role/")}
 
 
 def _wants_a_role(metadata: dict[str, Any]) -> bool:

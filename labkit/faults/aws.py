@@ -134,7 +134,7 @@ def _make_roles(iam: Any, now: dict[str, Document], wanted: dict[str, Document])
         else:
             iam.create_role(
                 RoleName=name,
-                Path=arn.partition(":role")[2].removesuffix(name),
+                Path=Arn.parse(arn).path,
                 AssumeRolePolicyDocument=trust_policy,
                 # An empty one is another thing than none.
                 **({"Description": role["Description"]} if role["Description"] else {}),

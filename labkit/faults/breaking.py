@@ -18,6 +18,7 @@ from labkit.execution import execute
 from labkit.faults import CATALOGUE, live
 from labkit.faults.fault import Fault
 from labkit.faults.situation import ROLE_ARN, Situation
+from labkit.policy.arn import Arn
 from labkit.run_parameters import label_value
 
 if TYPE_CHECKING:
@@ -207,11 +208,11 @@ def differences(one: Situation, other: Situation) -> list[str]:
 
 def _compared(one: Situation, other: Situation) -> Iterator[tuple[str, bool]]:
     for arn in sorted(one.providers.keys() | other.providers.keys()):
-        name = f"OIDC provider {arn.partition('oidc-provider/')[2]!r}"
-        yield f"{name} of account {arn.split(':')[4]}", one.providers.get(arn) == other.providers.get(arn)
+        named, is_same = Arn.parse(arn), one.providers.get(arn) == other.providers.get(arn)
+        yield f"OIDC provider {named.issuer!r} of account {named.account}", is_same
     for arn in sorted(one.roles.keys() | other.roles.keys()):
         mine, others = one.roles.get(arn), other.roles.get(arn)
-        name = f"role {arn.rpartition('/')[2]}"
+        name = f"role {Arn.parse(arn).name}"
         if mine is None or others is None:
             yield name, False
             continue

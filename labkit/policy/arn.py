@@ -38,6 +38,20 @@ class Arn:
         return self.resource.rpartition("/")[2]
 
     @property
+    def path(self) -> str:
+        """The path of a role or a policy, with its slashes: ``/team/``; ``/`` if it has none.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-friendly-names
+        """
+        return f"/{self.resource.partition('/')[2].removesuffix(self.name)}"
+
+    @property
+    def issuer(self) -> str:
+        """The issuer of an OIDC provider, without its scheme; empty for anything else."""
+        kind, _, issuer = self.resource.partition("/")
+        return issuer if kind == "oidc-provider" else ""
+
+    @property
     def session_role(self) -> str:
         """The name of the role that a role session is of; empty for anything else.
 

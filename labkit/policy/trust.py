@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-conditio
 
 from collections.abc import Mapping
 
+from labkit.policy.arn import Arn
 from labkit.policy.conditions import ConditionResult, quoted
 from labkit.policy.decision import Decision
 from labkit.policy.document import Policy, Statement
@@ -108,7 +109,7 @@ def _tell(result: ConditionResult, provider: str) -> str:
 
 def _provider(arn: str) -> str:
     """The provider's URL without its scheme, which is how condition keys begin."""
-    return arn.partition(":oidc-provider/")[2] or arn
+    return (named.issuer if (named := Arn.find(arn)) else "") or arn
 
 
 def _actions(statement: Statement) -> str:

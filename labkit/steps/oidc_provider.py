@@ -10,6 +10,7 @@ from labkit import documents
 from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, provider
 from labkit.documents import AUDIENCE
+from labkit.policy.arn import Arn
 from labkit.steps.ownership import Found, Owner, in_words, of_tags, removed, roles_trusting, run_of
 from labkit.steps.row import Row
 
@@ -76,7 +77,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
         if not lab.connection.is_embedded:
             owner, others = _kept(lab, arn, tags, owner)
         delete = partial(iam.delete_open_id_connect_provider, OpenIDConnectProviderArn=arn)
-        yield Found(f"OIDC provider {arn.partition('oidc-provider/')[2]}", owner, delete, others)
+        yield Found(f"OIDC provider {Arn.parse(arn).issuer}", owner, delete, others)
 
 
 def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) -> tuple[Owner, str]:

@@ -270,6 +270,13 @@ def test_of_an_inline_policy_only_the_deny_goes():
     assert "s3" not in line
 
 
+def test_a_bucket_is_known_by_its_object_whatever_the_key():
+    wanted = {"action": "s3:GetObject", "resource": f"{BUCKET}/2026:11/a:b"}
+    simulated = f"iam:SimulatePrincipalPolicy {ROLE_ARN} s3:GetObject {wanted['resource']} ({ACCOUNT_ID})"
+    answers = healthy() | bucket_denies() | {simulated: {"EvalDecision": "allowed"}}
+    assert found(answers, **wanted) == ["role-denied-by-bucket-policy"]
+
+
 def test_a_boundary_and_a_missing_policy_are_found_both():
     answers = healthy() | bounded(policy(allow("ec2:*"))) | attached()
     assert set(found(answers)) == {"role-denied-by-boundary", "role-policy-not-attached"}

@@ -27,3 +27,17 @@ def test_what_is_no_arn(text):
     assert Arn.find(text) is None
     with pytest.raises(ValueError, match="is not an ARN"):
         Arn.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("resource", "path", "issuer"),
+    [
+        ("role/reader", "/", ""),
+        ("role/team/a/reader", "/team/a/", ""),
+        ("policy/service-role/reader", "/service-role/", ""),
+        ("oidc-provider/example.com/id/A", "/example.com/id/", "example.com/id/A"),
+    ],
+)
+def test_a_role_has_a_path_and_a_provider_an_issuer(resource, path, issuer):
+    arn = Arn.parse(f"arn:aws:iam::123456789012:{resource}")
+    assert (arn.path, arn.issuer) == (path, issuer)

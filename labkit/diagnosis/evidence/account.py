@@ -21,6 +21,7 @@ from labkit.diagnosis.evidence.answers import (
     Simulated,
 )
 from labkit.diagnosis.evidence.reading import Answer, Read, Reads
+from labkit.policy.arn import Arn
 from labkit.run_parameters import RUN_TAG
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Account:
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
         """
-        name = arn.partition("oidc-provider/")[2]
+        name = Arn.parse(arn).issuer
         found: Provider | None = self._answered("iam:GetOpenIDConnectProvider", name, OpenIDConnectProviderArn=arn)
         return found
 

@@ -10,6 +10,7 @@ from labkit.diagnosis.evidence.answers import Role, Statement
 from labkit.diagnosis.evidence.reading import NotRead
 from labkit.diagnosis.evidence.trust import Trust, conditions_of, federated_of, name_of, statements_of
 from labkit.documents import AUDIENCE
+from labkit.policy.arn import Arn
 from labkit.run_parameters import RUN_TAG, Parameters
 
 # eksctl tags a stack with both, and CloudFormation the stack's role.
@@ -75,7 +76,7 @@ def is_about(role: Role, parameters: Parameters, provider_arn: str) -> bool:
 
 def made_by_eksctl(account: Account, parameters: Parameters, arn: str) -> bool:
     """Whether a role's tags say that eksctl made it for the service account."""
-    tags = _tags(account, arn.rpartition("/")[2])
+    tags = _tags(account, Arn.parse(arn).name)
     wanted = f"{parameters.namespace}/{parameters.service_account}"
     return tags.get(EKSCTL_NAME) == wanted and tags.get(EKSCTL_CLUSTER, parameters.cluster) == parameters.cluster
 

@@ -9,6 +9,7 @@ from labkit.diagnosis.evidence.pod_spec import REGIONS, ROLE, TOKEN_FILE, Contai
 from labkit.diagnosis.evidence.reading import Answer, Document, NotRead, Read, Reads
 from labkit.errors import LabError, NotAllowed
 from labkit.execution import Executed, execute
+from labkit.policy.arn import Arn
 from labkit.tokens import NotAToken, parts
 
 WHO_AM_I = ["aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"]
@@ -47,8 +48,7 @@ class Caller:
     @property
     def role_name(self) -> str:
         """The role of the session, empty where it is none."""
-        kind, _, rest = self.arn.rpartition(":")[2].partition("/")
-        return rest.partition("/")[0] if kind == "assumed-role" else ""
+        return named.session_role if (named := Arn.find(self.arn)) else ""
 
     @property
     def identity(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from labkit.diagnosis.evidence.answers import Statement
 from labkit.policy import Decision, Policy, evaluate_trust
+from labkit.policy.arn import Arn
 from labkit.policy.trust import WEB_IDENTITY
 from labkit.policy.wildcards import wildcard
 
@@ -311,7 +312,7 @@ def allows_action(statement: Statement) -> bool:
 
 def name_of(provider_arn: str) -> str:
     """The issuer without its scheme, as a provider's ARN ends with it."""
-    return provider_arn.partition(":oidc-provider/")[2]
+    return named.issuer if (named := Arn.find(provider_arn)) else ""
 
 
 def account_of(subject: str) -> str:

@@ -15,6 +15,7 @@ from labkit.diagnosis.repairs.manifest import containers_of, set_list
 from labkit.diagnosis.repairs.repair import Repair
 from labkit.diagnosis.repairs.words import said
 from labkit.diagnosis.stages import Stage
+from labkit.policy.arn import Arn
 
 LEARN = "04-pod.ipynb"
 INSIDE = "07-inside-the-exchange.ipynb"
@@ -368,5 +369,7 @@ def _longest(evidence: Evidence, settings: dict[str, str]) -> int:
     if "source_profile" in settings or "credential_source" in settings:
         return CHAINED_FOR
     arn = settings.get("role_arn") or evidence.role_arn
-    role = evidence.role if arn == evidence.role_arn else evidence.account.role(arn.rpartition("/")[2])
+    role, named = evidence.role, Arn.find(arn)
+    if arn != evidence.role_arn:
+        role = evidence.account.role(named.name) if named else None
     return (role or {}).get("MaxSessionDuration") or CHAINED_FOR

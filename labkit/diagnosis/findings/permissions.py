@@ -297,8 +297,8 @@ def _steps(one: str, other: str, i: int, j: int) -> list[tuple[int, int]]:
 def _bucket(evidence: Evidence) -> str:
     """The bucket that the pod wants something of: the resource's, or the run's own."""
     if evidence.action:
-        is_s3 = evidence.action.lower().startswith("s3:") and evidence.resource.startswith("arn:")
-        return evidence.resource.rpartition(":")[2].partition("/")[0] if is_s3 else ""
+        named = Arn.find(evidence.resource) if evidence.action.lower().startswith("s3:") else None
+        return named.resource.partition("/")[0] if named else ""
     return evidence.parameters.bucket if evidence.role_is_of_run else ""
 
 

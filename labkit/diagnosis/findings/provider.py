@@ -54,7 +54,7 @@ def in_another_account(evidence: Evidence) -> Symptom | None:
     if evidence.role is not None and not evidence.trust.admits:
         repair = Repair.of(repair, Commands(evidence).admit())
     return Symptom(
-        f"The cluster's issuer is registered in the account {elsewhere.split(':')[4]}, not in the role's, "
+        f"The cluster's issuer is registered in the account {Arn.parse(elsewhere).account}, not in the role's, "
         f"{evidence.role_account_id}, where STS looks.",
         expected=evidence.provider_arn,
         found=elsewhere,

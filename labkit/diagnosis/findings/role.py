@@ -9,6 +9,7 @@ from labkit.diagnosis.findings import service_account, trust_writes
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.repairs.commands import Commands, annotate, patch_config_map
 from labkit.diagnosis.repairs.repair import Repair
+from labkit.policy.arn import Arn
 from labkit.policy.wildcards import wildcard
 
 LEARN = "02-iam-role.ipynb"
@@ -89,7 +90,7 @@ def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, prof
 def _another_role(evidence: Evidence) -> str | Repair:
     """The repair where other roles trust the service account: the role was renamed, or the name is misspelt."""
     if service_account.is_role_of_its_own(evidence):
-        return f"# did you mean the role that the service account has?  --role {_name(evidence.annotation)}"
+        return f"# did you mean the role that the service account has?  --role {Arn.parse(evidence.annotation).name}"
     if evidence.role_is_known:
         return ""
     try:
@@ -99,7 +100,3 @@ def _another_role(evidence: Evidence) -> str | Repair:
     if len(trusting) == 1:
         return Repair.of(annotate(evidence, trusting[0]), pod_commands.replaced(evidence))
     return annotate(evidence, "") if trusting else ""
-
-
-def _name(arn: str) -> str:
-    return arn.rpartition("/")[2]

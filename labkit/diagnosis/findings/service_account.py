@@ -106,7 +106,7 @@ def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
     """
     arn = evidence.annotation
-    if not ROLE_ARN.fullmatch(arn) or _name(arn) != evidence.role_name:
+    if not ROLE_ARN.fullmatch(arn) or Arn.parse(arn).name != evidence.role_name:
         return None
     if arn != (right := evidence.role_arn):
         if _place(arn) == _place(right):
@@ -122,9 +122,14 @@ def annotation_arn_differs(evidence: Evidence) -> Symptom | None:
 @cause("service-account-annotation-role-mismatch", stages.ANNOTATION, LEARN, reads=(kinds.SERVICE_ACCOUNTS,))
 def annotation_role_mismatch(evidence: Evidence) -> Symptom | None:
     arn = evidence.annotation
-    if not arn or not ROLE_ARN.fullmatch(arn) or _name(arn) == evidence.role_name or is_role_of_its_own(evidence):
+    if (
+        not arn
+        or not ROLE_ARN.fullmatch(arn)
+        or Arn.parse(arn).name == evidence.role_name
+        or is_role_of_its_own(evidence)
+    ):
         return None
-    named, account = f"the role {_name(arn)}", words.name_of_account(evidence.subject)
+    named, account = f"the role {Arn.parse(arn).name}", words.name_of_account(evidence.subject)
     if (account_id := Arn.parse(arn).account) != evidence.connection.account_id:
         named += f" of the account {account_id}"
     right = f"not {evidence.role_name}" if evidence.role_arn else f"which nothing connects with {account}"
@@ -198,7 +203,7 @@ def eksctl_role(evidence: Evidence) -> Symptom | None:
     if len(made) != 1:
         return None
     return Symptom(
-        f"eksctl made the role {_name(made[0])} for the service account, which is not annotated with it.",
+        f"eksctl made the role {Arn.parse(made[0]).name} for the service account, which is not annotated with it.",
         expected=f"{ROLE_ANNOTATION}: {made[0]}",
         found=_not_found(evidence),
         source=f"iam:ListRoles; {SOURCE}",
@@ -238,10 +243,6 @@ def is_role_of_its_own(evidence: Evidence) -> bool:
         return evidence.role is None and arn != evidence.role_arn and arn in evidence.roles_that_trust_it
     except NotRead:
         return False
-
-
-def _name(arn: str) -> str:
-    return arn.rpartition("/")[2]
 
 
 def _place(arn: str) -> tuple[str, str]:

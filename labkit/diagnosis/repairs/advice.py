@@ -9,6 +9,7 @@ import shlex
 from labkit.diagnosis.evidence import Evidence
 from labkit.diagnosis.evidence.trust import Condition
 from labkit.diagnosis.repairs.words import listed, name_of_account, said, shown
+from labkit.policy.arn import Arn
 
 # Characters without white space that IAM takes by default as a trust policy, and at most.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length
@@ -27,10 +28,11 @@ def provider_stays(arn: str) -> str:
 
     https://docs.aws.amazon.com/eks/latest/userguide/cross-account-access.html
     """
-    name = json.dumps(arn.partition(":oidc-provider/")[2])
+    provider = Arn.parse(arn)
+    name = json.dumps(provider.issuer)
     naming = shlex.quote(f"Roles[?contains(to_string(AssumeRolePolicyDocument), `{name}`)].RoleName")
     return said(
-        f"The OIDC provider {name} of the account {arn.split(':')[4]} stays: somebody may need it.",
+        f"The OIDC provider {name} of the account {provider.account} stays: somebody may need it.",
         "Delete it when no cluster of any account has this issuer, and no role trusts it. These roles do:",
         f"  aws iam list-roles --query {naming}",
     )
@@ -38,11 +40,11 @@ def provider_stays(arn: str) -> str:
 
 def named_role_stays(evidence: Evidence, arn: str) -> str:
     """https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html"""
-    account_id, name = arn.split(":")[4], arn.rpartition("/")[2]
-    if account_id != evidence.connection.account_id:
-        return said(f"If the account {account_id} is meant, its owner makes the role there, and the OIDC provider.")
+    role = Arn.parse(arn)
+    if role.account != evidence.connection.account_id:
+        return said(f"If the account {role.account} is meant, its owner makes the role there, and the OIDC provider.")
     account = name_of_account(evidence.subject)
-    return said(f"The role {name} is left as it is. If it is meant, its owner has to admit {account}.")
+    return said(f"The role {role.name} is left as it is. If it is meant, its owner has to admit {account}.")
 
 
 def login_stays(evidence: Evidence, name: str) -> str:

@@ -17,6 +17,7 @@ from labkit.diagnosis.evidence.trust import Trust, listed
 from labkit.diagnosis.repairs import advice, trust_documents, words
 from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
+from labkit.policy.arn import Arn
 
 THUMBPRINTS = 5  # at most, of one OIDC provider
 # What stands for a role that nothing names.
@@ -139,7 +140,7 @@ class Commands:
         is_of_run = _known(lambda: self._evidence.role_is_of_run, self.is_of_run)
         policy = shlex.quote(self.parameters.policy_arn) if is_of_run else "<POLICY_ARN>"
         line = f"aws iam attach-role-policy --role-name {self._role} --policy-arn {policy}"
-        name = self.parameters.policy_arn.rpartition("/")[2] if is_of_run else "the policy that its pods need"
+        name = Arn.parse(self.parameters.policy_arn).name if is_of_run else "the policy that its pods need"
         return self._allow(f"{self.parameters.role_name} gets {name}.", line)
 
     def lift_deny(self, name: str, before: Document, after: Document | None) -> str:
@@ -238,8 +239,8 @@ class Commands:
     @property
     def _path(self) -> str:
         """The option that gives the role the path in the ARN by which it is wanted."""
-        path = self._role_arn.partition(":role/")[2].rpartition("/")[0]
-        return f" --path {shlex.quote(f'/{path}/')}" if path else ""
+        path = Arn.parse(self._role_arn).path if self._role_arn else "/"
+        return f" --path {shlex.quote(path)}" if path != "/" else ""
 
     @property
     def _role(self) -> str:
@@ -277,7 +278,7 @@ class Commands:
         account_id, lines = self._evidence.role_account_id, tuple(filter(None, lines))
         if account_id == self._evidence.connection.account_id:
             return "\n".join(lines)
-        role_arn = f"arn:{self._evidence.provider_arn.split(':')[1]}:iam::{account_id}:role/{ENTRANCE}"
+        role_arn = Arn.parse(self._evidence.provider_arn).beside(f"role/{ENTRANCE}")
         fields = ("AccessKeyId", "SecretAccessKey", "SessionToken")
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
         pairs = ",".join(f"join('=',['{name}',{field}])" for name, field in zip(names, fields, strict=True))
@@ -311,7 +312,7 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
         f"-n {evidence.parameters.namespace} --overwrite {removed}{ROLE_ANNOTATION}="
     )
     if role_arn:
-        account, role = words.name_of_account(evidence.subject), role_arn.rpartition("/")[2]
+        account, role = words.name_of_account(evidence.subject), Arn.parse(role_arn).name
         told = words.said(f"Service account {account}: its pods get the role {role} when they are made next.")
         return f"{told}\n{command}{shlex.quote(role_arn)}"
     return "\n".join([*_roles_to_choose_from(evidence), command + evidence.connection.role_arn(ROLE_NAME)])

@@ -10,6 +10,7 @@ from kubernetes.client.exceptions import ApiException
 from labkit import steps
 from labkit.documents import POD_NAME
 from labkit.errors import LabError, NotAllowed
+from labkit.policy.arn import Arn
 from labkit.steps.ownership import Owner, existing, of_labels, of_tags
 from labkit.targets.eks.account import explained
 from labkit.targets.eks.operator_policy import require_partition
@@ -104,7 +105,7 @@ def _require_policy(lab: "Workspace") -> None:
 
 
 def _provider(lab: "Workspace") -> Thing:
-    iam, what = lab.aws.client("iam"), f"OIDC provider {lab.provider_arn.partition('oidc-provider/')[2]}"
+    iam, what = lab.aws.client("iam"), f"OIDC provider {Arn.parse(lab.provider_arn).issuer}"
     try:
         present = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn)
     except iam.exceptions.NoSuchEntityException:
