@@ -250,7 +250,7 @@ class Parameters(BaseModel):
 
     @property
     def is_usual(self) -> bool:
-        """Whether the service account is the one of the notebooks, which is meant where none is named."""
+        """Whether the service account is the notebooks' own: the default `namespace` and `service_account`."""
         usual = type(self).model_fields
         return (self.namespace, self.service_account) == (usual["namespace"].default, usual["service_account"].default)
 

@@ -14,7 +14,6 @@ https://docs.aws.amazon.com/IAM/latest/APIReference/welcome.html
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +27,7 @@ from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.organizations import Organization
 from labkit.emulator.aws.users import BOUNDARIES, check_boundary, set_boundary
 from labkit.emulator.identifiers import Identifiers
+from labkit.policy.arn import Arn
 
 # What is made, moto's store of it, the parameter that names it and the prefix of its unique id.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
@@ -62,53 +62,53 @@ class Iam:
         """What moto is to be asked, once the documents in it are ones that IAM takes. Raises ``Refusal``."""
         if asked.operation in simulation.OPERATIONS:
             return asked
-        form = await iam_documents.checked(asked, self.backend, self.issuers)
+        if asked.request is None:
+            raise Refusal(400, "ValidationError", "The request could not be read", str(asked.unread))
+        changed = await iam_documents.checked(asked, self.backend, self.issuers)
         if asked.operation == "UpdateRole":
-            form = self._with_what_it_leaves_out(asked)
-        if form == asked.call.form:
+            changed = self._left_out(asked)
+        if not changed or asked.operation in OWN:
             return asked
-        told = requests.with_form(asked, form)
         # The trail shows what moto is told.
-        return told if asked.operation in OWN else requests.read(told)
+        return requests.read(requests.with_form(asked, {**asked.call.form, **changed}))
 
     async def answer(self, asked: Asked) -> Response:
         """moto's answer to a call of the account's IAM that was :meth:`completed`, or the lab's own."""
-        run, form, operation = self.backend.run, asked.call.form, asked.operation
+        run, operation = self.backend.run, asked.operation
         if operation in simulation.OPERATIONS:
             return await run(simulation.answer, asked, self.backend, self.organization)
-        iam = self.backend.entered(asked.account_id)
+        iam, parameters = self.backend.entered(asked.account_id), asked.requested().parameters
         await self._bring_in(asked, iam)
-        if operation in PROVIDER_WRITES:
-            url = form.get("OpenIDConnectProviderArn", "").partition(":oidc-provider/")[2]
-            self.issuers.forget(f"https://{url}")
+        if operation in PROVIDER_WRITES and (provider := Arn.find(parameters["OpenIDConnectProviderArn"])):
+            self.issuers.forget(f"https://{provider.issuer}")
         if operation in BOUNDED:
             await run(check_boundary, asked, self.backend)
         if operation in OWN:
             return await run(OWN[operation], asked, iam)
-        if operation == "CreateUser" and form.get("UserName") == ADMINISTRATOR:
+        if operation == "CreateUser" and parameters["UserName"] == ADMINISTRATOR:
             raise Refusal(409, "EntityAlreadyExists", f"User with name {ADMINISTRATOR} already exists.")
         store, parameter = PRINCIPALS_END.get(operation, ("", ""))
-        deleted = find(iam, store, form.get(parameter)) if store else None
+        deleted = find(iam, store, parameters[parameter]) if store else None
         response = await self.backend.answer(asked)
         if response.status == 200:
             if deleted:
                 await run(self.backend.orphan, deleted.arn, deleted.id)
             if operation in MADE:
                 response.body = await run(self._renamed, asked, iam, response.body)
-            if operation == "CreateUser" and "PermissionsBoundary" in form:
+            if operation == "CreateUser" and "PermissionsBoundary" in parameters:
                 await run(set_boundary, asked, iam)
         return iam_documents.reworded(response)
 
     async def _bring_in(self, asked: Asked, iam: IAMBackend) -> None:
         """Has moto know AWS's managed policies that a call names or lists."""
-        form = asked.call.form
-        if asked.operation == "ListPolicies" and form.get("Scope", "All") != "Local":
+        parameters = asked.requested().parameters
+        if asked.operation == "ListPolicies" and parameters.get("Scope", "All") != "Local":
             await self.backend.run(self.backend.load_managed_policies, iam)
         if asked.operation == "GetAccountAuthorizationDetails":
             # It tells of AWS's own those that somebody has, whatever was read before.
             await self.backend.run(self.backend.unload_managed_policies, iam)
-        for value in form.values():
-            if value.startswith(AWS_MANAGED):
+        for value in parameters.values():
+            if isinstance(value, str) and value.startswith(AWS_MANAGED):
                 await self.backend.run(self.backend.load_managed_policy, iam, value)
 
     def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str], account_id: str = "") -> str:
@@ -124,22 +124,22 @@ class Iam:
                 iam.attach_role_policy(policy_arn, name)
         return arn
 
-    def _with_what_it_leaves_out(self, asked: Asked) -> Mapping[str, str]:
-        """The parameters of UpdateRole, with what it leaves alone, which moto would take away.
+    def _left_out(self, asked: Asked) -> dict[str, str]:
+        """The parameters that UpdateRole leaves alone, and moto would take away.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateRole.html
         """
-        form = asked.call.form
-        role = find(self.backend.entered(asked.account_id), "roles", form.get("RoleName"))
+        parameters = asked.requested().parameters
+        role = find(self.backend.entered(asked.account_id), "roles", parameters["RoleName"])
         if role is None:
-            return form
+            return {}
         kept = {"Description": role.description, "MaxSessionDuration": role.max_session_duration}
-        return {**{name: str(value) for name, value in kept.items() if value}, **form}
+        return {name: str(value) for name, value in kept.items() if value and name not in parameters}
 
     def _renamed(self, asked: Asked, iam: IAMBackend, body: bytes) -> bytes:
         """Puts an id made from the name in place of the random one that moto just gave."""
         store, parameter, _ = MADE[asked.operation]
-        name = asked.call.form[parameter]
+        name = asked.requested().parameters[parameter]
         # One of AWS's own policies may have the name that was just given to another.
         made = next((one for one in every(iam, store) if one.name == name and one.id.encode() in body), None)
         if made is None:
@@ -165,10 +165,11 @@ def _trust(asked: Asked, iam: IAMBackend) -> Response:
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html
     """
-    name = asked.call.form.get("RoleName", "")
+    parameters = asked.requested().parameters
+    name = parameters["RoleName"]
     if (role := find(iam, "roles", name)) is None:
         raise Refusal(404, "NoSuchEntity", f"The role with name {name} cannot be found.")
-    role.assume_role_policy_document = asked.call.form["PolicyDocument"]
+    role.assume_role_policy_document = parameters["PolicyDocument"]
     return done(asked)
 
 
@@ -177,8 +178,8 @@ def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
     """
-    form = asked.call.form
-    arn, client_id = form.get("OpenIDConnectProviderArn", ""), form.get("ClientID", "")
+    parameters = asked.requested().parameters
+    arn, client_id = parameters["OpenIDConnectProviderArn"], parameters["ClientID"]
     if not 1 <= len(client_id) <= 255:
         raise Refusal(400, "ValidationError", "The client id has 1 to 255 characters")
     provider = iam.open_id_providers.get(arn)

@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvi
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,8 +37,6 @@ LONGEST_INLINE = {
     "PutRolePolicy": ("role", "RoleName", 10240),
 }
 MOST_THUMBPRINTS = 5
-# Seconds of a role's MaxSessionDuration.
-SHORTEST_SESSION, LONGEST_SESSION = 3600, 43200
 # moto's words, and AWS's.
 WORDS = (
     (re.compile(r"Role ([\w+=,.@-]+) not found"), r"The role with name \1 cannot be found."),
@@ -47,21 +44,19 @@ WORDS = (
 )
 
 
-async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> Mapping[str, str]:
-    """Return an IAM call's parameters as moto can take them. Raises the refusal of a faulty document, tag or URL."""
-    if faults := session_tags.faults(asked.call.form):
+async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
+    """Return the form's fields that moto takes only otherwise. Raises the refusal of a faulty document, tag or URL."""
+    parameters = asked.requested().parameters
+    if faults := session_tags.faults(parameters):
         raise invalid(*faults)
     match asked.operation:
         case "CreateOpenIDConnectProvider":
             return await _with_thumbprint(asked, backend, issuers)
         case "UpdateOpenIDConnectProviderThumbprint":
-            _thumbprints(asked.call.form)
+            _check_thumbprints(parameters["ThumbprintList"])
         case "DeletePolicy":
             _check_unused(asked, backend)
-    form = _with_document(asked, backend)
-    if asked.operation in ("CreateRole", "UpdateRole"):
-        _check_session_duration(form)
-    return form
+    return _with_document(asked, backend)
 
 
 def reworded(response: Response) -> Response:
@@ -85,15 +80,15 @@ def missing_principals(document: dict[str, Any], backend: Backend) -> list[str]:
     return [name for name in named if not _exists(name, backend)]
 
 
-def _with_document(asked: Asked, backend: Backend) -> Mapping[str, str]:
-    """The parameters with the policy in them as moto reads it."""
-    form = asked.call.form
+def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
+    """The policy as moto reads it, where that is not as it was sent."""
+    parameters = asked.requested().parameters
     parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
-    if parameter not in form:
-        return form
-    policy = _document(form[parameter], kind, backend)
+    if parameter not in parameters:
+        return {}
+    policy = _document(parameters[parameter], kind, backend)
     _check_size(asked, policy, backend)
-    return {**form, parameter: json.dumps(policy.document)} if _quote_numbers(policy.document) else form
+    return {parameter: json.dumps(policy.document)} if _quote_numbers(policy.document) else {}
 
 
 def _document(document: str, kind: Kind, backend: Backend) -> Policy:
@@ -116,26 +111,19 @@ def _check_size(asked: Asked, policy: Policy, backend: Backend) -> None:
     if asked.operation not in LONGEST_INLINE:
         return
     kind, parameter, longest = LONGEST_INLINE[asked.operation]
-    form = asked.call.form
-    name = form.get(parameter, "")
+    parameters = asked.requested().parameters
+    name = parameters[parameter]
     found = find(backend.iam(asked.account_id), f"{kind}s", name)
     inline: dict[str, str] = found.policies if found else {}
-    others = (text for other, text in list(inline.items()) if other != form.get("PolicyName"))
+    others = (text for other, text in list(inline.items()) if other != parameters["PolicyName"])
     if policy.size + sum(len("".join(text.split())) for text in others) > longest:
         told = f"Maximum policy size of {longest} bytes exceeded for {kind} {name}"
         raise Refusal(409, "LimitExceeded", told)
 
 
-def _check_session_duration(form: Mapping[str, str]) -> None:
-    given = form.get("MaxSessionDuration", "")
-    if re.fullmatch(r"\d{1,9}", given, re.ASCII):
-        for must in beyond(int(given), SHORTEST_SESSION, LONGEST_SESSION, "value"):
-            raise invalid(unmet("'maxSessionDuration'", must, f"'{given}'"))
-
-
 def _check_unused(asked: Asked, backend: Backend) -> None:
     """Raises the refusal to delete a policy that somebody has, as a policy or as a boundary, or that has versions."""
-    iam, arn = backend.iam(asked.account_id), asked.call.form.get("PolicyArn", "")
+    iam, arn = backend.iam(asked.account_id), asked.requested().parameters["PolicyArn"]
     if iam is None or (policy := iam.managed_policies.get(arn)) is None:
         return
     if policy.attachment_count or arn in boundaries(iam):
@@ -168,10 +156,10 @@ def _exists(name: str, backend: Backend) -> bool:
     return backend.principal(name) is not None
 
 
-async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> Mapping[str, str]:
-    """The parameters of a provider that may be made; the thumbprint is fetched where the call gives none."""
-    form = asked.call.form
-    url = form.get("Url", "")
+async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
+    """The thumbprint of a provider that may be made, fetched where the call gives none."""
+    parameters = asked.requested().parameters
+    url = parameters["Url"]
     if not _is_issuer(url):
         raise Refusal(400, "ValidationError", "Invalid Open ID Connect Provider URL")
     for must in beyond(len(url), 0, 255):
@@ -179,10 +167,11 @@ async def _with_thumbprint(asked: Asked, backend: Backend, issuers: Issuers) -> 
     if backend.provider(asked.account_id, url):
         raise Refusal(409, "EntityAlreadyExists", f"Provider with url {url} already exists.")
     issuers.forget(url)
-    if _thumbprints(form):
-        return form
+    if thumbprints := parameters.get("ThumbprintList"):
+        _check_thumbprints(thumbprints)
+        return {}
     try:
-        return {**form, "ThumbprintList.member.1": await issuers.thumbprint(url)}
+        return {"ThumbprintList.member.1": await issuers.thumbprint(url)}
     except IssuerUnreachable as error:
         raise Refusal(
             400, "OpenIdIdpCommunicationError", f"Could not retrieve the thumbprint of {url}", str(error)
@@ -198,9 +187,7 @@ def _is_issuer(url: str) -> bool:
     return url.startswith("https://") and bool(host) and not ("?" in url or "#" in url)
 
 
-def _thumbprints(form: Mapping[str, str]) -> list[str]:
-    """Those that the call gives."""
-    given = [value for name, value in form.items() if name.startswith("ThumbprintList.member.")]
+def _check_thumbprints(given: list[str]) -> None:
     for value in given:
         if len(value) != 40:
             must = (
@@ -210,4 +197,3 @@ def _thumbprints(form: Mapping[str, str]) -> list[str]:
             raise invalid(unmet("'thumbprintList'", must, f"'[{value}]'"))
     if len(given) > MOST_THUMBPRINTS:
         raise Refusal(400, "InvalidInput", f"Thumbprint list must contain fewer than {MOST_THUMBPRINTS} entries.")
-    return given

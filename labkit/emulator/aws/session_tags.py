@@ -3,7 +3,6 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html
 """
 
-import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +14,6 @@ from labkit.policy.validation import listed
 CLAIM = "https://aws.amazon.com/tags"
 MOST, LONGEST_KEY, LONGEST_VALUE = 50, 128, 256
 PATTERN = r"[\p{L}\p{Z}\p{N}_.:/=+\-@]"
-MEMBER = re.compile(r"Tags\.member\.(\d{1,6})\.(Key|Value)", re.ASCII)
-TRANSITIVE = re.compile(r"TransitiveTagKeys\.member\.(\d{1,6})", re.ASCII)
 # What AWS packs them into is not public: these fit the percentages that public threads show.
 ALLOTTED, OVERHEAD = 463, 4
 
@@ -77,15 +74,15 @@ def of_call(parameters: Mapping[str, Any], inherited: Mapping[str, str]) -> Sess
     return SessionTags(passed, transitive, inherited)
 
 
-def faults(form: Mapping[str, str]) -> list[str]:
+def faults(parameters: Mapping[str, Any]) -> list[str]:
     """The constraints that the parameters ``Tags`` and ``TransitiveTagKeys`` of a call do not meet."""
-    tags, transitive = _parameters(form)
+    tags, transitive = parameters.get("Tags", []), parameters.get("TransitiveTagKeys", [])
     found = [
         unmet(f"'{name}'", must)
         for name, members in (("tags", tags), ("transitiveTagKeys", transitive))
         for must in beyond(len(members), 0, MOST)
     ]
-    for number, tag in tags.items():
+    for number, tag in enumerate(tags, 1):
         for part, shortest, longest in (("Key", 1, LONGEST_KEY), ("Value", 0, LONGEST_VALUE)):
             where = f"'tags.{number}.member.{part.lower()}'"
             if part not in tag:
@@ -135,17 +132,6 @@ def of_token(claims: Mapping[str, Any]) -> SessionTags:
     if problems:
         raise _unreadable(problems[0])
     return SessionTags(passed, tuple(transitive))
-
-
-def _parameters(form: Mapping[str, str]) -> tuple[dict[int, dict[str, str]], tuple[str, ...]]:
-    tags: dict[int, dict[str, str]] = {}
-    transitive: dict[int, str] = {}
-    for name, value in form.items():
-        if found := MEMBER.fullmatch(name):
-            tags.setdefault(int(found[1]), {})[found[2]] = value
-        elif found := TRANSITIVE.fullmatch(name):
-            transitive[int(found[1])] = value
-    return dict(sorted(tags.items())), tuple(transitive[number] for number in sorted(transitive))
 
 
 def _constraints(text: str, where: str, shortest: int, longest: int) -> list[str]:

@@ -70,7 +70,7 @@ class Sts:
     async def identify(self, asked: Asked) -> WebIdentity:
         """Verify the web identity token of an unsigned call. Raises ``Refusal``."""
         form = asked.call.form
-        _validate(form, ("RoleArn", "RoleSessionName", "WebIdentityToken"))
+        _validate(asked, ("RoleArn", "RoleSessionName", "WebIdentityToken"))
         account_id, token = Arn.parse(form["RoleArn"]).account, form["WebIdentityToken"]
         _, claims = read(token)
         try:
@@ -214,7 +214,7 @@ class Sts:
         return done(grant.asked, xml({**(about or {}), **_assumed(session), **packed, **source})), session
 
     async def _may_assume(self, asked: Asked, caller: Caller) -> Grant:
-        _validate(asked.call.form, ("RoleArn", "RoleSessionName"))
+        _validate(asked, ("RoleArn", "RoleSessionName"))
         given = _parameters(asked)
         role_arn = given["RoleArn"]
         inherited = caller.transitive_tags if isinstance(caller, Session) else {}
@@ -278,10 +278,11 @@ def _parameters(asked: Asked) -> Mapping[str, Any]:
     return asked.request.parameters
 
 
-def _validate(form: Mapping[str, str], required: tuple[str, ...]) -> None:
+def _validate(asked: Asked, required: tuple[str, ...]) -> None:
     """Raises STS's ValidationError, which names every constraint that is not met."""
+    form, parameters = asked.call.form, asked.request.parameters if asked.request else {}
     missing = null(name for name in required if name not in form)
-    if faults := [*missing, *_constraints(form), *session_tags.faults(form)]:
+    if faults := [*missing, *_constraints(form), *session_tags.faults(parameters)]:
         raise invalid(*faults)
     if not ROLE_ARN.fullmatch(form["RoleArn"]):
         raise Refusal(400, "ValidationError", "Request ARN is invalid")

@@ -32,15 +32,16 @@ def of_oneself(asked: Asked, caller: Caller) -> Call:
 
 def check_boundary(asked: Asked, backend: Backend) -> None:
     """Raises the refusal of a boundary that is no managed policy."""
-    arn = asked.call.form.get("PermissionsBoundary")
+    arn = asked.requested().parameters.get("PermissionsBoundary")
     if arn is not None and backend.managed_policy(arn) is None:
         raise Refusal(404, "NoSuchEntity", f"Policy {arn} does not exist or is not attachable.")
 
 
 def set_boundary(asked: Asked, iam: IAMBackend) -> Response:
     """Gives the user that the call names a permissions boundary, or none."""
-    name = asked.call.form.get("UserName", "")
+    parameters = asked.requested().parameters
+    name = parameters["UserName"]
     if (user := iam.users.get(name)) is None:
         raise Refusal(404, "NoSuchEntity", f"The user with name {name} cannot be found.")
-    bound(user, asked.call.form.get("PermissionsBoundary"))
+    bound(user, parameters.get("PermissionsBoundary"))
     return done(asked)

@@ -8,7 +8,7 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from tests.emulator.aws.conftest import ACCOUNT, REGION, Irsa, refused
+from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, REGION, Irsa, refused
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/x-amz-json-1.1"
@@ -56,11 +56,16 @@ def trust():
 
 
 def send(stocked, service, method, path, body=b"", **headers):
-    aws, session = stocked
+    _, session = stocked
+    keys = Credentials(session["AccessKeyId"], session["SecretAccessKey"], session["SessionToken"])
+    return send_as(keys, stocked, service, method, path, body, **headers)
+
+
+def send_as(keys, stocked, service, method, path, body=b"", **headers):
+    aws, _ = stocked
     body = body if isinstance(body, bytes) else body.encode()
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     request = AWSRequest(method, aws.endpoint + path, data=body, headers=names)
-    keys = Credentials(session["AccessKeyId"], session["SecretAccessKey"], session["SessionToken"])
     signer = botocore.auth.S3SigV4Auth if service == "s3" else botocore.auth.SigV4Auth
     signer(keys, service, REGION).add_auth(request)
     signed = {name: str(value) for name, value in request.headers.items()}
@@ -121,6 +126,31 @@ def test_refused(stocked, service, method, path, body, headers):
     assert 400 <= answer.status_code < 500, answer.text
     assert stocked[0].last()["lab"]["decision"] == "refused"
     assert "blue" in stocked[0].client("eks").list_clusters()["clusters"]
+
+
+ASSUME = f"Version=2011-06-15&RoleSessionName=my-pod&RoleArn={Irsa.role_arn}&RoleArn={Irsa.role_arn}"
+UNREADABLE = ("ValidationError", "The request could not be read")
+
+
+@pytest.mark.parametrize(
+    ("service", "path", "body", "status", "told"),
+    [
+        ("sts", "/", f"Action=AssumeRole&{ASSUME}", 400, UNREADABLE),
+        ("sts", "/?DurationSeconds=900", f"Action=AssumeRole&{ASSUME}&DurationSeconds=3600", 400, UNREADABLE),
+        ("sts", "/", f"Action=AssumeRoleWithWebIdentity&WebIdentityToken={{token}}&{ASSUME}", 400, UNREADABLE),
+        ("iam", "/", f"Action=DeleteRole&{IAM}&RoleName=theirs&RoleName=my-role", 400, UNREADABLE),
+        ("iam", "/?x", f"Action=DeleteRole&{IAM}&RoleName=theirs&x=", 400, UNREADABLE),
+        ("eks", "/clusters?Action=x&Action=y", "", 501, ("NotImplemented", "The lab does not emulate")),
+    ],
+)
+def test_the_administrator_hears_what_could_be_read_in_two_ways(stocked, service, path, body, status, told):
+    aws, _ = stocked
+    keys = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
+    body = body.replace("{token}", aws.issuer.token())
+    answer = send_as(keys, stocked, service, "POST" if body else "GET", path, body, content_type=FORM)
+    assert answer.status_code == status, answer.text
+    assert all(part in answer.text for part in told), answer.text
+    assert aws.client("iam").get_role(RoleName="theirs")
 
 
 @pytest.mark.parametrize("text", ["x&SecretId=theirs&Action=DeleteSecret&z=;SecretId=theirs", "x&SecretId&y"])
