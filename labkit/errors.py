@@ -87,7 +87,7 @@ class NotAllowed(LabError):
         )
 
     @classmethod
-    def by_the_cluster(cls, error: Any, namespace: str = SOME_NAMESPACE) -> "NotAllowed":
+    def by_the_cluster(cls, error: object, namespace: str = SOME_NAMESPACE) -> "NotAllowed":
         """A 403 of the cluster's API, told by its reason: only one of them is a lack of permissions.
 
         `namespace` is the one that was asked, where the cluster's own words name none.

@@ -31,7 +31,7 @@ class InvalidParameter(LabError):
     """A parameter breaks its rule; the text names the parameter, its value and the rule."""
 
 
-def parameters() -> dict[str, Any]:
+def parameters() -> dict[str, object]:
     """The parameters that the notebook or script has set, by name; those it does not set are left out.
 
     In a notebook they are what its cells so far have assigned, papermill's injected cell among them, the last
@@ -51,7 +51,7 @@ def parameters() -> dict[str, Any]:
     return read_cells(cells, namespace)
 
 
-def read_cells(cells: Iterable[str], namespace: Mapping[str, Any]) -> dict[str, Any]:
+def read_cells(cells: Iterable[str], namespace: Mapping[str, object]) -> dict[str, object]:
     """The parameters that these cells, which have been run in this order, assign; see `parameters`."""
     known = Parameters.names()
     found: dict[str, Any] = {}

@@ -64,7 +64,7 @@ class Interrupted(LabError):
 
 
 def run(
-    notebook: Path | str, output: Path | str, parameters: Mapping[str, Any] | None = None, *, progress: bool = False
+    notebook: Path | str, output: Path | str, parameters: Mapping[str, object] | None = None, *, progress: bool = False
 ) -> Run:
     """Executes a notebook with these parameters and writes it to `output`, also where the run fails or is interrupted.
 

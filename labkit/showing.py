@@ -95,7 +95,7 @@ class Shown:
         return bundle
 
 
-def show(thing: Any, command: str = "") -> None:
+def show(thing: object, command: str = "") -> None:
     """Shows a text, a document, an answer of boto3 or an object of Kubernetes, the same in every run.
 
     Ports, dates, keys, tokens, session names, paths and request ids are replaced by their names, such as
@@ -110,7 +110,7 @@ def show(thing: Any, command: str = "") -> None:
         print(shown)
 
 
-def as_text(thing: Any) -> str:
+def as_text(thing: object) -> str:
     """The text that `show` shows."""
     if isinstance(thing, bytes):
         thing = thing.decode(errors="replace")

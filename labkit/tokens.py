@@ -79,7 +79,7 @@ class Claims:
         return {f"{self.provider}:{claim}": found for claim, found in values.items() if found}
 
 
-def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def parts(token: str) -> tuple[dict[str, object], dict[str, object]]:
     """Returns the token's header and claims, unverified. Raises `NotAToken`.
 
     https://datatracker.ietf.org/doc/html/rfc7515#section-3.1

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LABKIT = Path(__file__).parent.parent / "labkit"
-MOST = 179
+MOST = 79
 
 
 def count() -> int:

@@ -164,7 +164,7 @@ def join(
     )
 
 
-def refuse_options(**given: Any) -> None:
+def refuse_options(**given: object) -> None:
     """Raises `LabError` if an option belongs to another target."""
     named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
     if named:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.kinds import Kinds
@@ -43,7 +43,7 @@ class Finding:
         """Shell lines that put it right, after `eval "$(labkit env)"`."""
         return str(self.repaired_by)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The finding for other programs; keys are only ever added."""
         keys = ("id", "summary", "expected", "found", "source", "repair", "learn", "severity")
         return {key: getattr(self, key) for key in keys}

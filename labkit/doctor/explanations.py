@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 # A session of an instance's role bears the instance's id; without the session, the role's name has to do.
 NODE = (
@@ -591,7 +590,7 @@ class Explanation:
     ids: tuple[str, ...]
     next: tuple[str, ...] = field(default=())
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """For other programs; keys are only ever added."""
         return {"family": self.family, "means": self.means, "findings": list(self.ids), "next": list(self.next)}
 

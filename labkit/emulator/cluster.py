@@ -75,7 +75,7 @@ class Clusters:
         """Generates the first cluster's signing key in advance."""
         self._spare_key = asyncio.create_task(asyncio.to_thread(_new_signing_key))
 
-    async def create(self, region: str, name: str, request: dict[str, Any]) -> ClusterFacts:
+    async def create(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts:
         """Brings a cluster up; returns when its API server, webhook and node answer."""
         called, identifiers = context(name, region, REGION), self.lab.kubernetes_identifiers
         cluster: Cluster | JoinedCluster

@@ -43,12 +43,12 @@ class Database:
                 next="labkit reset, which empties the lab; or start it with the version that made it",
             )
 
-    def read(self, sql: str, *values: Any) -> list[Any]:
+    def read(self, sql: str, *values: object) -> list[Any]:
         """The rows that this statement gives. Raises `LabError`."""
         with self._usable():
             return self._connection.execute(sql, values).fetchall()
 
-    def write(self, sql: str, *values: Any) -> None:
+    def write(self, sql: str, *values: object) -> None:
         """Carries out one statement. Raises `NotWritten`."""
         with _told():
             self._connection.execute(sql, values)

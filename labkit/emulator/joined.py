@@ -70,7 +70,7 @@ class Kept:
         except TypeError:
             return None
 
-    def keep(self, facts: Facts, kubeconfig: dict[str, Any]) -> None:
+    def keep(self, facts: Facts, kubeconfig: dict[str, object]) -> None:
         """Keeps the facts, and the kubeconfig of the cluster, which has one context."""
         self._folder.write_private(self.kubeconfig, yaml.safe_dump(kubeconfig).encode())
         self.keep_facts(facts)
@@ -79,7 +79,7 @@ class Kept:
         """Keeps the facts alone: of a cluster that is still being made, or with another image."""
         self._folder.write_private(self.path / "facts.json", json.dumps(asdict(facts)).encode())
 
-    def keep_webhooks(self, manifests: list[dict[str, Any]]) -> None:
+    def keep_webhooks(self, manifests: list[dict[str, object]]) -> None:
         """Keeps the manifests."""
         self._folder.write_private(self.webhooks, yaml.safe_dump_all(manifests, sort_keys=False).encode())
 

@@ -55,7 +55,7 @@ class JoinedCluster:
         self.kept = Kept(lab.folder, name, region)
         self.endings: list[Callable[[], Awaitable[Any]]] = []
 
-    async def start(self, request: dict[str, Any]) -> None:
+    async def start(self, request: dict[str, object]) -> None:
         """Returns when the cluster's pods can take roles. Raises `Refusal`; nothing is left of the attempt then."""
         joined = self.kept.facts
         if joined is None:

@@ -43,7 +43,7 @@ async def answer(request: Request, added: Mapping[str, str]) -> Response:
     return Response(json.dumps(review(asked if isinstance(asked, dict) else {}, added)), media_type="application/json")
 
 
-def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[str, Any]:
+def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[str, object]:
     """The AdmissionReview that answers this one of a pod: each container gets the variables that it lacks.
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response
@@ -54,7 +54,7 @@ def review(admission_review: dict[str, Any], added: Mapping[str, str]) -> dict[s
     return patched(admission_review, pod_patch(spec, added))
 
 
-def pod_patch(spec: Mapping[str, Any], added: Mapping[str, str]) -> list[dict[str, Any]]:
+def pod_patch(spec: Mapping[str, Any], added: Mapping[str, str]) -> list[dict[str, object]]:
     """The JSON patch for a pod of this spec."""
     return [
         {"op": "add", "path": f"/spec/{kind}", "value": [_led(container, added) for container in spec[kind]]}
@@ -63,7 +63,7 @@ def pod_patch(spec: Mapping[str, Any], added: Mapping[str, str]) -> list[dict[st
     ]
 
 
-def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> dict[str, Any]:
+def mutating_webhook_configuration(url: str, ca_bundle_pem: bytes) -> dict[str, object]:
     """The manifest that registers the webhook at ``url``."""
     return server.mutating_webhook_configuration(
         url,

@@ -70,7 +70,7 @@ class State:
         """Keeps the state for the clients."""
         folder.write_json("server.json", self.document())
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """The state as a JSON document."""
         return asdict(self) | {"ca_file": str(self.ca_file), "kubeconfig": str(self.kubeconfig)}
 

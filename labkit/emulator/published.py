@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 from labkit.errors import LabError, UnknownName
 
@@ -81,7 +80,7 @@ class Override:
             # Somebody wrote the file by hand, and so broke the document, too.
             return Answer(HTTPStatus.INTERNAL_SERVER_ERROR.value, "")
 
-    def set(self, status: int, body: str | dict[str, Any]) -> None:
+    def set(self, status: int, body: str | dict[str, object]) -> None:
         """Answers this from now on; a ``body`` that is a document is answered as JSON."""
         text = body if isinstance(body, str) else json.dumps(body)
         self.write(self.file, json.dumps({"status": HTTPStatus(status).value, "body": text}).encode())

@@ -89,7 +89,7 @@ def credentials(
 
 
 def allows(
-    place: "Workspace", service: str, operation: str, *, given: dict[str, str] | None = None, **more: Any
+    place: "Workspace", service: str, operation: str, *, given: dict[str, str] | None = None, **more: object
 ) -> Row:
     """A row that is right if AWS allows this call; without `given` credentials, with fresh ones of the role."""
     found = call(place, service, operation, given=given, **more)
@@ -97,14 +97,14 @@ def allows(
 
 
 def denies(
-    place: "Workspace", service: str, operation: str, *, given: dict[str, str] | None = None, **more: Any
+    place: "Workspace", service: str, operation: str, *, given: dict[str, str] | None = None, **more: object
 ) -> Row:
     """A row that is right if AWS refuses this call with AccessDenied, as `allows` makes it."""
     found = call(place, service, operation, given=given, **more)
     return Row(f"{service}: {operation}", "refused: AccessDenied", found, found.startswith("AccessDenied"))
 
 
-def call(place: "Workspace", service: str, operation: str, given: Credentials | None = None, **more: Any) -> str:
+def call(place: "Workspace", service: str, operation: str, given: Credentials | None = None, **more: object) -> str:
     """Make a call of AWS with these credentials, or with fresh ones: "allowed", or the refusal, code first."""
     try:
         client = place.aws.client(service, **(given if given is not None else credentials(place)))

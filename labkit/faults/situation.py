@@ -156,7 +156,7 @@ class Situation(BaseModel):
 
     # How faults edit them.
 
-    def require(self, claim: str, value: Any, *, operator: str = "StringEquals") -> None:
+    def require(self, claim: str, value: object, *, operator: str = "StringEquals") -> None:
         """The trust policy wants this of a claim, and nothing else of it; None: it wants nothing of it."""
         blocks = self.statement.get("Condition") or {}
         issuers = [key.rpartition(":")[0] for block in blocks.values() for key in block]

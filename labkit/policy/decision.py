@@ -26,7 +26,7 @@ class Miss:
     said: str  # one sentence
     condition: ConditionResult | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         fields: dict[str, Any] = {
             "part": self.part,
             "wanted": list(self.wanted),
@@ -113,7 +113,7 @@ class Decision:
 
     __repr__ = __str__ = explain
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The decision as JSON knows it."""
         return {
             "outcome": self.outcome,

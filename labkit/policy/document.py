@@ -113,7 +113,7 @@ class Policy:
     text: str = field(repr=False)
 
     @classmethod
-    def parse(cls, document: str | dict[str, Any], *, kind: Kind, name: str) -> "Policy":
+    def parse(cls, document: str | dict[str, object], *, kind: Kind, name: str) -> "Policy":
         """Return the policy if IAM would accept it.
 
         Raises `MalformedPolicy` with IAM's code and words where it would not.
@@ -121,7 +121,7 @@ class Policy:
         return _compile(*validation.validate(document, kind), kind, name)
 
     @classmethod
-    def read(cls, document: str | dict[str, Any], *, kind: Kind, name: str) -> "Policy":
+    def read(cls, document: str | dict[str, object], *, kind: Kind, name: str) -> "Policy":
         """Returns a policy that is stored somewhere, whatever is wrong with it.
 
         A statement that cannot be understood never allows, and denies everything if it is not an Allow.

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from labkit.policy.arn import Arn
 
@@ -129,7 +129,7 @@ class Principals:
         return ", ".join(names) or "nobody"
 
 
-def compile_principals(element: str | dict[str, Any]) -> Principals:
+def compile_principals(element: str | dict[str, object]) -> Principals:
     """Returns the element prepared. Raises ValueError where it is not one of IAM's forms."""
     if element == "*":
         element = {"AWS": []}

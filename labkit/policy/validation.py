@@ -42,7 +42,7 @@ class MalformedPolicy(Exception):
         self.message = message
 
 
-def validate(document: str | dict[str, Any], kind: Kind) -> tuple[dict[str, Any], str, int]:
+def validate(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, object], str, int]:
     """Returns the parsed document, its text and its size in characters without white space.
 
     Raises `MalformedPolicy`.
@@ -57,7 +57,7 @@ def validate(document: str | dict[str, Any], kind: Kind) -> tuple[dict[str, Any]
     return parsed, text, size
 
 
-def load(document: str | dict[str, Any], kind: Kind) -> tuple[dict[str, Any], str, int]:
+def load(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, object], str, int]:
     """Returns the JSON object, its text and its size. Raises `MalformedPolicy` if it isn't one."""
     try:
         text = document if isinstance(document, str) else json.dumps(document, separators=(",", ":"))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit.errors import LabError
 from labkit.run_parameters import RUN_LABEL, RUN_TAG
@@ -13,6 +13,7 @@ from labkit.run_parameters import RUN_LABEL, RUN_TAG
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
+Present = TypeVar("Present")
 NAMED = 5  # roles that are named of those that keep a thing
 
 
@@ -120,7 +121,7 @@ class NotThisRuns(LabError):
     """A Kubernetes object of this name exists, and this run didn't make it."""
 
 
-def existing(read: Callable[[], Any]) -> Any:
+def existing(read: Callable[[], Present]) -> Present | None:
     """The Kubernetes object that this call reads; None where it was not found."""
     from kubernetes.client.exceptions import ApiException
 

@@ -145,7 +145,7 @@ def kubernetes(state: State, context: str) -> "ApiClient":
     return patient(ApiClient(configuration))
 
 
-def fetch(state: State, url: str) -> Any:
+def fetch(state: State, url: str) -> object:
     """GETs a URL of a cluster's public issuer by its real name, as STS does; the JSON it answers.
 
     Raises `LabError` where the host is none of the lab's, or the answer is no JSON.

@@ -2,7 +2,6 @@
 
 import io
 import re
-from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -36,7 +35,7 @@ async def whole(receive: Receive, limit: int) -> bytes:
         return body.getvalue()
 
 
-def whole_characters(value: Any) -> Any:
+def whole_characters(value: object) -> object:
     """The JSON value with U+FFFD for half a surrogate pair, which isn't a character: Go's decoder does the same."""
     if isinstance(value, str):
         return HALF.sub("\ufffd", value)

@@ -10,7 +10,6 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import uvicorn
@@ -121,7 +120,7 @@ def bind(address: Address) -> socket.socket:
         ) from error
 
 
-def bound(family: socket.AddressFamily, where: tuple[Any, ...]) -> socket.socket:
+def bound(family: socket.AddressFamily, where: tuple[object, ...]) -> socket.socket:
     """A TCP socket bound to an address. Raises OSError."""
     # asyncio sends small answers at once (TCP_NODELAY) only on a socket that names its protocol.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -66,7 +66,7 @@ class Check:
         headline = f"<p><strong>{RIGHT if self.ok else WRONG}: {escape(self.title)}</strong></p>"
         return headline + table(rows, ("", "checked", "expected", "found")) + findings
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The report as JSON, for programs that read executed notebooks."""
         rows = [{"what": r.what, "expected": r.expected, "found": r.found, "right": r.right} for r in self.rows]
         return {

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from html import escape
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from labkit.errors import LabError
 from labkit.showing import RIGHT, WARNING, WRONG, stable
@@ -32,7 +32,7 @@ _WORDS = "|".join(re.escape(word) for word in COLOURS)
 _STATE = re.compile(rf"(?<=<td>)(?P<cell>{_WORDS})(?=</td>)|(?<=<strong>)(?P<headline>{_WORDS}):")
 
 
-def view(html: str, again: Callable[[], str], label: str) -> dict[str, Any]:
+def view(html: str, again: Callable[[], str], label: str) -> dict[str, object]:
     """Returns what a notebook draws the widget from, for a MIME bundle; nothing outside a running notebook.
 
     Args:
@@ -45,7 +45,7 @@ def view(html: str, again: Callable[[], str], label: str) -> dict[str, Any]:
     return drawn(lambda: panel(html, again, label))
 
 
-def drawn(panel: "Callable[[], ipywidgets.Widget]") -> dict[str, Any]:
+def drawn(panel: "Callable[[], ipywidgets.Widget]") -> dict[str, object]:
     """Return what a notebook draws this widget from; nothing outside a running notebook, where it isn't made either."""
     if not _in_kernel():
         return {}

@@ -53,7 +53,7 @@ class PolicyPage(anywidget.AnyWidget):
         role: str,
         *,
         judge: Judge,
-        start_over: Callable[[], tuple[str, list[dict[str, Any]]]],
+        start_over: Callable[[], tuple[str, list[dict[str, object]]]],
         apply: Callable[[str], None] | None,
     ):
         policy, callers = start_over()

@@ -125,7 +125,7 @@ class Watch:
 
         return framed(CallsPage(self.reader(), title=TITLE, parties=PARTIES, own=YOU, next=NEXT, most=MOST))
 
-    def reader(self) -> Callable[[], list[dict[str, Any]]]:
+    def reader(self) -> Callable[[], list[dict[str, object]]]:
         """Return a function that returns the calls since it was last called, as JSON knows them."""
         seen, number = self.seen, 0
 

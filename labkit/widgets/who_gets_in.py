@@ -202,7 +202,7 @@ class WhoGetsIn:
         said = f"<p>The trust policy of <code>{escape(self.role_name)}</code>: {escape(self.headline)}</p>"
         return head + said + table(rows, ("", "caller", "what decides", "why"))
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """What the front end shows: the problem, or the verdicts and a sentence that sums them up."""
         try:
             if problem := self.problem():

@@ -104,7 +104,7 @@ class Account:
         listed = self._listed("iam:ListAttachedRolePolicies", role_name, "AttachedPolicies", RoleName=role_name)
         return [policy["PolicyArn"] for policy in listed]
 
-    def inline_policies(self, role_name: str) -> dict[str, Any]:
+    def inline_policies(self, role_name: str) -> dict[str, object]:
         """A role's inline policies, by name.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRolePolicy.html
@@ -187,7 +187,7 @@ class Account:
         """
         return [bucket["Name"] for bucket in self._answered("s3:ListBuckets", "", "Buckets") or []]
 
-    def bucket_policy(self, bucket: str) -> Any:
+    def bucket_policy(self, bucket: str) -> object:
         """A bucket's policy; None if it has none, or if the bucket does not exist.
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketPolicy.html

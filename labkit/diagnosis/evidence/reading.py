@@ -105,7 +105,7 @@ class Reads:
     Answers are plain JSON, so that they can be kept as a record: with `recorded`, nothing but that is answered.
     """
 
-    def __init__(self, recorded: Mapping[str, Any] | None = None):
+    def __init__(self, recorded: Mapping[str, object] | None = None):
         self.answers: dict[str, Any] = dict(recorded or {})
         """By the text of what was read, as a record has them."""
         self.unread: dict[Read, NotRead] = {}
@@ -124,7 +124,7 @@ class Reads:
         other.answers, other.unread, other._live, other._lost = self.answers, self.unread, self._live, self._lost
         return other
 
-    def know(self, read: Read, answer: Any) -> None:
+    def know(self, read: Read, answer: object) -> None:
         """Keeps what this would be answered, since something else has told it already."""
         self.answers.setdefault(str(read), _plain(answer))
 

@@ -81,7 +81,7 @@ class Condition:
 class Trust:
     """A trust policy and one service account's token; a role that does not exist has an empty one."""
 
-    def __init__(self, document: Any, *, role_name: str, provider_arn: str, subject: str, audience: str):
+    def __init__(self, document: object, *, role_name: str, provider_arn: str, subject: str, audience: str):
         """
         Args:
             document: the trust policy; what is not a dict admits nobody.
@@ -96,7 +96,7 @@ class Trust:
         self._audience = audience
         self._policy = self._read(self.document)
 
-    def changed(self, document: dict[str, Any]) -> "Trust":
+    def changed(self, document: dict[str, object]) -> "Trust":
         """The same role with another trust policy."""
         return Trust(
             document,
@@ -320,13 +320,13 @@ def account_of(subject: str) -> str:
     return subject.removeprefix("system:serviceaccount:")
 
 
-def statements_of(document: Any) -> list[Statement]:
+def statements_of(document: object) -> list[Statement]:
     """The statements of a policy, also of a single one without a list; empty if it is not a policy."""
     statements: list[Statement] = listed(document.get("Statement")) if isinstance(document, dict) else []
     return [each for each in statements if isinstance(each, dict)]
 
 
-def listed(value: Any) -> list[Any]:
+def listed(value: object) -> list[Any]:
     """A list, also where a policy has one thing that is not in a list."""
     if value is None:
         return []

@@ -93,7 +93,7 @@ class Commands:
             f"--thumbprint-list {' '.join([*present, thumbprint])}",
         )
 
-    def create_role(self, trust_policy: Mapping[str, Any] | None = None) -> Lines:
+    def create_role(self, trust_policy: Mapping[str, object] | None = None) -> Lines:
         """https://docs.aws.amazon.com/cli/latest/reference/iam/create-role.html"""
         policy = trust_policy or self._trust_policy
         lines = self._aws(

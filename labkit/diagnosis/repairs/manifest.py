@@ -1,7 +1,6 @@
 """The manifest that a live pod was made from, for one that is to be made again."""
 
 import copy
-from typing import Any
 
 from labkit.diagnosis.evidence.objects import Metadata, Pod
 from labkit.diagnosis.evidence.pod_spec import (
@@ -73,7 +72,7 @@ def containers_of(spec: Document) -> list[Document]:
     return [container for kind in KINDS for container in spec.get(kind) or []]
 
 
-def set_list(document: Document, key: str, value: list[Any]) -> None:
+def set_list(document: Document, key: str, value: list[object]) -> None:
     """Sets a list in place; an empty one goes, unless the document has it empty."""
     if value:
         document[key] = value

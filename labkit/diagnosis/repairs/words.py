@@ -25,7 +25,7 @@ def shown(*lines: str) -> str:
     return "\n".join(line if line.startswith("#") else f"#   {line}" for each in lines for line in each.splitlines())
 
 
-def difference(before: Any, after: Any) -> str:
+def difference(before: object, after: object) -> str:
     """A policy's unified diff as comment lines; all of it where there was none before, or is none after.
 
     https://www.gnu.org/software/diffutils/manual/html_node/Unified-Format.html
@@ -35,7 +35,7 @@ def difference(before: Any, after: Any) -> str:
     return "\n".join(f"#   {line}" if line.startswith("@@") else f"#   {line[:1]} {line[1:]}" for line in told[2:])
 
 
-def changes_in(before: Any, after: Any) -> str:
+def changes_in(before: object, after: object) -> str:
     """The lines by which a manifest differs from another one, in YAML, as comment lines; empty where none does.
 
     The lines around them are left out: what they hold is nobody's business.

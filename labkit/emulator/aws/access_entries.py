@@ -48,7 +48,7 @@ class Association:
         """None: in the whole cluster."""
         return self.scope.get("namespaces") or [] if self.scope["type"] == "namespace" else None
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         return {
             "policyArn": POLICY_ARN + self.name,
             "accessScope": {"type": self.scope["type"], "namespaces": self.namespaces or []},
@@ -75,7 +75,7 @@ class AccessEntry:
         # A session's name may hold what the authenticator does not let into a user name.
         return self.username.replace("{{SessionName}}", session_name.replace("@", "-"))
 
-    def document(self, cluster_arn: str) -> dict[str, Any]:
+    def document(self, cluster_arn: str) -> dict[str, object]:
         return {
             "clusterName": Arn.parse(cluster_arn).name,
             "principalArn": self.principal_arn,

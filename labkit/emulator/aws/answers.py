@@ -37,7 +37,7 @@ def done(asked: Asked, result: str = "") -> Response:
     return Response(200, [("content-type", "text/xml"), ("x-amzn-requestid", request_id)], body.encode())
 
 
-def xml(content: Any) -> str:
+def xml(content: object) -> str:
     """Write the content as XML of the query protocol. The lab answers with only one map: EvalDecisionDetails."""
     if isinstance(content, dict):
         return "".join(

@@ -155,7 +155,7 @@ class Backend:
         iam = self.iam(account_id)
         return iam.roles.get(role_id) if iam else None
 
-    def user_and_groups(self, account_id: str, user_id: str) -> list[Any]:
+    def user_and_groups(self, account_id: str, user_id: str) -> list[object]:
         """What holds a user's policies: the user, None where it is gone, and the groups it is in."""
         iam = self.entered(account_id)
         user = next((one for one in every(iam, "users") if one.id == user_id), None)
@@ -429,14 +429,14 @@ def policies_in_use(iam: IAMBackend) -> tuple[dict[str, Any], list[Any]]:
     return {arn: one for arn, one in iam.managed_policies.items() if arn not in unused}, used
 
 
-def parse_parameters(protocol: str, model: OperationModel, **parts: Any) -> dict[str, Any]:
+def parse_parameters(protocol: str, model: OperationModel, **parts: object) -> dict[str, object]:
     """The parameters that an operation is given in these ``parts`` of a request."""
     parser: Any = PROTOCOL_PARSERS[protocol](model)
     parameters: dict[str, Any] = parser.parse(parts)
     return parameters
 
 
-def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> list[Any]:
+def partition_keys(expression: str, values: Any, names: Any, schema: Any) -> list[object]:
     """The values that a DynamoDB key condition gives the keys; none for one that cannot be read."""
     # Loaded with moto's part of DynamoDB, and no sooner.
     from moto.dynamodb.exceptions import MockValidationException

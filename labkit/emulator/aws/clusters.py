@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from labkit.emulator.aws.access_entries import AccessEntries
 from labkit.emulator.aws.identity_provider_configs import IdentityProviderConfigs
@@ -31,7 +31,7 @@ class ClusterFacts:
     pod_identity: PodIdentityAssociations = field(default_factory=PodIdentityAssociations)
 
     @property
-    def associated(self) -> dict[str, Any]:
+    def associated(self) -> dict[str, object]:
         """What EKS keeps of the cluster beside its settings, by the names of the fields."""
         return {name: getattr(self, name) for name in ("access", "identity_providers", "pod_identity")}
 
@@ -39,7 +39,7 @@ class ClusterFacts:
 class Clusters(Protocol):
     """The clusters of the lab, by region and name."""
 
-    async def create(self, region: str, name: str, request: dict[str, Any]) -> ClusterFacts:
+    async def create(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts:
         """Runs a new cluster; ``request`` is what ``eks:CreateCluster`` was sent. Returns when it answers."""
 
     async def delete(self, region: str, name: str) -> None:

@@ -74,7 +74,7 @@ class Eks:
                 return self._of_cluster(asked, part[0], name)
         return await self.backend.answer(asked)
 
-    def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, object] | None]]:
         """The ARN of the cluster that a call was about, and what EKS keeps of it; None where it was deleted."""
         name = _cluster(asked)
         facts = self.clusters.get(asked.region, name)
@@ -89,7 +89,7 @@ class Eks:
             for name in [name for name in store.clusters if not self.clusters.get(region, name)]:
                 del store.clusters[name]
 
-    async def know(self, region: str, name: str, request: dict[str, Any]) -> None:
+    async def know(self, region: str, name: str, request: dict[str, object]) -> None:
         """Tells moto of a cluster that runs, where it does not know of it: the lab's folder has kept the cluster."""
         call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(request).encode())
         asked = Asked(call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id)

@@ -134,7 +134,7 @@ class Gate:
         async with self._kept.keeping_all():
             return await self.backend.run(self._iam.ensure_role, name, trust, policy_arns)
 
-    async def know_cluster(self, region: str, name: str, request: dict[str, Any]) -> None:
+    async def know_cluster(self, region: str, name: str, request: dict[str, object]) -> None:
         """Lets EKS know of a cluster that runs; ``request`` is what ``eks:CreateCluster`` was sent."""
         async with self._kept.keeping_all():
             await self._eks.know(region, name, request)

@@ -69,7 +69,7 @@ def reworded(response: Response) -> Response:
     return response
 
 
-def missing_principals(document: dict[str, Any], backend: Backend) -> list[str]:
+def missing_principals(document: dict[str, object], backend: Backend) -> list[str]:
     """The users and roles that a trust policy or a bucket's policy names, and that are not there."""
     principals = (
         statement.get(element)

@@ -6,14 +6,13 @@ moto loads all of them or none; all of them parsed at once cost about 50 MiB.
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 _ARN = re.compile(r"arn:aws:iam::aws:policy/(?:.*/)?([^/]+)")
 _NAME = re.compile(r'^ "([^"]+)":\{', re.MULTILINE)
 _decoder = json.JSONDecoder()
 
 
-def find(text: str, arn: str) -> tuple[str, dict[str, Any]] | None:
+def find(text: str, arn: str) -> tuple[str, dict[str, object]] | None:
     """Name and content of the policy with this ARN, but for its path; None where there is none."""
     if not (found := _ARN.fullmatch(arn)):
         return None
@@ -22,7 +21,7 @@ def find(text: str, arn: str) -> tuple[str, dict[str, Any]] | None:
     return (found[1], _decoder.raw_decode(text, at + len(key))[0]) if at >= 0 else None
 
 
-def every(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def every(text: str) -> Iterator[tuple[str, dict[str, object]]]:
     """Name and content of each."""
     for found in _NAME.finditer(text):
         yield found[1], _decoder.raw_decode(text, found.end() - 1)[0]

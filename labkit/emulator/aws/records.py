@@ -93,7 +93,7 @@ class Outcome:
 
 def records(
     outcome: Outcome, *, now: float, account_id: str, identifiers: Identifiers
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> tuple[list[dict[str, object]], list[str]]:
     """The records of an answered call, and the secrets that the call had; ``now`` is lab time in seconds.
 
     There is a second record where a role of another account was taken, or a bucket of another was used: in that

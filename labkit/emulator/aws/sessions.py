@@ -33,7 +33,7 @@ class KeptSessions(Protocol):
     def sessions(self) -> list[dict[str, Any]]:
         """What was kept, the oldest first."""
 
-    def keep_session(self, key: str, session: dict[str, Any]) -> None:
+    def keep_session(self, key: str, session: dict[str, object]) -> None:
         """Keeps a session under its access key."""
 
     def forget_session(self, key: str) -> None:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from labkit.connection import Record
@@ -39,7 +38,7 @@ class Trail:
         self._largest = largest
         self._handle: int | None = None
 
-    def append(self, record: Mapping[str, Any], secrets: Iterable[str] = ()) -> None:
+    def append(self, record: Mapping[str, object], secrets: Iterable[str] = ()) -> None:
         """Adds a record at the end, without the ``secrets`` of its call. A call is answered even if that fails."""
         line = hidden(json.dumps(record, separators=(",", ":"), default=str), secrets).encode() + b"\n"
         try:

@@ -139,7 +139,7 @@ async def verify(
     )
 
 
-def told(claims: dict[str, Any]) -> dict[str, Any]:
+def told(claims: dict[str, object]) -> dict[str, object]:
     """What the trail keeps of a token: whom it names and how fresh it is."""
     names = {"issuer": "iss", "subject": "sub", "audience": "aud", "issuedAt": "iat", "expires": "exp"}
     return {name: claims[claim] for name, claim in names.items() if claim in claims}

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -104,7 +104,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     return dict(variables)
 
 
-def fetch(url: str) -> Any:
+def fetch(url: str) -> object:
     """GETs a URL of the cluster's public issuer, as STS does; the JSON it answers. Raises `LabError`.
 
     https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest

@@ -21,7 +21,7 @@ class AnotherPartition(LabError):
     """The role's policy is of another partition than the region, and cannot be attached there."""
 
 
-def build(parameters: Parameters, account_id: str, partition: str = "aws") -> dict[str, Any]:
+def build(parameters: Parameters, account_id: str, partition: str = "aws") -> dict[str, object]:
     """The identity-based policy, for the run of these parameters in the account (12 digits).
 
     A statement a purpose: where one is taken away, a step fails. It lets nobody give a role another policy than the
@@ -103,7 +103,7 @@ def require_partition(parameters: Parameters, partition: str) -> None:
         )
 
 
-def in_the_cluster(parameters: Parameters) -> list[dict[str, Any]]:
+def in_the_cluster(parameters: Parameters) -> list[dict[str, object]]:
     """The Kubernetes manifests that let the group `GROUP` do what the run does in the cluster.
 
     It looks at the whole cluster, since the clean-up finds what bears the run's label wherever that is, and makes and

@@ -66,7 +66,7 @@ def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
     return document
 
 
-def published(api: "ApiClient", *, keys: bool = False, _request_timeout: Any = ANSWERS_WITHIN) -> Any:
+def published(api: "ApiClient", *, keys: bool = False, _request_timeout: object = ANSWERS_WITHIN) -> Any:
     """The discovery document or the keys that the API server gives. Raises `ApiException`, and ValueError for no JSON.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
@@ -159,7 +159,7 @@ def message(error: Any) -> str:
 Sentence = Callable[[Way, str], LabError]
 
 
-def asked(way: Way, call: Callable[..., Any], refused: Sentence) -> Any:
+def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
     """The answer; `refused` makes the error of what the API server said where it refused."""
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError, SSLError

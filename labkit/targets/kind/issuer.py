@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DISCOVERY = "/.well-known/openid-configuration"
 
 
-def fetch(folder: "Folder", state: "State", url: str) -> Any:
+def fetch(folder: "Folder", state: "State", url: str) -> object:
     """GETs a URL of the issuer of any of the lab's clusters, joined or its own; the JSON it answers.
 
     Raises `LabError`.
@@ -108,7 +108,7 @@ class IssuerWay:
     to_api: Way
     api: "ApiClient"
 
-    def fetch(self, url: str) -> Any:
+    def fetch(self, url: str) -> object:
         """GETs a URL of the issuer; the JSON it answers. Raises `LabError`.
 
         https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest

@@ -52,7 +52,7 @@ def name_of(cluster: str, region: str) -> str:
     return f"{name[: LONGEST_NAME - 11]}-{hashlib.sha256(f'{cluster}@{region}'.encode()).hexdigest()[:10]}"
 
 
-def configuration(name: str, issuer: str, keys: Path) -> dict[str, Any]:
+def configuration(name: str, issuer: str, keys: Path) -> dict[str, object]:
     """The configuration for kind; `keys` is the folder of this machine with `sa.key` and `sa.pub`.
 
     kind patches kubeadm's configuration of Kubernetes 1.36 and later in version v1beta4, of those before in v1beta3.
@@ -71,7 +71,7 @@ def configuration(name: str, issuer: str, keys: Path) -> dict[str, Any]:
     }
 
 
-def cluster_configuration(issuer: str, version: str) -> dict[str, Any]:
+def cluster_configuration(issuer: str, version: str) -> dict[str, object]:
     """kubeadm's ClusterConfiguration, as far as it differs from kind's own.
 
     https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/
@@ -141,7 +141,7 @@ class Kind:
                 next=f"kind delete cluster --name {name}, if nobody needs it any more, and run again",
             )
 
-    def create(self, config: dict[str, Any], kubeconfig: Path) -> None:
+    def create(self, config: dict[str, object], kubeconfig: Path) -> None:
         """Makes the cluster, and its kubeconfig. Raises `NotMade`, or is interrupted: a half may be there then."""
         file = kubeconfig.with_name("kind.yaml")
         file.write_text(yaml.safe_dump(config, sort_keys=False))

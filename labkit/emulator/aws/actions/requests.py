@@ -250,7 +250,7 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-def json_text(content: dict[str, Any]) -> bytes:
+def json_text(content: dict[str, object]) -> bytes:
     """A body for moto."""
     # moto looks for the parameters of a form in any body: no string may hold what divides them.
     return json.dumps(content).replace("&", "\\u0026").encode()

@@ -31,7 +31,7 @@ class Own:
         # From the lab's own folder, which only its owner can write.
         return pickle.loads(self._parts[name]) if name in self._parts else None  # noqa: S301
 
-    def keep_part(self, name: str, state: Any) -> None:
+    def keep_part(self, name: str, state: object) -> None:
         """Keeps something under this name; None ends that. Raises `NotWritten`."""
         content = None if state is None else pickle.dumps(state)
         if not self._database or self._parts.get(name) == content:
@@ -43,12 +43,12 @@ class Own:
             self._database.write("INSERT OR REPLACE INTO parts VALUES (?, ?)", name, content)
             self._parts[name] = content
 
-    def sessions(self) -> list[dict[str, Any]]:
+    def sessions(self) -> list[dict[str, object]]:
         """The role sessions, the oldest first."""
         rows = self._database.read("SELECT session FROM sessions ORDER BY serial") if self._database else []
         return [json.loads(session) for (session,) in rows]
 
-    def keep_session(self, key: str, session: dict[str, Any]) -> None:
+    def keep_session(self, key: str, session: dict[str, object]) -> None:
         """Keeps a role session under its access key. Raises `NotWritten`."""
         if self._database:
             self._database.write("INSERT INTO sessions VALUES (NULL, ?, ?)", key, json.dumps(session))

@@ -68,7 +68,7 @@ class Dumped:
             setattr(thing, BODY, name)
 
 
-def dumps(state: Any, names: Iterator[int]) -> Dumped:
+def dumps(state: object, names: Iterator[int]) -> Dumped:
     """The bytes of a service's state; each body that was never kept gets the next of these names.
 
     Raises :class:`pickle.PicklingError`, TypeError or AttributeError for what cannot be written.

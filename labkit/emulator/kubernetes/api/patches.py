@@ -47,7 +47,7 @@ def patched(content_type: str, type_name: str, document: Object, patch: object) 
     return strategic_merge_patch(type_name, document, patch)
 
 
-def json_patch(document: Object, operations: object) -> Any:
+def json_patch(document: Object, operations: object) -> object:
     """RFC 6902. Raises BadRequest (400) for an invalid patch, Invalid (422) for one that cannot be applied."""
     if not isinstance(operations, list):
         raise bad_request(

@@ -18,7 +18,7 @@ FEW_ALIASES, FEW_NODES = 100, 1000
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def yaml_value(text: bytes) -> Any:
+def yaml_value(text: bytes) -> object:
     """The one document in the text, as Python's values. Raises yaml.YAMLError, in go-yaml's words for its aliases."""
     loader = _Loader(text)
     try:
