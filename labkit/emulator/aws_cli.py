@@ -5,19 +5,32 @@ https://docs.aws.amazon.com/cli/v1/userguide/cli-configure-endpoints.html
 """
 
 import os
+import re
 from argparse import Namespace
 from typing import Any
 
+from botocore.awsrequest import AWSRequest
+
 CONFIG = "[plugins]\nlabkit = labkit.emulator.aws_cli\n"
+S3_CONTROL = "request-created.s3-control"
 OLD_NAMES = ("docdb", "emr", "health", "neptune", "rds", "sqs")
 
 
 def awscli_initialize(events: Any) -> None:
     """Called by the CLI with its events as it starts."""
     events.register_first("before-building-argument-table-parser", keep_endpoint)
+    events.register_first(S3_CONTROL, keep_host)
 
 
 def keep_endpoint(parsed_globals: Namespace, **_: object) -> None:
     """Takes the endpoint of the environment for one that was given, where none was."""
     if parsed_globals.command in OLD_NAMES and parsed_globals.endpoint_url is None:
         parsed_globals.endpoint_url = os.environ.get("AWS_ENDPOINT_URL")
+
+
+def keep_host(request: AWSRequest, **_: object) -> None:
+    """Takes the account id off the host of a request to S3 Control, before it is signed: no name leads there.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_GetPublicAccessBlock.html
+    """
+    request.url = re.sub(r"//\d{12}\.", "//", request.url, count=1)

@@ -10,6 +10,7 @@ from botocore.config import Config
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.loaders import create_loader
 
+from labkit.emulator.aws_cli import S3_CONTROL, keep_host
 from labkit.errors import LabError
 
 # A refusal that botocore takes for a hiccup must not keep a learner waiting; nothing on loopback needs many tries.
@@ -80,7 +81,10 @@ class BoundSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
         # Else boto3 presigns for S3 in us-east-1 with a signature that is no longer taken.
         own = QUICK.merge(Config(signature_version="s3v4")) if service_name == "s3" else QUICK
         kwargs["config"] = (own.merge(config) if config else own).merge(Config(proxies={}))
-        return super().client(service_name, *args, **kwargs)
+        client = super().client(service_name, *args, **kwargs)
+        if service_name == "s3control":
+            client.meta.events.register_first(S3_CONTROL, keep_host)
+        return client
 
 
 def _without_environment() -> botocore.session.Session:

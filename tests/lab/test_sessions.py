@@ -7,7 +7,7 @@ import sys
 
 import boto3
 import pytest
-from botocore.exceptions import ProxyConnectionError
+from botocore.exceptions import ClientError, ProxyConnectionError
 
 from labkit.errors import LabError
 from labkit.targets.sessions import BoundSession
@@ -112,6 +112,12 @@ def test_nothing_of_the_machine_s_setup_has_a_say(endpoint, hostile, only_loopba
     assert lab.resource("s3").Object("irsa-lab", "hello.txt").get()["Body"].read() == b"x"
     lab.client("iam").list_roles()
     lab.client("eks", region_name="eu-central-1").list_clusters()
+    assert only_loopback == []
+
+
+def test_s3_control_is_asked_at_the_lab_s_own_address(endpoint, only_loopback):
+    with pytest.raises(ClientError, match="NoSuchPublicAccessBlockConfiguration"):
+        session(endpoint).client("s3control").get_public_access_block(AccountId="123456789012")
     assert only_loopback == []
 
 

@@ -6,8 +6,8 @@ What AWS does and this module does not:
   Access are kept and not evaluated.
 - Virtual-hosted addresses: the bucket is always in the path.
 - Uploads by a form (presigned POST): refused.
-- S3 Control (access points, grants, batch jobs): only an administrator's calls reach moto. Directory buckets: not
-  there.
+- S3 Control (access points, grants, batch jobs): only an administrator's calls reach moto, but for those on the
+  account's Block Public Access. Its host has no account id in front: no name leads there. Directory buckets: not there.
 - KMS: `aws:kms` is kept as a header; nothing is encrypted, and no permission on a key is needed.
 - Lifecycle and replication rules, website hosting and inventory are kept, and nothing follows from them.
 - Redirects: one endpoint has the buckets of all regions.

@@ -19,6 +19,7 @@ from labkit.emulator.aws.clusters import ClusterFacts
 from labkit.emulator.aws.gate import Gate, Keys
 from labkit.emulator.aws.metadata import Metadata
 from labkit.emulator.aws.trail import Trail
+from labkit.emulator.aws_cli import S3_CONTROL, keep_host
 from labkit.emulator.certificates import Authority
 from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
@@ -114,6 +115,7 @@ class Aws:
         # One for all tests: a session of its own would load the services' models again.
         self.clients: dict[str, Any] = {}
         self.session = boto3.Session(region_name=REGION)
+        self.session.events.register_first(S3_CONTROL, keep_host)
         self.clock = Clock(folder / "clock")
         self.trail_file = folder / "trail.jsonl"
         self.clusters = Clusters()

@@ -64,6 +64,10 @@ def s3(method, needed, shown=None, **parameters):
     return Row("s3", method, parameters, needed, shown)
 
 
+def s3control(method, needed, **parameters):
+    return Row("s3control", method, {"AccountId": ACCOUNT, **parameters}, needed, "")
+
+
 def eks(method, needed, **parameters):
     return Row("eks", method, parameters, needed)
 
@@ -176,6 +180,10 @@ ROWS = [
         OpenIDConnectProviderArn=Irsa.provider_arn),
     iam("get_account_summary", [("iam:GetAccountSummary", "*")]),
     s3("list_buckets", [("s3:ListAllMyBuckets", "*")], ""),
+    s3control("put_public_access_block", [("s3:PutAccountPublicAccessBlock", "*")],
+              PublicAccessBlockConfiguration={"BlockPublicAcls": True}),
+    s3control("get_public_access_block", [("s3:GetAccountPublicAccessBlock", "*")]),
+    s3control("delete_public_access_block", [("s3:PutAccountPublicAccessBlock", "*")]),
     s3("list_objects_v2", [("s3:ListBucket", BUCKET)], Bucket=Irsa.bucket),
     s3("list_object_versions", [("s3:ListBucketVersions", BUCKET)], Bucket=Irsa.bucket),
     s3("list_multipart_uploads", [("s3:ListBucketMultipartUploads", BUCKET)], Bucket=Irsa.bucket),
@@ -250,6 +258,8 @@ def stocked(aws, irsa):
             ],
         )
     aws.client("s3").put_object(Bucket=irsa.bucket, Key="tagged.txt", Body=b"", Tagging="team=blue")
+    blocked = {"BlockPublicAcls": True}
+    aws.client("s3control").put_public_access_block(AccountId=ACCOUNT, PublicAccessBlockConfiguration=blocked)
     aws.client("sqs").create_queue(QueueName="queue")
     aws.client("eks").create_cluster(name="blue", roleArn=irsa.role_arn, resourcesVpcConfig={})
     irsa.iam.create_role(RoleName="pathed", Path="/team/", AssumeRolePolicyDocument=TRUST)
@@ -281,7 +291,7 @@ def test_what_a_call_takes(aws, irsa, stocked, row):
     on = f" on resource: {named}" if named else ""
     message = f"User: {SESSION} is not authorized to perform: {action}{on} "
     message += f"because no identity-based policy allows the {action} action"
-    code = "AccessDenied" if row.service in ("iam", "s3", "sqs") else "AccessDeniedException"
+    code = "AccessDenied" if row.service in ("iam", "s3", "s3control", "sqs") else "AccessDeniedException"
     status = 400 if row.service in ("cloudtrail", "dynamodb", "secretsmanager") else 403
     refused(lambda: call(**parameters), status, code, message)
     assert aws.last()["lab"]["decision"] == "refused"

@@ -127,6 +127,9 @@ ON_OBJECT = {
     ("DELETE", "tagging", False): ("DeleteObjectTagging", "DeleteObject{}Tagging"),
 }
 BYPASSING = {"DeleteObject", "PutObjectRetention"}
+# To delete the account's Block Public Access is to put none.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_DeletePublicAccessBlock.html
+ON_ACCOUNT = {"GET": ("Get", "Get"), "PUT": ("Put", "Put"), "DELETE": ("Delete", "Put")}
 
 
 class UnknownCall(CannotDerive):
@@ -146,7 +149,7 @@ def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
     if not BUCKET.fullmatch(bucket) and (bucket or key):
         raise CannotDerive("S3 call on a bucket whose name is none")
     if call.path.startswith(CONTROL):
-        raise CannotDerive("S3 Control call")
+        return _on_account(asked)
     if call.method in ("POST", "PUT") and call.headers.get("content-type", "").lower().startswith(_FORMS):
         raise CannotDerive("S3 call with a form as its body")
     subresource = _subresource(call, BUCKET_SUBRESOURCES if not key else OBJECT_SUBRESOURCES)
@@ -299,6 +302,16 @@ def _create_actions(call: Call) -> tuple[str, ...]:
     if b"Tag" in call.body:
         actions.append("TagResource")
     return tuple(actions)
+
+
+def _on_account(asked: Asked) -> Asked:
+    call, what = asked.call, "AccountPublicAccessBlock"
+    if call.path != f"{CONTROL}configuration/publicAccessBlock" or call.method not in ON_ACCOUNT:
+        raise CannotDerive("S3 Control call")
+    _subresource(call, set())
+    operation, action = ON_ACCOUNT[call.method]
+    needed = (_permission(call, f"{action}{what}", "*", shown=""),)
+    return replace(asked, bucket="", key="", operation=f"{operation}{what}", needed=needed)
 
 
 def _permission(call: Call, action: str, resource: str, shown: str | None = None) -> Permission:
