@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# Sphinx has an environment of its own: the AWS CLI needs a docutils that is too old for it.
+SPHINX := .venv/book/bin/python
+BOOK_READY := .venv/book/.ready
 # What a user's shell has set must not lead the tools of this folder elsewhere.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 # Without bytecode, every program that the lab and its tests start compiles labkit again.
@@ -30,7 +33,7 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs pictures \
-  harm lessons soak fuzz mutants walk bench wheel lock clean
+  book harm lessons soak fuzz mutants walk bench wheel lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,7 +72,7 @@ test-fast: $(READY)  ## Run the tests that need no running lab: policy, doctor, 
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(FAST)
 
 # Six workers even on two cores: much of what these tests do is wait. tests/conftest.py puts the long modules first.
-test-python: $(READY)  ## Run the tests but the notebooks'
+test-python: $(READY) $(BOOK_READY)  ## Run the tests but the notebooks'
 	@$(BIN)/python -m pytest -n 6 --dist loadscope --no-loadscope-reorder tests
 
 test-notebooks: $(READY)  ## Compare every notebook's stored outputs with what it prints now
@@ -89,6 +92,18 @@ outputs: $(READY)  ## Run every notebook and keep its outputs in it
 
 pictures: $(READY)  ## Draw the pictures that the README and the notebooks show
 	@$(BIN)/python -m labkit.widgets.flow notebooks/pictures
+
+book: $(BOOK_READY)  ## Build the course as a site, dist/book/index.html; a broken link is an error
+	@rm -rf dist/book
+	@$(SPHINX) -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir .venv/book/.doctrees \
+	  --conf-dir notebooks/book . dist/book
+	@echo "Built: dist/book/index.html"
+
+$(BOOK_READY): notebooks/book/requirements.lock | $(READY)
+	@echo "Setting up .venv/book from notebooks/book/requirements.lock (once) …"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/book
+	@$(AS_PIP); $(BIN)/uv pip install --python $(SPHINX) --require-hashes -r $< 2>&1 | $(COUNTED)
+	@touch $@
 
 harm: $(READY)  ## Run the repairs of 60 pairs and 20 triples of faults beside a second team, which may not notice
 	@$(BIN)/python -m tests.doctor.harm_suite
@@ -114,9 +129,11 @@ bench: $(READY)  ## Measure, and print the numbers
 wheel: $(READY)  ## Build dist/labkit-….whl: labkit and the notebooks
 	@$(BIN)/uv build --quiet --wheel --offline --no-build-isolation --python $(BIN)/python --out-dir dist . && ls dist/*.whl
 
-lock: $(READY)  ## Write requirements.lock again from pyproject.toml; versions stay, unless a line of it was deleted
+lock: $(READY)  ## Write both requirements.lock again; versions stay, unless you deleted their line
 	@$(AS_PIP); $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --group test --group lint --group build pyproject.toml -o requirements.lock --custom-compile-command "make lock"
+	@$(AS_PIP); $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links notebooks/book/requirements.in -o notebooks/book/requirements.lock --custom-compile-command "make lock"
 
 clean:  ## End the lab and remove what was made here, but for learn/: that is yours
 	@test ! -x $(BIN)/labkit || { $(BIN)/labkit down; $(BIN)/labkit down --bare; }

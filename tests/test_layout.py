@@ -97,8 +97,9 @@ def test_subjects_are_short():
     assert not long, f"{long[0]!r} has {len(long[0])} characters, at most {LONGEST_SUBJECT}: reword it"
 
 
-def test_the_lock_names_no_host():
-    assert not re.search(r"https?://", (ROOT / "requirements.lock").read_text()), "run: make lock"
+@pytest.mark.parametrize("lock", ["requirements.lock", "notebooks/book/requirements.lock"])
+def test_the_lock_names_no_host(lock):
+    assert not re.search(r"https?://", (ROOT / lock).read_text()), "run: make lock"
 
 
 def test_the_command_starts_without_the_slow_libraries():

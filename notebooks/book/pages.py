@@ -1,0 +1,83 @@
+"""How a notebook and the README become pages of the book."""
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parent.parent.parent
+# labkit isn't installed beside Sphinx. This module of it needs nbformat alone.
+COPIES = ROOT / "labkit" / "exercises" / "copies.py"
+FOR_PROGRAMS = "application/vnd.labkit."
+# A row of the README's table of notebooks.
+ROW = re.compile(r"^\| \[(?P<title>[^]]+)\]\((?P<page>notebooks/[^)]+)\.ipynb\) \|", re.MULTILINE)
+CONTENTS = """
+
+```{{toctree}}
+:hidden:
+:caption: {caption}
+
+{pages}
+```
+"""
+
+
+def for_readers(text: str) -> NotebookNode:
+    """Return a notebook as the book shows it: its parameters are folded, and each solution is folded below its stub."""
+    notebook = nbformat.reads(text, as_version=4)
+    notebook.cells = [shown for cell in notebook.cells for shown in _shown(cell)]
+    return notebook
+
+
+def add_contents(_app: Any, page: str, source: list[str]) -> None:
+    """Add the book's contents to the README, in the order of its table. Every other page is left alone."""
+    if page != "README":
+        return
+    course = [f"{row['title']} <{row['page']}>" for row in ROW.finditer(source[0])]
+    texts = sorted(f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.md"))
+    source[0] += CONTENTS.format(caption="The course", pages="\n".join([*course, *texts]))
+    source[0] += CONTENTS.format(caption="The project", pages="CONTRIBUTING\nSECURITY\nCHANGELOG")
+
+
+def _shown(cell: NotebookNode) -> list[NotebookNode]:
+    for output in cell.get("outputs", []):
+        _drop_data_for_programs(output)
+    tags = cell.metadata.get("tags", [])
+    if "parameters" in tags:
+        return [_folded(cell, "Show the parameters")]
+    if copies.EXAMINED in tags:
+        return [_with(cell, source=copies.split(cell.source)[0])]
+    if copies.TAG in tags:
+        stub = _with(cell, id=f"{cell.id}-stub", source=copies.split(cell.source)[0], outputs=[])
+        solved = copies.SOLUTION.sub(lambda found: found["solution"].rstrip("\n"), cell.source)
+        return [stub, _folded(_with(cell, source=solved), "Solution")]
+    return [cell]
+
+
+def _drop_data_for_programs(output: NotebookNode) -> None:
+    """Drop data that no browser shows: Sphinx would warn about it. The same output also holds HTML or text."""
+    for kind in [kind for kind in output.get("data", {}) if kind.startswith(FOR_PROGRAMS)]:
+        del output.data[kind]
+
+
+def _folded(cell: NotebookNode, title: str) -> NotebookNode:
+    looks = {"code_prompt_show": title, "code_prompt_hide": title}
+    return _with(cell, metadata=NotebookNode({"tags": ["hide-cell"], "mystnb": looks}))
+
+
+def _with(cell: NotebookNode, **changed: Any) -> NotebookNode:
+    return NotebookNode({**cell, **changed})
+
+
+def _load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+copies = _load(COPIES)

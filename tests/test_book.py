@@ -1,0 +1,87 @@
+"""`make book` on a course of one notebook: what it shows, what it folds, and that it names each broken link."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tests.conftest import lacking
+
+ROOT = Path(__file__).parent.parent
+SPHINX = ROOT / ".venv" / "book"
+README = (
+    "# The lab\n\n## Words\n\n| notebook | what |\n| --- | --- |\n| [00 Start](notebooks/00-start.ipynb) | begin |\n"
+)
+LINKS = """# Start
+
+[right](../README.md#words)
+[no such heading](../README.md#wards)
+[no such page](01-next.ipynb)
+![no such picture](pictures/steps.svg)
+"""
+EXERCISE = "question = 6\n### BEGIN SOLUTION\nanswer = 7\n### END SOLUTION\nquestion * answer"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """What `make book` printed, and the notebook's page."""
+    if not (SPHINX / ".ready").exists():
+        lacking("Sphinx:  make book")
+    course = tmp_path_factory.mktemp("course")
+    (course / ".venv" / "book").mkdir(parents=True)
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (course / ".venv" / "book" / name).symlink_to(SPHINX / name)
+    (course / "labkit" / "exercises").mkdir(parents=True)
+    shutil.copy2(ROOT / "labkit" / "exercises" / "copies.py", course / "labkit" / "exercises")
+    shutil.copytree(ROOT / "notebooks" / "book", course / "notebooks" / "book")
+    (course / "README.md").write_text(README)
+    for name in ("CONTRIBUTING", "SECURITY", "CHANGELOG"):
+        (course / f"{name}.md").write_text(f"# {name}\n")
+    nbformat.write(a_notebook(), course / "notebooks" / "00-start.ipynb")
+    ready = ["-o", ".venv/.ready", "-o", ".venv/book/.ready"]
+    done = subprocess.run(["make", "-f", ROOT / "Makefile", *ready, "book"], cwd=course, capture_output=True, text=True)
+    return done, (course / "dist" / "book" / "notebooks" / "00-start.html").read_text()
+
+
+def a_notebook() -> nbformat.NotebookNode:
+    shown = new_output("execute_result", {"text/html": "<b>42</b>", "application/vnd.labkit.check+json": {}})
+    cells = [
+        new_markdown_cell(LINKS),
+        new_code_cell("cluster = 'blue'", metadata={"tags": ["parameters"]}),
+        new_code_cell(EXERCISE, metadata={"tags": ["exercise"]}, outputs=[shown]),
+        new_code_cell(EXERCISE.replace("7", "8"), metadata={"tags": ["examination"]}),
+    ]
+    return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "", "language": ""}})
+
+
+def test_each_broken_link_is_an_error(built):
+    done, _ = built
+    assert done.returncode != 0
+    assert done.stderr.count("WARNING") == 3
+    for broken in ("wards", "01-next.ipynb", "steps.svg"):
+        assert re.search(rf"notebooks/00-start\.ipynb:\d+: WARNING: .*{re.escape(broken)}", done.stderr)
+
+
+def test_parameters_and_solutions_are_folded(built):
+    _, page = built
+    text = re.sub(r"<details.*?</details>", "[folded]", page, flags=re.DOTALL)
+    open_code = re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)
+    assert [re.sub(r"<.*?>|\n", "", code) for code in open_code] == [
+        "question = 6# Your code here....question * answer",
+        "question = 6# Your code here....question * answer",
+    ]
+    folded = [re.sub(r"<.*?>", "", details) for details in re.findall(r"<details.*?</details>", page, re.DOTALL)]
+    assert len(folded) == 2
+    assert "Show the parameters" in folded[0] and "'blue'" in folded[0].replace("&#39;", "'")
+    assert "Solution" in folded[1] and "answer = 7" in folded[1] and "42" in folded[1]
+    assert "answer = 8" not in re.sub(r"<.*?>", "", page)
+
+
+def test_a_page_loads_nothing_from_another_host(built):
+    _, page = built
+    loaded = re.findall(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"([^\"]*)\"", page)
+    assert loaded and not [address for address in loaded if "//" in address]
