@@ -94,9 +94,10 @@ pictures: $(READY)  ## Draw the pictures that the README and the notebooks show
 	@$(BIN)/python -m labkit.widgets.flow notebooks/pictures
 
 book: $(BOOK_READY)  ## Build the course as a site, dist/book/index.html; a broken link is an error
-	@rm -rf dist/book
+	@rm -rf .venv/book/html
 	@$(SPHINX) -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir .venv/book/.doctrees \
-	  --conf-dir notebooks/book . dist/book
+	  --conf-dir notebooks/book . .venv/book/html
+	@rm -rf dist/book && mkdir -p dist && mv .venv/book/html dist/book
 	@echo "Built: dist/book/index.html"
 
 $(BOOK_READY): notebooks/book/requirements.lock | $(READY)

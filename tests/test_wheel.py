@@ -23,6 +23,7 @@ from labkit.exercises import copies
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(book.name for book in (ROOT / "notebooks").glob("*.ipynb"))
 PICTURES = sorted(f"pictures/{picture.name}" for picture in (ROOT / "notebooks" / "pictures").iterdir())
+TEXTS = [text.name for text in (ROOT / "notebooks").glob("*.md")]
 PATIENCE = 120  # seconds, for JupyterLab on a busy machine
 
 
@@ -69,7 +70,7 @@ def test_the_wheel_has_each_file_of_labkit_and_nothing_else(packed):
     # What git lists, where there is git: a note or a cache that lies about is no part of labkit.
     files = {file.relative_to(ROOT).as_posix() for file in (ROOT / "labkit").rglob("*") if file.is_file()}
     wanted = {file for file in files if "__pycache__" not in file}
-    wanted |= {f"labkit/notebooks/{name}" for name in [*NOTEBOOKS, *PICTURES]}
+    wanted |= {f"labkit/notebooks/{name}" for name in [*NOTEBOOKS, *PICTURES, *TEXTS]}
     assert {"labkit/py.typed", "labkit/cli/jupyter/labconfig/page_config.json"} <= wanted
     inside = {file for file in packed if ".dist-info/" not in file}
     wrong = sorted(inside ^ wanted)

@@ -1,0 +1,28 @@
+"""The cheat-sheet beside the notebooks says what the doctor and notebook 09 say."""
+
+import re
+
+import pytest
+
+from labkit.diagnosis.findings.catalogue import CATALOGUE
+from labkit.doctor.explanations import FAMILIES, explain
+from tests.notebooks.books import FOLDER, prose, read
+
+SHEET = (FOLDER / "how-to-read-an-error.md").read_text()
+ROWS = [
+    (message, set(re.findall(r"\]\(([^)]+)\)", learn)))
+    for message, _, learn in re.findall(r"^\| `(.+?)`.*? \| (.*) \| (.*) \|$", SHEET, re.MULTILINE)
+]
+IDS = {family.name: family.ids for family in FAMILIES}
+
+
+def test_notebook_09_has_the_same_four_beginnings():
+    table = re.search(r"\| the error begins .*?\n\n", SHEET, re.DOTALL)[0]
+    assert table in prose(read("09-break-and-repair.ipynb"))
+
+
+@pytest.mark.parametrize(("message", "notebooks"), ROWS, ids=[message[:40] for message, _ in ROWS])
+def test_the_doctor_knows_the_message_and_sends_to_the_same_notebooks(message, notebooks):
+    (explanation,) = explain(message)
+    taught = {CATALOGUE[id].learn for id in IDS[explanation.family]}
+    assert notebooks & taught == notebooks - {"10-cross-account.ipynb"}
