@@ -58,7 +58,8 @@ class UnknownName(LabError):
         known = list(known)
         near = get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        what = f"{name!r} is no {kind}.{hint} There are: {', '.join(known)}."
+        article = "an" if kind[0] in "aeiou" else "a"
+        what = f"{name!r} is not {article} {kind}.{hint} There are: {', '.join(known)}."
         super().__init__(what, where=where, next=next)
         self.name = name
         self.nearest = near[0] if near else None

@@ -81,7 +81,7 @@ def _places(tree: ast.AST) -> Iterator[tuple]:
                 yield node, lambda node=node: setattr(node, "op", OTHERS[type(node.op)]())
             case ast.If() | ast.IfExp():
                 yield node.test, lambda node=node: _negate(node)
-            case ast.Return(value=value) if value is not None and not _is_none(value):
+            case ast.Return(value=value) if value is not None and not _gives_none(value):
                 yield node, lambda node=node: setattr(node, "value", ast.Constant(None))
             case ast.Constant(value=bool() | int() as value):
                 yield (
@@ -99,7 +99,7 @@ def _negate(node: ast.If | ast.IfExp) -> None:
     node.test.__dict__.update(op=ast.Not(), operand=test)
 
 
-def _is_none(node: ast.AST) -> bool:
+def _gives_none(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 

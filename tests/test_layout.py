@@ -1,6 +1,6 @@
 """The house: what stands at the top, no circle of modules, short subjects, and a command that starts fast.
 
-Who may import whom is in pyproject.toml, for import-linter: `make lint` runs both.
+Which module may import which is in pyproject.toml, for import-linter: `make lint` runs both.
 """
 
 import re
@@ -40,7 +40,7 @@ LONGEST_SUBJECT = 72
 
 
 def git(*arguments: str) -> str:
-    """What git prints here; the test is skipped where this is no checkout."""
+    """What git prints here; the test is skipped outside a checkout."""
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"git {arguments[0]}: {done.stderr.strip()}")

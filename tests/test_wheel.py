@@ -67,7 +67,7 @@ def test_every_notebook_is_in_the_wheel(packed, name):
 
 
 def test_the_wheel_has_each_file_of_labkit_and_nothing_else(packed):
-    # What git lists, where there is git: a note or a cache that lies about is no part of labkit.
+    # What git lists, where there is git: a note or a cache that lies about is not part of labkit.
     files = {file.relative_to(ROOT).as_posix() for file in (ROOT / "labkit").rglob("*") if file.is_file()}
     wanted = {file for file in files if "__pycache__" not in file}
     wanted |= {f"labkit/notebooks/{name}" for name in [*NOTEBOOKS, *PICTURES, *TEXTS]}

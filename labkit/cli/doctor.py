@@ -112,7 +112,7 @@ def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resou
     if action and not re.fullmatch(r"[a-z0-9-]+:[A-Za-z0-9]+", action):
         raise LabError(f"{action!r} is not an action: SERVICE:NAME.", next="--action s3:ListBucket")
     if resource and not (resource == "*" or resource.startswith("arn:")):
-        raise LabError(f"{resource!r} is no ARN.", next="--resource arn:aws:s3:::BUCKET")
+        raise LabError(f"{resource!r} is not an ARN.", next="--resource arn:aws:s3:::BUCKET")
     if pod and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", pod):
         raise LabError(
             f"{pod!r} is not a pod's name: lower-case letters, digits, hyphens and dots.",

@@ -208,7 +208,7 @@ def _check(stage: Stage, outcomes: Outcomes, evidence: Evidence) -> Check:
 
 
 def _joined(diagnoses: list[Diagnosis]) -> Diagnosis:
-    """One diagnosis of several pods of the same service account; what is no pod's is said once."""
+    """Return one diagnosis of several pods of the same service account. Findings that belong to no pod appear once."""
     first, last = diagnoses[0], diagnoses[-1]
     return Diagnosis(
         subject=first.subject,
@@ -244,7 +244,7 @@ def _facts(evidence: Evidence, pod_name: str) -> dict[str, Any]:
     facts = {}
     for name, look in read.items():
         try:
-            facts[name] = look() or "there is none"
+            facts[name] = look() or "not found"
         except NotRead as unread:
             facts[name] = str(unread)
     return facts

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
-# A session of an instance's role bears the instance's id; without the session, the role's name has to do.
+# A session of an instance's role carries the instance's id; without the session, the role's name has to do.
 NODE = (
     r"assumed-role/[^/\s]+/i-[0-9a-f]{8,17}\b|assumed-role/[^/\s]*(node-?instance-?role|node-?group|[-_]node[-_]?role)"
 )
@@ -148,7 +148,7 @@ FAMILIES = (
     Family(
         "audience",
         r"Incorrect token audience",
-        "The token is made for somebody whom the OIDC provider does not list among its client ids.",
+        "The token's audience isn't on the OIDC provider's list of client ids.",
         AUDIENCE_IDS,
         (PROBE, f"{PROVIDERS}   # then: aws iam get-open-id-connect-provider --open-id-connect-provider-arn …"),
     ),
@@ -162,13 +162,13 @@ FAMILIES = (
     Family(
         "thumbprint",
         r"certificate doesn'?t match configured thumbprint",
-        "The certificate of the issuer's host is none of those whose thumbprints the OIDC provider lists.",
+        "The OIDC provider doesn't list the thumbprint of the certificate that the issuer's host shows.",
         ("oidc-provider-thumbprint-stale",),
     ),
     Family(
         "token-malformed",
         r"not a valid JWT|token contains an invalid number of segments|token is malformed|invalid JWT",
-        "What was sent to STS is no token: a file that was written in part, or another file.",
+        "The program sent STS something other than a token: a file that was written in part, or another file.",
         ("token-malformed", "pod-volume-name-taken", "pod-uses-the-api-server-token"),
         (PROBE,),
     ),
@@ -209,14 +209,14 @@ FAMILIES = (
         r"(Not authorized to perform:? sts:AssumeRoleWithWebIdentity"
         r"|AssumeRoleWithWebIdentity.{0,120}\b(StatusCode: 403|AccessDenied\b)"
         rf"|AccessDenied\).{{0,40}}AssumeRoleWithWebIdentity)(?!.{{0,400}}{OF_OTHERS})",
-        "The token is fine. The role's trust policy says no, or there is no such role: STS does not say which.",
+        "The token is fine. The role's trust policy refuses it, or the role doesn't exist: STS does not say which.",
         TRUST_POLICY_IDS,
         (DOCTOR, TRUST_POLICY),
     ),
     Family(
         "role-arn",
         r"Request ARN is invalid|at 'roleArn' failed to satisfy|Invalid ARN in AWS_ROLE_ARN",
-        "What the pod takes for its role's ARN is none.",
+        "The text that the pod uses as its role's ARN isn't an ARN.",
         ("service-account-annotation-arn-malformed",),
     ),
     Family(
@@ -314,7 +314,7 @@ FAMILIES = (
     Family(
         "access-denied",
         r"\bAccess ?Denied(Exception)?\b",
-        "AWS refuses, and the text does not say whom. Ask first who the pod is.",
+        "AWS refuses a caller that the text doesn't name. Ask first who the pod is.",
         ("role-policy-not-attached", "role-lacks-permission", *NOT_USED_IDS),
         (WHO, f"{PROBE}{{wants}}"),
         is_general=True,
@@ -322,7 +322,7 @@ FAMILIES = (
     Family(
         "session-expired",
         r"security token included in the request is expired|The provided token has expired|\bExpiredToken\b(?!Exc)",
-        "Temporary credentials have expired, and were not got anew: somebody copied them, or keeps them.",
+        "Temporary credentials have expired, and nobody fetched new ones: they were copied, or a program keeps them.",
         ("pod-static-keys", "token-read-once"),
         (WHO, VARIABLES),
     ),
@@ -488,7 +488,7 @@ FAMILIES = (
     Family(
         "principal",
         r"Federated principals must be valid domain names|Invalid principal in policy",
-        "The trust policy's principal is none: for a cluster it is the ARN of the OIDC provider.",
+        "The trust policy's principal isn't valid: for a cluster it is the ARN of the OIDC provider.",
         ("trust-policy-principal-not-a-provider",),
         (DOCTOR, PROVIDERS),
     ),
@@ -509,7 +509,7 @@ FAMILIES = (
         "document",
         r"MalformedPolicyDocument|may only specify STS AssumeRole actions|Has prohibited field|Missing required field"
         r"|Syntax errors in policy|contains invalid Json",
-        "IAM does not take the document as it is written; the role is as it was before.",
+        "IAM rejects the document. The role is unchanged.",
         ("trust-policy-condition-key-with-scheme", "trust-policy-principal-not-a-provider"),
         (
             "aws accessanalyzer validate-policy --policy-type RESOURCE_POLICY --policy-document file://trust-policy.json",
@@ -601,7 +601,7 @@ class Explanation:
 
 
 def explain(text: str) -> list[Explanation]:
-    """The families of causes that an error's text can have, the most telling first; empty where it is none known."""
+    """Return the families of causes that an error's text can have, the most specific first; empty if none matches."""
     # In logs the lines of an error are one, with the line breaks written out.
     readings = _readings(text.replace("\\n", " ").replace("\\t", " ").splitlines())
     matches = [(family, match) for family in FAMILIES if (match := _found(family, readings))]

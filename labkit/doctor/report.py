@@ -64,7 +64,7 @@ class Diagnosis:
     pods: Sequence[str] = ()
     """The pods that were looked at."""
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """What was read, by what it is of: documents without what is nobody's business, or a sentence."""
+    """The facts, grouped by subject, with secrets removed; a sentence where a fact could not be read."""
 
     repair: bool = field(default=True, compare=False)
     """Whether a finding shows what repairs it; a notebook shows it when asked."""
@@ -208,9 +208,9 @@ class Diagnosis:
 
     def account(self) -> Iterator[str]:
         """Lines that say what was done, and what was not looked at and why."""
-        whom = Counter(read.of for read in self.read)
+        answers = Counter(read.of for read in self.read)
         named: dict[Answerer, str] = {"AWS": "AWS", "the cluster": "the cluster", "a host": "the issuer"}
-        counted = [f"{whom[answerer]} of {name}" for answerer, name in named.items() if whom[answerer]]
+        counted = [f"{answers[answerer]} of {name}" for answerer, name in named.items() if answers[answerer]]
         yield f"looked at: answers {', '.join(counted) or 'of nobody'}; no call changed anything"
         if in_pod := [str(read) for read in self.read if read.of == "the pod"]:
             yield f"in the pod: {'; '.join(in_pod)}"

@@ -43,7 +43,7 @@ class Clock:
         if not found or _seconds(found) is not None:
             return []
         self.reset()
-        return [f"{self.file} held {found[:20]!r}, which is no time of the lab: its clock is the machine's again."]
+        return [f"{self.file} held {found[:20]!r}, which is not a time of the lab: its clock is the machine's again."]
 
     def advance(self, **duration: float) -> float:
         """Moves lab time by ``timedelta(**duration)``, e.g. ``advance(hours=2)``; returns the new offset in seconds.

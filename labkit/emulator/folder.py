@@ -51,12 +51,12 @@ class Folder:
         """The folder of the lab that a command run in ``start`` means; it need not exist yet.
 
         ``LABKIT_HOME``; else the nearest ``.lab/`` here or above; else ``.lab/`` beside the project's pyproject.toml;
-        else ``.lab/`` here. Raises :class:`LabError` where ``LABKIT_HOME`` names something that is no folder.
+        else ``.lab/`` here. Raises :class:`LabError` where ``LABKIT_HOME`` names something that is not a folder.
         """
         if home := os.environ.get("LABKIT_HOME"):
             path = Path(home).expanduser().absolute()
             if path.exists() and not path.is_dir():
-                raise LabError(f"LABKIT_HOME is {path}, which is no folder.", next="unset LABKIT_HOME")
+                raise LabError(f"LABKIT_HOME is {path}, which is not a folder.", next="unset LABKIT_HOME")
             return cls(path)
         here = (start or Path.cwd()).absolute()
         above = [here, *here.parents]

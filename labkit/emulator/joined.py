@@ -99,7 +99,7 @@ def is_of_a_lab(configuration: dict[str, Any]) -> bool:
 
 
 def labels(folder: Folder) -> dict[str, str]:
-    """What the webhooks of the lab of this folder bear: no two folders have the same authority."""
+    """The labels on this lab's webhooks. They differ for each folder, since each has a CA of its own."""
     from labkit.run_parameters import LAB, LAB_LABEL  # it takes long to load, and few labs need it here
 
     authority = hashlib.sha256(folder.authority.certificate_pem).hexdigest()

@@ -94,7 +94,7 @@ def leading_to(text: str, context: str, arn: str) -> str:
 
 
 def _read(text: str) -> dict[str, Any]:
-    """The entries by kind and name; none of a file that is no kubeconfig."""
+    """The entries by kind and name; empty if the file isn't a kubeconfig."""
     try:
         config = yaml.safe_load(text)
         found: dict[str, Any] = {

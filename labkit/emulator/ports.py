@@ -15,7 +15,7 @@ class Ports:
         self.notes: list[str] = []
 
     def bind(self, name: str, address: str = "127.0.0.1") -> socket.socket:
-        """A socket on the port of ``name``. Raises OSError where the address is none of this machine's."""
+        """Return a socket on the port of ``name``. Raises OSError if the address isn't one of this machine."""
         wanted = self.ports.get(name, 0)
         try:
             bound = bind(wanted, address)

@@ -55,7 +55,7 @@ class State:
 
     @classmethod
     def of(cls, content: Any) -> "State | None":
-        """The state of a JSON document; None where it is none of this version's."""
+        """The state that a JSON document holds; None if another version of the lab wrote it."""
         try:
             state = cls(**content)
         except TypeError:
@@ -85,10 +85,10 @@ def context(cluster: str, region: str, own_region: str) -> str:
 
 
 def start(folder: Folder, *, bare: bool = False) -> State:
-    """The state of the folder's running server, which is started where there is none.
+    """The state of the folder's running server, which is started if none runs.
 
     Two that call this at once get the same server. ``note`` says what there is to say: that an earlier server ended,
-    why, and what is there again. The clusters of a ``bare`` lab are API servers alone, without webhook and node.
+    why, and what it restored. The clusters of a ``bare`` lab are API servers alone, without webhook and node.
     A state that waits in the folder (see `replacement`) is the lab's from then on. Raises :class:`LabError` where the
     server does not come up, or one that runs does not answer.
     """

@@ -40,13 +40,13 @@ class Published:
     def override(self, issuer: str, document: str) -> "Override":
         """What stands in the place of ``openid-configuration`` or ``keys`` of an issuer (its URL, ``/id/X`` or ``X``).
 
-        Raises :class:`LabError` where there is no such document, or the issuer is none that a cluster of the lab has.
+        Raises :class:`LabError` if an issuer has no such document, or if no cluster of the lab has this issuer.
         """
         if document not in DOCUMENTS:
             raise UnknownName("document of an issuer", document, DOCUMENTS)
         if not (found := ISSUER.fullmatch(issuer)):
             raise LabError(
-                f"{issuer!r} is no issuer of a cluster.",
+                f"{issuer!r} is not an issuer of a cluster.",
                 next="aws eks describe-cluster --name CLUSTER --query cluster.identity.oidc.issuer",
             )
         return Override(self._path / found[1] / f"{document}.json", self._write)

@@ -55,7 +55,7 @@ def main() -> None:
     folder, ready = Folder(Path(sys.argv[1])), int(sys.argv[2])
     try:
         _raise_limit()
-        # Whoever starts a server has made sure that there is none; the lock may be held a moment by one who asks.
+        # Whoever starts a server has made sure that none runs. A client that asks may hold the lock for a moment.
         with folder.lock("server.lock", within=READY_WITHIN) as alone:
             if not alone:
                 sys.exit(f"another server holds {folder.path}")

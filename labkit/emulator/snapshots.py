@@ -3,7 +3,7 @@
 The file holds what the lab's AWS and Kubernetes answer from: resources, objects, ids, serials, the trail, the clock,
 published documents and faults. It doesn't hold what proves who somebody is in the lab that it was taken of: the CAs,
 the clusters' signing keys, the administrators' keys, role sessions, and tokens in Secrets. A restored lab makes all of
-them anew, so nothing that was signed or issued before gets in. What users of the lab made is state, and in the file:
+them again, so nothing that was signed or issued before gets in. What users of the lab made is state, and in the file:
 access keys of IAM users, KMS keys, Secrets, messages. Pods' files stay behind: their tokens are among them. Restored
 pods start as on a new node.
 
@@ -112,11 +112,11 @@ def _file(folder: Folder, name: str) -> Path:
         if file.is_dir() or file.name == "..":
             raise LabError(f"{name} is a folder.", next=f"name a file in it: {name.rstrip(os.sep)}/NAME{SUFFIX}")
         if not file.parent.is_dir():
-            raise LabError(f"{file.parent} is no folder.", where=name, next=f"mkdir -p {file.parent}")
+            raise LabError(f"{file.parent} is not a folder.", where=name, next=f"mkdir -p {file.parent}")
         return file
     if not NAME.fullmatch(name):
         raise LabError(
-            f"{name!r} is no name of a snapshot: letters, digits, and . _ - after the first, 64 at most.",
+            f"{name!r} is not a name of a snapshot: letters, digits, and . _ - after the first, 64 at most.",
             next=f"choose another name, or a path with a {os.sep} in it",
         )
     return _named(folder) / f"{name}{SUFFIX}"
@@ -240,7 +240,7 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _check(file: Path, archive: zipfile.ZipFile) -> None:
-    """Raises `LabError` for what is no snapshot, is damaged, or comes of versions whose state means something else."""
+    """Raise `LabError` if the file isn't a snapshot, is damaged, or is of a version with another form of state."""
     try:
         manifest = json.loads(archive.read(MANIFEST))
         wrote = manifest["format"], manifest["labkit"], manifest["moto"]
@@ -272,7 +272,7 @@ def _is_expected(name: str) -> bool:
 
 def _broken(file: Path) -> LabError:
     return LabError(
-        f"{file} is no snapshot of a lab, or is damaged.",
+        f"{file} is not a snapshot of a lab, or is damaged.",
         where="nothing was changed",
         next="copy or download it again; or labkit restore with another one",
     )

@@ -13,7 +13,7 @@ DAY = 24 * HOUR
 LIFE = "eks.amazonaws.com/token-expiration"
 
 
-def _life_that_is_no_number(place: Workspace) -> None:
+def _life_that_is_not_a_number(place: Workspace) -> None:
     _role_and_till(place)
     metadata = {"metadata": {"annotations": {LIFE: "1h"}}}
     core_api(place.kubernetes).patch_namespaced_service_account("cart", place.parameters.namespace, metadata)
@@ -48,7 +48,7 @@ EXERCISES = (
     Exercise(
         "07-a",
         "give cart tokens that live for an hour at most",
-        _life_that_is_no_number,
+        _life_that_is_not_a_number,
         _tokens_of_an_hour_for_cart_alone,
         (
             "Read cart's annotations. The webhook ignores a value that it can't read, and says nothing.",

@@ -73,7 +73,7 @@ class Progress:
     still_broken: list[str]
     otherwise: list[str]
     """Neither as before the fault nor as the fault made it."""
-    as_it_was: list[str]
+    as_before: list[str]
     left_behind: list[str]
     """What no fault had touched, but has changed."""
 
@@ -158,7 +158,7 @@ def progress(lab: "Workspace") -> Progress | None:
         faults=list(dict.fromkeys(kept.faults)),
         still_broken=[thing for thing in broken if thing in different and thing not in changed],
         otherwise=[thing for thing in broken if thing in different and thing in changed],
-        as_it_was=[thing for thing in broken if thing not in different],
+        as_before=[thing for thing in broken if thing not in different],
         left_behind=[thing for thing in different if thing not in broken],
     )
 

@@ -56,7 +56,7 @@ class Report:
             left += progress.still_broken
         else:
             yield from (("still broken", thing) for thing in (*progress.still_broken, *progress.otherwise))
-        yield from (("as before", thing) for thing in progress.as_it_was)
+        yield from (("as before", thing) for thing in progress.as_before)
         yield from (("left behind", thing) for thing in left or [NOTHING])
         yield from ((f"$ {command}", stable(answer)) for command, answer in self.answers)
         if not self.answers:

@@ -43,14 +43,14 @@ def role_deleted(situation: Situation) -> None:
 def role_made_anew_with_the_issuers_url(situation: Situation) -> None:
     """A script with the issuer's URL was to make the role again."""
     trust_policy = _trust_policy(situation, f"{situation.issuer}:sub", situation.parameters.subject)
-    _made_anew_in_vain(situation, trust_policy, "MalformedPolicyDocument")
+    _rejected_by_iam(situation, trust_policy, "MalformedPolicyDocument")
 
 
 @fault(finding="trust-policy-too-long", hides=ABSENT_HIDES, changes=REFUSED)
 def role_made_anew_for_everybody(situation: Situation) -> None:
     """The role was to be made again for every service account of the cluster."""
     subjects = [f"{situation.parameters.subject}-{number}" for number in range(50)]
-    _made_anew_in_vain(situation, _trust_policy(situation, f"{situation.provider_name}:sub", subjects), "LimitExceeded")
+    _rejected_by_iam(situation, _trust_policy(situation, f"{situation.provider_name}:sub", subjects), "LimitExceeded")
 
 
 @fault(finding="trust-policy-sub-mismatch", hides=REFUSED_HIDES, changes=SUBJECT)
@@ -185,7 +185,7 @@ def trust_policy_has_grown(situation: Situation) -> None:
         document["Statement"].append({**statement, "Sid": sid})
 
 
-def _made_anew_in_vain(situation: Situation, trust_policy: dict[str, Any], code: str) -> None:
+def _rejected_by_iam(situation: Situation, trust_policy: dict[str, Any], code: str) -> None:
     situation.roles.pop(situation.role_arn, None)
     arguments = {
         "RoleName": situation.parameters.role_name,

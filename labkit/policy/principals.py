@@ -29,7 +29,7 @@ class Principal:
         """The principal of a user's or an account root's ARN. Raises ValueError for any other."""
         found = re.fullmatch(r"arn:[a-z0-9-]+:iam::([0-9]{12}):(root|user/.+)", arn)
         if not found:
-            raise ValueError(f"{arn!r} is no ARN of a user or of an account's root")
+            raise ValueError(f"{arn!r} is not an ARN of a user or of an account's root")
         return cls("root" if found[2] == "root" else "user", arn, found[1])
 
     @classmethod
@@ -40,7 +40,7 @@ class Principal:
         """
         named = Arn.find(arn)
         if named is None or not named.session_role:
-            raise ValueError(f"{arn!r} is no ARN of a role session")
+            raise ValueError(f"{arn!r} is not an ARN of a role session")
         role_arn = role_arn or f"arn:{named.partition}:iam::{named.account}:role/{named.session_role}"
         return cls("role-session", arn, named.account, role_arn)
 

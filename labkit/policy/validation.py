@@ -172,7 +172,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _check_top(document: dict[str, Any], kind: Kind) -> None:

@@ -81,5 +81,5 @@ def _variable(content: str) -> Variable:
     key, default = key.strip().lower(), default.strip()
     quoted = len(default) >= 2 and default[0] == default[-1] == "'"
     if not key or "{" in key or "$" in key or (comma and not quoted):
-        raise Unreadable(f"${{{content}}} is no policy variable")
+        raise Unreadable(f"${{{content}}} is not a policy variable")
     return Variable(key, default[1:-1] if comma else None)

@@ -148,7 +148,7 @@ def kubernetes(state: State, context: str) -> "ApiClient":
 def fetch(state: State, url: str) -> object:
     """GETs a URL of a cluster's public issuer by its real name, as STS does; the JSON it answers.
 
-    Raises `LabError` where the host is none of the lab's, or the answer is no JSON.
+    Raises `LabError` if the host isn't one of the lab's, or the answer isn't JSON.
     https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
     """
     import ssl
@@ -162,7 +162,7 @@ def fetch(state: State, url: str) -> object:
     issuers = _issuers(state)
     if parts.scheme != "https" or parts.hostname not in issuers:
         raise LabError(
-            f"The lab leads to its own issuers alone, and {url!r} is none of them.",
+            f"The lab leads to its own issuers alone, and {url!r} isn't one of them.",
             where="fetch",
             next=f"fetch a URL that begins with {' or '.join(f'https://{host}/id/' for host in sorted(issuers))}",
         )

@@ -19,7 +19,7 @@ QUICK = Config(
     retries={"mode": "standard", "total_max_attempts": 2},
     connect_timeout=5,
     read_timeout=120,
-    # A bucket's name is no host name on loopback.
+    # A bucket's name is not a host name on loopback.
     s3={"addressing_style": "path"},
 )
 

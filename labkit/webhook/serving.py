@@ -173,7 +173,7 @@ async def _started(accounts: Accounts, api: str) -> None:
             f"the API server does not answer: {error or type(error).__name__}", where=api, next="kubectl cluster-info"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise LabError("what answers is no Kubernetes API.", where=api, next="kubectl cluster-info") from error
+        raise LabError("what answers is not a Kubernetes API.", where=api, next="kubectl cluster-info") from error
 
 
 def _refused(response: httpx.Response, api: str) -> LabError:

@@ -1,4 +1,4 @@
-"""The picture of the eleven steps: who speaks to whom, from the registered issuer to renewed credentials.
+"""The picture of the eleven steps: who calls which party, from the registered issuer to renewed credentials.
 
 It is SVG 1.1 (https://www.w3.org/TR/SVG11/) with its own background, so it reads on a light and on a dark page.
 `python -m labkit.widgets.flow FOLDER` stores the pictures that README and the notebooks show.
@@ -122,7 +122,7 @@ def svg(own: Collection[int] = ()) -> str:
     Args:
         own: the numbers of the steps to mark as the notebook's own: with a bar, bold, and in words.
 
-    Raises `ValueError` if one of them is no number from 1 to 11.
+    Raises `ValueError` if one of them is not a number from 1 to 11.
     """
     if unknown := sorted(set(own) - set(range(1, len(STEPS) + 1))):
         raise ValueError(f"{unknown[0]} is not a step: they are 1 to {len(STEPS)}")

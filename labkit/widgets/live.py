@@ -37,7 +37,7 @@ def view(html: str, again: Callable[[], str], label: str) -> dict[str, object]:
 
     Args:
         html: the report, as it is now.
-        again: reads the live lab and returns the report anew.
+        again: reads the live lab and returns a new report.
         label: what the button says.
 
     https://ipywidgets.readthedocs.io/en/stable/

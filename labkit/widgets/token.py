@@ -121,7 +121,7 @@ def parse(token: str) -> Claims:
         return Claims.parse(token.strip() if isinstance(token, str) else token)
     except NotAToken as error:
         raise LabError(
-            f"This is no web identity token: {error}.",
+            f"This is not a web identity token: {error}.",
             where="lab.token",
             next="give it what is in the file that AWS_WEB_IDENTITY_TOKEN_FILE names in the pod",
         ) from None

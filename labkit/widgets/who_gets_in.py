@@ -305,7 +305,7 @@ def _request(provider_arn: str, now: float) -> dict[str, str]:
 
 
 def _line(decision: Decision, trust: Policy) -> int:
-    """The line of the policy's text that decides; 0 if there is none to name."""
+    """The line of the policy's text that decides; 0 if no line does."""
     if decision.statement:
         return _place(trust, decision.statement, "Effect")
     if not decision.near:

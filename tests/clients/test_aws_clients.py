@@ -278,7 +278,9 @@ def test_a_forged_token_gets_nothing(client: Client, run: Callable[..., Ended], 
     is_refused_by_sts(ended, "InvalidIdentityToken", client.forged + FORGED)
 
 
-def test_where_the_role_trusts_another_account_the_nodes_role_is_no_way_out(client: Client, run: Callable[..., Ended]):
+def test_where_the_role_trusts_another_account_the_nodes_role_is_not_a_way_out(
+    client: Client, run: Callable[..., Ended]
+):
     is_refused_by_sts(run(client.read, "mistrusted"), "AccessDenied", client.mistrusted + TRUST)
 
 

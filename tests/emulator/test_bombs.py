@@ -191,7 +191,7 @@ def test_a_long_list_that_is_merged_by_its_keys(admin, namespace):
     assert merged.json()["secrets"] == [*reversed(names), {"name": "own"}]
 
 
-def test_yaml_that_is_no_json_is_short(admin, namespace):
+def test_yaml_that_is_not_json_is_short(admin, namespace):
     document = b"data: {a: b}\n" + b"# " * 32_768
     refused = admin.post(f"/api/v1/namespaces/{namespace}/configmaps", content=document, headers=YAML)
     assert (refused.status_code, refused.json()["message"]) == (413, "Request entity too large: limit is 65536")

@@ -246,7 +246,7 @@ REFUSED: dict[str, Callable[[Signed], None]] = {
     "AWS's own STS": set_to("endpoint", "https://sts.us-east-1.amazonaws.com"),
     "AWS's own STS, in plain": set_to("endpoint", "http://sts.us-east-1.amazonaws.com"),
     "the lab, over TLS": after(lambda url: url.replace("http://", "https://")),
-    "a host of somebody's own": set_to("endpoint", "http://127.0.0.1:9"),
+    "a foreign host": set_to("endpoint", "http://127.0.0.1:9"),
     "the lab's name before somebody's": after(lambda url: url.replace("/?", "@127.0.0.1:9/?", 1)),
     "somebody's name before the lab's": after(lambda url: url.replace("http://", "http://sts.example@")),
     "no URL": after(lambda _: "nothing"),
@@ -275,7 +275,7 @@ def test_a_token_that_is_refused(lab, signed, spoil):
 
 
 @pytest.mark.parametrize("token", ["k8s-aws-v1.", "k8s-aws-v1.!", "k8s-aws-v1.AAAA", "k8s-aws-v2.AAAA", "k8s-aws-v1"])
-def test_what_is_no_token_is_refused(lab, token):
+def test_what_is_not_a_token_is_refused(lab, token):
     assert get(lab, token) == (401, "Unauthorized")
 
 

@@ -81,7 +81,7 @@ BROKEN = {
         lambda issuer: {"issuer": f"{issuer}/", "jwks_uri": f"{issuer}/keys"},
         "the discovery document names another issuer",
     ),
-    "discovery is no JSON": ("openid-configuration", 200, lambda _: "{", "is not JSON"),
+    "discovery is not JSON": ("openid-configuration", 200, lambda _: "{", "is not JSON"),
     "no keys": ("keys", 404, lambda _: '{"message":"Not Found"}', "keys answers 404"),
     "another key": ("keys", 200, lambda _: {"keys": []}, "hold none with the id"),
 }

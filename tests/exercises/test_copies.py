@@ -61,7 +61,7 @@ def test_the_original_is_left_alone():
 
 
 @pytest.mark.parametrize("name", WITH_EXERCISES)
-def test_what_an_exercise_is_called_is_no_other_variable(name):
+def test_an_exercise_does_not_share_its_name_with_a_variable(name):
     """Where exercises are refused, as on EKS, an attempt must not come upon another cell's variable."""
     opening = [cell.source for cell in code(read(name)) if "lab.exercise(" in cell.source]
     variables = {source.partition(" = lab.exercise(")[0] for source in opening}

@@ -41,7 +41,7 @@ JSON = st.recursive(
 @pytest.fixture(scope="module")
 def aws(running: Aws) -> Iterator[Aws]:
     """The gate, and something in most of its services."""
-    running.begin_anew()
+    running.begin_again()
     Irsa(running)
     running.client("sqs").create_queue(QueueName="queue")
     running.client("dynamodb").create_table(
@@ -51,7 +51,7 @@ def aws(running: Aws) -> Iterator[Aws]:
         BillingMode="PAY_PER_REQUEST",
     )
     yield running
-    running.begin_anew()
+    running.begin_again()
 
 
 @cases(100)
@@ -127,7 +127,7 @@ def value_of(shape: Shape, depth: int = 0) -> st.SearchStrategy[Any]:
 
 
 def unwritable(header: tuple[str, Any]) -> bool:
-    """No client sends a header with a line in it, or with what is no latin-1."""
+    """No client sends a header with a line in it, or with what is not latin-1."""
     return any(ord(letter) < 32 or ord(letter) > 255 for part in header for letter in str(part))
 
 

@@ -61,7 +61,7 @@ def test_what_is_left_of_an_earlier_fault_is_taken_out_first(lab, capsys):
     assert [finding.id for finding in lab.diagnose().findings] == ["pod-opted-out-of-webhook"]
 
 
-def test_a_role_without_a_description_is_made_anew_without_one(lab, iam):
+def test_a_role_without_a_description_is_made_again_without_one(lab, iam):
     # Another test may have described it, and no call takes a description away again.
     lab.ready(before="iam_role")
     lab.ready(through="pod")

@@ -229,7 +229,7 @@ def test_a_bucket_that_cannot_be_tagged_does_not_stay(lab):
     assert "untaggable" not in [each["Name"] for each in s3.list_buckets()["Buckets"]]
 
 
-def test_removing_takes_what_bears_the_tag_whoever_made_it_and_says_what_it_left(lab, iam, core, capsys):
+def test_removing_takes_what_carries_the_tag_whoever_made_it_and_says_what_it_left(lab, iam, core, capsys):
     lab.ready(through="pod")
     trust = json.dumps(iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"])
     iam.create_role(RoleName="of-the-notebook", AssumeRolePolicyDocument=trust, Tags=lab.tags)

@@ -95,7 +95,7 @@ def test_every_broken_parameter_is_named_at_once():
 
 
 def test_an_unknown_parameter_names_the_nearest_known_one():
-    with pytest.raises(UnknownName, match=r"'rolename' is no parameter of the lab\. Did you mean 'role_name'\?"):
+    with pytest.raises(UnknownName, match=r"'rolename' is not a parameter of the lab\. Did you mean 'role_name'\?"):
         Parameters.checked(rolename="reader")
 
 
@@ -123,7 +123,7 @@ def test_a_misspelt_name_in_the_cell_of_parameters_is_refused():
         read_cells([TAGGED + '\nbuckett = "x"'], {})
 
 
-def test_what_other_cells_assign_is_no_parameter():
+def test_what_other_cells_assign_is_not_a_parameter():
     cells = [TAGGED, 'answer = "x"\nother = 3\nwrong = [1]', "context = open('x')", "this is (no python"]
     assert read_cells(cells, {"context": object()}).keys() == {"target", "cluster", "namespace"}
 
@@ -155,7 +155,7 @@ def test_a_run_as_a_label():
     assert label_value("a/b/c/d=e") != label_value("a/b/c/d+e")
 
 
-def test_a_run_that_is_no_tag_s_value_has_one_of_its_own():
+def test_a_run_that_is_not_a_tag_s_value_has_one_of_its_own():
     odd = [Parameters.checked(role_name=name).run for name in ("a,b", "a_b", "a+b")]
     assert len({*odd}) == 3
     assert odd[1:] == ["blue/default/my-service-account/a_b", "blue/default/my-service-account/a+b"]

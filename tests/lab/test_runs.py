@@ -120,8 +120,8 @@ def test_every_wrong_parameter_of_file_and_command_line_is_named_before_a_kernel
     done = labkit("run", notebook("1"), *given, cwd=tmp_path)
     assert done.returncode == 1
     for said in (
-        "'clutser' is no parameter of the lab. Did you mean 'cluster'?",
-        "'rolename' is no parameter of the lab. Did you mean 'role_name'?",
+        "'clutser' is not a parameter of the lab. Did you mean 'cluster'?",
+        "'rolename' is not a parameter of the lab. Did you mean 'role_name'?",
         "parameter namespace = 'Team_A' breaks its rule: a DNS-1123 label",
         "parameter bucket = ['a', 'b'] breaks its rule: text, not list",
         "parameter role_name = 'no/slash' breaks its rule",
@@ -152,7 +152,7 @@ def test_a_failing_cell_is_shown_whole_with_its_error_and_the_doctor(notebook, t
     assert done.stderr.startswith("labkit: ValueError: account 012345670123")
 
 
-def test_a_file_that_is_no_notebook_and_a_kernel_that_is_not_installed_are_sentences(notebook, tmp_path):
+def test_a_file_that_is_not_a_notebook_and_a_kernel_that_is_not_installed_are_sentences(notebook, tmp_path):
     (tmp_path / "text.ipynb").write_text("no notebook")
     with pytest.raises(LabError, match="is not a notebook"):
         runs.run(tmp_path / "text.ipynb", tmp_path / "out.ipynb")
@@ -196,7 +196,7 @@ def test_papermill_s_misspelt_parameter_is_refused_in_the_notebook(notebook, tmp
         )
 
 
-def test_refreshing_keeps_the_outputs_in_the_notebook_and_a_failed_one_as_it_was(notebook, capsys):
+def test_refreshing_stores_the_outputs_and_leaves_a_failed_notebook_unchanged(notebook, capsys):
     source = notebook("1 + 1")
     assert runs.main([str(source)]) == 0
     kept = source.read_bytes()

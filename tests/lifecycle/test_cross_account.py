@@ -133,7 +133,7 @@ def test_without_the_second_role_the_bucket_is_closed(lab: labkit.Lab):
     assert "no identity-based policy allows s3:GetObject" in head["lab"]["reason"]
 
 
-def test_a_role_for_one_service_account_is_none_for_another(lab: labkit.Lab):
+def test_a_role_for_one_service_account_refuses_another(lab: labkit.Lab):
     output, exit_code = run(lab, "second", f"AWS_ROLE_ARN={PROVIDED} aws sts get-caller-identity")
     assert exit_code != 0
     assert "(AccessDenied) when calling the AssumeRoleWithWebIdentity operation" in output

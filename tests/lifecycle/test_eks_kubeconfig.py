@@ -68,6 +68,6 @@ def test_an_alias_and_a_namespace_of_the_learners_stay(terminal):
 
 
 @pytest.mark.parametrize("text", ["", "nothing", "a: [", "clusters: 3", "clusters: [{}]"])
-def test_a_file_that_is_no_kubeconfig_is_written_anew(terminal, text):
+def test_a_file_that_is_not_a_kubeconfig_is_written_again(terminal, text):
     terminal.kubeconfig.write_text(text)
     assert terminal("labkit up --cluster green >&2", USER) == AS_THE_LAB

@@ -456,7 +456,7 @@ def exchanged(lab: Lab, token: str = "") -> tuple[str, str]:
 
 
 def without_secrets(objects: dict[tuple[str, str, str], dict]) -> dict[tuple[str, str, str], dict]:
-    """The objects without what a lab makes anew, and without what the reboot of a node changes."""
+    """The objects without what a lab makes again, and without what the reboot of a node changes."""
     objects = fixed(objects)
     for (kind, _, name), obj in objects.items():
         if (kind, name) in {("ConfigMap", "kube-root-ca.crt"), ("Secret", "forever")}:

@@ -168,7 +168,7 @@ def test_a_clock_file_without_a_time_is_the_machines_time(lab, content):
     assert "the machine's time" in lab("clock")
     if content == "1e300":
         said = lab("up")
-        assert "held '1e300', which is no time of the lab: its clock is the machine's again" in said
+        assert "held '1e300', which is not a time of the lab: its clock is the machine's again" in said
         assert float(lab.folder.clock.file.read_text()) == 0
 
 

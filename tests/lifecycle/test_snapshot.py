@@ -64,13 +64,13 @@ def altered(one: Path, file: Path, **members: bytes) -> Path:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("..", "is no name of a snapshot"),
-        ("", "is no name of a snapshot"),
-        ("two words", "is no name of a snapshot"),
-        ("x" * 65, "is no name of a snapshot"),
+        ("..", "is not a name of a snapshot"),
+        ("", "is not a name of a snapshot"),
+        ("two words", "is not a name of a snapshot"),
+        ("x" * 65, "is not a name of a snapshot"),
         ("folder/..", "folder/.. is a folder"),
         ("folder/", "folder/ is a folder"),
-        ("nowhere/file", "is no folder"),
+        ("nowhere/file", "is not a folder"),
         ("one", "exists. A snapshot is never overwritten."),
     ],
 )
@@ -99,20 +99,22 @@ def test_what_was_never_a_lab_has_no_snapshot(tmp_path):
 
 
 def test_a_snapshot_that_is_not_there(lab, tmp_path):
-    assert "Did you mean 'one'? There are: one." in refused("restore", "onne", says="'onne' is no snapshot of this lab")
+    assert "Did you mean 'one'? There are: one." in refused(
+        "restore", "onne", says="'onne' is not a snapshot of this lab"
+    )
     refused("restore", str(tmp_path / "no.labsnapshot"), says="no.labsnapshot does not exist")
 
 
-def test_a_file_that_is_none_or_is_damaged_changes_nothing(lab, one, tmp_path):
+def test_a_foreign_or_damaged_file_changes_nothing(lab, one, tmp_path):
     whole = one.read_bytes()
     at = whole.index(b"aws.db") + 40  # in the compressed content
     file = tmp_path / "bad.labsnapshot"
     for content in (b"", b"text", whole[: len(whole) // 2], whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :]):
         file.write_bytes(content)
-        refused("restore", str(file), "--force", says="bad.labsnapshot is no snapshot of a lab, or is damaged.")
+        refused("restore", str(file), "--force", says="bad.labsnapshot is not a snapshot of a lab, or is damaged.")
     for members in ({"manifest.json": b"[]"}, {"../evil": b""}, {"/evil": b""}, {"secret": b""}, {"x/aws.db": b""}):
         altered(one, file, **members)
-        refused("restore", str(file), "--force", says="bad.labsnapshot is no snapshot of a lab, or is damaged.")
+        refused("restore", str(file), "--force", says="bad.labsnapshot is not a snapshot of a lab, or is damaged.")
     assert names(lab.path) == {"before", "kube-root-ca.crt"}
 
 
@@ -171,7 +173,7 @@ def test_a_lab_that_does_not_start_with_a_snapshot_has_its_state_from_before(lab
     assert not any((lab.path / name).exists() for name in (replacement.WAITING, replacement.REPLACED))
 
 
-def test_a_lab_with_a_cluster_of_somebodys_that_joined_is_refused(lab, monkeypatch):
+def test_a_lab_that_a_real_cluster_joined_is_refused(lab, monkeypatch):
     monkeypatch.setattr(Kept, "joined", lambda _: {"team": None})
     refused("snapshot", "two", says="The cluster team has joined this lab.")
     refused("restore", "one", "--force", says="The cluster team has joined this lab.")

@@ -175,7 +175,7 @@ def test_a_bucket_policy_that_s3_refuses(statement, message):
         "1" * 5000,
     ],
 )
-def test_what_is_no_json_or_no_policy(document, kind, message):
+def test_what_is_neither_json_nor_a_policy(document, kind, message):
     assert refusal(document, kind) == ("MalformedPolicyDocument", message)
 
 

@@ -302,13 +302,13 @@ def test_the_old_version_of_the_language_takes_variables_literally():
 
 
 @pytest.mark.parametrize("arn", ["", "arn:aws:iam::1:user/x", ROLE, SESSION])
-def test_an_arn_that_is_no_users(arn):
-    with pytest.raises(ValueError, match="is no ARN of a user"):
+def test_an_arn_that_is_not_a_user(arn):
+    with pytest.raises(ValueError, match="is not an ARN of a user"):
         Principal.aws(arn)
 
 
-def test_an_arn_that_is_no_sessions():
-    with pytest.raises(ValueError, match="is no ARN of a role session"):
+def test_an_arn_that_is_not_a_session():
+    with pytest.raises(ValueError, match="is not an ARN of a role session"):
         Principal.role_session(ROLE)
 
 

@@ -198,7 +198,7 @@ def test_ten_thousand_statements_are_refused_when_written_and_evaluated_when_sto
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
-def test_half_of_a_surrogate_pair_is_no_text(text):
+def test_half_of_a_surrogate_pair_is_not_text(text):
     for changes in ({"Sid": text}, {"Action": text}, {"Condition": {"StringEquals": {text: "x"}}}):
         document = {"Version": "2012-10-17", "Statement": [ALLOW | changes]}
         with pytest.raises(MalformedPolicy) as refused:

@@ -63,7 +63,7 @@ def test_a_condition_key_of_another_issuer(admit, web_identity, issuer):
     )
 
 
-def test_a_key_that_is_no_issuers_is_missing_from_the_request(admit, web_identity):
+def test_a_key_that_is_not_the_issuers_is_missing_from_the_request(admit, web_identity):
     decision = admit(web_identity(Condition={"StringEquals": {"aws:RequestTag/labkit:run": "x"}}))
     assert decision.reason == (
         'the trust policy wants aws:RequestTag/labkit:run StringEquals "x" '

@@ -38,7 +38,7 @@ WEBHOOKS = ["lab-network", "pod-identity-webhook"]
 
 @pytest.fixture(scope="module")
 def moto(home: Path) -> Iterator[labkit.Lab]:
-    """The embedded lab, as its administrator: what is there, whoever made it."""
+    """The embedded lab as its administrator sees it: everything in it, whoever made it."""
     with labkit.Lab.open() as lab:
         yield lab
         lab.remove()

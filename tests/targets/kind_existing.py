@@ -34,7 +34,7 @@ ISSUER = "https://kubernetes.default.svc.cluster.local"
 NODE = "existing-control-plane"
 # What is not on this machine is asked by a proxy that nobody is.
 HERE = "127.0.0.1,127.0.0.2,localhost"
-# Contexts of the kubeconfig, by user: an administrator, and one whom nothing is allowed.
+# Contexts of the kubeconfig, by user: an administrator, and one who may do nothing.
 USERS = {"existing": ("admin", ["system:masters"]), "stranger": ("stranger", [])}
 
 

@@ -202,7 +202,7 @@ def test_the_issuer_s_documents_can_be_fetched(lab):
     assert refusal.value.next
 
 
-def test_the_pod_becomes_the_role_and_everything_bears_the_run_s_tag_and_goes_with_it(lab, capsys):
+def test_the_pod_becomes_the_role_and_everything_carries_the_run_s_tag_and_goes_with_it(lab, capsys):
     before = things(lab)
     lab.ready(through="pod")
     for step in steps.ORDER:

@@ -123,17 +123,17 @@ def test_a_token_s_file_that_is_not_there_is_named(terminal, monkeypatch, tmp_pa
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_EKS", "AWS_ENDPOINT_URL_IAM"])
-def test_an_endpoint_that_is_no_url_is_a_sentence(terminal, monkeypatch, variable):
+def test_an_endpoint_that_is_not_a_url_is_a_sentence(terminal, monkeypatch, variable):
     monkeypatch.setenv(variable, "garbage")
     refusal = command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
-    assert refusal.what == "The endpoint is no URL: Invalid endpoint: garbage"
+    assert refusal.what == "The endpoint is not a URL: Invalid endpoint: garbage"
     assert "unset AWS_ENDPOINT_URL" in refusal.next
 
 
 def test_an_endpoint_of_another_scheme_is_a_sentence(terminal, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "ftp://127.0.0.1")
     refusal = command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
-    assert refusal.what == "The endpoint is no URL: Not supported URL scheme ftp"
+    assert refusal.what == "The endpoint is not a URL: Not supported URL scheme ftp"
     assert "unset AWS_ENDPOINT_URL" in refusal.next
 
 
@@ -191,7 +191,7 @@ def test_credentials_that_expire_while_the_lab_is_open_are_a_sentence_too(termin
 # The cluster's API.
 
 
-def test_whom_the_cluster_does_not_know_it_does_not_let_in(refused, operator):
+def test_the_cluster_lets_in_no_unknown_caller(refused, operator):
     refusal = refused(namespace="team-n")
     assert isinstance(refusal, NotLetIn)
     assert "does not know user/operator" in refusal.what
@@ -238,7 +238,7 @@ def test_who_may_only_look_is_told_what_lacks_before_anything_is_made(refused, o
         expel(moto, operator)
 
 
-def test_whom_the_cluster_allows_too_little_is_told(refused, operator, moto, monkeypatch):
+def test_a_caller_with_too_few_permissions_is_told(refused, operator, moto, monkeypatch):
     scope = {"type": "namespace", "namespaces": ["default"]}
     admit(moto, operator, policyArn=f"{POLICIES}AmazonEKSViewPolicy", accessScope=scope)
     try:
@@ -286,7 +286,7 @@ def test_a_context_that_is_gone_is_a_sentence(refused, tmp_path, text):
     (tmp_path / "config").write_text(text)
     refusal = refused(kubeconfig=str(tmp_path / "config"), context="min")
     assert isinstance(refusal, UnknownName)
-    assert "'min' is no context of the kubeconfig" in refusal.what
+    assert "'min' is not a context of the kubeconfig" in refusal.what
     assert "aws eks update-kubeconfig --name blue" in refusal.next
 
 

@@ -11,7 +11,7 @@ from labkit.errors import LabError, NotAllowed
 from tests.targets.conftest import ACCOUNT, EKS, TRUST, admit, command, expel
 
 
-def test_removing_shows_first_what_goes_and_takes_what_bears_the_tag_alone(terminal, moto, capsys):
+def test_removing_shows_first_what_goes_and_takes_what_carries_the_tag_alone(terminal, moto, capsys):
     iam = moto.aws.client("iam")
     iam.create_role(RoleName="untagged", AssumeRolePolicyDocument=json.dumps(TRUST))
     tags = [{"Key": "labkit:run", "Value": "blue/other/other/other"}]

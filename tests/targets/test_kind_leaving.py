@@ -35,7 +35,7 @@ NAME = "labkit-blue-us-east-1"
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_down_leaves_the_cluster_as_it_was(empty, existing, capsys, killed):
+def test_down_leaves_the_cluster_unchanged(empty, existing, capsys, killed):
     labkit.Lab.open(**existing.parameters).close()
     assert existing.registered() == WEBHOOKS
     if killed:

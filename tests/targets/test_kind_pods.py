@@ -106,7 +106,7 @@ VIEWER = "viewer"
 
 @pytest.fixture
 def viewer(existing):
-    """A client of somebody who may read all objects and create pods, and may not read the counters."""
+    """A client that may read all objects and create pods, but not read the counters."""
     rbac = RbacAuthorizationV1Api(existing.api)
     rules = [
         {"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]},

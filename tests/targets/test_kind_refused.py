@@ -96,8 +96,8 @@ def test_a_kubeconfig_that_is_gone_as_it_is_typed(empty, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "it is no YAML from line 1 on"),
-        ("\x00", "it is no YAML"),
+        ("{", "it is not YAML from line 1 on"),
+        ("\x00", "it is not YAML"),
         ("a list", "no kubeconfig"),
         ("contexts: [1]", "no kubeconfig"),
         ("contexts: []", "has no context"),
@@ -109,7 +109,7 @@ def test_a_kubeconfig_that_is_gone_as_it_is_typed(empty, tmp_path):
         ),
     ],
 )
-def test_a_file_that_is_no_kubeconfig(refused, tmp_path, text, said):
+def test_a_file_that_is_not_a_kubeconfig(refused, tmp_path, text, said):
     (tmp_path / "config").write_text(text)
     refusal = refused(kubeconfig=str(tmp_path / "config"))
     assert isinstance(refusal, NoWay)
@@ -294,7 +294,7 @@ def test_a_webhook_that_somebody_else_registered_stays_as_it_is(refused, existin
 
 def test_an_api_server_that_does_not_reach_this_machine(refused, existing, monkeypatch):
     monkeypatch.setattr(kind, "LED_WITHIN", 1)
-    refusal = refused(aws_host="240.0.0.1")  # nobody's: no packet goes there
+    refusal = refused(aws_host="240.0.0.1")  # reserved: no packet goes there
     assert isinstance(refusal, NotReached)
     assert "does not reach this machine at 240.0.0.1" in refusal.what
     assert "--aws-host" in refusal.next

@@ -83,9 +83,9 @@ CASES = [
         volumes=[token_volume(seconds=600)],
     ),
     Case("the pod's expiration is 600 at least", pod={"token-expiration": "-1"}, volumes=[token_volume(seconds=600)]),
-    Case("an expiration that is no number is passed over (account)", account={"token-expiration": "1h"}),
+    Case("an expiration that is not a number is passed over (account)", account={"token-expiration": "1h"}),
     Case(
-        "an expiration that is no number is passed over (pod)",
+        "an expiration that is not a number is passed over (pod)",
         account={"token-expiration": "3600"},
         pod={"token-expiration": "1h"},
         volumes=[token_volume(seconds=3600)],
@@ -102,7 +102,10 @@ CASES = [
         volumes=[token_volume(seconds=172800)],
     ),
     *(
-        Case(f"an expiration that is no 64-bit integer is passed over ({value!r})", account={"token-expiration": value})
+        Case(
+            f"an expiration that is not a 64-bit integer is passed over ({value!r})",
+            account={"token-expiration": value},
+        )
         for value in ("", " 3600", "3600.0", "3_600", "9223372036854775808", "-9223372036854775809", "\u0663600")
     ),
     Case("an empty audience is passed on: the API server's own", account={"audience": ""}, volumes=[token_volume("")]),
@@ -110,7 +113,7 @@ CASES = [
     Case("regional endpoints on the pod change nothing", pod={"sts-regional-endpoints": "false"}),
     *(
         Case(
-            f"a role that is none is injected as it is: nobody but STS judges it ({role!r})",
+            f"a role's ARN is injected unchecked: STS judges it ({role!r})",
             account={"role-arn": role},
             env={"app": STS | REGION | {"AWS_ROLE_ARN": role, "AWS_WEB_IDENTITY_TOKEN_FILE": FILE}},
         )
@@ -133,7 +136,7 @@ CASES = [
         for value in ("true", "1", "t", "T", "TRUE", "True")
     ),
     Case("without regional endpoints", account={"sts-regional-endpoints": "false"}, env={"app": REGION | IDENTITY}),
-    Case("a word that is no boolean is passed over", account={"sts-regional-endpoints": "nein"}),
+    Case("a word that is not a boolean is passed over", account={"sts-regional-endpoints": "nein"}),
     Case("the role on the pod's annotations changes nothing", pod={"role-arn": "arn:aws:iam::123456789012:role/other"}),
     Case(
         "a preset role keeps out the token file: neither is injected",
@@ -270,8 +273,8 @@ CASES = [
     Case("a quoted name is skipped", pod={"skip-containers": '"app"'}, env={"app": {}}, mounts={"app": None}),
     Case("a blank belongs to the name", pod={"skip-containers": "x, app"}),
     Case("only the first line counts", pod={"skip-containers": "x\napp"}),
-    Case("a list that is no CSV skips nobody", pod={"skip-containers": 'app,"log'}),
-    Case("a bare quote is no CSV", pod={"skip-containers": 'app,lo"g'}),
+    Case("a list that is not CSV skips nobody", pod={"skip-containers": 'app,"log'}),
+    Case("a bare quote is not CSV", pod={"skip-containers": 'app,lo"g'}),
     Case("a name that nobody has skips nobody", pod={"skip-containers": "other"}),
     Case(
         "containers of all kinds may be skipped: the volume is there all the same",
@@ -458,7 +461,7 @@ def test_another_object_is_let_through_unchanged(obj, says):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_no_review_of_a_pod_is_refused(asked, message):
+def test_what_is_not_a_review_of_a_pod_is_refused(asked, message):
     response = review(asked, known({"role-arn": ROLE}))["response"]
 
     assert (response["allowed"], response["status"]) == (False, {"message": message})
@@ -474,7 +477,7 @@ def test_a_review_is_answered_in_its_own_version(version):
     assert answer["response"]["patchType"] == "JSONPatch"
 
 
-# A slow machine is no failure.
+# A slow machine is not a failure.
 anywhere = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 AGENT = {
     "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials",

@@ -137,7 +137,7 @@ def test_a_pod_gets_its_role_from_the_first_review_to_the_end(cluster, namespace
     assert token(spec) == {"audience": "sts.amazonaws.com", "expirationSeconds": 86400, "path": "token"}
     served.until(f"pod {namespace}/registered, service account reader: given the role")
 
-    # failurePolicy: Ignore. A webhook that has ended is in nobody's way, and in nobody's pods.
+    # failurePolicy: Ignore. A webhook that has ended changes no pod and holds none up.
     assert served.end() == 0
     assert variables(made(cluster, namespace, "after")) == {}
     assert "The webhook has ended." in served.said[-1]
@@ -239,7 +239,7 @@ def test_it_says_that_it_is_well_over_tls_by_the_certificate_that_it_keeps(serve
     assert kept.read_bytes() == before
 
 
-def test_who_goes_away_or_talks_nonsense_is_no_trouble(serve):
+def test_clients_that_hang_up_or_send_nonsense_do_no_harm(serve):
     served = serve()
     port = int(served.url.split(":")[2].removesuffix("/mutate"))
     context = ssl.create_default_context()
@@ -273,7 +273,7 @@ def test_a_certificate_of_ones_own(cluster, namespace, account, serve, tmp_path)
     assert not (tmp_path / "webhook").exists()
 
 
-def test_a_certificate_that_ends_soon_is_made_anew(tmp_path, monkeypatch):
+def test_a_certificate_that_ends_soon_is_made_again(tmp_path, monkeypatch):
     first = certificate.kept(tmp_path, "127.0.0.1")[0].read_bytes()
     assert certificate.kept(tmp_path, "127.0.0.1")[0].read_bytes() == first
     monkeypatch.setattr(certificate, "REMADE", certificate.VALIDITY)
@@ -302,7 +302,7 @@ def kubeconfig_of(cluster, folder: Path, user: str, **changes: str) -> Path:
 
 @contextlib.contextmanager
 def web(folder: Path) -> Iterator[int]:
-    """A web server that is no API server."""
+    """A web server that is not an API server."""
     (folder / "api" / "v1").mkdir(parents=True)
     (folder / "api" / "v1" / "serviceaccounts").write_text("<html>hello</html>")
 
@@ -322,7 +322,7 @@ def web(folder: Path) -> Iterator[int]:
     [
         (["--kubeconfig", "/nowhere"], ["there is no kubeconfig", "/nowhere"]),
         (["--kubeconfig", "{folder}/broken"], ["cannot be read"]),
-        (["--context", "lba"], ["'lba' is no context of the kubeconfig", "Did you mean 'lab'?"]),
+        (["--context", "lba"], ["'lba' is not a context of the kubeconfig", "Did you mean 'lab'?"]),
         (["--listen", "8443"], ["HOST:PORT"]),
         (["--listen", "127.0.0.1:99999"], ["HOST:PORT"]),
         (
@@ -349,7 +349,7 @@ def web(folder: Path) -> Iterator[int]:
             ],
         ),
         (["--kubeconfig", "{stranger}"], ["the API server does not take these credentials"]),
-        (["--kubeconfig", "{web}"], ["is no Kubernetes API"]),
+        (["--kubeconfig", "{web}"], ["is not a Kubernetes API"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",
 )

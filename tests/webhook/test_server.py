@@ -268,8 +268,8 @@ JSON = {"content-type": "application/json"}
         (b"{", JSON, 200, "couldn't decode the body"),
         (b"\xff\xfe{", JSON, 200, "couldn't decode the body"),
         (b"apiVersion: admission.k8s.io/v1", JSON, 200, "couldn't decode the body"),
-        (b'{"apiVersion": NaN}', JSON, 200, "NaN is no number of JSON"),
-        (b'{"apiVersion": 1e999}', JSON, 200, "1e999 is no number of JSON"),
+        (b'{"apiVersion": NaN}', JSON, 200, "NaN is not a number of JSON"),
+        (b'{"apiVersion": 1e999}', JSON, 200, "1e999 is not a number of JSON"),
         (b"[" * 100_000, JSON, 200, "couldn't decode the body"),
         (b"[]", JSON, 200, "bad content"),
         (b"null", JSON, 200, "bad content"),
@@ -279,7 +279,7 @@ JSON = {"content-type": "application/json"}
     ],
     ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else "",
 )
-def test_what_is_no_admission_review_is_refused(content, headers, status, says):
+def test_what_is_not_an_admission_review_is_refused(content, headers, status, says):
     async def test(_api, _accounts, webhook):
         answer = await webhook.post("/mutate", content=content, headers=headers)
         assert answer.status_code == status
@@ -291,7 +291,7 @@ def test_what_is_no_admission_review_is_refused(content, headers, status, says):
 
 
 @pytest.mark.parametrize("half", ["\\ud800", b"\xed\xa0\x80".decode("latin-1")], ids=["escaped", "raw"])
-def test_half_a_character_is_no_character(half):
+def test_half_a_character_is_not_a_character(half):
     async def test(_api, _accounts, webhook):
         content = json.dumps(asking("HALF")).replace("HALF", half).encode("latin-1")
         answer = await webhook.post("/mutate", content=content, headers=JSON)

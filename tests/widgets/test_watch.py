@@ -1,4 +1,4 @@
-"""The calls as they happen: who calls whom, what a call opens to, and what is read again."""
+"""The calls as they happen: who calls which party, what a call opens to, and what is read again."""
 
 import threading
 

@@ -86,7 +86,7 @@ def test_the_journey_follows_what_the_learner_does(lab):
     assert lab.journey().stops[-1].line == "AWS knows the pod as assumed-role/my-role"
 
 
-def test_what_broke_after_it_was_checked_is_broken_and_once_repaired_has_to_be_checked_anew(lab, iam):
+def test_what_broke_after_it_was_checked_is_broken_and_once_repaired_has_to_be_checked_again(lab, iam):
     lab.ready(through="iam_role")
     lab.check("iam_role")
     policy = {"RoleName": "my-role", "PolicyArn": lab.parameters.policy_arn}
@@ -129,7 +129,7 @@ def test_the_journey_as_text_and_html(lab):
     assert not re.search(r"<style|<script|class=|https?://", html)
 
 
-def test_outside_a_notebook_there_is_no_widget(lab, token):
+def test_outside_a_notebook_nothing_is_drawn_as_a_widget(lab, token):
     lab.ready(through="service_account")
     for thing in (lab.journey(), lab.check("oidc_provider"), lab.token(token())):
         assert {"text/plain", "text/html"} <= set(thing._repr_mimebundle_())
@@ -277,8 +277,8 @@ def test_no_rendering_holds_a_secret(lab, token, notebook):
             assert part not in shown
 
 
-def test_what_is_no_token_is_refused_without_repeating_it(lab):
+def test_what_is_not_a_token_is_refused_without_repeating_it(lab):
     for text in ("not-a-token", "se.cr.et", None):
-        with pytest.raises(LabError, match="This is no web identity token") as refused:
+        with pytest.raises(LabError, match="This is not a web identity token") as refused:
             lab.token(text)
         assert not text or text not in str(refused.value)

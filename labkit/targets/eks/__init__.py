@@ -63,7 +63,7 @@ def connect(parameters: "Parameters") -> Connection:
 
 
 def look(parameters: "Parameters") -> Connection:
-    """As `connect`, for who only looks: whom the cluster lets see little may look at that. Raises `LabError`."""
+    """As `connect`, for a caller that only reads: few permissions in the cluster are enough. Raises `LabError`."""
     session, caller = _identified(parameters)
     return _connect(parameters, session, caller, to_look=True)[0]
 
@@ -112,7 +112,7 @@ def fetch(url: str) -> object:
     try:
         return httpx.get(url, timeout=30).raise_for_status().json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise LabError(f"{url} is not to be had: {error}", where="fetch", next=f"curl {url}") from None
+        raise LabError(f"{url} could not be fetched: {error}", where="fetch", next=f"curl {url}") from None
 
 
 def _look(parameters: "Parameters") -> tuple[Connection, Plan]:

@@ -122,14 +122,14 @@ def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_UpdateAccessEntry.html
     """
-    by_whom = f"by who administers the cluster:  {_allow(namespace)}\n"
+    asked = f"by who administers the cluster:  {_allow(namespace)}\n"
     if _keeps_config_map(cluster):
         return (
-            f"{by_whom}       and in that line's groups, {GROUP} too:  kubectl edit configmap aws-auth -n kube-system\n"
+            f"{asked}       and in that line's groups, {GROUP} too:  kubectl edit configmap aws-auth -n kube-system\n"
             f"       which lines there are:           eksctl get iamidentitymapping {_mapping(cluster, caller)}"
         )
     return (
-        f"{by_whom}       which groups the entry has:      aws eks describe-access-entry {_entry(cluster, caller)}\n"
+        f"{asked}       which groups the entry has:      aws eks describe-access-entry {_entry(cluster, caller)}\n"
         f"       all of them, and {GROUP}:       "
         f"aws eks update-access-entry {_entry(cluster, caller)} --kubernetes-groups {GROUP} …"
     )

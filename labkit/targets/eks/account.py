@@ -126,7 +126,7 @@ def explained(doing: str = "") -> Iterator[None]:
 
 def _no_endpoint(why: str) -> LabError:
     return LabError(
-        f"The endpoint is no URL: {why}",
+        f"The endpoint is not a URL: {why}",
         where="AWS_ENDPOINT_URL, or endpoint_url in ~/.aws/config",
         next="unset AWS_ENDPOINT_URL   (or set it to an https URL: AWS itself needs none)",
     )
@@ -181,7 +181,7 @@ def _explain_refusal(*, parsed: dict[str, Any], model: Any, **_: Any) -> None:
         raise NoCredentials(
             what,
             where=f"the environment: {', '.join(given)}",
-            next=f"set them anew, as you got them, or take a profile instead (unset {' '.join(given)}), and run again",
+            next=f"set them again, as you got them, or take a profile instead (unset {' '.join(given)}), and run again",
         )
     profile = _signing_in()
     raise NoCredentials(what, where=f"profile {profile}", next=_log_in(profile))

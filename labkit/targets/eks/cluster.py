@@ -70,7 +70,7 @@ def describe(session: "boto3.Session", name: str, account_id: str) -> Cluster:
 
 
 def api_client(session: "boto3.Session", cluster: Cluster) -> ApiClient:
-    """A client of the cluster's API, whose token is made anew before it expires.
+    """A client of the cluster's API, whose token is made again before it expires.
 
     https://docs.aws.amazon.com/eks/latest/userguide/cluster-auth.html
     """

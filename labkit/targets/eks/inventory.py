@@ -18,7 +18,7 @@ from labkit.targets.eks.operator_policy import require_partition
 if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
-# Whose what is there may be, in the words of the plan.
+# Who may own a thing that exists, in the words of the plan.
 WHOSE = {
     Owner.THIS_RUN: "of this run",
     Owner.ANOTHER_RUN: "of another run, which keeps it",
@@ -74,13 +74,13 @@ class Plan:
 
 
 def things(lab: "Workspace") -> tuple[Thing, ...]:
-    """What the run needs, in the order of building, and whose it is where it is there.
+    """What the run needs, in the order of building, and who owns each thing that exists.
 
     Raises:
-        LabError: a name is another's (`RoleOfAnotherRun`, `NotThisRuns`, `BucketOfAnother`), the role's policy is not
-            to be had (`AnotherPartition`, `NoPolicy`), or looking is not allowed.
+        LabError: another owner has a name (`RoleOfAnotherRun`, `NotThisRuns`, `BucketOfAnother`), the role's policy
+            doesn't exist (`AnotherPartition`, `NoPolicy`), or the caller may not read.
     """
-    with explained("to look at what is there"):
+    with explained("to look at what exists"):
         _require_policy(lab)
         found = (_bucket(lab), _provider(lab), _role(lab), *_in_kubernetes(lab))
         # These raise where a name is another's; on this target they take nothing away.

@@ -25,7 +25,7 @@ def build(parameters: Parameters, account_id: str, partition: str = "aws") -> di
     """The identity-based policy, for the run of these parameters in the account (12 digits).
 
     A statement a purpose: where one is taken away, a step fails. It lets nobody give a role another policy than the
-    run's, and changes and deletes what bears the run's tag alone. What the cluster has to allow: `in_the_cluster`.
+    run's, and changes and deletes what carries the run's tag alone. What the cluster has to allow: `in_the_cluster`.
     Raises `AnotherPartition`.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_iam-tags.html
     """
@@ -106,7 +106,7 @@ def require_partition(parameters: Parameters, partition: str) -> None:
 def in_the_cluster(parameters: Parameters) -> list[dict[str, object]]:
     """The Kubernetes manifests that let the group `GROUP` do what the run does in the cluster.
 
-    It looks at the whole cluster, since the clean-up finds what bears the run's label wherever that is, and makes and
+    It looks at the whole cluster, since the clean-up finds what carries the run's label wherever that is, and makes and
     deletes in the run's namespace alone, which is there with them.
     https://kubernetes.io/docs/reference/access-authn-authz/rbac/
     """

@@ -277,7 +277,7 @@ def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: 
         image=facts.image or Connection.image,
         kubectl=kubectl,
         webhook_restored_by=f'{kubectl} apply -f "$LABKIT_HOME/joined/{kept.path.name}/{kept.webhooks.name}"',
-        # In a cluster that was there before, what bears no tag may be somebody's.
+        # In a cluster that existed before, an untagged object may belong to its owner.
         commands_after='eval "$(labkit env)"',
         takes_untagged=bool(facts.made),
         note=state.note,

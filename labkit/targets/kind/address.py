@@ -25,7 +25,7 @@ NOT_CONNECTED = re.compile("Could not connect to the endpoint URL|[Tt]imeout on 
 
 
 class NoAddress(LabError):
-    """It cannot be found out by what address containers reach this machine, or what was given is none."""
+    """The address by which containers reach this machine is unknown, or the given one is unusable."""
 
 
 def find(node_addresses: Iterable[str]) -> str:
@@ -48,13 +48,13 @@ def unknown(why: str) -> NoAddress:
 
 
 def checked(address: str) -> str:
-    """The address that was given. Raises `NoAddress` where it is none that containers could call.
+    """Return the given address. Raises `NoAddress` if containers can't call it.
 
     A name would not do: S3's clients put a bucket's name before it.
     """
     if not _is_ipv4(address) or IPv4Address(address).is_unspecified or IPv4Address(address).is_multicast:
         raise NoAddress(
-            f"{address!r} is no IPv4 address that a container can call.",
+            f"{address!r} is not an IPv4 address that a container can call.",
             where="--aws-host; nothing was changed",
             next="--aws-host 172.18.0.1, or whatever containers call this machine by   (not a name, and not 0.0.0.0)",
         )

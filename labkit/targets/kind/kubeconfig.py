@@ -166,13 +166,13 @@ def _load(file: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         raise NoWay(
-            "The kubeconfig cannot be read: it is no YAML" + (f" from line {mark.line + 1} on." if mark else "."),
+            "The kubeconfig cannot be read: it is not YAML" + (f" from line {mark.line + 1} on." if mark else "."),
             where=f"{file}; {NOTHING}",
             next=f"{_kubectl(file)} config view, until it shows a context",
         ) from None
     if not isinstance(config, dict) or not isinstance(config.get("contexts") or [], list):
         raise NoWay(
-            "The file is no kubeconfig.",
+            "The file is not a kubeconfig.",
             where=f"{file}; {NOTHING}",
             next=f"{_kubectl(file)} config view, until it shows a context",
         )
@@ -185,7 +185,7 @@ def _named(config: dict[str, Any], kind: str, file: Path) -> dict[str, dict[str,
         return {entry["name"]: dict(entry[kind] or {}) for entry in config.get(f"{kind}s") or []}
     except (KeyError, TypeError, ValueError):
         raise NoWay(
-            f"The file is no kubeconfig: an entry of its {kind}s cannot be read.",
+            f"The file is not a kubeconfig: an entry of its {kind}s cannot be read.",
             where=f"{file}; {NOTHING}",
             next=f"{_kubectl(file)} config view",
         ) from None

@@ -17,7 +17,7 @@ OUTRUN = re.compile(r"^E\d{4} [^\n]*Unknown stream id \d, discarding message\r?\
 
 @dataclass
 class Kubectl:
-    """``as_user`` is whom the administrator acts as."""
+    """``as_user`` is the user that the administrator acts as."""
 
     lab: Lab
     as_user: str = ""

@@ -158,7 +158,7 @@ def test_a_dry_run_is_announced(admin: httpx.Client, pods: str, register, webhoo
     assert webhook[0].reviews[0]["request"]["dryRun"] is True
 
 
-def test_a_bundle_that_is_none_fails_the_call(admin: httpx.Client, pods: str, register, webhook):
+def test_a_broken_ca_bundle_fails_the_call(admin: httpx.Client, pods: str, register, webhook):
     config = {"url": webhook[1], "caBundle": base64.b64encode(b"nothing").decode()}
     register(clientConfig=config)
     answer = admin.post(pods, json=pod("p"))
@@ -216,7 +216,7 @@ def test_a_webhook_that_answers_is_counted_as_called_and_as_nothing_else(admin: 
     assert [counted(admin, FAIL_OPEN), counted(admin, REJECTION)] == others
 
 
-def test_the_counters_are_for_those_alone_whom_rbac_lets(cluster, admin: httpx.Client):
+def test_rbac_decides_who_reads_the_counters(cluster, admin: httpx.Client):
     assert admin.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     answers = {}
     for group in ("system:authenticated", "system:monitoring"):

@@ -56,9 +56,9 @@ def test_what_kubectl_sends_as_protobuf(cluster, namespace: str):
     assert run("get", "secret", "s", "-o", "jsonpath={.data.a}").stdout == "MQ=="
     run("create", "role", "reader", "--verb=get", "--resource=pods")
     run("create", "rolebinding", "reader", "--role=reader", f"--serviceaccount={namespace}:app")
-    whom = f"--as=system:serviceaccount:{namespace}:app"
-    assert run("auth", "can-i", "get", "pods", whom, "-n", namespace).stdout == "yes\n"
-    assert run("auth", "can-i", "delete", "pods", whom, "-n", namespace, code=1).stdout == "no\n"
+    account = f"--as=system:serviceaccount:{namespace}:app"
+    assert run("auth", "can-i", "get", "pods", account, "-n", namespace).stdout == "yes\n"
+    assert run("auth", "can-i", "delete", "pods", account, "-n", namespace, code=1).stdout == "no\n"
     assert cluster.kubectl("create", "namespace", f"{namespace}-b").stdout == f"namespace/{namespace}-b created\n"
     assert cluster.kubectl("delete", "namespace", f"{namespace}-b").stdout == f'namespace "{namespace}-b" deleted\n'
 
@@ -107,7 +107,7 @@ def test_kubectl_takes_over_from_its_own_client_side_apply(cluster, namespace: s
 
 
 @kubectl
-def test_bindings_say_to_whom(cluster, namespace: str):
+def test_a_binding_says_who_gets_the_role(cluster, namespace: str):
     who = ("--user=ann", "--user=bob", "--group=ops", f"--serviceaccount={namespace}:app")
     cluster.kubectl("create", "rolebinding", "b", "-n", namespace, "--role=r", *who)
     wide = cluster.kubectl("get", "rolebinding", "b", "-n", namespace, "-o", "wide").stdout

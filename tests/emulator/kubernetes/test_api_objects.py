@@ -101,7 +101,7 @@ def test_a_default_service_account_comes_back(admin: httpx.Client, namespace: st
         (b"k8s\x00\xff\xff", 400, ""),
     ],
 )
-def test_what_is_no_object_is_refused(admin: httpx.Client, config_maps: str, body: bytes, code: int, message: str):
+def test_what_is_not_an_object_is_refused(admin: httpx.Client, config_maps: str, body: bytes, code: int, message: str):
     answer = admin.post(config_maps, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == code
     assert answer.json()["kind"] == "Status"
@@ -489,14 +489,14 @@ def test_what_is_applied_names_no_managers(admin: httpx.Client, config_maps: str
         ),
     ],
 )
-def test_what_is_no_patch(admin: httpx.Client, config_maps: str, media_type: str, patch: object, message: str):
+def test_what_is_not_a_patch(admin: httpx.Client, config_maps: str, media_type: str, patch: object, message: str):
     admin.post(config_maps, json=config_map("a"))
     headers = {"Content-Type": f"application/{media_type}+json"}
     refused = admin.patch(f"{config_maps}/a", json=patch, headers=headers)
     assert (refused.status_code, refused.json()["message"]) == (400, message)
 
 
-def test_a_limit_under_one_is_none(admin: httpx.Client, config_maps: str):
+def test_a_limit_under_one_is_ignored(admin: httpx.Client, config_maps: str):
     admin.post(config_maps, json=config_map("a"))
     listed = admin.get(config_maps, params={"limit": -1}).json()
     assert [item["metadata"]["name"] for item in listed["items"]] == ["a", "kube-root-ca.crt"]
@@ -552,7 +552,7 @@ def test_a_version_that_is_yet_to_come(admin: httpx.Client, config_maps: str, na
     assert refused.json()["details"] == {"causes": [cause], "retryAfterSeconds": 1}
 
 
-def test_a_version_that_is_no_number_of_64_bits(admin: httpx.Client, config_maps: str):
+def test_a_version_that_is_not_a_number_of_64_bits(admin: httpx.Client, config_maps: str):
     for text, why in (("²", "invalid syntax"), (str(2**64), "value out of range")):
         refused = admin.get(config_maps, params={"resourceVersion": text})
         assert refused.status_code == 400
@@ -578,7 +578,7 @@ def test_parameters_of_a_write(admin: httpx.Client, config_maps: str, parameter:
 
 
 @pytest.mark.parametrize("body", [b"\x0a\x01", b"\x08\x01", b"\x12\x02\x08\x01", b"\x12\x04\x0a\x02\x08\x01"])
-def test_protobuf_that_is_none(admin: httpx.Client, config_maps: str, body: bytes):
+def test_broken_protobuf_is_refused(admin: httpx.Client, config_maps: str, body: bytes):
     envelope = b"\x0a\x0f\x0a\x02v1\x12\x09ConfigMap"
     headers = {"Content-Type": "application/vnd.kubernetes.protobuf"}
     refused = admin.post(config_maps, content=b"k8s\x00" + envelope + body, headers=headers)

@@ -79,7 +79,7 @@ def test_a_token_says_who_its_bearer_is(admin: httpx.Client, namespace: str, clu
     assert f"system:serviceaccounts:{namespace}" in user["groups"]
 
 
-def test_a_token_for_sts_is_none_for_the_api(admin: httpx.Client, namespace: str, cluster):
+def test_the_api_server_refuses_a_token_for_sts(admin: httpx.Client, namespace: str, cluster):
     with cluster.http(token=token_of(admin, namespace, audiences=["sts.amazonaws.com"])) as bearer:
         answer = bearer.get("/version")
     assert (answer.status_code, answer.json()["message"]) == (401, "Unauthorized")

@@ -20,7 +20,7 @@ def config_maps(namespace: str) -> str:
     return f"/api/v1/namespaces/{namespace}/configmaps"
 
 
-def test_a_watch_shows_what_is_there_and_what_happens(admin: httpx.Client, config_maps: str):
+def test_a_watch_shows_what_exists_and_what_happens(admin: httpx.Client, config_maps: str):
     with admin.stream("GET", config_maps, params={"watch": "true"}) as answer:
         events = lines(answer)
         assert next(events)["object"]["metadata"]["name"] == "kube-root-ca.crt"

@@ -218,7 +218,7 @@ def test_a_pod_is_available_once_it_was_ready_for_long_enough(apps: Apps, lab_ti
     until(lambda: apps.deployment()["status"].get("availableReplicas") == 1, "it is available")
 
 
-def test_what_others_wrote_is_no_obstacle(apps: Apps):
+def test_what_others_wrote_is_not_an_obstacle(apps: Apps):
     apps.create(deployment())
     apps.rolled_out()
     (one,) = apps.replica_sets()

@@ -95,7 +95,7 @@ def test_another_edition_is_another_value(published: Published):
 
 @pytest.mark.parametrize("wrong", ["../../etc/passwd", "https://issuer/id/../x", "", "/id/a/b", "https://issuer"])
 def test_only_an_issuers_id_leads_to_a_file(published: Published, wrong: str):
-    with pytest.raises(LabError, match="is no issuer of a cluster"):
+    with pytest.raises(LabError, match="is not an issuer of a cluster"):
         published.override(wrong, "keys")
     with pytest.raises(LabError, match="Did you mean 'keys'"):
         published.override(PATH, "key")

@@ -182,7 +182,7 @@ def test_a_node_makes_no_pods_but_mirrors(kubelet: httpx.Client, namespace: str)
     )
 
 
-def test_the_group_of_nodes_alone_is_no_node(cluster: Cluster, namespace: str, pods):
+def test_the_group_of_nodes_alone_is_not_a_node(cluster: Cluster, namespace: str, pods):
     with cluster.http("alice", "system:nodes") as alice:
         assert alice.get(f"/api/v1/namespaces/{namespace}/secrets/here-volume").status_code == 403
         assert alice.get(f"/api/v1/nodes/{NODE}").status_code == 403

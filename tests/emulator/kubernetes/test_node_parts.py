@@ -187,7 +187,7 @@ def test_a_log_keeps_whole_lines_parts_and_what_had_no_end(tmp_path):
     assert shown(lines[0], timestamps=True) == b"2023-11-14T22:13:20.250000000Z one\n"
 
 
-def test_a_log_that_is_too_long_begins_anew_and_a_follower_misses_nothing(tmp_path, monkeypatch):
+def test_a_log_that_is_too_long_begins_again_and_a_follower_misses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(container_logs, "LONGEST", 10_000)
     sent = [f"line {number}".encode() for number in range(1000)]
 

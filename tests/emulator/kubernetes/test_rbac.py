@@ -1,4 +1,4 @@
-"""What RBAC allows and refuses, who may act as whom, and that nobody gives more than they have."""
+"""What RBAC allows and refuses, who may act as somebody else, and that nobody gives more than they have."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -110,7 +110,7 @@ def test_pods_of_a_replica_set_are_admitted_as_any_other(apps: Apps):
     assert "name" not in metadata
     assert metadata["generateName"] == one["metadata"]["generateName"]
     apps.rolled_out()
-    assert len(apps.replica_sets()) == 1, "what the webhook changed is no new template"
+    assert len(apps.replica_sets()) == 1, "what the webhook changed is not a new template"
 
 
 # Deletions

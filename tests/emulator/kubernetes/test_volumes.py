@@ -163,7 +163,7 @@ def test_a_token_is_due_at_four_fifths_of_its_life_or_after_a_day():
     assert long.due(-60), "the clock was set back to before its time"
 
 
-def test_a_token_serves_while_there_is_no_new_one(world, tmp_path):
+def test_a_token_serves_until_there_is_a_new_one(world, tmp_path):
     volumes = world.volumes(tmp_path, {"name": "v", "projected": {"sources": [TOKEN]}})
     filled(volumes)
     world.refuses = 'serviceaccounts "gone" not found'

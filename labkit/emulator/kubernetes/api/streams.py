@@ -94,8 +94,10 @@ class Kubelets:
         return f"wss://{where}?{urlencode(query)}"
 
     def refuse_without_websocket(self, request: Request) -> ApiError:
-        """What to say to an exec or attach that is no WebSocket. kubectl asks so again where its WebSocket was refused:
-        it then reports the error in the words of this second answer."""
+        """Return the error for an exec or attach that isn't a WebSocket.
+
+        kubectl asks this way when its WebSocket was refused, and shows the error of this second answer.
+        """
         self.target(request)
         if b"upgrade" not in request.headers:
             return bad_request("Upgrade request required")

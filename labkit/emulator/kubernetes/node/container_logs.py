@@ -53,11 +53,11 @@ class ContainerLog:
         """Lines that were read at once get one time: asking for each line's time would slow down a busy program."""
         before = f"{timestamp(self._now())} {stream} ".encode()
         if self._out.tell() > LONGEST:
-            self._begin_anew()
+            self._begin_again()
         self._out.write(b"".join(b"%s%s %s\n" % (before, tag, text) for tag, text in lines))
         self._grew.set()
 
-    def _begin_anew(self) -> None:
+    def _begin_again(self) -> None:
         """Start a new file. Readers that have the old one open still read it to its end.
 
         A kubelet keeps some of it, but shows none.
