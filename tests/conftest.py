@@ -25,7 +25,16 @@ PROGRAMS = {
     "node": ("node", "apt-get install nodejs npm   (or: brew install node)"),
     "rclone": ("rclone", "apt-get install rclone   (or: brew install rclone)"),
 }
-LONG = ("tests/notebooks/", "tests/targets/", "tests/lifecycle/", "tests/test_contract.py", "tests/test_wheel.py")
+LONG = (
+    "tests/exercises/test_copies.py",
+    "tests/notebooks/",
+    "tests/doctor/test_faults_live.py",
+    "tests/doctor/test_repairs.py",
+    "tests/targets/",
+    "tests/lifecycle/",
+    "tests/test_contract.py",
+    "tests/test_wheel.py",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,7 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the modules that take a minute and more first: a worker that starts one last keeps the others waiting."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+    items.sort(
+        key=lambda item: next((rank for rank, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG))
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
