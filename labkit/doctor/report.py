@@ -185,12 +185,13 @@ class Diagnosis:
 
     @property
     def headline(self) -> str:
-        """One line: what has to be repaired first, or that nothing is wrong."""
+        """One line: what has to be repaired first, or that nothing is wrong, and where nobody has looked."""
         if self.findings:
             return self.findings[0].headline(self.name)
         if self.exit_code == COULD_NOT_LOOK:
             return f"! {self.name}: it could not be looked at in full"
-        return f"✓ {self.name}: nothing is wrong"
+        unseen = ", ".join(stage.title for stage, result in self.results.items() if result == "not looked at")
+        return f"✓ {self.name}: nothing {f'wrong found; not looked at: {unseen}' if unseen else 'is wrong'}"
 
     @property
     def more(self) -> str:
