@@ -22,7 +22,9 @@ LONGEST_NAME = 200  # of a file, in characters: file systems take 255 bytes
 
 
 def run(
-    notebook: Annotated[Path, typer.Argument(help="The notebook. Without it: irsa.ipynb, all steps.")] = WHOLE,
+    notebook: Annotated[
+        Path, typer.Argument(help="The notebook. Without it: irsa.ipynb, all steps.", show_default=False)
+    ] = WHOLE,
     parameter: Given = None,
     file: FromFile = None,
     output: Annotated[

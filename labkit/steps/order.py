@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from types import ModuleType
 
 from labkit.errors import UnknownName
@@ -79,15 +80,22 @@ def remove(lab: Workspace) -> Iterator[str]:
 
 def empty(lab: Workspace) -> None:
     """Delete what this run made in an account without a cluster: roles, OIDC providers and buckets."""
-    for _ in removed([*_made(lab, IN_AWS), *bucket.found(lab)]):
+    for _ in removed(_in_aws(lab)):
         pass
 
 
 def found(lab: Workspace) -> Iterator[Found]:
-    """What a removal comes upon, the last step first, and who owns each; nothing is deleted."""
+    """Yield each resource that a removal finds, with its owner: the last step first, then the second account's."""
     # What was in a cluster that is gone is gone with it.
     yield from _made(lab, ORDER if lab.connection.kubernetes else IN_AWS)
     yield from bucket.found(lab)
+    if other := lab.connection.other_account:
+        for each in _in_aws(lab.in_account(other)):
+            yield replace(each, thing=f"{each.thing} of account {other}")
+
+
+def _in_aws(lab: Workspace) -> list[Found]:
+    return [*_made(lab, IN_AWS), *bucket.found(lab)]
 
 
 def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:

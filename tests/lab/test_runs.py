@@ -208,3 +208,9 @@ def test_refreshing_stores_the_outputs_and_leaves_a_failed_notebook_unchanged(no
     assert runs.main([str(source)]) == 1
     assert "ZeroDivisionError: division by zero" in capsys.readouterr().out
     assert source.read_bytes() == before
+
+
+def test_the_help_names_the_usual_notebook_and_no_folder_of_this_machine():
+    said = labkit("run", "--help").stdout
+    assert "Without it: irsa.ipynb" in said
+    assert "notebooks" not in said

@@ -37,3 +37,14 @@ def test_what_a_run_made_in_another_account_is_deleted_and_nothing_else(home: Pa
         assert {role["RoleName"] for role in iam.list_roles()["Roles"]} == {"not-ours", "OrganizationAccountAccessRole"}
         assert iam.list_open_id_connect_providers()["OpenIDConnectProviderList"] == []
         assert s3.list_buckets()["Buckets"] == []
+
+
+def test_a_removal_takes_what_the_run_made_in_the_second_account(home: Path, capsys: pytest.CaptureFixture[str]):
+    with labkit.Lab.open() as lab:
+        iam = lab.in_account(OTHER).aws.client("iam")
+        for name, tags in {"mine": lab.tags, "theirs": []}.items():
+            iam.create_role(RoleName=name, AssumeRolePolicyDocument=TRUST.format(lab.account_id), Tags=tags)
+        lab.remove()
+        assert "role mine of account 222222222222" in capsys.readouterr().out
+        assert not any(role["RoleName"] == "mine" for role in iam.list_roles()["Roles"])
+        iam.delete_role(RoleName="theirs")
