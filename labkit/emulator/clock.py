@@ -78,7 +78,7 @@ class Clock:
 
 
 def _seconds(text: str) -> float | None:
-    """The offset in a clock's file; None where that is none."""
+    """The offset in a clock's file; None if its content isn't an offset."""
     try:
         offset = float(text or 0)
     except ValueError:

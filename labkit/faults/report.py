@@ -51,7 +51,7 @@ class Report:
     def _rows(self) -> Iterator[tuple[str, str]]:
         progress, left = self.progress, list(self.progress.left_behind)
         if self.ok:
-            yield from (("otherwise than it was", thing) for thing in progress.otherwise)
+            yield from (("changed in another way", thing) for thing in progress.otherwise)
             # What a fault added, and the pod works with.
             left += progress.still_broken
         else:

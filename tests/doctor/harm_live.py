@@ -89,7 +89,7 @@ def _admit_team(lab: Lab, broken: Situation, in_one_statement: bool) -> None:
 
 
 def harm(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
-    """What is otherwise than before, but for what comes back for everybody."""
+    """The differences from before, except for a webhook that comes back for everybody."""
     for what in before.keys() | after.keys():
         one, other = before.get(what), after.get(what)
         if one != other and one not in (*BROKEN_FOR_ALL, "not tried") and not _is_more_of_a_provider(what, one, other):

@@ -21,7 +21,7 @@ def repaired(answers: Answers, repair: str) -> Answers:
             account_id = line.partition("arn:aws:iam::")[2][:12]
         elif line == ")":
             account_id = "123456789012"
-        # The pod that is made anew is the same in the record.
+        # In the record, the new pod is the same as the old one.
         elif not line.startswith(("#", "kubectl delete pod", "echo ")):
             words = _words(line)
             assert words[0] == "aws", line

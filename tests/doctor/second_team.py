@@ -158,7 +158,7 @@ def _harm_in_aws(situation: Situation, before: Answers, after: Answers) -> Itera
 
 
 def _harm_by_trust(situation: Situation, before: Any, after: Any, audiences: Sequence[str]) -> Iterator[str]:
-    """Whom the role's trust policy admits otherwise than before; of a role that was missing, whom but the run."""
+    """The callers whose admission by the role's trust policy changed; for a role that was missing, all but the run."""
     one, other = (role["AssumeRolePolicyDocument"] if role else {"Statement": []} for role in (before, after))
     was, will_be = _policy(one), _policy(other)
     for arn, subject, audience in _tokens(situation, one, audiences):
@@ -203,7 +203,7 @@ def _harm_to_provider(call: str, before: Any, after: Any) -> Iterator[str]:
 
 
 def _harm_by_bucket_policy(situation: Situation, before: Any, after: Any) -> Iterator[str]:
-    """What somebody else may do with the bucket otherwise than before; with a role that is shared, also by that."""
+    """What changed in others' access to the bucket, by their own role or by a shared one."""
     account = situation.account_id
     session = f"arn:aws:sts::{account}:assumed-role/{TILL_ROLE}/session"
     who = {

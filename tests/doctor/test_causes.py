@@ -328,7 +328,7 @@ def test_a_refused_exchange_is_not_right_where_another_finding_explains_it():
     assert results(answers)[8] == "not looked at"
 
 
-def test_a_refused_exchange_is_not_right_where_the_token_is_no_token():
+def test_a_refused_exchange_is_not_right_where_the_token_is_malformed():
     answers = refused()
     answers[recording.TOKEN] |= {"claims": {}, "malformed": "this has 5"}
     assert (results(answers)[4], results(answers)[7]) == ("error", "error")

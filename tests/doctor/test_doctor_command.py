@@ -180,7 +180,7 @@ def test_a_cluster_that_is_not_there_is_not_made(lab):
     assert "green" not in State.read(Folder.find()).clusters
 
 
-# What is not there, and what is no name.
+# A missing object, and an invalid name.
 
 
 @pytest.mark.parametrize(
@@ -559,7 +559,7 @@ def test_a_record_without_an_answer_says_so_and_is_exit_code_2():
     assert "the record does not hold it" in {error.why for error in found.unread}
 
 
-def test_what_was_not_to_be_looked_at_is_no_reason_for_exit_code_2():
+def test_facts_that_nobody_asked_for_do_not_cause_exit_code_2():
     found = examine(recording.evidence(probe=False))
     assert found.exit_code == 0, found
     assert {error.needs for error in found.unread} == {"--probe"}

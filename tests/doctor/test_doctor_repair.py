@@ -16,7 +16,7 @@ ASK = r"Run these lines\? \[y/N\]: "
 
 @pytest.fixture
 def iam(lab):
-    """The lab's IAM; the role is afterwards as it was before."""
+    """The lab's IAM; afterwards the role is unchanged."""
     iam = lab.aws.client("iam")
     before = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]
     yield iam

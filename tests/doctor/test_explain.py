@@ -86,7 +86,7 @@ def test_the_names_in_a_text_are_those_of_the_next_commands():
     assert missing.next == ("labkit doctor -n shop -s cart",)
 
 
-def test_what_a_text_brings_along_is_no_command():
+def test_a_command_in_a_text_is_quoted():
     (found,) = explanations.explain('serviceaccount "$(reboot)" not found; serviceaccount "cart" not found')
     assert found.next == ("labkit doctor -n NAMESPACE -s cart",)
 

@@ -1,4 +1,4 @@
-"""Every fault, and every pair of faults, over recorded evidence: what is there is found, and nothing else.
+"""Every fault, and every pair of faults, over recorded evidence: the doctor finds each fault, and nothing else.
 
 And no printed repair changes what a second team may do, which is on the run's role and provider, too.
 """

@@ -80,7 +80,7 @@ def manager(shell):
     return managing
 
 
-def test_a_service_control_policy_is_named_and_shown_to_whom_may_see_it(lab, healthy, shell):
+def test_a_service_control_policy_is_named_and_shown_to_those_who_may_see_it(lab, healthy, shell):
     managing = manager(shell)
     deny = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "s3:List*", "Resource": "*"}}
     what = f"--type SERVICE_CONTROL_POLICY --name no-lists --description '' --content '{json.dumps(deny)}'"
@@ -103,7 +103,7 @@ def test_a_service_control_policy_is_named_and_shown_to_whom_may_see_it(lab, hea
     assert found(evidence(lab, healthy)) == []
 
 
-def test_a_resource_control_policy_is_named_to_whom_may_see_it(lab, healthy, shell):
+def test_a_resource_control_policy_is_named_to_those_who_may_see_it(lab, healthy, shell):
     managing = manager(shell)
     deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:List*", "Resource": "*"}
     content = json.dumps({"Version": "2012-10-17", "Statement": deny})
@@ -185,7 +185,7 @@ def is_contained(recorded, answered, *, whole=True, where=""):
         for number, item in enumerate(recorded):
             reasons = [is_contained(item, other, where=f"{where}[{number}]") for other in answered]
             if all(reasons):
-                return reasons[0] if len(reasons) == 1 else f"{where}[{number}]: {item} is none of {answered}"
+                return reasons[0] if len(reasons) == 1 else f"{where}[{number}]: {item} isn't one of {answered}"
         return ""
     same = recorded == answered or (isinstance(recorded, str) and recorded.strip() == str(answered).strip())
     return "" if same else f"{where}: {recorded!r} recorded, {answered!r} answered"
@@ -277,7 +277,7 @@ def test_a_run_that_is_not_made_yet_is_made_first(lab, capsys):
 
 
 @pytest.mark.usefixtures("mended")
-def test_a_pod_as_it_was_before_comes_back_also_where_it_is_older_than_its_annotation(lab, healthy):
+def test_the_earlier_pod_comes_back_also_where_it_is_older_than_its_annotation(lab, healthy):
     core = CoreV1Api(lab.kubernetes)
     older = "arn:aws:iam::123456789012:role/older"
     annotation = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": older}}}
@@ -327,7 +327,7 @@ def test_a_drawn_fault_is_not_told_and_the_same_seed_draws_it_again(lab):
         (["break"], "One fault by its name, or --random"),
         (["break", "keys-in-the-pod", "--random"], "One fault by its name, or --random"),
         (["break", "keys-in-the-pod", "--seed", "1"], "One fault by its name, or --random"),
-        (["break", "keys-in-the-pod", "--cluster", "red"], "'red' is no cluster of the lab"),
+        (["break", "keys-in-the-pod", "--cluster", "red"], "'red' is not a cluster of the lab"),
         (["break", "keys-in-the-pod", "-n", "No_Namespace"], "parameter namespace = 'No_Namespace' breaks its rule"),
         (["mend"], "No fault is in blue/default/my-service-account/my-role"),
     ],

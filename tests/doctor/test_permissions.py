@@ -74,7 +74,7 @@ def simulated(decision, boundary=None):
 
 
 def not_of_the_lab(answers):
-    """The service account is nobody's run, so that nothing says which policy is wanted."""
+    """The service account belongs to no run, so that nothing says which policy is wanted."""
     for account in answers[SERVICE_ACCOUNTS]:
         account["metadata"]["labels"] = {}
     return answers
@@ -157,7 +157,7 @@ def test_a_fault_of_the_permissions_is_found_alone_and_its_repair_mends_it(id, a
         bounded(policy(allow("s3:*"), deny("s3:Delete*"))),
         inline(read=policy(allow("s3:GetObject", f"{BUCKET}/*"))),
         inline(one=policy(allow("*", BUCKET))),
-        # Who else it denies, and what only a request shows, is none of the doctor's business.
+        # Who else it denies, and what only a request shows, doesn't concern the doctor.
         bucket_denies(Principal={"AWS": f"arn:aws:iam::{ACCOUNT_ID}:role/other"}),
         bucket_denies(Condition={"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}),
         bucket_denies(Condition={"Bool": {"aws:SecureTransport": "false"}}),
@@ -234,7 +234,7 @@ def with_resource_control(statement, manager="111111111111"):
         ({"StringNotEquals": {"aws:PrincipalTag/team": "web"}}, False),
     ],
 )
-def test_a_resource_control_policy_is_seen_by_whom_may_read_it(condition, denies):
+def test_a_resource_control_policy_is_seen_by_those_who_may_read_it(condition, denies):
     more = {"Principal": "*"} | ({"Condition": condition} if condition else {})
     answers = with_resource_control(deny("s3:*", **more))
     findings = examine(answers, **WANTED).findings
@@ -248,7 +248,7 @@ def test_a_resource_control_policy_is_seen_by_whom_may_read_it(condition, denies
         assert found(answers | {f"s3:ListBuckets ({ACCOUNT_ID})": []}, **WANTED) == []
 
 
-def test_whom_the_organization_tells_nothing_hears_what_it_denies_was_not_looked_at():
+def test_a_policy_that_the_organization_hides_is_named_as_not_looked_at():
     answers = with_resource_control(deny("s3:*", Principal="*"))
     del answers[RCPS.format(ACCOUNT_ID)]
     seen = examine(answers, **WANTED)

@@ -404,7 +404,7 @@ def test_a_chained_session_lasts_an_hour_whatever_the_role_allows():
     assert found(answers) == ["role-session-too-long"]
 
 
-def test_a_pod_that_is_older_than_the_annotation_is_made_anew():
+def test_a_pod_that_is_older_than_the_annotation_is_replaced():
     answers = healthy()
     account = answers[SERVICE_ACCOUNTS][0]
     annotations = account["metadata"].pop("annotations")
@@ -440,7 +440,7 @@ def test_no_pod_of_a_name_is_an_error_and_no_pod_at_all_a_warning():
     assert finding.found == "my-pod as default"
 
 
-def test_a_pod_that_its_controller_makes_anew_again_and_again_is_a_note():
+def test_a_pod_that_its_controller_replaces_again_and_again_is_a_note():
     looping = a_pod()
     runner = {"kind": "Runner", "name": "my-pod", "controller": True}
     looping["metadata"]["ownerReferences"] = [runner]
@@ -448,7 +448,7 @@ def test_a_pod_that_its_controller_makes_anew_again_and_again_is_a_note():
     (finding,) = examine(healthy() | {PODS: [looping], EVENTS: [event]}).findings
     assert (finding.id, finding.severity) == ("pod-replaced-in-a-loop", "note")
     assert found(healthy() | {PODS: [looping], EVENTS: [event | {"count": 1}]}) == []
-    # Who makes a pod anew by hand is no controller.
+    # A person who replaces a pod by hand isn't a controller.
     assert found(healthy() | {EVENTS: [event]}) == []
 
 

@@ -174,7 +174,7 @@ def test_keys_from_what_was_not_read_are_named_where_aws_speaks_of_keys(source, 
     assert not examine(after, probe=False).findings
 
 
-def test_a_secret_that_was_not_read_is_no_trouble_where_the_pod_is_its_role():
+def test_a_secret_that_was_not_read_does_not_matter_if_the_pod_has_its_role():
     answers = healthy()
     answers[PODS][0]["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": "keys"}}]
     assert examine(answers).exit_code == 0
@@ -244,7 +244,7 @@ def test_a_container_without_the_program_is_said_to_be_not_looked_at(call):
     assert call in [unread.call for unread in diagnosis.unread]
 
 
-def test_where_there_is_no_aws_in_the_pod_sts_is_asked_with_its_token():
+def test_without_aws_in_the_pod_sts_is_asked_with_its_token():
     answers = changed(exchange=refusal("AccessDenied", "Not authorized"))
     answers[CALLER] |= {"no_program": True}
     assert [finding.id for finding in examine(answers).findings] == ["credentials-refused"]

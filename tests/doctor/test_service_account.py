@@ -1,4 +1,4 @@
-"""The service account: each fault is found alone, and its repair, which makes its pod anew, leaves nothing."""
+"""The service account: each fault is found alone, and its repair, which replaces its pod, leaves nothing."""
 
 import dataclasses
 import json
@@ -226,7 +226,7 @@ WEB_ROLE = ROLE_ARN.replace("my-role", "web-role")
 
 
 def admitting(role_arn, subject, *, operator="StringEquals"):
-    """A role of the account, and whom it admits."""
+    """A role of the account, and who it admits."""
     text = json.dumps(healthy()[ROLE]["AssumeRolePolicyDocument"])
     trust = json.loads(text.replace(PARAMETERS.subject, subject))
     condition = trust["Statement"][0]["Condition"]
@@ -236,7 +236,7 @@ def admitting(role_arn, subject, *, operator="StringEquals"):
 
 
 def of_web(*others, tags=()):
-    """The service account of nobody's run, annotated with the role of shop:web, beside other roles."""
+    """A service account of no run, annotated with the role of shop:web, beside other roles."""
     answers = annotated({KEY: WEB_ROLE})
     answers[SERVICE_ACCOUNTS][0]["metadata"].pop("labels")
     web = {"name": "web", "namespace": "shop", "annotations": {KEY: WEB_ROLE}}

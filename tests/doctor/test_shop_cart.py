@@ -157,7 +157,7 @@ def test_a_refusal_that_nothing_explains_is_a_finding_beside_what_does_not_expla
 
 
 @pytest.mark.kubectl
-def test_a_probe_exchanges_anew_whatever_session_an_earlier_one_had(shop, monkeypatch):
+def test_a_probe_exchanges_the_token_whatever_session_an_earlier_one_had(shop, monkeypatch):
     monkeypatch.setattr(credentials, "SETTLED", 0)
     shop.add_account(shop.add_role("x-r"))
     shop.add_pod()
@@ -195,7 +195,7 @@ def test_a_condition_on_the_request_is_sts_s_to_decide(shop):
     assert (probed.returncode, probed.stdout.splitlines()[0]) == (0, "✓ shop/cart: nothing is wrong")
 
 
-def test_a_role_that_is_no_run_s_needs_no_policy_of_the_lab_and_gets_none(shop):
+def test_a_role_of_no_run_needs_no_policy_of_the_lab_and_gets_none(shop):
     shop.add_account(shop.add_role("x-r"))
     shop.iam.detach_role_policy(RoleName="x-r", PolicyArn=POLICY)
     lacking = found("--role", "x-r")["role-policy-not-attached"]

@@ -306,7 +306,7 @@ def test_a_document_as_iam_sends_it_is_read():
 
 
 @pytest.mark.parametrize("document", ["{", [], {}, {"Statement": "all"}, {"Statement": [1, None]}])
-def test_what_is_no_policy_refuses_and_is_mended(document):
+def test_a_malformed_policy_refuses_and_is_mended(document):
     answers = healthy()
     answers[ROLE]["AssumeRolePolicyDocument"] = document
     (finding,) = examine(answers).findings
@@ -493,7 +493,7 @@ def test_a_trust_policy_that_iam_refused_is_what_is_wrong(id, answers):
         lambda calls: calls.insert(0, {**calls[0], "errorCode": None}),
     ],
 )
-def test_a_refusal_that_is_no_more_or_of_another_kind_explains_nothing(change):
+def test_an_old_refusal_or_one_of_another_kind_explains_nothing(change):
     answers = refused(trusting(sub("default:a")), *COLON)
     change(answers[TRUST_WRITTEN])
     assert found(answers) == ["trust-policy-sub-mismatch"]
@@ -549,7 +549,7 @@ def test_a_role_that_was_renamed_is_annotated():
 DENIED = "An error occurred (AccessDenied) when calling the AssumeRoleWithWebIdentity operation: Not authorized …"
 
 
-def test_a_role_that_was_made_a_moment_ago_is_no_fault():
+def test_a_role_that_was_made_a_moment_ago_is_not_a_fault():
     answers = healthy() | {CALLER: {"arn": "", "error": DENIED}}
     assert "role-too-new" not in found(answers)
     answers[ROLE]["CreateDate"] = datetime.now(UTC).isoformat()

@@ -90,7 +90,7 @@ def test_whether_the_webhook_answers_is_not_asked_where_pods_have_their_role():
     assert found(healthy() | {WEBHOOK_ANSWERS: "Connection refused"}) == []
 
 
-def test_no_webhook_is_found_and_the_pod_made_anew_after_it():
+def test_no_webhook_is_found_and_the_pod_replaced_after_it():
     answers = healthy() | {WEBHOOK: None}
     answers[PODS] = [made(pod.build(PARAMETERS), answers)]
     (finding,) = examine(answers).findings
@@ -271,7 +271,7 @@ def test_of_several_values_only_the_one_that_hits_is_taken_off():
     assert kept["values"] == ["kube-system"]
 
 
-def test_the_patch_says_first_for_whom_else_it_changes_something():
+def test_the_patch_says_first_who_else_it_affects():
     answers = selecting(namespaceSelector={"matchLabels": TEAM})
     (finding,) = examine(answers).findings
     assert "# it changes nothing for others: no other service account of the cluster names a role" in finding.repair

@@ -41,7 +41,7 @@ JSON = st.recursive(
 @pytest.fixture(scope="module")
 def aws(running: Aws) -> Iterator[Aws]:
     """The gate, and something in most of its services."""
-    running.begin_again()
+    running.begin_anew()
     Irsa(running)
     running.client("sqs").create_queue(QueueName="queue")
     running.client("dynamodb").create_table(
@@ -51,7 +51,7 @@ def aws(running: Aws) -> Iterator[Aws]:
         BillingMode="PAY_PER_REQUEST",
     )
     yield running
-    running.begin_again()
+    running.begin_anew()
 
 
 @cases(100)

@@ -118,7 +118,7 @@ def test_mended_in_another_way_is_mended_too(lab, iam):
     iam.put_role_policy(RoleName="my-role", PolicyName="more", PolicyDocument=policy)
     report = lab.mended()
     assert report
-    assert "otherwise than it was          permissions of the role my-role" in str(report)
+    assert "changed in another way         permissions of the role my-role" in str(report)
 
 
 def test_what_a_fault_brought_and_nothing_needs_is_left_behind(lab):

@@ -343,7 +343,7 @@ def tags_of(role: Role | None) -> dict[str, str]:
 
 
 def run_of(role: Role | None) -> str | None:
-    """The lab's run whose tag a role bears."""
+    """The lab's run whose tag a role carries."""
     return tags_of(role).get(RUN_TAG)
 
 

@@ -1,6 +1,6 @@
 """The roles that a service account may be meant to have, where nothing names one: by trust policies and by tags.
 
-A role's name is no evidence: whoever makes a role may call it anything.
+A role's name proves nothing: you can give a role any name.
 """
 
 import re

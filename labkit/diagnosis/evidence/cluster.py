@@ -94,7 +94,7 @@ class Cluster:
         return made
 
     def raw(self, path: str) -> str:
-        """The text of a page that is no object's, such as `/metrics`. Raises `ApiException`."""
+        """The text of a page that shows no object, such as `/metrics`. Raises `ApiException`."""
         return self._call("GET", path)
 
     # How they are read.

@@ -116,7 +116,7 @@ class Evidence:
     def role_arn(self) -> str:
         """The ARN of the role that the service account is to have, as IAM has it; empty where nothing says which.
 
-        Known by the parameters; else the role of the lab's run whose label the service account bears, the one that
+        Known by the parameters; else the role of the lab's run whose label the service account carries, the one that
         its annotation names, or the only candidate. What names the role may have another path, partition or account
         than the role itself: to STS it is another role then. An annotation that names somebody else's role is wrong
         where the service account has a role of its own, which is the one then; empty where several may be meant.
@@ -159,7 +159,7 @@ class Evidence:
     def role_is_of_run(self) -> bool:
         """Whether the role is one of the lab's, which is to have the parameters' policy. Raises `NotRead`.
 
-        It is where the service account is a run's; a role that is only known by its name has to bear the run's tag, or
+        It is where the service account is a run's; a role that is only known by its name has to carry the run's tag, or
         none beside the notebooks' own service account. One that is missing is made for the run.
         """
         if self.is_of_lab or not self.role_is_known:
@@ -215,7 +215,7 @@ class Evidence:
 
     @property
     def role(self) -> Role | None:
-        """The role; None where there is none. Raises `NotRead` where nothing says which it is."""
+        """The role; None if it doesn't exist. Raises `NotRead` if nothing says which role it is."""
         if not self.role_name:
             raise NotRead(
                 Read("iam:GetRole", of="AWS"), "nothing says which role the service account is to have", "--role NAME"
@@ -248,7 +248,7 @@ class Evidence:
 
     @property
     def role_run(self) -> str | None:
-        """The run whose tag the role bears."""
+        """The run whose tag the role carries."""
         return run_of(self.role)
 
     @property
@@ -354,7 +354,7 @@ class Evidence:
         return self._newest_event("FailedScheduling")
 
     def _newest_event(self, reason: str) -> str:
-        """The message of the pod's newest event of a reason; empty where there is none, or it cannot be read."""
+        """The message of the pod's newest event with a reason; empty without such an event, or if it can't be read."""
         try:
             events = self.cluster.events(self.parameters.namespace)
         except NotRead:
@@ -480,7 +480,7 @@ class Evidence:
         return found[0] if len(found) == 1 else ""
 
     def _role_so_called(self, arn: str) -> Role | None:
-        """The role that an ARN means by its name; None where there is none, or it may not be read.
+        """The role that an ARN names; None if it doesn't exist or may not be read.
 
         Where the ARN's account has none, or STS has refused the exchange, it is the namesake in the cluster's account.
         """

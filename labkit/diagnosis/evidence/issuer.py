@@ -167,7 +167,7 @@ def _fetch(url: str) -> Any:
     try:
         return httpx.get(url, timeout=TIMEOUT).raise_for_status().json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise LabError(f"{url} is not to be had: {error}", where="fetch", next=f"curl {url}") from None
+        raise LabError(f"{url} could not be fetched: {error}", where="fetch", next=f"curl {url}") from None
 
 
 def _ids(keys: Any) -> list[str]:

@@ -145,7 +145,7 @@ def _unmet(evidence: Evidence, number: int, webhook: Document) -> list[Requireme
     found = []
     for name, subject in SELECTORS.items():
         wanted = list(_requirements(webhook.get(name) or {}, subject, ("webhooks", number, name)))
-        # Without a requirement nobody's labels are read.
+        # Without a requirement, no labels are read.
         labels = labels_of(evidence, subject) if wanted else {}
         found += [each for each in wanted if not each.is_met(labels)]
     return found

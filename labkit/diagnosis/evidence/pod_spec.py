@@ -168,7 +168,7 @@ class Container:
 
     @property
     def hidden_config(self) -> str:
-        """The Secret from which it mounts an AWS config, which is not read; empty where there is none."""
+        """The Secret from which it mounts an AWS config (the config is not read); empty without one."""
         for mount in self.mounts:
             names = _secrets(self._pod.volumes.get(mount["name"]) or {})
             if names and self._may_hold_config(mount):
@@ -298,7 +298,7 @@ class PodSpec:
         return {entry["name"] for each in there if each["name"] == container for entry in each.get("env") or []}
 
     def config_map(self, name: str) -> dict[str, str]:
-        """The entries of a ConfigMap of its namespace; empty where there is none. Raises `NotRead`."""
+        """The entries of a ConfigMap in its namespace; empty if it doesn't exist. Raises `NotRead`."""
         found = self._cluster.get("configmap", name, self.namespace) or {}
         return found.get("data") or {}
 

@@ -13,7 +13,7 @@ from labkit.policy.arn import Arn
 from labkit.tokens import NotAToken, parts
 
 WHO_AM_I = ["aws", "sts", "get-caller-identity", "--query", "Arn", "--output", "text"]
-# The CLI keeps a session in ~/.aws/cli/cache: with an empty HOME, and the same files, it exchanges the token anew.
+# The CLI keeps a session in ~/.aws/cli/cache: with an empty HOME, and the same files, it exchanges the token again.
 # https://github.com/aws/aws-cli/blob/v2/awscli/customizations/assumerole.py
 # https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-role.html#cli-configure-role-cache
 ANEW = r"""
@@ -47,7 +47,7 @@ class Caller:
 
     @property
     def role_name(self) -> str:
-        """The role of the session, empty where it is none."""
+        """The role of the session; empty if the caller isn't a role session."""
         return named.session_role if (named := Arn.find(self.arn)) else ""
 
     @property
@@ -67,7 +67,7 @@ class Token:
     unreadable: str = ""
     """Why the file could not be read, in the program's own words."""
     malformed: str = ""
-    """Why what the file holds is no token."""
+    """Why the file's content isn't a token."""
 
     @property
     def key_id(self) -> str:
@@ -104,7 +104,7 @@ class Probe:
     def caller(self) -> Caller | None:
         """Who AWS says the pod is (sts:GetCallerIdentity, called in it); None where it does not run.
 
-        It exchanges the token anew, and leaves no session in the pod. Raises `NotRead` where there is no `aws` in it,
+        It exchanges the token again, and leaves no session in the pod. Raises `NotRead` where there is no `aws` in it,
         too.
         """
         if self._running is None:

@@ -76,7 +76,7 @@ class NotRead(LabError):
         self.no_answer = no_answer
         """Whether nobody answered at all."""
         self.no_credentials = no_credentials
-        """Whether the caller is nobody to whom it asked."""
+        """Whether the endpoint rejected the credentials."""
 
     @property
     def call(self) -> str:

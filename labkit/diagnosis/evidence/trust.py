@@ -167,7 +167,7 @@ class Trust:
 
     @cached_property
     def nearest(self) -> Statement | None:
-        """The Allow statement that comes nearest to admitting the token, where none does; None where there is none.
+        """The Allow statement that comes nearest to admitting the token, if no statement admits it; None without Allow.
 
         What one statement refuses another may allow: what is wrong is told of this one alone.
         """

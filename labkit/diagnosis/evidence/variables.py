@@ -358,7 +358,7 @@ def _copy(evidence: Evidence, container: Container) -> tuple[str, Document] | No
     seen = _seen_token(evidence, container)
     claims = seen.claims if seen else _claims(text)
     if place:
-        # What is no token has a finding of its own.
+        # A malformed token has a finding of its own.
         is_token = claims or (text is None and not (seen and seen.malformed))
         return (place, claims) if is_token else None
     return ("the image", claims) if claims and not container.mount_of(file) else None

@@ -169,7 +169,7 @@ role_session_name_invalid = in_variables(
     "pod-role-session-name-invalid",
     stages.EXCHANGE,
     variables.invalid_session_name,
-    "The name that the container gives its sessions is none that STS takes.",
+    "STS rejects the name that the container gives its sessions.",
 )
 
 

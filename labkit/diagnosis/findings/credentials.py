@@ -100,11 +100,11 @@ def token_read_once(evidence: Evidence) -> Symptom | None:
         return None
     return Symptom(
         summary="The application sends a token that has expired, although the pod's file holds a fresh one.",
-        expected=f"the file in {TOKEN_FILE} read anew for every exchange, as an SDK's own provider does",
+        expected=f"the file in {TOKEN_FILE} read again for every exchange, as an SDK's own provider does",
         found=f"{late[0]['errorCode']}: {late[0].get('errorMessage', '')} at {late[0].get('eventTime', '')}",
         source=f"cloudtrail:LookupEvents {ASSUME}; {CAT}",
         repair=Repair.of(
-            "# let the SDK read the file (web identity provider), or read it anew yourself; until then:",
+            "# let the SDK read the file (web identity provider), or read it again yourself; until then:",
             pod_commands.replaced(evidence),
         ),
     )
@@ -239,7 +239,7 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
 
 
 def _audience(evidence: Evidence) -> str | None:
-    """Whom the token is made for that the containers send; without one, whom the annotation has the next made for."""
+    """The audience of the token that the containers send; without a token, the annotation's audience."""
     for container in evidence.containers:
         token = _sent(container)
         if token and token.get("audience"):

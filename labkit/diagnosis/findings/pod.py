@@ -86,7 +86,7 @@ def older_than_annotation(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-replaced-in-a-loop", stages.POD, LEARN, reads=(kinds.PODS,))
 def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
-    """Its controller takes the pod for another than it wanted, since the webhook has changed it, and makes it anew.
+    """The pod's controller replaces the pod again and again, because the webhook changed it.
 
     Kubernetes' own controllers do not. The events are read only where another one has the pod, or the pod goes or does
     not run.
@@ -95,7 +95,7 @@ def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
     if not owner and not _is_unsettled(evidence):
         return None
     names = [name.rstrip("-") for name in (evidence.pod_name, _made_from(evidence), owner) if name]
-    # Somebody who makes a pod anew by hand leaves the node's events, too: they count where a controller has the pod.
+    # A pod that you replace by hand leaves the node's events, too. They count if a controller owns the pod.
     reasons = (DELETED, KILLED) if owner else (DELETED,)
     endings = [
         event
@@ -106,7 +106,7 @@ def replaced_in_a_loop(evidence: Evidence) -> Symptom | None:
     if times < LOOP:
         return None
     return Symptom(
-        "The pod is ended and made anew, again and again: its controller may take the webhook's changes for wrong.",
+        "The pod is replaced again and again: its controller may reject the webhook's changes.",
         expected="a pod that stays",
         found=f"ended {times} times in the hour that events are kept",
         source="kubectl get events",
@@ -285,7 +285,7 @@ def _role_found(container: Container, *, alone: bool) -> str:
 
 
 def _controller_of_another_kind(evidence: Evidence) -> str:
-    """The name of the pod's controller, where it is none of Kubernetes' own."""
+    """The name of the pod's controller, unless it's one of Kubernetes' own."""
     references = ((evidence.pod or {}).get("metadata") or {}).get("ownerReferences") or []
     return next((each["name"] for each in references if each.get("controller") and each["kind"] not in BUILT_IN), "")
 
@@ -332,7 +332,7 @@ def _denied_in_probe(evidence: Evidence) -> str:
 
 
 def _readable(_: Evidence, manifest: dict[str, Any]) -> None:
-    # 65534 is nobody's group: only the container's processes are in it.
+    # 65534 is the group `nobody`: only the container's processes are in it.
     manifest["spec"]["securityContext"] = {**(manifest["spec"].get("securityContext") or {}), "fsGroup": 65534}
 
 

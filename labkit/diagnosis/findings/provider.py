@@ -167,7 +167,7 @@ def dangling(evidence: Evidence) -> Symptom | None:
     )
 
 
-# For whom?
+# For which audience?
 
 
 @cause("oidc-provider-audience-missing", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
@@ -233,7 +233,7 @@ def issuer_unreachable(evidence: Evidence) -> Symptom | None:
     if discovery is None:
         found = published.discovery["error"]
     elif not isinstance(discovery, dict):
-        found = "a discovery document that is no JSON object"
+        found = "a discovery document that is not a JSON object"
     elif discovery.get("issuer") != evidence.issuer:
         found = f"a discovery document of {discovery.get('issuer')!r}"
     elif "error" in published.keys:

@@ -76,7 +76,7 @@ def _trusts_itself(evidence: Evidence) -> bool:
 
 
 def _without_assuming(evidence: Evidence, spec: PodSpec, config: AwsConfig, profile: str) -> Repair:
-    """Lines that take the role out of a profile, and make the pod anew, which reads its config once."""
+    """Lines that take the role out of a profile, and replace the pod, which reads its config once."""
     kept, inside = [], False
     for line in spec.config_map(config.config_map)[config.key].splitlines(keepends=True):
         if line.lstrip().startswith("["):

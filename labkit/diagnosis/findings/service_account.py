@@ -317,7 +317,7 @@ def _not_found(evidence: Evidence) -> str:
 
 
 def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
-    """What bears the annotation instead, and its value; both empty where nothing does, or it cannot be read."""
+    """The object that carries the annotation instead, and its value; both empty without one, or if it can't be read."""
     try:
         spec = evidence.pod_spec
         if spec is None:

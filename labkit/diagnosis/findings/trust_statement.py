@@ -1,4 +1,4 @@
-"""The statement of the trust policy that comes nearest, where the policy refuses: whom it trusts, and for what.
+"""The statement of the trust policy that comes nearest, if the policy refuses: who it trusts, and for what.
 
 Each cause looks at one thing, so that two faults in a statement are two findings.
 """

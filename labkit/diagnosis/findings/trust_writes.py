@@ -77,7 +77,7 @@ def _refused_write(evidence: Evidence) -> PastCall | None:
     """
     if evidence.role is not None and evidence.trust.admits:
         return None
-    # Of a role that is gone, only whether it could be made anew counts.
+    # For a deleted role, all that counts is whether it could be created again.
     names = ("CreateRole",) if evidence.role is None else ("UpdateAssumeRolePolicy", "CreateRole")
     tries = [
         record

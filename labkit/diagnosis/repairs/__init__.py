@@ -1,6 +1,6 @@
 """What puts a finding right, as lines for a shell after `eval "$(labkit env)"`. Nothing here is run.
 
-A repair takes nothing from anybody else, and gives them nothing. It begins with words: what it changes for whom.
+A repair takes nothing from anybody else, and gives them nothing. It first says what it changes, and for which owner.
 
 `words` makes these, and a policy's diff; `advice` is all that there is where no command is harmless. `commands` has the
 calls of AWS and kubectl, `pod_commands` the lines that make a pod again, `manifest` the manifest

@@ -81,7 +81,7 @@ def others_stay(evidence: Evidence) -> str:
 
 
 def audiences_stay(evidence: Evidence) -> str:
-    """For whom tokens are made is found out before the trust policy asks for one audience.
+    """Ask for the audiences of the tokens before the trust policy requires one audience.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """
@@ -96,7 +96,7 @@ def audiences_stay(evidence: Evidence) -> str:
 def length_stays() -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-entity-length"""
     return said(
-        "Nothing is changed: everybody whom the trust policy names keeps the role.",
+        "Nothing is changed: everybody that the trust policy names keeps the role.",
         "Before you add another one, give some of them roles of their own, or ask for a longer quota:",
         f"  {QUOTA_REQUEST}",
     )

@@ -105,7 +105,7 @@ class Commands:
         return Lines(lines, creates=f"role {self.parameters.role_name}")
 
     def update_trust_policy(self, trust_policy: Document, *sentences: str) -> str:
-        """The trust policy, with what it changes for whom; words where it helps nobody, or IAM would not take it.
+        """The trust policy, and who it affects; words if it helps nobody, or if IAM would reject it.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/update-assume-role-policy.html
         """
@@ -123,7 +123,7 @@ class Commands:
         )
 
     def admit(self) -> str:
-        """Adds the service account to those whom the trust policy admits; words where somebody keeps it out."""
+        """Add the service account to those that the trust policy admits; words if a statement denies it."""
         restricting = list(trust_documents.restrictions(self._evidence))
         if restricting:
             return advice.restriction_stays(self._evidence, *restricting)
@@ -233,7 +233,7 @@ class Commands:
 
     def restore_webhook(self) -> str:
         """How the target gets its webhook back."""
-        told = words.said("The webhook is registered as it was: pods that are made from now on get their role.")
+        told = words.said("The webhook is registered as before: pods that are made from now on get their role.")
         return f"{told}\n{self._evidence.connection.webhook_restored_by}"
 
     @property
@@ -251,7 +251,7 @@ class Commands:
         return words.name_of_account(self.parameters.subject)
 
     def _admitted(self, before: Trust) -> list[str]:
-        """What the trust policy changes for whom, as sentences."""
+        """What the trust policy changes and who that affects, as sentences."""
         keep = "keeps its" if len(before.others) == 1 else "keep their"
         kept = f"{words.accounts(before.others)} {keep} access." if before.others else "It admits nobody else."
         sentences = [f"Trust policy of {self.parameters.role_name}: {self._account} is added.", kept]

@@ -1,4 +1,4 @@
-"""The commands that make a pod anew, as it was applied and without what is wrong with it."""
+"""The commands that replace a pod by its applied manifest, with the mistakes corrected."""
 
 import copy
 import json
@@ -35,7 +35,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # the names that a shell takes
 
 
 def replaced(evidence: Evidence, *changes: Change) -> Repair:
-    """Lines that make the pod anew; whatever is wrong with its manifest is corrected in it, and `changes` beside.
+    """Lines that replace the pod. They correct the mistakes in its manifest, and apply `changes`.
 
     A pod that nobody owns is deleted and applied again; these lines are comments where its manifest holds a value that
     is not shown, since the value would be lost. A pod of a Deployment, StatefulSet or DaemonSet is corrected
@@ -88,7 +88,7 @@ def of_workload(evidence: Evidence, owner: Document, *changes: Change) -> Repair
 
 
 def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
-    """The repair, and the pod made anew where they make the role: it may hold a session of the one that is gone.
+    """The repair, and a new pod if the repair creates the role: the old pod may hold a session of the deleted role.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
     """

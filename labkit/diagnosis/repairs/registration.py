@@ -104,13 +104,13 @@ def _patched(evidence: Evidence, operations: list[Document]) -> str:
     after = copy.deepcopy(before)
     for operation in operations:
         _apply(after, operation)
-    lines = [_for_whom(evidence), *(f"# {line}" for line in _difference(before, after))]
+    lines = [_who_is_affected(evidence), *(f"# {line}" for line in _difference(before, after))]
     return "\n".join(
         [*lines, f"{evidence.connection.kubectl} patch {NAME} --type=json -p {shlex.quote(json.dumps(operations))}"]
     )
 
 
-def _for_whom(evidence: Evidence) -> str:
+def _who_is_affected(evidence: Evidence) -> str:
     """Whose new pods it may change beside those of the service account: a pod gets what its own account names."""
     names = others(evidence)
     if names is None:

@@ -1,4 +1,4 @@
-"""The trust policy as it should be: what is there, and this service account added. Nobody else gains or loses by it."""
+"""The repaired trust policy: the present one, and this service account added. Nobody else gains or loses access."""
 
 import copy
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def alone(evidence: Evidence) -> PolicyDocument:
 
 
 def corrected(evidence: Evidence) -> Document:
-    """The policy that admits this service account beside everybody whom it admits already.
+    """The policy that admits this service account beside everybody that it admits already.
 
     A Deny leaves this one out. Then the statement that comes nearest names it as well, or is put right where it can be
     of use to nobody else; where neither will do, a statement of its own comes behind the others.

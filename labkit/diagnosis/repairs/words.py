@@ -1,4 +1,4 @@
-"""What stands before a repair's commands: comment lines that say what changes for whom, and a policy's diff.
+"""The comment lines above a repair's commands: what changes, who that affects, and a policy's diff.
 
 The lines hold no apostrophe: a shell that takes `#` for a command must not wait for the second one.
 """
@@ -26,7 +26,7 @@ def shown(*lines: str) -> str:
 
 
 def difference(before: object, after: object) -> str:
-    """A policy's unified diff as comment lines; all of it where there was none before, or is none after.
+    """A policy's unified diff as comment lines; the whole policy if it's new or deleted.
 
     https://www.gnu.org/software/diffutils/manual/html_node/Unified-Format.html
     """
@@ -38,7 +38,7 @@ def difference(before: object, after: object) -> str:
 def changes_in(before: object, after: object) -> str:
     """The lines by which a manifest differs from another one, in YAML, as comment lines; empty where none does.
 
-    The lines around them are left out: what they hold is nobody's business.
+    The lines around them are left out: they may hold secrets.
     """
     was, will_be = (yaml.safe_dump(each, sort_keys=False).splitlines() for each in (before, after))
     told = list(difflib.unified_diff(was, will_be, n=0, lineterm=""))[2:]

@@ -1,4 +1,4 @@
-"""EKS access entries: which IAM principals a cluster lets in, as whom, and with which of EKS's access policies.
+"""EKS access entries: which IAM principals a cluster lets in, as which user, and with which of EKS's access policies.
 
 What AWS does and this module does not:
 
@@ -30,7 +30,7 @@ NOT_FOUND = (
     "You can view your available access entries with 'list-access-entries'."
 )
 
-# The unique id (AROA…, AIDA…) of the principal with this ARN; None where there is none.
+# The unique id (AROA…, AIDA…) of the principal with this ARN; None if it doesn't exist.
 PrincipalId = Callable[[str], str | None]
 
 
@@ -157,7 +157,7 @@ class AccessEntries:
 
 
 def entry_arn(cluster_arn: str, principal_arn: str) -> str | None:
-    """The ARN that the entry of a principal has in a cluster; None for what is no principal."""
+    """The ARN that the entry of a principal has in a cluster; None if the text isn't a principal's ARN."""
     if not (principal := PRINCIPAL.fullmatch(principal_arn)):
         return None
     account, kind, name = principal.groups()

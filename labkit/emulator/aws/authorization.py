@@ -39,7 +39,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Authorization:
-    """Decides for role sessions, users, and whom a trust policy admits. What cannot be evaluated is not allowed."""
+    """Decides for role sessions and users, and who a trust policy admits. What can't be evaluated isn't allowed."""
 
     backend: Backend
     clock: Clock

@@ -198,7 +198,7 @@ class Backend:
         return next((v.document for v in policy.versions if v.is_default), None) if policy else None
 
     def load_managed_policy(self, iam: IAMBackend, arn: str) -> None:
-        """Makes the AWS managed policy with this ARN known to ``iam``; nothing happens where there is none."""
+        """Makes the AWS managed policy with this ARN known to ``iam``; does nothing if AWS has no such policy."""
         if arn not in iam.managed_policies and (found := managed_policies.find(aws_managed_policies_data, arn)):
             _add(iam, *found, arn)
 
@@ -220,7 +220,7 @@ class Backend:
         return dict(get_backend(service)[account_id])
 
     def organization(self, management_id: str) -> OrganizationsBackend:
-        """The organization that an account manages; its ``org`` is None where there is none."""
+        """The organization that an account manages; its ``org`` is None if it manages none."""
         return organizations_backends[management_id]["aws"]
 
     def bucket(self, name: str) -> FakeBucket | None:
@@ -331,7 +331,7 @@ class Backend:
         call = asked.call
         pairs = [(name, value) for name, value in call.query_pairs if not name.startswith("X-Amz-")]
         query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)
-        # Encoded anew, so that moto reads in it what the gate read: `;` and `#` mean something to its parser.
+        # Encoded again, so that moto reads in it what the gate read: `;` and `#` mean something to its parser.
         path = quote(call.path, safe="/-_.~") if asked.service == "s3" else call.raw_path
         environ: dict[str, Any] = {
             "REQUEST_METHOD": call.method,
@@ -412,7 +412,7 @@ def every(iam: IAMBackend | None, kind: str) -> list[Any]:
 
 
 def find(iam: IAMBackend | None, kind: str, name: str | None) -> Any:
-    """The one of :func:`every` that has this name; None where there is none."""
+    """The one of :func:`every` that has this name; None if no object has it."""
     return next((one for one in every(iam, kind) if one.name == name), None)
 
 

@@ -50,7 +50,7 @@ class Call:
 
     method: str
     raw_path: str
-    """The path as it was sent, percent-encoded."""
+    """The path as sent, percent-encoded."""
     query_string: str
     header_list: list[tuple[str, str]]
     """Names in lower case, in the order they came."""
@@ -100,7 +100,7 @@ class Call:
         return unquote(self.raw_path)
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object; empty where it is none."""
+        """The body as a JSON object; empty if it isn't one."""
         try:
             content = whole_characters(json.loads(self.body or b"{}"))
         except (ValueError, RecursionError):

@@ -187,7 +187,7 @@ def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Even
     try:
         last, of = base64.urlsafe_b64decode(token.encode()).decode().split("/")
     except (binascii.Error, ValueError):
-        raise _refusal("InvalidNextToken", "The token is none that LookupEvents gave.") from None
+        raise _refusal("InvalidNextToken", "LookupEvents didn't return this token.") from None
     if of != asked_for:
         raise _refusal("InvalidNextToken", "The token is of a lookup with other parameters.")
     for event in events:

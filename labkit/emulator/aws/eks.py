@@ -41,7 +41,7 @@ OF_CLUSTER = re.compile("Access|IdentityProviderConfig|PodIdentityAssociation")
 
 @dataclass(frozen=True)
 class Eks:
-    """EKS's operations on clusters, on whom they let in and on what they are associated with."""
+    """EKS's operations on clusters, on access entries and on associations."""
 
     backend: Backend
     clusters: Clusters

@@ -28,7 +28,7 @@ PARAMETERS = {
 
 
 class InvalidToken(Exception):
-    """The token is none, or STS does not know its signer; the text is for the lab's log, never for the caller."""
+    """The token is malformed, or STS doesn't know its signer. The text is for the lab's log, never for the caller."""
 
 
 @dataclass(frozen=True)

@@ -174,8 +174,8 @@ class Gate:
         try:
             response = (await self.respond(call, partial(whole, receive))).response
         except ClientDisconnect:
-            return  # nobody is there to be answered, and half a call is none
-        # A HEAD's length is that of the object; any other answer's is its body's, which may have been written anew.
+            return  # the client is gone, and half a call isn't a call
+        # A HEAD's length is that of the object; any other answer's is its body's, which may have been written again.
         counted = call.method != "HEAD" or not any(name.lower() == "content-length" for name, _ in response.headers)
         headers = [
             (name.lower().encode("latin-1"), UNPRINTABLE.sub(" ", value).encode("latin-1", "replace"))
@@ -417,7 +417,7 @@ class Gate:
     def _caller(self, asked: Asked, signed: Signature) -> Caller:
         key, token = signed.access_key_id, signed.session_token
         if token is not None and not self.sessions.is_token(token):
-            raise fault(asked, "no token", "the session token is none that this lab gave out")
+            raise fault(asked, "no token", "this lab gave out no such session token")
         if administrator := self._administrators.get(key):
             if token is not None:
                 told = "a session token came with the administrator's key, which has none"
@@ -536,7 +536,7 @@ def _is_by_token(call: Call) -> bool:
 
 
 def _guess_service(call: Call) -> str:
-    """The service that an unsigned call means; S3 for whatever is no other's."""
+    """The service that an unsigned call means. Everything else goes to S3."""
     if "Action" in call.form:
         return VERSIONS.get(call.form.get("Version", ""), "sts")
     if target := call.headers.get("x-amz-target"):

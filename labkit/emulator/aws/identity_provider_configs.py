@@ -36,7 +36,7 @@ class IdentityProviderConfigs:
         self._config: dict[str, Any] | None = None
 
     def tags(self, name: str) -> dict[str, str] | None:
-        """The tags of the config with this name; None where there is none."""
+        """The tags of the config with this name; None if it doesn't exist."""
         config = self._config
         if config is None or config["identityProviderConfigName"] != name:
             return None

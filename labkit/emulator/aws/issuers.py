@@ -134,7 +134,7 @@ class Issuers:
         raise IssuerUnreachable(f"the keys of {issuer} hold none with the id {key_id!r}")
 
     def forget(self, issuer: str) -> None:
-        """Fetches this issuer's keys anew the next time."""
+        """Forget this issuer's keys, so that the next call fetches them again."""
         for known in [known for known in self._sources if known[0] == issuer]:
             del self._sources[known]
 
@@ -253,7 +253,9 @@ class Issuers:
                 return host, port
         except ValueError:
             pass
-        raise IssuerUnreachable(f"{host} is no issuer of this lab and not on this machine: the lab does not contact it")
+        raise IssuerUnreachable(
+            f"{host} is neither an issuer of this lab nor on this machine: the lab does not contact it"
+        )
 
 
 async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str, **request: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ _decoder = json.JSONDecoder()
 
 
 def find(text: str, arn: str) -> tuple[str, dict[str, object]] | None:
-    """Name and content of the policy with this ARN, but for its path; None where there is none."""
+    """Name and content of the policy with this ARN, but for its path; None if AWS has no such policy."""
     if not (found := _ARN.fullmatch(arn)):
         return None
     key = f'\n "{found[1]}":'

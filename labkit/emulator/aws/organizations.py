@@ -37,7 +37,7 @@ KINDS: dict[str, Kind] = {SERVICE_CONTROL: "service control", RESOURCE_CONTROL: 
 # https://docs.aws.amazon.com/organizations/latest/userguide/orgs_reference_limits.html#min-max-policies
 MOST_ATTACHED = {SERVICE_CONTROL: 10, RESOURCE_CONTROL: 5}
 FULL_RESOURCE_ACCESS = "p-RCPFullAWSAccess"
-# What an account may ask that does not manage the organization; moto answers for whom it is a member.
+# The calls that a member account may make; moto answers them for the organization that it belongs to.
 OF_MEMBERS = ("CreateOrganization", "DescribeOrganization", "LeaveOrganization")
 READS = ("Describe", "List")
 SERVICE_LINKED = ":role/aws-service-role/"
@@ -89,7 +89,7 @@ class Organization:
         self._store()
 
     def member(self, account_id: str) -> Member:
-        """What the organization means to this account; nothing where it is no member."""
+        """The organization's effects on this account; empty if it isn't a member."""
         if self._read_at != self._backend.times_forgotten:
             self._members.clear()
         known = self._members.get(account_id)
@@ -112,7 +112,7 @@ class Organization:
         return resource if resource and action.partition(":")[0].lower() in RESOURCE_CONTROLLED else ()
 
     def enroll(self, account_id: str) -> None:
-        """Make the account a member where it is none."""
+        """Make the account a member, unless it is one."""
         store = self._store()
         if all(account.id != account_id for account in store.accounts):
             _enroll(store, account_id, f"account-{account_id}")
@@ -346,7 +346,7 @@ def _check_deleted_unit(store: OrganizationsBackend, given: dict[str, Any]) -> N
 
 
 def _check_removed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Raise the refusal to remove an account that is no member, that manages, or that administers for others."""
+    """Refuse to remove an account that isn't a member, that manages the organization, or that is a delegate."""
     account_id = given.get("AccountId")
     if account_id == MANAGEMENT_ID:
         told = "You can't remove a management account from an organization."

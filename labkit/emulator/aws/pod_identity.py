@@ -44,7 +44,7 @@ class PodIdentityAssociations:
         self._associations: dict[str, dict[str, Any]] = {}
 
     def tags(self, association_id: str) -> dict[str, str] | None:
-        """The tags of an association; None where there is none."""
+        """The tags of an association; None if it doesn't exist."""
         return self._associations.get(association_id, {}).get("tags")
 
     def of(self, namespace: str, service_account: str) -> dict[str, Any] | None:
@@ -119,7 +119,7 @@ class PodIdentityAssociations:
         if token:
             before = next((at for at, one in enumerate(found) if one["associationId"] == token), None)
             if before is None:
-                raise invalid_parameter("The parameter nextToken is none that was given for this list.")
+                raise invalid_parameter("The parameter nextToken doesn't come from this list.")
             found = found[before + 1 :]
         page = [{name: one[name] for name in IN_LISTS} for one in found[:most]]
         return {"associations": page} | ({"nextToken": page[-1]["associationId"]} if len(found) > len(page) else {})
@@ -136,6 +136,6 @@ def _role(request: dict[str, Any], cluster_arn: str) -> str:
     named = ROLE.fullmatch(role_arn)
     if named is None or named[1] != Arn.parse(cluster_arn).account:
         raise invalid_parameter(
-            f"The parameter roleArn is no role of the cluster's account: {role_arn or 'it is missing'}."
+            f"The parameter roleArn is not a role of the cluster's account: {role_arn or 'it is missing'}."
         )
     return role_arn

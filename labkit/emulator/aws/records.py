@@ -97,7 +97,7 @@ def records(
     """The records of an answered call, and the secrets that the call had; ``now`` is lab time in seconds.
 
     There is a second record where a role of another account was taken, or a bucket of another was used: in that
-    account, with the same ``sharedEventID``. ``account_id`` is where a call is recorded that is no known account's.
+    account, with the same ``sharedEventID``. ``account_id`` is where calls of unknown accounts are recorded.
     """
     asked, response = outcome.asked, outcome.response
     account = _account(outcome) or account_id
@@ -337,7 +337,7 @@ def _header(response: Response, name: str) -> str:
 
 
 def _event_id(identifiers: Identifiers, now: float) -> str:
-    # By the time too: serials begin anew with the server, and its trail goes on.
+    # By the time too: a new server starts at serial 1 again, and the trail continues.
     return identifiers.uuid("event", f"{now!r}#{identifiers.serial('event', 'trail')}")
 
 

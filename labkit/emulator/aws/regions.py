@@ -128,7 +128,7 @@ class Regions:
         if named is None:
             return own
         if own != self._backend.account_id or named == own or not re.fullmatch(r"\d{12}", str(named), re.ASCII):
-            told = "AccountId names a member account of the organization, to whom calls from its management account."
+            told = "AccountId names a member account of the organization, for calls from its management account."
             raise Refusal(400, "ValidationException", told)
         return str(named)
 

@@ -35,7 +35,7 @@ SECRET_SHAPES = {"AttributeValue", "PartiQLStatement", "PreparedStatementParamet
 
 def is_shown(asked: Asked) -> bool:
     """Whether the trail shows this call's parameters, where they can be read."""
-    # EC2's protocol is no other's, and its model alone takes as long to load as all others.
+    # Only EC2 has this protocol, and its model alone takes as long to load as all others.
     return asked.service != "ec2" and len(asked.call.body) <= LARGEST_READ
 
 
@@ -64,7 +64,7 @@ class Shown:
             shown: dict[str, Any] = self._shown(shape, asked.request.parameters)
             return shown
         except Exception:
-            # The record is no reason that a call is not answered.
+            # A call is answered even if its record can't be made.
             return {}
 
     def _shown(self, shape: Shape, value: Any, name: str = "") -> Any:

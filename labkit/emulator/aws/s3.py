@@ -134,14 +134,14 @@ class S3:
     def _may_deny(self, asked: Asked) -> bool:
         """Whether a bucket's policy could deny this to the administrator, who may always mend the policy itself.
 
-        On AWS that is left to the account's root user, whom the administrator stands for, too.
+        On AWS only the account's root user may do that. Here the administrator stands for the root user, too.
         """
         if all(permission.action.endswith("BucketPolicy") for permission in asked.needed):
             return False
         return any(self._bucket_policy(asked, permission) for permission in asked.needed)
 
     def _check_policy(self, asked: Asked) -> None:
-        """Raises the refusal of a bucket's policy that is none, or that names nobody or another bucket."""
+        """Refuse a bucket policy that isn't valid, or that names nobody or another bucket."""
         if asked.operation != "PutBucketPolicy":
             return
         try:
@@ -202,7 +202,7 @@ class S3:
         return self.backend.bucket(permission.resource.removeprefix(BUCKET).partition("/")[0])
 
     def _owner(self, asked: Asked, permission: Permission) -> str:
-        """The account of the bucket; empty where there is none."""
+        """The account of the bucket; empty if it doesn't exist."""
         bucket = self._bucket(asked, permission)
         return bucket.account_id if bucket else ""
 

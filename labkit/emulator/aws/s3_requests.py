@@ -23,7 +23,7 @@ MALFORMED = "The XML you provided was not well-formed or did not validate agains
 
 
 def check_names(asked: Asked) -> None:
-    """Raise the refusal of a bucket or a key whose name is none; a new bucket's has to follow more rules."""
+    """Refuse a bucket or a key with an invalid name. More rules hold for the name of a new bucket."""
     name = asked.bucket
     if not name or asked.call.path.startswith(CONTROL):
         return

@@ -101,17 +101,17 @@ def of_token(claims: Mapping[str, object]) -> SessionTags:
     """
     nested = claims.get(CLAIM, {})
     if not isinstance(nested, dict):
-        raise _unreadable(f"{CLAIM} is no object")
+        raise _unreadable(f"{CLAIM} is not an object")
     values = nested.get("principal_tags", {})
     transitive = nested.get("transitive_tag_keys", claims.get(f"{CLAIM}/transitive_tag_keys", []))
     if not isinstance(values, dict):
-        raise _unreadable("principal_tags is no object")
+        raise _unreadable("principal_tags is not an object")
     prefix = f"{CLAIM}/principal_tags/"
     values = values | {name.removeprefix(prefix): claims[name] for name in claims if name.startswith(prefix)}
     passed = {key: _one(key, value) for key, value in values.items()}
     transitive = [transitive] if isinstance(transitive, str) else transitive
     if not isinstance(transitive, list) or not all(isinstance(key, str) for key in transitive):
-        raise _unreadable("transitive_tag_keys is no list of keys")
+        raise _unreadable("transitive_tag_keys is not a list of keys")
     keys = [key.lower() for key in passed]
     problems = [
         problem
@@ -126,7 +126,7 @@ def of_token(claims: Mapping[str, object]) -> SessionTags:
     if len(set(keys)) < len(keys):
         problems.append("two of the tags have one key; keys are case insensitive")
     if any(key.lower() not in keys for key in transitive):
-        problems.append("a transitive tag key is none of the tags'")
+        problems.append("a transitive tag key belongs to no tag")
     if any(key.startswith("aws:") for key in keys):
         problems.append("tag keys that begin with aws: are AWS's own")
     if problems:

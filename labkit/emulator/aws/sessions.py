@@ -1,4 +1,4 @@
-"""Role sessions: temporary credentials, whom they stand for and when they end."""
+"""Role sessions: temporary credentials, who they stand for and when they end."""
 
 import base64
 import secrets

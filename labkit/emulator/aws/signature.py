@@ -23,7 +23,7 @@ _HEADER = re.compile(r"\s*([A-Za-z]+)=([^,\s]*)\s*")
 
 
 class Malformed(Exception):
-    """The request carries something that means to be a signature and is none."""
+    """The request carries a malformed signature."""
 
 
 class Unsupported(Malformed):
@@ -66,7 +66,7 @@ class Signature:
 
 
 def read(call: Call) -> Signature | None:
-    """The signature in the header or the query of ``call``; None where there is none. Raises :class:`Malformed`."""
+    """The signature in the header or the query of ``call``; None without one. Raises :class:`Malformed`."""
     if authorization := call.headers.get("authorization"):
         return _from_header(call, authorization)
     if "X-Amz-Signature" in call.query or "X-Amz-Algorithm" in call.query:

@@ -232,7 +232,7 @@ def _context(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
         if len(values) > 1 and base == kind:
             raise _invalid(f"Invalid context entry: {name} has {len(values)} values, and its type is {kind}")
         if base in READERS and any(READERS[base](value) is None for value in values):
-            raise _invalid(f"Invalid context entry: a value of {name} is no {base}")
+            raise _invalid(f"Invalid context entry: a value of {name} is not of the type {base}")
         context[name] = values
     return context
 

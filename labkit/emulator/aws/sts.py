@@ -331,14 +331,14 @@ def _denied(
 
 
 def _claimed_source_identity(identity: WebIdentity) -> str:
-    """The source identity in a token; empty where it has none. Raises ``Refusal`` where the claim is no such text.
+    """The source identity in a token; empty if it has none. Raises ``Refusal`` if the claim isn't valid.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html
     """
     claimed = identity.claims.get(SOURCE_IDENTITY_CLAIM, "")
     if not isinstance(claimed, str) or not re.fullmatch(f"|(?=.{{2,64}}$){SESSION_NAME}", claimed, re.ASCII):
         told = "Unable to validate source identity"
-        raise Refusal(400, "ValidationError", told, f"{told}: {SOURCE_IDENTITY_CLAIM} is no text of 2 to 64 characters")
+        raise Refusal(400, "ValidationError", told, f"{told}: {SOURCE_IDENTITY_CLAIM} needs 2 to 64 characters")
     return claimed
 
 

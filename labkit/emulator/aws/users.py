@@ -31,7 +31,7 @@ def of_oneself(asked: Asked, caller: Caller) -> Call:
 
 
 def check_boundary(asked: Asked, backend: Backend) -> None:
-    """Raises the refusal of a boundary that is no managed policy."""
+    """Refuse a permissions boundary that isn't a managed policy."""
     arn = asked.requested().parameters.get("PermissionsBoundary")
     if arn is not None and backend.managed_policy(arn) is None:
         raise Refusal(404, "NoSuchEntity", f"Policy {arn} does not exist or is not attachable.")

@@ -89,7 +89,7 @@ def read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         if len(parts) != 3 or not isinstance(header.get("alg"), str):
             raise ValueError("not three parts with an algorithm")
         if not isinstance(header.get("kid", ""), str):
-            raise ValueError("the key id is no string")
+            raise ValueError("the key id is not a string")
         _decode(parts[2])
     except (ValueError, RecursionError):
         raise refusal(NO_JWT) from None
@@ -140,7 +140,7 @@ async def verify(
 
 
 def told(claims: dict[str, object]) -> dict[str, object]:
-    """What the trail keeps of a token: whom it names and how fresh it is."""
+    """What the trail keeps of a token: who it names and how fresh it is."""
     names = {"issuer": "iss", "subject": "sub", "audience": "aud", "issuedAt": "iat", "expires": "exp"}
     return {name: claims[claim] for name, claim in names.items() if claim in claims}
 
@@ -172,7 +172,7 @@ def _object(part: str) -> dict[str, Any]:
     content = json.loads(_decode(part).decode())
     if not isinstance(content, dict):
         raise ValueError("not an object")
-    # What cannot be written again, such as NaN or half a surrogate pair, is no JSON (RFC 8259).
+    # What cannot be written again, such as NaN or half a surrogate pair, is not JSON (RFC 8259).
     json.dumps(content, allow_nan=False, ensure_ascii=False).encode()
     return content
 

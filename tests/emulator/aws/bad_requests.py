@@ -172,7 +172,7 @@ def token_of_another_session(call, other):
     call.token = other["SessionToken"]
 
 
-def token_that_is_none(call, other):
+def malformed_token(call, other):
     call.token = "bm90IGEgdG9rZW4="
 
 

@@ -197,7 +197,7 @@ ROWS = [
      "update_secret", {"SecretId": "plain", "KmsKeyId": "alias/two"}, False),
     ({"ForAllValues:StringEquals": {"dynamodb:FirstPartitionKeyValues": ["one"]}}, "dynamodb", "get_item",
      {"TableName": "table", "Key": TWO}, False),
-    # A key of what is there is never taken for absent.
+    # A key that exists is never taken for absent.
     ({"ForAllValues:StringEquals": {"eks:username": "ann"}}, "eks", "describe_access_entry", ENTRY, False),
     ({"StringEquals": {"eks:username": "bob"}}, "eks", "describe_access_entry", ENTRY, True),
     ({"ForAllValues:StringEquals": {"eks:kubernetesGroups": ["a"]}}, "eks", "describe_access_entry", ENTRY, False),

@@ -154,7 +154,7 @@ def test_the_administrator_hears_what_could_be_read_in_two_ways(stocked, service
 
 
 @pytest.mark.parametrize("text", ["x&SecretId=theirs&Action=DeleteSecret&z=;SecretId=theirs", "x&SecretId&y"])
-def test_what_looks_like_a_parameter_in_a_string_is_none(stocked, text):
+def test_text_in_a_string_that_looks_like_a_parameter(stocked, text):
     # moto reads any body as a form, and prefers what it finds there.
     told = {"SecretId": "mine", "SecretString": text}
     answer = send(stocked, "secretsmanager", "POST", "/", json.dumps(told), content_type=JSON,
@@ -178,7 +178,7 @@ def test_the_path_names_the_cluster_whatever_the_body_says(stocked):
     assert answer.json()["accessEntry"]["clusterName"] == "blue"
 
 
-def test_a_header_is_no_parameter(stocked):
+def test_a_header_is_not_a_parameter(stocked):
     answer = send(stocked, "secretsmanager", "POST", "/", '{"SecretId":"mine"}', content_type=JSON,
                   SecretId="theirs", Action="DeleteSecret", x_amz_target=GET_SECRET)  # fmt: skip
     assert answer.json()["Name"] == "mine"

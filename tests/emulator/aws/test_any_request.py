@@ -1,4 +1,4 @@
-"""Whatever is sent to the gate: nothing is done for whom it does not know, it never fails, and it lives on."""
+"""Whatever is sent to the gate: it does nothing for an unknown caller, it never fails, and it lives on."""
 
 import contextlib
 import datetime

@@ -53,7 +53,7 @@ def test_an_identity_provider_config_is_described_until_it_is_disassociated(eks)
     assert eks.list_identity_provider_configs(clusterName="blue")["identityProviderConfigs"] == []
 
 
-def test_the_cluster_s_own_issuer_is_no_identity_provider_of_its_users(eks):
+def test_the_cluster_s_own_issuer_is_not_an_identity_provider_of_its_users(eks):
     told = "Incorrect Identity Provider URL configuration. "
     told += "The Identity Provider URL cannot be same as OpenID Connect (OIDC) issuer URL"
     for url in (ISSUER, f"{ISSUER}/"):
@@ -86,7 +86,7 @@ def test_a_cluster_has_one_identity_provider_config(eks):
         ({"identityProviderConfigName": "a b"}, "The identity provider config name a b is invalid."),
     ],
 )
-def test_what_is_no_identity_provider_config_is_refused(eks, changes, told):
+def test_what_is_not_an_identity_provider_config_is_refused(eks, changes, told):
     oidc = {name: value for name, value in (OIDC | changes).items() if value is not None}
     with pytest.raises(eks.exceptions.InvalidParameterException) as caught:
         eks.associate_identity_provider_config(clusterName="blue", oidc=oidc)
@@ -201,7 +201,7 @@ def test_associations_are_listed_by_namespace_and_service_account_a_page_at_a_ti
         ({"targetRoleArn": "arn:aws:iam::999999999999:role/target"}, 501, "NotImplemented"),
     ],
 )
-def test_what_is_no_association_is_refused(eks, changes, status, code):
+def test_what_is_not_an_association_is_refused(eks, changes, status, code):
     with pytest.raises(eks.exceptions.ClientError) as caught:
         eks.create_pod_identity_association(**ASSOCIATED | {"roleArn": Irsa.role_arn} | changes)
     answer = caught.value.response
@@ -227,7 +227,7 @@ def test_the_role_of_an_association_exists_and_lets_eks_assume_it(eks, irsa):
             refused(call, 400, "InvalidParameterException", told)
 
 
-def test_an_id_of_another_length_is_none_of_an_association(eks):
+def test_an_id_of_another_length_finds_no_association(eks):
     told = "The parameter associationId should be 19 characters long."
     refused(
         lambda: eks.delete_pod_identity_association(clusterName="blue", associationId="None"),

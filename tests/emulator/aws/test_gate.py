@@ -1,4 +1,4 @@
-"""What the gate passes on, and to whom: IAM, EKS and S3 as their clients meet them."""
+"""What the gate passes on, and to which service: IAM, EKS and S3 as their clients meet them."""
 
 import asyncio
 import hashlib
@@ -254,7 +254,7 @@ def test_a_copy_takes_the_right_to_read_its_source(aws, irsa):
     # What moto's parser would cut off must not be what was authorized.
     for source in ("irsa-lab/secret;x", "irsa-lab/secret#x"):
         assert code_of(lambda source=source: copy(source))[1] in ("AccessDenied", "NoSuchKey")
-    # Nor does anybody, the administrator included, copy from what is no bucket and key: it could be another account's.
+    # Nobody copies from anything but a bucket and key, not even the administrator: another account could own it.
     for source in ("nothing", "//irsa-lab/secret", "arn:aws:s3:us-east-1:123456789012:accesspoint/a/object/b"):
         for client in (s3, aws.client("s3")):
             asked = {"Bucket": "irsa-lab", "Key": "public/copy", "CopySource": source}
@@ -281,7 +281,7 @@ def test_a_bucket_policy_denies_the_administrator_too_who_may_mend_it(aws, irsa)
     s3.delete_object(Bucket="irsa-lab", Key="hello.txt")
 
 
-def test_a_bucket_policy_that_is_no_policy(aws, irsa):
+def test_a_malformed_bucket_policy(aws, irsa):
     found = code_of(lambda: aws.client("s3").put_bucket_policy(Bucket="irsa-lab", Policy="{}"))
     assert found[:2] == (400, "MalformedPolicy")
 

@@ -1,4 +1,4 @@
-"""Documents that IAM does not take: too long, nested too deep, or with text that is none."""
+"""Documents that IAM does not take: too long, nested too deep, or with broken text."""
 
 import json
 

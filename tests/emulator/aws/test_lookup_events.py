@@ -150,8 +150,8 @@ def test_pages_stay_as_they_are_while_calls_come_in(aws, irsa, cloudtrail):
     [
         ({"MaxResults": 51}, "InvalidMaxResults", "MaxResults is 51; it is 1 to 50."),
         ({"MaxResults": 0}, "InvalidMaxResults", "MaxResults is 0; it is 1 to 50."),
-        ({"NextToken": "x"}, "InvalidNextToken", "The token is none that LookupEvents gave."),
-        ({"NextToken": "é"}, "InvalidNextToken", "The token is none that LookupEvents gave."),
+        ({"NextToken": "x"}, "InvalidNextToken", "LookupEvents didn't return this token."),
+        ({"NextToken": "é"}, "InvalidNextToken", "LookupEvents didn't return this token."),
         ({"StartTime": 2, "EndTime": 1}, "InvalidTimeRange", "The start time is after the end time."),
         ({"EventCategory": "data"}, "InvalidEventCategory", "There is no event category data; there is insight."),
         (

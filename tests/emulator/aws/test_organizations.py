@@ -250,7 +250,7 @@ def test_the_managing_account_is_not_bound(aws, managing, pod):
         aws.client("s3").create_bucket(Bucket="mine")
 
 
-def test_conditions_spare_whom_they_name(aws, managing, irsa):
+def test_conditions_spare_the_named_callers(aws, managing, irsa):
     spared = {"ArnNotLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/my-role"}}
     managing.attach(ACCOUNT, statement(action="s3:*", Condition=spared))
     irsa.permit({"Effect": "Allow", "Action": "*", "Resource": "*"})

@@ -26,7 +26,7 @@ WAYS = {
 
 @pytest.fixture
 def outside():
-    """A server that is none of the lab's, and never answers."""
+    """A server that isn't the lab's, and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield server

@@ -237,8 +237,8 @@ WEB_IDENTITY = [
          f"the keys of {ISSUER} hold none with the id '1'"))),
     Row(13, "an unknown key id", token(headers={"kid": "2"}), *GENERICALLY, NO_KEY),
     Row(13, "an issuer outside the lab", of_an_issuer_elsewhere, *GENERICALLY,
-        NO_KEY + ": token.actions.githubusercontent.com is no issuer of this lab and not on this machine: the lab does "
-        "not contact it"),
+        NO_KEY + ": token.actions.githubusercontent.com is neither an issuer of this lab nor on this machine: the lab "
+        "does not contact it"),
     Row(14, "another thumbprint", with_another_thumbprint, *GENERICALLY, NO_THUMBPRINT, good=of_the_private_issuer),
     Row(15, "another key", token(key=key_pair()), *GENERICALLY, "The token's signature is not the issuer's"),
     Row(15, "changed claims", made(bad.changed_claims), *GENERICALLY, "The token's signature is not the issuer's"),
@@ -259,7 +259,7 @@ WEB_IDENTITY = [
     Row(17, "3601 seconds, over the role's", asks(DurationSeconds=3601), *INVALID,
         "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
         good=asks(DurationSeconds=3600)),
-    Row(18, "a session policy that is none", asks(Policy='{"Statement": "none"}'), 400, "MalformedPolicyDocument",
+    Row(18, "a malformed session policy", asks(Policy='{"Statement": "none"}'), 400, "MalformedPolicyDocument",
         good=asks(Policy=S3_POLICY)),
     Row(19, "a ProviderId", asks(ProviderId="www.amazon.com"), *TOKEN,
         "Provided Token is not a Login With Amazon token"),
@@ -401,7 +401,7 @@ CALLS = [
         (400, "InvalidSignatureException", EARLIER)),
     ("session token missing", bad.token_missing, *UNKNOWN),
     ("another session's token", bad.token_of_another_session, *UNKNOWN),
-    ("session token that is none", bad.token_that_is_none, (400, "InvalidToken"), *UNKNOWN[1:]),
+    ("a malformed session token", bad.malformed_token, (400, "InvalidToken"), *UNKNOWN[1:]),
     ("session expired", bad.time_passes, (400, "ExpiredToken", "The provided token has expired."),
         (403, "ExpiredToken", IS_EXPIRED), (400, "ExpiredTokenException", IS_EXPIRED)),
     ("role deleted", bad.role_deleted, *UNKNOWN),

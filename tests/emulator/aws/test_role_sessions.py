@@ -13,7 +13,7 @@ from tests.emulator.aws import bad_requests as bad
 from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, refused, trust_policy
 
 
-def test_skew_is_told_in_seconds_to_s3_and_is_no_skew_by_the_lab_s_clock(aws, irsa, monkeypatch):
+def test_skew_is_told_in_seconds_to_s3_and_not_measured_by_the_lab_s_clock(aws, irsa, monkeypatch):
     call = bad.Call(aws, "s3", irsa.assume()["Credentials"])
     bad.skewed(call, None)
     assert "<MaxAllowedSkewMilliseconds>900000<" in call.send(monkeypatch).text

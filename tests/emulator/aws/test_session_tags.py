@@ -243,15 +243,15 @@ def test_a_token_s_tags_take_a_permission_of_their_own(aws, irsa):
 @pytest.mark.parametrize(
     ("claims", "reason"),
     [
-        ({CLAIM: [{"principal_tags": {}}]}, f"{CLAIM} is no object"),
-        ({CLAIM: {"principal_tags": ["Team"]}}, "principal_tags is no object"),
+        ({CLAIM: [{"principal_tags": {}}]}, f"{CLAIM} is not an object"),
+        ({CLAIM: {"principal_tags": ["Team"]}}, "principal_tags is not an object"),
         (nested(Team=["a", "b"]), "the tag 'Team' has not exactly one value that is a string"),
         (nested(Team=7), "the tag 'Team' has not exactly one value that is a string"),
         (nested(Team=[]), "the tag 'Team' has not exactly one value that is a string"),
         (nested(Team="a", team="b"), "two of the tags have one key; keys are case insensitive"),
-        (nested(Team="a", transitive=["Site"]), "a transitive tag key is none of the tags'"),
-        (nested(Team="a", transitive=[1]), "transitive_tag_keys is no list of keys"),
-        (nested(Team="a", transitive={"x": 1}), "transitive_tag_keys is no list of keys"),
+        (nested(Team="a", transitive=["Site"]), "a transitive tag key belongs to no tag"),
+        (nested(Team="a", transitive=[1]), "transitive_tag_keys is not a list of keys"),
+        (nested(Team="a", transitive={"x": 1}), "transitive_tag_keys is not a list of keys"),
         (nested(**{f"k{n}": "" for n in range(51)}), "there are 51 tags, 50 at most are allowed"),
         (nested(**{"aws:x": "a"}), "tag keys that begin with aws: are AWS's own"),
         (
@@ -319,7 +319,7 @@ def test_a_source_identity_stays_with_the_session_and_its_chain(aws, irsa):
 
 
 @pytest.mark.parametrize("claim", [["ann"], 1, "a", "a b", "x" * 65])
-def test_a_source_identity_in_a_token_that_is_none(aws, irsa, claim):
+def test_an_invalid_source_identity_in_a_token(aws, irsa, claim):
     irsa.trust(trust_policy(Action=["sts:AssumeRoleWithWebIdentity", SOURCE]))
     token = aws.issuer.token(**{SOURCE_CLAIM: claim})
     refused(lambda: irsa.assume(WebIdentityToken=token), 400, "ValidationError", "Unable to validate source identity")

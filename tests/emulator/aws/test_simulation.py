@@ -285,7 +285,7 @@ def test_a_resource_policy(aws, identity, principal, owner, decision, details):
          "Invalid Entity Arn: ann does not clearly define entity type and name."),
         ({"ResourceOwner": "me"}, 400, "InvalidInput", "Invalid resource owner: me"),
         ({"ContextEntries": [entry("my:Key", "x", kind="numeric")]}, 400, "InvalidInput",
-         "Invalid context entry: a value of my:Key is no numeric"),
+         "Invalid context entry: a value of my:Key is not of the type numeric"),
         ({"ContextEntries": [entry("my:Key", "1", "2", kind="numeric")]}, 400, "InvalidInput",
          "Invalid context entry: my:Key has 2 values, and its type is numeric"),
         ({"ContextEntries": [entry("my:Key", "1", kind="number")]}, 400, "InvalidInput",

@@ -109,7 +109,7 @@ def test_a_key_that_is_too_long(aws, irsa):
 
 
 def test_an_operation_that_moto_would_take_for_another(aws, irsa):
-    """A PUT with a sub-resource that nobody knows is no CreateBucket, and no PutObject."""
+    """A PUT with an unknown sub-resource is neither a CreateBucket nor a PutObject."""
     for path in (f"/{irsa.bucket}", f"/{irsa.bucket}/hello.txt"):
         written = {"url_path": path, "query_string": {"anew": ""}, "method": "PUT", "headers": {}, "body": b"x"}
         answer = spoilt.respond(aws, "s3", written)

@@ -347,7 +347,7 @@ def labkit_trail(home, *arguments):
     return done.stdout
 
 
-def test_labkit_trail_shows_whom_it_is_asked_for(aws, irsa):
+def test_labkit_trail_shows_the_asked_callers(aws, irsa):
     session = irsa.assume(RoleSessionName="my-pod")["Credentials"]
     ignoring(lambda: aws.client("s3", session).put_object(Bucket="irsa-lab", Key="k"))
     home = aws.trail_file.parent
@@ -375,7 +375,7 @@ def test_the_end_of_a_long_trail_is_read_without_the_rest(tmp_path):
     assert len(labkit_trail(tmp_path, "--json").splitlines()) == 20
 
 
-def test_text_that_is_no_unicode_is_hidden_and_kept_like_any_other(tmp_path):
+def test_text_that_is_not_unicode_is_hidden_and_kept_like_any_other(tmp_path):
     trail = Trail(tmp_path / "trail.jsonl")
     trail.append({"secret": "planted\ud800planted", "said": "\ud800"}, ["planted\ud800planted"])
     assert Trail.read(trail.file) == [{"secret": HIDDEN, "said": "\ud800"}]

@@ -101,11 +101,11 @@ class _Tables:
         """What ``action`` on these items (or their keys) of a table, or of the index that is ``asked`` for, needs."""
         name = table.removeprefix(self.prefix)
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", name):
-            raise CannotDerive(f"dynamodb:{action} on something that is no table of this account and region")
+            raise CannotDerive(f"dynamodb:{action} on something that is not a table of this account and region")
         arn, known = self.prefix + name, KNOWN
         found, index = self._store.tables.get(name), asked.get("IndexName")
         if index is not None and not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", index):
-            raise CannotDerive(f"dynamodb:{action} on something that is no index")
+            raise CannotDerive(f"dynamodb:{action} on something that is not an index")
         context = _context(action, asked) | tag_keys(as_dict(asked.get("Tags")))
         if self._request.operation.startswith("Transact"):
             context["dynamodb:EnclosingOperation"] = self._request.operation

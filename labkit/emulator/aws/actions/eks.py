@@ -81,13 +81,13 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     # Where the operation is on the cluster alone, EKS calls its name simply the name.
     name = parameters.get("clusterName") or parameters["name"]
     if not CLUSTER_NAME.fullmatch(name):
-        raise CannotDerive(f"eks:{operation} on something that is no cluster's name")
+        raise CannotDerive(f"eks:{operation} on something that is not a cluster's name")
     resource, tagged = f"{account}cluster/{name}", store.clusters.get(name)
     if operation in ON_CLUSTER:
         return _needed(operation, parameters, resource, context | _tags(tagged))
     if "principalArn" in parameters:
         if not (arn := entry_arn(resource, parameters["principalArn"])):
-            raise CannotDerive(f"eks:{operation} for something that is no principal")
+            raise CannotDerive(f"eks:{operation} for something that is not a principal")
         facts = backend.clusters.get(request.region, name)
         return [_permission(operation, arn, _of_entry(parameters["principalArn"], facts) | context)]
     if "associationId" in parameters or operation in ON_IDENTITY_PROVIDER_CONFIG:
@@ -101,7 +101,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 def _on_arn(operation: str, arn: str, clusters: str, context: Context, store: Any) -> Permission:
     if not arn.startswith(clusters):
-        raise CannotDerive(f"eks:{operation} on what is no cluster of this account and region")
+        raise CannotDerive(f"eks:{operation} on what is not a cluster of this account and region")
     return _permission(operation, arn, context | _tags(store.clusters.get(arn.removeprefix(clusters))))
 
 

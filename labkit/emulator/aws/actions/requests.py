@@ -1,6 +1,6 @@
 """Which operation a call asks for and with which parameters, read by botocore's service model.
 
-moto is given what was read here and nothing else: written anew, so that it cannot find another meaning in it.
+moto gets the parameters that were read here, and nothing else. They are encoded again, so that it reads the same.
 
 https://smithy.io/2.0/aws/protocols/index.html
 """
@@ -55,7 +55,7 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
 def read(asked: Asked) -> Asked:
     """What is asked, with the operation's parameters, or with what stands against reading them.
 
-    That is ``CannotDerive`` for what could be read in two ways, ``Refusal`` for what is no call of the service.
+    That is ``CannotDerive`` for what could be read in two ways, ``Refusal`` for what is not a call of the service.
     """
     try:
         return replace(asked, request=_request(asked))
@@ -143,7 +143,7 @@ def _query(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str,
     pairs = [(name, value) for name, value in pairs if not name.startswith("X-Amz-")]
     if call.body:
         if not content_type.startswith(FORM):
-            raise CannotDerive(f"{asked.service} calls with a body that is no form")
+            raise CannotDerive(f"{asked.service} calls with a body that is not a form")
         pairs += parse_qsl(call.body.decode(), keep_blank_values=True)
     form = dict(pairs)
     if len(form) < len(pairs):
@@ -236,7 +236,7 @@ def _anew(asked: Asked, body: bytes, headers: dict[str, str]) -> Call:
 def _json_object(body: bytes) -> dict[str, Any]:
     content = json.loads(body.decode() or "{}", object_pairs_hook=_once, parse_constant=_no_number)
     if not isinstance(content, dict):
-        raise TypeError("the body is no JSON object")
+        raise TypeError("the body is not a JSON object")
     return content
 
 
@@ -247,7 +247,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def json_text(content: dict[str, object]) -> bytes:
@@ -263,7 +263,7 @@ def _modelled(shape: Any, value: Any) -> Any:
     kind: str = shape.type_name
     fits = isinstance(value, JSON_TYPES[kind])
     if not fits or (isinstance(value, bool) and kind != "boolean"):
-        raise TypeError(f"{shape.name} is no {kind}")
+        raise TypeError(f"{shape.name} is not of the type {kind}")
     match kind:
         case "structure" if not shape.is_document_type:
             members = {member.serialization.get("name", name): member for name, member in shape.members.items()}

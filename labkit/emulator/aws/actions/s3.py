@@ -147,7 +147,7 @@ def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
     """
     call, bucket, key = asked.call, asked.bucket, asked.key
     if not BUCKET.fullmatch(bucket) and (bucket or key):
-        raise CannotDerive("S3 call on a bucket whose name is none")
+        raise CannotDerive("S3 call on a bucket whose name is invalid")
     if call.path.startswith(CONTROL):
         return _on_account(asked)
     if call.method in ("POST", "PUT") and call.headers.get("content-type", "").lower().startswith(_FORMS):
@@ -271,7 +271,7 @@ def _put(call: Call, arn: str, *, upload: bool) -> tuple[str, tuple[Permission, 
         return "UploadPart" if upload else "PutObject", needed
     # Access points have another form, and an ARN in it would not be the object that is read.
     if (found := copy_source(source)) is None:
-        raise CannotDerive("S3 call CopyObject from something that is no BUCKET/KEY")
+        raise CannotDerive("S3 call CopyObject from something that is not BUCKET/KEY")
     bucket, key, version = found
     read = _permission(call, "GetObjectVersion" if version else "GetObject", f"arn:aws:s3:::{bucket}/{key}")
     return "UploadPartCopy" if upload else "CopyObject", (*needed, read)
@@ -373,7 +373,7 @@ def _read_xml(document: bytes) -> ElementTree.Element:
     try:
         root = ElementTree.fromstring(document)  # noqa: S314 - expat 2.4 and newer bound the expansion of entities
     except ElementTree.ParseError as error:
-        raise CannotDerive("S3 call whose body is no XML") from error
+        raise CannotDerive("S3 call whose body is not XML") from error
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
     return root

@@ -33,7 +33,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     else:
         name = queue_name(parameters["QueueUrl"], request.account_id)
     if not QUEUE_NAME.fullmatch(name):
-        raise CannotDerive(f"sqs:{action} on something that is no queue of this account and region")
+        raise CannotDerive(f"sqs:{action} on something that is not a queue of this account and region")
     queue = backend.store("sqs", request.region, request.account_id).queues.get(name)
     context = resource_tags(dict(queue.tags)) if queue else {}
     given = parameters.get("tags", parameters.get("Tags"))
