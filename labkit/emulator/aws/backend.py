@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextvars import copy_context
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote_to_bytes
@@ -92,6 +93,22 @@ _KEPT_BACK = {
 }  # fmt: skip
 
 
+# moto's stores of what has a name in IAM, by kind.
+BY_NAME = {"group": "groups", "instance profile": "instance_profiles", "role": "roles", "user": "users"}
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Something in IAM, as far as it decides about calls on it."""
+
+    arn: str
+    path: str
+    """With its slashes; ``/`` where it has none."""
+    boundary_arn: str
+    """Empty without a permissions boundary."""
+    tags: dict[str, str]
+
+
 class Backend:
     """moto's state and its answers, by account; ``account_id`` is the lab's own, which has the ``clusters``."""
 
@@ -149,6 +166,23 @@ class Backend:
         """The role or the user with this ARN."""
         iam = self.iam(named.account) if (named := Arn.find(arn)) else None
         return next((one for kind in ("roles", "users") for one in every(iam, kind) if one.arn == arn), None)
+
+    def resource(self, account_id: str, kind: str, name: str) -> Resource | None:
+        """What is known of something in IAM: a policy and a provider by ARN, what is in `BY_NAME` by name."""
+        iam = self.iam(account_id)
+        if iam is None:
+            return None
+        by_arn: dict[str, dict[str, Any]] = {"policy": iam.managed_policies, "provider": iam.open_id_providers}
+        found = find(iam, BY_NAME[kind], name) if kind in BY_NAME else by_arn.get(kind, {}).get(name)
+        if found is None:
+            return None
+        boundary_arn, path = getattr(found, "permissions_boundary_arn", None), getattr(found, "path", None)
+        # moto keeps a user's tags beside it, and the others' as a list or by key.
+        tags: Any = getattr(found, "tags", [])
+        listed = tags.values() if isinstance(tags, dict) else tags
+        of_user = iam.tagger.get_tag_dict_for_resource(found.arn) if kind == "user" else None
+        given = {tag["Key"]: tag["Value"] for tag in listed} if of_user is None else dict(of_user)
+        return Resource(found.arn, path or "/", boundary_arn or "", given)
 
     def role_by_id(self, account_id: str, role_id: str) -> Role | None:
         """The role with this unique id, which a role of the same name that was made again does not have."""

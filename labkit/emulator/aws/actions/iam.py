@@ -4,7 +4,7 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsident
 """
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from labkit.emulator.aws.actions.permission import (
@@ -16,7 +16,7 @@ from labkit.emulator.aws.actions.permission import (
     resource_tags,
     tag_keys,
 )
-from labkit.emulator.aws.backend import Backend, find, get_service_model
+from labkit.emulator.aws.backend import BY_NAME, Backend, Resource, get_service_model
 from labkit.emulator.aws.call import ApiRequest
 from labkit.emulator.aws.errors import Refusal
 
@@ -53,8 +53,6 @@ ON_NOTHING = {
 }  # fmt: skip
 # What is not there yet is named by the ARN that it would have.
 MADE = {"CreateGroup", "CreateInstanceProfile", "CreateRole", "CreateUser"}
-# moto's stores, by the kind of what is in them.
-STORES = {"group": "groups", "instance profile": "instance_profiles", "role": "roles", "user": "users"}
 # The operations that are conditioned by the permissions boundary of the role or user that they are on.
 BOUNDED = {
     f"{operation}{kind}{what}"
@@ -76,7 +74,7 @@ KNOWN = frozenset({
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     """What an operation of IAM needs: with tags the permission to tag, too, and to hand on a role ``iam:PassRole``."""
     operation, parameters = request.operation, request.parameters
-    account, iam = f"arn:aws:iam::{request.account_id}:", backend.iam(request.account_id)
+    account, resource = f"arn:aws:iam::{request.account_id}:", partial(backend.resource, request.account_id)
     if operation == "ListPolicies":
         return [_permission(operation, "*", {}, f"policy path {parameters.get('PathPrefix', '/')}")]
     if operation in LISTS:
@@ -88,9 +86,10 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     if kind == "user" and parameter not in parameters:
         raise Refusal(400, "ValidationError", "Must specify userName when calling with non-User credentials")
     name = parameters[parameter]
-    thing = find(iam, STORES[kind], name) if kind in STORES else None
-    arn, shown = _arn(operation, account, parameter, parameters, thing)
-    context = _context(request, kind, arn, thing, iam)
+    named = resource(kind, name) if kind in BY_NAME else None
+    arn, shown = _arn(operation, account, parameter, parameters, named)
+    thing = named if kind in BY_NAME else resource(kind, arn)
+    context = _context(request, kind, thing)
     needed = [_permission(operation, arn, context, shown)]
     if operation.startswith("Create") and parameters.get("Tags"):
         # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
@@ -98,15 +97,15 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     if operation in ("UpdateGroup", "UpdateUser"):
         # To rename takes the permission on both names.
         renamed = parameters.get(f"New{parameter}", name)
-        path = parameters.get("NewPath") or getattr(thing, "path", None) or "/"
+        path = parameters.get("NewPath") or (thing.path if thing else "/")
         needed.append(_permission(operation, f"{account}{kind}{path}{renamed}", context, f"{kind} {renamed}"))
     if operation == "AddRoleToInstanceProfile":
-        role = find(iam, "roles", parameters["RoleName"])
+        role = resource("role", parameters["RoleName"])
         passed = role.arn if role else f"{account}role/{parameters['RoleName']}"
         # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html
         instances = f"arn:aws:ec2:*:{request.account_id}:instance/*"
         needed.append(pass_role(passed, "ec2.amazonaws.com", instances))
-    if kind in ("role", "user") and getattr(thing, "permissions_boundary_arn", None) and operation not in BOUNDED:
+    if thing and thing.boundary_arn and operation not in BOUNDED:
         # AWS has no such key here. An Allow that asks for another boundary must not count for this principal.
         return [replace(each, known=KNOWN - {BOUNDARY}) for each in needed]
     return needed
@@ -123,7 +122,7 @@ def _named_by(operation: str) -> str:
 
 
 def _arn(
-    operation: str, account: str, parameter: str, parameters: dict[str, Any], thing: Any
+    operation: str, account: str, parameter: str, parameters: dict[str, Any], thing: Resource | None
 ) -> tuple[str, str | None]:
     """The ARN of an operation's resource, and how IAM names it in a denial (as its ARN: None)."""
     kind, name = KINDS[parameter], parameters[parameter]
@@ -131,33 +130,21 @@ def _arn(
         return f"{account}oidc-provider/{name.partition('://')[2]}", None
     if parameter.endswith("Arn"):
         return name, f"policy {name}" if kind == "policy" else None
-    arn = getattr(thing, "arn", None) or f"{account}{kind.replace(' ', '-')}{parameters.get('Path') or '/'}{name}"
+    arn = thing.arn if thing else f"{account}{kind.replace(' ', '-')}{parameters.get('Path') or '/'}{name}"
     return arn, None if operation in MADE else f"{kind} {name}"
 
 
-def _context(request: ApiRequest, kind: str, arn: str, thing: Any, iam: Any) -> Context:
+def _context(request: ApiRequest, kind: str, thing: Resource | None) -> Context:
     parameters = request.parameters
     context = tag_keys(as_dict(parameters.get("Tags")), parameters.get("TagKeys"))
     if "PolicyArn" in parameters and kind != "policy":
         context["iam:PolicyARN"] = parameters["PolicyArn"]
     boundary = parameters.get("PermissionsBoundary")
     if boundary is None and request.operation in BOUNDED:
-        boundary = getattr(thing, "permissions_boundary_arn", None)
+        boundary = thing.boundary_arn if thing else ""
     if boundary:
         context["iam:PermissionsBoundary"] = boundary
-    return context | resource_tags(_tags(kind, arn, thing, iam), "iam")
-
-
-def _tags(kind: str, arn: str, thing: Any, iam: Any) -> dict[str, str]:
-    if kind == "policy":
-        thing = iam.managed_policies.get(arn)
-    elif kind == "provider":
-        thing = iam.open_id_providers.get(arn)
-    if kind == "user" and thing is not None:
-        return dict(iam.tagger.get_tag_dict_for_resource(thing.arn))
-    if thing is None or not hasattr(thing, "tags"):
-        return {}
-    return {tag["Key"]: tag["Value"] for tag in (thing.tags.values() if isinstance(thing.tags, dict) else thing.tags)}
+    return context | resource_tags(thing.tags if thing else {}, "iam")
 
 
 def _permission(operation: str, resource: str, context: Context, shown: str | None = None) -> Permission:
