@@ -72,7 +72,7 @@ class Connection:
     kubectl: str = "kubectl"
     """How kubectl is called in a terminal so that it talks to this cluster."""
     commands_after: str = ""
-    """What a shell has to be told before its `aws` and `kubectl` talk to this account and cluster; empty: nothing."""
+    """What a shell must be told before its `aws` and `kubectl` talk to this account and cluster; empty: nothing."""
     webhook_restored_by: str = "# see the documentation of your cluster"
     takes_untagged: bool = False
     """Whether an untagged object with exactly the parameters' names counts as the run's."""
@@ -85,9 +85,9 @@ class Connection:
     issuer_restored_by: str = ""
     """The lines that publish the issuer's own documents again, where this target knows them, and what they change."""
     propagates_within: int = 0
-    """Seconds within which a change in IAM is known everywhere; 0 where it is at once."""
+    """Seconds within which a change in IAM is known everywhere; 0 if it is at once."""
     node_within: int = 0
-    """Seconds within which a node is made for a pod that none takes; 0 where none is made."""
+    """Seconds within which a node is made for a pod that none takes; 0 if none is made."""
     fetch: Callable[[str], Any] | None = None
     served_chain: Callable[[str], list[bytes]] | None = None
     """The certificates (DER) that an issuer's host serves, its own first; None: it is reached by its name."""
@@ -100,11 +100,11 @@ class Connection:
     other_account: str | None = None
     """Another account (12 digits) that the one who opens the lab administers."""
     account: Callable[[str], "boto3.Session | None"] = lambda _: None
-    """A session in the account of this id (12 digits); None where it cannot be entered from here."""
+    """A session in the account of this id (12 digits); None if it cannot be entered from here."""
 
     @property
     def api(self) -> "ApiClient":
-        """The cluster's API. Raises `LabError` where the cluster is gone."""
+        """The cluster's API. Raises `LabError` if the cluster is gone."""
         if self.kubernetes is None:
             raise LabError(
                 "The cluster is gone, and its API with it.",
@@ -124,7 +124,7 @@ class Connection:
         return f"arn:{self.partition}:iam::{self.account_id}:role/{role_name}"
 
     def close(self) -> None:
-        """Closes the connections to the cluster. The lab goes on."""
+        """Close the connections to the cluster. The lab goes on."""
         if self.kubernetes:
             self.kubernetes.close()
 

@@ -244,7 +244,7 @@ class NotDenied(LabError, AssertionError):
 
 @contextmanager
 def expect_denied(code: str = "AccessDenied") -> Iterator[None]:
-    """Passes where AWS refuses with exactly this error code, and prints what it said.
+    """Pass if AWS refuses with exactly this error code, and print what it said.
 
     Raises:
         NotDenied: nothing was refused, or with another code.

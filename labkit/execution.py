@@ -22,9 +22,9 @@ class Executed:
 
 
 def execute(api: "ApiClient", pod: str, namespace: str, command: list[str], *, container: str = "") -> Executed:
-    """Runs `command` in a container of the pod, and returns when it has ended.
+    """Run `command` in a container of the pod, and return when it has ended.
 
-    A pod of one container needs no `container`. Raises `NotAllowed` where the cluster does not let the caller; what
+    A pod of one container needs no `container`. Raises `NotAllowed` if the cluster does not let the caller; what
     else stands in the way is an error like the command's own.
 
     https://kubernetes.io/docs/tasks/debug/debug-application/get-shell-running-container/

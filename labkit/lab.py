@@ -56,7 +56,7 @@ class Lab(Workspace):
 
     @classmethod
     def open(cls, **values: Any) -> "Lab":
-        """Opens the lab that these parameters name, and starts it where it does not run.
+        """Open the lab that these parameters name, and start it if it doesn't run.
 
         Raises:
             LabError: a parameter breaks its rule (nothing is made then), or the lab does not come up.
@@ -95,7 +95,7 @@ class Lab(Workspace):
     # Prepare and clean up.
 
     def ready(self, *, before: str = "", through: str = "", account: str = "") -> None:
-        """Prepares for a step, and prints a line that says so.
+        """Prepare for a step, and print a line that says so.
 
         Args:
             before: the earlier steps are made, and this one and the later ones are taken away: the step is yours. On a
@@ -283,7 +283,7 @@ class Lab(Workspace):
         return self
 
     def break_(self, fault: str = "", *, seed: int | None = None) -> None:
-        """Breaks one thing, and prints what happened and what AWS says in the pod now.
+        """Break one thing, and print what happened and what AWS says in the pod now.
 
         Without the name of a fault one is drawn, the same for the same seed, and only what happened is told. What is
         left of an earlier one is taken out first. Raises `LabError`: there is no such fault, or the cluster is not the
@@ -338,7 +338,7 @@ class Lab(Workspace):
         return self.connection.fetch(url)
 
     def show(self, thing: Any, command: str = "") -> None:
-        """Shows a text, a document, an answer of boto3 or an object of Kubernetes without what differs between runs.
+        """Show a text, a document, an answer of boto3 or an object of Kubernetes without what differs between runs.
 
         With `command`, it is shown as that command's answer.
         """
@@ -405,7 +405,7 @@ class Lab(Workspace):
         return self
 
     def _needs_own_cluster(self) -> None:
-        """Raises `LabError` where the cluster or the account is not the lab's own, and so is not to be broken."""
+        """Raise `LabError` if the cluster or the account is not the lab's own, and so is not to be broken."""
         if not self.takes_untagged:
             raise LabError(
                 f"The target {self.parameters.target} lacks a cluster of the lab's own, which can be broken.",
@@ -430,7 +430,7 @@ class Lab(Workspace):
         return not (found.role or found.service_account or found.pod)
 
     def close(self) -> None:
-        """Closes the connections. The lab goes on; `labkit down` ends it."""
+        """Close the connections. The lab goes on; `labkit down` ends it."""
         self.connection.close()
 
 

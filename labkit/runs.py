@@ -66,7 +66,7 @@ class Interrupted(LabError):
 def run(
     notebook: Path | str, output: Path | str, parameters: Mapping[str, object] | None = None, *, progress: bool = False
 ) -> Run:
-    """Executes a notebook with these parameters and writes it to `output`, also where the run fails or is interrupted.
+    """Execute a notebook with these parameters and write it to `output`, also where the run fails or is interrupted.
 
     The kernel sees the environment of the parameters' target: on moto, no AWS or proxy variable of this machine.
     With `progress`, stderr shows a bar that moves with each cell.
@@ -133,7 +133,7 @@ def run(
 
 
 def examined(parameters: Parameters) -> "Diagnosis":
-    """What the doctor finds at a run's service account; only reads. Raises `LabError` where it could not look."""
+    """What the doctor finds at a run's service account; only reads. Raises `LabError` if it could not look."""
     from labkit.doctor.examination import diagnose
 
     connection = targets.look(parameters)
@@ -147,7 +147,7 @@ def examined(parameters: Parameters) -> "Diagnosis":
 
 
 def refresh(notebook: Path | str) -> Run:
-    """Executes a notebook with its own parameters and keeps the outputs in it; if a cell fails, the file isn't changed.
+    """Execute a notebook with its own parameters and keep the outputs in it; if a cell fails, the file isn't changed.
 
     Raises `RunFailed`.
     """

@@ -1,4 +1,4 @@
-"""Shows what AWS and Kubernetes answer, with a name in the place of what differs from run to run.
+"""Shows what AWS and Kubernetes answer, with a name instead of what differs from run to run.
 
 With LABKIT_LIVE=1, which `labkit lab` sets, the real session names and dates are shown, and how a token begins.
 """
@@ -96,7 +96,7 @@ class Shown:
 
 
 def show(thing: object, command: str = "") -> None:
-    """Shows a text, a document, an answer of boto3 or an object of Kubernetes, the same in every run.
+    """Show a text, a document, an answer of boto3 or an object of Kubernetes, the same in every run.
 
     Ports, dates, keys, tokens, session names, paths and request ids are replaced by their names, such as
     `<access key>`. With `command`, it is shown as that command's answer, and `labkit run` prints it too.
@@ -120,7 +120,7 @@ def as_text(thing: object) -> str:
 
 
 def stable(text: str) -> str:
-    """The text with a name in the place of what differs from run to run."""
+    """The text with a name instead of what differs from run to run."""
     for pattern, name in _PATTERNS:
         if name == JWT:
             text = pattern.sub(lambda found: _token(found[0]), text)

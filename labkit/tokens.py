@@ -38,7 +38,7 @@ class Claims:
 
     @classmethod
     def parse(cls, token: str) -> "Claims":
-        """Returns the claims, unverified. Raises `NotAToken`."""
+        """Return the claims, unverified. Raises `NotAToken`."""
         header, payload = parts(token)
         audiences = payload.get("aud")
         audiences = audiences if isinstance(audiences, list) else [audiences]
@@ -63,7 +63,7 @@ class Claims:
         return (self.issuer or "").removeprefix("https://")
 
     def context(self) -> dict[str, list[str]]:
-        """Returns the condition keys that the token puts into a request (`oidc.eks…/id/X:sub`, `:aud`).
+        """Return the condition keys that the token puts into a request (`oidc.eks…/id/X:sub`, `:aud`).
 
         With `azp`, `:aud` means that, and `:oaud` the audiences.
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif
@@ -80,7 +80,7 @@ class Claims:
 
 
 def parts(token: str) -> tuple[dict[str, object], dict[str, object]]:
-    """Returns the token's header and claims, unverified. Raises `NotAToken`.
+    """Return the token's header and claims, unverified. Raises `NotAToken`.
 
     https://datatracker.ietf.org/doc/html/rfc7515#section-3.1
     """
@@ -147,7 +147,7 @@ _INVALID = "InvalidIdentityToken"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A claim beside what it has to be. `where` names the place that wants it."""
+    """A claim beside what it must be. `where` names the place that wants it."""
 
     field: str
     wanted: str
@@ -165,7 +165,7 @@ def compare(
     *,
     now: float | None = None,
 ) -> list[Comparison]:
-    """Returns the rows of the token view, in the order in which STS looks.
+    """Return the rows of the token view, in the order in which STS looks.
 
     `provider_url` is None where the role's account has no provider for the token's issuer; `now` is the lab's time in
     epoch seconds, without which expiry is not compared.

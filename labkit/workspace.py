@@ -39,7 +39,7 @@ class Workspace:
     def kubernetes(self) -> "ApiClient":
         """The cluster's API, as its administrator: `kubernetes.client.CoreV1Api(lab.kubernetes)`.
 
-        Raises `LabError` where the cluster is gone.
+        Raises `LabError` if the cluster is gone.
         """
         return self.connection.api
 

@@ -14,17 +14,17 @@ NOTEBOOKS = "notebooks/*.ipynb"
 FILES = sorted({file for glob in (*PAGES, *CODE, NOTEBOOKS) for file in ROOT.glob(glob)} - {Path(__file__)})
 # A turn, what to write instead, and a line that has it.
 BANNED = [
-    (r"what is there", "the resource, or its name", "look at what is there"),
+    (r"[Ww]hat is there", "the resource, or its name", "look at what is there"),
     (r"is none", "doesn't exist; isn't one of", "an answer that is none"),
     # "There is no bucket" is plain; "it is no bucket" isn't.
     (r"(?<!here )is no(?! longer)(?= \w)", "is not a", "this is no bucket"),
     (r"of somebody", "the owner", "a pod of somebody else"),
-    (r"bears?", "carries", "the tag that a role bears"),
-    (r"anew", "again", "read it anew"),
-    (r"whom", "who; which", "whom it admits"),
+    (r"[Bb]ears?", "carries", "the tag that a role bears"),
+    (r"[Aa]new", "again", "read it anew"),
+    (r"[Ww]hom", "who; which", "whom it admits"),
     (r"to be had", "could not be fetched", "it is not to be had"),
     (r"as it was(?! \w+(?:ed|wn|ten|ilt|ent)\b)", "unchanged; as before", "leave it as it was."),
-    (r"nobody's", "belongs to nobody", "nobody's role"),
+    (r"[Nn]obody's", "belongs to nobody", "nobody's role"),
     (r"with this means", "with", "with this means, it's all of them"),
     (r"otherwise than", "differently from", "it ends otherwise than before"),
 ]

@@ -31,7 +31,7 @@ def show(found: Diagnosis, commands_after: str) -> None:
 
 
 def show_all(found: Sequence[Diagnosis], where: str, commands_after: str) -> None:
-    """Prints a line for each service account, the findings of those that have some, and what was not looked at."""
+    """Print a line for each service account, the findings of those that have some, and what was not looked at."""
     console = _console()
     if not found:
         _print(console, f"No service account of {where} is to have a role.")
@@ -64,7 +64,7 @@ def _print(console: Console, line: str, style: str = "") -> None:
 
 
 def _show_findings(console: Console, found: Diagnosis) -> None:
-    """Prints the first finding, how many more there are, and these."""
+    """Print the first finding, how many more there are, and these."""
     if not found.findings:
         result = _result(found)
         _print(console, f"{found.headline}\n", f"bold {'yellow' if result == 'not looked at' else COLOURS[result]}")

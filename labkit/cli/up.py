@@ -118,7 +118,7 @@ def join(
     image: str = "",
     as_json: bool = False,
 ) -> None:
-    """Joins the cluster that the kubeconfig's context names; without one, the cluster of the last time, or a new one.
+    """Join the cluster that the kubeconfig's context names; without one, the cluster of the last time, or a new one.
 
     Raises `LabError`.
     """
@@ -165,7 +165,7 @@ def join(
 
 
 def refuse_options(**given: object) -> None:
-    """Raises `LabError` if an option belongs to another target."""
+    """Raise `LabError` if an option belongs to another target."""
     named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
     if named:
         raise LabError(

@@ -150,7 +150,7 @@ def cause(
     follows_from: tuple[Cause, ...] = (),
     ends: tuple[Stage, ...] = (),
 ) -> Callable[[Look], Cause]:
-    """Declares the cause that a function looks for."""
+    """Declare the cause that a function looks for."""
     return lambda look: Cause(id, stage, learn, reads, look, follows_from, ends)
 
 

@@ -63,12 +63,12 @@ def diagnose(
         connection: the lab's or a target's connection, `labkit.targets.look(parameters)`; else `aws`, a session in
             the cluster's account and region, `kubernetes`, a client of the cluster's API, and `cluster`, its EKS name.
         pod: the pod to look at; without one, the newest of each owner that runs as the service account.
-        role: the name of the role that it is to have; without one, what the annotation or the trust policies say.
+        role: the name of the role that it should have; without one, what the annotation or the trust policies say.
         action: what the pod wants to do, such as `s3:ListBucket`, on `resource`, an ARN.
         probe: whether commands may be run in the pod, and its token be sent to STS.
         reads: answers that are there already: of another diagnosis, or a record.
 
-    Raises `InvalidParameter` where a name breaks its rule, `LabError` where cluster or account cannot be reached, or
+    Raises `InvalidParameter` if a name breaks its rule, `LabError` where cluster or account cannot be reached, or
     where there is no such service account or pod and nothing says that there should be one.
     """
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
@@ -87,7 +87,7 @@ def diagnose(
 
 
 def refuse_misspelt(evidence: Evidence) -> None:
-    """Raises `LabError` where there is no such service account, and neither a pod nor a role names it.
+    """Raise `LabError` if there is no such service account, and neither a pod nor a role names it.
 
     It may be misspelt then, and a repair would make an account, or lead a role to it, that nobody wants.
     """
@@ -110,7 +110,7 @@ def refuse_misspelt(evidence: Evidence) -> None:
 
 
 def refuse_misspelt_pod(evidence: Evidence) -> None:
-    """Raises `LabError` where there is no such pod, and nothing says that one was replaced.
+    """Raise `LabError` if there is no such pod, and nothing says that one was replaced.
 
     It may be misspelt then, and a repair would make a pod that nobody wants.
     """

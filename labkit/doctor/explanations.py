@@ -88,7 +88,7 @@ class Family:
     means: str
     """What is known from the text alone."""
     ids: tuple[str, ...] = ()
-    """The findings of the doctor's that it can be; none where the doctor does not see the cause."""
+    """The findings of the doctor's that it can be; none if the doctor does not see the cause."""
     next: tuple[str, ...] = (DOCTOR,)
     """Shell lines, with the names that the text tells, else placeholders."""
     is_general: bool = False

@@ -19,7 +19,7 @@ def why_not_run(repair: str) -> str:
 
 
 def run(script: str, environment: Mapping[str, str]) -> str:
-    """Runs the lines of a script in a shell, until one fails. Returns why it failed, as a sentence; empty if none did.
+    """Run the lines of a script in a shell until one fails. Return why it failed, as a sentence; empty if none did.
 
     https://www.gnu.org/software/bash/manual/html_node/The-Set-Builtin.html
     """

@@ -60,7 +60,7 @@ class Diagnosis:
     """What of it was asked for; the answers to the rest were there."""
     cluster: str = ""
     role_arn: str = ""
-    """The role that the service account is to have; empty where nothing says which."""
+    """The role that the service account should have; empty if nothing says which."""
     pods: Sequence[str] = ()
     """The pods that were looked at."""
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
@@ -201,7 +201,7 @@ class Diagnosis:
         return f"{' and '.join(told)}:" if told else ""
 
     def lacking(self, stage: Stage) -> str:
-        """What a stage that was not looked at lacks; empty where it was."""
+        """What a stage that was not looked at lacks; empty if it was."""
         check = self.checks[stage]
         if check.result != "not looked at" or not check.missing:
             return ""

@@ -1,4 +1,4 @@
-"""Every service account of a cluster that is to have a role: the doctor's diagnosis of each, and nothing read twice."""
+"""The doctor's diagnosis of every service account of a cluster that should have a role. Nothing is read twice."""
 
 from collections.abc import Iterator
 from difflib import SequenceMatcher
@@ -24,7 +24,7 @@ MANY = 5
 class Survey:
     """The service accounts of a cluster, or of one namespace of it, that are to have a role.
 
-    Raises `NotRead` where the cluster's service accounts may not be listed, `LabError` without such a namespace.
+    Raises `NotRead` if the cluster's service accounts may not be listed, `LabError` without such a namespace.
     """
 
     def __init__(self, connection: Connection, parameters: Parameters, namespace: str = "", *, probe: bool = False):
@@ -91,7 +91,7 @@ class Survey:
         raise LabError(f"There is no namespace {self._namespace} in the cluster.", next="kubectl get namespaces")
 
     def _read_roles(self) -> None:
-        """Reads all roles and their policies by two calls, where that is allowed; else each is read by itself.
+        """Read all roles and their policies by two calls, where that is allowed; else each is read by itself.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetAccountAuthorizationDetails.html
         """

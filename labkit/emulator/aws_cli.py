@@ -23,13 +23,13 @@ def awscli_initialize(events: Any) -> None:
 
 
 def keep_endpoint(parsed_globals: Namespace, **_: object) -> None:
-    """Takes the endpoint of the environment for one that was given, where none was."""
+    """Take the endpoint of the environment for one that was given, where none was."""
     if parsed_globals.command in OLD_NAMES and parsed_globals.endpoint_url is None:
         parsed_globals.endpoint_url = os.environ.get("AWS_ENDPOINT_URL")
 
 
 def keep_host(request: AWSRequest, **_: object) -> None:
-    """Takes the account id off the host of a request to S3 Control, before it is signed: no name leads there.
+    """Take the account id off the host of a request to S3 Control, before it is signed: no name leads there.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_GetPublicAccessBlock.html
     """

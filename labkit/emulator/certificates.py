@@ -25,7 +25,7 @@ class Certificate:
     key_pem: bytes
 
     def load_into(self, context: ssl.SSLContext) -> None:
-        """Makes it the certificate that ``context`` presents."""
+        """Make it the certificate that ``context`` presents."""
         # Python loads certificates from files only; this one is 0600 and gone when the block ends.
         with tempfile.NamedTemporaryFile(suffix=".pem") as file:
             Path(file.name).write_bytes(self.certificate_pem + self.key_pem)

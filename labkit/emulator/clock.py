@@ -38,7 +38,7 @@ class Clock:
         return self._offset
 
     def mended(self) -> list[str]:
-        """Sets the clock back where its file holds no time that the lab can have; returns what to say of that."""
+        """Set the clock back where its file holds no time that the lab can have; return what to say of that."""
         found = self.file.read_text(errors="replace").strip() if self.file.exists() else ""
         if not found or _seconds(found) is not None:
             return []
@@ -46,7 +46,7 @@ class Clock:
         return [f"{self.file} held {found[:20]!r}, which is not a time of the lab: its clock is the machine's again."]
 
     def advance(self, **duration: float) -> float:
-        """Moves lab time by ``timedelta(**duration)``, e.g. ``advance(hours=2)``; returns the new offset in seconds.
+        """Move lab time by ``timedelta(**duration)``, e.g. ``advance(hours=2)``; return the new offset in seconds.
 
         Raises :class:`LabError` beyond ten years from the machine's time.
         """
@@ -62,7 +62,7 @@ class Clock:
         return self._write(offset)
 
     def reset(self) -> float:
-        """Sets lab time back to the machine's; returns the offset, 0."""
+        """Set lab time back to the machine's; return the offset, 0."""
         return self._write(0.0)
 
     def _write(self, offset: float) -> float:

@@ -72,11 +72,11 @@ class Clusters:
         self._spare_key: asyncio.Task[bytes] | None = None
 
     def prepare(self) -> None:
-        """Generates the first cluster's signing key in advance."""
+        """Generate the first cluster's signing key in advance."""
         self._spare_key = asyncio.create_task(asyncio.to_thread(_new_signing_key))
 
     async def create(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts:
-        """Brings a cluster up; returns when its API server, webhook and node answer."""
+        """Bring a cluster up; return when its API server, webhook and node answer."""
         called, identifiers = context(name, region, REGION), self.lab.kubernetes_identifiers
         cluster: Cluster | JoinedCluster
         if is_joined(request):
@@ -94,7 +94,7 @@ class Clusters:
         return cluster.facts
 
     async def delete(self, region: str, name: str) -> None:
-        """Ends a cluster and every process of its pods."""
+        """End a cluster and every process of its pods."""
         cluster = self.running.pop(context(name, region, REGION))
         kept = ClusterFolder(self.lab.folder, cluster.context)
         kept.forget_record()
@@ -103,7 +103,7 @@ class Clusters:
         self._tell_clients()
 
     async def start_again(self) -> None:
-        """Starts the clusters that the lab's last server had. Raises `LabError` where one's state is not usable.
+        """Start the clusters that the lab's last server had. Raises `LabError` if one's state is not usable.
 
         Those that had joined the lab are not among them: `labkit up --target kind` joins them again.
         """
@@ -123,7 +123,7 @@ class Clusters:
         return cluster.facts if cluster else None
 
     async def stop(self) -> None:
-        """Ends every cluster."""
+        """End every cluster."""
         await asyncio.gather(*(cluster.stop() for cluster in self.running.values()))
 
     def write_kubeconfig(self) -> None:
@@ -185,7 +185,7 @@ class Cluster:
         self.endings = AsyncExitStack()
 
     async def start(self, request: dict[str, Any]) -> None:
-        """Returns when a pod can be created. Raises `LabError` where what it had is not usable."""
+        """Return when a pod can be created. Raises `LabError` if what it had is not usable."""
         gate, folder = self.lab.gate, self.lab.folder
         self.authority = folder.named_authority(f"{self._kept.keys}/ca", "kubernetes")
         self.administrator = self._client("kubernetes-admin", "system:masters")
@@ -219,7 +219,7 @@ class Cluster:
             await asyncio.gather(self._start_webhook(), self._start_node())
 
     async def stop(self) -> None:
-        """Ends what was started, the newest first."""
+        """End what was started, the newest first."""
         await self.endings.aclose()
 
     def kubeconfig_entry(self) -> kubeconfig.Entry:
@@ -261,7 +261,7 @@ class Cluster:
         self.endings.push_async_callback(self.lab.close, listener)
 
     async def _aws_user(self, token: str) -> User | None:
-        """Whom a token of `aws eks get-token` speaks for, if an access entry lets that principal in."""
+        """Who a token of `aws eks get-token` represents, if an access entry lets that principal in."""
         if not token.startswith(eks_tokens.PREFIX):
             return None
         lab = self.lab
@@ -334,7 +334,7 @@ class Cluster:
         return self.facts.pod_identity.of(namespace, service_account) is not None
 
     async def _lead_to_webhook(self, api: httpx.AsyncClient, before: dict[str, Any], now: dict[str, Any]) -> None:
-        """Writes the webhook's new port and CA into its registration, unless somebody has changed or deleted that."""
+        """Write the webhook's new port and CA into its registration, unless somebody has changed or deleted that."""
         answer = await api.get(f"{WEBHOOKS}/{now['metadata']['name']}")
         if answer.status_code == 404:
             return

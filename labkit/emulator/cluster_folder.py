@@ -56,7 +56,7 @@ class ClusterFolder:
         (self.path / RECORD).unlink(missing_ok=True)
 
     def forget_contents(self) -> None:
-        """Deletes the objects, and what pods wrote. No server may use them. The keys stay."""
+        """Delete the objects, and what pods wrote. No server may use them. The keys stay."""
         for file in self.path.glob(f"{self.objects.name}*"):
             file.unlink()
         shutil.rmtree(self.node, ignore_errors=True)

@@ -38,9 +38,9 @@ class Reply:
 
 
 def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
-    """What the folder's server answers to ``state`` or ``end``; None where no server listens.
+    """What the folder's server answers to ``state`` or ``end``; None if no server listens.
 
-    Raises :class:`LabError` where the folder cannot be used.
+    Raises :class:`LabError` if the folder cannot be used.
     """
     with folder.usable(), socket.socket(socket.AF_UNIX) as asking, _address(folder) as address:
         asking.settimeout(max(within, 0.1))
@@ -59,7 +59,7 @@ def ask(folder: Folder, word: str, *, within: float) -> Reply | None:
 class Control:
     """The server's end: a socket that listens. Whoever holds ``server.lock`` makes it.
 
-    Raises :class:`LabError` where the folder's file system has no sockets.
+    Raises :class:`LabError` if the folder's file system has no sockets.
     """
 
     def __init__(self, folder: Folder) -> None:

@@ -49,7 +49,7 @@ class Database:
             return self._connection.execute(sql, values).fetchall()
 
     def write(self, sql: str, *values: object) -> None:
-        """Carries out one statement. Raises `NotWritten`."""
+        """Carry out one statement. Raises `NotWritten`."""
         with _told():
             self._connection.execute(sql, values)
 
@@ -61,7 +61,7 @@ class Database:
             yield
 
     def close(self) -> None:
-        """Ends its use; another process may open the file now."""
+        """End its use; another process may open the file now."""
         self._connection.close()
 
     def _require_alone(self) -> None:

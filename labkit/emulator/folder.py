@@ -51,7 +51,7 @@ class Folder:
         """The folder of the lab that a command run in ``start`` means; it need not exist yet.
 
         ``LABKIT_HOME``; else the nearest ``.lab/`` here or above; else ``.lab/`` beside the project's pyproject.toml;
-        else ``.lab/`` here. Raises :class:`LabError` where ``LABKIT_HOME`` names something that is not a folder.
+        else ``.lab/`` here. Raises :class:`LabError` if ``LABKIT_HOME`` names something that is not a folder.
         """
         if home := os.environ.get("LABKIT_HOME"):
             path = Path(home).expanduser().absolute()
@@ -74,9 +74,9 @@ class Folder:
         return Folder(self.path.with_name(f"{self.path.name}-bare"))
 
     def create(self) -> None:
-        """Makes the folder where it is missing.
+        """Make the folder where it is missing.
 
-        Raises :class:`LabError` where that is not possible, or where the folder holds files and none of them a lab's.
+        Raises :class:`LabError` if that is not possible, or where the folder holds files and none of them a lab's.
         """
         with self.usable():
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ class Folder:
         return any((self.path / mark).exists() for mark in MARKS)
 
     def forget(self) -> None:
-        """Deletes all that the lab keeps but its ports. Raises :class:`LabError` where the folder is not a lab's."""
+        """Delete all that the lab keeps but its ports. Raises :class:`LabError` if the folder is not a lab's."""
         self.create()
         with self.usable():
             for entry in self.path.iterdir():
@@ -137,7 +137,7 @@ class Folder:
             return authority
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """The object in the file ``name``; empty where there is no such file, or no JSON in it."""
+        """The object in the file ``name``; empty if there is no such file, or no JSON in it."""
         try:
             with self.usable():
                 content: dict[str, Any] = json.loads((self.path / name).read_text())
@@ -146,11 +146,11 @@ class Folder:
             return {}
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Keeps ``content`` in the file ``name``."""
+        """Keep ``content`` in the file ``name``."""
         self.write_private(self.path / name, json.dumps(content, indent=2).encode() + b"\n")
 
     def write_private(self, file: Path, content: bytes) -> None:
-        """Writes a file that only its owner can read, whole or not at all, also where the power is cut."""
+        """Write a file that only its owner can read, whole or not at all, also where the power is cut."""
         with self.usable():
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
@@ -166,9 +166,9 @@ class Folder:
 
     @contextmanager
     def lock(self, name: str, *, within: float = 0, shared: bool = False) -> Iterator[bool]:
-        """Holds the lock ``name``; yields whether it got it within so many seconds.
+        """Hold the lock ``name``; yield whether it got it within that many seconds.
 
-        Any number may hold it ``shared`` at once. Raises :class:`LabError` where nothing can be written here.
+        Any number may hold it ``shared`` at once. Raises :class:`LabError` if nothing can be written here.
         """
         until = time.monotonic() + within
         while not (held := self._locked(name, shared)) and time.monotonic() < until:
@@ -181,9 +181,9 @@ class Folder:
 
     @contextmanager
     def turn(self, name: str, *, doing: str, within: float) -> Iterator[None]:
-        """Holds the lock ``name`` while this process is ``doing`` what one process at a time may do.
+        """Hold the lock ``name`` while this process is ``doing`` what one process at a time may do.
 
-        Says on standard error what it waits for. Raises :class:`LabError` where that takes more than so many seconds.
+        Says on standard error what it waits for. Raises :class:`LabError` if that takes more than that many seconds.
         """
         with ExitStack() as stack:
             if not stack.enter_context(self.lock(name, within=SAID_AFTER)):
@@ -213,7 +213,7 @@ class Folder:
             os.close(file)
 
     def _locked(self, name: str, shared: bool) -> int | None:
-        """A descriptor that holds the lock until it is closed; None where another holds it."""
+        """A descriptor that holds the lock until it is closed; None if another holds it."""
         self.create()
         with self.usable():
             file = os.open(self.path / name, os.O_RDWR | os.O_CREAT, 0o600)

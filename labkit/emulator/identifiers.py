@@ -20,7 +20,7 @@ REMEMBERED = 20_000  # names whose serials are known one by one
 class Identifiers:
     """Ids that are the same in every lab with the same seed. With a ``file``, serials go on when it is opened again.
 
-    Raises `LabError` where the file is not usable.
+    Raises `LabError` if the file is not usable.
     """
 
     def __init__(self, seed: str, file: Path | None = None):
@@ -36,7 +36,7 @@ class Identifiers:
                 self._next_forgotten = serial
 
     def close(self) -> None:
-        """Ends the use of the file."""
+        """End the use of the file."""
         if self._kept:
             self._kept.close()
 
@@ -56,7 +56,7 @@ class Identifiers:
         """0 when ``name`` is made for the first time, 1 when it is made again, and so on: never the same twice.
 
         Of a very long lab's names the longest unused are forgotten; from then on, new ones start above their serials.
-        Raises `NotWritten` where the serial cannot be kept.
+        Raises `NotWritten` if the serial cannot be kept.
         """
         with self._lock:
             serial = self._next.get((kind, name), self._next_forgotten)

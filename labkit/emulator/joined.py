@@ -71,20 +71,20 @@ class Kept:
             return None
 
     def keep(self, facts: Facts, kubeconfig: dict[str, object]) -> None:
-        """Keeps the facts, and the kubeconfig of the cluster, which has one context."""
+        """Keep the facts, and the kubeconfig of the cluster, which has one context."""
         self._folder.write_private(self.kubeconfig, yaml.safe_dump(kubeconfig).encode())
         self.keep_facts(facts)
 
     def keep_facts(self, facts: Facts) -> None:
-        """Keeps the facts alone: of a cluster that is still being made, or with another image."""
+        """Keep the facts alone: of a cluster that is still being made, or with another image."""
         self._folder.write_private(self.path / "facts.json", json.dumps(asdict(facts)).encode())
 
     def keep_webhooks(self, manifests: list[dict[str, object]]) -> None:
-        """Keeps the manifests."""
+        """Keep the manifests."""
         self._folder.write_private(self.webhooks, yaml.safe_dump_all(manifests, sort_keys=False).encode())
 
     def forget(self) -> None:
-        """Keeps nothing any more."""
+        """Keep nothing any longer."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 

@@ -1,6 +1,6 @@
 """A cluster that is not the lab's own, joined to the lab: the lab is its AWS, and gives its pods their roles.
 
-`eks:CreateCluster` with the tag `labkit:target=kind` joins it; `eks:DeleteCluster` or the lab's end takes away what was
+`eks:CreateCluster` with the tag `labkit:target=kind` joins it; `eks:DeleteCluster` or the lab's end removes what was
 registered in it.
 """
 
@@ -56,7 +56,7 @@ class JoinedCluster:
         self.endings: list[Callable[[], Awaitable[Any]]] = []
 
     async def start(self, request: dict[str, object]) -> None:
-        """Returns when the cluster's pods can take roles. Raises `Refusal`; nothing is left of the attempt then."""
+        """Return when the cluster's pods can take roles. Raises `Refusal`; nothing is left of the attempt then."""
         joined = self.kept.facts
         if joined is None:
             told = f"The lab was told of no cluster {self.name}: labkit up --target kind --cluster {self.name}"
@@ -69,7 +69,7 @@ class JoinedCluster:
             raise Refusal(400, "InvalidRequestException", told) from error
 
     async def stop(self) -> None:
-        """Takes away what was registered in the cluster, and ends what was started, the newest first."""
+        """Remove what was registered in the cluster, and stop what was started, the newest first."""
         for end in reversed(self.endings):
             try:
                 await end()
@@ -109,7 +109,7 @@ class JoinedCluster:
         )
 
     async def _lead_sts(self, joined: Facts, discovery: dict[str, Any]) -> None:
-        """Leads STS to the cluster's keys: the lab's own issuer, the issuer's own host, or the API server."""
+        """Lead STS to the cluster's keys: the lab's own issuer, the issuer's own host, or the API server."""
         issuer, gate = discovery["issuer"], self.lab.gate
         if joined.made:
             path = urlsplit(issuer).path

@@ -34,7 +34,7 @@ def variables(endpoint_url: str) -> dict[str, str]:
 
 
 async def answer(request: Request, added: Mapping[str, str]) -> Response:
-    """Answers one admission review."""
+    """Answer one admission review."""
     body = await body_of(request)
     try:
         asked = whole_characters(json.loads(body))

@@ -26,7 +26,7 @@ MOST_PARAMETERS = 10_000  # of a query
 
 @dataclass(frozen=True)
 class Peer:
-    """Whom a verified TLS client certificate names."""
+    """Who a verified TLS client certificate names."""
 
     common_name: str
     organizations: tuple[str, ...]
@@ -64,7 +64,7 @@ class Listener:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Returns when connections are answered."""
+        """Return when connections are answered."""
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         started = asyncio.create_task(self._ready.wait())
         await asyncio.wait({self._serving, started}, return_when=asyncio.FIRST_COMPLETED)
@@ -73,7 +73,7 @@ class Listener:
             self._serving.result()
 
     async def stop(self) -> None:
-        """Returns when the socket is closed; requests in flight get a second to end."""
+        """Return when the socket is closed; requests in flight get a second to end."""
         self._server.should_exit = True
         if self._serving:
             with contextlib.suppress(asyncio.CancelledError):
@@ -121,7 +121,7 @@ class Listener:
 
 
 def bind(port: int, address: str = "127.0.0.1") -> socket.socket:
-    """A socket bound to ``port`` (0: a free one) of this IPv4 address. Raises OSError where it is taken."""
+    """A socket bound to ``port`` (0: a free one) of this IPv4 address. Raises OSError if it is taken."""
     return bound(socket.AF_INET, (address, port))
 
 

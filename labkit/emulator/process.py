@@ -50,7 +50,7 @@ class State:
 
     @classmethod
     def read(cls, folder: Folder) -> "State | None":
-        """The state of the lab's last server, running or not; None where there was none or its file is not ours."""
+        """The state of the lab's last server, running or not; None if there was none or its file is not ours."""
         return cls.of(folder.read_json("server.json"))
 
     @classmethod
@@ -67,7 +67,7 @@ class State:
         return context(cluster, region, self.region)
 
     def write(self, folder: Folder) -> None:
-        """Keeps the state for the clients."""
+        """Keep the state for the clients."""
         folder.write_json("server.json", self.document())
 
     def document(self) -> dict[str, object]:
@@ -89,7 +89,7 @@ def start(folder: Folder, *, bare: bool = False) -> State:
 
     Two that call this at once get the same server. ``note`` says what there is to say: that an earlier server ended,
     why, and what it restored. The clusters of a ``bare`` lab are API servers alone, without webhook and node.
-    A state that waits in the folder (see `replacement`) is the lab's from then on. Raises :class:`LabError` where the
+    A state that waits in the folder (see `replacement`) is the lab's from then on. Raises :class:`LabError` if the
     server does not come up, or one that runs does not answer.
     """
     with turn(folder, "starting"):
@@ -117,7 +117,7 @@ def start(folder: Folder, *, bare: bool = False) -> State:
 
 
 def start_again(folder: Folder, *, bare: bool = False) -> None:
-    """Starts the folder's server where nobody asked for it. Whoever opens the lab next is told. Raises `LabError`."""
+    """Start the folder's server where nobody asked for it. Whoever opens the lab next is told. Raises `LabError`."""
     if note := start(folder, bare=bare).note:
         folder.write_private(folder.path / UNTOLD, note.encode())
 
@@ -133,10 +133,10 @@ def _untold(folder: Folder) -> str | None:
 
 
 def stop(folder: Folder) -> bool:
-    """Ends the folder's server and all that it started; returns whether there was one. Returns when it has ended.
+    """End the folder's server and all that it started; return whether there was one. Returns when it has ended.
 
     A server that was stopped or does not answer is killed, if it is a process of this machine or container.
-    Raises :class:`LabError` where that is not possible.
+    Raises :class:`LabError` if that is not possible.
     """
     if not folder.is_lab:
         return False
@@ -153,7 +153,7 @@ def end(folder: Folder) -> bool:
 
 
 def have_copied(folder: Folder, place: str, *, within: float) -> list[str] | None:
-    """Has the folder's server copy its state into the folder ``place`` in it; None where no server runs.
+    """Have the folder's server copy its state into the folder ``place`` in it; None if no server runs.
 
     Returns the services of AWS that are not kept and were used: nothing was copied if there are any. Raises `LabError`.
     """
@@ -174,7 +174,7 @@ def have_copied(folder: Folder, place: str, *, within: float) -> list[str] | Non
 
 
 def forget(folder: Folder) -> None:
-    """Takes away all that the lab keeps but its ports. Raises :class:`LabError` where its server runs."""
+    """Remove all that the lab keeps but its ports. Raises :class:`LabError` if its server runs."""
     if not folder.path.is_dir():
         return
     with turn(folder, "emptying"):
@@ -184,12 +184,12 @@ def forget(folder: Folder) -> None:
 
 
 def turn(folder: Folder, doing: str) -> AbstractContextManager[None]:
-    """Has others wait who would start or end the lab's server meanwhile. Raises `LabError` if one doesn't finish."""
+    """Have others wait who would start or end the lab's server meanwhile. Raises `LabError` if one doesn't finish."""
     return folder.turn("start.lock", doing=f"{doing} the lab in {folder.path}", within=READY_WITHIN + 2 * ENDED_WITHIN)
 
 
 def _running(folder: Folder) -> State | None:
-    """The state of the server that runs, from itself; None where none does. Raises `LabError` if it is out of reach."""
+    """The state of the server that runs, from itself; None if none does. Raises `LabError` if it is out of reach."""
     reply = _asked(folder, "state")
     if reply is None:
         return None
@@ -209,7 +209,7 @@ def _running(folder: Folder) -> State | None:
 
 
 def _end(folder: Folder) -> bool:
-    """Ends the folder's server; returns whether there was one. Raises `LabError` where it cannot be ended."""
+    """End the folder's server; return whether there was one. Raises `LabError` if it cannot be ended."""
     reply = _asked(folder, "end")
     if reply is None:
         return False
@@ -234,7 +234,7 @@ def _end(folder: Folder) -> bool:
 
 
 def _asked(folder: Folder, word: str) -> Reply | None:
-    """What came of asking the folder's server; None where none runs.
+    """What came of asking the folder's server; None if none runs.
 
     A server that starts, ends or is busy just now is waited for; one that was stopped is not. Raises `LabError` where
     it cannot be asked.
@@ -281,7 +281,7 @@ def said_of_silent(folder: Folder, reply: Reply) -> str:
 
 
 def _spawn(folder: Folder, bare: bool) -> None:
-    """Starts the server and returns when it answers."""
+    """Start the server and return when it answers."""
     reading, writing = os.pipe()
     with folder.log_file.open("ab") as log:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What an issuer publishes in the place of its own documents: files in the lab's folder, read at each request.
+"""What an issuer publishes instead of its own documents: files in the lab's folder, read at each request.
 
 A self-managed cluster's documents lie in a bucket that anybody may break. These files stand for that bucket: with one
 of them there, the public issuer answers it, and STS, which asks the issuer, refuses as it refuses in the field.
@@ -31,14 +31,14 @@ class Answer:
 
 
 class Published:
-    """What is answered in the place of the issuers' documents; ``write`` writes a file whole or not at all."""
+    """What is answered instead of the issuers' documents; ``write`` writes a file whole or not at all."""
 
     def __init__(self, path: Path, write: Callable[[Path, bytes], None]):
         self._path = Path(path)
         self._write = write
 
     def override(self, issuer: str, document: str) -> "Override":
-        """What stands in the place of ``openid-configuration`` or ``keys`` of an issuer (its URL, ``/id/X`` or ``X``).
+        """What stands instead of ``openid-configuration`` or ``keys`` of an issuer (its URL, ``/id/X`` or ``X``).
 
         Raises :class:`LabError` if an issuer has no such document, or if no cluster of the lab has this issuer.
         """
@@ -64,13 +64,13 @@ class Published:
 
 @dataclass(frozen=True)
 class Override:
-    """What stands in the place of one document."""
+    """The text that replaces one document."""
 
     file: Path
     write: Callable[[Path, bytes], None]
 
     def get(self) -> Answer | None:
-        """What is answered; None where it is the issuer's own document."""
+        """What is answered; None if it is the issuer's own document."""
         try:
             content = json.loads(self.file.read_text())
             return Answer(HTTPStatus(content["status"]).value, str(content["body"]))
@@ -81,10 +81,10 @@ class Override:
             return Answer(HTTPStatus.INTERNAL_SERVER_ERROR.value, "")
 
     def set(self, status: int, body: str | dict[str, object]) -> None:
-        """Answers this from now on; a ``body`` that is a document is answered as JSON."""
+        """Answer this from now on; a ``body`` that is a document is answered as JSON."""
         text = body if isinstance(body, str) else json.dumps(body)
         self.write(self.file, json.dumps({"status": HTTPStatus(status).value, "body": text}).encode())
 
     def clear(self) -> None:
-        """Answers the issuer's own document from now on."""
+        """Answer the issuer's own document from now on."""
         self.file.unlink(missing_ok=True)

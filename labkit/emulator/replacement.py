@@ -21,14 +21,14 @@ WAITING, ENTERING, REPLACED = "restored", "entering", "replaced"
 
 
 def offer(folder: Folder, state: Path) -> None:
-    """Has the lab's next server start with what is in the folder ``state``, in the lab's own. No server may run."""
+    """Have the lab's next server start with what is in the folder ``state``, in the lab's own. No server may run."""
     with folder.usable():
         _delete(folder.path / REPLACED)
         state.rename(folder.path / WAITING)
 
 
 def enter(folder: Folder) -> None:
-    """Puts the state that waits, if one does, in the place of the lab's. No server may run."""
+    """Replace the lab's state by the one that waits, if one does. No server may run."""
     waiting, entering, replaced = (folder.path / name for name in (WAITING, ENTERING, REPLACED))
     with folder.usable():
         if waiting.is_dir():
@@ -42,7 +42,7 @@ def enter(folder: Folder) -> None:
 
 
 def go_back(folder: Folder) -> bool:
-    """Puts the state that was replaced in its place again; False if none was. No server may run."""
+    """Put the state that was replaced in its place again; False if none was. No server may run."""
     if not (folder.path / REPLACED).is_dir():
         return False
     with folder.usable():
@@ -53,7 +53,7 @@ def go_back(folder: Folder) -> bool:
 
 
 def settle(folder: Folder) -> None:
-    """The lab's server has come up: what was replaced isn't wanted any more."""
+    """The lab's server has come up: what was replaced isn't wanted any longer."""
     _delete(folder.path / REPLACED)
 
 

@@ -39,7 +39,7 @@ class RunningLab:
         self._listeners: list[Listener] = []
 
     async def listen_as_issuer(self, region: str) -> None:
-        """Answers by the name that EKS's issuers have in this region; the gate finds it by that name."""
+        """Answer by the name that EKS's issuers have in this region; the gate finds it by that name."""
         host = f"oidc.eks.{region}.amazonaws.com"
         if host in self.state.issuers:
             return
@@ -56,24 +56,24 @@ class RunningLab:
         self.state = replace(self.state, issuers={**self.state.issuers, host: listener.port})
 
     async def listen(self, listener: Listener) -> Listener:
-        """Starts a listener, which ends with the lab."""
+        """Start a listener, which ends with the lab."""
         await listener.start()
         self._listeners.append(listener)
         return listener
 
     async def close(self, listener: Listener) -> None:
-        """Ends one listener; its port stays its own."""
+        """End one listener; its port stays its own."""
         self._listeners.remove(listener)
         await listener.stop()
 
     def called(self, scope: Scope) -> None:
-        """Notes that a client called; what the lab's own parts ask of each other does not count."""
+        """Note that a client called; what the lab's own parts ask of each other does not count."""
         peer = scope["state"]["peer"]
         if peer is None or not peer.common_name.startswith("system:"):
             self.last_call = time.monotonic()
 
     async def stop(self) -> None:
-        """Ends every listener, and the use of the folder."""
+        """End every listener, and the use of the folder."""
         await asyncio.gather(*(listener.stop() for listener in self._listeners))
         await self.gate.close()
         self.identifiers.close()

@@ -151,7 +151,7 @@ class Server:
         self.ended.set()
 
     def _tell(self, note: str) -> None:
-        """Has `labkit status` say this."""
+        """Have `labkit status` say this."""
         self.lab.state.notes.append(note)
         self.lab.state.write(self.folder)
 
@@ -170,7 +170,7 @@ class Server:
                 return
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answers what a command asks: see `control.ask`."""
+        """Answer what a command asks: see `control.ask`."""
         with contextlib.closing(writer), contextlib.suppress(ConnectionError, ValueError):
             word, _, place = (await reader.readline()).decode().strip().partition(" ")
             if word == "end":
@@ -185,7 +185,7 @@ class Server:
             await writer.drain()
 
     async def _copy(self, into: Path) -> dict[str, Any]:
-        """Copies the lab's state as it is at one moment, unless a part of it isn't kept: see `process.have_copied`."""
+        """Copy the lab's state as it is at one moment, unless a part of it isn't kept: see `process.have_copied`."""
         gate, loop = self.lab.gate, asyncio.get_running_loop()
 
         async def beside_aws() -> None:
@@ -211,7 +211,7 @@ def _told(error: LabError) -> dict[str, str]:
 
 
 def _raise_limit() -> None:
-    """Allows this process the open files of a class with its pods. Raises LabError where that is not permitted.
+    """Allow this process the open files of a class with its pods. Raises LabError if that is not permitted.
 
     https://man7.org/linux/man-pages/man2/getrlimit.2.html
     """

@@ -50,7 +50,7 @@ BLOCK = 1024 * 1024
 
 
 def copy(folder: Folder, into: Path, patterns: tuple[str, ...]) -> None:
-    """Copies these files of the lab into a folder, while nothing writes them: databases as a killed server leaves them.
+    """Copy these files of the lab into a folder, while nothing writes them: databases as a killed server leaves them.
 
     Raises `LabError` if the disk is full.
     """
@@ -84,7 +84,7 @@ def take(folder: Folder, name: str) -> Path:
 
 
 def restore(folder: Folder, name: str, *, force: bool = False) -> State:
-    """Starts the lab with the state of a snapshot, which replaces the lab's own state only by ``force``.
+    """Start the lab with the state of a snapshot, which replaces the lab's own state only by ``force``.
 
     Raises `LabError` if there is no such snapshot, if it is broken or of a version that can't be opened, or if the lab
     doesn't start with it. The lab has its state from before then.
@@ -161,7 +161,7 @@ def _place(folder: Folder) -> Iterator[Path]:
 
 
 def _keep(content: IO[bytes], file: Path) -> None:
-    """Writes a file that only its owner can read; it is on the disk then."""
+    """Write a file that only its owner can read; it is on the disk then."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
@@ -173,7 +173,7 @@ def _keep(content: IO[bytes], file: Path) -> None:
 
 
 def _copy(folder: Folder, place: Path) -> None:
-    """Copies the lab's state as it is at one moment: by its server, if it runs."""
+    """Copy the lab's state as it is at one moment: by its server, if it runs."""
     unkept = process.have_copied(folder, place.name, within=COPIED_WITHIN)
     if unkept is None:
         # A state that waits for the next server is the lab's by now.
@@ -187,7 +187,7 @@ def _copy(folder: Folder, place: Path) -> None:
 
 
 def _clean(database: Path) -> None:
-    """Takes out what proves who somebody is in this lab, and whatever had been deleted."""
+    """Take out what proves who somebody is in this lab, and whatever had been deleted."""
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
         if database.name == "aws-own.db":
             own.forget_sessions(connection)
@@ -199,7 +199,7 @@ def _clean(database: Path) -> None:
 
 
 def _write(folder: Folder, place: Path, file: Path) -> None:
-    """Writes the archive, whole or not at all."""
+    """Write the archive, whole or not at all."""
     draft = None
     try:
         if file.parent == _named(folder):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read(lab: "Workspace", situation: Situation, accounts: set[str]) -> None:
-    """Reads what the run has in these accounts into the situation."""
+    """Read what the run has in these accounts into the situation."""
     for account_id in sorted(accounts):
         iam = _iam(lab, account_id)
         situation.providers |= _providers(iam)
@@ -175,7 +175,7 @@ def _name(arn: str) -> str:
 
 
 def _try(lab: "Workspace", call: Document) -> None:
-    """Makes a call that IAM refuses, so that CloudTrail has it. Raises `LabError` where it does not."""
+    """Make a call that IAM refuses, so that CloudTrail has it. Raises `LabError` where it does not."""
     try:
         getattr(lab.aws.client("iam"), call["operation"])(**call["arguments"])
         code = "no error"

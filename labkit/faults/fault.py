@@ -70,7 +70,7 @@ def fault(
     changes: tuple[str, ...] = (),
     **settings: bool,
 ) -> Callable[[Apply], Fault]:
-    """Makes a fault of a function that edits a situation: its name is the id, its docstring the description."""
+    """Make a fault of a function that edits a situation: its name is the id, its docstring the description."""
 
     def made(apply: Apply) -> Fault:
         name = apply.__name__.replace("_", "-")

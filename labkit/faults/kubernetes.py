@@ -36,7 +36,7 @@ WITHIN = 30  # seconds
 
 
 def read(lab: "Workspace", situation: Situation, registration: Document | None) -> None:
-    """Reads what the run has into the situation; `registration` is the webhook's, where a good one is known."""
+    """Read what the run has into the situation; `registration` is the webhook's, where a good one is known."""
     objects = _objects(lab)
     situation.objects = {key: _plain(obj) for key, obj in objects.items()}
     situation.fails_to_start = any(
@@ -131,7 +131,7 @@ def _when_made(now: Situation, wanted: Situation) -> dict[str, Document | None]:
 
 
 def _put_all(lab: "Workspace", objects: Mapping[str, Document | None], present: dict[str, Document | None]) -> None:
-    """Creates, replaces or deletes the objects, and notes in `present` that they are so."""
+    """Create, replace or delete the objects, and note their new state in `present`."""
     for key, obj in objects.items():
         if obj == present.get(key):
             continue
@@ -145,7 +145,7 @@ def _put_all(lab: "Workspace", objects: Mapping[str, Document | None], present: 
 
 
 def _make_pod(lab: "Workspace", wanted: Situation, key: str) -> None:
-    """Makes a pod; returns when it runs, or has failed as it must."""
+    """Make a pod; return when it runs, or has failed as it must."""
     pod, expected = wanted.objects[key], wanted.admitted[key]
 
     def is_admitted_so() -> bool:
@@ -179,7 +179,7 @@ def _delete(lab: "Workspace", key: str) -> None:
 
 
 def _wait_for_deployment(lab: "Workspace", key: str) -> None:
-    """Returns when its pods run, or could not be made."""
+    """Return when its pods run, or could not be made."""
     _wait(lambda: is_rolled_out(_get(lab, key) or {}), f"The {key} neither runs nor fails.")
 
 

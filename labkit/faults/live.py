@@ -27,7 +27,7 @@ def read(lab: "Workspace", *others: Situation) -> Situation:
 
 
 def make(lab: "Workspace", now: Situation, wanted: Situation) -> None:
-    """Makes the lab, which is as `now` says, as `wanted` says.
+    """Change the lab from the state `now` to the state `wanted`.
 
     Returns when its pods run, or have failed as they must. Raises `LabError`.
     """

@@ -185,13 +185,13 @@ class Situation(BaseModel):
             metadata["annotations"] = annotations
 
     def set_variable(self, name: str, value: str) -> None:
-        """Sets a variable of the container."""
+        """Set a variable of the container."""
         container = self.container
         others = [variable for variable in container.get("env") or [] if variable["name"] != name]
         container["env"] = [*others, {"name": name, "value": value}]
 
     def set_identity(self, *, role_arn: str | None = None, file: str | None = None) -> None:
-        """Gives the container these web identity variables of its own, and no others."""
+        """Give the container these web identity variables of its own, and no others."""
         given = {"AWS_ROLE_ARN": role_arn, "AWS_WEB_IDENTITY_TOKEN_FILE": file}
         self.container["env"] = [each for each in self.container.get("env") or [] if each["name"] not in given]
         for name, value in given.items():

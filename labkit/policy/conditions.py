@@ -58,7 +58,7 @@ class Condition:
 
 
 def compile_condition(name: str, key: str, wanted: tuple[str, ...], *, variables: bool) -> Condition:
-    """Returns the condition prepared for evaluation; an unknown operator gives one that cannot be evaluated."""
+    """Return the condition prepared for evaluation; an unknown operator gives one that cannot be evaluated."""
     if not known_operator(name):
         problem = f"the condition operator {name} is unknown"
         return Condition(name, key, wanted, lambda _: None, problem)
@@ -80,7 +80,7 @@ def known_operator(name: str) -> bool:
 
 
 def quoted(values: tuple[str, ...]) -> str:
-    """Returns values for a sentence: "a" or "b"."""
+    """Return values for a sentence: "a" or "b"."""
     return " or ".join(f'"{value}"' for value in values) if values else "nothing"
 
 

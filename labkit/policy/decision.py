@@ -58,7 +58,7 @@ class Near:
 class Decision:
     """Whether a request is allowed. It is true where it is, prints as a few lines, and is a table in a notebook.
 
-    `denial` is the end of AWS's own message, None where it is allowed. `policy` and `statement` decided it, both None
+    `denial` is the end of AWS's own message, None if it is allowed. `policy` and `statement` decided it, both None
     where no statement did. `reason` is one sentence that tells why; `near` are the statements that came near, the
     nearest first.
     """
@@ -148,7 +148,7 @@ class Decision:
 
 
 def nearest(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> tuple[Near, ...]:
-    """Returns the Allow statements that are about the request's action, or else all that it needs; nearest first."""
+    """Return the Allow statements that are about the request's action, or else all that it needs; nearest first."""
     found = []
     for policy in policies:
         for statement in policy.statements:
@@ -159,7 +159,7 @@ def nearest(policies: Iterable[Policy], request: Request, *, bounded: bool = Fal
 
 
 def _misses(statement: Statement, request: Request, bounded: bool) -> tuple[Miss, ...]:
-    """What keeps an Allow from applying, the worst first; nothing where too much does."""
+    """What keeps an Allow from applying, the worst first; nothing if too much does."""
     if statement.fault:
         return (_unevaluable(statement, request),)
     misses = []

@@ -19,7 +19,7 @@ __all__ = ["Kind", "MalformedPolicy", "Policy", "Statement", "decode_document"]
 
 
 def decode_document(text: str) -> str:
-    """Returns a document that IAM gave URL-encoded (RFC 3986), as `GetRole` does on the wire; boto3 decodes it."""
+    """Return a document that IAM gave URL-encoded (RFC 3986), as `GetRole` does on the wire; boto3 decodes it."""
     return unquote(text)
 
 
@@ -63,7 +63,7 @@ class Resources:
     templates: tuple[Template, ...]
 
     def match(self, resource: str, values: Values) -> bool | None:
-        """Whether the resource is among them; None where it is not, and a variable has no value."""
+        """Whether the resource is among them; None if it is not, and a variable has no value."""
         if self.names.match(resource):
             return True
         unresolved = False
@@ -93,7 +93,7 @@ class Statement:
     fault: str | None = None  # why nothing in it can be evaluated
 
     def written(self, element: str) -> tuple[str, ...]:
-        """The strings of an element, such as `Action`, as they are written; none where it is left out."""
+        """The strings of an element, such as `Action`, as they are written; none if it is left out."""
         return tuple(validation.listed(self.raw[element])) if element in self.raw else ()
 
     def __str__(self) -> str:
@@ -122,7 +122,7 @@ class Policy:
 
     @classmethod
     def read(cls, document: str | dict[str, object], *, kind: Kind, name: str) -> "Policy":
-        """Returns a policy that is stored somewhere, whatever is wrong with it.
+        """Return a policy that is stored somewhere, whatever is wrong with it.
 
         A statement that cannot be understood never allows, and denies everything if it is not an Allow.
         """

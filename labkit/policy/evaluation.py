@@ -45,9 +45,9 @@ def evaluate(
     same_account: bool = True,
     control: Control = NO_CONTROL,
 ) -> Decision:
-    """Returns the decision on a request of a user, a role session or a service.
+    """Return the decision on a request of a user, a role session or a service.
 
-    `session` are the session policies, none where the session was made without; `resource` are the policies of the
+    `session` are the session policies, none if the session was made without; `resource` are the policies of the
     resource (a role's trust policy, for `sts:AssumeRole`). `same_account`: whether the resource is in the
     principal's account; if not, both accounts have to allow. `control`: what the organization adds.
     """
@@ -87,7 +87,7 @@ def evaluate(
 
 
 def within(control: Control, request: Request) -> Decision:
-    """Returns whether the organization's policies let a request through, whatever others say to it."""
+    """Return whether the organization's policies let a request through, whatever others say to it."""
     controls = _controls(control, request)
     for survey in controls:
         if survey.denied:
@@ -99,7 +99,7 @@ def within(control: Control, request: Request) -> Decision:
 
 
 def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = False) -> Outcome:
-    """Returns what policies of one type say to a request by themselves."""
+    """Return what policies of one type say to a request by themselves."""
     survey = _survey("identity", policies, request, bounded)
     return "explicitDeny" if survey.denied else "allowed" if survey.allowed else "implicitDeny"
 
@@ -107,7 +107,7 @@ def verdict(policies: Iterable[Policy], request: Request, *, bounded: bool = Fal
 def matching(
     policies: Iterable[Policy], request: Request, *, allow: bool, bounded: bool = False
 ) -> list[tuple[Policy, Statement]]:
-    """Returns the Allow, or the Deny, statements that are about the request; also a Deny that cannot be evaluated."""
+    """Return the Allow, or the Deny, statements that are about the request; also a Deny that cannot be evaluated."""
     return [
         (policy, statement)
         for policy in policies

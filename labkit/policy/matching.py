@@ -33,7 +33,7 @@ class Request:
 
 
 def applies(statement: Statement, request: Request, *, bounded: bool = False) -> bool | None:
-    """Whether the statement is about this request; None where that cannot be evaluated.
+    """Whether the statement is about this request; None if that cannot be evaluated.
 
     `bounded`: whether the principal has a permissions boundary.
     """
@@ -46,14 +46,14 @@ def applies(statement: Statement, request: Request, *, bounded: bool = False) ->
 
 
 def covers(statement: Statement, request: Request) -> bool | None:
-    """Whether the action and the resource are among the statement's; None where a variable has no value."""
+    """Whether the action and the resource are among the statement's; None if a variable has no value."""
     if statement.actions.match(request.action_name) is statement.not_action:
         return False
     return covers_resource(statement, request)
 
 
 def covers_resource(statement: Statement, request: Request) -> bool | None:
-    """Whether the resource is among the statement's; None where a variable has no value."""
+    """Whether the resource is among the statement's; None if a variable has no value."""
     if statement.resources is None:
         return True
     matched = statement.resources.match(request.resource, request.values)
@@ -89,19 +89,19 @@ def conditions_hold(statement: Statement, request: Request, verdict: bool | None
 
 
 def failures(statement: Statement, request: Request) -> tuple[ConditionResult, ...]:
-    """Returns the statement's conditions that do not hold."""
+    """Return the statement's conditions that do not hold."""
     results = (condition.result(request.values) for condition in statement.conditions)
     return tuple(result for result in results if not result.matched)
 
 
 def unevaluable(statement: Statement, request: Request) -> str:
-    """Returns why the statement cannot be evaluated."""
+    """Return why the statement cannot be evaluated."""
     problems = [statement.fault, *(result.problem for result in failures(statement, request))]
     return "; ".join(problem for problem in problems if problem) or "a policy variable in NotResource has no value"
 
 
 def tell(result: ConditionResult, who: str = "the request") -> str:
-    """Returns a sentence on a condition that does not hold."""
+    """Return a sentence on a condition that does not hold."""
     if result.problem:
         return result.problem
     found = quoted(result.found).replace(" or ", ", ")

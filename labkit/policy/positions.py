@@ -14,7 +14,7 @@ _decoder = json.JSONDecoder()
 
 @lru_cache(maxsize=256)
 def statement_positions(text: str) -> tuple[tuple[Position, Position], ...]:
-    """Returns start and end of each statement of a policy that can be read; none where there are none.
+    """Return start and end of each statement of a policy that can be read; none if there are none.
 
     A statement of a list starts where what stands before it ends.
     """

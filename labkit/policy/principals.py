@@ -112,7 +112,7 @@ class Principals:
         return Match.ACCOUNT if principal.account in self.accounts else Match.NONE
 
     def exempts(self, principal: Principal) -> bool:
-        """Whether a Deny with this NotPrincipal leaves the principal alone: its account has to be named too."""
+        """Whether a Deny with this NotPrincipal leaves the principal alone: its account must be named too."""
         if principal.kind in ("federated", "service"):
             return self.match(principal) > Match.NONE
         if self.anybody:
@@ -130,7 +130,7 @@ class Principals:
 
 
 def compile_principals(element: str | dict[str, object]) -> Principals:
-    """Returns the element prepared. Raises ValueError where it is not one of IAM's forms."""
+    """Return the element prepared. Raises ValueError if it is not one of IAM's forms."""
     if element == "*":
         element = {"AWS": []}
         everybody = True

@@ -19,7 +19,7 @@ WEB_IDENTITY = "sts:AssumeRoleWithWebIdentity"
 def evaluate_trust(
     trust: Policy, *, provider_arn: str, action: str = WEB_IDENTITY, context: Mapping[str, object]
 ) -> Decision:
-    """Returns whether the trust policy lets a token of this provider call `action`.
+    """Return whether the trust policy lets a token of this provider call `action`.
 
     The keys of `context` carry the provider's URL without its scheme (`oidc.eks…/id/X:sub`, `:aud`). `reason` says
     which condition, action or principal keeps the token out; AWS keeps that from the caller.
@@ -59,7 +59,7 @@ def _evaluate(trust: Policy, request: Request) -> Decision:
 
 
 def _nearest(trust: Policy, request: Request) -> Decision:
-    """Tells of the Allow that came nearest: one condition away, an action away, a principal away."""
+    """Tell of the Allow that came nearest: one condition away, an action away, a principal away."""
     allows = [statement for statement in trust.statements if statement.allow]
     if not allows:
         return _denied("the trust policy has no Allow statement", request, trust)

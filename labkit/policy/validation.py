@@ -43,7 +43,7 @@ class MalformedPolicy(Exception):
 
 
 def validate(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, object], str, int]:
-    """Returns the parsed document, its text and its size in characters without white space.
+    """Return the parsed document, its text and its size in characters without white space.
 
     Raises `MalformedPolicy`.
     """
@@ -58,7 +58,7 @@ def validate(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, o
 
 
 def load(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, object], str, int]:
-    """Returns the JSON object, its text and its size. Raises `MalformedPolicy` if it isn't one."""
+    """Return the JSON object, its text and its size. Raises `MalformedPolicy` if it isn't one."""
     try:
         text = document if isinstance(document, str) else json.dumps(document, separators=(",", ":"))
         parsed = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
@@ -71,7 +71,7 @@ def load(document: str | dict[str, object], kind: Kind) -> tuple[dict[str, objec
 
 
 def _readable(document: dict[str, Any]) -> bool:
-    """Whether it is nested no deeper than any policy has to be, and every text in it is text (no lone surrogates)."""
+    """Whether it is nested no deeper than any policy must be, and every text in it is text (no lone surrogates)."""
     level: list[object] = [document]
     for _ in range(DEEPEST):
         below: list[object] = []
@@ -90,15 +90,15 @@ def _readable(document: dict[str, Any]) -> bool:
 
 
 def check_version(version: object, kind: Kind) -> None:
-    """Raises `MalformedPolicy` for a version of the policy language that there is not."""
+    """Raise `MalformedPolicy` for a version of the policy language that there is not."""
     if version not in ("2008-10-17", "2012-10-17"):
         raise _malformed(kind, "Policy document must be version 2012-10-17 or greater.")
 
 
 def check_shape(statement: object, kind: Kind) -> dict[str, Any]:
-    """Returns the statement.
+    """Return the statement.
 
-    Raises `MalformedPolicy` where it lacks a field, has one that it must not, or one of a wrong type.
+    Raises `MalformedPolicy` if it lacks a field, has one that it must not, or one of a wrong type.
     """
     if not isinstance(statement, dict):
         raise _syntax(kind, "Statement must be a JSON object.")
@@ -126,7 +126,7 @@ def listed(value: object) -> list[Any]:
 
 
 def texts(value: object) -> list[str]:
-    """Returns a condition's values as IAM reads them: quotation marks are optional for numbers and Booleans."""
+    """Return a condition's values as IAM reads them: quotation marks are optional for numbers and Booleans."""
     return [str(item).lower() if isinstance(item, bool) else str(item) for item in listed(value)]
 
 

@@ -22,7 +22,7 @@ class Variable:
     default: str | None
 
     def value(self, values: Values) -> str | None:
-        """Returns the key's value; a key with several values has none, as a missing one."""
+        """Return the key's value; a key with several values has none, as a missing one."""
         found = values.get(self.key)
         return found[0] if found is not None and len(found) == 1 else self.default
 
@@ -36,7 +36,7 @@ class Template:
     """The parts, where none of them is a variable: the same for every request."""
 
     def fill(self, values: Values) -> list[Token] | None:
-        """Returns the tokens with each variable replaced by its value, literally; None where one has no value."""
+        """Return the tokens with each variable replaced by its value, literally; None if one has no value."""
         filled: list[Token] = []
         for part in self.parts:
             token = part.value(values) if isinstance(part, Variable) else part
@@ -47,7 +47,7 @@ class Template:
 
 
 def read(text: str, *, variables: bool, wildcards: bool) -> Template:
-    """Returns `text` taken apart. Policies older than version 2012-10-17 have no variables.
+    """Return `text` taken apart. Policies older than version 2012-10-17 have no variables.
 
     Raises `Unreadable` for a variable that breaks the syntax.
     """

@@ -20,22 +20,22 @@ Token = str | Wild
 
 
 def wildcard(pattern: str) -> Matcher:
-    """Returns a function that tells whether a whole text matches `pattern`."""
+    """Return a function that tells whether a whole text matches `pattern`."""
     return matcher(tokens(pattern))
 
 
 def tokens(pattern: str) -> list[Token]:
-    """Returns `pattern` as literal texts and wildcards."""
+    """Return `pattern` as literal texts and wildcards."""
     return [Wild(part) if part in ("*", "?") else part for part in re.split(r"([*?])", pattern) if part]
 
 
 def literal_text(pattern: Iterable[Token]) -> str:
-    """Returns the text of a pattern without wildcards."""
+    """Return the text of a pattern without wildcards."""
     return "".join(token for token in pattern if isinstance(token, str))
 
 
 def prefix(pattern: Iterable[Token]) -> str | None:
-    """Returns what the texts begin with, where that is all the pattern asks: `s3:Get*`, `*`. Else None."""
+    """Return what the texts begin with, where that is all the pattern asks: `s3:Get*`, `*`. Else None."""
     pattern = _joined(pattern)
     if pattern == [Wild.ANY]:
         return ""
@@ -43,7 +43,7 @@ def prefix(pattern: Iterable[Token]) -> str | None:
 
 
 def matcher(pattern: Iterable[Token]) -> Matcher:
-    """Returns a function that tells whether a whole text matches the tokens; literal texts are never expanded."""
+    """Return a function that tells whether a whole text matches the tokens; literal texts are never expanded."""
     pattern = _joined(pattern)
     if Wild.ONE in pattern:
         return _automaton(pattern)
@@ -59,7 +59,7 @@ def matcher(pattern: Iterable[Token]) -> Matcher:
 
 
 def arn_matcher(pattern: Iterable[Token]) -> Matcher:
-    """Returns a matcher of ARNs: a wildcard inside one of the first five segments stays in it.
+    """Return a matcher of ARNs: a wildcard inside one of the first five segments stays in it.
 
     One that ends a segment goes on beyond the colon, as AWS says of the Resource element.
     """
@@ -73,7 +73,7 @@ def arn_matcher(pattern: Iterable[Token]) -> Matcher:
 
 
 def segments_matcher(segments: Iterable[list[Token]]) -> Matcher:
-    """Returns a matcher of ARNs that compares each of the six segments by itself; False if the text isn't an ARN."""
+    """Return a matcher of ARNs that compares each of the six segments by itself; False if the text isn't an ARN."""
     matchers = [matcher(segment) for segment in segments]
 
     def matches(text: str) -> bool:
@@ -84,7 +84,7 @@ def segments_matcher(segments: Iterable[list[Token]]) -> Matcher:
 
 
 def split(pattern: Iterable[Token], separator: str, maxsplit: int) -> list[list[Token]]:
-    """Splits a pattern at a separator in its literal texts, as `str.split` does."""
+    """Split a pattern at a separator in its literal texts, as `str.split` does."""
     parts: list[list[Token]] = [[]]
     for token in pattern:
         if isinstance(token, Wild):

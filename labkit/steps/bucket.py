@@ -15,7 +15,7 @@ KEY, BODY = "hello.txt", b"hello from the lab\n"
 
 
 def ensure(lab: "Workspace") -> None:
-    """Makes the bucket and the object where they are missing.
+    """Create the bucket and the object if they are missing.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
     """

@@ -26,11 +26,11 @@ build = documents.trust_policy
 
 
 class RoleOfAnotherRun(LabError):
-    """A role of this name is there, and it is not this run's; the lab never takes one over."""
+    """A role of this name belongs to somebody else. The lab never takes one over."""
 
 
 def ensure(lab: "Workspace") -> None:
-    """Makes the role, or brings this run's role back to what it should be. Raises `RoleOfAnotherRun`."""
+    """Create the role, or restore this run's role. Raises `RoleOfAnotherRun`."""
     iam = lab.aws.client("iam")
     name, wanted = lab.parameters.role_name, build(lab.parameters, lab.provider_arn)
     try:
@@ -114,7 +114,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Raises `RoleOfAnotherRun` where the role's name is another's: it is never taken over. Returns no line."""
+    """Raise `RoleOfAnotherRun` if the role belongs to somebody else: the lab never takes one over. Return no line."""
     iam = lab.aws.client("iam")
     try:
         present = iam.get_role(RoleName=lab.parameters.role_name)["Role"]
@@ -127,7 +127,7 @@ def make_way(lab: "Workspace") -> list[str]:
 
 
 def delete(iam: Any, name: str) -> None:
-    """Deletes a role and its permissions. Raises `NoSuchEntityException`.
+    """Delete a role and its permissions. Raises `NoSuchEntityException`.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_DeleteRole.html
     """
@@ -136,7 +136,7 @@ def delete(iam: Any, name: str) -> None:
 
 
 def _set_policies(iam: Any, role_name: str, wanted: list[str]) -> None:
-    """Leaves exactly these managed policies on the role, and none that is written into it."""
+    """Attach exactly these managed policies to the role, and delete its inline policies."""
     attached = iam.list_attached_role_policies(RoleName=role_name)["AttachedPolicies"]
     present = [policy["PolicyArn"] for policy in attached]
     for name in iam.list_role_policies(RoleName=role_name)["PolicyNames"]:

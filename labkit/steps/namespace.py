@@ -26,7 +26,7 @@ class NamespaceStays(LabError):
 
 
 def ensure_namespace(lab: "Workspace") -> None:
-    """Makes the run's namespace where it is missing; one that is being deleted goes first.
+    """Create the run's namespace if it is missing; first wait for one that is being deleted.
 
     Raises `NamespaceStays`.
     """
@@ -39,7 +39,7 @@ def ensure_namespace(lab: "Workspace") -> None:
 
 
 def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
-    """Returns when the namespace is gone, and tells that it waits. Raises `NamespaceStays`.
+    """Wait until the namespace is gone, and print that it waits. Raises `NamespaceStays`.
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
     """
@@ -60,7 +60,7 @@ def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
 
 
 def _is_gone(lab: "Workspace", name: str, *, within: float) -> bool:
-    """Whether the namespace that was deleted is gone, after so many seconds at most."""
+    """Whether the namespace that was deleted is gone, after that many seconds at most."""
     look = Retrying(
         retry=retry_if_result(lambda gone: not gone),
         stop=stop_after_delay(within),

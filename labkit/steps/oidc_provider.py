@@ -24,7 +24,7 @@ build = documents.provider
 
 
 def ensure(lab: "Workspace") -> None:
-    """Registers the issuer, and adds the audience where it lacks. Other runs of the cluster share the provider."""
+    """Register the issuer, and add the audience if it is missing. Other runs of the cluster share the provider."""
     iam = lab.aws.client("iam")
     wanted = build(lab.parameters, lab.issuer)
     try:

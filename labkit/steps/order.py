@@ -38,7 +38,7 @@ def through(name: str) -> tuple[str, ...]:
 def ready_before(lab: Workspace, name: str) -> Iterator[str]:
     """Make the steps before this one and take this one and the later ones away. Yields what to tell, line by line.
 
-    Raises `UnknownName`, and `LabError` where a step could not be made or another run keeps a name.
+    Raises `UnknownName`, and `LabError` if a step could not be made or another run keeps a name.
     """
     made, later = before(name), ORDER[ORDER.index(name) :]
     took = _make_way(lab, later if lab.takes_untagged else ORDER)
@@ -55,7 +55,7 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
 def ready_through(lab: Workspace, name: str) -> Iterator[str]:
     """Make the steps up to this one; later ones are left alone. Yields what to tell, line by line.
 
-    Raises `UnknownName`, and `LabError` where a step could not be made or another run keeps a name.
+    Raises `UnknownName`, and `LabError` if a step could not be made or another run keeps a name.
     """
     made = through(name)
     took = [] if lab.takes_untagged else _make_way(lab, made)
@@ -65,9 +65,9 @@ def ready_through(lab: Workspace, name: str) -> Iterator[str]:
 
 
 def remove(lab: Workspace) -> Iterator[str]:
-    """Take away everything with this run's tag, the last step first. Yields what was removed and what was left.
+    """Remove everything with this run's tag, the last step first. Yields what was removed and what was left.
 
-    Raises `LabError` where a namespace does not go; all else has gone then.
+    Raises `LabError` if a namespace does not go; all else has gone then.
     """
     things: Iterable[Found] = found(lab)
     if lab.connection.shows_removal:

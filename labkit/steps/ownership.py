@@ -56,16 +56,16 @@ class Found:
         return self.owner.line(self.thing, self.others)
 
     def remove(self) -> str:
-        """Takes it away where it goes; the line that says so, or why not."""
+        """Delete it if it may go. Return the line that says so, or why it was kept."""
         if self.goes:
             self.delete()
         return self.line
 
 
 def removed(found: Iterable[Found]) -> Iterator[str]:
-    """Takes away what goes, and waits until it is gone; a line for each that is gone, and for what was left.
+    """Delete what may go, and wait until it is gone. Return a line for each deleted thing, and for each that was kept.
 
-    Raises `LabError` where something stays; all else has gone then.
+    Raises `LabError` if something stays; all else has gone then.
     """
     ending = []
     for each in found:
@@ -122,7 +122,7 @@ class NotThisRuns(LabError):
 
 
 def existing(read: Callable[[], Present]) -> Present | None:
-    """The Kubernetes object that this call reads; None where it was not found."""
+    """The Kubernetes object that this call reads; None if it was not found."""
     from kubernetes.client.exceptions import ApiException
 
     try:

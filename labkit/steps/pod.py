@@ -45,7 +45,7 @@ class ImageNotPulled(PodDoesNotRun):
 
 
 def ensure(lab: "Workspace") -> None:
-    """Makes the pod, or makes it again where it is not as it should be; returns when it runs.
+    """Create the pod, or replace one that is wrong. Return when it runs.
 
     Raises `PodDoesNotRun`.
     """
@@ -98,7 +98,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Takes away another run's pod of this name, where one name is one thing; a line says so.
+    """Delete another run's pod of this name, since two pods can't share a name. Return a line that says so.
 
     Raises `NotThisRuns` elsewhere.
     """
@@ -108,7 +108,7 @@ def make_way(lab: "Workspace") -> list[str]:
 
 
 def delete(lab: "Workspace", name: str, namespace: str) -> None:
-    """Deletes a pod and returns when it is gone."""
+    """Delete a pod and return when it is gone."""
     core = core_api(lab.kubernetes)
     try:
         # `sleep` as process 1 does not hear SIGTERM: the usual 30 s would pass for nothing.
@@ -128,7 +128,7 @@ def delete(lab: "Workspace", name: str, namespace: str) -> None:
 
 
 def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") -> None:
-    """Returns when the pod's containers run. Raises `PodDoesNotRun`, with the container's or the scheduler's own words.
+    """Return when the pod's containers run. Raises `PodDoesNotRun`, with the container's or the scheduler's own words.
 
     https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
     """
@@ -159,7 +159,7 @@ def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") 
 
 
 def _await_role(lab: "Workspace", pod: Any) -> None:
-    """Returns when STS no longer refuses the pod, where IAM takes a while to know a new role; at the latest then."""
+    """Return when STS no longer refuses the pod, where IAM takes a while to know a new role; at the latest then."""
     variables = {variable.name for variable in pod.spec.containers[0].env or []}
     if not lab.connection.propagates_within or "AWS_ROLE_ARN" not in variables:
         return
@@ -173,7 +173,7 @@ def _await_role(lab: "Workspace", pod: Any) -> None:
 
 
 def _scheduler_says(pod: Any) -> str:
-    """Why no node takes the pod; empty where one does."""
+    """Why no node takes the pod; empty if one does."""
     conditions = [one for one in pod.status.conditions or [] if (one.type, one.status) == ("PodScheduled", "False")]
     return f"{conditions[0].reason}: {conditions[0].message or ''}".rstrip(": ") if conditions else ""
 
@@ -194,7 +194,7 @@ def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
 
 
 def _watch(core: Any, name: str, namespace: str, seconds: int) -> Iterator[tuple[str, Any]]:
-    """What happens to a pod, its present state first, for so many seconds; None for one that is not there."""
+    """What happens to a pod, its present state first, for that many seconds; None for one that is not there."""
     selector = f"metadata.name={name}"
     listed = core.list_namespaced_pod(namespace, field_selector=selector)
     if not listed.items:

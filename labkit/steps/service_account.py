@@ -34,7 +34,7 @@ build = documents.service_account
 
 
 def ensure(lab: "Workspace") -> None:
-    """Makes the namespace and the service account, or brings its annotations back to what they should be."""
+    """Create the namespace and the service account, or restore its annotations."""
     core = core_api(lab.kubernetes)
     ensure_namespace(lab)
     wanted = build(lab.parameters, lab.role_arn)
@@ -112,7 +112,7 @@ def _goes_with(lab: "Workspace", metadata: Any) -> bool:
 
 
 def make_way(lab: "Workspace") -> list[str]:
-    """Takes away another run's service account of this name, where one name is one thing; a line says so.
+    """Delete another run's service account of this name, since two can't share a name. Return a line that says so.
 
     Raises `NotThisRuns` elsewhere.
     """

@@ -31,7 +31,7 @@ def plan(parameters: "Parameters") -> str:
 
 
 def up(parameters: "Parameters") -> Connection:
-    """Starts the lab and the cluster where they do not run yet. Raises `LabError`."""
+    """Start the lab and the cluster where they do not run yet. Raises `LabError`."""
     folder = Folder.find()
     state = process.start(folder)
     _refuse_another_account(parameters, state)
@@ -42,7 +42,7 @@ def up(parameters: "Parameters") -> Connection:
 def connect(parameters: "Parameters") -> Connection:
     """The connection to the lab that runs, to look with: nothing is started, and no cluster is made.
 
-    Raises `LabError` where no lab runs, or it has no such cluster.
+    Raises `LabError` if no lab runs, or it has no such cluster.
     """
     folder = Folder.find()
     state = State.read(folder)
@@ -69,7 +69,7 @@ start_and_look = up  # what is started is this machine's own
 
 
 def down() -> bool:
-    """Ends the lab and what it started; returns whether the lab ran."""
+    """End the lab and what it started; return whether the lab ran."""
     return process.stop(Folder.find())
 
 
@@ -117,7 +117,7 @@ def in_account(aws: "BoundSession", account_id: str, own: str) -> "BoundSession"
 
 
 def ensure_cluster(aws: "BoundSession", name: str, account_id: str) -> Cluster:
-    """The cluster as eks:DescribeCluster gives it, made where it is missing. Raises `LabError` where the lab ended.
+    """The cluster as eks:DescribeCluster gives it, made where it is missing. Raises `LabError` if the lab ended.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_CreateCluster.html
     """
@@ -146,7 +146,7 @@ def kubernetes(state: State, context: str) -> "ApiClient":
 
 
 def fetch(state: State, url: str) -> object:
-    """GETs a URL of a cluster's public issuer by its real name, as STS does; the JSON it answers.
+    """GET a URL of a cluster's public issuer by its real name, as STS does; the JSON it answers.
 
     Raises `LabError` if the host isn't one of the lab's, or the answer isn't JSON.
     https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
@@ -257,7 +257,7 @@ def _refuse_another_account(parameters: "Parameters", state: State) -> None:
 
 
 def _refuse_joined(cluster: Cluster) -> None:
-    """Raises `LabError` for a cluster that is not the lab's own: it lacks what this target promises."""
+    """Raise `LabError` for a cluster that is not the lab's own: it lacks what this target promises."""
     if (cluster.get("tags") or {}).get(TARGET_TAG):
         raise LabError(
             f"The lab's cluster {cluster['name']} is one of the target kind.",

@@ -19,7 +19,7 @@ def kept(folder: Path, host: str) -> tuple[Path, Path]:
     """The certificate and key files in `folder` for this host name or address; made where they are missing or end soon.
 
     The certificate is signed by its own key, so that it is its own CA bundle. The key is for its owner alone (0600).
-    Raises OSError where the folder cannot be used.
+    Raises OSError if the folder cannot be used.
     """
     certificate, key = folder / f"{host.replace(':', '_')}.pem", folder / f"{host.replace(':', '_')}.key"
     if not (key.exists() and _lasts(certificate)):

@@ -78,7 +78,7 @@ def untold() -> Iterator[list[str]]:
 
 
 def _check(files: str, context: str | None) -> None:
-    """Raises LabError where no file is there, or the context is in none of them."""
+    """Raise LabError if no file is there, or the context is in none of them."""
     there = [file for name in files.split(os.pathsep) if name and (file := Path(name).expanduser()).is_file()]
     if not there:
         raise LabError("there is no kubeconfig.", where=files, next="labkit webhook serve --kubeconfig FILE")

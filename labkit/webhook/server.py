@@ -82,7 +82,7 @@ class WebhookServer:
 
 
 async def body_of(request: Request) -> bytes:
-    """A review's text. Raises HTTPException where it is too long or ends early."""
+    """A review's text. Raises HTTPException if it is too long or ends early."""
     try:
         return await whole(request.receive, LARGEST)
     except TooLong as error:

@@ -71,7 +71,7 @@ class Identity:
 
     @classmethod
     def of(cls, address: Address, folder: Path, given: Path | None, key: Path | None) -> "Identity":
-        """The files that were given, or those that are kept in `folder`. Raises LabError where they are not usable."""
+        """The files that were given, or those that are kept in `folder`. Raises LabError if they are not usable."""
         if given and key:
             made = cls(given, key)
             made.context()
@@ -106,7 +106,7 @@ def manifest(address: Address, identity: Identity) -> str:
 
 
 def bind(address: Address) -> socket.socket:
-    """A socket that is bound. Raises LabError where the port is taken, or the address is not this machine's."""
+    """A socket that is bound. Raises LabError if the port is taken, or the address is not this machine's."""
     try:
         family, *_, where = socket.getaddrinfo(address.listen, address.port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
@@ -136,7 +136,7 @@ def bound(family: socket.AddressFamily, where: tuple[object, ...]) -> socket.soc
 async def serve(
     app: WebhookServer, client: httpx.AsyncClient, at: socket.socket, identity: Identity, ready: Callable[[], None]
 ) -> None:
-    """Serves until SIGTERM or SIGINT; calls `ready` when reviews are answered. Raises LabError.
+    """Serve until SIGTERM or SIGINT; call `ready` when reviews are answered. Raises LabError.
 
     `client` is the one of the app's accounts, and is closed at the end.
     """

@@ -103,7 +103,7 @@ def _stop(number: int, step: str, evidence: "Evidence", checked: bool) -> Stop:
 
 
 def _missing(step: str, evidence: "Evidence") -> str:
-    """What to say of a step that nothing is there of; empty where something is."""
+    """What to say of a step that nothing is there of; empty if something is."""
     if step == "credentials":
         if evidence.pod_phase != "Running":
             return "no pod runs"

@@ -33,7 +33,7 @@ _STATE = re.compile(rf"(?<=<td>)(?P<cell>{_WORDS})(?=</td>)|(?<=<strong>)(?P<hea
 
 
 def view(html: str, again: Callable[[], str], label: str) -> dict[str, object]:
-    """Returns what a notebook draws the widget from, for a MIME bundle; nothing outside a running notebook.
+    """Return what a notebook draws the widget from, for a MIME bundle; nothing outside a running notebook.
 
     Args:
         html: the report, as it is now.
@@ -56,7 +56,7 @@ def drawn(panel: "Callable[[], ipywidgets.Widget]") -> dict[str, object]:
 
 
 def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
-    """Returns the widget itself: the report, and below it the button and what pressing it came to."""
+    """Return the widget itself: the report, and below it the button and what pressing it came to."""
     import ipywidgets
 
     report = ipywidgets.HTML(styled(html))

@@ -33,7 +33,7 @@ class TokenView:
     role_name: str
     rows: Sequence[Comparison]
     refusal: str
-    """Why the trust policy, as a whole, does not admit the token; empty where it does."""
+    """Why the trust policy, as a whole, does not admit the token; empty if it does."""
     again: Callable[[], "TokenView"]
     """Compares the same claims with the live provider and trust policy once more."""
 
@@ -59,7 +59,7 @@ class TokenView:
 
     @property
     def _about(self) -> str:
-        """Whom the token speaks of, in the cluster's own words: namespace, service account, pod, node."""
+        """Who the token represents, in the cluster's own words: namespace, service account, pod, node."""
         names = {"namespace": self.claims.kubernetes.get("namespace")}
         for kind in ("serviceaccount", "pod", "node"):
             thing = self.claims.kubernetes.get(kind)

@@ -117,7 +117,7 @@ class WhoGetsIn:
     again: Callable[[], "WhoGetsIn"]
     """Read the live lab once more."""
     apply: Callable[[str], None] | None = None
-    """Write a text as the role's trust policy; None where a widget must not change the account."""
+    """Write a text as the role's trust policy; None if a widget must not change the account."""
 
     def problem(self) -> Problem | None:
         """Why IAM would refuse the text as a trust policy; None if it would take it.

@@ -141,7 +141,7 @@ class Account:
 
     @property
     def organization(self) -> Organization:
-        """The organization that the account is in; empty where it is in none, or is not told.
+        """The organization that the account is in; empty if it is in none, or is not told.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_DescribeOrganization.html
         """

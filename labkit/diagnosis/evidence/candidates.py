@@ -23,7 +23,7 @@ ABOUT_ACCOUNTS = re.compile(r"service[-_ ]?account", re.IGNORECASE)
 def candidates(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
     """The ARNs of the roles that may be meant: the one that tags or trust policies tell, or each that they leave open.
 
-    Raises `NotRead` where the roles may not be listed.
+    Raises `NotRead` if the roles may not be listed.
     """
     trusted = trusting(account, parameters, provider_arn)
     if len(trusted) == 1:
@@ -38,7 +38,7 @@ def candidates(account: Account, parameters: Parameters, provider_arn: str) -> l
 def trusting(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
     """The ARNs of the roles whose trust policy names the service account, but for those of another cluster.
 
-    Raises `NotRead` where the roles may not be listed.
+    Raises `NotRead` if the roles may not be listed.
     """
     naming = [role for role in account.roles if names(role, parameters.subject)]
     return [role["Arn"] for role in naming if not _is_of_another_cluster(account, parameters, provider_arn, role)]
@@ -56,7 +56,7 @@ def names(role: Role, subject: str) -> bool:
 def admitting(account: Account, parameters: Parameters, provider_arn: str) -> list[str]:
     """The ARNs of the roles whose trust policy admits the service account, maybe as one of many.
 
-    Raises `NotRead` where the roles may not be listed.
+    Raises `NotRead` if the roles may not be listed.
     """
     return [role["Arn"] for role in account.roles if admits(role, parameters, provider_arn)]
 
@@ -135,7 +135,7 @@ def _is_of_another_cluster(account: Account, parameters: Parameters, provider_ar
 
 
 def _tags(account: Account, role_name: str) -> dict[str, str]:
-    """A role's tags; none where they may not be read."""
+    """A role's tags; none if they may not be read."""
     try:
         return tags_of(account.role(role_name))
     except NotRead:

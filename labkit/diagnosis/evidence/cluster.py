@@ -49,7 +49,7 @@ class Cluster:
         return self._listed_everywhere("serviceaccounts")
 
     def all_of(self, resource: str) -> list[Document]:
-        """The objects of a kind, by its plural in lower case; none where this cluster has no such kind."""
+        """The objects of a kind, by its plural in lower case; none if this cluster has no such kind."""
         return self._listed_everywhere(resource) or []
 
     def pods(self, namespace: str) -> list[Pod]:

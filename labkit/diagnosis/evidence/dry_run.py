@@ -42,7 +42,7 @@ class DryRun:
         return bool(self._made["has_role"])
 
     def failed_call(self, webhooks: Iterable[str]) -> str:
-        """How the API server tells that it could not call one of the webhooks of these names; empty where it could.
+        """How the API server tells that it could not call one of the webhooks of these names; empty if it could.
 
         Raises `NotRead` also where the counters may not be read.
         """

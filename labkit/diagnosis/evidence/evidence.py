@@ -79,7 +79,7 @@ class Evidence:
 
     @cached_property
     def audience(self) -> str:
-        """Whom the tokens have to be made for: STS, unless service account and provider agree on another name.
+        """The audience that tokens need: STS, unless service account and provider agree on another name.
 
         https://github.com/aws/amazon-eks-pod-identity-webhook#eks-pod-identity-webhook
         """
@@ -114,12 +114,12 @@ class Evidence:
 
     @cached_property
     def role_arn(self) -> str:
-        """The ARN of the role that the service account is to have, as IAM has it; empty where nothing says which.
+        """The ARN of the role that the service account should have, as IAM has it; empty if nothing says which.
 
         Known by the parameters; else the role of the lab's run whose label the service account carries, the one that
         its annotation names, or the only candidate. What names the role may have another path, partition or account
         than the role itself: to STS it is another role then. An annotation that names somebody else's role is wrong
-        where the service account has a role of its own, which is the one then; empty where several may be meant.
+        where the service account has a role of its own, which is the one then; empty if several may be meant.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
         """
@@ -157,7 +157,7 @@ class Evidence:
 
     @property
     def role_is_of_run(self) -> bool:
-        """Whether the role is one of the lab's, which is to have the parameters' policy. Raises `NotRead`.
+        """Whether the role is one of the lab's, which should have the parameters' policy. Raises `NotRead`.
 
         It is where the service account is a run's; a role that is only known by its name has to carry the run's tag, or
         none beside the notebooks' own service account. One that is missing is made for the run.
@@ -169,7 +169,7 @@ class Evidence:
 
     @property
     def role_name(self) -> str:
-        """The role's name, without its path; empty where nothing says which role it is."""
+        """The role's name, without its path; empty if nothing says which role it is."""
         return Arn.parse(self.role_arn).name if self.role_arn else ""
 
     @property
@@ -187,7 +187,7 @@ class Evidence:
 
     @cached_property
     def role_account(self) -> Account:
-        """The account of the role, maybe not the cluster's. Raises `NotRead` where it cannot be entered."""
+        """The account of the role, maybe not the cluster's. Raises `NotRead` if it cannot be entered."""
         return self._account(self.role_account_id)
 
     def namesake(self, role_name: str) -> Role | None:
@@ -290,12 +290,12 @@ class Evidence:
 
     @property
     def annotation(self) -> str:
-        """The role's ARN as the service account is annotated with it; empty where it is not."""
+        """The role's ARN as the service account is annotated with it; empty if it is not."""
         return self.annotations.get(ROLE_ANNOTATION, "")
 
     @property
     def misspelt_key(self) -> str:
-        """The key under which a role stands that the webhook does not read; empty where the right one has a role."""
+        """The key under which a role stands that the webhook does not read; empty if the right one has a role."""
         if self.annotation:
             return ""
         others = {key: value for key, value in self.annotations.items() if key != ROLE_ANNOTATION}
@@ -310,7 +310,7 @@ class Evidence:
 
     @property
     def pod_name(self) -> str:
-        """The pod that is looked at; empty where none runs as the service account."""
+        """The pod that is looked at; empty if none runs as the service account."""
         return self._pod_name or next((pod["metadata"]["name"] for pod in self.pods), "")
 
     @property
@@ -342,7 +342,7 @@ class Evidence:
 
     @property
     def scheduler_says(self) -> str:
-        """Why no node takes the pod, by its condition or else its newest event; empty where one has it.
+        """Why no node takes the pod, by its condition or else its newest event; empty if one has it.
 
         https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-conditions
         """
@@ -366,13 +366,13 @@ class Evidence:
 
     @property
     def pod_role_arn(self) -> str:
-        """`AWS_ROLE_ARN` as the pod's first container has it; empty where it is not set."""
+        """`AWS_ROLE_ARN` as the pod's first container has it; empty if it is not set."""
         variables = self.containers[0].document.get("env") or [] if self.containers else []
         return next((variable.get("value", "") for variable in variables if variable["name"] == "AWS_ROLE_ARN"), "")
 
     @property
     def token_audience(self) -> str | None:
-        """The audience of the pod's projected token; None where it has none."""
+        """The audience of the pod's projected token; None if it has none."""
         for volume in (self.pod or {}).get("spec", {}).get("volumes") or []:
             if volume["name"] == TOKEN_VOLUME:
                 for source in (volume.get("projected") or {}).get("sources") or []:
@@ -383,7 +383,7 @@ class Evidence:
 
     @property
     def failed_creations(self) -> list[Event]:
-        """The namespace's events of pods that could not be made, the newest first; none where there is a pod."""
+        """The namespace's events of pods that could not be made, the newest first; none if there is a pod."""
         if self.pod is not None:
             return []
         failed = [event for event in self.cluster.events(self.parameters.namespace) if event["reason"] == FAILED]
@@ -413,7 +413,7 @@ class Evidence:
 
     @property
     def caller(self) -> Caller | None:
-        """Who AWS says the pod is; None where it does not run. Raises `NotRead` where the pod is not to be probed."""
+        """Who AWS says the pod is; None if it does not run. Raises `NotRead` if the pod is not to be probed."""
         return self.probe.caller
 
     @property
@@ -428,7 +428,7 @@ class Evidence:
 
     @property
     def is_its_role(self) -> bool:
-        """Whether AWS knows the pod as the role that it is to have."""
+        """Whether AWS knows the pod as the role that it should have."""
         caller = self.caller_if_told
         if caller is None or caller.role_name != self.wanted_role_name:
             return False
@@ -462,7 +462,7 @@ class Evidence:
 
     @property
     def _named_role_arn(self) -> str:
-        """What names the role, before IAM is asked how its ARN is; empty where nothing does."""
+        """What names the role, before IAM is asked how its ARN is; empty if nothing does."""
         if self.role_is_known:
             return self.connection.role_arn(self.parameters.role_name)
         if name := self._role_of_run():
@@ -511,7 +511,7 @@ class Evidence:
         return not (self.role_is_known or self._role_of_run()) and ROLE_ARN.fullmatch(self.annotation) is not None
 
     def _meant_instead(self, arn: str, role: Role | None) -> list[str] | None:
-        """The ARNs of the roles of which one is meant, and not the annotation's; None where that one may be.
+        """The ARNs of the roles of which one is meant, and not the annotation's; None if that one may be.
 
         A role that nothing connects with the service account is somebody else's where another role names the service
         account. One that admits it by a pattern counts beside a role that another service account is annotated with.
@@ -550,7 +550,7 @@ class Evidence:
         return self.connection.provider_arn.replace(f":{self.connection.account_id}:", f":{account_id}:", 1)
 
     def _account(self, account_id: str) -> Account:
-        """An account, maybe not the cluster's; it is entered once. Raises `NotRead` where it cannot be entered."""
+        """An account, maybe not the cluster's; it is entered once. Raises `NotRead` if it cannot be entered."""
         if account_id in self._accounts:
             return self._accounts[account_id]
         from botocore.exceptions import ClientError

@@ -42,7 +42,7 @@ class Issuer:
     def discovery(self) -> Document:
         """The discovery document: `{"document": …}`, or `{"error": …}` where it is not served.
 
-        Raises `NotRead` where nobody can be reached from here who certainly can from AWS.
+        Raises `NotRead` if nobody can be reached from here who certainly can from AWS.
         https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
         """
         return self._got("its discovery document", self.url + DISCOVERY)
@@ -69,7 +69,7 @@ class Issuer:
 
     @property
     def key_ids(self) -> list[str]:
-        """The ids of the published keys. Raises `NotRead` where there are no keys to be read."""
+        """The ids of the published keys. Raises `NotRead` if there are no keys to be read."""
         found = self.keys
         if "error" in found:
             raise NotRead(_read("its keys", f"{self.url}: its keys"), found["error"])

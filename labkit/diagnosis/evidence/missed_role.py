@@ -25,7 +25,7 @@ def containers(evidence: Evidence) -> list[Container]:
 
 
 def annotated_at(evidence: Evidence) -> str:
-    """When the annotation was written last, at the latest; empty where the service account does not say.
+    """When the annotation was written last, at the latest; empty if the service account does not say.
 
     The time is that of the manager's last change of any of its fields.
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management

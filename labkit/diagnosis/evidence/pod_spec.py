@@ -77,7 +77,7 @@ class Container:
         return next((variable for variable in self._of_sources() if variable.name == name), None)
 
     def value(self, name: str) -> str:
-        """The variable's value; empty where it is not set, or not known. Raises `NotRead`."""
+        """The variable's value; empty if it is not set, or not known. Raises `NotRead`."""
         variable = self.variable(name)
         return (variable.value or "") if variable else ""
 
@@ -359,7 +359,7 @@ def normal(path: str) -> str:
 
 
 def _spec_applied(note: str) -> Document:
-    """The spec in what kubectl noted of a manifest; empty where somebody has edited the note."""
+    """The spec in what kubectl noted of a manifest; empty if somebody has edited the note."""
     try:
         manifest = json.loads(note)
     except ValueError:
@@ -378,7 +378,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _path_in(mount: Document, file: str) -> str:
-    """Where a volume's file is in the container; empty where it is not mounted."""
+    """Where a volume's file is in the container; empty if it is not mounted."""
     if not file:
         return ""
     inside = mount.get("subPath") or ""

@@ -102,9 +102,9 @@ class Probe:
 
     @property
     def caller(self) -> Caller | None:
-        """Who AWS says the pod is (sts:GetCallerIdentity, called in it); None where it does not run.
+        """Who AWS says the pod is (sts:GetCallerIdentity, called in it); None if it does not run.
 
-        It exchanges the token again, and leaves no session in the pod. Raises `NotRead` where there is no `aws` in it,
+        It exchanges the token again, and leaves no session in the pod. Raises `NotRead` if there is no `aws` in it,
         too.
         """
         if self._running is None:
@@ -118,7 +118,7 @@ class Probe:
     def token(self) -> Token | None:
         """The token in the file that the container's variables name; None without them, or where the pod does not run.
 
-        Raises `NotRead` where there is no `cat` in it, too.
+        Raises `NotRead` if there is no `cat` in it, too.
         """
         container = self.container
         if self._running is None or container is None or not _has_role(container):
@@ -130,7 +130,7 @@ class Probe:
 
     @property
     def exchange(self) -> Exchange | None:
-        """STS's answer to the pod's token for the pod's role, asked from here; None where there is no token.
+        """STS's answer to the pod's token for the pod's role, asked from here; None if there is no token.
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
         """

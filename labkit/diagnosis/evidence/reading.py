@@ -125,13 +125,13 @@ class Reads:
         return other
 
     def know(self, read: Read, answer: object) -> None:
-        """Keeps what this would be answered, since something else has told it already."""
+        """Keep what this would be answered, since something else has told it already."""
         self.answers.setdefault(str(read), _plain(answer))
 
     def once(self, read: Read, call: Callable[[], Answer]) -> Answer:
-        """The answer of `call`, None where AWS or the cluster has no such thing; two of the same `read` are one.
+        """The answer of `call`, None if AWS or the cluster has no such thing; two of the same `read` are one.
 
-        Raises `NotRead` where it is forbidden, or nobody answers.
+        Raises `NotRead` if it is forbidden, or nobody answers.
         """
         if read not in self.asked:
             text = str(read)

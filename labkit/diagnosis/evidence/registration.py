@@ -30,7 +30,7 @@ class Registration:
         self._reads = reads
 
     def fault(self, client: Document) -> str:
-        """What can be seen to be wrong without asking anybody; empty where nothing is."""
+        """What can be seen to be wrong without asking anybody; empty if nothing is."""
         if not client.get("url") and not client.get("service"):
             return "neither a URL nor a service"
         bundle = client.get("caBundle") or ""
@@ -44,7 +44,7 @@ class Registration:
         return ""
 
     def silence(self, client: Document) -> str:
-        """Why nobody that the bundle vouches for answers there; empty where somebody does, or it cannot be told."""
+        """Why nobody that the bundle vouches for answers there; empty if somebody does, or it cannot be told."""
         if service := client.get("service"):
             return self._service_silence(service)
         url = client["url"]
@@ -85,7 +85,7 @@ def _certificates(bundle: str) -> list[Any]:
 
 
 def _handshake(url: str, bundle: str) -> str:
-    """Why the TLS connection fails; empty where it does not."""
+    """Why the TLS connection fails; empty if it does not."""
     parts = urlsplit(url)
     context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
     try:

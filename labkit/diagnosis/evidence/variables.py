@@ -102,7 +102,7 @@ def unknown_profile(_: Evidence, container: Container) -> Wrong | None:
 
 
 def api_server_token(_: Evidence, container: Container) -> Wrong | None:
-    """The token for the API server in the place of the one for STS.
+    """The token for the API server instead of the one for STS.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/
     """
@@ -340,7 +340,7 @@ def _works_by_hand(evidence: Evidence, container: Container) -> bool:
 
 
 def _seen_token(evidence: Evidence, container: Container) -> Token | None:
-    """The token that was read in this container; None where that was not to be, or could not."""
+    """The token that was read in this container; None if that was not to be, or could not."""
     if not evidence.probe_allowed or evidence.probe.container is not container:
         return None
     try:
@@ -350,7 +350,7 @@ def _seen_token(evidence: Evidence, container: Container) -> Token | None:
 
 
 def _copy(evidence: Evidence, container: Container) -> tuple[str, Document] | None:
-    """Where the container's token lies that is a copy, and its claims, empty where it was not read."""
+    """Where the container's token lies that is a copy, and its claims, empty if it was not read."""
     file = container.value(TOKEN_FILE)
     if not file or not _is_set(container, ROLE) or container.token_at(file) or api_server_token(evidence, container):
         return None
@@ -365,7 +365,7 @@ def _copy(evidence: Evidence, container: Container) -> tuple[str, Document] | No
 
 
 def _claims(text: str | None) -> Document:
-    """What a token in a file says; empty where the file holds none."""
+    """What a token in a file says; empty if the file holds none."""
     try:
         return parts(text.strip())[1] if text else {}
     except NotAToken:

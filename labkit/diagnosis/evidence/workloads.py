@@ -16,7 +16,7 @@ APP_LABELS = ("app", "app.kubernetes.io/name", "app.kubernetes.io/instance")
 
 
 def of_account(evidence: Evidence) -> list[Document]:
-    """Those whose pods are to run as the service account; none where they may not be listed."""
+    """Those whose pods are to run as the service account; none if they may not be listed."""
     return [each for each in _all(evidence) if _account(each) == evidence.parameters.service_account]
 
 
@@ -41,7 +41,7 @@ def meant_for_account(evidence: Evidence) -> Document | None:
 
 
 def to_come(evidence: Evidence) -> list[Document]:
-    """Those that are to make the service account's first pod; none where it has one, or one of a name is asked for."""
+    """Those that are to make the service account's first pod; none if it has one, or one of a name is asked for."""
     if evidence.pod_name or evidence.service_account is None:
         return []
     meant = meant_for_account(evidence)
@@ -75,7 +75,7 @@ def was_made_by_a_controller(pod_name: str) -> bool:
 def may_have_been_replaced(evidence: Evidence, pod_name: str) -> bool:
     """Whether a workload makes pods of such a name, or another pod has the name but for the end that a controller made.
 
-    Where workloads cannot be listed, one of them may. Raises `NotRead` where pods cannot be listed.
+    Where workloads cannot be listed, one of them may. Raises `NotRead` if pods cannot be listed.
     """
     if not are_known(evidence) or that_made(evidence, pod_name):
         return True
@@ -102,7 +102,7 @@ def pods_of(evidence: Evidence, workload: Document) -> list[str]:
 def pod_specs(evidence: Evidence) -> dict[str, Document]:
     """The spec of the pods that each workload makes, now or later; CronJobs and Jobs are workloads, too.
 
-    Raises `NotRead` where one of the kinds may not be listed.
+    Raises `NotRead` if one of the kinds may not be listed.
 
     https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/cron-job-v1/#CronJobSpec
     """
@@ -160,7 +160,7 @@ def _names(workload: Document) -> set[str]:
 
 
 def _deployment_of(metadata: Metadata) -> str:
-    """The name of the Deployment whose ReplicaSet made a pod; empty where none did."""
+    """The name of the Deployment whose ReplicaSet made a pod; empty if none did."""
     for owner in metadata.get("ownerReferences") or []:
         suffix = f"-{_template_hash(metadata)}"
         if owner.get("controller") and owner["kind"] == "ReplicaSet" and owner["name"].endswith(suffix):

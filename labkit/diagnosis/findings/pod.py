@@ -222,7 +222,7 @@ def _created(evidence: Evidence) -> str | Lines:
 
 
 def _missing_of_workload(evidence: Evidence, own: list[dict[str, Any]]) -> Symptom:
-    """That what makes the service account's pods has none: it is to have none, or it could not make one."""
+    """That what makes the service account's pods has none: it should have none, or it could not make one."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     stopped = [each for each in own if each["spec"].get("replicas") == 0]
     lines = [f"{kubectl} scale {workloads.called(each)} -n {namespace} --replicas=1" for each in stopped]
@@ -260,7 +260,7 @@ def _missing_for_bare_workload(evidence: Evidence, bare: list[dict[str, Any]], m
 
 
 def _failed_creation(evidence: Evidence, workload: dict[str, Any]) -> str:
-    """Why a workload could not make a pod, in the API server's words; empty where no event tells."""
+    """Why a workload could not make a pod, in the API server's words; empty if no event tells."""
     name = workload["metadata"]["name"]
     try:
         failed = evidence.failed_creations

@@ -105,7 +105,7 @@ def operator_not_permitted(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-url-differs", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def url_differs(evidence: Evidence) -> Symptom | None:
-    """A token's `iss` has to be `https://` and the provider's URL, character by character.
+    """A token's `iss` must be `https://` and the provider's URL, character by character.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
     """

@@ -265,7 +265,7 @@ def _differing(evidence: Evidence, right: str, repair: str | Repair, severity: S
 def _in_own_account(evidence: Evidence) -> str | None:
     """The ARN of the role of the annotation's name in the cluster's account, where the annotation's cannot be read.
 
-    Raises `NotRead` where nothing shows how the role's ARN is: neither IAM nor the pod, which is the role.
+    Raises `NotRead` if nothing shows how the role's ARN is: neither IAM nor the pod, which is the role.
     """
     try:
         evidence.role_account.role(evidence.role_name)

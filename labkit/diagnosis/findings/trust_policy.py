@@ -102,7 +102,7 @@ def aud_missing(evidence: Evidence) -> Symptom | None:
 
 
 def principal_found(evidence: Evidence) -> str:
-    """Whom the policy trusts, for the report of a check."""
+    """Who the policy trusts, for the report of a check."""
     found = [arn for statement in evidence.trust.statements for arn in federated_of(statement)]
     return ", ".join(found) or "no federated principal"
 

@@ -31,7 +31,7 @@ SOURCE = "iam:GetRole, AssumeRolePolicyDocument"
 POD_IDENTITY = "pods.eks.amazonaws.com"
 
 
-# Whom it trusts.
+# Who it trusts.
 
 
 @cause("trust-policy-of-pod-identity", stages.ROLE, LEARN, reads=(kinds.ROLE,))

@@ -73,7 +73,7 @@ def was_refused(evidence: Evidence) -> bool:
 def _refused_write(evidence: Evidence) -> PastCall | None:
     """The newest try to write the role's trust policy, where IAM refused it and the role lacks what it was to have.
 
-    Raises `NotRead` where CloudTrail may not be read.
+    Raises `NotRead` if CloudTrail may not be read.
     """
     if evidence.role is not None and evidence.trust.admits:
         return None

@@ -211,7 +211,7 @@ def explains_absence(evidence: Evidence) -> bool:
 
 
 def gives_role_now(evidence: Evidence) -> bool:
-    """Whether a dry run shows that the webhook gives the role to a pod like it; False where that was not tried."""
+    """Whether a dry run shows that the webhook gives the role to a pod like it; False if that was not tried."""
     try:
         return evidence.dry_run.gives_role
     except NotRead:
@@ -231,7 +231,7 @@ def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[dict[str
 
 
 def _unreachable_by_a_dry_run(evidence: Evidence, webhooks: list[dict[str, Any]]) -> str:
-    """How the API server tells that it cannot call the webhook. Raises `NotRead` where only that could explain it."""
+    """How the API server tells that it cannot call the webhook. Raises `NotRead` if only that could explain it."""
     spec, was_annotated = evidence.pod_spec, missed_role.was_annotated(evidence)
     if spec is None or spec.is_mutated or was_annotated is False or not_asked(evidence) or opted_out(evidence):
         return ""

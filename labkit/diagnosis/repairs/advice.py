@@ -1,6 +1,6 @@
 """Words for a repair that no command makes without harm: what decides, who owns it, and how to find out who needs it.
 
-A command that stands in them is a comment: somebody else has to run it, or something has to be found out first.
+A command that stands in them is a comment: somebody else has to run it, or something must be found out first.
 """
 
 import json

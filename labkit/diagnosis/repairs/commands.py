@@ -76,7 +76,7 @@ class Commands:
         return self._aws(*lines)
 
     def update_thumbprint(self, thumbprint: str) -> str:
-        """Adds a thumbprint to those that the provider has; AWS takes five.
+        """Add a thumbprint to those that the provider has; AWS takes five.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/update-open-id-connect-provider-thumbprint.html
         """
@@ -130,7 +130,7 @@ class Commands:
         return self.update_trust_policy(trust_documents.corrected(self._evidence))
 
     def admit_or_create(self) -> Repair:
-        """Adds the service account to the trust policy of the role, which is made where it is missing."""
+        """Add the service account to the trust policy of the role, which is made where it is missing."""
         if self._role_is_there:
             return Repair.of(self.admit())
         return Repair.of(self.create_role(trust_documents.alone(self._evidence)), self.attach_policy())
@@ -299,7 +299,7 @@ class Commands:
 
 
 def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
-    """Names the role on the service account, and takes off the key `without`.
+    """Name the role on the service account, and take off the key `without`.
 
     Without a role's ARN, the lines before it list the roles that may be meant, and no shell runs the command as it is:
     `<` and `>` are the shell's own.
@@ -319,7 +319,7 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
 
 
 def patch_config_map(evidence: Evidence, name: str, data: dict[str, str | None]) -> str:
-    """Sets these keys of a ConfigMap; None deletes a key. Words where others may use the ConfigMap.
+    """Set these keys of a ConfigMap; None deletes a key. Words where others may use the ConfigMap.
 
     https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
     """

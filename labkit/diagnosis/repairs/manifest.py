@@ -73,7 +73,7 @@ def containers_of(spec: Document) -> list[Document]:
 
 
 def set_list(document: Document, key: str, value: list[object]) -> None:
-    """Sets a list in place; an empty one goes, unless the document has it empty."""
+    """Set a list in place; an empty one goes, unless the document has it empty."""
     if value:
         document[key] = value
     elif document.get(key):

@@ -111,7 +111,7 @@ def without_skipping(_: Evidence, manifest: Document) -> None:
 
 
 def image(evidence: Evidence) -> str:
-    """The image that the pod is to have, where it is one of the lab's; empty elsewhere."""
+    """The image that the pod should have, where it is one of the lab's; empty elsewhere."""
     is_ours = evidence.role_is_known or evidence.is_of_lab
     return (evidence.parameters.image or evidence.connection.image) if is_ours else ""
 
@@ -186,7 +186,7 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
 
 
 def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
-    """Takes a ConfigMap that others use key by key, without those that keep the role from the container.
+    """Take a ConfigMap that others use key by key, without those that keep the role from the container.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/
     """
@@ -239,7 +239,7 @@ def _applied(evidence: Evidence, manifest: Document) -> str:
 
 
 def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
-    """The lines as comments: run, they would put NOT_SHOWN in the place of the pod's own values."""
+    """The lines as comments: run, they would put NOT_SHOWN instead of the pod's own values."""
     why = said(
         f"These lines do not run: the pod {pod_name} would lose values that are not shown ({listed(hidden)}).",
         "The author of the pod changes its own manifest like this, keeps these values, and applies it:",
@@ -274,7 +274,7 @@ def _template_lines(evidence: Evidence, owner: Document, template: Document, cha
 
 
 def _changes_shown(template: Document, wanted: Document) -> list[str]:
-    """What differs between two templates, without the values of secrets; nothing where they are the same."""
+    """What differs between two templates, without the values of secrets; nothing if they are the same."""
     before, after = copy.deepcopy(template), copy.deepcopy(wanted)
     before["metadata"] = before.get("metadata") or {}
     for each in (before, after):
@@ -283,7 +283,7 @@ def _changes_shown(template: Document, wanted: Document) -> list[str]:
 
 
 def _is_being_replaced(evidence: Evidence) -> bool:
-    """Whether a rollout has made a pod already that has its role, in the place of the one that is looked at."""
+    """Whether a rollout has made a pod already that has its role, instead of the one that is looked at."""
     return any(
         service_account_of(pod["spec"]) == evidence.parameters.service_account
         and PodSpec(pod, evidence.cluster).is_mutated

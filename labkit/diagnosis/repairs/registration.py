@@ -52,7 +52,7 @@ def with_rule_for_pods(evidence: Evidence) -> str:
 def labels_that_harm_nobody(
     evidence: Evidence, requirements: Sequence[Requirement]
 ) -> dict[Subject, dict[str, str]] | None:
-    """The labels by which these requirements are met, by whose they are; None where others may notice them.
+    """The labels by which these requirements are met, by whose they are; None if others may notice them.
 
     Others notice a label of the namespace where any of them is in it, and each label that something else of the
     cluster selects by. A label that is there has its own use.
@@ -123,7 +123,7 @@ def _who_is_affected(evidence: Evidence) -> str:
 
 
 def others(evidence: Evidence) -> list[str] | None:
-    """The cluster's other service accounts that name a role, as NAMESPACE/NAME; None where they cannot be listed."""
+    """The cluster's other service accounts that name a role, as NAMESPACE/NAME; None if they cannot be listed."""
     try:
         accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
     except NotRead:
@@ -164,7 +164,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def _of_value(evidence: Evidence, requirement: Requirement) -> Path:
-    """Where the one of several values stands by which a pod is left out; empty where it is not one of several."""
+    """Where the one of several values stands by which a pod is left out; empty if it is not one of several."""
     if requirement.operator != "NotIn" or len(requirement.values) == 1:
         return ()
     value = labels_of(evidence, requirement.subject)[requirement.key]

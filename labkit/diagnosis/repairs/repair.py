@@ -12,9 +12,9 @@ class Lines:
 
     text: str
     creates: str = ""
-    """What they create, such as `role cart`; empty where they create nothing that another repair creates, too."""
+    """What they create, such as `role cart`; empty if they create nothing that another repair creates, too."""
     makes_pods: bool = False
-    """Whether they make pods again, or wait for them: what decides how pods come to be has to be repaired before."""
+    """Whether they make pods again, or wait for them: what decides how pods come to be must be repaired before."""
 
 
 @dataclass(frozen=True)

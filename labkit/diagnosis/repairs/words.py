@@ -36,7 +36,7 @@ def difference(before: object, after: object) -> str:
 
 
 def changes_in(before: object, after: object) -> str:
-    """The lines by which a manifest differs from another one, in YAML, as comment lines; empty where none does.
+    """The lines by which a manifest differs from another one, in YAML, as comment lines; empty if none does.
 
     The lines around them are left out: they may hold secrets.
     """
@@ -51,7 +51,7 @@ def name_of_account(subject: str) -> str:
 
 
 def accounts(names: Sequence[str]) -> str:
-    """Whom a trust policy admits, as people call them; of many, the first few and how many more."""
+    """Who a trust policy admits, in people's words; if there are many, the first few and how many more."""
     shown = [name_of_account(name) for name in names]
     return listed(shown if len(shown) <= MANY else [*shown[: MANY - 1], f"{len(shown) - MANY + 1} more"])
 

@@ -104,7 +104,7 @@ class AccessEntries:
         return self._entries.get(principal_arn)
 
     def admit_creator(self, principal_arn: str, principal_id: str, now: float) -> None:
-        """Makes the principal that created the cluster its administrator."""
+        """Make the principal that created the cluster its administrator."""
         entry = _entry(principal_arn, principal_id, {}, now)
         _associate(entry, {"policyArn": "AmazonEKSClusterAdminPolicy", "accessScope": {"type": "cluster"}}, now)
         self._entries[principal_arn] = entry

@@ -111,7 +111,7 @@ class Authorization:
         }
 
     def _holders(self, caller: User | Session) -> list[Any]:
-        """What holds the caller's policies: its role, or the user and its groups; None where it is gone."""
+        """What holds the caller's policies: its role, or the user and its groups; None if it is gone."""
         if isinstance(caller, Session):
             return [self.backend.role_by_id(caller.account_id, caller.role_id)]
         return self.backend.user_and_groups(caller.account_id, caller.principal_id)

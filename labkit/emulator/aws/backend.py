@@ -35,7 +35,7 @@ CHECKED_WITH = "5.2"
 
 
 def checked(installed: str) -> None:
-    """Raises :class:`LabError` where the moto that is ``installed`` is of another line."""
+    """Raise :class:`LabError` if the moto that is ``installed`` is of another line."""
     if installed.split(".")[:2] != CHECKED_WITH.split("."):
         raise LabError(
             f"moto {installed} is installed; the lab was checked with moto {CHECKED_WITH} and runs on no other.",
@@ -133,7 +133,7 @@ class Backend:
         return await self.run(self._delete_bucket, asked)
 
     async def prepare(self, *services: str) -> None:
-        """Loads moto's part of these services before they are called."""
+        """Load moto's part of these services before they are called."""
         for service in services:
             await self.run(self._load, service)
 
@@ -190,7 +190,7 @@ class Backend:
         return iam.roles.get(role_id) if iam else None
 
     def user_and_groups(self, account_id: str, user_id: str) -> list[object]:
-        """What holds a user's policies: the user, None where it is gone, and the groups it is in."""
+        """What holds a user's policies: the user, None if it is gone, and the groups it is in."""
         iam = self.entered(account_id)
         user = next((one for one in every(iam, "users") if one.id == user_id), None)
         return [user, *(group for group in every(iam, "groups") if user in group.users)]
@@ -211,7 +211,7 @@ class Backend:
         return iam.open_id_providers.get(f"arn:aws:iam::{account_id}:oidc-provider/{issuer.removeprefix('https://')}")
 
     def orphan(self, arn: str, unique_id: str) -> None:
-        """Puts a deleted principal's id in the place of its ARN into all trust policies and bucket policies."""
+        """Replace a deleted principal's ARN by its id in all trust policies and bucket policies."""
         for iam in list(iam_backends.values()):
             for role in iam["aws"].roles.values():
                 role.assume_role_policy_document = renamed(role.assume_role_policy_document, arn, unique_id)
@@ -232,17 +232,17 @@ class Backend:
         return next((v.document for v in policy.versions if v.is_default), None) if policy else None
 
     def load_managed_policy(self, iam: IAMBackend, arn: str) -> None:
-        """Makes the AWS managed policy with this ARN known to ``iam``; does nothing if AWS has no such policy."""
+        """Make the AWS managed policy with this ARN known to ``iam``; do nothing if AWS has no such policy."""
         if arn not in iam.managed_policies and (found := managed_policies.find(aws_managed_policies_data, arn)):
             _add(iam, *found, arn)
 
     def load_managed_policies(self, iam: IAMBackend) -> None:
-        """Makes all of AWS's managed policies known, for a list of them."""
+        """Make all of AWS's managed policies known, for a list of them."""
         for name, content in managed_policies.every(aws_managed_policies_data):
             _add(iam, name, content)
 
     def unload_managed_policies(self, iam: IAMBackend) -> None:
-        """Takes AWS's managed policies that nobody has out of ``iam``; they are loaded when they are read again."""
+        """Remove AWS's managed policies that nobody uses from ``iam``. They are loaded when they are read again."""
         iam.managed_policies, iam.aws_managed_policies = policies_in_use(iam)
 
     def store(self, service: Any, region: str, account_id: str) -> Any:
@@ -263,7 +263,7 @@ class Backend:
         return s3_backends[account_id]["aws"].buckets.get(name) if account_id else None
 
     def object_tags(self, bucket: str, key: str) -> dict[str, str]:
-        """The tags of an object; none where there is no such object, or it was deleted and its versions are kept."""
+        """The tags of an object; none if there is no such object, or it was deleted and its versions are kept."""
         found = self.bucket(bucket)
         arn = getattr(found.keys.get(key), "arn", None) if found else None
         return s3_backends[found.account_id]["aws"].tagger.get_tag_dict_for_resource(arn) if found and arn else {}
@@ -276,12 +276,12 @@ class Backend:
         return chosen[0] if chosen and isinstance(chosen[0], FakeDeleteMarker) else None
 
     def forget_everything(self) -> None:
-        """Empties every service of every account in this process."""
+        """Empty every service of every account in this process."""
         BackendDict.reset()
         self.times_forgotten += 1
 
     def close(self) -> None:
-        """Ends the thread that moto's calls run in."""
+        """End the thread that moto's calls run in."""
         self.thread.close()
 
     def _answer(self, asked: Asked) -> Response:
@@ -405,7 +405,7 @@ class Backend:
 
 
 def adopt() -> None:
-    """Changes moto where it has no setting for what the gate needs. Raises :class:`LabError` for another line of it."""
+    """Change moto where it has no setting for what the gate needs. Raises :class:`LabError` for another line of it."""
     checked(version("moto"))
     outgoing.close()
     # The bucket policy was evaluated by the gate; moto's own look at it ignores principals and conditions.

@@ -132,7 +132,7 @@ class Permission:
     """The service's own condition keys (lower case; a tag's key up to its ``/``) that ``context`` has, or that this
     call has no value for; None: nothing is said of them. No Allow may rest on any other of the service's keys."""
     shown: str | None = None
-    """The resource as the service's denial names it, where that is not its ARN; empty where none is named."""
+    """The resource as the service's denial names it, where that is not its ARN; empty if none is named."""
     resource_policy: str = ""
     """The document of the resource's own policy."""
 

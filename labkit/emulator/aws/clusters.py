@@ -26,7 +26,7 @@ class ClusterFacts:
     tags: dict[str, str] = field(default_factory=dict)
     authentication_mode: str = "API"
     access: AccessEntries = field(default_factory=AccessEntries)
-    """Whom the cluster lets in."""
+    """Who the cluster lets in."""
     identity_providers: IdentityProviderConfigs = field(default_factory=IdentityProviderConfigs)
     pod_identity: PodIdentityAssociations = field(default_factory=PodIdentityAssociations)
 
@@ -40,10 +40,10 @@ class Clusters(Protocol):
     """The clusters of the lab, by region and name."""
 
     async def create(self, region: str, name: str, request: dict[str, object]) -> ClusterFacts:
-        """Runs a new cluster; ``request`` is what ``eks:CreateCluster`` was sent. Returns when it answers."""
+        """Run a new cluster; ``request`` is what ``eks:CreateCluster`` was sent. Returns when it answers."""
 
     async def delete(self, region: str, name: str) -> None:
-        """Ends the cluster and all that runs in it."""
+        """End the cluster and all that runs in it."""
 
     def get(self, region: str, name: str) -> ClusterFacts | None:
-        """The cluster's facts; None where there is no such cluster, or not yet."""
+        """The cluster's facts; None if there is no such cluster, or not yet."""

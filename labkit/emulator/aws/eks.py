@@ -75,7 +75,7 @@ class Eks:
         return await self.backend.answer(asked)
 
     def associated(self, asked: Asked) -> Iterator[tuple[str, dict[str, object] | None]]:
-        """The ARN of the cluster that a call was about, and what EKS keeps of it; None where it was deleted."""
+        """The ARN of the cluster that a call was about, and what EKS keeps of it; None if it was deleted."""
         name = _cluster(asked)
         facts = self.clusters.get(asked.region, name)
         if facts:
@@ -84,13 +84,13 @@ class Eks:
             yield f"arn:aws:eks:{asked.region}:{self.backend.account_id}:cluster/{name}", None
 
     def forget_lost(self) -> None:
-        """Has moto forget the clusters that do not run: one could not join the lab again, say."""
+        """Make moto forget the clusters that don't run, such as one that couldn't join the lab again."""
         for region, store in self.backend.stores("eks", self.backend.account_id).items():
             for name in [name for name in store.clusters if not self.clusters.get(region, name)]:
                 del store.clusters[name]
 
     async def know(self, region: str, name: str, request: dict[str, object]) -> None:
-        """Tells moto of a cluster that runs, where it does not know of it: the lab's folder has kept the cluster."""
+        """Tell moto about a running cluster that it doesn't know: the lab's folder kept it."""
         call = Call("POST", "/clusters", "", [("content-type", "application/json")], json.dumps(request).encode())
         asked = Asked(call, service="eks", region=region, operation="CreateCluster", account_id=self.backend.account_id)
         if (await self.backend.answer(_on(asked, "GET", name))).status == 200:
@@ -155,7 +155,7 @@ class Eks:
         )
 
     def _require_role(self, role_arn: str) -> None:
-        """Raises the refusal of a role for pods that does not exist, or that does not let EKS assume it."""
+        """Refuse a pod role that doesn't exist or that doesn't let EKS assume it."""
         role = self.backend.role(role_arn)
         if role is None:
             raise invalid_parameter("Role provided in the request does not exist.")
@@ -190,7 +190,7 @@ class Eks:
 
 
 def _cluster(asked: Asked) -> str:
-    """The name of the cluster that a call is about; empty where it is about none."""
+    """The name of the cluster that a call is about; empty if it is about none."""
     parameters = asked.requested().parameters
     return str(parameters.get("clusterName") or parameters.get("name", ""))
 

@@ -53,7 +53,7 @@ class Pod:
 
 @dataclass
 class _Expected:
-    """What a token has to be made for, as the verification of web identities wants it."""
+    """What a token must be made for, as the verification of web identities wants it."""
 
     url: str
     client_id_list: list[str]
@@ -176,7 +176,7 @@ def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
 
 
 def _pod(claims: dict[str, Any]) -> Pod:
-    """Raises `Refusal` for a token that no pod has: its claims name none."""
+    """Raise `Refusal` for a token that no pod has: its claims name none."""
     about = claims.get("kubernetes.io")
     about = about if isinstance(about, dict) else {}
     account, pod = about.get("serviceaccount"), about.get("pod")

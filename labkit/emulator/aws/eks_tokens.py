@@ -52,7 +52,7 @@ class Identity:
 
 
 async def verify(token: str, *, cluster: str, gate: Gate, endpoint_url: str) -> Identity:
-    """Whom the token speaks for, to the cluster of this name. Raises :class:`InvalidToken`.
+    """Who the token represents, to the cluster of this name. Raises :class:`InvalidToken`.
 
     Nothing is fetched: the URL must be of the lab's own STS (``endpoint_url``), and the gate answers it here.
     """

@@ -135,18 +135,18 @@ class Gate:
             return await self.backend.run(self._iam.ensure_role, name, trust, policy_arns)
 
     async def know_cluster(self, region: str, name: str, request: dict[str, object]) -> None:
-        """Lets EKS know of a cluster that runs; ``request`` is what ``eks:CreateCluster`` was sent."""
+        """Let EKS know of a cluster that runs; ``request`` is what ``eks:CreateCluster`` was sent."""
         async with self._kept.keeping_all():
             await self._eks.know(region, name, request)
 
     async def forget_lost_clusters(self) -> None:
-        """Lets EKS forget the clusters that do not run any more."""
+        """Let EKS forget the clusters that do not run any longer."""
         if "eks" in self._kept.services:  # else it takes half a second to load moto's part of it
             async with self._kept.keeping_all():
                 await self.backend.run(self._eks.forget_lost)
 
     async def found_organization(self) -> None:
-        """Makes the lab's organization where it is missing."""
+        """Make the lab's organization where it is missing."""
         async with self._kept.keeping_all():
             await self.backend.run(self._organization.found)
 
@@ -160,7 +160,7 @@ class Gate:
         return sorted(self._told)
 
     async def close(self) -> None:
-        """Ends the use of the lab's folder, and moto's thread."""
+        """End the use of the lab's folder, and moto's thread."""
         self._own.close()
         with contextlib.suppress(TimeoutError, Refusal, NotWritten):
             await asyncio.wait_for(self._kept.close(), LONGEST_END)
@@ -368,7 +368,7 @@ class Gate:
             _log.error("the gate failed on a call of %s\n%s", outcome.asked.service, hidden(failure, secrets))
 
     def _secret(self, asked: Asked, signed: Signature, caller: Caller) -> str:
-        """The secret that the call has to be signed with. In AWS's order: the expiry, the role, the date."""
+        """The secret that the call must be signed with. In AWS's order: the expiry, the role, the date."""
         if isinstance(caller, Session):
             if caller.credentials.expiration <= (now := self._clock.now()):
                 ended = f"the session ended {int(now - caller.credentials.expiration)} s ago"

@@ -41,7 +41,7 @@ MADE = {
 # What may give a permissions boundary.
 BOUNDED = ("CreateRole", "CreateUser", "PutRolePermissionsBoundary", *BOUNDARIES)
 PRINCIPALS_END = {"DeleteRole": ("roles", "RoleName"), "DeleteUser": ("users", "UserName")}
-# Whom the learner's own keys stand for.
+# Who the learner's own keys stand for.
 ADMINISTRATOR = "administrator"
 AWS_MANAGED = "arn:aws:iam::aws:policy/"
 PROVIDER_WRITES = ("UpdateOpenIDConnectProviderThumbprint", "DeleteOpenIDConnectProvider")
@@ -100,7 +100,7 @@ class Iam:
         return iam_documents.reworded(response)
 
     async def _bring_in(self, asked: Asked, iam: IAMBackend) -> None:
-        """Has moto know AWS's managed policies that a call names or lists."""
+        """Have moto know AWS's managed policies that a call names or lists."""
         parameters = asked.requested().parameters
         if asked.operation == "ListPolicies" and parameters.get("Scope", "All") != "Local":
             await self.backend.run(self.backend.load_managed_policies, iam)
@@ -125,7 +125,7 @@ class Iam:
         return arn
 
     def _left_out(self, asked: Asked) -> dict[str, str]:
-        """The parameters that UpdateRole leaves alone, and moto would take away.
+        """The parameters that UpdateRole leaves alone, and moto would remove.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateRole.html
         """
@@ -137,7 +137,7 @@ class Iam:
         return {name: str(value) for name, value in kept.items() if value and name not in parameters}
 
     def _renamed(self, asked: Asked, iam: IAMBackend, body: bytes) -> bytes:
-        """Puts an id made from the name in place of the random one that moto just gave."""
+        """Put an id made from the name in place of the random one that moto just gave."""
         store, parameter, _ = MADE[asked.operation]
         name = asked.requested().parameters[parameter]
         # One of AWS's own policies may have the name that was just given to another.
@@ -148,7 +148,7 @@ class Iam:
         return body.replace(given.encode(), made.id.encode())
 
     def _identify(self, iam: IAMBackend, operation: str, made: Any) -> str:
-        """Gives what was made its id; returns the one that moto had given."""
+        """Give what was made its id; return the one that moto had given."""
         store, _, prefix = MADE[operation]
         own = iam.account_id == self.backend.account_id
         name = made.name if own else f"{iam.account_id}/{made.name}"
@@ -161,7 +161,7 @@ class Iam:
 
 
 def _trust(asked: Asked, iam: IAMBackend) -> Response:
-    """Gives a role its trust policy, which was checked; moto wants a Version in it, and IAM does not.
+    """Give a role its trust policy, which was checked; moto wants a Version in it, and IAM does not.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html
     """
@@ -174,7 +174,7 @@ def _trust(asked: Asked, iam: IAMBackend) -> Response:
 
 
 def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
-    """Adds or takes away an audience of a provider, which moto cannot; both are done when it is done already.
+    """Add or remove an audience of a provider, which moto cannot; both are done when it is done already.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_AddClientIDToOpenIDConnectProvider.html
     """

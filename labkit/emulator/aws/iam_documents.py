@@ -81,7 +81,7 @@ def missing_principals(document: dict[str, object], backend: Backend) -> list[st
 
 
 def _with_document(asked: Asked, backend: Backend) -> dict[str, str]:
-    """The policy as moto reads it, where that is not as it was sent."""
+    """The policy as moto reads it, if that differs from what the caller sent."""
     parameters = asked.requested().parameters
     parameter, kind = DOCUMENTS.get(asked.operation, ("", "identity"))
     if parameter not in parameters:
@@ -122,7 +122,7 @@ def _check_size(asked: Asked, policy: Policy, backend: Backend) -> None:
 
 
 def _check_unused(asked: Asked, backend: Backend) -> None:
-    """Raises the refusal to delete a policy that somebody has, as a policy or as a boundary, or that has versions."""
+    """Refuse to delete a policy that is attached, is a boundary, or has several versions."""
     iam, arn = backend.iam(asked.account_id), asked.requested().parameters["PolicyArn"]
     if iam is None or (policy := iam.managed_policies.get(arn)) is None:
         return
@@ -134,7 +134,7 @@ def _check_unused(asked: Asked, backend: Backend) -> None:
 
 
 def _quote_numbers(document: dict[str, Any]) -> bool:
-    """Writes the conditions' numbers as strings, which is all that moto takes; returns whether there were any."""
+    """Write the conditions' numbers as strings, which is all that moto takes; return whether there were any."""
     found = False
     for statement in listed(document["Statement"]):
         for block in statement.get("Condition", {}).values():

@@ -96,7 +96,7 @@ class Issuers:
         edition: Callable[[str], object] | None = None,
         within: float | None = None,
     ) -> None:
-        """Leads ``https://host/…`` to ``address``, whose certificate must be that host's and chain to ``ca_pem``.
+        """Lead ``https://host/…`` to ``address``, whose certificate must be that host's and chain to ``ca_pem``.
 
         ``edition`` tells of an issuer there which edition of its documents is published: another's keys are not kept.
         An issuer there has ``within`` seconds to answer, or else as long as any other.
@@ -106,12 +106,12 @@ class Issuers:
         self._mapped[host.lower()] = _Mapping(address, context, edition, within)
 
     def join(self, issuer: str, api: httpx.AsyncClient | None) -> None:
-        """Asks this issuer, too: through the API server that ``api`` reaches, or where its name leads without one."""
+        """Ask this issuer, too: through the API server that ``api`` reaches, or where its name leads without one."""
         self._joined[issuer] = api
         self.forget(issuer)
 
     def leave(self, issuer: str) -> None:
-        """Asks an issuer that had joined no longer."""
+        """Ask an issuer that had joined no longer."""
         self._joined.pop(issuer, None)
         self.forget(issuer)
 
@@ -176,7 +176,7 @@ class Issuers:
             raise source.failure
 
     async def _published(self, issuer: str, pinned: frozenset[str], within: float) -> dict[str | None, jwt.PyJWK]:
-        # Whom the API server's certificate convinced is not compared with thumbprints: its CA stands for a public root.
+        # A verified certificate of the API server isn't compared with thumbprints: its CA stands for a public root.
         if api := self._joined.get(issuer):
             location = _location(issuer, await _document(api, f"{issuer}{DISCOVERY}", DISCOVERY))
             return _keys(location, await _document(api, location, API_KEYS))
@@ -283,7 +283,7 @@ async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str
 
 
 def _location(issuer: str, discovery: dict[str, Any]) -> str:
-    """The URL of the keys. Raises `IssuerUnreachable` where the document is another issuer's, or names no URL."""
+    """The URL of the keys. Raises `IssuerUnreachable` if the document is another issuer's, or names no URL."""
     if (named := discovery.get("issuer")) != issuer:
         shown = f"{named!r}" if isinstance(named, str) else "none by a string"
         raise IssuerUnreachable(f"the discovery document names another issuer: {shown}")

@@ -301,7 +301,7 @@ def _check_attached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
 
 
 def _check_detached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Raise the refusal to detach a policy that is not attached, or that has to be.
+    """Refuse to detach a policy that isn't attached, or that must stay attached.
 
     https://docs.aws.amazon.com/organizations/latest/APIReference/API_DetachPolicy.html
     """

@@ -10,7 +10,7 @@ from labkit.policy.validation import listed
 
 
 def renamed(document: str, arn: str, unique_id: str) -> str:
-    """A policy with the id in the place of the principal's ARN.
+    """A policy with the id instead of the principal's ARN.
 
     IAM keeps the id from the start, and shows an ARN for it as long as there is one.
     """

@@ -32,7 +32,7 @@ def close() -> None:
 
 
 def closed(error: BaseException | None) -> Closed | None:
-    """The refusal that led to this error of moto's; None where it failed on something else."""
+    """The refusal that led to this error of moto's; None if it failed on something else."""
     while error is not None and not isinstance(error, Closed):
         error = error.__cause__ or error.__context__
     return error

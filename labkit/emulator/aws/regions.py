@@ -55,7 +55,7 @@ class Regions:
         self._enabled.update(enabled)
 
     def enable(self, account_id: str, region: str) -> None:
-        """Turns a region on in an account, as an administrator does before anything is made there."""
+        """Turn a region on in an account, as an administrator does before anything is made there."""
         self._enabled[account_id].add(region)
 
     def check(self, asked: Asked, caller: Caller) -> None:

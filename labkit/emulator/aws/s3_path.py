@@ -15,7 +15,7 @@ def split(path: str) -> tuple[str, str]:
 
 
 def copy_source(header: str) -> tuple[str, str, str | None] | None:
-    """Bucket, key and version id in an ``x-amz-copy-source``; None where it is of another form."""
+    """Bucket, key and version id in an ``x-amz-copy-source``; None if it is of another form."""
     path, _, query = header.partition("?")
     bucket, key = split(unquote(path))
     if not BUCKET.fullmatch(bucket) or not key:

@@ -95,7 +95,7 @@ def faults(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def of_token(claims: Mapping[str, object]) -> SessionTags:
-    """The tags in a token: nested in one claim, or one claim a tag. Raises ``Refusal`` where they are no tags.
+    """The tags in a token: nested in one claim, or one claim a tag. Raises ``Refusal`` if they are no tags.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html#id_session-tags_adding-assume-role-idp
     """

@@ -34,10 +34,10 @@ class KeptSessions(Protocol):
         """What was kept, the oldest first."""
 
     def keep_session(self, key: str, session: dict[str, object]) -> None:
-        """Keeps a session under its access key."""
+        """Keep a session under its access key."""
 
     def forget_session(self, key: str) -> None:
-        """Keeps it no longer."""
+        """Keep it no longer."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Sessions:
             self._add(Session(credentials, **session | {"policies": tuple(session["policies"])}))
 
     def issue(self, role_arn: str, session_name: str, duration: int) -> Credentials:
-        """Credentials of a new session, for the lab's own parts. Raises LookupError where there is no such role."""
+        """Credentials of a new session, for the lab's own parts. Raises LookupError if there is no such role."""
         role = self._find_role(role_arn)
         if role is None:
             raise LookupError(f"there is no role {role_arn}")
@@ -191,7 +191,7 @@ class Sessions:
         self._key_of_token[session.credentials.session_token] = session.credentials.access_key_id
 
     def _forget(self, ended: float) -> None:
-        """Forgets the oldest sessions: those that were over at ``ended``, and those that are too many."""
+        """Forget the oldest sessions: those that were over at ``ended``, and those that are too many."""
         while self._by_key:
             key, oldest = next(iter(self._by_key.items()))
             if len(self._by_key) <= KEPT and oldest.credentials.expiration > ended:

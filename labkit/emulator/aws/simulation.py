@@ -106,7 +106,7 @@ class Simulated:
     owner: str | None
     context: dict[str, Any]
     control: Control | None
-    """The service control policies of the principal's account; None where it is in no organization."""
+    """The service control policies of the principal's account; None if it is in no organization."""
 
     def request(self, action: str, resource: str) -> Request:
         return Request(self.caller, action, resource, self.context)

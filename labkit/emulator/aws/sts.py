@@ -189,7 +189,7 @@ class Sts:
         context: Context | None = None,
         federation: dict[str, str] | None = None,
     ) -> tuple[Response, Session]:
-        """Opens a session of the role that was granted, and tells its credentials."""
+        """Open a session of the granted role, and return its credentials."""
         given, role, tags = _parameters(grant.asked), grant.role, grant.tags
         if role is None:
             raise _not_authorized("no role was granted")
@@ -272,14 +272,14 @@ class Sts:
 
 
 def _parameters(asked: Asked) -> Mapping[str, Any]:
-    """The call's parameters. Raises ``Refusal`` where they could be read in two ways."""
+    """The call's parameters. Raises ``Refusal`` if they could be read in two ways."""
     if asked.request is None:
         raise Refusal(400, "ValidationError", "The request could not be read", str(asked.unread))
     return asked.request.parameters
 
 
 def _validate(asked: Asked, required: tuple[str, ...]) -> None:
-    """Raises STS's ValidationError, which names every constraint that is not met."""
+    """Raise STS's ValidationError, which names every constraint that is not met."""
     form, parameters = asked.call.form, asked.request.parameters if asked.request else {}
     missing = null(name for name in required if name not in form)
     if faults := [*missing, *_constraints(form), *session_tags.faults(parameters)]:

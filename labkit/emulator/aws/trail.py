@@ -39,7 +39,7 @@ class Trail:
         self._handle: int | None = None
 
     def append(self, record: Mapping[str, object], secrets: Iterable[str] = ()) -> None:
-        """Adds a record at the end, without the ``secrets`` of its call. A call is answered even if that fails."""
+        """Add a record at the end, without the ``secrets`` of its call. A call is answered even if that fails."""
         line = hidden(json.dumps(record, separators=(",", ":"), default=str), secrets).encode() + b"\n"
         try:
             self._write(line)
@@ -62,7 +62,7 @@ class Trail:
 
     @staticmethod
     def read(file: Path, last: int | None = None) -> list[Record]:
-        """The records of the trail in ``file``, or the ``last`` so many, oldest first; none where there is no file."""
+        """The records of the trail in ``file``, or the ``last`` so many, oldest first; none if there is no file."""
         return [*islice(Trail.newest(file), last)][::-1]
 
     def _write(self, line: bytes) -> None:

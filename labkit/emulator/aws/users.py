@@ -38,7 +38,7 @@ def check_boundary(asked: Asked, backend: Backend) -> None:
 
 
 def set_boundary(asked: Asked, iam: IAMBackend) -> Response:
-    """Gives the user that the call names a permissions boundary, or none."""
+    """Give the user that the call names a permissions boundary, or none."""
     parameters = asked.requested().parameters
     name = parameters["UserName"]
     if (user := iam.users.get(name)) is None:

@@ -23,7 +23,7 @@ class Issuer:
         self._documents: dict[str, Object] = {}
 
     def publish(self, path: str, discovery: Object, jwks: Object) -> None:
-        """Serves both documents below ``path``, e.g. ``/id/0123456789ABCDEF0123456789ABCDEF``."""
+        """Serve both documents below ``path``, e.g. ``/id/0123456789ABCDEF0123456789ABCDEF``."""
         self._documents[path] = {"openid-configuration": discovery, "keys": jwks}
 
     def withdraw(self, path: str) -> None:

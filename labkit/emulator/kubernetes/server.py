@@ -76,7 +76,7 @@ class ApiServer:
         first_objects.ensure(self.storage, address)
 
     async def close(self) -> None:
-        """Ends the controllers, the connections to webhooks and kubelets, and the use of the file."""
+        """End the controllers, the connections to webhooks and kubelets, and the use of the file."""
         self.controllers.close()
         await self.admission.close()
         await self.kubelets.close()
@@ -136,7 +136,7 @@ class ApiServer:
         await self.kubelets.join(request, scope, receive, send, refuse)
 
     def _authorize_stream(self, request: Request, scope: Scope) -> None:
-        """Raises Forbidden for who may not `get` and `create` the pod's exec or attach.
+        """Raise Forbidden for who may not `get` and `create` the pod's exec or attach.
 
         kubectl, which offers v5 alone, needs `create` alone: where `get` is refused, it asks a real server by POST.
         https://kubernetes.io/docs/reference/access-authn-authz/authorization/#request-verb-resource

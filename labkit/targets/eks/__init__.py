@@ -41,7 +41,7 @@ def up(parameters: "Parameters") -> Connection:
 
     Raises:
         NotConfirmed: the parameter `confirm` is not `yes`; the text is the plan.
-        LabError: the credentials, the account, the cluster or a name in it is not as it has to be.
+        LabError: the credentials, the account, the cluster or a name in it is not as it must be.
     """
     connection, found = _look(parameters)
     if parameters.confirm != "yes":
@@ -90,7 +90,7 @@ def to_remove(parameters: "Parameters") -> Connection:
 
 
 def down() -> bool:
-    """Ends nothing: the lab started nothing here. What a run made, `lab.remove()` takes away."""
+    """Do nothing: the lab started nothing here. `lab.remove()` deletes what a run made."""
     return False
 
 
@@ -105,7 +105,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def fetch(url: str) -> object:
-    """GETs a URL of the cluster's public issuer, as STS does; the JSON it answers. Raises `LabError`.
+    """GET a URL of the cluster's public issuer, as STS does; the JSON it answers. Raises `LabError`.
 
     https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
     """
@@ -137,7 +137,7 @@ def _look(parameters: "Parameters") -> tuple[Connection, Plan]:
 
 
 def _refuse_another_region(session: "boto3.Session", parameters: "Parameters") -> None:
-    """Raises `NoCluster` where the run's role is for a cluster of another region, which may well be there."""
+    """Raise `NoCluster` if the run's role is for a cluster of another region, which may well be there."""
     iam, name = session.client("iam"), parameters.role_name
     try:
         with explained("to look at the run's role (iam:GetRole)"):

@@ -33,7 +33,7 @@ class AllowedTooLittle(NotLetIn):
 
 
 def require_access(api: "ApiClient", cluster: Cluster, caller: "Identity", parameters: "Parameters") -> None:
-    """Raises `NotLetIn` where the cluster does not take the caller, and `LabError` where it does not answer."""
+    """Raise `NotLetIn` if the cluster does not take the caller, and `LabError` where it does not answer."""
     name = cluster["name"]
     try:
         CoreV1Api(api).list_namespace(limit=1)
@@ -52,7 +52,7 @@ def require_access(api: "ApiClient", cluster: Cluster, caller: "Identity", param
 
 
 def require_rights(api: "ApiClient", cluster: Cluster, caller: "Identity", parameters: "Parameters") -> None:
-    """Raises `AllowedTooLittle` where the run would be refused half-way, with what the caller lacks.
+    """Raise `AllowedTooLittle` if the run would be refused half-way, with what the caller lacks.
 
     https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access
     """

@@ -69,7 +69,7 @@ def open_session(region: str) -> boto3.Session:
 
 
 def identify(session: boto3.Session) -> Identity:
-    """Whom AWS takes the session for (sts:GetCallerIdentity, which needs no permission). Raises `LabError`.
+    """Who the session is for AWS (sts:GetCallerIdentity, which needs no permission). Raises `LabError`.
 
     https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
     """
@@ -92,7 +92,7 @@ def identify(session: boto3.Session) -> Identity:
 
 
 def require_account(wanted: str, found: Identity) -> None:
-    """Raises `WrongAccount` where the account is not the one that was named."""
+    """Raise `WrongAccount` if the account is not the one that was named."""
     if not wanted:
         raise WrongAccount(
             f"The account is not named; the credentials belong to {found.account_id} ({found.principal}).",
@@ -109,7 +109,7 @@ def require_account(wanted: str, found: Identity) -> None:
 
 @contextmanager
 def explained(doing: str = "") -> Iterator[None]:
-    """Raises `LabError` for what is wrong with the credentials, the permissions or the way to AWS in here."""
+    """Raise `LabError` for what is wrong with the credentials, the permissions or the way to AWS in here."""
     try:
         yield
     except faults.ClientError as error:

@@ -33,7 +33,7 @@ class NoCluster(LabError):
 
 
 class ClusterGone(NoCluster):
-    """The account has no cluster of this name in the region: not yet, or not any more."""
+    """The account has no cluster of this name in the region: not yet, or not any longer."""
 
 
 def describe(session: "boto3.Session", name: str, account_id: str) -> Cluster:
@@ -104,7 +104,7 @@ def api_client(session: "boto3.Session", cluster: Cluster) -> ApiClient:
 def kubectl(parameters: "Parameters", cluster: Cluster) -> str:
     """How kubectl reaches the cluster in a terminal: by the named context, or the one that the AWS CLI makes for it.
 
-    Raises `LabError` where the named kubeconfig has no such context.
+    Raises `LabError` if the named kubeconfig has no such context.
     https://docs.aws.amazon.com/eks/latest/userguide/create-kubeconfig.html
     """
     file, context = parameters.kubeconfig, parameters.context or cluster["arn"]
@@ -144,7 +144,7 @@ def token(session: "boto3.Session", cluster: str) -> str:
 
 
 def node_count(api: ApiClient) -> int | None:
-    """How many nodes take pods; None where the caller may not look.
+    """How many nodes take pods; None if the caller may not look.
 
     https://kubernetes.io/docs/concepts/architecture/nodes/#condition
     """
@@ -158,7 +158,7 @@ def node_count(api: ApiClient) -> int | None:
 
 
 def require_nodes(count: int | None, cluster: Cluster) -> None:
-    """Raises `NoCluster` where no pod would ever run."""
+    """Raise `NoCluster` if no pod would ever run."""
     name = cluster["name"]
     if count == 0 and not makes_nodes(cluster):
         raise NoCluster(

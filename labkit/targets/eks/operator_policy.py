@@ -88,7 +88,7 @@ def issuer_host(region: str, partition: str) -> str:
 
 
 def require_partition(parameters: Parameters, partition: str) -> None:
-    """Raises `AnotherPartition`, with the ARN that the policy has in the region's.
+    """Raise `AnotherPartition`, with the ARN that the policy has in the region's.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
     """

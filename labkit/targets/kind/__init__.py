@@ -35,7 +35,7 @@ class NotReached(LabError):
 
 
 def plan(parameters: "Parameters") -> str:
-    """What `up` makes, in a sentence. Raises `LabError` where the kubeconfig leads nowhere."""
+    """What `up` makes, in a sentence. Raises `LabError` if the kubeconfig leads nowhere."""
     folder = Folder.find()
     lab = f"starts the lab in {folder.path}, registers two webhooks in it, and emulates AWS on this machine"
     kept = Kept(folder, parameters.cluster, parameters.region)
@@ -51,7 +51,7 @@ def plan(parameters: "Parameters") -> str:
 
 
 def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
-    """Joins the cluster to the lab, and starts the lab, where that is still to be done.
+    """Join the cluster to the lab, and start the lab, where that is still to be done.
 
     Args:
         aws_host: the IPv4 address by which the cluster's containers reach this machine; found out without one.
@@ -96,7 +96,7 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
 def connect(parameters: "Parameters") -> Connection:
     """The connection to a cluster that has joined the lab that runs, to look with: nothing is started or registered.
 
-    Raises `LabError` where no lab runs, no such cluster has joined it, or its issuer is another by now.
+    Raises `LabError` if no lab runs, no such cluster has joined it, or its issuer is another by now.
     """
     connection = _connected(parameters)
     kind_issuer.refuse_another(Kept(Folder.find(), parameters.cluster, parameters.region), connection.issuer)
@@ -124,9 +124,9 @@ def to_remove(parameters: "Parameters") -> Connection:
 
 
 def down() -> bool:
-    """Ends the lab, takes its webhooks out of the clusters, and deletes the clusters that it made with kind.
+    """End the lab, take its webhooks out of the clusters, and delete the clusters that it made with kind.
 
-    Prints which clusters have left; returns whether the lab ran. Raises `LeftBehind` where one could not leave; all
+    Prints which clusters have left; returns whether the lab ran. Raises `LeftBehind` if one could not leave; all
     else has ended then.
     """
     folder = Folder.find()
@@ -212,7 +212,7 @@ def _join(state: State, parameters: "Parameters", kept: Kept, *, tries: bool) ->
 
 
 def _require_led(kept: Kept) -> None:
-    """Raises `NotReached` where the API server makes pods without asking the lab's webhooks."""
+    """Raise `NotReached` if the API server makes pods without asking the lab's webhooks."""
     import tenacity
     from kubernetes.client.exceptions import ApiException
 
@@ -244,7 +244,7 @@ def _require_led(kept: Kept) -> None:
 
 
 def _require_reached(kept: Kept) -> None:
-    """Raises `NotReached` where a pod of the cluster does not reach the lab at the address that was given."""
+    """Raise `NotReached` if a pod of the cluster does not reach the lab at the address that was given."""
     way, facts = Way.kept(kept), facts_of(kept)
     print(f"Trying from a pod whether it reaches this machine at {facts.aws_host} …", file=sys.stderr)
     with closing(way.client()) as api:
@@ -301,7 +301,7 @@ def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issu
 
 
 def _described(state: State, parameters: "Parameters") -> Cluster | None:
-    """The cluster of this name in the lab that runs; None where it has none."""
+    """The cluster of this name in the lab that runs; None if it has none."""
     eks = moto.session(state, parameters.region).client("eks")
     with answering():
         try:
@@ -312,7 +312,7 @@ def _described(state: State, parameters: "Parameters") -> Cluster | None:
 
 
 def _refuse_another(cluster: Cluster, parameters: "Parameters", kept: Kept, way: Way | None, aws_host: str) -> None:
-    """Raises `AnotherCluster` where the lab's cluster of this name is not the one that is asked for."""
+    """Raise `AnotherCluster` if the lab's cluster of this name is not the one that is asked for."""
     if (cluster.get("tags") or {}).get(TARGET_TAG) != JOINED:
         raise AnotherCluster(
             f"The lab has a cluster {parameters.cluster} of the moto target.",

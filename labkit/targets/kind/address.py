@@ -37,7 +37,7 @@ def find(node_addresses: Iterable[str]) -> str:
 
 
 def unknown(why: str) -> NoAddress:
-    """The address has to be named."""
+    """The address must be named."""
     return NoAddress(
         f"It cannot be found out by which address the cluster's containers reach this machine: {why}.",
         where="nothing was changed",

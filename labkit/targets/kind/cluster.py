@@ -1,4 +1,4 @@
-"""What has to be true of a cluster that exists before the lab joins it."""
+"""What must be true of a cluster that exists before the lab joins it."""
 
 import json
 import re
@@ -35,7 +35,7 @@ class NotThisLabs(LabError):
 
 
 def require_answer(way: Way, api: "ApiClient") -> None:
-    """Raises `NoAnswer` where the API server gives none, and `NoWay` where it takes the credentials no more."""
+    """Raise `NoAnswer` if the API server gives none, and `NoWay` where it takes the credentials no more."""
     from kubernetes.client import VersionApi
 
     asked(way, VersionApi(api).get_code, may_not("ask for its version"))
@@ -83,7 +83,7 @@ def published(api: "ApiClient", *, keys: bool = False, _request_timeout: object 
 
 
 def require_nodes(way: Way, api: "ApiClient") -> list[str]:
-    """The addresses (InternalIP) of the nodes that are ready. Raises `NotUsable` where none takes pods.
+    """The addresses (InternalIP) of the nodes that are ready. Raises `NotUsable` if none takes pods.
 
     https://kubernetes.io/docs/reference/node/node-status/
     """
@@ -115,7 +115,7 @@ def require_nodes(way: Way, api: "ApiClient") -> list[str]:
 
 
 def require_webhooks(way: Way, api: "ApiClient", folder: "Folder") -> None:
-    """Raises `NotUsable` where the lab may register no webhooks, and `NotThisLabs` where their names are taken."""
+    """Raise `NotUsable` if the lab may register no webhooks, and `NotThisLabs` where their names are taken."""
     from kubernetes.client import AdmissionregistrationV1Api, AuthorizationV1Api
 
     attributes = {"group": "admissionregistration.k8s.io", "resource": "mutatingwebhookconfigurations"}

@@ -21,7 +21,7 @@ DISCOVERY = "/.well-known/openid-configuration"
 
 
 def fetch(folder: "Folder", state: "State", url: str) -> object:
-    """GETs a URL of the issuer of any of the lab's clusters, joined or its own; the JSON it answers.
+    """GET a URL of the issuer of any of the lab's clusters, joined or its own; the JSON it answers.
 
     Raises `LabError`.
     """
@@ -70,13 +70,13 @@ class AnotherIssuer(LabError):
 
 
 def refuse_another(kept: "Kept", joined: str) -> None:
-    """Raises `AnotherIssuer` where the cluster has another issuer by now; whether it answers is not looked at."""
+    """Raise `AnotherIssuer` if the cluster has another issuer by now; whether it answers is not looked at."""
     if now := changed(kept, joined):
         raise AnotherIssuer(kept, joined, now)
 
 
 def changed(kept: "Kept", joined: str) -> str:
-    """The issuer that the cluster has by now; empty where it is the one it joined with, or is not answered."""
+    """The issuer that the cluster has by now; empty if it is the one it joined with, or is not answered."""
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
@@ -109,7 +109,7 @@ class IssuerWay:
     api: "ApiClient"
 
     def fetch(self, url: str) -> object:
-        """GETs a URL of the issuer; the JSON it answers. Raises `LabError`.
+        """GET a URL of the issuer; the JSON it answers. Raises `LabError`.
 
         https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest
         """

@@ -47,7 +47,7 @@ def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | No
 
 
 def undo(kept: Kept, folder: Folder) -> None:
-    """Lets a cluster leave that just came; says so where that cannot be, since what is raised is why it was to."""
+    """Let a cluster leave that just came; says so where that cannot be, since what is raised is why it was to."""
     if (facts := kept.facts) and facts.made:
         _say(f"Deleting what there is of the kind cluster {facts.made} …")
     if left := leave(kept, folder):
@@ -60,7 +60,7 @@ def _say(text: str) -> None:
 
 
 def _refuse_for_made(way: Way, kept: Kept) -> None:
-    """Raises `AnotherCluster` where kind made the lab's cluster of this name: it would be forgotten, and stay."""
+    """Raise `AnotherCluster` if kind made the lab's cluster of this name: it would be forgotten, and stay."""
     if (facts := kept.facts) and facts.made:
         raise AnotherCluster(
             f"The lab's cluster {kept.cluster} is the kind cluster {facts.made}, and not that of {way.where}.",
@@ -70,7 +70,7 @@ def _refuse_for_made(way: Way, kept: Kept) -> None:
 
 
 def _leave_for_another(kept: Kept, folder: Folder) -> None:
-    """Lets the cluster leave that the lab had under this name; one that is gone keeps nobody from going on."""
+    """Let the cluster leave that the lab had under this name; one that is gone keeps nobody from going on."""
     if left := leave(kept, folder):
         print(f"{left.what}\nWhere that cluster is not gone for good:  {left.command}", file=sys.stderr)
 
@@ -123,7 +123,7 @@ def _checked(folder: Folder, parameters: "Parameters", way: Way, facts: Facts) -
 
 
 def _refuse_known_issuer(folder: Folder, parameters: "Parameters", issuer: str) -> None:
-    """Raises `AnotherCluster` where another cluster of the lab has this issuer: their tokens would be the same."""
+    """Raise `AnotherCluster` if another cluster of the lab has this issuer: their tokens would be the same."""
     state = State.read(folder) if folder.is_running() else None
     own = state.context(parameters.cluster, parameters.region) if state else ""
     for name, cluster in (state.clusters if state else {}).items():

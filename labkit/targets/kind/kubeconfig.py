@@ -30,7 +30,7 @@ class NoWay(LabError):
 
 
 def facts_of(kept: "Kept") -> "Facts":
-    """What the lab remembers of a cluster that joined it. Raises `LabError` where that is nothing."""
+    """What the lab remembers of a cluster that joined it. Raises `LabError` if that is nothing."""
     if facts := kept.facts:
         return facts
     raise LabError(
@@ -110,7 +110,7 @@ class Way:
     def client(self) -> "ApiClient":
         """A client of the API, by no proxy of this machine.
 
-        Raises `NoWay` where a file or a key cannot be read, or the credentials plugin gives none.
+        Raises `NoWay` if a file or a key cannot be read, or the credentials plugin gives none.
         """
         from kubernetes.client import ApiClient
         from kubernetes.config import ConfigException

@@ -48,7 +48,7 @@ class LeftBehind(LabError):
         )
 
     def forgotten(self, folder: "Folder") -> LabError:
-        """The same, where the lab remembers nothing any more."""
+        """The same, where the lab remembers nothing any longer."""
         return LabError(
             "\n".join(one.what for one in self.left),
             where=f"the lab in {folder.path} is empty, and has forgotten it",
@@ -61,7 +61,7 @@ class LeftBehind(LabError):
 
 
 def leave(kept: "Kept", folder: "Folder") -> Left | None:
-    """Lets a cluster leave, and forgets it; what is still there of it, where that cannot be, and it is remembered.
+    """Let a cluster leave, and forget it; what is still there of it, where that cannot be, and it is remembered.
 
     What runs made in a cluster that was there before is left, and named: it may be dear to somebody.
     """
@@ -72,7 +72,7 @@ def leave(kept: "Kept", folder: "Folder") -> Left | None:
 
 
 def _left(kept: "Kept", facts: "Facts", folder: "Folder") -> Left | None:
-    """What is still there of a cluster that was to leave; None where all of it has left."""
+    """What is still there of a cluster that was to leave; None if all of it has left."""
     try:
         if facts.made:
             _delete(facts)
@@ -97,7 +97,7 @@ def _delete(facts: "Facts") -> None:
 
 
 def _take_back_webhooks(kept: "Kept", facts: "Facts", folder: "Folder") -> None:
-    """Takes the lab's webhooks out of a cluster, and names what runs have left there. Raises `LabError`."""
+    """Take the lab's webhooks out of a cluster, and name what runs have left there. Raises `LabError`."""
     from kubernetes.client import AdmissionregistrationV1Api
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError

@@ -115,7 +115,7 @@ class Kind:
     """The program, with the container runtime that it uses here."""
 
     def __init__(self) -> None:
-        """Raises `ProgramMissing` where there is no `kind`, or neither Docker nor Podman runs."""
+        """Raise `ProgramMissing` if there is no `kind`, or neither Docker nor Podman runs."""
         if not shutil.which("kind"):
             raise ProgramMissing(
                 "The program kind is not on the PATH.",
@@ -133,7 +133,7 @@ class Kind:
         return listed.returncode == 0 and name in listed.stdout.split()
 
     def require_free(self, name: str) -> None:
-        """Raises `NotThisLabs` where somebody else made a cluster of this name."""
+        """Raise `NotThisLabs` if somebody else made a cluster of this name."""
         if self.has(name):
             raise NotThisLabs(
                 f"There is a kind cluster {name}, and it is not of this lab; it was left as it is.",
@@ -142,7 +142,7 @@ class Kind:
             )
 
     def create(self, config: dict[str, object], kubeconfig: Path) -> None:
-        """Makes the cluster, and its kubeconfig. Raises `NotMade`, or is interrupted: a half may be there then."""
+        """Make the cluster, and its kubeconfig. Raises `NotMade`, or is interrupted: a half may be there then."""
         file = kubeconfig.with_name("kind.yaml")
         file.write_text(yaml.safe_dump(config, sort_keys=False))
         done = self._run(
@@ -156,7 +156,7 @@ class Kind:
             )
 
     def delete(self, name: str) -> None:
-        """Deletes the cluster; one that is gone already is fine. Raises `NotMade`."""
+        """Delete the cluster; one that is gone already is fine. Raises `NotMade`."""
         done = self._run("delete", "cluster", "--name", name)
         if done.returncode:
             raise NotMade(

@@ -164,7 +164,7 @@ def _context(action: str, asked: dict[str, Any]) -> Context:
 
 
 def _leading_keys(action: str, table: Any, asked: dict[str, Any], items: list[dict[str, Any]]) -> list[str] | None:
-    """The partition keys' values; none where the request names none, None where they cannot be told."""
+    """The partition keys' values; none if the request names none, None if they cannot be told."""
     if action != "Query" and not items:
         return []
     if table is None:

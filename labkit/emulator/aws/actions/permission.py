@@ -21,7 +21,7 @@ def pass_role(role_arn: str, service: str, resource: str) -> Permission:
 
 
 def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> Context:
-    """The condition keys of the tags that a request gives, or takes away.
+    """The condition keys of the tags that a request gives, or removes.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/access_tags.html
     """
@@ -38,5 +38,5 @@ def resource_tags(tags: dict[str, str], service: str = "") -> Context:
 
 
 def as_dict(tags: list[dict[str, str]] | None) -> dict[str, str] | None:
-    """A list of ``Key`` and ``Value`` as one mapping; None where there is no list."""
+    """A list of ``Key`` and ``Value`` as one mapping; None if there is no list."""
     return None if tags is None else {tag.get("Key", ""): tag.get("Value", "") for tag in tags}

@@ -257,7 +257,7 @@ def json_text(content: dict[str, object]) -> bytes:
 
 
 def _modelled(shape: Any, value: Any) -> Any:
-    """The value without what the model does not know. Raises ``TypeError`` where it is of another type."""
+    """The value without what the model does not know. Raises ``TypeError`` if it is of another type."""
     if shape is None:
         return {}
     kind: str = shape.type_name

@@ -64,7 +64,7 @@ class Kept:
 
     @asynccontextmanager
     async def keeping(self, asked: Asked) -> AsyncIterator[None]:
-        """Writes what a call changes, before it is answered. Raises `NotWritten` where that fails."""
+        """Write what a call changes, before it is answered. Raises `NotWritten` if that fails."""
         if not changes(asked):
             yield
             return
@@ -75,7 +75,7 @@ class Kept:
 
     @asynccontextmanager
     async def keeping_all(self) -> AsyncIterator[set[Store]]:
-        """Writes the state of all that is used in here. Raises `NotWritten` where that fails."""
+        """Write the state of all that is used in here. Raises `NotWritten` if that fails."""
         if not self._database:
             yield set()
             return
@@ -92,7 +92,7 @@ class Kept:
         return {store.service for store in self._bodies}
 
     async def close(self) -> None:
-        """Writes what a call that was cut off may have changed, and ends the use of the file."""
+        """Write what an interrupted call may have changed, and close the file."""
         if self._database:
             try:
                 await self._backend.run(self._write)
@@ -100,7 +100,7 @@ class Kept:
                 self._database.close()
 
     def _write(self) -> None:
-        """Writes all that has changed, in moto's own thread: nothing changes meanwhile.
+        """Write all that has changed, in moto's own thread: nothing changes meanwhile.
 
         That may be more than one call's, and then the others find nothing left to write.
         """

@@ -27,12 +27,12 @@ class Own:
         self._parts: dict[str, bytes] = dict(rows)
 
     def part(self, name: str) -> Any:
-        """What was kept under this name; None where nothing was."""
+        """What was kept under this name; None if nothing was."""
         # From the lab's own folder, which only its owner can write.
         return pickle.loads(self._parts[name]) if name in self._parts else None  # noqa: S301
 
     def keep_part(self, name: str, state: object) -> None:
-        """Keeps something under this name; None ends that. Raises `NotWritten`."""
+        """Keep something under this name; None ends that. Raises `NotWritten`."""
         content = None if state is None else pickle.dumps(state)
         if not self._database or self._parts.get(name) == content:
             return
@@ -49,21 +49,21 @@ class Own:
         return [json.loads(session) for (session,) in rows]
 
     def keep_session(self, key: str, session: dict[str, object]) -> None:
-        """Keeps a role session under its access key. Raises `NotWritten`."""
+        """Keep a role session under its access key. Raises `NotWritten`."""
         if self._database:
             self._database.write("INSERT INTO sessions VALUES (NULL, ?, ?)", key, json.dumps(session))
 
     def forget_session(self, key: str) -> None:
-        """Keeps a role session no longer. Raises `NotWritten`."""
+        """Keep a role session no longer. Raises `NotWritten`."""
         if self._database:
             self._database.write("DELETE FROM sessions WHERE key = ?", key)
 
     def close(self) -> None:
-        """Ends the use of the file."""
+        """End the use of the file."""
         if self._database:
             self._database.close()
 
 
 def forget_sessions(file: sqlite3.Connection) -> None:
-    """Takes the role sessions out of a copy of the file: their credentials are good in one lab alone."""
+    """Take the role sessions out of a copy of the file: their credentials are good in one lab alone."""
     file.execute("DELETE FROM sessions")

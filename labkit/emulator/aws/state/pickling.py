@@ -63,7 +63,7 @@ class Dumped:
     new: list[tuple[FakeKey, int]]
 
     def remember(self) -> None:
-        """The new bodies are kept now: they are not new any more."""
+        """The new bodies are kept now: they are not new any longer."""
         for thing, name in self.new:
             setattr(thing, BODY, name)
 
@@ -136,7 +136,7 @@ class _Pickler(pickle.Pickler):
 
 
 class _Reducers(dict[type, Any]):
-    """How things are written, by their types. pickle looks here for each thing, so that it has to be quick."""
+    """How things are written, by their types. pickle looks here for each thing, so that it must be quick."""
 
     def __missing__(self, kind: type) -> Any:
         if issubclass(kind, type):

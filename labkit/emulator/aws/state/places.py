@@ -33,7 +33,7 @@ _given = AccountSpecificBackend.__getitem__
 
 
 def watch() -> None:
-    """Has moto tell which stores are used; moto finds every one by this one method."""
+    """Have moto tell which stores are used; moto finds every one by this one method."""
     AccountSpecificBackend.__getitem__ = _noted  # type: ignore[method-assign, assignment]  # as moto calls it
 
 
@@ -62,7 +62,7 @@ def backend_at(service: Any, account_id: str, region: str) -> BaseBackend:
 
 
 def wait_for_threads(store: Store) -> None:
-    """Waits for what moto does in the background there: the exports and imports of tables."""
+    """Wait for what moto does in the background there: the exports and imports of tables."""
     service: Any = store.service
     for backend in get_backend(service)[store.account_id].values():
         for name in THREADS:

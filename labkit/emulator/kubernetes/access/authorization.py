@@ -68,7 +68,7 @@ class Authorization:
         return Authorized(False, "\n".join(filter(None, reasons)))
 
     def require(self, user: User, wanted: Attributes) -> None:
-        """Raises Forbidden, in the server's words."""
+        """Raise Forbidden, in the server's words."""
         found = self.authorize(user, wanted)
         if not found.allowed:
             raise denied(user, wanted, found.reason)

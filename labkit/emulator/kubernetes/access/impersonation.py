@@ -36,7 +36,7 @@ def impersonated(headers: list[tuple[bytes, bytes]], user: User, authorization: 
 
 
 def _check(authorization: Authorization, user: User, wanted: User) -> None:
-    """Raises Forbidden unless the user may impersonate the name, each group, each extra value and the uid."""
+    """Raise Forbidden unless the user may impersonate the name, each group, each extra value and the uid."""
 
     def may(resource: str, name: str, **more: str) -> None:
         authorization.require(user, Attributes("impersonate", resource=resource, name=name, **more))

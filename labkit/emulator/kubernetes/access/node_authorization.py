@@ -29,7 +29,7 @@ def node_name(pod: Object) -> str:
 
 
 def refusal(storage: Storage, node: str, wanted: Attributes) -> str | None:
-    """Why the node may not do it ("" where the server gives no reason); None where it may."""
+    """Why the node may not do it ("" where the server gives no reason); None if it may."""
     match wanted.group, wanted.resource:
         case "", "secrets" | "configmaps":
             return _refuse_reading(storage, node, wanted)

@@ -74,7 +74,7 @@ class Tokens:
         return {"keys": [{"use": "sig", "kty": "RSA", "kid": self.key_id, "alg": "RS256", "n": modulus, "e": exponent}]}
 
     def request(self, account: Stored, spec: Object, warnings: list[str]) -> Object:
-        """Answers a TokenRequest's spec: the whole TokenRequest. Raises ``ApiError`` as the API server refuses."""
+        """Answer a TokenRequest's spec: the whole TokenRequest. Raises ``ApiError`` as the API server refuses."""
         audiences = spec.get("audiences") or [self.issuer]
         seconds = spec.get("expirationSeconds", HOUR)
         if causes := token_duration("spec.expirationSeconds", seconds):

@@ -40,7 +40,7 @@ class Admission:
         self._clients: dict[str, httpx.AsyncClient] = {}
 
     async def admit(self, review: Review) -> Object:
-        """The object as the admission plugins and webhooks leave it. Raises ``ApiError`` where one refuses."""
+        """The object as the admission plugins and webhooks leave it. Raises ``ApiError`` if one refuses."""
         pod = review.kind is POD and review.operation == "CREATE" and not review.subresource
         if pod:
             review.obj = self._pod(review.obj)
@@ -210,7 +210,7 @@ def _applies(rule: Object, review: Review) -> bool:
 
 
 def _mount_token(spec: Object, random: str) -> None:
-    """Gives every container the API's own token, as the ServiceAccount admission plugin does."""
+    """Give every container the API's own token, as the ServiceAccount admission plugin does."""
     volumes = spec.get("volumes") or []
     name = next((v["name"] for v in volumes if v.get("name", "").startswith("kube-api-access-")), "")
     wanted = name or f"kube-api-access-{random}"
@@ -269,7 +269,7 @@ def _sent(kind: Kind, obj: Object) -> Object | None:
 
 
 def _patched(document: Object, patch: str) -> Object:
-    """Raises InternalError, in the words of the server's own JSON patch library."""
+    """Raise InternalError, in the words of the server's own JSON patch library."""
     try:
         operations = json.loads(base64.b64decode(patch))
     except ValueError as error:

@@ -40,16 +40,16 @@ class Counters:
         self._counted: Counter[tuple[str, Labels]] = Counter()
 
     def called(self, webhook: str, operation: str, code: int, *, rejected: bool) -> None:
-        """Counts a call that was answered, or failed, with this HTTP status code."""
+        """Count a call that was answered, or failed, with this HTTP status code."""
         told = {"code": _code(code), "name": webhook, "operation": operation, "rejected": str(rejected).lower()}
         self._count(REQUESTS, **told)
 
     def failed_open(self, webhook: str) -> None:
-        """Counts a write that went on without the webhook."""
+        """Count a write that went on without the webhook."""
         self._count(FAIL_OPEN, name=webhook)
 
     def rejected(self, webhook: str, operation: str, error_type: str, code: int) -> None:
-        """Counts a write that the webhook, or the failed call to it, has ended."""
+        """Count a write that the webhook, or the failed call to it, has ended."""
         told = {"error_type": error_type, "name": webhook, "operation": operation, "rejection_code": _code(code)}
         self._count(REJECTION, **told)
 

@@ -13,7 +13,7 @@ NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
 def ensure(storage: Storage, address: str) -> None:
-    """Creates them in a new cluster; ``address`` is `HOST:PORT` of the API server.
+    """Create them in a new cluster; ``address`` is `HOST:PORT` of the API server.
 
     In one that is there again what was deleted or changed stays so; its service leads to the address by now.
     """

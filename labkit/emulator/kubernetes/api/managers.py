@@ -102,7 +102,7 @@ def _is_path(path: Path) -> bool:
 
 
 def _is_step(step: str) -> bool:
-    """Raises ValueError where a key or value is not JSON."""
+    """Raise ValueError if a key or value is not JSON."""
     kind, _, text = step.partition(":")
     if kind == "f":
         return True

@@ -22,7 +22,7 @@ OWN_LABELS = re.compile(
 
 
 def check_token(authorization: Authorization, user: User, account: Stored, spec: Object) -> None:
-    """Raises Forbidden for a token that is not for a pod of the node, or has an audience that the pod does not name."""
+    """Raise Forbidden for a token that is not for a pod of the node, or has an audience that the pod does not name."""
     if not (node := node_of(user)):
         return
     reference = spec.get("boundObjectRef") or {}
@@ -59,7 +59,7 @@ def check_token(authorization: Authorization, user: User, account: Stored, spec:
 
 
 def check_write(storage: Storage, review: Review) -> None:
-    """Raises Forbidden for a node's write to another node's objects, or to fields that a node may not change."""
+    """Raise Forbidden for a node's write to another node's objects, or to fields that a node may not change."""
     if (node := node_of(review.user)) and (why := _refuse(storage, node, review)):
         raise forbidden(review.kind, review.name, why)
 

@@ -28,7 +28,7 @@ LONGEST_COPIES = 64 * 1024  # an API server takes 3 MiB, for which Python would 
 
 
 def read(request: Request) -> object:
-    """The patch in the body. Raises BadRequest where it cannot be read."""
+    """The patch in the body. Raises BadRequest if it cannot be read."""
     try:
         return parse(request.body, yaml_too=request.content_type == APPLY)[0]
     except ValueError as error:
@@ -79,7 +79,7 @@ class JsonPatching:
         self._copied = 0
 
     def apply(self, operation: Any) -> None:
-        """Raises NotApplicable."""
+        """Raise NotApplicable."""
         try:
             if isinstance(operation, dict) and operation.get("op") == "copy":
                 operation = self._copying(operation)
@@ -114,7 +114,7 @@ def merge_patch(document: object, patch: object) -> object:
 
 
 def strategic_merge_patch(type_name: str, document: Object, patch: Object) -> Object:
-    """Merges lists by the key that their type names, e.g. containers by their name.
+    """Merge lists by the key that their type names, e.g. containers by their name.
 
     https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md
     """
@@ -147,7 +147,7 @@ def strategic_merge_patch(type_name: str, document: Object, patch: Object) -> Ob
 
 
 def _check_directives(patch: Object) -> None:
-    """Raises BadRequest for a directive that has to be a list and is not."""
+    """Raise BadRequest for a directive that must be a list and is not."""
     for key, value in patch.items():
         called = next((name for start, name in LISTS.items() if key.startswith(start)), None)
         if called and not isinstance(value, list):

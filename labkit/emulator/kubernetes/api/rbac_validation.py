@@ -29,7 +29,7 @@ def role(obj: Object, *, namespaced: bool) -> list[Cause]:
 
 
 def binding(obj: Object, *, kinds: tuple[str, ...]) -> list[Cause]:
-    """The errors in a binding's subjects and in its role, which has to be one of the kinds."""
+    """The errors in a binding's subjects and in its role, which must be one of the kinds."""
     reference, causes = obj.get("roleRef") or {}, []
     if (group := reference.get("apiGroup", "")) != RBAC:
         causes.append(unsupported("roleRef.apiGroup", group, [RBAC]))

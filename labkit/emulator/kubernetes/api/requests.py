@@ -118,7 +118,7 @@ class Request:
         return self.query.get(name, "").lower() in ("true", "1")
 
     def integer(self, name: str) -> int:
-        """A parameter of the query; 0 where it is missing. Raises BadRequest."""
+        """A parameter of the query; 0 if it is missing. Raises BadRequest."""
         text = self.query.get(name) or "0"
         try:
             return int(text)

@@ -111,7 +111,7 @@ class Kubelets:
         )
 
     async def join(self, request: Request, scope: Scope, receive: Receive, send: Send, refuse: Refuse) -> None:
-        """Joins the client's WebSocket with one to the kubelet, to the end of either. ``refuse`` answers an error.
+        """Join the client's WebSocket with one to the kubelet, to the end of either. ``refuse`` answers an error.
 
         With v5 the client is accepted first, and told on the error channel what the kubelet refuses; with v4 the
         kubelet's answer is passed on as it is. https://kep.k8s.io/4006

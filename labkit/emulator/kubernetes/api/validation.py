@@ -38,7 +38,7 @@ ANY_NAME = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 
 
 def validate(kind: Kind, obj: Object) -> None:
-    """Raises Invalid with every cause."""
+    """Raise Invalid with every cause."""
     causes = _metadata(kind, obj["metadata"])
     if check := _CHECKS.get(kind.kind):
         causes += check(obj)
@@ -47,7 +47,7 @@ def validate(kind: Kind, obj: Object) -> None:
 
 
 def validate_update(kind: Kind, new: Object, old: Object) -> None:
-    """Raises Invalid where a change is not allowed."""
+    """Raise Invalid if a change is not allowed."""
     validate(kind, new)
     causes = pod_update(new, old) if kind.kind == "Pod" else []
     if kind.kind in ("ConfigMap", "Secret") and old.get("immutable"):

@@ -41,7 +41,7 @@ class _Budget:
         self._open: set[int] = set()
 
     def spend(self, node: yaml.Node, *, aliased: bool = False) -> None:
-        """Raises yaml.YAMLError where the document is not worth what it would cost."""
+        """Raise yaml.YAMLError if the document is not worth what it would cost."""
         if id(node) in self._open:
             raise yaml.YAMLError("anchor value contains itself")
         if id(node) in self._known:

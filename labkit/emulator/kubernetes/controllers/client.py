@@ -26,7 +26,7 @@ class ControllerClient:
     async def create(self, kind: Kind, namespace: str, obj: Object) -> Stored:
         """Create an object as every client does: through admission plugins, webhooks and validation.
 
-        Raises ``ApiError`` where it is refused.
+        Raises ``ApiError`` if it is refused.
         """
         request = Request(
             "POST",
@@ -45,7 +45,7 @@ class ControllerClient:
         return self.storage.get(kind, namespace, made["metadata"]["name"])
 
     def update(self, kind: Kind, before: Stored, obj: Object, subresource: str = "") -> Stored:
-        """Raises Conflict if another client changed the object first."""
+        """Raise Conflict if another client changed the object first."""
         if obj == before.object:
             return before
         writer = Writer(MANAGER, "Update", kind.api_version, subresource)

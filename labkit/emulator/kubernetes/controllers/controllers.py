@@ -52,7 +52,7 @@ class Controllers:
         self.storage.observers.append(self._observe)
 
     def close(self) -> None:
-        """Ends all pending work."""
+        """End all pending work."""
         self._replica_sets.queue.close()
         self._deployments.queue.close()
         self._event_expiry.close()

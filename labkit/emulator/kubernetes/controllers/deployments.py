@@ -18,7 +18,7 @@ from labkit.emulator.kubernetes.objects.storage import Change, Stored
 
 
 class Deployments:
-    """``observe`` has to be told of every change."""
+    """``observe`` must be told of every change."""
 
     def __init__(self, client: ControllerClient, owners: Owners):
         self.client, self.storage, self.owners = client, client.storage, owners
@@ -77,7 +77,7 @@ class _Look:
         return (self.deployment.object.get("status") or {}).get("conditions") or []
 
     async def take(self) -> float | None:
-        """Returns the lab time at which to look again if nothing changes until then."""
+        """Return the lab time at which to look again if nothing changes until then."""
         deleted, paused = "deletionTimestamp" in self.deployment.metadata, self.spec.get("paused", False)
         if not deleted:
             self._note_pause(paused)
@@ -265,7 +265,7 @@ class _Look:
         return changed
 
     def _scale(self, one: Stored, size: int) -> bool:
-        """Returns whether the number of its pods changes."""
+        """Return whether the number of its pods changes."""
         before = replicas(one)
         metadata = {**one.metadata, "annotations": rollout.annotations(one) | self._sizes()}
         spec = {**one.object["spec"], "replicas": size}
@@ -291,7 +291,7 @@ class _Look:
     # Status
 
     def _report(self) -> float | None:
-        """Writes the rollout's progress; returns the lab time at which it has taken too long."""
+        """Write the rollout's progress; return the lab time at which it has taken too long."""
         self._read_sets_again()
         before, after = self.deployment.object.get("status") or {}, self._status()
         endless = self.spec["progressDeadlineSeconds"] == rollout.ENDLESS
@@ -346,7 +346,7 @@ class _Look:
         self._update({**self.deployment.object, "status": status})
 
     def _set(self, revision: str = "", progress: tuple[str, str, str] | None = None) -> None:
-        """Writes the revision and the condition Progressing, where they are given and new."""
+        """Write the revision and the condition Progressing, where they are given and new."""
         obj = self.deployment.object
         if revision:
             notes = rollout.annotations(self.deployment) | {rollout.REVISION: revision}
@@ -361,7 +361,7 @@ class _Look:
         self.deployment = self.client.update(DEPLOYMENT, self.deployment, obj, "status")
 
     def _read_again(self) -> None:
-        """Raises NotFound if the Deployment was deleted meanwhile."""
+        """Raise NotFound if the Deployment was deleted meanwhile."""
         self.deployment = self.storage.get(DEPLOYMENT, self.deployment.namespace, self.deployment.name)
 
     def _read_sets_again(self) -> None:

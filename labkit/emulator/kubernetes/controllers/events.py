@@ -18,7 +18,7 @@ class Events:
         self._similar: dict[tuple[str, str], tuple[float, set[str]]] = {}
 
     def record(self, kind: Kind, about: Stored, type_: str, reason: str, message: str) -> None:
-        """Writes an event, or counts one up that says the same. ``type_`` is Normal or Warning.
+        """Write an event, or count one up that says the same. ``type_`` is Normal or Warning.
 
         A terminating namespace gets no more events.
         """

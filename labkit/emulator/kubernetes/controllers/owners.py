@@ -36,7 +36,7 @@ def controller_reference(kind: Kind, owner: Stored) -> Object:
 
 
 class Owners:
-    """``observe`` has to be told of every change, before others ask."""
+    """``observe`` must be told of every change, before others ask."""
 
     def __init__(self, storage: Storage):
         self.storage = storage
@@ -94,7 +94,7 @@ class Owners:
         return claimed
 
     def release(self, kind: Kind, stored: Stored, uid: str) -> None:
-        """Takes an owner away from the object."""
+        """Take an owner away from the object."""
         references = stored.metadata["ownerReferences"]
         self._owned_by(kind, stored, [reference for reference in references if reference["uid"] != uid])
 
@@ -105,7 +105,7 @@ class Owners:
 
 
 def _drop(index: dict[Any, Any], group: object, key: object) -> None:
-    """Removes a key from its group, and an empty group."""
+    """Remove a key from its group, and an empty group."""
     if (keys := index.get(group)) is not None:
         keys.pop(key, None)
         if not keys:

@@ -22,7 +22,7 @@ PHASES = ("Pending", "Unknown", "Running")
 
 
 class ReplicaSets:
-    """``observe`` has to be told of every change."""
+    """``observe`` must be told of every change."""
 
     def __init__(self, client: ControllerClient, owners: Owners):
         self.client, self.storage, self.owners = client, client.storage, owners
@@ -76,7 +76,7 @@ class ReplicaSets:
     # Pods come and go
 
     async def _create(self, replica_set: Stored, count: int) -> ApiError | None:
-        """Makes pods: one, then two at once, then four; stops with the first that is refused, and returns why."""
+        """Make pods: one, then two at once, then four; stop at the first that is refused, and return why."""
         size = 1
         while count > 0:
             size = min(size, count)

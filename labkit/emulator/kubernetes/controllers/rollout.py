@@ -55,7 +55,7 @@ def by_age(sets: Iterable[Stored]) -> list[Stored]:
 
 
 def noted(stored: Stored, annotation: str) -> int | None:
-    """The number that an annotation holds; None where it holds none."""
+    """The number that an annotation holds; None if it holds none."""
     text = annotations(stored).get(annotation, "")
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 

@@ -37,7 +37,7 @@ class WorkQueue:
             self._running[key] = asyncio.get_running_loop().create_task(self._run(key))
 
     def close(self) -> None:
-        """Cancels every look."""
+        """Cancel every look."""
         for task in self._running.values():
             task.cancel()
         for timer in (*self._retrying.values(), self._ticking):

@@ -131,7 +131,7 @@ async def _texts(kind: str, reference: Object, fetch: Fetch) -> dict[str, str]:
 
 
 async def referenced(kind: str, reference: Object, fetch: Fetch) -> Object:
-    """The ConfigMap or Secret, empty where an optional one is missing. Raises ConfigError."""
+    """The ConfigMap or Secret, empty if an optional one is missing. Raises ConfigError."""
     found = await fetch(kind, reference.get("name", ""))
     if found is None and not reference.get("optional"):
         raise ConfigError(f'{kind} "{reference.get("name", "")}" not found')

@@ -88,7 +88,7 @@ class ContainerLife:
         return await run.sandbox.run([program, *command[1:]], env, run.cwd, streams)
 
     async def end(self, grace: float, turn: asyncio.Future[object] | None = None) -> None:
-        """End it for good in so many seconds, in its `turn`. Without grace it is killed."""
+        """End it for good in that many seconds, in its `turn`. Without grace it is killed."""
         self._stop.set()
         await self._terminate(grace, f"Stopping container {self.status.name}", turn)
         if self._keeping and not self._keeping.done():

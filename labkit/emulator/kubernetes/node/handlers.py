@@ -33,7 +33,7 @@ class Outcome:
 
 
 async def outcome_of(handler: Object, container: Object, execute: Execute, seconds: float | None) -> Outcome:
-    """Do what a probe's or a hook's document says, in so many seconds (None: in any time). Raises NotTried.
+    """Do what a probe's or a hook's document says, in that many seconds (None: in any time). Raises NotTried.
 
     `execute(command, streams)` starts a program in the container. A page or a port is the pod's, on loopback.
     """

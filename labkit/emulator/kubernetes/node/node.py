@@ -94,7 +94,7 @@ class Node:
         return bool(self._follow)
 
     async def start(self) -> None:
-        """Return when the node is registered and runs pods. Raises httpx.HTTPError where the API server refuses it.
+        """Return when the node is registered and runs pods. Raises httpx.HTTPError if the API server refuses it.
 
         Pods that ran on it before start again, as after the reboot of a machine: their volumes and logs are there.
         """

@@ -73,13 +73,13 @@ class PodLife:
         self._given = grace
 
     async def remove(self, grace: float) -> None:
-        """End everything in so many seconds, and remove the pod's folder."""
+        """End everything in that many seconds, and remove the pod's folder."""
         await self.stop(grace)
         self.pod.ground.events.forget(self.pod.document)
         await asyncio.to_thread(shutil.rmtree, self.pod.folder, ignore_errors=True)
 
     async def stop(self, grace: float = 0.0) -> None:
-        """End everything in so many seconds; the API server is not told, as if the machine had lost its power."""
+        """End everything in that many seconds; the API server is not told, as if the machine had lost its power."""
         for task in (self._ending, self._over, self._reporting):
             if task and task is not asyncio.current_task():
                 task.cancel()

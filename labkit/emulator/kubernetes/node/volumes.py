@@ -86,7 +86,7 @@ class Volumes:
 
     @property
     def due(self) -> bool:
-        """Whether a token has to be renewed."""
+        """Whether a token must be renewed."""
         now = self.now()
         return any(token.due(now) for token in self._tokens.values())
 

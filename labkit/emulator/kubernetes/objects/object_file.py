@@ -20,7 +20,7 @@ BY_NAME = {kind.resource: kind for kind in KINDS}
 
 
 class ObjectFile:
-    """Objects as JSON, without kind and apiVersion. Raises `LabError` where the file is not usable."""
+    """Objects as JSON, without kind and apiVersion. Raises `LabError` if the file is not usable."""
 
     def __init__(self, file: Path):
         self._database = Database(file, layout=LAYOUT, tables=TABLES)
@@ -28,7 +28,7 @@ class ObjectFile:
 
     @property
     def version(self) -> int:
-        """The number of the last change; 0 where there was none."""
+        """The number of the last change; 0 if there was none."""
         return max((number for (number,) in self._database.read("SELECT number FROM version")), default=0)
 
     def objects(self) -> Iterator[tuple[Kind, bytes]]:
@@ -37,7 +37,7 @@ class ObjectFile:
             yield BY_NAME[resource], text
 
     def write(self, version: int, kind: Kind, key: tuple[str, str], text: bytes | None) -> None:
-        """Keeps one change: the object's text, or None where it was deleted. Raises `NotWritten`."""
+        """Keep one change: the object's text, or None where it was deleted. Raises `NotWritten`."""
         database = self._database
         with database.together():
             database.write("INSERT OR REPLACE INTO version VALUES (1, ?)", version)
@@ -50,7 +50,7 @@ class ObjectFile:
 
 
 def forget_tokens(file: sqlite3.Connection) -> None:
-    """Takes service accounts' tokens out of the Secrets in a copy of the file; the token controller writes new ones.
+    """Take service accounts' tokens out of the Secrets in a copy of the file; the token controller writes new ones.
 
     https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets
     """

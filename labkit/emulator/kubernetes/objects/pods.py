@@ -9,7 +9,7 @@ ENDED = ("Succeeded", "Failed")
 
 
 def condition(obj: Object, type_: str) -> Object:
-    """The condition of this type; empty where the object has none."""
+    """The condition of this type; empty if the object has none."""
     conditions: list[Object] = (obj.get("status") or {}).get("conditions") or []
     for found in conditions:
         if found.get("type") == type_:

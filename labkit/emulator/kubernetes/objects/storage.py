@@ -115,7 +115,7 @@ class Storage:
         return self.history[0].version - 1 if len(self.history) == HISTORY else self._read_at
 
     def announce(self) -> None:
-        """Tells the observers of every object that was read from the file, as if it came now."""
+        """Tell the observers of every object that was read from the file, as if it came now."""
         for kind, objects in list(self._objects.items()):
             for stored in list(objects.values()):
                 change = Change(int(stored.metadata["resourceVersion"]), "ADDED", kind, stored, None)
@@ -123,7 +123,7 @@ class Storage:
                     observe(change)
 
     def close(self) -> None:
-        """Ends the use of the file."""
+        """End the use of the file."""
         if self._file:
             self._file.close()
 
@@ -135,7 +135,7 @@ class Storage:
         return self._objects.get(kind, {}).get((namespace, name))
 
     def get(self, kind: Kind, namespace: str, name: str) -> Stored:
-        """Raises NotFound."""
+        """Raise NotFound."""
         if (stored := self.find(kind, namespace, name)) is None:
             raise not_found(kind, name)
         return stored
@@ -148,7 +148,7 @@ class Storage:
                 yield objects[key]
 
     def create(self, kind: Kind, obj: Object, managers: bytes = b"", *, dry_run: bool = False) -> Stored:
-        """Stores a new object and gives it uid and creation time. Raises AlreadyExists."""
+        """Store a new object and give it uid and creation time. Raises AlreadyExists."""
         metadata = obj["metadata"]
         namespace, name = metadata.get("namespace", ""), metadata["name"]
         if (namespace, name) in self._objects.get(kind, {}):
@@ -166,7 +166,7 @@ class Storage:
     def replace(
         self, kind: Kind, before: Stored, obj: Object, managers: bytes = b"", *, dry_run: bool = False
     ) -> Stored:
-        """Stores a new version. Raises Conflict if ``before`` is no longer the current one."""
+        """Store a new version. Raises Conflict if ``before`` is no longer the current one."""
         self._require_current(kind, before)
         if obj == before.object and managers == before.managers:
             return before
@@ -174,7 +174,7 @@ class Storage:
         return new if dry_run else self._commit("MODIFIED", kind, new, before)
 
     def remove(self, kind: Kind, before: Stored) -> Stored:
-        """Removes the object; returns its last version. Raises Conflict if ``before`` is not the current one."""
+        """Remove the object; return its last version. Raises Conflict if ``before`` is not the current one."""
         self._require_current(kind, before)
         last = Stored({**before.object, "metadata": dict(before.metadata)}, before.managers)
         return self._commit("DELETED", kind, last, before)

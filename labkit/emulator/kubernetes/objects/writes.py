@@ -16,7 +16,7 @@ CASCADES = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}  # a policy'
 def store(
     storage: Storage, kind: Kind, before: Stored, obj: Object, managers: bytes = b"", *, dry_run: bool = False
 ) -> Stored:
-    """Stores a new version. Removes an object that is being deleted and has lost its last finalizer."""
+    """Store a new version. Remove an object that is being deleted and has lost its last finalizer."""
     metadata = obj["metadata"]
     if kind.generation and any(obj.get(part) != before.object.get(part) for part in ("spec", "webhooks")):
         obj = {**obj, "metadata": metadata | {"generation": metadata.get("generation", 0) + 1}}
@@ -27,7 +27,7 @@ def store(
 
 
 def is_over(kind: Kind, metadata: Object) -> bool:
-    """Whether nothing keeps a deleted object any more; a namespace has its contents to wait for."""
+    """Whether nothing keeps a deleted object any longer; a namespace has its contents to wait for."""
     return (
         "deletionTimestamp" in metadata
         and not metadata.get("finalizers")
@@ -39,9 +39,9 @@ def is_over(kind: Kind, metadata: Object) -> bool:
 def delete(
     storage: Storage, kind: Kind, stored: Stored, options: Object, *, dry_run: bool = False
 ) -> tuple[Stored, bool]:
-    """Deletes, or begins to; returns the object, and whether it is gone already.
+    """Delete, or begins to; return the object, and whether it is gone already.
 
-    Raises Conflict where a precondition of the options does not hold.
+    Raises Conflict if a precondition of the options does not hold.
     """
     _require(kind, stored, options.get("preconditions") or {})
     finalizers = list(stored.metadata.get("finalizers") or ())
@@ -66,13 +66,13 @@ def delete(
 
 
 def bind(storage: Storage, pod: Stored, node: str) -> Stored:
-    """Assigns the pod to the node."""
+    """Assign the pod to the node."""
     bound = {**pod.object, "spec": {**pod.object["spec"], "nodeName": node}}
     return storage.replace(POD, pod, _scheduled(storage, bound, {"status": "True"}), pod.managers)
 
 
 def unschedulable(storage: Storage, pod: Stored, message: str) -> bool:
-    """Writes into the pod's condition why no node takes it; returns whether that changed the condition."""
+    """Write into the pod's condition why no node takes it; return whether that changed the condition."""
     if condition(pod.object, "PodScheduled").get("message") == message:
         return False
     why = {"status": "False", "reason": "Unschedulable", "message": message}
