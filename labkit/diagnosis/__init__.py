@@ -1,4 +1,4 @@
-"""What keeps a service account from its role: what is read, what is wrong with it, and what repairs it.
+"""Why a service account doesn't get its role: the evidence, the findings, and the repairs.
 
 `evidence` reads the system, each thing once. `repairs` writes the commands and the documents that put it right.
 `stages` are what is looked at, in order. `finding` is one thing that is wrong, and the declaration of a cause;

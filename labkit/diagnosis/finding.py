@@ -84,7 +84,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Symptom:
-    """What a cause found, and what repairs it: a finding without what the cause declares."""
+    """A cause's discovery and its repair: a finding without the parts that the cause declares."""
 
     summary: str
     expected: str
@@ -99,7 +99,7 @@ Look = Callable[[Evidence], Symptom | None]
 
 @dataclass(frozen=True, eq=False)
 class Cause:
-    """One thing that can be wrong: what is declared of it, and the function that looks for it."""
+    """One possible cause: its declaration, and the function that looks for it."""
 
     id: str
     """The id of its findings."""

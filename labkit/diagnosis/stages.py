@@ -35,7 +35,7 @@ def _namespace(evidence: Evidence) -> object:
 
 
 def _exchange(evidence: Evidence) -> Result:
-    """Whether STS took the token: when it was tried from here, and from the pod itself, which has its role then.
+    """Whether STS accepted the token, tried from here or by the pod itself.
 
     Where it was refused from here alone, the pod may have a session from before, or another way to STS: nobody knows.
     """

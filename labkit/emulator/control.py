@@ -24,7 +24,7 @@ SOL_LOCAL, LOCAL_PEERPID = 0, 2
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of a question: the answer, and the process that the kernel names as the socket's other end."""
+    """The reply to a question: the answer, and the process at the socket's other end, as the kernel names it."""
 
     pid: int
     """0: a process of another container, which this one cannot see."""

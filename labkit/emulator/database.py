@@ -1,4 +1,4 @@
-"""SQLite files that keep the lab's state: what was answered is there again, however the server ended.
+"""SQLite files that keep the lab's state: whatever was answered survives, however the server ends.
 
 A killed server loses nothing. A power cut may lose the last second: no write waits for the disk. Neither leaves half a
 change (https://www.sqlite.org/wal.html). The file is one process's alone, which needs no shared memory, so that it may

@@ -94,7 +94,7 @@ def is_of_this_lab(configuration: dict[str, Any], folder: Folder) -> bool:
 
 
 def is_of_a_lab(configuration: dict[str, Any]) -> bool:
-    """Whether a lab registered it, whichever."""
+    """Whether any lab registered it."""
     return FOLDER_LABEL in (configuration["metadata"].get("labels") or {})
 
 

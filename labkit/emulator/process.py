@@ -75,7 +75,7 @@ class State:
         return asdict(self) | {"ca_file": str(self.ca_file), "kubeconfig": str(self.kubeconfig)}
 
     def noting(self, note: str | None) -> "State":
-        """The same state with what there is to say to the one who asked for the lab."""
+        """The same state with a note for the person who opens the lab."""
         return replace(self, note=note)
 
 
@@ -256,7 +256,7 @@ def _asked(folder: Folder, word: str) -> Reply | None:
 
 
 def _has_ended(folder: Folder) -> bool:
-    """Whether the server has ended, which is waited for."""
+    """Wait for the server's end; return whether it ended."""
     with folder.lock("server.lock", within=ENDED_WITHIN) as free:
         return free
 

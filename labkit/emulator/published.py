@@ -56,7 +56,7 @@ class Published:
         shutil.rmtree(self._path, ignore_errors=True)
 
     def edition(self, issuer: str) -> tuple[Answer | None, ...]:
-        """A value that is another one when what is answered for this issuer is another."""
+        """A value that changes whenever the issuer's published documents change."""
         if not ISSUER.fullmatch(issuer):
             return ()
         return tuple(self.override(issuer, document).get() for document in DOCUMENTS)

@@ -21,7 +21,7 @@ WAITING, ENTERING, REPLACED = "restored", "entering", "replaced"
 
 
 def offer(folder: Folder, state: Path) -> None:
-    """Have the lab's next server start with what is in the folder ``state``, in the lab's own. No server may run."""
+    """Make the lab's next server start with the state in the folder ``state``. No server may run."""
     with folder.usable():
         _delete(folder.path / REPLACED)
         state.rename(folder.path / WAITING)
@@ -53,7 +53,7 @@ def go_back(folder: Folder) -> bool:
 
 
 def settle(folder: Folder) -> None:
-    """The lab's server has come up: what was replaced isn't wanted any longer."""
+    """Delete the replaced state: the lab's server has come up with the new one."""
     _delete(folder.path / REPLACED)
 
 

@@ -187,7 +187,7 @@ def _copy(folder: Folder, place: Path) -> None:
 
 
 def _clean(database: Path) -> None:
-    """Take out what proves who somebody is in this lab, and whatever had been deleted."""
+    """Remove everything that proves an identity in this lab, and everything deleted."""
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
         if database.name == "aws-own.db":
             own.forget_sessions(connection)

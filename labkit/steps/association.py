@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """The cluster's associations and who owns each, where the cluster has an agent of the lab's own.
+    """The cluster's associations and who owns each; empty without an agent of the lab's own.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_ListPodIdentityAssociations.html
     """

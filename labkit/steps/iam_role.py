@@ -53,7 +53,7 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Is the role there, does it admit this service account and only this one, and has it its permissions?"""
+    """Does the role exist, does it admit only this service account, and does it have its permissions?"""
     return findings.found(CAUSES, evidence, unread)
 
 

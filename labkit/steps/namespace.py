@@ -1,4 +1,4 @@
-"""The namespace that a run works in: made where it is missing, and waited for while it goes."""
+"""The namespace of a run. A run creates it if it's missing, and waits for one that is being deleted."""
 
 import sys
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def until_gone(lab: "Workspace", name: str) -> Iterator[str]:
 
 
 def _is_gone(lab: "Workspace", name: str, *, within: float) -> bool:
-    """Whether the namespace that was deleted is gone, after that many seconds at most."""
+    """Wait for the end of a deleted namespace, that many seconds at most; return whether it is gone."""
     look = Retrying(
         retry=retry_if_result(lambda gone: not gone),
         stop=stop_after_delay(within),

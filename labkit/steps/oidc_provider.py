@@ -1,4 +1,4 @@
-"""Step 1: an OIDC provider for the cluster's issuer is registered in IAM."""
+"""Step 1: register the cluster's issuer in IAM as an OIDC provider."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -95,7 +95,7 @@ def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) 
 
 
 def _others_roles(lab: "Workspace", arn: str) -> list[str]:
-    """The account's roles that trust the provider, and do not go with this run."""
+    """The roles that trust the provider and belong to others."""
     goes = (Owner.THIS_RUN, Owner.NOBODY)
     return sorted(
         name

@@ -31,12 +31,12 @@ def before(name: str) -> tuple[str, ...]:
 
 
 def through(name: str) -> tuple[str, ...]:
-    """The steps up to this one, and it."""
+    """This step and the steps before it."""
     return (*before(name), name)
 
 
 def ready_before(lab: Workspace, name: str) -> Iterator[str]:
-    """Make the steps before this one and take this one and the later ones away. Yields what to tell, line by line.
+    """Build the steps before this one, and remove this one and the later ones. Yields the lines to print.
 
     Raises `UnknownName`, and `LabError` if a step could not be made or another run keeps a name.
     """
@@ -53,7 +53,7 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
 
 
 def ready_through(lab: Workspace, name: str) -> Iterator[str]:
-    """Make the steps up to this one; later ones are left alone. Yields what to tell, line by line.
+    """Build the steps up to this one, and leave later ones alone. Yields the lines to print.
 
     Raises `UnknownName`, and `LabError` if a step could not be made or another run keeps a name.
     """
@@ -99,7 +99,7 @@ def _in_aws(lab: Workspace) -> list[Found]:
 
 
 def _make_way(lab: Workspace, names: Iterable[str]) -> list[str]:
-    """A name that stays another's is refused before anything is made."""
+    """Refuse a name that another owner keeps, before anything is made."""
     return [line for name in NAMED if name in names for line in step(name).make_way(lab)]
 
 

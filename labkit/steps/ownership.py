@@ -47,7 +47,7 @@ class Found:
 
     @property
     def goes(self) -> bool:
-        """Whether the removal takes it."""
+        """Whether the removal deletes it."""
         return self.owner in (Owner.THIS_RUN, Owner.NOBODY)
 
     @property
@@ -105,7 +105,7 @@ def roles_trusting(lab: "Workspace", provider: str) -> Iterator[tuple[str, list[
 
 
 def in_words(names: list[str], singular: str, plural: str) -> str:
-    """The roles of these names, the first of them by name, and what they do: `the role a trusts it`."""
+    """A sentence about the roles: `the role a trusts it`. Only the first few are named."""
     if len(names) == 1:
         return f"the role {names[0]} {singular}"
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

@@ -37,11 +37,11 @@ HOPELESS = (*NO_IMAGE, "CrashLoopBackOff", "CreateContainerConfigError")
 
 
 class PodDoesNotRun(LabError):
-    """The pod did not come to run; the text has the container's own words."""
+    """The pod didn't start; the text has the container's own words."""
 
 
 class ImageNotPulled(PodDoesNotRun):
-    """A node cannot have the container's image; the pod, which will never run, was taken away."""
+    """A node can't pull the container's image. The pod was deleted, since it will never run."""
 
 
 def ensure(lab: "Workspace") -> None:
@@ -63,7 +63,7 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Does the pod run as the service account, and was it given the role?"""
+    """Does the pod run as the service account, and does it have the role?"""
     return findings.found(CAUSES, evidence, unread)
 
 
@@ -159,7 +159,7 @@ def wait_until_running(lab: "Workspace", name: str = NAME, namespace: str = "") 
 
 
 def _await_role(lab: "Workspace", pod: Any) -> None:
-    """Return when STS no longer refuses the pod, where IAM takes a while to know a new role; at the latest then."""
+    """Wait until STS stops refusing the pod, since IAM takes a while to know a new role; give up after that time."""
     variables = {variable.name for variable in pod.spec.containers[0].env or []}
     if not lab.connection.propagates_within or "AWS_ROLE_ARN" not in variables:
         return
@@ -194,7 +194,7 @@ def _without_image(lab: "Workspace", pod: Any, words: str) -> ImageNotPulled:
 
 
 def _watch(core: Any, name: str, namespace: str, seconds: int) -> Iterator[tuple[str, Any]]:
-    """What happens to a pod, its present state first, for that many seconds; None for one that is not there."""
+    """The states of a pod for that many seconds, the present one first; None if it doesn't exist."""
     selector = f"metadata.name={name}"
     listed = core.list_namespaced_pod(namespace, field_selector=selector)
     if not listed.items:

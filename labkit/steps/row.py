@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that was compared. `ok` is given where being right is not being equal."""
+    """One thing that was compared. Pass `ok` if right doesn't mean equal."""
 
     what: str
     expected: str
@@ -14,5 +14,5 @@ class Row:
 
     @property
     def right(self) -> bool:
-        """Whether what was found is as it should be."""
+        """Whether the found value is right."""
         return self.expected == self.found if self.ok is None else self.ok

@@ -1,4 +1,4 @@
-"""Step 3: a service account is made and annotated with the role's ARN."""
+"""Step 3: create a service account, annotated with the role's ARN."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -61,7 +61,7 @@ def ensure(lab: "Workspace") -> None:
 
 
 def check(evidence: "Evidence", unread: "list[NotRead] | None" = None) -> list[Finding]:
-    """Is the service account there, and does it name the role?"""
+    """Does the service account exist, and does it name the role?"""
     return findings.found(CAUSES, evidence, unread)
 
 
@@ -107,7 +107,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 
 
 def _goes_with(lab: "Workspace", metadata: Any) -> bool:
-    """Whether a pod or service account goes when its namespace, the run's own, does: the cluster's, and the run's."""
+    """Whether deleting the run's own namespace may delete this pod or service account: the cluster's or the run's."""
     return metadata.name == "default" or of_labels(lab, metadata.labels, same_name=False) is Owner.THIS_RUN
 
 

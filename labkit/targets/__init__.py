@@ -20,7 +20,7 @@ class Target(Protocol):
         """What `up` makes; changes nothing."""
 
     def up(self, parameters: "Parameters") -> "Connection":
-        """The connection, once what it needs is there: started where it is the lab's own, confirmed where it is not."""
+        """The connection. A lab of its own is started if necessary; your own account needs a confirmation."""
 
     def connect(self, parameters: "Parameters") -> "Connection":
         """The connection to look with; nothing is made, and on eks neither plan nor confirmation is asked for."""

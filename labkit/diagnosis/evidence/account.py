@@ -323,7 +323,7 @@ def _operation(kind: str) -> tuple[str, str]:
 
 
 def document(value: Any) -> Any:
-    """A policy document as IAM reads it: a dict, also where it came as text or URL-encoded; what is neither stays.
+    """A policy document as a dict, also if it came as text or URL-encoded; anything else is returned unchanged.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRole.html
     """

@@ -56,7 +56,7 @@ class Provider(TypedDict, total=False):
 
 
 class PastCall(TypedDict, total=False):
-    """What is kept of a CloudTrail record: no credentials.
+    """The kept part of a CloudTrail record: no credentials.
 
     https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
     """

@@ -45,7 +45,7 @@ def trusting(account: Account, parameters: Parameters, provider_arn: str) -> lis
 
 
 def names(role: Role, subject: str) -> bool:
-    """Whether a role's trust policy names exactly this subject, whichever issuer's tokens it speaks of."""
+    """Whether a role's trust policy names exactly this subject, for any issuer."""
     return any(
         condition.claim == "sub" and not condition.is_negated and subject in condition.values
         for statement in _allows(role)

@@ -1,4 +1,4 @@
-"""What is read of a Kubernetes cluster: service accounts, pods and who owns them, the webhook's registration."""
+"""The facts of a Kubernetes cluster: service accounts, pods and who owns them, the webhook's registration."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -122,7 +122,7 @@ class Cluster:
         return next(named, None)
 
     def _get(self, path: str) -> Document:
-        """What the API answers, as it is: the client's models take half a second to load, and leave out what is new.
+        """The API's answer, unconverted: the client's models take half a second to load, and drop new fields.
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
         """

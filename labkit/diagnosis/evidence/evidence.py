@@ -418,7 +418,7 @@ class Evidence:
 
     @property
     def caller_if_told(self) -> Caller | None:
-        """Who AWS says the pod is; None also where there is no `aws` in it to ask with."""
+        """Who AWS says the pod is; None also if the pod has no `aws` to ask with."""
         try:
             return self.caller
         except NotRead as unread:

@@ -61,7 +61,7 @@ class Requirement:
 
     @property
     def is_switch(self) -> bool:
-        """Whether it is about the label that is there to opt out."""
+        """Whether it's about the opt-out label."""
         return self.key == SWITCH and self.is_opt_out
 
     def __str__(self) -> str:
@@ -123,7 +123,7 @@ def skips_all(manifest: dict[str, Any]) -> bool:
 
 
 def _asked_about_pods(evidence: Evidence) -> Iterator[tuple[int, Document]]:
-    """The webhooks of the registration that a rule calls for new pods; where there is no registration, EKS's."""
+    """The registered webhooks that a rule calls for new pods; EKS's if none are registered."""
     registered = (evidence.webhook or {"webhooks": [ON_EKS]}).get("webhooks") or []
     for number, webhook in enumerate(registered):
         if any(_is_for_new_pods(rule) for rule in webhook.get("rules") or []):

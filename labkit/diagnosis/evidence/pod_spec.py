@@ -88,7 +88,7 @@ class Container:
 
     @property
     def is_by_hand(self) -> bool:
-        """Whether the order of its variables shows that the webhook has not named the container's role.
+        """Whether the order of its variables shows that a person, not the webhook, named the container's role.
 
         The webhook puts the region's variables, and then the role's, behind those that were there. Raises `NotRead`.
         """
@@ -216,7 +216,7 @@ class Container:
         return path in told or path.endswith(("/.aws/config", "/.aws/credentials"))
 
     def _plain(self, name: str) -> str:
-        """A variable of `env` alone, since no ConfigMap is to be read for it."""
+        """A variable of `env` alone, without reading a ConfigMap."""
         entries = [entry for entry in self.document.get("env") or [] if entry["name"] == name]
         return (entries[-1].get("value") or "") if entries else ""
 
@@ -254,7 +254,7 @@ class PodSpec:
 
     @property
     def without_image(self) -> set[str]:
-        """The names of the containers whose image the node cannot have."""
+        """The names of the containers whose image the node can't pull."""
         status = self.document.get("status") or {}
         waiting = {
             each["name"]: ((each.get("state") or {}).get("waiting") or {}).get("reason")
@@ -265,7 +265,7 @@ class PodSpec:
 
     @cached_property
     def containers(self) -> list[Container]:
-        """The containers and, behind them, the init containers: native sidecars are among these."""
+        """The containers, then the init containers, which include native sidecars."""
         kinds = (("containers", False), ("initContainers", True))
         return [
             Container(self, document, is_init=is_init)

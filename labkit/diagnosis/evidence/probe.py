@@ -1,4 +1,4 @@
-"""What is tried in the pod, where that is allowed: its token's claims, STS's answer to it, and who AWS says it is."""
+"""What `--probe` tries in the pod: the token's claims, STS's answer to the token, and who AWS says the pod is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Caller:
 
     @property
     def identity(self) -> str:
-        """The ARN without account and session, or the error: what is the same every time."""
+        """The ARN without account and session, or the error: the parts that are the same every time."""
         if not self.arn:
             return self.error
         return f"assumed-role/{self.role_name}" if self.role_name else self.arn
@@ -143,7 +143,7 @@ class Probe:
 
     @cached_property
     def container(self) -> Container | None:
-        """The container that is looked into: the first that has the pair of variables, else the first; None without."""
+        """The container to look into: the first with both variables, else the first; None without containers."""
         running = [container for container in self._pod.containers if not container.is_init] if self._pod else []
         return next(filter(_has_role, running), next(iter(running), None))
 

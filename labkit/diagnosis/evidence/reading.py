@@ -100,7 +100,7 @@ class NotRead(LabError):
 
 
 class Reads:
-    """Answers by what was read. What was read once is not asked for again, also where it was refused.
+    """Answers, by the call that read them. Each call is made once, also if it was refused.
 
     Answers are plain JSON, so that they can be kept as a record: with `recorded`, nothing but that is answered.
     """
@@ -119,7 +119,7 @@ class Reads:
         self._lost: dict[str, NotRead] = {}
 
     def shared(self) -> "Reads":
-        """For another subject: the same answers, and an account of its own of what was asked."""
+        """The same answers for another subject, with its own list of calls."""
         other = Reads()
         other.answers, other.unread, other._live, other._lost = self.answers, self.unread, self._live, self._lost
         return other

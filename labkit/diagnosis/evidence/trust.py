@@ -49,7 +49,7 @@ class Condition:
 
     @property
     def issuer(self) -> str:
-        """What the key begins with: the issuer of whose tokens it speaks, or a service's prefix such as `aws`."""
+        """The start of the key: the issuer of the tokens it's about, or a service's prefix such as `aws`."""
         return self.key.rpartition(":")[0]
 
     @property
@@ -69,7 +69,7 @@ class Condition:
 
     @property
     def compares_text(self) -> bool:
-        """Whether it holds for what is like one of its values."""
+        """Whether the condition holds for a value that resembles one of its own."""
         return not self.is_negated and any(word in self.operator.lower() for word in ("string", "arn"))
 
     @property
@@ -197,7 +197,7 @@ class Trust:
         return all(arn == self._provider_arn or _never_holds(statement, arn) for arn in federated_of(statement))
 
     def conditions(self, claim: str) -> list[Condition]:
-        """The conditions on a claim in the nearest statement, whichever issuer's tokens they speak of."""
+        """The conditions on a claim in the nearest statement, for any issuer."""
         return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
 
     def holds(self, condition: Condition) -> bool:
@@ -212,7 +212,7 @@ class Trust:
         return self._decide(self._alone(statement)).allowed
 
     def names_subject(self, statement: Statement) -> bool:
-        """Whether a statement names the service account, by whatever operator and issuer."""
+        """Whether a statement names the service account, with any operator and issuer."""
         return any(
             condition.claim == "sub" and any(wildcard(value)(self._subject) for value in condition.values)
             for condition in conditions_of(statement)
@@ -258,7 +258,7 @@ class Trust:
         return self.names_subject(statement), self._trusted(statement), allows_action(statement), -len(failed)
 
     def _trusted(self, statement: Statement) -> int:
-        """How near the principal comes to the cluster's provider."""
+        """How closely the principal matches the cluster's provider."""
         federated = federated_of(statement)
         if self._provider_arn in federated:
             return 3
@@ -316,7 +316,7 @@ def name_of(provider_arn: str) -> str:
 
 
 def account_of(subject: str) -> str:
-    """The service account that a subject names, as `shop:cart`; another subject as it is."""
+    """The service account that a subject names, as `shop:cart`; any other subject unchanged."""
     return subject.removeprefix("system:serviceaccount:")
 
 

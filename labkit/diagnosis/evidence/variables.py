@@ -45,7 +45,7 @@ ON = ("opt-in-not-required", "opted-in")
 
 @dataclass(frozen=True)
 class Wrong:
-    """What is wrong with a container: the variables that are to go, and expected beside found."""
+    """A container's fault: the variables to remove, and expected beside found."""
 
     variables: tuple[Variable, ...]
     expected: str
@@ -185,7 +185,7 @@ def role_by_hand(evidence: Evidence, container: Container) -> Wrong | None:
 
 
 def empty_region(evidence: Evidence, container: Container) -> Wrong | None:
-    """A region's variable that is there and empty: the webhook then gives the container no region at all."""
+    """A region's variable that is set and empty: the webhook then gives the container no region at all."""
     found = tuple(each for name in REGIONS if (each := container.variable(name)) and each.value == "")
     if not found:
         return None

@@ -16,7 +16,7 @@ APP_LABELS = ("app", "app.kubernetes.io/name", "app.kubernetes.io/instance")
 
 
 def of_account(evidence: Evidence) -> list[Document]:
-    """Those whose pods are to run as the service account; none if they may not be listed."""
+    """The workloads whose pods should run as the service account; none if they may not be listed."""
     return [each for each in _all(evidence) if _account(each) == evidence.parameters.service_account]
 
 
@@ -41,7 +41,7 @@ def meant_for_account(evidence: Evidence) -> Document | None:
 
 
 def to_come(evidence: Evidence) -> list[Document]:
-    """Those that are to make the service account's first pod; none if it has one, or one of a name is asked for."""
+    """The workloads that will make the service account's first pod; none if it has one, or if a pod is named."""
     if evidence.pod_name or evidence.service_account is None:
         return []
     meant = meant_for_account(evidence)

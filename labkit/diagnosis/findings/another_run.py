@@ -1,4 +1,4 @@
-"""The IAM role: is it this run's? What else is to be said of another run's role is that run's business."""
+"""The IAM role: does it belong to this run? If it belongs to another run, nothing else is reported about it."""
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, kinds

@@ -231,7 +231,7 @@ def region_not_activated(evidence: Evidence) -> Symptom | None:
 
 
 def _static_keys_of(evidence: Evidence, workload: Document) -> Symptom | None:
-    """Access keys in what is to make the service account's first pod."""
+    """Access keys in the workload that will make the service account's first pod."""
     template = workload["spec"]["template"]
     metadata: Metadata = template.get("metadata") or Metadata()
     pod: Pod = {"metadata": {**metadata, "namespace": evidence.parameters.namespace}, "spec": template["spec"]}

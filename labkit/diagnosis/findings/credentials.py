@@ -310,7 +310,7 @@ def _send(evidence: Evidence, manifest: Document, path: str, volume: str) -> Non
 
 
 def _malformed(evidence: Evidence) -> tuple[str, str]:
-    """Why a file that is to hold a token holds none, and what shows it; both empty where it does, or is not seen."""
+    """Why a token's file holds no token, and the evidence; both empty if it holds one, or wasn't read."""
     for container in evidence.containers:
         copied = container.copied_at(container.value(TOKEN_FILE)) if container.has_role else None
         if copied and copied[1] is not None:

@@ -83,7 +83,7 @@ def denied_by_organization(evidence: Evidence) -> Symptom | None:
 
 @cause("role-denied-by-resource-control-policy", stages.PERMISSIONS, LEARN, reads=(kinds.ROLE,))
 def denied_by_resource_control(evidence: Evidence) -> Symptom | None:
-    """What IAM's simulator leaves out: only who may read the organization's policies sees it here.
+    """A denial that IAM's simulator leaves out. It's found if you may read the organization's policies.
 
     https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_policies_rcps.html
     """
@@ -258,7 +258,7 @@ def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
 
 
 def _lets_through(boundary: Any, action: str) -> bool:
-    """Whether a boundary allows any of what an action's pattern matches, and does not deny all of it again."""
+    """Whether a boundary allows any action that the pattern matches, without denying all of them."""
     denied = [
         str(each).lower()
         for statement in _statements(boundary, "Deny")
@@ -332,7 +332,7 @@ def _is_of_the_role_s_account(evidence: Evidence) -> bool:
 
 
 def _is_known(statement: dict[str, Any]) -> bool:
-    """Whether all its conditions are about what is known without a request."""
+    """Whether all its conditions can be evaluated without a request."""
     return all(key.lower().startswith(KNOWN_KEYS) for key in _keys(statement))
 
 

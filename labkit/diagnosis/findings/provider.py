@@ -125,7 +125,7 @@ def url_differs(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-audience-invisible-character", stages.PROVIDER, LEARN, reads=(kinds.PROVIDER,))
 def invisible_character(evidence: Evidence) -> Symptom | None:
-    """A client id or the URL looks right, and has a character in it that is not seen, or another script's letter."""
+    """A client id or the URL looks right, but contains an invisible character or a letter of another script."""
     if evidence.provider is None:
         arns = _with_invisible(evidence)
         if not arns:
@@ -148,7 +148,7 @@ def invisible_character(evidence: Evidence) -> Symptom | None:
 
 @cause("oidc-provider-dangling", stages.PROVIDER, LEARN, reads=(kinds.PROVIDERS,))
 def dangling(evidence: Evidence) -> Symptom | None:
-    """Whoever got hold of a deleted cluster's issuer would still be believed."""
+    """IAM would still trust anybody who took over a deleted cluster's issuer."""
     others = {name_of(arn): arn for arn in evidence.account.provider_arns if not _is_alike_own(evidence, arn)}
     gone = {name: others[name] for name in evidence.account.gone(others, evidence.parameters.region)}
     with suppress(NotRead):
@@ -386,7 +386,7 @@ def _look_alike(evidence: Evidence) -> str:
 
 
 def _looks_like(text: str, wanted: str) -> bool:
-    """Whether the text is seen as the wanted one: what is invisible in it apart, or for letters of another script."""
+    """Whether the text looks like the wanted one, but for invisible characters or letters of another script."""
     if text == wanted:
         return False
     if _clean(text) == wanted:

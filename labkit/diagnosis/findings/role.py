@@ -1,4 +1,4 @@
-"""The IAM role: is it there, and does the pod try to take it twice?"""
+"""The IAM role: does it exist, and does the pod try to assume it twice?"""
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds

@@ -335,7 +335,7 @@ def _annotated_elsewhere(evidence: Evidence) -> tuple[str, str]:
 
 
 def _annotated(evidence: Evidence, *, without: str = "", role_arn: str = "") -> Repair:
-    """The annotation, and then the pod once more where one runs: it gets its role when it is made."""
+    """The repair that sets the annotation and replaces a running pod, which gets its role when it's created."""
     # A run of the lab has a role of its own.
     is_told = evidence.role_is_known or evidence.is_of_lab or not role_arn
     known = evidence.role_arn if is_told else role_arn

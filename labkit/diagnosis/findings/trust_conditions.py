@@ -93,7 +93,7 @@ def aud_mismatch(evidence: Evidence) -> Symptom | None:
 
 
 def _failed(evidence: Evidence, claim: str) -> list[Condition]:
-    """The conditions on a claim whose values the token does not have, whichever issuer they are about."""
+    """The conditions on a claim that the token's values don't meet, for any issuer."""
     if refusing(evidence) is None:
         return []
     return [c for c in evidence.trust.conditions(claim) if c.compares_text and not evidence.trust.holds(c)]

@@ -66,7 +66,7 @@ REFUSED = (condition_key_with_scheme, too_long)
 
 
 def was_refused(evidence: Evidence) -> bool:
-    """Whether a trust policy that IAM refused is what is wrong with the role, and not what the role has instead."""
+    """Whether the role's problem is a trust policy that IAM refused, rather than the one that it has."""
     return is_told(evidence, *REFUSED)
 
 

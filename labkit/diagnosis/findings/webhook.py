@@ -1,4 +1,4 @@
-"""The pod identity webhook: is there anybody who gives pods their role, and did the pod let it?
+"""The pod identity webhook: does it run, and did the pod allow the change?
 
 https://github.com/aws/amazon-eks-pod-identity-webhook
 """
@@ -183,7 +183,7 @@ def volume_name_taken(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-mount-path-twice", stages.WEBHOOK, LEARN, reads=(kinds.PODS,))
 def mount_path_twice(evidence: Evidence) -> Symptom | None:
-    """Something else is mounted where the token goes: the API server refuses the pod that the webhook has changed.
+    """Something else is mounted at the token's path, so the API server refuses the pod that the webhook changed.
 
     It is seen in the events of the pod's owner, since there is no pod.
     """
@@ -293,7 +293,7 @@ def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | R
 
 
 def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]]) -> Repair:
-    """The labels that the selectors want, on the namespace and in the pod's manifest, and the pod made by it."""
+    """The repair that adds the selectors' labels to the namespace and the pod's manifest, and replaces the pod."""
 
     def with_labels(_: Evidence, manifest: dict[str, Any]) -> None:
         manifest["metadata"]["labels"] = {**(manifest["metadata"].get("labels") or {}), **labels.get("pod", {})}
@@ -314,7 +314,7 @@ def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]])
 
 
 def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
-    """The opt-out label taken off, or where another label does it, the requirement; and then the pod once more.
+    """The repair that removes the opt-out label, or meets the selector's requirement, and replaces the pod.
 
     Another label may be what others look for.
     """
@@ -339,7 +339,7 @@ def _has_pods(owner: dict[str, Any]) -> bool:
 
 
 def _restored(evidence: Evidence) -> Repair:
-    """The webhook, and then the pod once more where it was made without its role."""
+    """The repair of the webhook. It replaces a pod that was created without its role."""
     repair = Repair.of(Commands(evidence).restore_webhook())
     try:
         spec = evidence.pod_spec

@@ -1,4 +1,4 @@
-"""What puts a finding right, as lines for a shell after `eval "$(labkit env)"`. Nothing here is run.
+"""The repairs of findings, as lines for a shell after `eval "$(labkit env)"`. Nothing here is run.
 
 A repair takes nothing from anybody else, and gives them nothing. It first says what it changes, and for which owner.
 

@@ -144,7 +144,7 @@ class Commands:
         return self._allow(f"{self.parameters.role_name} gets {name}.", line)
 
     def lift_deny(self, name: str, before: Document, after: Document | None) -> str:
-        """An inline policy without what denies; None: it says nothing else, and goes.
+        """An inline policy without the statements that deny; None if no other statement is left.
 
         https://docs.aws.amazon.com/cli/latest/reference/iam/put-role-policy.html
         https://docs.aws.amazon.com/cli/latest/reference/iam/delete-role-policy.html
@@ -261,7 +261,7 @@ class Commands:
         return sentences
 
     def _allow(self, what: str, *lines: str, by_role_account: bool = True) -> str:
-        """Lines by which the role may do more; words where others take the role, who may do it as well then."""
+        """Lines that allow the role more; words if others use the role, since they would be allowed more, too."""
         others = _known(lambda: self._evidence.trust.others if self._evidence.role else [], [])
         if others:
             told = words.said(
@@ -413,7 +413,7 @@ def _free(names: list[str], base: str, taken: Container[str]) -> str:
 
 
 def _known(read: Callable[[], Any], otherwise: Any) -> Any:
-    """What a command says of something that could not be read."""
+    """How a command names something that could not be read."""
     try:
         return read()
     except NotRead:

@@ -1,4 +1,4 @@
-"""The manifest that a live pod was made from, for one that is to be made again."""
+"""The manifest that a live pod was made from, for its replacement."""
 
 import copy
 

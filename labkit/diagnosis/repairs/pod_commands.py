@@ -305,7 +305,7 @@ def _variables_gone(template: Document, wanted: Document) -> dict[str, str]:
 
 
 def _difference(before: Document, after: Document) -> Document:
-    """A JSON merge patch: lists as a whole, null for what goes.
+    """A JSON merge patch: lists as a whole, null for deleted keys.
 
     https://datatracker.ietf.org/doc/html/rfc7386
     """

@@ -1,4 +1,4 @@
-"""The command that takes off the webhook's registration exactly what was added to it, and shows that as a diff.
+"""The command that removes exactly the addition to the webhook's registration, with a diff.
 
 `kubectl apply` leaves what is not in its manifest, and `kubectl replace` would take EKS's caBundle away.
 https://kubernetes.io/docs/reference/kubectl/generated/kubectl_patch/
@@ -52,7 +52,7 @@ def with_rule_for_pods(evidence: Evidence) -> str:
 def labels_that_harm_nobody(
     evidence: Evidence, requirements: Sequence[Requirement]
 ) -> dict[Subject, dict[str, str]] | None:
-    """The labels by which these requirements are met, by whose they are; None if others may notice them.
+    """The labels that meet these requirements, grouped by object; None if they could affect others.
 
     Others notice a label of the namespace where any of them is in it, and each label that something else of the
     cluster selects by. A label that is there has its own use.

@@ -19,7 +19,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Repair:
-    """What puts a finding right; as text, lines for a shell."""
+    """The repair of a finding; as text, lines for a shell."""
 
     parts: tuple[Lines, ...]
     waits: bool = False
@@ -53,7 +53,7 @@ class Repair:
         return replace(self, parts=tuple(parts))
 
     def before(self, later: Sequence["Repair"]) -> "Repair":
-        """The repair before later ones: if one of these ends by making the same pods again, that is left to it."""
+        """The repair before later ones. It leaves the restart of pods to a later one that restarts the same pods."""
         head, tail = self._split()
         if not tail or all(tail != each._split()[1] for each in later):
             return self

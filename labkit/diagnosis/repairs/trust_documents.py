@@ -96,7 +96,7 @@ def without(statement: Statement, operator: str, key: str, value: str) -> Statem
 
 
 def _better(evidence: Evidence, nearest: Statement) -> Statement | None:
-    """The statement that comes nearest, so that it admits this service account, and nobody else more than before."""
+    """The nearest statement, changed so that it admits this service account, and nobody else that it refused before."""
     if evidence.trust.is_own(nearest):
         return _like(nearest, _right(evidence))
     if evidence.provider_arn not in federated_of(nearest):

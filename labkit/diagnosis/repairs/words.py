@@ -21,7 +21,7 @@ def said(*sentences: str) -> str:
 
 
 def shown(*lines: str) -> str:
-    """Lines of a repair as comments: it is somebody else's to run them."""
+    """Lines of a repair as comments, for somebody else to run."""
     return "\n".join(line if line.startswith("#") else f"#   {line}" for each in lines for line in each.splitlines())
 
 

@@ -53,7 +53,7 @@ class Accounts:
 
 
 def administers(caller: Caller, call: Call, backend: Backend) -> bool:
-    """Whether the caller is its account's administrator, who may do what the lab cannot derive, in its account alone.
+    """Whether the caller is the administrator, who may make calls whose permissions the lab can't derive.
 
     Only while the role is as Organizations made it, so that no policy but the organization's could refuse.
     """

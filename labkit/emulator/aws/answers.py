@@ -27,7 +27,7 @@ def respond(content: dict[str, Any] | None, content_type: str = "application/jso
 
 
 def done(asked: Asked, result: str = "") -> Response:
-    """The answer to a query call: the ``result``, as XML, or that it is done and nothing else."""
+    """The answer to a query call: the ``result`` as XML; without one, only that the call is done."""
     name, request_id = asked.operation, str(uuid.uuid4())
     told = f"<{name}Result>{result}</{name}Result>" if result else ""
     body = (

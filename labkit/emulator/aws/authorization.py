@@ -161,7 +161,7 @@ class Authorization:
 
 
 def denial(caller: Caller, asked: Asked, permission: Permission, decision: Decision) -> Refusal:
-    """AWS's text of a denial, which names the kind of policy that decided and nothing of what is in it.
+    """AWS's text of a denial. It names the kind of policy that decided, but quotes nothing from it.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     """

@@ -138,7 +138,7 @@ class Backend:
             await self.run(self._load, service)
 
     async def run(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
-        """Run what changes or reads much of moto's state where moto's own calls run.
+        """Run a function in the thread of moto's calls, because it changes or reads much of moto's state.
 
         Raises ``Refusal`` (503) if it, or a call before it, doesn't return.
         """

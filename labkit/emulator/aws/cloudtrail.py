@@ -183,7 +183,7 @@ def _attribute(asked: dict[str, Any]) -> tuple[str, str]:
 
 
 def _after(events: Iterator[Event], token: str, asked_for: str) -> Iterator[Event]:
-    """The events after the last one of the page before; calls that came meanwhile move no page."""
+    """The events after the previous page's last one, so that new calls don't shift the pages."""
     try:
         last, of = base64.urlsafe_b64decode(token.encode()).decode().split("/")
     except (binascii.Error, ValueError):

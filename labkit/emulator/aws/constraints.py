@@ -37,7 +37,7 @@ CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def check(asked: Asked) -> None:
-    """Raise the refusal of a call whose parameters are not what the operation takes, or could not be read."""
+    """Refuse a call whose parameters don't fit the operation, or could not be read."""
     if asked.service not in CODES or asked.operation in OWN:
         return
     if asked.request is None:

@@ -196,7 +196,7 @@ def _cluster(asked: Asked) -> str:
 
 
 def _on(asked: Asked, method: str, name: str) -> Asked:
-    """The same of moto's cluster itself, by another method."""
+    """The request that describes or deletes moto's cluster of this name."""
     operation = "DescribeCluster" if method == "GET" else "DeleteCluster"
     return replace(asked, operation=operation, call=Call(method, f"/clusters/{name}", "", [], b""))
 

@@ -130,7 +130,7 @@ class Gate:
         self._cloudtrail = CloudTrail(self.backend, trail.file, clock)
 
     async def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str]) -> str:
-        """The ARN of a role of the lab's own, such as a node's; made, with these policies, where it is missing."""
+        """Return the ARN of one of the lab's own roles, such as a node's; create it with these policies if missing."""
         async with self._kept.keeping_all():
             return await self.backend.run(self._iam.ensure_role, name, trust, policy_arns)
 
@@ -236,7 +236,7 @@ class Gate:
     async def _authenticate(
         self, asked: Asked, signed: Signature | Malformed | None, body: Body | None
     ) -> tuple[Asked, Caller | WebIdentity]:
-        """Prove who calls. Returns also what is asked, with the body that was signed.
+        """Prove who calls. Return the caller, and the request with the signed body.
 
         The body is read last: who is not let in gets rid of no gigabyte here.
         """
@@ -266,7 +266,7 @@ class Gate:
         return replace(asked, call=call, account_id=caller.account_id), caller
 
     def _read(self, asked: Asked, caller: Caller | WebIdentity) -> Asked:
-        """Read the parameters of what is asked; of S3, the operation and the permissions that it needs."""
+        """Read the request's parameters; for S3, also the operation and the permissions that it needs."""
         if isinstance(caller, WebIdentity) or asked.service == "sts":
             return requests.read(asked)
         if asked.service == "s3":
@@ -316,7 +316,7 @@ class Gate:
         return Grant(replace(asked, call=asked.requested().told), reasons[-1])
 
     async def _answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
-        """Answer what was granted, by the lab itself or by moto. Returns also the session that STS opened."""
+        """Answer a granted call, by the lab itself or by moto. Return also the session that STS opened."""
         asked = grant.asked
         if isinstance(caller, WebIdentity) or asked.service == "sts":
             return self._sts.answer(grant, caller)
@@ -348,7 +348,7 @@ class Gate:
                 return await self.backend.answer(asked)
 
     def _keep_own(self, asked: Asked) -> None:
-        """Keep what the lab has of EKS and of regions beside moto, and say so of what is not kept."""
+        """Store the lab's own facts of EKS and of regions, and say which could not be stored."""
         if asked.service in ("account", "eks"):
             self._own.keep_part(REGIONS, self._regions.enabled)
         if asked.service == "eks":

@@ -59,7 +59,7 @@ class Iam:
     organization: Organization
 
     async def completed(self, asked: Asked) -> Asked:
-        """What moto is to be asked, once the documents in it are ones that IAM takes. Raises ``Refusal``."""
+        """The call for moto, after a check of its documents. Raises ``Refusal`` if IAM would reject one."""
         if asked.operation in simulation.OPERATIONS:
             return asked
         if asked.request is None:
@@ -148,7 +148,7 @@ class Iam:
         return body.replace(given.encode(), made.id.encode())
 
     def _identify(self, iam: IAMBackend, operation: str, made: Any) -> str:
-        """Give what was made its id; return the one that moto had given."""
+        """Give the new object its id; return the id that moto had given."""
         store, _, prefix = MADE[operation]
         own = iam.account_id == self.backend.account_id
         name = made.name if own else f"{iam.account_id}/{made.name}"

@@ -45,7 +45,7 @@ WORDS = (
 
 
 async def checked(asked: Asked, backend: Backend, issuers: Issuers) -> dict[str, str]:
-    """Return the form's fields that moto takes only otherwise. Raises the refusal of a faulty document, tag or URL."""
+    """Return the form's fields that moto needs in another form. Refuse a faulty document, tag or URL."""
     parameters = asked.requested().parameters
     if faults := session_tags.faults(parameters):
         raise invalid(*faults)

@@ -259,7 +259,7 @@ class Issuers:
 
 
 async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str, **request: Any) -> dict[str, Any]:
-    """The JSON object at ``target``, which is called ``url`` to people."""
+    """The JSON object at ``target``; errors name ``url``."""
     # Compressed, a few bytes could be a great many.
     accepted = {"Accept": "application/json, application/jwk-set+json", "Accept-Encoding": "identity"}
     headers = {**request.pop("headers", {}), **accepted}

@@ -60,7 +60,7 @@ class Member:
 
     @cached_property
     def of_principal(self) -> Context:
-        """The condition keys of the caller's place in the organization.
+        """The condition keys about the caller's place in the organization.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principalorgid
         """
@@ -85,7 +85,7 @@ class Organization:
         self._read_at = -1
 
     def found(self) -> None:
-        """Make the organization where it is missing."""
+        """Create the organization if it is missing."""
         self._store()
 
     def member(self, account_id: str) -> Member:
@@ -99,7 +99,7 @@ class Organization:
         return known
 
     def control(self, caller: Caller, owner: str, action: str) -> Control:
-        """The policies that bound the caller's ``action`` on what the account ``owner`` has."""
+        """The organization's policies that limit the caller's ``action`` on resources of the account ``owner``."""
         # Service-linked roles are bound by neither.
         if isinstance(caller, Session) and SERVICE_LINKED in caller.role_arn:
             return NO_CONTROL
@@ -143,7 +143,7 @@ class Organization:
         return respond(store.create_account(**{**given, "AccountId": f"2{digits:011}"}), "application/x-amz-json-1.1")
 
     def _remove_account(self, store: OrganizationsBackend, account_id: str) -> Response:
-        """moto finds only the account that called; what is attached to an account ends with its membership.
+        """moto only finds the calling account. Policies are detached from an account that leaves.
 
         https://docs.aws.amazon.com/organizations/latest/APIReference/API_RemoveAccountFromOrganization.html
         """
@@ -155,7 +155,7 @@ class Organization:
         return respond({}, "application/x-amz-json-1.1")
 
     def _settle(self, store: OrganizationsBackend, operation: str, given: dict[str, Any], response: Response) -> None:
-        """Give what was made its id, and take from moto's state what is gone."""
+        """Give the new object its id, and remove deleted ones from moto's state."""
         match operation:
             case "CreatePolicy":
                 self._rename(store.policies[-1], "p", response)

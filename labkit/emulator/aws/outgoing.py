@@ -27,7 +27,7 @@ class Closed(ConnectionRefusedError):
 
 @cache
 def close() -> None:
-    """Refuse, from now on, whatever leads out of this process and was asked for by moto, in whichever thread."""
+    """From now on, refuse every connection that moto opens to the outside, in any thread."""
     sys.addaudithook(_refuse_moto)
 
 

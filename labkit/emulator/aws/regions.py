@@ -59,7 +59,7 @@ class Regions:
         self._enabled[account_id].add(region)
 
     def check(self, asked: Asked, caller: Caller) -> None:
-        """Raise STS's refusal if the call is signed for a region that is off in the caller's account.
+        """Refuse, in STS's words, a call signed for a region that is off in the caller's account.
 
         Nobody signs AssumeRoleWithWebIdentity, so it names no region.
         """

@@ -94,7 +94,7 @@ class S3:
         return Grant(asked, reason)
 
     async def answer(self, grant: Grant, caller: Caller) -> Response:
-        """moto's answer; the keys that DeleteObjects leaves alone are errors among its results."""
+        """moto's answer, with an error for each key that DeleteObjects may not delete."""
         asked = grant.asked
         denied = ({"Key": key, "Code": "AccessDenied", "Message": told} for key, told in grant.refused)
         errors = "".join(xml({"Error": error}) for error in denied)
@@ -132,7 +132,7 @@ class S3:
             raise Refusal(404, "NoSuchUpload", f"{said}aborted or completed.", fields={"UploadId": upload or ""})
 
     def _may_deny(self, asked: Asked) -> bool:
-        """Whether a bucket's policy could deny this to the administrator, who may always mend the policy itself.
+        """Whether a bucket's policy could deny this to the administrator. Nothing keeps them from changing the policy.
 
         On AWS only the account's root user may do that. Here the administrator stands for the root user, too.
         """

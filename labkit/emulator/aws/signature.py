@@ -31,7 +31,7 @@ class Unsupported(Malformed):
 
 
 class Mismatch(Exception):
-    """The signature, or what it covers, is not right."""
+    """The signature is wrong, or doesn't fit what it covers."""
 
 
 @dataclass(frozen=True)

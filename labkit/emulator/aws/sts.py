@@ -153,7 +153,7 @@ class Sts:
         raise Refusal(400, "InvalidAction", f"Could not find operation {asked.operation} for version {version}")
 
     def answer(self, grant: Grant, caller: Caller | WebIdentity) -> tuple[Response, Session | None]:
-        """Answer what was granted. Returns also the session that was opened."""
+        """Answer a granted call. Return also the session that was opened."""
         asked = grant.asked
         if isinstance(caller, WebIdentity):
             about = {

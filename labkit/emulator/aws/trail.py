@@ -91,7 +91,7 @@ class Trail:
 
 
 def put_aside(file: Path) -> Path:
-    """Where a trail goes that became too large."""
+    """The file that a too large trail is moved to."""
     return file.with_suffix(".older" + file.suffix)
 
 

@@ -22,7 +22,7 @@ OF_ONESELF = {"CreateAccessKey", "DeleteAccessKey", "GetUser", "ListAccessKeys",
 
 
 def of_oneself(asked: Asked, caller: Caller) -> Call:
-    """The call, with the caller's name where a user leaves it out."""
+    """The call, with the caller's name filled in if a user leaves it out."""
     call = asked.call
     if not isinstance(caller, User) or asked.operation not in OF_ONESELF or "UserName" in call.form:
         return call

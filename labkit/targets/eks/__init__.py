@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class NotConfirmed(LabError):
-    """The plan is there to be read, and waits for its confirmation."""
+    """The plan has to be read and confirmed."""
 
 
 def plan(parameters: "Parameters") -> str:
@@ -54,7 +54,7 @@ def up(parameters: "Parameters") -> Connection:
 
 
 def connect(parameters: "Parameters") -> Connection:
-    """The connection, to look with: what is asked of an account that is to be changed is not asked here.
+    """The connection, for reading: it needs no confirmation.
 
     Raises `LabError`.
     """
@@ -116,7 +116,7 @@ def fetch(url: str) -> object:
 
 
 def _look(parameters: "Parameters") -> tuple[Connection, Plan]:
-    """The connection and the plan; raises `LabError` for whatever would leave a run half made."""
+    """The connection and the plan. Raises `LabError` for anything that would stop a run half-way."""
     session = account.open_session(parameters.region)
     caller = account.identify(session)
     account.require_account(parameters.account_id, caller)
@@ -137,7 +137,7 @@ def _look(parameters: "Parameters") -> tuple[Connection, Plan]:
 
 
 def _refuse_another_region(session: "boto3.Session", parameters: "Parameters") -> None:
-    """Raise `NoCluster` if the run's role is for a cluster of another region, which may well be there."""
+    """Raise `NoCluster` if the run's role trusts a cluster of another region, which may well exist."""
     iam, name = session.client("iam"), parameters.role_name
     try:
         with explained("to look at the run's role (iam:GetRole)"):

@@ -29,7 +29,7 @@ class NotLetIn(LabError):
 
 
 class AllowedTooLittle(NotLetIn):
-    """The cluster knows the caller, who may not do there what a run does."""
+    """The cluster knows the caller, but doesn't allow everything that a run does."""
 
 
 def require_access(api: "ApiClient", cluster: Cluster, caller: "Identity", parameters: "Parameters") -> None:
@@ -67,7 +67,7 @@ def require_rights(api: "ApiClient", cluster: Cluster, caller: "Identity", param
 
 
 def _has_namespace(api: "ApiClient", name: str) -> bool:
-    """Whether it is there; what may not be looked at is taken to be there, and is told of as a right that lacks."""
+    """Whether it exists. What the caller may not read counts as existing, and as a missing permission."""
     try:
         CoreV1Api(api).read_namespace(name)
     except ApiException as error:

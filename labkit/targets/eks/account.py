@@ -1,4 +1,4 @@
-"""The user's own AWS account: the session that their profile gives, whose it is, and a sentence where it gives none."""
+"""Your own AWS account: the session of your profile, its identity, and a sentence if there is no session."""
 
 import os
 from collections.abc import Iterator
@@ -109,7 +109,7 @@ def require_account(wanted: str, found: Identity) -> None:
 
 @contextmanager
 def explained(doing: str = "") -> Iterator[None]:
-    """Raise `LabError` for what is wrong with the credentials, the permissions or the way to AWS in here."""
+    """Turn errors about credentials, permissions or the connection to AWS into `LabError`."""
     try:
         yield
     except faults.ClientError as error:
@@ -164,7 +164,7 @@ def _sentence(error: Exception) -> LabError:
 
 
 def _explain_error(exception: Exception, **_: Any) -> None:
-    """What botocore could not even send: raised as a sentence instead."""
+    """Raise a sentence for a request that botocore could not even send."""
     said = _sentence(exception) if isinstance(exception, faults.BotoCoreError) else None
     if isinstance(said, NoCredentials):
         raise said from None
@@ -188,7 +188,7 @@ def _explain_refusal(*, parsed: dict[str, Any], model: Any, **_: Any) -> None:
 
 
 def _source() -> str:
-    """Where the credentials are configured that are got from a process or a file.
+    """Where credentials from a process or a file are configured.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
     """
@@ -202,7 +202,7 @@ def _source() -> str:
 
 
 def _trusted() -> str:
-    """What names the CAs that AWS's certificate is to be of, where the machine has settings of its own.
+    """The setting that names the CAs for AWS's certificate, if the machine has one.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-gen-config.html
     """

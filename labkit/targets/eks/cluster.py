@@ -29,7 +29,7 @@ NODE_WITHIN = 210  # seconds, until a machine that was just made takes pods
 
 
 class NoCluster(LabError):
-    """There is no cluster of this name, or it cannot be used as it is."""
+    """The cluster doesn't exist, or can't be used in its present state."""
 
 
 class ClusterGone(NoCluster):

@@ -27,11 +27,11 @@ WHOSE = {
 
 
 class BucketOfAnother(LabError):
-    """The bucket's name is taken, and the lab puts nothing into what it did not make."""
+    """Somebody else has the bucket's name. The lab doesn't write into a bucket that it didn't create."""
 
 
 class NoPolicy(LabError):
-    """There is no policy of the ARN that the role is to get."""
+    """The policy that the role should get doesn't exist."""
 
 
 @dataclass(frozen=True)

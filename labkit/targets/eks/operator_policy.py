@@ -18,7 +18,7 @@ TAGS_OF_IAM = ("iam:ListRoleTags", "iam:ListPolicyTags", "iam:ListOpenIDConnectP
 
 
 class AnotherPartition(LabError):
-    """The role's policy is of another partition than the region, and cannot be attached there."""
+    """The role's policy belongs to another partition than the region, so it can't be attached there."""
 
 
 def build(parameters: Parameters, account_id: str, partition: str = "aws") -> dict[str, object]:
@@ -126,7 +126,7 @@ def in_the_cluster(parameters: Parameters) -> list[dict[str, object]]:
 
 
 def needed_in_the_cluster(parameters: Parameters, *, makes_namespace: bool) -> Iterator[dict[str, str]]:
-    """What the run may not lack of that, and the namespace where it makes that: each as a review's resource attributes.
+    """The permissions that a run needs in the cluster, each as the resource attributes of an access review.
 
     https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/self-subject-access-review-v1/
     """

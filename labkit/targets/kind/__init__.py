@@ -94,7 +94,7 @@ def up(parameters: "Parameters", *, aws_host: str = "") -> Connection:
 
 
 def connect(parameters: "Parameters") -> Connection:
-    """The connection to a cluster that has joined the lab that runs, to look with: nothing is started or registered.
+    """The connection to a joined cluster of the running lab, for reading: nothing is started or registered.
 
     Raises `LabError` if no lab runs, no such cluster has joined it, or its issuer is another by now.
     """
@@ -291,7 +291,7 @@ def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: 
 
 
 def _issuer_restored_by(kept: Kept, facts: Facts, parameters: "Parameters", issuer: str) -> str:
-    """The commands that publish the issuer's documents again, which the lab or the API server has."""
+    """The commands that publish the issuer's documents again; the lab or the API server has copies."""
     if facts.made:
         return moto.publish_again(parameters.cluster, issuer)
     if facts.public_issuer:

@@ -37,7 +37,7 @@ def find(node_addresses: Iterable[str]) -> str:
 
 
 def unknown(why: str) -> NoAddress:
-    """The address must be named."""
+    """The error that asks for the address."""
     return NoAddress(
         f"It cannot be found out by which address the cluster's containers reach this machine: {why}.",
         where="nothing was changed",
@@ -71,7 +71,7 @@ class Trial:
 
 
 def tried(api: "ApiClient", image: str) -> Trial:
-    """Whether a pod that is made now in the namespace default, and goes again, reaches the lab's AWS."""
+    """Create a pod in the namespace default, delete it again, and return whether it reached the lab's AWS."""
     from kubernetes.client.exceptions import ApiException
 
     core, name = core_api(api), ""

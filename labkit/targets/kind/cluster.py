@@ -23,7 +23,7 @@ NOBODY = "system:anonymous"
 
 
 class NotUsable(LabError):
-    """The cluster answers, and lacks what the lab needs of it."""
+    """The cluster answers, but lacks something that the lab needs."""
 
 
 class NoAnswer(NoWay):
@@ -31,11 +31,11 @@ class NoAnswer(NoWay):
 
 
 class NotThisLabs(LabError):
-    """Something in the cluster has the name of what the lab would register, and is somebody else's."""
+    """Something in the cluster belongs to somebody else, and has a name that the lab needs."""
 
 
 def require_answer(way: Way, api: "ApiClient") -> None:
-    """Raise `NoAnswer` if the API server gives none, and `NoWay` where it takes the credentials no more."""
+    """Raise `NoAnswer` if the API server doesn't answer, and `NoWay` if it no longer accepts the credentials."""
     from kubernetes.client import VersionApi
 
     asked(way, VersionApi(api).get_code, may_not("ask for its version"))
@@ -160,7 +160,7 @@ Sentence = Callable[[Way, str], LabError]
 
 
 def asked(way: Way, call: Callable[..., object], refused: Sentence) -> Any:
-    """The answer; `refused` makes the error of what the API server said where it refused."""
+    """The answer. If the API server refuses, `refused` makes the error from its words."""
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError, SSLError
 

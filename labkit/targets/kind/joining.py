@@ -1,4 +1,4 @@
-"""The cluster that is to join the lab: one that was named, the one of the last time, or one that kind makes now."""
+"""Which cluster joins the lab: the named one, the last one, or a new one from kind."""
 
 import sys
 from contextlib import closing, suppress
@@ -21,11 +21,11 @@ MADE_WITHIN = 900  # seconds; kind may have to download the node's image first
 
 
 class AnotherCluster(LabError):
-    """The lab has another cluster of this name, or one that AWS could not tell from it."""
+    """The lab has another cluster of this name, or one that AWS would confuse with it."""
 
 
 def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | None, aws_host: str) -> Facts:
-    """The facts of the cluster that is to join, which were checked and are kept now. Raises `LabError`."""
+    """Check and store the facts of the cluster that joins. Raises `LabError`."""
     # Another notebook may be making the cluster: it is there then.
     with folder.turn("kind.lock", doing=f"preparing the cluster {parameters.cluster}", within=MADE_WITHIN):
         before = kept.facts
@@ -47,7 +47,7 @@ def prepared(folder: Folder, kept: Kept, parameters: "Parameters", way: Way | No
 
 
 def undo(kept: Kept, folder: Folder) -> None:
-    """Let a cluster leave that just came; says so where that cannot be, since what is raised is why it was to."""
+    """Let a cluster leave that just joined. Only print a failure, so that the original error is raised."""
     if (facts := kept.facts) and facts.made:
         _say(f"Deleting what there is of the kind cluster {facts.made} …")
     if left := leave(kept, folder):

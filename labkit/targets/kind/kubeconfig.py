@@ -30,7 +30,7 @@ class NoWay(LabError):
 
 
 def facts_of(kept: "Kept") -> "Facts":
-    """What the lab remembers of a cluster that joined it. Raises `LabError` if that is nothing."""
+    """The stored facts of a cluster that joined the lab. Raises `LabError` if there are none."""
     if facts := kept.facts:
         return facts
     raise LabError(
@@ -52,7 +52,7 @@ class Way:
 
     @classmethod
     def read(cls, file: str | Path, context: str = "") -> "Way":
-        """The way that a context of the file shows, its current one without a name.
+        """The connection that a context of the file describes; without a name, the current context.
 
         Raises `NoWay`, and `UnknownName` for a context that is gone.
         https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/

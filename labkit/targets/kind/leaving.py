@@ -48,7 +48,7 @@ class LeftBehind(LabError):
         )
 
     def forgotten(self, folder: "Folder") -> LabError:
-        """The same, where the lab remembers nothing any longer."""
+        """The same, for a cluster that the lab has forgotten."""
         return LabError(
             "\n".join(one.what for one in self.left),
             where=f"the lab in {folder.path} is empty, and has forgotten it",
@@ -61,7 +61,7 @@ class LeftBehind(LabError):
 
 
 def leave(kept: "Kept", folder: "Folder") -> Left | None:
-    """Let a cluster leave, and forget it; what is still there of it, where that cannot be, and it is remembered.
+    """Let a cluster leave, and forget it. If that fails, remember it, and return what is left in it.
 
     What runs made in a cluster that was there before is left, and named: it may be dear to somebody.
     """

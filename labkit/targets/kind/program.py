@@ -45,7 +45,7 @@ class NotMade(LabError):
 
 
 def name_of(cluster: str, region: str) -> str:
-    """What kind calls the cluster: lower-case letters, digits and hyphens, short enough for a node's host name."""
+    """The cluster's name for kind: lower-case letters, digits and hyphens, short enough for a node's host name."""
     name = re.sub(r"[^a-z0-9-]", "-", f"labkit-{cluster}-{region}".lower())
     if len(name) <= LONGEST_NAME:
         return name
@@ -142,7 +142,7 @@ class Kind:
             )
 
     def create(self, config: dict[str, object], kubeconfig: Path) -> None:
-        """Make the cluster, and its kubeconfig. Raises `NotMade`, or is interrupted: a half may be there then."""
+        """Create the cluster and its kubeconfig. After `NotMade` or an interruption, half of a cluster may exist."""
         file = kubeconfig.with_name("kind.yaml")
         file.write_text(yaml.safe_dump(config, sort_keys=False))
         done = self._run(
@@ -190,7 +190,7 @@ class Kind:
 
 @contextlib.contextmanager
 def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """In here SIGTERM, and SIGHUP as of a terminal that is closed, raise `SystemExit`: what was begun is cleared up."""
+    """Within this, SIGTERM and a closed terminal's SIGHUP raise `SystemExit`, so that clean-ups run."""
 
     def end(number: int, _: Any) -> None:
         raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""Which permissions a call needs. The module of its service tells, by its operation and parameters."""
+"""The permissions that a call needs. Its service's module derives them from the operation and the parameters."""
 
 from collections.abc import Callable
 from dataclasses import replace

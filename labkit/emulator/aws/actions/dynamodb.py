@@ -218,6 +218,6 @@ def _attributes(action: str, asked: dict[str, Any], items: list[dict[str, Any]])
 
 
 def _named(expression: str, placeholders: dict[str, str]) -> set[str]:
-    """The top-level attributes in an expression; what a placeholder stands for in a path below them counts too."""
+    """The top-level attributes in an expression, with placeholders resolved."""
     found = re.findall(r"(?<![\w:#.])(?:#\w+|[A-Za-z_]\w*)", expression)
     return {placeholders.get(name, name) for name in found if name.upper() not in WORDS}

@@ -53,7 +53,7 @@ JSON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def read(asked: Asked) -> Asked:
-    """What is asked, with the operation's parameters, or with what stands against reading them.
+    """The request with the operation's parameters, or with the reason why they can't be read.
 
     That is ``CannotDerive`` for what could be read in two ways, ``Refusal`` for what is not a call of the service.
     """

@@ -133,7 +133,7 @@ ON_ACCOUNT = {"GET": ("Get", "Get"), "PUT": ("Put", "Put"), "DELETE": ("Delete",
 
 
 class UnknownCall(CannotDerive):
-    """An S3 call of a form that nobody here knows; moto would take it for the plain one on the same path."""
+    """An S3 call of an unknown form. moto would confuse it with the plain call on the same path."""
 
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")

@@ -75,7 +75,7 @@ class Kept:
 
     @asynccontextmanager
     async def keeping_all(self) -> AsyncIterator[set[Store]]:
-        """Write the state of all that is used in here. Raises `NotWritten` if that fails."""
+        """Write the state of every service that is used within this. Raises `NotWritten` if that fails."""
         if not self._database:
             yield set()
             return

@@ -136,7 +136,7 @@ class _Pickler(pickle.Pickler):
 
 
 class _Reducers(dict[type, Any]):
-    """How things are written, by their types. pickle looks here for each thing, so that it must be quick."""
+    """How objects are written, by their types. pickle looks here for every object, so it must be quick."""
 
     def __missing__(self, kind: type) -> Any:
         if issubclass(kind, type):
@@ -245,7 +245,7 @@ def _private_key(der: bytes) -> Any:
 
 
 def _place_of(function: FunctionType) -> tuple[str, str, int]:
-    """Where a function without a name of its own stands: its module, the function around it, and its number there."""
+    """The place of an anonymous function: its module, the function around it, and its number there."""
     if function.__closure__:
         raise pickle.PicklingError(f"{function.__module__}.{function.__qualname__} has variables of its own")
     outer = function.__qualname__.partition(LOCALS)[0]

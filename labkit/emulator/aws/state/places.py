@@ -39,7 +39,7 @@ def watch() -> None:
 
 @contextmanager
 def noting() -> Iterator[set[Store]]:
-    """The stores that are used in here, by moto's calls, too."""
+    """The stores that are used within this, also by moto's calls."""
     touched: set[Store] = set()
     token = _touched.set(touched)
     try:
@@ -62,7 +62,7 @@ def backend_at(service: Any, account_id: str, region: str) -> BaseBackend:
 
 
 def wait_for_threads(store: Store) -> None:
-    """Wait for what moto does in the background there: the exports and imports of tables."""
+    """Wait for moto's background work there: the exports and imports of tables."""
     service: Any = store.service
     for backend in get_backend(service)[store.account_id].values():
         for name in THREADS:
