@@ -88,7 +88,7 @@ def test_claims_of_a_wrong_type_are_missing():
         (f"e30.{base64.urlsafe_b64encode(b'[' * 100_000).decode().rstrip('=')}.x", "the token's claims"),
     ],
 )
-def test_what_is_not_a_token(text, message):
+def test_anything_but_a_token(text, message):
     with pytest.raises(NotAToken, match=message):
         Claims.parse(text)
 

@@ -156,7 +156,7 @@ def with_many_faults():
     return answers
 
 
-def test_errors_are_told_first_in_the_order_of_their_stages_and_then_of_the_catalogue():
+def test_errors_are_reported_first_in_the_order_of_their_stages_and_then_of_the_catalogue():
     told = [each.id for each in doctor.examine(recording.evidence(with_many_faults())).findings]
     assert told == [
         "service-account-annotation-missing",
@@ -237,7 +237,7 @@ def test_the_checks_tell_what_was_looked_at_and_what_is_missing():
     ]
 
 
-def test_of_several_pods_everything_that_was_looked_at_is_told():
+def test_of_several_pods_everything_that_was_looked_at_is_reported():
     answers, other = recording.healthy(), recording.a_pod()
     other["metadata"]["name"] = "other"
     answers[recording.PODS].append(other)
@@ -302,7 +302,7 @@ def test_a_pod_that_is_the_role_shows_how_the_role_s_arn_is():
     assert results(without(recording.ROLE))[2] == "right"
 
 
-def test_what_the_pod_s_way_to_sts_denies_only_the_pod_is_told():
+def test_what_the_pod_s_way_to_sts_denies_only_the_pod_is_reported():
     answers = recording.healthy()
     answers[recording.CALLER] |= {"no_program": True}
     found = doctor.examine(recording.evidence(answers))

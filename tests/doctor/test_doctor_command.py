@@ -78,7 +78,7 @@ def test_a_finding_is_exit_code_1_and_its_repair_is_a_whole_line(broken):
     assert 'eval "$(labkit env)"' in done.stdout
 
 
-def test_the_checks_are_told_in_the_order_that_needs_the_least_access(broken):
+def test_the_checks_are_reported_in_the_order_that_needs_the_least_access(broken):
     said = doctor().stdout
     told = [line.split()[1] for line in said.splitlines() if re.match(r"  [✓✗!i·] \d  ", line)]
     assert told == [str(number) for number in range(1, 10)]
@@ -173,7 +173,7 @@ def test_without_a_lab_none_is_started(tmp_path):
     assert not (tmp_path / ".lab").exists()
 
 
-def test_a_cluster_that_is_not_there_is_not_made(lab):
+def test_a_missing_cluster_is_not_made(lab):
     done = doctor("--cluster", "green", "--json")
     assert done.returncode == 2
     assert "There are: blue" in json.loads(done.stdout)["could_not_look"]["what"]
@@ -201,7 +201,7 @@ def unnamed(lab, **names):
     return Evidence(lab.parameters.model_copy(update=names), lab.connection, pod_name="", role_is_known=False)
 
 
-def test_what_is_not_there_was_not_looked_at(lab):
+def test_a_missing_object_was_not_looked_at(lab):
     no_pod = diagnose(**NOBODY, connection=lab.connection, pod="no-pod")
     results = [result for _, result, _ in no_pod.stages()]
     assert results[:4] == ["error", "right", "not looked at", "not looked at"]
@@ -419,7 +419,7 @@ def test_the_target_eks_is_reached_by_the_machine_s_own_settings(lab):
     assert "222222222222" in other.stderr
 
 
-def test_who_may_see_one_namespace_of_an_eks_cluster_is_told_what_it_could_not_see(lab):
+def test_a_caller_who_may_see_one_namespace_of_an_eks_cluster_is_told_what_it_could_not_see(lab):
     eks, aws = lab.aws.client("eks"), session_of(lab)
     principal = {"clusterName": "blue", "principalArn": lab.connection.role_arn("operator")}
     eks.create_access_entry(**principal)
@@ -528,7 +528,7 @@ def test_no_call_is_made_twice_and_the_roles_are_read_at_once(shop):
     assert [d.findings for d in told] == [d.findings for d in single]
 
 
-def test_who_may_not_read_all_roles_at_once_reads_each(shop):
+def test_a_caller_who_may_not_read_all_roles_at_once_reads_each(shop):
     aws = session_of(shop, "iam:GetAccountAuthorizationDetails")
     survey = Survey(_with(shop.connection, aws=aws), shop.parameters)
     found = list(survey)
@@ -536,7 +536,7 @@ def test_who_may_not_read_all_roles_at_once_reads_each(shop):
     assert any(read.kind == "iam:GetRole" for diagnosis in found for read in diagnosis.made)
 
 
-def test_who_may_not_list_service_accounts_is_told_what_is_needed(lab):
+def test_a_caller_who_may_not_list_service_accounts_is_told_what_is_needed(lab):
     survey = {"connection": _with(lab.connection, kubernetes=_anonymous(lab)), "parameters": lab.parameters}
     with pytest.raises(LabError, match="serviceaccounts"):
         Survey(**survey)

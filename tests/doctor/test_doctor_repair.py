@@ -83,7 +83,7 @@ def test_each_repair_is_shown_and_confirmed_until_nothing_is_left(lab, iam):
     assert "What is left:" in said and "nothing wrong found; not looked at: the token," in said
 
 
-def test_who_declines_changes_nothing_and_reads_what_is_left(lab, iam):
+def test_declining_changes_nothing_and_shows_the_rest(lab, iam):
     there = trust(iam, naming("shop:web", "shop:api"))
     doctor = started()
     doctor.expect(ASK)
@@ -166,7 +166,7 @@ def test_it_is_about_one_service_account_and_for_a_reader(lab, option):
         ("# <ROLE_NAME> is in the words alone\naws sts get-caller-identity", ""),
     ],
 )
-def test_what_is_not_whole_is_not_run(repair, why):
+def test_an_incomplete_repair_is_not_run(repair, why):
     assert why in repairing.why_not_run(repair)
     assert bool(why) == bool(repairing.why_not_run(repair))
 

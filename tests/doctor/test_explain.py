@@ -63,7 +63,7 @@ def test_a_denial_by_the_organization_or_the_network_comes_before_what_else_a_lo
 
 @pytest.mark.parametrize(("kind", "other"), [("service", "resource"), ("resource", "service")])
 @pytest.mark.parametrize("said", ["with an explicit deny in a {} control policy", "no {} control policy allows it"])
-def test_the_two_kinds_of_policies_of_an_organization_are_told_apart(kind, other, said):
+def test_the_two_kinds_of_policies_of_an_organization_are_distinguished(kind, other, said):
     denied = "User: x is not authorized to perform: s3:GetObject on resource: y " + said.format(kind)
     (alone,) = explanations.explain(denied)
     assert alone.family == f"{kind}-control-policy"
@@ -72,7 +72,7 @@ def test_the_two_kinds_of_policies_of_an_organization_are_told_apart(kind, other
     assert f"{other.upper()}_CONTROL_POLICY" not in str(alone)
 
 
-def test_every_family_is_told_by_a_text_of_its_own():
+def test_every_family_has_a_text_of_its_own():
     assert {family.name for family in explanations.FAMILIES} == {family for _, family in TEXTS}
 
 

@@ -124,7 +124,7 @@ def test_another_cluster_s_provider_is_right(lab):
 
 
 @pytest.mark.kubectl
-def test_keys_in_a_secret_are_named_and_the_secret_stays_as_it_is(lab, make, shell):
+def test_keys_in_a_secret_are_named_and_the_secret_stays_unchanged(lab, make, shell):
     core = CoreV1Api(lab.kubernetes)
     core.create_namespaced_secret("default", {"metadata": {"name": "ci"}, "stringData": KEYS})
     make("keyed", "my-service-account", containers=[{"envFrom": [{"secretRef": {"name": "ci"}}]}])

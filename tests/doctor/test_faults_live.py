@@ -240,7 +240,7 @@ def test_of_two_faults_that_change_the_same_the_later_one_is_there(lab, healthy)
 
 
 @pytest.mark.usefixtures("mended")
-def test_what_is_kept_is_for_its_owner_alone_and_another_process_mends(lab, healthy):
+def test_only_the_owner_reads_the_kept_fault_and_another_process_mends_it(lab, healthy):
     breaking.break_lab(lab, named("oidc-provider-made-in-another-account"))
     breaking.break_lab(lab, named("keys-in-the-pod"))
     (file,) = (Folder.find().path / "faults").iterdir()
@@ -252,7 +252,7 @@ def test_what_is_kept_is_for_its_owner_alone_and_another_process_mends(lab, heal
     assert another.list_open_id_connect_providers()["OpenIDConnectProviderList"] == []
 
 
-def test_what_is_kept_of_a_cluster_that_is_gone_is_forgotten(lab, healthy):
+def test_a_deleted_clusters_fault_is_forgotten(lab, healthy):
     kept = breaking.Kept(run=lab.run, cluster_made="", faults=["policy-detached"], before=healthy, broken=healthy)
     (folder := Folder.find().path / "faults").mkdir(exist_ok=True)
     breaking._write(lab, kept)

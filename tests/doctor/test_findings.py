@@ -109,7 +109,7 @@ def test_a_trust_policy_s_fault_is_found_and_it_alone(id, change):
         lambda s: s.update(Action=["sts:TagSession", "sts:AssumeRoleWithWebIdentity"]),
     ],
 )
-def test_a_trust_policy_that_is_written_otherwise_and_admits_the_account_is_right(change):
+def test_a_trust_policy_in_another_form_that_admits_the_account_is_right(change):
     assert check("iam_role", **trusting(change)) == []
     assert all(row.right for row in iam_role.rows(evidence(**trusting(change))))
 

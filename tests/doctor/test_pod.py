@@ -394,7 +394,7 @@ def test_a_secret_whose_keys_are_all_variables_is_not_read_and_it_is_said():
         healthy() | {PODS: [a_pod() | {"status": {"phase": "Succeeded"}}]},
     ],
 )
-def test_what_is_right_is_let_alone(answers):
+def test_what_is_right_is_left_alone(answers):
     assert found(answers) == []
 
 
@@ -619,7 +619,7 @@ def test_a_deployment_with_no_replicas_is_scaled_and_no_pod_is_made_beside_it():
 
 
 @pytest.mark.parametrize("pod_name", ["", "my-pod"])
-def test_who_may_not_list_deployments_makes_no_pod_beside_one(pod_name):
+def test_a_caller_who_may_not_list_deployments_makes_no_pod_beside_one(pod_name):
     answers = healthy() | {PODS: []}
     del answers[DEPLOYMENTS]
     (finding,) = examine(answers, pod_name=pod_name).findings

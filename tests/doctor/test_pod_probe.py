@@ -82,7 +82,7 @@ def test_what_the_pod_says_is_found_alone(id, answers, says):
         assert applied(answers, finding.repair)[PODS] != answers[PODS]
 
 
-def test_an_exchange_that_is_refused_is_not_right_whoever_the_pod_still_is():
+def test_a_refused_exchange_is_not_right_even_if_the_pod_has_a_session():
     results = {
         stage.title: result for stage, result in examine(changed(exchange=refusal("AccessDenied"))).results.items()
     }

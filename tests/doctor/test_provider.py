@@ -243,7 +243,7 @@ def test_two_findings_never_make_the_same_provider(answers):
     assert found(repaired(answers | calls, script)) == left
 
 
-def test_who_may_not_register_the_issuer_is_named_and_gets_no_policy():
+def test_a_caller_who_may_not_register_the_issuer_is_named_and_gets_no_policy():
     (finding,) = examine(registered_as() | {PROVIDERS_MADE: denied("CreateOpenIDConnectProvider")}).findings
     assert "user/op may not do iam:CreateOpenIDConnectProvider" in finding.summary
     assert finding.repair.startswith("# an administrator registers the issuer")
@@ -262,7 +262,7 @@ def test_the_issuer_of_a_cluster_that_lives_is_not_taken_for_a_gone_one():
     assert found(healthy() | {PROVIDERS: [{"Arn": arn(NAME)}, {"Arn": arn(OLD)}]} | lives) == []
 
 
-def test_a_deny_is_told_beside_a_provider_in_another_account():
+def test_a_deny_is_reported_beside_a_provider_in_another_account():
     answers = trusting_another_account(healthy())
     denied = {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRoleWithWebIdentity"}
     answers[ROLE]["AssumeRolePolicyDocument"]["Statement"].append(denied)

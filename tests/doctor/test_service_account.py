@@ -139,7 +139,7 @@ def test_where_nothing_says_which_role_it_is_the_repair_says_so():
     assert_no_shell_runs(command)
 
 
-def test_a_service_account_that_is_nobody_s_run_is_made_without_the_lab_s_labels_and_role():
+def test_a_service_account_of_no_run_is_made_without_the_lab_s_labels_and_role():
     answers = healthy() | {SERVICE_ACCOUNTS: [], ROLES: [], PODS: []}
     findings = {finding.id: finding for finding in examine(answers, role_is_known=False, pod_name="").findings}
     told, manifest, comment, command = findings["service-account-missing"].repair.splitlines()

@@ -289,7 +289,7 @@ def test_of_several_roles_that_trust_the_service_account_none_is_chosen(shop):
     assert command.endswith(f"{KEY}=arn:aws:iam::{ACCOUNT}:role/<ROLE_NAME>")
 
 
-def test_a_role_that_admits_whoever_matches_is_listed_and_not_chosen(shop):
+def test_a_role_with_a_wildcard_is_listed_and_not_chosen(shop):
     def for_the_namespace(statement):
         equals = statement["Condition"]["StringEquals"]
         key = next(key for key in equals if key.endswith(":sub"))

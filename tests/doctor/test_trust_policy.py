@@ -289,7 +289,7 @@ def test_two_faults_of_one_statement_are_found_both(changes):
         lambda d: d.update(Id="hand-written"),
     ],
 )
-def test_what_is_written_otherwise_and_admits_this_service_account_alone_is_right(change):
+def test_another_form_that_admits_only_this_service_account_is_right(change):
     answers = healthy()
     change(document(answers))
     assert found(answers) == []
@@ -513,7 +513,7 @@ def test_a_refused_try_is_not_looked_for_where_the_role_admits_the_account():
     assert TRUST_WRITTEN not in diagnosis.looked
 
 
-def test_what_is_wrong_is_found_also_where_cloudtrail_may_not_be_read():
+def test_the_fault_is_found_without_reading_cloudtrail():
     answers = trusting(sub("default:a"))
     del answers[TRUST_WRITTEN]
     diagnosis = examine(answers)
@@ -592,7 +592,7 @@ def test_a_role_may_assume_itself_where_it_trusts_itself_or_the_profile_is_the_e
     assert found(answers) == []
 
 
-def test_the_cluster_s_provider_in_another_account_is_told_by_the_accounts():
+def test_the_cluster_s_provider_in_another_account_is_reported_by_the_accounts():
     answers = trusting(principal(Federated=arn(NAME).replace(ACCOUNT_ID, "210987654321")))
     (finding,) = [one for one in examine(answers).findings if one.id == "trust-policy-provider-mismatch"]
     assert finding.summary == (

@@ -223,9 +223,7 @@ def patch_of(repair):
 
 @pytest.mark.parametrize(("name", "subject"), [("namespaceSelector", "namespace"), ("objectSelector", "pod")])
 @pytest.mark.parametrize(("selector", "wanted", "label"), SELECTORS, ids=str)
-def test_a_selector_that_wants_a_label_is_found_alone_and_what_was_added_is_taken_off(
-    name, subject, selector, wanted, label
-):
+def test_a_selector_that_wants_a_label_is_found_alone_and_removed(name, subject, selector, wanted, label):
     answers = selecting(**{name: selector})
     (finding,) = examine(answers).findings
     assert finding.id == "webhook-not-asked-about-pod"
@@ -425,7 +423,7 @@ def test_a_pod_is_older_than_the_annotation_where_the_times_say_so_and_else_may_
     assert found(applied(annotated(at), finding.repair)) == []
 
 
-def test_where_nobody_noted_when_the_annotation_was_written_the_pod_may_be_older():
+def test_without_the_annotations_time_the_pod_may_be_older():
     answers = annotated(MADE)
     del answers[SERVICE_ACCOUNTS][0]["metadata"]["managedFields"]
     (finding,) = examine(answers).findings

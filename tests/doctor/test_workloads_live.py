@@ -126,9 +126,7 @@ def selecting(**selectors):
     ],
     ids=["namespaces", "pods", "not in"],
 )
-def test_what_was_added_to_the_registration_goes_by_a_patch_and_nothing_else_changes(
-    lab, shell, registration, cart, change, id
-):
+def test_a_patch_removes_the_addition_to_the_registration_and_nothing_else(lab, shell, registration, cart, change, id):
     before = registration.read()
     registration(change)
     cart()

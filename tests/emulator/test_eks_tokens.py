@@ -275,7 +275,7 @@ def test_a_token_that_is_refused(lab, signed, spoil):
 
 
 @pytest.mark.parametrize("token", ["k8s-aws-v1.", "k8s-aws-v1.!", "k8s-aws-v1.AAAA", "k8s-aws-v2.AAAA", "k8s-aws-v1"])
-def test_what_is_not_a_token_is_refused(lab, token):
+def test_anything_but_a_token_is_refused(lab, token):
     assert get(lab, token) == (401, "Unauthorized")
 
 

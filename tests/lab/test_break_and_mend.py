@@ -53,7 +53,7 @@ def test_a_session_that_the_pod_has_already_hides_nothing(lab, capsys):
     assert "Not authorized to perform sts:AssumeRoleWithWebIdentity" in capsys.readouterr().out
 
 
-def test_what_is_left_of_an_earlier_fault_is_taken_out_first(lab, capsys):
+def test_an_earlier_fault_is_mended_first(lab, capsys):
     lab.break_("policy-detached")
     capsys.readouterr()
     lab.break_("pod-opted-out")
@@ -71,7 +71,7 @@ def test_a_role_without_a_description_is_made_again_without_one(lab, iam):
     assert "Description" not in iam.get_role(RoleName="my-role")["Role"]
 
 
-def test_a_drawn_fault_is_told_by_what_happened_alone(lab, capsys):
+def test_a_drawn_fault_is_reported_by_what_happened_alone(lab, capsys):
     lab.break_(seed=SEED)
     assert capsys.readouterr().out.startswith(f"What happened: {drawn(SEED).description}\n")
     report = repr(lab.mended())
@@ -99,7 +99,7 @@ def test_half_mended_is_not_mended_and_what_is_still_broken_is_named(lab):
     assert "<code>pod default/my-pod</code>" in report._repr_html_()
 
 
-def test_mended_by_hand_and_what_was_left_behind(lab, iam):
+def test_a_repair_by_hand_and_its_leftovers(lab, iam):
     lab.break_("policy-detached")
     iam.attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
     iam.update_role(RoleName="my-role", Description="somebody looked at it", MaxSessionDuration=3600)

@@ -229,7 +229,7 @@ def test_a_bucket_that_cannot_be_tagged_does_not_stay(lab):
     assert "untaggable" not in [each["Name"] for each in s3.list_buckets()["Buckets"]]
 
 
-def test_removing_takes_what_carries_the_tag_whoever_made_it_and_says_what_it_left(lab, iam, core, capsys):
+def test_removing_deletes_everything_with_the_tag_and_says_what_it_left(lab, iam, core, capsys):
     lab.ready(through="pod")
     trust = json.dumps(iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"])
     iam.create_role(RoleName="of-the-notebook", AssumeRolePolicyDocument=trust, Tags=lab.tags)
@@ -278,7 +278,7 @@ def test_the_issuer_is_fetched_by_its_real_name(lab):
         lab.fetch(f"{lab.issuer}0/.well-known/openid-configuration")
 
 
-def test_what_the_target_lacks_is_said(lab):
+def test_it_says_what_the_target_lacks(lab):
     lab.needs("clock")
     with pytest.raises(UnknownName, match="Did you mean 'clock'"):
         lab.needs("clocks")

@@ -79,7 +79,7 @@ def test_a_broken_parameter_is_named_with_its_value_and_its_rule(name, value, ru
         ("bucket", "a.b-c"),
     ],
 )
-def test_what_keeps_the_rule_is_kept_as_it_is(name, value):
+def test_what_keeps_the_rule_is_kept_unchanged(name, value):
     assert getattr(Parameters.checked(**{name: value}), name) == value
 
 

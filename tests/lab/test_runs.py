@@ -99,7 +99,7 @@ def test_parameters_are_refused_before_anything_is_written(notebook, tmp_path):
     assert not (tmp_path / "out.ipynb").exists()
 
 
-def test_ctrl_c_is_a_sentence_and_says_how_to_take_away_what_was_made(notebook, tmp_path):
+def test_ctrl_c_is_a_sentence_and_says_how_to_remove_what_was_made(notebook, tmp_path):
     # The kernel's parent is the command, as a terminal's Ctrl-C finds it.
     source = notebook("import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)")
     command = [LABKIT, "run", source, "--output", tmp_path / "out.ipynb"]

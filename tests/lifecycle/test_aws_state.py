@@ -392,7 +392,7 @@ def test_serials_and_events_go_on(filled):
     assert lookup.build_full_result() == events
 
 
-def test_what_is_not_kept_is_told(filled):
+def test_what_is_not_kept_is_reported(filled):
     """The first call of a service whose state is not kept puts a sentence into `labkit status`."""
     filled.client("ec2").create_key_pair(KeyName="key")
     assert "What ec2 holds is not kept: it is gone when the lab's server ends." in State.read(filled.folder).notes

@@ -26,7 +26,7 @@ def up(home):
     return json.loads(done.stdout)
 
 
-def test_the_version_is_told_without_a_lab(home):
+def test_the_version_is_reported_without_a_lab(home):
     assert labkit("--version", home=home).stdout == f"labkit {version('labkit')}\n"
 
 

@@ -163,7 +163,7 @@ def test_a_server_of_another_version_is_ended(lab, like_a_server):
     assert other.wait(10) == 0
 
 
-def test_a_lock_that_nobody_answers_for_is_not_waited_for_for_ever(lab, monkeypatch):
+def test_a_lock_that_nobody_answers_for_is_not_waited_for_forever(lab, monkeypatch):
     monkeypatch.setattr(process, "ANSWERS_WITHIN", 0.1)
     with lab.folder.lock("server.lock"):
         assert "A server that cannot be asked holds the lab" in lab("status")
@@ -230,7 +230,7 @@ def test_a_second_command_says_what_it_waits_for(lab):
     assert second.returncode == 0
 
 
-def test_a_command_that_was_stopped_does_not_stop_the_next_for_ever(lab, monkeypatch):
+def test_a_command_that_was_stopped_does_not_stop_the_next_forever(lab, monkeypatch):
     monkeypatch.setattr(process, "READY_WITHIN", 0.1)
     monkeypatch.setattr(process, "ENDED_WITHIN", 0.1)
     with lab.folder.turn("start.lock", doing="starting the lab", within=0):

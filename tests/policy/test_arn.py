@@ -23,7 +23,7 @@ def test_an_arn_is_read_and_written(text, parts, name):
 
 
 @pytest.mark.parametrize("text", ["", "*", "role/x", "arn:aws:iam::123456789012", "urn:aws:iam::123456789012:role/x"])
-def test_what_is_not_an_arn(text):
+def test_anything_but_an_arn(text):
     assert Arn.find(text) is None
     with pytest.raises(ValueError, match="is not an ARN"):
         Arn.parse(text)

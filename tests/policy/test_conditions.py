@@ -205,7 +205,7 @@ def test_variables_in_wanted_values(operator, wanted, found, result):
         "ForAnyValue:ForAllValues:StringEquals",
     ],
 )
-def test_an_operator_that_there_is_not(name):
+def test_an_unknown_operator(name):
     assert not known_operator(name)
     condition = compile_condition(name, KEY, ("a",), variables=True)
     assert condition.test({KEY.lower(): ("a",)}) is CANNOT_TELL

@@ -104,7 +104,7 @@ def test_an_allow_tells_which_statement_it_was():
     assert (decision.policy, decision.statement, decision.denial) == (policy, policy.statements[1], None)
 
 
-def test_a_condition_that_does_not_hold_is_told_with_what_was_found():
+def test_a_condition_that_does_not_hold_is_reported_with_what_was_found():
     policy = read(
         allow(Condition={"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}, "Bool": {"aws:SecureTransport": "true"}})
     )
@@ -220,7 +220,7 @@ def test_across_accounts_both_have_to_allow(identity, resource, denial):
     assert (decision.allowed, decision.denial) == (denial is None, denial)
 
 
-def test_across_accounts_a_boundary_counts_whoever_is_named():
+def test_across_accounts_a_boundary_always_counts():
     decision = evaluate(
         get(),
         identity=[read(GRANT)],

@@ -113,7 +113,7 @@ def test_an_explicit_deny_wins_wherever_it_stands(admit, web_identity, provider,
         assert decision.denial == "with an explicit deny in the role trust policy"
 
 
-def test_the_statement_that_came_nearest_is_told_of(admit, web_identity, issuer):
+def test_the_statement_that_came_nearest_is_reported(admit, web_identity, issuer):
     document = web_identity()
     far, near = dict(document["Statement"][0]), dict(document["Statement"][0])
     far["Condition"] = {"StringEquals": {f"{issuer}:sub": "x", f"{issuer}:aud": "y"}}

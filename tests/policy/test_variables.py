@@ -38,7 +38,7 @@ def test_the_old_version_of_the_language_has_no_variables():
 
 
 @pytest.mark.parametrize("text", ["${aws:username", "${}", "${a, b}", "${a, 'b}", "${a${b}}", "${*", "${a, 'b"])
-def test_a_variable_that_breaks_the_syntax_is_told(text):
+def test_a_variable_that_breaks_the_syntax_is_reported(text):
     with pytest.raises(Unreadable):
         read(text, variables=True, wildcards=True)
 

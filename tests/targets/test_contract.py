@@ -154,7 +154,7 @@ def test_opening_it_again_finds_the_same(target, lab):
     assert things(lab) == before
 
 
-def test_what_it_lacks_is_explained_and_what_it_has_is_there(target, lab, capsys):
+def test_a_missing_capability_is_explained(target, lab, capsys):
     for capability in CAPABILITIES:
         if capability in target.has:
             lab.needs(capability)

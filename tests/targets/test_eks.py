@@ -103,7 +103,7 @@ def test_the_account_has_to_be_named_and_right(refused, account, said):
 
 
 @pytest.mark.parametrize("elsewhere", [{"cluster": "green"}, {"region": "eu-west-1"}])
-def test_a_cluster_that_is_not_there_is_not_made(refused, elsewhere):
+def test_a_missing_cluster_is_not_made(refused, elsewhere):
     refusal = refused(**elsewhere)
     assert isinstance(refusal, NoCluster)
     assert "has no EKS cluster" in refusal.what
@@ -111,7 +111,7 @@ def test_a_cluster_that_is_not_there_is_not_made(refused, elsewhere):
 
 
 @pytest.mark.parametrize("tags", [[], [{"Key": "labkit:run", "Value": "blue/other/other/my-role"}]])
-def test_a_role_of_that_name_that_somebody_else_made_stays_as_it_is(refused, moto, tags):
+def test_a_role_of_that_name_that_somebody_else_made_stays_unchanged(refused, moto, tags):
     iam = moto.aws.client("iam")
     iam.create_role(RoleName="my-role", AssumeRolePolicyDocument=json.dumps(TRUST), Tags=tags)
     try:
@@ -123,7 +123,7 @@ def test_a_role_of_that_name_that_somebody_else_made_stays_as_it_is(refused, mot
     assert "another role_name" in refusal.next
 
 
-def test_a_service_account_that_somebody_else_made_stays_as_it_is(refused, moto):
+def test_a_service_account_that_somebody_else_made_stays_unchanged(refused, moto):
     core = CoreV1Api(moto.kubernetes)
     core.create_namespaced_service_account("default", {"metadata": {"name": "my-service-account"}})
     try:
@@ -132,7 +132,7 @@ def test_a_service_account_that_somebody_else_made_stays_as_it_is(refused, moto)
         core.delete_namespaced_service_account("my-service-account", "default")
 
 
-def test_a_bucket_that_the_lab_did_not_make_stays_as_it_is(refused, moto):
+def test_a_bucket_that_the_lab_did_not_make_stays_unchanged(refused, moto):
     s3 = moto.aws.client("s3")
     s3.create_bucket(Bucket="somebodys")
     try:
@@ -150,7 +150,7 @@ def test_a_bucket_that_the_lab_did_not_make_stays_as_it_is(refused, moto):
 
 
 @pytest.mark.parametrize(("whose", "scope"), [("aws", "AWS"), (ACCOUNT, "Local")])
-def test_a_policy_that_is_not_there_is_refused_before_anything_is_made(refused, whose, scope):
+def test_a_missing_policy_is_refused_before_anything_is_made(refused, whose, scope):
     refusal = refused(policy_arn=f"arn:aws:iam::{whose}:policy/NoSuchPolicy", role_name="rp")
     assert refusal.what == f"There is no policy arn:aws:iam::{whose}:policy/NoSuchPolicy for the role."
     assert f"aws iam list-policies --scope {scope} " in refusal.next
@@ -250,7 +250,7 @@ def test_a_role_that_never_lets_the_pod_in_is_not_waited_for_longer(terminal, mo
         lab.remove()
 
 
-def test_a_pod_that_no_node_takes_is_told_in_the_scheduler_s_words(terminal, moto, monkeypatch):
+def test_a_pod_that_no_node_takes_is_reported_in_the_scheduler_s_words(terminal, moto, monkeypatch):
     monkeypatch.setattr(pod, "RUNNING_WITHIN", 2)
     with labkit.Lab.open(**EKS) as lab:
         lab.ready(through="service_account")
@@ -265,7 +265,7 @@ def test_a_pod_that_no_node_takes_is_told_in_the_scheduler_s_words(terminal, mot
 # What the account has beside the lab's.
 
 
-def test_a_bucket_that_is_closed_to_its_own_account_is_nobody_s_business(terminal, moto, capsys):
+def test_a_bucket_that_is_closed_to_its_own_account_is_not_the_labs_business(terminal, moto, capsys):
     s3 = moto.aws.client("s3")
     s3.create_bucket(Bucket="closed")
     closed = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetBucketTagging", "Resource": "arn:aws:s3:::closed"}

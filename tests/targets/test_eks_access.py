@@ -105,7 +105,7 @@ def test_a_credential_process_that_gives_none_is_a_sentence(terminal, monkeypatc
     assert refusal.where == "credential_process of the profile mine in ~/.aws/config"
 
 
-def test_a_token_s_file_that_is_not_there_is_named(terminal, monkeypatch, tmp_path):
+def test_a_missing_token_file_is_named(terminal, monkeypatch, tmp_path):
     gone, role = tmp_path / "gone", f"arn:aws:iam::{ACCOUNT}:role/r"
     (tmp_path / "config").write_text(f"[profile mine]\nrole_arn = {role}\nweb_identity_token_file = {gone}\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -137,7 +137,7 @@ def test_an_endpoint_of_another_scheme_is_a_sentence(terminal, monkeypatch):
     assert "unset AWS_ENDPOINT_URL" in refusal.next
 
 
-def test_a_ca_bundle_that_is_not_there_is_named(terminal, state, monkeypatch):
+def test_a_missing_ca_bundle_is_named(terminal, state, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{next(iter(state.issuers.values()))}")
     monkeypatch.setenv("AWS_CA_BUNDLE", "/gone.pem")
     refusal = command("plan", "-ptarget=eks", f"-paccount_id={ACCOUNT}")
@@ -199,7 +199,7 @@ def test_the_cluster_lets_in_no_unknown_caller(refused, operator):
     assert f"create-access-entry --cluster-name blue --principal-arn {operator} --region us-east-1" in refusal.next
 
 
-def test_a_cluster_that_takes_no_access_entries_is_told_of_by_its_config_map(refused, operator, moto):
+def test_a_cluster_that_takes_no_access_entries_is_reported_by_its_config_map(refused, operator, moto):
     eks = moto.aws.client("eks")
     mode = {"authenticationMode": "CONFIG_MAP"}
     eks.create_cluster(
@@ -216,7 +216,7 @@ def test_a_cluster_that_takes_no_access_entries_is_told_of_by_its_config_map(ref
     assert "access-entry" not in refusal.next
 
 
-def test_who_may_only_look_is_told_what_lacks_before_anything_is_made(refused, operator, moto):
+def test_a_caller_who_may_only_look_is_told_what_lacks_before_anything_is_made(refused, operator, moto):
     admit(moto, operator, policyArn=f"{POLICIES}AmazonEKSViewPolicy")
     try:
         refusal = refused()
@@ -256,7 +256,7 @@ def test_a_caller_with_too_few_permissions_is_told(refused, operator, moto, monk
     assert f"update-access-entry --cluster-name blue --principal-arn {operator}" in refusal.next
 
 
-def test_who_may_not_even_look_at_the_cluster_is_told_of_the_policy(refused, operator, moto):
+def test_a_caller_who_may_not_even_look_at_the_cluster_is_told_the_policy(refused, operator, moto):
     moto.aws.client("iam").detach_user_policy(
         UserName="operator", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess"
     )

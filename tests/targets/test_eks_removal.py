@@ -11,7 +11,7 @@ from labkit.errors import LabError, NotAllowed
 from tests.targets.conftest import ACCOUNT, EKS, TRUST, admit, command, expel
 
 
-def test_removing_shows_first_what_goes_and_takes_what_carries_the_tag_alone(terminal, moto, capsys):
+def test_removing_first_shows_what_it_deletes_and_deletes_only_by_tag(terminal, moto, capsys):
     iam = moto.aws.client("iam")
     iam.create_role(RoleName="untagged", AssumeRolePolicyDocument=json.dumps(TRUST))
     tags = [{"Key": "labkit:run", "Value": "blue/other/other/other"}]
@@ -140,7 +140,7 @@ def test_what_a_run_left_in_aws_goes_when_its_cluster_is_gone(terminal, green, i
     assert command("remove", *given, "--yes").splitlines() == [gone, "nothing to remove"]
 
 
-def test_a_provider_that_another_run_made_is_told_of_when_the_cluster_is_gone_too(terminal, green, inventory):
+def test_a_provider_that_another_run_made_is_reported_when_the_cluster_is_gone_too(terminal, green, inventory):
     before = inventory()
     for role in ("role-a", "role-b"):
         with labkit.Lab.open(**EKS, cluster="green", role_name=role, namespace=f"of-{role}") as lab:
@@ -155,7 +155,7 @@ def test_a_provider_that_another_run_made_is_told_of_when_the_cluster_is_gone_to
     assert inventory() == before
 
 
-def test_who_may_not_list_the_roles_cannot_see_what_a_removal_takes(terminal, moto, operator):
+def test_a_caller_who_may_not_list_the_roles_cannot_see_what_a_removal_takes(terminal, moto, operator):
     admit(moto, operator)
     iam = moto.aws.client("iam")
     deny = {"Effect": "Deny", "Action": "iam:ListRoles", "Resource": "*"}

@@ -67,7 +67,7 @@ def test_down_names_what_runs_made_and_how_to_delete_it(empty, existing, capsys)
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_its_webhooks_are_the_lab_s_whatever_somebody_changed_in_them(empty, existing, killed):
+def test_its_webhooks_are_the_lab_s_whatever_others_changed_in_them(empty, existing, killed):
     labkit.Lab.open(**existing.parameters).close()
     if killed:
         kill(empty)

@@ -93,7 +93,7 @@ def test_what_a_container_has_is_left_and_nothing_is_added_twice():
 
 
 @pytest.mark.parametrize("body", [b"", b"[", b"[]", b'{"request": {"object": {"spec": {"containers": "a"}}}}'])
-def test_what_is_not_a_review_of_a_pod_is_not_allowed(body):
+def test_anything_but_a_review_of_a_pod_is_not_allowed(body):
     async def answer(request):
         return await lab_network.answer(request, ADDED)
 

@@ -125,7 +125,7 @@ def viewer(existing):
     rbac.delete_cluster_role(VIEWER)
 
 
-def test_a_webhook_that_only_the_joined_api_server_can_judge_is_told_by_its_counters(lab, existing, viewer):
+def test_a_webhook_that_only_the_joined_api_server_can_judge_is_reported_by_its_counters(lab, existing, viewer):
     lab.ready(through="service_account")
     registration = existing.webhooks.read_mutating_webhook_configuration("pod-identity-webhook")
     registration.webhooks[0].client_config.url += "d"

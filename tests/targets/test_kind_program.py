@@ -158,7 +158,7 @@ def test_a_program_that_is_missing_is_said_with_what_brings_it(programs, empty, 
     assert all(line in refusal.next for line in following)
 
 
-def test_a_cluster_that_kind_cannot_make_is_told_in_its_words_and_deleted(programs, empty):
+def test_a_cluster_that_kind_cannot_make_is_reported_in_its_words_and_deleted(programs, empty):
     folder = programs(kind="fails")
     refusal = refused(empty)
     assert isinstance(refusal, NotMade)

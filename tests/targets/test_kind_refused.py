@@ -279,7 +279,7 @@ def test_a_cluster_whose_nodes_are_not_ready(refused, existing, monkeypatch):
     ids=["foreign", "another lab"],
 )
 @pytest.mark.parametrize("name", WEBHOOKS)
-def test_a_webhook_that_somebody_else_registered_stays_as_it_is(refused, existing, name, labels, whose):
+def test_a_webhook_that_somebody_else_registered_stays_unchanged(refused, existing, name, labels, whose):
     made = existing.webhooks.create_mutating_webhook_configuration({"metadata": {"name": name, "labels": labels}})
     try:
         refusal = refused()
@@ -348,7 +348,7 @@ def test_another_context_of_the_cluster_that_has_joined(lab, existing):
     assert "labkit down" in refusal.value.next
 
 
-def test_a_cluster_that_answers_no_more_is_told_in_the_words_in_which_it_was_given(lab, existing, empty):
+def test_a_cluster_that_answers_no_more_is_reported_in_the_words_in_which_it_was_given(lab, existing, empty):
     kept = Kept(empty, "blue", "us-east-1")
     config = yaml.safe_load(kept.kubeconfig.read_text())
     before = kept.kubeconfig.read_bytes()

@@ -70,7 +70,7 @@ def refused(said: str) -> ApiException:
 
 
 @pytest.mark.parametrize("said", REFUSALS)
-def test_a_403_is_told_by_its_reason_and_each_has_its_next_step(said):
+def test_a_403_is_reported_by_its_reason_and_each_has_its_next_step(said):
     what, next_step = REFUSALS[said]
     with pytest.raises(NotAllowed) as refusal, answering("shop"):
         raise refused(said)

@@ -138,7 +138,7 @@ def test_a_name_that_is_generated(kubectl):
     assert variables(made) == INJECTED
 
 
-def test_a_webhook_that_does_not_answer_is_in_nobodys_way(kubectl):
+def test_a_webhook_that_does_not_answer_holds_up_no_pod(kubectl):
     """`failurePolicy: Ignore`, as on EKS: the pod is made, and nothing in it says that its role is missing."""
     [webhook] = json.loads(kubectl("get", CONFIGURATION, "-o", "json"))["webhooks"]
     assert webhook["failurePolicy"] == "Ignore"

@@ -461,7 +461,7 @@ def test_another_object_is_let_through_unchanged(obj, says):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_not_a_review_of_a_pod_is_refused(asked, message):
+def test_anything_but_a_review_of_a_pod_is_refused(asked, message):
     response = review(asked, known({"role-arn": ROLE}))["response"]
 
     assert (response["allowed"], response["status"]) == (False, {"message": message})

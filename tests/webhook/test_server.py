@@ -279,7 +279,7 @@ JSON = {"content-type": "application/json"}
     ],
     ids=lambda value: repr(value)[:40] if isinstance(value, bytes) else "",
 )
-def test_what_is_not_an_admission_review_is_refused(content, headers, status, says):
+def test_anything_but_an_admission_review_is_refused(content, headers, status, says):
     async def test(_api, _accounts, webhook):
         answer = await webhook.post("/mutate", content=content, headers=headers)
         assert answer.status_code == status
@@ -359,7 +359,7 @@ def test_it_says_that_it_is_well():
     run(test)
 
 
-def test_how_a_cluster_is_told():
+def test_how_a_cluster_is_described():
     manifest = mutating_webhook_configuration("https://127.0.0.1:9443/mutate", b"PEM")
 
     assert manifest["metadata"]["name"] == "pod-identity-webhook"

@@ -142,7 +142,7 @@ def test_a_button_makes_the_policy_real_and_another_reads_it_again(ready, page):
     assert json.loads(page.policy) == document and page.said.startswith("Read again")
 
 
-def test_what_iam_refuses_is_told_in_its_words(page):
+def test_what_iam_refuses_is_reported_in_its_words(page):
     page.policy = "{"
     press(page, "apply")
     assert page.said.splitlines()[:2] == [

@@ -248,7 +248,7 @@ def test_an_expired_token_is_wrong_and_comparing_again_sees_the_clock(lab, token
     assert re.search(r"✗ wrong exp 20\d\d-\S+ after 20\d\d-", text(report))
 
 
-def test_what_is_missing_or_allows_something_else_is_said(lab, iam, token):
+def test_it_says_what_is_missing_or_allows_something_else(lab, iam, token):
     lab.ready(through="service_account")
     genuine = token()
     lab.ready(before="iam_role")
@@ -277,7 +277,7 @@ def test_no_rendering_holds_a_secret(lab, token, notebook):
             assert part not in shown
 
 
-def test_what_is_not_a_token_is_refused_without_repeating_it(lab):
+def test_anything_but_a_token_is_refused_without_repeating_it(lab):
     for text in ("not-a-token", "se.cr.et", None):
         with pytest.raises(LabError, match="This is not a web identity token") as refused:
             lab.token(text)

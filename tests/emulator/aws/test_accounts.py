@@ -351,7 +351,7 @@ def test_a_provider_in_the_other_account_admits_our_pods(aws, irsa, other):
     ],
     ids=["no provider there", "no provider there, and our own is trusted", "our own is trusted"],
 )  # fmt: skip
-def test_what_is_amiss_with_a_provider_of_another_account(aws, irsa, other, where, trusted, refusal, reason):
+def test_the_faults_of_a_provider_of_another_account(aws, irsa, other, where, trusted, refusal, reason):
     if where:
         provider(other)
     other.role("theirs", federated(trusted))

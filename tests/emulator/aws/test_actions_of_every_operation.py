@@ -95,7 +95,7 @@ def nobody(running):
 
 
 @pytest.mark.parametrize(("service", "operation"), list(operations()))
-def test_nobody_may_do_it(nobody, service, operation):
+def test_without_policies_every_call_is_refused(nobody, service, operation):
     aws, clients = nobody
     client = clients[service]
     shape = client.meta.service_model.operation_model(operation).input_shape

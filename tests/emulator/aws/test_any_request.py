@@ -151,7 +151,7 @@ BODIES = st.one_of(
          + "9" * 5000, [], b"")  # fmt: skip
 @example("POST", "/", "", [("Content-Type", FORM)], b"Action=AssumeRoleWithWebIdentity&DurationSeconds=" + b"9" * 5000)
 @example("POST", "/", "", [("Content-Type", FORM)], b"Action=AssumeRoleWithWebIdentity&RoleSessionName=%ff%00&RoleArn=")
-def test_nothing_is_done_for_nobody(gate, method, path, query, headers, body):
+def test_an_unsigned_call_does_nothing(gate, method, path, query, headers, body):
     target = quote(path + (f"?{query}" if query else ""), safe="/%?=&;+~*\\")
     status, text = send(gate, method, target, [*headers], body)
     assert 400 <= status < 500, text
@@ -175,7 +175,7 @@ CALLS = [
 @pytest.mark.parametrize(
     ("service", "method", "target", "body", "headers"), CALLS, ids=[f"{c[0]} {c[1]}" for c in CALLS]
 )
-def test_keys_that_nobody_has(gate, service, method, target, body, headers):
+def test_unknown_access_keys(gate, service, method, target, body, headers):
     for key, secret in (
         (UNKNOWN.access_key, UNKNOWN.secret_key),
         (ADMINISTRATOR.access_key_id, UNKNOWN.secret_key),

@@ -26,7 +26,7 @@ def test_on_another_line_it_says_what_is_wanted_and_what_to_do(other):
     assert caught.value.next.startswith("make setup")
 
 
-def test_to_import_the_gate_leaves_moto_as_it_is():
+def test_to_import_the_gate_leaves_moto_unchanged():
     code = (
         "from moto.s3.models import FakeBucket; before = FakeBucket.get_permission; import labkit.emulator.aws.gate\n"
         "from labkit.emulator.aws import backend; assert FakeBucket.get_permission is before\n"

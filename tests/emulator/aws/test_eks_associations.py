@@ -86,7 +86,7 @@ def test_a_cluster_has_one_identity_provider_config(eks):
         ({"identityProviderConfigName": "a b"}, "The identity provider config name a b is invalid."),
     ],
 )
-def test_what_is_not_an_identity_provider_config_is_refused(eks, changes, told):
+def test_anything_but_an_identity_provider_config_is_refused(eks, changes, told):
     oidc = {name: value for name, value in (OIDC | changes).items() if value is not None}
     with pytest.raises(eks.exceptions.InvalidParameterException) as caught:
         eks.associate_identity_provider_config(clusterName="blue", oidc=oidc)
@@ -201,7 +201,7 @@ def test_associations_are_listed_by_namespace_and_service_account_a_page_at_a_ti
         ({"targetRoleArn": "arn:aws:iam::999999999999:role/target"}, 501, "NotImplemented"),
     ],
 )
-def test_what_is_not_an_association_is_refused(eks, changes, status, code):
+def test_anything_but_an_association_is_refused(eks, changes, status, code):
     with pytest.raises(eks.exceptions.ClientError) as caught:
         eks.create_pod_identity_association(**ASSOCIATED | {"roleArn": Irsa.role_arn} | changes)
     answer = caught.value.response

@@ -82,7 +82,7 @@ def test_a_token_in_a_url(aws, irsa):
     assert token not in aws.trail_file.read_text()
 
 
-def test_the_packed_size_is_told_where_something_was_packed(irsa):
+def test_the_packed_size_is_reported_where_something_was_packed(irsa):
     document = {"Version": "2012-10-17", "Statement": [permit("s3:*")]}
     assert irsa.assume(Policy=json.dumps(document))["PackedPolicySize"] > 0
     assert "PackedPolicySize" not in irsa.assume()

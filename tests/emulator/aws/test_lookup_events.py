@@ -67,7 +67,7 @@ def test_one_attribute_narrows_the_lookup(aws, irsa, cloudtrail):
     assert "AssumeRoleWithWebIdentity" in names(cloudtrail.lookup_events(LookupAttributes=by("ReadOnly", "true")))
 
 
-def test_data_events_and_whoever_was_not_authenticated_are_not_in_the_history(aws, irsa, cloudtrail):
+def test_data_events_and_unauthenticated_calls_are_not_in_the_history(aws, irsa, cloudtrail):
     session = irsa.assume()["Credentials"]
     aws.client("s3", session).get_object(Bucket=irsa.bucket, Key="hello.txt")
     refused(
@@ -177,7 +177,7 @@ def test_pages_stay_as_they_are_while_calls_come_in(aws, irsa, cloudtrail):
         ),
     ],
 )
-def test_what_is_asked_wrongly(cloudtrail, request_, code, message):
+def test_wrong_requests(cloudtrail, request_, code, message):
     refused(lambda: cloudtrail.lookup_events(**request_), 400, f"{code}Exception", message)
 
 

@@ -59,7 +59,7 @@ def test_the_sentence_comes_in_the_service_s_own_format(aws):
         ("CreateOpenIDConnectProvider", {}, "url"),
     ],
 )
-def test_the_administrator_too_has_to_name_what_is_to_be_made(aws, operation, parameters, missing):
+def test_the_administrator_also_has_to_name_the_new_resource(aws, operation, parameters, missing):
     iam = aws.client("iam")
     members = iam.meta.service_model.operation_model(operation).input_shape.required_members
     assert any(name.lower() == missing.lower() for name in members)

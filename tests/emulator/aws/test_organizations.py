@@ -188,7 +188,7 @@ def test_what_an_organization_is_to_a_condition(aws, managing, irsa):
 # Service control policies
 
 
-def test_a_deny_at_any_level_denies_whoever_is_in_the_account(aws, managing, pod):
+def test_a_deny_at_any_level_denies_everybody_in_the_account(aws, managing, pod):
     inner = managing.unit("inner", managing.unit("outer"))
     managing.api.move_account(AccountId=ACCOUNT, SourceParentId=managing.root, DestinationParentId=inner)
     outer = managing.api.list_parents(ChildId=inner)["Parents"][0]["Id"]
@@ -324,7 +324,7 @@ def test_a_resource_control_policy_bounds_the_exchange(aws, managing, irsa):
     irsa.assume(WebIdentityToken=aws.issuer.token(sub=subject))
 
 
-def test_a_resource_control_policy_bounds_whoever_comes_from_elsewhere(aws, managing, irsa):
+def test_a_resource_control_policy_limits_callers_of_other_accounts(aws, managing, irsa):
     managing.enable_resource_control()
     role = f"arn:aws:iam::{OTHER}:role/{ENTRANCE}"
     entered = aws.client("sts").assume_role(RoleArn=role, RoleSessionName="me")["Credentials"]

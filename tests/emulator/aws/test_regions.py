@@ -62,7 +62,7 @@ def test_sts_is_off_in_a_region_that_is_not_enabled_until_it_is(aws, account, ir
     disabled(in_region(aws, "sts", OFF).get_caller_identity)
 
 
-def test_who_calls_must_be_somebody_before_a_region_is_looked_at(aws):
+def test_an_unknown_caller_is_refused_before_the_region_is_checked(aws):
     wrong = {"AccessKeyId": ADMINISTRATOR.access_key_id, "SecretAccessKey": "wrong", "SessionToken": None}
     with pytest.raises(aws.client("sts").exceptions.ClientError, match="SignatureDoesNotMatch"):
         in_region(aws, "sts", OFF, wrong).get_caller_identity()

@@ -13,7 +13,7 @@ from tests.emulator.aws import bad_requests as bad
 from tests.emulator.aws.conftest import ACCOUNT, ADMINISTRATOR, refused, trust_policy
 
 
-def test_skew_is_told_in_seconds_to_s3_and_not_measured_by_the_lab_s_clock(aws, irsa, monkeypatch):
+def test_skew_is_reported_in_seconds_to_s3_and_not_measured_by_the_lab_s_clock(aws, irsa, monkeypatch):
     call = bad.Call(aws, "s3", irsa.assume()["Credentials"])
     bad.skewed(call, None)
     assert "<MaxAllowedSkewMilliseconds>900000<" in call.send(monkeypatch).text
@@ -112,7 +112,7 @@ def test_a_form_for_an_upload_is_refused_and_the_trail_says_why(aws, irsa):
     assert aws.last()["lab"]["reason"] == "the lab cannot verify an upload by a form (presigned POST)"
 
 
-def test_whoever_may_not_list_a_bucket_is_not_told_what_is_not_in_it(aws, irsa):
+def test_without_list_bucket_a_missing_key_is_access_denied(aws, irsa):
     s3 = aws.client("s3", irsa.assume()["Credentials"])
     with pytest.raises(ClientError, match="NoSuchKey"):
         s3.get_object(Bucket="irsa-lab", Key="none")
@@ -136,7 +136,7 @@ def test_no_secret_is_in_the_trail(aws, irsa):
     assert hashlib.sha256(b"").hexdigest() not in text
 
 
-def test_the_first_of_several_faults_is_told(aws, irsa, monkeypatch):
+def test_the_first_of_several_faults_is_reported(aws, irsa, monkeypatch):
     """Scope, key and token, expiry, the role, the signature, authorization: as AWS looks at them."""
     credentials, other = irsa.assume()["Credentials"], irsa.assume()["Credentials"]
 
@@ -156,7 +156,7 @@ def test_the_first_of_several_faults_is_told(aws, irsa, monkeypatch):
     assert code(bad.wrong_secret) == "InvalidAccessKeyId"
 
 
-def test_a_wrong_signature_is_told_before_what_is_not_allowed(aws, irsa, monkeypatch):
+def test_a_wrong_signature_is_reported_before_what_is_not_allowed(aws, irsa, monkeypatch):
     call = bad.Call(aws, "s3", irsa.assume()["Credentials"])
     bad.not_allowed(call, None)
     bad.wrong_secret(call, None)

@@ -125,7 +125,7 @@ def test_codes_are_spelled_as_cloudtrail_spells_them(aws, irsa):
         assert (record["errorCode"], record["lab"]["code"]) == (written, told)
 
 
-def test_nobody_is_named_who_was_not_proven_to_be_it(aws, irsa):
+def test_a_caller_is_only_named_if_proven(aws, irsa):
     irsa.assume()
     session = irsa.assume()["Credentials"]
     forged = session | {"SecretAccessKey": "another"}

@@ -101,7 +101,7 @@ def test_a_default_service_account_comes_back(admin: httpx.Client, namespace: st
         (b"k8s\x00\xff\xff", 400, ""),
     ],
 )
-def test_what_is_not_an_object_is_refused(admin: httpx.Client, config_maps: str, body: bytes, code: int, message: str):
+def test_anything_but_an_object_is_refused(admin: httpx.Client, config_maps: str, body: bytes, code: int, message: str):
     answer = admin.post(config_maps, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == code
     assert answer.json()["kind"] == "Status"
@@ -489,7 +489,7 @@ def test_what_is_applied_names_no_managers(admin: httpx.Client, config_maps: str
         ),
     ],
 )
-def test_what_is_not_a_patch(admin: httpx.Client, config_maps: str, media_type: str, patch: object, message: str):
+def test_anything_but_a_patch(admin: httpx.Client, config_maps: str, media_type: str, patch: object, message: str):
     admin.post(config_maps, json=config_map("a"))
     headers = {"Content-Type": f"application/{media_type}+json"}
     refused = admin.patch(f"{config_maps}/a", json=patch, headers=headers)

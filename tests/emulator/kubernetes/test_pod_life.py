@@ -301,7 +301,7 @@ def test_hooks_that_fail_are_said(lab):
 @pytest.mark.parametrize(
     ("script", "code"), [("exec sleep 600", 143), ("trap '' TERM; while :; do sleep 0.05; done", 137)]
 )
-def test_how_a_container_ended_is_told_before_its_pod_goes(lab, script, code):
+def test_how_a_container_ended_is_reported_before_its_pod_goes(lab, script, code):
     name = f"told-{code}"
     lab.create(name, shell(script), terminationGracePeriodSeconds=1)
     running = lab.running(name)

@@ -156,7 +156,7 @@ def test_orphans_stay_and_are_adopted_by_the_next(apps: Apps):
     assert [pod["metadata"]["uid"] for pod in apps.pods()] == [before["metadata"]["uid"]]
 
 
-def test_what_names_an_owner_that_is_not_there_goes(apps: Apps):
+def test_what_names_a_missing_owner_goes(apps: Apps):
     owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "gone"}
     one = pod("p")
     one["metadata"]["ownerReferences"] = [owner]
