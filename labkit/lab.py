@@ -257,7 +257,7 @@ class Lab(Workspace):
         return progress.read()
 
     def examination(self, *, seed: int | None = None, count: int = 10) -> "Examination":
-        """Begin an examination: so many drawn faults, one after the other. Without a seed, it is drawn, too.
+        """Begin an examination: this many random faults, one after the other. Without a seed, it is random, too.
 
         Raises `LabError`, changing nothing, where the cluster isn't the lab's own.
         """

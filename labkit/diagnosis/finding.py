@@ -116,7 +116,7 @@ class Cause:
     """The stages in which nothing else is looked for where it is found."""
 
     def __call__(self, evidence: Evidence) -> Finding | None:
-        """What it finds; None also where a cause that it follows from says so already. Raises `NotRead`."""
+        """The finding; None also if a more specific cause reported it. Raises `NotRead`."""
         # Other causes ask for it as well, and its repair takes long to write.
         if self not in evidence.found:
             symptom = self.look(evidence)
@@ -161,7 +161,7 @@ def causes_of(*families: ModuleType) -> tuple[Cause, ...]:
 
 
 def look_for(causes: Iterable[Cause], evidence: Evidence) -> Iterator[tuple[Cause, Finding | NotRead | None]]:
-    """What each of these causes finds, or what kept it from that; nothing of those that another one has ended."""
+    """Each cause's finding, or why it found none. Causes of a stage that has ended are left out."""
     for each in causes:
         # What ends its own stage is told itself.
         if each.stage in evidence.ended and not each.ends:

@@ -48,7 +48,7 @@ def _exchange(evidence: Evidence) -> Result:
 
 
 def _is_refused(evidence: Evidence) -> bool:
-    """Whether STS refused the pod's token from here; what cannot be tried is not refused."""
+    """Whether STS refused the pod's token, tried from here; False if that couldn't be tried."""
     try:
         exchange = evidence.probe.exchange
     except NotRead:

@@ -284,7 +284,7 @@ def _variables(container: dict[str, Any]) -> dict[str, str]:
 
 
 def _pods(evidence: Evidence) -> list[str]:
-    """The newest pod of each owner; one that has ended, or is about to, only where there is no other."""
+    """The newest pod of each owner. A pod that has ended or is about to counts only if the owner has no other."""
     try:
         pods = evidence.pods
     except NotRead:

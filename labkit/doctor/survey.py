@@ -91,7 +91,7 @@ class Survey:
         raise LabError(f"There is no namespace {self._namespace} in the cluster.", next="kubectl get namespaces")
 
     def _read_roles(self) -> None:
-        """Read all roles and their policies by two calls, where that is allowed; else each is read by itself.
+        """Read all roles and their policies by two calls if allowed; otherwise read each by itself.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetAccountAuthorizationDetails.html
         """

@@ -150,7 +150,7 @@ class Folder:
         self.write_private(self.path / name, json.dumps(content, indent=2).encode() + b"\n")
 
     def write_private(self, file: Path, content: bytes) -> None:
-        """Write a file that only its owner can read, whole or not at all, also where the power is cut."""
+        """Write a file that only its owner can read: whole or not at all, even after a power cut."""
         with self.usable():
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")

@@ -194,7 +194,7 @@ class JoinedCluster:
         return answer
 
     def _bind(self, what: str, host: str) -> socket.socket:
-        """A socket at the address that containers call, or on loopback, to which something forwards what they send."""
+        """A socket at the address that containers call; or on loopback, if something forwards their calls to it."""
         name = f"{self.context}/{what}"
         try:
             return self.lab.ports.bind(name, host)

@@ -150,7 +150,7 @@ def _refuse_joined(folder: Folder, command: str) -> None:
 
 @contextlib.contextmanager
 def _place(folder: Folder) -> Iterator[Path]:
-    """A folder in the lab's own, which may be renamed, and else is gone in the end."""
+    """A temporary folder in the lab's own. It is deleted at the end, unless it was renamed."""
     for left in folder.path.glob(f"{DRAFT}*"):  # by a command that was killed
         shutil.rmtree(left, ignore_errors=True)
     with (

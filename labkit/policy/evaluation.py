@@ -129,7 +129,7 @@ class _Survey:
 
 
 def _controls(control: Control, request: Request) -> list[_Survey]:
-    """What each level says, in the order in which AWS asks: those of the resource's account come first."""
+    """Each level's decision, in AWS's order: the levels of the resource's account come first."""
     return [
         *(_survey("resource control", policies, request, False) for policies in control.resource),
         *(_survey("service control", policies, request, False) for policies in control.service),

@@ -90,7 +90,7 @@ def _readable(document: dict[str, Any]) -> bool:
 
 
 def check_version(version: object, kind: Kind) -> None:
-    """Raise `MalformedPolicy` for a version of the policy language that there is not."""
+    """Raise `MalformedPolicy` for an unknown version of the policy language."""
     if version not in ("2008-10-17", "2012-10-17"):
         raise _malformed(kind, "Policy document must be version 2012-10-17 or greater.")
 

@@ -23,7 +23,7 @@ class Target(Protocol):
         """The connection. A lab of its own is started if necessary; your own account needs a confirmation."""
 
     def connect(self, parameters: "Parameters") -> "Connection":
-        """The connection to look with; nothing is made, and on eks neither plan nor confirmation is asked for."""
+        """The connection for reading: nothing is created, and eks needs neither plan nor confirmation."""
 
     def look(self, parameters: "Parameters") -> "Connection":
         """As `connect`, asking for no more than it takes to look."""

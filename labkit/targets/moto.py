@@ -79,7 +79,7 @@ def own_region() -> str:
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """What a kernel of this target may see of these variables: nothing that leads to another AWS, cluster or proxy."""
+    """The variables that a kernel of this target may see: none that leads to another AWS, cluster or proxy."""
     return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
 
 
@@ -218,7 +218,7 @@ def _connection(
 
 
 def _issuers(state: State) -> dict[str, int]:
-    """The issuers' hosts and ports by now: a cluster of another region may have come since."""
+    """The issuers' present hosts and ports. A cluster in another region may have been added."""
     return (State.read(Folder.find()) or state).issuers
 
 

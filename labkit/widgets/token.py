@@ -24,7 +24,7 @@ NONE = "(none)"
 
 @dataclass(frozen=True, repr=False)
 class TokenView:
-    """What of a token is compared with what, in the order in which STS looks; true where all of it would be accepted.
+    """A token's claims beside their expected values, in STS's order; true if STS would accept all of them.
 
     The stored renderings name dates (`<date>`), so that they are the same in every run; the widget shows them.
     """

@@ -120,7 +120,7 @@ class WhoGetsIn:
     """Write a text as the role's trust policy; None if a widget must not change the account."""
 
     def problem(self) -> Problem | None:
-        """Why IAM would refuse the text as a trust policy; None if it would take it.
+        """Why IAM would reject the text as a trust policy; None if it would accept it.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html#API_UpdateAssumeRolePolicy_Errors
         """

@@ -1,4 +1,4 @@
-"""What was read of one service account's way to its role: each thing once, when it is first asked for.
+"""The evidence about one service account and its role. Each thing is read once, when it's first needed.
 
 `evidence` is all of it. `account` reads AWS, `cluster` and `registration` Kubernetes, `issuer` what the cluster
 publishes; `probe` looks into the pod, `dry_run` at what a pod like it would become; `reading` keeps the answers.

@@ -1,4 +1,4 @@
-"""What is read of an AWS account: providers, roles and their policies, and what of EKS belongs to them."""
+"""The facts of an AWS account: providers, roles and their policies, and the parts of EKS that concern them."""
 
 import json
 import re
@@ -81,7 +81,7 @@ class Account:
 
     @property
     def authorization_details(self) -> dict[str, Any]:
-        """Every role with its tags and policies, and the policies of the account's own.
+        """Every role with its tags and policies, and the account's own policies.
 
         https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetAccountAuthorizationDetails.html
         """
@@ -352,7 +352,7 @@ def _with_document(role: Role) -> Role:
 
 
 def _recorded(event: Record) -> PastCall:
-    """Of a record of CloudTrail's what is asked of it, and of the caller the user or role, without the session."""
+    """The needed part of a CloudTrail record. The caller is the user or role, without the session."""
     identity = event.get("userIdentity") or {}
     issuer = (identity.get("sessionContext") or {}).get("sessionIssuer") or {}
     return {

@@ -149,7 +149,7 @@ class Evidence:
 
     @property
     def is_of_lab(self) -> bool:
-        """Whether the service account is a run's of the lab, whose policy and bucket are the parameters'."""
+        """Whether the service account belongs to a run of the lab. Then the parameters name its policy and bucket."""
         try:
             return bool(self._role_of_run())
         except NotRead:
@@ -191,7 +191,7 @@ class Evidence:
         return self._account(self.role_account_id)
 
     def namesake(self, role_name: str) -> Role | None:
-        """The role of this name in the cluster's account, where its trust policy is about the service account."""
+        """The role of this name in the cluster's account, if its trust policy names the service account."""
         try:
             role = self.account.role(role_name)
         except NotRead:
@@ -342,7 +342,7 @@ class Evidence:
 
     @property
     def scheduler_says(self) -> str:
-        """Why no node takes the pod, by its condition or else its newest event; empty if one has it.
+        """Why no node takes the pod, from its condition or its newest event; empty if it has a node.
 
         https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-conditions
         """
@@ -511,7 +511,7 @@ class Evidence:
         return not (self.role_is_known or self._role_of_run()) and ROLE_ARN.fullmatch(self.annotation) is not None
 
     def _meant_instead(self, arn: str, role: Role | None) -> list[str] | None:
-        """The ARNs of the roles of which one is meant, and not the annotation's; None if that one may be.
+        """The ARNs of roles that the annotation probably means; None if the annotation may be right.
 
         A role that nothing connects with the service account is somebody else's where another role names the service
         account. One that admits it by a pattern counts beside a role that another service account is annotated with.
@@ -550,7 +550,7 @@ class Evidence:
         return self.connection.provider_arn.replace(f":{self.connection.account_id}:", f":{account_id}:", 1)
 
     def _account(self, account_id: str) -> Account:
-        """An account, maybe not the cluster's; it is entered once. Raises `NotRead` if it cannot be entered."""
+        """An account, possibly not the cluster's, entered once. Raises `NotRead` if it can't be entered."""
         if account_id in self._accounts:
             return self._accounts[account_id]
         from botocore.exceptions import ClientError

@@ -49,7 +49,7 @@ class Issuer:
 
     @property
     def keys(self) -> Document:
-        """The published keys, at the place that the discovery document names: as `discovery`."""
+        """The published keys, from the URL in the discovery document. The form is that of `discovery`."""
         document = self.discovery.get("document")
         location = document.get("jwks_uri") if isinstance(document, dict) else None
         if not isinstance(location, str) or not location.startswith("https://"):

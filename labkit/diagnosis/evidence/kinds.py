@@ -1,4 +1,4 @@
-"""What a cause may list under `reads`. Each value names calls; at least one of them must have been answered."""
+"""The values for a cause's `reads`. Each names calls, and at least one of them must have been answered."""
 
 Kinds = tuple[str, ...]
 

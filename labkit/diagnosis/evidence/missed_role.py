@@ -11,7 +11,7 @@ FIELD = ("f:metadata", "f:annotations", f"f:{ROLE_ANNOTATION}")
 
 
 def containers(evidence: Evidence) -> list[Container]:
-    """The containers of the service account's pod that lack the role for no reason that has a name of its own.
+    """The containers of the service account's pod that lack the role for a reason without a finding of its own.
 
     Raises `NotRead`.
     """

@@ -76,7 +76,7 @@ class Requirement:
 
 
 def unmet(evidence: Evidence) -> list[Requirement]:
-    """What the registration wants of the pod's labels and its namespace's, and they do not have.
+    """The labels that the registration requires of the pod and its namespace, and that they lack.
 
     Empty where one of its webhooks is asked about the pod, and without a pod. Raises `NotRead`.
     """
@@ -100,7 +100,7 @@ def labels_of(evidence: Evidence, subject: Subject) -> dict[str, str]:
 
 
 def match_conditions(evidence: Evidence) -> list[str]:
-    """The CEL expressions by which a call of the webhook can be spared, which nobody here evaluates.
+    """The CEL expressions that can exclude a call of the webhook. The doctor doesn't evaluate them.
 
     https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-matchconditions
     """

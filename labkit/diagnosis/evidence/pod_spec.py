@@ -303,7 +303,7 @@ class PodSpec:
         return found.get("data") or {}
 
     def field(self, path: str) -> str | None:
-        """What the downward API gives for a path; None for one that is known only as the pod runs."""
+        """The downward API's value for a path; None for a path whose value is only known in the running pod."""
         metadata = self.document["metadata"]
         known: dict[str, str | None] = {
             "metadata.name": metadata.get("name"),
@@ -359,7 +359,7 @@ def normal(path: str) -> str:
 
 
 def _spec_applied(note: str) -> Document:
-    """The spec in what kubectl noted of a manifest; empty if somebody has edited the note."""
+    """The spec in kubectl's last-applied annotation; empty if somebody edited the annotation."""
     try:
         manifest = json.loads(note)
     except ValueError:

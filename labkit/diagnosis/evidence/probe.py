@@ -85,7 +85,7 @@ class Exchange:
 
 
 class Probe:
-    """Commands in the pod. Every property raises `NotRead` where the pod is not to be probed."""
+    """Commands in the pod. Every property raises `NotRead` if the pod may not be probed."""
 
     def __init__(self, pod: PodSpec | None, connection: Connection, reads: Reads, *, region: str, allowed: bool):
         """

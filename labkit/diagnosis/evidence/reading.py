@@ -35,7 +35,7 @@ Answerer = Literal["AWS", "the cluster", "the pod", "a host"]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One thing that is asked for. As text it is what reports, records and `--json` call it."""
+    """One call. As text it's the name in reports, records and `--json`."""
 
     kind: str
     """What is asked: `iam:GetRole`, `list pods`, `the token's claims in pod`."""
@@ -53,7 +53,7 @@ class Read:
 
     @property
     def endpoint(self) -> str:
-        """What answers, or keeps silent, as one: a service of AWS in an account, the cluster's API server, a host."""
+        """An endpoint: a service of AWS in an account, the cluster's API server, or a host."""
         match self.of:
             case "the pod":
                 return str(self)

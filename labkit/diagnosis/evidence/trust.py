@@ -201,7 +201,7 @@ class Trust:
         return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
 
     def holds(self, condition: Condition) -> bool:
-        """Whether a condition holds for the token, were it about the cluster's own issuer."""
+        """Whether a condition would hold for the token if it named the cluster's own issuer."""
         key = f"{name_of(self._provider_arn)}:{condition.claim}" if condition.claim in CLAIMS else condition.key
         statement: Statement = {
             "Effect": "Allow",

@@ -125,7 +125,7 @@ def role_variable_missing(_: Evidence, container: Container) -> Wrong | None:
 
 
 def variables_empty(_: Evidence, container: Container) -> Wrong | None:
-    """Role and token variables that are there and empty: the webhook adds none, and SDKs take the node's role."""
+    """Role and token variables that are set and empty: the webhook adds none, and SDKs use the node's role."""
     found = _identity(container)
     if not found or any(variable.value != "" for variable in found):
         return None
@@ -222,7 +222,7 @@ def sts_host(evidence: Evidence, container: Container) -> str:
 
 
 def works_by_hand(evidence: Evidence) -> list[Container]:
-    """The containers that name a role themselves which admits the service account, with a projected token for STS.
+    """The containers that name a role themselves, with a projected token for STS. The role admits the service account.
 
     Empty unless all do that name a role, and where that could not be read. They need neither annotation nor webhook.
     """
@@ -350,7 +350,7 @@ def _seen_token(evidence: Evidence, container: Container) -> Token | None:
 
 
 def _copy(evidence: Evidence, container: Container) -> tuple[str, Document] | None:
-    """Where the container's token lies that is a copy, and its claims, empty if it was not read."""
+    """The path of the container's copied token, and its claims (empty if the token wasn't read)."""
     file = container.value(TOKEN_FILE)
     if not file or not _is_set(container, ROLE) or container.token_at(file) or api_server_token(evidence, container):
         return None

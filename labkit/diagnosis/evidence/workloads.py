@@ -21,7 +21,7 @@ def of_account(evidence: Evidence) -> list[Document]:
 
 
 def without_account(evidence: Evidence) -> list[Document]:
-    """Those that name no service account, of which one may be meant to name this one."""
+    """The workloads that name no service account. One of them may be meant to name this one."""
     return [each for each in _all(evidence) if _account(each) == "default"]
 
 

@@ -40,7 +40,7 @@ def symptom(
     hint: str = "",
     changes: tuple[pod_commands.Change, ...] = (),
 ) -> Symptom | None:
-    """What is wrong with the pod's containers in one respect; None if nothing is, or without a pod.
+    """One fault of the pod's containers; None if they are right, or without a pod.
 
     Where the containers may work all the same, it is a warning, whose repair is the `hint` alone.
     """

@@ -295,7 +295,7 @@ def _steps(one: str, other: str, i: int, j: int) -> list[tuple[int, int]]:
 
 
 def _bucket(evidence: Evidence) -> str:
-    """The bucket that the pod wants something of: the resource's, or the run's own."""
+    """The bucket that the pod calls: the one in the resource, or the run's own."""
     if evidence.action:
         named = Arn.find(evidence.resource) if evidence.action.lower().startswith("s3:") else None
         return named.resource.partition("/")[0] if named else ""

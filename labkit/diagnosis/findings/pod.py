@@ -63,7 +63,7 @@ def uses_another_service_account(evidence: Evidence) -> Symptom | None:
 
 @cause("pod-older-than-annotation", stages.WEBHOOK, LEARN, reads=(kinds.PODS, kinds.SERVICE_ACCOUNTS))
 def older_than_annotation(evidence: Evidence) -> Symptom | None:
-    """The pod was made before the annotation was written; where it is not known when that was, it may have been.
+    """The pod is older than the annotation, or may be older if the annotation's time is unknown.
 
     https://docs.aws.amazon.com/eks/latest/userguide/pod-configuration.html
     """
@@ -222,7 +222,7 @@ def _created(evidence: Evidence) -> str | Lines:
 
 
 def _missing_of_workload(evidence: Evidence, own: list[dict[str, Any]]) -> Symptom:
-    """That what makes the service account's pods has none: it should have none, or it could not make one."""
+    """The workload of the service account has no pods: it wants none, or it couldn't create one."""
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
     stopped = [each for each in own if each["spec"].get("replicas") == 0]
     lines = [f"{kubectl} scale {workloads.called(each)} -n {namespace} --replicas=1" for each in stopped]

@@ -294,7 +294,7 @@ EXPLAIN_ABSENCE = (in_another_account, cluster_rebuilt, operator_not_permitted, 
 
 
 def _refused_registration(evidence: Evidence) -> PastCall | None:
-    """The last try to register the issuer, where IAM refused it; a refusal before a success is history.
+    """The last try to register the issuer, if IAM refused it and no later try succeeded.
 
     So is one before a deletion: the provider was there after it. A refused tag counts only where no registration
     succeeded: it took nothing away. Raises `NotRead`.
@@ -329,7 +329,7 @@ def _provider_elsewhere(evidence: Evidence) -> str:
 
 
 def _gone_issuer_of_role(evidence: Evidence) -> str:
-    """The issuer of EKS in this region that the role trusts, where no cluster has it, and today's is not registered."""
+    """The role's trusted EKS issuer in this region, if no cluster has it any longer and today's isn't registered."""
     if evidence.provider is not None or evidence.role is None or evidence.trust.admits:
         return ""
     named = [

@@ -164,7 +164,7 @@ def _are_listed(evidence: Evidence, subjects: list[str]) -> bool:
 
 
 def _is_exact(evidence: Evidence) -> bool:
-    """Whether no statement can admit another of the cluster's accounts: then nobody else needs to be looked for."""
+    """Whether no statement can admit another of the cluster's service accounts, so that no search is needed."""
     return all(
         any(c.claim == "sub" and c.is_literal and c.values == (evidence.subject,) for c in conditions_of(statement))
         for statement in evidence.trust.allows

@@ -219,7 +219,7 @@ def gives_role_now(evidence: Evidence) -> bool:
 
 
 def _unreachable_by_its_registration(evidence: Evidence, webhooks: list[dict[str, Any]]) -> str:
-    """What is wrong with the client configurations, as far as it can be seen from here."""
+    """What is wrong with the client configurations, as far as the doctor can see."""
     for webhook in webhooks:
         client = webhook.get("clientConfig") or {}
         wrong = evidence.registration.fault(client)
@@ -314,7 +314,7 @@ def _labelled(evidence: Evidence, labels: dict[opt_out.Subject, dict[str, str]])
 
 
 def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
-    """The repair that removes the opt-out label, or meets the selector's requirement, and replaces the pod.
+    """The repair that removes the opt-out label, or else the selector's requirement, and replaces the pod.
 
     Another label may be what others look for.
     """

@@ -68,7 +68,7 @@ def association_stays(evidence: Evidence, ids: list[str]) -> str:
 
 
 def others_stay(evidence: Evidence) -> str:
-    """Who else needs the role is found out before anybody is left out of its trust policy.
+    """Find out who else needs the role before the trust policy excludes anybody.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html
     """

@@ -201,7 +201,7 @@ class Commands:
         return self._aws(f"aws iam list-role-tags --role-name {self._role}")
 
     def publish_issuer(self) -> str:
-        """The issuer's documents, from the cluster to where it publishes them."""
+        """Commands that copy the issuer's documents from the cluster to the place where it publishes them."""
         if self._evidence.connection.issuer_restored_by:
             return self._evidence.connection.issuer_restored_by
         told = words.said(
@@ -407,7 +407,7 @@ def _name_of_new_pod(evidence: Evidence) -> str:
 
 
 def _free(names: list[str], base: str, taken: Container[str]) -> str:
-    """The first of these names that is not taken, or the base with a number behind it."""
+    """The first free one of these names, or the base name with a number."""
     numbered = (f"{base}-{number}" for number in count(2))
     return next(name for name in chain(names, numbered) if name not in taken)
 

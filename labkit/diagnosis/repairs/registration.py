@@ -30,7 +30,7 @@ Path = tuple[str | int, ...]
 
 
 def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
-    """Lines that take these requirements off: of a list of values the one that hits, else the whole requirement."""
+    """Lines that remove these requirements: one value of a list, or else the whole requirement."""
     registration, operations = evidence.webhook or {}, []
     paths = {_of_value(evidence, each) or _as_a_whole(registration, each, requirements) for each in requirements}
     # From the end of each list: what is left keeps its place.
@@ -83,7 +83,7 @@ def _is_alone(evidence: Evidence) -> bool:
 
 
 def without_label(evidence: Evidence, label: str) -> str:
-    """The line that takes a label off the namespace; a comment where others of the namespace may get a role by it."""
+    """The line that removes a label from the namespace; a comment if others in the namespace may depend on it."""
     namespace = evidence.parameters.namespace
     command = f"{evidence.connection.kubectl} label namespace {namespace} {label}-"
     naming = others(evidence)

@@ -36,7 +36,7 @@ class Accounts:
     organization: Organization
 
     async def open(self, caller: Caller, role_arn: str) -> None:
-        """Make the role that AWS Organizations makes in a member account, where one that may enter asks for it."""
+        """Create the role that AWS Organizations creates in a member account, once a permitted caller asks for it."""
         account_id = Arn.parse(role_arn).account
         admitted = [each for each in (self.backend.account_id, MANAGEMENT_ID) if each != account_id]
         if account_id == MANAGEMENT_ID or caller.account_id not in admitted:

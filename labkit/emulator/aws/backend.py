@@ -185,7 +185,7 @@ class Backend:
         return Resource(found.arn, path or "/", boundary_arn or "", given)
 
     def role_by_id(self, account_id: str, role_id: str) -> Role | None:
-        """The role with this unique id, which a role of the same name that was made again does not have."""
+        """The role with this unique id. A new role of the same name has another id."""
         iam = self.iam(account_id)
         return iam.roles.get(role_id) if iam else None
 
@@ -320,7 +320,7 @@ class Backend:
         return Response(status, headers, body)
 
     def _parameters_answer(self, asked: Asked) -> Response:
-        """moto's answer of SSM, in which a parameter that was only asked for would stay, without a version.
+        """moto's answer of SSM, without the empty parameter that moto adds for each missing name.
 
         One such parameter makes DescribeParameters and others fail.
         """
@@ -419,7 +419,7 @@ def bound(user: User, boundary_arn: str | None) -> None:
 
 
 def not_emulated(asked: Asked, reason: str, error: Exception | None = None) -> Refusal:
-    """What the lab says to a call that it has no answer to; ``error`` is what moto met."""
+    """The lab's answer to a call that it can't answer; ``error`` is moto's."""
     # 501 is the one server error that no SDK tries again.
     operation = asked.request.operation if asked.request else asked.operation
     what = f"{asked.service}:{operation}" if operation.isidentifier() else f"{operation} of {asked.service}"

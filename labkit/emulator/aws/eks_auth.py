@@ -73,7 +73,7 @@ class EksAuth:
     authorization: Authorization
 
     async def admit(self, grant: Grant) -> Grant:
-        """Grant a session of the associated role, for which its trust policy has to admit EKS. Raises `Refusal`."""
+        """Grant a session of the associated role, if its trust policy admits EKS. Raises `Refusal`."""
         asked = grant.asked
         facts = self._cluster(asked)
         pod = await self._verified(str(asked.call.json().get("token") or ""), facts.issuer)

@@ -117,7 +117,7 @@ def told(faults: Sequence[str]) -> str:
 
 
 def unmet(where: str, must: str, value: str = "") -> str:
-    """One fault: what a parameter must do and does not. ``where`` and ``value`` carry their own quotes."""
+    """One fault: a constraint that a parameter breaks. ``where`` and ``value`` carry their own quotes."""
     return f"Value {value + ' ' if value else ''}at {where} failed to satisfy constraint: Member must {must}"
 
 

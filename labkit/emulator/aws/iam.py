@@ -112,7 +112,7 @@ class Iam:
                 await self.backend.run(self.backend.load_managed_policy, iam, value)
 
     def ensure_role(self, name: str, trust: dict[str, Any], policy_arns: list[str], account_id: str = "") -> str:
-        """The ARN of a role that no call makes, made with these managed policies where it is missing."""
+        """Return the ARN of a role of the lab's own; create it with these managed policies if it is missing."""
         account_id = account_id or self.backend.account_id
         arn = f"arn:aws:iam::{account_id}:role/{name}"
         if self.backend.role(arn) is None:
@@ -161,7 +161,7 @@ class Iam:
 
 
 def _trust(asked: Asked, iam: IAMBackend) -> Response:
-    """Give a role its trust policy, which was checked; moto wants a Version in it, and IAM does not.
+    """Give a role its checked trust policy. moto needs a Version in it, IAM doesn't.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateAssumeRolePolicy.html
     """

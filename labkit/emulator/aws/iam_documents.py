@@ -70,7 +70,7 @@ def reworded(response: Response) -> Response:
 
 
 def missing_principals(document: dict[str, object], backend: Backend) -> list[str]:
-    """The users and roles that a trust policy or a bucket's policy names, and that are not there."""
+    """The users and roles that a trust policy or a bucket policy names, and that don't exist."""
     principals = (
         statement.get(element)
         for statement in listed(document.get("Statement", []))

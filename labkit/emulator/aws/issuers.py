@@ -111,7 +111,7 @@ class Issuers:
         self.forget(issuer)
 
     def leave(self, issuer: str) -> None:
-        """Ask an issuer that had joined no longer."""
+        """Stop asking an issuer that had joined."""
         self._joined.pop(issuer, None)
         self.forget(issuer)
 
@@ -321,7 +321,7 @@ def _sha1(certificate: bytes) -> str:
 
 
 def _parse(entry: dict[str, Any]) -> jwt.PyJWK | None:
-    """The key; None for one that the lab cannot use, or that is published for encryption."""
+    """The key; None if the lab can't use it, or if it's published for encryption."""
     if entry.get("use", "sig") != "sig" or entry.get("kty") not in ("RSA", "EC"):
         return None
     # The public part alone: of a private key that somebody publishes, the rest would be computed at length.

@@ -57,7 +57,7 @@ class OneThread:
         raise Stuck
 
     def begin_anew(self) -> None:
-        """Give the call that runs its whole time again: for what takes long once."""
+        """Restart the time limit of the running call, for work that takes long once."""
         self._call = object()
 
     def close(self) -> None:

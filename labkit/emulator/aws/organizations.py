@@ -107,7 +107,7 @@ class Organization:
         return Control(resource, service) if resource or service else NO_CONTROL
 
     def resource_control(self, owner: str, action: str) -> Levels:
-        """The resource control policies that bound an ``action`` on what the account ``owner`` has."""
+        """The resource control policies that limit an ``action`` on resources of the account ``owner``."""
         resource = self.member(owner).resource
         return resource if resource and action.partition(":")[0].lower() in RESOURCE_CONTROLLED else ()
 
@@ -284,7 +284,7 @@ def _check_content(policy_type: str, content: Any) -> None:
 
 
 def _check_attached(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Raise the refusal to attach a policy twice, beyond the quota, or of a type that is off.
+    """Refuse to attach a policy twice, beyond the quota, or of a type that is off.
 
     https://docs.aws.amazon.com/organizations/latest/APIReference/API_AttachPolicy.html
     """

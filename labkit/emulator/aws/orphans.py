@@ -1,4 +1,4 @@
-"""Policies that name a user or a role which was deleted: they have its unique id from then on, which nobody gets again.
+"""Policies that name a deleted user or role: from then on they hold its unique id, which is never used again.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-roles
 """

@@ -223,7 +223,7 @@ class S3:
 
 
 def _deleted(asked: Asked, response: Response, version: str) -> Response:
-    """What S3 answers where the version is a delete marker; one that was asked for by its id cannot be read.
+    """S3's answer for a delete marker. A delete marker that is requested by its id can't be read.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeleteMarker.html
     """

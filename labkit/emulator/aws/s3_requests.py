@@ -1,4 +1,4 @@
-"""What S3 refuses before it looks for anything: names that are none, and requests that lack a part.
+"""What S3 refuses before it looks for anything: invalid names, and incomplete requests.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
@@ -37,7 +37,7 @@ def check_names(asked: Asked) -> None:
 
 
 def check_complete(asked: Asked) -> None:
-    """Raise the refusal of a request without a parameter or a body that its operation needs."""
+    """Refuse a request without a parameter or a body that its operation needs."""
     try:
         shape = get_service_model("s3").operation_model(asked.operation).input_shape
     except OperationNotFoundError:

@@ -51,7 +51,7 @@ class SessionTags:
         return context
 
     def of_session(self) -> dict[str, str | list[str]]:
-        """The condition keys of the session that has them; they hide the role's tags of the same keys."""
+        """The condition keys of a session's tags, which hide the role's tags with the same keys."""
         return {f"aws:PrincipalTag/{key}": value for key, value in {**self.inherited, **self.passed}.items()}
 
 

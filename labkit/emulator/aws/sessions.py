@@ -191,7 +191,7 @@ class Sessions:
         self._key_of_token[session.credentials.session_token] = session.credentials.access_key_id
 
     def _forget(self, ended: float) -> None:
-        """Forget the oldest sessions: those that were over at ``ended``, and those that are too many."""
+        """Forget the sessions that expired before ``ended``, and the oldest ones if there are too many."""
         while self._by_key:
             key, oldest = next(iter(self._by_key.items()))
             if len(self._by_key) <= KEPT and oldest.credentials.expiration > ended:

@@ -31,7 +31,7 @@ class Sqs:
     backend: Backend
 
     async def answer(self, asked: Asked) -> Response:
-        """moto's answer; to ReceiveMessage once there is a message, or the time to wait for one has passed."""
+        """moto's answer. For ReceiveMessage, it waits for a message, or until the waiting time has passed."""
         if asked.operation != "ReceiveMessage":
             return await self.backend.answer(asked)
         try:

@@ -115,7 +115,7 @@ class Sts:
         return Grant(asked, f"{decisions[0].reason}; {ends}", role=role, tags=tags, source_identity=source_identity)
 
     def _trusted(self, role: Role, trust: Policy, identity: WebIdentity, action: str, context: Context) -> Decision:
-        """The decision that lets the web identity do this to the role, by its trust policy and its organization.
+        """The decision on this action of the web identity, from the role's trust policy and its organization.
 
         Raises the denial. An organization's service control policies bound no web identity, which is in no account.
         """

@@ -49,7 +49,7 @@ class Trail:
 
     @staticmethod
     def newest(file: Path, containing: str = "") -> Iterator[Record]:
-        """The whole records of the trail in ``file``, newest first, read only as far as they are asked for.
+        """The complete records of the trail in ``file``, newest first, read lazily.
 
         With ``containing``, only those with this text as a value. A server that was killed may have left a part of a
         record; the one that is being written is left out.

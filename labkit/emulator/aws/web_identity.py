@@ -178,7 +178,7 @@ def _object(part: str) -> dict[str, Any]:
 
 
 def _decode(part: str) -> bytes:
-    """Raise ValueError for any other spelling than the one without padding that RFC 7515 gives these bytes."""
+    """Decode base64url without padding (RFC 7515). Raises ValueError for any other spelling of the same bytes."""
     decoded = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     if base64.urlsafe_b64encode(decoded).rstrip(b"=") != part.encode():
         raise ValueError("not base64url")

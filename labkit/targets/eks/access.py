@@ -118,7 +118,7 @@ def _let_in(cluster: Cluster, caller: "Identity") -> str:
 
 
 def _allow_more(cluster: Cluster, caller: "Identity", namespace: str) -> str:
-    """How a caller that is known is allowed what a run does, and keeps what it is allowed.
+    """How to allow a known caller everything that a run does, in addition to its present permissions.
 
     https://docs.aws.amazon.com/eks/latest/APIReference/API_UpdateAccessEntry.html
     """

@@ -1,4 +1,4 @@
-"""An EKS cluster as its account's user reaches it: what EKS says of it, and its API by a token that AWS vouches for."""
+"""An EKS cluster as a user of its account reaches it: EKS's description, and the API with a token from AWS."""
 
 import base64
 import time

@@ -1,4 +1,4 @@
-"""What lets a person run `irsa.ipynb` in an account and a cluster, and clean up after it, and nothing more."""
+"""The permissions to run `irsa.ipynb` in an account and a cluster, and to clean up, and nothing more."""
 
 import json
 from collections.abc import Iterator

@@ -152,7 +152,7 @@ def own_region() -> str:
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """What a kernel of this target may see of these variables: nothing that leads to another AWS, cluster or proxy."""
+    """The variables that a kernel of this target may see: none that leads to another AWS, cluster or proxy."""
     return closed(variables) | {"LABKIT_HOME": str(Folder.find().path)}
 
 

@@ -67,7 +67,7 @@ def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
 
 
 def published(api: "ApiClient", *, keys: bool = False, _request_timeout: object = ANSWERS_WITHIN) -> Any:
-    """The discovery document or the keys that the API server gives. Raises `ApiException`, and ValueError for no JSON.
+    """The API server's discovery document or keys. Raises `ApiException`, and ValueError if it isn't JSON.
 
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
     """

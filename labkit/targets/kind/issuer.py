@@ -76,7 +76,7 @@ def refuse_another(kept: "Kept", joined: str) -> None:
 
 
 def changed(kept: "Kept", joined: str) -> str:
-    """The issuer that the cluster has by now; empty if it is the one it joined with, or is not answered."""
+    """The cluster's present issuer; empty if it's the one that it joined with, or if the cluster doesn't answer."""
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
@@ -168,7 +168,7 @@ def _fetch(issuer: str, kept: "Kept", state: "State", url: str) -> Any:
 
 
 def _issuers(state: "State") -> dict[str, int]:
-    """The lab's own issuers, and their ports by now: this cluster's may have come since."""
+    """The lab's own issuers and their present ports. This cluster's may be new."""
     from labkit.emulator.folder import Folder
     from labkit.emulator.process import State
 

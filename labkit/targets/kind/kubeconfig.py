@@ -91,7 +91,7 @@ class Way:
 
     @classmethod
     def kept(cls, kept: "Kept") -> "Way":
-        """The way to a cluster that has joined, in the words in which it was given. Raises `NoWay`."""
+        """The stored connection to a joined cluster, with the file and context that you named. Raises `NoWay`."""
         way, facts = cls.read(kept.kubeconfig), kept.facts
         return replace(way, where=facts.source or way.where, kubectl=facts.kubectl or way.kubectl) if facts else way
 

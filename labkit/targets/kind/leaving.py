@@ -1,4 +1,4 @@
-"""How a cluster leaves the lab: one that kind made is deleted, out of any other the lab's webhooks are taken."""
+"""How a cluster leaves the lab. A cluster that kind made is deleted; any other only loses the lab's webhooks."""
 
 import shlex
 from collections.abc import Sequence

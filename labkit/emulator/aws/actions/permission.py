@@ -32,7 +32,7 @@ def tag_keys(tags: dict[str, str] | None, removed: list[str] | None = None) -> C
 
 
 def resource_tags(tags: dict[str, str], service: str = "") -> Context:
-    """The condition keys of the tags that a resource has; also by the service's own name, where it has one."""
+    """The condition keys of a resource's tags, also under the service's own name if there is one."""
     context: Context = {f"aws:ResourceTag/{name}": value for name, value in tags.items()}
     return context | ({f"{service}:ResourceTag/{name}": value for name, value in tags.items()} if service else {})
 

@@ -319,7 +319,7 @@ def _permission(call: Call, action: str, resource: str, shown: str | None = None
 
 
 def _subresource(call: Call, known: set[str]) -> str:
-    """The one sub-resource in the query; two, or a name that nobody here knows, could mean another action."""
+    """The one sub-resource in the query. Two of them, or an unknown one, could mean another action."""
     if len(call.query) < len(call.query_pairs):
         raise CannotDerive(f"S3 call {call.method} with a parameter given twice")
     names = [name for name, _ in call.query_pairs if name not in OPTIONS and not name.lower().startswith("x-amz-")]

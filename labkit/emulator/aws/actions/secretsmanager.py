@@ -99,7 +99,7 @@ def _on_secret(operation: str, secret_id: str, request: ApiRequest, backend: Bac
 
 
 def _of_secret(secret: Any) -> Context:
-    """The condition keys that a secret itself has; a replica those of the secret that it is a replica of."""
+    """The condition keys of a secret; for a replica, those of the original secret."""
     source = getattr(secret, "source", secret)
     context = resource_tags(as_dict(source.tags) or {}, "secretsmanager")
     if source.rotation_lambda_arn:

@@ -194,7 +194,7 @@ def _reduced_thread(thread: threading.Thread) -> Any:
 
 
 class _Body:
-    """The content of an S3 object that was kept, in memory from the first time that somebody reads it."""
+    """The content of a stored S3 object. The first read loads it into memory."""
 
     def __init__(self, read: Callable[[], bytes], most_in_memory: int):
         self._read = read

@@ -109,7 +109,7 @@ def _share(value: int | str, whole: int, rounded: Callable[[float], int]) -> int
 
 
 def new_replicas(deployment: Stored, sets: list[Stored], present: int) -> int:
-    """How many the new ReplicaSet may have now; ``present`` is how many it has."""
+    """How many pods the new ReplicaSet may have now; ``present`` is how many it has."""
     wanted = replicas(deployment)
     if deployment.object["spec"]["strategy"]["type"] == "Recreate":
         return wanted

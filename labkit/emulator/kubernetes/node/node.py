@@ -319,7 +319,7 @@ def _say_why(task: asyncio.Task[None]) -> None:
 
 
 def _faketime(clock_file: Path) -> dict[str, str]:
-    """The variables that let a program see lab time, or none where libfaketime's library does not load.
+    """The variables that let a program see lab time; none if libfaketime's library doesn't load.
 
     https://github.com/wolfcw/libfaketime
     """

@@ -70,7 +70,7 @@ class Pod:
 
     @property
     def grace(self) -> float:
-        """The seconds that its containers have to end in."""
+        """How many seconds its containers have to end."""
         return float(self.document["spec"].get("terminationGracePeriodSeconds", 30))
 
     def new_log(self, status: ContainerStatus, file: Path) -> ContainerLog:

@@ -262,7 +262,7 @@ def _let_programs_be_interrupted() -> None:
 
 
 async def permitted(folder: Path) -> tuple[bool, bool]:
-    """Whether containers can have a root of their own here, and processes of their own: found out by trying."""
+    """Whether containers can have their own root and processes on this machine. It tries."""
     if _tool("unshare") and _tool("nsenter"):
         for own_processes in (True, False):
             trial, streams = folder / f"trial-{own_processes}", Pipes(stdin=False)

@@ -46,7 +46,7 @@ class ProjectedToken:
     expires: float = 0.0
 
     def due(self, now: float) -> bool:
-        """Whether lab time asks for a new token. A clock that was set back does, too: the token is not valid yet."""
+        """Whether the token needs renewal by lab time, also after the clock was set back: it isn't valid yet."""
         return now >= self.issued + min(0.8 * (self.expires - self.issued), DAY) or now < self.issued - 1
 
     async def valid(self, request: RequestToken, now: float) -> str:

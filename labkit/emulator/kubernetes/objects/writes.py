@@ -27,7 +27,7 @@ def store(
 
 
 def is_over(kind: Kind, metadata: Object) -> bool:
-    """Whether nothing keeps a deleted object any longer; a namespace has its contents to wait for."""
+    """Whether nothing keeps a deleted object any longer. A namespace also waits for its contents."""
     return (
         "deletionTimestamp" in metadata
         and not metadata.get("finalizers")
@@ -39,7 +39,7 @@ def is_over(kind: Kind, metadata: Object) -> bool:
 def delete(
     storage: Storage, kind: Kind, stored: Stored, options: Object, *, dry_run: bool = False
 ) -> tuple[Stored, bool]:
-    """Delete, or begins to; return the object, and whether it is gone already.
+    """Delete the object, or begin to. Return it, and whether it is gone already.
 
     Raises Conflict if a precondition of the options does not hold.
     """
