@@ -227,7 +227,7 @@ def answering(namespace: str = SOME_NAMESPACE) -> Iterator[None]:
         if isinstance(error, LabError) and not getattr(error, "no_answer", False):
             raise
         raise LabError(
-            "The lab does not answer any more.",
+            "The lab no longer answers.",
             where=_asked(error) or "AWS's or the cluster's endpoint",
             next="run the cell that opens the lab once more: it starts what is missing, or says what is wrong\n"
             "       (in a terminal: labkit up, or labkit plan -p target=eks …)",

@@ -109,7 +109,7 @@ class Lab(Workspace):
         """
         if bool(before) == bool(through):
             raise LabError(
-                "ready takes before=… or through=…, and one of them.",
+                "Pass exactly one of before= and through=.",
                 where="lab.ready",
                 next='lab.ready(before="iam_role")',
             )
@@ -294,7 +294,7 @@ class Lab(Workspace):
 
         if fault and seed is not None:
             raise LabError(
-                "One fault by its name, or a seed to draw one.", where="lab.break_", next=f'lab.break_("{fault}")'
+                "Name one fault, or pass a seed for a random one.", where="lab.break_", next=f'lab.break_("{fault}")'
             )
         chosen = faults.named(fault) if fault else faults.drawn(seed)
         self._needs_own_cluster()

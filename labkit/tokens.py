@@ -224,9 +224,9 @@ def _decode(part: str, name: str) -> dict[str, Any]:
     try:
         decoded = json.loads(base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, RecursionError):
-        raise NotAToken(f"the token's {name} are no base64url-encoded JSON") from None
+        raise NotAToken(f"the token's {name} are not base64url-encoded JSON") from None
     if not isinstance(decoded, dict):
-        raise NotAToken(f"the token's {name} are no JSON object")
+        raise NotAToken(f"the token's {name} are not a JSON object")
     return decoded
 
 

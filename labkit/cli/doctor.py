@@ -108,7 +108,7 @@ def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resou
     if everything and of_one:
         raise LabError("--all looks at every service account; the other options name one.", next="labkit doctor --all")
     if resource and not action:
-        raise LabError("--resource says on what; --action has to say what.", next="--action s3:ListBucket")
+        raise LabError("--resource needs --action.", next="--action s3:ListBucket")
     if action and not re.fullmatch(r"[a-z0-9-]+:[A-Za-z0-9]+", action):
         raise LabError(f"{action!r} is not an action: SERVICE:NAME.", next="--action s3:ListBucket")
     if resource and not (resource == "*" or resource.startswith("arn:")):

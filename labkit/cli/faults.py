@@ -37,7 +37,7 @@ def break_(
         _list()
         return
     if bool(fault) == drawn or (seed is not None and not drawn):
-        raise LabError("One fault by its name, or --random (with --seed N, if you like).", next="labkit break --list")
+        raise LabError("Name one fault, or pass --random (with --seed N, if you like).", next="labkit break --list")
     chosen = faults.drawn(seed) if drawn else faults.named(fault)
     with _opened(namespace, service_account, role, cluster) as lab:
         inside = breaking.break_lab(lab, chosen)

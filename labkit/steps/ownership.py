@@ -154,7 +154,7 @@ def refuse_another_runs(lab: "Workspace", metadata: Any, thing: str) -> None:
     # On a cluster of the lab's own, one name is one thing: the last run has it.
     if owner is Owner.UNTAGGED or (owner is Owner.ANOTHER_RUN and not lab.takes_untagged):
         raise NotThisRuns(
-            f"The {thing} was not made by this run of the lab; it was left as it is.",
+            f"This run of the lab didn't make the {thing}. It was left unchanged.",
             where=f"namespace {lab.parameters.namespace}",
             next="choose another namespace or service_account, and run again",
         )

@@ -324,9 +324,9 @@ def test_a_drawn_fault_is_not_told_and_the_same_seed_draws_it_again(lab):
     [
         (["break", "keys-in-the-pot"], "Did you mean 'keys-in-the-pod'?"),
         (["break", "nothing-like-it-at-all"], "'nothing-like-it-at-all' is not a fault."),
-        (["break"], "One fault by its name, or --random"),
-        (["break", "keys-in-the-pod", "--random"], "One fault by its name, or --random"),
-        (["break", "keys-in-the-pod", "--seed", "1"], "One fault by its name, or --random"),
+        (["break"], "Name one fault, or pass --random"),
+        (["break", "keys-in-the-pod", "--random"], "Name one fault, or pass --random"),
+        (["break", "keys-in-the-pod", "--seed", "1"], "Name one fault, or pass --random"),
         (["break", "keys-in-the-pod", "--cluster", "red"], "'red' is not a cluster of the lab"),
         (["break", "keys-in-the-pod", "-n", "No_Namespace"], "parameter namespace = 'No_Namespace' breaks its rule"),
         (["mend"], "No fault is in blue/default/my-service-account/my-role"),

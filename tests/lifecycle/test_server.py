@@ -62,7 +62,7 @@ def test_a_notebook_whose_server_was_killed_is_told_so(lab, monkeypatch):
         killed.kill()
         gone([killed])
         for asks in (lambda: opened.check("iam_role"), lambda: opened.ready(through="pod"), opened.diagnose):
-            with pytest.raises(LabError, match="does not answer any more") as failure:
+            with pytest.raises(LabError, match="no longer answers") as failure:
                 asks()
             assert re.search(r"//127\.0\.0\.1:|the cluster's API server", failure.value.where)
 

@@ -94,7 +94,7 @@ def test_a_credential_process_that_gives_none_is_a_sentence(terminal, monkeypatc
     for asked in ("plan", "remove"):
         refusal = command(asked, "-ptarget=eks", f"-paccount_id={ACCOUNT}")
         assert isinstance(refusal, NoCredentials)
-        assert "The credentials cannot be got: " in refusal.what
+        assert "The credentials could not be loaded: " in refusal.what
         assert refusal.where == "credential_process of the profile mine in ~/.aws/config"
         assert refusal.next == "aws configure list, until it shows an access key"
     # The profile that is to be mended is the one that has the process.
@@ -251,7 +251,7 @@ def test_a_caller_with_too_few_permissions_is_told(refused, operator, moto, monk
     assert "kubectl edit configmap aws-auth -n kube-system" in by_config_map.next
     assert "access-entry" not in by_config_map.next
     assert isinstance(refusal, NotLetIn)
-    assert "allows it too little" in refusal.what
+    assert "doesn't allow a run" in refusal.what
     assert "labkit policy --kubernetes -p namespace=team-n | kubectl apply -f -" in refusal.next
     assert f"update-access-entry --cluster-name blue --principal-arn {operator}" in refusal.next
 

@@ -192,10 +192,10 @@ def test_what_goes_wrong_while_reading_is_said_in_place():
     def fails():
         raise failures.pop(0)
 
-    failures = [LabError("The lab does not answer any more.", next="labkit up"), ValueError("<b>")]
+    failures = [LabError("The lab no longer answers.", next="labkit up"), ValueError("<b>")]
     report, button, said = parts(live.panel("<p>fine</p>", fails, "Check"))
     button.click()
-    assert "The lab does not answer any more.\nnext:  labkit up" in report.value
+    assert "The lab no longer answers.\nnext:  labkit up" in report.value
     assert "fine" not in report.value and "it failed" in said.value
     button.click()
     assert "ValueError: &lt;b&gt;" in report.value

@@ -42,7 +42,7 @@ def token_audience_mismatch(evidence: Evidence) -> Symptom | None:
     if audience in audiences:
         return None
     return Symptom(
-        summary="The pod's token is made for somebody else than STS.",
+        summary="The pod's token is not meant for STS.",
         expected=", ".join(audiences),
         found=audience,
         source=f"kubectl get pod -o yaml, the projected volume of the token; the annotation {AUDIENCE_KEY}",
@@ -57,7 +57,7 @@ def token_malformed(evidence: Evidence) -> Symptom | None:
     if not found or is_told(evidence, containers.token_copied):
         return None
     return Symptom(
-        summary="The file that is to hold the pod's token holds something else.",
+        summary="The pod's token file holds something other than a token.",
         expected="a JSON web token: header, claims and signature",
         found=found,
         source=source,
@@ -72,7 +72,7 @@ def token_expired(evidence: Evidence) -> Symptom | None:
     if exchange is None or exchange.code not in EXPIRED or is_told(evidence, containers.token_copied):
         return None
     return Symptom(
-        summary="The token in the pod has expired, and the node has put no other in its place.",
+        summary="The token in the pod has expired, and the node has not replaced it.",
         expected="a token that is renewed when four fifths of its time are over",
         found=f"{exchange.code}: {exchange.message}",
         source=EXCHANGE,
@@ -230,7 +230,7 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
     if caller is None or not caller.arn or evidence.is_its_role:
         return None
     return Symptom(
-        summary="AWS knows the pod as somebody else than the role.",
+        summary="AWS sees the pod as another identity, not as the role.",
         expected=f"assumed-role/{evidence.wanted_role_name}",
         found=caller.identity,
         source=CALL,

@@ -33,7 +33,7 @@ def missing(evidence: Evidence) -> Symptom | None:
     if evidence.webhook is not None:
         return None
     return Symptom(
-        "The pod identity webhook is not registered, so no pod is given a role.",
+        "The pod identity webhook is not registered, so no pod gets a role.",
         expected="MutatingWebhookConfiguration pod-identity-webhook",
         found="no such configuration",
         source="kubectl get mutatingwebhookconfigurations",
@@ -111,7 +111,7 @@ def opted_out(evidence: Evidence) -> Symptom | None:
     keys = ", ".join(sorted({each.key for each in against}))
     whose = " and ".join(sorted({each.subject for each in against}))
     return Symptom(
-        f"A label of the {whose} keeps the pod identity webhook from it, so it was given no role.",
+        f"A label of the {whose} keeps the pod identity webhook from it, so it got no role.",
         expected=f"no label {keys}",
         found=f"{whose} with the label {keys}",
         source=f"kubectl get {whose} -o yaml, metadata.labels",

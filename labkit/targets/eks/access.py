@@ -29,7 +29,7 @@ class NotLetIn(LabError):
 
 
 class AllowedTooLittle(NotLetIn):
-    """The cluster knows the caller, but doesn't allow everything that a run does."""
+    """The cluster knows the caller, but doesn't allow a run."""
 
 
 def require_access(api: "ApiClient", cluster: Cluster, caller: "Identity", parameters: "Parameters") -> None:
@@ -59,7 +59,7 @@ def require_rights(api: "ApiClient", cluster: Cluster, caller: "Identity", param
     needed = needed_in_the_cluster(parameters, makes_namespace=not _has_namespace(api, parameters.namespace))
     if lacks := [_words(attributes) for attributes in needed if not _may(api, attributes)]:
         raise AllowedTooLittle(
-            f"The cluster {cluster['name']} lets {caller.principal} in, and allows it too little: it is forbidden to "
+            f"The cluster {cluster['name']} lets {caller.principal} in, but doesn't allow a run: it is forbidden to "
             f"{', '.join(lacks)}.",
             where="SelfSubjectAccessReview, the cluster's own answer; nothing was changed",
             next=_allow_more(cluster, caller, parameters.namespace),
@@ -101,7 +101,7 @@ def _not_let_in(error: Any, cluster: Cluster, caller: "Identity", namespace: str
             f"       and what that group may do:      {_allow(namespace)}",
         )
     return AllowedTooLittle(
-        f"The cluster {name} lets {caller.principal} in, and allows it too little: {error.status} {error.reason}.",
+        f"The cluster {name} lets {caller.principal} in, but doesn't allow a run: {error.status} {error.reason}.",
         where="the cluster's API; nothing was changed",
         next=_allow_more(cluster, caller, namespace),
     )

@@ -79,7 +79,7 @@ def identify(session: boto3.Session) -> Identity:
     except (OSError, ValueError) as error:
         # A process or a file that is not there, or holds something else.
         raise NoCredentials(
-            f"The credentials cannot be got: {error}",
+            f"The credentials could not be loaded: {error}",
             where=_source(),
             next="aws configure list, until it shows an access key",
         ) from None
@@ -151,7 +151,7 @@ def _sentence(error: Exception) -> LabError:
             )
         case faults.LoginError() | faults.CredentialRetrievalError() | faults.MetadataRetrievalError():
             return NoCredentials(
-                f"The credentials cannot be got: {text}", where="your profile", next="aws configure list"
+                f"The credentials could not be loaded: {text}", where="your profile", next="aws configure list"
             )
         case faults.HTTPClientError() if isinstance(cause, URLSchemeUnknown):
             return _no_endpoint(f"{cause}")

@@ -52,7 +52,7 @@ def discovery(way: Way, api: "ApiClient") -> dict[str, Any]:
         asked(way, partial(published, api, keys=True), _no_discovery)["keys"][0]["kty"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, IndexError) as error:
         raise NotUsable(
-            f"The API server's discovery document or keys are none: {type(error).__name__}, {error}.",
+            f"The API server's discovery document or keys could not be read: {type(error).__name__}, {error}.",
             where=f"{way.where}; {NOTHING}",
             next=f"{way.kubectl} get --raw /.well-known/openid-configuration",
         ) from None

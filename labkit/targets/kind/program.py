@@ -136,7 +136,7 @@ class Kind:
         """Raise `NotThisLabs` if somebody else made a cluster of this name."""
         if self.has(name):
             raise NotThisLabs(
-                f"There is a kind cluster {name}, and it is not of this lab; it was left as it is.",
+                f"The kind cluster {name} doesn't belong to this lab. It was left unchanged.",
                 where=f"kind get clusters; {NOTHING}",
                 next=f"kind delete cluster --name {name}, if nobody needs it any more, and run again",
             )
