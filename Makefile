@@ -132,7 +132,8 @@ wheel: $(READY)  ## Build dist/labkit-….whl: labkit and the notebooks
 
 lock: $(READY)  ## Write both requirements.lock again; versions stay, unless you deleted their line
 	@$(AS_PIP); $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --group test --group lint --group build pyproject.toml -o requirements.lock --custom-compile-command "make lock"
+	  --no-emit-find-links --extra fleet --group test --group lint --group build pyproject.toml -o requirements.lock \
+	  --custom-compile-command "make lock"
 	@$(AS_PIP); $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links notebooks/book/requirements.in -o notebooks/book/requirements.lock --custom-compile-command "make lock"
 

@@ -18,7 +18,11 @@ ENTRY = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*])?==(\S+)(.*(?:\n    --hash=\S
 LOCKED = {canonicalize_name(name): Version(version) for name, version, _ in ENTRY.findall(LOCK)}
 ASKED_FOR = [
     Requirement(line)
-    for line in [*PROJECT["project"]["dependencies"], *chain.from_iterable(PROJECT["dependency-groups"].values())]
+    for line in [
+        *PROJECT["project"]["dependencies"],
+        *chain.from_iterable(PROJECT["project"]["optional-dependencies"].values()),
+        *chain.from_iterable(PROJECT["dependency-groups"].values()),
+    ]
 ]
 
 
