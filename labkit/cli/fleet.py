@@ -1,0 +1,174 @@
+"""`labkit fleet`: run a notebook for many clusters and roles, or look at them, or remove what the runs made."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labkit.cli.learning import NOTEBOOKS
+from labkit.errors import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from labkit.fleet.rows import Row
+    from labkit.fleet.running import Fleet
+    from labkit.fleet.workers import Scheduler
+
+INTERRUPTED = 130
+
+
+def fleet(
+    *,
+    file: Annotated[Path, typer.Argument(metavar="FLEET_FILE", help="YAML (defaults, runs, matrix) or CSV.")],
+    notebook: Annotated[Path, typer.Option(help="The notebook. Without it: irsa.ipynb, all steps.")] = (
+        NOTEBOOKS / "irsa.ipynb"
+    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The results' folder. Without it: runs/fleet/NAME of the file."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes. Without it: one a core.")] = 0,
+    scheduler: Annotated[str, typer.Option(metavar="ADDRESS", help="Use this Dask scheduler's workers.")] = "",
+    tls_ca: Annotated[Path | None, typer.Option(metavar="FILE", help="The scheduler's certificate authority.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Your certificate for the scheduler.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key.")] = None,
+    lab_per_worker: Annotated[
+        bool, typer.Option("--lab-per-worker", help="moto: each worker opens a lab of its own, and ends it.")
+    ] = False,
+    time_limit: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="End a run that takes longer.")] = 0.0,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast/--keep-going", help="After a failed row, start no other. Usual: keep going.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Run only what has not succeeded, or has changed.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what each row finds and would make. Changes nothing.")] = (
+        False
+    ),
+    remove: Annotated[bool, typer.Option("--remove", help="Delete by tag what the rows made.")] = False,
+    doctor: Annotated[bool, typer.Option("--doctor", help="Run the doctor over the rows. It only reads.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm what changes an AWS account.")] = False,
+) -> None:
+    """Run a notebook for many clusters and roles, side by side, and write one report.
+
+    Exit code 0: every row succeeded; 1: a row failed; 2: nothing ran.
+    """
+    from labkit.fleet import rows
+    from labkit.fleet import workers as on
+    from labkit.fleet.running import Fleet, makes
+    from labkit.fleet.table import NothingRan
+
+    if sum((plan, remove, doctor)) > 1:
+        raise NothingRan("--plan, --remove and --doctor: choose one.", next="labkit fleet FLEET_FILE --plan")
+    read = rows.read(file, makes=not doctor and makes(notebook))
+    out = out or Path("runs") / "fleet" / file.stem
+    if plan:
+        raise typer.Exit(_plan(read))
+    if remove:
+        raise typer.Exit(_remove(read, yes))
+    if doctor:
+        raise typer.Exit(_doctor(read, file, out))
+    on.require_extra()
+    existing = on.Scheduler(scheduler, tls_ca, tls_cert, tls_key) if scheduler else None
+    on.require_reach(read, existing, lab_per_worker)
+    _require_yes(read, yes)
+    runs = Fleet(
+        [row.confirmed() for row in read],
+        notebook.resolve(),
+        out.resolve(),
+        time_limit=time_limit,
+        fail_fast=fail_fast,
+        resume=resume,
+        home="" if lab_per_worker else _home(),
+    )
+    raise typer.Exit(_run(runs, file, out, workers or on.default_count(), existing))
+
+
+def _run(runs: "Fleet", file: Path, out: Path, count: int, existing: "Scheduler | None") -> int:
+    import time
+
+    from labkit.cli import fleet_output
+    from labkit.fleet import running, workers
+    from labkit.fleet.report import Report
+
+    started = time.monotonic()
+    with runs.results.opened(resume=runs.resume):
+        outcomes = runs.earlier()
+        if len(outcomes) < len(runs.rows):
+            with (
+                workers.joined(existing) if existing else workers.local(min(count, len(runs.rows))) as client,
+                fleet_output.shown(runs) as tell,
+            ):
+                outcomes = running.run(runs, client, tell)
+        took = time.monotonic() - started
+        report = Report(file.name, runs.notebook.name, outcomes, took, runs.stopped_by)
+        report.write(out)
+    typer.echo(f"\n{report.headline}, in {took:.0f} s\nThe report: {out / 'report.html'}")
+    if report.exit_code:
+        again = shlex.join(["labkit", *(part for part in sys.argv[1:] if part != "--resume"), "--resume"])
+        typer.echo(f"{runs.stopped_by and f'It ended early: {runs.stopped_by}. '}Run the rest:\n  {again}")
+    return INTERRUPTED if runs.stopped_by == running.INTERRUPTED else report.exit_code
+
+
+def _plan(rows: "Sequence[Row]") -> int:
+    from labkit.fleet import looking
+
+    failed = 0
+    for row, found in looking.plans(rows):
+        failed += isinstance(found, LabError)
+        typer.echo(f"{row.place}: {row.run}\n{_indented(str(found))}")
+    typer.echo(f"{len(rows)} rows. Nothing was changed.")
+    return 1 if failed else 0
+
+
+def _remove(rows: "Sequence[Row]", yes: bool) -> int:
+    from labkit.fleet import looking
+
+    shows_only = not yes and any(row.is_in_an_account for row in rows)
+    failed = 0
+    for row, said in looking.removals(rows, shows_only=shows_only):
+        failed += isinstance(said, LabError)
+        typer.echo(f"{row.run}\n{_indented(str(said) if isinstance(said, LabError) else chr(10).join(said))}")
+    if shows_only:
+        typer.echo("Nothing was deleted: rows are in AWS accounts. To delete all that: --yes")
+    return 1 if failed else 0
+
+
+def _doctor(rows: "Sequence[Row]", file: Path, out: Path) -> int:
+    import time
+
+    from labkit.cli import fleet_output
+    from labkit.fleet import looking, report
+
+    started, outcomes = time.monotonic(), []
+    for outcome in looking.examinations(rows):
+        outcomes.append(outcome)
+        typer.echo(fleet_output.line(outcome, report.DOCTOR))
+    out.mkdir(parents=True, exist_ok=True)
+    told = report.Report(file.name, "the doctor", outcomes, time.monotonic() - started, words=report.DOCTOR)
+    told.write(out, "doctor")
+    typer.echo(f"\n{told.headline}\nThe report: {out / 'doctor.html'}")
+    return 2 if told.counts["not run"] == len(rows) else told.exit_code
+
+
+def _require_yes(rows: "Sequence[Row]", yes: bool) -> None:
+    from labkit.fleet.table import NothingRan
+
+    accounts = sorted({row.parameters.account_id for row in rows if row.is_in_an_account})
+    if accounts and not yes:
+        raise NothingRan(
+            f"The fleet changes the AWS account{'s' if len(accounts) > 1 else ''} {', '.join(accounts)}.",
+            where="the rows with target eks; nothing ran",
+            next="read what each row makes:  --plan   and confirm it:  --yes",
+        )
+
+
+def _home() -> str:
+    from labkit.emulator.folder import Folder
+
+    return str(Folder.find().path)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())

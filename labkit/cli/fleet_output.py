@@ -1,0 +1,72 @@
+"""A fleet in a terminal: a table that moves there, and a line a row elsewhere."""
+
+import sys
+import time
+from collections import Counter, deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from labkit.fleet.report import MARKS, RUNS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rich.console import RenderableType
+
+    from labkit.fleet.results import State
+    from labkit.fleet.running import Fleet, Outcome
+
+LAST = 8  # ended rows in the table
+COLOURS = {"succeeded": "green", "failed": "red", "not run": "dim"}
+
+
+@contextmanager
+def shown(fleet: "Fleet") -> "Iterator[Callable[[Outcome], None]]":
+    """Show the fleet while it runs; the function tells of a row that has ended."""
+    if not sys.stdout.isatty():
+        yield lambda outcome: print(line(outcome, RUNS), flush=True)
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    ended, counts, started = deque["Outcome"](maxlen=LAST), Counter[str](), time.monotonic()
+    counts["succeeded"] = len(fleet.earlier())
+
+    def tell(outcome: "Outcome") -> None:
+        ended.append(outcome)
+        counts[outcome.result.state] += 1
+        if outcome.result.state == "failed":
+            live.console.print(line(outcome, RUNS), style="red", markup=False, highlight=False, soft_wrap=True)
+
+    def table() -> "RenderableType":
+        return _table(fleet, [*ended], counts, time.monotonic() - started)
+
+    with Live(get_renderable=table, console=Console(), refresh_per_second=4, transient=True) as live:
+        yield tell
+
+
+def line(outcome: "Outcome", words: "Mapping[State, str]") -> str:
+    """A row that has ended, in one line."""
+    result = outcome.result
+    took = f"  {result.seconds:.1f} s" if result.seconds else ""
+    ids = ", ".join(str(finding.get("id", "")) for finding in result.findings)
+    said = "" if result.state == "succeeded" else f"  {result.reason}" + (f" ({ids})" if ids else "")
+    return f"{MARKS[result.state]} {outcome.row.run}  {words[result.state]}{took}{said}"
+
+
+def _table(fleet: "Fleet", ended: "list[Outcome]", counts: "Counter[str]", seconds: float) -> "RenderableType":
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = Table(box=None, show_header=False, pad_edge=False)
+    for outcome in ended:
+        state = outcome.result.state
+        rows.add_row(Text(RUNS[state], COLOURS[state]), Text(outcome.row.run), Text(f"{outcome.result.seconds:.1f} s"))
+    for row in fleet.running:
+        running = fleet.results.runs(row, fleet.id)
+        rows.add_row(Text("running" if running else "next", "cyan" if running else "dim"), Text(row.run), Text(""))
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    summary = Text(f"{sum(counts.values())} of {len(fleet.rows)} rows  {told}  {seconds:.0f} s")
+    return Group(rows, ProgressBar(total=len(fleet.rows), completed=sum(counts.values()), width=40), summary)

@@ -1,0 +1,55 @@
+"""The AWS credentials of a row, in this process's environment: a profile's, or those of a role that it takes first."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from labkit.errors import LabError, NotAllowed, answering
+from labkit.fleet.rows import Row
+
+SESSION = "labkit-fleet"
+# botocore waits as AWS asks it to: https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
+PATIENT = {"AWS_RETRY_MODE": "adaptive", "AWS_MAX_ATTEMPTS": "8"}
+
+
+@contextmanager
+def credentials(row: Row) -> Iterator[None]:
+    """Use the row's credentials in this block. Raises `LabError` if AWS doesn't let the caller take the row's role."""
+    before = dict(os.environ)
+    try:
+        if row.is_in_an_account:
+            for name, value in PATIENT.items():
+                os.environ.setdefault(name, value)
+        if row.profile:
+            os.environ["AWS_PROFILE"] = row.profile
+        if row.assume_role:
+            os.environ.update(_assumed(row.assume_role, row.parameters.region))
+            os.environ.pop("AWS_PROFILE", None)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _assumed(role_arn: str, region: str) -> dict[str, str]:
+    """https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html"""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        with answering():
+            sts = boto3.Session(region_name=region).client("sts")
+            taken = sts.assume_role(RoleArn=role_arn, RoleSessionName=SESSION)["Credentials"]
+    except NotAllowed:
+        raise
+    except (ClientError, BotoCoreError) as error:
+        raise LabError(
+            f"The role {role_arn} could not be taken: {error}",
+            where="assume_role, in the fleet file",
+            next=f"aws sts assume-role --role-arn {role_arn} --role-session-name {SESSION}",
+        ) from None
+    return {
+        "AWS_ACCESS_KEY_ID": taken["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": taken["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": taken["SessionToken"],
+    }

@@ -1,0 +1,106 @@
+"""What is said of the rows without running them: the plan, the doctor's findings; and the removal of what they made."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from labkit import steps, targets
+from labkit.doctor.examination import diagnose
+from labkit.errors import LabError, answering
+from labkit.fleet.access import credentials
+from labkit.fleet.results import Result
+from labkit.fleet.rows import Row
+from labkit.fleet.running import Outcome
+from labkit.steps.ownership import Owner
+from labkit.workspace import Workspace
+
+if TYPE_CHECKING:
+    from labkit.connection import Connection
+    from labkit.diagnosis.evidence import Reads
+
+
+def plans(rows: Iterable[Row]) -> Iterator[tuple[Row, str | LabError]]:
+    """What each row finds and would make, or why nobody can say. Changes nothing."""
+    for row in rows:
+        try:
+            with credentials(row):
+                yield row, _plan(row)
+        except LabError as error:
+            yield row, error
+
+
+def removals(rows: Sequence[Row], *, shows_only: bool) -> Iterator[tuple[Row, list[str] | LabError]]:
+    """Delete what carries the rows' tags, the last row first; yield a line for each thing. With `shows_only`, don't.
+
+    A row's run may have registered the OIDC provider that later rows trust: it goes once none does.
+    """
+    for row, kept in _removed(reversed(rows), shows_only):
+        yield row, kept
+    if shows_only:
+        return
+    again = [row for row in rows if row.is_in_an_account]
+    for row, said in _removed(again, shows_only):
+        if isinstance(said, LabError) or said != ["nothing to remove"]:
+            yield row, said
+
+
+def examinations(rows: Iterable[Row]) -> Iterator[Outcome]:
+    """What the doctor finds at each row's service account; only reads, and nothing of a cluster twice."""
+    from labkit.diagnosis.evidence import Reads
+
+    known: dict[object, tuple[Connection, Reads]] = {}
+    for row in rows:
+        try:
+            with credentials(row):
+                key = (*row.cluster, row.profile, row.assume_role)
+                if key not in known:
+                    known[key] = targets.look(row.parameters), Reads()
+                yield Outcome(row, _examined(row, *known[key]))
+        except LabError as error:
+            yield Outcome(row, Result("not run", error=str(error)))
+
+
+def _plan(row: Row) -> str:
+    text = targets.target(row.parameters.target).plan(row.parameters)
+    if row.is_in_an_account:
+        return text  # it lists what it found
+    try:
+        workspace = Workspace(row.parameters, targets.connect(row.parameters))
+    except LabError:
+        return f"{text}; nothing of this run is there yet"
+    with answering(row.parameters.namespace):
+        found = [each.thing for each in steps.found(workspace) if each.goes]
+    workspace.connection.close()
+    return f"{text}; it finds {', '.join(found) or 'nothing of this run'}"
+
+
+def _removed(rows: Iterable[Row], shows_only: bool) -> Iterator[tuple[Row, list[str] | LabError]]:
+    for row in rows:
+        try:
+            with credentials(row), answering(row.parameters.namespace):
+                workspace = Workspace(row.parameters, targets.to_remove(row.parameters))
+                yield row, _shown(workspace) if shows_only else [*steps.remove(workspace)]
+                workspace.connection.close()
+        except LabError as error:
+            yield row, error
+
+
+def _shown(workspace: Workspace) -> list[str]:
+    found = [*steps.found(workspace)]
+    goes = [f"would remove {each.thing}" for each in found if each.goes]
+    return [*goes, *(each.line for each in found if each.owner is Owner.TRUSTED)] or ["nothing to remove"]
+
+
+def _examined(row: Row, connection: "Connection", reads: "Reads") -> Result:
+    given = row.parameters
+    found = diagnose(
+        namespace=given.namespace,
+        service_account=given.service_account,
+        connection=connection,
+        cluster=given.cluster,
+        role=given.role_name,
+        reads=reads.shared(),
+    )
+    findings = [finding.as_json() for finding in found.findings]
+    if found.exit_code == 0:
+        return Result("succeeded", findings=findings)
+    return Result("failed" if found.findings else "not run", error=found.headline, findings=findings)

@@ -1,0 +1,151 @@
+"""What the rows leave in the output folder: executed notebooks, and beside each a file that says how its run ended.
+
+OUT/rows/NAME.ipynb     the executed notebook
+OUT/rows/NAME.json      its result, written once the run has ended: without it, the row hasn't run
+OUT/rows/NAME.running   a worker is running it, or was when it was lost
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from labkit.fleet.rows import Row
+from labkit.fleet.table import NothingRan
+
+State = Literal["succeeded", "failed", "not run"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the run of one row ended."""
+
+    state: State
+    fleet: str = ""
+    """The start of the fleet in which it ran; two starts never have the same."""
+    fingerprint: str = ""
+    """See `Row.fingerprint`."""
+    started: float = 0.0
+    """In seconds since 1970, UTC."""
+    seconds: float = 0.0
+    error: str = ""
+    """What was wrong, where, and what to do next; empty if the row succeeded."""
+    cell: str = ""
+    """The source of the cell that failed."""
+    findings: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    """What the checks and the doctor found; see `labkit.diagnosis.finding.Finding.as_json`."""
+    tries: int = 1
+
+    @property
+    def reason(self) -> str:
+        """The first line of the error."""
+        return self.error.partition("\n")[0]
+
+
+class Results:
+    """The output folder of a fleet."""
+
+    def __init__(self, out: Path):
+        self.out = out
+        self.rows = out / "rows"
+
+    def notebook(self, row: Row) -> Path:
+        """The executed notebook of a row."""
+        return self.rows / f"{row.name}.ipynb"
+
+    def of(self, row: Row) -> Result | None:
+        """The result that a row's last run left; None if there is none, or a half one of another program."""
+        try:
+            kept = json.loads(self._file(row).read_text())
+            return Result(**kept["result"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep(self, row: Row, result: Result) -> None:
+        """Write a row's result, in one step. Raises `OSError`; the earlier result is still there then."""
+        document = {"run": row.run, "parameters": row.as_json(), "result": asdict(result)}
+        write_at_once(self._file(row), json.dumps(document, indent=1).encode())
+        self._marker(row).unlink(missing_ok=True)
+
+    def begin(self, row: Row, fleet: str) -> bool:
+        """Mark that a row runs from now on; false if a worker of this fleet has begun it before, and was lost.
+
+        Raises `OSError`.
+        """
+        try:
+            with self._marker(row).open("x") as marker:
+                marker.write(fleet)
+        except FileExistsError:
+            return False
+        return True
+
+    def runs(self, row: Row, fleet: str) -> bool:
+        """Whether a worker of this fleet has begun the row and hasn't written its result."""
+        try:
+            return self._marker(row).read_text() == fleet
+        except OSError:
+            return False
+
+    def forget_markers(self) -> None:
+        """Delete the marks of an earlier fleet that ended early."""
+        for marker in self.rows.glob("*.running"):
+            marker.unlink(missing_ok=True)
+
+    @contextmanager
+    def opened(self, *, resume: bool) -> Iterator[None]:
+        """The folder, made and for this fleet alone.
+
+        Raises `NothingRan` if it can't be written, if another fleet writes there, or if it holds another fleet's
+        results and isn't to be resumed.
+        """
+        try:
+            self.rows.mkdir(parents=True, exist_ok=True)
+            lock = (self.out / ".lock").open("w")
+        except OSError as error:
+            raise NothingRan(
+                f"The results can't be written: {error.strerror}.",
+                where=str(self.out),
+                next="labkit fleet … --out FOLDER, with a folder where you can write",
+            ) from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise NothingRan(
+                    "Another fleet is writing its results there.",
+                    where=str(self.out),
+                    next="wait until it has ended, or name another folder:  --out FOLDER",
+                ) from None
+            if not resume and any(self.rows.glob("*.json")):
+                raise NothingRan(
+                    "The folder holds the results of an earlier fleet.",
+                    where=str(self.out),
+                    next="run what has not succeeded:  --resume   (or everything, in another folder:  --out FOLDER)",
+                )
+            self.forget_markers()
+            yield
+
+    def _file(self, row: Row) -> Path:
+        return self.rows / f"{row.name}.json"
+
+    def _marker(self, row: Row) -> Path:
+        return self.rows / f"{row.name}.running"
+
+
+def write_at_once(file: Path, content: bytes) -> None:
+    """Write a file so that nobody ever sees half of it. Raises `OSError`."""
+    draft = file.with_name(f".{file.name}.part")
+    try:
+        with draft.open("wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        draft.replace(file)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink()
+        raise

@@ -1,0 +1,216 @@
+"""The rows of a fleet: each the parameters of one run, and none in another's way."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from labkit.errors import LabError
+from labkit.fleet import table
+from labkit.fleet.table import Entry, NothingRan
+from labkit.run_parameters import Parameters
+
+ACCESS = ("profile", "assume_role")
+KNOWN = [*(name for name in Parameters.names() if name != "confirm"), *ACCESS]
+USUAL = Parameters()
+LONGEST_NAME = 150  # of a row's files, in characters: file systems take 255 bytes with what is added
+TOLD = 20  # problems that one message names
+PLACEHOLDER = re.compile(r"\{(\w*)\}")
+ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/\S+")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of the fleet."""
+
+    number: int
+    """Counted from 1."""
+    place: str
+    """Where it stands in the fleet file."""
+    parameters: Parameters
+    profile: str = ""
+    """The AWS profile that its run uses; empty: the machine's own credentials."""
+    assume_role: str = ""
+    """The ARN of the role that its run takes first; empty: none."""
+
+    @property
+    def run(self) -> str:
+        """The name that tells this run from others: cluster/namespace/service account/role."""
+        return self.parameters.run
+
+    @property
+    def name(self) -> str:
+        """The name of its files, the same in every fleet that has this row."""
+        given = self.parameters
+        name = ".".join((given.cluster, given.namespace, given.service_account, given.role_name))
+        is_told = "." not in given.service_account + given.role_name and self._place == USUAL_PLACE
+        if is_told and len(name) <= LONGEST_NAME:
+            return name
+        return f"{name[:LONGEST_NAME]}-{_hash([self.run, *self._place])[:8]}"
+
+    @property
+    def account(self) -> tuple[str, ...]:
+        """What tells its AWS account from another row's: where AWS is emulated, there is one lab."""
+        return ("eks", self.parameters.account_id) if self.is_in_an_account else ("the lab",)
+
+    @property
+    def cluster(self) -> tuple[str, ...]:
+        """What tells its cluster from another row's."""
+        given = self.parameters
+        return (*self.account, given.target, given.region, given.cluster, given.context)
+
+    @property
+    def is_in_an_account(self) -> bool:
+        """Whether it changes a real AWS account."""
+        return self.parameters.target == "eks"
+
+    @property
+    def _place(self) -> tuple[str, ...]:
+        given = self.parameters
+        return (given.target, given.region, given.account_id, given.kubeconfig, given.context)
+
+    def confirmed(self) -> "Row":
+        """The same row, its plan confirmed where its target asks for that."""
+        if not self.is_in_an_account:
+            return self
+        return replace(self, parameters=Parameters.checked(**self.parameters.given, confirm="yes"))
+
+    def as_json(self) -> dict[str, object]:
+        """What the run is given, for a report: nothing of it is secret."""
+        given = {name: value for name, value in self.parameters.given.items() if name != "confirm"}
+        access = {name: getattr(self, name) for name in ACCESS if getattr(self, name)}
+        return {**given, **access}
+
+    def fingerprint(self, notebook: bytes, version: str) -> str:
+        """A hash of all that its result depends on: the notebook, its parameters and labkit's version."""
+        return _hash([hashlib.sha256(notebook).hexdigest(), json.dumps(self.as_json(), sort_keys=True), version])
+
+
+USUAL_PLACE = (USUAL.target, USUAL.region, "", "", "")
+
+
+def read(file: Path, *, makes: bool = True) -> list[Row]:
+    """The rows of a fleet file.
+
+    Args:
+        makes: whether the runs make things, and not only look: then each needs a role and a namespace of its own.
+
+    Raises `NothingRan`, which names every row that can't run and why.
+    """
+    entries = table.read(file)
+    problems: dict[str, list[str]] = {}
+    rows = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            rows.append(_row(number, entry))
+        except LabError as error:
+            for reason in error.what.splitlines():
+                problems.setdefault(reason, []).append(entry.place)
+    told = [f"{_places(places)}: {reason}" for reason, places in problems.items()] + _collisions(rows, makes)
+    if told:
+        raise _refused(file, told)
+    return rows
+
+
+def _places(places: list[str]) -> str:
+    """The first place, and how many more have the same problem: it may be a default."""
+    return places[0] + (f" and {len(places) - 1} more rows" if len(places) > 1 else "")
+
+
+def _row(number: int, entry: Entry) -> Row:
+    unknown = [name for name in entry.values if name not in KNOWN]
+    if unknown:
+        raise NothingRan("\n".join(map(_unknown, unknown)))
+    values = _filled(entry.values)
+    access = {name: str(values.pop(name)) for name in ACCESS if name in values}
+    row = Row(number, entry.place, Parameters.checked(**values), **access)
+    if row.is_in_an_account and not row.parameters.account_id:
+        raise NothingRan("target eks needs account_id, the AWS account that you expect")
+    if access and not row.is_in_an_account:
+        raise NothingRan(f"{' and '.join(access)}: only the target eks uses your credentials")
+    if len(access) > 1:
+        raise NothingRan("profile or assume_role, not both: a profile can name a role_arn")
+    if row.assume_role and not ROLE_ARN.fullmatch(row.assume_role):
+        raise NothingRan(f"assume_role = {row.assume_role!r} is no ARN of a role, arn:aws:iam::…:role/NAME")
+    return row
+
+
+def _unknown(name: str) -> str:
+    if name == "confirm":
+        return "'confirm' stands in no fleet file: once you have read the plan, use --yes"
+    return f"{name!r} is no parameter of a row.{table.nearest(name, KNOWN)} There are: {', '.join(KNOWN)}"
+
+
+def _filled(values: Mapping[str, object]) -> dict[str, object]:
+    """The values, with another value of the row in the place of its name in braces: `{cluster}-reader`."""
+    usual = {name: getattr(USUAL, name) for name in Parameters.names()}
+
+    def value_of(name: str, asking: tuple[str, ...]) -> object:
+        value = values.get(name, usual.get(name, ""))
+        if not isinstance(value, str):
+            return value  # its own rule refuses it
+        return PLACEHOLDER.sub(lambda found: filled(found[1], (*asking, name)), value)
+
+    def filled(name: str, asking: tuple[str, ...]) -> str:
+        if name not in KNOWN:
+            raise NothingRan(f"'{{{name}}}' in {asking[0]} is no parameter of a row.{table.nearest(name, KNOWN)}")
+        if name in asking:
+            raise NothingRan(f"{asking[0]} needs its own value: {' → '.join((*asking, name))}")
+        return str(value_of(name, asking))
+
+    return {name: value_of(name, ()) for name in values}
+
+
+def _collisions(rows: Iterable[Row], makes: bool) -> list[str]:
+    """A sentence for each row that is there twice, or would write what an earlier one writes."""
+    problems = []
+    seen: dict[object, Row] = {}
+    roles: dict[object, Row] = {}
+    namespaces: dict[object, Row] = {}
+    for row in rows:
+        role, namespace = (*row.account, row.parameters.role_name.lower()), (*row.cluster, row.parameters.namespace)
+        whole = json.dumps(row.as_json(), sort_keys=True), *row.cluster, row.run
+        if whole in seen:
+            problems.append(f"{row.place}: it is the same as row {seen[whole].number}. Delete one")
+        elif makes and role in roles:
+            problems.append(f"{row.place}: {_role_taken(row, roles[role])}")
+        elif makes and namespace in namespaces:
+            problems.append(f"{row.place}: {_namespace_taken(row, namespaces[namespace])}")
+        seen.setdefault(whole, row)
+        roles.setdefault(role, row)
+        namespaces.setdefault(namespace, row)
+    return problems
+
+
+def _role_taken(row: Row, earlier: Row) -> str:
+    given, other = row.parameters, earlier.parameters
+    of = [name for name in ("cluster", "namespace", "service_account") if getattr(given, name) != getattr(other, name)]
+    policies = ", with another policy" if given.policy_arn != other.policy_arn else ""
+    named = "".join(f"{{{name}}}-" for name in of) or "another-"
+    return (
+        f"it would write the role {given.role_name} that row {earlier.number} writes{policies}. A role admits one "
+        f'service account. Give each its own, such as  role_name: "{named}{given.role_name}"'
+    )
+
+
+def _namespace_taken(row: Row, earlier: Row) -> str:
+    return (
+        f"its pod would take the name of row {earlier.number}'s, in the namespace {row.parameters.namespace} of the "
+        f'cluster {row.parameters.cluster}. Give each a namespace, such as  namespace: "{{role_name}}"'
+    )
+
+
+def _refused(file: Path, problems: list[str]) -> NothingRan:
+    told = [f"  {problem}" for problem in problems[:TOLD]]
+    more = [f"  and {len(problems) - TOLD} more"] if len(problems) > TOLD else []
+    return NothingRan(
+        "\n".join(["The fleet file has rows that can't run:", *told, *more]),
+        where=f"{file}; nothing ran",
+        next="change them, and run again",
+    )
+
+
+def _hash(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

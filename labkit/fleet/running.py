@@ -1,0 +1,196 @@
+"""A fleet on its workers: each row once, the first one of each cluster alone, and no more in flight than needed."""
+
+import json
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from labkit.fleet import task, workers
+from labkit.fleet.results import Result, Results
+from labkit.fleet.rows import Row
+from labkit.fleet.table import NothingRan
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+IN_FLIGHT = 2  # rows a worker: one that runs, and one that waits for it
+ASSIGNED = 5  # how often a row may be on a worker that is lost before it has begun
+STOPPED = "another row failed, and --fail-fast ends the fleet with it"
+INTERRUPTED = "the fleet was interrupted"
+GONE = "the scheduler went away"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A row and how its run ended."""
+
+    row: Row
+    result: Result
+    is_earlier: bool = False
+    """Whether the run succeeded in an earlier fleet, and wasn't repeated."""
+
+
+@dataclass
+class Fleet:
+    """The runs of these rows in one output folder."""
+
+    rows: Sequence[Row]
+    notebook: Path
+    out: Path
+    time_limit: float = 0.0
+    """Of each run, in seconds; 0: none."""
+    fail_fast: bool = False
+    resume: bool = False
+    home: str = ""
+    """The folder of the lab that all workers share; empty: each worker opens its own."""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    running: list[Row] = field(default_factory=list)
+    """The rows that are with the workers now."""
+    stopped_by: str = ""
+    """Why it ended early; empty: it didn't."""
+
+    def __post_init__(self) -> None:
+        self.results = Results(self.out)
+        self._notebook = self.notebook.read_bytes()
+        self._version = workers.labkit_version()
+
+    def earlier(self) -> list[Outcome]:
+        """The rows that succeeded in an earlier fleet, and have not changed since."""
+        if not self.resume:
+            return []
+        kept = [(row, self.results.of(row)) for row in self.rows]
+        return [
+            Outcome(row, result, is_earlier=True)
+            for row, result in kept
+            if result
+            and result.state == "succeeded"
+            and result.fingerprint == self._fingerprint(row)
+            and self.results.notebook(row).is_file()
+        ]
+
+    def run(self, client: "Client") -> Iterator[Outcome]:
+        """Run the rows that have not succeeded; yield each as it ends. What can't run any more is yielded last."""
+        done = {outcome.row.number for outcome in self.earlier()}
+        waiting = deque(row for row in self.rows if row.number not in done)
+        try:
+            for outcome in self._outcomes(client, waiting):
+                done.add(outcome.row.number)
+                yield outcome
+        except KeyboardInterrupt:
+            self.stopped_by = INTERRUPTED
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            # Dask raises any of these for a scheduler that it can't reach any more.
+            self.stopped_by = f"{GONE}: {type(error).__name__}" if client.status != "running" else str(error)
+        yield from self._left(done)
+
+    def _outcomes(self, client: "Client", waiting: deque[Row]) -> Iterator[Outcome]:
+        from distributed import as_completed
+
+        gate, busy = Gate(), cast("dict[Future[Result], Row]", {})
+        ended = as_completed([], loop=client.loop, raise_errors=False)
+        assigned: dict[int, int] = {}
+        while True:
+            most = IN_FLIGHT * max(workers.count(client), 1)
+            while not self.stopped_by and len(busy) < most and (row := gate.next(waiting)):
+                assigned[row.number] = assigned.get(row.number, 0) + 1
+                future = client.submit(task.run_row, self._job(row), key=self._key(row, assigned[row.number]))
+                busy[future] = row
+                ended.add(future)
+            self.running = [*busy.values()]
+            if not busy:
+                return
+            future = next(ended)
+            row = busy.pop(future)
+            result = self._result(row, future, assigned[row.number])
+            gate.ended(row, None if result is None else result.state == "succeeded")
+            future.release()
+            if result is None:
+                waiting.appendleft(row)
+                continue
+            if self.fail_fast and result.state == "failed":
+                self.stopped_by = STOPPED
+            yield Outcome(row, result)
+
+    def _result(self, row: Row, future: "Future[Result]", times: int) -> Result | None:
+        """How the row's run ended; None if its worker was lost before it began, and another one may run it."""
+        if future.status == "finished":
+            return future.result()
+        if (kept := self.results.of(row)) and kept.fleet == self.id:
+            return kept
+        if future.status in ("cancelled", "lost"):
+            raise OSError(GONE)
+        error = future.exception()
+        if type(error).__name__ != "KilledWorker":
+            told = Result("failed", self.id, self._fingerprint(row), error=f"{type(error).__name__}: {error}")
+            return task.kept(self.results, self._job(row), told)
+        if self.results.runs(row, self.id) or times >= ASSIGNED:
+            return task.kept(self.results, self._job(row), task.lost(self._job(row)))
+        return None
+
+    def _left(self, done: set[int]) -> Iterator[Outcome]:
+        """The rows without an outcome. Some may have ended without anybody being told."""
+        self.running = []
+        for row in self.rows:
+            if row.number not in done:
+                kept = self.results.of(row)
+                is_of_this = kept is not None and kept.fleet == self.id
+                yield Outcome(row, kept if kept and is_of_this else Result("not run", self.id, error=self.stopped_by))
+
+    def _job(self, row: Row) -> task.Job:
+        return task.Job(row, self.notebook, self.out, self.id, self._fingerprint(row), self.time_limit, self.home)
+
+    def _fingerprint(self, row: Row) -> str:
+        return row.fingerprint(self._notebook, self._version)
+
+    def _key(self, row: Row, time: int) -> str:
+        return f"{row.name}-{self.id}-{time}"
+
+
+class Gate:
+    """Who may run: of each cluster one row alone, until one has succeeded and so has made the OIDC provider."""
+
+    def __init__(self) -> None:
+        self._open: set[tuple[str, ...]] = set()
+        self._alone: set[tuple[str, ...]] = set()
+
+    def next(self, waiting: deque[Row]) -> Row | None:
+        """Take the first row that may run now; None without one."""
+        for row in waiting:
+            if row.cluster in self._open or row.cluster not in self._alone:
+                waiting.remove(row)
+                self._alone.add(row.cluster)
+                return row
+        return None
+
+    def ended(self, row: Row, succeeded: bool | None) -> None:
+        """Let the others of the cluster run, too, or one of them."""
+        if succeeded:
+            self._open.add(row.cluster)
+        self._alone.discard(row.cluster)
+
+
+def run(fleet: Fleet, client: "Client", tell: Callable[[Outcome], None]) -> list[Outcome]:
+    """Run a fleet, tell of each row as it ends, and return all outcomes in the order of the rows."""
+    outcomes = fleet.earlier()
+    for outcome in fleet.run(client):
+        outcomes.append(outcome)
+        tell(outcome)
+    if not fleet.home and not fleet.stopped_by:
+        with suppress(OSError, RuntimeError, ValueError):
+            client.run(task.end_lab)
+    return sorted(outcomes, key=lambda outcome: outcome.row.number)
+
+
+def makes(notebook: Path) -> bool:
+    """Whether a notebook makes things, and not only looks. Raises `NothingRan` if the file isn't a notebook."""
+    try:
+        cells = json.loads(notebook.read_bytes())["cells"]
+        return any("Lab.open(" in "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    except OSError as error:
+        raise NothingRan(f"No notebook {notebook}: {error.strerror}.", next="ls notebooks/") from None
+    except (ValueError, KeyError, TypeError):
+        raise NothingRan(f"{notebook} is not a notebook.", next=f"jupyter lab {notebook}") from None

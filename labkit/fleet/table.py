@@ -1,0 +1,132 @@
+"""The fleet file as a table of names and values: YAML with `defaults`, `runs` and `matrix`, or CSV."""
+
+import csv
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+
+from labkit.errors import LabError
+
+KEYS = ("defaults", "runs", "matrix")
+EXAMPLE = "next:  write  runs: [{cluster: green, role_name: green-reader}]   (or CSV, with the names in its first line)"
+
+
+class NothingRan(LabError):
+    """The fleet didn't start: its file, its options or its folder is wrong."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row as the file has it."""
+
+    place: str
+    """Where it stands: `row 3, line 12`."""
+    values: Mapping[str, object]
+    """Its own values over the defaults; text, unless the file has a list or a mapping there."""
+
+
+def read(file: Path) -> list[Entry]:
+    """The rows of a fleet file, in order. Raises `NothingRan` if the file can't be read or has no rows."""
+    try:
+        # A spreadsheet's CSV begins with a byte order mark.
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refused(file, getattr(error, "strerror", None) or "it is not text") from None
+    if not text.strip():
+        raise _refused(file, "it is empty")
+    entries = [*(_of_csv(file, text) if file.suffix.lower() == ".csv" else _of_yaml(file, text))]
+    if not entries:
+        raise _refused(file, "it has no rows")
+    return entries
+
+
+def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """A sentence that proposes the nearest of the known names; empty without one."""
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _of_csv(file: Path, text: str) -> Iterator[Entry]:
+    lines = csv.reader(text.splitlines())
+    names = [name.strip() for name in next(lines)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise _refused(file, f"line 1 has the column {twice!r} twice")
+    number = 0
+    for line in lines:
+        if not any(value.strip() for value in line):
+            continue
+        number += 1
+        place = f"row {number}, line {lines.line_num}"
+        if len(line) > len(names):
+            raise _refused(file, f"{place} has {len(line)} values, and line 1 names {len(names)}")
+        # An empty cell is the default.
+        yield Entry(place, {name: value.strip() for name, value in zip(names, line, strict=False) if value.strip()})
+
+
+def _of_yaml(file: Path, text: str) -> Iterator[Entry]:
+    try:
+        # Every scalar is text: YAML would make an octal number of an account such as 012345670123.
+        document = yaml.compose(text, yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise _refused(file, f"it is not YAML: {error}") from None
+    parts = _mapping(file, document, "the file")
+    for name in parts:
+        if name not in KEYS:
+            raise _refused(file, f"{name!r} is no key of a fleet file.{nearest(name, KEYS)} There are: {_listed(KEYS)}")
+    defaults = _values(file, parts["defaults"], "defaults") if "defaults" in parts else {}
+    number = 0
+    for node in _items(file, parts["runs"], "runs") if "runs" in parts else []:
+        number += 1
+        place = f"row {number}, line {node.start_mark.line + 1}"
+        yield Entry(place, defaults | _values(file, node, place))
+    lists = _mapping(file, parts["matrix"], "matrix") if "matrix" in parts else {}
+    columns = [[_value(item) for item in _items(file, node, f"matrix: {name}")] for name, node in lists.items()]
+    for values in itertools.product(*columns) if columns else []:
+        number += 1
+        named = dict(zip(lists, values, strict=True))
+        place = f"row {number}, matrix {', '.join(f'{name}: {value}' for name, value in named.items())}"
+        yield Entry(place, defaults | named)
+
+
+def _mapping(file: Path, node: yaml.Node | None, what: str) -> dict[str, yaml.Node]:
+    if not isinstance(node, yaml.MappingNode):
+        raise _refused(file, f"{what} has to hold names and values, such as  {what_it_looks_like(what)}")
+    named: dict[str, yaml.Node] = {}
+    for key, value in node.value:
+        if key.value in named:
+            raise _refused(file, f"{what} has {key.value!r} twice, line {key.start_mark.line + 1}")
+        named[str(key.value)] = value
+    return named
+
+
+def what_it_looks_like(what: str) -> str:
+    """An example of a part of the file."""
+    return "runs: [{cluster: green}]" if what == "the file" else "cluster: green"
+
+
+def _items(file: Path, node: yaml.Node, what: str) -> list[yaml.Node]:
+    if not isinstance(node, yaml.SequenceNode):
+        raise _refused(file, f"{what} has to be a list")
+    return list(node.value)
+
+
+def _values(file: Path, node: yaml.Node, what: str) -> dict[str, object]:
+    return {name: _value(value) for name, value in _mapping(file, node, what).items()}
+
+
+def _value(node: yaml.Node) -> object:
+    return node.value if isinstance(node, yaml.ScalarNode) else [] if isinstance(node, yaml.SequenceNode) else {}
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names)
+
+
+def _refused(file: Path, reason: str) -> NothingRan:
+    return NothingRan(f"The fleet file can't be used: {reason}.", where=str(file), next=EXAMPLE.removeprefix("next:  "))

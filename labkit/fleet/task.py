@@ -1,0 +1,213 @@
+"""One row in a worker's process: it runs the notebook, once, and writes the result in one step.
+
+Dask may run a task again after a lost worker. A row that has its result isn't run again, and a row that a lost worker
+had begun fails: nobody knows how far it got.
+"""
+
+import os
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from labkit.errors import LabError
+from labkit.fleet.results import Result, Results
+from labkit.fleet.rows import Row
+from labkit.showing import stable
+
+TRIES = 3
+# What may pass on a second try, by AWS's codes and botocore's errors.
+# https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
+PASSING = re.compile(
+    r"\b(Throttl\w+|TooManyRequests\w*|RequestLimitExceeded|SlowDown|RequestTimeout\w*|ServiceUnavailable\w*"
+    r"|PriorRequestNotComplete|ConnectTimeoutError|ReadTimeoutError)\b"
+)
+LOST = "worker lost: the process that ran this row ended"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker has to know of a row's run."""
+
+    row: Row
+    notebook: Path
+    out: Path
+    fleet: str
+    fingerprint: str
+    time_limit: float
+    """In seconds; 0: none."""
+    home: str
+    """The folder of the lab that all workers share; empty: each worker opens its own."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that didn't succeed: the error, the failing cell and the findings."""
+
+    error: str
+    cell: str = ""
+    findings: tuple[Mapping[str, object], ...] = ()
+
+
+def run_row(job: Job) -> Result:
+    """Run a row, unless this fleet has its result already. Never raises for what the run itself meets."""
+    results = Results(job.out)
+    if (done := results.of(job.row)) and done.fleet == job.fleet:
+        return done
+    try:
+        if not results.begin(job.row, job.fleet):
+            return kept(results, job, lost(job))
+    except OSError as error:
+        return kept(results, job, Result("failed", job.fleet, job.fingerprint, error=_unwritten(error)))
+    started, tries = time.time(), 1
+    try:
+        with _environment(job):
+            tries, ended = _tried(job, results.notebook(job.row))
+    except LabError as refused:
+        ended = Ended(str(refused))
+    result = Result("failed" if ended else "succeeded", job.fleet, job.fingerprint, started, time.time() - started)
+    if ended:
+        result = replace(result, error=ended.error, cell=ended.cell, findings=ended.findings)
+    return kept(results, job, replace(result, tries=tries))
+
+
+def lost(job: Job) -> Result:
+    """The result of a row whose worker ended while it ran."""
+    said = f"{LOST}\nnext:  labkit fleet … --resume, which runs it again"
+    return Result("failed", job.fleet, job.fingerprint, error=said)
+
+
+def kept(results: Results, job: Job, result: Result) -> Result:
+    """The result, written; or the one that says that it couldn't be written."""
+    try:
+        results.keep(job.row, result)
+    except OSError as error:
+        return replace(result, state="failed", error="\n".join(filter(None, [result.error, _unwritten(error)])))
+    return result
+
+
+def _unwritten(error: OSError) -> str:
+    return f"The result could not be written: {error.strerror}."
+
+
+def end_lab() -> None:
+    """End the lab that this worker opened for itself, and forget it."""
+    home = own_lab()
+    if home.exists():
+        from labkit.emulator import process
+        from labkit.emulator.folder import Folder
+
+        with suppress(LabError):
+            process.stop(Folder(home))
+            process.forget(Folder(home))
+
+
+def own_lab() -> Path:
+    """The folder of this worker's own lab."""
+    from distributed import get_worker
+
+    name = sha256(get_worker().address.encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"labkit-fleet-{os.getuid()}-{name}"
+
+
+def _tried(job: Job, notebook: Path) -> tuple[int, Ended | None]:
+    """How often the notebook was run, and how the last run ended; None: it succeeded."""
+    from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_delay, wait_exponential_jitter
+
+    draft = notebook.with_name(f"{notebook.stem}.draft.ipynb")
+    within = job.time_limit or float("inf")
+    retrying = Retrying(
+        retry=retry_if_result(lambda ended: ended is not None and bool(PASSING.search(ended.error))),
+        stop=stop_after_attempt(TRIES) | stop_after_delay(within),
+        wait=wait_exponential_jitter(initial=1, max=30, jitter=1),
+        retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+    )
+    until = time.monotonic() + within
+    ended: Ended | None = retrying(_run, job, draft, until)
+    with suppress(OSError):
+        draft.replace(notebook)
+    return retrying.statistics["attempt_number"], ended and _without_draft(ended, draft, notebook)
+
+
+def _run(job: Job, draft: Path, until: float) -> Ended | None:
+    from labkit import runs
+
+    with _time_limit(until - time.monotonic()) as was_reached:
+        try:
+            done = runs.run(job.notebook, draft, job.row.parameters.given)
+        except runs.RunFailed as failed:
+            return Ended(str(failed), failed.source, (*_findings(failed.run), *_doctor(job.row)))
+        except runs.Interrupted as interrupted:
+            if was_reached.is_set():
+                return Ended(f"The run took longer than its time limit of {job.time_limit:g} s; its kernel was ended.")
+            return Ended(f"The notebook's kernel ended.\nwhere: {interrupted.where}\nnext:  {interrupted.next}")
+        except LabError as error:
+            return Ended(str(error))
+        if not done.ok:
+            return Ended("A check found something.", findings=_findings(done))
+        return None
+
+
+def _findings(done: "object") -> tuple[Mapping[str, object], ...]:
+    return tuple(finding for check in getattr(done, "checks", []) for finding in check["findings"])
+
+
+def _doctor(row: Row) -> list[Mapping[str, object]]:
+    """What the doctor finds at the row's service account; nothing where it can't look."""
+    from labkit import runs
+
+    try:
+        return [finding.as_json() for finding in runs.examined(row.parameters).findings]
+    except LabError:
+        return []
+
+
+def _without_draft(ended: Ended, draft: Path, notebook: Path) -> Ended:
+    """The same, as it may be kept: no keys, tokens and session names, and the notebook's own name."""
+    return replace(ended, error=stable(ended.error.replace(str(draft), str(notebook))))
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[threading.Event]:
+    """End this worker's kernel after so many seconds; the event says that it was ended."""
+    was_reached = threading.Event()
+
+    def end_kernel() -> None:
+        import psutil
+
+        was_reached.set()
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):
+                if any("ipykernel" in part for part in child.cmdline()):
+                    child.kill()
+
+    if seconds == float("inf"):
+        yield was_reached
+        return
+    timer = threading.Timer(max(seconds, 0), end_kernel)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield was_reached
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _environment(job: Job) -> Iterator[None]:
+    """The environment of a row's run: its lab, or its AWS credentials, which are written nowhere."""
+    from labkit.fleet.access import credentials
+
+    before = dict(os.environ)
+    try:
+        os.environ["LABKIT_HOME"] = job.home or str(own_lab())
+        with credentials(job.row):
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -1,0 +1,177 @@
+"""The processes that run the rows: Dask's workers, on this machine or behind a scheduler that exists.
+
+A scheduler runs what anybody sends it. So the one on this machine listens on loopback, and both take only callers with
+their certificate: https://distributed.dask.org/en/stable/tls.html
+"""
+
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labkit.errors import LabError
+from labkit.fleet.rows import Row
+from labkit.fleet.table import NothingRan
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+ANSWERS_WITHIN = 30  # seconds, for a scheduler and for its first worker
+NO_EXTRA = 'This needs more packages: pip install "labkit[fleet]"'
+# Nothing asks this scheduler's web pages, and others of this machine should not.
+QUIET = {
+    "distributed.scheduler.allowed-failures": 0,  # a row whose worker was lost is this fleet's to judge
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    "distributed.nanny.http.routes": [],
+    "logging.distributed": "critical",
+    "distributed.logging.distributed": "critical",
+}
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """A scheduler that exists, and the files that prove who calls."""
+
+    address: str
+    ca: Path | None
+    cert: Path | None
+    key: Path | None
+
+
+def require_extra() -> None:
+    """Raise `NothingRan` if Dask isn't installed."""
+    from importlib.util import find_spec
+
+    if find_spec("distributed") is None:
+        raise NothingRan(NO_EXTRA)
+
+
+def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_worker: bool) -> None:
+    """Raise `NothingRan` if the workers can't reach the rows' labs, or the scheduler takes anybody's code."""
+    if scheduler is None:
+        return
+    lacking = [f"--tls-{name}" for name in ("ca", "cert", "key") if getattr(scheduler, name) is None]
+    if lacking:
+        raise NothingRan(
+            f"The scheduler needs {', '.join(lacking)}: without TLS, anybody who reaches it can run code as you.",
+            where=scheduler.address,
+            next="labkit fleet … --scheduler tls://HOST:PORT --tls-ca FILE --tls-cert FILE --tls-key FILE",
+        )
+    local = [row for row in rows if not row.is_in_an_account]
+    if local and not lab_per_worker:
+        raise NothingRan(
+            f"The lab of the target {local[0].parameters.target} listens on this machine only, so the scheduler's "
+            "workers can't reach it.",
+            where=local[0].place,
+            next="--lab-per-worker, with which each worker opens a lab of its own; or target: eks",
+        )
+
+
+@contextmanager
+def local(count: int) -> Iterator["Client"]:
+    """So many worker processes on this machine, which end with this block."""
+    import dask
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with dask.config.set(QUIET), tempfile.TemporaryDirectory(prefix="labkit-fleet-") as folder:
+        from distributed import Client, LocalCluster
+
+        with (
+            LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                processes=True,
+                security=True,
+                dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                memory_limit=None,
+                local_directory=folder,
+                silence_logs=logging.CRITICAL,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            _prepare(client)
+            yield client
+
+
+@contextmanager
+def joined(scheduler: Scheduler) -> Iterator["Client"]:
+    """The workers of a scheduler that exists; it stays. Raises `NothingRan` if it can't be used."""
+    from distributed import Client
+    from distributed.security import Security
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    security = Security(
+        tls_ca_file=str(scheduler.ca),
+        tls_client_cert=str(scheduler.cert),
+        tls_client_key=str(scheduler.key),
+        require_encryption=True,
+    )
+    try:
+        client = Client(scheduler.address, security=security, timeout=ANSWERS_WITHIN)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unreachable(scheduler, f"it does not answer: {error}") from None
+    with client:
+        with suppress(TimeoutError):
+            client.wait_for_workers(1, timeout=ANSWERS_WITHIN)
+        _require_usable(client, scheduler)
+        _prepare(client)
+        yield client
+
+
+def count(client: "Client") -> int:
+    """How many workers there are now."""
+    return len(client.nthreads())
+
+
+def labkit_version() -> str:
+    """The version of labkit in this process."""
+    return version("labkit")
+
+
+def _require_usable(client: "Client", scheduler: Scheduler) -> None:
+    threads = client.nthreads()
+    if not threads:
+        raise _unreachable(scheduler, "it has no workers", "dask worker ADDRESS --nthreads 1 --tls-ca-file …")
+    if any(number != 1 for number in threads.values()):
+        reason = "a worker has more than one thread, and two runs can't share a process"
+        raise _unreachable(scheduler, reason, "dask worker ADDRESS --nworkers 2 --nthreads 1 …")
+    try:
+        versions = set(client.run(labkit_version).values())
+    except (ImportError, AttributeError):
+        versions = {"none"}
+    if versions != {labkit_version()}:
+        reason = f"its workers have labkit {', '.join(sorted(versions))}, and this is {labkit_version()}"
+        raise _unreachable(scheduler, reason, "install the same labkit in the workers' environment")
+
+
+def _unreachable(scheduler: Scheduler, reason: str, next: str = "") -> LabError:
+    return NothingRan(
+        f"The scheduler can't be used: {reason}.",
+        where=scheduler.address,
+        next=next or "check the address and the TLS files",
+    )
+
+
+def _prepare(client: "Client") -> None:
+    """Let Ctrl-C in the terminal reach the command alone, which then ends the workers."""
+    from distributed import WorkerPlugin
+
+    class Prepared(WorkerPlugin):
+        def setup(self, worker: object) -> None:  # noqa: ARG002 (Dask names it)
+            with suppress(ValueError):
+                signal.signal(signal.SIGINT, lambda *_: None)
+
+    client.register_plugin(Prepared())
+
+
+def default_count() -> int:
+    """One worker a core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
