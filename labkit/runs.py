@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 from labkit import showing, targets
 from labkit.errors import LabError
@@ -92,10 +93,15 @@ def run(
     # papermill warns of parameters that the notebook does not list; those were validated above.
     logging.getLogger("papermill").setLevel(logging.ERROR)
     failure = None
-    with _environment(targets.target(validated.target).environment(os.environ)):
+    with _environment(targets.target(validated.target).environment(os.environ)), _sockets() as sockets:
         try:
             papermill.execute_notebook(
-                str(notebook), str(output), parameters=validated.given, progress_bar=progress, extra_arguments=QUIET
+                str(notebook),
+                str(output),
+                parameters=validated.given,
+                progress_bar=progress,
+                extra_arguments=QUIET,
+                config=sockets,
             )
         except PapermillExecutionError as error:
             failure = error
@@ -257,6 +263,16 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(kept)
+
+
+@contextmanager
+def _sockets() -> Iterator[Config]:
+    """How to talk to a kernel by sockets in a folder that only this user may enter.
+
+    Ports are chosen before the kernel takes them, so two kernels that start at once may get the same.
+    """
+    with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
+        yield Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
 
 
 def _make_folder(folder: Path) -> None:

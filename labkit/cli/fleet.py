@@ -97,7 +97,9 @@ def _run(runs: "Fleet", file: Path, out: Path, count: int, existing: "Scheduler 
         outcomes = runs.earlier()
         if len(outcomes) < len(runs.rows):
             with (
-                workers.joined(existing) if existing else workers.local(min(count, len(runs.rows))) as client,
+                workers.joined(existing)
+                if existing
+                else workers.local(min(count, len(runs.rows)), runs.out / "workers.log") as client,
                 fleet_output.shown(runs) as tell,
             ):
                 outcomes = running.run(runs, client, tell)

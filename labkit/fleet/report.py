@@ -210,7 +210,7 @@ def _finding(finding: Mapping[str, Any]) -> str:
 
 def _link(outcome: Outcome) -> str:
     """The executed notebook, from the report's folder; empty if there is none."""
-    return f"rows/{outcome.row.name}.ipynb" if outcome.result.seconds else ""
+    return f"rows/{outcome.row.name}.ipynb" if outcome.result.has_notebook else ""
 
 
 def _class(outcome: Outcome) -> str:

@@ -2,7 +2,8 @@
 
 OUT/rows/NAME.ipynb     the executed notebook
 OUT/rows/NAME.json      its result, written once the run has ended: without it, the row hasn't run
-OUT/rows/NAME.running   a worker is running it, or was when it was lost
+OUT/rows/NAME.running   a worker is running it, or was when it was lost; NAME.draft.ipynb is how far it got
+OUT/workers.log         what the workers and their kernels print
 """
 
 import fcntl
@@ -39,6 +40,8 @@ class Result:
     findings: Sequence[Mapping[str, Any]] = field(default_factory=list)
     """What the checks and the doctor found; see `labkit.diagnosis.finding.Finding.as_json`."""
     tries: int = 1
+    has_notebook: bool = False
+    """Whether an executed notebook is beside it."""
 
     @property
     def reason(self) -> str:
@@ -56,6 +59,10 @@ class Results:
     def notebook(self, row: Row) -> Path:
         """The executed notebook of a row."""
         return self.rows / f"{row.name}.ipynb"
+
+    def draft(self, row: Row) -> Path:
+        """The notebook of a row while it runs."""
+        return self.rows / f"{row.name}.draft.ipynb"
 
     def of(self, row: Row) -> Result | None:
         """The result that a row's last run left; None if there is none, or a half one of another program."""
@@ -82,6 +89,20 @@ class Results:
         except FileExistsError:
             return False
         return True
+
+    def keep_notebook(self, row: Row) -> bool:
+        """Let the notebook of a run that has ended take the place of an earlier one; false if there is none."""
+        if self.draft(row).is_file():
+            self.draft(row).replace(self.notebook(row))
+            return True
+        return False
+
+    def began(self, row: Row) -> float:
+        """When a worker began the row, in seconds since 1970; 0 if none has."""
+        try:
+            return self._marker(row).stat().st_mtime
+        except OSError:
+            return 0.0
 
     def runs(self, row: Row, fleet: str) -> bool:
         """Whether a worker of this fleet has begun the row and hasn't written its result."""

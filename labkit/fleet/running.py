@@ -128,7 +128,7 @@ class Fleet:
             told = Result("failed", self.id, self._fingerprint(row), error=f"{type(error).__name__}: {error}")
             return task.kept(self.results, self._job(row), told)
         if self.results.runs(row, self.id) or times >= ASSIGNED:
-            return task.kept(self.results, self._job(row), task.lost(self._job(row)))
+            return task.lost(self.results, self._job(row))
         return None
 
     def _left(self, done: set[int]) -> Iterator[Outcome]:

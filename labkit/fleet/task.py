@@ -25,7 +25,7 @@ TRIES = 3
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 PASSING = re.compile(
     r"\b(Throttl\w+|TooManyRequests\w*|RequestLimitExceeded|SlowDown|RequestTimeout\w*|ServiceUnavailable\w*"
-    r"|PriorRequestNotComplete|ConnectTimeoutError|ReadTimeoutError)\b"
+    r"|PriorRequestNotComplete|ConnectTimeoutError|ReadTimeoutError)\b|Kernel (didn't respond|died before replying)"
 )
 LOST = "worker lost: the process that ran this row ended"
 
@@ -61,13 +61,13 @@ def run_row(job: Job) -> Result:
         return done
     try:
         if not results.begin(job.row, job.fleet):
-            return kept(results, job, lost(job))
+            return lost(results, job)
     except OSError as error:
         return kept(results, job, Result("failed", job.fleet, job.fingerprint, error=_unwritten(error)))
     started, tries = time.time(), 1
     try:
         with _environment(job):
-            tries, ended = _tried(job, results.notebook(job.row))
+            tries, ended = _tried(job, results)
     except LabError as refused:
         ended = Ended(str(refused))
     result = Result("failed" if ended else "succeeded", job.fleet, job.fingerprint, started, time.time() - started)
@@ -76,15 +76,18 @@ def run_row(job: Job) -> Result:
     return kept(results, job, replace(result, tries=tries))
 
 
-def lost(job: Job) -> Result:
-    """The result of a row whose worker ended while it ran."""
+def lost(results: Results, job: Job) -> Result:
+    """The result, written, of a row whose worker ended while it ran."""
+    began = results.began(job.row)
     said = f"{LOST}\nnext:  labkit fleet … --resume, which runs it again"
-    return Result("failed", job.fleet, job.fingerprint, error=said)
+    result = Result("failed", job.fleet, job.fingerprint, error=said)
+    return kept(results, job, replace(result, started=began, seconds=time.time() - began) if began else result)
 
 
 def kept(results: Results, job: Job, result: Result) -> Result:
     """The result, written; or the one that says that it couldn't be written."""
     try:
+        result = replace(result, has_notebook=results.keep_notebook(job.row))
         results.keep(job.row, result)
     except OSError as error:
         return replace(result, state="failed", error="\n".join(filter(None, [result.error, _unwritten(error)])))
@@ -115,11 +118,10 @@ def own_lab() -> Path:
     return Path(tempfile.gettempdir()) / f"labkit-fleet-{os.getuid()}-{name}"
 
 
-def _tried(job: Job, notebook: Path) -> tuple[int, Ended | None]:
+def _tried(job: Job, results: Results) -> tuple[int, Ended | None]:
     """How often the notebook was run, and how the last run ended; None: it succeeded."""
     from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_delay, wait_exponential_jitter
 
-    draft = notebook.with_name(f"{notebook.stem}.draft.ipynb")
     within = job.time_limit or float("inf")
     retrying = Retrying(
         retry=retry_if_result(lambda ended: ended is not None and bool(PASSING.search(ended.error))),
@@ -128,10 +130,9 @@ def _tried(job: Job, notebook: Path) -> tuple[int, Ended | None]:
         retry_error_callback=lambda state: state.outcome and state.outcome.result(),
     )
     until = time.monotonic() + within
+    draft = results.draft(job.row)
     ended: Ended | None = retrying(_run, job, draft, until)
-    with suppress(OSError):
-        draft.replace(notebook)
-    return retrying.statistics["attempt_number"], ended and _without_draft(ended, draft, notebook)
+    return retrying.statistics["attempt_number"], ended and _without_draft(ended, draft, results.notebook(job.row))
 
 
 def _run(job: Job, draft: Path, until: float) -> Ended | None:
@@ -146,7 +147,8 @@ def _run(job: Job, draft: Path, until: float) -> Ended | None:
             if was_reached.is_set():
                 return Ended(f"The run took longer than its time limit of {job.time_limit:g} s; its kernel was ended.")
             return Ended(f"The notebook's kernel ended.\nwhere: {interrupted.where}\nnext:  {interrupted.next}")
-        except LabError as error:
+        except (LabError, RuntimeError) as error:
+            # nbclient raises the second for a kernel that doesn't start.
             return Ended(str(error))
         if not done.ok:
             return Ended("A check found something.", findings=_findings(done))

@@ -20,7 +20,7 @@ from labkit.fleet.rows import Row
 from labkit.fleet.table import NothingRan
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, WorkerPlugin
 
 ANSWERS_WITHIN = 30  # seconds, for a scheduler and for its first worker
 NO_EXTRA = 'This needs more packages: pip install "labkit[fleet]"'
@@ -75,8 +75,11 @@ def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_work
 
 
 @contextmanager
-def local(count: int) -> Iterator["Client"]:
-    """So many worker processes on this machine, which end with this block."""
+def local(count: int, log: Path) -> Iterator["Client"]:
+    """So many worker processes on this machine, which end with this block.
+
+    What they and their kernels print goes to the file `log`.
+    """
     import dask
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -97,7 +100,7 @@ def local(count: int) -> Iterator["Client"]:
             ) as cluster,
             Client(cluster) as client,
         ):
-            _prepare(client)
+            client.register_plugin(prepared(log))
             yield client
 
 
@@ -122,7 +125,7 @@ def joined(scheduler: Scheduler) -> Iterator["Client"]:
         with suppress(TimeoutError):
             client.wait_for_workers(1, timeout=ANSWERS_WITHIN)
         _require_usable(client, scheduler)
-        _prepare(client)
+        client.register_plugin(prepared(None))
         yield client
 
 
@@ -160,16 +163,21 @@ def _unreachable(scheduler: Scheduler, reason: str, next: str = "") -> LabError:
     )
 
 
-def _prepare(client: "Client") -> None:
-    """Let Ctrl-C in the terminal reach the command alone, which then ends the workers."""
+def prepared(log: Path | None) -> "WorkerPlugin":
+    """What each worker does first: leave Ctrl-C to the command, which then ends it, and print into the log."""
     from distributed import WorkerPlugin
 
     class Prepared(WorkerPlugin):
         def setup(self, worker: object) -> None:  # noqa: ARG002 (Dask names it)
             with suppress(ValueError):
                 signal.signal(signal.SIGINT, lambda *_: None)
+            if log:
+                opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                os.dup2(opened, 1)
+                os.dup2(opened, 2)
+                os.close(opened)
 
-    client.register_plugin(Prepared())
+    return Prepared()
 
 
 def default_count() -> int:

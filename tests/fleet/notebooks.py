@@ -1,0 +1,56 @@
+"""Short notebooks that a fleet runs in no time, and the fleet files for them."""
+
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook
+
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+PARAMETERS = """
+target = "moto"
+cluster = "blue"
+namespace = "default"
+role_name = "my-role"
+policy_arn = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
+account_id = ""
+bucket = "irsa-lab"
+"""
+# In a row's bucket: what goes wrong in it.
+FAULTS = """
+import os, signal, time
+if bucket == "kill-the-worker":
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+if bucket == "interrupt":
+    import psutil
+    os.kill(psutil.Process(os.getppid()).ppid(), signal.SIGINT)
+    time.sleep(600)
+if bucket == "sleep":
+    time.sleep(600)
+"""
+ROLE = """
+import json
+import labkit
+lab = labkit.Lab.open(**labkit.parameters())
+iam = lab.aws.client("iam")
+iam.create_role(RoleName=role_name, AssumeRolePolicyDocument=json.dumps(labkit.documents.trust_policy(
+    lab.parameters, lab.provider_arn)), Tags=lab.tags)
+iam.attach_role_policy(RoleName=role_name, PolicyArn=policy_arn)
+"""
+
+
+def write(path: Path, *sources: str) -> Path:
+    """A notebook with a cell of parameters, the faults, and these cells."""
+    cells = [new_code_cell(PARAMETERS.strip(), metadata={"tags": ["parameters"]})]
+    cells += [new_code_cell(source.strip()) for source in (FAULTS, *sources)]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"
+    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), path)
+    return path
+
+
+def fleet(path: Path, rows: list[dict[str, str]]) -> Path:
+    """A fleet file of these rows."""
+    path.write_text(yaml.safe_dump({"runs": rows}))
+    return path
