@@ -177,27 +177,37 @@ def _without_draft(ended: Ended, draft: Path, notebook: Path) -> Ended:
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[threading.Event]:
     """End this worker's kernel after so many seconds; the event says that it was ended."""
-    was_reached = threading.Event()
+    was_reached, is_over = threading.Event(), threading.Event()
 
-    def end_kernel() -> None:
-        import psutil
-
+    def end_kernels() -> None:
+        if is_over.wait(max(seconds, 0)):
+            return
         was_reached.set()
-        for child in psutil.Process().children():
-            with suppress(psutil.Error):
-                if any("ipykernel" in part for part in child.cmdline()):
-                    child.kill()
+        # Again and again: the kernel may only be about to start.
+        while True:
+            _end_kernels()
+            if is_over.wait(0.5):
+                return
 
     if seconds == float("inf"):
         yield was_reached
         return
-    timer = threading.Timer(max(seconds, 0), end_kernel)
-    timer.daemon = True
-    timer.start()
+    watching = threading.Thread(target=end_kernels, daemon=True)
+    watching.start()
     try:
         yield was_reached
     finally:
-        timer.cancel()
+        is_over.set()
+        watching.join()
+
+
+def _end_kernels() -> None:
+    import psutil
+
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any("ipykernel" in part for part in child.cmdline()):
+                child.kill()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ role_name = "my-role"
 policy_arn = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 account_id = ""
 bucket = "irsa-lab"
+image = ""
 """
 # In a row's bucket: what goes wrong in it.
 FAULTS = """
@@ -29,14 +30,20 @@ if bucket == "interrupt":
 if bucket == "sleep":
     time.sleep(600)
 """
+# A row with the image "none" takes no lab.
 ROLE = """
-import json
-import labkit
-lab = labkit.Lab.open(**labkit.parameters())
-iam = lab.aws.client("iam")
-iam.create_role(RoleName=role_name, AssumeRolePolicyDocument=json.dumps(labkit.documents.trust_policy(
-    lab.parameters, lab.provider_arn)), Tags=lab.tags)
-iam.attach_role_policy(RoleName=role_name, PolicyArn=policy_arn)
+if image != "none":
+    import json
+    import labkit
+    from labkit import documents
+    lab = labkit.Lab.open(**labkit.parameters())
+    iam = lab.aws.client("iam")
+    trust = json.dumps(documents.trust_policy(lab.parameters, lab.provider_arn))
+    try:
+        iam.create_role(RoleName=role_name, AssumeRolePolicyDocument=trust, Tags=lab.tags)
+    except iam.exceptions.EntityAlreadyExistsException:
+        pass
+    iam.attach_role_policy(RoleName=role_name, PolicyArn=policy_arn)
 """
 
 
@@ -54,3 +61,12 @@ def fleet(path: Path, rows: list[dict[str, str]]) -> Path:
     """A fleet file of these rows."""
     path.write_text(yaml.safe_dump({"runs": rows}))
     return path
+
+
+def rows(count: int, *, clusters: int = 3) -> list[dict[str, str]]:
+    """So many rows over so many clusters, every second one without a lab."""
+    return [
+        {"cluster": f"c{n % clusters}", "namespace": f"n{n}", "role_name": f"r{n}"}
+        | ({"image": "none"} if n % 2 else {})
+        for n in range(count)
+    ]

@@ -1,0 +1,181 @@
+"""A fleet file that can't run: one message with file, row and reason, and nothing runs."""
+
+import fcntl
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from labkit.fleet import rows
+from tests.commands import labkit
+
+ROLE = "it would write the role r that row 1 writes. A role admits one service account. Give each its own, such as  "
+REFUSED = {
+    "an empty file": ("fleet.yaml", "", "it is empty"),
+    "no rows": ("fleet.yaml", "runs: []", "it has no rows"),
+    "no such part": ("fleet.yaml", "rows: [{cluster: a}]", "'rows' is no key of a fleet file. Did you mean 'runs'?"),
+    "a part twice": ("fleet.yaml", "runs: []\nruns: []", "the file has 'runs' twice, line 2"),
+    "not YAML": ("fleet.yaml", "runs: [", "it is not YAML"),
+    "not a list": ("fleet.yaml", "runs: {a: b}", "runs has to be a list"),
+    "a matrix without a list": ("fleet.yaml", "matrix: {cluster: a}", "matrix: cluster has to be a list"),
+    "an unknown key": (
+        "fleet.yaml",
+        "runs:\n- {cluster: a}\n- {clutser: a}",
+        "row 2, line 3: 'clutser' is no parameter of a row. Did you mean 'cluster'?",
+    ),
+    "an unknown default": (
+        "fleet.yaml",
+        "defaults: {rolename: r}\nmatrix: {cluster: [a, b, c]}",
+        "row 1, matrix cluster: a and 2 more rows: 'rolename' is no parameter of a row. Did you mean 'role_name'?",
+    ),
+    "an unknown column": ("fleet.csv", "cluster,rolename\na,r\n", "row 1, line 2: 'rolename' is no parameter of a row"),
+    "a column twice": ("fleet.csv", "cluster,cluster\na,b\n", "line 1 has the column 'cluster' twice"),
+    "too many values": ("fleet.csv", "cluster\na,b\n", "row 1, line 2 has 2 values, and line 1 names 1"),
+    "a bad name": (
+        "fleet.yaml",
+        "runs: [{namespace: A_b}]",
+        "row 1, line 1: parameter namespace = 'A_b' breaks its rule",
+    ),
+    "a list as a value": (
+        "fleet.yaml",
+        "runs: [{cluster: [a]}]",
+        "parameter cluster = [] breaks its rule: text, not list",
+    ),
+    "a row twice": ("fleet.yaml", "runs:\n- {cluster: a}\n- {cluster: a}", "row 2, line 3: it is the same as row 1"),
+    "one role for two clusters": (
+        "fleet.yaml",
+        "matrix: {cluster: [a, b], role_name: [r]}",
+        f'row 2, matrix cluster: b, role_name: r: {ROLE}role_name: "{{cluster}}-r"',
+    ),
+    "one role with two policies": (
+        "fleet.yaml",
+        "runs:\n- {role_name: r}\n- {role_name: r, policy_arn: 'arn:aws:iam::aws:policy/AmazonS3FullAccess'}",
+        "it would write the role r that row 1 writes, with another policy",
+    ),
+    "one namespace for two rows": (
+        "fleet.yaml",
+        "runs:\n- {role_name: a}\n- {role_name: b}",
+        'in the namespace default of the cluster blue. Give each a namespace, such as  namespace: "{role_name}"',
+    ),
+    "a placeholder that nobody knows": ("fleet.yaml", 'runs: [{role_name: "{clustr}"}]', "'{clustr}' in role_name"),
+    "placeholders in a circle": (
+        "fleet.yaml",
+        'runs: [{cluster: "{role_name}", role_name: "{cluster}"}]',
+        "cluster needs its own value: cluster → role_name → cluster",
+    ),
+    "an account that isn't named": ("fleet.yaml", "runs: [{target: eks}]", "target eks needs account_id"),
+    "a profile without an account": (
+        "fleet.yaml",
+        "runs: [{profile: me}]",
+        "only the target eks uses your credentials",
+    ),
+    "a role that is no ARN": (
+        "fleet.yaml",
+        "runs: [{target: eks, account_id: '111122223333', assume_role: admin}]",
+        "assume_role = 'admin' is no ARN of a role",
+    ),
+    "a confirmation in the file": ("fleet.yaml", "runs: [{confirm: yes}]", "use --yes"),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "said"), REFUSED.values(), ids=REFUSED)
+def test_a_file_that_cannot_run_is_refused_before_anything_runs(tmp_path, name, text, said):
+    file = tmp_path / name
+    file.write_text(text)
+    done = labkit("fleet", file, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert f"where: {file}" in done.stderr
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_every_wrong_row_is_named_at_once(tmp_path):
+    file = tmp_path / "fleet.yaml"
+    file.write_text("runs:\n- {clutser: a}\n- {namespace: A_b}\n- {cluster: x}\n- {cluster: x}\n")
+    told = labkit("fleet", file, cwd=tmp_path).stderr
+    assert [part for part in ("row 1,", "row 2,", "row 3,", "row 4,") if part in told] == ["row 1,", "row 2,", "row 4,"]
+
+
+def test_values_fill_placeholders_and_accounts_keep_their_zeros(tmp_path):
+    file = tmp_path / "fleet.yaml"
+    file.write_text(
+        'defaults: {namespace: "{role_name}", role_name: "{cluster}-reader", account_id: 012345670123}\n'
+        "runs: [{cluster: red, namespace: shop}]\nmatrix: {cluster: [green, blue]}\n"
+    )
+    read = rows.read(file)
+    assert [row.run for row in read] == [
+        "red/shop/my-service-account/red-reader",
+        "green/green-reader/my-service-account/green-reader",
+        "blue/blue-reader/my-service-account/blue-reader",
+    ]
+    assert {row.parameters.account_id for row in read} == {"012345670123"}
+
+
+def test_a_row_keeps_its_files_wherever_it_stands_and_rows_never_share_one(tmp_path):
+    file = tmp_path / "fleet.csv"
+    file.write_text(
+        "cluster,region,namespace,service_account,role_name\n"
+        "a,us-east-1,n,s.t,r\na,us-east-1,m,s,t.r\na,eu-west-1,o,s,q\na,us-east-1,p,s,u\n"
+    )
+    names = [row.name for row in rows.read(file)]
+    assert len(set(names)) == 4
+    assert names[3] == "a.p.s.u"
+
+
+def test_rows_that_only_look_may_share_names(tmp_path):
+    file = tmp_path / "fleet.yaml"
+    file.write_text("matrix: {cluster: [a, b], service_account: [s, t]}")
+    assert len(rows.read(file, makes=False)) == 4
+
+
+def test_an_account_is_changed_only_with_yes(tmp_path):
+    file = tmp_path / "fleet.yaml"
+    file.write_text("runs: [{target: eks, account_id: '111122223333'}]")
+    done = labkit("fleet", file, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "The fleet changes the AWS account 111122223333." in done.stderr
+    assert "--plan" in done.stderr and "--yes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--scheduler", "tls://h:1"), "The scheduler needs --tls-ca, --tls-cert, --tls-key: without TLS, anybody"),
+        (
+            ("--scheduler", "tls://h:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c"),
+            "The lab of the target moto listens on this machine only",
+        ),
+        (("--plan", "--remove"), "choose one"),
+        (("--notebook", "none.ipynb"), "No notebook none.ipynb"),
+        (("--out", "fleet.yaml"), "The results can't be written: Not a directory"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(tmp_path, options, said):
+    file = tmp_path / "fleet.yaml"
+    file.write_text("runs: [{cluster: a}]")
+    done = labkit("fleet", file, *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_folder_with_results_is_resumed_or_left_alone(tmp_path):
+    file, out = tmp_path / "fleet.yaml", tmp_path / "out"
+    file.write_text("runs: [{cluster: a}]")
+    (out / "rows").mkdir(parents=True)
+    (out / "rows" / "x.json").write_text("{}")
+    assert "run what has not succeeded:  --resume" in labkit("fleet", file, "--out", out).stderr
+    with (out / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = labkit("fleet", file, "--out", out, "--resume")
+    assert done.returncode == 2
+    assert "Another fleet is writing its results there." in done.stderr
+
+
+def test_without_the_extra_one_sentence_says_what_to_install(tmp_path, monkeypatch):
+    file = tmp_path / "fleet.yaml"
+    file.write_text("runs: [{cluster: a}]")
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "distributed" else found(name))
+    done = labkit("fleet", file, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, 'labkit: This needs more packages: pip install "labkit[fleet]"\n')
+    assert not Path(tmp_path / "runs").exists()
