@@ -69,7 +69,8 @@ class Row:
     @property
     def _place(self) -> tuple[str, ...]:
         given = self.parameters
-        return (given.target, given.region, given.account_id, given.kubeconfig, given.context)
+        account = given.account_id if self.is_in_an_account else ""
+        return (given.target, given.region, account, given.kubeconfig, given.context)
 
     def confirmed(self) -> "Row":
         """The same row, its plan confirmed where its target asks for that."""

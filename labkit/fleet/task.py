@@ -143,12 +143,10 @@ def _run(job: Job, draft: Path, until: float) -> Ended | None:
             done = runs.run(job.notebook, draft, job.row.parameters.given)
         except runs.RunFailed as failed:
             return Ended(str(failed), failed.source, (*_findings(failed.run), *_doctor(job.row)))
-        except runs.Interrupted as interrupted:
-            if was_reached.is_set():
-                return Ended(f"The run took longer than its time limit of {job.time_limit:g} s; its kernel was ended.")
-            return Ended(f"The notebook's kernel ended.\nwhere: {interrupted.where}\nnext:  {interrupted.next}")
         except (LabError, RuntimeError) as error:
             # nbclient raises the second for a kernel that doesn't start.
+            if was_reached.is_set():
+                return Ended(f"The run took longer than its time limit of {job.time_limit:g} s; its kernel was ended.")
             return Ended(str(error))
         if not done.ok:
             return Ended("A check found something.", findings=_findings(done))

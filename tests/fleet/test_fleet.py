@@ -1,0 +1,160 @@
+"""A fleet of 12 rows with three planted faults: the right report, and `--resume` runs exactly what is missing."""
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+
+from labkit import Lab
+from labkit.fleet.access import credentials
+from labkit.fleet.rows import Row
+from labkit.run_parameters import Parameters
+from tests.commands import LABKIT, labkit
+from tests.fleet import notebooks
+from tests.notebooks.test_notebook_format import UNSTABLE
+
+POLICY, ACCOUNT, WORKER = 2, 4, 9  # the rows with a fault, from 0
+WITHIN = 600  # seconds, for a machine that does ten other things
+pytestmark = pytest.mark.timeout(WITHIN)
+
+
+@pytest.fixture(scope="module")
+def lab(home):
+    with Lab.open(cluster="c0") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def fleet(lab, tmp_path_factory):
+    """The fleet after its first run: the folder, the command and the rows."""
+    folder = tmp_path_factory.mktemp("fleet")
+    rows = notebooks.rows(12)
+    rows[POLICY]["policy_arn"] = "arn:aws:iam::aws:policy/NoSuchPolicy"
+    rows[ACCOUNT]["account_id"] = "999999999999"
+    rows[WORKER]["bucket"] = "kill-the-worker"
+    notebook = notebooks.write(folder / "in.ipynb", notebooks.ROLE)
+    command = ["fleet", str(notebooks.fleet(folder / "fleet.yaml", rows)), "--notebook", str(notebook)]
+    command += ["--out", str(folder / "out"), "--workers", "2"]
+    return folder, command, rows, process(*command)
+
+
+def process(*command):
+    return subprocess.run([LABKIT, *command], capture_output=True, text=True, timeout=WITHIN)
+
+
+def report(folder):
+    return json.loads((folder / "out" / "report.json").read_text())
+
+
+def test_the_report_tells_the_three_faults_from_the_nine_good_rows(fleet):
+    folder, command, _, done = fleet
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr == ""
+    told = report(folder)
+    failed = {row["number"] - 1: row for row in told["rows"] if row["state"] == "failed"}
+    assert sorted(failed) == [POLICY, ACCOUNT, WORKER]
+    assert told["counts"] == {"succeeded": 9, "failed": 3, "not run": 0}
+    assert "NoSuchEntity" in failed[POLICY]["error"]
+    assert failed[POLICY]["cell"] == notebooks.ROLE.strip()
+    assert "'999999999999'" in failed[ACCOUNT]["error"]
+    assert failed[WORKER]["error"].startswith("worker lost")
+    assert all((folder / "out" / row["notebook"]).is_file() for row in told["rows"])
+    assert f"✗ c0/n{WORKER}/my-service-account/r{WORKER}  failed" in done.stdout
+    assert f"{LABKIT.name} {' '.join(command)} --resume" in done.stdout
+
+
+def test_the_page_fetches_nothing_and_says_the_same(fleet):
+    folder, *_ = fleet
+    page = (folder / "out" / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(""", page)
+    assert page.count("✗ failed") == 3 and page.count("✓ succeeded") == 9
+    assert page.count("<rect ") == 12
+    for link in re.findall(r'href="([^"]+)"', page):
+        assert (folder / "out" / link).is_file()
+    for secret in ("a token", "an access key"):
+        assert not re.search(UNSTABLE[secret], page + json.dumps(report(folder)))
+
+
+def test_resume_runs_exactly_what_has_not_succeeded_or_has_changed(fleet, lab):
+    folder, command, *_ = fleet
+    mended, changed = notebooks.rows(12), 5
+    mended[changed]["service_account"] = "my-service-account"  # its value until now, said aloud
+    notebooks.fleet(folder / "fleet.yaml", mended)
+    before = times(folder)
+    done = process(*command, "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    ran = {name for name, time in times(folder).items() if time != before.get(name)}
+    assert ran == {f"c{n % 3}.n{n}.my-service-account.r{n}.{kind}" for n in RAN for kind in ("json", "ipynb")}
+    assert {row["number"] - 1 for row in report(folder)["rows"] if not row["earlier"]} == RAN
+    made = {role["RoleName"] for role in lab.aws.client("iam").list_roles()["Roles"]}
+    assert made >= {f"r{n}" for n in range(0, 12, 2)}
+    again = labkit(*command, "--resume")
+    assert "12 of them in an earlier fleet" in again.stdout
+    assert {name for name, time in times(folder).items() if time != before[name]} == ran
+
+
+RAN = {POLICY, ACCOUNT, WORKER, 5}
+
+
+def times(folder):
+    return {file.name: file.stat().st_mtime_ns for file in (folder / "out" / "rows").iterdir()}
+
+
+def test_plan_doctor_and_remove_take_the_rows_as_they_are(fleet, lab, tmp_path):
+    file = notebooks.fleet(tmp_path / "fleet.yaml", notebooks.rows(12)[:1])
+    planned = labkit("fleet", file, "--plan", cwd=tmp_path)
+    assert planned.returncode == 0
+    assert "it finds role r0\n" in planned.stdout and "Nothing was changed." in planned.stdout
+    looked = labkit("fleet", file, "--doctor", cwd=tmp_path)
+    assert looked.returncode == 2
+    assert "n0/my-service-account: no such service account" in looked.stdout
+    assert "could not look" in (tmp_path / "runs" / "fleet" / "fleet" / "doctor.html").read_text()
+    removed = labkit("fleet", file, "--remove", cwd=tmp_path)
+    assert removed.returncode == 0
+    assert "removed role r0" in removed.stdout
+    assert "it finds nothing of this run" in labkit("fleet", file, "--plan", cwd=tmp_path).stdout
+
+
+def test_ctrl_c_leaves_finished_runs_finished_and_says_how_to_go_on(tmp_path):
+    rows = [row | {"image": "none"} for row in notebooks.rows(3)]
+    rows[1]["bucket"] = "interrupt"
+    file = notebooks.fleet(tmp_path / "fleet.yaml", rows)
+    notebook = notebooks.write(tmp_path / "in.ipynb")
+    done = process("fleet", file, "--notebook", notebook, "--out", tmp_path / "out", "--workers", "1")
+    assert done.returncode == 130
+    assert done.stderr == ""
+    assert [row["state"] for row in report(tmp_path)["rows"]] == ["succeeded", "not run", "not run"]
+    assert "It ended early: the fleet was interrupted. Run the rest:" in done.stdout
+    assert done.stdout.rstrip().endswith("--resume")
+
+
+def test_fail_fast_starts_no_row_after_a_failed_one(tmp_path):
+    rows = [row | {"image": "none", "cluster": "blue"} for row in notebooks.rows(3)]
+    file = notebooks.fleet(tmp_path / "fleet.yaml", rows)
+    notebook = notebooks.write(tmp_path / "in.ipynb", "1 / 0")
+    done = process("fleet", file, "--notebook", notebook, "--out", tmp_path / "out", "--fail-fast", "--workers", "1")
+    assert done.returncode == 1
+    assert [row["state"] for row in report(tmp_path)["rows"]] == ["failed", "not run", "not run"]
+
+
+def test_a_row_uses_its_own_credentials_and_leaves_none_behind(lab, monkeypatch):
+    keys = lab.aws.get_credentials()
+    for name, value in {
+        "AWS_ENDPOINT_URL": lab.aws.endpoint_url,
+        "AWS_ACCESS_KEY_ID": keys.access_key,
+        "AWS_SECRET_ACCESS_KEY": keys.secret_key,
+    }.items():
+        monkeypatch.setenv(name, value)
+    given = Parameters.checked(target="eks", account_id="222222222222")
+    before = dict(os.environ)
+    role = "arn:aws:iam::222222222222:role/OrganizationAccountAccessRole"
+    with credentials(Row(1, "row 1", given, assume_role=role)):
+        import boto3
+
+        sts = boto3.Session(region_name="us-east-1").client("sts")
+        assert sts.get_caller_identity()["Account"] == "222222222222"
+    with credentials(Row(1, "row 1", given, profile="theirs")):
+        assert os.environ["AWS_PROFILE"] == "theirs"
+    assert dict(os.environ) == before

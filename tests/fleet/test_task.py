@@ -1,0 +1,116 @@
+"""One row in a process: its result is written once, what may pass is tried again, and a limit ends it."""
+
+import errno
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from labkit.fleet import task
+from labkit.fleet.results import Result, Results
+from labkit.fleet.rows import Row
+from labkit.fleet.running import Gate
+from labkit.fleet.task import Job, run_row
+from labkit.run_parameters import Parameters
+from tests.fleet import notebooks
+
+# Fails as AWS throttles, the first time.
+THROTTLED = """
+from pathlib import Path
+times = Path(policy_arn.rpartition("policy")[2])
+times.write_text(times.read_text() + "x" if times.exists() else "x")
+if len(times.read_text()) == 1:
+    raise RuntimeError("An error occurred (ThrottlingException) when calling the CreateRole operation: Rate exceeded")
+"""
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    def make(*sources: str, time_limit: float = 0.0, **given: str) -> Job:
+        notebook = notebooks.write(tmp_path / "in.ipynb", *sources)
+        row = Row(1, "row 1", Parameters.checked(**given))
+        return Job(row, notebook, tmp_path / "out", "fleet-1", "hash-1", time_limit, str(tmp_path / ".lab"))
+
+    (tmp_path / "out" / "rows").mkdir(parents=True)
+    return make
+
+
+def test_what_may_pass_is_tried_again(job, tmp_path):
+    times = tmp_path / "times"
+    done = run_row(job(THROTTLED, policy_arn=f"arn:aws:iam::aws:policy{times}"))
+    assert (done.state, done.tries, times.read_text()) == ("succeeded", 2, "xx")
+
+
+def test_a_run_that_takes_too_long_ends_with_its_kernel(job):
+    made = job(time_limit=1, bucket="sleep")
+    done = run_row(made)
+    assert (done.state, done.tries) == ("failed", 1)
+    assert done.reason == "The run took longer than its time limit of 1 s; its kernel was ended."
+    assert Results(made.out).of(made.row) == done
+
+
+def test_a_finished_row_is_not_run_again(job):
+    made = job("1 / 0")
+    results = Results(made.out)
+    kept = Result("succeeded", "fleet-1", "hash-1", seconds=2.0)
+    results.keep(made.row, kept)
+    assert run_row(made) == kept
+    assert not results.notebook(made.row).exists()
+
+
+def test_a_row_that_a_lost_worker_had_begun_is_not_run_again(job):
+    made = job("1 / 0")
+    Results(made.out).begin(made.row, "fleet-1")
+    done = run_row(made)
+    assert (done.state, done.reason) == ("failed", task.LOST)
+    assert not Results(made.out).runs(made.row, "fleet-1")
+
+
+def test_a_full_disk_loses_no_earlier_result(job, monkeypatch):
+    made = job(bucket="sleep", time_limit=0.1)
+    results = Results(made.out)
+    earlier = Result("succeeded", "fleet-0", "hash-0")
+    results.keep(made.row, earlier)
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "replace", full)
+    done = run_row(made)
+    assert done.state == "failed"
+    assert "could not be written: No space left on device" in done.error
+    assert results.of(made.row) == earlier
+    assert not [*made.out.glob("rows/*.part")]
+
+
+def test_a_failing_cell_is_kept_with_its_error_and_without_secrets(job):
+    made = job("raise ValueError('the key AKIAIOSFODNN7EXAMPLE is wrong')")
+    done = run_row(made)
+    assert done.reason == "ValueError: the key <access key> is wrong"
+    assert done.cell == "raise ValueError('the key AKIAIOSFODNN7EXAMPLE is wrong')"
+    assert str(Results(made.out).notebook(made.row)) in done.error
+    assert json.loads((made.out / "rows" / f"{made.row.name}.json").read_text())["result"]["state"] == "failed"
+
+
+def test_of_each_cluster_one_row_goes_alone_until_one_has_succeeded():
+    from collections import deque
+
+    rows = [Row(n, "", Parameters.checked(cluster=name)) for n, name in enumerate("aabba", 1)]
+    waiting, gate = deque(rows), Gate()
+    first, second = gate.next(waiting), gate.next(waiting)
+    assert [first.number, second.number, gate.next(waiting)] == [1, 3, None]
+    gate.ended(first, succeeded=False)
+    assert gate.next(waiting).number == 2
+    assert gate.next(waiting) is None
+    gate.ended(second, succeeded=True)
+    assert gate.next(waiting).number == 4
+
+
+def test_a_row_s_hash_changes_with_notebook_parameters_and_version():
+    row, other = (Row(1, "", Parameters.checked(role_name=name)) for name in ("a", "b"))
+    hashes = [row.fingerprint(b"n", "1"), row.fingerprint(b"m", "1"), row.fingerprint(b"n", "2")]
+    assert len({*hashes, other.fingerprint(b"n", "1")}) == 4
+    assert row.confirmed().fingerprint(b"n", "1") == hashes[0]
+    assert time.time()
