@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from labkit.cli import account, doctor, faults, lab, learning, webhook
+from labkit.cli.diff import diff
 from labkit.cli.fleet import fleet
 from labkit.cli.run import run
 from labkit.cli.snapshot import restore, snapshot
@@ -42,7 +43,7 @@ def _labkit(
 
 
 command: Callable[..., None]
-for command in (up, lab.env, run, fleet, lab.status, trail):
+for command in (up, lab.env, run, fleet, diff, lab.status, trail):
     app.command()(command)
 app.command(context_settings={"ignore_unknown_options": True})(lab.clock)  # -30m is a value
 for command in (lab.fetch, snapshot, restore, lab.reset, lab.down):

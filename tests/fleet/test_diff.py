@@ -1,0 +1,56 @@
+"""`labkit diff`: what changed between two runs of one row, and nothing that changes in any two."""
+
+import importlib.util
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from tests.commands import labkit
+
+
+@pytest.fixture
+def executed(tmp_path):
+    def write(name: str, role: str, answer: str, count: int = 1):
+        cells = [
+            new_code_cell(
+                'cluster = "blue"\nrole_name = "my-role"', metadata={"tags": ["parameters"]}, id="parameters"
+            ),
+            new_code_cell(f'# Parameters\nrole_name = "{role}"\n', metadata={"tags": ["injected-parameters"]}),
+            new_code_cell("show()", id="show", execution_count=count, outputs=[new_output("stream", text=answer)]),
+        ]
+        metadata = {"papermill": {"start_time": f"2026-01-0{count}T00:00:00"}}
+        nbformat.write(new_notebook(cells=cells, metadata=metadata), tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def test_two_runs_with_the_same_answers_are_the_same(executed):
+    done = labkit("diff", executed("a.ipynb", "reader", "ok\n", 1), executed("b.ipynb", "reader", "ok\n", 2))
+    assert (done.returncode, done.stdout) == (0, "No cell and no output changed.\n")
+
+
+def test_a_changed_parameter_and_a_changed_output_are_shown(executed):
+    done = labkit("diff", executed("a.ipynb", "reader", "ok\n"), executed("b.ipynb", "writer", "AccessDenied\n"))
+    assert done.returncode == 1
+    assert done.stdout.startswith('parameter role_name: "reader" → "writer"\n')
+    assert "-      ok" in done.stdout and "+      AccessDenied" in done.stdout
+    assert "# Parameters" not in done.stdout
+
+
+def test_a_file_that_is_no_notebook_is_a_sentence(executed, tmp_path):
+    (tmp_path / "text.ipynb").write_text("text")
+    for other, said in (("text.ipynb", "is not a notebook"), ("none.ipynb", "No such file")):
+        done = labkit("diff", executed("a.ipynb", "reader", ""), tmp_path / other)
+        assert done.returncode == 2
+        assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_the_extra_one_sentence_says_what_to_install(executed, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("labkit.fleet.differences.find_spec", lambda name: None if name == "nbdime" else found(name))
+    notebook = executed("a.ipynb", "reader", "")
+    assert (
+        labkit("diff", notebook, notebook).stderr == 'labkit: This needs more packages: pip install "labkit[fleet]"\n'
+    )
