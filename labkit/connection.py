@@ -97,6 +97,8 @@ class Connection:
     node_identity: str | None = None
     pod_identity: str | None = None
     """Where the nodes' EKS Pod Identity Agent answers, as a pod's spec says it."""
+    any_cluster: str | None = None
+    """How a cluster of any name is made: as soon as a run names it."""
     other_account: str | None = None
     """Another account (12 digits) that the one who opens the lab administers."""
     account: Callable[[str], "boto3.Session | None"] = lambda _: None

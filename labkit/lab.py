@@ -35,6 +35,7 @@ CAPABILITIES = {
     "node_identity": "a node role whose credentials a pod can reach",
     "pod_identity": "an EKS Pod Identity Agent of the lab's own",
     "other_account": "a second account that you administer",
+    "any_cluster": "clusters that are there as soon as you name them",
 }
 
 # https://docs.aws.amazon.com/awscloudtrail/latest/userguide/view-cloudtrail-events-cli.html

@@ -22,6 +22,8 @@ from labkit.run_parameters import Parameters
 from labkit.widgets import check as checks
 
 if TYPE_CHECKING:
+    from labkit.connection import Connection
+    from labkit.diagnosis.evidence import Reads
     from labkit.doctor.report import Diagnosis
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -138,18 +140,23 @@ def run(
     return done
 
 
-def examined(parameters: Parameters) -> "Diagnosis":
-    """What the doctor finds at a run's service account; only reads. Raises `LabError` if it could not look."""
-    from labkit.doctor.examination import diagnose
+def examined(
+    parameters: Parameters, connection: "Connection | None" = None, reads: "Reads | None" = None
+) -> "Diagnosis":
+    """What the doctor finds at a run's service account; only reads. Raises `LabError` if it could not look.
 
-    connection = targets.look(parameters)
-    return diagnose(
-        namespace=parameters.namespace,
-        service_account=parameters.service_account,
-        connection=connection,
-        cluster=parameters.cluster,
-        role=parameters.role_name,
-    )
+    Who looks at many runs gives the connection to their cluster, and what was read of it.
+    """
+    from labkit.diagnosis.evidence import Evidence, Reads
+    from labkit.doctor.examination import examine_pods, refuse_misspelt
+
+    connected, read = connection or targets.look(parameters), reads or Reads()
+
+    def evidence(pod: str) -> Evidence:
+        return Evidence(parameters, connected, pod_name=pod, role_is_known=True, probe=False, reads=read)
+
+    refuse_misspelt(evidence(""))
+    return examine_pods(evidence)
 
 
 def refresh(notebook: Path | str) -> Run:

@@ -111,6 +111,8 @@ def _run_server(
 
 
 def _become(argv: list[str], env: dict[str, str], cwd: str | None, ready: Connection) -> None:
+    # Like a program of its own, it may have children.
+    multiprocessing.current_process()._config["daemon"] = False
     os.setsid()
     os.environ.clear()
     os.environ.update(env)

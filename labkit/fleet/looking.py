@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from labkit import steps, targets
-from labkit.doctor.examination import diagnose
+from labkit import runs, steps, targets
 from labkit.errors import LabError, answering
 from labkit.fleet.access import credentials
 from labkit.fleet.results import Result
@@ -91,15 +90,7 @@ def _shown(workspace: Workspace) -> list[str]:
 
 
 def _examined(row: Row, connection: "Connection", reads: "Reads") -> Result:
-    given = row.parameters
-    found = diagnose(
-        namespace=given.namespace,
-        service_account=given.service_account,
-        connection=connection,
-        cluster=given.cluster,
-        role=given.role_name,
-        reads=reads.shared(),
-    )
+    found = runs.examined(row.parameters, connection, reads.shared())
     findings = [finding.as_json() for finding in found.findings]
     if found.exit_code == 0:
         return Result("succeeded", findings=findings)

@@ -72,7 +72,7 @@ def run_row(job: Job) -> Result:
         ended = Ended(str(refused))
     result = Result("failed" if ended else "succeeded", job.fleet, job.fingerprint, started, time.time() - started)
     if ended:
-        result = replace(result, error=ended.error, cell=ended.cell, findings=ended.findings)
+        result = replace(result, error=ended.error, cell=ended.cell, findings=[*ended.findings])
     return kept(results, job, replace(result, tries=tries))
 
 

@@ -82,26 +82,28 @@ def local(count: int, log: Path) -> Iterator["Client"]:
     """
     import dask
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    with dask.config.set(QUIET), tempfile.TemporaryDirectory(prefix="labkit-fleet-") as folder:
-        from distributed import Client, LocalCluster
+    # First: it adds its defaults to the settings, and would lose them with those of this block.
+    from distributed import Client, LocalCluster
 
-        with (
-            LocalCluster(
-                n_workers=count,
-                threads_per_worker=1,
-                processes=True,
-                security=True,
-                dashboard_address=None,
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                memory_limit=None,
-                local_directory=folder,
-                silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            client.register_plugin(prepared(log))
-            yield client
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with (
+        dask.config.set(QUIET),
+        tempfile.TemporaryDirectory(prefix="labkit-fleet-") as folder,
+        LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            security=True,
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            memory_limit=None,
+            local_directory=folder,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        client.register_plugin(prepared(log))
+        yield client
 
 
 @contextmanager

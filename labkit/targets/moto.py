@@ -212,6 +212,7 @@ def _connection(
         trail=lambda: _read_trail(folder),
         node_identity="the node's role, from the instance metadata service",
         pod_identity=AGENT_URL,
+        any_cluster="eks:CreateCluster, by the run itself",
         other_account=OTHER_ACCOUNT,
         account=lambda account_id: in_account(aws, account_id, state.account_id),
     )

@@ -108,9 +108,9 @@ def test_plan_doctor_and_remove_take_the_rows_as_they_are(fleet, lab, tmp_path):
     assert planned.returncode == 0
     assert "it finds role r0\n" in planned.stdout and "Nothing was changed." in planned.stdout
     looked = labkit("fleet", file, "--doctor", cwd=tmp_path)
-    assert looked.returncode == 2
-    assert "n0/my-service-account: no such service account" in looked.stdout
-    assert "could not look" in (tmp_path / "runs" / "fleet" / "fleet" / "doctor.html").read_text()
+    assert looked.returncode == 1
+    assert "namespace-missing" in looked.stdout
+    assert "✗ findings" in (tmp_path / "runs" / "fleet" / "fleet" / "doctor.html").read_text()
     removed = labkit("fleet", file, "--remove", cwd=tmp_path)
     assert removed.returncode == 0
     assert "removed role r0" in removed.stdout

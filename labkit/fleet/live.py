@@ -1,0 +1,115 @@
+"""A fleet in a notebook: its rows as they run, drawn in place, and its report."""
+
+import threading
+import time
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labkit.emulator.folder import Folder
+from labkit.fleet import rows, running, workers
+from labkit.fleet.report import MARKS, RUNS, Report
+from labkit.fleet.running import Fleet, Outcome
+from labkit.widgets import live
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import ipywidgets
+
+PACKAGE = Path(__file__).parents[1]
+# A wheel carries the notebooks inside the package; in a checkout they lie beside it.
+NOTEBOOKS = PACKAGE / "notebooks" if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent / "notebooks"
+EVERY = 0.5  # seconds between two looks
+
+
+def run(file: Path, out: Path, *, notebook: Path | None = None, count: int = 2, resume: bool = False) -> Report:
+    """Run a fleet of the target moto on so many workers; in a running notebook, show each row as it runs.
+
+    Without a notebook, it runs irsa.ipynb. With `resume`, only rows that have not succeeded, or have changed.
+
+    Raises `NothingRan` if the file, the folder or the set-up is wrong.
+    """
+    workers.require_extra()
+    notebook = notebook or NOTEBOOKS / "irsa.ipynb"
+    fleet = Fleet(
+        rows.read(file, makes=running.makes(notebook)),
+        notebook.resolve(),
+        out.resolve(),
+        resume=resume,
+        home=str(Folder.find().path),
+    )
+    started = time.monotonic()
+    with fleet.results.opened(resume=resume):
+        with workers.local(count, fleet.out / "workers.log") as client, Progress(fleet).shown() as progress:
+            outcomes = running.run(fleet, client, progress.tell)
+        report = Report(file.name, notebook.name, outcomes, time.monotonic() - started, fleet.stopped_by)
+        report.write(fleet.out)
+    return report
+
+
+class Progress:
+    """The rows of a fleet and where each is; a stored notebook says only how many there are."""
+
+    def __init__(self, fleet: Fleet):
+        self._fleet = fleet
+        self._ended = {outcome.row.number: outcome for outcome in fleet.earlier()}
+        self._is_over = threading.Event()
+        self._drawn: list[ipywidgets.HTML] = []
+
+    @contextmanager
+    def shown(self) -> "Iterator[Progress]":
+        """Show it in the notebook, and draw it again and again until this block ends."""
+        from IPython.display import display
+
+        display(self)
+        drawing = threading.Thread(target=self._draw, daemon=True)
+        drawing.start()
+        try:
+            yield self
+        finally:
+            self._is_over.set()
+            drawing.join()
+            self._draw_once()
+
+    def tell(self, outcome: Outcome) -> None:
+        """Take note of a row that has ended."""
+        self._ended[outcome.row.number] = outcome
+
+    def __repr__(self) -> str:
+        clusters = len({row.cluster for row in self._fleet.rows})
+        again = f", {len(self._ended)} of them done" if self._ended and not self._is_over.is_set() else ""
+        return f"{len(self._fleet.rows)} rows over {clusters} clusters{again}"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {"text/plain": repr(self), **live.drawn(self._panel)}
+
+    def _panel(self) -> "ipywidgets.Widget":
+        import ipywidgets
+
+        self._drawn.append(ipywidgets.HTML(self._html()))
+        whole = ipywidgets.VBox(self._drawn[-1:])
+        whole.add_class("labkit")
+        return whole
+
+    def _draw(self) -> None:
+        while not self._is_over.wait(EVERY):
+            self._draw_once()
+
+    def _draw_once(self) -> None:
+        for drawn in self._drawn:
+            drawn.value = self._html()
+
+    def _html(self) -> str:
+        body = "".join(
+            f"<tr><td>{escape(self._state(row))}</td><td>{escape(row.run)}</td></tr>" for row in self._fleet.rows
+        )
+        headline = f"{len(self._ended)} of {len(self._fleet.rows)} rows"
+        return live.styled(f"<p><strong>{headline}</strong></p><table>{body}</table>")
+
+    def _state(self, row: rows.Row) -> str:
+        if outcome := self._ended.get(row.number):
+            state = outcome.result.state
+            return f"{MARKS[state]} {RUNS[state]}{' earlier' if outcome.is_earlier else ''}"
+        return "● running" if self._fleet.results.runs(row, self._fleet.id) else "○ waiting"
