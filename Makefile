@@ -33,7 +33,7 @@ SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run lab lint test test-fast test-python test-notebooks test-kind test-eks coverage outputs pictures \
-  book harm lessons soak fuzz mutants walk bench wheel lock clean
+  book harm lessons soak fuzz mutants walk fleet bench wheel lock clean
 
 help:  ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ mutants: $(READY)  ## Change one thing in the code that decides who gets in, and
 
 walk: $(READY)  ## Call every operation of the emulated AWS with each required member spoilt; make test does one in 12
 	@LABKIT_WALK=all $(BIN)/python -m pytest -n 2 tests/emulator/aws/test_spoilt.py
+
+fleet: $(READY)  ## Run 200 rows over 20 clusters with ten planted faults, then resume with their causes mended
+	@$(BIN)/python -m tests.fleet.many
 
 bench: $(READY)  ## Measure, and print the numbers
 	@$(BIN)/python -m tests.bench

@@ -179,9 +179,10 @@ def run(fleet: Fleet, client: "Client", tell: Callable[[Outcome], None]) -> list
     for outcome in fleet.run(client):
         outcomes.append(outcome)
         tell(outcome)
-    if not fleet.home and not fleet.stopped_by:
-        with suppress(OSError, RuntimeError, ValueError):
-            client.run(task.end_lab)
+    if not fleet.home:
+        # They end by themselves after some hours; a scheduler that went away can't be asked.
+        with suppress(Exception):
+            client.run(task.end_labs, fleet.id)
     return sorted(outcomes, key=lambda outcome: outcome.row.number)
 
 

@@ -6,6 +6,7 @@ had begun fails: nobody knows how far it got.
 
 import os
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -98,24 +99,31 @@ def _unwritten(error: OSError) -> str:
     return f"The result could not be written: {error.strerror}."
 
 
-def end_lab() -> None:
-    """End the lab that this worker opened for itself, and forget it."""
-    home = own_lab()
-    if home.exists():
-        from labkit.emulator import process
-        from labkit.emulator.folder import Folder
+def end_labs(fleet: str) -> None:
+    """End the labs that this machine's workers opened for this fleet, those of lost workers, too, and delete them."""
+    from labkit.emulator import process
+    from labkit.emulator.folder import Folder
 
+    for home in Path(tempfile.gettempdir()).glob(f"{_labs(fleet)}-*"):
         with suppress(LabError):
             process.stop(Folder(home))
-            process.forget(Folder(home))
+            shutil.rmtree(home, ignore_errors=True)
 
 
-def own_lab() -> Path:
+def _labs(fleet: str) -> str:
+    return f"labkit-fleet-{os.getuid()}-{fleet[:12]}"
+
+
+def _own_lab(fleet: str) -> Path:
     """The folder of this worker's own lab."""
     from distributed import get_worker
 
-    name = sha256(get_worker().address.encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"labkit-fleet-{os.getuid()}-{name}"
+    worker = sha256(get_worker().address.encode()).hexdigest()[:12]
+    home = Path(tempfile.gettempdir()) / f"{_labs(fleet)}-{worker}"
+    home.mkdir(mode=0o700, exist_ok=True)
+    if home.stat().st_uid != os.getuid():
+        raise LabError(f"Another user has made the folder {home}.", next="run the fleet again")
+    return home
 
 
 def _tried(job: Job, results: Results) -> tuple[int, Ended | None]:
@@ -215,7 +223,7 @@ def _environment(job: Job) -> Iterator[None]:
 
     before = dict(os.environ)
     try:
-        os.environ["LABKIT_HOME"] = job.home or str(own_lab())
+        os.environ["LABKIT_HOME"] = job.home or str(_own_lab(job.fleet))
         with credentials(job.row):
             yield
     finally:

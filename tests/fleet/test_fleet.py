@@ -13,6 +13,7 @@ from labkit.fleet.rows import Row
 from labkit.run_parameters import Parameters
 from tests.commands import LABKIT, labkit
 from tests.fleet import notebooks
+from tests.fleet.told import report, times
 from tests.notebooks.test_notebook_format import UNSTABLE
 
 POLICY, ACCOUNT, WORKER = 2, 4, 9  # the rows with a fault, from 0
@@ -44,15 +45,11 @@ def process(*command):
     return subprocess.run([LABKIT, *command], capture_output=True, text=True, timeout=WITHIN)
 
 
-def report(folder):
-    return json.loads((folder / "out" / "report.json").read_text())
-
-
 def test_the_report_tells_the_three_faults_from_the_nine_good_rows(fleet):
     folder, command, _, done = fleet
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr == ""
-    told = report(folder)
+    told = report(folder / "out")
     failed = {row["number"] - 1: row for row in told["rows"] if row["state"] == "failed"}
     assert sorted(failed) == [POLICY, ACCOUNT, WORKER]
     assert told["counts"] == {"succeeded": 9, "failed": 3, "not run": 0}
@@ -74,7 +71,7 @@ def test_the_page_fetches_nothing_and_says_the_same(fleet):
     for link in re.findall(r'href="([^"]+)"', page):
         assert (folder / "out" / link).is_file()
     for secret in ("a token", "an access key"):
-        assert not re.search(UNSTABLE[secret], page + json.dumps(report(folder)))
+        assert not re.search(UNSTABLE[secret], page + json.dumps(report(folder / "out")))
 
 
 def test_resume_runs_exactly_what_has_not_succeeded_or_has_changed(fleet, lab):
@@ -82,24 +79,20 @@ def test_resume_runs_exactly_what_has_not_succeeded_or_has_changed(fleet, lab):
     mended, changed = notebooks.rows(12), 5
     mended[changed]["service_account"] = "my-service-account"  # its value until now, said aloud
     notebooks.fleet(folder / "fleet.yaml", mended)
-    before = times(folder)
+    before = times(folder / "out")
     done = process(*command, "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
-    ran = {name for name, time in times(folder).items() if time != before.get(name)}
+    ran = {name for name, time in times(folder / "out").items() if time != before.get(name)}
     assert ran == {f"c{n % 3}.n{n}.my-service-account.r{n}.{kind}" for n in RAN for kind in ("json", "ipynb")}
-    assert {row["number"] - 1 for row in report(folder)["rows"] if not row["earlier"]} == RAN
+    assert {row["number"] - 1 for row in report(folder / "out")["rows"] if not row["earlier"]} == RAN
     made = {role["RoleName"] for role in lab.aws.client("iam").list_roles()["Roles"]}
     assert made >= {f"r{n}" for n in range(0, 12, 2)}
     again = labkit(*command, "--resume")
     assert "12 of them in an earlier fleet" in again.stdout
-    assert {name for name, time in times(folder).items() if time != before[name]} == ran
+    assert {name for name, time in times(folder / "out").items() if time != before[name]} == ran
 
 
 RAN = {POLICY, ACCOUNT, WORKER, 5}
-
-
-def times(folder):
-    return {file.name: file.stat().st_mtime_ns for file in (folder / "out" / "rows").iterdir()}
 
 
 def test_plan_doctor_and_remove_take_the_rows_as_they_are(fleet, lab, tmp_path):
@@ -125,7 +118,7 @@ def test_ctrl_c_leaves_finished_runs_finished_and_says_how_to_go_on(tmp_path):
     done = process("fleet", file, "--notebook", notebook, "--out", tmp_path / "out", "--workers", "1")
     assert done.returncode == 130
     assert done.stderr == ""
-    assert [row["state"] for row in report(tmp_path)["rows"]] == ["succeeded", "not run", "not run"]
+    assert [row["state"] for row in report(tmp_path / "out")["rows"]] == ["succeeded", "not run", "not run"]
     assert "It ended early: the fleet was interrupted. Run the rest:" in done.stdout
     assert done.stdout.rstrip().endswith("--resume")
 
@@ -136,7 +129,7 @@ def test_fail_fast_starts_no_row_after_a_failed_one(tmp_path):
     notebook = notebooks.write(tmp_path / "in.ipynb", "1 / 0")
     done = process("fleet", file, "--notebook", notebook, "--out", tmp_path / "out", "--fail-fast", "--workers", "1")
     assert done.returncode == 1
-    assert [row["state"] for row in report(tmp_path)["rows"]] == ["failed", "not run", "not run"]
+    assert [row["state"] for row in report(tmp_path / "out")["rows"]] == ["failed", "not run", "not run"]
 
 
 def test_a_row_uses_its_own_credentials_and_leaves_none_behind(lab, monkeypatch):

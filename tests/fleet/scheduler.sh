@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# A scheduler and two workers in processes of their own, with TLS; a fleet with a planted fault and a killed worker, and
+# `--resume` once both are mended. Each worker opens a lab of its own.
+#   tests/fleet/scheduler.sh          prints "as it should be", and ends with 0, or says what is not
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD
+work=$(mktemp -d)
+started=()
+cleanup() {
+  for process in "${started[@]}"; do kill "$process" 2>/dev/null || true; done
+  wait || true
+  rm -rf "$work"
+}
+trap cleanup EXIT
+cd "$work"
+export PYTHONPATH=$root DASK_LOGGING__DISTRIBUTED=error
+python=$root/.venv/bin/python
+
+"$python" -m tests.fleet.certificate ca.pem cert.pem key.pem
+tls=(--tls-ca-file ca.pem --tls-cert cert.pem --tls-key key.pem)
+"$root/.venv/bin/dask" scheduler --host 127.0.0.1 --port 0 --protocol tls --no-dashboard --dashboard-address 127.0.0.1:0 \
+  --scheduler-file scheduler.json "${tls[@]}" >scheduler.log 2>&1 &
+started+=($!)
+until [ -s scheduler.json ]; do sleep 0.1; done
+address=$("$python" -c 'import json; print(json.load(open("scheduler.json"))["address"])')
+for number in 1 2; do
+  "$root/.venv/bin/dask" worker "$address" --host 127.0.0.1 --nthreads 1 --name "worker-$number" --no-dashboard \
+    --dashboard-address 127.0.0.1:0 --local-directory "$work/worker-$number" "${tls[@]}" >"worker-$number.log" 2>&1 &
+  started+=($!)
+done
+
+fleet() {
+  "$root/.venv/bin/labkit" fleet fleet.yaml --notebook in.ipynb --out out --lab-per-worker \
+    --scheduler "$address" --tls-ca ca.pem --tls-cert cert.pem --tls-key key.pem "$@"
+}
+"$python" -m tests.fleet.planted fleet.yaml in.ipynb --faults
+code=0; fleet || code=$?
+[ "$code" = 1 ] || { echo "the fleet with faults ended with $code"; exit 1; }
+"$python" -m tests.fleet.planted --check out
+"$python" -m tests.fleet.planted fleet.yaml in.ipynb
+fleet --resume
+"$python" -m tests.fleet.planted --check-mended out
+echo "as it should be"
