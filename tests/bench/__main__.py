@@ -3,7 +3,7 @@
 import platform
 import sys
 
-from tests.bench import doctor, kubernetes_api, lab, policy, role_sessions, web_identity
+from tests.bench import doctor, fleet, kubernetes_api, lab, policy, role_sessions, web_identity
 
 MEASURES = {
     "up": ("labkit up, from nothing to ready", lab.up),
@@ -18,6 +18,10 @@ MEASURES = {
     "policy": ("a decision, 20 statements and a boundary", policy.decisions),
     "doctor": ("the doctor, one service account", doctor.one),
     "doctor-all": ("the doctor, 500 service accounts", doctor.every),
+    "fleet": ("labkit fleet, 200 runs over 20 clusters", fleet.beside_xargs),
+    "fleet-workers": ("labkit fleet, 1 and 2 workers", fleet.by_workers),
+    "fleet-memory": ("labkit fleet, the command's own memory", fleet.memory),
+    "fleet-model": ("labkit fleet, 10,000 runs an hour", fleet.model),
     "notebooks": ("nbval, every notebook once, two workers", lab.notebooks),
 }
 
