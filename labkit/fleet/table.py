@@ -78,7 +78,8 @@ def _of_yaml(file: Path, text: str) -> Iterator[Entry]:
     parts = _mapping(file, document, "the file")
     for name in parts:
         if name not in KEYS:
-            raise _refused(file, f"{name!r} is no key of a fleet file.{nearest(name, KEYS)} There are: {_listed(KEYS)}")
+            told = f"{name!r} isn't a key of a fleet file.{nearest(name, KEYS)} There are: {_listed(KEYS)}"
+            raise _refused(file, told)
     defaults = _values(file, parts["defaults"], "defaults") if "defaults" in parts else {}
     number = 0
     for node in _items(file, parts["runs"], "runs") if "runs" in parts else []:

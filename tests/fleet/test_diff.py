@@ -39,7 +39,7 @@ def test_a_changed_parameter_and_a_changed_output_are_shown(executed):
     assert "# Parameters" not in done.stdout
 
 
-def test_a_file_that_is_no_notebook_is_a_sentence(executed, tmp_path):
+def test_a_file_that_is_not_a_notebook_is_a_sentence(executed, tmp_path):
     (tmp_path / "text.ipynb").write_text("text")
     for other, said in (("text.ipynb", "is not a notebook"), ("none.ipynb", "No such file")):
         done = labkit("diff", executed("a.ipynb", "reader", ""), tmp_path / other)
