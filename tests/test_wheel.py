@@ -70,7 +70,7 @@ def test_the_wheel_has_each_file_of_labkit_and_nothing_else(packed):
     # What git lists, where there is git: a note or a cache that lies about is not part of labkit.
     files = {file.relative_to(ROOT).as_posix() for file in (ROOT / "labkit").rglob("*") if file.is_file()}
     wanted = {file for file in files if "__pycache__" not in file}
-    wanted |= {f"labkit/notebooks/{name}" for name in [*NOTEBOOKS, *PICTURES, *TEXTS]}
+    wanted |= {f"labkit/notebooks/{name}" for name in [*NOTEBOOKS, *PICTURES, *TEXTS]} | {"labkit/README.md"}
     assert {"labkit/py.typed", "labkit/cli/jupyter/labconfig/page_config.json"} <= wanted
     inside = {file for file in packed if ".dist-info/" not in file}
     wrong = sorted(inside ^ wanted)
@@ -116,7 +116,7 @@ def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
         )
     try:
         url = answered_url(jupyterlab, folder / "jupyterlab.log")
-        page = httpx.get(f"{url}lab/tree/learn/00-the-problem.ipynb?token=known", trust_env=False, timeout=PATIENCE)
+        page = httpx.get(f"{url}lab/tree/learn/contents.ipynb?token=known", trust_env=False, timeout=PATIENCE)
         contents = httpx.get(f"{url}api/contents/learn?token=known", trust_env=False, timeout=PATIENCE)
         # No terminal has started this JupyterLab.
         line = "command -v labkit; aws configure get region; echo live $LABKIT_LIVE"
@@ -127,10 +127,12 @@ def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
     assert page.status_code == 200
     assert f"{Path(sys.executable).parent}/labkit" in found and "us-east-1" in found and "live 1" in found
     said = (folder / "jupyterlab.log").read_text()
-    assert "run the first cell of 00-the-problem.ipynb" in said and "mounts" not in said
+    assert "follow the first link of contents.ipynb" in said and "mounts" not in said
     # The settings of labkit/cli/jupyter, as the page gives them to the browser.
     assert '"disabledExtensions": ["@jupyterlab/apputils-extension:announcements"' in page.text
-    assert sorted(entry["name"] for entry in contents.json()["content"]) == [*NOTEBOOKS, "pictures"]
+    assert sorted(entry["name"] for entry in contents.json()["content"]) == sorted(
+        [*NOTEBOOKS, "contents.ipynb", "pictures"]
+    )
     for name in PICTURES:
         assert (folder / "learn" / name).read_bytes() == (ROOT / "notebooks" / name).read_bytes()
     assert mine.read_text() == "mine"

@@ -12,11 +12,11 @@ from labkit.cli.lab import command, variables
 from labkit.cli.up import start
 from labkit.emulator.environment import closed
 from labkit.errors import LabError
+from labkit.exercises import contents
+from labkit.exercises import progress as progress_of
+from labkit.exercises.contents import NOTEBOOKS
 from labkit.showing import LIVE
 
-PACKAGE = Path(__file__).parents[1]
-# A wheel carries the notebooks inside the package; in a checkout they lie beside it.
-NOTEBOOKS = PACKAGE / "notebooks" if (PACKAGE / "notebooks").is_dir() else PACKAGE.parent / "notebooks"
 FIRST = "00-the-problem.ipynb"
 LEARN = "learn"
 PICTURES = "pictures"  # the folder of the pictures, beside the notebooks
@@ -31,8 +31,6 @@ def lab(
     fresh: Annotated[str, typer.Option(metavar="NUMBER", help="Start this notebook over, such as 02.")] = "",
 ) -> None:
     """Start the lab and open JupyterLab on your copies of the notebooks, in ./learn/."""
-    from labkit.exercises.progress import NAME, VARIABLE
-
     here = _folder()
     if fresh:
         typer.echo(put_aside(here / LEARN, fresh))
@@ -43,18 +41,22 @@ def lab(
         typer.echo(note)
     typer.echo(
         "The lab is up. JupyterLab starts now; Ctrl-C ends it, and `labkit down` ends the lab.\n"
-        f"Next:  run the first cell of {FIRST} in the page that opens.\n"
+        f"Next:  follow the first link of {contents.NAME}, the page that opens.\n"
         "A terminal in JupyterLab talks to the lab already. In another one:\n"
         f'  eval "$({command()} env)"'
     )
     settings = [str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
-    own = {"JUPYTER_CONFIG_PATH": os.pathsep.join(settings), VARIABLE: str(here / LEARN / NAME), LIVE: "1"}
+    own = {
+        "JUPYTER_CONFIG_PATH": os.pathsep.join(settings),
+        progress_of.VARIABLE: str(here / LEARN / progress_of.NAME),
+        LIVE: "1",
+    }
     closed_environment = closed(os.environ) | variables() | own
     # Jupyter refuses to run as root, the only user in most containers, unless it is told to.
     root = ["--allow-root"] if os.geteuid() == 0 else []
     # Without it a JupyterLab that no terminal started opens login shells, in which /etc/profile takes PATH away.
     shell = f"--ServerApp.terminado_settings=shell_command={os.environ.get('SHELL') or 'sh'}"
-    options = [f"--ServerApp.root_dir={here}", shell, *root, *(arguments or []), str(here / LEARN / FIRST)]
+    options = [f"--ServerApp.root_dir={here}", shell, *root, *(arguments or []), str(here / LEARN / contents.NAME)]
     sys.stdout.flush()
     # Replaces this process, so that Ctrl-C reaches JupyterLab alone. -P: no file of this folder hides a library.
     os.execve(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", *options], closed_environment)  # noqa: S606
@@ -62,12 +64,10 @@ def lab(
 
 def progress() -> None:
     """Print what you have done so far in learn/: steps, exercises, hints, questions."""
-    from labkit.exercises import progress as kept
-
-    file = _folder() / LEARN / kept.NAME
+    file = _folder() / LEARN / progress_of.NAME
     if not file.is_file():
         raise LabError("Nothing is kept yet.", where=str(file), next="labkit lab, and check a step in a notebook")
-    typer.echo(repr(kept.read(file)))
+    typer.echo(repr(progress_of.read(file)))
 
 
 def _folder() -> Path:
@@ -100,7 +100,7 @@ def put_aside(learn: Path, number: str) -> str:
 def copy_notebooks(learn: Path) -> list[str]:
     """Copy each notebook that `learn` does not have yet, for a learner to solve; return the names of the new copies.
 
-    The pictures that they show are copied beside them.
+    The pictures that they show are copied beside them, and the contents page is written again.
 
     Raises `LabError` if the notebooks are not installed, or if `learn` cannot be written.
     """
@@ -125,6 +125,8 @@ def copy_notebooks(learn: Path) -> list[str]:
         for original in missing:
             made = nbformat.writes(copies.copy(nbformat.read(original, as_version=4)))
             _write(learn / original.name, made.encode())
+        page = contents.page(learn / progress_of.NAME)
+        _write(learn / contents.NAME, nbformat.writes(page).encode())
     except OSError as error:
         raise LabError(
             f"The notebooks could not be copied to {learn}: {error.strerror}.",

@@ -9,9 +9,9 @@ import typer
 
 from labkit.cli.given import FromFile, Given, named
 from labkit.cli.lab import command
-from labkit.cli.learning import NOTEBOOKS
 from labkit.emulator.folder import Folder
 from labkit.errors import LabError
+from labkit.exercises.contents import NOTEBOOKS
 
 if TYPE_CHECKING:
     from labkit import runs

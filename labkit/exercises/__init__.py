@@ -7,16 +7,17 @@
 import importlib
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from labkit.connection import core_api
 from labkit.errors import UnknownName
-from labkit.exercises.exercise import Exercise
-from labkit.run_parameters import RUN_LABEL
-from labkit.widgets.question import Question
-from labkit.workspace import Workspace
 
-T = TypeVar("T", Exercise, Question)
+if TYPE_CHECKING:
+    from labkit.exercises.exercise import Exercise
+    from labkit.widgets.question import Question
+    from labkit.workspace import Workspace
+
+T = TypeVar("T", "Exercise", "Question")
 # By the number that begins a notebook's name.
 NOTEBOOKS = {
     "00": "the_problem",
@@ -34,26 +35,28 @@ NOTEBOOKS = {
 }
 
 
-def exercise(id: str) -> Exercise:
+def exercise(id: str) -> "Exercise":
     """The exercise of this id, such as 02-a. Raises `UnknownName`."""
     known: Sequence[Exercise] = of_notebook(id).EXERCISES
     return _named("exercise", id, known)
 
 
-def prediction(id: str) -> Question:
+def prediction(id: str) -> "Question":
     """The question of this id that comes before a telling cell, such as 02-1. Raises `UnknownName`."""
     known: Sequence[Question] = of_notebook(id).PREDICTIONS
     return _named("question", id, known)
 
 
-def recall(notebook: str) -> Sequence[Question]:
+def recall(notebook: str) -> "Sequence[Question]":
     """The questions at the end of a notebook, by its number, such as 02. Raises `UnknownName`."""
     questions: Sequence[Question] = of_notebook(notebook).RECALL
     return questions
 
 
-def close_all(lab: Workspace) -> Iterator[str]:
+def close_all(lab: "Workspace") -> Iterator[str]:
     """Delete what every open exercise has of its own. Yields a line for each."""
+    from labkit.run_parameters import RUN_LABEL
+
     namespaces = core_api(lab.kubernetes).list_namespace(label_selector=RUN_LABEL).items
     names = [each.metadata.name for each in namespaces] + lab.aws.client("eks").list_clusters()["clusters"]
     for name in names:

@@ -1,5 +1,7 @@
 """The learner's copy of a notebook: without outputs, with a stub where the answer was, and the solution folded below.
 
+Its links to the README lead to the contents page.
+
 A code cell with the tag `exercise` holds the solution between two comments, as nbgrader marks it:
 https://nbgrader.readthedocs.io/en/stable/user_guide/creating_and_grading_assignments.html
 """
@@ -8,6 +10,8 @@ import re
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
+
+from labkit.exercises import contents
 
 TAG = "exercise"
 # Of an examination the copy has the stub alone.
@@ -26,6 +30,7 @@ def copy(notebook: NotebookNode) -> NotebookNode:
         cell = NotebookNode(original)
         made.cells.append(cell)
         if cell.cell_type != "code":
+            cell.source = contents.led(cell.source)
             continue
         cell.update(outputs=[], execution_count=None)
         tags = cell.metadata.get("tags", [])

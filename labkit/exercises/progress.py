@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -62,6 +62,8 @@ class Progress:
     """Steps that were checked and right."""
     answered: dict[str, bool] = field(default_factory=dict)
     """Questions, and whether the first answer was right."""
+    last: str = ""
+    """The exercise, step or question that the learner was at last."""
     unread: int = 0
     """Lines that this version of labkit can't read."""
 
@@ -75,7 +77,7 @@ class Progress:
         right = sum(self.answered.values())
         lines.append(f"questions: {right} of {len(self.answered)} right at the first answer")
         if self.unread:
-            lines.append(f"not counted: {self.unread} lines that are broken or of another version of labkit")
+            lines.append(not_counted(self.unread))
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -89,12 +91,13 @@ def read(file: Path | None = None) -> Progress:
     """
     if file is None:
         file = Path(os.environ.get(VARIABLE) or NAME)
-    progress, tries, unread = Progress(), Counter[str](), 0
+    progress, tries, unread, last = Progress(), Counter[str](), 0, ""
     for event in _events(file):
         if event is None:
             unread += 1
             continue
         what, id = event["what"], event["id"]
+        last = id
         if what == "opened":
             progress.opened.add(id)
         elif what == "hint":
@@ -107,14 +110,22 @@ def read(file: Path | None = None) -> Progress:
             progress.steps.add(id)
         elif what == "answered":
             progress.answered.setdefault(id, event["right"])
-    return Progress(**{**vars(progress), "unread": unread})
+    return replace(progress, last=last, unread=unread)
+
+
+def not_counted(unread: int) -> str:
+    """What to tell about lines that can't be read."""
+    lines = "1 line" if unread == 1 else f"{unread} lines"
+    return f"not counted: {lines} of {NAME}, broken or of another version of labkit"
 
 
 def _events(file: Path) -> Iterator[Event | None]:
     try:
         lines = file.read_bytes().splitlines()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return
+    except OSError:
+        lines = [b""]
     for line in lines:
         try:
             event = json.loads(line)

@@ -43,11 +43,11 @@ def test_a_broken_line_costs_no_other(file):
     assert (read().steps, read().unread) == ({"pod", "credentials"}, 4)
 
 
-@pytest.mark.parametrize("place", ["a/folder/that/is/not/there", ""])
-def test_where_it_cannot_be_kept_learning_goes_on(tmp_path, monkeypatch, place):
+@pytest.mark.parametrize(("place", "unread"), [("a/folder/that/is/not/there", 0), ("", 1)])
+def test_where_it_cannot_be_kept_learning_goes_on(tmp_path, monkeypatch, place, unread):
     monkeypatch.setenv(VARIABLE, str(tmp_path / place))
     kept("step", "pod")
-    assert read() == progress.Progress()
+    assert read() == progress.Progress(unread=unread)
 
 
 def test_without_a_learners_folder_nothing_is_kept(tmp_path, monkeypatch):
