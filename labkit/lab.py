@@ -114,6 +114,7 @@ class Lab(Workspace):
                 where="lab.ready",
                 next='lab.ready(before="iam_role")',
             )
+        self._note()
         with answering(self.parameters.namespace):
             # What an exercise of another notebook made would show in this one.
             for _ in exercises.close_all(self) if self.connection.is_embedded else ():
@@ -125,6 +126,7 @@ class Lab(Workspace):
 
     def remove(self) -> None:
         """Delete what carries this run's tag, the last step first; print what was deleted and what was left."""
+        self._note()
         with answering(self.parameters.namespace):
             closed = exercises.close_all(self) if self.connection.is_embedded else ()
             for line in chain(closed, steps.remove(self)):
@@ -258,7 +260,9 @@ class Lab(Workspace):
         return progress.read()
 
     def examination(self, *, seed: int | None = None, count: int = 10) -> "Examination":
-        """Begin an examination: this many random faults, one after the other. Without a seed, it is random, too.
+        """Go on with the examination that you have begun in this run, or begin one: this many random faults in a row.
+
+        A seed begins another one, and the same seed draws the same faults.
 
         Raises `LabError`, changing nothing, where the cluster isn't the lab's own.
         """
@@ -299,6 +303,7 @@ class Lab(Workspace):
             )
         chosen = faults.named(fault) if fault else faults.drawn(seed)
         self._needs_own_cluster()
+        self._note()
         with answering(self.parameters.namespace):
             if breaking.faults_in(self) and (taken := breaking.mend(self)).was_broken:
                 print(f"First of all: {taken}")
@@ -329,6 +334,7 @@ class Lab(Workspace):
         from labkit.faults import breaking
 
         self._needs_own_cluster()
+        self._note()
         with answering(self.parameters.namespace):
             print(breaking.mend(self) if breaking.faults_in(self) else "No fault is in this run.")
 
@@ -404,6 +410,13 @@ class Lab(Workspace):
                 next='skip them, or set target = "moto", and run the notebook again',
             )
         return self
+
+    def _note(self) -> None:
+        """Note for an examination of this run that the lab itself changes it."""
+        from labkit.exercises import examination
+
+        if self.connection.is_embedded:
+            examination.note_the_lab(self)
 
     def _needs_own_cluster(self) -> None:
         """Raise `LabError` if the cluster or the account is not the lab's own, and so is not to be broken."""

@@ -31,6 +31,7 @@ def break_(
 ) -> None:
     """Put a fault into the running lab. Makes the run first if it's missing."""
     from labkit import faults
+    from labkit.exercises import examination
     from labkit.faults import breaking
 
     if listed:
@@ -40,6 +41,7 @@ def break_(
         raise LabError("Name one fault, or pass --random (with --seed N, if you like).", next="labkit break --list")
     chosen = faults.drawn(seed) if drawn else faults.named(fault)
     with _opened(namespace, service_account, role, cluster) as lab:
+        examination.note_the_lab(lab)
         inside = breaking.break_lab(lab, chosen)
         typer.echo(f"What happened: {chosen.description}" if drawn else f"{chosen.id}: {chosen.description}")
         if len(inside) > 1:
@@ -59,9 +61,11 @@ def mend(
     cluster: ClusterName = "blue",
 ) -> None:
     """Take all faults out of the running lab, which is then exactly as before the first one."""
+    from labkit.exercises import examination
     from labkit.faults import breaking
 
     with _opened(namespace, service_account, role, cluster) as lab:
+        examination.note_the_lab(lab)
         typer.echo(str(breaking.mend(lab)))
 
 

@@ -132,6 +132,8 @@ def _chapter(row: re.Match[str], done: "Progress") -> Chapter:
     step = STEPS.get(number)
     checked = step in done.steps
     begun = bool(solved or answered or checked or any(id in done.opened or id in done.hints for id in exercises))
+    if row["name"] == f"{progress.EXAMINATION}.ipynb":
+        return _examination(row, time, done)
     left = [f"exercise {id} in" for id in exercises if id not in done.solved]
     if step and not checked:
         left.append(f'`lab.check("{step}")` in')
@@ -141,6 +143,13 @@ def _chapter(row: re.Match[str], done: "Progress") -> Chapter:
     told += ["step checked"] if checked else []
     said = f"{'' if left else '✓ '}{', '.join(told)}" if begun else ""
     return Chapter(row["name"], row["label"], row["about"], time, said, left, begun)
+
+
+def _examination(row: re.Match[str], time: str, done: "Progress") -> Chapter:
+    is_over = done.examination is not None and not done.examination["left"]
+    left = [] if is_over else ["go on with"]
+    said = f"{'✓ ' if is_over else ''}{done.score}"
+    return Chapter(row["name"], row["label"], row["about"], time, said, left, begun=bool(done.examination))
 
 
 def _next(chapters: Sequence[Chapter], last: str) -> str:

@@ -1,16 +1,21 @@
 """The examination: faults drawn in a row, told by their symptoms alone, and judged by the live lab.
 
 A repair that opens the role too far is refused, too: the judge also asks for a neighbour, for another namespace, and
-for a write that the role isn't meant to make.
+for a write that the role isn't meant to make. What the lab itself repairs counts as given up, and to make again what
+was there already costs points: both repair a fault that nobody has found.
+
+Where progress is kept, each event keeps how the examination stands, and another kernel goes on with it.
 """
 
 import os
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from labkit import faults, steps
@@ -19,7 +24,9 @@ from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 from labkit.exercises import asking, progress
 from labkit.faults import Fault, breaking, report
+from labkit.run_parameters import label_value
 from labkit.showing import is_live, left_aligned, stable, table
+from labkit.steps.ownership import existing
 from labkit.steps.row import Row
 from labkit.widgets.check import Check
 
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
     from labkit.workspace import Workspace
 
 SEED = 5709  # where outputs are compared, every run draws the same faults
-POINTS, PER_ATTEMPT, FOR_THE_DOCTOR = 10, 2, 5
+POINTS, PER_ATTEMPT, FOR_THE_DOCTOR, PER_REBUILT = 10, 2, 5, 3
 REFUSED = "refused"
 CERTIFICATE = "certificate.txt"
 NO_NAME = "It shows what the lab saw. It doesn't say who sat there."
@@ -45,26 +52,32 @@ class Paper:
     doctor: bool = False
     """Whether the doctor was asked."""
     repaired: bool = False
+    there: dict[str, str] = field(default_factory=dict)
+    """What the fault left there, and the id that it has until somebody makes it again."""
+    rebuilt: list[str] = field(default_factory=list)
+    """What of it was made again."""
 
     @property
     def points(self) -> int:
         """10 for a repair at the first attempt without the doctor, at least 1 for any repair."""
         if not self.repaired:
             return 0
-        return max(1, POINTS - PER_ATTEMPT * (self.attempts - 1) - FOR_THE_DOCTOR * self.doctor)
+        lost = PER_ATTEMPT * (self.attempts - 1) + FOR_THE_DOCTOR * self.doctor + PER_REBUILT * len(self.rebuilt)
+        return max(1, POINTS - lost)
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Fault, outcome, attempts, doctor, time, points."""
+        """Fault, outcome, attempts, doctor, what was made again, time, points."""
         if not self.ended:
-            return self.fault.id if self.began else "not drawn yet", "open", "", "", "", "0"
+            return "not told yet" if self.began else "not drawn yet", "open", str(self.attempts or ""), "", "", "", "0"
         minutes, seconds = divmod(round(self.ended - self.began), 60)
         outcome = "repaired" if self.repaired else "given up"
         asked = "asked" if self.doctor else "not asked"
-        return self.fault.id, outcome, str(self.attempts), asked, f"{minutes}:{seconds:02}", str(self.points)
+        again = ", ".join(self.rebuilt) or "nothing"
+        return self.fault.id, outcome, str(self.attempts), asked, again, f"{minutes}:{seconds:02}", str(self.points)
 
 
-HEAD = ("fault", "outcome", "attempts", "doctor", "time", "points")
+HEAD = ("fault", "outcome", "attempts", "doctor", "made again", "time", "points")
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,7 +113,7 @@ class Certificate:
     @property
     def _shown(self) -> list[tuple[str, ...]]:
         rows = [paper.cells for paper in self.papers]
-        return rows if is_live() else [(*row[:4], row[4] and "<time>", row[5]) for row in rows]
+        return rows if is_live() else [(*row[:5], row[5] and "<time>", row[6]) for row in rows]
 
     def __repr__(self) -> str:
         return stable(self.as_text(self._shown))
@@ -114,9 +127,14 @@ class Examination:
     """Drawn faults, one after the other: repair each, and hand it in."""
 
     def __init__(self, lab: "Workspace", *, seed: int | None = None, count: int = 10):
+        self._lab = lab
+        if seed is None and (left := _left(lab)):
+            self.seed, self._papers = left
+            self._go_on()
+            return
         if seed is None:
             seed = random.randrange(10_000) if is_live() else SEED  # noqa: S311 - nothing is kept secret by it
-        self.seed, self._lab = seed, lab
+        self.seed = seed
         self._papers = [Paper(fault) for fault in faults.drawn_in_a_row(seed, count)]
         self._put_in()
 
@@ -126,15 +144,19 @@ class Examination:
         Raises `LabError` after the last fault.
         """
         paper = self._open()
-        if not breaking.faults_in(self._lab):
-            print(f"lab.mend() has taken the fault out: it counts as given up. It was {paper.fault.id}.")
-            self._close(paper, repaired=False)
+        if self._is_spoilt(paper):
             return
         paper.attempts += 1
         check = Check("examination", self._title(paper), list(_rows(self._lab)), [])
         print(check)
-        if check:
-            self._close(paper, repaired=True)
+        if not check:
+            self._keep()
+            return
+        now = _ids(self._lab)
+        paper.rebuilt = [what for what, id in paper.there.items() if now.get(what) != id]
+        if paper.rebuilt:
+            print(f"Made again, though it was there: {', '.join(paper.rebuilt)}. That costs {PER_REBUILT} points each.")
+        self._close(paper, repaired=True)
 
     def give_up(self) -> None:
         """Tell what the fault was, take it out, and go on to the next one. Raises `LabError` after the last fault."""
@@ -159,8 +181,26 @@ class Examination:
             raise LabError("The examination is over.", where="this cell", next="exam.certificate()")
         return paper
 
+    def _is_spoilt(self, paper: Paper) -> bool:
+        """Whether the fault isn't there to be repaired any more; if so, go on to the next one."""
+        if paper.fault.id in breaking.faults_in(self._lab) and not _by_the_lab(self._lab).exists():
+            return False
+        print(f"The lab has mended, broken or built the run since: it counts as given up. It was {paper.fault.id}.")
+        self._close(paper, repaired=False)
+        return True
+
+    def _go_on(self) -> None:
+        points, paper = sum(paper.points for paper in self._papers), self._open()
+        print(f"Your examination goes on: seed {self.seed}, {self._title(paper)}, {points} points so far.")
+        print(f"Another one:  lab.examination(seed={self.seed + 1})")
+        if not paper.began:
+            self._put_in()
+        elif not self._is_spoilt(paper):
+            self._tell(paper)
+
     def _close(self, paper: Paper, *, repaired: bool) -> None:
         paper.ended, paper.repaired, paper.doctor = time.time(), repaired, _mark().exists()
+        self._keep()
         if any(not each.ended for each in self._papers):
             print()
             self._put_in()
@@ -174,8 +214,14 @@ class Examination:
         for _ in steps.ready_through(self._lab, "pod"):
             pass
         breaking.break_lab(self._lab, paper.fault)
+        paper.there = _ids(self._lab)
         _mark().unlink(missing_ok=True)
+        _by_the_lab(self._lab).unlink(missing_ok=True)
         paper.began = time.time()
+        self._keep()
+        self._tell(paper)
+
+    def _tell(self, paper: Paper) -> None:
         print(f"{self._title(paper).capitalize()}. What happened: {paper.fault.description}")
         for command, answer in breaking.what_aws_says(self._lab) or [("kubectl get pod", "no pod runs")]:
             print(f"$ {command}\n{stable(answer)}")
@@ -183,11 +229,46 @@ class Examination:
     def _title(self, paper: Paper) -> str:
         return f"fault {self._papers.index(paper) + 1} of {len(self._papers)}"
 
+    def _keep(self) -> None:
+        stands = progress.Examined(
+            run=self._lab.run,
+            seed=self.seed,
+            points=sum(paper.points for paper in self._papers),
+            most=POINTS * len(self._papers),
+            left=sum(not paper.ended for paper in self._papers),
+            papers=[{key: seen for key, seen in vars(paper).items() if key != "fault"} for paper in self._papers],
+        )
+        progress.kept("examined", progress.EXAMINATION, examination=stands)
+
+
+def _left(lab: "Workspace") -> tuple[int, list[Paper]] | None:
+    """The seed and the papers of this run's examination, if the learner's last one is open."""
+    stands = progress.read().examination if os.environ.get(progress.VARIABLE) else None
+    if not stands or not stands["left"] or stands["run"] != lab.run:
+        return None
+    try:
+        # The file names no fault: whoever looks into it learns none.
+        drawn = faults.drawn_in_a_row(stands["seed"], len(stands["papers"]))
+        return stands["seed"], [Paper(fault, **seen) for fault, seen in zip(drawn, stands["papers"], strict=True)]
+    except (TypeError, KeyError, ValueError):
+        print("The examination that you began is of another version of labkit: another one begins.")
+        return None
+
 
 def note_the_doctor() -> None:
     """Note that the doctor was asked, in a notebook or a terminal, for the examination that may be going on."""
     if _mark().parent.is_dir():
         _mark().touch()
+
+
+def note_the_lab(lab: "Workspace") -> None:
+    """Note that the lab itself changes this run, so that the fault of an examination counts as given up."""
+    if (mark := _by_the_lab(lab)).parent.is_dir():
+        mark.touch()
+
+
+def _by_the_lab(lab: "Workspace") -> Path:
+    return Folder.find().path / f"by-the-lab-{label_value(lab.run)}"
 
 
 def _mark() -> Path:
@@ -197,6 +278,21 @@ def _mark() -> Path:
 def _take_out(lab: "Workspace") -> None:
     if breaking.faults_in(lab):
         breaking.mend(lab)
+
+
+def _ids(lab: "Workspace") -> dict[str, str]:
+    """What of the run exists, with the id or date that it gets when it's made."""
+    iam, names = lab.aws.client("iam"), lab.parameters
+    found: dict[str, Any] = {}
+    with suppress(iam.exceptions.NoSuchEntityException):
+        provider = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=lab.provider_arn)
+        found["the OIDC provider"] = provider["CreateDate"]
+    with suppress(iam.exceptions.NoSuchEntityException):
+        found["the IAM role"] = iam.get_role(RoleName=names.role_name)["Role"]["RoleId"]
+    read = partial(core_api(lab.kubernetes).read_namespaced_service_account, names.service_account, names.namespace)
+    if account := existing(read):
+        found["the service account"] = account.metadata.uid
+    return {what: str(id) for what, id in found.items()}
 
 
 def _rows(lab: "Workspace") -> Iterator[Row]:

@@ -10,13 +10,27 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from labkit.showing import left_aligned, table
 
 VARIABLE = "LABKIT_PROGRESS"
 NAME = "progress.jsonl"
 VERSION = 1
+EXAMINATION = "98-examination"
+
+
+class Examined(TypedDict):
+    """How an examination stands, so that another kernel can go on with it. It names no fault."""
+
+    run: str
+    seed: int
+    points: int
+    most: int
+    left: int
+    """How many faults are still to be repaired."""
+    papers: list[dict[str, Any]]
+    """What the lab saw of each fault."""
 
 
 class Event(TypedDict):
@@ -26,17 +40,20 @@ class Event(TypedDict):
     at: float
     """Seconds since 1970, by the machine's clock: the lab's own clock jumps."""
     what: str
-    """opened, hint, tried, solved, step, answered."""
+    """opened, hint, tried, step, answered, examined."""
     id: str
     """The exercise's, step's or question's id."""
     right: bool
+    examination: NotRequired[Examined]
 
 
-def kept(what: str, id: str, *, right: bool = True) -> None:
+def kept(what: str, id: str, *, right: bool = True, examination: Examined | None = None) -> None:
     """Append an event. A folder that can't be written keeps nothing: learning goes on."""
     if not (name := os.environ.get(VARIABLE)):
         return
     event = Event(version=VERSION, at=time.time(), what=what, id=id, right=right)
+    if examination:
+        event["examination"] = examination
     line = json.dumps(event).encode() + b"\n"
     try:
         # One write in append mode: two tabs of one notebook don't mix their lines.
@@ -62,6 +79,8 @@ class Progress:
     """Steps that were checked and right."""
     answered: dict[str, bool] = field(default_factory=dict)
     """Questions, and whether the first answer was right."""
+    examination: Examined | None = None
+    """How the last examination stands."""
     last: str = ""
     """The exercise, step or question that the learner was at last."""
     unread: int = 0
@@ -76,9 +95,20 @@ class Progress:
             lines.append(f"exercise {id}: {done}{hints}")
         right = sum(self.answered.values())
         lines.append(f"questions: {right} of {len(self.answered)} right at the first answer")
+        if self.examination:
+            lines.append(f"examination with seed {self.examination['seed']}: {self.score}")
         if self.unread:
             lines.append(not_counted(self.unread))
         return "\n".join(lines)
+
+    @property
+    def score(self) -> str:
+        """How the last examination stands, in a few words; empty without one."""
+        if self.examination is None:
+            return ""
+        left = self.examination["left"]
+        score = f"{self.examination['points']} of {self.examination['most']} points"
+        return f"{score}, {left} {'fault' if left == 1 else 'faults'} left" if left else score
 
     def _repr_html_(self) -> str:
         return left_aligned(table([line.partition(": ")[::2] for line in repr(self).splitlines()]))
@@ -91,26 +121,33 @@ def read(file: Path | None = None) -> Progress:
     """
     if file is None:
         file = Path(os.environ.get(VARIABLE) or NAME)
-    progress, tries, unread, last = Progress(), Counter[str](), 0, ""
+    progress, tries, unread, last, examination = Progress(), Counter[str](), 0, "", None
     for event in _events(file):
         if event is None:
             unread += 1
             continue
-        what, id = event["what"], event["id"]
-        last = id
-        if what == "opened":
-            progress.opened.add(id)
-        elif what == "hint":
-            progress.hints[id] += 1
-        elif what == "tried":
-            tries[id] += id not in progress.solved
-            if event["right"]:
-                progress.solved.setdefault(id, tries[id])
-        elif what == "step":
-            progress.steps.add(id)
-        elif what == "answered":
-            progress.answered.setdefault(id, event["right"])
-    return replace(progress, last=last, unread=unread)
+        last = event["id"]
+        if event["what"] == "examined":
+            examination = event["examination"]
+        else:
+            _count(event, progress, tries)
+    return replace(progress, examination=examination, last=last, unread=unread)
+
+
+def _count(event: Event, progress: Progress, tries: Counter[str]) -> None:
+    what, id = event["what"], event["id"]
+    if what == "opened":
+        progress.opened.add(id)
+    elif what == "hint":
+        progress.hints[id] += 1
+    elif what == "tried":
+        tries[id] += id not in progress.solved
+        if event["right"]:
+            progress.solved.setdefault(id, tries[id])
+    elif what == "step":
+        progress.steps.add(id)
+    elif what == "answered":
+        progress.answered.setdefault(id, event["right"])
 
 
 def not_counted(unread: int) -> str:
@@ -131,6 +168,9 @@ def _events(file: Path) -> Iterator[Event | None]:
             event = json.loads(line)
             ok = event["version"] == VERSION and isinstance(event["what"], str) and isinstance(event["id"], str)
             event["right"]
+            if event["what"] == "examined":
+                stands = event["examination"]
+                ok = ok and all(isinstance(stands[key], int) for key in ("seed", "points", "most", "left"))
         except (ValueError, TypeError, KeyError):
             ok = False
         yield event if ok else None

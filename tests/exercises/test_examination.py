@@ -7,7 +7,9 @@ import pytest
 
 from labkit import Lab
 from labkit.errors import LabError
+from labkit.exercises import contents, progress
 from labkit.faults import CATALOGUE, breaking, drawn_in_a_row
+from labkit.steps import iam_role
 from tests import commands
 
 DRAWN = ("trust-policy-names-another-namespace", "policy-detached", "role-deleted")
@@ -61,13 +63,84 @@ def test_from_the_first_fault_to_the_certificate(lab, home, tmp_path, monkeypatc
     assert shown.splitlines()[0] == "IRSA lab, examination with seed 1: 9 of 30 points"
     assert "<time>" in shown and "<date>" in shown
     kept = (tmp_path / "certificate.txt").read_text()
-    assert [re.split("  +", line)[:4] for line in kept.splitlines()[2:5]] == [
-        [DRAWN[0], "repaired", "3", "not asked"],
-        [DRAWN[1], "repaired", "2", "asked"],
-        [DRAWN[2], "given up", "0", "not asked"],
+    assert [re.split("  +", line)[:5] for line in kept.splitlines()[2:5]] == [
+        [DRAWN[0], "repaired", "3", "not asked", "nothing"],
+        [DRAWN[1], "repaired", "2", "asked", "nothing"],
+        [DRAWN[2], "given up", "0", "not asked", "nothing"],
     ]
+    assert "examination with seed 1: 9 of 30 points" in repr(progress.read())
+    assert contents_of_98().done == "✓ 9 of 30 points"
     assert re.search(r"From 20\d\d-.+ It doesn't say who sat there\.$", kept)
     assert not [each.metadata.name for each in namespaces(lab) if each.metadata.name.startswith("elsewhere")]
+
+
+def test_what_the_lab_repairs_is_given_up_and_what_is_made_again_costs_points(lab, monkeypatch, capsys):
+    monkeypatch.setattr("labkit.faults.drawn_in_a_row", lambda *_: [CATALOGUE[name] for name in DRAWN[1:]] * 2)
+    iam, said = lab.aws.client("iam"), lambda: capsys.readouterr().out
+    exam = lab.examination(seed=1)
+
+    lab.ready(before="oidc_provider")
+    lab.ready(through="pod")
+    exam.hand_in()
+    assert "counts as given up. It was policy-detached." in (told := said()) and "Fault 2 of 4." in told
+
+    # Broken again by its name, which `labkit mend` tells: now anybody could repair it.
+    lab.mend()
+    lab.break_("role-deleted")
+    exam.hand_in()
+    assert "counts as given up. It was role-deleted." in said()
+
+    # Everything again by hand, though only a policy was missing; then a role that was missing.
+    trusted = iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"]
+
+    def make_role():
+        iam.create_role(RoleName="my-role", AssumeRolePolicyDocument=json.dumps(trusted), Tags=lab.tags)
+        iam.attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
+
+    iam_role.delete(iam, "my-role")
+    make_role()
+    exam.hand_in()
+    assert "Made again, though it was there: the IAM role. That costs 3 points each." in said()
+    assert "role-deleted" not in repr(exam.certificate()).splitlines()[5]
+    make_role()
+    exam.hand_in()
+    assert "Made again" not in said()
+    assert repr(exam.certificate()).splitlines()[0].endswith("17 of 40 points")
+
+
+def test_another_kernel_goes_on_where_it_stood(lab, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("labkit.faults.drawn_in_a_row", lambda *_: [CATALOGUE[name] for name in DRAWN[1:]])
+    monkeypatch.setenv("LABKIT_PROGRESS", str(tmp_path / "progress.jsonl"))
+    exam, said = lab.examination(seed=1), lambda: capsys.readouterr().out
+    exam.hand_in()
+    begun = exam.certificate().papers
+    said()
+    assert contents_of_98().done == "0 of 20 points, 2 faults left"
+    assert "examination with seed 1: 0 of 20 points, 2 faults left" in repr(progress.read())
+    assert not any(name in (tmp_path / "progress.jsonl").read_text() for name in DRAWN)
+
+    again = lab.examination()
+    told = said()
+    assert "Your examination goes on: seed 1, fault 1 of 2, 0 points so far." in told
+    assert "Fault 1 of 2. What happened: " in told and "AccessDenied" in told
+    assert again.certificate().papers == begun
+    lab.aws.client("iam").attach_role_policy(RoleName="my-role", PolicyArn=lab.parameters.policy_arn)
+    again.hand_in()
+    assert "right: fault 1 of 2" in said()
+    assert progress.read().examination["points"] == 8
+
+    # Meanwhile the fault was taken out, as by `labkit reset`.
+    lab.mend()
+    last = lab.examination()
+    told = said()
+    assert "goes on: seed 1, fault 2 of 2" in told and "counts as given up. It was role-deleted." in told
+    assert repr(last.certificate()).splitlines()[0] == "IRSA lab, examination with seed 1: 8 of 20 points"
+    lab.examination(seed=2, count=2).give_up()
+    assert progress.read().examination["seed"] == 2
+
+
+def contents_of_98():
+    return next(each for each in contents.read().chapters if each.name == "98-examination.ipynb")
 
 
 def namespaces(lab):

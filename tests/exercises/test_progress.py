@@ -37,10 +37,11 @@ def test_what_was_done_is_read_again(file):
 def test_a_broken_line_costs_no_other(file):
     kept("step", "pod")
     other = {"version": VERSION + 1, "at": 0, "what": "step", "id": "iam_role", "right": True}
+    examined = other | {"version": VERSION, "what": "examined", "examination": [1]}
     with file.open("a") as lines:
-        lines.write('{"what": "st\n[]\n' + json.dumps(other) + "\n\xff\n")
+        lines.write('{"what": "st\n[]\n' + json.dumps(other) + "\n\xff\n" + json.dumps(examined) + "\n")
     kept("step", "credentials")
-    assert (read().steps, read().unread) == ({"pod", "credentials"}, 4)
+    assert (read().steps, read().unread) == ({"pod", "credentials"}, 5)
 
 
 @pytest.mark.parametrize(("place", "unread"), [("a/folder/that/is/not/there", 0), ("", 1)])
