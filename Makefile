@@ -109,8 +109,8 @@ $(BOOK_READY): notebooks/book/requirements.lock | $(READY)
 harm: $(READY)  ## Run the repairs of 60 pairs and 20 triples of faults beside a second team, which may not notice
 	@$(BIN)/python -m tests.doctor.harm_suite
 
-lessons: $(READY)  ## Try every exercise's near-misses and right answers (make test does the first one of each notebook)
-	@LABKIT_LESSONS=all $(BIN)/python -m pytest -n 2 tests/exercises
+lessons: $(READY)  ## Try every exercise's near-misses and right answers, and every copy in a browser (make test does one of each)
+	@LABKIT_LESSONS=all $(BIN)/python -m pytest -n 2 --dist loadscope tests/exercises tests/widgets/test_lessons_in_jupyterlab.py
 
 soak: $(READY)  ## Let 50 learners work at one lab for two minutes (MINUTES=10: for ten), and check every answer
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),2) $(if $(KILL),--kill)

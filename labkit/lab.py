@@ -231,7 +231,7 @@ class Lab(Workspace):
         Returns that name. Raises `UnknownName`; and `LabError`, changing nothing, where the cluster isn't the
         lab's own.
         """
-        opened = exercises.exercise(id)
+        opened = exercises.by_id(id)
         self._needs_the_embedded_lab()
         with answering(opened.name):
             opened.open(self)
@@ -241,7 +241,7 @@ class Lab(Workspace):
 
     def hint(self, id: str) -> None:
         """Print an exercise's next hint; after the third one it starts again. Raises `UnknownName`."""
-        hints = exercises.exercise(id).hints
+        hints = exercises.by_id(id).hints
         number = self._hints[id] % len(hints)
         self._hints[id] += 1
         progress.kept("hint", id)
@@ -273,7 +273,7 @@ class Lab(Workspace):
             return Examination(self, seed=seed, count=count)
 
     def _check_exercise(self, id: str) -> Check:
-        judged = exercises.exercise(id)
+        judged = exercises.by_id(id)
         self._needs_the_embedded_lab()
         with answering(judged.name):
             check = Check(id, f"exercise {id}, {judged.title}", judged.rows(self), [], lambda: self.check(id))

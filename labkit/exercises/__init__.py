@@ -35,7 +35,7 @@ NOTEBOOKS = {
 }
 
 
-def exercise(id: str) -> "Exercise":
+def by_id(id: str) -> "Exercise":
     """The exercise of this id, such as 02-a. Raises `UnknownName`."""
     known: Sequence[Exercise] = of_notebook(id).EXERCISES
     return _named("exercise", id, known)

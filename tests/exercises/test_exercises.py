@@ -66,7 +66,7 @@ def test_hints_come_one_at_a_time(lab, capsys):
 
 
 def test_a_check_before_the_exercise_is_open_says_how_to_open_it(lab):
-    exercises.exercise("02-b").close(lab)
+    exercises.by_id("02-b").close(lab)
     with pytest.raises(LabError, match=r"^Exercise 02-b isn't open\.\n.*\n.*lab\.exercise\(\"02-b\"\)$"):
         lab.check("02-b")
 

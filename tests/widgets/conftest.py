@@ -21,6 +21,11 @@ TOKEN = "of-this-test-alone"
 # Besides what Playwright turns off already.
 CHROMIUM = ["--disable-gpu", "--disable-quic", "--disable-sync"]
 WITHIN = 60_000  # milliseconds
+RUN_ALL = "window.jupyterapp.commands.execute('notebook:run-all-cells')"
+READY = """() => {
+const panel = window.jupyterapp?.shell.currentWidget;
+return panel?.content?.model?.cells?.length > 0 && panel.sessionContext?.session?.kernel?.status === 'idle';
+}"""
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,14 @@ import pytest
 from playwright.sync_api import expect
 
 from labkit.widgets import flow
-from tests.widgets.conftest import CLUSTER
+from tests.widgets.conftest import CLUSTER, READY, RUN_ALL
 
 pytestmark = pytest.mark.browser
 
-RUN_ALL = "window.jupyterapp.commands.execute('notebook:run-all-cells')"
 RESTART = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
 SELECTED = "text => text.value.slice(text.selectionStart, text.selectionEnd)"
 # What the style adds below a widget.
 NOTE = "getComputedStyle(document.querySelector('.labkit'), '::after').content"
-READY = """() => {
-const panel = window.jupyterapp?.shell.currentWidget;
-return panel?.content?.model?.cells?.length > 0 && panel.sessionContext?.session?.kernel?.status === 'idle';
-}"""
 
 # The boxes of all texts of a picture, and the picture's own: left, top, right, bottom.
 BOXES = """() => {
