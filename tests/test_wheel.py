@@ -130,6 +130,9 @@ def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
     assert "follow the first link of contents.ipynb" in said and "mounts" not in said
     # The settings of labkit/cli/jupyter, as the page gives them to the browser.
     assert '"disabledExtensions": ["@jupyterlab/apputils-extension:announcements"' in page.text
+    assert '"buildCheck": false' in page.text
+    loaded = re.findall(r"(\w+) \| extension was successfully loaded", said)
+    assert "jupyterlab" in loaded and "jupyter_lsp" not in loaded
     assert sorted(entry["name"] for entry in contents.json()["content"]) == sorted(
         [*NOTEBOOKS, "contents.ipynb", "pictures"]
     )

@@ -20,7 +20,8 @@ from labkit.showing import LIVE
 FIRST = "00-the-problem.ipynb"
 LEARN = "learn"
 PICTURES = "pictures"  # the folder of the pictures, beside the notebooks
-# Turns off the parts of JupyterLab that would ask the internet: its news and its extension manager.
+# Turns off what asks the internet: the news and the extension manager. And what the first page need not wait for:
+# language servers, and the check whether JupyterLab's own build is up to date.
 SETTINGS = Path(__file__).parent / "jupyter"
 
 
@@ -104,10 +105,6 @@ def copy_notebooks(learn: Path) -> list[str]:
 
     Raises `LabError` if the notebooks are not installed, or if `learn` cannot be written.
     """
-    import nbformat
-
-    from labkit.exercises import copies
-
     originals = sorted(NOTEBOOKS.glob("*.ipynb"))
     if FIRST not in [original.name for original in originals]:
         raise LabError(
@@ -123,16 +120,24 @@ def copy_notebooks(learn: Path) -> list[str]:
             if not (learn / PICTURES / picture.name).exists():
                 _write(learn / PICTURES / picture.name, picture.read_bytes())
         for original in missing:
-            made = nbformat.writes(copies.copy(nbformat.read(original, as_version=4)))
-            _write(learn / original.name, made.encode())
-        page = contents.page(learn / progress_of.NAME)
-        _write(learn / contents.NAME, nbformat.writes(page).encode())
+            _write(learn / original.name, _copied(original).encode())
+        _write(learn / contents.NAME, contents.page(learn / progress_of.NAME).encode())
     except OSError as error:
         raise LabError(
             f"The notebooks could not be copied to {learn}: {error.strerror}.",
             next="run `labkit lab` in a folder where you can write",
         ) from error
     return [original.stem for original in missing]
+
+
+def _copied(original: Path) -> str:
+    # Here, because a learner whose copies are complete need not wait for this import.
+    import nbformat
+
+    from labkit.exercises import copies
+
+    made: str = nbformat.writes(copies.copy(nbformat.read(original, as_version=4)))
+    return made
 
 
 def _write(path: Path, content: bytes) -> None:

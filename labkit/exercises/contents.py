@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 from labkit.exercises import progress
 
 if TYPE_CHECKING:
-    from nbformat import NotebookNode
-
     from labkit.exercises.progress import Progress
 
 PACKAGE = Path(__file__).parents[1]
@@ -44,6 +42,8 @@ any other one, first run the line that `labkit lab` printed, which ends in `eval
 
 `kubectl` isn't a Python package: use `apt-get install kubectl` or `brew install kubernetes-cli`. Only the `bash` boxes
 need it. `labkit --help` lists what `labkit` can do."""
+
+MARKDOWN: dict[str, Any] = {"cell_type": "markdown"}
 
 ROW = re.compile(r"^\| \[(?P<label>.+?)\]\(notebooks/(?P<name>.+?\.ipynb)\) \| (?P<about>.+?) \|$", re.M)
 TIME = re.compile(r"^Time: (.+?)\.", re.M)
@@ -102,20 +102,26 @@ def read(file: Path | None = None) -> Contents:
     return Contents(chapters, _next(chapters, done.last), done.unread)
 
 
-def page(file: Path) -> "NotebookNode":
-    """The page as a notebook, in which the learner's progress, from this file, is the output of the code cell."""
-    from nbformat import v4
+def page(file: Path) -> str:
+    """The page as a notebook's text, in which the learner's progress, from this file, is the output of the code cell.
 
+    https://nbformat.readthedocs.io/en/latest/format_description.html
+    """
     now = read(file)
-    shown = v4.new_output("display_data", data={"text/plain": repr(now), "text/markdown": now._repr_markdown_()})
-    cells = [
-        v4.new_markdown_cell(TITLE, id="contents"),
-        v4.new_code_cell(CELL, id="progress", outputs=[shown]),
-        *(v4.new_markdown_cell(text, id=f"words-{n}") for n, text in enumerate(_texts(), start=1)),
-    ]
+    shown = {"text/plain": repr(now), "text/markdown": now._repr_markdown_()}
+    output = {"output_type": "display_data", "data": shown, "metadata": {}}
+    code = {"cell_type": "code", "execution_count": None, "outputs": [output]}
+    cells = [("contents", TITLE, MARKDOWN), ("progress", CELL, code)]
+    cells += [(f"words-{number}", text, MARKDOWN) for number, text in enumerate(_texts(), start=1)]
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    made: NotebookNode = v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    return made
+    notebook = {
+        "cells": [{"id": id, "source": source, "metadata": {}, **kind} for id, source, kind in cells],
+        "metadata": {"kernelspec": kernel},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    # Not by nbformat: its import takes half a second of each start.
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def led(markdown: str) -> str:
