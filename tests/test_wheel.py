@@ -134,7 +134,7 @@ def test_the_wheel_opens_jupyterlab_on_copies_of_the_notebooks(stranger):
     loaded = re.findall(r"(\w+) \| extension was successfully loaded", said)
     assert "jupyterlab" in loaded and "jupyter_lsp" not in loaded
     assert sorted(entry["name"] for entry in contents.json()["content"]) == sorted(
-        [*NOTEBOOKS, "contents.ipynb", "pictures"]
+        [*NOTEBOOKS, *TEXTS, "contents.ipynb", "pictures"]
     )
     for name in PICTURES:
         assert (folder / "learn" / name).read_bytes() == (ROOT / "notebooks" / name).read_bytes()

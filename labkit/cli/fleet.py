@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labkit.cli.learning import NOTEBOOKS
 from labkit.errors import LabError
+from labkit.exercises.contents import NOTEBOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

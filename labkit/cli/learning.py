@@ -101,7 +101,7 @@ def put_aside(learn: Path, number: str) -> str:
 def copy_notebooks(learn: Path) -> list[str]:
     """Copy each notebook that `learn` does not have yet, for a learner to solve; return the names of the new copies.
 
-    The pictures that they show are copied beside them, and the contents page is written again.
+    The pictures and pages that they lead to are copied beside them, and the contents page is written again.
 
     Raises `LabError` if the notebooks are not installed, or if `learn` cannot be written.
     """
@@ -116,9 +116,10 @@ def copy_notebooks(learn: Path) -> list[str]:
     try:
         learn.mkdir(exist_ok=True)
         (learn / PICTURES).mkdir(exist_ok=True)
-        for picture in (NOTEBOOKS / PICTURES).glob("*.svg"):
-            if not (learn / PICTURES / picture.name).exists():
-                _write(learn / PICTURES / picture.name, picture.read_bytes())
+        for beside in (*(NOTEBOOKS / PICTURES).glob("*.svg"), *NOTEBOOKS.glob("*.md")):
+            copied = learn / beside.relative_to(NOTEBOOKS)
+            if not copied.exists():
+                _write(copied, beside.read_bytes())
         for original in missing:
             _write(learn / original.name, _copied(original).encode())
         _write(learn / contents.NAME, contents.page(learn / progress_of.NAME).encode())

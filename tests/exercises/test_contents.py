@@ -11,7 +11,7 @@ from labkit.cli import learning
 from labkit.errors import LabError
 from labkit.exercises import contents
 from labkit.exercises.progress import NAME, VARIABLE, kept
-from tests.notebooks.books import NAMES, prose
+from tests.notebooks.books import FOLDER, NAMES, prose
 
 LINK = re.compile(r"\]\((?!https://)([^)#]*)(?:#([^)]+))?\)")
 
@@ -49,19 +49,24 @@ def do_all_of(number):
         kept("step", contents.STEPS[number])
 
 
-@pytest.mark.parametrize("name", [*NAMES, contents.NAME])
+@pytest.mark.parametrize("name", [*NAMES, contents.NAME, *(page.name for page in FOLDER.glob("*.md"))])
 def test_every_link_leads_to_a_file_and_a_heading_that_exist(learn, name):
-    notebook = nbformat.read(learn / name, as_version=4)
-    nbformat.validate(notebook)
-    text = prose(notebook) + (shown(learn) if name == contents.NAME else "")
-    links = LINK.findall(text)
+    links = LINK.findall(text(learn / name) + (shown(learn) if name == contents.NAME else ""))
     assert links
     for path, anchor in links:
         assert "/.." not in f"/{path}" and (learn / (path or name)).is_file(), path
         if anchor:
-            headings = re.findall(r"^#+ (.+)$", prose(nbformat.read(learn / (path or name), as_version=4)), re.M)
+            headings = re.findall(r"^#+ (.+)$", text(learn / (path or name)), re.M)
             # https://github.com/jupyterlab/jupyterlab/blob/main/packages/rendermime/src/renderers.ts
             assert anchor in [heading.replace(" ", "-") for heading in headings], anchor
+
+
+def text(file):
+    if file.suffix == ".md":
+        return file.read_text()
+    notebook = nbformat.read(file, as_version=4)
+    nbformat.validate(notebook)
+    return prose(notebook)
 
 
 def test_it_lists_each_notebook_with_its_time_and_begins_with_the_first(learn):
