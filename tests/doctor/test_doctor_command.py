@@ -252,7 +252,7 @@ def test_a_role_that_nothing_names_was_not_looked_at(lab):
         (["--account-id", "222222222222"], "the moto target is the account"),
         (["--kubeconfig", "/no/such/file"], "a kubeconfig file that exists"),
         (["--action", "ListBucket"], "not an action"),
-        (["--action", "s3:ListBucket", "--resource", "irsa-lab"], "no ARN"),
+        (["--action", "s3:ListBucket", "--resource", "irsa-lab"], "not an ARN"),
         (["--resource", "arn:aws:s3:::irsa-lab"], "--action"),
         (["--all", "-s", "my-service-account"], "--all"),
         (["--all", "-n", "nowhere"], "There is no namespace nowhere"),

@@ -151,7 +151,7 @@ def test_without_a_fault_there_is_nothing_to_report_and_nothing_to_mend(lab, cap
 
 
 def test_one_fault_is_named_or_drawn(lab):
-    with pytest.raises(LabError, match="or a seed to draw one"):
+    with pytest.raises(LabError, match="or pass a seed for a random one"):
         lab.break_("pod-deleted", seed=1)
     with pytest.raises(LabError, match="Did you mean 'pod-deleted'"):
         lab.break_("pod-deletet")

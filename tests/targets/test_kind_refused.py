@@ -98,8 +98,8 @@ def test_a_kubeconfig_that_is_gone_as_it_is_typed(empty, tmp_path):
     [
         ("{", "it is not YAML from line 1 on"),
         ("\x00", "it is not YAML"),
-        ("a list", "no kubeconfig"),
-        ("contexts: [1]", "no kubeconfig"),
+        ("a list", "not a kubeconfig"),
+        ("contexts: [1]", "not a kubeconfig"),
         ("contexts: []", "has no context"),
         ("contexts: [{name: existing, context: {cluster: gone, user: gone}}]", "names the cluster 'gone'"),
         (
