@@ -157,7 +157,7 @@ def configured(kubeconfig: dict[str, Any], context: str | None = None) -> "Confi
 
 
 def patient(api: "ApiClient") -> "ApiClient":
-    """The same client, which waits for an API server that keeps silent, but not for ever.
+    """The same client, which waits for an API server that keeps silent, but not forever.
 
     A watch gets its own duration on top. The client's error is made without the headers of the answer.
     """

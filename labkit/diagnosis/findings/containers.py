@@ -251,7 +251,7 @@ def _static_keys_of(evidence: Evidence, workload: Document) -> Symptom | None:
 
 
 def _without_keys(wrong: dict[str, variables.Wrong]) -> pod_commands.Change:
-    """The change that leaves the keys out: those of `env` go, and empty ones go before those of a ConfigMap."""
+    """The change that hides the keys: it removes those of `env`, and overrides those of a ConfigMap with empty ones."""
 
     def change(_: Evidence, manifest: Document) -> None:
         for container in containers_of(manifest["spec"]):

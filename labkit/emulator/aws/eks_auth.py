@@ -176,7 +176,7 @@ def _tags(facts: ClusterFacts, pod: Pod) -> SessionTags:
 
 
 def _pod(claims: dict[str, Any]) -> Pod:
-    """Raise `Refusal` for a token that no pod has: its claims name none."""
+    """Raise `Refusal` for a token whose claims name no pod."""
     about = claims.get("kubernetes.io")
     about = about if isinstance(about, dict) else {}
     account, pod = about.get("serviceaccount"), about.get("pod")

@@ -122,7 +122,7 @@ class _Pickler(pickle.Pickler):
         self._names = names
 
     def _object(self, thing: FakeKey) -> Any:
-        """An object of S3, or a part of one; its content never changes once it is made."""
+        """An object of S3, or a part of one. Its content never changes."""
         state = thing.__dict__.copy()
         del state["_value_buffer"], state["lock"]
         if thing.disposed:

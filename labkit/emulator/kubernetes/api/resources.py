@@ -352,7 +352,7 @@ class Resources:
         )
 
     def _require_known_version(self, version: int | None) -> None:
-        """Raise Timeout for a version that is yet to come; a real server waits for it for three seconds."""
+        """Raise Timeout for a future version. A real server waits for it for three seconds."""
         if version is None or version <= self.storage.version:
             return
         cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
