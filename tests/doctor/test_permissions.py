@@ -270,6 +270,17 @@ def test_of_an_inline_policy_only_the_deny_goes():
     assert "s3" not in line
 
 
+@pytest.mark.parametrize(
+    ("denied", "ids"),
+    [(["s3:*"], ["role-denies-what-it-allows"]), (["*"], ["role-denies-what-it-allows"]), (["s3:List*"], [])],
+)
+def test_a_deny_of_a_whole_service_is_a_note_and_stays(denied, ids):
+    reading = policy(allow(["s3:Get*", "s3:List*"]))
+    diagnosis = examine(healthy() | inline(guard=policy(deny(denied))) | document(READ_ONLY, reading))
+    assert ([finding.id for finding in diagnosis.findings], diagnosis.exit_code) == (ids, 0)
+    assert not any(commands(finding.repair) for finding in diagnosis.findings)
+
+
 def test_a_bucket_is_known_by_its_object_whatever_the_key():
     wanted = {"action": "s3:GetObject", "resource": f"{BUCKET}/2026:11/a:b"}
     simulated = f"iam:SimulatePrincipalPolicy {ROLE_ARN} s3:GetObject {wanted['resource']} ({ACCOUNT_ID})"

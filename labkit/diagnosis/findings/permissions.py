@@ -201,6 +201,39 @@ def is_administrator(evidence: Evidence) -> Symptom | None:
     )
 
 
+@cause(
+    "role-denies-what-it-allows",
+    stages.PERMISSIONS,
+    LEARN,
+    reads=(kinds.ROLE, kinds.ATTACHED_POLICIES, kinds.INLINE_POLICIES),
+)
+def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
+    """A Deny that leaves nothing of a service. It may be meant: only who says what the pod does hears of an error.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
+    """
+    if evidence.role is None or evidence.action:
+        return None
+    denying = {name: denied for name, document in evidence.inline_policies.items() if (denied := _denied(document))}
+    if not denying:
+        return None
+    allowed = [action.lower() for document in _documents(evidence).values() for action in _allowed(document)]
+    services = {action.partition(":")[0] for action in allowed if ":" in action and "*" not in action.partition(":")[0]}
+    for name, denied in denying.items():
+        for service in sorted(services):
+            actions = [action for action in allowed if action.startswith(f"{service}:")]
+            if all(any(wildcard(each)(action) for each in denied) for action in actions):
+                return Symptom(
+                    summary=f"The role's policy {name} denies all of {service} that its other policies allow.",
+                    expected=f"{', '.join(dict.fromkeys(actions))} allowed",
+                    found=f"Deny of {', '.join(denied)} in {name}",
+                    source="iam:GetRolePolicy",
+                    repair=advice.inline_deny_stays(evidence, name),
+                    severity="note",
+                )
+    return None
+
+
 def _documents(evidence: Evidence) -> dict[str, Any]:
     """The documents of the role's policies, by ARN or name."""
     managed = {arn: evidence.role_account.policy(arn) for arn in evidence.attached_policies}
@@ -261,13 +294,10 @@ def _lets_through(boundary: Any, action: str) -> bool:
     """Whether a boundary allows any action that the pattern matches, without denying all of them."""
     denied = [
         str(each).lower()
-        for statement in _statements(boundary, "Deny")
+        for statement in _statements(document, "Deny")
         if "Condition" not in statement and "*" in listed(statement.get("Resource"))
         for each in listed(statement.get("Action"))
     ]
-    if any(wildcard(each)(action.lower()) for each in denied):
-        return False
-    return any(_overlap(action, each) for each in _allowed(boundary))
 
 
 def _statements(document: Any, effect: str) -> list[dict[str, Any]]:

@@ -166,6 +166,15 @@ def deny_stays(policy_arn: str) -> str:
     )
 
 
+def inline_deny_stays(evidence: Evidence, name: str) -> str:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_managed-vs-inline.html"""
+    return said(
+        f"Nothing is changed: somebody may have meant the Deny in {evidence.role_name}'s policy {name}.",
+        "Ask whoever wrote it:",
+        f"  {_who_called('PutRolePolicy', IAM_REGION)}",
+    )
+
+
 def boundary_stays(evidence: Evidence, arn: str, wanted: str) -> str:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"""
     return said(
