@@ -217,12 +217,13 @@ def denies_what_it_allows(evidence: Evidence) -> Symptom | None:
     denying = {name: denied for name, document in evidence.inline_policies.items() if (denied := _denied(document))}
     if not denying:
         return None
-    allowed = [action.lower() for document in _documents(evidence).values() for action in _allowed(document)]
-    services = {action.partition(":")[0] for action in allowed if ":" in action and "*" not in action.partition(":")[0]}
+    allowed = [action for document in _documents(evidence).values() for action in _allowed(document)]
+    prefixes = {action.partition(":")[0].lower() for action in allowed if ":" in action}
+    services = sorted(prefix for prefix in prefixes if "*" not in prefix)
     for name, denied in denying.items():
-        for service in sorted(services):
-            actions = [action for action in allowed if action.startswith(f"{service}:")]
-            if all(any(wildcard(each)(action) for each in denied) for action in actions):
+        for service in services:
+            actions = [action for action in allowed if action.lower().startswith(f"{service}:")]
+            if all(any(wildcard(each)(action.lower()) for each in denied) for action in actions):
                 return Symptom(
                     summary=f"The role's policy {name} denies all of {service} that its other policies allow.",
                     expected=f"{', '.join(dict.fromkeys(actions))} allowed",
