@@ -293,7 +293,14 @@ def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
 
 def _lets_through(boundary: Any, action: str) -> bool:
     """Whether a boundary allows any action that the pattern matches, without denying all of them."""
-    denied = [
+    if any(wildcard(each)(action.lower()) for each in _denied(boundary)):
+        return False
+    return any(_overlap(action, each) for each in _allowed(boundary))
+
+
+def _denied(document: Any) -> list[str]:
+    """The actions, in lower case, that a document denies on all resources and under no condition."""
+    return [
         str(each).lower()
         for statement in _statements(document, "Deny")
         if "Condition" not in statement and "*" in listed(statement.get("Resource"))
