@@ -59,10 +59,7 @@ lab: $(READY)  ## Open JupyterLab on your copies of the notebooks, in learn/
 lint: $(READY)  ## Check style, types, the layers of the imports, and the layout
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@found=$$($(BIN)/lint-imports --no-cache 2>&1) || { sed -nE \
-	  -e '/^(labkit.* is not allowed to import .*):$$/{s//\1: an import leads up. Move what is imported down; the layers are in pyproject.toml./p;q}' \
-	  -e '/^The following modules are not listed as layers/{n;n;s/^- (.*)/\1: give it a layer in pyproject.toml, or move it into a folder./p;q}' \
-	  -e '/^No cycles are allowed in (.*)\.$$/{s//\1: two of its parts import each other. Move what both need below them./p}' <<< "$$found"; exit 1; }
+	@$(BIN)/python -m tests.import_rules
 	@$(BIN)/python -m pytest --quiet --tb=line -rN tests/test_layout.py tests/test_words.py
 	@$(BIN)/python -m tests.any_in_signatures
 

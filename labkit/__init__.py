@@ -35,10 +35,13 @@ _WHERE = {
     "parameters": "labkit.run_parameters",
     "run": "labkit.runs",
 }
+_MODULES = ("doctor", "errors", "steps", "targets")
 __all__ = sorted(_WHERE)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"labkit.{name}")
     if name not in _WHERE:
         raise AttributeError(f"module 'labkit' has no attribute {name!r}")
     module = importlib.import_module(_WHERE[name])
@@ -46,4 +49,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "errors", "steps", "targets"]
+    return [*__all__, *_MODULES]

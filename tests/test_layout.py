@@ -11,7 +11,8 @@ from pathlib import Path
 import grimp
 import pytest
 
-from tests import any_in_signatures
+from tests import any_in_signatures, import_rules
+from tests.conftest import lacking
 
 ROOT = Path(__file__).parent.parent
 TOP = {
@@ -40,10 +41,10 @@ LONGEST_SUBJECT = 72
 
 
 def git(*arguments: str) -> str:
-    """What git prints here; the test is skipped outside a checkout."""
+    """What git prints here. Outside a whole checkout the test is skipped, and in CI it fails."""
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"git {arguments[0]}: {done.stderr.strip()}")
+        lacking(f"a whole clone: git {arguments[0]}: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -89,6 +90,33 @@ def circle_of(module: str, arrows: dict[str, set[str]]) -> list[str]:
                 seen.add(imported)
                 ways.append([*way, imported])
     return []
+
+
+@pytest.mark.parametrize(
+    ("printed", "sentence"),
+    [
+        (
+            "labkit.policy is not allowed to import labkit.emulator:\n\n"
+            "-   labkit.policy.arn -> labkit.emulator (l.5)\n",
+            "labkit.policy.arn imports labkit.emulator (l.5), and labkit.policy may not. "
+            "Move what is imported down; the layers are in pyproject.toml.",
+        ),
+        (
+            "No cycles are allowed in labkit.policy.\nIt could be made acyclic by removing 1 dependency:\n\n"
+            "- .arn -> .trust (1 import)\n",
+            "labkit.policy: two of its parts import each other. One of the imports is labkit.policy.arn -> "
+            "labkit.policy.trust (1 import). Move what both need below them.",
+        ),
+        (
+            "The following modules are not listed as layers:\n\n- labkit.new\n",
+            "labkit.new: give it a layer in pyproject.toml, or move it into a folder.",
+        ),
+        ("\nMissing layer in container 'labkit'\n", "Missing layer in container 'labkit'"),
+    ],
+    ids=["layer", "circle", "unlisted", "anything else"],
+)
+def test_a_broken_import_rule_is_a_sentence(printed, sentence):
+    assert import_rules.sentences(printed) == [sentence]
 
 
 def test_subjects_are_short():

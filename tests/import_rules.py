@@ -1,0 +1,47 @@
+"""`python -m tests.import_rules`: import-linter's contracts, and one sentence for each import that breaks one.
+
+The contracts are in pyproject.toml. https://import-linter.readthedocs.io
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
+ARROW = r"-\s+(\S+) -> (\S+) \((.+?)\)"
+NOT_ALLOWED = re.compile(rf"^(labkit\S*) is not allowed to import (\S+):\n+{ARROW}", re.MULTILINE)
+CIRCLE = re.compile(rf"^No cycles are allowed in (\S+)\.$(?:\n.*)*?\n{ARROW}", re.MULTILINE)
+UNLISTED = re.compile(r"^The following modules are not listed as layers:?\n+\s*- (\S+)", re.MULTILINE)
+
+
+def main() -> None:
+    # Rich wraps its lines at the width of the terminal, and 80 where there is none.
+    wide = os.environ | {"COLUMNS": "400"}
+    done = subprocess.run([LINT_IMPORTS, "--no-cache"], capture_output=True, text=True, env=wide)
+    if done.returncode:
+        sys.exit("\n".join(sentences(done.stdout + done.stderr)))
+
+
+def sentences(printed: str) -> list[str]:
+    """What to do about each broken contract; import-linter's own last words if none of them is known."""
+    return [*dict.fromkeys(_known(printed))] or printed.strip().splitlines()[-1:]
+
+
+def _known(printed: str) -> Iterator[str]:
+    for importer, imported, module, other, line in NOT_ALLOWED.findall(printed):
+        remedy = "Move what is imported down" if imported.startswith("labkit") else "Ask a module that may"
+        yield f"{module} imports {other} ({line}), and {importer} may not. {remedy}; the layers are in pyproject.toml."
+    for package, module, other, line in CIRCLE.findall(printed):
+        yield (
+            f"{package}: two of its parts import each other. One of the imports is {package}{module} -> "
+            f"{package}{other} ({line}). Move what both need below them."
+        )
+    for module in UNLISTED.findall(printed):
+        yield f"{module}: give it a layer in pyproject.toml, or move it into a folder."
+
+
+if __name__ == "__main__":
+    main()
