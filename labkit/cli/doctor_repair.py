@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -66,10 +65,15 @@ def _show(finding: "Finding") -> None:
 
 def _settled(look: Callable[[], "Diagnosis"], before: "Diagnosis") -> "Diagnosis":
     """The findings once the repair's new pods run, or have had their time."""
-    end, found = time.monotonic() + STARTS_WITHIN, look()
-    while STARTING in _ids(found) and STARTING not in _ids(before) and time.monotonic() < end:
-        time.sleep(1)
-        found = look()
+    from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+    waiting = Retrying(
+        retry=retry_if_result(lambda found: STARTING in _ids(found) and STARTING not in _ids(before)),
+        stop=stop_after_delay(STARTS_WITHIN),
+        wait=wait_fixed(1),
+        retry_error_callback=lambda last: last.outcome and last.outcome.result(),
+    )
+    found: Diagnosis = waiting(look)
     return found
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,8 +87,6 @@ def fleet(
 
 
 def _run(runs: "Fleet", file: Path, out: Path, count: int, existing: "Scheduler | None") -> int:
-    import time
-
     from labkit.cli import fleet_output
     from labkit.fleet import running, workers
     from labkit.fleet.report import Report
@@ -138,8 +137,6 @@ def _remove(rows: "Sequence[Row]", yes: bool) -> int:
 
 
 def _doctor(rows: "Sequence[Row]", file: Path, out: Path) -> int:
-    import time
-
     from labkit.cli import fleet_output
     from labkit.fleet import looking, report
 
