@@ -21,7 +21,7 @@ FIRST = "00-the-problem.ipynb"
 LEARN = "learn"
 PICTURES = "pictures"  # the folder of the pictures, beside the notebooks
 # Turns off what asks the internet: the news and the extension manager. And what the first page need not wait for:
-# language servers, and the check whether JupyterLab's own build is up to date.
+# language servers, nbdime's buttons, and the check whether JupyterLab's own build is up to date.
 SETTINGS = Path(__file__).parent / "jupyter"
 
 
