@@ -57,7 +57,8 @@ class Report:
         """How many rows succeeded, failed and didn't run."""
         earlier = sum(outcome.is_earlier for outcome in self.outcomes)
         told = [f"{self.words[state]}: {count}" for state, count in self.counts.items() if count]
-        told += [f"{earlier} of them in an earlier fleet"] if earlier else []
+        if earlier:
+            told[0] += f" ({earlier} in an earlier fleet)"
         return f"{len(self.outcomes)} rows; {', '.join(told)}"
 
     def mark(self, outcome: Outcome) -> str:
