@@ -210,7 +210,7 @@ def _finding(finding: Mapping[str, Any]) -> str:
 
 
 def _link(outcome: Outcome) -> str:
-    """The executed notebook, from the report's folder, or "" if it wrote none."""
+    """The path of the executed notebook from the report's folder; empty if no notebook was kept."""
     return f"rows/{outcome.row.name}.ipynb" if outcome.result.has_notebook else ""
 
 

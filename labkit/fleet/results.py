@@ -65,7 +65,7 @@ class Results:
         return self.rows / f"{row.name}.draft.ipynb"
 
     def of(self, row: Row) -> Result | None:
-        """The result that a row's last run left; None if it left none, or if another program wrote half of it."""
+        """Return the result that a row's last run left; None without a readable one."""
         try:
             kept = json.loads(self._file(row).read_text())
             return Result(**kept["result"])
@@ -91,7 +91,7 @@ class Results:
         return True
 
     def keep_notebook(self, row: Row) -> bool:
-        """Let the notebook of a run that has ended take the place of an earlier one; false if it left none."""
+        """Let the notebook of a run that has ended take the place of an earlier one; false without one."""
         if self.draft(row).is_file():
             self.draft(row).replace(self.notebook(row))
             return True

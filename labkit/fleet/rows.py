@@ -134,14 +134,14 @@ def _row(number: int, entry: Entry) -> Row:
     if len(access) > 1:
         raise NothingRan("profile or assume_role, not both: a profile can name a role_arn")
     if row.assume_role and not ROLE_ARN.fullmatch(row.assume_role):
-        raise NothingRan(f"assume_role = {row.assume_role!r} is not the ARN of a role, arn:aws:iam::…:role/NAME")
+        raise NothingRan(f"assume_role = {row.assume_role!r} is not an ARN of a role, arn:aws:iam::…:role/NAME")
     return row
 
 
 def _unknown(name: str) -> str:
     if name == "confirm":
         return "'confirm' stands in no fleet file: once you have read the plan, use --yes"
-    return f"{name!r} isn't a parameter of a row.{table.nearest(name, KNOWN)} There are: {', '.join(KNOWN)}"
+    return f"{name!r} is not a parameter of a row.{table.nearest(name, KNOWN)} There are: {', '.join(KNOWN)}"
 
 
 def _filled(values: Mapping[str, object]) -> dict[str, object]:
@@ -156,7 +156,7 @@ def _filled(values: Mapping[str, object]) -> dict[str, object]:
 
     def filled(name: str, asking: tuple[str, ...]) -> str:
         if name not in KNOWN:
-            raise NothingRan(f"'{{{name}}}' in {asking[0]} isn't a parameter of a row.{table.nearest(name, KNOWN)}")
+            raise NothingRan(f"'{{{name}}}' in {asking[0]} is not a parameter of a row.{table.nearest(name, KNOWN)}")
         if name in asking:
             raise NothingRan(f"{asking[0]} needs its own value: {' → '.join((*asking, name))}")
         return str(value_of(name, asking))

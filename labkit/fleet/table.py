@@ -78,8 +78,9 @@ def _of_yaml(file: Path, text: str) -> Iterator[Entry]:
     parts = _mapping(file, document, "the file")
     for name in parts:
         if name not in KEYS:
-            told = f"{name!r} isn't a key of a fleet file.{nearest(name, KEYS)} There are: {_listed(KEYS)}"
-            raise _refused(file, told)
+            raise _refused(
+                file, f"{name!r} is not a key of a fleet file.{nearest(name, KEYS)} There are: {_listed(KEYS)}"
+            )
     defaults = _values(file, parts["defaults"], "defaults") if "defaults" in parts else {}
     number = 0
     for node in _items(file, parts["runs"], "runs") if "runs" in parts else []:

@@ -127,7 +127,7 @@ def _xargs(home: Path, place: Path, notebook: Path, rows: list[dict[str, str]]) 
     lines = [
         shlex.join(
             [str(notebook), str(executed / f"{number}.ipynb"), "--no-progress-bar"]
-            + [part for name, value in row.items() for part in ("-r", name, value)]
+            + [part for name, value in row.items() if value for part in ("-r", name, value)]
         )
         for number, row in enumerate(rows)
     ]

@@ -13,7 +13,7 @@ ROLE = "it would write the role r that row 1 writes. A role admits one service a
 REFUSED = {
     "an empty file": ("fleet.yaml", "", "it is empty"),
     "no rows": ("fleet.yaml", "runs: []", "it has no rows"),
-    "no such part": ("fleet.yaml", "rows: [{cluster: a}]", "'rows' isn't a key of a fleet file. Did you mean 'runs'?"),
+    "no such part": ("fleet.yaml", "rows: [{cluster: a}]", "'rows' is not a key of a fleet file. Did you mean 'runs'?"),
     "a part twice": ("fleet.yaml", "runs: []\nruns: []", "the file has 'runs' twice, line 2"),
     "not YAML": ("fleet.yaml", "runs: [", "it is not YAML"),
     "not a list": ("fleet.yaml", "runs: {a: b}", "runs has to be a list"),
@@ -21,14 +21,18 @@ REFUSED = {
     "an unknown key": (
         "fleet.yaml",
         "runs:\n- {cluster: a}\n- {clutser: a}",
-        "row 2, line 3: 'clutser' isn't a parameter of a row. Did you mean 'cluster'?",
+        "row 2, line 3: 'clutser' is not a parameter of a row. Did you mean 'cluster'?",
     ),
     "an unknown default": (
         "fleet.yaml",
         "defaults: {rolename: r}\nmatrix: {cluster: [a, b, c]}",
-        "row 1, matrix cluster: a and 2 more rows: 'rolename' isn't a parameter of a row. Did you mean 'role_name'?",
+        "row 1, matrix cluster: a and 2 more rows: 'rolename' is not a parameter of a row. Did you mean 'role_name'?",
     ),
-    "an unknown column": ("fleet.csv", "cluster,rolename\na,r\n", "'rolename' isn't a parameter of a row"),
+    "an unknown column": (
+        "fleet.csv",
+        "cluster,rolename\na,r\n",
+        "row 1, line 2: 'rolename' is not a parameter of a row",
+    ),
     "a column twice": ("fleet.csv", "cluster,cluster\na,b\n", "line 1 has the column 'cluster' twice"),
     "too many values": ("fleet.csv", "cluster\na,b\n", "row 1, line 2 has 2 values, and line 1 names 1"),
     "a bad name": (
@@ -69,10 +73,10 @@ REFUSED = {
         "runs: [{profile: me}]",
         "only the target eks uses your credentials",
     ),
-    "a role that isn't an ARN": (
+    "a role that is not an ARN": (
         "fleet.yaml",
         "runs: [{target: eks, account_id: '111122223333', assume_role: admin}]",
-        "assume_role = 'admin' is not the ARN of a role",
+        "assume_role = 'admin' is not an ARN of a role",
     ),
     "a confirmation in the file": ("fleet.yaml", "runs: [{confirm: yes}]", "use --yes"),
 }
