@@ -84,7 +84,7 @@ class Fleet:
             self.stopped_by = INTERRUPTED
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
             # Dask raises any of these for a scheduler that it can't reach any more.
-            self.stopped_by = f"{GONE}: {type(error).__name__}" if client.status != "running" else str(error)
+            self.stopped_by = GONE if client.status != "running" else str(error)
         yield from self._left(done)
 
     def _outcomes(self, client: "Client", waiting: deque[Row]) -> Iterator[Outcome]:

@@ -85,7 +85,7 @@ def local(count: int, log: Path) -> Iterator["Client"]:
     # First: it adds its defaults to the settings, and would lose them with those of this block.
     from distributed import Client, LocalCluster
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _hush()
     with (
         dask.config.set(QUIET),
         tempfile.TemporaryDirectory(prefix="labkit-fleet-") as folder,
@@ -112,7 +112,7 @@ def joined(scheduler: Scheduler) -> Iterator["Client"]:
     from distributed import Client
     from distributed.security import Security
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _hush()
     security = Security(
         tls_ca_file=str(scheduler.ca),
         tls_client_cert=str(scheduler.cert),
@@ -139,6 +139,13 @@ def count(client: "Client") -> int:
 def labkit_version() -> str:
     """The version of labkit in this process."""
     return version("labkit")
+
+
+def _hush() -> None:
+    """Keep Dask's own words out of the terminal: the report says what happened."""
+    # Each has a level of its own.
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _require_usable(client: "Client", scheduler: Scheduler) -> None:

@@ -21,6 +21,7 @@ from tests.fleet import notebooks
 from tests.fleet.told import report
 
 RUNS, CLUSTERS = 200, 20
+MANY = 1000  # rows
 WANTED = 10_000  # runs an hour
 ROLE = [row | {"image": ""} for row in notebooks.rows(RUNS, clusters=CLUSTERS)]
 
@@ -56,12 +57,13 @@ def by_workers() -> str:
 
 def memory() -> str:
     """The driver's resident memory with 1,000 rows of a notebook of one line, at its most."""
-    rows = [row | {"image": "none"} for row in notebooks.rows(1000, clusters=CLUSTERS)]
+    rows = [row | {"image": "none"} for row in notebooks.rows(MANY, clusters=CLUSTERS)]
     with folder() as home, tempfile.TemporaryDirectory() as temporary:
         notebook = notebooks.write(Path(temporary) / "in.ipynb")
         _, _, most = _fleet(home, Path(temporary), notebook, rows, "--workers", "2")
     quarter, all_of_it = max(most[: len(most) // 4]), max(most)
-    return f"{all_of_it / 2**20:.0f} MiB resident at its most with 1,000 rows, {quarter / 2**20:.0f} MiB by a quarter"
+    told = f"{all_of_it / 2**20:.0f} MiB resident at its most with {MANY:,} rows"
+    return f"{told}, {quarter / 2**20:.0f} MiB by a quarter of them"
 
 
 def model() -> str:

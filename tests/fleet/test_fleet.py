@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 
+import pexpect
 import pytest
 
 from labkit import Lab
@@ -123,12 +124,18 @@ def test_ctrl_c_leaves_finished_runs_finished_and_says_how_to_go_on(tmp_path):
     assert done.stdout.rstrip().endswith("--resume")
 
 
-def test_fail_fast_starts_no_row_after_a_failed_one(tmp_path):
+def test_fail_fast_starts_no_row_after_a_failed_one_and_a_terminal_sees_a_table(tmp_path):
     rows = [row | {"image": "none", "cluster": "blue"} for row in notebooks.rows(3)]
     file = notebooks.fleet(tmp_path / "fleet.yaml", rows)
     notebook = notebooks.write(tmp_path / "in.ipynb", "1 / 0")
-    done = process("fleet", file, "--notebook", notebook, "--out", tmp_path / "out", "--fail-fast", "--workers", "1")
-    assert done.returncode == 1
+    command = ["fleet", file, "--notebook", notebook, "--out", tmp_path / "out", "--fail-fast", "--workers", "1"]
+    terminal = pexpect.spawn(str(LABKIT), [*map(str, command)], timeout=WITHIN, encoding="utf-8")
+    terminal.expect("0 of 3 rows")
+    terminal.expect("ZeroDivisionError")
+    terminal.expect("another row failed, and --fail-fast ends the fleet with it")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 1
     assert [row["state"] for row in report(tmp_path / "out")["rows"]] == ["failed", "not run", "not run"]
 
 
