@@ -18,7 +18,7 @@ UNLISTED = re.compile(r"^The following modules are not listed as layers:?\n+\s*-
 
 
 def main() -> None:
-    # Rich wraps its lines at the width of the terminal, and 80 where there is none.
+    # Rich wraps its lines at the width of the terminal; without a terminal, at 80.
     wide = os.environ | {"COLUMNS": "400"}
     done = subprocess.run([LINT_IMPORTS, "--no-cache"], capture_output=True, text=True, env=wide)
     if done.returncode:
