@@ -111,9 +111,18 @@ class Results:
         except OSError:
             return False
 
+    def stop(self) -> None:
+        """Let no row begin from now on; those that run go on. Raises `OSError`."""
+        self._stop.touch()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no row is to begin any more."""
+        return self._stop.exists()
+
     def forget_markers(self) -> None:
         """Delete the marks of an earlier fleet that ended early."""
-        for marker in self.rows.glob("*.running"):
+        for marker in (*self.rows.glob("*.running"), self._stop):
             marker.unlink(missing_ok=True)
 
     @contextmanager
@@ -152,6 +161,10 @@ class Results:
 
     def _file(self, row: Row) -> Path:
         return self.rows / f"{row.name}.json"
+
+    @property
+    def _stop(self) -> Path:
+        return self.rows / ".stop"
 
     def _marker(self, row: Row) -> Path:
         return self.rows / f"{row.name}.running"

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 IN_FLIGHT = 2  # rows a worker: one that runs, and one that waits for it
 ASSIGNED = 5  # how often a row may be on a worker that is lost before it has begun
-STOPPED = "another row failed, and --fail-fast ends the fleet with it"
 INTERRUPTED = "the fleet was interrupted"
 GONE = "the scheduler went away"
 
@@ -112,7 +111,8 @@ class Fleet:
                 waiting.appendleft(row)
                 continue
             if self.fail_fast and result.state == "failed":
-                self.stopped_by = STOPPED
+                self.stopped_by = task.STOPPED
+                self.results.stop()
             yield Outcome(row, result)
 
     def _result(self, row: Row, future: "Future[Result]", times: int) -> Result | None:

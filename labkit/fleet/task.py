@@ -28,6 +28,7 @@ PASSING = re.compile(
     r"\b(Throttl\w+|TooManyRequests\w*|RequestLimitExceeded|SlowDown|RequestTimeout\w*|ServiceUnavailable\w*"
     r"|PriorRequestNotComplete|ConnectTimeoutError|ReadTimeoutError)\b|Kernel (didn't respond|died before replying)"
 )
+STOPPED = "another row failed, and --fail-fast ends the fleet with it"
 LOST = "worker lost: the process that ran this row ended"
 
 
@@ -60,6 +61,8 @@ def run_row(job: Job) -> Result:
     results = Results(job.out)
     if (done := results.of(job.row)) and done.fleet == job.fleet:
         return done
+    if results.is_stopped:
+        return Result("not run", job.fleet, error=STOPPED)
     try:
         if not results.begin(job.row, job.fleet):
             return lost(results, job)
@@ -176,8 +179,8 @@ def _doctor(row: Row) -> list[Mapping[str, object]]:
 
 
 def _without_draft(ended: Ended, draft: Path, notebook: Path) -> Ended:
-    """The same, as it may be kept: no keys, tokens and session names, and the notebook's own name."""
-    return replace(ended, error=stable(ended.error.replace(str(draft), str(notebook))))
+    """The same, as it may be handed on: no keys, tokens and session names, and the notebook as the report names it."""
+    return replace(ended, error=stable(ended.error.replace(str(draft), f"{notebook.parent.name}/{notebook.name}")))
 
 
 @contextmanager
@@ -212,7 +215,7 @@ def _end_kernels() -> None:
 
     for child in psutil.Process().children():
         with suppress(psutil.Error):
-            if any("ipykernel" in part for part in child.cmdline()):
+            if "ipykernel_launcher" in child.cmdline():
                 child.kill()
 
 

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from jupyter_client.launcher import launch_kernel
+from jupyter_client.provisioning import local_provisioner
 
 from labkit.fleet import task
 from labkit.fleet.results import Result, Results
@@ -34,6 +36,8 @@ def job(tmp_path, monkeypatch):
         return Job(row, notebook, tmp_path / "out", "fleet-1", "hash-1", time_limit, str(tmp_path / ".lab"))
 
     (tmp_path / "out" / "rows").mkdir(parents=True)
+    # As in a worker: a kernel that is a program of its own, which a time limit finds and ends.
+    monkeypatch.setattr(local_provisioner, "launch_kernel", launch_kernel)
     return make
 
 
@@ -58,6 +62,12 @@ def test_a_finished_row_is_not_run_again(job):
     results.keep(made.row, kept)
     assert run_row(made) == kept
     assert not results.notebook(made.row).exists()
+
+
+def test_a_row_does_not_begin_once_the_fleet_is_stopped(job):
+    made = job("1 / 0")
+    Results(made.out).stop()
+    assert run_row(made) == Result("not run", "fleet-1", error=task.STOPPED)
 
 
 def test_a_row_that_a_lost_worker_had_begun_is_not_run_again(job):
@@ -90,7 +100,8 @@ def test_a_failing_cell_is_kept_with_its_error_and_without_secrets(job):
     done = run_row(made)
     assert done.reason == "ValueError: the key <access key> is wrong"
     assert done.cell == "raise ValueError('the key AKIAIOSFODNN7EXAMPLE is wrong')"
-    assert str(Results(made.out).notebook(made.row)) in done.error
+    assert f"next:  jupyter lab rows/{made.row.name}.ipynb" in done.error
+    assert str(made.out) not in done.error
     assert json.loads((made.out / "rows" / f"{made.row.name}.json").read_text())["result"]["state"] == "failed"
 
 
