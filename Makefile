@@ -68,9 +68,9 @@ test: test-notebooks test-python  ## Run every test; what needs more than Python
 test-fast: $(READY)  ## Run the tests that need no running lab: policy, doctor, webhook, layout, parameters
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(FAST)
 
-# Six workers even on two cores: much of what these tests do is wait. tests/conftest.py puts the long modules first.
+# Four workers even on two cores: part of what these tests do is wait. tests/conftest.py puts the long modules first.
 test-python: $(READY) $(BOOK_READY)  ## Run the tests but the notebooks'
-	@$(BIN)/python -m pytest -n 6 --dist loadscope --no-loadscope-reorder tests
+	@$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder tests
 
 test-notebooks: $(READY)  ## Compare every notebook's stored outputs with what it prints now
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-sanitize-with notebooks/sanitize.cfg -p no:cacheprovider notebooks
