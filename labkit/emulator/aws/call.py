@@ -1,14 +1,11 @@
 """A call of the AWS API as it came in, what it asks for, and the answer to it."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, unquote
-
-from labkit.webhook.body import whole_characters
 
 REST_XML = ("cloudfront", "route53")
 Context = dict[str, str | list[str]]
@@ -98,14 +95,6 @@ class Call:
     def path(self) -> str:
         """The path, percent-decoded."""
         return unquote(self.raw_path)
-
-    def json(self) -> dict[str, Any]:
-        """The body as a JSON object; empty if it isn't one."""
-        try:
-            content = whole_characters(json.loads(self.body or b"{}"))
-        except (ValueError, RecursionError):
-            return {}
-        return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
 import uuid
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import unquote
 
 from labkit.emulator.aws.actions.permission import Context, as_dict, resource_tags
+from labkit.emulator.aws.actions.requests import parameters
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.authorization import Authorization, Grant, stored_policy
 from labkit.emulator.aws.backend import Backend, Role
@@ -32,7 +32,6 @@ from labkit.emulator.aws.web_identity import read, verify
 from labkit.emulator.clock import Clock
 from labkit.policy import evaluate_service_trust
 
-OPERATION = "AssumeRoleForPodIdentity"
 DURATION = 6 * 3600
 LONGEST_NAME = 64  # of a session
 INVALID_TOKEN = "The specified Kubernetes service account token is invalid."  # noqa: S105
@@ -76,7 +75,7 @@ class EksAuth:
         """Grant a session of the associated role, if its trust policy admits EKS. Raises `Refusal`."""
         asked = grant.asked
         facts = self._cluster(asked)
-        pod = await self._verified(str(asked.call.json().get("token") or ""), facts.issuer)
+        pod = await self._verified(parameters(asked)["token"], facts.issuer)
         association = facts.pod_identity.of(pod.namespace, pod.service_account)
         whose = f"{pod.namespace}/{pod.service_account}"
         if association is None:
@@ -94,7 +93,7 @@ class EksAuth:
         """Open the session that was granted, and tell its credentials."""
         asked, role, tags = grant.asked, grant.role, grant.tags
         assert role is not None
-        facts, token = self._cluster(asked), asked.call.json()["token"]
+        facts, token = self._cluster(asked), parameters(asked)["token"]
         pod = _pod(read(token)[1])
         association = facts.pod_identity.of(pod.namespace, pod.service_account)
         if association is None:  # deleted while the call was answered
@@ -118,7 +117,7 @@ class EksAuth:
         return respond(content), session
 
     def _cluster(self, asked: Asked) -> ClusterFacts:
-        name = unquote(asked.call.raw_path.split("/")[2])
+        name = parameters(asked)["clusterName"]
         facts = self.clusters.get(asked.region, name) if asked.account_id == self.backend.account_id else None
         if facts is None:
             raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")

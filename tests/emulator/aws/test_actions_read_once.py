@@ -226,3 +226,23 @@ NULL = "1 validation error detected: Value null at '{}' failed to satisfy constr
 def test_a_parameter_that_is_missing_is_named(stocked, service, method, code, message):
     aws, session = stocked
     refused(getattr(aws.client(service, session), method), 400, code, message)
+
+
+READ_BY_THE_LAB = [
+    ("organizations", "/", f"{JSON}:AWSOrganizationsV20161128.CreateAccount", '{"AccountName":"a","AccountName":"b"}'),
+    ("account", "/enableRegion", "application/json:", '{"RegionName":"ap-east-1","RegionName":"us-east-1"}'),
+    ("account", "/enableRegion", "application/json:", r'{"RegionName":"\ud800"}'),
+    ("eks-auth", "/clusters/blue/assume-role-for-pod-identity", "application/json:", '{"token":"a","token":"b"}'),
+    ("eks-auth", "/clusters/blue/assume-role-for-pod-identity", "application/json:", r'{"token":"\ud800"}'),
+]
+
+
+@pytest.mark.parametrize(("service", "path", "kind", "body"), READ_BY_THE_LAB)
+def test_what_the_lab_itself_answers_is_read_as_it_is_read_for_moto(stocked, service, path, kind, body):
+    content_type, _, target = kind.partition(":")
+    headers = {"content_type": content_type} | ({"x_amz_target": target} if target else {})
+    keys = Credentials(ADMINISTRATOR.access_key_id, ADMINISTRATOR.secret_access_key)
+    answer = send_as(keys, stocked, service, "POST", path, body, **headers)
+    assert answer.status_code == 400, answer.text
+    answer = send_as(keys, stocked, service, "POST", path, "{}", **headers, smithy_protocol="rpc-v2-cbor")
+    assert answer.status_code == 501, answer.text

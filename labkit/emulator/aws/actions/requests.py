@@ -24,6 +24,7 @@ from labkit.emulator.aws.backend import (
     ServiceModel,
     get_service_model,
     get_service_router,
+    not_emulated,
     parse_parameters,
 )
 from labkit.emulator.aws.call import QUEUE_PATH, ApiRequest, Asked, Call, protocol
@@ -81,6 +82,14 @@ def named(call: Call, service: str) -> str:
         # Its paths are the operations' names: /listRegions.
         return call.path[1:2].upper() + call.path[2:]
     return f"{call.method} {call.path}"
+
+
+def parameters(asked: Asked) -> dict[str, Any]:
+    """The parameters of an operation that the lab itself answers. Raises ``Refusal`` if they could not be read."""
+    try:
+        return asked.requested().parameters
+    except (CannotDerive, LookupError) as unknown:
+        raise not_emulated(asked, str(unknown)) from unknown
 
 
 def with_form(asked: Asked, form: Mapping[str, str]) -> Asked:

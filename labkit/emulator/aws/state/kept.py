@@ -164,7 +164,8 @@ def changes(asked: Asked) -> bool:
     operation = asked.operation
     if operation == "AssumeRole":
         # Who enters an account makes it.
-        return asked.call.form.get("RoleArn", "").endswith(f":role/{ENTRANCE}")
+        given = asked.request.parameters if asked.request else {}
+        return str(given.get("RoleArn", "")).endswith(f":role/{ENTRANCE}")
     if operation in CHANGING_READS:
         return True
     if not operation.isidentifier():
