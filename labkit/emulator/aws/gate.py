@@ -35,7 +35,6 @@ from labkit.emulator.aws.issuers import Issuers
 from labkit.emulator.aws.organizations import MANAGEMENT_ID, Organization
 from labkit.emulator.aws.records import Outcome, records
 from labkit.emulator.aws.regions import Regions
-from labkit.emulator.aws.request_parameters import is_shown
 from labkit.emulator.aws.s3 import S3
 from labkit.emulator.aws.s3_path import split
 from labkit.emulator.aws.sessions import Administrator, Caller, Keys, Session, Sessions, User
@@ -45,6 +44,7 @@ from labkit.emulator.aws.state.kept import SIGNED_AS, Kept, changes, unkept
 from labkit.emulator.aws.state.own import Own
 from labkit.emulator.aws.sts import WEB_IDENTITY, Sts
 from labkit.emulator.aws.trail import Trail, hidden
+from labkit.emulator.aws.trail_parameters import is_shown
 from labkit.emulator.aws.users import of_oneself
 from labkit.emulator.aws.web_identity import WebIdentity
 from labkit.emulator.clock import Clock, rfc3339

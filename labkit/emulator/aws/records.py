@@ -14,10 +14,10 @@ from typing import Any
 from labkit.emulator.aws.authorization import Grant
 from labkit.emulator.aws.call import Asked, Call, Response
 from labkit.emulator.aws.errors import Refusal
-from labkit.emulator.aws.request_parameters import Shown
 from labkit.emulator.aws.sessions import Administrator, Caller, KeyHolder, Session
 from labkit.emulator.aws.sts import WEB_IDENTITY
 from labkit.emulator.aws.trail import HIDDEN, hidden
+from labkit.emulator.aws.trail_parameters import Shown
 from labkit.emulator.aws.web_identity import WebIdentity, told
 from labkit.emulator.clock import rfc3339
 from labkit.emulator.identifiers import Identifiers
