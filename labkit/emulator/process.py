@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.emulator import control, replacement
+from labkit.emulator.aws import moto_line
 from labkit.emulator.control import Reply
 from labkit.emulator.environment import closed
 from labkit.emulator.folder import SAID_AFTER, Folder
@@ -92,6 +93,8 @@ def start(folder: Folder, *, bare: bool = False) -> State:
     A state that waits in the folder (see `replacement`) is the lab's from then on. Raises :class:`LabError` if the
     server does not come up, or one that runs does not answer.
     """
+    if not folder.is_running():
+        moto_line.check()  # first: a start that can't succeed leaves nothing in the folder
     with turn(folder, "starting"):
         before = State.read(folder)
         if state := _running(folder):

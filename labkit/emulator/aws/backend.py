@@ -3,6 +3,18 @@
 This is the only module of the lab that imports moto. moto promises its decorators and its server; nearly all that the
 gate needs stands in modules that it may change at any time. So the lab runs on the line of moto that it was checked
 with, and on no other.
+
+What it changes in moto, once the gate is made:
+
+- `FakeBucket.get_permission`, `FakeAccount.__init__`: see `adopt`.
+- `AccountSpecificBackend.__getitem__`: see `tell_uses`.
+
+What it reads or sets of moto's private attributes:
+
+- `BackendDict._instances`: see `place`.
+- `FakeKey._value_buffer`, `FakeKey._max_buffer_size` and the lock beside them: see `without_body` and `give_body`.
+- `_parameters` and `latest_…` of SSM's parameters: see `Backend.answer` and `own_parameters`.
+- `_arn_format` of an organization's policy: see `name_policy`.
 """
 
 import base64
@@ -11,38 +23,22 @@ import io
 import logging
 import os
 import re
-import sys
+import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, TypeVar, TypeVarTuple
 from urllib.parse import quote, unquote_to_bytes
 from xml.parsers.expat import ExpatError
 
-from labkit.emulator.aws import managed_policies, outgoing
+from labkit.emulator.aws import managed_policies, moto_line, outgoing
 from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.clusters import Clusters
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.one_thread import OneThread, Stuck
 from labkit.emulator.aws.orphans import renamed
 from labkit.emulator.aws.s3_path import CONTROL, copy_source
-from labkit.errors import LabError
 from labkit.policy.arn import Arn
-
-CHECKED_WITH = "5.2"
-"""The line of moto (major and minor) that the lab was checked with."""
-
-
-def checked(installed: str) -> None:
-    """Raise :class:`LabError` if the moto that is ``installed`` is of another line."""
-    if installed.split(".")[:2] != CHECKED_WITH.split("."):
-        raise LabError(
-            f"moto {installed} is installed; the lab was checked with moto {CHECKED_WITH} and runs on no other.",
-            where=f"the Python environment {sys.prefix}",
-            next="make setup, which installs what requirements.lock says",
-        )
-
 
 try:
     from moto.backends import get_backend
@@ -65,14 +61,15 @@ try:
     from moto.organizations.utils import make_random_create_account_status_id
     from moto.s3.models import FakeBucket, FakeDeleteMarker, FakeKey, s3_backends
 except ImportError:
-    checked(version("moto"))
+    moto_line.check()
     raise
 
 __all__ = [
-    "AccountSpecificBackend", "Backend", "BackendDict", "BaseBackend", "FakeBucket", "FakeKey", "IAMBackend",
+    "PARAMETERS", "Backend", "BaseBackend", "FakeBucket", "FakeKey", "IAMBackend",
     "OperationModel", "OrganizationsBackend", "Role", "RoutedRequest", "ServiceModel", "Shape", "bound", "boundaries",
-    "every", "find", "get_backend", "get_service_model", "get_service_router", "not_emulated", "parse_parameters",
-    "partition_keys", "policies_in_use",
+    "every", "find", "get_backend", "get_service_model", "get_service_router", "give_body", "name_policy",
+    "not_emulated", "own_parameters", "parse_parameters", "partition_keys", "place", "policies_in_use", "tell_uses",
+    "without_body",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -93,6 +90,10 @@ _KEPT_BACK = {
 }  # fmt: skip
 
 
+PARAMETERS = ("moto.ssm.models", "ParameterDict")
+"""Module and name of the class of SSM's parameters, which is loaded where SSM is used."""
+AWS_PARAMETERS = "/aws/"
+_found_by_region = AccountSpecificBackend.__getitem__
 # moto's stores of what has a name in IAM, by kind.
 BY_NAME = {"group": "groups", "instance profile": "instance_profiles", "role": "roles", "user": "users"}
 
@@ -406,11 +407,55 @@ class Backend:
 
 def adopt() -> None:
     """Change moto where it has no setting for what the gate needs. Raises :class:`LabError` for another line of it."""
-    checked(version("moto"))
+    moto_line.check()
     outgoing.close()
     # The bucket policy was evaluated by the gate; moto's own look at it ignores principals and conditions.
     FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # type: ignore[method-assign]  # see above
     FakeAccount.__init__ = _enroll  # type: ignore[method-assign, assignment]  # see there
+
+
+def tell_uses(used: Callable[[str, str], None]) -> None:
+    """Have moto call ``used`` with the service and the account of each store that it uses.
+
+    It finds every one by this one method.
+    """
+
+    def found(stores: AccountSpecificBackend[Any], region: str) -> BaseBackend:
+        used(stores.service_name, stores.account_id)
+        backend: BaseBackend = _found_by_region(stores, region)
+        return backend
+
+    AccountSpecificBackend.__getitem__ = found  # type: ignore[method-assign, assignment]  # as moto calls it
+
+
+def place(backend: BaseBackend) -> tuple[str, str, str]:
+    """The service, account and region of a backend."""
+    every: list[Any] = BackendDict._instances  # type: ignore[misc]  # as moto uses it
+    service = next(one.service_name for one in every if one.backend is type(backend))
+    return service, backend.account_id, backend.region_name
+
+
+def without_body(thing: FakeKey) -> dict[str, object]:
+    """The attributes of an object of S3, or of a part of one, but for its content."""
+    return {name: value for name, value in thing.__dict__.items() if name not in ("_value_buffer", "lock")}
+
+
+def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
+    """Give an object of S3 its content: what ``opened`` makes, by the number of bytes that moto keeps in memory."""
+    thing.lock = threading.Lock()
+    thing._value_buffer = opened(thing._max_buffer_size)
+
+
+def own_parameters(parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """SSM's parameters without AWS's own, which moto reads again when somebody asks for them: attributes and items."""
+    own = {name: value for name, value in dict.items(parameters) if not name.startswith(AWS_PARAMETERS)}
+    unread = dict.fromkeys((name for name in parameters.__dict__ if name.startswith("latest_")), False)
+    return {**parameters.__dict__, **unread}, own
+
+
+def name_policy(policy: Any, arn: str) -> None:
+    """Give an organization's policy this ARN; moto would make one of the management account's id."""
+    policy._arn_format = arn
 
 
 def bound(user: User, boundary_arn: str | None) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 from labkit.emulator.aws.actions.requests import parameters
 from labkit.emulator.aws.answers import respond
-from labkit.emulator.aws.backend import Backend, OrganizationsBackend
+from labkit.emulator.aws.backend import Backend, OrganizationsBackend, name_policy
 from labkit.emulator.aws.call import Asked, Context, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.sessions import Caller, Session
@@ -200,7 +200,7 @@ class Organization:
             thing.organization_id = organization.id
         for policy in store.policies:
             # https://docs.aws.amazon.com/cli/latest/reference/organizations/list-policies.html
-            policy._arn_format = f"arn:aws:organizations::aws:policy/{policy.type.lower()}/{policy.id}"
+            name_policy(policy, f"arn:aws:organizations::aws:policy/{policy.type.lower()}/{policy.id}")
         root.policy_types.append({"Type": SERVICE_CONTROL, "Status": "ENABLED"})
 
 

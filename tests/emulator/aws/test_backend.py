@@ -1,26 +1,39 @@
 """The one module that knows moto: what it does to it, and on which line of it the lab runs."""
 
+import re
 import subprocess
 import sys
-from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
-from labkit.emulator.aws import backend
+import labkit
+from labkit.emulator import process
+from labkit.emulator.aws import moto_line
+from labkit.emulator.folder import Folder
 from labkit.errors import LabError
 
 
 def test_the_lab_runs_on_the_line_of_moto_that_is_locked():
-    backend.checked(version("moto"))
-    backend.checked(f"{backend.CHECKED_WITH}.99")
+    moto_line.check()
+    moto_line.check(f"{moto_line.CHECKED_WITH}.99")
+    assert f'"{moto_line.REQUIREMENT}"' in (Path(__file__).parents[3] / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize("other", ["5.3.0", "5.1.9", "6.0.0", "4.2.14", "5"])
 def test_on_another_line_it_says_what_is_wanted_and_what_to_do(other):
     with pytest.raises(LabError) as caught:
-        backend.checked(other)
+        moto_line.check(other)
     assert str(caught.value).startswith(f"moto {other} is installed; the lab was checked with moto")
-    assert caught.value.next.startswith("make setup")
+    assert caught.value.next.startswith('pip install "moto>=5.2,<5.3"')
+    assert caught.value.next.endswith("make setup")
+
+
+def test_a_start_with_another_moto_leaves_no_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(moto_line, "CHECKED_WITH", "4.0")
+    with pytest.raises(LabError, match=r"the lab was checked with moto 4\.0"):
+        process.start(Folder(tmp_path / ".lab"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_to_import_the_gate_leaves_moto_unchanged():
@@ -30,3 +43,11 @@ def test_to_import_the_gate_leaves_moto_unchanged():
         "backend.adopt(); assert FakeBucket.get_permission is not before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_other_module_reads_private_attributes_of_moto():
+    of_python, private = ("._sslobj", "sys._getframe"), re.compile(r"(?<!self)(?<!cls)\._[a-z]")
+    files = (Path(labkit.__file__).parent / "emulator/aws").rglob("*.py")
+    others = [file for file in files if file.name != "backend.py"]
+    lines = [line.strip() for file in others for line in file.read_text().splitlines() if private.search(line)]
+    assert [line for line in lines if not any(name in line for name in of_python)] == []

@@ -29,8 +29,16 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from labkit.emulator.aws.backend import BaseBackend, FakeKey
-from labkit.emulator.aws.state.places import backend_at, place
+from labkit.emulator.aws.backend import (
+    PARAMETERS,
+    BaseBackend,
+    FakeKey,
+    give_body,
+    own_parameters,
+    place,
+    without_body,
+)
+from labkit.emulator.aws.state.places import backend_at
 
 PROTOCOL = 5
 LOCKS: dict[type, Callable[[], Any]] = {
@@ -41,9 +49,6 @@ LOCKS: dict[type, Callable[[], Any]] = {
 }
 PRIVATE_KEYS = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
 OF_THREADS = frozenset(threading.Thread().__dict__)
-# moto's store of SSM's parameters, whose module is loaded where SSM is used; and how AWS's own are called.
-PARAMETERS = ("moto.ssm.models", "ParameterDict")
-AWS_PARAMETERS = "/aws/"
 LOCALS = ".<locals>."
 # The attribute of an S3 object that names its body.
 BODY = "_labkit_body"
@@ -123,8 +128,7 @@ class _Pickler(pickle.Pickler):
 
     def _object(self, thing: FakeKey) -> Any:
         """An object of S3, or a part of one. Its content never changes."""
-        state = thing.__dict__.copy()
-        del state["_value_buffer"], state["lock"]
+        state: dict[str, Any] = without_body(thing)
         if thing.disposed:
             state.pop(BODY, None)
         elif BODY not in state:
@@ -170,10 +174,7 @@ def _reduced_dict(thing: Any) -> Any:
 
 
 def _reduced_parameters(parameters: Any) -> Any:
-    # AWS's own are read again when somebody asks for them.
-    own = {name: value for name, value in dict.items(parameters) if not name.startswith(AWS_PARAMETERS)}
-    loaded = dict.fromkeys((name for name in parameters.__dict__ if name.startswith("latest_")), False)
-    held = {**parameters.__dict__, **loaded}, own, parameters.default_factory
+    held = *own_parameters(parameters), parameters.default_factory
     kind = type(parameters)
     return kind.__new__, (kind,), held, None, None, _fill_dict
 
@@ -216,14 +217,17 @@ class _Body:
 
 def _fill(made: FakeKey, state: dict[str, Any]) -> None:
     made.__dict__.update(state)
-    made.lock = threading.Lock()
     bodies, name = _bodies.get(), state.get(BODY)
-    body: Any = _Body(lambda: b"" if name is None else bodies.read(name), made._max_buffer_size)
-    if made.disposed:
-        body.close()
-    elif name is not None:
+    if name is not None and not made.disposed:
         bodies.names.add(name)
-    made._value_buffer = body
+
+    def opened(most_in_memory: int) -> _Body:
+        body = _Body(lambda: b"" if name is None else bodies.read(name), most_in_memory)
+        if made.disposed:
+            body.close()
+        return body
+
+    give_body(made, opened)
 
 
 def _fill_dict(made: Any, held: tuple[dict[str, Any], dict[Any, Any], Any]) -> None:

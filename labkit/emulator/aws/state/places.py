@@ -6,12 +6,11 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from labkit.emulator.aws.backend import (
-    AccountSpecificBackend,
-    BackendDict,
     BaseBackend,
     IAMBackend,
     get_backend,
     policies_in_use,
+    tell_uses,
 )
 
 
@@ -29,12 +28,11 @@ INDEXES = ("bucket_accounts", "master_accounts")
 State = tuple[dict[str, dict[str, Any]], dict[str, dict[str, tuple[str, str]]]]
 
 _touched: ContextVar[set[Store] | None] = ContextVar("touched", default=None)
-_given = AccountSpecificBackend.__getitem__
 
 
 def watch() -> None:
-    """Have moto tell which stores are used; moto finds every one by this one method."""
-    AccountSpecificBackend.__getitem__ = _noted  # type: ignore[method-assign, assignment]  # as moto calls it
+    """Have moto tell which stores are used."""
+    tell_uses(_note)
 
 
 @contextmanager
@@ -46,13 +44,6 @@ def noting() -> Iterator[set[Store]]:
         yield touched
     finally:
         _touched.reset(token)
-
-
-def place(backend: BaseBackend) -> tuple[str, str, str]:
-    """The service, account and region of a backend."""
-    every: list[Any] = BackendDict._instances  # type: ignore[misc]  # as moto uses it
-    service = next(one.service_name for one in every if one.backend is type(backend))
-    return service, backend.account_id, backend.region_name
 
 
 def backend_at(service: Any, account_id: str, region: str) -> BaseBackend:
@@ -103,8 +94,6 @@ def _held(backend: BaseBackend) -> dict[str, Any]:
     return held
 
 
-def _noted(stores: AccountSpecificBackend[Any], region: str) -> BaseBackend:
+def _note(service: str, account_id: str) -> None:
     if (touched := _touched.get()) is not None:
-        touched.add(Store(stores.service_name, stores.account_id))
-    backend: BaseBackend = _given(stores, region)
-    return backend
+        touched.add(Store(service, account_id))

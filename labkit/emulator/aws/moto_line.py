@@ -1,0 +1,27 @@
+"""The line of moto (major and minor) that the lab was checked with, known without loading moto."""
+
+import sys
+
+from labkit.errors import LabError
+
+CHECKED_WITH = "5.2"
+REQUIREMENT = "moto>=5.2,<5.3"
+
+
+def check(installed: str = "") -> None:
+    """Raise :class:`LabError` if the moto that is ``installed`` (here, if not given) is of another line, or missing."""
+    from importlib.metadata import PackageNotFoundError, version  # 0.02 s, and only a start needs it
+
+    try:
+        installed = installed or version("moto")
+    except PackageNotFoundError:
+        found = "moto is not installed"
+    else:
+        if installed.split(".")[:2] == CHECKED_WITH.split("."):
+            return
+        found = f"moto {installed} is installed"
+    raise LabError(
+        f"{found}; the lab was checked with moto {CHECKED_WITH} and runs on no other.",
+        where=f"the Python environment {sys.prefix}",
+        next=f'pip install "{REQUIREMENT}" there; in a clone of the repository: make setup',
+    )
