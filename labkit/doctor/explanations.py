@@ -619,11 +619,6 @@ def explain(text: str) -> list[Explanation]:
     ]
 
 
-def known_ids() -> set[str]:
-    """Every finding that an explanation names."""
-    return {id for family in FAMILIES for id in family.ids}
-
-
 @cache
 def _compiled(family: Family) -> re.Pattern[str]:
     return re.compile(family.pattern, re.IGNORECASE)

@@ -124,20 +124,12 @@ def refusal(error: Exception) -> str:
 
 def injected(place: "Workspace", account: str = "") -> str:
     """The role that the webhook gives a new pod of this service account: its ARN, or "no role"."""
-    made = _tried_out(place, account)
-    if isinstance(made, str):
-        return made
-    variables: dict[str, str] = {each.name: each.value for each in made.spec.containers[0].env or []}
-    return variables.get("AWS_ROLE_ARN", "no role")
+    return _variable(place, account, "AWS_ROLE_ARN") or "no role"
 
 
 def agent(place: "Workspace", account: str = "") -> str:
     """Where a new pod of this service account asks for credentials: the agent's URL, or "no agent"."""
-    made = _tried_out(place, account)
-    if isinstance(made, str):
-        return made
-    variables: dict[str, str] = {each.name: each.value for each in made.spec.containers[0].env or []}
-    return variables.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "no agent")
+    return _variable(place, account, "AWS_CONTAINER_CREDENTIALS_FULL_URI") or "no agent"
 
 
 def pod_identity(place: "Workspace", account: str = "") -> str:
@@ -172,6 +164,15 @@ def token_life(place: "Workspace", account: str = "") -> int:
     tokens = [source.service_account_token for source in sources if source.service_account_token]
     lives: list[int] = [token.expiration_seconds for token in tokens if token.audience == AUDIENCE]
     return lives[0] if lives else 0
+
+
+def _variable(place: "Workspace", account: str, name: str) -> str:
+    """The value of a variable that the webhook gives a new pod; if the pod is forbidden, the cluster's words."""
+    made = _tried_out(place, account)
+    if isinstance(made, str):
+        return made
+    variables: dict[str, str] = {each.name: each.value for each in made.spec.containers[0].env or []}
+    return variables.get(name, "")
 
 
 def _tried_out(place: "Workspace", account: str) -> Any:

@@ -117,7 +117,6 @@ class Backend:
         adopt()
         self.account_id = account_id
         self.clusters = clusters
-        self.times_forgotten = 0
         # moto would take every call for this account's.
         os.environ.pop("MOTO_ACCOUNT_ID", None)
         self._dispatcher = DomainDispatcherApplication(create_backend_app)
@@ -275,11 +274,6 @@ class Backend:
         versions = found.keys.getlist(key, []) if found else []
         chosen = [each for each in versions if version in (None, str(each.version_id))][-1:]
         return chosen[0] if chosen and isinstance(chosen[0], FakeDeleteMarker) else None
-
-    def forget_everything(self) -> None:
-        """Empty every service of every account in this process."""
-        BackendDict.reset()
-        self.times_forgotten += 1
 
     def close(self) -> None:
         """End the thread that moto's calls run in."""

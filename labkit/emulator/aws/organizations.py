@@ -83,7 +83,6 @@ class Organization:
         self._identifiers = identifiers
         self._members: dict[str, Member] = {}
         """By the account's id, as long as nothing of the organization changes."""
-        self._read_at = -1
 
     def found(self) -> None:
         """Create the organization if it is missing."""
@@ -91,12 +90,9 @@ class Organization:
 
     def member(self, account_id: str) -> Member:
         """The organization's effects on this account; empty if it isn't a member."""
-        if self._read_at != self._backend.times_forgotten:
-            self._members.clear()
         known = self._members.get(account_id)
         if known is None:
             known = self._members[account_id] = _member(self._store(), account_id)
-            self._read_at = self._backend.times_forgotten
         return known
 
     def control(self, caller: Caller, owner: str, action: str) -> Control:

@@ -14,6 +14,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import rsa
+from moto.core.base_backend import BackendDict
 
 from labkit.emulator.aws.clusters import ClusterFacts
 from labkit.emulator.aws.gate import Gate, Keys
@@ -130,7 +131,7 @@ class Aws:
             administrator=ADMINISTRATOR,
             management=MANAGEMENT,
         )
-        self.gate.backend.forget_everything()
+        self.forget_everything()
         self.authority = Authority.create("public root of the test")
         self.issuer = Issuer()
         self.loop = asyncio.new_event_loop()
@@ -145,12 +146,17 @@ class Aws:
 
     def begin_anew(self) -> None:
         """Takes away what was made; the clock has the machine's time then, and the issuer is as it should be."""
-        self.gate.backend.forget_everything()
+        self.forget_everything()
         self.clock.reset()
         self.clusters.known.clear()
         self.issuer.publish()
         self.gate.issuers.forget(ISSUER)
         self.trail_file.unlink(missing_ok=True)
+
+    def forget_everything(self) -> None:
+        """Empty every service of every account in this process."""
+        BackendDict.reset()
+        self.gate._organization._members.clear()
 
     def node_metadata(self, role_arn: str) -> str:
         """The endpoint of a node's metadata service."""

@@ -424,7 +424,7 @@ statements = st.lists(
        st.sampled_from([OBJECT, "arn:aws:s3:::other/x"]), st.sampled_from(["10.1.2.3", "192.0.2.1"]),
        st.sampled_from([[], [{"Key": "Bucket", "Value": "irsa-lab"}]]))  # fmt: skip
 def test_simulation_and_gate_never_disagree(aws, inline, managed, boundary, action, resource, source_ip, tags):
-    aws.gate.backend.forget_everything()
+    aws.forget_everything()
     iam = aws.client("iam")
     iam.create_role(RoleName="my-role", AssumeRolePolicyDocument=policy({"Effect": "Allow", "Principal": "*",
                     "Action": "sts:AssumeRole"}), Tags=tags)  # fmt: skip
