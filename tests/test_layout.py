@@ -139,3 +139,9 @@ def test_signatures_say_any_no_more_often_than_they_did():
     found = any_in_signatures.count()
     told = f"{found} times Any in the signatures of public functions, at most {any_in_signatures.MOST}: name the type"
     assert found <= any_in_signatures.MOST, told
+
+
+def test_signatures_hide_any_no_more_often_than_they_did():
+    found = any_in_signatures.count_hidden()
+    told = f"{found} times an alias of Any in the signatures of public functions, at most "
+    assert found <= any_in_signatures.MOST_HIDDEN, f"{told}{any_in_signatures.MOST_HIDDEN}: name the type"

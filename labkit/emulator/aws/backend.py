@@ -57,7 +57,13 @@ try:
     from moto.iam.aws_managed_policies import aws_managed_policies_data
     from moto.iam.models import AccessKey, AWSManagedPolicy, IAMBackend, OpenIDConnectProvider, Role, User, iam_backends
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from moto.organizations.models import FakeAccount, FakeOrganization, OrganizationsBackend, organizations_backends
+    from moto.organizations.models import (
+        FakeAccount,
+        FakeOrganization,
+        FakePolicy,
+        OrganizationsBackend,
+        organizations_backends,
+    )
     from moto.organizations.utils import make_random_create_account_status_id
     from moto.s3.models import FakeBucket, FakeDeleteMarker, FakeKey, s3_backends
 except ImportError:
@@ -440,14 +446,14 @@ def give_body(thing: FakeKey, opened: Callable[[int], Any]) -> None:
     thing._value_buffer = opened(thing._max_buffer_size)
 
 
-def own_parameters(parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def own_parameters(parameters: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
     """SSM's parameters without AWS's own, which moto reads again when somebody asks for them: attributes and items."""
     own = {name: value for name, value in dict.items(parameters) if not name.startswith(AWS_PARAMETERS)}
     unread = dict.fromkeys((name for name in parameters.__dict__ if name.startswith("latest_")), False)
     return {**parameters.__dict__, **unread}, own
 
 
-def name_policy(policy: Any, arn: str) -> None:
+def name_policy(policy: FakePolicy, arn: str) -> None:
     """Give an organization's policy this ARN; moto would make one of the management account's id."""
     policy._arn_format = arn
 

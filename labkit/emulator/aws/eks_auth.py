@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from labkit.emulator.aws.actions.permission import Context, as_dict, resource_tags
-from labkit.emulator.aws.actions.requests import parameters
+from labkit.emulator.aws.actions.requests import readable
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.authorization import Authorization, Grant, stored_policy
 from labkit.emulator.aws.backend import Backend, Role
@@ -75,7 +75,7 @@ class EksAuth:
         """Grant a session of the associated role, if its trust policy admits EKS. Raises `Refusal`."""
         asked = grant.asked
         facts = self._cluster(asked)
-        pod = await self._verified(parameters(asked)["token"], facts.issuer)
+        pod = await self._verified(readable(asked).parameters["token"], facts.issuer)
         association = facts.pod_identity.of(pod.namespace, pod.service_account)
         whose = f"{pod.namespace}/{pod.service_account}"
         if association is None:
@@ -93,7 +93,7 @@ class EksAuth:
         """Open the session that was granted, and tell its credentials."""
         asked, role, tags = grant.asked, grant.role, grant.tags
         assert role is not None
-        facts, token = self._cluster(asked), parameters(asked)["token"]
+        facts, token = self._cluster(asked), readable(asked).parameters["token"]
         pod = _pod(read(token)[1])
         association = facts.pod_identity.of(pod.namespace, pod.service_account)
         if association is None:  # deleted while the call was answered
@@ -117,7 +117,7 @@ class EksAuth:
         return respond(content), session
 
     def _cluster(self, asked: Asked) -> ClusterFacts:
-        name = parameters(asked)["clusterName"]
+        name = readable(asked).parameters["clusterName"]
         facts = self.clusters.get(asked.region, name) if asked.account_id == self.backend.account_id else None
         if facts is None:
             raise Refusal(404, "ResourceNotFoundException", f"No cluster found for name: {name}.")

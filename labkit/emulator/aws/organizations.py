@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from labkit.emulator.aws.actions.requests import parameters
+from labkit.emulator.aws.actions.requests import readable
 from labkit.emulator.aws.answers import respond
 from labkit.emulator.aws.backend import Backend, OrganizationsBackend, name_policy
 from labkit.emulator.aws.call import Asked, Context, Response
@@ -117,7 +117,7 @@ class Organization:
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
         """moto's answer, where AWS would not refuse the call. Raises ``Refusal``."""
-        store, operation, given = self._store(), asked.operation, parameters(asked)
+        store, operation, given = self._store(), asked.operation, readable(asked).parameters
         asked = _for(asked, caller, store)
         if operation == "CreateAccount" and given.get("AccountName") and given.get("Email"):
             return await self._backend.run(self._create_account, store, given)

@@ -20,7 +20,7 @@ from typing import Any
 
 import boto3
 
-from labkit.emulator.aws.actions.requests import parameters
+from labkit.emulator.aws.actions.requests import readable
 from labkit.emulator.aws.answers import PROLOG, respond, xml
 from labkit.emulator.aws.backend import Backend
 from labkit.emulator.aws.call import Asked, Response
@@ -77,7 +77,7 @@ class Regions:
         """
         if asked.operation not in OPERATIONS:
             return await self._backend.answer(asked)
-        request = parameters(asked)
+        request = readable(asked).parameters
         account_id = self._account(asked, request)
         if asked.operation == "ListRegions":
             return respond(self._list(account_id, request))

@@ -84,10 +84,10 @@ def named(call: Call, service: str) -> str:
     return f"{call.method} {call.path}"
 
 
-def parameters(asked: Asked) -> dict[str, Any]:
-    """The parameters of an operation that the lab itself answers. Raises ``Refusal`` if they could not be read."""
+def readable(asked: Asked) -> ApiRequest:
+    """An operation that the lab itself answers, with its parameters. Raises ``Refusal`` if they could not be read."""
     try:
-        return asked.requested().parameters
+        return asked.requested()
     except (CannotDerive, LookupError) as unknown:
         raise not_emulated(asked, str(unknown)) from unknown
 
