@@ -81,7 +81,7 @@ def test_before_a_step_it_is_not_there_and_the_earlier_ones_are(lab, before, mis
 
 
 def test_ready_takes_one_of_its_two_words(lab):
-    with pytest.raises(LabError, match="one of them"):
+    with pytest.raises(LabError, match="exactly one of before= and through="):
         lab.ready()
     with pytest.raises(UnknownName, match="Did you mean 'iam_role'"):
         lab.ready(before="iam-role")
@@ -272,7 +272,7 @@ def test_the_issuer_is_fetched_by_its_real_name(lab):
     document = lab.fetch(f"{lab.issuer}/.well-known/openid-configuration")
     assert document["issuer"] == lab.issuer
     assert lab.fetch(document["jwks_uri"])["keys"]
-    with pytest.raises(LabError, match="none of them"):
+    with pytest.raises(LabError, match="isn't one of them"):
         lab.fetch("https://example.com/.well-known/openid-configuration")
     with pytest.raises(LabError, match="answers 404"):
         lab.fetch(f"{lab.issuer}0/.well-known/openid-configuration")
