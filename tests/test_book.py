@@ -35,8 +35,7 @@ def built(tmp_path_factory):
     (course / ".venv" / "book").mkdir(parents=True)
     for name in ("bin", "lib", "pyvenv.cfg"):
         (course / ".venv" / "book" / name).symlink_to(SPHINX / name)
-    (course / "labkit" / "exercises").mkdir(parents=True)
-    shutil.copy2(ROOT / "labkit" / "exercises" / "copies.py", course / "labkit" / "exercises")
+    (course / "labkit").symlink_to(ROOT / "labkit")
     shutil.copytree(ROOT / "notebooks" / "book", course / "notebooks" / "book")
     (course / "README.md").write_text(README)
     for name in ("CONTRIBUTING", "SECURITY", "CHANGELOG"):

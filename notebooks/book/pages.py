@@ -9,7 +9,7 @@ import nbformat
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).parent.parent.parent
-# labkit isn't installed beside Sphinx. This module of it needs nbformat alone.
+# labkit isn't installed beside Sphinx. This module of it, from the checkout, needs little more than nbformat.
 COPIES = ROOT / "labkit" / "exercises" / "copies.py"
 FOR_PROGRAMS = "application/vnd.labkit."
 # A row of the README's table of notebooks.

@@ -57,9 +57,8 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 @pytest.fixture
 def on_moto(moto: labkit.Lab) -> Target:
-    return Target(
-        "moto", {}, {"clock", "trail", "node_identity", "other_account", "pod_identity"}, keeps_environment=False
-    )
+    every = {"any_cluster", "clock", "node_identity", "other_account", "pod_identity", "trail"}
+    return Target("moto", {}, every, keeps_environment=False)
 
 
 @pytest.fixture(scope="module")
