@@ -74,6 +74,8 @@ class Connection:
     commands_after: str = ""
     """What a shell must be told before its `aws` and `kubectl` talk to this account and cluster; empty: nothing."""
     webhook_restored_by: str = "# see the documentation of your cluster"
+    webhook_registration: Callable[[], dict[str, Any]] = dict
+    """The manifest that registers the pod identity webhook; empty where this target doesn't register it."""
     takes_untagged: bool = False
     """Whether an untagged object with exactly the parameters' names counts as the run's."""
     is_embedded: bool = False

@@ -83,6 +83,11 @@ class Kept:
         """Keep the manifests."""
         self._folder.write_private(self.webhooks, yaml.safe_dump_all(manifests, sort_keys=False).encode())
 
+    def webhook_registration(self) -> dict[str, object]:
+        """The manifest of the pod identity webhook; empty if it isn't kept."""
+        manifests = yaml.safe_load_all(self.webhooks.read_text()) if self.webhooks.exists() else ()
+        return next((each for each in manifests if each["metadata"]["name"] == "pod-identity-webhook"), {})
+
     def forget(self) -> None:
         """Keep nothing any longer."""
         shutil.rmtree(self.path, ignore_errors=True)

@@ -200,6 +200,7 @@ def _connection(
         issuer=issuer,
         account_id=state.account_id,
         kubectl=kubectl,
+        webhook_registration=lambda: folder.read_json(f"clusters/{context}/webhook.json"),
         webhook_restored_by=f'{kubectl} apply -f "$LABKIT_HOME/clusters/{context}/webhook.json"',
         commands_after='eval "$(labkit env)"',
         takes_untagged=True,

@@ -16,9 +16,6 @@ NAME = ISSUER.removeprefix("https://")
 PARAMETERS = Parameters.checked()
 ROLE_ARN = f"arn:aws:iam::{ACCOUNT_ID}:role/my-role"
 TOKEN_FILE = "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"
-CONNECTION = Connection(
-    aws=None, kubernetes=None, issuer=ISSUER, account_id=ACCOUNT_ID, webhook_restored_by="labkit reset"
-)
 
 # The calls, as evidence names them.
 PROVIDERS = f"iam:ListOpenIDConnectProviders ({ACCOUNT_ID})"
@@ -64,6 +61,15 @@ CALLER = "sts:GetCallerIdentity in pod my-pod -n default"
 
 SESSION = f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/my-role"
 AUTHORITY = Authority.create("kubernetes")
+REGISTRATION = mutating_webhook_configuration(WEBHOOK_URL, AUTHORITY.certificate_pem)
+CONNECTION = Connection(
+    aws=None,
+    kubernetes=None,
+    issuer=ISSUER,
+    account_id=ACCOUNT_ID,
+    webhook_registration=lambda: REGISTRATION,
+    webhook_restored_by="labkit reset",
+)
 TOKEN_HEADER = {"alg": "RS256", "kid": "key-1"}
 CLAIMS = {
     "aud": ["sts.amazonaws.com"],
@@ -143,7 +149,7 @@ def healthy() -> dict[str, Any]:
             CRON_JOBS: [],
             JOBS: [],
             NAMESPACE: {"metadata": {"name": "default", "labels": {"kubernetes.io/metadata.name": "default"}}},
-            WEBHOOK: mutating_webhook_configuration(WEBHOOK_URL, AUTHORITY.certificate_pem),
+            WEBHOOK: REGISTRATION,
             WEBHOOK_ANSWERS: "",
             ASSOCIATIONS: [],
             TOKEN: {"header": TOKEN_HEADER, "claims": CLAIMS, "unreadable": "", "malformed": "", "no_program": False},

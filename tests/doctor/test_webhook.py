@@ -10,12 +10,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from labkit.connection import Connection
+from labkit.diagnosis.evidence import Evidence, Reads
+from labkit.doctor import examination
 from labkit.steps import pod
 from tests.doctor.applying import applied, made
 from tests.doctor.recording import (
+    ACCOUNT_ID,
     ALL_SERVICE_ACCOUNTS,
     DRY_RUN,
     EVENTS,
+    ISSUER,
     METRICS,
     METRICS_AGAIN,
     NAMESPACE,
@@ -37,7 +42,9 @@ TOKEN_PATH = "/var/run/secrets/eks.amazonaws.com/serviceaccount"
 def registered(**client):
     """A lab whose webhook is registered otherwise, and whose pod was made since."""
     answers = healthy()
-    answers[WEBHOOK]["webhooks"][0]["clientConfig"] |= client
+    webhook = answers[WEBHOOK]["webhooks"][0]
+    webhook["clientConfig"] |= client
+    webhook["objectSelector"]["matchExpressions"].append({"key": "team", "operator": "NotIn", "values": ["b"]})
     answers[PODS] = [made(pod.build(PARAMETERS), answers)]
     return answers
 
@@ -73,7 +80,6 @@ def of_a_service(service, endpoints):
         (registered(caBundle="%"), "caBundle: no certificate"),
         (registered(caBundle=expired()), "caBundle: expired on 2020-01-02"),
         (registered(url=""), "neither a URL nor a service"),
-        (silent(), "https://127.0.0.1:8443/mutate: Connection refused"),
         (of_a_service(None, None), "no service webhook in namespace kube-system"),
         (of_a_service({}, {"subsets": []}), "nobody answers for the service kube-system/webhook"),
     ],
@@ -83,7 +89,29 @@ def test_a_webhook_that_cannot_be_called_is_found_alone(answers, says):
     assert [finding.id for finding in diagnosis.findings] == ["webhook-unreachable"]
     (finding,) = diagnosis.findings
     assert finding.found == f"{says} (failurePolicy: Ignore)"
-    assert found(applied(answers | {WEBHOOK_ANSWERS: ""}, finding.repair)) == []
+    after = applied(answers, finding.repair)
+    assert found(after) == []
+    # Another team keeps its pods out by a selector: nothing but the clientConfig changes.
+    client = healthy()[WEBHOOK]["webhooks"][0]["clientConfig"]
+    assert after[WEBHOOK]["webhooks"] == [{**answers[WEBHOOK]["webhooks"][0], "clientConfig": client}]
+    assert [step["op"] for step in patch_of(finding.repair)] == ["test", "replace"]
+    assert "# --- mutatingwebhookconfiguration/pod-identity-webhook, as it is" in finding.repair.splitlines()
+
+
+def test_a_webhook_that_is_registered_rightly_and_does_not_answer_is_not_registered_again():
+    (finding,) = examine(silent()).findings
+    assert finding.found == "https://127.0.0.1:8443/mutate: Connection refused (failurePolicy: Ignore)"
+    assert commands(finding.repair) == []
+
+
+def test_where_nobody_knows_the_right_client_configuration_the_repair_is_words():
+    answers = registered(caBundle="")
+    on_eks = Connection(
+        aws=None, kubernetes=None, issuer=ISSUER, account_id=ACCOUNT_ID, webhook_restored_by="# open a case"
+    )
+    (finding,) = examination.examine(Evidence(PARAMETERS, on_eks, reads=Reads(answers), probe=False)).findings
+    assert finding.id == "webhook-unreachable"
+    assert commands(finding.repair) == [] and "# open a case" in finding.repair
 
 
 def test_whether_the_webhook_answers_is_not_asked_where_pods_have_their_role():
@@ -272,7 +300,7 @@ def test_of_several_values_only_the_one_that_hits_is_taken_off():
 def test_the_patch_says_first_who_else_it_affects():
     answers = selecting(namespaceSelector={"matchLabels": TEAM})
     (finding,) = examine(answers).findings
-    assert "# it changes nothing for others: no other service account of the cluster names a role" in finding.repair
+    assert "# it changes nothing for others: no other service account that names a role is left out" in finding.repair
     names = [f"web-{number}" for number in range(6)]
     annotations = {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/web"}
     others = [{"metadata": {"name": name, "namespace": "shop", "annotations": annotations}} for name in names]
@@ -314,6 +342,85 @@ def test_where_others_would_get_a_role_the_label_is_given_that_the_selector_want
     assert commands(finding.repair)[0] == line
     after = applied(answers, finding.repair)
     assert found(after) == [] and after[WEBHOOK] == answers[WEBHOOK]
+
+
+def named(*names):
+    """Service accounts that name a role."""
+    return [
+        {"metadata": {"namespace": namespace, "name": name, "annotations": WITH_OTHERS}}
+        for namespace, _, name in (each.partition("/") for each in names)
+    ]
+
+
+def of_cluster(answers, *, namespaces=(), pods=(), **workloads):
+    """The same with what runs in the whole cluster."""
+    everywhere = {kind: [] for kind in ("deployments", "statefulsets", "daemonsets", "cronjobs", "jobs")} | workloads
+    everywhere |= {"pods": [*answers[PODS], *pods], "namespaces": [answers[NAMESPACE]["metadata"], *namespaces]}
+    everywhere["namespaces"] = [{"metadata": each} for each in everywhere["namespaces"]]
+    return answers | {f"list {kind} --all-namespaces": each for kind, each in everywhere.items()}
+
+
+def of_account(namespace, account, **labels):
+    return {"metadata": {"namespace": namespace, "labels": labels}, "spec": {"serviceAccountName": account}}
+
+
+NAME_OF_NAMESPACE = "kubernetes.io/metadata.name"
+FIVE = [f"five/web-{number}" for number in range(2)]
+OF_MANY = [*FIVE, *(f"shop/web-{number}" for number in range(30))]
+
+
+def test_of_a_namespace_that_is_left_out_only_its_own_accounts_are_affected():
+    expression = {"key": NAME_OF_NAMESPACE, "operator": "NotIn", "values": ["default", "five"]}
+    answers = selecting(namespaceSelector={"matchExpressions": [expression]})
+    answers[ALL_SERVICE_ACCOUNTS] += named(*OF_MANY)
+    namespaces = [{"name": name, "labels": {NAME_OF_NAMESPACE: name}} for name in ("five", "shop")]
+    (finding,) = examine(of_cluster(answers, namespaces=namespaces)).findings
+    # Only its own value goes, so five stays left out.
+    assert "# it changes nothing for others" in finding.repair
+    after = applied(answers, finding.repair)
+    assert after[WEBHOOK]["webhooks"][0]["namespaceSelector"]["matchExpressions"][0]["values"] == ["five"]
+    # A label that both have keeps both out.
+    answers[WEBHOOK]["webhooks"][0]["namespaceSelector"] = {
+        "matchExpressions": [{"key": "no", "operator": "DoesNotExist"}]
+    }
+    answers[NAMESPACE]["metadata"]["labels"]["no"] = namespaces[0]["labels"]["no"] = ""
+    (finding,) = examine(of_cluster(answers, namespaces=namespaces)).findings
+    assert "that their own account names, too: five/web-0, five/web-1\n" in finding.repair
+    assert "# Nothing is changed" in finding.repair and "kubectl patch" not in "".join(commands(finding.repair))
+
+
+SOLO = {"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}  # `selecting` gives the pod this label
+CRON_JOB = {"jobTemplate": {"spec": {"template": of_account("", "web-0", app="till")}}}
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ({"pods": [of_account("shop", "web-3", tier="front")]}, ""),
+        ({"pods": [of_account("shop", "web-3", app="till")]}, "shop/web-3"),
+        (
+            {
+                "deployments": [
+                    {"metadata": {"namespace": "shop"}, "spec": {"template": of_account("", "web-2", app="x")}}
+                ]
+            },
+            "shop/web-2",
+        ),
+        ({"cronjobs": [{"metadata": {"namespace": "five"}, "spec": CRON_JOB}]}, "five/web-0"),
+    ],
+    ids=["nobody", "a pod", "a Deployment without pods", "a CronJob"],
+)
+def test_of_pods_that_a_label_keeps_out_only_their_accounts_are_affected(there, told):
+    answers = selecting(objectSelector=SOLO)
+    answers[ALL_SERVICE_ACCOUNTS] += named(*OF_MANY)
+    (finding,) = examine(of_cluster(answers, **there)).findings
+    assert finding.id == "pod-opted-out-of-webhook"
+    if told:
+        assert f"that their own account names, too: {told}\n" in finding.repair
+        assert "# Nothing is changed" in finding.repair and "kubectl patch" not in "".join(commands(finding.repair))
+    else:
+        assert "# it changes nothing for others" in finding.repair
+        assert found(applied(answers, finding.repair)) == []
 
 
 ACCOUNTS, PASSED_OVER = healthy()[SERVICE_ACCOUNTS], selecting(namespaceSelector={"matchLabels": TEAM})[PODS]

@@ -4,7 +4,7 @@ https://github.com/aws/amazon-eks-pod-identity-webhook
 https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#webhook-configuration
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,13 +82,27 @@ def unmet(evidence: Evidence) -> list[Requirement]:
     """
     if evidence.pod_spec is None:
         return []
-    missed = [_unmet(evidence, number, webhook) for number, webhook in _asked_about_pods(evidence)]
+    # EKS's if none are registered.
+    registered = evidence.webhook or {"webhooks": [ON_EKS]}
+    missed = [_unmet(evidence, number, webhook) for number, webhook in _asked_about_pods(registered)]
     return missed[0] if missed and all(missed) else []
 
 
 def rules_leave_out_pods(evidence: Evidence) -> bool:
     """Whether the webhook is registered, and by no rule for new pods."""
-    return evidence.webhook is not None and not any(True for _ in _asked_about_pods(evidence))
+    return evidence.webhook is not None and not any(True for _ in _asked_about_pods(evidence.webhook))
+
+
+def is_asked(registration: dict[str, object], labels: Mapping[Subject, dict[str, str]]) -> bool:
+    """Whether a registration's rules and selectors let the API server ask about a new pod with these labels."""
+    return any(
+        all(
+            each.is_met(labels[subject])
+            for name, subject in SELECTORS.items()
+            for each in _requirements(webhook.get(name) or {}, subject, ())
+        )
+        for _, webhook in _asked_about_pods(registration)
+    )
 
 
 def labels_of(evidence: Evidence, subject: Subject) -> dict[str, str]:
@@ -122,10 +136,9 @@ def skips_all(manifest: dict[str, Any]) -> bool:
     return bool(names) and all(container["name"] in names for container in manifest["spec"]["containers"])
 
 
-def _asked_about_pods(evidence: Evidence) -> Iterator[tuple[int, Document]]:
-    """The registered webhooks that a rule calls for new pods; EKS's if none are registered."""
-    registered = (evidence.webhook or {"webhooks": [ON_EKS]}).get("webhooks") or []
-    for number, webhook in enumerate(registered):
+def _asked_about_pods(registration: Document) -> Iterator[tuple[int, Document]]:
+    """The webhooks of a registration that a rule calls for new pods."""
+    for number, webhook in enumerate(registration.get("webhooks") or []):
         if any(_is_for_new_pods(rule) for rule in webhook.get("rules") or []):
             yield number, webhook
 

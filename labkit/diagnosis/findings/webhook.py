@@ -64,7 +64,7 @@ def unreachable(evidence: Evidence) -> Symptom | None:
         expected="a caBundle that its certificate is checked with, and an address that answers",
         found=f"{wrong} (failurePolicy: {policies})",
         source=source,
-        repair=_restored(evidence),
+        repair=_reached(evidence),
     )
 
 
@@ -268,7 +268,8 @@ def _why_passed_over(evidence: Evidence) -> tuple[str, str | Repair]:
         told = "why, a dry run tells" if unread.is_choice else f"a dry run was not made: {unread.why}"
         return f"{told}{may_be}", Repair.of("# where it is made without the role again, --probe tells why", again)
     log = "# the webhook leaves new pods as they are: its own log says what it makes of them"
-    return f"a dry run gets no role either{may_be}", f"{log}\n{Commands(evidence).restore_webhook()}"
+    lines = filter(None, [log, registration.with_its_client(evidence)])
+    return f"a dry run gets no role either{may_be}", "\n".join(lines)
 
 
 def _label_found(evidence: Evidence, requirement: opt_out.Requirement) -> str:
@@ -283,7 +284,7 @@ def _selected(evidence: Evidence, lacking: list[opt_out.Requirement]) -> str | R
     wanted = "; ".join(f"the {each.subject} {each}" for each in lacking if not each.is_opt_out)
     meant = f"# if the selector is meant, give the label that it wants instead of what follows: {wanted}"
     lines, again = [meant, registration.without(evidence, lacking)], pod_commands.replaced(evidence)
-    if registration.others(evidence) == []:
+    if registration.others_without(evidence, lacking) == []:
         return Repair.of(*lines, again)
     if labels := registration.labels_that_harm_nobody(evidence, lacking):
         return _labelled(evidence, labels)
@@ -321,7 +322,7 @@ def _opted_in(evidence: Evidence, against: list[opt_out.Requirement]) -> Repair:
     switches = {each.subject: each.key for each in against if each.is_switch}
     others = [each for each in against if not each.is_switch]
     lines = [registration.without(evidence, others)] if others else []
-    if others and registration.others(evidence) != []:
+    if others and registration.others_without(evidence, others) != []:
         lines = [
             shown("# Nothing is changed: others would get a role by it. Ask whoever runs the webhook. Then:", *lines)
         ]
@@ -339,15 +340,36 @@ def _has_pods(owner: dict[str, Any]) -> bool:
 
 
 def _restored(evidence: Evidence) -> Repair:
-    """The repair of the webhook. It replaces a pod that was created without its role."""
-    repair = Repair.of(Commands(evidence).restore_webhook())
+    """The repair of a webhook that isn't registered."""
+    return Repair.of(Commands(evidence).restore_webhook(), _again(evidence))
+
+
+def _reached(evidence: Evidence) -> Repair:
+    """The repair of a webhook that is registered: only how it's called changes. Words where nobody knows how."""
+    if patch := registration.with_its_client(evidence):
+        return Repair.of(patch, _again(evidence))
+    by_target = evidence.connection.webhook_restored_by
+    if evidence.connection.webhook_registration():
+        lines = ["# Nothing is changed: the registration is right. The server of the lab has to answer: labkit status"]
+    else:
+        lines = [
+            "# Nothing is changed: nobody here knows how the API server is to call the webhook.",
+            "# Whoever knows corrects its clientConfig alone. The selectors may keep others out on purpose.",
+            *([by_target] if by_target.startswith("#") else []),
+        ]
+    again = str(_again(evidence))
+    return Repair.of(shown(*lines, *(["# and then:", again] if again else [])))
+
+
+def _again(evidence: Evidence) -> Repair:
+    """The lines that replace a pod that was created without its role; empty if its role is there, or not to be told."""
     try:
         spec = evidence.pod_spec
         if spec is not None and evidence.annotation and not spec.is_mutated:
-            return Repair.of(repair, pod_commands.replaced(evidence))
+            return Repair.of(pod_commands.replaced(evidence))
     except NotRead:
         pass
-    return repair
+    return Repair.of()
 
 
 def _mounted_twice(found: str, source: str, repair: Repair) -> Symptom:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from labkit.diagnosis.evidence import Evidence, NotRead, selectors
+from labkit.diagnosis.evidence import Evidence, NotRead, opt_out, selectors
 from labkit.diagnosis.evidence.opt_out import ON_EKS, Requirement, Subject, labels_of
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Document
@@ -23,14 +23,50 @@ from labkit.diagnosis.repairs import words
 from labkit.documents import ROLE_ANNOTATION
 
 NAME = "mutatingwebhookconfiguration/pod-identity-webhook"
+REACHED = (
+    "# The API server can call the webhook again: new pods get the role that their service account names.\n"
+    "# Nothing but clientConfig changes. Pods that the selectors leave out still get no role."
+)
+RUN_PODS = ("pods", "deployments", "statefulsets", "daemonsets", "cronjobs", "jobs")
 MANY = 4  # service accounts that one line names
 # Labels of Kubernetes' own, which it reads itself: pod-security.kubernetes.io/enforce.
 OF_KUBERNETES = re.compile(r"(^|\.)k(8s|ubernetes)\.io/")
 Path = tuple[str | int, ...]
 
 
+def with_its_client(evidence: Evidence) -> str:
+    """Lines that give the webhook the `clientConfig` that the target registers; empty if it has that, or none is known.
+
+    The selectors stay: they may keep others out on purpose.
+    """
+    registered, known = (evidence.webhook or {}).get("webhooks") or [], evidence.connection.webhook_registration()
+    clients = {each["name"]: each["clientConfig"] for each in known.get("webhooks") or []}
+    operations: list[Document] = []
+    for number, webhook in enumerate(registered):
+        client, path = clients.get(webhook["name"]), f"/webhooks/{number}/clientConfig"
+        if client and client != webhook["clientConfig"]:
+            operations += [
+                {"op": "test", "path": path, "value": webhook["clientConfig"]},
+                {"op": "replace", "path": path, "value": client},
+            ]
+    return _patched(evidence, operations, REACHED) if operations else ""
+
+
 def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
     """Lines that remove these requirements: one value of a list, or else the whole requirement."""
+    operations = _removals(evidence, requirements)
+    return _patched(evidence, operations, _who_is_affected(_affected(evidence, operations)))
+
+
+def others_without(evidence: Evidence, requirements: Sequence[Requirement]) -> list[str] | None:
+    """The other service accounts, as NAMESPACE/NAME, whose new pods get a role once these requirements are removed.
+
+    None if they cannot be listed.
+    """
+    return _affected(evidence, _removals(evidence, requirements))
+
+
+def _removals(evidence: Evidence, requirements: Sequence[Requirement]) -> list[Document]:
     registration, operations = evidence.webhook or {}, []
     paths = {_of_value(evidence, each) or _as_a_whole(registration, each, requirements) for each in requirements}
     # From the end of each list: what is left keeps its place.
@@ -39,14 +75,15 @@ def without(evidence: Evidence, requirements: Sequence[Requirement]) -> str:
             {"op": "test", "path": _pointer(path), "value": _at(registration, path)},
             {"op": "remove", "path": _pointer(path)},
         ]
-    return _patched(evidence, operations)
+    return operations
 
 
 def with_rule_for_pods(evidence: Evidence) -> str:
     """Lines that let the API server ask the webhook about new pods."""
     has_rules = "rules" in ((evidence.webhook or {}).get("webhooks") or [{}])[0]
     path, value = ("/webhooks/0/rules/-", ON_EKS["rules"][0]) if has_rules else ("/webhooks/0/rules", ON_EKS["rules"])
-    return _patched(evidence, [{"op": "add", "path": path, "value": value}])
+    operations = [{"op": "add", "path": path, "value": value}]
+    return _patched(evidence, operations, _who_is_affected(_affected(evidence, operations)))
 
 
 def labels_that_harm_nobody(
@@ -99,27 +136,71 @@ def without_label(evidence: Evidence, label: str) -> str:
     return f"# Namespace {namespace}: the label {label} goes. No other service account of it names a role.\n{command}"
 
 
-def _patched(evidence: Evidence, operations: list[Document]) -> str:
+def _patched(evidence: Evidence, operations: list[Document], told: str) -> str:
     before = evidence.webhook or {}
-    after = copy.deepcopy(before)
-    for operation in operations:
-        _apply(after, operation)
-    lines = [_who_is_affected(evidence), *(f"# {line}" for line in _difference(before, after))]
+    lines = [told, *(f"# {line}" for line in _difference(before, _after(before, operations)))]
     return "\n".join(
         [*lines, f"{evidence.connection.kubectl} patch {NAME} --type=json -p {shlex.quote(json.dumps(operations))}"]
     )
 
 
-def _who_is_affected(evidence: Evidence) -> str:
+def _who_is_affected(names: list[str] | None) -> str:
     """Whose new pods it may change beside those of the service account: a pod gets what its own account names."""
-    names = others(evidence)
     if names is None:
         return "# where they were left out, new pods of other service accounts get the role that these name, too"
     if not names:
-        return "# it changes nothing for others: no other service account of the cluster names a role"
+        return "# it changes nothing for others: no other service account that names a role is left out"
     more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
     told = ", ".join(names[:MANY])
     return f"# where they were left out, new pods of these get the role that their own account names, too: {told}{more}"
+
+
+def _affected(evidence: Evidence, operations: Sequence[Document]) -> list[str] | None:
+    """The others whose new pods the webhook is asked about only after these operations on its registration.
+
+    A service account without pods counts by its namespace, and as if its pods had no labels. All count where
+    their labels cannot be read. None if the service accounts cannot be listed.
+    """
+    names, before = others(evidence), evidence.webhook or {}
+    if not names:
+        return names
+    after = _after(before, operations)
+    try:
+        labels = _labels_of_pods(evidence, names)
+    except NotRead:
+        return names
+    return [
+        name
+        for name in names
+        if any(not opt_out.is_asked(before, each) and opt_out.is_asked(after, each) for each in labels[name])
+    ]
+
+
+def _labels_of_pods(evidence: Evidence, names: Sequence[str]) -> dict[str, list[dict[Subject, dict[str, str]]]]:
+    """The labels of each pod of these service accounts and of its namespace, by account. Raises `NotRead`.
+
+    The pods that a workload makes later count, too.
+    """
+    listed = {each["metadata"]["name"]: each["metadata"] for each in evidence.cluster.all_of("namespaces")}
+    of_pods: dict[str, list[dict[str, str]]] = {}
+    for obj in [each for kind in RUN_PODS for each in evidence.cluster.all_of(kind)]:
+        pod = _template(obj)
+        name = f"{obj['metadata']['namespace']}/{service_account_of(pod['spec'])}"
+        of_pods.setdefault(name, []).append((pod.get("metadata") or {}).get("labels") or {})
+    found: dict[str, list[dict[Subject, dict[str, str]]]] = {}
+    for name in names:
+        of_namespace = listed.get(name.partition("/")[0], {}).get("labels") or {}
+        found[name] = [{"namespace": of_namespace, "pod": each} for each in of_pods.get(name, [{}])]
+    return found
+
+
+def _template(obj: Document) -> Document:
+    """The pod that an object of `RUN_PODS` makes; a pod is its own."""
+    spec = obj["spec"]
+    if "jobTemplate" in spec:
+        spec = spec["jobTemplate"]["spec"]
+    template: Document = spec.get("template", obj)
+    return template
 
 
 def others(evidence: Evidence) -> list[str] | None:
@@ -136,6 +217,13 @@ def others(evidence: Evidence) -> list[str] | None:
     ]
 
 
+def _after(registration: Document, operations: Sequence[Document]) -> Document:
+    changed = copy.deepcopy(registration)
+    for operation in operations:
+        _apply(changed, operation)
+    return changed
+
+
 def _apply(document: Document, operation: Document) -> None:
     *way, last = [_unescaped(step) for step in operation["path"].split("/")[1:]]
     parent: Any = document
@@ -146,7 +234,7 @@ def _apply(document: Document, operation: Document) -> None:
             del parent[int(last) if isinstance(parent, list) else last]
         case "add" if last == "-":
             parent.append(operation["value"])
-        case "add":
+        case "add" | "replace":
             parent[last] = operation["value"]
 
 

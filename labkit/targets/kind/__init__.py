@@ -276,6 +276,7 @@ def _connection(state: State, parameters: "Parameters", cluster: Cluster, kept: 
         account_id=state.account_id,
         image=facts.image or Connection.image,
         kubectl=kubectl,
+        webhook_registration=kept.webhook_registration,
         webhook_restored_by=f'{kubectl} apply -f "$LABKIT_HOME/joined/{kept.path.name}/{kept.webhooks.name}"',
         # In a cluster that existed before, an untagged object may belong to its owner.
         commands_after='eval "$(labkit env)"',
