@@ -208,15 +208,8 @@ class Lab(Workspace):
             examination.note_the_doctor()
         with answering(self.parameters.namespace):
             if self._is_only_looked_at:
-                given = self.parameters.role_name
-                diagnosis = doctor.diagnose(
-                    namespace=self.parameters.namespace,
-                    service_account=self.parameters.service_account,
-                    connection=self.connection,
-                    cluster=self.parameters.cluster,
-                    role="" if given == Parameters().role_name else given,
-                    probe=probe,
-                )
+                is_named = self.parameters.role_name != Parameters().role_name
+                diagnosis = doctor.examine_run(self.parameters, self.connection, role_is_known=is_named, probe=probe)
             else:
                 diagnosis = doctor.examine(self.evidence(probe=probe))
             if not diagnosis.looked:

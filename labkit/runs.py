@@ -147,16 +147,9 @@ def examined(
 
     Who looks at many runs gives the connection to their cluster, and what was read of it.
     """
-    from labkit.diagnosis.evidence import Evidence, Reads
-    from labkit.doctor.examination import examine_pods, refuse_misspelt
+    from labkit.doctor.examination import examine_run
 
-    connected, read = connection or targets.look(parameters), reads or Reads()
-
-    def evidence(pod: str) -> Evidence:
-        return Evidence(parameters, connected, pod_name=pod, role_is_known=True, probe=False, reads=read)
-
-    refuse_misspelt(evidence(""))
-    return examine_pods(evidence)
+    return examine_run(parameters, connection or targets.look(parameters), reads=reads)
 
 
 def refresh(notebook: Path | str) -> Run:

@@ -58,7 +58,7 @@ def doctor(
     """Find out why a service account's pods don't get their role, and print the commands that repair it.
 
     It only reads. With --repair it runs the commands that you confirm, and none that you have not seen.
-    Exit code 0: nothing found, or notes alone; 1: findings; 2: it could not look, or no such service account or pod.
+    Exit code 0: nothing found, or notes alone; 1: findings; 2: it could not look, or a name does not exist.
     """
     # A client that tries again says so by itself; the doctor says once what did not answer.
     logging.getLogger("urllib3").addHandler(logging.NullHandler())

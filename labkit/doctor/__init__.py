@@ -4,7 +4,7 @@
 answer.
 """
 
-from labkit.doctor.examination import diagnose, examine, examine_pods
+from labkit.doctor.examination import diagnose, examine, examine_pods, examine_run
 from labkit.doctor.report import Diagnosis
 
-__all__ = ["Diagnosis", "diagnose", "examine", "examine_pods"]
+__all__ = ["Diagnosis", "diagnose", "examine", "examine_pods", "examine_run"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.connection import Connection
 from labkit.diagnosis.evidence import Evidence, NotRead, Reads, workloads
+from labkit.diagnosis.evidence.evidence import ROLE_ARN
 from labkit.diagnosis.evidence.objects import Metadata, Pod, ServiceAccount
 from labkit.diagnosis.evidence.pod_spec import service_account_of
 from labkit.diagnosis.evidence.reading import Read
@@ -15,6 +16,7 @@ from labkit.diagnosis.order import in_order
 from labkit.diagnosis.stages import RESULTS, STAGES, Stage
 from labkit.doctor.report import Check, Diagnosis, each_once
 from labkit.errors import LabError
+from labkit.policy.arn import Arn
 from labkit.run_parameters import Parameters
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def diagnose(
         reads: answers that are there already: of another diagnosis, or a record.
 
     Raises `InvalidParameter` if a name breaks its rule, `LabError` where cluster or account cannot be reached, or
-    where there is no such service account or pod and nothing says that there should be one.
+    where there is no such service account, role or pod and nothing says that there should be one.
     """
     names = {"namespace": namespace, "service_account": service_account, "role_name": role, "cluster": cluster}
     parameters = Parameters.checked(**{name: value for name, value in names.items() if value})
@@ -78,12 +80,42 @@ def diagnose(
     connection = connection or _connection(aws, kubernetes, parameters.cluster, reads)
 
     def evidence(pod_name: str) -> Evidence:
-        return Evidence(parameters, connection, pod_name=pod_name, reads=reads, **wanted)
+        return Evidence(parameters, connection, pod_name=pod_name, is_of_run=False, reads=reads, **wanted)
+
+    _refuse_misspelt_names(evidence, pod)
+    return examine_pods(evidence, pod)
+
+
+def examine_run(
+    parameters: Parameters,
+    connection: Connection,
+    *,
+    role_is_known: bool = True,
+    probe: bool = False,
+    reads: Reads | None = None,
+) -> Diagnosis:
+    """What is found at a run's service account. Its role may rightly be missing, which is a finding then.
+
+    Raises `LabError` if there is no such service account, and nothing says that there should be one.
+    """
+    reads = reads or Reads()
+
+    def evidence(pod_name: str) -> Evidence:
+        return Evidence(
+            parameters, connection, pod_name=pod_name, role_is_known=role_is_known, probe=probe, reads=reads
+        )
 
     refuse_misspelt(evidence(""))
+    return examine_pods(evidence)
+
+
+def _refuse_misspelt_names(evidence: Callable[[str], Evidence], pod: str) -> None:
+    """Raise `LabError` if a name that somebody gave may be misspelt: the service account's, the role's or the pod's."""
+    refuse_misspelt(any_pod := evidence(""))
+    if any_pod.role_is_known:
+        refuse_misspelt_role(any_pod)
     if pod:
         refuse_misspelt_pod(evidence(pod))
-    return examine_pods(evidence, pod)
 
 
 def refuse_misspelt(evidence: Evidence) -> None:
@@ -107,6 +139,41 @@ def refuse_misspelt(evidence: Evidence) -> None:
         where=f"the service accounts of the cluster {parameters.cluster}",
         next=f"labkit doctor {options}" if meant else "kubectl get serviceaccounts --all-namespaces",
     )
+
+
+def refuse_misspelt_role(evidence: Evidence) -> None:
+    """Raise `LabError` if IAM has no role of the name that was asked for, and the service account has another one.
+
+    It may be misspelt then, and a repair would make a role, and lead the service account to it, that nobody wants.
+    """
+    parameters, name = evidence.parameters, evidence.parameters.role_name
+    try:
+        if evidence.role is not None or evidence.role_of_run == name or not (own := _roles_of_its_own(evidence)):
+            return
+    except NotRead:
+        return  # the diagnosis says so
+    try:
+        others = [role["RoleName"] for role in evidence.account.roles]
+    except NotRead:
+        others = []
+    meant = next(iter([*get_close_matches(name, own, n=1), *get_close_matches(name, others, n=1)]), "")
+    options = f"-n {parameters.namespace} -s {parameters.service_account}"
+    raise LabError(
+        f"{name}: no such role{f'; did you mean {meant}?' if meant else '.'}",
+        where=f"the roles of the account {evidence.role_account_id}",
+        next=f"labkit doctor {options}{f' --role {meant}' if meant else ''}",
+    )
+
+
+def _roles_of_its_own(evidence: Evidence) -> list[str]:
+    """The names of roles that the service account has beside the one that was asked for: by annotation, or by trust.
+
+    Empty if the annotation names the one that was asked for.
+    """
+    if ROLE_ARN.fullmatch(evidence.annotation):
+        annotated = Arn.parse(evidence.annotation).name
+        return [annotated] if annotated != evidence.parameters.role_name else []
+    return [Arn.parse(arn).name for arn in evidence.roles_that_trust_it]
 
 
 def refuse_misspelt_pod(evidence: Evidence) -> None:

@@ -266,13 +266,32 @@ def test_a_service_account_that_a_pod_runs_as_is_missing(shop):
     assert "and the pod cart runs as it" in found()["service-account-missing"]["summary"]
 
 
-def test_a_misspelt_role_is_a_question_and_the_service_account_keeps_its_own(shop):
-    shop.add_account(shop.add_role("x-r"))
-    done = doctor("--role", "x-t")
-    assert done.returncode == 1
-    assert done.stdout.splitlines()[0] == f"✗ shop/cart: the role x-t doesn't exist in the account {ACCOUNT}"
-    assert "# did you mean the role that the service account has?  --role x-r" in done.stdout
-    assert "annotate" not in done.stdout and "create-role" not in done.stdout
+@pytest.mark.parametrize(
+    ("admitted", "is_annotated", "asked_for", "meant"),
+    [
+        ("cart", True, "x-rr", "x-r"),
+        ("web", True, "x-rr", "x-r"),
+        ("cart", False, "x-rr", "x-r"),
+        ("web", True, "zebra", ""),
+    ],
+    ids=["its own", "another team's", "by trust alone", "like no other"],
+)
+def test_a_misspelt_role_is_a_question_and_nothing_is_proposed(shop, admitted, is_annotated, asked_for, meant):
+    right = shop.add_role("x-r", account=admitted)
+    shop.add_account(right if is_annotated else "")
+    done = doctor("--role", asked_for)
+    assert (done.returncode, done.stdout) == (2, "")
+    question = f"{asked_for}: no such role; did you mean {meant}?" if meant else f"{asked_for}: no such role."
+    assert question in done.stderr
+    assert f"next:  labkit doctor -n shop -s cart{f' --role {meant}' if meant else ''}\n" in done.stderr
+    assert not any(word in done.stderr for word in ("annotate", "create-role", "attach"))
+
+
+def test_a_missing_role_that_the_annotation_names_gets_no_policy_of_the_lab(shop):
+    shop.add_account(f"arn:aws:iam::{ACCOUNT}:role/x-r")
+    repair = found("--role", "x-r")["role-missing"]["repair"]
+    assert "aws iam create-role --role-name x-r " in repair
+    assert "--policy-arn <POLICY_ARN>" in repair and POLICY not in repair
 
 
 # No role is guessed.
