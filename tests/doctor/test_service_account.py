@@ -222,7 +222,7 @@ def test_a_role_under_a_misspelt_key_is_what_is_wanted():
 
 # A role that is somebody else's.
 
-WEB_ROLE = ROLE_ARN.replace("my-role", "web-role")
+WEB_ROLE, TWO = ROLE_ARN.replace("my-role", "web-role"), f"{ROLE_ARN}-2"
 
 
 def admitting(role_arn, subject, *, operator="StringEquals"):
@@ -268,15 +268,8 @@ def test_an_annotation_with_another_team_s_role_is_corrected_and_that_role_is_le
     )
 
 
-@pytest.mark.parametrize(
-    "others",
-    [
-        [admitting(ROLE_ARN, PARAMETERS.subject), admitting(f"{ROLE_ARN}-2", PARAMETERS.subject)],
-        [admitting(ROLE_ARN, "system:serviceaccount:default:*", operator="StringLike")],
-    ],
-    ids=["two roles name it", "one admits it by a pattern"],
-)
-def test_where_several_roles_may_be_meant_instead_they_are_a_question(others):
+def test_where_several_roles_may_be_meant_instead_they_are_a_question():
+    others = [admitting(ROLE_ARN, PARAMETERS.subject), admitting(TWO, PARAMETERS.subject)]
     (finding,) = findings_of(of_web(*others))
     assert finding.id == "service-account-annotation-role-mismatch"
     assert all(f"#   {role['Arn']}" in finding.repair.splitlines() for role in others)
@@ -289,13 +282,25 @@ def test_where_several_roles_may_be_meant_instead_they_are_a_question(others):
     [
         of_web(),
         of_web(admitting(ROLE_ARN, PARAMETERS.subject), tags=[("ServiceAccount", "default/my-service-account")]),
-        of_web(admitting(ROLE_ARN, "system:serviceaccount:default:*", operator="StringLike"))
-        | {ALL_SERVICE_ACCOUNTS: healthy()[ALL_SERVICE_ACCOUNTS]},
+        of_web(admitting(ROLE_ARN, "system:serviceaccount:default:*", operator="StringLike")),
     ],
-    ids=["no other role", "tagged for it", "used by nobody else"],
+    ids=["no other role", "tagged for it", "beside one with a pattern"],
 )
 def test_a_role_that_may_be_meant_is_the_one_whose_trust_policy_is_wrong(answers):
     assert [each.id for each in findings_of(answers)] == ["trust-policy-sub-mismatch"]
+
+
+def test_roles_that_admit_it_by_a_pattern_are_mentioned_and_do_not_become_the_cause():
+    by_pattern = [admitting(arn, "system:serviceaccount:default:*", operator="StringLike") for arn in (ROLE_ARN, TWO)]
+    (finding,) = findings_of(of_web(*by_pattern))
+    assert finding.summary == "The trust policy admits shop:web, not default:my-service-account."
+    assert finding.repair.splitlines()[0] == (
+        "# The roles my-role and my-role-2 admit default:my-service-account already, as one of many. "
+        "If that is what you want, annotate it with one of them instead."
+    )
+    (command,) = commands(finding.repair)
+    assert command.startswith("aws iam update-assume-role-policy --role-name web-role ")
+    assert "as one of many" not in findings_of(of_web())[0].repair
 
 
 def test_a_role_that_admits_everybody_by_the_request_may_be_meant():

@@ -43,6 +43,7 @@ class Evidence:
         *,
         pod_name: str = POD_NAME,
         role_is_known: bool = True,
+        is_of_run: bool = True,
         action: str = "",
         resource: str = "",
         probe: bool = True,
@@ -52,6 +53,8 @@ class Evidence:
         Args:
             pod_name: the pod; empty: the newest of those that run as the service account.
             role_is_known: whether the parameters' role, policy and bucket are what is wanted, and not only defaults.
+            is_of_run: whether they are a run's own, for which a missing role is made. Somebody's answer to which role
+                it is says nothing about the role's policy.
             action: what the pod wants to do, such as `s3:ListBucket`; empty: what the role may do is not tried.
             resource: the ARN on which it wants to do it.
             probe: whether commands may be run in the pod, and its token be sent to STS.
@@ -60,6 +63,7 @@ class Evidence:
         self.connection = connection
         self.issuer = connection.issuer
         self.role_is_known = role_is_known
+        self.is_of_run = is_of_run
         self.action = action
         self.resource = resource or "*"
         self.reads = reads or Reads()
@@ -125,7 +129,7 @@ class Evidence:
         """
         named = self._named_role_arn
         role = self._role_so_called(named) if named else None
-        if self._is_only_annotated and (others := self._meant_instead(named, role)) is not None:
+        if self.is_only_annotated and (others := self._meant_instead(named, role)) is not None:
             return others[0] if len(others) == 1 and others == self.role_candidates else ""
         return str(role["Arn"]) if role else named
 
@@ -148,10 +152,18 @@ class Evidence:
         return candidates.admitting(self.account, self.parameters, self.connection.provider_arn)
 
     @property
+    def role_of_run(self) -> str:
+        """The role in the label of the lab's run, cluster.namespace.serviceaccount.role; a long label is a hash."""
+        labels = ((self.service_account or {}).get("metadata") or {}).get("labels") or {}
+        of_this = f"{self.parameters.cluster}.{self.parameters.namespace}.{self.parameters.service_account}."
+        run = labels.get(RUN_LABEL, "")
+        return run.removeprefix(of_this) if run.startswith(of_this) else ""
+
+    @property
     def is_of_lab(self) -> bool:
         """Whether the service account belongs to a run of the lab. Then the parameters name its policy and bucket."""
         try:
-            return bool(self._role_of_run())
+            return bool(self.role_of_run)
         except NotRead:
             return False
 
@@ -160,12 +172,17 @@ class Evidence:
         """Whether the role is one of the lab's, which should have the parameters' policy. Raises `NotRead`.
 
         It is where the service account is a run's; a role that is only known by its name has to carry the run's tag, or
-        none beside the notebooks' own service account. One that is missing is made for the run.
+        none beside the notebooks' own service account. A missing one is made for the run that names it.
         """
         if self.is_of_lab or not self.role_is_known:
             return self.is_of_lab
         owners = (None, self.parameters.run) if self.parameters.is_usual else (self.parameters.run,)
-        return self.role is None or self.role_run in owners
+        return (self.role is None and self.is_of_run) or self.role_run in owners
+
+    @property
+    def is_only_annotated(self) -> bool:
+        """Whether nothing but the annotation says which role it is: neither the caller nor the lab's run."""
+        return not (self.role_is_known or self.role_of_run) and ROLE_ARN.fullmatch(self.annotation) is not None
 
     @property
     def role_name(self) -> str:
@@ -465,7 +482,7 @@ class Evidence:
         """What names the role, before IAM is asked how its ARN is; empty if nothing does."""
         if self.role_is_known:
             return self.connection.role_arn(self.parameters.role_name)
-        if name := self._role_of_run():
+        if name := self.role_of_run:
             return self.connection.role_arn(name)
         # One under a misspelt key says what is wanted, too.
         for annotation in (self.annotation, self.annotations.get(self.misspelt_key, "")):
@@ -505,28 +522,20 @@ class Evidence:
             return False
         return bool(exchange and exchange.code)
 
-    @property
-    def _is_only_annotated(self) -> bool:
-        """Whether nothing but the annotation says which role it is: neither the caller nor the lab's run."""
-        return not (self.role_is_known or self._role_of_run()) and ROLE_ARN.fullmatch(self.annotation) is not None
-
     def _meant_instead(self, arn: str, role: Role | None) -> list[str] | None:
         """The ARNs of roles that the annotation probably means; None if the annotation may be right.
 
         A role that nothing connects with the service account is somebody else's where another role names the service
-        account. One that admits it by a pattern counts beside a role that another service account is annotated with.
+        account. One that admits it by a pattern was not made for it, and is not what the annotation means.
         """
         try:
             if role is None:
                 return self.role_candidates if self._is_wrong_account(arn) else None
             if candidates.is_about(role, self.parameters, self._provider_arn_in(Arn.parse(role["Arn"]).account)):
                 return None
-            others = self.role_candidates
-            if not others and self._others_are_annotated(role["Arn"]):
-                others = self.roles_that_admit_it
+            return self.role_candidates or None
         except NotRead:
             return None
-        return others or None
 
     def _is_wrong_account(self, arn: str) -> bool:
         """Whether the ARN's account is not the cluster's, and has neither the role nor the cluster's OIDC provider."""
@@ -535,15 +544,6 @@ class Evidence:
             return False
         account = self._account(named.account)
         return account.role(named.name) is None and account.provider(self._provider_arn_in(named.account)) is None
-
-    def _others_are_annotated(self, arn: str) -> bool:
-        """Whether another service account of the cluster names the role."""
-        mine = (self.parameters.namespace, self.parameters.service_account)
-        return any(
-            (metadata.get("annotations") or {}).get(ROLE_ANNOTATION) == arn
-            and (metadata["namespace"], metadata["name"]) != mine
-            for metadata in (each["metadata"] for each in self.cluster.all_service_accounts)
-        )
 
     def _provider_arn_in(self, account_id: str) -> str:
         """The ARN of the OIDC provider of the cluster's issuer in an account."""
@@ -564,13 +564,6 @@ class Evidence:
             raise NotRead(read, "it is another account than the cluster's", f"credentials of the account {account_id}")
         self._accounts[account_id] = Account(session, account_id, self.reads)
         return self._accounts[account_id]
-
-    def _role_of_run(self) -> str:
-        """The role in the label of the lab's run, cluster.namespace.serviceaccount.role; a long label is a hash."""
-        labels = ((self.service_account or {}).get("metadata") or {}).get("labels") or {}
-        of_this = f"{self.parameters.cluster}.{self.parameters.namespace}.{self.parameters.service_account}."
-        run = labels.get(RUN_LABEL, "")
-        return run.removeprefix(of_this) if run.startswith(of_this) else ""
 
 
 def _looks_like_it(key: str, value: str) -> bool:

@@ -8,6 +8,9 @@ from labkit.diagnosis.evidence.trust import Condition, account_of
 from labkit.diagnosis.finding import Cause, Symptom, cause, few, is_told
 from labkit.diagnosis.findings import provider
 from labkit.diagnosis.findings.trust_statement import LEARN, about_tokens, has_other_host, refusing, symptom
+from labkit.diagnosis.repairs import advice
+from labkit.diagnosis.repairs.commands import Commands
+from labkit.diagnosis.repairs.repair import Repair
 from labkit.policy.wildcards import wildcard
 
 SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):(.+)")
@@ -57,7 +60,8 @@ def wrong_subject(id: str, mistake: str, why: str) -> Cause:
             return None
         admitted, mine = few([*map(account_of, condition.values)]), account_of(evidence.subject)
         summary = f"The trust policy admits {admitted}, not {mine}{why}."
-        return symptom(evidence, summary, expected=evidence.subject, found=_shown(condition))
+        repair = Repair.of(advice.roles_by_a_pattern(evidence), Commands(evidence).admit())
+        return symptom(evidence, summary, expected=evidence.subject, found=_shown(condition), repair=repair)
 
     return cause(id, stages.ROLE, LEARN, reads=(kinds.ROLE,))(look)
 

@@ -23,6 +23,7 @@ from labkit.diagnosis.finding import Severity, Symptom, cause, few, is_told
 from labkit.diagnosis.findings import provider
 from labkit.diagnosis.findings.trust_writes import was_refused
 from labkit.diagnosis.repairs.commands import Commands
+from labkit.diagnosis.repairs.repair import Repair
 from labkit.policy.arn import Arn
 from labkit.policy.trust import WEB_IDENTITY
 
@@ -182,7 +183,7 @@ def symptom(
     expected: str,
     found: str,
     severity: Severity = "error",
-    repair: str = "",
+    repair: str | Repair = "",
 ) -> Symptom:
     """A finding about the trust policy; without another `repair`, with the one that puts right what refuses."""
     return Symptom(

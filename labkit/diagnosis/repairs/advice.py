@@ -6,7 +6,7 @@ A command that stands in them is a comment: somebody else has to run it, or some
 import json
 import shlex
 
-from labkit.diagnosis.evidence import Evidence
+from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.evidence.trust import Condition
 from labkit.diagnosis.repairs.words import listed, name_of_account, said, shown
 from labkit.policy.arn import Arn
@@ -45,6 +45,24 @@ def named_role_stays(evidence: Evidence, arn: str) -> str:
         return said(f"If the account {role.account} is meant, its owner makes the role there, and the OIDC provider.")
     account = name_of_account(evidence.subject)
     return said(f"The role {role.name} is left as it is. If it is meant, its owner has to admit {account}.")
+
+
+def roles_by_a_pattern(evidence: Evidence) -> str:
+    """Which other roles admit the service account as one of many; empty where the annotation need not be wrong.
+
+    A pattern shows who may take a role, and not who the role was made for.
+    """
+    try:
+        arns = evidence.roles_that_admit_it if evidence.is_only_annotated else []
+    except NotRead:
+        return ""
+    if not arns:
+        return ""
+    account, named = name_of_account(evidence.subject), listed([Arn.parse(arn).name for arn in arns])
+    others, one = (f"role {named} admits", "it") if len(arns) == 1 else (f"roles {named} admit", "one of them")
+    return said(
+        f"The {others} {account} already, as one of many. If that is what you want, annotate it with {one} instead."
+    )
 
 
 def login_stays(evidence: Evidence, name: str) -> str:
