@@ -57,7 +57,10 @@ def lab(
     root = ["--allow-root"] if os.geteuid() == 0 else []
     # Without it a JupyterLab that no terminal started opens login shells, in which /etc/profile takes PATH away.
     shell = f"--ServerApp.terminado_settings=shell_command={os.environ.get('SHELL') or 'sh'}"
-    options = [f"--ServerApp.root_dir={here}", shell, *root, *(arguments or []), str(here / LEARN / contents.NAME)]
+    # Also the address that JupyterLab prints, for a browser elsewhere, leads to the contents page.
+    page = f"--LabApp.default_url=/lab/tree/{LEARN}/{contents.NAME}"
+    file = str(here / LEARN / contents.NAME)
+    options = [f"--ServerApp.root_dir={here}", shell, page, *root, *(arguments or []), file]
     sys.stdout.flush()
     # Replaces this process, so that Ctrl-C reaches JupyterLab alone. -P: no file of this folder hides a library.
     os.execve(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", *options], closed_environment)  # noqa: S606
