@@ -75,6 +75,8 @@ def evidence(
         issuer=situation.issuer,
         account_id=situation.account_id,
         image=situation.image,
+        webhook_registration=lambda: situation.registration,
+        webhook_restored_by='kubectl apply -f "$LABKIT_HOME/clusters/blue/webhook.json"',
         account=lambda account_id: object(),
     )
     return Evidence(
@@ -302,6 +304,11 @@ def get_namespace(situation, facts, name):
     return situation.objects.get(f"Namespace {name}")
 
 
+@answers("list namespaces --all-namespaces")
+def list_namespaces(situation, facts):
+    return [_item(obj) for key, obj in situation.objects.items() if key.startswith("Namespace ")]
+
+
 @answers("list serviceaccounts (-n (?P<namespace>\\S+)|--all-namespaces)")
 def list_service_accounts(situation, facts, namespace):
     default = {"metadata": {"name": "default", "namespace": situation.parameters.namespace}}
@@ -323,7 +330,7 @@ def handshake(situation, facts, url):
     return "" if url == situation.registration["webhooks"][0]["clientConfig"]["url"] else "Connection refused"
 
 
-@answers("list pods -n (?P<namespace>\\S+)")
+@answers("list pods (-n (?P<namespace>\\S+)|--all-namespaces)")
 def list_pods(situation, facts, namespace):
     alone = [_pod(situation, situation.objects[key], situation.admitted[key]) for key in situation.pod_keys]
     return [_item(pod) for pod in (*alone, *(pod for pod, trouble in _deployed(situation) if not trouble))]
@@ -334,10 +341,10 @@ def _item(obj: Document) -> Document:
     return {key: value for key, value in obj.items() if key not in ("apiVersion", "kind")}
 
 
-@answers("list (?P<kind>deployment|statefulset|daemonset|cronjob|job)s -n (?P<namespace>\\S+)")
+@answers("list (?P<kind>deployment|statefulset|daemonset|cronjob|job)s (-n (?P<namespace>\\S+)|--all-namespaces)")
 def list_workloads(situation, facts, kind, namespace):
     # The lab's cluster has no other kinds.
-    prefix = f"Deployment {namespace}/"
+    prefix = f"Deployment {namespace}/" if namespace else "Deployment "
     listed = [_item(obj) for key, obj in situation.objects.items() if key.startswith(prefix)]
     return listed if kind == "deployment" else None
 

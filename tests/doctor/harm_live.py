@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import ClientError
-from kubernetes.client import CoreV1Api
+from kubernetes.client import AdmissionregistrationV1Api, ApiException, CoreV1Api
 
 from labkit import Lab
 from labkit.cli import lab as cli_lab
 from labkit.doctor import repairing
 from labkit.doctor.examination import examine
 from labkit.emulator import environment
+from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.execution import execute
 from labkit.faults import Fault, Situation, breaking, live
 from tests.doctor import second_team
@@ -23,6 +24,9 @@ TEAM = {"namespace": "shop", "service_account": "web", "role_name": "web-role"}
 TOKEN_FILE = "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"
 # STS's error where the provider or the issuer fails everybody: what comes back with it was allowed all the time.
 BROKEN_FOR_ALL = ("InvalidIdentityToken", "IDPCommunicationError")
+WEBHOOK = "pod-identity-webhook"
+LABELS: tuple[dict[str, str], ...] = ({}, second_team.KEPT_OUT)
+UNREGISTERED = "not registered"
 
 
 @dataclass
@@ -44,9 +48,13 @@ class Team:
 
     @classmethod
     def beside(cls) -> "Team":
-        """The team, with a service account, a role and a pod of its own."""
+        """The team, with a service account, a role and a pod of its own. A selector keeps others of its pods out."""
         lab = Lab.open(**TEAM)
         lab.ready(through="pod")
+        webhooks = AdmissionregistrationV1Api(lab.kubernetes)
+        registered = webhooks.read_mutating_webhook_configuration(WEBHOOK)
+        kept = second_team.keeping_out(lab.kubernetes.sanitize_for_serialization(registered))
+        webhooks.replace_mutating_webhook_configuration(WEBHOOK, kept)
         done = execute(lab.kubernetes, "my-pod", "shop", ["cat", TOKEN_FILE])
         return cls(lab, done.output.strip())
 
@@ -92,7 +100,11 @@ def harm(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
     """The differences from before, except for a webhook that comes back for everybody."""
     for what in before.keys() | after.keys():
         one, other = before.get(what), after.get(what)
-        if one != other and one not in (*BROKEN_FOR_ALL, "not tried") and not _is_more_of_a_provider(what, one, other):
+        if (
+            one != other
+            and one not in (*BROKEN_FOR_ALL, "not tried", UNREGISTERED)
+            and not _is_more_of_a_provider(what, one, other)
+        ):
             yield f"{what}: {one} before, {other} after"
 
 
@@ -108,6 +120,7 @@ def snapshot(lab: Lab, team: Team) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in (lab.parameters.role_name, TEAM["role_name"]):
         found |= _exchanged(lab, team, name)
+    found |= dict(_by_webhook(lab))
     found |= dict(_in_iam(lab))
     found |= dict(_in_cluster(lab))
     return found
@@ -147,6 +160,23 @@ def _said(call: Any) -> str:
     except ClientError as error:
         return error.response["Error"]["Code"]
     return "allowed"
+
+
+def _by_webhook(lab: Lab) -> Iterator[tuple[str, Any]]:
+    """Which labels the registration's selectors are about, for the team's pods with and without the label."""
+    try:
+        registered = AdmissionregistrationV1Api(lab.kubernetes).read_mutating_webhook_configuration(WEBHOOK)
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        yield from ((f"webhook on shop/web with {labels}", UNREGISTERED) for labels in LABELS)
+        return
+    webhook = lab.kubernetes.sanitize_for_serialization(registered)["webhooks"][0]
+    namespace = CoreV1Api(lab.kubernetes).read_namespace("shop").metadata.labels or {}
+    for labels in LABELS:
+        is_selected = object_selector(webhook.get("objectSelector"))(labels)
+        is_selected = is_selected and object_selector(webhook.get("namespaceSelector"))(namespace)
+        yield f"webhook on shop/web with {labels}", is_selected
 
 
 def _in_iam(lab: Lab) -> Iterator[tuple[str, Any]]:

@@ -11,10 +11,13 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jsonpatch
+
 from labkit import documents
 from labkit.doctor import repairing
+from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.faults import Situation
-from labkit.faults.situation import new_role
+from labkit.faults.situation import WEBHOOK, new_role
 from labkit.policy import Policy, Principal, Request, evaluate, evaluate_trust
 from tests.doctor.repairing import commands, repaired
 
@@ -23,6 +26,9 @@ Answers = dict[str, Any]
 WEB = "system:serviceaccount:shop:web"
 # In the run's namespace, with a role of its own.
 TILL, TILL_ROLE = "till", "till-role"
+# A selector of the webhook's registration keeps its pods with this label out, on purpose.
+KEPT_OUT = {"team": "b"}
+REGISTERED = "get mutatingwebhookconfiguration pod-identity-webhook"
 SUBJECTS = (
     WEB,
     f"system:serviceaccount:default:{TILL}",
@@ -44,9 +50,15 @@ def joined(situation: Situation, *, in_one_statement: bool) -> Situation:
     if role := situation.role:
         roles[situation.role_arn] = {**role, "AssumeRolePolicyDocument": admitting(situation, in_one_statement)}
     account = documents.service_account(parameters, arn)
-    pod = _pod(account["metadata"]["namespace"])
-    objects = {**situation.objects, f"ServiceAccount default/{TILL}": account, f"Pod default/{TILL}-1": pod}
-    admitted = {**situation.admitted, f"Pod default/{TILL}-1": pod["spec"]}
+    namespace = account["metadata"]["namespace"]
+    pods = {
+        f"Pod default/{name}": _pod(name, namespace, labels)
+        for name, labels in ((f"{TILL}-1", {}), (f"{TILL}-2", KEPT_OUT))
+    }
+    objects = {**situation.objects, f"ServiceAccount default/{TILL}": account, **pods}
+    if registered := objects.get(WEBHOOK):
+        objects[WEBHOOK] = keeping_out(registered)
+    admitted = {**situation.admitted, **{key: pod["spec"] for key, pod in pods.items()}}
     return situation.model_copy(update={"roles": roles, "objects": objects, "admitted": admitted})
 
 
@@ -55,7 +67,10 @@ def harm(situation: Situation, answers: Answers, repair: str) -> list[str]:
     # What lacks a value, no shell runs.
     lines = [line for line in commands(repair) if not repairing.PLACEHOLDER.search(line)]
     aws = [line for line in lines if line.startswith(AWS)]
-    found = [each for line in lines if not line.startswith(AWS) for each in _harm_in_cluster(situation, line)]
+    registered = answers.get(REGISTERED)
+    found = [
+        each for line in lines if not line.startswith(AWS) for each in _harm_in_cluster(situation, line, registered)
+    ]
     if aws:
         after = repaired(answers, "\n".join(aws))
         found += _harm_in_aws(situation, answers, after)
@@ -63,6 +78,16 @@ def harm(situation: Situation, answers: Answers, repair: str) -> list[str]:
 
 
 # The second team.
+
+
+def keeping_out(registration: Any) -> Any:
+    """The webhook's registration, which leaves out the pods of the second team with the label of `KEPT_OUT`."""
+    changed = copy.deepcopy(registration)
+    for webhook in changed["webhooks"]:
+        selector = webhook.get("objectSelector") or {}
+        mine = [{"key": key, "operator": "NotIn", "values": [value]} for key, value in KEPT_OUT.items()]
+        webhook["objectSelector"] = {**selector, "matchExpressions": [*selector.get("matchExpressions", []), *mine]}
+    return changed
 
 
 def admitting(situation: Situation, in_one_statement: bool) -> Any:
@@ -97,14 +122,14 @@ def _of_its_own(situation: Situation, first: Any) -> Any:
     return statement | {"Condition": {operator: block for operator, block in kept.items() if block}}
 
 
-def _pod(namespace: str) -> Any:
+def _pod(name: str, namespace: str, labels: dict[str, str]) -> Any:
     container = {
         "name": "till",
         "image": "amazon/aws-cli",
         "envFrom": [{"configMapRef": {"name": name, "optional": True}} for name in CONFIG_MAPS],
         "volumeMounts": [],
     }
-    metadata = {"name": f"{TILL}-1", "namespace": namespace, "labels": {}}
+    metadata = {"name": name, "namespace": namespace, "labels": labels}
     spec = {"serviceAccountName": TILL, "containers": [container], "volumes": []}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
@@ -112,8 +137,17 @@ def _pod(namespace: str) -> Any:
 # In the cluster: every object that a line names has to be the run's own.
 
 
-def _harm_in_cluster(situation: Situation, line: str) -> Iterator[str]:
+def _harm_in_cluster(situation: Situation, line: str, registered: Any) -> Iterator[str]:
     words = shlex.split(line)
+    if words[:2] == ["kubectl", "apply"] and words[-1].endswith("/webhook.json"):
+        if registered:
+            yield "the webhook is registered once more, and asks about pods that a selector kept out"
+        return
+    if words[:3] == ["kubectl", "patch", "mutatingwebhookconfiguration/pod-identity-webhook"]:
+        before, after = (_asked(situation, each) for each in (registered, jsonpatch.apply_patch(registered, words[-1])))
+        if before != after:
+            yield f"the webhook's selectors are about pods of the second team: {before} before, {after} after"
+        return
     if words[0] == "echo":
         manifest = json.loads(words[1])
         names = [(manifest["kind"].lower(), manifest["metadata"]["name"])]
@@ -129,6 +163,17 @@ def _harm_in_cluster(situation: Situation, line: str) -> Iterator[str]:
         shared = {"configmap": CONFIG_MAPS, "namespace": ("default",)}.get(kind, ())
         if name.startswith(TILL) or name in shared:
             yield f"{kind} {name} is changed, which the second team has as well"
+
+
+def _asked(situation: Situation, registration: Any) -> list[bool]:
+    """Whether the webhooks' selectors are about each pod of the second team's service account."""
+    namespace = situation.objects.get("Namespace default", {}).get("metadata", {}).get("labels") or {}
+    return [
+        object_selector(webhook.get("objectSelector"))(labels)
+        and object_selector(webhook.get("namespaceSelector"))(namespace)
+        for webhook in registration["webhooks"]
+        for labels in ({}, KEPT_OUT)
+    ]
 
 
 # In AWS.

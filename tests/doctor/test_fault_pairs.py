@@ -100,6 +100,9 @@ def test_what_would_harm_the_second_team_is_seen(healthy, in_one_statement):
         "kubectl delete pod till-1 -n default --grace-period=1",
         "kubectl annotate serviceaccount till -n default eks.amazonaws.com/role-arn-",
         "kubectl label namespace default team-",
+        'kubectl apply -f "$LABKIT_HOME/clusters/blue/webhook.json"',
+        "kubectl patch mutatingwebhookconfiguration/pod-identity-webhook --type=json -p "
+        '\'[{"op": "remove", "path": "/webhooks/0/objectSelector"}]\'',
     ):
         assert second_team.harm(situation, seen.reads.answers, repair), repair
 

@@ -8,7 +8,11 @@ import pytest
 from labkit.faults import CATALOGUE
 from tests.doctor.harm_live import Team, outcome
 
-PAIRS = random.Random(8).sample(list(combinations(CATALOGUE.values(), 2)), 6)
+# Drawn, and one more: the webhook's registration is everybody's.
+PAIRS = [
+    *random.Random(8).sample(list(combinations(CATALOGUE.values(), 2)), 6),
+    (CATALOGUE["webhook-without-a-ca-bundle"], CATALOGUE["annotation-left-out"]),
+]
 
 
 @pytest.fixture(scope="module")
