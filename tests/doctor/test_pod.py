@@ -437,7 +437,7 @@ def test_no_pod_of_a_name_is_an_error_and_no_pod_at_all_a_warning():
     other["spec"]["serviceAccountName"] = "default"
     (finding,) = examine(healthy() | {PODS: [other]}, pod_name="").findings
     assert (finding.id, finding.severity) == ("pod-missing", "warning")
-    assert finding.found == "my-pod as default"
+    assert finding.found == "pod my-pod runs as default"
 
 
 def test_a_pod_that_its_controller_replaces_again_and_again_is_a_note():
@@ -450,6 +450,45 @@ def test_a_pod_that_its_controller_replaces_again_and_again_is_a_note():
     assert found(healthy() | {PODS: [looping], EVENTS: [event | {"count": 1}]}) == []
     # A person who replaces a pod by hand isn't a controller.
     assert found(healthy() | {EVENTS: [event]}) == []
+
+
+def test_what_a_pod_loses_is_named_and_shown():
+    answers = applying(with_variables(AWS_ROLE_ARN=f"{ROLE_ARN}-of-payments", AWS_REGION="", GREETING="hello"))
+    last = examine(answers).findings[-1].repair
+    assert last.splitlines()[:-2] == [
+        "# The pod my-pod is ended, and made again from its manifest.",
+        "# Its container aws loses its own AWS_ROLE_ARN and AWS_REGION.",
+        "#   -     - name: AWS_ROLE_ARN",
+        f"#   -       value: {ROLE_ARN}-of-payments",
+        "#   -     - name: AWS_REGION",
+        "#   -       value: ''",
+    ]
+
+
+def test_a_pod_that_only_lacks_what_the_webhook_gives_loses_nothing():
+    answers = healthy()
+    answers[PODS][0]["spec"]["containers"][0]["env"] = []
+    del answers[PODS][0]["spec"]["volumes"]
+    said, *more = examine(answers).findings[0].repair.splitlines()
+    assert said == "# The pod my-pod is ended, and made again from its manifest."
+    assert not any(line.startswith("#") for line in more)
+
+
+@pytest.mark.parametrize("is_owned", [True, False], ids=["of a Deployment", "of nobody"])
+def test_a_pod_that_is_named_and_runs_as_default_is_said_to_get_another_role(is_owned):
+    answers = owned([])
+    answers["get deployment cart -n default"]["spec"]["template"]["spec"].pop("serviceAccountName")
+    answers[PODS][0]["spec"]["serviceAccountName"] = "default"
+    if not is_owned:
+        del answers[PODS][0]["metadata"]["ownerReferences"]
+    (repair,) = [each.repair for each in examine(answers).findings if each.id == "pod-uses-another-service-account"]
+    told = repair.splitlines()
+    if is_owned:
+        assert told[0] == (
+            "# deployment/cart runs as default; from then on its pods run as my-service-account, with its role:"
+        )
+    else:
+        assert "# It runs as default; the new one runs as my-service-account, with its role." in told
 
 
 def deployment(env):

@@ -173,7 +173,7 @@ def windows_by_affinity(evidence: Evidence) -> Symptom | None:
 
 def _others(evidence: Evidence) -> str:
     pods = evidence.cluster.pods(evidence.parameters.namespace)
-    running = [f"{pod['metadata']['name']} as {service_account_of(pod['spec'])}" for pod in pods]
+    running = [f"pod {pod['metadata']['name']} runs as {service_account_of(pod['spec'])}" for pod in pods]
     shown = ", ".join(running[:5]) + (f" and {len(running) - 5} more" if len(running) > 5 else "")
     return shown or f"no pod in namespace {evidence.parameters.namespace}"
 
@@ -245,14 +245,13 @@ def _missing_of_workload(evidence: Evidence, own: list[dict[str, Any]]) -> Sympt
 def _missing_for_bare_workload(evidence: Evidence, bare: list[dict[str, Any]], meant: dict[str, Any] | None) -> Symptom:
     """That a workload names no service account, and is meant to name this one; or one of several may be."""
     account, namespace = evidence.parameters.service_account, evidence.parameters.namespace
-    changed = f"runs as default; from then on its pods run as {account}, with its role"
     if meant:
-        repair = Repair.of(f"# {workloads.called(meant)} {changed}:", pod_commands.of_workload(evidence, meant))
+        repair = pod_commands.of_workload(evidence, meant)
         return _nobody(evidence, f"{workloads.called(meant)} without serviceAccountName", repair)
     names = [workloads.called(each) for each in bare]
     patch = json.dumps({"spec": {"template": {"spec": {"serviceAccountName": account}}}})
     chosen = Lines(
-        f"# is one of these meant? It {changed}: {', '.join(names)}\n"
+        f"# is one of these meant? It {pod_commands.from_then_on(evidence, 'default')}: {', '.join(names)}\n"
         f"{evidence.connection.kubectl} patch <WORKLOAD> -n {namespace} --type=merge -p {shlex.quote(patch)}",
         makes_pods=True,
     )

@@ -54,10 +54,11 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     lines = _config_map_lines(evidence)
     if owner is None:
         manifest = restored_manifest(spec.document, evidence.region)
+        before = _with_own_role(evidence, spec, manifest)
         _corrected(evidence, manifest, changes)
+        told = _what_changes(evidence, before, manifest)
         hidden = _hide_secrets(manifest)
-        told = said(f"The pod {spec.name} is ended, and made again from its manifest.")
-        again = [told, _delete(evidence, spec.name), _applied(evidence, manifest)]
+        again = [*told, _delete(evidence, spec.name), _applied(evidence, manifest)]
         if hidden:
             return Repair.of(_left_to_author(spec.name, hidden, [*lines, *again]))
     elif template := (owner.get("spec") or {}).get("template"):
@@ -85,6 +86,12 @@ def with_the_annotation(evidence: Evidence) -> Repair:
 def of_workload(evidence: Evidence, owner: Document, *changes: Change) -> Repair:
     """Lines that correct the template of a workload whose pods could not be made."""
     return Repair.of(_making_pods(_template_lines(evidence, owner, owner["spec"]["template"], changes)))
+
+
+def from_then_on(evidence: Evidence, was: str) -> str:
+    """Who a workload runs as, and who its pods run as once its template names the service account."""
+    account = evidence.parameters.service_account
+    return f"runs as {was}; from then on its pods run as {account}, with its role"
 
 
 def with_new_sessions(evidence: Evidence, repair: Repair) -> Repair:
@@ -255,6 +262,8 @@ def _template_lines(evidence: Evidence, owner: Document, template: Document, cha
     workload = f"{owner['kind'].lower()}/{owner['metadata']['name']}"
     kubectl, namespace = _kubectl(evidence), f"-n {evidence.parameters.namespace}"
     told = [said(f"{owner['kind']} {owner['metadata']['name']}: its pods are made again, one after the other.")]
+    if (was := service_account_of(template["spec"])) != evidence.parameters.service_account:
+        told.insert(0, said(f"{workload} {from_then_on(evidence, was)}:"))
     told += _changes_shown(template, wanted)
     if changed := _variables_gone(template, wanted):
         lines = [f"{kubectl} set env {workload} {namespace} -c {name} {gone}" for name, gone in changed.items()]
@@ -280,6 +289,31 @@ def _changes_shown(template: Document, wanted: Document) -> list[str]:
     for each in (before, after):
         _hide_secrets(each)
     return list(filter(None, [changes_in(before, after)]))
+
+
+def _with_own_role(evidence: Evidence, spec: PodSpec, manifest: Document) -> Document:
+    """The manifest with a role that a person named in it, and not the webhook, which gives the annotation's."""
+    before = copy.deepcopy(manifest)
+    for container, live in zip(containers_of(before["spec"]), spec.containers, strict=True):
+        with suppress(NotRead):
+            if not (live.is_by_hand or live.declares_role) or live.value(ROLE) == evidence.annotation:
+                continue
+            names = {ROLE, *(each["name"] for each in container.get("env") or [])}
+            set_list(container, "env", [each for each in live.document.get("env") or [] if each["name"] in names])
+    return before
+
+
+def _what_changes(evidence: Evidence, before: Document, after: Document) -> list[str]:
+    """What the pod's new manifest changes, as sentences, and the lines by which it differs."""
+    pod, account = before["metadata"]["name"], evidence.parameters.service_account
+    sentences = [f"The pod {pod} is ended, and made again from its manifest."]
+    if (was := service_account_of(before["spec"])) != account:
+        sentences.append(f"It runs as {was}; the new one runs as {account}, with its role.")
+    for old, new in zip(containers_of(before["spec"]), containers_of(after["spec"]), strict=True):
+        kept = {variable["name"] for variable in new.get("env") or []}
+        if gone := [each["name"] for each in old.get("env") or [] if each["name"] not in kept]:
+            sentences.append(f"Its container {old['name']} loses its own {listed(gone)}.")
+    return [said(*sentences), *_changes_shown(before, after)]
 
 
 def _is_being_replaced(evidence: Evidence) -> bool:
