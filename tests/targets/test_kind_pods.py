@@ -88,6 +88,9 @@ def test_the_lab_listens_on_loopback_and_on_the_one_address_only(empty, existing
 
 @pytest.mark.kubectl
 def test_a_webhook_that_was_deleted_is_restored_by_the_command_that_is_said(lab, existing):
+    registered = existing.webhooks.read_mutating_webhook_configuration("pod-identity-webhook").webhooks[0]
+    (known,) = lab.connection.webhook_registration()["webhooks"]
+    assert known["clientConfig"] == existing.api.sanitize_for_serialization(registered.client_config)
     existing.webhooks.delete_mutating_webhook_configuration("pod-identity-webhook")
     lab.ready(through="service_account")
     pod = build(lab.parameters)
