@@ -64,13 +64,12 @@ def _print(console: Console, line: str, style: str = "") -> None:
 
 
 def _show_findings(console: Console, found: Diagnosis) -> None:
-    """Print the first finding, how many more there are, and these."""
-    if not found.findings:
-        result = _result(found)
-        _print(console, f"{found.headline}\n", f"bold {'yellow' if result == 'not looked at' else COLOURS[result]}")
-        return
-    first, *others = found.findings
-    _show_finding(console, first, found.name)
+    """Print the first line or the first finding, how many more there are, and these."""
+    others = [*found.findings]
+    if found.begins_with_a_finding:
+        _show_finding(console, others.pop(0), found.name)
+    else:
+        _print(console, f"{found.headline}\n", f"bold {'yellow' if found.unanswered else COLOURS['right']}")
     if others:
         _print(console, f"{found.more}\n")
     for finding in others:

@@ -438,7 +438,7 @@ FAMILIES = (
     # The clock and the network.
     Family(
         "clock",
-        r"Signature (expired|not yet current): \S+ is (now earlier|still later) than|RequestTimeTooSkewed"
+        r"\bSignature (expired|not yet current)\b|RequestTimeTooSkewed"
         r"|difference between the request time and the current time is too large",
         "The clock of the pod's node, or of the machine that signed the request, is wrong by more than AWS forgives.",
         next=("kubectl exec {pod} -n {namespace} -- date -u   # beside it: date -u",),

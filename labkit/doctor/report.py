@@ -147,9 +147,8 @@ class Diagnosis:
         return self.ok
 
     def __repr__(self) -> str:
-        first, *others = [finding.as_text(self.name, repair=self.repair) for finding in self.findings] or [
-            self.headline
-        ]
+        told = [finding.as_text(self.name, repair=self.repair) for finding in self.findings]
+        first, *others = told if self.begins_with_a_finding else [self.headline, *told]
         return "\n\n".join([first, *filter(None, [self.more]), *others, "\n".join(self.account())])
 
     def _repr_html_(self) -> str:
@@ -165,7 +164,7 @@ class Diagnosis:
         ]
         said = f"<p><strong>{escape(self.headline)}</strong></p>"
         told = [finding.as_html(self.name, repair=self.repair) for finding in self.findings]
-        first, *others = told or [said]
+        first, *others = told if self.begins_with_a_finding else [said, *told]
         more = f"<p>{escape(self.more)}</p>" if self.more else ""
         account = "".join(f"<li>{escape(line.strip())}</li>" for line in self.account())
         return left_aligned(
@@ -186,17 +185,32 @@ class Diagnosis:
     @property
     def headline(self) -> str:
         """One line: what has to be repaired first, or that nothing is wrong, and where nobody has looked."""
-        if self.findings:
+        if self.begins_with_a_finding:
             return self.findings[0].headline(self.name)
-        if self.exit_code == COULD_NOT_LOOK:
-            return f"! {self.name}: it could not be looked at in full"
+        if self.unanswered:
+            return f"! {self.name}: it could not be looked at in full: {self.unanswered}"
         unseen = ", ".join(stage.title for stage, result in self.results.items() if result == "not looked at")
         return f"✓ {self.name}: nothing {f'wrong found; not looked at: {unseen}' if unseen else 'is wrong'}"
 
     @property
+    def unanswered(self) -> str:
+        """What keeps the doctor from an answer, where it found no error; empty if it has one."""
+        if self.exit_code != COULD_NOT_LOOK or not self.ok:
+            return ""
+        unread = [each for each in self.unread if not each.is_of_the_organization]
+        first = min(unread, key=lambda each: each.is_choice)  # what was not to be read is the reader's own to change
+        return f"{first.call}: {first.why}"
+
+    @property
+    def begins_with_a_finding(self) -> bool:
+        """Whether the first line is the first finding's."""
+        return bool(self.findings) and not self.unanswered
+
+    @property
     def more(self) -> str:
-        """How many findings there are beside the first; empty without them."""
-        counted = Counter(finding.severity for finding in self.findings[1:])
+        """How many findings there are beside the first line; empty without them."""
+        others = self.findings[1:] if self.begins_with_a_finding else self.findings
+        counted = Counter(finding.severity for finding in others)
         told = [f"{count} more {kind}{'s' if count > 1 else ''}" for kind, count in counted.items()]
         return f"{' and '.join(told)}:" if told else ""
 

@@ -383,6 +383,20 @@ def test_a_secret_whose_keys_are_all_variables_is_not_read_and_it_is_said():
     assert "get secret keys -n default" in [unread.call for unread in diagnosis.unread]
 
 
+def test_the_first_line_names_what_keeps_the_doctor_from_an_answer_also_beside_a_note():
+    looping = a_pod()
+    looping["metadata"]["ownerReferences"] = [{"kind": "Runner", "name": "my-pod", "controller": True}]
+    looping["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": "keys"}}]
+    event = {"reason": "Killing", "count": 9, "involvedObject": {"kind": "Pod", "name": "my-pod"}}
+    diagnosis = examine(healthy() | {PODS: [looping], EVENTS: [event]})
+    assert [finding.severity for finding in diagnosis.findings] == ["note"]
+    assert diagnosis.exit_code == 2
+    first = "! default/my-service-account: it could not be looked at in full: get secret keys -n default: "
+    assert repr(diagnosis).startswith(first) and diagnosis.headline.startswith(first)
+    assert diagnosis._repr_html_().index("get secret keys") < diagnosis._repr_html_().index("again and again")
+    assert "1 more note:" in repr(diagnosis)
+
+
 @pytest.mark.parametrize(
     "answers",
     [

@@ -541,6 +541,7 @@ def test_a_role_that_was_renamed_is_annotated():
         account["metadata"]["labels"] = {}
     (finding,) = examine(answers, role_is_known=False).findings
     assert finding.id == "role-missing"
+    assert (finding.expected, finding.found) == (role_arn, f"no such role: {ROLE_ARN}")
     assert f"eks.amazonaws.com/role-arn={role_arn}" in commands(finding.repair)[0]
     without_pod = {each.id: each for each in examine(answers | {PODS: []}, role_is_known=False).findings}
     assert without_pod["role-missing"].repair.endswith("| kubectl apply -f -")

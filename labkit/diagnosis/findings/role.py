@@ -31,10 +31,11 @@ def missing(evidence: Evidence) -> Symptom | None:
     """No role of this name. STS does not say so: it answers as if the trust policy had refused."""
     if evidence.role is not None or trust_writes.was_refused(evidence):
         return None
+    renamed = _renamed(evidence)
     return Symptom(
         summary=f"The role {evidence.role_name} doesn't exist in the account {evidence.role_account_id}.",
-        expected=evidence.role_arn,
-        found="no such role",
+        expected=renamed or evidence.role_arn,
+        found=f"no such role: {evidence.role_arn}" if renamed else "no such role",
         source="iam:GetRole",
         repair=_another_role(evidence)
         or pod_commands.with_new_sessions(
@@ -91,12 +92,21 @@ def _another_role(evidence: Evidence) -> str | Repair:
     """The repair where other roles trust the service account: the role was renamed, or the name is misspelt."""
     if service_account.is_role_of_its_own(evidence):
         return f"# did you mean the role that the service account has?  --role {Arn.parse(evidence.annotation).name}"
+    if renamed := _renamed(evidence):
+        return Repair.of(annotate(evidence, renamed), pod_commands.replaced(evidence))
+    return annotate(evidence, "") if _trusting(evidence) else ""
+
+
+def _renamed(evidence: Evidence) -> str:
+    """The ARN of the only role that trusts the service account, where only the annotation names the missing one."""
+    trusting = _trusting(evidence)
+    return trusting[0] if len(trusting) == 1 else ""
+
+
+def _trusting(evidence: Evidence) -> list[str]:
     if evidence.role_is_known:
-        return ""
+        return []
     try:
-        trusting = evidence.roles_that_trust_it
+        return evidence.roles_that_trust_it
     except NotRead:
-        return ""
-    if len(trusting) == 1:
-        return Repair.of(annotate(evidence, trusting[0]), pod_commands.replaced(evidence))
-    return annotate(evidence, "") if trusting else ""
+        return []
