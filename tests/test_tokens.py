@@ -205,3 +205,17 @@ def test_a_token_that_expires_now_has_expired():
 def test_a_token_from_the_future():
     told = f"The token is not valid before {NOW + AHEAD + 1}; it is {NOW} now"
     assert why(not_before=NOW + AHEAD + 1) == ("expiry", "InvalidIdentityToken", told, "")
+
+
+def test_the_methods_of_authentication_are_a_condition_key_if_they_are_a_list():
+    key = f"{PROVIDER}:amr"
+    assert Claims.parse(token(amr=["mfa", 1, "pwd"])).context()[key] == ["mfa", "pwd"]
+    assert key not in Claims.parse(token(amr="mfa")).context()
+    assert key not in Claims.parse(token()).context()
+
+
+@pytest.mark.parametrize("principal", [{"Federated": ARN}, "*"])
+def test_the_provider_may_be_named_or_be_one_of_all(principal):
+    statement = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRoleWithWebIdentity"}
+    policy = Policy.parse({"Version": "2012-10-17", "Statement": [statement]}, kind="trust", name="my-role")
+    assert row("provider", rows(policy=policy)).matches
