@@ -5,6 +5,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
 from itertools import chain, takewhile
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from labkit import exercises, steps, targets
@@ -334,7 +335,7 @@ class Lab(Workspace):
     def fetch(self, url: str) -> Any:
         """The JSON at a URL of the cluster's public issuer, fetched as STS does. Raises `LabError`."""
         if self.connection.fetch is None:
-            raise LabError("This target fetches nothing.", where="lab.fetch", next=f"curl {url}")
+            raise LabError("This target fetches nothing.", where="lab.fetch", next=f"curl {quote(url)}")
         return self.connection.fetch(url)
 
     def show(self, thing: Any, command: str = "") -> None:

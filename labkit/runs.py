@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import nbformat
@@ -220,7 +221,9 @@ def _require_notebook(file: Path) -> None:
         nbformat.validate(nbformat.read(file, as_version=4))
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, KeyError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise LabError(f"{file} is not a notebook: {reason}", where="labkit.run", next=f"jupyter lab {file}") from None
+        raise LabError(
+            f"{file} is not a notebook: {reason}", where="labkit.run", next=f"jupyter lab {quote(str(file))}"
+        ) from None
 
 
 def _tidied(output: Path) -> NotebookNode:

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,7 +54,7 @@ def run(
         raise
     _show_run(done)
     if not done.ok:
-        raise LabError("a check found something", where=str(output), next=f"jupyter lab {output}")
+        raise LabError("a check found something", where=str(output), next=f"jupyter lab {quote(str(output))}")
     if notebook == WHOLE:
         typer.echo(f"\n{_what_happened(parameters)}")
 

@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
+from shlex import quote
 from typing import IO, Any
 
 from labkit.emulator import process, replacement
@@ -112,7 +113,7 @@ def _file(folder: Folder, name: str) -> Path:
         if file.is_dir() or file.name == "..":
             raise LabError(f"{name} is a folder.", next=f"name a file in it: {name.rstrip(os.sep)}/NAME{SUFFIX}")
         if not file.parent.is_dir():
-            raise LabError(f"{file.parent} is not a folder.", where=name, next=f"mkdir -p {file.parent}")
+            raise LabError(f"{file.parent} is not a folder.", where=name, next=f"mkdir -p {quote(str(file.parent))}")
         return file
     if not NAME.fullmatch(name):
         raise LabError(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from shlex import quote
 
 from labkit.errors import LabError, NotAllowed, answering
 from labkit.fleet.rows import Row
@@ -46,7 +47,7 @@ def _assumed(role_arn: str, region: str) -> dict[str, str]:
         raise LabError(
             f"The role {role_arn} could not be taken: {error}",
             where="assume_role, in the fleet file",
-            next=f"aws sts assume-role --role-arn {role_arn} --role-session-name {SESSION}",
+            next=f"aws sts assume-role --role-arn {quote(role_arn)} --role-session-name {SESSION}",
         ) from None
     return {
         "AWS_ACCESS_KEY_ID": taken["AccessKeyId"],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, cast
 
 from labkit.fleet import task, workers
@@ -194,4 +195,4 @@ def makes(notebook: Path) -> bool:
     except OSError as error:
         raise NothingRan(f"No notebook {notebook}: {error.strerror}.", next="ls notebooks/") from None
     except (ValueError, KeyError, TypeError):
-        raise NothingRan(f"{notebook} is not a notebook.", next=f"jupyter lab {notebook}") from None
+        raise NothingRan(f"{notebook} is not a notebook.", next=f"jupyter lab {quote(str(notebook))}") from None

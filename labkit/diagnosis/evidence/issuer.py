@@ -6,6 +6,7 @@ import socket
 import ssl
 from functools import partial
 from http.client import HTTPConnection
+from shlex import quote
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -167,7 +168,7 @@ def _fetch(url: str) -> Any:
     try:
         return httpx.get(url, timeout=TIMEOUT).raise_for_status().json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise LabError(f"{url} could not be fetched: {error}", where="fetch", next=f"curl {url}") from None
+        raise LabError(f"{url} could not be fetched: {error}", where="fetch", next=f"curl {quote(url)}") from None
 
 
 def _ids(keys: Any) -> list[str]:

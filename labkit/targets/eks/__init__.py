@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import httpx
@@ -112,7 +113,7 @@ def fetch(url: str) -> object:
     try:
         return httpx.get(url, timeout=30).raise_for_status().json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise LabError(f"{url} could not be fetched: {error}", where="fetch", next=f"curl {url}") from None
+        raise LabError(f"{url} could not be fetched: {error}", where="fetch", next=f"curl {quote(url)}") from None
 
 
 def _look(parameters: "Parameters") -> tuple[Connection, Plan]:
