@@ -153,9 +153,12 @@ def test_a_failing_cell_is_shown_whole_with_its_error_and_the_doctor(notebook, t
 
 
 def test_a_file_that_is_not_a_notebook_and_a_kernel_that_is_not_installed_are_sentences(notebook, tmp_path):
-    (tmp_path / "text.ipynb").write_text("no notebook")
-    with pytest.raises(LabError, match="is not a notebook"):
-        runs.run(tmp_path / "text.ipynb", tmp_path / "out.ipynb")
+    text = tmp_path / "a text; echo.ipynb"
+    text.write_text("no notebook")
+    with pytest.raises(LabError, match="is not a notebook") as refused:
+        runs.run(text, tmp_path / "out.ipynb")
+    # A shell takes it for one name.
+    assert refused.value.next == f"jupyter lab '{text}'"
     source = notebook("1")
     source.write_text(source.read_text().replace('"python3"', '"python2.7"'))
     with pytest.raises(LabError, match=r"kernel 'python2\.7' is not installed"):
