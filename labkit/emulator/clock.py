@@ -88,4 +88,4 @@ def _seconds(text: str) -> float | None:
 
 def rfc3339(seconds: float) -> str:
     """Seconds since the epoch as AWS and Kubernetes write a time, in whole seconds."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(seconds // 1, UTC).isoformat().removesuffix("+00:00") + "Z"

@@ -57,7 +57,8 @@ class Published:
 
     def edition(self, issuer: str) -> tuple[Answer | None, ...]:
         """A value that changes whenever the issuer's published documents change."""
-        if not ISSUER.fullmatch(issuer):
+        found = ISSUER.fullmatch(issuer)
+        if not found or not (self._path / found[1]).is_dir():
             return ()
         return tuple(self.override(issuer, document).get() for document in DOCUMENTS)
 

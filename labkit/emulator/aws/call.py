@@ -82,14 +82,19 @@ class Call:
         return bool(takes_form) and self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
 
     @cached_property
-    def form(self) -> Mapping[str, str]:
+    def form_pairs(self) -> list[tuple[str, str]]:
         """The parameters of a query-protocol call, from the query and the body; one to SQS may go to a queue's URL."""
         if self.raw_path != "/" and not QUEUE_PATH.fullmatch(self.raw_path):
-            return {}
-        parameters = dict(parse_qsl(self.query_string, keep_blank_values=True))
+            return []
+        pairs = parse_qsl(self.query_string, keep_blank_values=True)
         if self.is_form:
-            parameters |= parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True)
-        return parameters
+            pairs += parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True)
+        return pairs
+
+    @cached_property
+    def form(self) -> Mapping[str, str]:
+        """The same parameters by name."""
+        return dict(self.form_pairs)
 
     @cached_property
     def path(self) -> str:

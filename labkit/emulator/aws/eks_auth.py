@@ -94,7 +94,7 @@ class EksAuth:
         asked, role, tags = grant.asked, grant.role, grant.tags
         assert role is not None
         facts, token = self._cluster(asked), readable(asked).parameters["token"]
-        pod = _pod(read(token)[1])
+        pod = _pod(read(token).claims)
         association = facts.pod_identity.of(pod.namespace, pod.service_account)
         if association is None:  # deleted while the call was answered
             raise Refusal(404, "ResourceNotFoundException", NOT_FOUND)
@@ -128,7 +128,7 @@ class EksAuth:
         expected = _Expected(issuer.removeprefix("https://"), [SERVICE], [], "")
         try:
             identity = await verify(
-                token,
+                read(token),
                 find_provider=lambda found: expected if found == issuer else None,
                 issuers=self.issuers,
                 now=self.clock.now(),

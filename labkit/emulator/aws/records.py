@@ -241,11 +241,12 @@ def _elements(outcome: Outcome) -> dict[str, Any] | None:
     if (session := outcome.session) is None:
         return None
     ends = datetime.fromtimestamp(session.credentials.expiration, UTC)
+    hour = ends.hour % 12 or 12
     elements: dict[str, Any] = {
         "credentials": {
             "accessKeyId": session.credentials.access_key_id,
             "sessionToken": HIDDEN,
-            "expiration": f"{ends:%b} {ends.day}, {ends:%Y}, {ends.hour % 12 or 12}:{ends:%M:%S} {ends:%p}",
+            "expiration": ends.strftime(f"%b {ends.day}, %Y, {hour}:%M:%S %p"),
         },
         "assumedRoleUser": {"assumedRoleId": session.principal_id, "arn": session.arn},
     }

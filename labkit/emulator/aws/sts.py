@@ -71,8 +71,7 @@ class Sts:
         """Verify the web identity token of an unsigned call. Raises ``Refusal``."""
         form = asked.call.form
         _validate(asked, ("RoleArn", "RoleSessionName", "WebIdentityToken"))
-        account_id, token = Arn.parse(form["RoleArn"]).account, form["WebIdentityToken"]
-        _, claims = read(token)
+        account_id, token = Arn.parse(form["RoleArn"]).account, read(form["WebIdentityToken"])
         try:
             if "ProviderId" in form:
                 raise Refusal(400, "InvalidIdentityToken", "Provided Token is not a Login With Amazon token")
@@ -83,7 +82,7 @@ class Sts:
                 now=self.clock.now(),
             )
         except Refusal as refusal:
-            refusal.about = {"roleSessionName": form["RoleSessionName"], "token": told(claims)}
+            refusal.about = {"roleSessionName": form["RoleSessionName"], "token": told(token.claims)}
             raise
 
     def admit(self, asked: Asked, identity: WebIdentity) -> Grant:

@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentit
 
 import base64
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,7 +33,7 @@ NO_KEY = (
 )
 NO_THUMBPRINT = "OpenIDConnect provider's HTTPS certificate doesn't match configured thumbprint"
 
-_jws = jwt.PyJWS(algorithms=list(ALGORITHMS))
+_algorithms = {name: jwt.get_algorithm_by_name(name) for name in ALGORITHMS}
 
 
 class Provider(Protocol):
@@ -81,29 +82,39 @@ class WebIdentity:
         return context
 
 
-def read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The token's header and claims, not verified. Raises :class:`Refusal` if it isn't a JWT (RFC 7519)."""
-    parts = token.split(".")
+@dataclass(frozen=True)
+class Token:
+    """A JWT that was read, and not verified."""
+
+    header: dict[str, Any]
+    claims: dict[str, Any]
+    signed: bytes
+    """The part that ``signature`` signs."""
+    signature: bytes
+
+
+def read(token: str) -> Token:
+    """Read a JWT (RFC 7519). Raises :class:`Refusal` if it isn't one."""
+    signed, _, signature = token.rpartition(".")
     try:
-        header, claims = (_object(part) for part in parts[:2])
-        if len(parts) != 3 or not isinstance(header.get("alg"), str):
-            raise ValueError("not three parts with an algorithm")
+        header, claims = map(_object, signed.split("."))
+        if not isinstance(header.get("alg"), str):
+            raise ValueError("no algorithm")
         if not isinstance(header.get("kid", ""), str):
             raise ValueError("the key id is not a string")
-        _decode(parts[2])
+        return Token(header, claims, signed.encode(), _decode(signature))
     except (ValueError, RecursionError):
         raise refusal(NO_JWT) from None
-    return header, claims
 
 
 async def verify(
-    token: str, *, find_provider: Callable[[str], Provider | None], issuers: Issuers, now: float
+    token: Token, *, find_provider: Callable[[str], Provider | None], issuers: Issuers, now: float
 ) -> WebIdentity:
     """What the token says, when its issuer, audience, lifetime and signature are right; else raises :class:`Refusal`.
 
     ``find_provider`` is given the issuer and looks in the role's account; ``now`` is lab time in seconds.
     """
-    header, claims = read(token)
+    header, claims = token.header, token.claims
     if missing := [name for name in REQUIRED if claims.get(name) in (None, "", [])]:
         raise Refusal(400, "InvalidIdentityToken", f"Missing a required claim: {missing[0]}")
     issuer, subject, audience = claims["iss"], claims["sub"], claims["aud"]
@@ -113,7 +124,7 @@ async def verify(
     expires, issued_at, not_before = (_seconds(claims, name) for name in ("exp", "iat", "nbf"))
     if (algorithm := header["alg"]) not in ALGORITHMS:
         raise refusal(f"The token is signed with {algorithm}; STS accepts {', '.join(ALGORITHMS)} only")
-    if "crit" in header:
+    if "crit" in header or header.get("b64") is False:  # RFC 7797 wants b64 in crit
         raise refusal("The token's header has critical extensions, and STS knows none")
     provider = find_provider(issuer)
     authorized_party = claims.get("azp") if isinstance(claims.get("azp"), str) else None
@@ -124,10 +135,8 @@ async def verify(
         raise Refusal(400, found.code, found.told) if found.code == EXPIRED else refusal(found.told, found.detail)
     assert provider is not None
     key = await _key(issuers, issuer, header.get("kid"), provider.thumbprint_list)
-    try:
-        _jws.decode(token, key, algorithms=[algorithm])
-    except (jwt.PyJWTError, ValueError, TypeError) as error:
-        raise refusal("The token's signature is not the issuer's", str(error)) from error
+    if told := _unsigned(token, algorithm, key):
+        raise refusal("The token's signature is not the issuer's", told)
     return WebIdentity(
         issuer,
         subject,
@@ -161,6 +170,16 @@ async def _key(issuers: Issuers, issuer: str, key_id: str | None, thumbprints: l
         raise refusal(NO_THUMBPRINT, str(error)) from error
 
 
+def _unsigned(token: Token, algorithm: str, key: Any) -> str:
+    """Why the signature is not of this key and algorithm; empty if it is."""
+    verifier = _algorithms[algorithm]
+    try:
+        signed = verifier.verify(token.signed, verifier.prepare_key(key), token.signature)
+    except (jwt.PyJWTError, ValueError, TypeError) as error:
+        return str(error)
+    return "" if signed else "Signature verification failed"
+
+
 def _seconds(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LATEST:
@@ -169,12 +188,25 @@ def _seconds(claims: dict[str, Any], name: str) -> float:
 
 
 def _object(part: str) -> dict[str, Any]:
-    content = json.loads(_decode(part).decode())
+    text = _decode(part).decode()
+    content = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     if not isinstance(content, dict):
         raise ValueError("not an object")
-    # What cannot be written again, such as NaN or half a surrogate pair, is not JSON (RFC 8259).
-    json.dumps(content, allow_nan=False, ensure_ascii=False).encode()
+    if "\\u" in text:
+        # Half a surrogate pair is no text that could be written again.
+        json.dumps(content, ensure_ascii=False).encode()
     return content
+
+
+def _no_number(name: str) -> None:
+    """Refuse NaN and Infinity, which are not JSON (RFC 8259)."""
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number} is too large")
+    return value
 
 
 def _decode(part: str) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, urlencode
 
 from botocore.model import OperationNotFoundError
 from botocore.serialize import create_serializer
@@ -148,12 +148,10 @@ def _query(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str,
     queue = QUEUE_PATH.fullmatch(call.raw_path) if asked.service == "sqs" else None
     if call.raw_path != "/" and not queue:
         raise CannotDerive(f"{asked.service} calls on {call.raw_path}")
-    pairs = parse_qsl(call.query_string, keep_blank_values=True)
-    pairs = [(name, value) for name, value in pairs if not name.startswith("X-Amz-")]
-    if call.body:
-        if not content_type.startswith(FORM):
-            raise CannotDerive(f"{asked.service} calls with a body that is not a form")
-        pairs += parse_qsl(call.body.decode(), keep_blank_values=True)
+    if call.body and not content_type.startswith(FORM):
+        raise CannotDerive(f"{asked.service} calls with a body that is not a form")
+    call.body.decode()  # raises for what is no text, which the pairs have replaced
+    pairs = [pair for pair in call.form_pairs if not pair[0].startswith("X-Amz-")]
     form = dict(pairs)
     if len(form) < len(pairs):
         raise CannotDerive(f"{asked.service} calls with a parameter given twice")
@@ -163,6 +161,8 @@ def _query(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str,
         form.setdefault("QueueUrl", f"https://{call.headers.get('host')}/{queue[1]}")
     model = _operation(service, form.get("Action", ""), "query")
     parameters = parse_parameters("query", model, values=form)
+    if asked.service == "sts":
+        return model.name, parameters, call  # which the lab answers without moto
     told = _anew(asked, urlencode(form).encode(), {"content-type": f"{FORM}; charset=utf-8"})
     return model.name, parameters, told
 
