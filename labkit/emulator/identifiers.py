@@ -31,7 +31,7 @@ class Identifiers:
         self._next_forgotten = 0
         if self._kept:
             for kind, name, serial in self._kept.read("SELECT kind, name, next FROM serials ORDER BY used"):
-                self._next[kind, name] = serial
+                self._next[kind, name] = 1 << (serial - 1).bit_length()  # earlier versions kept the very next one
             for (serial,) in self._kept.read("SELECT next FROM forgotten"):
                 self._next_forgotten = serial
 
@@ -55,13 +55,16 @@ class Identifiers:
     def serial(self, kind: str, name: str) -> int:
         """0 when ``name`` is made for the first time, 1 when it is made again, and so on: never the same twice.
 
+        When the lab starts again, a name goes on at the next power of two: so only those have to be kept.
         Of a very long lab's names the longest unused are forgotten; from then on, new ones start above their serials.
         Raises `NotWritten` if the serial cannot be kept.
         """
         with self._lock:
-            serial = self._next.get((kind, name), self._next_forgotten)
-            if self._kept:
-                self._kept.write("INSERT OR REPLACE INTO serials VALUES (NULL, ?, ?, ?)", kind, name, serial + 1)
+            known = self._next.get((kind, name))
+            serial = self._next_forgotten if known is None else known
+            if self._kept and (known is None or serial.bit_count() < 2):
+                above = 1 << serial.bit_length()
+                self._kept.write("INSERT OR REPLACE INTO serials VALUES (NULL, ?, ?, ?)", kind, name, above)
             self._next.pop((kind, name), None)
             self._next[kind, name] = serial + 1
             if len(self._next) > REMEMBERED:

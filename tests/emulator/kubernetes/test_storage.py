@@ -1,5 +1,6 @@
 """The file beneath the storage: a kill and a power cut leave a whole state, and a full disk changes nothing."""
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -107,6 +108,23 @@ def test_serials_that_were_forgotten_never_come_again(tmp_path, monkeypatch):
     assert again.serial("kind", "often") >= 5
     assert [again.serial("kind", name) for name in ("a", "b", "c")] > first
     again.close()
+
+
+def test_serials_of_a_killed_lab_never_come_again(tmp_path):
+    given: list[int] = []
+    for uses in (1, 2, 3, 7):
+        made = Identifiers("seed", tmp_path / "serials.db")
+        given += [made.serial("kind", "one") for _ in range(uses)]
+        made.close()
+    assert given == sorted(set(given))
+    with contextlib.closing(sqlite3.connect(tmp_path / "serials.db", isolation_level=None)) as database:
+        database.execute("UPDATE serials SET next = 99")  # as another version kept it: the very next one
+    given = [98]
+    for uses in (1, 3):
+        made = Identifiers("seed", tmp_path / "serials.db")
+        given += [made.serial("kind", "one") for _ in range(uses)]
+        made.close()
+    assert given == sorted(set(given))
 
 
 def test_a_file_that_another_process_has_in_use_is_refused(tmp_path):
