@@ -19,6 +19,9 @@ ANSWERS_WITHIN = (5, 30)  # seconds for a cluster, to connect and to be answered
 IMAGE = "amazon/aws-cli:2.31.13"
 # Where AWS is emulated, any number is an account: this one is the notebooks' second.
 OTHER_ACCOUNT = "222222222222"
+# Where a pod asks the Pod Identity agent for credentials.
+# https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
+AGENT_URL = "http://169.254.170.23/v1/credentials"
 
 
 class UserIdentity(TypedDict, total=False):

@@ -135,6 +135,11 @@ def test_the_command_starts_without_the_slow_libraries():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
+def test_the_lab_comes_up_without_what_only_its_server_needs():
+    code = "import sys, labkit.targets.moto; print(*{'httpx', 'moto', 'rich', 'starlette'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
 def test_signatures_say_any_no_more_often_than_they_did():
     found = any_in_signatures.count()
     told = f"{found} times Any in the signatures of public functions, at most {any_in_signatures.MOST}: name the type"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from labkit.connection import AGENT_URL
 from labkit.emulator import aws_cli, kubeconfig
 from labkit.emulator.aws import eks_tokens
 from labkit.emulator.aws.clusters import ClusterFacts
@@ -29,7 +30,6 @@ from labkit.emulator.listener import Listener
 from labkit.emulator.process import REGION, context
 from labkit.emulator.running_lab import RunningLab
 from labkit.webhook import Accounts, WebhookServer, mutating_webhook_configuration
-from labkit.webhook.review import AGENT_URL
 
 if TYPE_CHECKING:
     import socket

@@ -3,11 +3,10 @@
 import json
 from typing import Any
 
-from labkit.connection import core_api
+from labkit.connection import AGENT_URL, core_api
 from labkit.exercises.asking import agent, pod_identity
 from labkit.exercises.exercise import Exercise
 from labkit.steps.row import Row
-from labkit.webhook.review import AGENT_URL
 from labkit.widgets.question import Answer, Question
 from labkit.workspace import Workspace
 

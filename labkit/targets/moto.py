@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from labkit.connection import ENTRANCE, OTHER_ACCOUNT, Connection, Record, configured, patient
+from labkit.connection import AGENT_URL, ENTRANCE, OTHER_ACCOUNT, Connection, Record, configured, patient
 from labkit.diagnosis.evidence.answers import Cluster
 from labkit.diagnosis.evidence.issuer import served_chain
 from labkit.emulator import kubeconfig, process
@@ -14,7 +14,6 @@ from labkit.emulator.environment import closed
 from labkit.emulator.folder import Folder
 from labkit.emulator.process import TARGET_TAG, State
 from labkit.errors import LabError, answering
-from labkit.webhook.review import AGENT_URL
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient

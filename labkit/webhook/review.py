@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from labkit.connection import AGENT_URL
 from labkit.webhook import annotations
 from labkit.webhook.accounts import Account
 from labkit.webhook.annotations import Object
@@ -33,7 +34,6 @@ class Method:
     """The name of the token's file."""
 
 
-AGENT_URL = "http://169.254.170.23/v1/credentials"
 POD_IDENTITY = Method(
     variable="AWS_CONTAINER_CREDENTIALS_FULL_URI",
     value=AGENT_URL,
