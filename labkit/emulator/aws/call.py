@@ -154,7 +154,7 @@ class Asked:
     needed: tuple[Permission, ...] = ()
     """Of S3, the permissions that the caller needs; for DeleteObjects, one for each key."""
 
-    @cached_property
+    @property
     def family(self) -> str:
         """The protocol, which decides how a refusal looks: s3, query, ec2, json, rest-xml or rest-json.
 

@@ -256,9 +256,8 @@ class Gate:
         caller = self._caller(asked, signed)
         try:
             secret = self._secret(asked, signed, caller)
-            if body:
-                asked = replace(asked, call=await _with_body(asked, body))
-            call = await self._verify(asked, signed, secret)
+            call = await _with_body(asked, body) if body else call
+            call = await self._verify(asked, call, signed, secret)
         except Refusal as refusal:
             # Not proven to be the caller.
             refusal.about = {"keyOf": caller.arn}
@@ -385,12 +384,12 @@ class Gate:
             raise fault(asked, "denied", f"{told}: {unsigned}", message=told)
         return secret
 
-    async def _verify(self, asked: Asked, signed: Signature, secret: str) -> Call:
+    async def _verify(self, asked: Asked, call: Call, signed: Signature, secret: str) -> Call:
         """The call, if it was signed with this secret."""
         try:
-            if len(asked.call.body) > HASHED_AT_ONCE:
-                return await asyncio.to_thread(signature.verify, asked.call, signed, secret)
-            return signature.verify(asked.call, signed, secret)
+            if len(call.body) > HASHED_AT_ONCE:
+                return await asyncio.to_thread(signature.verify, call, signed, secret)
+            return signature.verify(call, signed, secret)
         except Mismatch as mismatch:
             raise fault(asked, "signature", str(mismatch), AWSAccessKeyId=signed.access_key_id) from mismatch
 

@@ -6,6 +6,8 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#ErrorCodeLis
 """
 
 import re
+from functools import cache
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from botocore.model import OperationNotFoundError
@@ -38,27 +40,48 @@ def check_names(asked: Asked) -> None:
 
 def check_complete(asked: Asked) -> None:
     """Refuse a request without a parameter or a body that its operation needs."""
+    found = {"querystring": asked.call.query, "header": asked.call.headers}
+    for member in _checked(asked.operation):
+        if member.location in found:
+            _check_parameter(member, found[member.location].get(member.key))
+        else:
+            _check_document(asked.call.body, member.shape)
+
+
+class _Member(NamedTuple):
+    """A member of an operation's input that may be missing or wrong."""
+
+    location: str
+    """``querystring`` or ``header``; empty: it is the body."""
+    name: str
+    key: str
+    required: bool
+    shape: Shape
+
+
+@cache
+def _checked(operation: str) -> list[_Member]:
+    """The members to check; none of an operation that S3's model doesn't know."""
     try:
-        shape = get_service_model("s3").operation_model(asked.operation).input_shape
+        shape = get_service_model("s3").operation_model(operation).input_shape
     except OperationNotFoundError:
-        return
+        return []
+    members = []
     for name, member in shape.members.items() if shape else ():
-        required, wire = name in shape.required_members, member.serialization.get("name", name)
-        match member.serialization.get("location"):
-            case "querystring":
-                _check_parameter(wire, asked.call.query.get(wire), member, required)
-            case "header":
-                _check_parameter(wire, asked.call.headers.get(wire.lower()), member, required)
-        if required and name == shape.serialization.get("payload") and member.type_name == "structure":
-            _check_document(asked.call.body, member)
+        required, location = name in shape.required_members, member.serialization.get("location", "")
+        wire = member.serialization.get("name", name)
+        is_body = required and name == shape.serialization.get("payload") and member.type_name == "structure"
+        if is_body or (location in ("querystring", "header") and (required or member.type_name == "integer")):
+            members.append(_Member(location, wire, wire.lower() if location == "header" else wire, required, member))
+    return members
 
 
-def _check_parameter(name: str, given: str | None, shape: Shape, required: bool) -> None:
-    if required and given is None:
-        raise Refusal(400, "InvalidRequest", f"Missing required parameter for this request: '{name}'")
-    if given and shape.type_name == "integer" and not re.fullmatch(r"-?\d{1,9}", given, re.ASCII):
-        said = f"Provided {name} not an integer or within integer range"
-        raise Refusal(400, "InvalidArgument", said, fields={"ArgumentName": name, "ArgumentValue": given})
+def _check_parameter(member: _Member, given: str | None) -> None:
+    if member.required and given is None:
+        raise Refusal(400, "InvalidRequest", f"Missing required parameter for this request: '{member.name}'")
+    if given and member.shape.type_name == "integer" and not re.fullmatch(r"-?\d{1,9}", given, re.ASCII):
+        said = f"Provided {member.name} not an integer or within integer range"
+        raise Refusal(400, "InvalidArgument", said, fields={"ArgumentName": member.name, "ArgumentValue": given})
 
 
 def _check_document(body: bytes, shape: Shape) -> None:

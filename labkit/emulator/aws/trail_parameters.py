@@ -49,9 +49,9 @@ class Shown:
             self.parameters = {"omitted": True, "reason": "Field size exceeds maximum limit of 100 KB"}
 
     def _of(self, asked: Asked) -> dict[str, Any]:
-        form = asked.call.form
         if asked.family == "s3":
             return _s3(asked)
+        form = asked.call.form
         if asked.service == "sts":
             self.secrets += [form[name] for name in STS_SECRETS if name in form]
             return _sts(form)
