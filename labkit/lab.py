@@ -158,7 +158,7 @@ class Lab(Workspace):
         return check
 
     def journey(self) -> "Journey":
-        """How far each of the five steps is: not there, there, checked and right (by you, in this notebook), broken."""
+        """Show how far each step is: to do, done, checked and right (by you, in this notebook), or broken."""
         from labkit.widgets import journey
 
         with answering(self.parameters.namespace):

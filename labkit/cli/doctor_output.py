@@ -39,7 +39,7 @@ def show_all(found: Sequence[Diagnosis], where: str, commands_after: str) -> Non
     width = max(len(diagnosis.name) for diagnosis in found)
     for diagnosis in found:
         said = ", ".join(finding.id for finding in diagnosis.findings)
-        said = said or ("nothing found" if diagnosis.exit_code == 0 else "it could not be looked at in full")
+        said = said or ("nothing found" if diagnosis.exit_code == 0 else "it could not be read in full")
         role, result = diagnosis.role_arn.rpartition("role/")[2] or "-", _result(diagnosis)
         _print(console, f"{RESULTS[result]} {diagnosis.name:{width}}  {role}  {said}", COLOURS[result])
     _print(console, "")

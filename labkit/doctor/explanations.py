@@ -137,11 +137,11 @@ FAMILIES = (
             "# of the account that has the resource",
         ),
     ),
-    # STS about the token: provider, audience, keys, expiry. The trust policy was not looked at.
+    # STS about the token: provider, audience, keys, expiry. STS didn't read the trust policy.
     Family(
         "provider-unknown",
         r"No OpenIDConnect provider found in your account",
-        "STS knows no OIDC provider for the token's issuer in the role's account; the trust policy was not looked at.",
+        "STS knows no OIDC provider for the token's issuer in the role's account. It didn't read the trust policy.",
         PROVIDER_IDS,
         (DOCTOR, PROVIDERS),
     ),
@@ -191,8 +191,8 @@ FAMILIES = (
     Family(
         "token-not-validated",
         r"InvalidIdentityToken|web identity token (that was passed |provided )?could not be validated",
-        "The token against the OIDC provider: the provider, its audiences, the issuer's keys, or the token itself. The "
-        "trust policy was not looked at. Since 2026 STS says no more than that.",
+        "STS rejects the token, because of the OIDC provider, its audiences, the issuer's keys, or the token itself. "
+        "It didn't read the trust policy. Since 2026 STS says no more than that.",
         (*PROVIDER_IDS, *AUDIENCE_IDS, *KEY_IDS, "token-malformed"),
         (PROBE, PROVIDERS),
         is_general=True,

@@ -188,7 +188,7 @@ class Diagnosis:
         if self.begins_with_a_finding:
             return self.findings[0].headline(self.name)
         if self.unanswered:
-            return f"! {self.name}: it could not be looked at in full: {self.unanswered}"
+            return f"! {self.name}: could not be read in full: {self.unanswered}"
         unseen = ", ".join(stage.title for stage, result in self.results.items() if result == "not looked at")
         return f"✓ {self.name}: nothing {f'wrong found; not looked at: {unseen}' if unseen else 'is wrong'}"
 
@@ -222,13 +222,14 @@ class Diagnosis:
         return f"missing: {few(check.missing)}"
 
     def account(self) -> Iterator[str]:
-        """Lines that say what was done, and what was not looked at and why."""
+        """Return lines that say what was read, and what wasn't and why."""
         answers = Counter(read.of for read in self.read)
         named: dict[Answerer, str] = {"AWS": "AWS", "the cluster": "the cluster", "a host": "the issuer"}
-        counted = [f"{answers[answerer]} of {name}" for answerer, name in named.items() if answers[answerer]]
-        yield f"looked at: answers {', '.join(counted) or 'of nobody'}; no call changed anything"
+        counted = [(answers[of], name) for of, name in named.items() if answers[of]]
+        told = [f"{count} answer{'s' if count > 1 else ''} from {name}" for count, name in counted]
+        yield f"Read {', '.join(told) or 'nothing'}. No call changed anything."
         if in_pod := [str(read) for read in self.read if read.of == "the pod"]:
-            yield f"in the pod: {'; '.join(in_pod)}"
+            yield f"In the pod: {'; '.join(in_pod)}"
         yield from unread_lines(self.unread)
 
 
@@ -238,7 +239,7 @@ def each_once(unread: Iterable[NotRead]) -> list[NotRead]:
 
 
 def unread_lines(unread: Iterable[NotRead]) -> Iterator[str]:
-    """A line for each reason why something was not looked at, however much it concerns."""
+    """Yield a line for each reason why something was not read, however much it concerns."""
     reasons: dict[tuple[str, str], dict[str, None]] = {}
     for error in unread:
         is_refused = error.is_of_the_organization and error.needs == error.read.kind
@@ -248,4 +249,4 @@ def unread_lines(unread: Iterable[NotRead]) -> Iterator[str]:
         first, *more = calls
         needed = f"; needed: {IN_A_NOTEBOOK.get(needs, needs)}" if needs else ""
         also = f", and {len(more)} more" if len(more) > MANY else "".join(f", {call}" for call in more)
-        yield f"not looked at: {first}{also if more else ''}: {why}{needed}"
+        yield f"Not read: {first}{also if more else ''}: {why}{needed}"

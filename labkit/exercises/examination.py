@@ -37,7 +37,7 @@ SEED = 5709  # where outputs are compared, every run draws the same faults
 POINTS, PER_ATTEMPT, FOR_THE_DOCTOR, PER_REBUILT = 10, 2, 5, 3
 REFUSED = "refused"
 CERTIFICATE = "certificate.txt"
-NO_NAME = "It shows what the lab saw. It doesn't say who sat there."
+NO_NAME = "It shows what the lab saw. It doesn't say who took the examination."
 
 
 @dataclass

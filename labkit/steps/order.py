@@ -48,7 +48,8 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
         things = [*things]
         yield from _announced(lab, things)
     left = [line for line in removed(things) if line.startswith("left alone")]
-    yield f"Ready for {step(name).TITLE}: {_make(lab, made)}."
+    ready = f"Ready: {_make(lab, made)}" if made else "Clean start: nothing has been created yet"
+    yield f"{ready}. Next: {step(name).TITLE}."
     yield from [*took, *left]
 
 
@@ -116,7 +117,7 @@ def _make(lab: Workspace, names: tuple[str, ...]) -> str:
     for module in modules:
         module.ensure(lab)
     titles = [module.TITLE for module in modules]
-    return f"{_listed(titles)} {'is' if len(titles) == 1 else 'are'} there" if titles else "nothing is made yet"
+    return f"{_listed(titles)} {'exists' if len(titles) == 1 else 'exist'}"
 
 
 def _announced(lab: Workspace, things: Iterable[Found]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The journey: which of the five steps is not there, there, checked and right, or broken."""
+"""The journey: how far the way from a service account to its role is, by the eleven steps of IRSA."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -14,29 +14,37 @@ if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence
 
 
+# Which of the eleven steps each part covers.
+NUMBERS = {"oidc_provider": "1", "iam_role": "2", "service_account": "3", "pod": "4–5", "credentials": "6–10"}
+
+
 class State(StrEnum):
     """How far a step is."""
 
-    MISSING = "○ not there"
-    THERE = "● there"
+    MISSING = "○ to do"
+    THERE = "● done"
     RIGHT = "✓ checked and right"
     BROKEN = "✗ broken"
 
 
 @dataclass(frozen=True)
 class Stop:
-    """A step of the journey: how far it is, and the one line that shows it."""
+    """A part of the journey: how far it is, and the one line that shows it."""
 
-    number: int
     step: str
     title: str
     state: State
     line: str
 
+    @property
+    def numbers(self) -> str:
+        """Which of the eleven steps it covers."""
+        return NUMBERS[self.step]
+
 
 @dataclass(frozen=True, repr=False)
 class Journey:
-    """The five steps of one service account's way to its role; notebooks show them as a table."""
+    """One service account's way to its role, in the lab's five parts; notebooks show them as a table."""
 
     subject: str
     role_name: str
@@ -48,22 +56,22 @@ class Journey:
     def headline(self) -> str:
         """Where the learner is, and what comes next."""
         for state, said in (
-            (State.BROKEN, "Step {0.number} is broken: {0.title}. What is wrong, and what repairs it: {check}"),
-            (State.MISSING, "You are at step {0.number} of {count}: {0.title}."),
-            (State.THERE, "Every step is there. Not checked yet: {0.title}, with {check}"),
+            (State.BROKEN, "Broken: {0.title}. What is wrong, and what repairs it: {check}"),
+            (State.MISSING, "Next: {0.title}."),
+            (State.THERE, "Every step is done. Not checked yet: {0.title}, with {check}"),
         ):
             if stop := next((stop for stop in self.stops if stop.state is state), None):
-                return said.format(stop, count=len(self.stops), check=f'lab.check("{stop.step}")')
+                return said.format(stop, check=f'lab.check("{stop.step}")')
         return "Every step is checked and right."
 
     def __repr__(self) -> str:
         titles = max(len(stop.title) for stop in self.stops)
         states = max(len(stop.state) for stop in self.stops)
-        lines = [f"  {s.number}  {s.title:{titles}}  {s.state:{states}}  {s.line}" for s in self.stops]
+        lines = [f"  {s.numbers:4}  {s.title:{titles}}  {s.state:{states}}  {s.line}" for s in self.stops]
         return "\n".join([self.headline, f"From {self.subject} to the role {self.role_name}:", *lines])
 
     def _repr_html_(self) -> str:
-        rows = [(str(stop.number), stop.title, str(stop.state), stop.line) for stop in self.stops]
+        rows = [(stop.numbers, stop.title, str(stop.state), stop.line) for stop in self.stops]
         return (
             f"<p><strong>{escape(self.headline)}</strong><br>"
             f"From <code>{escape(self.subject)}</code> to the role <code>{escape(self.role_name)}</code>:</p>"
@@ -79,31 +87,31 @@ class Journey:
 
 
 def read(evidence: "Evidence", checked: Collection[str], again: Callable[[], Journey]) -> Journey:
-    """The journey as the live lab has it.
+    """Read the journey from the live lab.
 
     Args:
         checked: the steps whose last check, by the learner, found everything right.
     """
-    stops = [_stop(number, step, evidence, step in checked) for number, step in enumerate(steps.ORDER, start=1)]
+    stops = [_stop(step, evidence, step in checked) for step in steps.ORDER]
     return Journey(evidence.subject, evidence.parameters.role_name, stops, again)
 
 
-def _stop(number: int, step: str, evidence: "Evidence", checked: bool) -> Stop:
+def _stop(step: str, evidence: "Evidence", checked: bool) -> Stop:
     module = steps.step(step)
     if missing := _missing(step, evidence):
-        return Stop(number, step, module.TITLE, State.MISSING, missing)
+        return Stop(step, module.TITLE, State.MISSING, missing)
     # Who the pod is takes a command in it, and a call that the trail then shows: only where the learner made one.
     if step == "credentials" and not checked:
-        return Stop(number, step, module.TITLE, State.THERE, f"a token for {evidence.token_audience}, not tried yet")
+        return Stop(step, module.TITLE, State.THERE, f"a token for {evidence.token_audience}, not tried yet")
     # As in a check of the step: what only explains a fault may be out of the caller's reach.
     report = Check(step, module.TITLE, module.rows(evidence), module.check(evidence, []))
     if not report:
-        return Stop(number, step, module.TITLE, State.BROKEN, _wrong(report))
-    return Stop(number, step, module.TITLE, State.RIGHT if checked else State.THERE, _there(step, evidence))
+        return Stop(step, module.TITLE, State.BROKEN, _wrong(report))
+    return Stop(step, module.TITLE, State.RIGHT if checked else State.THERE, _there(step, evidence))
 
 
 def _missing(step: str, evidence: "Evidence") -> str:
-    """What to say of a step that nothing is there of; empty if something is."""
+    """Say what is missing; empty if nothing is."""
     if step == "credentials":
         if evidence.pod_phase != "Running":
             return "no pod runs"
@@ -123,7 +131,7 @@ def _there(step: str, evidence: "Evidence") -> str:
         "oidc_provider": f"the issuer is registered for {evidence.audience}",
         "iam_role": f"{parameters.role_name} admits {parameters.namespace}/{parameters.service_account}",
         "service_account": f"{parameters.namespace}/{parameters.service_account} names {parameters.role_name}",
-        "pod": f"{evidence.pod_name} runs as {parameters.service_account}, and was given the role",
+        "pod": f"{evidence.pod_name} runs as {parameters.service_account}, and the webhook added the role",
         "credentials": f"AWS knows the pod as assumed-role/{parameters.role_name}",
     }[step]
 

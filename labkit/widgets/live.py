@@ -24,9 +24,9 @@ COLOURS = {
     WRONG: "wrong",
     WARNING: "warning",
     "✓ checked and right": "right",
-    "● there": "there",
+    "● done": "there",
     "✗ broken": "wrong",
-    "○ not there": "missing",
+    "○ to do": "missing",
 }
 _WORDS = "|".join(re.escape(word) for word in COLOURS)
 _STATE = re.compile(rf"(?<=<td>)(?P<cell>{_WORDS})(?=</td>)|(?<=<strong>)(?P<headline>{_WORDS}):")

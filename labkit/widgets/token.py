@@ -17,7 +17,7 @@ from labkit.tokens import Claims, Comparison, NotAToken, compare
 if TYPE_CHECKING:
     from labkit.diagnosis.evidence import Evidence
 
-SIGNATURE = "The signature is not looked at here: STS verifies it, with the key that the issuer publishes."
+SIGNATURE = "This view doesn't check the signature. STS does, with the key that the issuer publishes."
 TRUST_POLICY = "trust policy"
 NONE = "(none)"
 

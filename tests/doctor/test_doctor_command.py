@@ -338,7 +338,7 @@ def test_what_may_not_be_read_is_named_with_its_permission_and_the_rest_is_looke
     assert "iam:ListAttachedRolePolicies" in {error.needs for error in found.unread}
     results = {stage.title: result for stage, result, _ in found.stages()}
     assert results["the role, and its trust policy"] == "right"
-    assert "it could not be looked at in full" in repr(found)
+    assert "could not be read in full" in repr(found)
     assert "somebody" not in repr(found)
 
 

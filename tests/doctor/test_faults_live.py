@@ -93,7 +93,7 @@ def test_a_service_control_policy_is_named_and_shown_to_those_who_may_see_it(lab
         assert "with an explicit deny in a service control policy" in denied.stderr
         (finding,) = examine(evidence(lab, healthy)).findings
         assert finding.id == "role-denied-by-service-control-policy"
-        assert "was not looked at: organizations:ListPoliciesForTarget" in finding.found
+        assert "could not be read: organizations:ListPoliciesForTarget" in finding.found
         managing(f"register-delegated-administrator {delegated}")
         (finding,) = examine(evidence(lab, healthy)).findings
         assert finding.found.endswith("attached on the way to the account: FullAWSAccess, no-lists")
@@ -116,7 +116,7 @@ def test_a_resource_control_policy_is_named_to_those_who_may_see_it(lab, healthy
     try:
         seen = examine(evidence(lab, healthy))
         assert (seen.findings, seen.exit_code, seen.results[PERMISSIONS]) == ([], 0, "not looked at")
-        assert "not looked at: organizations:ListPoliciesForTarget" in repr(seen)
+        assert "Not read: organizations:ListPoliciesForTarget" in repr(seen)
         assert "you have no permission to read the organization's policies" in repr(seen)
         managing(f"register-delegated-administrator {delegated}")
         (finding,) = examine(evidence(lab, healthy)).findings

@@ -191,7 +191,7 @@ def test_what_the_organization_denies_is_not_granted_to_the_role():
     assert all(line.startswith("#") for line in finding.repair.splitlines())
     # Only the organization's administrators may look at them.
     attached = f"organizations:ListPoliciesForTarget {{}} SERVICE_CONTROL_POLICY ({ACCOUNT_ID})"
-    assert f"was not looked at: {attached.format(ACCOUNT_ID)}: " in finding.found
+    assert f"could not be read: {attached.format(ACCOUNT_ID)}: " in finding.found
     names = {ACCOUNT_ID: ["FullAWSAccess"], "ou-1-1": ["FullAWSAccess", "no-uploads"], "r-1": ["FullAWSAccess"]}
     answers |= {attached.format(id): [{"Name": name} for name in named] for id, named in names.items()}
     answers |= {
@@ -255,7 +255,7 @@ def test_a_policy_that_the_organization_hides_is_named_as_not_looked_at():
     assert (seen.findings, seen.exit_code, seen.results[stages.PERMISSIONS]) == ([], 0, "not looked at")
     assert seen.checks[stages.PERMISSIONS].missing == [RCPS.format(ACCOUNT_ID)]
     assert {result for stage, result in seen.results.items() if stage is not stages.PERMISSIONS} == {"right"}
-    assert f"not looked at: {RCPS.format(ACCOUNT_ID)}" in repr(seen)
+    assert f"Not read: {RCPS.format(ACCOUNT_ID)}" in repr(seen)
 
 
 def test_of_an_inline_policy_only_the_deny_goes():

@@ -391,7 +391,7 @@ def test_the_first_line_names_what_keeps_the_doctor_from_an_answer_also_beside_a
     diagnosis = examine(healthy() | {PODS: [looping], EVENTS: [event]})
     assert [finding.severity for finding in diagnosis.findings] == ["note"]
     assert diagnosis.exit_code == 2
-    first = "! default/my-service-account: it could not be looked at in full: get secret keys -n default: "
+    first = "! default/my-service-account: could not be read in full: get secret keys -n default: "
     assert repr(diagnosis).startswith(first) and diagnosis.headline.startswith(first)
     assert diagnosis._repr_html_().index("get secret keys") < diagnosis._repr_html_().index("again and again")
     assert "1 more note:" in repr(diagnosis)

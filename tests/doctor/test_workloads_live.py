@@ -168,7 +168,7 @@ def test_where_only_the_api_server_knows_its_counters_tell_and_the_dry_run_makes
     cart()
     said = labkit("doctor").stdout
     assert "webhook-passed-over-pod" in said and "pod-older-than-annotation" not in said
-    assert "not looked at: create pod --dry-run=server" in said
+    assert "Not read: create pod --dry-run=server" in said
     there = pods(lab)
     finding = only("--probe")
     assert pods(lab) == there

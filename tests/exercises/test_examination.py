@@ -70,7 +70,7 @@ def test_from_the_first_fault_to_the_certificate(lab, home, tmp_path, monkeypatc
     ]
     assert "examination with seed 1: 9 of 30 points" in repr(progress.read())
     assert contents_of_98().done == "✓ 9 of 30 points"
-    assert re.search(r"From 20\d\d-.+ It doesn't say who sat there\.$", kept)
+    assert re.search(r"From 20\d\d-.+ It doesn't say who took the examination\.$", kept)
     assert not [each.metadata.name for each in namespaces(lab) if each.metadata.name.startswith("elsewhere")]
 
 

@@ -46,7 +46,7 @@ def test_the_lab_is_ready_through_the_pod_and_says_the_same_the_second_time(lab,
     first = capsys.readouterr().out
     lab.ready(through="pod")
     assert capsys.readouterr().out == first
-    assert first == "Ready: the OIDC provider, the IAM role, the service account and the pod are there.\n"
+    assert first == "Ready: the OIDC provider, the IAM role, the service account and the pod exist.\n"
 
 
 @pytest.mark.parametrize("step", ["oidc_provider", "iam_role", "service_account", "pod", "credentials"])

@@ -166,7 +166,7 @@ def test_a_lab_gets_ready_in_a_namespace_that_somebody_has_just_deleted(moto, mo
         capsys.readouterr()
         lab.ready(through="service_account")
         said = capsys.readouterr()
-        assert said.out == "Ready: the OIDC provider, the IAM role and the service account are there.\n"
+        assert said.out == "Ready: the OIDC provider, the IAM role and the service account exist.\n"
         assert said.err.splitlines() == [f"waiting until the namespace {NAME} is gone, 120 s at most …"]
         assert core.read_namespace(NAME).metadata.uid != before
         lab.remove()

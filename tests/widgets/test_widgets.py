@@ -14,7 +14,7 @@ from labkit.errors import LabError
 from labkit.steps.oidc_provider import AUDIENCE
 from labkit.widgets import live
 
-MISSING, THERE, RIGHT, BROKEN = "○ not there", "● there", "✓ checked and right", "✗ broken"
+MISSING, THERE, RIGHT, BROKEN = "○ to do", "● done", "✓ checked and right", "✗ broken"
 
 
 @pytest.fixture
@@ -71,14 +71,14 @@ def test_the_journey_follows_what_the_learner_does(lab):
     lab._right.clear()
     lab.ready(before="oidc_provider")
     assert states(lab.journey()) == [MISSING] * 5
-    assert lab.journey().headline == "You are at step 1 of 5: the OIDC provider."
+    assert lab.journey().headline == "Next: the OIDC provider."
     lab.ready(through="iam_role")
     assert states(lab.journey()) == [THERE, THERE, MISSING, MISSING, MISSING]
     lab.check("oidc_provider")
     assert states(lab.journey())[:2] == [RIGHT, THERE]
     lab.ready(through="pod")
     assert states(lab.journey()) == [RIGHT, THERE, THERE, THERE, THERE]
-    assert lab.journey().headline == 'Every step is there. Not checked yet: the IAM role, with lab.check("iam_role")'
+    assert lab.journey().headline == 'Every step is done. Not checked yet: the IAM role, with lab.check("iam_role")'
     for step in steps.ORDER:
         lab.check(step)
     assert states(lab.journey()) == [RIGHT] * 5
@@ -93,7 +93,7 @@ def test_what_broke_after_it_was_checked_is_broken_and_once_repaired_has_to_be_c
     iam.detach_role_policy(**policy)
     broken = lab.journey()
     assert states(broken)[1] == BROKEN
-    assert broken.headline.startswith("Step 2 is broken: the IAM role.")
+    assert broken.headline.startswith("Broken: the IAM role.")
     assert 'lab.check("iam_role")' in broken.headline
     (finding,) = lab.check("iam_role").findings
     assert broken.stops[1].line == finding.summary
@@ -116,16 +116,16 @@ def test_the_journey_as_text_and_html(lab):
     lab.ready(before="iam_role")
     journey = lab.journey()
     assert repr(journey).splitlines() == [
-        "You are at step 2 of 5: the IAM role.",
+        "Next: the IAM role.",
         "From system:serviceaccount:default:my-service-account to the role my-role:",
-        "  1  the OIDC provider           ● there      the issuer is registered for sts.amazonaws.com",
-        "  2  the IAM role                ○ not there  no such role",
-        "  3  the service account         ○ not there  no such service account",
-        "  4  the pod                     ○ not there  no such pod",
-        "  5  the credentials in the pod  ○ not there  no pod runs",
+        "  1     the OIDC provider           ● done   the issuer is registered for sts.amazonaws.com",
+        "  2     the IAM role                ○ to do  no such role",
+        "  3     the service account         ○ to do  no such service account",
+        "  4–5   the pod                     ○ to do  no such pod",
+        "  6–10  the credentials in the pod  ○ to do  no pod runs",
     ]
     html = journey._repr_html_()
-    assert "<td>1</td><td>the OIDC provider</td><td>● there</td>" in html
+    assert "<td>1</td><td>the OIDC provider</td><td>● done</td>" in html
     assert not re.search(r"<style|<script|class=|https?://", html)
 
 
@@ -216,7 +216,7 @@ def test_a_press_is_answered_before_the_lab_was_read():
 
 def test_only_the_words_of_a_state_are_coloured():
     assert live.coloured("<td><code>✓ right</code></td>") == "<td><code>✓ right</code></td>"
-    assert live.coloured("<td>○ not there</td>").count("labkit-missing") == 1
+    assert live.coloured("<td>○ to do</td>").count("labkit-missing") == 1
 
 
 def test_the_token_view_names_who_compares_what(lab, token):

@@ -456,12 +456,12 @@ class Evidence:
         return (session.partition, session.account) == (role.partition, role.account)
 
     def control_policies_told(self, policy_type: str) -> str:
-        """Which policies of the organization's bound the role's account, or why that was not looked at."""
+        """Which policies of the organization's bound the role's account, or why that could not be read."""
         try:
             names = [policy["Name"] for policy in self.role_account.control_policies(policy_type)]
             return f"attached on the way to the account: {', '.join(names)}"
         except NotRead as unread:
-            return f"which policies there are was not looked at: {unread.call}: {unread.why}"
+            return f"the organization's policies could not be read: {unread.call}: {unread.why}"
 
     def _role_by_hand(self) -> str:
         """The role of this account that the pod's containers name themselves, beside a projected token.

@@ -133,7 +133,7 @@ class Sts:
         """Grant a signed call. Raises ``Refusal``."""
         match asked.operation:
             case "GetCallerIdentity":
-                return Grant(asked, "sts:GetCallerIdentity is allowed to everybody who is somebody")
+                return Grant(asked, "sts:GetCallerIdentity needs no permission")
             case "AssumeRole":
                 return await self._may_assume(asked, caller)
             case "GetAccessKeyInfo" | "DecodeAuthorizationMessage":
