@@ -1,0 +1,179 @@
+"""Notebook 99: deleting what is in use last, and what belongs to others never."""
+
+import json
+
+from botocore.exceptions import ClientError
+
+from labkit.exercises import making
+from labkit.exercises.asking import refusal
+from labkit.exercises.exercise import Exercise
+from labkit.steps.row import Row
+from labkit.widgets.question import Answer, Question
+from labkit.workspace import Workspace
+
+ATTACHED = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
+TEAMS = {"cart": "shop", "till": "bank", "vault": "shop"}
+EXISTS, GONE = "exists", "NoSuchEntity"
+
+
+def _role_with_two_kinds_of_policies(place: Workspace) -> None:
+    iam, name = place.aws.client("iam"), place.parameters.role_name
+    making.role(place)
+    making.role(place, name=f"{name}-till")
+    statement = {"Effect": "Allow", "Action": "s3:PutObject", "Resource": "*"}
+    inline = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.attach_role_policy(RoleName=name, PolicyArn=ATTACHED)
+    iam.put_role_policy(RoleName=name, PolicyName="writing", PolicyDocument=inline)
+
+
+def _only_the_other_role_is_left(place: Workspace) -> list[Row]:
+    name = place.parameters.role_name
+    return [_gone(place, name), _kept(place, f"{name}-till")]
+
+
+def _roles_of_two_teams(place: Workspace) -> None:
+    for workload, team in TEAMS.items():
+        name = _role_of(place, workload)
+        making.role(place, name=name)
+        place.aws.client("iam").tag_role(RoleName=name, Tags=[{"Key": "team", "Value": team}])
+
+
+def _only_the_other_team_has_roles(place: Workspace) -> list[Row]:
+    judge = {"shop": _gone, "bank": _kept}
+    return [judge[team](place, _role_of(place, workload)) for workload, team in TEAMS.items()]
+
+
+def _role_of(place: Workspace, workload: str) -> str:
+    return f"{place.parameters.role_name}-{workload}"
+
+
+def _gone(place: Workspace, role: str) -> Row:
+    found = _asked_for(place, role)
+    return Row(f"IAM, asked for {role}", f"refused: {GONE}", found, found.startswith(GONE))
+
+
+def _kept(place: Workspace, role: str) -> Row:
+    return Row(f"IAM, asked for {role}", EXISTS, _asked_for(place, role))
+
+
+def _asked_for(place: Workspace, role: str) -> str:
+    try:
+        place.aws.client("iam").get_role(RoleName=role)
+    except ClientError as error:
+        return refusal(error)
+    return EXISTS
+
+
+EXERCISES = (
+    Exercise(
+        "99-a",
+        "delete one role, and leave the other one alone",
+        _role_with_two_kinds_of_policies,
+        _only_the_other_role_is_left,
+        (
+            "IAM refuses to delete a role that has policies. Detaching one is only half of it here.",
+            "A role has attached policies and inline policies. iam.list_role_policies names the inline ones.",
+            'Call iam.detach_role_policy, then iam.delete_role_policy with PolicyName "writing", then iam.delete_role.',
+        ),
+    ),
+    Exercise(
+        "99-b",
+        "delete the roles of the team shop, and no others",
+        _roles_of_two_teams,
+        _only_the_other_team_has_roles,
+        (
+            "The names don't tell you whose role it is. What else does a role carry?",
+            'iam.list_role_tags(RoleName="exercise-99-b-cart") returns the tags of one role.',
+            "Go through the three roles, and delete each one whose tags have the key team and the value shop.",
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Question(
+        "99-1",
+        "my-role has a policy attached. You call delete-role. What does IAM do?",
+        (
+            Answer(
+                "It deletes the role and the policy.",
+                "The policy is AWS's own, and other roles use it. IAM never deletes it with a role.",
+            ),
+            Answer(
+                "It detaches the policy, and deletes the role.",
+                "The console does that for you. The API, the CLI and boto3 don't.",
+            ),
+            Answer("It refuses.", "DeleteConflict: detach every policy first.", right=True),
+        ),
+    ),
+)
+
+RECALL = (
+    Question(
+        "99-2",
+        "In which order do you delete what IRSA needs?",
+        (
+            Answer(
+                "The provider first, then the role, then the pod.",
+                "Then the pod still runs, and fails in new ways: nothing admits its token any more.",
+            ),
+            Answer(
+                "The pod first, then the service account, the role and the provider.",
+                "Whatever uses another thing goes first.",
+                right=True,
+            ),
+            Answer("The order doesn't matter.", "It does: a pod that still runs loses its role."),
+        ),
+    ),
+    Question(
+        "99-3",
+        "IAM says: Cannot delete entity, must detach all policies first. What do you do?",
+        (
+            Answer("Delete the policy.", "AWS's own policies can't be deleted, and other roles may use yours."),
+            Answer(
+                "Detach the attached policies, and delete the inline ones.",
+                "IAM deletes a role only if it has neither kind.",
+                right=True,
+            ),
+            Answer("Wait until the role's sessions have expired.", "Sessions don't keep a role from being deleted."),
+        ),
+    ),
+    Question(
+        "99-4",
+        "How do you find what one run of the lab made, and nothing else?",
+        (
+            Answer("By its names.", "Another team can use the same names."),
+            Answer(
+                "By its tags in AWS, and by its labels in Kubernetes.",
+                "They hold the run: cluster, namespace, service account and role.",
+                right=True,
+            ),
+            Answer("By its age.", "Others create resources at the same time."),
+        ),
+    ),
+    Question(
+        "99-5",
+        "You deleted the service account. Somebody has a copy of its token. What can they still do?",
+        (
+            Answer("Nothing: the token is invalid now.", "For the cluster it is. AWS never asks the cluster."),
+            Answer(
+                "Take the role, until the token expires or the role is deleted.",
+                "STS checks the signature, the times and the trust policy.",
+                right=True,
+            ),
+            Answer("Get a new token.", "For that they'd need the service account."),
+        ),
+    ),
+    Question(
+        "99-6",
+        "Before you delete the OIDC provider, what do you check?",
+        (
+            Answer(
+                "Whether other roles trust it.",
+                "All roles for pods of the cluster share it. Without it, STS admits none of them.",
+                right=True,
+            ),
+            Answer("Whether a pod still runs.", "Pods of this run are gone already. Other runs' pods need it, too."),
+            Answer("Nothing: IAM refuses if it's in use.", "IAM deletes it without a question."),
+        ),
+    ),
+)
