@@ -234,7 +234,7 @@ class Folder:
 
     @contextmanager
     def usable(self) -> Iterator[None]:
-        """Says so where the folder is another user's, read-only or no folder."""
+        """Raise if the folder is another user's, read-only, or not a folder."""
         try:
             yield
         except FileNotFoundError:

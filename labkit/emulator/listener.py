@@ -34,7 +34,7 @@ class Peer:
 
 
 class Listener:
-    """Serves ``app`` on a socket that is already bound, over TLS when it has a certificate.
+    """Serve ``app`` on a socket that is already bound, over TLS when it has a certificate.
 
     A request whose ``Host`` is not in ``hosts`` is refused with 421, one with a browser's ``Origin`` with 403. So no
     page on the web can talk to the lab, not even by a name that was rebound to 127.0.0.1. A head that is too long is

@@ -83,7 +83,7 @@ class Server:
         self.why = "was ended"
 
     async def serve(self, ready: int) -> None:
-        """Comes up, writes one line on the descriptor ``ready``, and serves until it is ended or nobody calls."""
+        """Come up, write one line on the descriptor ``ready``, and serve until it is ended or nobody calls."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ended.set)

@@ -72,7 +72,7 @@ class AccessEntry:
 
     def username_of(self, session_name: str) -> str:
         """Who the caller is to Kubernetes."""
-        # A session's name may hold what the authenticator does not let into a user name.
+        # A session's name may hold characters that the authenticator does not allow in a user name.
         return self.username.replace("{{SessionName}}", session_name.replace("@", "-"))
 
     def document(self, cluster_arn: str) -> dict[str, object]:
@@ -96,7 +96,7 @@ class AccessEntries:
         self._entries: dict[str, AccessEntry] = {}
 
     def find(self, principal_id: str) -> AccessEntry | None:
-        """The entry of the principal with this unique id, which one that was made again under its ARN does not have."""
+        """The entry of the principal with this unique id. A new principal with the same ARN has another id."""
         return next((entry for entry in self._entries.values() if entry.principal_id == principal_id), None)
 
     def get(self, principal_arn: str) -> AccessEntry | None:

@@ -1,13 +1,13 @@
 """Other accounts: every account number is an account of the lab's organization, and administrators enter it by a role.
 
-What is not as on AWS:
+What differs from AWS:
 
 - An account exists once somebody enters it, by its number alone. From then on the organization lists it.
 - On AWS only the account that manages the organization enters others by this role. Here the learner's own account,
   which is a member, does so too; nobody enters the managing account.
 - The role is made as it is entered, also in the learner's own account. Its trust policy names both accounts.
 
-organizations.py says what is not as on AWS of the organization itself.
+organizations.py says how the organization itself differs from AWS.
 
 https://docs.aws.amazon.com/organizations/latest/userguide/orgs_manage_accounts_access-cross-account-role.html
 """

@@ -25,10 +25,10 @@ class Grant:
     """The result of authorization: the caller may do what it asks, and why."""
 
     asked: Asked
-    """What moto is asked. Where permissions were derived, it is exactly what they were derived from."""
+    """The call that goes to moto: exactly the one from which permissions were derived, if they were."""
     reason: str = "the administrator may do everything"
     refused: tuple[tuple[str, str], ...] = ()
-    """The keys that DeleteObjects leaves alone, each with what the caller is told of it."""
+    """The keys that DeleteObjects may not delete, each with the caller's error for it."""
     role: Role | None = None
     """The role that STS opens a session of."""
     tags: SessionTags = field(default_factory=SessionTags)
@@ -39,7 +39,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Authorization:
-    """Decides for role sessions and users, and who a trust policy admits. What can't be evaluated isn't allowed."""
+    """Decide for role sessions and users, and who a trust policy admits. What can't be evaluated isn't allowed."""
 
     backend: Backend
     clock: Clock
@@ -111,13 +111,13 @@ class Authorization:
         }
 
     def _holders(self, caller: User | Session) -> list[Any]:
-        """What holds the caller's policies: its role, or the user and its groups; None if it is gone."""
+        """The caller's role, or the user and its groups; None if it was deleted. They hold the policies."""
         if isinstance(caller, Session):
             return [self.backend.role_by_id(caller.account_id, caller.role_id)]
         return self.backend.user_and_groups(caller.account_id, caller.principal_id)
 
     def _managed(self, arn: str, kind: str) -> Policy:
-        # A policy that is no longer there must not be taken for one without a Deny.
+        # A deleted policy must not count as a policy without a Deny.
         return stored_policy(self.backend.managed_policy(arn) or "", kind, arn)
 
     def require(self, caller: Caller, asked: Asked, permission: Permission) -> str:
@@ -196,7 +196,7 @@ def _certain_control(control: Control, request: Request, permission: Permission)
 
 
 def _on_anything(control: Control) -> Control:
-    """The same policies, whose every Deny is on any resource: the call may be on the one that is denied."""
+    """The same policies, with each Deny on every resource: the call may be on the denied one."""
 
     def widened(policy: Policy) -> Policy:
         statements = (each if each.allow else replace(each, resources=None) for each in policy.statements)
@@ -209,7 +209,7 @@ def _on_anything(control: Control) -> Control:
 
 
 def _certain(policies: list[Policy], request: Request, permission: Permission) -> list[Policy]:
-    """The policies, with a fault in each statement on this request that asks for a key which the lab cannot tell."""
+    """The policies. A statement on this request is marked faulty if it asks for a key that the lab can't tell."""
     known, service = permission.known, permission.action.partition(":")[0] + ":"
     if known is None:
         return policies

@@ -85,11 +85,11 @@ Result = TypeVar("Result")
 STUCK = "The lab's AWS does not answer and starts again. Please try again."
 NO_SERVICE = "The lab does not emulate {}."
 
-# What no client can parse in an answer, whatever a key or a description consists of.
+# Characters that no client can parse in an answer, though a key or a description may have them.
 # https://www.w3.org/TR/xml/#charsets
 NOT_XML = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]")
 
-# Between one hop and the next, or meant for the gate alone.
+# Headers from hop to hop, or only for the gate.
 _KEPT_BACK = {
     "authorization", "connection", "content-length", "expect", "keep-alive", "te", "transfer-encoding", "upgrade",
     "user-agent", "x-amz-content-sha256", "x-amz-decoded-content-length", "x-amz-security-token", "x-amz-trailer",
@@ -106,7 +106,7 @@ BY_NAME = {"group": "groups", "instance profile": "instance_profiles", "role": "
 
 @dataclass(frozen=True)
 class Resource:
-    """Something in IAM, as far as it decides about calls on it."""
+    """An object of IAM, with the fields that decide about calls on it."""
 
     arn: str
     path: str
@@ -127,7 +127,7 @@ class Backend:
         os.environ.pop("MOTO_ACCOUNT_ID", None)
         self._dispatcher = DomainDispatcherApplication(create_backend_app)
         self._apps: dict[str, Any] = {}
-        # moto is not made for threads: one call at a time, and beside the event loop.
+        # moto isn't thread-safe: one call at a time, outside the event loop's thread.
         self.thread = OneThread("moto")
 
     async def answer(self, asked: Asked) -> Response:
@@ -174,7 +174,7 @@ class Backend:
         return next((one for kind in ("roles", "users") for one in every(iam, kind) if one.arn == arn), None)
 
     def resource(self, account_id: str, kind: str, name: str) -> Resource | None:
-        """What is known of something in IAM: a policy and a provider by ARN, what is in `BY_NAME` by name."""
+        """An object of IAM as the lab knows it: policies and providers by ARN, the kinds of `BY_NAME` by name."""
         iam = self.iam(account_id)
         if iam is None:
             return None
@@ -196,7 +196,7 @@ class Backend:
         return iam.roles.get(role_id) if iam else None
 
     def user_and_groups(self, account_id: str, user_id: str) -> list[object]:
-        """What holds a user's policies: the user, None if it is gone, and the groups it is in."""
+        """The user (None if it was deleted) and its groups, which hold its policies."""
         iam = self.entered(account_id)
         user = next((one for one in every(iam, "users") if one.id == user_id), None)
         return [user, *(group for group in every(iam, "groups") if user in group.users)]
@@ -301,7 +301,7 @@ class Backend:
         except (ExpatError, UnicodeDecodeError) as error:
             raise Refusal(400, "MalformedXML", "The XML you provided was not well-formed.", str(error)) from error
         except Exception as error:
-            # What moto trips over is a call it does not know, or one whose parameters it did not expect.
+            # moto fails on a call that it doesn't know, or whose parameters it didn't expect.
             _log.info("moto failed on %s %s", asked.service, asked.operation, exc_info=error)
             raise not_emulated(asked, f"moto: {error or type(error).__name__}", error) from error
         status = int(started[0].split()[0])
@@ -314,7 +314,7 @@ class Backend:
             for name, value in started[1]
             if not name.lower().startswith("access-control-") and name.lower() not in ("connection", "date", "server")
         ]
-        # What somebody has put into an object is theirs.
+        # The content of an object stays untouched.
         written = status >= 400 or asked.operation != "GetObject"
         if written and any(n.lower() == "content-type" and "xml" in v for n, v in headers):
             body = NOT_XML.sub(b"?", body)
@@ -353,10 +353,10 @@ class Backend:
             try:
                 self._apps[name] = app = create_backend_app(name)
             except ImportError as missing:
-                # What moto needs for the service, and the lab does not install.
+                # A package that moto needs for the service, and that the lab does not install.
                 told = NO_SERVICE.format(name)
                 raise Refusal(501, "NotImplemented", told, f"{told} moto: {missing}") from missing
-            # To load it took long, once.
+            # Loading took long, but only once.
             self.thread.begin_anew()
             app.url_map.merge_slashes = False
         return self._apps[name]
@@ -436,7 +436,7 @@ def place(backend: BaseBackend) -> tuple[str, str, str]:
 
 
 def without_body(thing: FakeKey) -> dict[str, object]:
-    """The attributes of an object of S3, or of a part of one, but for its content."""
+    """The attributes of an S3 object, or of a part of one, without its content."""
     return {name: value for name, value in thing.__dict__.items() if name not in ("_value_buffer", "lock")}
 
 
@@ -459,7 +459,7 @@ def name_policy(policy: FakePolicy, arn: str) -> None:
 
 
 def bound(user: User, boundary_arn: str | None) -> None:
-    """Give a user a permissions boundary, or take it away; moto keeps one for roles alone."""
+    """Set a user's permissions boundary, or remove it; moto only keeps one for roles."""
     user.permissions_boundary_arn = boundary_arn  # type: ignore[attr-defined]  # the attribute is the lab's own
 
 
@@ -535,7 +535,7 @@ def _add(iam: IAMBackend, name: str, content: dict[str, Any], arn: str = "") -> 
         made = base64.b32encode(hashlib.sha256(policy.arn.encode()).digest()).decode()
         policy.id = content.get("PolicyId") or f"ANPA{made[:17]}"
         if iam.managed_policies.setdefault(policy.arn, policy) is policy:
-            # Else moto takes it for one of the account's own.
+            # Otherwise moto takes it for a policy of the account.
             iam.aws_managed_policies.append(policy)
 
 

@@ -77,7 +77,7 @@ class Call:
 
     @property
     def is_form(self) -> bool:
-        """Whether its parameters are in the body, and with them what it asks for."""
+        """Whether its parameters, and so the operation, are in the body."""
         takes_form = self.raw_path == "/" or QUEUE_PATH.fullmatch(self.raw_path)
         return bool(takes_form) and self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
 
@@ -142,17 +142,17 @@ class Asked:
     operation: str = ""
     """The API operation's name; the request line, where the lab does not know one."""
     account_id: str = ""
-    """The account whose resources it is about: the caller's, but for what belongs to another."""
+    """The account whose resources it is about: the caller's, unless they belong to another."""
     request: ApiRequest | None = None
-    """The operation's parameters. Of S3 they are not read so."""
+    """The operation's parameters. Calls of S3 are read in another way."""
     unread: Exception | None = None
-    """Why the lab cannot tell the parameters, or of S3 the operation."""
+    """Why the lab cannot tell the parameters (of a call of S3: the operation)."""
     bucket: str = ""
     key: str = ""
     version: str | None = None
-    """Of S3, as the path and the query name them."""
+    """For S3: as the path and the query name them."""
     needed: tuple[Permission, ...] = ()
-    """Of S3, the permissions that the caller needs; for DeleteObjects, one for each key."""
+    """For S3: the permissions that the caller needs; for DeleteObjects, one for each key."""
 
     @property
     def family(self) -> str:
@@ -163,7 +163,7 @@ class Asked:
         return protocol(self.call, self.service)
 
     def requested(self) -> ApiRequest:
-        """The operation with its parameters. Raises what stood against reading them."""
+        """The operation with its parameters. Raises the error if they could not be read."""
         if self.request is None:
             raise self.unread or LookupError(f"the parameters of {self.operation} were not read")
         return self.request

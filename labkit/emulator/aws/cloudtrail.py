@@ -107,11 +107,11 @@ class CloudTrail:
         begins, ends = _seconds(asked.get("StartTime")), _seconds(asked.get("EndTime"))
         if begins is not None and ends is not None and begins > ends:
             raise _refusal("InvalidTimeRange", "The start time is after the end time.")
-        # Never more than what CloudTrail keeps; an event of this very second is there already.
+        # At most as far back as CloudTrail keeps events, and up to an event of this second.
         return max(begins or 0, now - KEPT_SECONDS), now + 1 if ends is None else ends
 
     def _events(self, key: str, value: str, account_id: str, region: str) -> Iterator[Event]:
-        # A resource may be named by a part of what stands in the record, a role by its name.
+        # A look-up may name a resource by a part of the record's text, such as a role's name.
         in_record = "" if key in ("", "ReadOnly", "ResourceType") else value
         for record in Trail.newest(self.trail_file, in_record):
             if not _is_in_history(record):

@@ -1,4 +1,4 @@
-"""What EKS's answers are filled with: the facts of the lab's clusters, which live in the other half of the lab."""
+"""The facts of the lab's clusters for EKS's answers. The clusters are in the other half of the lab."""
 
 import re
 from dataclasses import dataclass, field

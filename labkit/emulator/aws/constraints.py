@@ -15,7 +15,7 @@ from labkit.emulator.aws.backend import Shape, get_service_model
 from labkit.emulator.aws.call import Asked
 from labkit.emulator.aws.errors import Refusal, beyond, null, told, unmet
 
-# The services whose every parameter is checked, and what they call one that is not as it should be.
+# The services whose parameters are all checked, and the error code of each for a faulty one.
 CODES = {
     "cloudtrail": "ValidationException",
     "dynamodb": "ValidationException",
@@ -31,7 +31,7 @@ CODES = {
     "sts": "ValidationError",
 }
 IAM_NAME = r"[\w+=,.@-]+"
-# What the lab answers without moto, and checks in words of its own.
+# The lab answers these without moto, and checks them itself.
 OWN = {"LookupEvents", "SimulateCustomPolicy", "SimulatePrincipalPolicy"}
 CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -65,7 +65,7 @@ def _refusal(asked: Asked, faults: list[str]) -> Refusal:
 
 
 def _faults(shape: Shape, value: Any, where: str) -> Iterator[str]:
-    """What the value of a shape does not do; ``where`` it stands in the request."""
+    """The constraints that a value breaks; ``where`` is its place in the request."""
     match shape.type_name:
         case "structure" if isinstance(value, dict) and not shape.is_document_type:
             for name in shape.required_members:
@@ -108,7 +108,7 @@ def _of_text(shape: Shape, text: str, where: str) -> Iterator[str]:
     if shape.enum and text not in shape.enum:
         musts = [f"satisfy enum value set: [{', '.join(shape.enum)}]"]
     pattern = shape.metadata.get("pattern")
-    # A pattern is for a text of bounded length.
+    # A pattern is only tried on a text of limited length.
     if pattern and not musts and not _fits(pattern, text):
         musts = [f"satisfy regular expression pattern: {pattern}"]
     for must in musts:

@@ -1,4 +1,4 @@
-"""EKS: moto keeps the clusters' settings and refuses what EKS refuses; what runs is the lab's own, and true.
+"""EKS: moto keeps the clusters' settings and refuses what EKS refuses. The clusters that run are the lab's own.
 
 What AWS does and this module does not:
 
@@ -35,7 +35,7 @@ from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
 from labkit.policy import names_service
 
-# What an operation is on, if not on the cluster itself: the last is for Pod Identity.
+# Operations with these words are on a part of a cluster. The last one is Pod Identity's.
 OF_CLUSTER = re.compile("Access|IdentityProviderConfig|PodIdentityAssociation")
 
 
@@ -127,7 +127,7 @@ class Eks:
         except BaseException:
             await self.backend.answer(_on(asked, "DELETE", name))
             raise
-        # Who has a cluster in a region has enabled that before.
+        # An account with a cluster in a region has enabled that region before.
         self.regions.enable(asked.account_id, asked.region)
         self._admit_creator(facts, request, caller)
         return self._filled(asked, response)
@@ -181,7 +181,7 @@ class Eks:
         if facts := self.clusters.get(asked.region, cluster["name"]):
             cluster |= _as_eks(facts)
         else:
-            # moto has it already; what it makes up of an endpoint and an issuer is not what will be.
+            # moto has the cluster already, but with an endpoint and an issuer that it made up.
             for made_up in ("arn", "certificateAuthority", "endpoint", "identity"):
                 cluster.pop(made_up, None)
             cluster["status"] = "CREATING"

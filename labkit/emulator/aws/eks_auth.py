@@ -2,9 +2,9 @@
 
 What AWS does and this module does not:
 
-- Callers: the agent calls this for a pod. Whether the token's pod still runs is not looked at.
+- Callers: the agent calls this for a pod. The lab doesn't check whether the token's pod still runs.
 - CloudTrail: AWS records the service's own `sts:AssumeRole` as well. The lab records the agent's call alone.
-- Organizations: resource control policies are not looked at.
+- Organizations: resource control policies are not evaluated.
 - Words: AWS doesn't publish what it says of a token that it rejects. The lab says what the API's reference says of
   that error; the trail has the reason.
 
@@ -90,7 +90,7 @@ class EksAuth:
         return replace(grant, role=role, tags=tags, reason=told)
 
     def answer(self, grant: Grant) -> tuple[Response, Session]:
-        """Open the session that was granted, and tell its credentials."""
+        """Open the granted session, and return its credentials."""
         asked, role, tags = grant.asked, grant.role, grant.tags
         assert role is not None
         facts, token = self._cluster(asked), readable(asked).parameters["token"]

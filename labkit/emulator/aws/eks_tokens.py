@@ -94,7 +94,7 @@ def _call(token: str, cluster: str, endpoint_url: str) -> Call:
         raise InvalidToken("a query parameter with several values")
     if call.query.get("Action") != "GetCallerIdentity":
         raise InvalidToken("unexpected action in the presigned URL")
-    # What else was signed would not be sent, and STS would not see the request that was signed.
+    # The authenticator doesn't send other signed headers, so STS would see another request than the signed one.
     if sorted(call.query.get("X-Amz-SignedHeaders", "").lower().split(";")) != ["host", CLUSTER_HEADER]:
         raise InvalidToken(f"the headers that are signed are not host and {CLUSTER_HEADER}")
     expires = call.query.get("X-Amz-Expires", "")

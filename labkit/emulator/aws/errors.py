@@ -58,13 +58,13 @@ FAULTS = {
 
 
 class About(TypedDict, total=False):
-    """What the trail says of whoever was refused: nobody has proven to be that."""
+    """Who the refused caller claimed to be, for the trail. Nothing of it is proven."""
 
     keyOf: str
     """The ARN of the owner of the access key that a wrong signature names."""
     roleSessionName: str
     token: dict[str, Any]
-    """The claims of a web identity token that was not taken."""
+    """The claims of a rejected web identity token."""
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Refusal(Exception):
     fields: dict[str, str] = field(default_factory=dict)
     """What S3 adds to its error document."""
     about: About = field(default_factory=About)
-    """What the trail says beside the reason."""
+    """What the trail holds beside the reason."""
 
     def __post_init__(self) -> None:
         super().__init__(self.message)
@@ -86,7 +86,7 @@ class Refusal(Exception):
 
 
 def fault(asked: Asked, name: str, reason: str, *, message: str = "", **fields: str) -> Refusal:
-    """The fault with this name, as the service that is asked puts it.
+    """The fault with this name, in the words of the called service.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
@@ -95,14 +95,14 @@ def fault(asked: Asked, name: str, reason: str, *, message: str = "", **fields: 
         status, code, usual = S3_FAULTS[name]
         return Refusal(status, code, message or usual, reason, fields)
     query_code, json_code, usual = FAULTS[name]
-    # SQS and SNS name a fault as they did before they spoke JSON.
+    # SQS and SNS still use the error codes of their older protocol.
     by_query = asked.service in ("sqs", "sns") or asked.family in ("query", "ec2", "rest-xml")
     forbidden = asked.family == "rest-json" or (by_query and query_code != "IncompleteSignature")
     return Refusal(403 if forbidden else 400, query_code if by_query else json_code, message or usual, reason)
 
 
 def invalid_parameter(message: str) -> Refusal:
-    """What EKS says of a parameter that it cannot take."""
+    """EKS's error for an invalid parameter."""
     return Refusal(400, "InvalidParameterException", message)
 
 

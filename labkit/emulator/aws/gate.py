@@ -61,16 +61,16 @@ _log = logging.getLogger(__name__)
 
 REGIONS = "regions"
 SKEW = 900
-LONGEST_END = 5.0  # seconds that an orderly end waits for moto
+LONGEST_END = 5.0  # how many seconds the end of the lab waits for moto
 LONGEST_OBJECT = 512 * 1024 * 1024
-LONGEST_BODY = 16 * 1024 * 1024  # what DynamoDB takes; the others take less, but for code of Lambda
-LONGEST_FORM, MOST_PARAMETERS = 512 * 1024, 10_000  # read before it is known who calls
+LONGEST_BODY = 16 * 1024 * 1024  # DynamoDB's limit; the other services accept less, except Lambda's code
+LONGEST_FORM, MOST_PARAMETERS = 512 * 1024, 10_000  # read before the caller is known
 HASHED_AT_ONCE = 1024 * 1024  # a longer body is hashed beside the event loop
 OF_DATA = {"partNumber", "uploadId", "x-id"}
 HEADER_NAME, UNPRINTABLE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 Body = Callable[[int], Awaitable[bytes]]  # reads at most so many bytes. Raises TooLong or ClientDisconnect
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)?-(central|north|south|east|west|northeast|northwest|southeast|southwest)-\d")
-# The APIs whose calls are told apart by their version alone, where nothing is signed.
+# Unsigned calls of these APIs can only be told apart by the API's version.
 VERSIONS = {"2011-06-15": "sts", "2010-05-08": "iam", "2016-11-15": "ec2", "2012-11-05": "sqs", "2010-03-31": "sns"}
 TARGETS = {
     "AmazonSQS": "sqs",
@@ -102,7 +102,7 @@ class Gate:
         self.account_id = account_id
         self.region = region
         self.backend = Backend(account_id, clusters)
-        # Without a folder for its state, all is gone when it ends.
+        # Without a folder, its state is lost when it ends.
         self._kept = Kept(self.backend, state and state / "aws.db")
         self._own = Own(state and state / "aws-own.db")
         self._tell = tell
@@ -110,7 +110,7 @@ class Gate:
         self.sessions = Sessions(clock, identifiers, self.backend.role, self._own)
         self._clock = clock
         self._trail = trail
-        # Of the records alone: with the time in them, they need not go on when the lab starts again.
+        # Only for records. They hold the time, so the numbers may start again with the lab.
         self._event_ids = Identifiers(identifiers.seed)
         own = _administrator(administrator, account_id, "administrator", identifiers)
         managing = _administrator(management, MANAGEMENT_ID, "management", identifiers)
@@ -141,7 +141,7 @@ class Gate:
 
     async def forget_lost_clusters(self) -> None:
         """Let EKS forget the clusters that do not run any longer."""
-        if "eks" in self._kept.services:  # else it takes half a second to load moto's part of it
+        if "eks" in self._kept.services:  # moto's part of EKS takes half a second to load
             async with self._kept.keeping_all():
                 await self.backend.run(self._eks.forget_lost)
 
@@ -238,7 +238,7 @@ class Gate:
     ) -> tuple[Asked, Caller | WebIdentity]:
         """Prove who calls. Return the caller, and the request with the signed body.
 
-        The body is read last: who is not let in gets rid of no gigabyte here.
+        The body is read last, so that nobody can send a gigabyte without valid credentials.
         """
         call = asked.call
         if isinstance(signed, Malformed):
@@ -277,7 +277,7 @@ class Gate:
         return replace(read, call=asked.call, operation=derived.operation if derived else asked.operation)
 
     async def _authorize(self, asked: Asked, caller: Caller | WebIdentity) -> Grant:
-        """Grant the call, if the caller may do all that it takes. Raises the denial."""
+        """Grant the call if the caller has all permissions that it needs. Raises the denial."""
         if isinstance(caller, WebIdentity):
             return self._sts.admit(asked, caller)
         match asked.service:
@@ -545,7 +545,7 @@ def _guess_service(call: Call) -> str:
 
 def _unsigned_headers(call: Call, signed: Signature) -> str:
     names = {name for name in call.headers if name.startswith("x-amz-")} - set(signed.signed_headers)
-    # What a presigned URL's query says again is signed there.
+    # If a presigned URL repeats a header in its query, that one is signed.
     if signed.expires_in is not None:
         names -= {"x-amz-content-sha256"}
     return ", ".join(sorted(names))

@@ -29,7 +29,7 @@ from labkit.emulator.aws.users import BOUNDARIES, check_boundary, set_boundary
 from labkit.emulator.identifiers import Identifiers
 from labkit.policy.arn import Arn
 
-# What is made, moto's store of it, the parameter that names it and the prefix of its unique id.
+# A kind of object, moto's store of it, the parameter that names it and the prefix of its unique id.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
 MADE = {
     "CreateGroup": ("groups", "GroupName", "AGPA"),
@@ -38,7 +38,7 @@ MADE = {
     "CreateRole": ("roles", "RoleName", "AROA"),
     "CreateUser": ("users", "UserName", "AIDA"),
 }
-# What may give a permissions boundary.
+# The operations that may set a permissions boundary.
 BOUNDED = ("CreateRole", "CreateUser", "PutRolePermissionsBoundary", *BOUNDARIES)
 PRINCIPALS_END = {"DeleteRole": ("roles", "RoleName"), "DeleteUser": ("users", "UserName")}
 # Who the learner's own keys stand for.
@@ -105,7 +105,7 @@ class Iam:
         if asked.operation == "ListPolicies" and parameters.get("Scope", "All") != "Local":
             await self.backend.run(self.backend.load_managed_policies, iam)
         if asked.operation == "GetAccountAuthorizationDetails":
-            # It tells of AWS's own those that somebody has, whatever was read before.
+            # Of AWS's own policies it only counts attached ones, whatever was loaded before.
             await self.backend.run(self.backend.unload_managed_policies, iam)
         for value in parameters.values():
             if isinstance(value, str) and value.startswith(AWS_MANAGED):
@@ -197,7 +197,7 @@ def _client_ids(asked: Asked, iam: IAMBackend) -> Response:
     return done(asked)
 
 
-# What the lab answers without moto.
+# Operations that the lab answers without moto.
 OWN = {
     "UpdateAssumeRolePolicy": _trust,
     **dict.fromkeys(CLIENT_IDS, _client_ids),

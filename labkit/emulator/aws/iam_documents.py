@@ -1,4 +1,4 @@
-"""What IAM refuses when it is written, which moto would let pass.
+"""Checks of documents that IAM refuses and moto would accept.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html
@@ -146,11 +146,11 @@ def _quote_numbers(document: dict[str, Any]) -> bool:
 
 
 def _exists(name: str, backend: Backend) -> bool:
-    # The id of one that was deleted.
+    # The id of a deleted principal.
     if re.fullmatch(r"A(IDA|ROA)[A-Z0-9]{12,}", name):
         return False
     named = Arn.find(name)
-    # Nobody can know who is in an account that nobody has entered.
+    # The lab can't know the principals of an account that nobody has entered.
     if not named or not named.resource.startswith(("role/", "user/")) or backend.iam(named.account) is None:
         return True
     return backend.principal(name) is not None

@@ -1,10 +1,10 @@
-"""Fetches the keys of a web identity token's issuer, as STS does: discovery first, then the keys, over HTTPS.
+"""Fetch the keys of a web identity token's issuer, as STS does: discovery first, then the keys, over HTTPS.
 
 What AWS does and this module does not:
 
 - The internet: the lab asks only hosts that it has mapped, this machine's own and issuers of clusters that joined. On
   the moto target nothing leaves loopback.
-- Revocation: neither CRLs nor OCSP are looked at.
+- Revocation: neither CRLs nor OCSP are checked.
 - Long caching: keys are kept for 30 seconds, so that a withdrawn key shows soon.
 
 https://openid.net/specs/openid-connect-discovery-1_0.html
@@ -31,23 +31,23 @@ import jwt
 # Seconds for discovery and keys together; the caller is answered within five.
 TIMEOUT = 4.0
 LONGEST_DOCUMENT = 512 * 1024
-# Of RSA and of EC keys; STS takes no more.
+# For RSA and EC keys; STS accepts no others.
 MOST_KEYS = 100
-# Characters of a number in a key: OpenSSL verifies with none of more than 16384 bits.
+# Characters of a number in a key: OpenSSL accepts at most 16384 bits.
 LONGEST_NUMBER = 2800
-# A learner who withdraws an issuer or its keys shall see the effect soon.
+# Short, so that a learner who withdraws an issuer or its keys soon sees the effect.
 KEPT_FOR = 30.0
 KEPT = 256
 # Where an API server publishes its keys, whatever URL its discovery document names.
 # https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery
 API_KEYS = "/openid/v1/jwks"
 DISCOVERY = "/.well-known/openid-configuration"
-# An issuer is asked so often within so many seconds, however many tokens name keys that it does not have.
+# An issuer is asked at most so often within so many seconds, even if many tokens name unknown keys.
 FETCHES, WITHIN = 10, 10.0
 
 
 class IssuerUnreachable(Exception):
-    """The keys cannot be had; the message says which step failed."""
+    """The keys could not be fetched; the message says which step failed."""
 
 
 class ThumbprintMismatch(Exception):
@@ -121,7 +121,7 @@ class Issuers:
         source = self._source(issuer, pinned)
         if time.monotonic() - source.fetched_at <= KEPT_FOR and (key := source.key(key_id)):
             return key
-        # Whoever asks meanwhile waits for the same answer: a slow issuer holds up each of many callers once.
+        # Callers that ask meanwhile wait for the same answer, so a slow issuer delays each of them only once.
         if source.fetching is None:
             if len(source.asked) == FETCHES and time.monotonic() - source.asked[0] < WITHIN:
                 found = source.failure or f"its keys hold none with the id {key_id!r}"
@@ -260,7 +260,7 @@ class Issuers:
 
 async def _document(client: httpx.AsyncClient, url: str, target: httpx.URL | str, **request: Any) -> dict[str, Any]:
     """The JSON object at ``target``; errors name ``url``."""
-    # Compressed, a few bytes could be a great many.
+    # A few compressed bytes could expand to very many.
     accepted = {"Accept": "application/json, application/jwk-set+json", "Accept-Encoding": "identity"}
     headers = {**request.pop("headers", {}), **accepted}
     async with client.stream("GET", target, headers=headers, **request) as answer:
@@ -324,7 +324,7 @@ def _parse(entry: dict[str, Any]) -> jwt.PyJWK | None:
     """The key; None if the lab can't use it, or if it's published for encryption."""
     if entry.get("use", "sig") != "sig" or entry.get("kty") not in ("RSA", "EC"):
         return None
-    # The public part alone: of a private key that somebody publishes, the rest would be computed at length.
+    # Only the public part: if somebody publishes a private key, checking its other numbers would take long.
     public: dict[str, Any] = {
         name: entry[name] for name in ("kty", "kid", "alg", "n", "e", "crv", "x", "y") if name in entry
     }

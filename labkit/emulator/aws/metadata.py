@@ -31,7 +31,7 @@ LONGEST_TTL = 21600
 KEPT_TOKENS = 10_000
 LONGEST_BODY = 64 * 1024  # no request needs one
 DURATION = 21600
-# SDKs renew what ends within 15 minutes; EC2 has new credentials ready before.
+# SDKs renew credentials 15 minutes before they expire; EC2 has new ones ready earlier.
 RENEWED_BEFORE = 1800
 CATEGORIES = {
     "": "ami-id\niam/\ninstance-id\ninstance-type\nplacement/",
@@ -98,7 +98,7 @@ class Metadata:
     def _token(self, method: str, headers: dict[str, str]) -> tuple[int, str, dict[str, str]]:
         if method != "PUT":
             return 405, "", {}
-        # A request that came through a proxy is one that somebody tricked it into.
+        # Whoever sent this through a proxy tricked the proxy into it.
         if "x-forwarded-for" in headers:
             return 403, "", {}
         ttl = headers.get("x-aws-ec2-metadata-token-ttl-seconds", "")
@@ -137,10 +137,10 @@ class Metadata:
         return (CATEGORIES | self._facts).get(name)
 
     def role_session(self) -> dict[str, str]:
-        """The credentials of the node's role, as the service tells them; renewed before they end."""
+        """The credentials of the node's role, in the service's form; renewed before they expire."""
         now = self._clock.now()
         held = self._credentials
-        # A clock that was set back makes credentials of the future, which are renewed too.
+        # If the clock was set back, the credentials are from the future. They're renewed, too.
         if held is None or not self._issued_at <= now < held.expiration - RENEWED_BEFORE:
             held = self._gate.sessions.issue(self.role_arn, self.instance_id, DURATION)
             self._credentials, self._issued_at = held, now

@@ -1,4 +1,4 @@
-"""The thread that all of moto's calls run in, one at a time, and the end of those that don't return."""
+"""The thread that runs moto's calls one at a time, and a limit for calls that don't return."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ LONGEST = 10.0
 """Seconds that a call may take: of the processor's time, or of waiting for nothing."""
 LOOKS = 10
 IDLE = 0.002
-"""The part of the time below which a thread waits, and does nothing."""
+"""A thread that uses a smaller part of the time than this counts as waiting."""
 
 
 class Stuck(Exception):
@@ -22,9 +22,9 @@ class Stuck(Exception):
 
 
 class OneThread:
-    """Runs calls one after the other beside the event loop. ``on_stuck`` is called when one of them doesn't return.
+    """Run calls one after the other beside the event loop. ``on_stuck`` is called when one of them doesn't return.
 
-    A machine that is busy with other things makes no call late: what counts is the thread's own time.
+    The thread's own time counts, so a busy machine makes no call late.
     """
 
     def __init__(self, name: str, longest: float = LONGEST):

@@ -48,7 +48,7 @@ Levels = tuple[tuple[Policy, ...], ...]
 
 @dataclass(frozen=True)
 class Member:
-    """What the organization means to one account; ``service`` and ``resource``: the levels that do not allow all."""
+    """The organization's effects on one account. ``service``, ``resource``: the levels that don't allow everything."""
 
     organization_id: str = ""
     path: str = ""
@@ -82,7 +82,7 @@ class Organization:
         self._backend = backend
         self._identifiers = identifiers
         self._members: dict[str, Member] = {}
-        """By the account's id, as long as nothing of the organization changes."""
+        """By the account's id; emptied when the organization changes."""
 
     def found(self) -> None:
         """Create the organization if it is missing."""
@@ -97,7 +97,7 @@ class Organization:
 
     def control(self, caller: Caller, owner: str, action: str) -> Control:
         """The organization's policies that limit the caller's ``action`` on resources of the account ``owner``."""
-        # Service-linked roles are bound by neither.
+        # Neither kind limits service-linked roles.
         if isinstance(caller, Session) and SERVICE_LINKED in caller.role_arn:
             return NO_CONTROL
         resource, service = self.resource_control(owner, action), self.member(caller.account_id).service
@@ -116,7 +116,7 @@ class Organization:
             self._members.clear()
 
     async def answer(self, asked: Asked, caller: Caller) -> Response:
-        """moto's answer, where AWS would not refuse the call. Raises ``Refusal``."""
+        """moto's answer. Raises ``Refusal`` if AWS would refuse the call."""
         store, operation, given = self._store(), asked.operation, readable(asked).parameters
         asked = _for(asked, caller, store)
         if operation == "CreateAccount" and given.get("AccountName") and given.get("Email"):
@@ -219,7 +219,7 @@ def _member(store: OrganizationsBackend, account_id: str) -> Member:
 
 
 def _levels(store: OrganizationsBackend, path: list[Any], policy_type: str) -> Levels:
-    """The policies of each level on the path that has others than the one that allows everything."""
+    """The policies of each level on the path, without levels that only have the policy that allows everything."""
     if not _is_enabled(store, policy_type):
         return ()
     levels = ([policy for policy in each.attached_policies if policy.type == policy_type] for each in path)
@@ -260,7 +260,7 @@ def _check_new(_: OrganizationsBackend, given: dict[str, Any]) -> None:
 
 
 def _check_changed(store: OrganizationsBackend, given: dict[str, Any]) -> None:
-    """Raise the refusal of a change to a policy of AWS's own, or to one that would be none of its type."""
+    """Raise the refusal of a change to AWS's own policy, or of a policy that is invalid for its type."""
     policy = _policy(store, given)
     if policy is None:
         return

@@ -1,4 +1,4 @@
-"""No way out for moto: what it would send leaves neither this process nor this machine.
+"""Keep moto from sending anything out of this process or this machine.
 
 moto opens connections in many of its services: SNS and Firehose post to any URL, Lambda and Batch speak to Docker.
 Python itself reports each of them before it is made, whichever library asks for it.
@@ -22,7 +22,7 @@ WAYS_OUT = frozenset((
 
 
 class Closed(ConnectionRefusedError):
-    """What moto meets in place of a connection or a process of its own."""
+    """Raised when moto opens a connection or starts a process."""
 
 
 @cache
@@ -32,7 +32,7 @@ def close() -> None:
 
 
 def closed(error: BaseException | None) -> Closed | None:
-    """The refusal that led to this error of moto's; None if it failed on something else."""
+    """The refusal that caused this error of moto's; None if it has another cause."""
     while error is not None and not isinstance(error, Closed):
         error = error.__cause__ or error.__context__
     return error

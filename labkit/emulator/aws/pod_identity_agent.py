@@ -1,4 +1,4 @@
-"""The EKS Pod Identity Agent of a node: gives a pod credentials for its token, which EKS Auth exchanges.
+"""The EKS Pod Identity Agent of a node: it takes a pod's token, and returns credentials from EKS Auth.
 
 What AWS does and this module does not:
 
@@ -76,7 +76,7 @@ class PodIdentityAgent:
         )
 
     def _malformed(self, token: str) -> str:
-        """What the agent itself finds wrong with a token, before it asks; empty if it is one. Nothing is proven."""
+        """What the agent itself finds wrong with a token before it asks; empty if nothing. It verifies no signature."""
         if not token:
             return "Service account token cannot be empty"
         if len(token) > LONGEST_TOKEN:

@@ -26,7 +26,7 @@ from labkit.policy.arn import Arn
 LONGEST = 1024
 LONGEST_REASON = 8 * 1024
 READS = re.compile(r"(AssumeRole|BatchGet|Describe|Get|Head|List|Lookup|Query|Receive|Scan|Search|Select|Simulate)")
-# Read by their names, but they make credentials or data; CloudTrail takes them for writes.
+# Their names look like reads. They create credentials or data, so CloudTrail counts them as writes.
 WRITES = {"GetFederationToken", "GetSessionToken"}
 # S3's operations that CloudTrail knows by another name.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/cloudtrail-logging-s3-info.html
@@ -50,7 +50,7 @@ DATA = {
     "sns": re.compile(r"Publish"),
     "sqs": re.compile(r"ChangeMessageVisibility|DeleteMessage|ReceiveMessage|SendMessage"),
 }
-# Codes that CloudTrail spells by the exception's name.
+# Codes that CloudTrail replaces by the exception's name.
 IAM_EXCEPTIONS = {
     "DeleteConflict", "EntityAlreadyExists", "InvalidInput", "LimitExceeded", "MalformedPolicyDocument",
     "NoSuchEntity",
@@ -132,7 +132,7 @@ def records(
         "lab": _lab(outcome, secrets),
     }
     caller, session = outcome.signer, outcome.session
-    # What was refused is told to the caller's account alone.
+    # Only the caller's account gets a record of a refusal.
     other = session.account_id if session else "" if "errorCode" in entry else asked.account_id
     if caller is None or other in ("", caller.account_id):
         return [entry], secrets
@@ -217,7 +217,7 @@ def _error(outcome: Outcome, secrets: list[str]) -> dict[str, str]:
 
 
 def _lab(outcome: Outcome, secrets: list[str]) -> dict[str, Any]:
-    """What CloudTrail does not have: the decision, its reason, and the code as the caller was told it."""
+    """What CloudTrail doesn't have: the decision, its reason, and the caller's error code."""
     refusal, grant, caller = outcome.refusal, outcome.grant, outcome.caller
     reason = refusal.reason if refusal else grant.reason if grant else ""
     about: dict[str, Any] = {
@@ -237,7 +237,7 @@ def _lab(outcome: Outcome, secrets: list[str]) -> dict[str, Any]:
 
 
 def _elements(outcome: Outcome) -> dict[str, Any] | None:
-    """Of STS's calls that give credentials, who is who from then on."""
+    """Who the new credentials stand for, if the call of STS returned some."""
     if (session := outcome.session) is None:
         return None
     ends = datetime.fromtimestamp(session.credentials.expiration, UTC)
@@ -310,7 +310,7 @@ def _account(outcome: Outcome) -> str:
 
 
 def _secrets(outcome: Outcome) -> list[str]:
-    """What is secret in any call, wherever it might be repeated."""
+    """The secrets of a call, which must not be in its record."""
     call, caller, session = outcome.asked.call, outcome.caller, outcome.session
     found = [call.headers[name] for name in SECRET_HEADERS if name in call.headers]
     found += [value for name, value in call.headers.items() if CUSTOMER_KEY in name and not name.endswith("algorithm")]
@@ -343,5 +343,5 @@ def _event_id(identifiers: Identifiers, now: float) -> str:
 
 
 def _cut(text: str, secrets: list[str], longest: int) -> str:
-    # First hidden, then cut: a part of a secret would not be known for one.
+    # Hide first, then cut: a part of a secret would not be recognized.
     return text if len(text) <= longest else hidden(text, secrets)[:longest]

@@ -27,7 +27,7 @@ from labkit.emulator.aws.call import Asked, Response
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.sessions import Caller
 
-# Those that were there before 20 March 2019, or are a part of one that was. All others have to be enabled.
+# Regions from before 20 March 2019, and later parts of them. All others have to be enabled.
 BY_DEFAULT = frozenset((
     "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-southeast-1", "ap-southeast-2",
     "ca-central-1", "eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1",
@@ -124,7 +124,7 @@ class Regions:
         return Response(200, [("content-type", "text/xml;charset=UTF-8")], body.encode())
 
     def _account(self, asked: Asked, request: dict[str, Any]) -> str:
-        """The account that is asked about; the management account may name another, and no account itself."""
+        """The account that the call is about. The management account may name another account, but not itself."""
         named, own = request.get("AccountId"), asked.account_id
         if named is None:
             return own
@@ -160,7 +160,7 @@ def regions() -> tuple[str, ...]:
 
 
 def _filters(form: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """What a region has to have, by the name of the field in the answer, and the values that it may have there."""
+    """The filters: a field of the answer, and the values that a region may have in it."""
     fields = {"endpoint": "regionEndpoint", "opt-in-status": "optInStatus", "region-name": "regionName"}
     found = []
     for name, value in form.items():

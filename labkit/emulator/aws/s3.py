@@ -37,7 +37,7 @@ from labkit.policy.validation import listed
 BUCKET = "arn:aws:s3:::"
 EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
 CHECKSUMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
-# What moto trips over where there is no such object.
+# moto fails on these if the object doesn't exist.
 OF_ITS_OBJECT = ("DeleteObjectTagging", "SelectObjectContent")
 XML = "http://s3.amazonaws.com/doc/2006-03-01/"
 
@@ -66,7 +66,7 @@ class S3:
         return asked if owner in ("", caller.account_id) else replace(asked, account_id=owner)
 
     def authorize(self, asked: Asked, caller: Caller) -> Grant:
-        """Grant a request, if the caller may do all that it takes. Raises the denial."""
+        """Grant a request if the caller has all permissions that it needs. Raises the denial."""
         if asked.unread:
             bucket = self.backend.bucket(asked.bucket)
             own = bucket is None or bucket.account_id == caller.account_id
@@ -109,7 +109,7 @@ class S3:
         if response.status == 200 and errors:
             response.body = response.body.replace(b"</DeleteResult>", errors.encode() + b"</DeleteResult>")
         if response.status == 404 and asked.operation in ("GetObject", "HeadObject"):
-            # Whoever may not list a bucket is not told what is not in it.
+            # A caller who may not list the bucket doesn't learn that an object is missing.
             listing = replace(asked.needed[0], action="s3:ListBucket", resource=BUCKET + asked.bucket)
             self._require(asked, caller, listing)
             if marker := self.backend.delete_marker(asked.bucket, asked.key, asked.version):
@@ -117,7 +117,7 @@ class S3:
         return response
 
     def _check_found(self, asked: Asked) -> None:
-        """Raise the refusal of a call on a bucket, an object or an upload that is not there."""
+        """Raise the refusal of a call on a missing bucket, object or upload."""
         if asked.unread or not asked.bucket or asked.operation == "CreateBucket":
             return
         bucket = self.backend.bucket(asked.bucket)
@@ -159,7 +159,7 @@ class S3:
                     raise Refusal(400, "MalformedPolicy", "Policy has invalid resource", told)
 
     def _copied_tags(self, asked: Asked) -> list[Permission]:
-        """What it takes to copy an object's tags with it.
+        """The permissions to copy an object's tags with it.
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
         """
@@ -196,7 +196,7 @@ class S3:
         return Grant(told, reason, tuple(refused))
 
     def _bucket(self, asked: Asked, permission: Permission) -> FakeBucket | None:
-        # Whoever makes a bucket asks for one of its own, also where the name is taken in another account.
+        # CreateBucket is always about the caller's own account, even if another account has the name.
         if asked.operation == "CreateBucket":
             return None
         return self.backend.bucket(permission.resource.removeprefix(BUCKET).partition("/")[0])

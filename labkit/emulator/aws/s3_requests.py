@@ -1,4 +1,4 @@
-"""What S3 refuses before it looks for anything: invalid names, and incomplete requests.
+"""Requests that S3 refuses before it looks for anything: with invalid names, or incomplete.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html

@@ -14,7 +14,7 @@ from labkit.policy.validation import listed
 CLAIM = "https://aws.amazon.com/tags"
 MOST, LONGEST_KEY, LONGEST_VALUE = 50, 128, 256
 PATTERN = r"[\p{L}\p{Z}\p{N}_.:/=+\-@]"
-# What AWS packs them into is not public: these fit the percentages that public threads show.
+# AWS doesn't publish how it packs them. These numbers fit the percentages in public threads.
 ALLOTTED, OVERHEAD = 463, 4
 
 
@@ -37,7 +37,7 @@ class SessionTags:
 
     @property
     def size(self) -> float:
-        """The share of the space for them that they take, 1 for all of it."""
+        """The share of the space for tags that these take; 1 is all of it."""
         tags = {**self.inherited, **self.passed}
         return sum(len(f"{key}{value}".encode()) + OVERHEAD for key, value in tags.items()) / ALLOTTED
 
@@ -51,7 +51,7 @@ class SessionTags:
         return context
 
     def of_session(self) -> dict[str, str | list[str]]:
-        """The condition keys of a session's tags, which hide the role's tags with the same keys."""
+        """The condition keys of a session's tags, which override the role's tags with the same keys."""
         return {f"aws:PrincipalTag/{key}": value for key, value in {**self.inherited, **self.passed}.items()}
 
 

@@ -1,4 +1,4 @@
-"""Role sessions: temporary credentials, who they stand for and when they end."""
+"""Role sessions: temporary credentials, who they stand for and when they expire."""
 
 import base64
 import secrets
@@ -11,13 +11,13 @@ from labkit.emulator.clock import Clock
 from labkit.emulator.identifiers import Identifiers
 from labkit.policy.arn import Arn
 
-# The oldest are forgotten, and answered as unknown keys: beyond this many, and so many seconds after their end.
+# Beyond this many, the oldest are forgotten. So are those that expired so many seconds ago.
 KEPT = 50_000
 KEPT_AFTER_ITS_END = 86_400
 
 
 class Role(Protocol):
-    """What a session needs of a role."""
+    """The part of a role that a session needs."""
 
     id: str
     name: str
@@ -28,10 +28,10 @@ class Role(Protocol):
 
 
 class KeptSessions(Protocol):
-    """Where sessions outlive the lab's server."""
+    """The place that keeps sessions when the lab's server ends."""
 
     def sessions(self) -> list[dict[str, Any]]:
-        """What was kept, the oldest first."""
+        """The kept sessions, the oldest first."""
 
     def keep_session(self, key: str, session: dict[str, object]) -> None:
         """Keep a session under its access key."""
@@ -154,7 +154,7 @@ class Sessions:
         serial = self._identifiers.serial("session", arn)
         credentials = Credentials(
             access_key_id="ASIA" + self._identifiers.base32("session", f"{arn}#{serial}", 16),
-            # The seed is known to anybody: what must not be guessed comes from the system's generator.
+            # Everybody knows the seed, so secrets come from the system's generator.
             secret_access_key=base64.b64encode(secrets.token_bytes(30)).decode(),
             session_token="IQoJb3JpZ2luX2Vj" + base64.b64encode(secrets.token_bytes(192)).decode(),
             expiration=float(int(now) + duration),

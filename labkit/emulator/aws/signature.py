@@ -27,7 +27,7 @@ class Malformed(Exception):
 
 
 class Unsupported(Malformed):
-    """It is signed by another algorithm, as Signature Version 2."""
+    """Another algorithm signed the request, such as Signature Version 2."""
 
 
 class Mismatch(Exception):
@@ -199,7 +199,7 @@ def _payload_hash(call: Call, signature: Signature) -> str:
         return UNSIGNED
     if declared and (declared == UNSIGNED or declared.startswith("STREAMING-")):
         return declared
-    # A header that no longer says what the body is must not help: the hash is always that of the body that came.
+    # The hash is always that of the body that came, even if a header claims another one.
     return hashlib.sha256(call.body).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""IAM's policy simulator: what policies would say to a call that nobody makes, by the gate's own evaluation.
+"""IAM's policy simulator: the gate's own evaluation of a call that nobody makes.
 
 What AWS does and this module does not:
 
@@ -54,7 +54,7 @@ ACTION = re.compile(r"[A-Za-z0-9-]+:[A-Za-z0-9]+", re.ASCII)
 VARIABLE = re.compile(r"\$\{\s*([^,}'\s]+:[^,}']*?)\s*[,}]")
 STRICTEST: tuple[Outcome, ...] = ("explicitDeny", "implicitDeny", "allowed")
 TYPES = {"identity": "IAM Policy", "boundary": "Permissions Boundary Policy", "resource": "Resource Policy"}
-# How IAM names the resource of a result that is for several of them.
+# IAM's name for the resource of a result that covers several resources.
 TEMPLATES = (
     (r"s3:\w*(Object(?!LockConfiguration)\w*|MultipartUpload|MultipartUploadParts)", "s3:::${BucketName}/${KeyName}"),
     (r"s3:(?!ListAllMyBuckets|CreateJob|ListJobs)\w+", "s3:::${BucketName}"),
@@ -112,7 +112,7 @@ class Simulated:
         return Request(self.caller, action, resource, self.context)
 
     def same_account(self, resource: str) -> bool:
-        """Whether caller and resource are in one account; what names no account is the resource owner's."""
+        """Whether caller and resource are in one account. A resource without an account belongs to `ResourceOwner`."""
         account = named.account if (named := Arn.find(resource)) else ""
         owner = account or self.owner or self.caller.account
         return not self.resource or owner == self.caller.account
@@ -200,7 +200,7 @@ def _parsed(text: str, kind: Any, name: str) -> Policy:
         return Policy.parse(text, kind=kind, name=name)
     except MalformedPolicy as malformed:
         if malformed.code not in ("MalformedPolicyDocument", "MalformedPolicy"):
-            # Too long to be attached, and not too long to be simulated.
+            # IAM doesn't attach such a long policy, but it simulates it.
             return Policy.read(text, kind=kind, name=name)
         raise _invalid(f"{name}: {malformed.message}") from malformed
 
@@ -309,7 +309,7 @@ def _specific(simulated: Simulated, action: str, resource: str) -> dict[str, Any
 
 
 def _outside(resource: str, outcome: Outcome) -> dict[str, Any]:
-    """What the organization does not let through: there the simulation ends."""
+    """The result if the organization refuses: the simulation ends there."""
     return {
         "EvalResourceName": resource,
         "EvalResourceDecision": outcome,

@@ -42,7 +42,7 @@ class Sqs:
         told = replace(asked, call=request.told)
         if not 0 < wait <= LONGEST_WAIT:
             return await self.backend.answer(told)
-        # moto would wait where all its calls run, and no message could be sent meanwhile.
+        # moto would wait in the thread of all its calls, and nobody could send a message meanwhile.
         look, end = _at_once(told), asyncio.get_running_loop().time() + wait
         while True:
             response = await self.backend.answer(look)

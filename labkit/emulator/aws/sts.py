@@ -116,7 +116,7 @@ class Sts:
     def _trusted(self, role: Role, trust: Policy, identity: WebIdentity, action: str, context: Context) -> Decision:
         """The decision on this action of the web identity, from the role's trust policy and its organization.
 
-        Raises the denial. An organization's service control policies bound no web identity, which is in no account.
+        Raises the denial. A web identity is in no account, so service control policies don't limit it.
         """
         told = {TAG_SESSION: "the token has session tags; "}.get(action, "")
         if levels := self.authorization.organization.resource_control(role.account_id, action):
@@ -288,7 +288,7 @@ def _validate(asked: Asked, required: tuple[str, ...]) -> None:
 
 
 def _constraints(form: Mapping[str, str]) -> list[str]:
-    """The constraints that the parameters which are given do not meet."""
+    """The constraints that the given parameters break."""
     faults = []
     for name, (shortest, longest) in LENGTHS.items():
         if name not in form:
@@ -315,7 +315,7 @@ def _duration(given: Mapping[str, Any], role: Role) -> int:
 
 
 def _not_authorized(reason: str, action: str = f"sts:{WEB_IDENTITY}", denial: str | None = None) -> Refusal:
-    # STS does not say whether there is such a role.
+    # STS does not say whether the role exists.
     message = f"Not authorized to perform {action}{f' {denial}' if denial else ''}"
     return Refusal(403, "AccessDenied", message, reason)
 
@@ -324,7 +324,7 @@ def _denied(
     asked: Asked, caller: Caller, role_arn: str, action: str, reason: str, *, denial: str | None = None
 ) -> Refusal:
     message = f"User: {caller.arn} is not authorized to perform: {action} on resource: {role_arn}"
-    # STS names no policy but the organization's.
+    # STS only names a policy if it is the organization's.
     message += f" {denial}" if denial and "control policy" in denial else ""
     return fault(asked, "denied", reason, message=message)
 

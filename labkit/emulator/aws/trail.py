@@ -13,13 +13,13 @@ from urllib.parse import quote
 from labkit.connection import Record
 
 HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
-# A file of this many bytes is put aside, in place of the one put aside before. So at least the newest 10,000 calls are
-# kept, and never more than twice as many bytes.
+# A file of this many bytes is moved aside, and replaces the one that was moved before. So at least the newest 10,000
+# calls are kept, and never more than twice as many bytes.
 LARGEST = 8 * 1024 * 1024
 BLOCK = 64 * 1024
-# Shorter ones are no secrets, and would be found in everything.
+# Shorter texts aren't secrets, and would match anywhere.
 SHORTEST_SECRET = 8
-# What is a token wherever it stands: a JWT, a session token, a token for a cluster's API server.
+# Texts that look like a token: a JWT, a session token, a token for a cluster's API server.
 TOKENS = re.compile(r"eyJ[\w-]{6,}\.[\w-]+(?:\.[\w-]*)?|IQoJb3JpZ2luX2Vj[\w+/=%-]*|k8s-aws-v1\.[\w=%-]+")
 MARKS = ("eyJ", "IQoJb3JpZ2luX2Vj", "k8s-aws-v1.")  # one of them is in each token, and soon looked for
 PLAIN = re.compile("[A-Za-z0-9]+")
@@ -100,7 +100,7 @@ def put_aside(file: Path) -> Path:
 def hidden(text: str, secrets: Iterable[str] = ()) -> str:
     """``text`` (as it is, or as JSON) without these secrets and without anything that is a token by its look."""
     for secret in set(secrets):
-        # However it is written, its letters and digits stay as they are.
+        # Every encoding leaves its letters and digits unchanged.
         if len(secret) >= SHORTEST_SECRET and max(PLAIN.findall(secret), key=len, default="") in text:
             for written in (
                 secret,

@@ -16,7 +16,7 @@ STS = (
     "SourceIdentity",
 )  # fmt: skip
 S3_HEADERS = ("x-amz-acl", "x-amz-copy-source", "x-amz-server-side-encryption", "x-amz-storage-class")
-# Of S3's query: what signs the request, or says nothing.
+# Parameters of S3's query that sign the request, or carry no information.
 S3_NOT_KEPT = {
     "awsaccesskeyid", "signature", "x-amz-content-sha256", "x-amz-credential", "x-amz-security-token",
     "x-amz-signature", "x-id",
@@ -29,7 +29,7 @@ SECRET_NAMES = re.compile(
     r"|^(partiql)?statement$",
     re.IGNORECASE,
 )
-# DynamoDB's values are what is in the items.
+# DynamoDB's values are the contents of items.
 SECRET_SHAPES = {"AttributeValue", "PartiQLStatement", "PreparedStatementParameters"}
 
 

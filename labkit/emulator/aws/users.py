@@ -1,4 +1,4 @@
-"""What moto has not of IAM's users: a permissions boundary, and calls that mean the caller where they name nobody.
+"""IAM's users, as moto lacks them: with a permissions boundary, and calls without a name that mean the caller.
 
 What AWS does and this module does not:
 

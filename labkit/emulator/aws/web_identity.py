@@ -1,4 +1,4 @@
-"""Verifies a web identity token against the OIDC provider in the role's account, in the order of STS's own answers.
+"""Verify a web identity token against the OIDC provider in the role's account, in the order of STS's own answers.
 
 https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
 """
@@ -110,7 +110,7 @@ def read(token: str) -> Token:
 async def verify(
     token: Token, *, find_provider: Callable[[str], Provider | None], issuers: Issuers, now: float
 ) -> WebIdentity:
-    """What the token says, when its issuer, audience, lifetime and signature are right; else raises :class:`Refusal`.
+    """The token's content, if its issuer, audience, lifetime and signature are right; else raises :class:`Refusal`.
 
     ``find_provider`` is given the issuer and looks in the role's account; ``now`` is lab time in seconds.
     """
@@ -149,13 +149,13 @@ async def verify(
 
 
 def told(claims: dict[str, object]) -> dict[str, object]:
-    """What the trail keeps of a token: who it names and how fresh it is."""
+    """A token's entry in the trail: who it names and how fresh it is."""
     names = {"issuer": "iss", "subject": "sub", "audience": "aud", "issuedAt": "iat", "expires": "exp"}
     return {name: claims[claim] for name, claim in names.items() if claim in claims}
 
 
 def refusal(telling: str, detail: str = "") -> Refusal:
-    """STS's one sentence for the caller, and for the trail the telling one that it gave until 2026."""
+    """STS's one sentence for the caller, and for the trail the detailed one that STS gave until 2026."""
     reason = f"{telling}: {detail}" if detail else telling
     return Refusal(400, "InvalidIdentityToken", GENERIC, reason)
 

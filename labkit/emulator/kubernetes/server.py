@@ -98,7 +98,7 @@ class ApiServer:
             if request.resource and response.content_type == JSON and response.stream is None:
                 response = in_media_type(response, request)
         except ClientDisconnect:
-            return  # the client has gone, and half a request isn't carried out
+            return  # the client has gone: half a request is dropped
         except (ApiError, TooLong) as error:
             refused = error if isinstance(error, ApiError) else too_large(LIMIT)
             response = respond(refused.status(), refused.code)
@@ -136,7 +136,7 @@ class ApiServer:
         await self.kubelets.join(request, scope, receive, send, refuse)
 
     def _authorize_stream(self, request: Request, scope: Scope) -> None:
-        """Raise Forbidden for who may not `get` and `create` the pod's exec or attach.
+        """Raise Forbidden if the caller may not `get` and `create` the pod's exec or attach.
 
         kubectl, which offers v5 alone, needs `create` alone: where `get` is refused, it asks a real server by POST.
         https://kubernetes.io/docs/reference/access-authn-authz/authorization/#request-verb-resource

@@ -39,7 +39,7 @@ ON_ARN = {
     "TagResource": "ResourceArn",
     "UntagResource": "ResourceArn",
 }
-# The members that say what a transaction does with an item.
+# A transaction's members: each says what it does with an item.
 TRANSACTED = ("ConditionCheck", "Delete", "Get", "Put", "Update")
 ATTRIBUTE_MAPS = ("AttributeUpdates", "Expected", "Item", "Key", "KeyConditions", "QueryFilter", "ScanFilter")
 WORDS = {"SET", "REMOVE", "ADD", "DELETE", "AND", "OR", "NOT", "BETWEEN", "IN", "BEGINS_WITH", "CONTAINS", "SIZE"}
@@ -55,7 +55,7 @@ KNOWN = frozenset(
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """What an operation of DynamoDB needs; one that works on several tables, for each of them."""
+    """What an operation of DynamoDB needs, for each table that it works on."""
     operation, parameters = request.operation, request.parameters
     tables = _Tables(request, backend)
     match operation:

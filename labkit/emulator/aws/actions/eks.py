@@ -29,7 +29,7 @@ ON_CLUSTER = {
     "UpdateClusterConfig", "UpdateClusterVersion",
 }  # fmt: skip
 ON_IDENTITY_PROVIDER_CONFIG = {"DescribeIdentityProviderConfig", "DisassociateIdentityProviderConfig"}
-# The role that a service is given with the call, and the service.
+# The role that the call passes to a service, and the service.
 PASSED = {
     "CreateAddon": ("serviceAccountRoleArn", "eks.amazonaws.com"),
     "CreateCluster": ("roleArn", "eks.amazonaws.com"),
@@ -40,7 +40,7 @@ PASSED = {
 }
 # Condition keys that are parameters of the request, of the same name.
 FROM_PARAMETERS = ("clusterName", "kubernetesGroups", "policyArn", "principalArn", "username")
-# Condition keys that are a cluster's settings in the request, and where they are there.
+# Condition keys that are a cluster's settings, and their place in the request.
 SETTINGS = {
     "authenticationMode": "accessConfig.authenticationMode",
     "blockStorageEnabled": "storageConfig.blockStorage.enabled",
@@ -57,7 +57,7 @@ SETTINGS = {
     "supportType": "upgradePolicy.supportType",
     "zonalShiftEnabled": "zonalShiftConfig.enabled",
 }
-# Those that say whether the setting is in the request.
+# These keys say whether the request has the setting.
 PRESENT = ("kubeApiServerConfig", "kubeControllerManagerConfig", "kubeSchedulerConfig")
 CONFIGURING = ("CreateCluster", "UpdateClusterConfig", "UpdateClusterVersion")
 KNOWN = frozenset(f"eks:{name.lower()}" for name in (*FROM_PARAMETERS, *SETTINGS, *PRESENT)) | {
@@ -67,7 +67,7 @@ KNOWN = frozenset(f"eks:{name.lower()}" for name in (*FROM_PARAMETERS, *SETTINGS
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """What an operation of EKS needs; where it gives a role to a service, ``iam:PassRole`` too."""
+    """What an operation of EKS needs; also ``iam:PassRole`` if it passes a role to a service."""
     operation, parameters = request.operation, request.parameters
     account = f"arn:aws:eks:{request.region}:{request.account_id}:"
     if operation == "ListClusters":
@@ -78,7 +78,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
     context = _from_parameters(operation, parameters) | tag_keys(parameters.get("tags"), parameters.get("tagKeys"))
     if "resourceArn" in parameters:
         return [_on_arn(operation, parameters["resourceArn"], f"{account}cluster/", context, store)]
-    # Where the operation is on the cluster alone, EKS calls its name simply the name.
+    # If the operation is only on the cluster, EKS calls the cluster's name just `name`.
     name = parameters.get("clusterName") or parameters["name"]
     if not CLUSTER_NAME.fullmatch(name):
         raise CannotDerive(f"eks:{operation} on something that is not a cluster's name")
@@ -113,7 +113,7 @@ def _needed(operation: str, parameters: dict[str, Any], resource: str, context: 
 
 
 def _of_entry(principal_arn: str, facts: ClusterFacts | None) -> Context:
-    """The condition keys that an access entry itself has, for what the request leaves out."""
+    """The condition keys of the access entry itself, for fields that the request leaves out."""
     entry = facts.access.get(principal_arn) if facts else None
     if entry is None:
         return {}

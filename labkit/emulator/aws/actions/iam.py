@@ -53,7 +53,7 @@ ON_NOTHING = {
 }  # fmt: skip
 # What is not there yet is named by the ARN that it would have.
 MADE = {"CreateGroup", "CreateInstanceProfile", "CreateRole", "CreateUser"}
-# The operations that are conditioned by the permissions boundary of the role or user that they are on.
+# The operations that have the permissions boundary of their role or user as a condition key.
 BOUNDED = {
     f"{operation}{kind}{what}"
     for kind in ("Role", "User")
@@ -72,7 +72,7 @@ KNOWN = frozenset({
 
 
 def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
-    """What an operation of IAM needs: with tags the permission to tag, too, and to hand on a role ``iam:PassRole``."""
+    """What an operation of IAM needs: also the permission to tag if it has tags, and ``iam:PassRole`` for a role."""
     operation, parameters = request.operation, request.parameters
     account, resource = f"arn:aws:iam::{request.account_id}:", partial(backend.resource, request.account_id)
     if operation == "ListPolicies":
@@ -95,7 +95,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
         # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
         needed.append(_permission(f"Tag{operation.removeprefix('Create')}", arn, context, shown))
     if operation in ("UpdateGroup", "UpdateUser"):
-        # To rename takes the permission on both names.
+        # A renaming needs the permission on both names.
         renamed = parameters.get(f"New{parameter}", name)
         path = parameters.get("NewPath") or (thing.path if thing else "/")
         needed.append(_permission(operation, f"{account}{kind}{path}{renamed}", context, f"{kind} {renamed}"))

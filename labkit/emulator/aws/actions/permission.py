@@ -6,11 +6,11 @@ __all__ = ["CannotDerive", "Context", "Permission", "as_dict", "pass_role", "res
 
 
 class CannotDerive(Exception):
-    """The lab does not know which actions this call needs; the message says of what."""
+    """The lab does not know which actions this call needs; the message names the call."""
 
 
 def pass_role(role_arn: str, service: str, resource: str) -> Permission:
-    """The permission to hand on a role to a service, which uses it for a resource.
+    """The permission to pass a role to a service, which uses it for a resource.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html
     """

@@ -61,7 +61,7 @@ def read(asked: Asked) -> Asked:
     try:
         return replace(asked, request=_request(asked))
     except Exception as unread:
-        # Whoever needs the parameters raises it; an administrator's call is moto's to refuse.
+        # Raised by whoever needs the parameters. An administrator's call goes to moto, which refuses it.
         return replace(asked, unread=unread)
 
 
@@ -101,7 +101,7 @@ def with_form(asked: Asked, form: Mapping[str, str]) -> Asked:
 
 
 def required(service: str, operation: str) -> list[str]:
-    """The names of the parameters that an operation does not do without."""
+    """The names of the parameters that an operation requires."""
     shape = get_service_model(service).operation_model(operation).input_shape
     return shape.required_members if shape else []
 
@@ -266,7 +266,7 @@ def json_text(content: dict[str, object]) -> bytes:
 
 
 def _modelled(shape: Any, value: Any) -> Any:
-    """The value without what the model does not know. Raises ``TypeError`` if it is of another type."""
+    """The value without fields that the model does not have. Raises ``TypeError`` if it is of another type."""
     if shape is None:
         return {}
     kind: str = shape.type_name

@@ -15,7 +15,7 @@ from labkit.emulator.aws.call import Asked, Call
 from labkit.emulator.aws.errors import Refusal
 from labkit.emulator.aws.s3_path import BUCKET, CONTROL, copy_source
 
-# Sub-resource of a bucket: the part of the operation's name, and the action's where it is another.
+# Sub-resource of a bucket: its part of the operation's name, and of the action's name if that differs.
 BUCKET_READS = {
     "accelerate": ("BucketAccelerateConfiguration", "AccelerateConfiguration"),
     "acl": ("BucketAcl", ""),
@@ -41,7 +41,7 @@ BUCKET_READS = {
     "website": ("BucketWebsite", ""),
 }
 NOT_WRITTEN = {"location", "policyStatus"}
-# A bucket's policy and website have delete actions of their own; to delete any other configuration is to put it.
+# A bucket's policy and website have delete actions of their own. Deleting another configuration takes its put action.
 DELETED = {"policy": "DeleteBucketPolicy", "website": "DeleteBucketWebsite"}
 NOT_DELETED = {"accelerate", "acl", "logging", "notification", "object-lock", "requestPayment", "versioning"}
 
@@ -62,7 +62,7 @@ CONDITION_HEADERS = (
     "x-amz-storage-class", "x-amz-website-redirect-location",
 )  # fmt: skip
 RETAIN_UNTIL = "s3:object-lock-retain-until-date"
-# The keys that an object's lock is named by in a condition, and the headers that give it.
+# The condition keys of an object's lock, and the headers that set it.
 LOCK_HEADERS = {
     "s3:object-lock-legal-hold": "x-amz-object-lock-legal-hold",
     "s3:object-lock-mode": "x-amz-object-lock-mode",
@@ -127,7 +127,7 @@ ON_OBJECT = {
     ("DELETE", "tagging", False): ("DeleteObjectTagging", "DeleteObject{}Tagging"),
 }
 BYPASSING = {"DeleteObject", "PutObjectRetention"}
-# To delete the account's Block Public Access is to put none.
+# Deleting the account's Block Public Access takes the action that puts it.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_control_DeletePublicAccessBlock.html
 ON_ACCOUNT = {"GET": ("Get", "Get"), "PUT": ("Put", "Put"), "DELETE": ("Delete", "Put")}
 
@@ -169,7 +169,7 @@ def derive(asked: Asked, deleted_keys: list[tuple[str, str | None]]) -> Asked:
 
 
 def timed(call: Call, permission: Permission, now: float) -> Context:
-    """The condition keys that go by the time: the age of a presigned URL (ms), and the days that a lock remains.
+    """The condition keys that depend on the time: the age of a presigned URL (ms), and a lock's remaining days.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/bucket-policy-s3-sigv4-conditions.html
     """
@@ -269,7 +269,7 @@ def _put(call: Call, arn: str, *, upload: bool) -> tuple[str, tuple[Permission, 
     needed = tuple(_permission(call, action, arn) for action in actions)
     if not (source := call.headers.get("x-amz-copy-source")):
         return "UploadPart" if upload else "PutObject", needed
-    # Access points have another form, and an ARN in it would not be the object that is read.
+    # Access points have another form: their ARN wouldn't be the ARN of the object.
     if (found := copy_source(source)) is None:
         raise CannotDerive("S3 call CopyObject from something that is not BUCKET/KEY")
     bucket, key, version = found

@@ -66,7 +66,7 @@ def permissions(request: ApiRequest, backend: Backend) -> list[Permission]:
 
 
 def _to_rotate(rotation: Permission, parameters: dict[str, Any]) -> list[Permission]:
-    """What is needed to have a secret rotated by a function, which the call or the secret names, or by a role."""
+    """The permissions to rotate a secret by a function, which the call or the secret names, or by a role."""
     function = parameters.get("RotationLambdaARN") or rotation.context.get(ROTATED_BY)
     role = parameters.get("ExternalSecretRotationRoleArn")
     needed = [Permission("lambda:InvokeFunction", str(function), known=frozenset())] if function else []
@@ -75,7 +75,7 @@ def _to_rotate(rotation: Permission, parameters: dict[str, Any]) -> list[Permiss
 
 def _create(request: ApiRequest) -> list[Permission]:
     parameters = request.parameters
-    # The suffix is not known before the secret is made: six characters, whichever they are.
+    # A secret that doesn't exist yet has no suffix: any six characters.
     arn = f"arn:aws:secretsmanager:{request.region}:{request.account_id}:secret:{parameters['Name']}-??????"
     context = _from_parameters(request) | tag_keys(as_dict(parameters.get("Tags")))
     actions = ["CreateSecret"]
@@ -88,7 +88,7 @@ def _create(request: ApiRequest) -> list[Permission]:
 
 def _on_secret(operation: str, secret_id: str, request: ApiRequest, backend: Backend) -> Permission:
     secret: Any = backend.store("secretsmanager", request.region, request.account_id).secrets.get(secret_id)
-    # One that is not there is known by what it was asked for as.
+    # A missing secret is identified by the id in the request.
     resource = secret.arn if secret else secret_id
     context = _from_parameters(request) | {"secretsmanager:SecretId": resource}
     context |= tag_keys(as_dict(request.parameters.get("Tags")), request.parameters.get("TagKeys"))
@@ -110,7 +110,7 @@ def _of_secret(secret: Any) -> Context:
 
 
 def _known(request: ApiRequest) -> frozenset[str]:
-    # Which key an alias stands for is KMS's to say.
+    # Only KMS knows which key an alias stands for.
     key = request.parameters.get("KmsKeyId", "")
     return KNOWN - {KEY_ARN} if "alias/" in key else KNOWN
 

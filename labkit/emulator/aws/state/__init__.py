@@ -1,1 +1,1 @@
-"""What outlives the lab's server of AWS: moto's state (`kept`), and the gate's own (`own`)."""
+"""AWS's state that survives the lab's server: moto's (`kept`), and the gate's own (`own`)."""

@@ -31,9 +31,9 @@ KEPT = (
 """moto's services whose state is kept. STS, CloudTrail's events and what EKS's clusters hold are the lab's own."""
 SIGNED_AS = {*KEPT, "eks-auth", "sts", "tagging"}
 """How calls of these services are signed. What any other service holds is gone when the lab ends."""
-# Named like reads, and they change what a later call answers.
+# Their names look like reads, but they change later answers.
 CHANGING_READS = ("BatchGetSecretValue", "GetRecords", "GetSecretValue", "GetShardIterator", "ReceiveMessage")
-# What moto does in a thread, which reads or writes S3.
+# Operations that moto carries out in a thread of their own, which reads or writes S3.
 IN_BACKGROUND = ("ExportTableToPointInTime", "ImportTable")
 FAILURES = (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError)
 LAYOUT = 1  # of the tables
@@ -88,7 +88,7 @@ class Kept:
 
     @property
     def services(self) -> set[str]:
-        """Those of which something is kept."""
+        """The services that keep something."""
         return {store.service for store in self._bodies}
 
     async def close(self) -> None:
@@ -126,7 +126,7 @@ class Kept:
         try:
             return pickling.dumps(places.state_of(store), self._names)
         except FAILURES as error:
-            # The call was carried out, and the ones after it shall be, too.
+            # The call was carried out, and later ones must be, too.
             _log.error("what %s holds now is not kept: %s", store.service, error)
             return None
 
@@ -146,7 +146,7 @@ class Kept:
             try:
                 state, self._bodies[store] = pickling.loads(content, self._body)
                 places.put_back(store, state)
-            except Exception as error:  # whatever unpickling another version's classes comes to
+            except Exception as error:  # unpickling classes of another version can raise anything
                 raise LabError(
                     f"the AWS state of this lab cannot be read: {service}: {type(error).__name__}: {error}.",
                     where=str(database.file),
@@ -163,7 +163,7 @@ def changes(asked: Asked) -> bool:
     """Whether a call may change something, as far as its operation's name says."""
     operation = asked.operation
     if operation == "AssumeRole":
-        # Who enters an account makes it.
+        # Entering an account creates it.
         given = asked.request.parameters if asked.request else {}
         return str(given.get("RoleArn", "")).endswith(f":role/{ENTRANCE}")
     if operation in CHANGING_READS:
@@ -174,7 +174,7 @@ def changes(asked: Asked) -> bool:
 
 
 def unkept(service: str) -> str:
-    """The sentence that says that what this service holds is not kept."""
+    """The sentence that says that this service's state is not kept."""
     return f"What {service} holds is not kept: it is gone when the lab's server ends."
 
 

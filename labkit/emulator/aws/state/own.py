@@ -1,4 +1,4 @@
-"""What the gate holds beside moto: role sessions, and what it adds to EKS and to regions. Kept like moto's state."""
+"""The gate's own state beside moto's: role sessions, and its additions to EKS and regions. Kept like moto's state."""
 
 import json
 import pickle
@@ -8,7 +8,7 @@ from typing import Any
 
 from labkit.emulator.database import Database
 
-LAYOUT = 1  # of the tables, and of the things in them
+LAYOUT = 1  # the version of the tables and of their contents
 TABLES = """
     CREATE TABLE parts (name TEXT PRIMARY KEY, state BLOB);
     CREATE TABLE sessions (serial INTEGER PRIMARY KEY, key TEXT UNIQUE, session TEXT)
@@ -54,7 +54,7 @@ class Own:
             self._database.write("INSERT INTO sessions VALUES (NULL, ?, ?)", key, json.dumps(session))
 
     def forget_session(self, key: str) -> None:
-        """Keep a role session no longer. Raises `NotWritten`."""
+        """Delete a kept role session. Raises `NotWritten`."""
         if self._database:
             self._database.write("DELETE FROM sessions WHERE key = ?", key)
 

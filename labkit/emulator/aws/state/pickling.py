@@ -68,7 +68,7 @@ class Dumped:
     new: list[tuple[FakeKey, int]]
 
     def remember(self) -> None:
-        """The new bodies are kept now: they are not new any longer."""
+        """Mark the new bodies as kept."""
         for thing, name in self.new:
             setattr(thing, BODY, name)
 
@@ -108,7 +108,7 @@ class _Bodies:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Pickle makes many things and no circles: looking for circles meanwhile takes longer than all the rest."""
+    """Pickle makes many objects and no cycles. The garbage collector would search for cycles all the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -168,7 +168,7 @@ def _reducer(kind: type) -> Any:
 
 
 def _reduced_dict(thing: Any) -> Any:
-    # What a subclass tells of itself may not be all: S3's store of versions tells the newest alone.
+    # A subclass may report only a part: S3's store of versions reports only the newest.
     held = {**thing.__dict__}, dict.copy(thing), getattr(thing, "default_factory", None)
     return type(thing).__new__, (type(thing),), held, None, None, _fill_dict
 

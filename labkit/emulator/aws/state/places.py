@@ -1,4 +1,4 @@
-"""Where moto keeps what: a backend for each service, account and region; and which of them a call was about."""
+"""moto's stores: a backend for each service, account and region; and which of them a call used."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from labkit.emulator.aws.backend import (
 
 
 class Store(NamedTuple):
-    """What is kept as one: a service's state in an account, in all regions, which may share things."""
+    """One unit of state: a service's in an account, in all regions, because these may share objects."""
 
     service: str
     account_id: str
@@ -86,7 +86,7 @@ def put_back(store: Store, state: State) -> None:
 
 
 def _held(backend: BaseBackend) -> dict[str, Any]:
-    """What a backend holds, but for AWS's own managed policies and parameters, which are read when they are used."""
+    """A backend's state, without AWS's own managed policies and parameters. Those are loaded when used."""
     held = backend.__dict__
     if isinstance(backend, IAMBackend):
         policies, of_aws = policies_in_use(backend)

@@ -37,7 +37,7 @@ class User:
 
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 
-# Asked about a bearer token that no service account has; answers with the caller, or None if it does not know it.
+# Gets a bearer token that belongs to no service account; returns the caller, or None for an unknown token.
 TokenAuthenticator = Callable[[str], Awaitable[User | None]]
 
 
@@ -70,7 +70,7 @@ class Authentication:
         try:
             verified = self.tokens.verify(token, audiences)
         except InvalidToken:
-            # What others authenticate is for the API server alone.
+            # Tokens of the other authenticators are only meant for the API server itself.
             if self.tokens.issuer in (audiences or [self.tokens.issuer]):
                 for authenticate in self.others:
                     if user := await authenticate(token):

@@ -1,4 +1,4 @@
-"""What a node may do: its own objects, its pods, and what its pods refer to; nothing of other nodes'.
+"""What a node may do: its own objects, its pods, and what its pods refer to. Other nodes' objects are refused.
 
 https://kubernetes.io/docs/reference/access-authn-authz/node/
 """

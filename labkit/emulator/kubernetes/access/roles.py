@@ -20,7 +20,7 @@ def _paths(*paths: str) -> Object:
 
 DISCOVERY = _paths("/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz")
 VERSION = ["/version", "/version/"]
-# What lets a caller act as a pod, so that who may only view may not even read it.
+# Whoever reads these can act as a pod. So `view` doesn't include them, not even for reading.
 INTO_PODS = ["pods/attach", "pods/exec", "pods/portforward", "pods/proxy"]
 WORKLOADS = ["deployments", "deployments/scale", "replicasets", "replicasets/scale"]
 
@@ -88,7 +88,7 @@ CLUSTER_ROLES: dict[str, list[Object]] = {
     ],
 }
 
-# role: the one of admin, edit and view that gathers its rules, as it does of any role that is labelled so.
+# role: which of admin, edit and view also gets its rules, as from every role with such a label.
 GATHERED = {
     "edit": "admin",
     "view": "edit",
@@ -97,7 +97,7 @@ GATHERED = {
     "system:aggregate-to-view": "view",
 }
 
-# role: the groups and users that have it in the whole cluster. What nodes may is the Node authorizer's to say.
+# role: the groups and users that have it in the whole cluster. The Node authorizer decides for nodes.
 CLUSTER_BINDINGS: dict[str, list[tuple[str, str]]] = {
     "cluster-admin": [("Group", "system:masters")],
     "system:basic-user": [("Group", "system:authenticated")],

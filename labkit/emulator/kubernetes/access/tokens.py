@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jwt.types import Options
 
 HOUR, DAY, YEAR = 3600, 24 * 3600, 365 * 24 * 3600
-# What the kubelet asks for in every pod: such tokens live a year, so that old clients that never read them again work.
+# What the kubelet asks for in every pod: such tokens live a year, for old clients that read the file only once.
 EXTENDED = HOUR + 7
 LEEWAY = 60  # what clocks may differ by
 LEGACY_ISSUER = "kubernetes/serviceaccount"
@@ -43,14 +43,14 @@ class Verified:
 
 
 class Tokens:
-    """Signs and verifies the tokens of one cluster with its service account signing key."""
+    """Sign and verify the tokens of one cluster with its service account signing key."""
 
     def __init__(self, signing_key_pem: bytes, issuer: str, clock: Clock, identifiers: Identifiers, storage: Storage):
         key = serialization.load_pem_private_key(signing_key_pem, password=None)
         if not isinstance(key, rsa.RSAPrivateKey):
             raise TypeError("a service account signing key is an RSA key")
         self.issuer, self.clock, self.identifiers, self.storage = issuer, clock, identifiers, storage
-        # The longest lifetime that is given, in seconds; None: any that is asked for.
+        # The longest lifetime in seconds; None: as long as the request asks for.
         self.longest: int | None = None
         self._key, self._public = key, key.public_key()
         der = self._public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -145,7 +145,7 @@ class Tokens:
         except InvalidToken as invalid:
             raise InvalidToken(f"[invalid bearer token, {invalid}]") from None
         except (AttributeError, KeyError, TypeError) as error:
-            # Another program has the key and makes tokens of another shape.
+            # Another program that has the key can make tokens of another shape.
             raise InvalidToken("invalid bearer token") from error
 
     def _verified(self, claims: Object, token: str, wanted: list[str]) -> Verified:
@@ -188,7 +188,7 @@ class Tokens:
             raise InvalidToken(f'serviceaccounts "{account["name"]}" not found')
         if found.uid != account["uid"]:
             raise InvalidToken(f"service account UID ({found.uid}) does not match claim ({account['uid']})")
-        # The node in a pod's token is where the pod was, and no more.
+        # The node in a pod's token only says where the pod ran: the token stays valid without it.
         kinds = {"pod": POD, "secret": SECRET} | ({} if "pod" in claim else {"node": NODE})
         for key, kind in kinds.items():
             if bound := claim.get(key):

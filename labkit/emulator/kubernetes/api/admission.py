@@ -61,7 +61,7 @@ class Admission:
 
     def _pod(self, pod: Object) -> Object:
         metadata, spec = pod["metadata"], dict(pod["spec"])
-        # One that has no name yet is called by what it will begin with.
+        # A pod without a name is called by its generateName.
         called = metadata.get("name") or metadata.get("generateName", "")
         namespace, name = metadata["namespace"], spec.get("serviceAccountName") or "default"
         spec["serviceAccountName"] = spec["serviceAccount"] = name
@@ -84,7 +84,7 @@ class Admission:
 
     async def _webhooks(self, review: Review) -> bool:
         if review.kind is WEBHOOKS:
-            return False  # a broken webhook must never stand in the way of its own repair
+            return False  # or nobody could repair a broken webhook
         called: list[tuple[Object, bytes]] = []
         changed = False
         for configuration in self.storage.list(WEBHOOKS):

@@ -15,7 +15,7 @@ NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 def ensure(storage: Storage, address: str) -> None:
     """Create them in a new cluster; ``address`` is `HOST:PORT` of the API server.
 
-    In one that is there again what was deleted or changed stays so; its service leads to the address by now.
+    A restored cluster keeps what was changed or deleted in it. Only its service gets the new address.
     """
     if storage.is_new:
         _create(storage, address)

@@ -1,4 +1,4 @@
-"""Where the lab's API server may call: loopback alone, whatever a webhook or a node names as its address."""
+"""The API server only calls loopback, whatever address a webhook or a node has."""
 
 from ipaddress import ip_address
 

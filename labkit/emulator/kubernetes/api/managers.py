@@ -76,7 +76,7 @@ def applied(
 
 def named(entries: list[Object] | None, managers: bytes) -> bytes:
     """The managers after a write that itself names them: so kubectl takes over from its own `apply` without
-    `--server-side`. One empty entry takes all away; what names none, or cannot be read, changes nothing.
+    `--server-side`. One empty entry removes all managers. No entry, or one that can't be read, changes nothing.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#clearing-managedfields
     """

@@ -14,7 +14,7 @@ from labkit.emulator.kubernetes.objects.kinds import NODE, POD, SERVICE_ACCOUNT,
 from labkit.emulator.kubernetes.objects.status import ApiError, forbidden
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
-# The labels of kubernetes.io and k8s.io that a node may give to itself.
+# The labels of kubernetes.io and k8s.io that a node may set on itself.
 OWN_LABELS = re.compile(
     r"kubernetes\.io/(hostname|os|arch)|beta\.kubernetes\.io/(os|arch|instance-type)|node\.kubernetes\.io/.+"
     r"|(topology\.kubernetes\.io|failure-domain\.beta\.kubernetes\.io)/(zone|region)|kubelet\.kubernetes\.io/.+"

@@ -24,7 +24,7 @@ LISTS = {
 DIRECTIVES = ("$patch", "$retainKeys", "$setElementOrder/", "$deleteFromPrimitiveList/")
 # https://github.com/kubernetes/kubernetes/blob/v1.36.0/staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go
 MOST_OPERATIONS = 10_000
-LONGEST_COPIES = 64 * 1024  # an API server takes 3 MiB, for which Python would need more than a second
+LONGEST_COPIES = 64 * 1024  # an API server accepts 3 MiB, but Python would need more than a second for that
 
 
 def read(request: Request) -> object:
@@ -72,7 +72,7 @@ class NotApplicable(Exception):
 
 
 class JsonPatching:
-    """Applies operations to a ``document`` of its own. What they copy may be LONGEST_COPIES bytes in all."""
+    """Apply operations to a ``document`` of its own. What they copy may be LONGEST_COPIES bytes in all."""
 
     def __init__(self, document: Object) -> None:
         self.document: Any = json.loads(dump(document))
@@ -188,7 +188,7 @@ def _merged_list(found: Field, old: list[Any], new: list[Any]) -> list[Any]:
 
 
 def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> list[Any]:
-    """The items of the patch in its order, among them the server's own where they were; new ones come first."""
+    """The items in the patch's order. The server's own items keep their places, and new items come first."""
 
     def name(item: object) -> bytes:
         return dump(item.get(key) if isinstance(item, dict) and key else item)
@@ -205,7 +205,7 @@ def _in_order(items: list[Any], order: list[Any], old: list[Any], key: str) -> l
 
 
 def _places(names: list[bytes]) -> dict[bytes, int]:
-    """Where each name comes first."""
+    """The first position of each name."""
     return {name: len(names) - 1 - i for i, name in enumerate(reversed(names))}
 
 

@@ -37,7 +37,7 @@ class Paths:
         if path in ("/api", "/apis") and self._aggregates(request):
             return Response(200, dump(discovery.aggregated(core=path == "/api")), discovery.AGGREGATED)
         if path == "/openapi/v2" and b"protobuf" in request.headers.get(b"accept", b""):
-            # kubectl asks for it about a kind that version 3 does not have: `swagger: "2.0"` and no more.
+            # kubectl asks for version 2 if version 3 lacks a kind. `swagger: "2.0"` is enough for it.
             return Response(200, b"\x0a\x032.0", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
         document = self._document(path)
         if document is None:

@@ -111,7 +111,7 @@ def _projected(projected: Object, path: str) -> list[Cause]:
         causes += _downward(source.get("downwardAPI") or {}, f"{where}.downwardAPI")
         if token := source.get("serviceAccountToken"):
             causes += token_duration(f"{where}.serviceAccountToken.expirationSeconds", token["expirationSeconds"])
-            # A real server, too, says of which volume the path is, and not of which source.
+            # A real server also names only the volume of the path, not the source.
             causes += _volume_path(f"{path}.path", token.get("path", ""))
     return causes
 
@@ -129,7 +129,7 @@ def _downward(source: Object, path: str) -> list[Cause]:
 
 
 def _volume_path(field: str, path: str) -> list[Cause]:
-    """Whether a file may have this path in its volume, where names that begin with .. are the kubelet's own."""
+    """Whether a file may have this path in its volume. Names that begin with .. belong to the kubelet."""
     if not path:
         return [required(field)]
     reserved = path.startswith("..") and not path.startswith("../")
@@ -356,7 +356,7 @@ def _mounts(container: Object, path: str, volumes: set[str]) -> list[Cause]:
         if part and expression:
             more = "subPathExpr and subPath are mutually exclusive"
             causes.append(invalid_value(f"{field}.subPathExpr", expression, more))
-        # A real server, too, leaves out which mount it is.
+        # A real server doesn't name the mount either.
         causes += _descending(f"{path}.volumeMounts.subPath", part)
         causes += _descending(f"{path}.volumeMounts.subPathExpr", expression)
     return causes

@@ -1,6 +1,6 @@
 """Kubernetes' protobuf bodies, decoded to what the same object looks like in JSON.
 
-kubectl sends them for `create namespace`, `create token` and others, and does not try again with JSON. Nothing is ever
+kubectl sends them for `create namespace`, `create token` and others, and doesn't fall back to JSON. Nothing is ever
 answered in this form. https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding
 """
 

@@ -34,7 +34,7 @@ from labkit.emulator.kubernetes.objects.storage import dump
 from labkit.webhook.body import whole_characters
 
 LIMIT = 3 * 1024 * 1024
-LONGEST_YAML = 64 * 1024  # of YAML that is not JSON: Python needs seconds for a megabyte, and kubectl sends JSON
+LONGEST_YAML = 64 * 1024  # for YAML: Python needs seconds for a megabyte, and kubectl sends JSON
 JSON, YAML, PROTOBUF = "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"
 AVAILABLE = f"{JSON}, {YAML}, {PROTOBUF}, {JSON};stream=watch, {PROTOBUF};stream=watch"
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}

@@ -97,7 +97,7 @@ class Resources:
             None if fresh else version,
             initial_end=bookmarks and (initial or version is None),
             bookmarks=bookmarks,
-            # A real server ends watches between half an hour and an hour: clients have to come again.
+            # A real server ends a watch after 30 to 60 minutes, and the client starts another one.
             seconds=request.integer("timeoutSeconds") or random.uniform(1800, 3600),  # noqa: S311
         )
         return Response(200, stream=watch.events())
@@ -133,7 +133,7 @@ class Resources:
             request.warnings.append(services.NO_ROUTE)
         validate(kind, obj)
         if kind.namespaced:
-            # It may have gone while a webhook was asked.
+            # Somebody may have deleted it while the webhook was called.
             self._require_namespace(kind, metadata)
         obj = defaults.first_status(kind, obj)
         owned = updated(b"", kind.type, {}, sent, self._writer(kind, request), now=self.storage.now())
@@ -162,7 +162,7 @@ class Resources:
             try:
                 stored = await self._update(kind, request, before, obj, dry_run=dry_run)
             except ApiError as error:
-                # Another client wrote in between: a patch that names no version is tried again on the new one.
+                # Another client wrote in between. A patch without a version is applied again, to the new object.
                 given = isinstance(patch, dict) and (patch.get("metadata") or {}).get("resourceVersion")
                 if error.code == 409 and not given and attempt < 4:
                     continue

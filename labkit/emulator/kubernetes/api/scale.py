@@ -38,7 +38,7 @@ async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
 
 
 def _version(document: Object, request: Request) -> str:
-    """A patch that names no version is tried again on the new one, so it must not be given the one it was made of."""
+    """No version for a patch that names none: it may be applied again, to a newer object."""
     return "" if request.verb == "update" else document["metadata"]["resourceVersion"]
 
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from labkit.emulator.kubernetes.objects.kinds import Object
 
-# Clients find these beside the security context, the server has them in it.
+# Clients see these fields beside the security context. In the server's types they are inside it.
 IN_SECURITY_CONTEXT = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostUsers")
 ZERO = {"string": "", "bool": False, "int32": 0, "int64": 0, "Quantity": "0", "IntOrString": 0}
 
@@ -21,14 +21,14 @@ ZERO = {"string": "", "bool": False, "int32": 0, "int64": 0, "Quantity": "0", "I
 def difference(old: Object, new: Object) -> str:
     """The lines that differ, each group with three lines around it; "" if none differ."""
     lines = difflib.unified_diff(_lines(old), _lines(new), lineterm="")
-    return "".join(f"{line}\n" for line in [*lines][2:])  # without the names of the files that there are not
+    return "".join(f"{line}\n" for line in [*lines][2:])  # without the two file names that a diff begins with
 
 
 def _lines(spec: Object) -> list[str]:
     context = (spec.get("securityContext") or {}) | {key: spec[key] for key in IN_SECURITY_CONTEXT if key in spec}
     shown = internal("PodSpec", {**spec, "securityContext": context})
     text = json.dumps(shown, indent=1, ensure_ascii=False)
-    for sign in "<>&":  # as Go does, for the sake of HTML
+    for sign in "<>&":  # Go's encoder escapes these for HTML
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text.splitlines()
 

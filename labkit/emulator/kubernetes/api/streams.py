@@ -46,7 +46,7 @@ LARGEST = 32 * 1024 * 1024
 
 
 class Kubelets:
-    """Speaks to the nodes' kubelets with the API server's own client certificate."""
+    """Speak to the nodes' kubelets with the API server's own client certificate."""
 
     def __init__(self, storage: Storage, authority: Authority, certificate: Certificate):
         self.storage = storage
@@ -138,7 +138,7 @@ class Kubelets:
                 max_size=LARGEST,
                 compression=None,
                 proxy=None,
-                ping_interval=None,  # a program that does not read holds up all that comes after, pongs too
+                ping_interval=None,  # pongs, too, would wait while the program doesn't read its input
             )
         except websockets.InvalidStatus as error:
             text = (error.response.body or b"").decode("utf-8", "replace").strip()
@@ -236,7 +236,7 @@ async def _closing(answer: httpx.Response) -> AsyncGenerator[bytes]:
         async for part in answer.aiter_raw():
             yield part
     except httpx.HTTPError:
-        return  # the node went away: what came so far is what there is
+        return  # the node went away: the client gets what came so far
     finally:
         await answer.aclose()
 

@@ -65,7 +65,7 @@ def human_duration(seconds: float) -> str:
 
 
 SECOND, MINUTE, HOUR, DAY, YEAR = (1, "s"), (60, "m"), (3600, "h"), (86400, "d"), (365 * 86400, "y")
-# Durations under so many seconds are told in this unit, and their rest in that one.
+# Up to so many seconds a duration is written in this unit, and its rest in that one.
 DURATIONS: tuple[tuple[float, tuple[int, str], tuple[int, str] | None], ...] = (
     (120, SECOND, None),
     (600, MINUTE, SECOND),
@@ -120,7 +120,7 @@ def _reason(pod: Object) -> str:
 
 
 def _reason_of_containers(pod: Object, reason: str) -> str:
-    """The first container's reason that is worth telling, or else the given one."""
+    """The first container's reason that says more than the given one; else the given one."""
     running = False
     for container in reversed((pod.get("status") or {}).get("containerStatuses") or []):
         state = container.get("state") or {}

@@ -13,7 +13,7 @@ from labkit.emulator.kubernetes.objects.selectors import Matcher
 from labkit.emulator.kubernetes.objects.status import ApiError, expired
 from labkit.emulator.kubernetes.objects.storage import Change, Storage, Stored, dump
 
-BACKLOG = 10_000  # changes that a client may be behind before its watch is ended
+BACKLOG = 10_000  # so many changes behind, a slow client's watch is ended
 BOOKMARK_SECONDS = 60
 
 
@@ -103,7 +103,7 @@ class Watch:
         return [line for line in lines if line], False
 
     def _batch(self, change: Change, queue: asyncio.Queue[Change]) -> bytes:
-        """The events of this change and of all that wait in the queue: they leave in one piece."""
+        """The events of this change and of all changes in the queue, sent in one piece."""
         lines = [self._event(change)]
         while not queue.empty():
             lines.append(self._event(queue.get_nowait()))

@@ -1,4 +1,4 @@
-"""YAML as an API server reads it: what its aliases stand for has a budget.
+"""YAML as an API server reads it: aliases may only expand to a limited size.
 
 https://github.com/kubernetes/kubernetes/issues/83253 (CVE-2019-11253)
 """
@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-# The share of nodes from aliases: 99 % in a small document, 10 % in a large one. An API server's numbers
-# of nodes are ten times these: Python needs as long for a tenth.
+# The share of nodes from aliases: 99 % in a small document, 10 % in a large one. An API server allows ten times as
+# many nodes, but Python would need ten times as long for them.
 # https://github.com/yaml/go-yaml/blob/v2.4.2/decode.go (allowedAliasRatio)
 SMALL, LARGE = 40_000, 400_000
 MOST, LEAST = 0.99, 0.10
@@ -33,7 +33,7 @@ def yaml_value(text: bytes) -> object:
 
 
 class _Budget:
-    """Counts the nodes of a document, one behind an alias as often as it is named."""
+    """Count the nodes of a document, one behind an alias as often as it is named."""
 
     def __init__(self) -> None:
         self._nodes = self._of_aliases = 0

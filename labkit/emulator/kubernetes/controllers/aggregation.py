@@ -13,7 +13,7 @@ CLUSTER_ROLE = BY_NAME["ClusterRole"]
 
 
 class Aggregation:
-    """Works on every change of a ClusterRole."""
+    """Combine ClusterRoles again after every change of one."""
 
     def __init__(self, storage: Storage, later: Later):
         self.storage, self.later = storage, later

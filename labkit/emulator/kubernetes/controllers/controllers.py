@@ -36,7 +36,7 @@ NAMESPACED = [kind for kind in KINDS if kind.namespaced]
 
 
 class Controllers:
-    """Works on every change of the storage."""
+    """Act on every change of the storage."""
 
     def __init__(self, resources: Resources, certificate_pem: bytes, later: Later):
         self.storage, self.later = resources.storage, later
@@ -47,7 +47,7 @@ class Controllers:
         self._deployments = Deployments(ControllerClient(resources, "deployment-controller"), self._owners)
         self._event_expiry = EventExpiry(self.storage)
         self._scheduling = False
-        self._short = False  # whether a pod waits that fits no node
+        self._short = False  # whether a pod waits because it fits no node
         self._scheduler_events = Events(self.storage, "default-scheduler")
         self.storage.observers.append(self._observe)
 
@@ -73,7 +73,7 @@ class Controllers:
             if kind.namespaced:
                 self.later(lambda: self._empty(stored.namespace))
         elif change.type == "ADDED" and writes.is_over(kind, metadata):
-            # The server was killed after it had taken the last finalizer, and before it removed the object.
+            # The server was killed between removing the last finalizer and removing the object.
             self.later(partial(self._finish, kind, stored))
         elif "deletionTimestamp" in metadata and {*writes.CASCADES.values()} & {*(metadata.get("finalizers") or ())}:
             self.later(lambda: self._cascade(kind, stored))
@@ -147,7 +147,7 @@ class Controllers:
 
     def _orphaned(self, uid: str) -> None:
         for kind, stored in self._owners.dependents(uid):
-            # One that has another owner stays with it.
+            # An object with another owner stays.
             if self._has_owner(stored):
                 self._owners.release(kind, stored, uid)
             else:
@@ -223,7 +223,7 @@ class Controllers:
             return
         load = {node.name: 0 for node in nodes}
         used: dict[str, Amounts] = {node.name: {} for node in nodes}
-        counts = any(requests(pod.object) for pod in waiting)  # most pods ask for nothing: then it is not added up
+        counts = any(requests(pod.object) for pod in waiting)  # most pods request nothing: no sums then
         for pod in self.storage.list(POD):
             if (name := pod.object["spec"].get("nodeName")) in load:
                 load[name] += 1

@@ -1,4 +1,4 @@
-"""The Deployment controller: ReplicaSets that come and go until all pods are of the present template.
+"""The Deployment controller: it makes and scales ReplicaSets until all pods have the current template.
 
 https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 """
@@ -55,7 +55,7 @@ class Deployments:
 
 
 class _Look:
-    """One look at one Deployment: at most one step further; what it changes leads to the next look."""
+    """Look at one Deployment, and take at most one step. The change that it makes causes the next look."""
 
     def __init__(self, client: ControllerClient, owners: Owners, deployment: Stored):
         self.client, self.storage, self.owners = client, client.storage, owners
@@ -165,7 +165,7 @@ class _Look:
         return {key: value for key, value in rollout.annotations(self.deployment).items() if key not in own}
 
     def _sizes(self) -> Object:
-        """What a ReplicaSet notes of the Deployment's size when it is scaled."""
+        """The annotations with the Deployment's size, written when a ReplicaSet is scaled."""
         wanted, (surge, _) = replicas(self.deployment), rollout.limits(self.deployment)
         return {rollout.DESIRED: str(wanted), rollout.MAXIMUM: str(wanted + surge)}
 
@@ -199,13 +199,13 @@ class _Look:
             self._clean_up_when_complete()
 
     def _grow(self, new: Stored) -> bool:
-        """The new ReplicaSet gets as many pods as there may be now."""
+        """Scale the new ReplicaSet up as far as the rollout allows now."""
         present, wanted = replicas(new), replicas(self.deployment)
         size = wanted if present > wanted else rollout.new_replicas(self.deployment, self.sets, present)
         return self._scale(new, size)
 
     def _shrink(self, new: Stored) -> bool:
-        """The old ones lose pods: first those that are not available, then as many as may be missing."""
+        """Scale the old ReplicaSets down: first their unavailable pods, then as many as the rollout may lack."""
         least = replicas(self.deployment) - rollout.limits(self.deployment)[1]
         new_missing = replicas(new) - counted(new, "availableReplicas")
         room = sum(map(replicas, self.sets)) - least - new_missing
@@ -244,7 +244,7 @@ class _Look:
                 self._scale(one, size)
 
     def _saturated(self) -> bool:
-        """Whether the new ReplicaSet has all the pods, and the old ones are to have none."""
+        """Whether the new ReplicaSet has all pods, and the old ones are scaled to zero."""
         wanted = replicas(self.deployment)
         return (
             self.new is not None
@@ -309,7 +309,7 @@ class _Look:
         return None if rollout.complete(self.deployment, after) else moment
 
     def _news(self, before: Object, after: Object, progress: Object | None) -> Object | None:
-        """The condition Progressing, if it has news."""
+        """The condition Progressing, if it has changed."""
         what = f'ReplicaSet "{self.new.name}"' if self.new else f'Deployment "{self.deployment.name}"'
         now = self.storage.now()
         if rollout.complete(self.deployment, after):
@@ -346,7 +346,7 @@ class _Look:
         self._update({**self.deployment.object, "status": status})
 
     def _set(self, revision: str = "", progress: tuple[str, str, str] | None = None) -> None:
-        """Write the revision and the condition Progressing, where they are given and new."""
+        """Write the revision and the condition Progressing, if they are given and differ."""
         obj = self.deployment.object
         if revision:
             notes = rollout.annotations(self.deployment) | {rollout.REVISION: revision}

@@ -1,4 +1,4 @@
-"""Removes events an hour of lab time after their last change, as a real server does (``--event-ttl``).
+"""Remove events an hour of lab time after their last change, as a real server does (``--event-ttl``).
 
 https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/
 """
@@ -19,7 +19,7 @@ class EventExpiry:
         self._looking: asyncio.TimerHandle | None = None
 
     def observe(self, change: Change) -> None:
-        """Has to be told of every change."""
+        """Note a change of the storage. Every change has to come here."""
         if change.kind is not EVENT:
             return
         key = change.stored.namespace, change.stored.name
@@ -41,7 +41,7 @@ class EventExpiry:
     def _look(self) -> None:
         self._looking = None
         over = self.storage.clock.now() - LIFE_SECONDS
-        # In no order: the lab's clock is set back, too.
+        # They aren't in order of time, because the lab's clock can be set back.
         for key in [key for key, written in self._written.items() if written <= over]:
             self.storage.remove(EVENT, self.storage.get(EVENT, *key))
         if self._written:
@@ -49,6 +49,6 @@ class EventExpiry:
 
 
 def _last_time(event: Stored) -> float:
-    """When it was made, or counted the last time, in seconds."""
+    """When the event was created or last counted, in seconds."""
     made, counted = event.metadata["creationTimestamp"], event.object.get("lastTimestamp")
     return max(seconds(made), seconds(counted or made))

@@ -6,8 +6,8 @@ https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 from labkit.emulator.kubernetes.objects.kinds import EVENT, NAMESPACE, Kind
 from labkit.emulator.kubernetes.objects.storage import Storage, Stored
 
-REMEMBERED = 4096  # events that are counted when they come again
-SIMILAR = 10  # events with one reason about one object, from which on they are told as one
+REMEMBERED = 4096  # so many events are remembered, and counted when they come again
+SIMILAR = 10  # after so many events with one reason about one object, they are counted as one
 SIMILAR_SECONDS = 600
 
 
@@ -18,7 +18,7 @@ class Events:
         self._similar: dict[tuple[str, str], tuple[float, set[str]]] = {}
 
     def record(self, kind: Kind, about: Stored, type_: str, reason: str, message: str) -> None:
-        """Write an event, or count one up that says the same. ``type_`` is Normal or Warning.
+        """Write an event, or add one to the count of an equal event. ``type_`` is Normal or Warning.
 
         A terminating namespace gets no more events.
         """
@@ -33,7 +33,7 @@ class Events:
             changed = {**known.object, "message": message, "count": count, "lastTimestamp": now}
             self.storage.replace(EVENT, known, changed, known.managers)
             return
-        # Numbered as they come: what happened in one second is listed in its order.
+        # Numbered as they come, so that events of the same second keep their order.
         name = self._names[counted] = f"{about.name}.{self.storage.version:016x}"
         if len(self._names) > REMEMBERED:
             del self._names[next(iter(self._names))]

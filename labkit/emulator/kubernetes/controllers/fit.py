@@ -13,7 +13,7 @@ Amounts = dict[str, Decimal]
 
 ZERO = Decimal(0)
 CORDONED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
-# Every real node has these; one that does not tell how much has enough.
+# Every real node has these resources. A node that reports no amount has enough.
 COMMON = ("cpu", "memory", "ephemeral-storage")
 
 

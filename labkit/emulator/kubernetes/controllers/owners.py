@@ -72,7 +72,7 @@ class Owners:
         return list(self._controlled.get((kind, owner.namespace, owner.uid), {}).values())
 
     def claim(self, kind: Kind, owner_kind: Kind, owner: Stored) -> list[Stored]:
-        """What a controller takes for its own: it lets go what its selector does not match, and adopts what it does.
+        """The objects of a controller, after it released those that its selector doesn't match, and adopted the others.
 
         https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#how-a-replicaset-works
         """

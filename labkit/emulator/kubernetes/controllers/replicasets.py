@@ -16,7 +16,7 @@ from labkit.emulator.kubernetes.objects.selectors import object_selector
 from labkit.emulator.kubernetes.objects.status import ApiError
 from labkit.emulator.kubernetes.objects.storage import Change, Stored, seconds
 
-BURST = 500  # pods that are made or deleted at one look
+BURST = 500  # at most so many pods are created or deleted at one look
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 PHASES = ("Pending", "Unknown", "Running")
 
@@ -60,7 +60,7 @@ class ReplicaSets:
             elif missing < 0:
                 self._delete(replica_set, pods, min(-missing, BURST))
         if missing:
-            # Others may have been at work meanwhile.
+            # Another client may have changed them meanwhile.
             replica_set = self.storage.find(REPLICA_SET, *key)
             if replica_set is None:
                 return None
@@ -157,7 +157,7 @@ def _next_available(replica_set: Stored, pods: list[Stored], now: float) -> floa
 def _worth(pod: Stored, now: float) -> tuple[bool | int | str, ...]:
     """Order pods for deletion: first those without a node, not running, not ready, cheap, then the youngest.
 
-    Ages count by their order of magnitude, so that it is not always the newest that go.
+    Ages count by their order of magnitude, so that the newest pod isn't always the first to go.
     https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#scaling-a-replicaset
     """
     status, since = pod.object.get("status") or {}, ready_since(pod)

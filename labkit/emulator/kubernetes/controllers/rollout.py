@@ -19,7 +19,7 @@ REVISION = "deployment.kubernetes.io/revision"
 REVISION_HISTORY = "deployment.kubernetes.io/revision-history"
 DESIRED = "deployment.kubernetes.io/desired-replicas"
 MAXIMUM = "deployment.kubernetes.io/max-replicas"
-# What a ReplicaSet does not take over from its Deployment.
+# Annotations that a ReplicaSet doesn't copy from its Deployment.
 OWN_ANNOTATIONS = {
     "kubectl.kubernetes.io/last-applied-configuration",
     REVISION,
@@ -29,7 +29,7 @@ OWN_ANNOTATIONS = {
     "deprecated.deployment.rollback.to",
 }
 TIMED_OUT = "ProgressDeadlineExceeded"
-ENDLESS = 2**31 - 1  # a progressDeadlineSeconds that never comes
+ENDLESS = 2**31 - 1  # this progressDeadlineSeconds means: no deadline
 
 
 def replicas(stored: Stored) -> int:

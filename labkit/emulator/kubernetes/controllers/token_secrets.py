@@ -15,7 +15,7 @@ NAME, UID = "kubernetes.io/service-account.name", "kubernetes.io/service-account
 
 
 class TokenSecrets:
-    """Works on every change of the storage."""
+    """Fill token Secrets, and delete them with their service accounts."""
 
     def __init__(self, storage: Storage, tokens: Tokens, certificate_pem: bytes, later: Later):
         self.storage, self.tokens, self.later = storage, tokens, later

@@ -1,4 +1,4 @@
-"""What a controller still has to look at (https://kubernetes.io/docs/concepts/architecture/controller/)."""
+"""The objects that a controller still has to look at (https://kubernetes.io/docs/concepts/architecture/controller/)."""
 
 import asyncio
 import logging
@@ -10,13 +10,13 @@ from labkit.emulator.kubernetes.objects.status import ApiError
 Key = tuple[str, str]  # namespace and name
 log = logging.getLogger(__name__)
 
-FIRST_RETRY, LONGEST_RETRY = 0.005, 16.0  # seconds; it doubles from one failure to the next
+FIRST_RETRY, LONGEST_RETRY = 0.005, 16.0  # seconds before the first retry; doubles with each failure
 TICK = 0.5  # seconds; lab time may be moved at any moment
 BREATH = 0.1  # seconds; the longest pause between two looks at the same thing
 
 
 class WorkQueue:
-    """Looks at each key that was added: never twice at once, and again where looking failed.
+    """Look at each key that was added: never twice at once, and again where looking failed.
 
     ``look`` returns the lab time at which it wants to look again, or None. ``now`` tells lab time.
     """
@@ -31,7 +31,7 @@ class WorkQueue:
         self._retrying: dict[Key, asyncio.TimerHandle] = {}
 
     def add(self, key: Key) -> None:
-        """Has to be called in the event loop."""
+        """Add a key. Call this in the event loop."""
         self._added.add(key)
         if key not in self._running:
             self._running[key] = asyncio.get_running_loop().create_task(self._run(key))
@@ -50,7 +50,7 @@ class WorkQueue:
                 self._added.discard(key)
                 began = time.monotonic()
                 await self._once(key)
-                # What takes long, e.g. a thousand pods, is looked at less often while they change one by one.
+                # If a look takes long (a thousand pods), the next one waits, while the pods change one by one.
                 await asyncio.sleep(min(4 * (time.monotonic() - began), BREATH))
         finally:
             del self._running[key]

@@ -16,7 +16,7 @@ NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 class Attachments:
     """``streams`` are the container's; ``closes_input`` says that its input ends with the first client that sends any.
 
-    A client that does not take what it is sent holds the container up, as with a container runtime, while that runs.
+    While the container runs, a client that doesn't read blocks it, as with a container runtime.
     """
 
     def __init__(self, streams: Pipes | Terminal, *, closes_input: bool) -> None:

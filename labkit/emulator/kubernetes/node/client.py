@@ -16,8 +16,8 @@ from labkit.emulator.clock import rfc3339
 from labkit.emulator.kubernetes.objects.kinds import Object
 
 LONGEST_AGE = 60.0  # seconds
-MOST_KEPT = 20  # connections, when many pods have started at once
-PATIENCE = 0.1  # seconds that an event waits, so that the container it is about comes first
+MOST_KEPT = 20  # connections that are kept, for many pods that start at once
+PATIENCE = 0.1  # seconds that an event waits, so that its container starts first
 PATHS = {"configmap": "configmaps", "secret": "secrets"}
 
 

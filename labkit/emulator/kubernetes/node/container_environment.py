@@ -12,7 +12,7 @@ from decimal import Decimal
 from labkit.emulator.kubernetes.objects.kinds import Object
 from labkit.emulator.kubernetes.objects.quantities import quantity
 
-Room = dict[str, str]  # what a node can give: resource -> quantity
+Room = dict[str, str]  # what a node offers: resource -> quantity
 Fetch = Callable[[str, str], Awaitable[Object | None]]  # (kind, name) -> a ConfigMap or Secret of the pod's namespace
 
 _REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")

@@ -29,13 +29,13 @@ from labkit.emulator.kubernetes.node.termination_message import termination_mess
 from labkit.emulator.kubernetes.objects.kinds import Object
 
 FIRST_BACKOFF, LONGEST_BACKOFF, FORGIVEN_AFTER = 10.0, 300.0, 600.0  # seconds of lab time
-LEAST_GRACE = 2.0  # seconds that a container has to end, however little it was given
+LEAST_GRACE = 2.0  # at least so many seconds to end, whatever the pod says
 MISSING_RETRY = 1.0  # seconds
 
 
 @dataclass
 class Run:
-    """A container that runs: its program, and where another one of it is started."""
+    """A container that runs: its program, and the place where another program in it starts."""
 
     process: Process
     sandbox: Sandbox
@@ -66,7 +66,7 @@ class ContainerLife:
 
     @property
     def is_done(self) -> bool:
-        """Whether it succeeded before the node's last start, and once is enough."""
+        """Whether it succeeded before the node's last start and needn't run again."""
         return self._pod.policy == "OnFailure" and not self.status.init and self.status.exit_code == 0
 
     def start(self) -> asyncio.Task[bool]:
@@ -258,7 +258,7 @@ class ContainerLife:
         run = self.run
         if run is None:
             return
-        if run.ending:  # and now in less time, perhaps
+        if run.ending:  # a second deletion may have shortened the time
             await run.end_within(grace)
             return
         run.ending = True

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 PART = 16 * 1024
-LONGEST = 10 * 1024 * 1024  # bytes, after which a log starts again: a kubelet's containerLogMaxSize
+LONGEST = 10 * 1024 * 1024  # bytes after which a new log file begins: a kubelet's containerLogMaxSize
 
 
 class ContainerLog:
@@ -50,7 +50,7 @@ class ContainerLog:
         self._grew.set()
 
     def _write(self, stream: str, lines: list[tuple[bytes, bytes]]) -> None:
-        """Lines that were read at once get one time: asking for each line's time would slow down a busy program."""
+        """Lines that were read together get the same time: a clock call for each would slow down a busy program."""
         before = f"{timestamp(self._now())} {stream} ".encode()
         if self._out.tell() > LONGEST:
             self._begin_again()

@@ -90,7 +90,7 @@ async def _page(asked: Object, container: Object, seconds: float | None) -> Outc
         async with asyncio.timeout(seconds), httpx.AsyncClient(verify=unverified, trust_env=False) as client:
             answer = await client.get(url, headers=headers)
             for _ in range(10):
-                # A kubelet follows a redirection on the same host, and takes another for a success.
+                # A kubelet follows a redirection on the same host. Any other redirection counts as a success.
                 if not answer.next_request or answer.next_request.url.host != url.host:
                     break
                 answer = await client.send(answer.next_request)

@@ -76,7 +76,7 @@ class _Root:
         self._bind(self.root, self.root)
         self._own["/"] = self.root
         entries = [entry for entry in os.scandir("/") if entry.name not in ("dev", "run", "proc")]
-        # First what holds this very folder: it is copied with all that is mounted below it.
+        # The mount that holds this folder comes first: it's copied with everything mounted below it.
         entries.sort(key=lambda entry: not self.root.is_relative_to(entry.path))
         self._mirror(entries, self.root)
         (self.root / "run").mkdir()
@@ -152,7 +152,7 @@ class _Root:
     def _bind(self, source: Path, target: Path, *, read_only: bool = False) -> None:
         options = ["rbind"]
         if read_only:
-            # A user namespace may only take rights away: the flags that the source has already are named, too.
+            # A user namespace may only remove rights, so the mount repeats the flags that its source has.
             flags = os.statvfs(source).f_flag
             locked = {"nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC}
             options = ["bind", "ro", *(name for name, flag in locked.items() if flags & flag)]

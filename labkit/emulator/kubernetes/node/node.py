@@ -77,7 +77,7 @@ class Node:
         self._events = Events(self._client, self.name, self._clock.now)
         self._reaper = Reaper(self.folder)
         self._pods: dict[str, PodLife] = {}
-        self._listed = False  # whether it has learned which pods there are
+        self._listed = False  # whether it knows which pods are bound to it
         self._ends: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._ground: Ground
@@ -106,7 +106,7 @@ class Node:
         folder.chmod(0o700)  # tokens in there are readable for all, as in a container
         programs = self._link_programs()
         if not self._clock.file.exists():
-            # Without the file, the threads of a program stumble over each other in libfaketime, and it may end.
+            # Without the file, a program's threads race in libfaketime, and the program may crash.
             self._clock.reset()
         private, own_processes = (False, False) if self.mounts == "mapped" else await permitted(self.folder)
         if self.mounts == "private" and not private:
@@ -183,7 +183,7 @@ class Node:
         if kind == "DELETED":
             if life:
                 del self._pods[uid]
-                # Deleted by force: the containers get a moment all the same.
+                # Deleted by force. The containers still get a moment.
                 end = asyncio.create_task(life.remove(LEAST_GRACE))
                 self._ends.add(end)
                 end.add_done_callback(self._ends.discard)
@@ -313,7 +313,7 @@ class Node:
 
 
 def _say_why(task: asyncio.Task[None]) -> None:
-    """Log why a part of the node ended: none should, and pods would silently stay as they are."""
+    """Log why a part of the node ended. None should end: pods would silently stop changing."""
     if not task.cancelled() and task.exception():
         log.error("a part of the node has ended", exc_info=task.exception())
 

@@ -18,8 +18,8 @@ from labkit.emulator.kubernetes.objects.kinds import Object
 if TYPE_CHECKING:
     from labkit.emulator.kubernetes.node.attachments import Attachments
 
-TICK = 0.5  # seconds of real time after which the lab's clock is looked at again
-REFRESH = 5.0  # seconds of real time after which the objects in volumes are read again
+TICK = 0.5  # seconds of real time between two looks at the lab's clock
+REFRESH = 5.0  # seconds of real time between two reads of the objects in volumes
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Ground:
     before: Callable[[Object, Path], dict[str, str]]  # variables that a pod's own replace: (pod, home) -> variables
     after: dict[str, str]  # variables that replace a pod's own
     led: dict[str, str]  # what a pod's variables hold for an address of the node's: where that is on this machine
-    home: dict[str, str]  # what stands in a pod's home folder: texts by their paths
+    home: dict[str, str]  # the files in a pod's home folder: texts by their paths
     visible: tuple[Path, ...]
     room: Room
     private: bool

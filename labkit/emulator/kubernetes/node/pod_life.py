@@ -45,7 +45,7 @@ class PodLife:
         self._over: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Run the pod; once more, where it ran before the node's last start."""
+        """Run the pod; run it again if it ran before the node's last start."""
         in_memory = [v["name"] for v in self.pod.document["spec"].get("volumes") or () if _is_in_memory(v)]
         for folder in [self.pod.home, *(self.pod.volumes.folder / name for name in in_memory)]:
             shutil.rmtree(folder, ignore_errors=True)
@@ -132,7 +132,7 @@ class PodLife:
             self.pod.changed.set()
 
     async def _make_folders(self) -> bool:
-        """Make the pod's folder and its volumes, as often as it takes. Returns False when the pod has to end first."""
+        """Make the pod's folder and its volumes; try until that works. Returns False when the pod has to end first."""
         for attempt in itertools.count(1):
             reason, messages = "FailedToMakePodDataDirectories", self._make_home()
             if not messages:
@@ -148,7 +148,7 @@ class PodLife:
         return False
 
     def _make_home(self) -> list[str]:
-        """Make the folder that is the containers' home. Returns what stood against it, in a kubelet's words."""
+        """Make the folder that is the containers' home. Returns why that failed, in a kubelet's words."""
         try:
             self.pod.home.mkdir(parents=True, exist_ok=True)
             for path, text in self.pod.ground.home.items():
@@ -196,7 +196,7 @@ class PodLife:
         self.pod.changed.set()
 
     async def _report_changes(self) -> None:
-        # A container that starts at once is told at once, and no wait for it before.
+        # A container that starts at once is reported at once, without a Waiting state before.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.pod.changed.wait(), FIRST_REPORT)
         self.pod.changed.set()

@@ -24,7 +24,7 @@ class Probes:
     began: float = field(default_factory=time.monotonic)
 
     async def until_unhealthy(self) -> str:
-        """Keep the status's `started` and `passes` true to what the probes say, while the container runs.
+        """Set the status's `started` and `passes` by the probes' results, while the container runs.
 
         Returns "startup" or "liveness" when that probe wants the container to be restarted, and never where none does.
         """
@@ -55,7 +55,7 @@ class Probes:
                 self.changed()
 
     async def _results(self, kind: str, probe: Object) -> AsyncIterator[bool]:
-        """Yield what as many probes in a row agree on as the threshold asks for."""
+        """Yield a result once as many probes in a row agree on it as the threshold says."""
         thresholds = {True: probe.get("successThreshold", 1), False: probe.get("failureThreshold", 3)}
         due = self.began + probe.get("initialDelaySeconds", 0)
         last, agreed = None, 0

@@ -31,17 +31,17 @@ class SandboxError(Exception):
 
 
 class Reaper:
-    """A small process that ends the node's processes when the node's own process has gone, however it went."""
+    """A small process that ends the node's processes once the node's own process has ended, even if it was killed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Return when there is one, and the one of a server that was killed has done its work."""
+        """Return when the reaper runs, and the reaper of a killed server has finished."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "reaper.lock").open("w") as lock:
-            # The reaper holds it as long as it lives: it would end the new pods' processes, too.
+            # The old reaper holds it as long as it runs: it would also end the new pods' processes.
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
             await self._spawn(lock.fileno())
 
@@ -106,7 +106,7 @@ class Process:
     async def _end(self) -> int:
         code = await self._started.wait()
         self._reaper.drop(self._started.pid)
-        # What libfaketime of a killed program leaves.
+        # Files that libfaketime leaves when its program is killed.
         for left in SHARED_MEMORY.glob(f"*faketime_s*_{self._started.pid}"):
             left.unlink(missing_ok=True)
         return 128 - code if code < 0 else code

@@ -19,7 +19,7 @@ class Pipes:
 
     is_terminal = False
     outputs = (STDOUT, STDERR)
-    patience = None  # all that holds the pipes is waited for, as a container runtime does
+    patience = None  # waits for every process that holds the pipes, as a container runtime does
 
     def __init__(self, *, stdin: bool) -> None:
         self.far: list[int] = []

@@ -13,7 +13,7 @@ LONGEST, LONGEST_OF_LOG, LINES_OF_LOG = 4096, 2048, 80  # bytes, bytes, lines
 
 
 def termination_message(container: Object, log: Path, code: int) -> str:
-    """The end of what the container wrote to its terminationMessagePath; else, where asked for, of a failed one's log.
+    """The end of the container's terminationMessagePath; if the pod asks for it, the end of a failed container's log.
 
     The message's file is beside the log.
     """

@@ -177,7 +177,7 @@ class Volumes:
 
 
 def project(files: Files, folder: Path) -> None:
-    """Put all files in place at once: a reader sees the old ones or the new ones, never some of each.
+    """Replace all files at once: a reader sees either the old files or the new ones.
 
     As a kubelet does: the files are in a folder of their own, `..data` leads to it, and names lead through `..data`.
     """

@@ -2,7 +2,7 @@
 
 from labkit.emulator.identifiers import Identifiers
 
-# The server's own alphabet: no vowels and nothing that is easily mistaken, so that no words come out.
+# The server's own alphabet: without vowels, so that no words arise, and without letters that look alike.
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 

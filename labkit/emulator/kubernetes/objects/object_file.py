@@ -8,7 +8,7 @@ from pathlib import Path
 from labkit.emulator.database import Database
 from labkit.emulator.kubernetes.objects.kinds import KINDS, SECRET, Kind
 
-LAYOUT = 1  # of the tables, and of what stands in them
+LAYOUT = 1  # the version of the tables and of their contents
 TABLES = """
     CREATE TABLE version (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER);
     CREATE TABLE objects (

@@ -5,7 +5,7 @@ from decimal import Context, Decimal
 
 SUFFIXES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
-LARGEST = 999  # an exponent over it is as good as none: no machine has so much
+LARGEST = 999  # no machine has so much, so a larger exponent changes nothing
 
 _QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:[eE]([+-]?[0-9]+)|([numkMGTPE]?|[KMGTPE]i))")
 _NUMBERS = Context(prec=60, traps=[])

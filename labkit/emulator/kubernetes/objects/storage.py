@@ -18,7 +18,7 @@ from labkit.emulator.kubernetes.objects.kinds import Kind, Object
 from labkit.emulator.kubernetes.objects.object_file import ObjectFile
 from labkit.emulator.kubernetes.objects.status import already_exists, modified, not_found
 
-HISTORY = 4096  # changes that a watch can be resumed from
+HISTORY = 4096  # a watch can be resumed from the last so many changes
 Later = Callable[[Callable[[], None]], None]  # calls a function soon, and never at once
 
 
@@ -82,10 +82,10 @@ class Change:
 
 
 class Storage:
-    """The objects, in memory and in a ``file``, if there is one. What it holds from before is there again.
+    """The objects, in memory and in a ``file`` if one is given. They are read from the file first.
 
     Observers are called with each change, after watches have been told. Every change is in the file before anybody
-    learns of it; it raises `NotWritten` where that cannot be, and nothing has changed then. A file that is not usable
+    learns of it; if it can't be written, it raises `NotWritten`, and nothing has changed. A file that is not usable
     raises `LabError`.
     """
 
