@@ -1,4 +1,4 @@
-"""Shows what AWS and Kubernetes answer, with a name instead of what differs from run to run.
+"""Show what AWS and Kubernetes answer, with a name instead of what differs from run to run.
 
 With LABKIT_LIVE=1, which `labkit lab` sets, the real session names and dates are shown, and how a token begins.
 """

@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the modules that take a minute and more first: a worker that starts one last keeps the others waiting."""
+    """Put the modules that take a minute and more first: a worker that starts one last keeps the others waiting."""
     items.sort(
         key=lambda item: next((rank for rank, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG))
     )
@@ -69,7 +69,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def lacking(thing: str) -> None:
-    """Skips the test, which needs this thing; in CI nothing is skipped."""
+    """Skip the test, which needs this thing; in CI nothing is skipped."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"in CI nothing is skipped, and this test needs {thing}")
     pytest.skip(f"needs {thing}")

@@ -92,7 +92,7 @@ class Report:
         return "\n".join([*lines, f"{len(self.wrong)} wrong"])
 
     def expect(self, name: str, expected: str, came: str) -> None:
-        """Counts an answer, which is wrong where it is another than the expected one."""
+        """Count an answer, which is wrong where it is another than the expected one."""
         self.answers[f"{name}: {came}"] += 1
         if came != expected:
             self.wrong.append(f"{name}: expected {expected}, and the answer was {came}")
@@ -534,7 +534,7 @@ class Learner:
         return done.output
 
     def _await_running(self) -> None:
-        """Returns when the pod's program runs, after so many restarts and no fewer."""
+        """Return when the pod's program runs, after so many restarts and no fewer."""
         events = watch.Watch().stream(
             self.core.list_namespaced_pod, self.name, field_selector="metadata.name=app", timeout_seconds=120
         )

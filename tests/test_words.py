@@ -12,6 +12,24 @@ CODE = ("labkit/**/*.py", "notebooks/book/*.py", "tests/**/*.py")
 NOTEBOOKS = "notebooks/*.ipynb"
 # This module quotes what it bans.
 FILES = sorted({file for glob in (*PAGES, *CODE, NOTEBOOKS) for file in ROOT.glob(glob)} - {Path(__file__)})
+# A docstring begins with an imperative, or with the thing.
+VERBS = (
+    "Add",
+    "Ask",
+    "Create",
+    "Edit",
+    "Give",
+    "Make",
+    "Open",
+    "Put",
+    "Read",
+    "Remove",
+    "Return",
+    "Run",
+    "Show",
+    "Start",
+)
+VERBS += ("Take", "Wait", "Write")
 # A turn, what to write instead, and a line that has it.
 BANNED = [
     (r"[Ww]hat is there", "the resource, or its name", "look at what is there"),
@@ -27,6 +45,7 @@ BANNED = [
     (r"[Nn]obody's", "belongs to nobody", "nobody's role"),
     (r"with this means", "with", "with this means, it's all of them"),
     (r"otherwise than", "differently from", "it ends otherwise than before"),
+    (rf'(?<=""")(?:{"|".join(VERBS)})s', "Return, Give, Make", '"""Returns a token."""'),
 ]
 ANY = re.compile("|".join(rf"\b(?:{turn})\b" for turn, _, _ in BANNED))
 # A fault's id, which stays for whoever wrote it down, and a query of a request.

@@ -26,9 +26,9 @@ class Exercise:
     title: str
     """What has to be reached, in a few words."""
     prepare: Callable[[Workspace], None]
-    """Makes what the exercise starts from, in its empty namespace; it isn't solved then."""
+    """Make what the exercise starts from, in its empty namespace; it isn't solved then."""
     ask: Callable[[Workspace], Sequence[Row]]
-    """Asks the live lab: each row has what a solved exercise answers, and what the lab answers now."""
+    """Ask the live lab: each row has what a solved exercise answers, and what the lab answers now."""
     hints: tuple[str, str, str]
     """From a nudge to nearly the answer."""
     own_cluster: bool = False

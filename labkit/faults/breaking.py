@@ -1,4 +1,4 @@
-"""Puts faults into a run of a lab, and takes all of them out again.
+"""Put faults into a run of a lab, and take all of them out again.
 
 What was there before the first is kept in the lab's folder, so that any process can bring it back.
 """

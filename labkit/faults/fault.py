@@ -19,7 +19,7 @@ class Fault:
     finding: str
     """The id of what the doctor finds of it."""
     apply: Apply
-    """Edits the documents, and touches nothing else."""
+    """Edit the documents, and touch nothing else."""
     hides: tuple[str, ...] = ()
     """The findings (`*` stands for anything), or faults, that cannot be seen while it is there."""
     seen_as: tuple[str, ...] = ()

@@ -276,7 +276,7 @@ READERS: dict[str, Parse] = {
     "ip": _network,
     "numeric": _number,
 }
-"""Reads a value of a type; returns None if the text isn't of that type."""
+"""Read a value of a type; return None if the text isn't of that type."""
 
 
 @dataclass(frozen=True, slots=True)

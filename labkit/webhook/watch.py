@@ -22,7 +22,7 @@ WATCH = 300  # seconds of one watch; a connection that died unnoticed lasts no l
 
 @dataclass
 class Watch:
-    """Calls `listed(objects)` with all objects at `path`, then `changed(type, object)` for each change.
+    """Call `listed(objects)` with all objects at `path`, then `changed(type, object)` for each change.
 
     Types are those of a watch. After a gap, all objects are listed again. `client` reaches the API server, `what` names
     the objects in the log, and `query` narrows them, e.g. by a `fieldSelector`.

@@ -23,7 +23,7 @@ class Check:
     rows: Sequence[Row]
     findings: Sequence[Finding]
     again: Callable[[], "Check"] | None = field(default=None, compare=False)
-    """Reads the live lab once more; with it, a running notebook shows a button that does."""
+    """Read the live lab once more; with it, a running notebook shows a button that does."""
     repair: bool = field(default=False, compare=False)
     """Whether a finding shows what repairs it."""
 

@@ -50,7 +50,7 @@ class Journey:
     role_name: str
     stops: Sequence[Stop]
     again: Callable[[], "Journey"]
-    """Reads the live lab once more."""
+    """Read the live lab once more."""
 
     @property
     def headline(self) -> str:

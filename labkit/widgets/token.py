@@ -35,7 +35,7 @@ class TokenView:
     refusal: str
     """Why the trust policy, as a whole, does not admit the token; empty if it does."""
     again: Callable[[], "TokenView"]
-    """Compares the same claims with the live provider and trust policy once more."""
+    """Compare the same claims with the live provider and trust policy once more."""
 
     @property
     def ok(self) -> bool:

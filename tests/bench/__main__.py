@@ -1,4 +1,4 @@
-"""Measures and prints every number; name some to measure only those: `python -m tests.bench up memory`."""
+"""Measure and print every number; name some to measure only those: `python -m tests.bench up memory`."""
 
 import platform
 import sys

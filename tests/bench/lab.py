@@ -68,7 +68,7 @@ def folder() -> Iterator[Path]:
 
 
 def labkit(home: Path, *arguments: str) -> None:
-    """Runs the command in the lab of ``home``."""
+    """Run the command in the lab of ``home``."""
     subprocess.run(
         [PROGRAMS / "labkit", *arguments],
         env=os.environ | {"LABKIT_HOME": str(home)},

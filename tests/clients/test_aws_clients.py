@@ -194,7 +194,7 @@ class Ended:
 @pytest.fixture
 def run(lab: labkit.Lab, client: Client) -> Callable[..., Ended]:
     def run(line: str, account: str = "reader") -> Ended:
-        """Runs a line in a pod of its own, so that nothing is left of an earlier exchange."""
+        """Run a line in a pod of its own, so that nothing is left of an earlier exchange."""
         core, before = CoreV1Api(lab.kubernetes), len(lab.trail())
         container = {
             "name": "app",

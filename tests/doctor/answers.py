@@ -92,7 +92,7 @@ def evidence(
 
 
 def answers(pattern: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers who answers the calls of these names."""
+    """Register who answers the calls of these names."""
 
     def registered(answerer: Callable[..., Any]) -> Callable[..., Any]:
         ANSWERERS.append((re.compile(pattern), answerer))

@@ -60,7 +60,7 @@ class Team:
 
 
 def outcome(lab: Lab, team: Team, healthy: Situation, faults: Sequence[Fault], *, in_one_statement: bool) -> Outcome:
-    """Puts the faults in, runs each printed repair, and compares what everybody else may do and has. Mends the lab.
+    """Put the faults in, run each printed repair, and compare what everybody else may do and has. Mend the lab.
 
     Raises `ClientError` where AWS takes no such faults together, such as a bucket policy for a role that is gone.
     """

@@ -58,14 +58,14 @@ def test_a_healthy_service_account_is_exit_code_0_and_plain_text_where_no_termin
     first = f"✓ default/my-service-account: nothing wrong found; not looked at: {unseen}"
     assert done.stdout.splitlines()[0] == first
     assert "\x1b" not in done.stdout
-    assert "no call changed anything" in done.stdout
+    assert "Read 8 answers from AWS, 4 answers from the cluster, 3 answers from the issuer." in done.stdout
     assert "needed: --probe" in done.stdout
 
 
 def test_with_probe_the_pod_is_asked_and_it_says_so(lab):
     done = doctor("--probe")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^in the pod: .*sts:GetCallerIdentity in pod my-pod", done.stdout, re.MULTILINE)
+    assert re.search(r"^In the pod: .*sts:GetCallerIdentity in pod my-pod", done.stdout, re.MULTILINE)
     assert "--probe" not in done.stdout
 
 

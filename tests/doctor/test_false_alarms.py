@@ -33,7 +33,7 @@ def cart(lab):
 
 @pytest.fixture
 def make(lab):
-    """Makes a pod, which is gone afterwards."""
+    """Make a pod, which is gone afterwards."""
     names = []
 
     def make(name, account, *, containers=({},), volumes=(), annotations=None):

@@ -37,7 +37,7 @@ def facts(lab, healthy):
 
 @pytest.fixture
 def mended(lab, healthy):
-    """Takes out what the test has put in."""
+    """Take out what the test has put in."""
     yield
     if breaking.faults_in(lab):
         breaking.mend(lab)
@@ -70,7 +70,7 @@ def test_the_doctor_finds_nothing_in_a_healthy_lab_and_the_record_says_the_same(
 
 
 def manager(shell):
-    """Runs commands of `aws organizations` as the account that manages the organization; what the last one said."""
+    """Run commands of `aws organizations` as the account that manages the organization; what the last one said."""
 
     def managing(*lines):
         done = shell("\n".join(["export AWS_PROFILE=management", *(f"aws organizations {line}" for line in lines)]))

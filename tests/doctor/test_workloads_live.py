@@ -41,7 +41,7 @@ def shell(lab):
 
 @pytest.fixture
 def registration(lab):
-    """Edits the webhook's registration; afterwards it is as before."""
+    """Edit the webhook's registration; afterwards it is as before."""
     api = AdmissionregistrationV1Api(lab.kubernetes)
 
     def read():
@@ -61,7 +61,7 @@ def registration(lab):
 
 @pytest.fixture
 def cart(lab, shell):
-    """Makes the Deployment `cart`, and waits until its pods run."""
+    """Make the Deployment `cart`, and wait until its pods run."""
 
     def make(*, account="my-service-account", wait=True, **pod):
         container = {"name": "aws", "image": "amazon/aws-cli", "command": ["sleep", "infinity"]}
@@ -253,5 +253,5 @@ def test_the_webhook_is_repaired_before_the_deployment_is_rolled_out_once(lab, s
 
 
 def until(is_so):
-    """Returns when it is so; fails after a minute."""
+    """Return when it is so; fail after a minute."""
     retry(retry=retry_if_result(lambda so: not so), stop=stop_after_delay(60), wait=wait_fixed(0.1))(is_so)()

@@ -54,7 +54,7 @@ def state(lab: Lab, home: Path) -> State:
 
 @pytest.fixture
 def terminal(lab: Lab, home: Path, state: State, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs a command as in `eval "$(labkit env)"`, with a kubeconfig of this test's own."""
+    """Run a command as in `eval "$(labkit env)"`, with a kubeconfig of this test's own."""
     variables = environment.variables(Folder(home), state.endpoint_url, REGION)
     path = environment.with_programs(os.environ["PATH"], Path(sys.executable).parent)
     closed = environment.closed(os.environ) | variables | {"PATH": path, "KUBECONFIG": str(tmp_path / "kubeconfig")}
@@ -157,7 +157,7 @@ def assumed(lab: Lab, role_arn: str, name: str = "alice", seconds: int = 3600) -
 
 @pytest.fixture
 def entry(lab: Lab, role: str) -> Iterator[Callable[..., None]]:
-    """Lets the role in."""
+    """Let the role in."""
     eks = lab.aws.client("eks")
     yield lambda **more: eks.create_access_entry(clusterName=CLUSTER, principalArn=role, **more)
     with contextlib.suppress(eks.exceptions.ResourceNotFoundException):

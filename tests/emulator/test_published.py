@@ -39,7 +39,7 @@ class Cluster:
         self.role_arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
 
     def exchange(self) -> str:
-        """Exchanges a new token; returns the reason that the trail has where it is refused, else nothing."""
+        """Exchange a new token; return the reason that the trail has where it is refused, else nothing."""
         wanted = AuthenticationV1TokenRequest(spec=V1TokenRequestSpec(audiences=[AUDIENCE]))
         with moto.kubernetes(self.state, self.name) as api:
             made = CoreV1Api(api).create_namespaced_service_account_token("default", "default", wanted)

@@ -11,13 +11,13 @@ def server(lab) -> psutil.Process:
 
 
 def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Waits for the processes to end; returns those that did not."""
+    """Wait for the processes to end; return those that did not."""
     _, alive = psutil.wait_procs(processes, timeout=10)
     return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
 def run_a_pod(lab, name="sleeper") -> list[psutil.Process]:
-    """Starts a pod; returns every process below the server."""
+    """Start a pod; return every process below the server."""
     from kubernetes import client, config, watch
 
     api = client.CoreV1Api(config.new_client_from_config(str(lab.folder.kubeconfig)))

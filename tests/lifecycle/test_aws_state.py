@@ -78,7 +78,7 @@ class Aws:
         return found
 
     def knows(self, service: str, **values: Any) -> None:
-        """Reads are asked for these values, too."""
+        """Ask for these values, too."""
         for name, value in values.items():
             self.made[service].setdefault(name, []).append(value)
 

@@ -149,7 +149,7 @@ class Api:
         return self.http.post(path, json=document).raise_for_status().json()
 
     def make(self, document: dict) -> dict:
-        """Creates the object, in the namespace `ours`."""
+        """Create the object, in the namespace `ours`."""
         return self.post(self._path(document), document)
 
     @cached_property
@@ -213,7 +213,7 @@ def made(home: Path) -> Path:
 
 
 def settled(api: Api, restarts: dict[str, int]) -> None:
-    """Returns when every pod has ended, or runs after at least so many restarts, by its name."""
+    """Return when every pod has ended, or runs after at least so many restarts, by its name."""
     for attempt in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.1), reraise=True):
         with attempt:
             for name, status in api.pods().items():

@@ -185,7 +185,7 @@ def test_few_open_files(lab):
 
 @pytest.fixture
 def on_disk(lab):
-    """Runs a shell's script with the lab's folder on a disk of this size."""
+    """Run a shell's script with the lab's folder on a disk of this size."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs a user namespace, for a disk of its own")
     lab.folder.create()

@@ -96,7 +96,7 @@ def inventory(moto: labkit.Lab) -> Callable[[], dict[str, Any]]:
 
 @pytest.fixture
 def refused(terminal, inventory):
-    """Opens the lab on eks; the error that it is refused with, where nothing was made."""
+    """Open the lab on eks; the error that it is refused with, where nothing was made."""
 
     def attempt(**parameters):
         before = inventory()
@@ -168,7 +168,7 @@ class Existing:
         return sorted(one.metadata.name for one in self.webhooks.list_mutating_webhook_configuration().items)
 
     def clear(self) -> None:
-        """Takes away what a test before, which failed, may have left."""
+        """Take away what a test before, which failed, may have left."""
         self.core.delete_collection_namespaced_pod("default", grace_period_seconds=0)
         for account in self.core.list_namespaced_service_account("default").items:
             if account.metadata.name != "default":
@@ -217,7 +217,7 @@ def lab(empty: Folder, existing: Existing) -> Iterator[labkit.Lab]:
 
 @pytest.fixture
 def programs(empty, tmp_path, monkeypatch):
-    """Puts the programs on the PATH, and no others with their names."""
+    """Put the programs on the PATH, and no others with their names."""
 
     def install(**does: str) -> Path:
         folder = kind_fake.install(tmp_path / "bin", **does)

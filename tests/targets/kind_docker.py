@@ -1,4 +1,4 @@
-"""Stands for `docker`, so that the real program `kind` runs to its end where there is no Docker.
+"""A stand-in for `docker`, so that the real program `kind` runs to its end where there is no Docker.
 
 No container is run. What kind sends to its node is written down; where it would start Kubernetes there, by
 `kubeadm init`, a cluster of `kind_existing` starts, with the issuer and the signing key of what kind wrote for kubeadm.

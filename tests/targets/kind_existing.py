@@ -54,7 +54,7 @@ class Flagged(ApiServer):
 
 
 def flagged(folder: Path, **flags: Any) -> None:
-    """Gives the API server these flags, and takes all others away."""
+    """Give the API server these flags, and take all others away."""
     folder.mkdir(parents=True, exist_ok=True)
     new = folder / "flags.new"
     new.write_text(json.dumps({name.replace("_", "-"): value for name, value in flags.items()}))

@@ -1,4 +1,4 @@
-"""Stands for the programs `kind` and `docker` where neither is: for the shape of the calls, and for nothing else.
+"""A stand-in for the programs `kind` and `docker` where neither is: for the shape of the calls, and for nothing else.
 
 The real kind was not run. What `kind create cluster` is given is written down; the cluster that it "makes" is one of
 `kind_existing`, with the issuer and the signing key that stand in the configuration.

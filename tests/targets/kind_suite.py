@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def leave(environment: Mapping[str, str], before: set[str]) -> int:
-    """Takes out of the cluster what the notebooks made; names what stays, and returns the exit code."""
+    """Take out of the cluster what the notebooks made; name what stays, and return the exit code."""
     where = [f"{name}={value}" for name, value in named(environment).items()]
     given = [word for each in ("target=kind", *where) for word in ("-p", each)]
     # Where the lab did not come up, there is nothing to remove.

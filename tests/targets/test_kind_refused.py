@@ -34,7 +34,7 @@ LABKIT = Path(sys.executable).with_name("labkit")
 
 @pytest.fixture
 def refused(empty, existing) -> Callable[..., LabError]:
-    """Opens the lab; the error that it is refused with, where nothing was made and nothing stays."""
+    """Open the lab; the error that it is refused with, where nothing was made and nothing stays."""
 
     def attempt(aws_host: str = "", **parameters: Any) -> LabError:
         before = existing.registered()

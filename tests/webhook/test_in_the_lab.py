@@ -36,7 +36,7 @@ def kubeconfig(home: Path) -> str:
 
 @pytest.fixture
 def kubectl(kubeconfig: str) -> Iterator[Callable[..., str]]:
-    """Runs kubectl in a namespace of this test's own; `given` documents go to its standard input."""
+    """Run kubectl in a namespace of this test's own; `given` documents go to its standard input."""
     namespace = f"webhook-{uuid.uuid4().hex[:8]}"
 
     def kubectl(*arguments: str, given: list[dict] | None = None) -> str:

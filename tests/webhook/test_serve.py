@@ -78,7 +78,7 @@ class Served:
 
 @pytest.fixture
 def serve(cluster, tmp_path) -> Iterator:
-    """Starts the webhook for the API server, with more arguments; all are ended and unregistered."""
+    """Start the webhook for the API server, with more arguments; all are ended and unregistered."""
     running = []
 
     def serve(*arguments: str, **variables: str) -> Served:

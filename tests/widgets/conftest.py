@@ -43,7 +43,7 @@ class JupyterLab:
     url: str
 
     def write(self, name: str, *cells: str) -> str:
-        """Writes a notebook of these cells; returns its URL."""
+        """Write a notebook of these cells; return its URL."""
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.folder / name)

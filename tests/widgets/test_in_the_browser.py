@@ -25,7 +25,7 @@ return [box(picture.getBoundingClientRect()), Array.from(picture.querySelectorAl
 
 @pytest.fixture
 def opened(jupyterlab, page):
-    """Opens a notebook of these cells and runs it."""
+    """Open a notebook of these cells and run it."""
 
     def open_and_run(name, *cells):
         page.goto(jupyterlab.write(name, *cells))

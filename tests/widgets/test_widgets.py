@@ -24,7 +24,7 @@ def iam(lab):
 
 @pytest.fixture
 def token(lab):
-    """Returns a token of the service account, made for an audience."""
+    """Return a token of the service account, made for an audience."""
     from kubernetes.client import CoreV1Api
 
     core, parameters = CoreV1Api(lab.kubernetes), lab.parameters

@@ -336,7 +336,7 @@ def _keys_not_read(evidence: Evidence, container: Container, told: str, hidden: 
 
 
 def _past_the_proxy(evidence: Evidence, manifest: Document) -> None:
-    """Excepts STS from the proxy in the containers' own variables, which go before a ConfigMap's."""
+    """Except STS from the proxy in the containers' own variables, which go before a ConfigMap's."""
     wrong = {each.name: each for each in evidence.containers if variables.proxied(evidence, each)}
     for container in containers_of(manifest["spec"]):
         if found := wrong.get(container["name"]):

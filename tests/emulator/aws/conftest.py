@@ -53,7 +53,7 @@ class Issuer:
         self.publish()
 
     def publish(self, *, key_id: str | None = None, issuer: str | None = None) -> None:
-        """Serves discovery and the current key, as they should be or with what is given in their place."""
+        """Serve discovery and the current key, as they should be or with what is given in their place."""
         public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key()))
         path = "/" + self.url.split("/", 3)[3]
         self.documents = {
@@ -145,7 +145,7 @@ class Aws:
         self.gate.issuers.map_host(ISSUER_HOST, ("127.0.0.1", port), self.authority.certificate_pem)
 
     def begin_anew(self) -> None:
-        """Takes away what was made; the clock has the machine's time then, and the issuer is as it should be."""
+        """Take away what was made; the clock has the machine's time then, and the issuer is as it should be."""
         self.forget_everything()
         self.clock.reset()
         self.clusters.known.clear()
@@ -239,7 +239,7 @@ def trust_policy(**changes: Any) -> dict[str, Any]:
 
 
 def refused(call, status, code, message):
-    """Asserts that AWS would have refused so; returns the error."""
+    """Assert that AWS would have refused so; return the error."""
     with pytest.raises(ClientError) as caught:
         call()
     answer = caught.value.response
@@ -276,11 +276,11 @@ class Irsa:
         return self.aws.client("sts").assume_role_with_web_identity(**request)
 
     def trust(self, document: dict[str, Any]) -> None:
-        """Writes the trust policy, whatever is in it."""
+        """Write the trust policy, whatever is in it."""
         self.iam.update_assume_role_policy(RoleName=self.role_name, PolicyDocument=json.dumps(document))
 
     def permit(self, *statements: dict[str, Any]) -> None:
-        """Replaces the role's permissions."""
+        """Replace the role's permissions."""
         attached = self.iam.list_attached_role_policies(RoleName=self.role_name)["AttachedPolicies"]
         for policy in attached:
             self.iam.detach_role_policy(RoleName=self.role_name, PolicyArn=policy["PolicyArn"])

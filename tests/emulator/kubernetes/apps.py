@@ -15,7 +15,7 @@ REVISION = "deployment.kubernetes.io/revision"
 
 
 def until(condition: Callable, what: str = "", seconds: float = 60):
-    """Returns the first true result."""
+    """Return the first true result."""
     end = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < end, f"{what or condition} did not come true"
@@ -102,7 +102,7 @@ class Apps:
                 self.set_ready(one["metadata"]["name"])
 
     def rolled_out(self, name: str = "web") -> dict:
-        """Makes every pod ready as it comes, until the rollout is complete."""
+        """Make every pod ready as it comes, until the rollout is complete."""
 
         def complete() -> dict | None:
             self.run_all()

@@ -154,7 +154,7 @@ class Cluster:
         return file
 
     def kubectl(self, *arguments: str, given: object = None, code: int = 0) -> subprocess.CompletedProcess:
-        """Runs kubectl; ``given`` goes to its standard input, as JSON unless it is text."""
+        """Run kubectl; ``given`` goes to its standard input, as JSON unless it is text."""
         text = given if isinstance(given, str) or given is None else json.dumps(given)
         done = subprocess.run(
             ["kubectl", "--kubeconfig", self.kubeconfig, "--cache-dir", self.folder / "cache", *arguments],

@@ -23,7 +23,7 @@ class Kubectl:
     as_user: str = ""
 
     def __call__(self, *arguments: str, given: bytes = b"", code: int = 0) -> subprocess.CompletedProcess:
-        """Runs kubectl to its end; ``given`` goes to its standard input."""
+        """Run kubectl to its end; ``given`` goes to its standard input."""
         done = subprocess.run(
             self._command(*arguments), input=given, capture_output=True, timeout=60, env=self._environment, check=False
         )

@@ -14,7 +14,7 @@ PATH = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 
 
 class Webhook:
-    """Adds a container and a variable; ``/deny`` denies."""
+    """Add a container and a variable; ``/deny`` denies."""
 
     def __init__(self) -> None:
         self.reviews: list[dict] = []

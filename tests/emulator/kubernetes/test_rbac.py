@@ -20,7 +20,7 @@ def rule(verbs: list[str], *resources: str, group: str = "", **more: list[str]) 
 
 @pytest.fixture
 def give(admin: httpx.Client, namespace: str) -> Iterator[Callable[..., None]]:
-    """Gives rules to the service account `app` of the namespace: there, or in the whole cluster."""
+    """Give rules to the service account `app` of the namespace: there, or in the whole cluster."""
     admin.post(f"/api/v1/namespaces/{namespace}/serviceaccounts", json={"metadata": {"name": "app"}})
     subjects = [{"kind": "ServiceAccount", "name": "app", "namespace": namespace}]
     made = []

@@ -1,4 +1,4 @@
-"""Writes labkit/emulator/kubernetes/objects/schema.json from the Go types of the Kubernetes API.
+"""Write labkit/emulator/kubernetes/objects/schema.json from the Go types of the Kubernetes API.
 
     python tests/emulator/kubernetes/write_schema.py FOLDER
 
