@@ -193,7 +193,7 @@ def _object(part: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("not an object")
     if "\\u" in text:
-        # Half a surrogate pair is no text that could be written again.
+        # Half a surrogate pair cannot be written again as text.
         json.dumps(content, ensure_ascii=False).encode()
     return content
 

@@ -150,7 +150,7 @@ def _query(asked: Asked, service: ServiceModel, content_type: str) -> tuple[str,
         raise CannotDerive(f"{asked.service} calls on {call.raw_path}")
     if call.body and not content_type.startswith(FORM):
         raise CannotDerive(f"{asked.service} calls with a body that is not a form")
-    call.body.decode()  # raises for what is no text, which the pairs have replaced
+    call.body.decode()  # raises if it is not text: the pairs replaced that
     pairs = [pair for pair in call.form_pairs if not pair[0].startswith("X-Amz-")]
     form = dict(pairs)
     if len(form) < len(pairs):
