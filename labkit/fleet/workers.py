@@ -5,13 +5,17 @@ their certificate: https://distributed.dask.org/en/stable/tls.html
 """
 
 import logging
+import multiprocessing
 import os
 import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +28,16 @@ if TYPE_CHECKING:
 
 ANSWERS_WITHIN = 30  # seconds, for a scheduler and for its first worker
 NO_EXTRA = 'This needs more packages: pip install "labkit[fleet]"'
+# On Linux, workers are forked from one process that has loaded all this once. Elsewhere a fork may hang.
+METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+LOADED = ["__main__", "distributed.nanny", "labkit.fleet.task", "labkit.runs", "papermill", "tenacity"]
+SAFE_PATH = "PYTHONSAFEPATH"
 # Nothing asks this scheduler's web pages, and others of this machine should not.
 QUIET = {
     "distributed.scheduler.allowed-failures": 0,  # a row whose worker was lost is this fleet's to judge
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
+    "distributed.worker.multiprocessing-method": METHOD,
     "distributed.nanny.http.routes": [],
     "logging.distributed": "critical",
     "distributed.logging.distributed": "critical",
@@ -80,6 +89,7 @@ def local(count: int, log: Path) -> Iterator["Client"]:
 
     What they and their kernels print goes to the file `log`.
     """
+    _load_early()
     import dask
 
     # First: it adds its defaults to the settings, and would lose them with those of this block.
@@ -98,12 +108,47 @@ def local(count: int, log: Path) -> Iterator["Client"]:
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             memory_limit=None,
             local_directory=folder,
+            env={SAFE_PATH: os.environ.get(SAFE_PATH, "")},
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
     ):
         client.register_plugin(prepared(log))
         yield client
+
+
+def _load_early() -> None:
+    """Let the process that workers are forked from load its modules while this one loads Dask."""
+    if METHOD != "forkserver":
+        return
+    multiprocessing.set_forkserver_preload(LOADED)
+    with _ctrl_c_ignored(), _safe_path():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """What starts in this block leaves Ctrl-C to the command, which then ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say so
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """What starts in this block loads no module from the current folder, such as somebody's own `yaml.py`."""
+    before = dict(os.environ)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextmanager

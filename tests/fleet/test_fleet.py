@@ -42,8 +42,8 @@ def fleet(lab, tmp_path_factory):
     return folder, command, rows, process(*command)
 
 
-def process(*command):
-    return subprocess.run([LABKIT, *command], capture_output=True, text=True, timeout=WITHIN)
+def process(*command, cwd=None):
+    return subprocess.run([LABKIT, *command], capture_output=True, text=True, timeout=WITHIN, cwd=cwd)
 
 
 def test_the_report_tells_the_three_faults_from_the_nine_good_rows(fleet):
@@ -116,7 +116,9 @@ def test_ctrl_c_leaves_finished_runs_finished_and_says_how_to_go_on(tmp_path):
     rows[1]["bucket"] = "interrupt"
     file = notebooks.fleet(tmp_path / "fleet.yaml", rows)
     notebook = notebooks.write(tmp_path / "in.ipynb")
-    done = process("fleet", file, "--notebook", notebook, "--out", tmp_path / "out", "--workers", "1")
+    # No process of the fleet takes a file of the current folder for a library's module.
+    (tmp_path / "yaml.py").write_text("raise RuntimeError")
+    done = process("fleet", file, "--notebook", notebook, "--out", "out", "--workers", "1", cwd=tmp_path)
     assert done.returncode == 130
     assert done.stderr == ""
     assert [row["state"] for row in report(tmp_path / "out")["rows"]] == ["succeeded", "not run", "not run"]
