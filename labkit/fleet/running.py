@@ -97,7 +97,7 @@ class Fleet:
             most = IN_FLIGHT * max(workers.count(client), 1)
             while not self.stopped_by and len(busy) < most and (row := gate.next(waiting)):
                 assigned[row.number] = assigned.get(row.number, 0) + 1
-                future = client.submit(task.run_row, self._job(row), key=self._key(row, assigned[row.number]))
+                future = client.submit(task.run_row, self.job(row), key=self._key(row, assigned[row.number]))
                 busy[future] = row
                 ended.add(future)
             self.running = [*busy.values()]
@@ -127,9 +127,9 @@ class Fleet:
         error = future.exception()
         if type(error).__name__ != "KilledWorker":
             told = Result("failed", self.id, self._fingerprint(row), error=f"{type(error).__name__}: {error}")
-            return task.kept(self.results, self._job(row), told)
+            return task.kept(self.results, self.job(row), told)
         if self.results.runs(row, self.id) or times >= ASSIGNED:
-            return task.lost(self.results, self._job(row))
+            return task.lost(self.results, self.job(row))
         return None
 
     def _left(self, done: set[int]) -> Iterator[Outcome]:
@@ -141,7 +141,8 @@ class Fleet:
                 is_of_this = kept is not None and kept.fleet == self.id
                 yield Outcome(row, kept if kept and is_of_this else Result("not run", self.id, error=self.stopped_by))
 
-    def _job(self, row: Row) -> task.Job:
+    def job(self, row: Row) -> task.Job:
+        """What a worker has to know of the row."""
         return task.Job(row, self.notebook, self.out, self.id, self._fingerprint(row), self.time_limit, self.home)
 
     def _fingerprint(self, row: Row) -> str:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from shlex import quote
 
 from labkit.errors import LabError
 from labkit.fleet.results import Result, Results
@@ -28,6 +29,8 @@ PASSING = re.compile(
     r"\b(Throttl\w+|TooManyRequests\w*|RequestLimitExceeded|SlowDown|RequestTimeout\w*|ServiceUnavailable\w*"
     r"|PriorRequestNotComplete|ConnectTimeoutError|ReadTimeoutError)\b|Kernel (didn't respond|died before replying)"
 )
+# A pod's own token expires, too: that is not the row's credentials.
+EXPIRED = re.compile(r"\b(ExpiredToken|ExpiredTokenException|RequestExpired)\b(?!.*AssumeRoleWithWebIdentity)")
 STOPPED = "another row failed, and --fail-fast ends the fleet with it"
 LOST = "worker lost: the process that ran this row ended"
 
@@ -153,7 +156,7 @@ def _run(job: Job, draft: Path, until: float) -> Ended | None:
         try:
             done = runs.run(job.notebook, draft, job.row.parameters.given)
         except runs.RunFailed as failed:
-            return Ended(str(failed), failed.source, (*_findings(failed.run), *_doctor(job.row)))
+            return Ended(_told(job.row, failed), failed.source, (*_findings(failed.run), *_doctor(job.row)))
         except (LabError, RuntimeError) as error:
             # nbclient raises the second for a kernel that doesn't start.
             if was_reached.is_set():
@@ -162,6 +165,19 @@ def _run(job: Job, draft: Path, until: float) -> Ended | None:
         if not done.ok:
             return Ended("A check found something.", findings=_findings(done))
         return None
+
+
+def _told(row: Row, failed: LabError) -> str:
+    """The error; where the row's own AWS credentials expired while it ran, with what to do about that."""
+    if not row.is_in_an_account or not EXPIRED.search(failed.what):
+        return str(failed)
+    if row.assume_role:
+        renew = "labkit fleet … --resume, which takes the role again"
+    else:
+        profile = f" --profile {quote(row.profile)}" if row.profile else ""
+        renew = f"aws sso login{profile}   (or get new keys, as you got these), then:  labkit fleet … --resume"
+    what = f"The row's AWS credentials expired while it ran. {failed.what}"
+    return str(LabError(what, where=failed.where, next=renew))
 
 
 def _findings(done: "object") -> tuple[Mapping[str, object], ...]:
