@@ -124,7 +124,9 @@ def test_ctrl_c_leaves_finished_runs_finished_and_says_how_to_go_on(tmp_path):
     done = process("fleet", file, "--notebook", notebook, "--out", "out", "--workers", "1", cwd=tmp_path)
     assert done.returncode == 130
     assert done.stderr == ""
-    assert [row["state"] for row in report(tmp_path / "out")["rows"]] == ["succeeded", "not run", "not run"]
+    rows = report(tmp_path / "out")["rows"]
+    assert [row["state"] for row in rows] == ["succeeded", "failed", "not run"]
+    assert rows[1]["error"].startswith("the fleet was interrupted while this row ran\n")
     assert "It ended early: the fleet was interrupted. Run the rest:" in done.stdout
     assert done.stdout.rstrip().endswith("--resume")
 
