@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from distributed import Client, WorkerPlugin
 
 ANSWERS_WITHIN = 30  # seconds, for a scheduler and for its first worker
+ENDS_WITHIN = 60  # seconds, for a worker that has lost its scheduler: Dask gives its row 30 of them
 NO_EXTRA = 'This needs more packages: pip install "labkit[fleet]"'
 # On Linux, workers are forked from one process that has loaded all this once. Elsewhere a fork may hang.
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
@@ -218,8 +219,11 @@ def _unreachable(scheduler: Scheduler, reason: str, next: str = "") -> LabError:
 
 
 def prepared(log: Path | None) -> "WorkerPlugin":
-    """What each worker does first: leave Ctrl-C to the command, which then ends it, and print into the log."""
-    from distributed import WorkerPlugin
+    """What each worker does first: leave Ctrl-C to the command, which then ends it, and print into the log.
+
+    A worker that closes, as one whose scheduler went away, ends with its row: nobody would hear of it any more.
+    """
+    from distributed import Status, Worker, WorkerPlugin
 
     class Prepared(WorkerPlugin):
         def setup(self, worker: object) -> None:  # noqa: ARG002 (Dask names it)
@@ -230,6 +234,12 @@ def prepared(log: Path | None) -> "WorkerPlugin":
                 os.dup2(opened, 1)
                 os.dup2(opened, 2)
                 os.close(opened)
+
+        def teardown(self, worker: Worker) -> None:
+            if worker.status is Status.closing:
+                ending = threading.Timer(ENDS_WITHIN, os._exit, (1,))
+                ending.daemon = True
+                ending.start()
 
     return Prepared()
 

@@ -27,15 +27,14 @@ start() {
   "$root/.venv/bin/dask" scheduler --host 127.0.0.1 --port 0 --protocol tls --no-dashboard \
     --dashboard-address 127.0.0.1:0 --scheduler-file scheduler.json "${tls[@]}" >scheduler.log 2>&1 &
   scheduler=$!
+  started+=("$scheduler")
   until [ -s scheduler.json ]; do sleep 0.1; done
   address=$("$python" -c 'import json; print(json.load(open("scheduler.json"))["address"])')
-  workers=()
   for number in 1 2; do
     "$root/.venv/bin/dask" worker "$address" --host 127.0.0.1 --nthreads 1 --name "worker-$number" --no-dashboard \
       --dashboard-address 127.0.0.1:0 --local-directory "$work/worker-$number" "${tls[@]}" >"worker-$number.log" 2>&1 &
-    workers+=($!)
+    started+=($!)
   done
-  started=("$scheduler" "${workers[@]}")
 }
 
 fleet() {
@@ -62,10 +61,15 @@ code=0; wait "$ended" || code=$?
 [ "$code" = 1 ] || { echo "the fleet without a scheduler ended with $code"; exit 1; }
 grep "It ended early: the scheduler went away. Run the rest:" gone.log
 "$python" -m tests.fleet.planted --check-gone gone
-wait "${workers[@]}" || true
 start
 "$python" -m tests.fleet.planted fleet.yaml in.ipynb
-fleet --out gone --resume
+# Until the old workers have ended, within a minute, nothing runs beside their rows: exit code 2.
+for _ in {1..20}; do
+  code=0; fleet --out gone --resume || code=$?
+  [ "$code" = 2 ] || break
+  sleep 5
+done
+[ "$code" = 0 ] || { echo "the fleet with a new scheduler ended with $code"; exit 1; }
 "$python" -m tests.fleet.planted --check-mended gone 6
 [ "$(count -d "$work"/tmp/labkit-fleet-*)" = 0 ] || { echo "labs are left in $work/tmp"; exit 1; }
 echo "as it should be"
