@@ -82,6 +82,9 @@ def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_work
             where=local[0].place,
             next="--lab-per-worker, with which each worker opens a lab of its own; or target: eks",
         )
+    for name in ("ca", "cert", "key"):
+        if not (file := Path(getattr(scheduler, name))).is_file():
+            raise NothingRan(f"No file {file}.", where=f"--tls-{name}", next=f"labkit fleet … --tls-{name} FILE")
 
 
 @contextmanager
