@@ -123,6 +123,7 @@ walk: $(READY)  ## Call every operation of the emulated AWS with each required m
 
 fleet: $(READY)  ## Run 200 rows over 20 clusters with ten planted faults, then resume with their causes mended
 	@$(BIN)/python -m tests.fleet.many
+	@tests/fleet/scheduler.sh
 
 bench: $(READY)  ## Measure, and print the numbers
 	@$(BIN)/python -m tests.bench

@@ -32,6 +32,7 @@ NOTEBOOKS = {
     "09": "break_and_repair",
     "10": "cross_account",
     "11": "pod_identity",
+    "12": "many_clusters",
     "99": "clean_up",
 }
 

@@ -145,7 +145,8 @@ def _chapter(row: re.Match[str], done: "Progress") -> Chapter:
         left.append(f'`lab.check("{step}")` in')
     if unanswered := len(questions) - len(answered):
         left.append(f"{unanswered} {'question' if unanswered == 1 else 'questions'} in")
-    told = [f"exercises {len(solved)} of {len(exercises)}", f"questions {len(answered)} of {len(questions)}"]
+    told = [f"exercises {len(solved)} of {len(exercises)}"] if exercises else []
+    told += [f"questions {len(answered)} of {len(questions)}"]
     told += ["step checked"] if checked else []
     said = f"{'' if left else '✓ '}{', '.join(told)}" if begun else ""
     return Chapter(row["name"], row["label"], row["about"], time, said, left, begun)

@@ -2,7 +2,7 @@
 
 OUT/rows/NAME.ipynb     the executed notebook
 OUT/rows/NAME.json      its result, written once the run has ended: without it, the row hasn't run
-OUT/rows/NAME.running   a worker is running it, or was when it was lost; NAME.draft.ipynb is how far it got
+OUT/rows/NAME.running   a worker keeps it open while it runs the row; NAME.draft.ipynb is how far it got
 OUT/workers.log         what the workers and their kernels print
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from labkit.fleet.rows import Row
 from labkit.fleet.table import NothingRan
@@ -78,17 +78,19 @@ class Results:
         write_at_once(self._file(row), json.dumps(document, indent=1).encode())
         self._marker(row).unlink(missing_ok=True)
 
-    def begin(self, row: Row, fleet: str) -> bool:
-        """Mark that a row runs from now on; false if a worker of this fleet has begun it before, and was lost.
+    def begin(self, row: Row, fleet: str) -> IO[str] | None:
+        """Mark that a row runs from now on, and return the mark, to be kept open until the row has ended.
 
-        Raises `OSError`.
+        None if a worker of this fleet has begun the row before, and was lost. Raises `OSError`.
         """
         try:
-            with self._marker(row).open("x") as marker:
-                marker.write(fleet)
+            mark = self._marker(row).open("x")
         except FileExistsError:
-            return False
-        return True
+            return None
+        fcntl.flock(mark, fcntl.LOCK_EX)
+        mark.write(fleet)
+        mark.flush()
+        return mark
 
     def keep_notebook(self, row: Row) -> bool:
         """Let the notebook of a run that has ended take the place of an earlier one; false without one."""
@@ -121,16 +123,23 @@ class Results:
         return self._stop.exists()
 
     def forget_markers(self) -> None:
-        """Delete the marks of an earlier fleet that ended early."""
-        for marker in (*self.rows.glob("*.running"), self._stop):
+        """Delete the marks of an earlier fleet that ended early. Raises `NothingRan` if its workers still run rows."""
+        markers = [*self.rows.glob("*.running")]
+        if running := [marker.stem for marker in markers if _is_open_elsewhere(marker)]:
+            raise NothingRan(
+                f"Workers of an earlier fleet still run rows, such as {running[0]}.",
+                where=str(self.out),
+                next="wait until these rows have ended (within a minute, if their scheduler is gone), and run it again",
+            )
+        for marker in (*markers, self._stop):
             marker.unlink(missing_ok=True)
 
     @contextmanager
     def opened(self, *, resume: bool) -> Iterator[None]:
         """The folder, made and for this fleet alone.
 
-        Raises `NothingRan` if it can't be written, if another fleet writes there, or if it holds another fleet's
-        results and isn't to be resumed.
+        Raises `NothingRan` if it can't be written, if another fleet or its workers write there, or if it holds another
+        fleet's results and isn't to be resumed.
         """
         try:
             self.rows.mkdir(parents=True, exist_ok=True)
@@ -168,6 +177,16 @@ class Results:
 
     def _marker(self, row: Row) -> Path:
         return self.rows / f"{row.name}.running"
+
+
+def _is_open_elsewhere(marker: Path) -> bool:
+    """Whether a worker, perhaps on another machine, keeps the mark of its row open."""
+    try:
+        with marker.open("a") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return marker.exists()
+    return False
 
 
 def write_at_once(file: Path, content: bytes) -> None:

@@ -1,6 +1,7 @@
 """A fleet on its workers: each row once, the first one of each cluster alone, and no more in flight than needed."""
 
 import json
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -97,7 +98,7 @@ class Fleet:
             most = IN_FLIGHT * max(workers.count(client), 1)
             while not self.stopped_by and len(busy) < most and (row := gate.next(waiting)):
                 assigned[row.number] = assigned.get(row.number, 0) + 1
-                future = client.submit(task.run_row, self._job(row), key=self._key(row, assigned[row.number]))
+                future = client.submit(task.run_row, self.job(row), key=self._key(row, assigned[row.number]))
                 busy[future] = row
                 ended.add(future)
             self.running = [*busy.values()]
@@ -127,9 +128,9 @@ class Fleet:
         error = future.exception()
         if type(error).__name__ != "KilledWorker":
             told = Result("failed", self.id, self._fingerprint(row), error=f"{type(error).__name__}: {error}")
-            return task.kept(self.results, self._job(row), told)
+            return task.kept(self.results, self.job(row), told)
         if self.results.runs(row, self.id) or times >= ASSIGNED:
-            return task.lost(self.results, self._job(row))
+            return task.lost(self.results, self.job(row))
         return None
 
     def _left(self, done: set[int]) -> Iterator[Outcome]:
@@ -138,10 +139,17 @@ class Fleet:
         for row in self.rows:
             if row.number not in done:
                 kept = self.results.of(row)
-                is_of_this = kept is not None and kept.fleet == self.id
-                yield Outcome(row, kept if kept and is_of_this else Result("not run", self.id, error=self.stopped_by))
+                yield Outcome(row, kept if kept and kept.fleet == self.id else self._unknown(row))
 
-    def _job(self, row: Row) -> task.Job:
+    def _unknown(self, row: Row) -> Result:
+        """The result of a row of which nobody told. Its worker may still write another one."""
+        if began := self.results.runs(row, self.id) and self.results.began(row):
+            error = f"{self.stopped_by} while this row ran\nnext:  labkit fleet … --resume, which runs it again"
+            return Result("failed", self.id, started=began, seconds=time.time() - began, error=error)
+        return Result("not run", self.id, error=self.stopped_by)
+
+    def job(self, row: Row) -> task.Job:
+        """What a worker has to know of the row."""
         return task.Job(row, self.notebook, self.out, self.id, self._fingerprint(row), self.time_limit, self.home)
 
     def _fingerprint(self, row: Row) -> str:
@@ -183,7 +191,7 @@ def run(fleet: Fleet, client: "Client", tell: Callable[[Outcome], None]) -> list
     if not fleet.home:
         # They end by themselves after some hours; a scheduler that went away can't be asked.
         with suppress(Exception):
-            client.run(task.end_labs, fleet.id)
+            client.run(task.end_labs, fleet.out)
     return sorted(outcomes, key=lambda outcome: outcome.row.number)
 
 

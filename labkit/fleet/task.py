@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from shlex import quote
 
 from labkit.errors import LabError
 from labkit.fleet.results import Result, Results
@@ -28,6 +29,8 @@ PASSING = re.compile(
     r"\b(Throttl\w+|TooManyRequests\w*|RequestLimitExceeded|SlowDown|RequestTimeout\w*|ServiceUnavailable\w*"
     r"|PriorRequestNotComplete|ConnectTimeoutError|ReadTimeoutError)\b|Kernel (didn't respond|died before replying)"
 )
+# A pod's own token expires, too: that is not the row's credentials.
+EXPIRED = re.compile(r"\b(ExpiredToken|ExpiredTokenException|RequestExpired)\b(?!.*AssumeRoleWithWebIdentity)")
 STOPPED = "another row failed, and --fail-fast ends the fleet with it"
 LOST = "worker lost: the process that ran this row ended"
 
@@ -64,20 +67,13 @@ def run_row(job: Job) -> Result:
     if results.is_stopped:
         return Result("not run", job.fleet, error=STOPPED)
     try:
-        if not results.begin(job.row, job.fleet):
-            return lost(results, job)
+        mark = results.begin(job.row, job.fleet)
     except OSError as error:
         return kept(results, job, Result("failed", job.fleet, job.fingerprint, error=_unwritten(error)))
-    started, tries = time.time(), 1
-    try:
-        with _environment(job):
-            tries, ended = _tried(job, results)
-    except LabError as refused:
-        ended = Ended(str(refused))
-    result = Result("failed" if ended else "succeeded", job.fleet, job.fingerprint, started, time.time() - started)
-    if ended:
-        result = replace(result, error=ended.error, cell=ended.cell, findings=[*ended.findings])
-    return kept(results, job, replace(result, tries=tries))
+    if not mark:
+        return lost(results, job)
+    with mark:
+        return _ran(job, results)
 
 
 def lost(results: Results, job: Job) -> Result:
@@ -102,31 +98,48 @@ def _unwritten(error: OSError) -> str:
     return f"The result could not be written: {error.strerror}."
 
 
-def end_labs(fleet: str) -> None:
-    """End the labs that this machine's workers opened for this fleet, those of lost workers, too, and delete them."""
+def end_labs(out: Path) -> None:
+    """End the labs that this machine's workers opened for the rows of this output folder, and delete them.
+
+    Those of lost workers, too, and of an earlier fleet whose scheduler went away.
+    """
     from labkit.emulator import process
     from labkit.emulator.folder import Folder
 
-    for home in Path(tempfile.gettempdir()).glob(f"{_labs(fleet)}-*"):
+    for home in Path(tempfile.gettempdir()).glob(f"{_labs(out)}-*"):
         with suppress(LabError):
             process.stop(Folder(home))
             shutil.rmtree(home, ignore_errors=True)
 
 
-def _labs(fleet: str) -> str:
-    return f"labkit-fleet-{os.getuid()}-{fleet[:12]}"
+def _labs(out: Path) -> str:
+    return f"labkit-fleet-{os.getuid()}-{sha256(bytes(out)).hexdigest()[:12]}"
 
 
-def _own_lab(fleet: str) -> Path:
+def _own_lab(out: Path) -> Path:
     """The folder of this worker's own lab."""
     from distributed import get_worker
 
     worker = sha256(get_worker().address.encode()).hexdigest()[:12]
-    home = Path(tempfile.gettempdir()) / f"{_labs(fleet)}-{worker}"
+    home = Path(tempfile.gettempdir()) / f"{_labs(out)}-{worker}"
     home.mkdir(mode=0o700, exist_ok=True)
     if home.stat().st_uid != os.getuid():
         raise LabError(f"Another user has made the folder {home}.", next="run the fleet again")
     return home
+
+
+def _ran(job: Job, results: Results) -> Result:
+    """The result, written, of the row's run."""
+    started, tries = time.time(), 1
+    try:
+        with _environment(job):
+            tries, ended = _tried(job, results)
+    except LabError as refused:
+        ended = Ended(str(refused))
+    result = Result("failed" if ended else "succeeded", job.fleet, job.fingerprint, started, time.time() - started)
+    if ended:
+        result = replace(result, error=ended.error, cell=ended.cell, findings=[*ended.findings])
+    return kept(results, job, replace(result, tries=tries))
 
 
 def _tried(job: Job, results: Results) -> tuple[int, Ended | None]:
@@ -153,7 +166,7 @@ def _run(job: Job, draft: Path, until: float) -> Ended | None:
         try:
             done = runs.run(job.notebook, draft, job.row.parameters.given)
         except runs.RunFailed as failed:
-            return Ended(str(failed), failed.source, (*_findings(failed.run), *_doctor(job.row)))
+            return Ended(_told(job.row, failed), failed.source, (*_findings(failed.run), *_doctor(job.row)))
         except (LabError, RuntimeError) as error:
             # nbclient raises the second for a kernel that doesn't start.
             if was_reached.is_set():
@@ -162,6 +175,19 @@ def _run(job: Job, draft: Path, until: float) -> Ended | None:
         if not done.ok:
             return Ended("A check found something.", findings=_findings(done))
         return None
+
+
+def _told(row: Row, failed: LabError) -> str:
+    """The error; where the row's own AWS credentials expired while it ran, with what to do about that."""
+    if not row.is_in_an_account or not EXPIRED.search(failed.what):
+        return str(failed)
+    if row.assume_role:
+        renew = "labkit fleet … --resume, which takes the role again"
+    else:
+        profile = f" --profile {quote(row.profile)}" if row.profile else ""
+        renew = f"aws sso login{profile}   (or get new keys, as you got these), then:  labkit fleet … --resume"
+    what = f"The row's AWS credentials expired while it ran. {failed.what}"
+    return str(LabError(what, where=failed.where, next=renew))
 
 
 def _findings(done: "object") -> tuple[Mapping[str, object], ...]:
@@ -226,7 +252,7 @@ def _environment(job: Job) -> Iterator[None]:
 
     before = dict(os.environ)
     try:
-        os.environ["LABKIT_HOME"] = job.home or str(_own_lab(job.fleet))
+        os.environ["LABKIT_HOME"] = job.home or str(_own_lab(job.out))
         with credentials(job.row):
             yield
     finally:

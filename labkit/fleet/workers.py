@@ -5,13 +5,17 @@ their certificate: https://distributed.dask.org/en/stable/tls.html
 """
 
 import logging
+import multiprocessing
 import os
 import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +27,18 @@ if TYPE_CHECKING:
     from distributed import Client, WorkerPlugin
 
 ANSWERS_WITHIN = 30  # seconds, for a scheduler and for its first worker
+ENDS_WITHIN = 60  # seconds, for a worker that has lost its scheduler: Dask gives its row 30 of them
 NO_EXTRA = 'This needs more packages: pip install "labkit[fleet]"'
+# On Linux, workers are forked from one process that has loaded all this once. Elsewhere a fork may hang.
+METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+LOADED = ["__main__", "distributed.nanny", "labkit.fleet.task", "labkit.runs", "papermill", "tenacity"]
+SAFE_PATH = "PYTHONSAFEPATH"
 # Nothing asks this scheduler's web pages, and others of this machine should not.
 QUIET = {
     "distributed.scheduler.allowed-failures": 0,  # a row whose worker was lost is this fleet's to judge
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
+    "distributed.worker.multiprocessing-method": METHOD,
     "distributed.nanny.http.routes": [],
     "logging.distributed": "critical",
     "distributed.logging.distributed": "critical",
@@ -72,6 +82,9 @@ def require_reach(rows: Sequence[Row], scheduler: Scheduler | None, lab_per_work
             where=local[0].place,
             next="--lab-per-worker, with which each worker opens a lab of its own; or target: eks",
         )
+    for name in ("ca", "cert", "key"):
+        if not (file := Path(getattr(scheduler, name))).is_file():
+            raise NothingRan(f"No file {file}.", where=f"--tls-{name}", next=f"labkit fleet … --tls-{name} FILE")
 
 
 @contextmanager
@@ -80,6 +93,7 @@ def local(count: int, log: Path) -> Iterator["Client"]:
 
     What they and their kernels print goes to the file `log`.
     """
+    _load_early()
     import dask
 
     # First: it adds its defaults to the settings, and would lose them with those of this block.
@@ -98,12 +112,47 @@ def local(count: int, log: Path) -> Iterator["Client"]:
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             memory_limit=None,
             local_directory=folder,
+            env={SAFE_PATH: os.environ.get(SAFE_PATH, "")},
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
     ):
         client.register_plugin(prepared(log))
         yield client
+
+
+def _load_early() -> None:
+    """Let the process that workers are forked from load its modules while this one loads Dask."""
+    if METHOD != "forkserver":
+        return
+    multiprocessing.set_forkserver_preload(LOADED)
+    with _ctrl_c_ignored(), _safe_path():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """What starts in this block leaves Ctrl-C to the command, which then ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say so
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """What starts in this block loads no module from the current folder, such as somebody's own `yaml.py`."""
+    before = dict(os.environ)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextmanager
@@ -173,8 +222,11 @@ def _unreachable(scheduler: Scheduler, reason: str, next: str = "") -> LabError:
 
 
 def prepared(log: Path | None) -> "WorkerPlugin":
-    """What each worker does first: leave Ctrl-C to the command, which then ends it, and print into the log."""
-    from distributed import WorkerPlugin
+    """What each worker does first: leave Ctrl-C to the command, which then ends it, and print into the log.
+
+    A worker that closes, as one whose scheduler went away, ends with its row: nobody would hear of it any more.
+    """
+    from distributed import Status, Worker, WorkerPlugin
 
     class Prepared(WorkerPlugin):
         def setup(self, worker: object) -> None:  # noqa: ARG002 (Dask names it)
@@ -185,6 +237,12 @@ def prepared(log: Path | None) -> "WorkerPlugin":
                 os.dup2(opened, 1)
                 os.dup2(opened, 2)
                 os.close(opened)
+
+        def teardown(self, worker: Worker) -> None:
+            if worker.status is Status.closing:
+                ending = threading.Timer(ENDS_WITHIN, os._exit, (1,))
+                ending.daemon = True
+                ending.start()
 
     return Prepared()
 

@@ -12,7 +12,9 @@ from labkit.exercises import copies
 from tests.conftest import emptied
 from tests.notebooks.books import FOLDER, NAMES, code, read
 
-WITH_EXERCISES = [name for name in NAMES if name.partition("-")[0] in exercises.NOTEBOOKS]
+WITH_EXERCISES = [
+    name for name in NAMES if name.partition("-")[0] in exercises.NOTEBOOKS and exercises.of_notebook(name).EXERCISES
+]
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ if bucket == "kill-the-worker":
     time.sleep(600)
 if bucket == "interrupt":
     import psutil
-    os.kill(psutil.Process(os.getppid()).ppid(), signal.SIGINT)
+    os.kill(next(each.pid for each in psutil.Process().parents() if "fleet" in each.cmdline()), signal.SIGINT)
     time.sleep(600)
 if bucket == "sleep":
     time.sleep(600)

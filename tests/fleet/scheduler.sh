@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A scheduler and two workers in processes of their own, with TLS; a fleet with a planted fault and a killed worker, and
-# `--resume` once both are mended. Each worker opens a lab of its own.
+# `--resume` once both are mended. Then the scheduler dies while both workers run a row: the command and the workers end
+# by themselves, and `--resume` with a new scheduler runs what is missing. Each worker opens a lab of its own.
 #   tests/fleet/scheduler.sh          prints "as it should be", and ends with 0, or says what is not
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -14,31 +15,61 @@ cleanup() {
 }
 trap cleanup EXIT
 cd "$work"
-export PYTHONPATH=$root DASK_LOGGING__DISTRIBUTED=error
+mkdir tmp
+export TMPDIR=$work/tmp PYTHONPATH=$root DASK_LOGGING__DISTRIBUTED=error
 python=$root/.venv/bin/python
 
 "$python" -m tests.fleet.certificate ca.pem cert.pem key.pem
 tls=(--tls-ca-file ca.pem --tls-cert cert.pem --tls-key key.pem)
-"$root/.venv/bin/dask" scheduler --host 127.0.0.1 --port 0 --protocol tls --no-dashboard --dashboard-address 127.0.0.1:0 \
-  --scheduler-file scheduler.json "${tls[@]}" >scheduler.log 2>&1 &
-started+=($!)
-until [ -s scheduler.json ]; do sleep 0.1; done
-address=$("$python" -c 'import json; print(json.load(open("scheduler.json"))["address"])')
-for number in 1 2; do
-  "$root/.venv/bin/dask" worker "$address" --host 127.0.0.1 --nthreads 1 --name "worker-$number" --no-dashboard \
-    --dashboard-address 127.0.0.1:0 --local-directory "$work/worker-$number" "${tls[@]}" >"worker-$number.log" 2>&1 &
-  started+=($!)
-done
+
+start() {
+  rm -f scheduler.json
+  "$root/.venv/bin/dask" scheduler --host 127.0.0.1 --port 0 --protocol tls --no-dashboard \
+    --dashboard-address 127.0.0.1:0 --scheduler-file scheduler.json "${tls[@]}" >scheduler.log 2>&1 &
+  scheduler=$!
+  started+=("$scheduler")
+  until [ -s scheduler.json ]; do sleep 0.1; done
+  address=$("$python" -c 'import json; print(json.load(open("scheduler.json"))["address"])')
+  for number in 1 2; do
+    "$root/.venv/bin/dask" worker "$address" --host 127.0.0.1 --nthreads 1 --name "worker-$number" --no-dashboard \
+      --dashboard-address 127.0.0.1:0 --local-directory "$work/worker-$number" "${tls[@]}" >"worker-$number.log" 2>&1 &
+    started+=($!)
+  done
+}
 
 fleet() {
-  "$root/.venv/bin/labkit" fleet fleet.yaml --notebook in.ipynb --out out --lab-per-worker \
+  "$root/.venv/bin/labkit" fleet fleet.yaml --notebook in.ipynb --lab-per-worker \
     --scheduler "$address" --tls-ca ca.pem --tls-cert cert.pem --tls-key key.pem "$@"
 }
+count() { ls "$@" 2>/dev/null | wc -l; }
+
+start
 "$python" -m tests.fleet.planted fleet.yaml in.ipynb --faults
-code=0; fleet || code=$?
+code=0; fleet --out out || code=$?
 [ "$code" = 1 ] || { echo "the fleet with faults ended with $code"; exit 1; }
 "$python" -m tests.fleet.planted --check out
 "$python" -m tests.fleet.planted fleet.yaml in.ipynb
-fleet --resume
-"$python" -m tests.fleet.planted --check-mended out
+fleet --out out --resume
+"$python" -m tests.fleet.planted --check-mended out 2
+
+"$python" -m tests.fleet.planted fleet.yaml in.ipynb --endless
+fleet --out gone >gone.log &
+ended=$!
+until [ "$(count gone/rows/*.json)" = 2 ] && [ "$(count gone/rows/*.running)" = 2 ]; do sleep 0.1; done
+kill -9 "$scheduler"
+code=0; wait "$ended" || code=$?
+[ "$code" = 1 ] || { echo "the fleet without a scheduler ended with $code"; exit 1; }
+grep "It ended early: the scheduler went away. Run the rest:" gone.log
+"$python" -m tests.fleet.planted --check-gone gone
+start
+"$python" -m tests.fleet.planted fleet.yaml in.ipynb
+# Until the old workers have ended, within a minute, nothing runs beside their rows: exit code 2.
+for _ in {1..20}; do
+  code=0; fleet --out gone --resume || code=$?
+  [ "$code" = 2 ] || break
+  sleep 5
+done
+[ "$code" = 0 ] || { echo "the fleet with a new scheduler ended with $code"; exit 1; }
+"$python" -m tests.fleet.planted --check-mended gone 6
+[ "$(count -d "$work"/tmp/labkit-fleet-*)" = 0 ] || { echo "labs are left in $work/tmp"; exit 1; }
 echo "as it should be"

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from dataclasses import replace
 
 import pexpect
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from labkit import Lab
 from labkit.fleet.access import credentials
 from labkit.fleet.rows import Row
+from labkit.fleet.running import Fleet
+from labkit.fleet.task import run_row
 from labkit.run_parameters import Parameters
 from tests.commands import LABKIT, labkit
 from tests.fleet import notebooks
@@ -42,8 +45,8 @@ def fleet(lab, tmp_path_factory):
     return folder, command, rows, process(*command)
 
 
-def process(*command):
-    return subprocess.run([LABKIT, *command], capture_output=True, text=True, timeout=WITHIN)
+def process(*command, cwd=None):
+    return subprocess.run([LABKIT, *command], capture_output=True, text=True, timeout=WITHIN, cwd=cwd)
 
 
 def test_the_report_tells_the_three_faults_from_the_nine_good_rows(fleet):
@@ -116,10 +119,14 @@ def test_ctrl_c_leaves_finished_runs_finished_and_says_how_to_go_on(tmp_path):
     rows[1]["bucket"] = "interrupt"
     file = notebooks.fleet(tmp_path / "fleet.yaml", rows)
     notebook = notebooks.write(tmp_path / "in.ipynb")
-    done = process("fleet", file, "--notebook", notebook, "--out", tmp_path / "out", "--workers", "1")
+    # No process of the fleet takes a file of the current folder for a library's module.
+    (tmp_path / "yaml.py").write_text("raise RuntimeError")
+    done = process("fleet", file, "--notebook", notebook, "--out", "out", "--workers", "1", cwd=tmp_path)
     assert done.returncode == 130
     assert done.stderr == ""
-    assert [row["state"] for row in report(tmp_path / "out")["rows"]] == ["succeeded", "not run", "not run"]
+    rows = report(tmp_path / "out")["rows"]
+    assert [row["state"] for row in rows] == ["succeeded", "failed", "not run"]
+    assert rows[1]["error"].startswith("the fleet was interrupted while this row ran\n")
     assert "It ended early: the fleet was interrupted. Run the rest:" in done.stdout
     assert done.stdout.rstrip().endswith("--resume")
 
@@ -139,7 +146,9 @@ def test_fail_fast_starts_no_row_after_a_failed_one_and_a_terminal_sees_a_table(
     assert [row["state"] for row in report(tmp_path / "out")["rows"]] == ["failed", "not run", "not run"]
 
 
-def test_a_row_uses_its_own_credentials_and_leaves_none_behind(lab, monkeypatch):
+@pytest.fixture
+def account(lab, monkeypatch):
+    """A row's parameters in another account, and the role there that it takes."""
     keys = lab.aws.get_credentials()
     for name, value in {
         "AWS_ENDPOINT_URL": lab.aws.endpoint_url,
@@ -147,9 +156,14 @@ def test_a_row_uses_its_own_credentials_and_leaves_none_behind(lab, monkeypatch)
         "AWS_SECRET_ACCESS_KEY": keys.secret_key,
     }.items():
         monkeypatch.setenv(name, value)
-    given = Parameters.checked(target="eks", account_id="222222222222")
-    before = dict(os.environ)
     role = "arn:aws:iam::222222222222:role/OrganizationAccountAccessRole"
+    yield Parameters.checked(target="eks", account_id="222222222222"), role
+    lab.clock.reset()
+
+
+def test_a_row_uses_its_own_credentials_and_leaves_none_behind(account):
+    given, role = account
+    before = dict(os.environ)
     with credentials(Row(1, "row 1", given, assume_role=role)):
         import boto3
 
@@ -158,3 +172,34 @@ def test_a_row_uses_its_own_credentials_and_leaves_none_behind(lab, monkeypatch)
     with credentials(Row(1, "row 1", given, profile="theirs")):
         assert os.environ["AWS_PROFILE"] == "theirs"
     assert dict(os.environ) == before
+
+
+# The session ends after an hour. In the first run two hours pass between the two calls.
+EXPIRES = """
+import boto3
+from labkit.emulator.folder import Folder
+iam = boto3.client("iam", region_name="us-east-1")
+users = [user["UserName"] for user in iam.list_users()["Users"]]
+if role_name not in users:
+    iam.create_user(UserName=role_name)
+    Folder.find().clock.advance(hours=2)
+iam.tag_user(UserName=role_name, Tags=[{"Key": "ran", "Value": "whole"}])
+"""
+
+
+def test_credentials_that_expire_in_the_middle_fail_the_row_and_resume_takes_new_ones(lab, home, account, tmp_path):
+    given, role = account
+    row = Row(1, "row 1", given, assume_role=role)
+    notebook = notebooks.write(tmp_path / "in.ipynb", EXPIRES)
+    fleet = Fleet([row], notebook, tmp_path / "out", home=str(home))
+    with fleet.results.opened(resume=False):
+        done = run_row(fleet.job(row))
+    assert done.state == "failed"
+    assert done.reason.startswith("The row's AWS credentials expired while it ran. ")
+    assert "(ExpiredToken) when calling the TagUser operation" in done.error
+    assert done.error.endswith("next:  labkit fleet … --resume, which takes the role again")
+    again = replace(fleet, id="later", resume=True)
+    with again.results.opened(resume=True):
+        assert again.earlier() == []
+        assert run_row(again.job(row)).state == "succeeded"
+    assert [outcome.is_earlier for outcome in again.earlier()] == [True]

@@ -149,6 +149,10 @@ def test_an_account_is_changed_only_with_yes(tmp_path):
             ("--scheduler", "tls://h:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c"),
             "The lab of the target moto listens on this machine only",
         ),
+        (
+            ("--scheduler", "tls://h:1", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c", "--lab-per-worker"),
+            "No file a.\nwhere: --tls-ca",
+        ),
         (("--plan", "--remove"), "choose one"),
         (("--notebook", "none.ipynb"), "No notebook none.ipynb"),
         (("--out", "fleet.yaml"), "The results can't be written: Not a directory"),

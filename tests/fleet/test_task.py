@@ -13,7 +13,8 @@ from jupyter_client.provisioning import local_provisioner
 from labkit.fleet import task
 from labkit.fleet.results import Result, Results
 from labkit.fleet.rows import Row
-from labkit.fleet.running import Gate
+from labkit.fleet.running import Fleet, Gate
+from labkit.fleet.table import NothingRan
 from labkit.fleet.task import Job, run_row
 from labkit.run_parameters import Parameters
 from tests.fleet import notebooks
@@ -76,6 +77,37 @@ def test_a_row_that_a_lost_worker_had_begun_is_not_run_again(job):
     done = run_row(made)
     assert (done.state, done.reason) == ("failed", task.LOST)
     assert not Results(made.out).runs(made.row, "fleet-1")
+
+
+class Gone:
+    """A client whose scheduler went away."""
+
+    status, loop = "closed", object()
+
+    def nthreads(self):
+        raise OSError("Timed out")
+
+
+def test_a_scheduler_that_goes_away_ends_the_fleet_with_what_is_known(job):
+    made = job("1 / 0")
+    began, ended, waiting = (Row(n, "", Parameters.checked(role_name=name)) for n, name in enumerate("abc", 1))
+    fleet = Fleet([began, ended, waiting], made.notebook, made.out)
+    with fleet.results.opened(resume=False), fleet.results.begin(began, fleet.id):
+        fleet.results.keep(ended, Result("succeeded", fleet.id))
+        told = [outcome.result for outcome in fleet.run(Gone())]
+    assert [result.state for result in told] == ["failed", "succeeded", "not run"]
+    assert told[0].error.startswith("the scheduler went away while this row ran\nnext:  labkit fleet … --resume")
+    assert (told[2].error, fleet.stopped_by) == ("the scheduler went away",) * 2
+
+
+def test_a_row_that_a_worker_of_an_earlier_fleet_still_runs_is_not_run_beside_it(job):
+    made = job("1 / 0")
+    results = Results(made.out)
+    with results.begin(made.row, "fleet-0"), pytest.raises(NothingRan) as refused, results.opened(resume=True):
+        pass
+    assert f"still run rows, such as {made.row.name}." in str(refused.value)
+    with results.opened(resume=True):
+        assert results.began(made.row) == 0
 
 
 def test_a_full_disk_loses_no_earlier_result(job, monkeypatch):
