@@ -1,0 +1,304 @@
+"""Commands that are forked from one Python that has loaded what they load: the AWS CLI, half a second of CPU each.
+
+`begin` makes a folder that looks like this environment. In its `bin`, `aws` is a small client: it hands its arguments,
+variables, folder and streams to a server, which forks a process that runs this environment's own `aws` with them. All
+that finds its programs beside Python finds this one: the tests, their labs, and the pods of these.
+
+The forked process is in the caller's namespaces, gets the caller's signals, and ends with the caller.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import functools
+import gc
+import importlib
+import io
+import locale
+import multiprocessing
+import os
+import runpy
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+# This environment's programs, also where this Python is already the folder's.
+REAL = Path(sys.prefix, "lib").resolve().parent / "bin"
+# Python is started without its `site`: 15 ms. `clocked` is who follows a lab's clock: the library for that is loaded as
+# a program starts. Who has set up Python in its own way, and who finds no server, runs the program itself.
+CLIENT = """\
+#!{python} -IS
+import _signal, _socket, os, sys
+variables, arguments, kept = os.environb, [os.fsencode(argument) for argument in sys.argv[1:]], sys.byteorder
+def itself():
+    os.execv({real!r}, [{real!r}, *arguments])
+if any(name.startswith(b"PYTHON") and name not in {harmless!r} for name in variables):
+    itself()
+server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+forwarded = [n for n in {forwarded!r} if _signal.getsignal(n) is not _signal.SIG_IGN]
+os.umask(mask := os.umask(0))
+request = [os.getcwdb(), b"%d" % mask, bytes(forwarded), b"%d" % len(arguments), *arguments]
+request = b"\\0".join([*request, *(name + b"=" + value for name, value in variables.items())])
+try:
+    server.connect({folder!r} + ("/clocked" if b"LD_PRELOAD" in variables else "/plain"))
+    streams = b"".join(stream.to_bytes(4, kept) for stream in range(3))
+    server.sendmsg([len(request).to_bytes(4, kept)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)])
+    server.sendall(request)
+    begun = server.recv(1)
+except OSError:
+    begun = b""
+if not begun:
+    itself()
+for number in forwarded:
+    _signal.signal(number, lambda number, _: server.send(bytes([number])))
+ended = server.recv(4)
+code = int.from_bytes(ended, kept, signed=True) if ended else 255
+if code < 0:
+    _signal.signal(-code, _signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
+HARMLESS = {b"PYTHONDONTWRITEBYTECODE", b"PYTHONHASHSEED", b"PYTHONUNBUFFERED"}
+FORWARDED = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+NAMESPACES = ("net", "mnt", "ipc", "uts", "pid", "user")
+
+
+def begin() -> Callable[[], None]:
+    """Let everything that finds its programs beside this Python find the forked ones; returns what ends that."""
+    folder = Path(tempfile.mkdtemp(prefix="labkit-bin-"))
+    _look_alike(folder)
+    servers = [_serving(folder, "plain", {}), *_clocked(folder)]
+    before = sys.executable
+    _name_python(str(folder / "bin" / "python"))
+
+    def end() -> None:
+        _name_python(before)
+        for server in servers:
+            server.stdin.close()
+            server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    return end
+
+
+def _name_python(path: str) -> None:
+    sys.executable = path
+    multiprocessing.set_executable(path)
+
+
+def _look_alike(folder: Path) -> None:
+    """Fill the folder with links to all of this environment, but for `aws`, and for what names its Python."""
+    for part in REAL.parent.iterdir():
+        if part.name in ("lib", "lib64", "share", "etc", "include", "pyvenv.cfg"):
+            (folder / part.name).symlink_to(part)
+    programs = folder / "bin"
+    programs.mkdir()
+    named = f"#!{REAL}/python".encode()
+    for program in REAL.iterdir():
+        there, text = programs / program.name, program.read_bytes() if program.is_file() else b""
+        if program.is_symlink() or not text.startswith(named):
+            there.symlink_to(program.readlink() if program.is_symlink() else program)
+        else:
+            there.write_bytes(text.replace(named, f"#!{programs}/python".encode(), 1))
+            there.chmod(0o755)
+    client = CLIENT.format(
+        python=programs / "python",
+        real=str(folder / "itself" / "aws"),
+        folder=str(folder),
+        harmless=HARMLESS,
+        forwarded=[int(number) for number in FORWARDED],
+    )
+    (folder / "itself").mkdir()
+    (programs / "aws").rename(folder / "itself" / "aws")
+    (programs / "aws").write_text(client)
+    (programs / "aws").chmod(0o755)
+
+
+def _clocked(folder: Path) -> list[subprocess.Popen[bytes]]:
+    from labkit.emulator.kubernetes.node.node import _faketime
+
+    clock = {name: value for name, value in _faketime(folder / "none").items() if name != "FAKETIME_TIMESTAMP_FILE"}
+    return [_serving(folder, "clocked", clock)] if clock else []
+
+
+def _serving(folder: Path, name: str, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A server at a socket of this name. It ends when the pipe to it does: with this process, however that ends."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / name))
+        listener.listen(64)
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.forked_commands", str(listener.fileno()), str(folder)],
+            stdin=subprocess.PIPE,
+            env={**os.environ, **variables},
+            pass_fds=[listener.fileno()],
+            cwd=Path(__file__).parents[1],
+            start_new_session=True,
+        )
+
+
+def serve(listener: socket.socket, folder: str) -> None:
+    """Fork a process for each caller until standard input ends. What they share is loaded for the first of them."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for who attends to a caller
+    loaded = False
+    while listener in select.select([listener, sys.stdin], [], [])[0]:
+        caller, _ = listener.accept()
+        if not loaded:
+            _load()
+            loaded = True
+        if os.fork() == 0:
+            try:
+                listener.close()
+                _attend(caller, f"{folder}/itself/aws")
+            finally:
+                traceback.print_exc()
+                os._exit(1)
+        caller.close()
+    shutil.rmtree(folder, ignore_errors=True)  # of a pytest that was killed
+
+
+def _load() -> None:
+    """Load what most calls load: modules, the loader of the services' descriptions, and some of these."""
+    import awscli.clidriver
+    import botocore.session  # the CLI's own
+
+    create_loader = botocore.session.create_loader
+    botocore.session.create_loader = functools.cache(create_loader)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        driver = awscli.clidriver.create_clidriver()
+        for service in ("iam", "sts", "s3", "eks", "s3api"):
+            with contextlib.suppress(SystemExit):
+                driver.main([service, "no-such-operation"])
+        for service in ("iam", "sts", "s3", "eks"):
+            driver.session.create_client(service, "us-east-1", aws_access_key_id="none", aws_secret_access_key="none")
+    gc.collect()
+    gc.freeze()
+
+
+def _attend(caller: socket.socket, program: str) -> NoReturn:
+    """Run the program as the caller would, in a process of its own; pass on signals, and tell the exit code."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    length, streams, _, _ = socket.recv_fds(caller, 4, 3)
+    request = b""
+    while len(request) < int.from_bytes(length, sys.byteorder):
+        request += caller.recv(1 << 20)
+    try:
+        _join(caller)
+    except OSError:
+        os._exit(1)  # the caller runs the program itself
+    alive, held = os.pipe()  # only the program's process holds it, and nothing that this one executes
+    process = os.fork()
+    if process == 0:
+        caller.close()
+        os.close(alive)
+        _run(program, request, streams)
+    for stream in (*streams, held):
+        os.close(stream)
+    caller.send(b"+")
+    _, status = _follow(caller, alive, process)
+    with contextlib.suppress(OSError):
+        caller.send(os.waitstatus_to_exitcode(status).to_bytes(4, sys.byteorder, signed=True))
+    os._exit(0)
+
+
+def _follow(caller: socket.socket, alive: int, process: int) -> tuple[int, int]:
+    while True:
+        ready, _, _ = select.select([caller, alive], [], [])
+        if alive in ready:
+            return os.waitpid(process, 0)
+        numbers = caller.recv(64)
+        for number in numbers or [signal.SIGKILL]:
+            os.kill(process, number)
+        if not numbers:
+            return os.waitpid(process, 0)
+
+
+def _join(caller: socket.socket) -> None:
+    """Enter each namespace in which the caller is and this process isn't. Raises OSError."""
+    if sys.platform != "linux":
+        return
+    peer = int.from_bytes(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder)
+    differing = [
+        os.open(f"/proc/{peer}/ns/{name}", os.O_RDONLY)
+        for name in NAMESPACES
+        if Path(f"/proc/{peer}/ns/{name}").readlink() != Path(f"/proc/self/ns/{name}").readlink()
+    ]
+    setns = ctypes.CDLL(None, use_errno=True).setns
+    # Some belong to the user namespace, and may be entered only once that one is; others only before it.
+    left = [namespace for namespace in differing if setns(namespace, 0)]
+    if any(setns(namespace, 0) for namespace in left):
+        raise OSError(ctypes.get_errno(), "setns")
+    for namespace in differing:
+        os.close(namespace)
+
+
+def _run(program: str, request: bytes, streams: list[int]) -> NoReturn:
+    """Become what Python would be if the caller had started the program, and run it."""
+    import awscli
+
+    folder, mask, forwarded, count, *rest = request.split(b"\0")
+    arguments, variables = rest[: int(count)], rest[int(count) :]
+    os.chdir(folder)
+    os.umask(int(mask))
+    for number in set(FORWARDED) - set(forwarded):
+        signal.signal(number, signal.SIG_IGN)
+    os.environb.clear()
+    for variable in variables:
+        name, _, value = variable.partition(b"=")
+        os.environb[name] = value
+    time.tzset()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    _open_streams()
+    importlib.reload(awscli)  # it adds to the variables
+    sys.argv = [program, *map(os.fsdecode, arguments)]
+    code = _ended(program)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _open_streams() -> None:
+    in_c = locale.setlocale(locale.LC_CTYPE, "") in ("C", "POSIX")
+    encoding, errors = ("utf-8", "surrogateescape") if in_c else (locale.getencoding(), "strict")
+    sys.stdin = sys.__stdin__ = open(0, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, encoding, "backslashreplace", closefd=False)  # noqa: SIM115
+
+
+def _ended(program: str) -> int:
+    """Run the program to its end, and return its exit code."""
+    code: object = 0
+    try:
+        runpy.run_path(program, run_name="__main__")
+    except SystemExit as ended:
+        code = ended.code
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    if code is None or isinstance(code, int):
+        return (code or 0) & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
