@@ -1,8 +1,8 @@
-"""Commands that are forked from one Python that has loaded what they load: the AWS CLI, half a second of CPU each.
+"""Commands that are forked from a Python that has loaded what they load: `aws` and `labkit`, 0.5 to 2 s less CPU each.
 
-`begin` makes a folder that looks like this environment. In its `bin`, `aws` is a small client: it hands its arguments,
-variables, folder and streams to a server, which forks a process that runs this environment's own `aws` with them. All
-that finds its programs beside Python finds this one: the tests, their labs, and the pods of these.
+`begin` makes a folder that looks like this environment. In its `bin`, both are small clients: one hands its arguments,
+variables, folder and streams to a server, which forks a process that runs this environment's own program with them. All
+that finds its programs beside Python finds these: the tests, their labs, and the pods of the labs.
 
 The forked process is in the caller's namespaces, gets the caller's signals, and ends with the caller.
 """
@@ -17,6 +17,7 @@ import io
 import locale
 import multiprocessing
 import os
+import platform
 import runpy
 import select
 import shutil
@@ -28,9 +29,13 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import IO, Any, NoReturn
+
+from tests.forked import LOADED
 
 # This environment's programs, also where this Python is already the folder's.
 REAL = Path(sys.prefix, "lib").resolve().parent / "bin"
@@ -50,7 +55,7 @@ os.umask(mask := os.umask(0))
 request = [os.getcwdb(), b"%d" % mask, bytes(forwarded), b"%d" % len(arguments), *arguments]
 request = b"\\0".join([*request, *(name + b"=" + value for name, value in variables.items())])
 try:
-    server.connect({folder!r} + ("/clocked" if b"LD_PRELOAD" in variables else "/plain"))
+    server.connect({socket!r} + ("-clocked" if b"LD_PRELOAD" in variables else ""))
     streams = b"".join(stream.to_bytes(4, kept) for stream in range(3))
     server.sendmsg([len(request).to_bytes(4, kept)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)])
     server.sendall(request)
@@ -77,9 +82,11 @@ def begin() -> Callable[[], None]:
     """Let everything that finds its programs beside this Python find the forked ones; returns what ends that."""
     folder = Path(tempfile.mkdtemp(prefix="labkit-bin-"))
     _look_alike(folder)
-    servers = [_serving(folder, "plain", {}), *_clocked(folder)]
     before = sys.executable
     _name_python(str(folder / "bin" / "python"))
+    servers = [_serving(folder, name) for name in LOADING]
+    if clock := _clock():
+        servers.append(_serving(folder, "aws", "-clocked", clock))
 
     def end() -> None:
         _name_python(before)
@@ -111,33 +118,35 @@ def _look_alike(folder: Path) -> None:
         else:
             there.write_bytes(text.replace(named, f"#!{programs}/python".encode(), 1))
             there.chmod(0o755)
-    client = CLIENT.format(
-        python=programs / "python",
-        real=str(folder / "itself" / "aws"),
-        folder=str(folder),
-        harmless=HARMLESS,
-        forwarded=[int(number) for number in FORWARDED],
-    )
     (folder / "itself").mkdir()
-    (programs / "aws").rename(folder / "itself" / "aws")
-    (programs / "aws").write_text(client)
-    (programs / "aws").chmod(0o755)
+    for name in LOADING:
+        real = (programs / name).rename(folder / "itself" / name)
+        client = CLIENT.format(
+            python=programs / "python",
+            real=str(real),
+            socket=str(folder / name),
+            harmless=HARMLESS,
+            forwarded=[int(number) for number in FORWARDED],
+        )
+        (programs / name).write_text(client)
+        (programs / name).chmod(0o755)
 
 
-def _clocked(folder: Path) -> list[subprocess.Popen[bytes]]:
-    from labkit.emulator.kubernetes.node.node import _faketime
+def _clock() -> dict[str, str]:
+    """What a pod's variables have for the lab's clock, but for the clock itself: that is each pod's own."""
+    if sys.platform != "linux" or platform.machine() != "x86_64" or not (found := find_spec("libfaketime")):
+        return {}
+    library = Path(found.origin or "/").parent / "vendor/libfaketime/src/libfaketime.so.1"
+    return {"LD_PRELOAD": str(library), "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
-    clock = {name: value for name, value in _faketime(folder / "none").items() if name != "FAKETIME_TIMESTAMP_FILE"}
-    return [_serving(folder, "clocked", clock)] if clock else []
 
-
-def _serving(folder: Path, name: str, variables: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A server at a socket of this name. It ends when the pipe to it does: with this process, however that ends."""
+def _serving(folder: Path, program: str, kind: str = "", variables: Mapping[str, str] = {}) -> subprocess.Popen[bytes]:
+    """A server of this program. It ends when the pipe to it does: with this process, however that ends."""
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / name))
+        listener.bind(f"{folder / program}{kind}")
         listener.listen(64)
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.forked_commands", str(listener.fileno()), str(folder)],
+            [sys.executable, "-m", "tests.forked_commands", str(listener.fileno()), str(folder), program],
             stdin=subprocess.PIPE,
             env={**os.environ, **variables},
             pass_fds=[listener.fileno()],
@@ -146,19 +155,20 @@ def _serving(folder: Path, name: str, variables: dict[str, str]) -> subprocess.P
         )
 
 
-def serve(listener: socket.socket, folder: str) -> None:
+def serve(listener: socket.socket, folder: str, program: str) -> None:
     """Fork a process for each caller until standard input ends. What they share is loaded for the first of them."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for who attends to a caller
-    loaded = False
+    begin_process = None
     while listener in select.select([listener, sys.stdin], [], [])[0]:
         caller, _ = listener.accept()
-        if not loaded:
-            _load()
-            loaded = True
+        if begin_process is None:
+            begin_process = LOADING[program]()
+            gc.collect()
+            gc.freeze()
         if os.fork() == 0:
             try:
                 listener.close()
-                _attend(caller, f"{folder}/itself/aws")
+                _attend(caller, f"{folder}/itself/{program}", begin_process)
             finally:
                 traceback.print_exc()
                 os._exit(1)
@@ -166,7 +176,7 @@ def serve(listener: socket.socket, folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of a pytest that was killed
 
 
-def _load() -> None:
+def _load_aws() -> Callable[[], object]:
     """Load what most calls load: modules, the loader of the services' descriptions, and some of these."""
     import awscli.clidriver
     import botocore.session  # the CLI's own
@@ -179,12 +189,50 @@ def _load() -> None:
             with contextlib.suppress(SystemExit):
                 driver.main([service, "no-such-operation"])
         for service in ("iam", "sts", "s3", "eks"):
+            driver.session.get_paginator_model(service)
             driver.session.create_client(service, "us-east-1", aws_access_key_id="none", aws_secret_access_key="none")
-    gc.collect()
-    gc.freeze()
+    return lambda: importlib.reload(awscli)  # it adds to the variables
 
 
-def _attend(caller: socket.socket, program: str) -> NoReturn:
+def _load_labkit() -> Callable[[], object]:
+    for module in (*LOADED, "labkit.cli.main", "labkit.runs"):
+        importlib.import_module(module)
+    from labkit.emulator import process
+
+    return lambda: setattr(process, "subprocess", SimpleNamespace(Popen=_fork_lab, DEVNULL=subprocess.DEVNULL))
+
+
+LOADING = {"aws": _load_aws, "labkit": _load_labkit}
+
+
+def _fork_lab(command: list[str], *, stdout: IO[bytes], pass_fds: list[int], **given: Any) -> SimpleNamespace:
+    """Fork the server that this command line starts: `python -m labkit.emulator FOLDER READY_FD …`."""
+    sys.stdout.flush()
+    process = os.fork()
+    if process == 0:
+        _end(lambda: _serve_lab(command[command.index("labkit.emulator") :], stdout.fileno(), pass_fds[0], **given))
+    return SimpleNamespace(kill=lambda: os.kill(process, signal.SIGKILL), wait=lambda: _exit_code(process))
+
+
+def _serve_lab(arguments: list[str], log: int, answer: int, *, env: dict[str, str], cwd: Path, **_: Any) -> None:
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    for stream, of in enumerate((os.open(os.devnull, os.O_RDONLY), log, log)):
+        os.dup2(of, stream)
+    os.closerange(3, answer)
+    os.closerange(answer + 1, os.sysconf("SC_OPEN_MAX"))
+    _open_streams()
+    sys.argv = arguments
+    runpy.run_module("labkit.emulator", run_name="__main__")
+
+
+def _exit_code(process: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def _attend(caller: socket.socket, program: str, begin_process: Callable[[], object]) -> NoReturn:
     """Run the program as the caller would, in a process of its own; pass on signals, and tell the exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -201,26 +249,29 @@ def _attend(caller: socket.socket, program: str) -> NoReturn:
     if process == 0:
         caller.close()
         os.close(alive)
-        _run(program, request, streams)
+        _become(request, streams)
+        begin_process()
+        sys.argv.insert(0, program)
+        _end(lambda: runpy.run_path(program, run_name="__main__"))
     for stream in (*streams, held):
         os.close(stream)
     caller.send(b"+")
-    _, status = _follow(caller, alive, process)
+    code = _follow(caller, alive, process)
     with contextlib.suppress(OSError):
-        caller.send(os.waitstatus_to_exitcode(status).to_bytes(4, sys.byteorder, signed=True))
+        caller.send(code.to_bytes(4, sys.byteorder, signed=True))
     os._exit(0)
 
 
-def _follow(caller: socket.socket, alive: int, process: int) -> tuple[int, int]:
+def _follow(caller: socket.socket, alive: int, process: int) -> int:
     while True:
         ready, _, _ = select.select([caller, alive], [], [])
         if alive in ready:
-            return os.waitpid(process, 0)
+            return _exit_code(process)
         numbers = caller.recv(64)
         for number in numbers or [signal.SIGKILL]:
             os.kill(process, number)
         if not numbers:
-            return os.waitpid(process, 0)
+            return _exit_code(process)
 
 
 def _join(caller: socket.socket) -> None:
@@ -242,10 +293,8 @@ def _join(caller: socket.socket) -> None:
         os.close(namespace)
 
 
-def _run(program: str, request: bytes, streams: list[int]) -> NoReturn:
-    """Become what Python would be if the caller had started the program, and run it."""
-    import awscli
-
+def _become(request: bytes, streams: list[int]) -> None:
+    """Become what Python would be if the caller had started it."""
     folder, mask, forwarded, count, *rest = request.split(b"\0")
     arguments, variables = rest[: int(count)], rest[int(count) :]
     os.chdir(folder)
@@ -261,13 +310,7 @@ def _run(program: str, request: bytes, streams: list[int]) -> NoReturn:
         os.dup2(stream, number)
         os.close(stream)
     _open_streams()
-    importlib.reload(awscli)  # it adds to the variables
-    sys.argv = [program, *map(os.fsdecode, arguments)]
-    code = _ended(program)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
+    sys.argv = [*map(os.fsdecode, arguments)]
 
 
 def _open_streams() -> None:
@@ -278,11 +321,11 @@ def _open_streams() -> None:
     sys.stderr = sys.__stderr__ = open(2, "w", 1, encoding, "backslashreplace", closefd=False)  # noqa: SIM115
 
 
-def _ended(program: str) -> int:
-    """Run the program to its end, and return its exit code."""
+def _end(run: Callable[[], object]) -> NoReturn:
+    """Run a program to its end, and end this process as Python does."""
     code: object = 0
     try:
-        runpy.run_path(program, run_name="__main__")
+        run()
     except SystemExit as ended:
         code = ended.code
     except KeyboardInterrupt:
@@ -292,13 +335,16 @@ def _ended(program: str) -> int:
     except BaseException:
         traceback.print_exc()
         code = 1
+    if not (code is None or isinstance(code, int)):
+        print(code, file=sys.stderr)
+        code = 1
     threading._shutdown()
     atexit._run_exitfuncs()
-    if code is None or isinstance(code, int):
-        return (code or 0) & 0xFF
-    print(code, file=sys.stderr)
-    return 1
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit((code or 0) & 0xFF)
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
+    serve(socket.socket(fileno=int(sys.argv[1])), *sys.argv[2:])
