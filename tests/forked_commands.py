@@ -47,7 +47,9 @@ import _signal, _socket, os, sys
 variables, arguments, kept = os.environb, [os.fsencode(argument) for argument in sys.argv[1:]], sys.byteorder
 def itself():
     os.execv({real!r}, [{real!r}, *arguments])
-if any(name.startswith(b"PYTHON") and name not in {harmless!r} for name in variables):
+def at_import(name):
+    return name in {read_at_import!r} or (name.startswith(b"PYTHON") and name not in {harmless!r})
+if {{name: value for name, value in variables.items() if at_import(name)}} != {at_import!r}:
     itself()
 server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
 forwarded = [n for n in {forwarded!r} if _signal.getsignal(n) is not _signal.SIG_IGN]
@@ -74,7 +76,13 @@ if code < 0:
 os._exit(code)
 """
 HARMLESS = {b"PYTHONDONTWRITEBYTECODE", b"PYTHONHASHSEED", b"PYTHONUNBUFFERED"}
+# What libraries look at as they are loaded. Who has another one of these runs the program itself.
+READ_AT_IMPORT = {
+    *(b"TERMINAL_WIDTH", b"FORCE_COLOR", b"PY_COLORS", b"GITHUB_ACTIONS", b"TYPER_USE_RICH"),
+    *(b"_TYPER_FORCE_DISABLE_TERMINAL", b"AWS_NEW_RETRIES_2026", b"BOTO_DISABLE_CRT"),
+}
 FORWARDED = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+FIRST_HOME = os.environ.get("HOME", "")  # in a server: one of its own
 NAMESPACES = ("net", "mnt", "ipc", "uts", "pid", "user")
 
 
@@ -126,10 +134,16 @@ def _look_alike(folder: Path) -> None:
             real=str(real),
             socket=str(folder / name),
             harmless=HARMLESS,
+            read_at_import=READ_AT_IMPORT,
+            at_import={name: value for name, value in os.environb.items() if _is_read_at_import(name)},
             forwarded=[int(number) for number in FORWARDED],
         )
         (programs / name).write_text(client)
         (programs / name).chmod(0o755)
+
+
+def _is_read_at_import(name: bytes) -> bool:
+    return name in READ_AT_IMPORT or (name.startswith(b"PYTHON") and name not in HARMLESS)
 
 
 def _clock() -> dict[str, str]:
@@ -148,7 +162,7 @@ def _serving(folder: Path, program: str, kind: str = "", variables: Mapping[str,
         return subprocess.Popen(
             [sys.executable, "-m", "tests.forked_commands", str(listener.fileno()), str(folder), program],
             stdin=subprocess.PIPE,
-            env={**os.environ, **variables},
+            env={**os.environ, **variables, "HOME": f"{folder}/home"},
             pass_fds=[listener.fileno()],
             cwd=Path(__file__).parents[1],
             start_new_session=True,
@@ -158,22 +172,46 @@ def _serving(folder: Path, program: str, kind: str = "", variables: Mapping[str,
 def serve(listener: socket.socket, folder: str, program: str) -> None:
     """Fork a process for each caller until standard input ends. What they share is loaded for the first of them."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for who attends to a caller
-    begin_process = None
+    begin_process, homes = None, []
     while listener in select.select([listener, sys.stdin], [], [])[0]:
         caller, _ = listener.accept()
         if begin_process is None:
             begin_process = LOADING[program]()
             gc.collect()
+            homes = _places_of(os.environ["HOME"])
             gc.freeze()
         if os.fork() == 0:
             try:
                 listener.close()
-                _attend(caller, f"{folder}/itself/{program}", begin_process)
+                _attend(caller, f"{folder}/itself/{program}", lambda: (_move_home(homes), begin_process()))
             finally:
                 traceback.print_exc()
                 os._exit(1)
         caller.close()
     shutil.rmtree(folder, ignore_errors=True)  # of a pytest that was killed
+
+
+def _places_of(home: str) -> list[tuple[Callable[[Any, Any], None], Any, str | Path]]:
+    """Where modules and classes keep a path in the home folder: they made it as they were loaded."""
+    found: list[tuple[Callable[[Any, Any], None], Any, str | Path]] = []
+    for thing in gc.get_objects():
+        if isinstance(thing, type):
+            entries, put = [*vars(thing).items()], functools.partial(setattr, thing)
+        elif type(thing) is dict:
+            entries, put = [*thing.items()], thing.__setitem__
+        elif type(thing) is list:
+            entries, put = [*enumerate(thing)], thing.__setitem__
+        else:
+            continue
+        found += [(put, name, value) for name, value in entries if isinstance(value, str | Path) and home in str(value)]
+    return found
+
+
+def _move_home(places: list[tuple[Callable[[Any, Any], None], Any, str | Path]]) -> None:
+    """Name the caller's home folder there instead of the server's."""
+    before, after = FIRST_HOME, str(Path("~").expanduser())
+    for put, name, value in places:
+        put(name, type(value)(str(value).replace(before, after)))
 
 
 def _load_aws() -> Callable[[], object]:
@@ -197,9 +235,16 @@ def _load_aws() -> Callable[[], object]:
 def _load_labkit() -> Callable[[], object]:
     for module in (*LOADED, "labkit.cli.main", "labkit.runs"):
         importlib.import_module(module)
+    from kubernetes import config
+
     from labkit.emulator import process
 
-    return lambda: setattr(process, "subprocess", SimpleNamespace(Popen=_fork_lab, DEVNULL=subprocess.DEVNULL))
+    def begin_process() -> None:
+        process.subprocess = SimpleNamespace(Popen=_fork_lab, DEVNULL=subprocess.DEVNULL)
+        for module in (config, config.kube_config):
+            module.KUBE_CONFIG_DEFAULT_LOCATION = os.environ.get("KUBECONFIG", "~/.kube/config")
+
+    return begin_process
 
 
 LOADING = {"aws": _load_aws, "labkit": _load_labkit}

@@ -1,5 +1,7 @@
 """The commands of the tests, which are forked, beside those that a user starts."""
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -43,6 +45,18 @@ def test_it_has_the_caller_s_variables_folder_and_streams(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     told = said(FORKED, "aws configure get region", AWS_PROFILE="mine", AWS_CONFIG_FILE="config")
     assert told == (0, "eu-west-3\n", "")
+
+
+def test_what_it_keeps_is_in_the_caller_s_home(tmp_path):
+    aws, url = tmp_path / ".aws", "https://example.com/start"
+    (aws / "sso" / "cache").mkdir(parents=True)
+    settings = {"start_url": url, "region": "us-east-1", "account_id": "123456789012", "role_name": "reader"}
+    (aws / "config").write_text("[default]\n" + "".join(f"sso_{name} = {value}\n" for name, value in settings.items()))
+    old = {"accessToken": "old", "expiresAt": "2020-01-01T00:00:00Z"}
+    (aws / "sso" / "cache" / f"{hashlib.sha1(url.encode()).hexdigest()}.json").write_text(json.dumps(old))
+    line, home = "aws sts get-caller-identity", {"HOME": str(tmp_path)}
+    assert said(FORKED, line, **home) == said(REAL, line, **home)
+    assert "has expired" in said(FORKED, line, **home)[2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
