@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import forked
+from tests import forked, forked_commands
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -17,6 +17,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         # A kernel inherits the worker's environment.
         os.environ["LABKIT_HOME"] = str(Path(tempfile.mkdtemp(prefix="labkit-")) / ".lab")
+    else:
+        config.add_cleanup(forked_commands.begin())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

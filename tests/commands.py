@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from labkit.cli.main import main
+from tests.forked_commands import REAL
 
-LABKIT = Path(sys.executable).with_name("labkit")
+LABKIT = REAL / "labkit"  # as a user starts it: not forked
 
 
 def labkit(*arguments: str, given: str = "", cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess:

@@ -11,7 +11,7 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from tests import forked
+from tests import forked, forked_commands
 
 # Each session of botocore parses the services' descriptions for itself, 0.1 s and more; in here they share one loader.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
@@ -53,6 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["HOME"] = tempfile.mkdtemp(prefix="labkit-home-")
         config.add_cleanup(lambda: shutil.rmtree(os.environ["HOME"], ignore_errors=True))
+        config.add_cleanup(forked_commands.begin())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,6 +19,7 @@ from kubernetes.client import CoreV1Api
 from kubernetes.watch import Watch
 
 import labkit
+from tests import forked_commands
 from tests.conftest import lacking
 
 JAVASCRIPT = Path(__file__).with_name("javascript")
@@ -128,7 +129,7 @@ def install_javascript() -> None:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(lambda: aws(1, "aws"), id="aws-cli-1"),
+        pytest.param(lambda: aws(1, str(forked_commands.REAL / "aws")), id="aws-cli-1"),
         pytest.param(aws_cli_2, id="aws-cli-2"),
         pytest.param(javascript, id="javascript", marks=pytest.mark.node),
         pytest.param(rclone, id="rclone", marks=pytest.mark.rclone),

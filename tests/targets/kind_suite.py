@@ -15,14 +15,14 @@ from pathlib import Path
 from kubernetes import client
 from kubernetes.config import new_client_from_config
 
+from tests import forked_commands
 from tests.targets import suite
 from tests.targets.kind_existing import running
-
-LABKIT = Path(sys.executable).with_name("labkit")
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="labkit-kind-") as folder, contextlib.ExitStack() as stack:
+        stack.callback(forked_commands.begin())
         given = {"LABKIT_TARGET": "kind", "LABKIT_HOME": f"{folder}/.lab"}
         is_given = "LABKIT_KUBECONFIG" in os.environ
         if is_given:
@@ -44,9 +44,10 @@ def leave(environment: Mapping[str, str], before: set[str]) -> int:
     """Take out of the cluster what the notebooks made; name what stays, and return the exit code."""
     where = [f"{name}={value}" for name, value in named(environment).items()]
     given = [word for each in ("target=kind", *where) for word in ("-p", each)]
+    labkit = Path(sys.executable).with_name("labkit")
     # Where the lab did not come up, there is nothing to remove.
-    subprocess.run([LABKIT, "remove", *given, "--yes"], env=environment, check=False)
-    subprocess.run([LABKIT, "down"], env=environment, check=True)
+    subprocess.run([labkit, "remove", *given, "--yes"], env=environment, check=False)
+    subprocess.run([labkit, "down"], env=environment, check=True)
     if left := sorted(things(environment) - before):
         print("In the cluster there is still what was not there before: " + ", ".join(left))
     return int(bool(left))
