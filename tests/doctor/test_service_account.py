@@ -157,6 +157,28 @@ def test_a_role_that_is_asked_for_by_its_name_may_have_a_path():
     assert found(answers, role_is_known=True) == []
 
 
+def test_nothing_is_tagged_as_the_lab_s_for_a_role_that_somebody_named():
+    answers = annotated({KEY: ROLE_ARN}) | {ROLE: None, ROLES: [], PROVIDERS: [], PROVIDER: None}
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"] = {}
+    named = {"role_is_known": True, "is_of_run": False}
+    repairs = "\n".join(finding.repair for finding in examine(answers, **named).findings)
+    assert "aws iam create-role" in repairs and "aws iam create-open-id-connect-provider" in repairs
+    assert "labkit:run" not in repairs
+
+
+def test_the_image_of_a_pod_stays_where_somebody_named_the_role():
+    answers = annotated({KEY: ROLE_ARN})
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"] = {}
+    manifest = pod.build(PARAMETERS)
+    manifest["spec"]["containers"][0]["image"] = "shop/cart:9"
+    answers[PODS] = [made(manifest, answers)]
+    waiting = {"name": "aws", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}}
+    answers[PODS][0]["status"] = {"phase": "Pending", "containerStatuses": [waiting]}
+    (finding,) = examine(answers, role_is_known=True, is_of_run=False).findings
+    assert finding.id == "pod-not-running"
+    assert "shop/cart:9" in finding.repair and CONNECTION.image not in finding.repair
+
+
 OTHER_ACCOUNT = ROLE_ARN.replace(CONNECTION.account_id, "210987654321")
 
 

@@ -168,6 +168,14 @@ class Evidence:
             return False
 
     @property
+    def belongs_to_run(self) -> bool:
+        """Whether what a repair makes belongs to a run of the lab, by the service account or by the caller.
+
+        Somebody's answer to which role it is makes nothing the lab's.
+        """
+        return self.is_of_lab or (self.role_is_known and self.is_of_run)
+
+    @property
     def role_is_of_run(self) -> bool:
         """Whether the role is one of the lab's, which should have the parameters' policy. Raises `NotRead`.
 

@@ -32,7 +32,7 @@ class Commands:
         if evidence.role_name:
             parameters = parameters.model_copy(update={"role_name": evidence.role_name})
         self.parameters = parameters
-        self.is_of_run = evidence.role_is_known or evidence.is_of_lab
+        self.is_of_run = evidence.belongs_to_run
         """Whether it is a run of the lab: what is made carries its tags, and needs the parameters' policy."""
         self._evidence = evidence
         self._kubectl = connection.kubectl

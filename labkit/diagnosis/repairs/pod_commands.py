@@ -119,8 +119,7 @@ def without_skipping(_: Evidence, manifest: Document) -> None:
 
 def image(evidence: Evidence) -> str:
     """The image that the pod should have, where it is one of the lab's; empty elsewhere."""
-    is_ours = evidence.role_is_known or evidence.is_of_lab
-    return (evidence.parameters.image or evidence.connection.image) if is_ours else ""
+    return (evidence.parameters.image or evidence.connection.image) if evidence.belongs_to_run else ""
 
 
 # What is corrected in every manifest.
