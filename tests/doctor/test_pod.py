@@ -826,7 +826,8 @@ def test_a_pending_pod_quotes_the_scheduler_and_is_not_made_again(conditions, ev
 
 def test_keys_in_a_config_map_that_another_pod_uses_are_left_out_of_this_pod_alone():
     answers = applying(lambda m: m["spec"]["containers"][0].update(envFrom=[{"configMapRef": {"name": "settings"}}]))
-    settings = {"data": {**KEYS, "GREETING": "hello", "no-variable": "x"}}
+    of_webhook = {"AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/web", "AWS_REGION": "eu-west-1"}
+    settings = {"data": {**KEYS, **of_webhook, "GREETING": "hello", "no-variable": "x"}}
     others = {"metadata": {"name": "web", "namespace": "default"}, "spec": {"serviceAccountName": "web"}}
     others["spec"]["containers"] = [{"name": "web", "envFrom": [{"configMapRef": {"name": "settings"}}]}]
     answers |= {"get configmap settings -n default": settings, PODS: [*answers[PODS], others]}

@@ -10,7 +10,9 @@ from contextlib import suppress
 from labkit.diagnosis.evidence import Evidence, NotRead, opt_out, variables, workloads
 from labkit.diagnosis.evidence.pod_spec import (
     MOUNT_PATH,
+    REGIONS,
     ROLE,
+    STS_ENDPOINTS,
     TOKEN_FILE,
     TOKEN_VOLUME,
     PodSpec,
@@ -30,6 +32,8 @@ Change = Callable[[Evidence, Document], None]
 SECRET = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 NOT_SHOWN = "NOT-SHOWN"
+# What the webhook gives a container that has none of it under `env`.
+BY_WEBHOOK = {ROLE, TOKEN_FILE, STS_ENDPOINTS, *REGIONS}
 NOT_YET = "# Not yet: the annotation does not name the role as IAM has it. A pod that is made again gets what it names."
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # the names that a shell takes, too
 
@@ -194,6 +198,8 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
 def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
     """Take a ConfigMap that others use key by key, without those that keep the role from the container.
 
+    Without those that the webhook sets, too: its values win over `envFrom`, and it passes over a container that has a
+    variable of its name by itself.
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/
     """
     spec = evidence.pod_spec
@@ -202,7 +208,7 @@ def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
         return
     for container in containers_of(manifest["spec"]):
         sources, env = container.get("envFrom") or [], container.get("env") or []
-        named = {variable["name"] for variable in env}
+        named = {variable["name"] for variable in env} | BY_WEBHOOK
         for source in sources:
             name, prefix = (source.get("configMapRef") or {}).get("name", ""), source.get("prefix") or ""
             kept = spec.config_map(name).keys() - shared[name] if name in shared else ()
