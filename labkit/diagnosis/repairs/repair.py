@@ -1,9 +1,12 @@
 """A repair, and what it does to others that are run before or after it."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 BELOW = "# its pods are made again further down, once for all that is repaired"
+# What stands for the characters by which a shell takes the next line for a part of this one.
+HARMLESS = str.maketrans({"'": "\N{RIGHT SINGLE QUOTATION MARK}", '"': "\N{RIGHT DOUBLE QUOTATION MARK}", "`": "", "\\": ""})
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Repair:
         return cls(tuple(lines for each in repairs for lines in each.parts), any(each.waits for each in repairs))
 
     def __str__(self) -> str:
-        return "\n".join(lines.text for lines in self.parts)
+        return "\n".join(_whole(line) for lines in self.parts for line in lines.text.split("\n"))
 
     @property
     def makes_pods(self) -> bool:
@@ -65,6 +68,23 @@ class Repair:
         while at and self.parts[at - 1].makes_pods:
             at -= 1
         return self.parts[:at], self.parts[at:]
+
+
+def _whole(line: str) -> str:
+    """The line; if it is a comment that holds half a pair of quotes, with others instead.
+
+    What a comment tells of may hold an apostrophe. A shell that takes `#` for a command waits for the second one:
+    https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS
+    """
+    return line if not line.startswith("#") or _is_closed(line) else line.translate(HARMLESS)
+
+
+def _is_closed(line: str) -> bool:
+    try:
+        shlex.split(line)
+    except ValueError:
+        return False
+    return line.count("`") % 2 == 0
 
 
 def _as_repair(part: str | Lines | Repair) -> Repair:

@@ -1,7 +1,4 @@
-"""The comment lines above a repair's commands: what changes, who that affects, and a policy's diff.
-
-The lines hold no apostrophe: a shell that takes `#` for a command must not wait for the second one.
-"""
+"""The comment lines above a repair's commands: what changes, who that affects, and a policy's diff."""
 
 import difflib
 import json
