@@ -432,8 +432,10 @@ def test_a_pod_that_is_older_than_the_annotation_is_replaced():
 @pytest.mark.parametrize("annotation", [ROLE_ARN.replace("my-role", "gone"), "arn:aws:iam::1234:role/x", "my-role"])
 def test_a_pod_is_not_made_again_while_the_annotation_names_no_role(annotation):
     """It may work with the role that it has, and would lose it."""
-    answers = healthy() | {ROLE.replace("my-role", "gone"): None}
+    answers = healthy() | {ROLE.replace("my-role", name): None for name in ("gone", "former")}
     answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"][KEY] = annotation
+    (former,) = (each for each in answers[PODS][0]["spec"]["containers"][0]["env"] if each["name"] == "AWS_ROLE_ARN")
+    former["value"] = ROLE_ARN.replace("my-role", "former")
     findings = {finding.id: finding for finding in examine(answers).findings}
     repair = findings["pod-older-than-annotation"].repair
     # What it waits for comes first.

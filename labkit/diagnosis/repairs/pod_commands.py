@@ -20,7 +20,7 @@ from labkit.diagnosis.evidence.pod_spec import (
     service_account_of,
 )
 from labkit.diagnosis.evidence.reading import Document
-from labkit.diagnosis.repairs.commands import Commands, others_with, patch_config_map
+from labkit.diagnosis.repairs.commands import others_with, patch_config_map
 from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
 from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.diagnosis.repairs.words import changes_in, listed, name_of_account, said, shown
@@ -39,7 +39,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # the names that a shell takes
 
 
 def replaced(evidence: Evidence, *changes: Change) -> Repair:
-    """Lines that replace the pod. They correct the mistakes in its manifest, and apply `changes`.
+    """Lines that replace the pod, none without a pod. They correct the mistakes in its manifest, and apply `changes`.
 
     A pod that nobody owns is deleted and applied again; these lines are comments where its manifest holds a value that
     is not shown, since the value would be lost. A pod of a Deployment, StatefulSet or DaemonSet is corrected
@@ -47,7 +47,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     """
     spec = evidence.pod_spec
     if spec is None:
-        return Repair.of(Commands(evidence).create_pod())
+        return Repair.of()
     owner = spec.owner
     if (name := service_account_of(spec.document["spec"])) not in (evidence.parameters.service_account, "default"):
         stays = said(
