@@ -136,7 +136,7 @@ def refuse_misspelt(evidence: Evidence) -> None:
     if parameters.is_usual:
         return
     try:
-        if evidence.service_account is not None or evidence.is_named:
+        if evidence.service_account is not None or evidence.is_named or evidence.is_namespace_ending:
             return
         accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
     except NotRead:

@@ -255,6 +255,18 @@ class Evidence:
         except NotRead:
             return ROLE_ARN.fullmatch(self.annotation) is not None
 
+    @cached_property
+    def is_namespace_ending(self) -> bool:
+        """Whether the namespace is being deleted; False where it may not be read.
+
+        https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
+        """
+        try:
+            namespace = self.cluster.get("namespace", self.parameters.namespace)
+        except NotRead:
+            return False
+        return bool(namespace and namespace["metadata"].get("deletionTimestamp"))
+
     @property
     def trust_policy(self) -> Document:
         """The role's trust policy; empty without a role."""
