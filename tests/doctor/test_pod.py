@@ -613,6 +613,21 @@ def test_a_deployment_that_names_no_service_account_is_patched_itself():
     assert status.startswith("kubectl rollout status deployment/web")
 
 
+@pytest.mark.parametrize(
+    ("mark", "manager"),
+    [
+        ({"annotations": {"meta.helm.sh/release-name": "web"}}, "Helm"),
+        ({"annotations": {"argocd.argoproj.io/tracking-id": "web:apps/Deployment:default/web"}}, "Argo CD"),
+        ({"labels": {"app.kubernetes.io/managed-by": "pulumi"}}, "pulumi"),
+    ],
+)
+def test_who_else_writes_a_deployment_is_said_beside_its_patch(mark, manager):
+    managed = workload("web", account="", app="web")
+    managed["metadata"] |= mark
+    (finding,) = examine(without_pods(managed), pod_name="").findings
+    assert f"# {manager} manages it: change its source, too, or {manager} may undo this." in finding.repair.splitlines()
+
+
 @pytest.mark.parametrize("account", ["", "my-service-account"])
 def test_access_keys_in_a_deployment_without_pods_show_at_once(account):
     bare = workload("web", account=account, app="web")

@@ -157,6 +157,15 @@ def test_a_role_that_is_asked_for_by_its_name_may_have_a_path():
     assert found(answers, role_is_known=True) == []
 
 
+def test_who_else_writes_the_service_account_is_said_beside_its_annotation():
+    answers = annotated({KEY: ROLE_ARN.replace("role/", "role/team/")})
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "Helm"
+    (finding,) = examine(answers).findings
+    managed, command = finding.repair.splitlines()[1:3]
+    assert managed == "# Helm manages it: change its source, too, or Helm may undo this."
+    assert command.startswith("kubectl annotate serviceaccount")
+
+
 def test_nothing_is_tagged_as_the_lab_s_for_a_role_that_somebody_named():
     answers = annotated({KEY: ROLE_ARN}) | {ROLE: None, ROLES: [], PROVIDERS: [], PROVIDER: None}
     answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"] = {}

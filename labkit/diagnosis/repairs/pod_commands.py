@@ -23,7 +23,7 @@ from labkit.diagnosis.evidence.reading import Document
 from labkit.diagnosis.repairs.commands import others_with, patch_config_map
 from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
 from labkit.diagnosis.repairs.repair import Lines, Repair
-from labkit.diagnosis.repairs.words import changes_in, listed, name_of_account, said, shown
+from labkit.diagnosis.repairs.words import changes_in, listed, managed, name_of_account, said, shown
 from labkit.documents import ROLE_ANNOTATION
 
 Change = Callable[[Evidence, Document], None]
@@ -269,7 +269,8 @@ def _template_lines(evidence: Evidence, owner: Document, template: Document, cha
     told = [said(f"{owner['kind']} {owner['metadata']['name']}: its pods are made again, one after the other.")]
     if (was := service_account_of(template["spec"])) != evidence.parameters.service_account:
         told.insert(0, said(f"{workload} {from_then_on(evidence, was)}:"))
-    told += _changes_shown(template, wanted)
+    if differences := _changes_shown(template, wanted):
+        told += [*map(said, managed(owner["metadata"])), *differences]
     if changed := _variables_gone(template, wanted):
         lines = [f"{kubectl} set env {workload} {namespace} -c {name} {gone}" for name, gone in changed.items()]
     elif patch := _difference(template, wanted):
