@@ -39,7 +39,7 @@ def namespace_terminating(evidence: Evidence) -> Symptom | None:
     It is read only where a pod or the service account goes or is gone: all that a namespace holds goes with it.
     https://kubernetes.io/docs/tasks/administer-cluster/namespaces/#deleting-a-namespace
     """
-    is_whole = evidence.service_account is not None and evidence.pod is not None and not _is_ending(evidence.pod)
+    is_whole = evidence.pod is not None and not _is_ending(evidence.pod) and evidence.service_account is not None
     if is_whole or not evidence.is_namespace_ending:
         return None
     namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
