@@ -210,7 +210,9 @@ class Lab(Workspace):
         with answering(self.parameters.namespace):
             if self._is_only_looked_at:
                 is_named = self.parameters.role_name != Parameters().role_name
-                diagnosis = doctor.examine_run(self.parameters, self.connection, role_is_known=is_named, probe=probe)
+                diagnosis = doctor.examine_run(
+                    self.parameters, self.connection, role_is_known=is_named, is_of_run=False, probe=probe
+                )
             else:
                 diagnosis = doctor.examine(self.evidence(probe=probe))
             if not diagnosis.looked:

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shlex
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,6 +68,7 @@ def doctor(
             raise typer.Exit(_explain(explain, as_json))
         _refuse_repair_with(repair, {"--all": everything, "--json": as_json})
         _refuse_nonsense(everything, service_account or pod or role or action, pod, action, resource)
+        _refuse_path(role)
         names = {
             "target": target,
             "cluster": cluster,
@@ -117,6 +119,16 @@ def _refuse_nonsense(everything: bool, of_one: str, pod: str, action: str, resou
         raise LabError(
             f"{pod!r} is not a pod's name: lower-case letters, digits, hyphens and dots.",
             next="kubectl get pods -n NAMESPACE",
+        )
+
+
+def _refuse_path(role: str) -> None:
+    """Raise `LabError` if a role is given by its ARN or with its path, and say its name alone."""
+    path, _, name = role.rpartition("/")
+    if path and name:
+        raise LabError(
+            f"--role takes the name of a role, without its path: {role!r} is not one.",
+            next=f"labkit doctor with --role {shlex.quote(name)}",
         )
 
 

@@ -5,7 +5,10 @@ from dataclasses import replace
 
 from labkit.diagnosis.evidence import Evidence, NotRead
 from labkit.diagnosis.finding import SEVERITIES, Cause, Finding, look_for
-from labkit.diagnosis.stages import STAGES, WEBHOOK
+from labkit.diagnosis.repairs.repair import Repair
+from labkit.diagnosis.stages import ANNOTATION, PERMISSIONS, PROVIDER, ROLE, STAGES, WEBHOOK
+
+OF_NO_POD = (ANNOTATION, PROVIDER, ROLE, PERMISSIONS)
 
 
 def found(causes: Iterable[Cause], evidence: Evidence, unread: list[NotRead] | None = None) -> list[Finding]:
@@ -28,14 +31,23 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 
     Their repairs work in this order: a pod is made again after what the webhook goes by.
     """
-    ordered = sorted(dict.fromkeys(findings), key=_place)
-    created: dict[str, str] = {}
+    ordered = sorted(_each_once(findings), key=_place)
+    done: dict[str, str] = {}
     told = []
     for number, finding in enumerate(ordered, 1):
         later = [each.repaired_by for each in ordered[number:] if each.severity == finding.severity]
-        told.append(replace(finding, repaired_by=finding.repaired_by.without(created).before(later)))
-        created = dict.fromkeys(finding.repaired_by.creates, finding.id) | created
+        told.append(replace(finding, repaired_by=finding.repaired_by.without(done).before(later)))
+        done = dict.fromkeys(finding.repaired_by.does, finding.id) | done
     return told
+
+
+def _each_once(findings: Iterable[Finding]) -> list[Finding]:
+    """Each finding once; one of no pod also where the pods that are made again for it differ."""
+    told: dict[Finding, Repair] = {}
+    for finding in findings:
+        same = replace(finding, repaired_by=Repair(())) if finding.stage in OF_NO_POD else finding
+        told[same] = told[same].also(finding.repaired_by) if same in told else finding.repaired_by
+    return [replace(finding, repaired_by=repair) for finding, repair in told.items()]
 
 
 def _place(finding: Finding) -> tuple[int, int, int]:

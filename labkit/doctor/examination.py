@@ -91,10 +91,13 @@ def examine_run(
     connection: Connection,
     *,
     role_is_known: bool = True,
+    is_of_run: bool = True,
     probe: bool = False,
     reads: Reads | None = None,
 ) -> Diagnosis:
     """What is found at a run's service account. Its role may rightly be missing, which is a finding then.
+
+    Without `is_of_run` the parameters only say where to look, and nothing that a repair makes is tagged as the run's.
 
     Raises `LabError` if there is no such service account, and nothing says that there should be one.
     """
@@ -102,7 +105,13 @@ def examine_run(
 
     def evidence(pod_name: str) -> Evidence:
         return Evidence(
-            parameters, connection, pod_name=pod_name, role_is_known=role_is_known, probe=probe, reads=reads
+            parameters,
+            connection,
+            pod_name=pod_name,
+            role_is_known=role_is_known,
+            is_of_run=is_of_run,
+            probe=probe,
+            reads=reads,
         )
 
     refuse_misspelt(evidence(""))
@@ -127,7 +136,7 @@ def refuse_misspelt(evidence: Evidence) -> None:
     if parameters.is_usual:
         return
     try:
-        if evidence.service_account is not None or evidence.is_named:
+        if evidence.service_account is not None or evidence.is_named or evidence.is_namespace_ending:
             return
         accounts = [each["metadata"] for each in evidence.cluster.all_service_accounts]
     except NotRead:

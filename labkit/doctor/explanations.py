@@ -572,6 +572,13 @@ FAMILIES = (
         ("service-account-missing",),
     ),
     Family(
+        "namespace-terminating",
+        r"in namespace (?P<namespace>[a-z0-9-]+) because it is being terminated",
+        "The namespace is being deleted: until it is gone, nothing new can be made in it.",
+        ("namespace-terminating",),
+        ("kubectl get namespace {namespace} -o yaml",),
+    ),
+    Family(
         "namespace-not-found",
         r"namespaces \\?\"(?P<namespace>[a-z0-9-]+)\\?\" not found",
         "There is no such namespace.",

@@ -44,7 +44,9 @@ class RunningLab:
         if host in self.state.issuers:
             return
         authority = self.folder.authority
-        certificate = authority.issue(host, dns=[host])
+        own = authority.issue(host, dns=[host])
+        # A provider's thumbprint is of the top certificate, which stays the same when the lab starts again.
+        certificate = replace(own, certificate_pem=own.certificate_pem + authority.certificate_pem)
         port_socket = self.ports.bind(f"issuer/{region}")
         listener = await self.listen(
             Listener(self.issuer, port_socket=port_socket, hosts={host}, certificate=certificate)

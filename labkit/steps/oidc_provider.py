@@ -11,7 +11,7 @@ from labkit.diagnosis import findings
 from labkit.diagnosis.findings import Finding, provider
 from labkit.documents import AUDIENCE
 from labkit.policy.arn import Arn
-from labkit.steps.ownership import Found, Owner, in_words, of_tags, removed, roles_trusting, run_of
+from labkit.steps.ownership import GOES, Found, Owner, in_words, of_tags, removed, roles_trusting, run_of
 from labkit.steps.row import Row
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def remove(lab: "Workspace") -> list[str]:
 
 
 def found(lab: "Workspace") -> Iterator[Found]:
-    """The account's OIDC providers, each with its owner. In your own account, one that other roles trust is kept."""
+    """The account's OIDC providers, each with its owner. One that other roles trust is kept."""
     iam = lab.aws.client("iam")
     for listed in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]:
         arn = listed["Arn"]
@@ -73,9 +73,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
             tags = iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=arn)["Tags"]
         except iam.exceptions.NoSuchEntityException:
             continue  # another run has just removed it
-        owner, others = of_tags(lab, tags, same_name=arn == lab.provider_arn), ""
-        if not lab.connection.is_embedded:
-            owner, others = _kept(lab, arn, tags, owner)
+        owner, others = _kept(lab, arn, tags, of_tags(lab, tags, same_name=arn == lab.provider_arn))
         delete = partial(iam.delete_open_id_connect_provider, OpenIDConnectProviderArn=arn)
         yield Found(f"OIDC provider {Arn.parse(arn).issuer}", owner, delete, others)
 
@@ -83,7 +81,7 @@ def found(lab: "Workspace") -> Iterator[Found]:
 def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) -> tuple[Owner, str]:
     """The provider's owner, and who still needs it, with the command that deletes it when no one does."""
     run = run_of(tags)
-    if owner is Owner.THIS_RUN and (roles := _others_roles(lab, arn)):
+    if owner in GOES and (roles := _others_roles(lab, arn)):
         trust = in_words(roles, "trusts it", "trust it")
         return Owner.TRUSTED, f"{trust}; once none does any more: {_removal(lab, lab.run)}"
     # Where the cluster is gone, nothing but the run's own role tells which provider was the cluster's.
@@ -96,11 +94,10 @@ def _kept(lab: "Workspace", arn: str, tags: list[dict[str, str]], owner: Owner) 
 
 def _others_roles(lab: "Workspace", arn: str) -> list[str]:
     """The roles that trust the provider and belong to others."""
-    goes = (Owner.THIS_RUN, Owner.NOBODY)
     return sorted(
         name
         for name, tags in roles_trusting(lab, f'"{arn}"')
-        if of_tags(lab, tags, same_name=name == lab.parameters.role_name) not in goes
+        if of_tags(lab, tags, same_name=name == lab.parameters.role_name) not in GOES
     )
 
 

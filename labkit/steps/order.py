@@ -7,7 +7,7 @@ from types import ModuleType
 
 from labkit.errors import UnknownName
 from labkit.steps import association, bucket
-from labkit.steps.ownership import Found, removed
+from labkit.steps.ownership import Found, Owner, removed
 from labkit.workspace import Workspace
 
 ORDER = ("oidc_provider", "iam_role", "service_account", "pod", "credentials")
@@ -43,7 +43,7 @@ def ready_before(lab: Workspace, name: str) -> Iterator[str]:
     made, later = before(name), ORDER[ORDER.index(name) :]
     took = _make_way(lab, later if lab.takes_untagged else ORDER)
     bucket.ensure(lab)
-    things: Iterable[Found] = _made(lab, later)
+    things: Iterable[Found] = _to_be_made_again(lab, _made(lab, later))
     if lab.connection.shows_removal:
         things = [*things]
         yield from _announced(lab, things)
@@ -81,7 +81,7 @@ def remove(lab: Workspace) -> Iterator[str]:
 
 def empty(lab: Workspace) -> None:
     """Delete what this run made in an account without a cluster: roles, OIDC providers and buckets."""
-    for _ in removed(_in_aws(lab)):
+    for _ in removed(_to_be_made_again(lab, _in_aws(lab))):
         pass
 
 
@@ -93,6 +93,13 @@ def found(lab: Workspace) -> Iterator[Found]:
     if other := lab.connection.other_account:
         for each in _in_aws(lab.in_account(other)):
             yield replace(each, thing=f"{each.thing} of account {other}")
+
+
+def _to_be_made_again(lab: Workspace, things: Iterable[Found]) -> Iterator[Found]:
+    """The things that a step's removal finds. In the lab's own account the reader makes a trusted one again."""
+    for each in things:
+        goes = each.owner is Owner.TRUSTED and lab.connection.is_embedded
+        yield replace(each, owner=Owner.THIS_RUN) if goes else each
 
 
 def _in_aws(lab: Workspace) -> list[Found]:

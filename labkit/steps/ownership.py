@@ -33,6 +33,9 @@ class Owner(Enum):
         return self.value.format(thing, others)
 
 
+GOES = (Owner.THIS_RUN, Owner.NOBODY)
+
+
 @dataclass(frozen=True)
 class Found:
     """A resource that a run's removal finds: its owner, and how to delete it."""
@@ -48,7 +51,7 @@ class Found:
     @property
     def goes(self) -> bool:
         """Whether the removal deletes it."""
-        return self.owner in (Owner.THIS_RUN, Owner.NOBODY)
+        return self.owner in GOES
 
     @property
     def line(self) -> str:

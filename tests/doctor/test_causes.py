@@ -22,6 +22,7 @@ from labkit.doctor import explanations
 from labkit.documents import ROLE_ANNOTATION
 from labkit.faults import CATALOGUE as FAULTS
 from tests.doctor import recording
+from tests.doctor.repairing import commands
 
 SOURCES = Path(labkit.__file__).parent
 NOTEBOOKS = SOURCES.parent / "notebooks"
@@ -54,6 +55,7 @@ WITHOUT_A_FAULT = {
     "denied-by-service-control-policy": "the organization's administrators make it",
     "denied-by-vpc-endpoint-policy": "the lab has no network of its own",
     "namespace-missing": "a run's namespace holds more than the run",
+    "namespace-terminating": "a run's namespace holds more than the run",
     "operator-not-permitted": "it is a call of the past that AWS refused, and CloudTrail tells",
     "pod-names-its-role": "nothing is wrong with it",
     "pod-windows-by-affinity": "the lab has no Windows node",
@@ -251,6 +253,23 @@ def test_of_several_pods_everything_that_was_looked_at_is_reported():
     assert diagnosis.pods == ["my-pod", "other"]
     told = {read for check in diagnosis.checks.values() for read in check.read}
     assert told == set(diagnosis.read) == set(reads.asked)
+
+
+def test_what_is_wrong_with_no_pod_is_told_once_and_mends_every_pod():
+    answers, other = recording.healthy(), recording.a_pod()
+    other["metadata"]["name"] = "other"
+    answers[recording.PODS].append(other)
+    answers[recording.SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {}
+    for pod in answers[recording.PODS]:
+        pod["spec"]["containers"][0]["env"] = []
+    diagnosis = doctor.examination.examine_pods(lambda name: recording.evidence(answers, pod_name=name, probe=False))
+    (finding,) = [each for each in diagnosis.findings if each.stage is ANNOTATION]
+    annotated, *made_again = commands(finding.repair)
+    assert annotated.startswith("kubectl annotate")
+    assert [line for line in made_again if line.startswith("kubectl delete")] == [
+        "kubectl delete pod my-pod -n default --grace-period=1",
+        "kubectl delete pod other -n default --grace-period=1",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ DENIED = next(text for text, family in TEXTS if family == "permissions")
 def test_a_text_leads_to_its_family_and_to_no_other(text, family):
     (found,) = explanations.explain(text)
     assert found.family == family
-    assert found.next
+    assert found.next and all(shlex.split(line) for line in found.next)
     assert not re.search(r"[{}]", str(found))
 
 

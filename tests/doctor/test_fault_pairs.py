@@ -49,6 +49,26 @@ def test_a_fault_alone_is_its_own_finding(healthy, fault):
     assert healthy == before, "a fault edits what it is given, and nothing else"
 
 
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
+def test_no_line_of_a_repair_ends_within_a_quote_whatever_the_documents_hold(healthy, fault):
+    """A shell that takes `#` for a command would wait for the second quote."""
+    broken = fault.put_into(healthy)
+    for document in (*broken.objects.values(), *broken.roles.values(), broken.bucket_policy):
+        plant_apostrophes(document)
+    findings = examine(answers.evidence(broken, probe=fault.needs_probe)).findings
+    assert all(shlex.split(line) for finding in findings for line in finding.repair.splitlines())
+
+
+def plant_apostrophes(part, *, is_told=False):
+    """Put one into each value of a variable, and of a policy's condition."""
+    if isinstance(part, list):
+        part[:] = [plant_apostrophes(each, is_told=is_told) for each in part]
+    if isinstance(part, dict):
+        for key, value in part.items():
+            part[key] = plant_apostrophes(value, is_told=is_told or key in ("value", "Condition"))
+    return f"{part}'" if is_told and isinstance(part, str) else part
+
+
 @pytest.mark.parametrize("at", range(len(FAULTS)), ids=lambda at: FAULTS[at].id)
 def test_of_every_pair_both_are_found_but_for_what_one_hides(healthy, at):
     wrong = []

@@ -432,8 +432,10 @@ def test_a_pod_that_is_older_than_the_annotation_is_replaced():
 @pytest.mark.parametrize("annotation", [ROLE_ARN.replace("my-role", "gone"), "arn:aws:iam::1234:role/x", "my-role"])
 def test_a_pod_is_not_made_again_while_the_annotation_names_no_role(annotation):
     """It may work with the role that it has, and would lose it."""
-    answers = healthy() | {ROLE.replace("my-role", "gone"): None}
+    answers = healthy() | {ROLE.replace("my-role", name): None for name in ("gone", "former")}
     answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"][KEY] = annotation
+    (former,) = (each for each in answers[PODS][0]["spec"]["containers"][0]["env"] if each["name"] == "AWS_ROLE_ARN")
+    former["value"] = ROLE_ARN.replace("my-role", "former")
     findings = {finding.id: finding for finding in examine(answers).findings}
     repair = findings["pod-older-than-annotation"].repair
     # What it waits for comes first.
@@ -609,6 +611,21 @@ def test_a_deployment_that_names_no_service_account_is_patched_itself():
     assert words[:3] == ["kubectl", "patch", "deployment/web"]
     assert json.loads(words[-1]) == {"spec": {"template": {"spec": {"serviceAccountName": "my-service-account"}}}}
     assert status.startswith("kubectl rollout status deployment/web")
+
+
+@pytest.mark.parametrize(
+    ("mark", "manager"),
+    [
+        ({"annotations": {"meta.helm.sh/release-name": "web"}}, "Helm"),
+        ({"annotations": {"argocd.argoproj.io/tracking-id": "web:apps/Deployment:default/web"}}, "Argo CD"),
+        ({"labels": {"app.kubernetes.io/managed-by": "pulumi"}}, "pulumi"),
+    ],
+)
+def test_who_else_writes_a_deployment_is_said_beside_its_patch(mark, manager):
+    managed = workload("web", account="", app="web")
+    managed["metadata"] |= mark
+    (finding,) = examine(without_pods(managed), pod_name="").findings
+    assert f"# {manager} manages it: change its source, too, or {manager} may undo this." in finding.repair.splitlines()
 
 
 @pytest.mark.parametrize("account", ["", "my-service-account"])
@@ -826,7 +843,8 @@ def test_a_pending_pod_quotes_the_scheduler_and_is_not_made_again(conditions, ev
 
 def test_keys_in_a_config_map_that_another_pod_uses_are_left_out_of_this_pod_alone():
     answers = applying(lambda m: m["spec"]["containers"][0].update(envFrom=[{"configMapRef": {"name": "settings"}}]))
-    settings = {"data": {**KEYS, "GREETING": "hello", "no-variable": "x"}}
+    of_webhook = {"AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/web", "AWS_REGION": "eu-west-1"}
+    settings = {"data": {**KEYS, **of_webhook, "GREETING": "hello", "no-variable": "x"}}
     others = {"metadata": {"name": "web", "namespace": "default"}, "spec": {"serviceAccountName": "web"}}
     others["spec"]["containers"] = [{"name": "web", "envFrom": [{"configMapRef": {"name": "settings"}}]}]
     answers |= {"get configmap settings -n default": settings, PODS: [*answers[PODS], others]}

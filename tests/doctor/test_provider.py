@@ -236,7 +236,7 @@ def test_two_findings_never_make_the_same_provider(answers):
     assert len(findings) > 1
     script = "\n".join(finding.repair for finding in findings)
     assert script.count("aws iam create-open-id-connect-provider") == 1
-    assert "# made already by the repair of " in script
+    assert "# done already by the repair of " in script
     calls = {PROVIDERS_MADE: [], PROVIDERS_TAGGED: []}
     # A provider that is registered stays, also one of a cluster that is gone.
     left = ["oidc-provider-dangling"] if arn(OLD) in str(answers[PROVIDERS]) else []

@@ -157,6 +157,37 @@ def test_a_role_that_is_asked_for_by_its_name_may_have_a_path():
     assert found(answers, role_is_known=True) == []
 
 
+def test_who_else_writes_the_service_account_is_said_beside_its_annotation():
+    answers = annotated({KEY: ROLE_ARN.replace("role/", "role/team/")})
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "Helm"
+    (finding,) = examine(answers).findings
+    managed, command = finding.repair.splitlines()[1:3]
+    assert managed == "# Helm manages it: change its source, too, or Helm may undo this."
+    assert command.startswith("kubectl annotate serviceaccount")
+
+
+def test_nothing_is_tagged_as_the_lab_s_for_a_role_that_somebody_named():
+    answers = annotated({KEY: ROLE_ARN}) | {ROLE: None, ROLES: [], PROVIDERS: [], PROVIDER: None}
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"] = {}
+    named = {"role_is_known": True, "is_of_run": False}
+    repairs = "\n".join(finding.repair for finding in examine(answers, **named).findings)
+    assert "aws iam create-role" in repairs and "aws iam create-open-id-connect-provider" in repairs
+    assert "labkit:run" not in repairs
+
+
+def test_the_image_of_a_pod_stays_where_somebody_named_the_role():
+    answers = annotated({KEY: ROLE_ARN})
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["labels"] = {}
+    manifest = pod.build(PARAMETERS)
+    manifest["spec"]["containers"][0]["image"] = "shop/cart:9"
+    answers[PODS] = [made(manifest, answers)]
+    waiting = {"name": "aws", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}}
+    answers[PODS][0]["status"] = {"phase": "Pending", "containerStatuses": [waiting]}
+    (finding,) = examine(answers, role_is_known=True, is_of_run=False).findings
+    assert finding.id == "pod-not-running"
+    assert "shop/cart:9" in finding.repair and CONNECTION.image not in finding.repair
+
+
 OTHER_ACCOUNT = ROLE_ARN.replace(CONNECTION.account_id, "210987654321")
 
 
@@ -344,3 +375,30 @@ def test_an_account_without_the_role_and_the_provider_is_a_wrong_number_and_noth
 def test_in_an_account_with_the_cluster_s_provider_the_role_is_yet_to_be_made():
     found = in_a_wrong_account(provider=healthy()[PROVIDER]).findings
     assert [finding.id for finding in found] == ["role-missing"]
+
+
+def test_a_pod_that_has_the_right_role_is_not_older_than_a_wrong_annotation():
+    answers = healthy()
+    answers[SERVICE_ACCOUNTS][0]["metadata"]["annotations"] = {KEY: ROLE_ARN.replace("role/", "role/team/")}
+    assert found(answers) == ["service-account-annotation-arn-differs"]
+
+
+@pytest.mark.parametrize("gone", [{PODS: []}, {PODS: [], SERVICE_ACCOUNTS: [], ALL_SERVICE_ACCOUNTS: []}])
+def test_in_a_namespace_that_is_being_deleted_nothing_is_made(gone):
+    answers = healthy() | gone | {ROLE: None, ROLES: []}
+    answers[NAMESPACE]["metadata"]["deletionTimestamp"] = "2026-01-01T01:00:00Z"
+    (finding,) = examine(answers, pod_name="").findings
+    assert finding.id == "namespace-terminating"
+    assert commands(finding.repair) == []
+
+
+def test_the_name_of_a_service_account_that_went_with_its_namespace_is_not_misspelt():
+    """In a namespace other than the lab's own, whose names are never misspelt."""
+    parameters = PARAMETERS.model_copy(update={"namespace": "shop"})
+    namespace = {"metadata": {"name": "shop", "labels": {}, "deletionTimestamp": "2026-01-01T01:00:00Z"}}
+    answers = healthy() | {"get namespace shop": namespace, ROLES: []}
+    empty = {call.replace("-n default", "-n shop"): [] for call in answers if call.endswith("-n default")}
+    reads = Reads(answers | empty)
+    evidence = Evidence(parameters, CONNECTION, pod_name="", role_is_known=False, probe=False, reads=reads)
+    doctor.examination.refuse_misspelt(evidence)
+    assert [finding.id for finding in doctor.examine(evidence).findings] == ["namespace-terminating"]

@@ -105,13 +105,26 @@ def test_a_webhook_that_is_registered_rightly_and_does_not_answer_is_not_registe
 
 
 def test_where_nobody_knows_the_right_client_configuration_the_repair_is_words():
-    answers = registered(caBundle="")
+    (finding,) = examine_on_eks(registered(caBundle=""))
+    assert finding.id == "webhook-unreachable"
+    assert commands(finding.repair) == [] and "# open a case" in finding.repair
+
+
+def test_where_somebody_else_registers_the_webhook_the_pod_stays():
+    """A new pod would come without its role again."""
+    answers = healthy() | {WEBHOOK: None}
+    answers[PODS] = [made(pod.build(PARAMETERS), answers)]
+    (finding,) = examine_on_eks(answers)
+    assert finding.id == "webhook-missing"
+    assert commands(finding.repair) == [] and "# open a case" in finding.repair
+    assert "kubectl delete pod my-pod" in finding.repair
+
+
+def examine_on_eks(answers):
     on_eks = Connection(
         aws=None, kubernetes=None, issuer=ISSUER, account_id=ACCOUNT_ID, webhook_restored_by="# open a case"
     )
-    (finding,) = examination.examine(Evidence(PARAMETERS, on_eks, reads=Reads(answers), probe=False)).findings
-    assert finding.id == "webhook-unreachable"
-    assert commands(finding.repair) == [] and "# open a case" in finding.repair
+    return examination.examine(Evidence(PARAMETERS, on_eks, reads=Reads(answers), probe=False)).findings
 
 
 def test_whether_the_webhook_answers_is_not_asked_where_pods_have_their_role():

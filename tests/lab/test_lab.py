@@ -243,9 +243,30 @@ def test_removing_deletes_everything_with_the_tag_and_says_what_it_left(lab, iam
     assert "removed namespace of-the-notebook" in lines
     assert "removed pod default/my-pod" in lines
     assert "removed bucket irsa-lab" in lines
+    provider = f"OIDC provider {lab.issuer.removeprefix('https://')}"
+    kept = f"left alone {provider}: the role of-somebody-else trusts it; once none does any more: labkit remove "
+    (line,) = (line for line in lines if provider in line)
+    assert line.startswith(kept) and "-p cluster=lab-tests" in line
     assert iam.get_role(RoleName="of-somebody-else")
+    iam.delete_role(RoleName="of-somebody-else")
+    lab.remove()
+    assert capsys.readouterr().out == f"removed {provider}\n"
     lab.remove()
     assert capsys.readouterr().out == "nothing to remove\n"
+
+
+def test_an_untagged_provider_stays_while_another_role_trusts_it_unless_its_step_is_taken(lab, iam, capsys):
+    lab.ready(through="iam_role")
+    untagged = {"OpenIDConnectProviderArn": lab.provider_arn}
+    iam.untag_open_id_connect_provider(**untagged, TagKeys=[tag["Key"] for tag in lab.tags])
+    trust = json.dumps(iam.get_role(RoleName="my-role")["Role"]["AssumeRolePolicyDocument"])
+    iam.create_role(RoleName="of-somebody-else", AssumeRolePolicyDocument=trust)
+    lab.remove()
+    assert "the role of-somebody-else trusts it" in capsys.readouterr().out
+    assert iam.get_open_id_connect_provider(**untagged)
+    lab.ready(before="oidc_provider")
+    with pytest.raises(iam.exceptions.NoSuchEntityException):
+        iam.get_open_id_connect_provider(**untagged)
     iam.delete_role(RoleName="of-somebody-else")
 
 

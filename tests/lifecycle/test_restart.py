@@ -309,11 +309,13 @@ def test_everything_is_there_again(made, end, capsys):
     assert kinds == apis[0].lists.keys(), "each kind has to be tried"
     with Lab.open() as lab:
         facts = [clusters_facts(lab, cluster) for cluster in CLUSTERS]
+        thumbprint = lab.evidence().published.thumbprint
     config = contexts(made)
     end(made)
     with opened_again(capsys) as lab:
         assert [clusters_facts(lab, cluster) for cluster in CLUSTERS] == facts
         assert sorted(lab.aws.client("eks").list_clusters()["clusters"]) == sorted(CLUSTERS)
+        assert lab.evidence().published.thumbprint == thumbprint
     assert contexts(made) == config
     for api, objects, restarted in zip(apis, before, restarts, strict=True):
         settled(api, restarted)

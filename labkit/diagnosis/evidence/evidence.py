@@ -168,6 +168,14 @@ class Evidence:
             return False
 
     @property
+    def belongs_to_run(self) -> bool:
+        """Whether what a repair makes belongs to a run of the lab, by the service account or by the caller.
+
+        Somebody's answer to which role it is makes nothing the lab's.
+        """
+        return self.is_of_lab or (self.role_is_known and self.is_of_run)
+
+    @property
     def role_is_of_run(self) -> bool:
         """Whether the role is one of the lab's, which should have the parameters' policy. Raises `NotRead`.
 
@@ -246,6 +254,18 @@ class Evidence:
             return self.role is not None and self.role["Arn"] == self.annotation
         except NotRead:
             return ROLE_ARN.fullmatch(self.annotation) is not None
+
+    @cached_property
+    def is_namespace_ending(self) -> bool:
+        """Whether the namespace is being deleted; False where it may not be read.
+
+        https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/
+        """
+        try:
+            namespace = self.cluster.get("namespace", self.parameters.namespace)
+        except NotRead:
+            return False
+        return bool(namespace and namespace["metadata"].get("deletionTimestamp"))
 
     @property
     def trust_policy(self) -> Document:

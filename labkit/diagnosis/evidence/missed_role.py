@@ -3,9 +3,10 @@
 from typing import Any
 
 from labkit.diagnosis.evidence import opt_out, variables
-from labkit.diagnosis.evidence.evidence import Evidence
+from labkit.diagnosis.evidence.evidence import ROLE_ARN, Evidence
 from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
 from labkit.documents import ROLE_ANNOTATION
+from labkit.policy.arn import Arn
 
 FIELD = ("f:metadata", "f:annotations", f"f:{ROLE_ANNOTATION}")
 
@@ -53,7 +54,18 @@ def _lacks_role(evidence: Evidence, container: Container) -> bool:
     file = container.value(TOKEN_FILE)
     if file and not container.token_at(file):
         return False  # what it has there somebody else gave it, and its role with it
-    return container.value(ROLE) != evidence.annotation and not variables.has_wrong_identity(evidence, container)
+    role = container.value(ROLE)
+    if role == evidence.annotation or _is_right_already(evidence, role):
+        return False
+    return not variables.has_wrong_identity(evidence, container)
+
+
+def _is_right_already(evidence: Evidence, role_arn: str) -> bool:
+    """Whether the role that a container has trusts the service account, where the annotation names no role of IAM."""
+    if evidence.is_annotated_rightly or not ROLE_ARN.fullmatch(role_arn):
+        return False
+    role = evidence.namesake(Arn.parse(role_arn).name)
+    return role is not None and role["Arn"] == role_arn
 
 
 def _manages_annotation(entry: dict[str, Any]) -> bool:

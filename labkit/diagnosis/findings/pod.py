@@ -6,14 +6,14 @@ from typing import Any
 
 from labkit.diagnosis import stages
 from labkit.diagnosis.evidence import Evidence, NotRead, kinds, missed_role, workloads
-from labkit.diagnosis.evidence.objects import Event
+from labkit.diagnosis.evidence.objects import Event, Pod
 from labkit.diagnosis.evidence.pod_spec import ROLE, TOKEN_FILE, Container, service_account_of
 from labkit.diagnosis.finding import Symptom, cause
 from labkit.diagnosis.findings import webhook
 from labkit.diagnosis.repairs import pod_commands
 from labkit.diagnosis.repairs.commands import Commands
 from labkit.diagnosis.repairs.repair import Lines, Repair
-from labkit.diagnosis.repairs.words import shown
+from labkit.diagnosis.repairs.words import said, shown
 
 LEARN = "04-pod.ipynb"
 # Kubernetes' own controllers leave alone what a webhook has changed.
@@ -30,6 +30,30 @@ MAYBE_OLDER = (
 )
 # How a container, or the node for it, says that it may not read the token.
 DENIED = "Permission denied"
+
+
+@cause("namespace-terminating", stages.POD, LEARN, reads=(), ends=stages.STAGES)
+def namespace_terminating(evidence: Evidence) -> Symptom | None:
+    """The namespace is being deleted, and nothing new can be made in it.
+
+    It is read only where a pod or the service account goes or is gone: all that a namespace holds goes with it.
+    https://kubernetes.io/docs/tasks/administer-cluster/namespaces/#deleting-a-namespace
+    """
+    is_whole = evidence.pod is not None and not _is_ending(evidence.pod) and evidence.service_account is not None
+    if is_whole or not evidence.is_namespace_ending:
+        return None
+    namespace, kubectl = evidence.parameters.namespace, evidence.connection.kubectl
+    return Symptom(
+        f"The namespace {namespace} is being deleted, so nothing new can be made in it.",
+        expected=f"namespace {namespace}: Active",
+        found=f"namespace {namespace}: Terminating",
+        source="kubectl get namespace -o yaml, status",
+        repair=said(
+            "Nothing is changed: whoever deleted the namespace knows whether it is made again.",
+            f"What keeps it is under status.conditions:\n  {kubectl} get namespace {namespace} -o yaml",
+            f"When it is there again:\n  {_doctor(evidence)}",
+        ),
+    )
 
 
 @cause("pod-missing", stages.POD, LEARN, reads=(kinds.PODS,))
@@ -292,7 +316,11 @@ def _controller_of_another_kind(evidence: Evidence) -> str:
 def _is_unsettled(evidence: Evidence) -> bool:
     if evidence.pod is None:
         return bool(evidence.annotation)
-    return evidence.pod_phase not in ("Running", "Succeeded") or "deletionTimestamp" in evidence.pod["metadata"]
+    return evidence.pod_phase not in ("Running", "Succeeded") or _is_ending(evidence.pod)
+
+
+def _is_ending(pod: Pod) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def _made_from(evidence: Evidence) -> str:

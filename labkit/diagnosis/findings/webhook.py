@@ -340,7 +340,10 @@ def _has_pods(owner: dict[str, Any]) -> bool:
 
 
 def _restored(evidence: Evidence) -> Repair:
-    """The repair of a webhook that isn't registered."""
+    """The repair of a webhook that isn't registered. Words where somebody else has to register it."""
+    by_target = evidence.connection.webhook_restored_by
+    if by_target.startswith("#"):
+        return _left_to_others(evidence, "# Nothing is changed: a new pod would get no role either.", by_target)
     return Repair.of(Commands(evidence).restore_webhook(), _again(evidence))
 
 
@@ -357,6 +360,11 @@ def _reached(evidence: Evidence) -> Repair:
             "# Whoever knows corrects its clientConfig alone. The selectors may keep others out on purpose.",
             *([by_target] if by_target.startswith("#") else []),
         ]
+    return _left_to_others(evidence, *lines)
+
+
+def _left_to_others(evidence: Evidence, *lines: str) -> Repair:
+    """The lines, and those that replace the pod, as comments: a pod that is made before gets no role."""
     again = str(_again(evidence))
     return Repair.of(shown(*lines, *(["# and then:", again] if again else [])))
 

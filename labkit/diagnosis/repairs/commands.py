@@ -32,7 +32,7 @@ class Commands:
         if evidence.role_name:
             parameters = parameters.model_copy(update={"role_name": evidence.role_name})
         self.parameters = parameters
-        self.is_of_run = evidence.role_is_known or evidence.is_of_lab
+        self.is_of_run = evidence.belongs_to_run
         """Whether it is a run of the lab: what is made carries its tags, and needs the parameters' policy."""
         self._evidence = evidence
         self._kubectl = connection.kubectl
@@ -313,7 +313,11 @@ def annotate(evidence: Evidence, role_arn: str, *, without: str = "") -> str:
     )
     if role_arn:
         account, role = words.name_of_account(evidence.subject), Arn.parse(role_arn).name
-        told = words.said(f"Service account {account}: its pods get the role {role} when they are made next.")
+        present = _known(lambda: evidence.service_account, None)
+        told = words.said(
+            f"Service account {account}: its pods get the role {role} when they are made next.",
+            *words.managed(present["metadata"] if present else {}),
+        )
         return f"{told}\n{command}{shlex.quote(role_arn)}"
     return "\n".join([*_roles_to_choose_from(evidence), command + evidence.connection.role_arn(ROLE_NAME)])
 

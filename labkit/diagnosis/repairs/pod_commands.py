@@ -10,7 +10,9 @@ from contextlib import suppress
 from labkit.diagnosis.evidence import Evidence, NotRead, opt_out, variables, workloads
 from labkit.diagnosis.evidence.pod_spec import (
     MOUNT_PATH,
+    REGIONS,
     ROLE,
+    STS_ENDPOINTS,
     TOKEN_FILE,
     TOKEN_VOLUME,
     PodSpec,
@@ -18,10 +20,10 @@ from labkit.diagnosis.evidence.pod_spec import (
     service_account_of,
 )
 from labkit.diagnosis.evidence.reading import Document
-from labkit.diagnosis.repairs.commands import Commands, others_with, patch_config_map
+from labkit.diagnosis.repairs.commands import others_with, patch_config_map
 from labkit.diagnosis.repairs.manifest import containers_of, restored_manifest, set_list, without_additions
 from labkit.diagnosis.repairs.repair import Lines, Repair
-from labkit.diagnosis.repairs.words import changes_in, listed, name_of_account, said, shown
+from labkit.diagnosis.repairs.words import changes_in, listed, managed, name_of_account, said, shown
 from labkit.documents import ROLE_ANNOTATION
 
 Change = Callable[[Evidence, Document], None]
@@ -30,12 +32,14 @@ Change = Callable[[Evidence, Document], None]
 SECRET = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 HARMLESS = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 NOT_SHOWN = "NOT-SHOWN"
+# What the webhook gives a container that has none of it under `env`.
+BY_WEBHOOK = {ROLE, TOKEN_FILE, STS_ENDPOINTS, *REGIONS}
 NOT_YET = "# Not yet: the annotation does not name the role as IAM has it. A pod that is made again gets what it names."
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # the names that a shell takes, too
 
 
 def replaced(evidence: Evidence, *changes: Change) -> Repair:
-    """Lines that replace the pod. They correct the mistakes in its manifest, and apply `changes`.
+    """Lines that replace the pod, none without a pod. They correct the mistakes in its manifest, and apply `changes`.
 
     A pod that nobody owns is deleted and applied again; these lines are comments where its manifest holds a value that
     is not shown, since the value would be lost. A pod of a Deployment, StatefulSet or DaemonSet is corrected
@@ -43,7 +47,7 @@ def replaced(evidence: Evidence, *changes: Change) -> Repair:
     """
     spec = evidence.pod_spec
     if spec is None:
-        return Repair.of(Commands(evidence).create_pod())
+        return Repair.of()
     owner = spec.owner
     if (name := service_account_of(spec.document["spec"])) not in (evidence.parameters.service_account, "default"):
         stays = said(
@@ -119,8 +123,7 @@ def without_skipping(_: Evidence, manifest: Document) -> None:
 
 def image(evidence: Evidence) -> str:
     """The image that the pod should have, where it is one of the lab's; empty elsewhere."""
-    is_ours = evidence.role_is_known or evidence.is_of_lab
-    return (evidence.parameters.image or evidence.connection.image) if is_ours else ""
+    return (evidence.parameters.image or evidence.connection.image) if evidence.belongs_to_run else ""
 
 
 # What is corrected in every manifest.
@@ -195,6 +198,8 @@ def _no_own_mount(evidence: Evidence, manifest: Document) -> None:
 def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
     """Take a ConfigMap that others use key by key, without those that keep the role from the container.
 
+    Without those that the webhook sets, too: its values win over `envFrom`, and it passes over a container that has a
+    variable of its name by itself.
     https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/
     """
     spec = evidence.pod_spec
@@ -203,7 +208,7 @@ def _no_shared_keys(evidence: Evidence, manifest: Document) -> None:
         return
     for container in containers_of(manifest["spec"]):
         sources, env = container.get("envFrom") or [], container.get("env") or []
-        named = {variable["name"] for variable in env}
+        named = {variable["name"] for variable in env} | BY_WEBHOOK
         for source in sources:
             name, prefix = (source.get("configMapRef") or {}).get("name", ""), source.get("prefix") or ""
             kept = spec.config_map(name).keys() - shared[name] if name in shared else ()
@@ -264,7 +269,8 @@ def _template_lines(evidence: Evidence, owner: Document, template: Document, cha
     told = [said(f"{owner['kind']} {owner['metadata']['name']}: its pods are made again, one after the other.")]
     if (was := service_account_of(template["spec"])) != evidence.parameters.service_account:
         told.insert(0, said(f"{workload} {from_then_on(evidence, was)}:"))
-    told += _changes_shown(template, wanted)
+    if differences := _changes_shown(template, wanted):
+        told += [*map(said, managed(owner["metadata"])), *differences]
     if changed := _variables_gone(template, wanted):
         lines = [f"{kubectl} set env {workload} {namespace} -c {name} {gone}" for name, gone in changed.items()]
     elif patch := _difference(template, wanted):

@@ -1,9 +1,12 @@
 """A repair, and what it does to others that are run before or after it."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 BELOW = "# its pods are made again further down, once for all that is repaired"
+# What stands for the characters by which a shell takes the next line for a part of this one.
+HARMLESS = {"'": "\N{RIGHT SINGLE QUOTATION MARK}", '"': "\N{RIGHT DOUBLE QUOTATION MARK}", "`": "", "\\": ""}
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Repair:
         return cls(tuple(lines for each in repairs for lines in each.parts), any(each.waits for each in repairs))
 
     def __str__(self) -> str:
-        return "\n".join(lines.text for lines in self.parts)
+        return "\n".join(_whole(line) for lines in self.parts for line in lines.text.split("\n"))
 
     @property
     def makes_pods(self) -> bool:
@@ -40,17 +43,24 @@ class Repair:
         return any(lines.makes_pods for lines in self.parts)
 
     @property
-    def creates(self) -> list[str]:
-        """What it creates."""
-        return [lines.creates for lines in self.parts if lines.creates]
+    def does(self) -> list[str]:
+        """What no later repair has to do again: what it creates, and its lines that change anything else but pods."""
+        return [name for lines in self.parts for name in _done_by(lines)]
 
-    def without(self, created: Mapping[str, str]) -> "Repair":
-        """The repair without the lines that create what an earlier finding's repair has: that finding's id, by what."""
+    def without(self, done: Mapping[str, str]) -> "Repair":
+        """The repair without the lines that do what an earlier finding's repair does: that finding's id, by what."""
         parts = (
-            Lines(f"# made already by the repair of {created[lines.creates]}") if lines.creates in created else lines
+            Lines(f"# done already by the repair of {by[0]}")
+            if (by := [done[name] for name in _done_by(lines) if name in done])
+            else lines
             for lines in self.parts
         )
         return replace(self, parts=tuple(parts))
+
+    def also(self, other: "Repair") -> "Repair":
+        """The repair, and what another pod needs beside it. Pods are made again last."""
+        parts = (*self._split()[0], *other._split()[0], *self._split()[1], *other._split()[1])
+        return Repair(tuple(dict.fromkeys(parts)), self.waits or other.waits)
 
     def before(self, later: Sequence["Repair"]) -> "Repair":
         """The repair before later ones. It leaves the restart of pods to a later one that restarts the same pods."""
@@ -65,6 +75,30 @@ class Repair:
         while at and self.parts[at - 1].makes_pods:
             at -= 1
         return self.parts[:at], self.parts[at:]
+
+
+def _done_by(lines: Lines) -> list[str]:
+    if lines.creates:
+        return [lines.creates]
+    is_command = any(not line.startswith("#") for line in lines.text.split("\n"))
+    return [lines.text] if is_command and not lines.makes_pods else []
+
+
+def _whole(line: str) -> str:
+    """The line; if it is a comment that holds half a pair of quotes, with others instead.
+
+    What a comment tells of may hold an apostrophe. A shell that takes `#` for a command waits for the second one:
+    https://zsh.sourceforge.io/Doc/Release/Options.html#index-INTERACTIVECOMMENTS
+    """
+    return line if not line.startswith("#") or _is_closed(line) else "".join(HARMLESS.get(each, each) for each in line)
+
+
+def _is_closed(line: str) -> bool:
+    try:
+        shlex.split(line)
+    except ValueError:
+        return False
+    return line.count("`") % 2 == 0
 
 
 def _as_repair(part: str | Lines | Repair) -> Repair:

@@ -1,7 +1,4 @@
-"""The comment lines above a repair's commands: what changes, who that affects, and a policy's diff.
-
-The lines hold no apostrophe: a shell that takes `#` for a command must not wait for the second one.
-"""
+"""The comment lines above a repair's commands: what changes, who that affects, and a policy's diff."""
 
 import difflib
 import json
@@ -10,7 +7,19 @@ from typing import Any
 
 import yaml
 
+from labkit.diagnosis.evidence.objects import Metadata
+
 SUBJECT = "system:serviceaccount:"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+# By the labels and annotations that they put on what they apply.
+# https://argo-cd.readthedocs.io/en/stable/user-guide/resource_tracking/
+# https://fluxcd.io/flux/components/kustomize/kustomizations/
+MANAGERS = {
+    "argocd.argoproj.io/tracking-id": "Argo CD",
+    "kustomize.toolkit.fluxcd.io/name": "Flux",
+    "helm.toolkit.fluxcd.io/name": "Flux",
+    "meta.helm.sh/release-name": "Helm",
+}
 MANY = 4  # names that a sentence holds
 CONTEXT = 2  # lines of the policy around a change
 
@@ -43,6 +52,17 @@ def changes_in(before: object, after: object) -> str:
     was, will_be = (yaml.safe_dump(each, sort_keys=False).splitlines() for each in (before, after))
     told = list(difflib.unified_diff(was, will_be, n=0, lineterm=""))[2:]
     return "\n".join(f"#   {line[:1]} {line[1:]}" for line in told if not line.startswith("@@"))
+
+
+def managed(metadata: Metadata) -> list[str]:
+    """Who else writes an object, as sentences: what is changed beside them may not last.
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/
+    """
+    labels = metadata.get("labels") or {}
+    keys = {*labels, *(metadata.get("annotations") or {})}
+    manager = next((name for key, name in MANAGERS.items() if key in keys), labels.get(MANAGED_BY))
+    return [f"{manager} manages it: change its source, too, or {manager} may undo this."] if manager else []
 
 
 def name_of_account(subject: str) -> str:
