@@ -58,8 +58,10 @@ class Published:
     def edition(self, issuer: str) -> tuple[Answer | None, ...]:
         """A value that changes whenever the issuer's published documents change."""
         found = ISSUER.fullmatch(issuer)
-        if not found or not (self._path / found[1]).is_dir():
+        if not found:
             return ()
+        if not (self._path / found[1]).is_dir():
+            return (None,) * len(DOCUMENTS)
         return tuple(self.override(issuer, document).get() for document in DOCUMENTS)
 
 

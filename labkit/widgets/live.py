@@ -66,7 +66,7 @@ def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
     def press(_: "ipywidgets.Button") -> None:
         before = report.value
         # Seen at once: a check that starts a program in a pod takes seconds.
-        button.disabled, said.value = True, '<span role="status">Reading …</span>'
+        said.value = '<span role="status">Reading …</span>'
         try:
             report.value = styled(again())
             came_to = "nothing has changed" if report.value == before else "it has changed"
@@ -74,7 +74,7 @@ def panel(html: str, again: Callable[[], str], label: str) -> "ipywidgets.VBox":
             name = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
             report.value = styled(f'<pre role="alert">{WRONG}: {escape(name + stable(str(error)))}</pre>')
             came_to = "it failed"
-        button.disabled, said.value = False, _said("Read again", came_to)
+        said.value = _said("Read again", came_to)
 
     button.on_click(press)
     below = ipywidgets.HBox([button, said])
