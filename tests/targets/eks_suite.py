@@ -14,7 +14,6 @@ from labkit import targets
 from labkit.emulator import environment, process
 from labkit.emulator.folder import Folder
 from labkit.run_parameters import Parameters
-from tests import forked_commands
 from tests.targets import suite
 from tests.targets.internet import internet
 
@@ -23,7 +22,6 @@ def main() -> int:
     if "LABKIT_ACCOUNT_ID" in os.environ:
         return on_the_account()
     with tempfile.TemporaryDirectory(prefix="labkit-eks-") as folder, contextlib.ExitStack() as stack:
-        stack.callback(forked_commands.begin())
         os.environ["LABKIT_HOME"] = f"{folder}/.lab"
         with labkit.Lab.open() as lab:
             account_id = lab.account_id

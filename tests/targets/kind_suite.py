@@ -15,14 +15,12 @@ from pathlib import Path
 from kubernetes import client
 from kubernetes.config import new_client_from_config
 
-from tests import forked_commands
 from tests.targets import suite
 from tests.targets.kind_existing import running
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="labkit-kind-") as folder, contextlib.ExitStack() as stack:
-        stack.callback(forked_commands.begin())
         given = {"LABKIT_TARGET": "kind", "LABKIT_HOME": f"{folder}/.lab"}
         is_given = "LABKIT_KUBECONFIG" in os.environ
         if is_given:
