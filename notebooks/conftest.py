@@ -17,7 +17,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         # A kernel inherits the worker's environment.
         os.environ["LABKIT_HOME"] = str(Path(tempfile.mkdtemp(prefix="labkit-")) / ".lab")
-    else:
+    elif config.getoption("numprocesses", None):  # without workers the lab is the reader's, and goes on
         config.add_cleanup(forked_commands.begin())
 
 

@@ -87,7 +87,12 @@ NAMESPACES = ("net", "mnt", "ipc", "uts", "pid", "user")
 
 
 def begin() -> Callable[[], None]:
-    """Let everything that finds its programs beside this Python find the forked ones; returns what ends that."""
+    """Let everything that finds its programs beside this Python find the forked ones; returns what ends that.
+
+    A lab that goes on after that lacks the modules that it has not loaded yet: end it first.
+    """
+    if Path(sys.prefix).resolve() != REAL.parent:  # a program that began has started this one
+        return lambda: None
     folder = Path(tempfile.mkdtemp(prefix="labkit-bin-"))
     _look_alike(folder)
     before = sys.executable
