@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import hashlib
 import json
 import logging
@@ -93,7 +94,7 @@ class Server:
         os.write(ready, b"ready\n")
         os.close(ready)
         self.clusters.prepare()
-        preparing = asyncio.create_task(self.lab.gate.backend.prepare("eks", "iam"))
+        preparing = asyncio.create_task(self._prepare())
         await self._until_ended()
         preparing.cancel()
         self.lab.state = replace(self.lab.state, ended=self.why)
@@ -101,6 +102,12 @@ class Server:
             self.lab.state.write(self.folder)
         await self.clusters.stop()
         await self.lab.stop()
+
+    async def _prepare(self) -> None:
+        """Load what the first calls need; then look for garbage among what is made from now on, and seldom."""
+        await self.lab.gate.backend.prepare("eks", "iam")
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
 
     async def _come_up(self) -> None:
         folder, lab = self.folder, self.lab

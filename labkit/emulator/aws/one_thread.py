@@ -5,7 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar, TypeVarTuple
+from dataclasses import dataclass
+from typing import Any, TypeVar, TypeVarTuple
 
 Given = TypeVarTuple("Given")
 Result = TypeVar("Result")
@@ -32,29 +33,54 @@ class OneThread:
         self.on_stuck: Callable[[], None] = lambda: None
         self.longest = longest
         self._call: object = None
+        self._seen = _Seen()
+        self._waiting: set[asyncio.Future[Any]] = set()
+        self._watched: asyncio.AbstractEventLoop | None = None
         self._spent: Callable[[], float] = time.monotonic
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=self._start)
 
     async def run(self, function: Callable[[*Given], Result], *arguments: *Given) -> Result:
         """Return what the function returns. Raises `Stuck` if it, or one before it, doesn't return."""
-        running = asyncio.get_running_loop().run_in_executor(self._pool, self._mark, function, *arguments)
-        call, began, last, idle = None, 0.0, 0.0, 0
-        while not self.is_stuck:
-            done, _ = await asyncio.wait({running}, timeout=self.longest / LOOKS)
-            if done:
-                return running.result()
-            now = self._spent()
-            if call is not self._call:
-                call, began, last, idle = self._call, now, now, 0
-            idle = idle + 1 if now - last < IDLE * self.longest / LOOKS else 0
-            last = now
-            # The first look is at the end of the first turn.
-            is_over = idle >= LOOKS or now - began >= self.longest * (1 - 1 / LOOKS)
-            if call is not None and is_over and not self.is_stuck:
-                self.is_stuck = True
-                self.on_stuck()
-        running.cancel()
-        raise Stuck
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._pool, self._mark, function, *arguments)
+        self._waiting.add(running)
+        if self.is_stuck:
+            running.cancel()
+        elif self._watched is not loop:
+            # One timer for all calls: a timer for each would cost more than the rest of this.
+            self._watched, self._seen = loop, _Seen()
+            loop.call_later(self.longest / LOOKS, self._look)
+        try:
+            # A caller that is cancelled doesn't undo a call that was handed over.
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            if self.is_stuck and running.cancelled():
+                raise Stuck from None
+            raise
+        finally:
+            self._waiting.discard(running)
+
+    def _look(self) -> None:
+        """See whether the call that runs is the one of the last look, and for how long it has been running."""
+        loop = self._watched
+        if loop is None or not self._waiting:
+            self._watched = None
+            return
+        now, seen = self._spent(), self._seen
+        if self._call is not seen.call:
+            # It may have begun right after the look before.
+            seen.call, seen.began, seen.idle = self._call, now, 0
+        else:
+            seen.idle = seen.idle + 1 if now - seen.at < IDLE * self.longest / LOOKS else 0
+        seen.at = now
+        is_over = seen.idle >= LOOKS or now - seen.began >= self.longest * (1 - 1 / LOOKS)
+        if seen.call is not None and is_over:
+            self.is_stuck = True
+            self.on_stuck()
+            for running in self._waiting:
+                running.cancel()
+            return
+        loop.call_later(self.longest / LOOKS, self._look)
 
     def begin_anew(self) -> None:
         """Restart the time limit of the running call, for work that takes long once."""
@@ -76,3 +102,13 @@ class OneThread:
             return function(*arguments)
         finally:
             self._call = None
+
+
+@dataclass
+class _Seen:
+    """The call of the last look, the thread's time when it was first seen and then, and the looks without work."""
+
+    call: object = None
+    began: float = 0.0
+    at: float = 0.0
+    idle: int = 0
