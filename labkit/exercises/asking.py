@@ -88,20 +88,17 @@ def credentials(
     return {name: given[key] for name, key in {**names, "aws_session_token": "SessionToken"}.items()}
 
 
-def allows(
-    place: "Workspace", service: str, operation: str, *, given: dict[str, str] | None = None, **more: object
-) -> Row:
-    """A row that is right if AWS allows this call; without `given` credentials, with fresh ones of the role."""
-    found = call(place, service, operation, given=given, **more)
-    return Row(f"{service}: {operation}", ALLOWED, found)
+def allows(place: "Workspace", what: str, service: str, operation: str, **more: Any) -> Row:
+    """A row that is right if AWS allows this call, made with fresh credentials of the role."""
+    return Row(what, ALLOWED, call(place, service, operation, **more))
 
 
 def denies(
-    place: "Workspace", service: str, operation: str, *, given: dict[str, str] | None = None, **more: object
+    place: "Workspace", what: str, service: str, operation: str, *, given: Credentials | None = None, **more: object
 ) -> Row:
-    """A row that is right if AWS refuses this call with AccessDenied, as `allows` makes it."""
+    """A row that is right if AWS refuses this call with AccessDenied; without `given`, as `allows` makes it."""
     found = call(place, service, operation, given=given, **more)
-    return Row(f"{service}: {operation}", "refused: AccessDenied", found, found.startswith("AccessDenied"))
+    return Row(what, "refused: AccessDenied", found, found.startswith("AccessDenied"))
 
 
 def call(place: "Workspace", service: str, operation: str, given: Credentials | None = None, **more: object) -> str:

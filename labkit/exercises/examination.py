@@ -309,8 +309,9 @@ def _rows(lab: "Workspace") -> Iterator[Row]:
         yield _refused(lab, "the same name in another namespace", lab.parameters.service_account, elsewhere)
     finally:
         core.delete_namespace(elsewhere)
-    row = asking.denies(lab, "s3", "put_object", Bucket=lab.parameters.bucket, Key="examination.txt", Body=b"")
-    yield Row("a write to the bucket", REFUSED, REFUSED if row.right else row.found)
+    bucket, key = lab.parameters.bucket, "examination.txt"
+    row = asking.denies(lab, "a write to the bucket", "s3", "put_object", Bucket=bucket, Key=key, Body=b"")
+    yield Row(row.what, REFUSED, REFUSED if row.right else row.found)
 
 
 def _refused(lab: "Workspace", what: str, account: str, namespace: str) -> Row:

@@ -57,7 +57,7 @@ EXERCISES = (
         (
             "A condition's value can be more than one string.",
             "StringEquals with a list is right if one value of the list is equal. A wildcard would admit guest too.",
-            'Set the key that ends in :sub to a list of two subjects: the one that is there, and the one of "till".',
+            'Set the key that ends in :sub to a list of two subjects: the one of "cart", and the one of "till".',
         ),
     ),
 )

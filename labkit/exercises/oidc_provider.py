@@ -78,7 +78,7 @@ PREDICTIONS = (
             ),
             Answer(
                 "NoSuchEntity: there's no role of that name.",
-                "IAM would say that to you. STS doesn't, so that nobody can find out the names of your roles.",
+                "IAM would say that. STS answers the same if the role is missing and if it doesn't trust you.",
             ),
         ),
     ),

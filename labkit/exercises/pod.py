@@ -97,7 +97,7 @@ def _live(place: Workspace) -> list[dict[str, Any]]:
 EXERCISES = (
     Exercise(
         "04-a",
-        "give the running pods of cart their role",
+        "let the Deployment's pods have their role",
         _deployment_before_its_annotation,
         _running_pods_have_the_role,
         (
@@ -126,9 +126,7 @@ PREDICTIONS = (
         "The pod started while the annotation was missing. The annotation is back. When does the pod get its role?",
         (
             Answer("At once.", "The webhook isn't asked about pods that exist."),
-            Answer(
-                "When its token is renewed.", "It has no token for AWS that could be renewed: it has no such volume."
-            ),
+            Answer("When its token is renewed.", "It has no token for AWS: the webhook added no volume for one."),
             Answer(
                 "Never.",
                 "The webhook changes a pod when it is created. This one has to be created again.",

@@ -95,8 +95,8 @@ RECALL = (
         (
             Answer("It lets the service account use the role.", "Only the role's trust policy does that."),
             Answer(
-                "It tells the webhook which role's name and token to put into new pods.",
-                "It's an address label: pods that exist already stay as they are.",
+                "It tells the webhook which role to write into new pods.",
+                "It's only a name. Pods that exist already don't change.",
                 right=True,
             ),
             Answer("It makes the role.", "Kubernetes makes nothing in AWS here. The role must exist."),
@@ -106,7 +106,7 @@ RECALL = (
         "03-3",
         "Somebody misspells the annotation's key. Who complains?",
         (
-            Answer("kubectl.", "Any annotation is valid for Kubernetes."),
+            Answer("kubectl.", "Kubernetes accepts any well-formed annotation."),
             Answer("STS.", "STS never sees annotations."),
             Answer("Nobody.", "The pods just start without a role, until something in them needs AWS.", right=True),
         ),

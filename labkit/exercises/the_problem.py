@@ -97,7 +97,7 @@ EXERCISES = (
 PREDICTIONS = (
     Question(
         "00-1",
-        "You attach a policy for S3 to the role that my-pod's calls are made with. What can neighbour do now?",
+        "You attach a policy for S3 to the role that my-pod uses. What can neighbour do now?",
         (
             Answer(
                 "Nothing more: I gave the permission to my-pod.",
@@ -110,7 +110,7 @@ PREDICTIONS = (
             ),
             Answer(
                 "Read S3 once it is started again.",
-                "Permissions are looked up at each call. Nothing has to be started again.",
+                "AWS looks permissions up at each call. Nothing has to be started again.",
             ),
         ),
     ),
@@ -121,7 +121,7 @@ RECALL = (
         "00-2",
         "Nobody gave a pod an identity in AWS, and it can reach the instance metadata service. Who is it in AWS?",
         (
-            Answer("Nobody: it has no credentials.", "It would be if it couldn't reach the service."),
+            Answer("Nobody: it has no credentials.", "Only a pod that can't reach the service has none."),
             Answer(
                 "The node's role.", "SDKs ask the metadata service last, and it answers for the machine.", right=True
             ),
@@ -145,7 +145,7 @@ RECALL = (
         "00-4",
         "An error says: assumed-role/blue-node-role/i-0167… is not authorized. What does it tell you first?",
         (
-            Answer("The pod has no identity of its own.", "It fell back to the node's role.", right=True),
+            Answer("The pod doesn't use an identity of its own.", "It fell back to the node's role.", right=True),
             Answer("The pod's role lacks a permission.", "The pod's role would be named. This is the node's."),
             Answer("The token has expired.", "No token is involved: these are the node's credentials."),
         ),
@@ -163,7 +163,7 @@ RECALL = (
         "00-6",
         "What is wrong with giving the pod an IAM user's access key in a Secret?",
         (
-            Answer("SDKs can't read it.", "They can: it's what environment variables are for."),
+            Answer("SDKs can't read it.", "They can: they read keys from environment variables."),
             Answer(
                 "It works anywhere, for anybody, until somebody rotates it.",
                 "A token for a service account is bound to a pod and expires within a day.",

@@ -53,10 +53,10 @@ def _reading(bucket: str) -> dict[str, Any]:
 def _reads_and_no_more(place: Workspace) -> list[Row]:
     own: dict[str, Any] = {"Bucket": place.parameters.namespace}
     return [
-        allows(place, "s3", "list_objects_v2", **own),
-        allows(place, "s3", "get_object", **own, Key=NOTE),
-        denies(place, "s3", "delete_object", **own, Key=NOTE),
-        denies(place, "s3", "list_objects_v2", Bucket=place.parameters.bucket),
+        allows(place, "list its bucket", "s3", "list_objects_v2", **own),
+        allows(place, "read an object in it", "s3", "get_object", **own, Key=NOTE),
+        denies(place, "delete an object in it", "s3", "delete_object", **own, Key=NOTE),
+        denies(place, "list another bucket", "s3", "list_objects_v2", Bucket=place.parameters.bucket),
     ]
 
 
@@ -64,7 +64,7 @@ def _only_fresh_sessions_read(place: Workspace) -> list[Row]:
     held = core_api(place.kubernetes).read_namespaced_secret(COPIED, place.parameters.namespace)
     copied = {name: _decoded(value) for name, value in held.data.items()}
     read: dict[str, Any] = {"Bucket": place.parameters.namespace, "Key": NOTE}
-    old = denies(place, "s3", "get_object", given=copied, **read)
+    old = denies(place, "the copied credentials read", "s3", "get_object", given=copied, **read)
     # Times of issue are whole seconds: a session of the second in which the policy was written may be refused, too.
     look = Retrying(
         retry=retry_if_result(lambda found: found.startswith("AccessDenied")),
@@ -73,10 +73,7 @@ def _only_fresh_sessions_read(place: Workspace) -> list[Row]:
         retry_error_callback=lambda state: state.outcome and state.outcome.result(),
     )
     fresh: str = look(call, place, "s3", "get_object", **read)
-    return [
-        Row("the copied credentials read", old.expected, old.found, old.right),
-        Row("a fresh session reads", "allowed", fresh),
-    ]
+    return [old, Row("a fresh session reads", "allowed", fresh)]
 
 
 def _decoded(value: str) -> str:
@@ -102,7 +99,7 @@ EXERCISES = (
         _session_that_somebody_copied,
         _only_fresh_sessions_read,
         (
-            "You can't take a session's credentials back. But AWS judges each call by the role's policies of now.",
+            "You can't take a session's credentials back. But AWS judges each call by the role's present policies.",
             "Deny everything if aws:TokenIssueTime is earlier than now. That is what the console's button "
             "“Revoke active sessions” writes.",
             'Put a second policy: Effect Deny, Action "*", Resource "*", Condition {"DateLessThan": '
@@ -118,7 +115,7 @@ PREDICTIONS = (
         (
             Answer(
                 "The same as before, until its credentials expire.",
-                "Credentials say who calls. What that role may do is looked up at each call.",
+                "Credentials say who calls. AWS looks up at each call what that role may do.",
             ),
             Answer("AccessDenied.", "Permissions count for sessions that are open, too.", right=True),
             Answer("ExpiredToken.", "The session is still valid. It just isn't allowed to do this."),
@@ -171,7 +168,7 @@ RECALL = (
         "05-6",
         "A token has the right subject, and STS answers InvalidIdentityToken. What may be wrong?",
         (
-            Answer("The role's name.", "STS hasn't come to the role yet."),
+            Answer("The role's name.", "STS hasn't looked at the role yet."),
             Answer("The token's audience.", "The provider doesn't list it, so STS rejects the token.", right=True),
             Answer("The annotation.", "STS never sees it."),
         ),

@@ -61,7 +61,7 @@ def rows(evidence: "Evidence") -> list[Row]:
     """What the check compared."""
     if evidence.role is None:
         return [Row("role", evidence.role_arn, "no such role")]
-    admitted = evidence.trust.admits
+    admits, admitted = "admits the service account", evidence.trust.admits
     issuer, subject = evidence.provider_name, trust_policy.condition_found(evidence, "sub")
     wanted_subject = f"StringEquals {issuer}:sub = {evidence.subject}"
     # A policy that is written otherwise, and admits this service account and no stranger, is right too.
@@ -77,7 +77,7 @@ def rows(evidence: "Evidence") -> list[Row]:
             trust_policy.condition_found(evidence, "aud"),
             good or None,
         ),
-        Row("evaluated", "admits the service account", "admits it" if admitted else "does not admit it", admitted),
+        Row("evaluated", admits, admits if admitted else "does not admit it"),
         Row(
             "permissions",
             evidence.parameters.policy_arn,

@@ -55,7 +55,7 @@ def rows(evidence: "Evidence") -> list[Row]:
     audiences = registered["ClientIDList"]
     return [
         Row("issuer", evidence.issuer, "https://" + registered["Url"].removeprefix("https://")),
-        Row("audience", wanted, ", ".join(audiences), wanted in audiences),
+        Row("audience", wanted, ", ".join(audiences) or "no client id", wanted in audiences),
     ]
 
 

@@ -22,6 +22,7 @@ class State(StrEnum):
     """How far a step is."""
 
     MISSING = "○ to do"
+    READY = "● ready"
     THERE = "● done"
     RIGHT = "✓ checked and right"
     BROKEN = "✗ broken"
@@ -55,12 +56,12 @@ class Journey:
     @property
     def headline(self) -> str:
         """Where the learner is, and what comes next."""
-        for state, said in (
-            (State.BROKEN, "Broken: {0.title}. What is wrong, and what repairs it: {check}"),
-            (State.MISSING, "Next: {0.title}."),
-            (State.THERE, "Every step is done. Not checked yet: {0.title}, with {check}"),
+        for states, said in (
+            ((State.BROKEN,), "Broken: {0.title}. What is wrong, and what repairs it: {check}"),
+            ((State.MISSING,), "Next: {0.title}."),
+            ((State.THERE, State.READY), "Nothing is missing. Next: check {0.title}, with {check}"),
         ):
-            if stop := next((stop for stop in self.stops if stop.state is state), None):
+            if stop := next((stop for stop in self.stops if stop.state in states), None):
                 return said.format(stop, check=f'lab.check("{stop.step}")')
         return "Every step is checked and right."
 
@@ -102,7 +103,7 @@ def _stop(step: str, evidence: "Evidence", checked: bool) -> Stop:
         return Stop(step, module.TITLE, State.MISSING, missing)
     # Who the pod is takes a command in it, and a call that the trail then shows: only where the learner made one.
     if step == "credentials" and not checked:
-        return Stop(step, module.TITLE, State.THERE, f"a token for {evidence.token_audience}, not tried yet")
+        return Stop(step, module.TITLE, State.READY, f"a token for {evidence.token_audience}, not tried yet")
     # As in a check of the step: what only explains a fault may be out of the caller's reach.
     report = Check(step, module.TITLE, module.rows(evidence), module.check(evidence, []))
     if not report:

@@ -25,6 +25,7 @@ COLOURS = {
     WARNING: "warning",
     "✓ checked and right": "right",
     "● done": "there",
+    "● ready": "there",
     "✗ broken": "wrong",
     "○ to do": "missing",
 }

@@ -78,7 +78,7 @@ class TokenView:
         if self._refused:
             lines.append(stable(self._refused))
         if self._about:
-            lines.append(f"The claim kubernetes.io, which nobody compares: {self._about}.")
+            lines.append(f"AWS doesn't compare the claim kubernetes.io: {self._about}.")
         return "\n".join([*lines, SIGNATURE])
 
     def _repr_html_(self) -> str:
@@ -98,7 +98,7 @@ class TokenView:
         ]
         refused = f"{escape(shown(self._refused))}<br>" if self._refused else ""
         about = (
-            f"The claim <code>kubernetes.io</code>, which nobody compares: {escape(self._about)}.<br>"
+            f"AWS doesn't compare the claim <code>kubernetes.io</code>: {escape(self._about)}.<br>"
             if self._about
             else ""
         )

@@ -60,6 +60,12 @@ def test_nothing_is_found_where_all_is_well(step):
     assert all(row.right for row in steps.step(step).rows(evidence()))
 
 
+def test_a_provider_without_an_audience_has_a_row_that_says_so():
+    (issuer, audience) = steps.step("oidc_provider").rows(evidence(provider={"Url": NAME, "ClientIDList": []}))
+    assert issuer.right and not audience.right
+    assert audience.found == "no client id"
+
+
 def conditions(operator="StringEquals", sub=PARAMETERS.subject, aud="sts.amazonaws.com", issuer=NAME):
     block = {f"{issuer}:sub": sub, f"{issuer}:aud": aud}
     return lambda statement: statement.update(Condition={operator: {k: v for k, v in block.items() if v is not None}})

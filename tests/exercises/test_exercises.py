@@ -37,6 +37,7 @@ def test_an_attempt_is_judged_by_the_live_lab(lab, attempt):
     found = "\n".join(f"{row.what} found {row.found}" for row in check.rows if not row.right)
     assert attempt.said in found
     assert bool(check) == (not attempt.said), check
+    assert len({row.what for row in check.rows}) == len(check.rows), "two rows read the same"
 
 
 def test_each_exercise_has_three_near_misses_and_two_right_answers():

@@ -14,7 +14,8 @@ from labkit.errors import LabError
 from labkit.steps.oidc_provider import AUDIENCE
 from labkit.widgets import live
 
-MISSING, THERE, RIGHT, BROKEN = "○ to do", "● done", "✓ checked and right", "✗ broken"
+MISSING, THERE, READY = "○ to do", "● done", "● ready"
+RIGHT, BROKEN = "✓ checked and right", "✗ broken"
 
 
 @pytest.fixture
@@ -77,8 +78,8 @@ def test_the_journey_follows_what_the_learner_does(lab):
     lab.check("oidc_provider")
     assert states(lab.journey())[:2] == [RIGHT, THERE]
     lab.ready(through="pod")
-    assert states(lab.journey()) == [RIGHT, THERE, THERE, THERE, THERE]
-    assert lab.journey().headline == 'Every step is done. Not checked yet: the IAM role, with lab.check("iam_role")'
+    assert states(lab.journey()) == [RIGHT, THERE, THERE, THERE, READY]
+    assert lab.journey().headline == 'Nothing is missing. Next: check the IAM role, with lab.check("iam_role")'
     for step in steps.ORDER:
         lab.check(step)
     assert states(lab.journey()) == [RIGHT] * 5

@@ -230,7 +230,7 @@ def of_another_identity(evidence: Evidence) -> Symptom | None:
     if caller is None or not caller.arn or evidence.is_its_role:
         return None
     return Symptom(
-        summary="AWS sees the pod as another identity, not as the role.",
+        summary="AWS knows the pod as another identity, not as its role.",
         expected=f"assumed-role/{evidence.wanted_role_name}",
         found=caller.identity,
         source=CALL,

@@ -75,7 +75,7 @@ def annotation_key_typo(evidence: Evidence) -> Symptom | None:
     if not key:
         return None
     return Symptom(
-        f"The role stands under {key}, a key that the pod identity webhook doesn't read.",
+        f"The role's ARN is under {key}, a key that the pod identity webhook doesn't read.",
         expected=ROLE_ANNOTATION,
         found=key,
         source=SOURCE,

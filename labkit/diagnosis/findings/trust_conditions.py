@@ -43,8 +43,8 @@ def sub_wildcard_under_string_equals(evidence: Evidence) -> Symptom | None:
         if wild and condition.is_literal:
             return symptom(
                 evidence,
-                f"The trust policy compares {few([*map(account_of, wild)])} letter by letter, by {condition.operator}: "
-                "the wildcard admits nobody.",
+                f"{condition.operator} compares {few([*map(account_of, wild)])} letter by letter: "
+                "this wildcard in the trust policy admits nobody.",
                 expected=f"StringEquals {evidence.subject}, or StringLike with the wildcard",
                 found=f"{condition.operator} {', '.join(wild)}",
             )
