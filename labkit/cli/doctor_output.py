@@ -34,7 +34,7 @@ def show_all(found: Sequence[Diagnosis], where: str, commands_after: str) -> Non
     """Print a line for each service account, the findings of those that have some, and what was not looked at."""
     console = _console()
     if not found:
-        _print(console, f"No service account of {where} is to have a role.")
+        _print(console, f"Found no service account of {where} that should have a role.")
         return
     width = max(len(diagnosis.name) for diagnosis in found)
     for diagnosis in found:

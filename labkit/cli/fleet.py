@@ -41,7 +41,7 @@ def fleet(
     ] = False,
     time_limit: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="End a run that takes longer.")] = 0.0,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast/--keep-going", help="After a failed row, start no other. Usual: keep going.")
+        bool, typer.Option("--fail-fast/--keep-going", help="After a failed row, start no more. Without it: go on.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Run only what has not succeeded, or has changed.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Show what each row finds and would make. Changes nothing.")] = (

@@ -50,7 +50,7 @@ def command() -> str:
 def status(
     report: Annotated[bool, typer.Option(help="Print a report without secrets, to paste into a question.")] = False,
 ) -> None:
-    """Show what runs, where it listens, and its messages at the start."""
+    """Show what runs, where it listens, and the messages of its start."""
     from labkit.cli import status as status_of
 
     folder = Folder.find()
@@ -84,7 +84,7 @@ def fetch(url: Annotated[str, typer.Argument(help="A URL of a cluster's public i
 
 
 def reset() -> None:
-    """End the lab and forget everything in it, but for its ports."""
+    """End the lab and forget everything in it, except its ports."""
     from labkit.targets.kind import down as leave
     from labkit.targets.kind.leaving import LeftBehind
 

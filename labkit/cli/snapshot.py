@@ -27,7 +27,7 @@ def snapshot(name: Annotated[str, typer.Argument(help=GIVEN)]) -> None:
 
 
 def restore(
-    name: Annotated[str, typer.Argument(help="What `labkit snapshot` was given; or the path of a file.")],
+    name: Annotated[str, typer.Argument(help="The name that `labkit snapshot` was given, or the path of a file.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the state that the lab holds.")] = False,
 ) -> None:
     """Start the lab with what a snapshot holds, and with new keys, certificates and sessions.

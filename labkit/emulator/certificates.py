@@ -96,7 +96,7 @@ class Authority:
 
 
 def client_context(authority_pem: bytes, certificate: Certificate | None = None) -> ssl.SSLContext:
-    """What a client needs that trusts this authority alone, and presents ``certificate`` where it has one."""
+    """The TLS settings of a client that trusts only this authority, and presents ``certificate`` if it has one."""
     context = ssl.create_default_context(cadata=authority_pem.decode())
     if certificate:
         certificate.load_into(context)

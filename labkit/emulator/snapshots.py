@@ -162,7 +162,7 @@ def _place(folder: Folder) -> Iterator[Path]:
 
 
 def _keep(content: IO[bytes], file: Path) -> None:
-    """Write a file that only its owner can read; it is on the disk then."""
+    """Write a file that only its owner can read, and sync it to the disk."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:

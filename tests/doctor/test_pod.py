@@ -365,7 +365,7 @@ def test_a_pod_with_a_value_that_is_not_shown_is_left_to_its_author(change, conf
     (finding,) = examine(applying(change, config_map)).findings
     told = finding.repair.splitlines()
     assert told[:2] == [
-        "# These lines do not run: the pod my-pod would lose values that are not shown (DB_PASSWORD).",
+        "# Do not run these lines: the pod my-pod would lose values that are not shown (DB_PASSWORD).",
         "# The author of the pod changes its own manifest like this, keeps these values, and applies it:",
     ]
     assert "#   kubectl delete pod my-pod -n default --grace-period=1" in told

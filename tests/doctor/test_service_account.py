@@ -134,7 +134,7 @@ def test_where_nothing_says_which_role_it_is_the_repair_says_so():
     findings = {finding.id: finding for finding in examine(answers, role_is_known=False, pod_name="").findings}
     finding = findings["service-account-annotation-arn-malformed"]
     comment, command = finding.repair.splitlines()
-    assert comment.startswith("# nothing says which role default/my-service-account is to have")
+    assert comment.startswith("# nothing says which role default/my-service-account should have")
     assert command.endswith(f"{KEY}=arn:aws:iam::{CONNECTION.account_id}:role/<ROLE_NAME>")
     assert_no_shell_runs(command)
 
@@ -144,7 +144,7 @@ def test_a_service_account_of_no_run_is_made_without_the_lab_s_labels_and_role()
     findings = {finding.id: finding for finding in examine(answers, role_is_known=False, pod_name="").findings}
     told, manifest, comment, command = findings["service-account-missing"].repair.splitlines()
     assert told == "# The service account default:my-service-account is made, without a role."
-    assert comment.startswith("# nothing says which role default/my-service-account is to have")
+    assert comment.startswith("# nothing says which role default/my-service-account should have")
     assert f"arn:aws:iam::{CONNECTION.account_id}:role/<ROLE_NAME>" in command
     assert_no_shell_runs(command)
     assert "labkit/" not in manifest and "annotations" not in manifest

@@ -243,7 +243,7 @@ class Evidence:
         """The role; None if it doesn't exist. Raises `NotRead` if nothing says which role it is."""
         if not self.role_name:
             raise NotRead(
-                Read("iam:GetRole", of="AWS"), "nothing says which role the service account is to have", "--role NAME"
+                Read("iam:GetRole", of="AWS"), "nothing says which role the service account should have", "--role NAME"
             )
         return self.role_account.role(self.role_name)
 

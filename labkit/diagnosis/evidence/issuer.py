@@ -70,7 +70,7 @@ class Issuer:
 
     @property
     def key_ids(self) -> list[str]:
-        """The ids of the published keys. Raises `NotRead` if there are no keys to be read."""
+        """The ids of the published keys. Raises `NotRead` if the keys could not be read."""
         found = self.keys
         if "error" in found:
             raise NotRead(_read("its keys", f"{self.url}: its keys"), found["error"])

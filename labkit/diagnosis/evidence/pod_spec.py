@@ -117,7 +117,7 @@ class Container:
 
     @property
     def has_role(self) -> bool:
-        """Whether it has the pair of variables that make the SDK exchange a token."""
+        """Whether the container has both variables that make its SDK exchange a token."""
         return bool(self.value(ROLE) and self.value(TOKEN_FILE))
 
     def mount_of(self, path: str) -> Document | None:

@@ -24,7 +24,7 @@ NOBODY = (
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 )
-CREDENTIALS = "AWS credentials that are good   (aws sts get-caller-identity)"
+CREDENTIALS = "valid AWS credentials   (aws sts get-caller-identity)"
 
 
 Document = dict[str, Any]

@@ -72,7 +72,7 @@ class Registration:
         except NotRead:
             return ""
         ready = any(subset.get("addresses") for subset in endpoints.get("subsets") or [])
-        return "" if ready else f"nobody answers for the service {namespace}/{name}"
+        return "" if ready else f"nothing answers for the service {namespace}/{name}"
 
 
 def _certificates(bundle: str) -> list[Any]:

@@ -59,7 +59,7 @@ class Condition:
 
     @property
     def is_negated(self) -> bool:
-        """Whether it holds for everything but its values."""
+        """Whether the operator is negated, as in StringNotEquals: the condition holds for all but its values."""
         return "not" in self.operator.lower()
 
     @property
@@ -201,7 +201,7 @@ class Trust:
         return [condition for condition in conditions_of(self.nearest or {}) if condition.claim == claim]
 
     def holds(self, condition: Condition) -> bool:
-        """Whether a condition would hold for the token if it named the cluster's own issuer."""
+        """Whether the condition would hold for the token if its key named the cluster's own issuer."""
         key = f"{name_of(self._provider_arn)}:{condition.claim}" if condition.claim in CLAIMS else condition.key
         statement: Statement = {
             "Effect": "Allow",

@@ -120,7 +120,7 @@ def token_variable_missing(_: Evidence, container: Container) -> Wrong | None:
 
 
 def role_variable_missing(_: Evidence, container: Container) -> Wrong | None:
-    """The token's variable without the role's, in the manifest: the webhook then adds neither."""
+    """The manifest sets the token's variable without the role's, so the webhook adds neither."""
     return _alone(container, TOKEN_FILE, without=ROLE)
 
 

@@ -99,7 +99,7 @@ def others_stay(evidence: Evidence) -> str:
 
 
 def audiences_stay(evidence: Evidence) -> str:
-    """Ask for the audiences of the tokens before the trust policy requires one audience.
+    """Advise to find out which audiences are in use, before the trust policy requires one.
 
     https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetOpenIDConnectProvider.html
     """

@@ -346,7 +346,7 @@ def _roles_to_choose_from(evidence: Evidence) -> list[str]:
     # One that admits whoever matches a pattern is not chosen, and may be meant all the same.
     candidates = _known(lambda: evidence.role_candidates or evidence.roles_that_admit_it, [])
     if not candidates:
-        return [f"# nothing says which role {account} is to have: {put}"]
+        return [f"# nothing says which role {account} should have: {put}"]
     return [f"# these roles may be meant for {account}; choose one, and {put}:", *(f"#   {arn}" for arn in candidates)]
 
 

@@ -253,7 +253,7 @@ def _applied(evidence: Evidence, manifest: Document) -> str:
 def _left_to_author(pod_name: str, hidden: list[str], lines: list[str]) -> str:
     """The lines as comments: run, they would put NOT_SHOWN instead of the pod's own values."""
     why = said(
-        f"These lines do not run: the pod {pod_name} would lose values that are not shown ({listed(hidden)}).",
+        f"Do not run these lines: the pod {pod_name} would lose values that are not shown ({listed(hidden)}).",
         "The author of the pod changes its own manifest like this, keeps these values, and applies it:",
     )
     return f"{why}\n{shown(*lines)}"

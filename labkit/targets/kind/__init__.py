@@ -237,7 +237,7 @@ def _require_led(kept: Kept) -> None:
     if not led:
         raise NotReached(
             f"The cluster's API server does not reach this machine at {facts.aws_host}: pods would get no role.",
-            where=f"{facts.source}; its webhooks were taken away again, and {NOTHING}",
+            where=f"{facts.source}; the lab's webhooks were removed again, and {NOTHING}",
             next="let the firewall pass what comes from the cluster's containers, or name another address:\n"
             "       labkit up --target kind … --aws-host ADDRESS",
         )
@@ -257,7 +257,7 @@ def _require_reached(kept: Kept) -> None:
     own = "   (127.0.0.1 is each pod's own)" if facts.aws_host == LOOPBACK else ""
     raise NotReached(
         f"The cluster's pods do not reach this machine at {facts.aws_host}: {said.words}",
-        where=f"{facts.source}, a pod that tried it; its webhooks were taken away again, and {NOTHING}",
+        where=f"{facts.source}, tried from a pod; the lab's webhooks were removed again, and {NOTHING}",
         next=f"name the address by which containers reach this machine{own}:\n"
         "       labkit up --target kind … --aws-host ADDRESS",
     )
@@ -365,8 +365,8 @@ def _listening(facts: Facts) -> str:
     if facts.aws_host == LOOPBACK:
         return "AWS and the webhooks listen on loopback alone"
     return (
-        f"AWS and the webhooks listen on loopback and for {facts.aws_host}, where the cluster's containers reach them, "
-        "and whoever else reaches that address"
+        f"AWS and the webhooks listen on loopback and on {facts.aws_host}: the cluster's containers reach them there, "
+        "and so does everybody else who reaches that address"
     )
 
 

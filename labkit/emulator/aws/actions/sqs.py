@@ -51,7 +51,7 @@ def _permission(action: str, resource: str, context: Context | None = None, poli
 
 
 def queue_name(url: str, account_id: str) -> str:
-    """The name in a queue's URL, which may be the name alone."""
+    """The queue's name, from its URL or as given. Raises `CannotDerive` for a queue of another account."""
     found = re.fullmatch(r"https?://[^/?#]+/(\d{12})/([^/?#]+)", url)
     if not found:
         return url

@@ -18,7 +18,7 @@ TYPE, API_VERSION = "autoscaling.Scale", "autoscaling/v1"
 
 
 async def scale(resources: Resources, kind: Kind, request: Request) -> Response:
-    """Answer GET, PUT and PATCH; a change is a change of the object's ``spec.replicas``, admission included."""
+    """Answer GET, PUT and PATCH of a scale. A write patches the object's ``spec.replicas``, and passes admission."""
     stored = resources.storage.get(kind, request.namespace, request.name)
     if request.verb == "get":
         return respond(_scale(stored.object))
