@@ -199,7 +199,7 @@ def refuse_misspelt_pod(evidence: Evidence) -> None:
         pods = [each["metadata"]["name"] for each in evidence.pods]
     except NotRead:
         return  # the diagnosis says so
-    # Any pod of the service account is nearer than none.
+    # However different its name is, a pod of the service account is the best guess.
     meant = next(iter(get_close_matches(name, pods, n=1, cutoff=0)), "")
     options = f"-n {parameters.namespace} -s {parameters.service_account}"
     raise LabError(

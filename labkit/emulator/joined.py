@@ -123,7 +123,7 @@ def is_public(discovery: dict[str, Any]) -> bool:
     """
     issuer, keys = urlsplit(discovery["issuer"]), urlsplit(discovery.get("jwks_uri") or "")
     if issuer.netloc != keys.netloc:
-        return False  # the keys are at the API server, and so is the document
+        return False  # the API server alone publishes the keys, and the document
     try:
         return bool(socket.getaddrinfo(issuer.hostname, issuer.port or 443))
     except OSError:

@@ -44,7 +44,7 @@ class State:
     kubeconfig: Path
     mounts: str = ""
     pod_clock: bool = False
-    clusters: dict[str, dict[str, Any]] = field(default_factory=dict)  # issuer and endpoint by the kubeconfig's context
+    clusters: dict[str, dict[str, Any]] = field(default_factory=dict)  # issuer and endpoint, by context
     notes: list[str] = field(default_factory=list)
     ended: str = ""
     note: str | None = None

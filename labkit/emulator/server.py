@@ -38,7 +38,7 @@ from labkit.emulator.process import start_again
 start_again(Folder(Path(sys.argv[1])), bare="--bare" in sys.argv)
 """
 OPEN_FILES, FEWEST_OPEN_FILES = 4096, 256
-LOOKS_EVERY = 0.5  # seconds, whether its folder is still there
+LOOKS_EVERY = 0.5  # seconds between two looks whether its folder still exists
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class Server:
                 self.why = "ended after 8 hours without a call"
                 return
             if not self.control.is_in_place:
-                # Nothing can be kept, and what is at the folder's place may be another lab. Its pods end with it.
+                # The server can write nothing, and a new folder there may be another lab's. Its pods end, too.
                 log.warning("%s was deleted or replaced: the lab's server ends", self.folder.path)
                 os._exit(1)
             with contextlib.suppress(TimeoutError):

@@ -65,7 +65,7 @@ def _only_fresh_sessions_read(place: Workspace) -> list[Row]:
     copied = {name: _decoded(value) for name, value in held.data.items()}
     read: dict[str, Any] = {"Bucket": place.parameters.namespace, "Key": NOTE}
     old = denies(place, "the copied credentials read", "s3", "get_object", given=copied, **read)
-    # Times of issue are whole seconds: a session of the second in which the policy was written may be refused, too.
+    # Sessions begin at whole seconds, so the policy also refuses sessions from the second in which it was written.
     look = Retrying(
         retry=retry_if_result(lambda found: found.startswith("AccessDenied")),
         stop=stop_after_delay(2),

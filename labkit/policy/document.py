@@ -197,7 +197,7 @@ def _complete(arn: str) -> str:
 def _conditions(element: dict[str, Any], variables: bool) -> tuple[Condition, ...]:
     conditions = []
     for name, block in element.items():
-        # An operator that there is not counts, even without a key.
+        # An unknown operator counts even if it has no keys.
         keys = block if block or known_operator(name) else {"": []}
         conditions += [
             compile_condition(name, key, tuple(validation.texts(wanted)), variables=variables)

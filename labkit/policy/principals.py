@@ -79,9 +79,9 @@ class Match(IntEnum):
     """How closely a Principal element names a principal: the closer, the less else is needed (see evaluation)."""
 
     NONE = 0
-    ACCOUNT = 1  # its account, which delegates to the account's own policies
-    ROLE = 2  # its role, or everybody: a boundary and session policies count
-    DIRECT = 3  # exactly it
+    ACCOUNT = 1  # the caller's account, which leaves the decision to its own policies
+    ROLE = 2  # the caller's role, or everybody: boundaries and session policies still count
+    DIRECT = 3  # the caller itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ RUNNING_WITHIN = 90  # seconds; an image that has to be pulled takes most of it
 NOT_YET = tuple(
     f"({code}) when calling the AssumeRoleWithWebIdentity" for code in ("AccessDenied", "InvalidIdentityToken")
 )
-AGAIN_AFTER = 2  # seconds between two attempts of the pod to become its role
+AGAIN_AFTER = 2  # seconds between the pod's attempts to assume its role
 CAUSES = findings.causes_of(*catalogue.OF_THE_POD)
 build = documents.pod
 # A container that waits for one of these will not run by waiting.

@@ -34,7 +34,7 @@ class Watch:
     listed: Callable[[list[Object]], None]
     changed: Callable[[str, Object], None]
     query: dict[str, str] = field(default_factory=dict)
-    _version: str = field(default="", init=False)  # where to go on; "" when all has to be read again
+    _version: str = field(default="", init=False)  # the version to continue from; "" if everything has to be read again
 
     async def read(self) -> None:
         """List all objects. Raises httpx.HTTPError if the API cannot be read."""

@@ -143,7 +143,7 @@ def test_every_cause_is_taught_by_a_notebook_that_there_is():
     assert [each.id for each in CAUSES if not (NOTEBOOKS / each.learn).exists()] == []
 
 
-def test_what_a_cause_has_to_have_read_is_read_where_all_is_well():
+def test_a_healthy_service_account_gives_each_cause_its_evidence():
     kinds = {read.kind for read in doctor.examine(recording.evidence()).read}
     assert [each.id for each in CAUSES if not all(kinds.intersection(needed) for needed in each.reads)] == []
 

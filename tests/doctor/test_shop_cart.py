@@ -297,7 +297,7 @@ def test_a_missing_role_that_the_annotation_names_gets_no_policy_of_the_lab(shop
 # No role is guessed.
 
 
-def test_of_several_roles_that_trust_the_service_account_none_is_chosen(shop):
+def test_lists_every_role_that_trusts_the_service_account_and_chooses_none(shop):
     arns = [shop.add_role("x-a"), shop.add_role("x-b", path="/team/")]
     shop.add_account()
     finding = found()["service-account-annotation-missing"]

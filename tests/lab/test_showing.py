@@ -141,7 +141,7 @@ def test_a_check_shows_expected_beside_found():
     assert "<td><code>Running</code></td><td><code><u><strong>Pend</strong></u>ing</code></td>" in check._repr_html_()
 
 
-def test_html_in_what_was_found_is_text():
+def test_html_in_a_found_value_is_shown_as_text():
     check = Check("pod", "the pod", [Row("pod", "Running", "<script>")], [])
     assert "<script>" not in check._repr_html_()
 

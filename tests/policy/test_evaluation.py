@@ -84,7 +84,7 @@ def test_wildcards_in_arns(pattern, resource, allowed):
     assert evaluate(get(resource=resource), identity=[read(allow(resource=pattern))]).allowed is allowed
 
 
-def test_nothing_is_allowed_where_nothing_says_so():
+def test_an_action_that_no_policy_allows_is_denied():
     decision = evaluate(get(action="s3:PutObject"), identity=[read(allow())])
     assert not decision.allowed
     assert decision.denial == "because no identity-based policy allows the s3:PutObject action"

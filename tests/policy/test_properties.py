@@ -177,7 +177,7 @@ def nested(depth):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("depth", [50, 900, 1000, 100_000])
 @pytest.mark.parametrize("place", ["Condition", "Principal", "Action", "Sid", "Statement"])
-def test_a_policy_nested_deep_is_refused_when_written_and_never_allows(kind, depth, place):
+def test_iam_rejects_a_deeply_nested_policy_and_a_stored_one_never_allows(kind, depth, place):
     fields = json.dumps(ALLOW | {"Principal": "*"})[1:-1]
     statement = f'{{{fields}, "{place}": {nested(depth)}}}' if place != "Statement" else nested(depth)
     document = f'{{"Version": "2012-10-17", "Statement": [{statement}]}}'

@@ -38,7 +38,7 @@ def test_a_pattern_matches_a_whole_text(pattern, text, matches):
 
 
 @given(st.text(alphabet="ab*?", max_size=8), st.text(alphabet="ab\n", max_size=10))
-def test_it_agrees_with_the_regular_expression_of_the_same_meaning(pattern, text):
+def test_a_pattern_matches_what_its_regular_expression_matches(pattern, text):
     expression = "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern)
     assert wildcard(pattern)(text) is bool(re.fullmatch(expression, text, re.DOTALL))
 

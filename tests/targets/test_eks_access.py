@@ -216,7 +216,7 @@ def test_a_cluster_that_takes_no_access_entries_is_reported_by_its_config_map(re
     assert "access-entry" not in refusal.next
 
 
-def test_a_caller_who_may_only_look_is_told_what_lacks_before_anything_is_made(refused, operator, moto):
+def test_a_read_only_caller_learns_the_missing_permissions_before_anything_is_made(refused, operator, moto):
     admit(moto, operator, policyArn=f"{POLICIES}AmazonEKSViewPolicy")
     try:
         refusal = refused()

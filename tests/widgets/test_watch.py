@@ -123,7 +123,7 @@ def test_the_page_is_sent_new_calls_while_a_browser_shows_it(trail, monkeypatch)
     assert not page._thread.is_alive()
 
 
-def test_a_trail_that_cannot_be_read_is_said_on_the_page(monkeypatch):
+def test_the_page_says_if_the_trail_cannot_be_read(monkeypatch):
     def broken():
         raise OSError("gone")
 

@@ -71,7 +71,7 @@ def test_the_line_that_refuses_this_service_account(asked, by, decides):
     assert edited(asked, *by).policy.split("\n")[own.line - 1].strip() == own.decides
 
 
-def test_the_line_in_a_text_of_one_line_or_of_two_statements(asked):
+def test_finds_the_deciding_line_in_one_line_or_in_two_statements(asked):
     document = json.loads(asked.policy)
     one = replace(asked, policy=json.dumps(document)).verdicts()[1]
     assert one.line == 1 and len(one.decides) == 160

@@ -311,7 +311,7 @@ class Evidence:
         Of the roles, what may not be read names nothing.
         """
         name = f"{self.parameters.namespace}/{self.parameters.service_account}"
-        # As the API server says it of a pod that it does not take.
+        # The API server's words when it rejects a pod.
         if self.pods or any(
             f"service account {name}:" in (event.get("message") or "") for event in self.failed_creations
         ):

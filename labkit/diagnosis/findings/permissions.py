@@ -287,7 +287,7 @@ def _allowed(document: Any, *, anywhere: bool = False) -> list[str]:
     if anywhere:
         statements = [statement for statement in statements if "*" in listed(statement.get("Resource"))]
     actions = [str(action) for statement in statements for action in listed(statement.get("Action"))]
-    # All but a few is as good as all.
+    # A NotAction leaves out a few actions: that counts as allowing all of them.
     return actions + ["*" for statement in statements if "NotAction" in statement]
 
 

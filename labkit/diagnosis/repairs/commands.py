@@ -19,7 +19,7 @@ from labkit.diagnosis.repairs.repair import Lines, Repair
 from labkit.documents import POD_NAME, ROLE_ANNOTATION
 from labkit.policy.arn import Arn
 
-THUMBPRINTS = 5  # at most, of one OIDC provider
+THUMBPRINTS = 5  # the most that one OIDC provider can have
 # What stands for a role that nothing names.
 ROLE_NAME = "<ROLE_NAME>"
 

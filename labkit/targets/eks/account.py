@@ -16,7 +16,7 @@ from urllib3.exceptions import URLSchemeUnknown
 from labkit.errors import DENIED, LabError, NoCredentials, NotAllowed
 from labkit.policy.arn import Arn
 
-# How AWS's services say that a caller's credentials are no longer good, and that they never were.
+# The error codes for credentials that have expired, and for credentials that AWS doesn't know.
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
 UNKNOWN = (
     "AuthFailure",

@@ -155,7 +155,7 @@ def test_the_audiences_of_a_provider_change(aws, irsa):
     assert code_of(lambda: irsa.assume(WebIdentityToken=token))[:2] == (400, "InvalidIdentityToken")
 
 
-def test_aws_managed_policies_are_there_when_they_are_asked_for(irsa):
+def test_an_aws_managed_policy_exists_once_somebody_asks_for_it(irsa):
     csi = "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy"
     irsa.iam.attach_role_policy(RoleName="my-role", PolicyArn=csi)
     assert irsa.iam.get_policy(PolicyArn=csi)["Policy"]["AttachmentCount"] == 1

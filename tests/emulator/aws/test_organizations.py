@@ -127,7 +127,7 @@ def test_a_member_account_asks_only_what_it_is_a_member_of(aws, managing, pod):
     )  # fmt: skip
 
 
-def test_accounts_are_entered_from_both_and_the_managing_one_from_none(aws, managing):
+def test_both_accounts_can_enter_others_but_none_can_enter_the_managing_one(aws, managing):
     for sts in (aws.client("sts"), managing.client("sts")):
         entered = sts.assume_role(RoleArn=f"arn:aws:iam::{OTHER}:role/{ENTRANCE}", RoleSessionName="me")
         assert entered["AssumedRoleUser"]["Arn"] == f"arn:aws:sts::{OTHER}:assumed-role/{ENTRANCE}/me"

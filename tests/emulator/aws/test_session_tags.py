@@ -191,7 +191,7 @@ def test_tags_that_are_refused(aws, tagger, tags, transitive, code, message):
     refused(lambda: aws.client("sts").assume_role(**request), 400, code, message)
 
 
-def test_fifty_tags_and_letters_of_any_script_are_taken(aws, tagger):
+def test_a_session_takes_fifty_tags_and_letters_of_any_script(aws, tagger):
     aws.client("sts").assume_role(
         RoleArn=TAGGER,
         RoleSessionName="tagged",

@@ -68,7 +68,7 @@ CLAIMS = ["", "/principal_tags/Team", "/principal_tags/", "/transitive_tag_keys"
 
 
 @given(st.dictionaries(st.sampled_from([session_tags.CLAIM + end for end in CLAIMS]), anything))
-def test_any_claims_are_tags_within_the_limits_or_refused(claims):
+def test_any_claims_become_tags_within_the_limits_or_are_refused(claims):
     try:
         tags = session_tags.of_token(claims)
     except Refusal as refusal:
